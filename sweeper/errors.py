@@ -149,6 +149,18 @@ TIMED_OUT_ERROR: Final = "TimedOutError"  # never raised, as the next
 CANCELLED_ERROR: Final = "CancelledError"
 
 
+# Characters of an error message that the store, the table and the events keep. PyTorch's longest takes about 3,000.
+MAX_MESSAGE_LENGTH: Final = 4000
+
+
+def shorten(text: str, length: int = MAX_MESSAGE_LENGTH) -> str:
+    """The text, cut to `length` characters if it is longer; then it ends with the number of characters left out."""
+    if len(text) <= length:
+        return text
+    kept = max(0, length - 40)
+    return f"{text[:kept]}... ({len(text) - kept} more characters)"[:length]
+
+
 class TransientError(SweeperError):
     """A request failed, but a retry may succeed: a dropped connection, 429, 5xx.
 

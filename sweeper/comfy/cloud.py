@@ -30,10 +30,18 @@ from sweeper.comfy.protocol import (
     Server,
     ServerRequest,
     UploadForm,
+    is_id,
     is_own_refusal,
     raise_for_status,
 )
-from sweeper.comfy.responses import make_failed_state, read_messages, read_outputs, rejection_message, to_seconds
+from sweeper.comfy.responses import (
+    make_failed_state,
+    make_succeeded_state,
+    read_messages,
+    read_outputs,
+    rejection_message,
+    to_seconds,
+)
 from sweeper.errors import RejectedError, TransientError
 
 # The values of a job's raw status, current and older ones. Every other value means that the job is in flight.
@@ -95,12 +103,12 @@ class CloudDialect:
             return answer
         prompt_id, errors = answer.get("prompt_id"), rejection_message(answer, submission.graph)
         if errors:
-            if isinstance(prompt_id, str) and prompt_id:
+            if is_id(prompt_id):
                 yield from self.cancel(frozenset([prompt_id]))
             rejection = RejectedError(errors)
             rejection.may_be_accepted = not prompt_id and not is_own_refusal(response)
             raise rejection
-        if not isinstance(prompt_id, str) or not prompt_id:
+        if not is_id(prompt_id):
             raise TransientError(f"the response to a submission has no prompt_id: {response.excerpt()!r}")
         return prompt_id
 
@@ -139,7 +147,11 @@ class CloudDialect:
         raise_for_status((yield ServerRequest("POST", "/api/queue", body={"delete": sorted(prompt_ids)})))
         query = {"status": "pending,in_progress", "limit": str(_MAX_ROWS)}
         rows = raise_for_status((yield ServerRequest("GET", "/api/jobs", query=query))).json_object().get("jobs")
-        if not isinstance(rows, list) or len(rows) >= _MAX_ROWS or not all(isinstance(row, dict) for row in rows):
+        if (
+            not isinstance(rows, list)
+            or len(rows) >= _MAX_ROWS
+            or not all(isinstance(row, dict) and is_id(row.get("id")) for row in rows)
+        ):
             return False
         waiting = {row.get("id") for row in rows if row.get("status") == "pending"}
         running = {row.get("id") for row in rows} - waiting
@@ -187,4 +199,4 @@ def _read_end_state(state: str, details: Mapping[str, Any], message: Any) -> Job
     if state == "failed":
         error = details.get("execution_error") or message
         return make_failed_state(error, outputs=outputs, started=started, ended=ended)
-    return JobState("succeeded", outputs, started=started, ended=ended)
+    return make_succeeded_state(outputs, started=started, ended=ended)

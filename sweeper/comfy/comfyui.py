@@ -24,14 +24,22 @@ from sweeper.comfy.protocol import (
     ServerRequest,
     ServerResponse,
     UploadForm,
+    is_id,
     is_own_refusal,
     is_subscription_error,
     raise_for_status,
     read_error_message,
     read_retry_after,
 )
-from sweeper.comfy.responses import make_failed_state, read_messages, read_outputs, rejection_message
-from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError
+from sweeper.comfy.responses import (
+    make_failed_state,
+    make_succeeded_state,
+    read_messages,
+    read_outputs,
+    rejection_message,
+)
+from sweeper.comfy.untrusted_json import to_text
+from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError, shorten
 
 _HISTORY_LIMIT: Final = 64  # latest history entries to search for a submission with an unknown outcome
 
@@ -62,8 +70,8 @@ class ComfyUIDialect:
         arguments = system.get("argv")
         return Server(
             self.name,
-            str(system.get("comfyui_version") or ""),
-            tuple(str(argument) for argument in arguments) if isinstance(arguments, list) else (),
+            shorten(to_text(system.get("comfyui_version") or ""), 200),
+            tuple(shorten(to_text(argument)) for argument in arguments[:200]) if isinstance(arguments, list) else (),
         )
 
     def submit(self, submission: JobSubmission) -> Flow[str | QueueFull]:
@@ -77,7 +85,7 @@ class ComfyUIDialect:
         if isinstance(answer, QueueFull):
             return answer
         prompt_id = answer.get("prompt_id")
-        if not isinstance(prompt_id, str) or not prompt_id:
+        if not is_id(prompt_id):
             raise TransientError(f"the response to a submission has no prompt_id: {response.excerpt()!r}")
         errors = rejection_message(answer, submission.graph)
         if errors:
@@ -269,5 +277,5 @@ def _read_state(entry: Mapping[str, Any]) -> JobState:
     if kind == "execution_interrupted":
         return JobState("cancelled", outputs, started=started, ended=ended)
     if kind == "execution_success" or not isinstance(status, Mapping) or status.get("status_str") == "success":
-        return JobState("succeeded", outputs, started=started, ended=ended)
+        return make_succeeded_state(outputs, started=started, ended=ended)
     return make_failed_state(None, outputs=outputs, started=started, ended=ended)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeGuard
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -26,7 +25,9 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.previews import FEATURE_FLAGS_MESSAGE, read_preview
+from sweeper.comfy.protocol import is_id
 from sweeper.comfy.retry import Backoff
+from sweeper.comfy.untrusted_json import parse_json
 from sweeper.model.urls import is_loopback
 
 # Events after which to poll the job. ComfyUI's last event is `executing` without a node, because the history may lag
@@ -34,7 +35,14 @@ from sweeper.model.urls import is_loopback
 _END_EVENTS: Final = ("execution_success", "execution_error", "execution_interrupted")
 # Half of ComfyUI's messages. They repeat `executing` and `progress`, so parsing them is a waste.
 _SKIPPED_PREFIX: Final = '{"type": "progress_state"'
-_MAX_FRAME_BYTES: Final = 64 * 2**20  # a preview of a large picture
+_MAX_FRAME_BYTES: Final = 32 * 2**20  # a preview of a large picture; a larger frame ends the connection
+_MAX_WAITING_FRAMES: Final = 2  # that are received and not yet read; each may be of the largest size
+_MAX_EVENT_LENGTH: Final = 4 * 2**20  # characters of an event; a longer one is skipped, and polling tells the rest
+# A node with 1,000 steps a second sends as many events. Every 64 KB count as one more.
+_MAX_FRAMES_PER_SECOND: Final = 2000
+_FRAME_UNIT: Final = 64 * 1024
+_MAX_NODE_STARTS: Final = 10_000  # of one job; a graph has at most a few hundred nodes, and loops repeat some
+_MAX_NUMBER: Final = 1e12  # of a progress; also refuses NaN, infinity, and integers that are no float
 _SILENCE_TIMEOUT: Final = 3.0  # seconds after a submission within which ComfyUI must send `status`
 _RECONNECT: Final = Backoff(base_wait=0.15, max_wait=22.5, jitter_from=1 / 3)
 _MAX_ENDED_JOBS: Final = 512  # jobs that ended before anybody listened: an event may be faster than the POST's response
@@ -69,8 +77,9 @@ class Listener:
         """Handle an event of the job, unless it is an end event."""
         if self.started_at is None and kind in ("execution_start", "executing", "progress", "progress_state"):
             self.mark_started(time.time())
-        if kind == "executing" and isinstance(data.get("node"), str):
-            self.node_starts.append((data["node"], time.monotonic()))
+        node = data.get("node")
+        if kind == "executing" and is_id(node) and len(self.node_starts) < _MAX_NODE_STARTS:
+            self.node_starts.append((node, time.monotonic()))
         if self.on_progress is not None:
             for node, value, maximum in _read_progress(kind, data):
                 self.on_progress(node, value, maximum)
@@ -184,18 +193,27 @@ class EventStream:
             ping_interval=20,
             ping_timeout=20,
             max_size=_MAX_FRAME_BYTES,
+            max_queue=_MAX_WAITING_FRAMES,
             compression=None,  # for small texts and compressed pictures it would cost more time than it saves
             logger=_NULL_LOGGER,
         )
 
     async def _read_frames(self, socket: ClientConnection) -> None:
+        clock = asyncio.get_running_loop().time
+        since, frames = clock(), 0
         async for frame in socket:
             self._cancel_silence_timer()
+            if clock() - since >= 1.0:
+                since, frames = clock(), 0
+            frames += 1 + len(frame) // _FRAME_UNIT
+            if frames > _MAX_FRAMES_PER_SECOND:  # then the server has to wait, because we read no further
+                await asyncio.sleep(max(0.0, since + 1.0 - clock()))
             if isinstance(frame, str):
                 if frame.startswith(_SKIPPED_PREFIX):
                     continue
-                with contextlib.suppress(ValueError, RecursionError):
-                    self._handle_message(json.loads(frame))
+                if len(frame) <= _MAX_EVENT_LENGTH:
+                    with contextlib.suppress(ValueError):
+                        self._handle_message(parse_json(frame))
             else:
                 self._handle_preview(frame)
 
@@ -217,7 +235,7 @@ class EventStream:
             return
         kind, data = message.get("type"), message["data"]
         prompt_id = data.get("prompt_id")
-        if not isinstance(prompt_id, str):
+        if not is_id(prompt_id):
             return
         listener = self._listeners.get(prompt_id)
         if kind in ("executing", "progress"):
@@ -244,14 +262,18 @@ class EventStream:
             listener.on_preview(preview.node, preview.image)
 
 
+def _is_progress_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and -_MAX_NUMBER <= value <= _MAX_NUMBER
+
+
 def _read_progress(kind: Any, data: dict[str, Any]) -> list[tuple[str, float, float]]:
     """(node, value, maximum) from a `progress` or `executing` event; nothing from any other."""
     node = data.get("node")
-    if not isinstance(node, str):
+    if not is_id(node):
         return []
     if kind == "executing":
         return [(node, 0.0, 0.0)]
     value, maximum = data.get("value"), data.get("max")
-    if kind == "progress" and isinstance(value, int | float) and isinstance(maximum, int | float):
+    if kind == "progress" and _is_progress_number(value) and _is_progress_number(maximum):
         return [(node, float(value), float(maximum))]
     return []

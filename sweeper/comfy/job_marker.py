@@ -38,7 +38,8 @@ def strip_marker(graph: Graph) -> dict[str, Any]:
 
 def read_markers(graph: Graph) -> frozenset[str]:
     """The job ids in the graph's markers, each as its first 8 hex digits."""
-    prefixes = (node.get("inputs", {}).get(_PREFIX_INPUT) for node in graph.values())
+    inputs = (node.get("inputs") for node in graph.values())
+    prefixes = (value.get(_PREFIX_INPUT) for value in inputs if isinstance(value, Mapping))
     return frozenset(match[1] for prefix in prefixes if isinstance(prefix, str) and (match := _MARKER.match(prefix)))
 
 

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sweeper.comfy.untrusted_json import parse_json
+
 # A client that sends this as its first message gets kind 4, which names the job, instead of kind 1, which does not.
 FEATURE_FLAGS_MESSAGE: Final = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 _KIND_PLAIN: Final = 1
@@ -37,8 +39,8 @@ def read_preview(frame: bytes) -> Preview | None:
     if kind == _KIND_WITH_METADATA:
         image = frame[8 + size :]
         try:
-            metadata = json.loads(frame[8 : 8 + size])
-        except (ValueError, RecursionError):
+            metadata = parse_json(frame[8 : 8 + size])
+        except ValueError:
             return None
     if not isinstance(metadata, dict) or not image.startswith(_SIGNATURES):
         return None

@@ -6,21 +6,22 @@ I/O and never waits, so tests drive a dialect with prepared responses. Differenc
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
-from sweeper.errors import RefusedError, SweeperError, TransientError, Trouble, UnreachableError
+from sweeper.comfy.untrusted_json import parse_json, to_text
+from sweeper.errors import RefusedError, SweeperError, TransientError, Trouble, UnreachableError, shorten
 
 T = TypeVar("T")
 
 _ACCOUNT_ERRORS: Final = ("InsufficientFundsError", "InactiveSubscriptionError")
 KEY_HEADER: Final = "X-API-Key"  # Comfy Cloud's; also sent while the dialect is unknown
 MAX_RETRY_AFTER: Final = 600.0  # seconds; a server that asks for more can ask again
+_MAX_ID_LENGTH: Final = 200
 _EXCERPT_LENGTH: Final = 300  # characters of an unexpected body that a message shows
 
 
@@ -56,8 +57,8 @@ class ServerResponse:
     def json(self) -> Any:
         """The body as JSON, with exact big integers. Raises TransientError if it is not JSON or is cut off."""
         try:
-            return json.loads(self.content)
-        except (ValueError, RecursionError):
+            return parse_json(self.content)
+        except ValueError:
             raise TransientError(
                 f"the server's answer is not JSON: {self.excerpt()!r}", trouble=Trouble.NOT_COMFYUI
             ) from None
@@ -222,6 +223,11 @@ def is_own_refusal(response: ServerResponse) -> bool:
     return all(isinstance(body.get(name), str) and body[name] for name in ("code", "message"))
 
 
+def is_id(value: Any) -> TypeGuard[str]:
+    """Whether this can be the id of a job or node: a short text. Jobs have UUIDs of 36 characters."""
+    return isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH
+
+
 def is_redirect(response: ServerResponse) -> bool:
     """Whether the response is a redirect. The client never follows one, because another host must not see the key."""
     return 300 <= response.status < 400 and bool(response.headers.get("location"))
@@ -266,9 +272,9 @@ def read_error_message(response: ServerResponse) -> str:
         return response.excerpt() or "(empty answer)"
     error = body.get("error", body)
     if isinstance(error, dict):
-        parts = [str(error[name]) for name in ("message", "details") if error.get(name)]
-        return ": ".join(parts) or str(error.get("type") or "") or response.excerpt()
-    return str(error) or str(body.get("message") or "") or response.excerpt()
+        parts = [to_text(error[name]) for name in ("message", "details") if error.get(name)]
+        return shorten(": ".join(parts) or to_text(error.get("type") or "") or response.excerpt())
+    return shorten(to_text(error) or to_text(body.get("message") or "") or response.excerpt())
 
 
 def is_subscription_error(response: ServerResponse) -> bool:

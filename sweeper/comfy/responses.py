@@ -7,22 +7,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from sweeper.comfy.protocol import JobOutput, JobState
-from sweeper.errors import EXECUTION_ERROR
+from sweeper.comfy.untrusted_json import to_text
+from sweeper.errors import EXECUTION_ERROR, shorten
+
+# Files of one job that sweeper downloads. A film of ten minutes saved as single pictures has 15,000.
+MAX_OUTPUTS: Final = 20_000
+_MAX_PATH_LENGTH: Final = 4096  # characters of a file's name or folder; Linux allows no longer path
+_MAX_TIMESTAMP: Final = 1e14  # the milliseconds of the year 5138; years above 9999 are no dates in Python
+_MAX_NAME_LENGTH: Final = 200  # characters of a node's id, an output's kind and an error's type
 
 
 def read_outputs(outputs_json: Any) -> tuple[JobOutput, ...]:
-    """Every file that a job lists: each record with a `filename`, whatever its kind.
+    """Every file that a job lists: each record with a `filename`, whatever its kind, but at most `MAX_OUTPUTS` + 1.
 
     Sorted by node (numbers numerically), kind and position, because the order in which nodes ran depends on the
     server's cache.
     """
     if not isinstance(outputs_json, Mapping):
         return ()
-    outputs = [output for node, kinds in outputs_json.items() for output in _read_node_outputs(str(node), kinds)]
-    return tuple(sorted(outputs, key=lambda output: (_natural_sort_key(output.node), output.kind, output.position)))
+    outputs = (output for node, kinds in outputs_json.items() for output in _read_node_outputs(str(node), kinds))
+    return tuple(
+        sorted(
+            islice(outputs, MAX_OUTPUTS + 1),
+            key=lambda output: (_natural_sort_key(output.node), output.kind, output.position),
+        )
+    )
+
+
+def make_succeeded_state(outputs: tuple[JobOutput, ...], **rest: Any) -> JobState:
+    """The state of a job that succeeded. One with more outputs than `MAX_OUTPUTS` counts as failed."""
+    if len(outputs) <= MAX_OUTPUTS:
+        return JobState("succeeded", outputs, **rest)
+    error = (
+        f"the job succeeded, but the server lists more than {MAX_OUTPUTS:,} output files; "
+        "sweeper downloads none of them, so let the workflow save fewer files"
+    )
+    return JobState("failed", error_type="TooManyOutputs", error=error, **rest)
 
 
 def _read_node_outputs(node: str, kinds: Any) -> Iterator[JobOutput]:
@@ -32,24 +56,26 @@ def _read_node_outputs(node: str, kinds: Any) -> Iterator[JobOutput]:
         if not isinstance(records, list):
             continue
         for position, record in enumerate(records):
-            if isinstance(record, Mapping) and isinstance(record.get("filename"), str) and record["filename"]:
-                subfolder, category = record.get("subfolder"), record.get("type")
+            filename = _read_path(record.get("filename")) if isinstance(record, Mapping) else ""
+            if filename:
                 yield JobOutput(
-                    node=node,
-                    kind=str(kind),
+                    node=node[:_MAX_NAME_LENGTH],
+                    kind=str(kind)[:_MAX_NAME_LENGTH],
                     position=position,
-                    filename=record["filename"],
-                    subfolder=subfolder if isinstance(subfolder, str) else "",
-                    type=category if isinstance(category, str) and category else "output",
+                    filename=filename,
+                    subfolder=_read_path(record.get("subfolder")),
+                    type=_read_path(record.get("type")) or "output",
                 )
 
 
+def _read_path(value: Any) -> str:
+    return value if isinstance(value, str) and len(value) <= _MAX_PATH_LENGTH else ""
+
+
 def _natural_sort_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    return tuple(
-        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
-        for part in re.split(r"(\d+)", text)
-        if part
-    )
+    """A key that sorts numbers by value: by length, then digits, because Python refuses to convert long ones."""
+    parts = [part.lstrip("0") if part.isdigit() else part for part in re.split(r"([0-9]+)", text) if part]
+    return tuple((0, len(part), part) if not part or part[0] in "123456789" else (1, 0, part) for part in parts)
 
 
 def rejection_message(answer: Mapping[str, Any], graph: Mapping[str, Any]) -> str | None:
@@ -59,25 +85,26 @@ def rejection_message(answer: Mapping[str, Any], graph: Mapping[str, Any]) -> st
     """
     lines = list(_node_error_lines(answer.get("node_errors"), graph))
     if lines:
-        return "; ".join(lines)
+        return shorten("; ".join(lines))
     error = answer.get("error")
     if isinstance(error, Mapping):
-        parts = [str(error[name]).strip() for name in ("message", "details") if error.get(name)]
-        return " ".join(parts) or str(error.get("type") or "rejected without a reason")
+        parts = [to_text(error[name]).strip() for name in ("message", "details") if error.get(name)]
+        return shorten(" ".join(parts) or to_text(error.get("type") or "rejected without a reason"))
     if error:
-        return str(error)
+        return shorten(to_text(error))
     return None
 
 
 def _node_error_lines(node_errors: Any, graph: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(node_errors, Mapping):
         if node_errors:
-            yield str(node_errors)
+            yield to_text(node_errors)
         return
     for node, entry in sorted(node_errors.items(), key=lambda item: _natural_sort_key(str(item[0]))):
         kind = entry.get("class_type") if isinstance(entry, Mapping) else None
-        kind = kind or (graph.get(node) or {}).get("class_type") or "?"
+        kind = to_text(kind or (graph.get(node) or {}).get("class_type") or "?")
         errors = entry.get("errors") if isinstance(entry, Mapping) else None
+        errors = errors if isinstance(errors, list) else None
         # The server iterates over a set, so the order varies. Sorted, the same mistake always reads the same.
         for line in sorted(_format_error(error) for error in errors or [{}]):
             yield f"node {node} ({kind}) {line}"
@@ -85,10 +112,10 @@ def _node_error_lines(node_errors: Any, graph: Mapping[str, Any]) -> Iterator[st
 
 def _format_error(error: Any) -> str:
     if not isinstance(error, Mapping):
-        return str(error)
-    details, message = str(error.get("details") or "").strip(), str(error.get("message") or "").strip()
+        return to_text(error)
+    details, message = to_text(error.get("details") or "").strip(), to_text(error.get("message") or "").strip()
     extra = error.get("extra_info")
-    name = extra.get("input_name") if isinstance(extra, Mapping) else None
+    name = to_text(extra.get("input_name") or "") if isinstance(extra, Mapping) else ""
     if name and details.startswith(f"{name}:"):
         return details  # "sampler_name: 'nope' not in ['euler', ...]" says it all
     text = f"{message} ({details})" if message and details and details != name else message or details or "is not valid"
@@ -97,17 +124,17 @@ def _format_error(error: Any) -> str:
 
 def make_failed_state(error: Any, **rest: Any) -> JobState:
     """The state of a job whose node failed, from an `execution_error` of either dialect."""
-    details = error if isinstance(error, Mapping) else {"exception_message": str(error or "failed without a reason")}
-    kind = str(details.get("exception_type") or EXECUTION_ERROR)
-    message = str(details.get("exception_message") or "failed without a reason").strip()
-    node, node_type = details.get("node_id"), details.get("node_type")
-    prefix = f"node {node} ({node_type}): " if node not in (None, "") else ""
-    return JobState("failed", error_type=kind, error=f"{prefix}{message}", **rest)
+    details = error if isinstance(error, Mapping) else {"exception_message": error}
+    kind = shorten(to_text(details.get("exception_type") or EXECUTION_ERROR), _MAX_NAME_LENGTH)
+    message = to_text(details.get("exception_message") or "failed without a reason").strip()
+    node, node_type = (shorten(to_text(details.get(name)), _MAX_NAME_LENGTH) for name in ("node_id", "node_type"))
+    prefix = f"node {node} ({node_type}): " if details.get("node_id") not in (None, "") else ""
+    return JobState("failed", error_type=kind, error=shorten(f"{prefix}{message}"), **rest)
 
 
 def to_seconds(value: Any) -> float | None:
     """A server's timestamp, in seconds or milliseconds, as seconds since 1970; None if it is not a time."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MAX_TIMESTAMP:
         return None
     return value / 1000 if value > 1e11 else float(value)  # 1e11 s is the year 5138; 1e11 ms was in 1973
 

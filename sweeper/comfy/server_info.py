@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse
+from sweeper.comfy.untrusted_json import to_text
 from sweeper.errors import SweeperError
 
 _MAX_LENGTH: Final = 200  # characters of one fact
+_MAX_FACTS: Final = 2000  # of one kind, such as node packs
 _SECRET: Final = re.compile("key|token|secret|pass|auth|cred|cert", re.IGNORECASE)
 _HARMLESS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?|[a-z][a-z0-9_]{0,15}")  # a number or a word, not a path or host
 
@@ -30,7 +33,11 @@ def query_server_info(dialect: str) -> Flow[dict[str, Any]]:
     facts: dict[str, Any] = _read_system(system) if isinstance(system, Mapping) else {}
     devices = stats.get("devices")
     if isinstance(devices, list):
-        names = [_to_line(device["name"]) for device in devices if isinstance(device, Mapping) and device.get("name")]
+        names = [
+            _to_line(device["name"])
+            for device in devices[:_MAX_FACTS]
+            if isinstance(device, Mapping) and device.get("name")
+        ]
         facts |= {"devices": names} if names else {}
     if dialect == "comfyui":
         for path in ("/v2/customnode/installed", "/customnode/installed"):
@@ -53,15 +60,15 @@ def _read_mapping(response: ServerResponse) -> Mapping[str, Any]:
 def _read_system(system: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         "comfyui": system.get("comfyui_version"),
-        "python": str(system.get("python_version") or "").partition(" ")[0],
+        "python": to_text(system.get("python_version") or "").partition(" ")[0],
         "pytorch": system.get("pytorch_version"),
         # "name version: description". No picture depends on the description.
-        "server": str(system.get("embedded_server") or "").partition(":")[0],
+        "server": to_text(system.get("embedded_server") or "").partition(":")[0],
     }
     facts: dict[str, Any] = {name: _to_line(value) for name, value in values.items() if value and value != "none"}
     arguments = system.get("argv")
     if isinstance(arguments, list):
-        facts["argv"] = redact_arguments(str(argument) for argument in arguments)
+        facts["argv"] = redact_arguments(to_text(argument) for argument in arguments[:_MAX_FACTS])
     return facts
 
 
@@ -86,12 +93,12 @@ def redact_arguments(arguments: Iterable[str]) -> list[str]:
 def _read_node_packs(installed: Mapping[str, Any]) -> dict[str, str]:
     return {
         _to_line(name): _to_line(pack.get("ver") or "unknown")
-        for name, pack in sorted(installed.items())
+        for name, pack in islice(sorted(installed.items()), _MAX_FACTS)
         if isinstance(pack, Mapping) and "ver" in pack and pack.get("enabled", True)
     }
 
 
 def _to_line(value: Any) -> str:
     """One line of bounded length in valid UTF-8, because the facts end up in a file that is committed."""
-    plain = str(value).encode("utf-8", "replace").decode()
+    plain = to_text(value)[: 10 * _MAX_LENGTH].encode("utf-8", "replace").decode()
     return " ".join("".join(char if char.isprintable() else " " for char in plain).split())[:_MAX_LENGTH]

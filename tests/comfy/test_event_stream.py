@@ -167,3 +167,40 @@ def test_missing_stream_does_not_block_the_run():
             assert stream.client_id is None
 
     asyncio.run(go())
+
+
+def test_flood_of_events_is_read_at_a_bounded_rate_and_remembered_to_a_bounded_length(monkeypatch):
+    monkeypatch.setattr(event_stream, "_MAX_FRAMES_PER_SECOND", 100)
+    monkeypatch.setattr(event_stream, "_MAX_NODE_STARTS", 50)
+    flood = event("executing", prompt_id="p", node="3")
+
+    async def talk(socket):
+        while True:
+            await socket.send(flood)
+
+    async def act(stream, paths):
+        steps = []
+        with stream.listen("p", Listener(lambda *step: steps.append(step))) as listener:
+            await asyncio.sleep(1.5)
+        assert 50 < len(steps) < 400
+        assert len(listener.node_starts) == 50
+
+    with_stream(talk, act)
+
+
+def test_numbers_that_are_no_progress_do_not_end_the_stream():
+    async def talk(socket):
+        await asyncio.sleep(0.1)
+        for number in ("1" + "0" * 400, "NaN", "Infinity", "-1e999", "9" * 5000, '"2"', "[" * 3000):
+            await socket.send(event("progress", prompt_id="p", node="3", max=1, value=7).replace("7", number))
+        await socket.send(event("execution_success", prompt_id="p"))
+        await socket.wait_closed()
+
+    async def act(stream, paths):
+        steps = []
+        with stream.listen("p", Listener(lambda *step: steps.append(step))) as listener:
+            await listener.woken.wait()
+        assert steps == []
+        assert listener.succeeded
+
+    with_stream(talk, act)

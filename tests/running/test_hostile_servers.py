@@ -13,7 +13,7 @@ import sweeper
 from sweeper.comfy import client as client_module
 from sweeper.comfy import response_body
 from sweeper.comfy.retry import RetryPolicy
-from sweeper.errors import SweeperError
+from sweeper.errors import MAX_MESSAGE_LENGTH, SweeperError
 from tests.running.hostile_server import PARTS, hostile
 
 TEMPLATE = {
@@ -115,3 +115,36 @@ def test_file_above_the_limit_is_refused_unless_the_users_targets_file_allows_it
         sweep.write_text(sweep.read_text().rpartition("target:")[0])
         sweeper.run(sweep, target, tmp_path / "out")
     assert sweeper.results(tmp_path / "out").iloc[0]["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("part", ["failure", "submission", "identity"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_forty_megabyte_error_text_is_cut_to_the_documented_length(dialect, part, sweep, tmp_path):
+    text = "the end is near " * (40 * 2**20 // 16)
+    events = []
+
+    def refuse(handler):
+        body = json.dumps({"error": {"type": "x", "message": text, "details": ""}, "node_errors": {}})
+        handler.answer(400, body.encode())
+
+    with hostile(dialect, **({} if part == "failure" else {part: refuse})) as server:
+        if part == "failure":
+            server.error = {"node_id": "9" * 5000, "node_type": "T" * 10**6, "exception_type": text[:10**6],
+                            "exception_message": text, "traceback": [text[:100]]}  # fmt: skip
+        status, error = run(sweep, server, tmp_path, progress=events.append)
+    assert status == ("refused" if part == "identity" else "failed")
+    assert "the end is near" in error
+    assert len(error) <= MAX_MESSAGE_LENGTH + 200  # what sweeper says before it
+    assert all(len(repr(event)) < 3 * MAX_MESSAGE_LENGTH for event in events)
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 2**20
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_two_hundred_thousand_outputs_and_long_node_ids_end_in_a_row(dialect, sweep, tmp_path):
+    with hostile(dialect) as server:
+        server.outputs = {"2": {"images": [{"filename": f"{number}.png"} for number in range(200_000)]}}
+        status, error = run(sweep, server, tmp_path)
+        assert (status, "more than 20,000 output files" in error) == ("failed", True)
+        server.outputs = {"9" * 5000: {"images": [{"filename": "a.png", "type": "output"}]}}
+        sweep.write_text(sweep.read_text().replace("text: a", "text: b"))
+        assert run(sweep, server, tmp_path)[0] == "succeeded"
