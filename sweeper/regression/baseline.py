@@ -18,7 +18,8 @@ from sweeper.errors import ResultsError
 from sweeper.model.workflow import encode_canonical, encode_graph
 from sweeper.regression.cases import Case
 from sweeper.regression.server_changes import Facts, server_key
-from sweeper.store.containment import contain
+from sweeper.schemas.values import format_value
+from sweeper.store.containment import contain, is_plain_path
 from sweeper.tables.export import atomic_write
 
 MANIFEST: Final = "manifest.json"
@@ -170,7 +171,12 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
 
 
 def default_folder(experiment_file: Path, name: str) -> Path:
-    """`baselines/<name>/` beside the experiment file."""
+    """`baselines/<name>/` beside the experiment file. Raises ResultsError for a name that leads out of that folder."""
+    if not is_plain_path(name):  # the name may come from somebody else's results folder
+        raise ResultsError(
+            f"the results are of an experiment named {format_value(name)}, which leads out of "
+            f"{experiment_file.parent / 'baselines'}; name the baseline's folder with --baseline"
+        )
     return experiment_file.parent / "baselines" / name
 
 

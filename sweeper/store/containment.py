@@ -21,10 +21,8 @@ def contain(folder: str | Path, name: str) -> str:
     A folder inside may be a link elsewhere, as of a user who keeps the pictures on a larger disk; then the file must
     have a name that sweeper gives. Raises ResultsError for every other path. `check_artifact` also takes a URL.
     """
-    parts = name.split("/")
     path = os.path.join(folder, name)  # noqa: PTH118 - a tenth of the time of a Path, for every file of a run
-    is_plain = not any(part in ("", ".", "..") for part in parts) and not any(mark in name for mark in _FORBIDDEN)
-    if not is_plain or not _is_inside(str(folder), path, parts):
+    if not is_plain_path(name) or not _is_inside(str(folder), path, name):
         raise ResultsError(
             f"{format_value(name)} is not a file name in {folder}: it leads outside, so somebody may have made this "
             "folder to reach your files; delete the folder, or, if it is yours, copy the file into it"
@@ -32,8 +30,15 @@ def contain(folder: str | Path, name: str) -> str:
     return path
 
 
-def check_artifact(folder: str | Path, path: str, sha256: str) -> None:
+def is_plain_path(name: str) -> bool:
+    """Whether a path is relative and goes down only, whatever links there are on its way."""
+    return not any(part in ("", ".", "..") for part in name.split("/")) and not any(mark in name for mark in _FORBIDDEN)
+
+
+def check_artifact(folder: str | Path, path: object, sha256: object) -> None:
     """Check the path of an artifact that a store in `folder` names. Raises ResultsError as `contain` does."""
+    if not isinstance(path, str) or not isinstance(sha256, str):  # SQLite keeps any type in any column
+        raise ResultsError(f"{folder}: names an artifact whose path or SHA-256 is not a text; the store is damaged")
     if not is_url(path):
         contain(folder, path)
     elif not sha256.isalnum():  # it becomes a part of the name of the downloaded file
@@ -42,10 +47,10 @@ def check_artifact(folder: str | Path, path: str, sha256: str) -> None:
         )
 
 
-def _is_inside(folder: str, path: str, parts: list[str]) -> bool:
+def _is_inside(folder: str, path: str, name: str) -> bool:
     if os.path.islink(path):  # noqa: PTH114 - as above
         return _is_below(folder, path)
-    return _is_folder_below(folder, os.path.dirname(path)) or find_job_prefix(parts[-1]) is not None  # noqa: PTH120
+    return _is_folder_below(folder, os.path.dirname(path)) or find_job_prefix(name.rpartition("/")[2]) is not None  # noqa: PTH120
 
 
 @lru_cache(maxsize=256)  # the files of a run are in one folder

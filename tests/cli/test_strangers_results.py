@@ -111,6 +111,30 @@ def test_accepted_file_outside_of_the_baseline_is_refused(sweeper, results, tmp_
     assert (tmp_path / "secret.png").read_text() == SECRET
 
 
+def test_name_of_an_experiment_leads_to_no_other_folder(sweeper, results, tmp_path):
+    with closing(sqlite3.connect(results / "sweeper.sqlite")) as store, store:
+        store.execute("UPDATE runs SET experiment = '../../../secrets'")
+        store.execute("UPDATE runs SET layout = json_set(layout, '$.experiment', '../../../secrets')")
+    outcome = sweeper("accept", results, "--yes")
+    assert outcome.code == 2
+    assert "an experiment named '../../../secrets', which leads out" in outcome.err
+    assert not (tmp_path.parent / "secrets").exists()
+
+
+@pytest.mark.parametrize("column", ["path", "sha256"])
+def test_artifact_of_another_type_is_reported(sweeper, recorded, column):
+    with closing(sqlite3.connect(recorded / "sweeper.sqlite")) as store, store:
+        names = [row[1] for row in store.execute("PRAGMA table_info(artifacts)")]
+        store.execute("CREATE TABLE typed AS SELECT * FROM artifacts")
+        store.execute("DROP TABLE artifacts")
+        store.execute(f"CREATE TABLE artifacts({', '.join(names)})")  # columns without a type keep numbers
+        store.execute("INSERT INTO artifacts SELECT * FROM typed")
+        store.execute(f"UPDATE artifacts SET {column} = 5")
+    outcome = sweeper("report", recorded)
+    assert outcome.code == 2
+    assert "is not a text" in outcome.err
+
+
 def test_accept_does_not_write_through_a_link(sweeper, results, tmp_path):
     sweeper("accept", results)
     (picture,) = Path("baselines/shop").glob("*.png")
