@@ -32,11 +32,11 @@ def _keep(context: Any, images: bytes, filename_prefix: str) -> NodeOutput:
     from PIL import Image
 
     folder, _, name = filename_prefix.rpartition("/")
-    place = context.output_dir / folder
-    place.mkdir(parents=True, exist_ok=True)
-    number = len(list(place.glob(f"{name}_*"))) + 1
+    path = context.output_dir / folder
+    path.mkdir(parents=True, exist_ok=True)
+    number = len(list(path.glob(f"{name}_*"))) + 1
     file = f"{name}_{number:05}_.png"
-    Image.new("RGB", (64, 64), tuple(images)).save(place / file)
+    Image.new("RGB", (64, 64), tuple(images)).save(path / file)
     return NodeOutput((), {"images": [{"filename": file, "subfolder": folder, "type": "output"}]})
 
 

@@ -26,7 +26,7 @@ AFTER = (
 STREAM = ("ws_refuse", "ws_cut", "ws_mute")
 GATEWAY = ("403", "404")  # what stands before a server may say while that restarts
 REFUSED = "refused"  # the server's own 403, by its JSON
-LATE = "late"  # the client is told nothing and the server gets the request a moment later
+LATE = "late"  # the client gets no response, and the server gets the request a moment later
 
 SHAPES = (b"{}", b"[]", b"null", b"7", b'"ok"', b'{"detail": "try again"}', b'{"error": null, "jobs": {}}')
 
@@ -180,11 +180,11 @@ class FaultyProxy:
         if self.down:
             raise ConnectionResetError
         life = self.life
-        place = urlsplit(self.upstream)
-        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        url = urlsplit(self.upstream)
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
         try:
             kept = [header for header in headers if header.split(":")[0].lower() not in ("connection", "host")]
-            lines = [line, *kept, f"Host: {place.netloc}", "Connection: close", "", ""]
+            lines = [line, *kept, f"Host: {url.netloc}", "Connection: close", "", ""]
             writer.write("\r\n".join(lines).encode("latin-1") + asked.body)
             head, body = await _message(reader, to_its_end=True)
         finally:
@@ -209,8 +209,8 @@ class FaultyProxy:
         """Forward a WebSocket both ways, until one side or the fault ends it."""
         if fault == "ws_refuse" or self.down:
             return await _spoil(writer, "503")
-        place = urlsplit(self.upstream)
-        theirs, to_them = await asyncio.open_connection(place.hostname, place.port)
+        url = urlsplit(self.upstream)
+        theirs, to_them = await asyncio.open_connection(url.hostname, url.port)
         to_them.write(head)
         writer.write(await theirs.readuntil(b"\r\n\r\n"))
 

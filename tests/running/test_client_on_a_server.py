@@ -163,8 +163,8 @@ def test_a_download_is_complete_after_every_fault(server, using):
         return await download(client, state.outputs[0], file), file
 
     # On Cloud the file comes from the storage host, and its address from /view.
-    place = "/view" if server.storage is None else ".png"
-    found, file = using(act, faults=[(place, "half"), ("/view", "503"), ("/view", "drop"), (place, "page")])
+    path = "/view" if server.storage is None else ".png"
+    found, file = using(act, faults=[(path, "half"), ("/view", "503"), ("/view", "drop"), (path, "page")])
     assert found.sha256 == hashlib.sha256(file.getvalue()).hexdigest()
     assert found.content_type == "image/png"
     with Image.open(file) as picture:
@@ -204,7 +204,7 @@ def test_an_uploaded_file_has_the_name_that_the_server_returned(using, tmp_path)
 
 def test_a_rejection_names_the_node_and_the_input(using):
     async def act(client):
-        for change, told in (
+        for change, expected in (
             ({"1": {"class_type": "NoSuchNode", "inputs": {}}}, "NoSuchNode"),
             ({"2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}}, "node 2 (SaveImage) images: "),
             ({"1": {"class_type": "EmptyImage", "inputs": {"width": 0, "height": 8, "batch_size": 1, "color": 0}}},
@@ -212,7 +212,7 @@ def test_a_rejection_names_the_node_and_the_input(using):
         ):  # fmt: skip
             with pytest.raises(RejectedError) as caught:
                 await client.submit(submission({**graph_of(), **change}))
-            assert told in str(caught.value)
+            assert expected in str(caught.value)
 
     using(act)
 

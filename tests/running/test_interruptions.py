@@ -187,8 +187,8 @@ def test_an_error_of_a_run_is_raised_without_context(experiment, tmp_path, noteb
 
     with pytest.raises(UsageError, match="COMFY_CLOUD_API_KEY") as caught:
         asyncio.run(cell()) if notebook else wrong()
-    told = "".join(traceback.format_exception(caught.value))
-    assert told.count("Traceback (most recent call last)") == 1, told
+    text = "".join(traceback.format_exception(caught.value))
+    assert text.count("Traceback (most recent call last)") == 1, text
 
 
 def test_of_two_simultaneous_runs_the_second_learns_who_has_the_folder(server, target, experiment, runners, tmp_path):
@@ -293,11 +293,11 @@ class Reluctant(http.server.BaseHTTPRequestHandler):
 
 
 def test_a_requested_wait_is_reported_and_ends_when_the_run_is_cancelled(experiment, tmp_path):
-    control, told = StopControl(), []
+    control, messages = StopControl(), []
 
     def hear(event):
         if isinstance(event, Notice):
-            told.append(event.message)
+            messages.append(event.message)
             control.stop()
             control.stop()
 
@@ -307,6 +307,6 @@ def test_a_requested_wait_is_reported_and_ends_when_the_run_is_cancelled(experim
         target = {"url": f"http://127.0.0.1:{reluctant.server_port}", "dialect": "comfyui", "name": "lab"}
         run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", control=control, progress=hear)
         reluctant.shutdown()
-    assert told[0] == "lab: the server asks us to wait 300 s: HTTP 429: slow down"
+    assert messages[0] == "lab: the server asks us to wait 300 s: HTTP 429: slow down"
     assert (run.succeeded, run.stopped_by) == (0, "interrupt")
     assert time.monotonic() - started < 120

@@ -30,7 +30,7 @@ def chosen(number: int, salt: int) -> list[int]:
     """All of 1 to `number`, or some evenly spaced ones."""
     if MANY or number <= SOME:
         return list(range(1, number + 1))
-    return [1 + (salt + place * number // SOME) % number for place in range(SOME)]
+    return [1 + (salt + index * number // SOME) % number for index in range(SOME)]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -63,10 +63,10 @@ def test_the_same_command_recovers_from_a_kill_at_any_request(dialect, runners, 
         requests = server.proxy.requests
     moments = [(number, when) for number in range(1, requests + 1) for when in ("before", "after", "answered")]
     broken, killed = [], 0
-    for place in chosen(len(moments), salt=len(dialect)):
-        number, when = moments[place - 1]
-        out = tmp_path / f"out-{place}"
-        with Served(dialect, tmp_path / f"data-{place}") as server:
+    for index in chosen(len(moments), salt=len(dialect)):
+        number, when = moments[index - 1]
+        out = tmp_path / f"out-{index}"
+        with Served(dialect, tmp_path / f"data-{index}") as server:
             runner = runners.start(plan, server.target(concurrency=1), out)
 
             def kill(asked: Asked, now: str, runner=runner, number=number, when=when) -> None:

@@ -108,7 +108,7 @@ def test_invalid_progress_files_are_ignored(folder, tmp_path, text):
 
 
 def test_an_unusable_live_folder_does_no_harm(tmp_path, clock):
-    (tmp_path / "live").write_text("a file in its place")
+    (tmp_path / "live").write_text("a file at its path")
     folder = LiveFolder(tmp_path)
     folder.announce_viewer()
     folder.write_progress({1: TrialProgress("3", 1, 2)})

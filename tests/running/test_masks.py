@@ -150,7 +150,7 @@ def test_a_truncated_mask_is_a_failed_row_and_nothing_is_submitted(sweep, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("slots", "said"),
+    ("slots", "expected"),
     [
         ({"mask": {"kind": "mask"}}, "slots.mask: a mask needs `of`"),
         ({"mask": {"kind": "mask", "of": "phto"}}, "there is no slot 'phto' of `kind: file`; did you mean 'photo'?"),
@@ -159,7 +159,7 @@ def test_a_truncated_mask_is_a_failed_row_and_nothing_is_submitted(sweep, tmp_pa
         ({"a": {"kind": "mask", "of": "photo"}, "b": {"kind": "mask", "of": "photo"}}, "'photo' already has the mask"),
     ],
 )
-def test_an_invalid_mask_slot_is_reported(sweep, slots, said):
+def test_an_invalid_mask_slot_is_reported(sweep, slots, expected):
     with pytest.raises(TemplateError) as caught:
         sweeper.load_template(sweep({}, {"photo": SLOTS["photo"], **slots}).with_name("t.json"))
-    assert said in str(caught.value)
+    assert expected in str(caught.value)

@@ -69,8 +69,8 @@ def test_a_workflow_that_saves_nothing_is_warned_about_and_remade(sweep, tmp_pat
         assert "node 3 (PreviewImage): it only shows its result, and no node of the workflow saves one" in before
         assert [type(event) for event in events].index(Notice) < [type(event) for event in events].index(JobSubmitted)
         assert after.startswith("1 trial succeeded but saved no file: add a node that saves")
-        again, (told,) = run(keep_temp=True)
-        assert (again.submitted, told) == (
+        again, (message,) = run(keep_temp=True)
+        assert (again.submitted, message) == (
             0,
             "1 trial succeeded but saved no file; if they ran without `--keep-temp`, run them again with `--remake`",
         )
@@ -103,10 +103,10 @@ def test_a_mistake_in_named_targets_is_reported_with_its_line(sweep):
     )
     with pytest.raises(ExperimentError) as caught:
         sweeper.load(path)
-    said = str(caught.value)
-    assert "e.yaml:5: targets.studio.urk: unknown key 'urk'; did you mean 'url'?" in said
-    assert "e.yaml:6: targets.studio.concurrency: found 0, but at least 1 is needed" in said
-    assert "targets.studio: the key 'url' is missing" in said
+    message = str(caught.value)
+    assert "e.yaml:5: targets.studio.urk: unknown key 'urk'; did you mean 'url'?" in message
+    assert "e.yaml:6: targets.studio.concurrency: found 0, but at least 1 is needed" in message
+    assert "targets.studio: the key 'url' is missing" in message
 
 
 KINDS = {

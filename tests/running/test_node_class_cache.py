@@ -81,9 +81,9 @@ def test_an_unreachable_server_gives_no_classes():
 
 
 def test_the_embedded_servers_classes_are_known_without_starting_it(server):
-    known, told = get_embedded_classes(), asyncio.run(fetch_classes(target_of(server)))
-    assert told is not None
-    assert known.classes.keys() == told.classes.keys()
+    known, fetched = get_embedded_classes(), asyncio.run(fetch_classes(target_of(server)))
+    assert fetched is not None
+    assert known.classes.keys() == fetched.classes.keys()
 
 
 def test_only_a_strict_embedded_server_rejects_unknown_model_names(tmp_path):
@@ -115,22 +115,22 @@ def test_a_wrong_value_is_reported_with_its_line_and_nothing_is_sent(server, tmp
 
 
 def test_another_server_at_the_same_url_is_queried_again():
-    def told(cache):
+    def connect_to(cache):
         with EmbeddedServer(dialect="comfyui", cache=cache, port=port) as server:
             asyncio.run(fetch_classes(target_of(server)))
             return asked(server), get_cache_mode(target_of(server))
 
     with EmbeddedServer(dialect="comfyui") as first:
         port = int(first.url.rpartition(":")[2])
-    assert told("classic") == (1, CLASSIC_CACHE)
-    assert told("classic") == (0, CLASSIC_CACHE)
-    assert told("lru 7") == (1, ServerCache("lru", 7))
+    assert connect_to("classic") == (1, CLASSIC_CACHE)
+    assert connect_to("classic") == (0, CLASSIC_CACHE)
+    assert connect_to("lru 7") == (1, ServerCache("lru", 7))
 
 
 def test_the_cache_mode_of_an_unreachable_server_is_the_saved_one(server):
     target = target_of(server)
     asyncio.run(fetch_classes(target))
     server.stop()
-    told = asyncio.run(fetch_classes(target))
-    assert told is not None
-    assert "KSampler" in told.classes
+    classes = asyncio.run(fetch_classes(target))
+    assert classes is not None
+    assert "KSampler" in classes.classes

@@ -45,15 +45,15 @@ def test_any_written_order_loads_three_models_and_encodes_nine_texts(tmp_path, a
 def test_the_predicted_node_runs_are_what_the_server_counts(tmp_path):
     axes = ("seed", "prompt", "checkpoint")
     declared = experiment(tmp_path, axes, order="written")
-    told = sweeper.plan(experiment(tmp_path, axes)).order
+    order = sweeper.plan(experiment(tmp_path, axes)).order
     with EmbeddedServer(dialect="comfyui") as server:
         sweeper.run(declared, one_at_a_time(server), tmp_path / "written")
         written = sum(server.seen.nodes.values())
     with EmbeddedServer(dialect="comfyui") as server:
         sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "auto")
         auto = sum(server.seen.nodes.values())
-    assert (told.executions, told.written) == (auto, written)
-    assert told.saved == written - auto > 90
+    assert (order.executions, order.written) == (auto, written)
+    assert order.saved == written - auto > 90
 
 
 def test_a_server_without_a_cache_gets_the_written_order(tmp_path):
@@ -90,10 +90,10 @@ def test_the_plan_is_ordered_for_the_servers_cache(tmp_path, capsys):
                 str(tmp_path / cache),
             ]
             assert main(command) == 0
-            told = json.loads(capsys.readouterr().out)["order"]
+            order = json.loads(capsys.readouterr().out)["order"]
             sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / cache)
-            assert told["caching"] == cache
-            assert told["executions"] == sum(server.seen.nodes.values()), cache
-            ran[cache] = (told["axes"][0], server.seen.nodes["CheckpointLoaderSimple"])
+            assert order["caching"] == cache
+            assert order["executions"] == sum(server.seen.nodes.values()), cache
+            ran[cache] = (order["axes"][0], server.seen.nodes["CheckpointLoaderSimple"])
     # Where everything is kept any order is as good, so the written one stays.
     assert ran == {"lru 50": ([*axes], 3), "lru 5": (["checkpoint", "prompt", "seed"], 3), "none": ([*axes], 36)}

@@ -146,13 +146,13 @@ def test_a_queue_that_does_not_move_is_reported(server, target, experiment, dial
     server.faults.stall_nodes = {"Paint"}
     theirs = foreign_job(server, dialect)
     wait_until(lambda: server.seen.executions[theirs])
-    told = threading.Event()
+    reported = threading.Event()
     notices = []
 
     def watch(event):
-        if isinstance(event, Notice) and not told.is_set():
+        if isinstance(event, Notice) and not reported.is_set():
             notices.append(event.message)
-            told.set()
+            reported.set()
             server.faults.release()
 
     run = sweeper.run(experiment(seed=[1]), {**target, "concurrency": 1}, tmp_path / "out", progress=watch, timeout=0.5)

@@ -55,8 +55,8 @@ def here(tmp_path, monkeypatch):
 
 
 def files_at(url):
-    fs, place = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    return {path.rpartition("/")[2]: fs.cat_file(path) for path in fs.ls(place, detail=False)}
+    fs, folder = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    return {path.rpartition("/")[2]: fs.cat_file(path) for path in fs.ls(folder, detail=False)}
 
 
 def rows(out):
@@ -118,8 +118,8 @@ def test_a_deleted_remote_picture_is_restored_to_its_url(server, target, experim
 
     assert files_at(bucket) == before
     assert (run.submitted, run.reused) == (0, 2)
-    told = [event.message for event in events if isinstance(event, Notice)]
-    assert told == [f"1 file missing from {bucket}/ was downloaded again from probe-server, at no cost"]
+    messages = [event.message for event in events if isinstance(event, Notice)]
+    assert messages == [f"1 file missing from {bucket}/ was downloaded again from probe-server, at no cost"]
 
 
 def test_run_out_can_be_a_url_beside_any_results_folder(target, experiment, bucket, tmp_path):
