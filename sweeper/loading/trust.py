@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from sweeper.errors import Problem
 from sweeper.model.experiment import Experiment
@@ -161,6 +161,8 @@ def _find_templates(experiment: Experiment, source: Source, project: Project) ->
     if not isinstance(name, str):
         return
     file = experiment.file.parent / name
+    if not file.name:  # a folder, which is reported elsewhere
+        return
     for path in (file, file.with_name(file.name.removesuffix(file.suffix) + ".slots.yaml")):
         if not project.contains(path):
             yield ("template",), _describe_read(path, project)
@@ -245,11 +247,9 @@ def _find_output(experiment: Experiment, project: Project, out: object) -> _Need
     url = experiment.run.out
     if url is None or (isinstance(out, str) and "://" in out):
         return
-    parts = urlsplit(url)
-    is_contained = (
-        parts.scheme == "file" and not parts.netloc and "::" not in url and project.contains(Path(unquote(parts.path)))
-    )
-    if not is_contained:
+    # A URL with a host, or a chain of file systems (`::`), is not a plain path.
+    is_plain_path = url.startswith("file:///") and "::" not in url
+    if not is_plain_path or not project.contains(Path(unquote(url.removeprefix("file://")))):
         yield ("run", "out"), f"writes to {url}, which is outside of the project {project.folder}"
 
 

@@ -237,6 +237,22 @@ def test_pictures_written_outside_of_the_project_need_trust(sweeper, write, tmp_
         assert text.code == 2, url
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "template: /",
+        "template: '.'",
+        'template: "a\\0b"',
+        "template: t.json\nrun: {out: 'file://[bad/x'}",
+        "template: t.json\ntarget: {url: 'http://[bad', api_key_env: AB}",
+        "template: t.json\nsweep: {grid: {prompt: {files: /}}}",
+        "template: t.json\nsweep: [1, {grid: [2], zip: 3}]\nmetrics: [5, ':']\ntargets: {cloud: 5}",
+    ],
+)
+def test_malformed_experiment_is_reported_without_trust(sweeper, write, text):
+    assert sweeper("validate", write(f"{text}\n")).code == 2
+
+
 def test_project_is_the_folder_above_or_the_repository(sweeper, write, tmp_path):
     """A list in the folder above is inside; a marker makes the project smaller or larger."""
     (tmp_path / "list.txt").write_text("a\nb\n")
