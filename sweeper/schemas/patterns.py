@@ -56,8 +56,6 @@ def _parse(pattern: str) -> Any:
 def _compile_linear(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
-    # Our own schemas end so, because `$` of `re` also matches before a last newline. RE2 has a word for it.
-    pattern = pattern.replace(r"$(?!\n)", r"\z")
     try:
         return re2.compile(pattern.replace(_END_OF_TEXT, r"\z"), options)
     except re2.error:
