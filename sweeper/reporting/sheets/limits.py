@@ -24,7 +24,7 @@ class SheetLimits:
 
     @property
     def page_pixels(self) -> float:
-        """Of one page or frame."""
+        """The pixels of one page or frame."""
         return self.megapixels * 1e6 / self.frames
 
     def make_overflow_error(self) -> UsageError:
