@@ -16,6 +16,7 @@ from urllib.parse import urlencode, urljoin
 
 import httpx
 
+from sweeper.comfy.address_kinds import PUBLIC, check_redirect, classify_host, classify_peer, make_connection_check
 from sweeper.comfy.credentials import with_location
 from sweeper.comfy.dialects import Dialect, DialectProbe, make_dialect
 from sweeper.comfy.http_logging import log, mute_libraries
@@ -86,6 +87,7 @@ class ComfyClient:
         self._http = self._make_http_client(target.url)
         self._root = str(httpx.URL(target.url))  # encoded as httpx sends it
         self._keyless_http: dict[str | None, httpx.AsyncClient] = {}  # by proxy
+        self._target_kind = classify_host(target.url) or PUBLIC  # until a connection shows the address
         self.uploads = Uploads(self.run_flow, lambda: self.dialect)
         # A server may echo our keys (ComfyUI's /queue contains extra_data), and our messages must not contain them.
         redaction = Redaction(target.keys)
@@ -349,23 +351,33 @@ class ComfyClient:
         self.request_count += 1
         request = self.dialect.view_request(output)
         all_headers = self._build_headers() | headers
-        return await self._open_stream(self._http, request.method, self._build_url(request), all_headers)
+        response = await self._open_stream(self._http, request.method, self._build_url(request), all_headers)
+        if find_proxy(self.target.url) is None:
+            self._target_kind = classify_peer(response.extensions.get("network_stream")) or self._target_kind
+        return response
 
     async def open_without_key(self, url: str, headers: dict[str, str]) -> httpx.Response:
-        """Request a file from another host, without the key. Raises TransientError."""
+        """Request a file to which the target redirects, without the key. Raises TransientError.
+
+        That includes an address that the target may not redirect to. Behind a proxy, which resolves the names, only an
+        address in the URL itself is refused.
+        """
+        check_redirect(classify_host(url), self._target_kind)
         proxy = find_proxy(url)
         if proxy not in self._keyless_http:
             try:
                 self._keyless_http[proxy] = self._make_http_client(url)
             except UsageError as error:
                 raise TransientError(str(error), sent=False, trouble=Trouble.NO_CONNECTION) from None
-        return await self._open_stream(self._keyless_http[proxy], "GET", url, headers)
+        check = None if proxy else make_connection_check(self._target_kind)
+        return await self._open_stream(self._keyless_http[proxy], "GET", url, headers, check)
 
     async def _open_stream(
-        self, http: httpx.AsyncClient, method: str, url: str, headers: dict[str, str]
+        self, http: httpx.AsyncClient, method: str, url: str, headers: dict[str, str], trace: Any = None
     ) -> httpx.Response:
         try:
-            return await self._open(http, http.build_request(method, url, headers=headers))
+            extensions = {"trace": trace} if trace else {}
+            return await self._open(http, http.build_request(method, url, headers=headers, extensions=extensions))
         except httpx.InvalidURL as error:  # httpx parses a redirect's URL even if it does not follow it
             raise TransientError(f"the server redirects to an invalid URL: {self.redact_text(str(error))}") from None
         except httpx.HTTPError as error:

@@ -1,0 +1,137 @@
+"""Redirects of /view: a server may lead us to public addresses and to its own kind, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+
+import httpx
+import pytest
+
+from sweeper.comfy import client as client_module
+from sweeper.comfy.address_kinds import check_redirect, classify_address
+from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.download import download
+from sweeper.comfy.protocol import JobOutput
+from sweeper.comfy.retry import RetryPolicy
+from sweeper.comfy.target import Target
+from sweeper.errors import TransientError
+
+OUTPUT = JobOutput("9", "images", 0, "a.png", "", "output")
+KINDS = {
+    "public": ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8"],
+    "loopback": ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1", "2002:7f00:1::"],
+    "private": ["10.0.0.1", "172.16.0.1", "192.168.1.1", "fc00::1", "100.64.0.1", "64:ff9b::10.0.0.1"],
+    "link-local": ["169.254.1.1", "fe80::1", "fe80::1%eth0"],
+    "metadata": ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "100.100.100.200", "64:ff9b::a9fe:a9fe"],
+    "special": ["224.0.0.1", "255.255.255.255", "ff02::1", "240.0.0.1"],
+}
+
+
+class Received(io.BytesIO):
+    def restart(self):
+        self.seek(0)
+        self.truncate()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(("kind", "address"), [(kind, address) for kind, all_ in KINDS.items() for address in all_])
+def test_addresses_have_kinds(kind, address):
+    assert classify_address(address) == kind
+
+
+@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_redirect_leads_to_public_addresses_or_to_the_targets_own_kind(target, kind):
+    if kind == "public" or (kind == target and kind != "metadata"):
+        check_redirect(kind, target)
+    else:
+        with pytest.raises(TransientError, match=f"redirects to a {kind} address"):
+            check_redirect(kind, target)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://127.0.0.1:1/x", "http://localhost/x", "http://[::1]/x", "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.5/x", "http://[fe80::1]/x", "http://[::ffff:127.0.0.1]/x", "http://0.0.0.0/x",
+    ],
+)  # fmt: skip
+def test_public_target_may_not_redirect_to_a_private_address(location):
+    requests = []
+
+    def serve(request):
+        requests.append(str(request.url))
+        return httpx.Response(302, headers={"Location": location})
+
+    async def go():
+        target = Target("t", "https://gpu.example", "cloud")
+        policy = RetryPolicy(attempts=1)
+        async with ComfyClient(target, httpx.MockTransport(serve), retry_policy=policy) as client:
+            with pytest.raises(TransientError, match=r"redirects to a (loopback|metadata|private|link-local) address"):
+                await download(client, OUTPUT, Received())
+
+    asyncio.run(go())
+    assert len(requests) == 1
+
+
+class Storage:
+    """Counts connections and remembers what it receives."""
+
+    def __init__(self):
+        self.received = b""
+        self.connections = 0
+
+    async def serve(self, reader, writer):
+        self.connections += 1
+        while chunk := await reader.read(1000):
+            self.received += chunk
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 2\r\n\r\nOK")
+        writer.close()
+
+
+@pytest.mark.parametrize("host", ["storage.example", "127.1", "2130706433"])
+@pytest.mark.parametrize("kind", ["public", "private", "loopback"])
+def test_name_that_resolves_to_this_machine_gets_nothing_from_us(kind, host, monkeypatch):
+    """The name is public; only its address is not. The server learns nothing, and a target on this machine may."""
+    storage, real = Storage(), socket.getaddrinfo
+
+    def resolve(host, *args, **options):
+        return real("127.0.0.1" if host in ("storage.example", b"storage.example") else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(client_module, "classify_peer", lambda _stream: kind)  # of the target
+
+    async def go():
+        server = await asyncio.start_server(storage.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+
+        async def redirect(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            location = f"http://{host}:{port}/file?sig=1"
+            writer.write(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
+            await writer.drain()
+            writer.close()
+
+        first = await asyncio.start_server(redirect, "127.0.0.1", 0)
+        target = Target("t", f"http://127.0.0.1:{first.sockets[0].getsockname()[1]}", "cloud")
+        async with ComfyClient(target, retry_policy=RetryPolicy(attempts=1)) as client:
+            if kind == "loopback":
+                await download(client, OUTPUT, Received())
+            else:
+                with pytest.raises(TransientError, match=f"a loopback address, but is itself at a {kind} one"):
+                    await download(client, OUTPUT, Received())
+        first.close()
+        server.close()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(go())
+    assert storage.connections == 1
+    assert (storage.received == b"") == (kind != "loopback")
