@@ -6,17 +6,17 @@ spite of problems.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import ExperimentError, ImageError, Problem, TemplateError
 from sweeper.images.metrics.registry import find_unknown_metrics
+from sweeper.loading.bounded_files import BoundError, compute_sha256, find_matching_files, read_text_bytes
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, with_derived_files
 from sweeper.loading.overrides import apply_overrides
 from sweeper.loading.parse import parse_json, parse_yaml
@@ -30,9 +30,6 @@ from sweeper.model.workflow import is_workflow
 from sweeper.planning.plan import Plan, iter_value_pairs
 from sweeper.schemas import find_schema_problems
 from sweeper.schemas.values import format_value
-
-MAX_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest known workflows have 2 MB
-_CHUNK: Final = 1 << 20
 
 
 def load(
@@ -158,9 +155,10 @@ def _exists(path: Path) -> bool:
 
 def _read_source(path: Path, name: str, parse: Any, error_class: type[ExperimentError | TemplateError]) -> Source:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise error_class(Problem(name, 0, "", f"has more than {MAX_BYTES:,} bytes"))
-        source: Source = parse(path.read_text("utf-8-sig"), name)
+        text = read_text_bytes(path, is_regular=error_class is not ExperimentError).decode("utf-8-sig")
+        source: Source = parse(text.replace("\r\n", "\n").replace("\r", "\n"), name)
+    except BoundError as error:
+        raise error_class(Problem(name, 0, "", str(error))) from error
     except FileNotFoundError as error:
         raise error_class(
             Problem(name, 0, "", f"there is no such file{_suggest_files(path, name, path.suffix or '.yaml')}")
@@ -282,10 +280,10 @@ class _ExperimentFolder:
     def read_text(self, name: str) -> str:
         path = self.home / name
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise AxisError(f"'{name}' has more than {MAX_BYTES:,} bytes")
             # Universal newlines would also split a line at a single CR.
-            return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+            return read_text_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
+        except BoundError as error:
+            raise AxisError(f"{format_value(name)} {error}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise AxisError(f"there is no file {format_value(name)}{_suggest_files(path, name)}") from error
         except UnicodeDecodeError as error:
@@ -302,11 +300,13 @@ class _ExperimentFolder:
         try:
             if Path(pattern).is_absolute():
                 anchor = Path(pattern).anchor
-                names = [
-                    str(path) for path in Path(anchor).glob(str(Path(pattern).relative_to(anchor))) if path.is_file()
-                ]
+                relative = str(Path(pattern).relative_to(anchor))
+                names = [str(path) for path in find_matching_files(Path(anchor), relative)]
             else:
-                names = [path.relative_to(self.home).as_posix() for path in self.home.glob(pattern) if path.is_file()]
+                found = find_matching_files(self.home, pattern)
+                names = [path.relative_to(self.home).as_posix() for path in found]
+        except BoundError as error:
+            raise AxisError(f"{format_value(pattern)} {error}") from error
         except (ValueError, NotImplementedError, OSError) as error:
             raise AxisError(f"{format_value(pattern)} is not a pattern of files: {_describe_cause(error)}") from error
         if not names:
@@ -317,17 +317,11 @@ class _ExperimentFolder:
         if name not in self.hashed_files:
             path = self.home / name
             try:
-                self.hashed_files[name] = HashedFile(path.resolve(), _compute_sha256(path))
+                self.hashed_files[name] = HashedFile(path.resolve(), compute_sha256(path))
+            except BoundError as error:
+                raise AxisError(f"{format_value(name)} {error}") from error
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
                 raise AxisError(f"there is no file {format_value(name)}{_suggest_files(path, name)}") from error
             except (OSError, ValueError) as error:
                 raise AxisError(f"{format_value(name)} cannot be read: {_describe_cause(error)}") from error
         return self.hashed_files[name]
-
-
-def _compute_sha256(path: Path) -> str:
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            hasher.update(chunk)
-    return hasher.hexdigest()
