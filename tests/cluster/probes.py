@@ -71,6 +71,6 @@ class BesideServers(LocalCluster):
         specs = {}
         for name, spec in super().new_worker_spec().items():
             url = self.urls[int(name) % len(self.urls)]
-            environ = {**spec["options"].get("env", {}), "SERVER_URL": url}
+            environ = {**spec["options"].get("env", {}), "SERVER_URL": url, "SWEEPER_WORKER_VARIABLES": "SERVER_URL"}
             specs[name] = {**spec, "options": {**spec["options"], "env": environ}}
         return specs
