@@ -7,6 +7,7 @@ every running job of the account.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -42,7 +43,7 @@ from sweeper.comfy.responses import (
     rejection_message,
     to_seconds,
 )
-from sweeper.errors import RejectedError, TransientError
+from sweeper.errors import RejectedError, TargetError, TransientError
 
 # The values of a job's raw status, current and older ones. Every other value means that the job is in flight.
 _STATE_OF_STATUS: Final = {
@@ -104,7 +105,8 @@ class CloudDialect:
         prompt_id, errors = answer.get("prompt_id"), rejection_message(answer, submission.graph)
         if errors:
             if is_id(prompt_id):
-                yield from self.cancel(frozenset([prompt_id]))
+                with suppress(TargetError, TransientError):  # the rejection holds, and must not be sent again
+                    yield from self.cancel(frozenset([prompt_id]))
             rejection = RejectedError(errors)
             rejection.may_be_accepted = not prompt_id and not is_own_refusal(response)
             raise rejection

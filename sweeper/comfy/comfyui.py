@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -89,8 +90,10 @@ class ComfyUIDialect:
             raise TransientError(f"the response to a submission has no prompt_id: {response.excerpt()!r}")
         errors = rejection_message(answer, submission.graph)
         if errors:
-            # 200 with node_errors: the server queued the valid outputs, and rejected the others.
-            yield from self.cancel(frozenset([prompt_id]))
+            # 200 with node_errors: the server queued the valid outputs, and rejected the others. If the cancellation
+            # fails, the rejection still holds, and the trial must not be sent again.
+            with suppress(TargetError, TransientError):
+                yield from self.cancel(frozenset([prompt_id]))
             raise RejectedError(errors)
         return prompt_id
 

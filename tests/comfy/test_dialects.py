@@ -102,6 +102,15 @@ def test_200_with_node_errors_is_rejected_and_cancelled():
         flow.send(answer(b""))
 
 
+@pytest.mark.parametrize("dialect", [CloudDialect(), ComfyUIDialect()], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("status", [403, 404, 502])
+def test_200_with_node_errors_is_rejected_although_the_cancellation_fails(dialect, status):
+    body = {"prompt_id": JOB, "number": 1, "node_errors": {"9": {"errors": [], "class_type": "SaveImage"}}}
+    with pytest.raises(RejectedError) as caught:
+        drive(dialect.submit(JobSubmission(JOB, GRAPH)), answer(body), answer(b"<html>", status))
+    assert not caught.value.may_be_accepted
+
+
 def test_unknown_class_is_reported_although_node_errors_are_empty():
     error = {"type": "invalid_prompt", "message": "Cannot execute because node Nope does not exist.",
              "details": "Node ID '#3'", "extra_info": {}}  # fmt: skip
