@@ -25,16 +25,16 @@ def load_schema(name: str) -> dict[str, Any]:
     return schema
 
 
-def make_validator(rules: dict[str, Any]) -> SchemaValidator:
-    """Compile a JSON Schema. Raises InvalidSchemaError."""
+def make_validator(rules: dict[str, Any], *, is_own: bool = False) -> SchemaValidator:
+    """Compile a JSON Schema, a user's or one of `load_schema` (`is_own`). Raises InvalidSchemaError."""
     from sweeper.schemas.validator import SchemaValidator
 
-    return SchemaValidator(rules)
+    return SchemaValidator(rules, is_own=is_own)
 
 
 @cache
 def _get_validator(name: str) -> SchemaValidator:
-    return make_validator(load_schema(name))
+    return make_validator(load_schema(name), is_own=True)
 
 
 def find_schema_problems(name: str, value: Any) -> list[tuple[KeyPath, str]]:

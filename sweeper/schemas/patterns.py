@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import re2
 
-_MAX_WAYS: Final = 100_000  # about a millisecond of Python's `re`
+_MAX_WAYS: Final = 1_000_000  # at most some ten milliseconds of Python's `re`
 _MAX_PATTERN: Final = 10_000  # characters; RE2 needs about a hundred bytes for each
 _MAX_NAME: Final = 1_000  # characters of a key, as `sweeper.loading.parse` limits it
 _MAX_NAME_WAYS: Final = 10_000_000

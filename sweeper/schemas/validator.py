@@ -7,6 +7,7 @@ the message.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -54,6 +55,13 @@ def _check_pattern(validator: Validator, pattern: str, value: Any, rules: Any) -
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
+def _check_own_pattern(validator: Validator, pattern: str, value: Any, rules: Any) -> Iterator[ValidationError]:
+    """Check a `pattern` of our own schemas, each of which is fast for texts of its `maxLength`."""
+    is_short = validator.is_type(value, "string") and len(value) <= rules.get("maxLength", len(value))
+    if is_short and re.search(pattern, value) is None:
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
 def _check_unique(validator: Validator, is_wanted: bool, value: Any, _rules: object) -> Iterator[ValidationError]:
     """Check `uniqueItems` in linear time, because jsonschema compares each pair of items that it cannot sort."""
     if is_wanted and validator.is_type(value, "array"):
@@ -97,25 +105,26 @@ _OWN_CHECKS: Final = {
     "$dynamicRef": _make_counting("$dynamicRef"),
 }
 _Validator: type[Validator] = extend(Draft202012Validator, _OWN_CHECKS)  # type: ignore[no-untyped-call]
+_OwnValidator: type[Validator] = extend(_Validator, {"pattern": _check_own_pattern})  # type: ignore[no-untyped-call]
 _StrictValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
-    _Validator, type_checker=_Validator.TYPE_CHECKER.redefine("integer", _is_int)
+    _OwnValidator, type_checker=_Validator.TYPE_CHECKER.redefine("integer", _is_int)
 )
 
 
 class SchemaValidator:
     """A compiled JSON Schema (draft 2020-12). It never fetches a schema that it refers to.
 
-    Raises InvalidSchemaError if `rules` are not a JSON Schema.
+    `is_own`: the schema is ours, so its patterns need no bound. Raises InvalidSchemaError if `rules` are not a schema.
     """
 
-    def __init__(self, rules: dict[str, Any]) -> None:
+    def __init__(self, rules: dict[str, Any], *, is_own: bool = False) -> None:
         try:
             _Validator.check_schema(rules)
         except SchemaError as error:
             raise InvalidSchemaError(tuple(error.absolute_path), error.message) from error
         _check_property_patterns(rules)
         self._rules = rules
-        self._validator = _Validator(rules, registry=Registry())
+        self._validator = (_OwnValidator if is_own else _Validator)(rules, registry=Registry())
 
     @cached_property
     def _strict(self) -> Validator:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from sweeper.cli import main
 from tests import ROOT
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"s": "ab", "n": 3, "x": 1.5}}}
@@ -93,6 +94,20 @@ def outcomes(tmp_path_factory):
             errors, _, code = text.rpartition("code ")
             results[name] = (int(code), errors) if code.strip().isdigit() else (None, f"killed: {text[-500:]}")
     return results
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'checks: {ssim: ">= 0.95", mae: "< 1.5e-3"}',
+        "run: {max_failures: 10.5%}",
+    ],
+)
+def test_bounds_and_shares_of_usual_length_are_accepted(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.json").write_text(json.dumps(GRAPH))
+    (tmp_path / "e.yaml").write_text(f"template: w.json\ntarget: http://127.0.0.1:1\n{text}\n")
+    assert main(["validate", "e.yaml"]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of memory and time are set by POSIX's setrlimit")
