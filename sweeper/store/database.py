@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, Final
 
 from sweeper.did_you_mean import join_names
 from sweeper.errors import ResultsError
+from sweeper.store.checksums import find_damage, make_migration, register_checksum
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 # After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the
 # disk. SQLite's default of 1000 pages is about 100 jobs, so with short jobs the event loop would stall all the time.
@@ -68,6 +69,7 @@ CREATE TABLE uploads(
     5: """
 CREATE TABLE server_times(job TEXT PRIMARY KEY, intended REAL NOT NULL) WITHOUT ROWID;
 """,
+    6: make_migration(),
 }
 
 _NO_STORE: Final = "not a sweeper store"
@@ -102,7 +104,9 @@ def _describe_start(path: Path) -> str:
 def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     """Connect in autocommit mode, so that transactions begin only where we begin them."""
     if not readonly:
-        return sqlite3.connect(path, isolation_level=None, timeout=30)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        register_checksum(connection)
+        return connection
     uri = path.resolve().as_uri()
     connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=30)
     try:
@@ -112,6 +116,7 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         # database there either, so it is safe to call it immutable.
         connection.close()
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    register_checksum(connection)
     return connection
 
 
@@ -127,6 +132,8 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
             f"{path}: written by a newer sweeper (store version {version}, this one reads {SCHEMA_VERSION}); "
             "upgrade sweeper"
         )
+    if damage := find_damage(connection) if tables else None:
+        raise _make_damage_error(path, damage)
     if version == 0:
         connection.execute("PRAGMA journal_mode = WAL")
         _apply_schema(connection, SCHEMA, 1)
@@ -139,6 +146,21 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
     has_log = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA synchronous = {'NORMAL' if has_log else 'FULL'}")
+
+
+def _make_damage_error(path: Path, damage: str) -> ResultsError:
+    return ResultsError(f"{path}: the sweeper store is damaged: {damage}; {_REMEDY}")
+
+
+def _check_not_emptied(path: Path) -> None:
+    """Raise ResultsError if the file is empty and cannot be new: a new store would repeat every job.
+
+    A process that was killed while it created the store leaves an empty file too, but no results.
+    """
+    if path.is_file() and path.stat().st_size == 0:
+        for name in ("artifacts", "results.csv"):
+            if (path.parent / name).exists():
+                raise _make_damage_error(path, f"it is empty, but {name} beside it is from an earlier run")
 
 
 class WriteAheadLog:
@@ -181,6 +203,7 @@ class Database:
         with translate_errors(path):
             if not readonly:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                _check_not_emptied(path)
             self._connection = connect(path, readonly=readonly)
         try:
             with translate_errors(path):

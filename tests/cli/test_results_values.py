@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from sweeper.loading.load import load
 from sweeper.planning.plan import plan as make_plan
 from sweeper.store import FILE_NAME, Store
+from sweeper.store.database import connect
 from sweeper.store.records import Artifact, JobRecord, TableLayout
 
 CFG = (0.1234567, 0.1234568, 1234567.25)
@@ -89,8 +90,7 @@ def test_rows_keep_the_order_of_the_trials(sweeper, write):
 
 def test_old_store_without_value_order_uses_first_appearance(sweeper, write):
     out = store_in_order(write, SWEEP)
-    with sqlite3.connect(out / FILE_NAME) as database:
+    with closing(connect(out / FILE_NAME, readonly=False)) as database:
         database.execute("UPDATE runs SET layout = json_remove(layout, '$.value_order')")
-    database.close()
 
     assert [row[0] for row in split_cells(sweeper("results", out, "--by", "steps"))[1:]] == ["3", "1", "two"]

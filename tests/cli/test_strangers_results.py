@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from sweeper.store.database import connect
 
 TARGETS = "template: t.json\nparams: {prompt: a fox, seed: 1, steps: 1}\n"
 SECRET = "the user's own secret"
@@ -34,7 +35,7 @@ def results(sweeper, write, tmp_path):
 
 
 def rename_artifact(results, path, sha256=None):
-    with closing(sqlite3.connect(results / "sweeper.sqlite")) as store, store:
+    with closing(connect(results / "sweeper.sqlite", readonly=False)) as store, store:
         store.execute("UPDATE artifacts SET path = ?, sha256 = coalesce(?, sha256)", (path, sha256))
 
 
@@ -112,7 +113,7 @@ def test_accepted_file_outside_of_the_baseline_is_refused(sweeper, results, tmp_
 
 
 def test_name_of_an_experiment_leads_to_no_other_folder(sweeper, results, tmp_path):
-    with closing(sqlite3.connect(results / "sweeper.sqlite")) as store, store:
+    with closing(connect(results / "sweeper.sqlite", readonly=False)) as store, store:
         store.execute("UPDATE runs SET experiment = '../../../secrets'")
         store.execute("UPDATE runs SET layout = json_set(layout, '$.experiment', '../../../secrets')")
     outcome = sweeper("accept", results, "--yes")
@@ -123,13 +124,15 @@ def test_name_of_an_experiment_leads_to_no_other_folder(sweeper, results, tmp_pa
 
 @pytest.mark.parametrize("column", ["path", "sha256"])
 def test_artifact_of_another_type_is_reported(sweeper, recorded, column):
-    with closing(sqlite3.connect(recorded / "sweeper.sqlite")) as store, store:
+    with closing(connect(recorded / "sweeper.sqlite", readonly=False)) as store, store:
         names = [row[1] for row in store.execute("PRAGMA table_info(artifacts)")]
         store.execute("CREATE TABLE typed AS SELECT * FROM artifacts")
         store.execute("DROP TABLE artifacts")
         store.execute(f"CREATE TABLE artifacts({', '.join(names)})")  # columns without a type keep numbers
         store.execute("INSERT INTO artifacts SELECT * FROM typed")
         store.execute(f"UPDATE artifacts SET {column} = 5")
+        store.execute("DROP TABLE checksums")  # as in a store of an older version
+        store.execute("PRAGMA user_version = 5")
     outcome = sweeper("report", recorded)
     assert outcome.code == 2
     assert "is not a text" in outcome.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
 from contextlib import closing, nullcontext
@@ -19,6 +18,7 @@ from sweeper.errors import ResultsError
 from sweeper.running import folder_lock, session
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobSubmitted, Notice
+from sweeper.store.database import connect
 from tests.running.invariants import broken_promises
 from tests.running.servers import DIALECTS, TEMPLATE, Served, trial_of
 from tests.running.test_transient_failures import rows_of
@@ -115,7 +115,7 @@ def test_retry_failed_looks_for_the_files_of_a_job_that_succeeded(dialect, colou
     plan, out = coloured(1), tmp_path / "out"
     with Served(dialect, tmp_path / "data") as server:
         sweeper.run(plan, server.target(), out)
-        with closing(sqlite3.connect(out / "sweeper.sqlite")) as database, database:
+        with closing(connect(out / "sweeper.sqlite", readonly=False)) as database, database:
             error = "the job succeeded, but: the server does not serve the file 'a.png' (HTTP 404)"
             database.execute("UPDATE jobs SET state = 'failed', error_type = 'LostError', error = ?", (error,))
             database.execute("DELETE FROM artifacts")

@@ -1,0 +1,114 @@
+# ruff: noqa: S608 - the statements are made of the constants below
+"""A checksum of our own for each row that decides what is submitted, and the check of a store when it is opened.
+
+SQLite's integrity check sees damaged pages, but not a flipped bit in the text of a digest: the job of that digest would
+count as never sent, and be paid for again. Triggers keep a checksum of every row beside the tables.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import zlib
+from typing import Any, Final
+
+_TABLES: Final = {  # the key and the columns of each table; the tables that decide about submissions come first
+    "jobs": (
+        "id",
+        ("id, run, target, digest, sent, attempt, prompt_id, state, intended, submitted, started, ended, error_type, "
+         "error"),
+    ),
+    "claims": ("run, digest", "run, digest, job"),
+    "places": ("job", "job, place"),
+    "server_times": ("job", "job, intended"),
+    "artifacts": ("job, place", "job, place, node, kind, position, path, sha256, bytes, label"),
+    "runs": ("id", "id, experiment, file, targets, layout, trials, started, ended, stopped_by"),
+    "trials": ("run, idx", "run, idx, digest, params, columns"),
+}  # fmt: skip
+_CREATE_TABLE: Final = """
+CREATE TABLE checksums(
+    name TEXT NOT NULL, id TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY(name, id)) WITHOUT ROWID;
+"""
+_FUNCTION: Final = "sweeper_checksum"
+_SINCE_VERSION: Final = 6  # the first version of the store that has checksums
+_MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
+_PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
+
+
+def register_checksum(connection: sqlite3.Connection) -> None:
+    """Give a connection the function that the triggers call."""
+    connection.create_function(_FUNCTION, -1, _compute_checksum, deterministic=True)
+
+
+def _compute_checksum(*values: Any) -> int:
+    # A column of real numbers stores 5 as 5.0, and a trigger may see either.
+    plain = [float(value) if isinstance(value, int) else value for value in values]
+    return zlib.crc32(repr(plain).encode("utf-8", "backslashreplace"))
+
+
+def make_migration() -> str:
+    """Return the statements that add checksums to a store."""
+    statements = [_CREATE_TABLE]
+    for table, (key, columns) in _TABLES.items():
+        statements.append(f"INSERT INTO checksums SELECT {_select(table, key, columns)} FROM {table};")
+        new_key, new_columns = (", ".join(f"NEW.{name}" for name in names.split(", ")) for names in (key, columns))
+        statements += [
+            f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN "
+            f"INSERT OR REPLACE INTO checksums VALUES ({_select(table, new_key, new_columns)}); END;"
+            for event in ("INSERT", "UPDATE")
+        ]
+        old_key = _join_key(", ".join(f"OLD.{name}" for name in key.split(", ")))
+        statements.append(
+            f"CREATE TRIGGER {table}_delete AFTER DELETE ON {table} BEGIN "
+            f"DELETE FROM checksums WHERE name = '{table}' AND id = {old_key}; END;"
+        )
+    return "\n".join(statements)
+
+
+def _select(table: str, key: str, columns: str) -> str:
+    return f"'{table}', {_join_key(key)}, {_FUNCTION}({columns})"
+
+
+def _join_key(key: str) -> str:
+    return " || ' ' || ".join(f"quote({name})" for name in key.split(", "))
+
+
+def find_damage(connection: sqlite3.Connection) -> str | None:
+    """Return what is damaged in a store; None if nothing is found in the time that the check may take.
+
+    Raises sqlite3.Error if a page cannot be read. A store of an older version has no checksums.
+    """
+    deadline = time.monotonic() + _MAX_SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, _PROGRESS_STEPS)
+    try:
+        return _find_damaged_rows(connection) or _find_damaged_pages(connection)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return None
+        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # a text that is not UTF-8, or a column that is gone
+            return str(error)
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def _find_damaged_rows(connection: sqlite3.Connection) -> str | None:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "checksums" not in tables:
+        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+        return "its checksums are gone" if version >= _SINCE_VERSION else None
+    for table, (key, columns) in _TABLES.items():
+        ((damaged, rows, sums),) = connection.execute(
+            f"SELECT (SELECT count(*) FROM (SELECT {_join_key(key)} row_id, {_FUNCTION}({columns}) row_value "
+            f"FROM {table}) LEFT JOIN checksums c ON c.name = '{table}' AND c.id = row_id "
+            "WHERE c.value IS NOT row_value), "
+            f"(SELECT count(*) FROM {table}), (SELECT count(*) FROM checksums WHERE name = '{table}')"
+        ).fetchall()
+        if damaged or rows != sums:
+            return f"{max(damaged, abs(rows - sums))} rows of the table '{table}' are not as sweeper wrote them"
+    return None
+
+
+def _find_damaged_pages(connection: sqlite3.Connection) -> str | None:
+    ((answer, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    return None if answer == "ok" else " ".join(str(answer).split())

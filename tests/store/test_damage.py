@@ -1,0 +1,120 @@
+"""Damaged stores: bits that flipped and files that were cut. Nothing is submitted again, and every error is ours."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from contextlib import closing
+
+import pytest
+
+import sweeper
+from sweeper.errors import ResultsError
+from sweeper.store import FILE_NAME, Store
+from sweeper.store.database import MIGRATIONS, SCHEMA, connect
+from sweeper.store.records import Artifact, JobRecord, TableLayout
+from tests.experiment_files import write
+
+DAMAGED = 150  # copies of the store, half of them with one flipped bit, half of them cut
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A results folder with 40 finished jobs."""
+    out = tmp_path_factory.mktemp("whole")
+    layout = TableLayout("e", ("seed",), ("seed",))
+    with Store.open(out) as store, store.transaction():
+        run = store.create_run(layout, file="e.yaml", targets=["t"], now=1.0)
+        trials = [(index, f"{index:064x}", {"seed": index}, {"seed": index}) for index in range(40)]
+        store.add_trials(run, trials)
+        for index, digest, *_ in trials:
+            job = f"job-{index:08d}"
+            store.record_intent(JobRecord(job, run, "t", digest, digest, 1, None, "intent", 2.0))
+            store.record_submitted(job, f"prompt-{index:08d}", 3.0)
+            artifact = Artifact("9", "images", 0, f"artifacts/{index}.png", f"{index:064x}", 10, "a.png")
+            store.record_finished(job, "succeeded", started=4, ended=5.5, artifacts=[artifact])
+    (out / "artifacts").mkdir()
+    return out
+
+
+def read_everything(out, *, readonly):
+    """The digests that count as done: what decides whether a job is sent again."""
+    with Store.open(out, readonly=readonly) as store:
+        list(store.results())
+        list(store.outcomes())
+        store.runs()
+        jobs = store.current_jobs(["t"])
+        return {digest for digest, job in jobs.items() if job.state == "succeeded" and store.artifacts(job.id)}
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+def test_damaged_store_is_refused_or_has_lost_nothing(whole, tmp_path, readonly):
+    content = (whole / FILE_NAME).read_bytes()
+    assert not (whole / f"{FILE_NAME}-wal").exists()
+    expected = {f"{index:064x}" for index in range(40)}
+    draw = random.Random(7)
+    refused = 0
+    for number in range(DAMAGED):
+        damaged = bytearray(content)
+        if number % 2:
+            position = draw.randrange(len(content))
+            damaged[position] ^= 1 << draw.randrange(8)
+        else:
+            del damaged[draw.randrange(len(content)) :]
+        out = tmp_path / str(number)
+        (out / "artifacts").mkdir(parents=True)
+        (out / FILE_NAME).write_bytes(damaged)
+        try:
+            assert read_everything(out, readonly=readonly) == expected, number
+        except ResultsError as error:
+            refused += FILE_NAME in str(error)
+    assert refused > DAMAGED // 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        b"%064x" % 7, b"prompt-00000007", b"job-00000007", b"artifacts/7.png", b"succeeded",
+    ],
+)  # fmt: skip
+def test_flipped_bit_in_a_text_is_refused_with_what_to_do(whole, tmp_path, change):
+    content = (whole / FILE_NAME).read_bytes()
+    position = content.index(change) + len(change) - 1
+    (tmp_path / FILE_NAME).write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    with pytest.raises(ResultsError, match=r"the sweeper store is damaged: .*; restore a good copy, or move"):
+        Store.open(tmp_path)
+
+
+def test_emptied_store_beside_results_is_refused(whole, tmp_path):
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / FILE_NAME).touch()
+    with pytest.raises(ResultsError, match="it is empty, but artifacts beside it is from an earlier run"):
+        Store.open(tmp_path)
+
+
+@pytest.mark.parametrize("version", range(1, 6))
+def test_store_of_each_older_version_gets_checksums(tmp_path, version):
+    with closing(connect(tmp_path / FILE_NAME, readonly=False)) as database:
+        steps = "".join(MIGRATIONS[number] for number in range(2, version + 1))
+        database.executescript(f"{SCHEMA}{steps}PRAGMA user_version = {version};")
+        database.execute("INSERT INTO claims VALUES (1, 'abc', 'job')")
+        database.execute("INSERT INTO runs VALUES (1, 'e', 'e.yaml', '[]', '{}', 1, 5, NULL, NULL)")
+    for _ in range(2):
+        with Store.open(tmp_path) as store:
+            assert len(store.runs()) == 1
+    with closing(connect(tmp_path / FILE_NAME, readonly=False)) as database:
+        database.execute("UPDATE checksums SET value = value + 1 WHERE name = 'claims'")
+    with pytest.raises(ResultsError, match="1 rows of the table 'claims' are not as sweeper wrote them"):
+        Store.open(tmp_path)
+
+
+def test_damaged_store_sends_nothing_again(whole, tmp_path):
+    """Through the public door: one flipped bit in a digest, and `sweeper.run` refuses before it submits."""
+    experiment = write(tmp_path, {"template": "t.json", "target": "http://127.0.0.1:1"})
+    shutil.copytree(whole, tmp_path / "out")
+    content = bytearray((tmp_path / "out" / FILE_NAME).read_bytes())
+    content[content.index(b"%064x" % 7) + 63] ^= 1
+    (tmp_path / "out" / FILE_NAME).write_bytes(content)
+    with pytest.raises(ResultsError, match="damaged"):
+        sweeper.run(experiment, out=tmp_path / "out")
+    assert (tmp_path / "out" / FILE_NAME).read_bytes() == content
