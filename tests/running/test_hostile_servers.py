@@ -26,12 +26,10 @@ BOMB = gzip.compress(bytes(256 * 2**20), 1)  # 256 MB of zeros in 1 MB
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """The real limits take minutes, so these tests have smaller ones; the code is the same."""
+    """A server that misbehaves will do so again, so these tests do not retry."""
     hasty = partial(RetryPolicy, attempts=1, total_seconds=2.0, base_wait=0.01, max_wait=0.02)
     monkeypatch.setattr(client_module, "RetryPolicy", hasty)
     monkeypatch.setattr("sweeper.running.target_worker._MAX_FAILURES_IN_A_ROW", 2)
-    monkeypatch.setattr(response_body, "RATE_WINDOW", 0.2)
-    monkeypatch.setattr(client_module, "HEADER_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -44,6 +42,9 @@ def sweep(tmp_path):
 
 @pytest.fixture
 def small_limits(monkeypatch):
+    """The real limits take minutes. These are too short for an honest answer of 40 MB on a busy machine."""
+    monkeypatch.setattr(response_body, "RATE_WINDOW", 0.2)
+    monkeypatch.setattr(client_module, "HEADER_SECONDS", 0.5)
     monkeypatch.setattr(response_body, "ANSWER_BYTES", 2**20)
     monkeypatch.setattr("sweeper.comfy.download.FILE_BYTES", 2**20)
 
