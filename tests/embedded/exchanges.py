@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from tests.waiting import wait_until
+
 RECORDED = Path(__file__).parent / "data" / "exchanges.json"
 
 Request = tuple[str, str, dict[str, Any]]
@@ -233,7 +235,12 @@ def answers(url: str) -> list[Any]:
             [describe(request), comparable(client.request(method, path, **body))]
             for request in REQUESTS
             for method, path, body in [request]
+            if wait_until(lambda: is_idle(client))  # the recorded server had nothing to do at each request
         ]
+
+
+def is_idle(client: httpx.Client) -> bool:
+    return client.get("/prompt").json()["exec_info"]["queue_remaining"] == 0
 
 
 if __name__ == "__main__":
