@@ -39,6 +39,7 @@ class Uploads:
         self._uploaded: dict[str, Uploaded] = {}
         self._unverified: Mapping[str, Uploaded] = {}
         self._on_upload: UploadCallback = _ignore_upload
+        self.losses = 0  # how often files were found lost
 
     def preload(self, known: Mapping[str, Uploaded], on_upload: UploadCallback) -> None:
         """Use uploads of earlier runs if the server still has them, and call `on_upload` for each new one."""
@@ -56,6 +57,7 @@ class Uploads:
         for content in lost:
             self._tasks.pop(content, None)
             self._unverified = {known: value for known, value in self._unverified.items() if known != content}
+        self.losses += bool(lost)
         return bool(lost)
 
     async def close(self) -> None:

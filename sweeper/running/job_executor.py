@@ -198,6 +198,7 @@ class JobExecutor:
         context = self.context
         graph: dict[str, Any] = context.plan.workflow(item.trial)
         rejection: RejectedError | None = None
+        item.known_losses = self.client.uploads.losses
         try:
             for file in context.plan.files(item.trial):
                 mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
@@ -215,7 +216,12 @@ class JobExecutor:
         return job, add_marker(graph, context.experiment, job.id)
 
     async def _has_missing_inputs(self, item: WorkItem) -> bool:
-        """Whether the server lost a file that we uploaded for this item, for example in a restart."""
+        """Whether the server lost a file that we uploaded for this item, for example in a restart.
+
+        Another item may have found that first and uploaded the file again, so that the server has it by now.
+        """
+        if self.client.uploads.losses != item.known_losses:
+            return True
         content_keys = [
             key
             for file in self.context.plan.files(item.trial)

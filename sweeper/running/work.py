@@ -24,6 +24,7 @@ class WorkItem:
     first_failure_at: float | None = None  # when they began, by the event loop's clock
     finished: bool = False  # its result rows are final for this run
     never_submitted: bool = False
+    known_losses: int = 0  # `Uploads.losses` of the target when the item's files were last uploaded
 
     @property
     def open_job(self) -> JobRecord | None:

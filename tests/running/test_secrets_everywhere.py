@@ -37,7 +37,7 @@ TRICKS = {
     "/api/view": "pending",  # its job stands; the next run asks for the files again
     "failure": "failed",
     "name": "succeeded",
-    "redirect": "failed",
+    "redirect": "pending",  # as above: no request repeats our key, but the job was paid for
     "refused": "pending",
 }
 
