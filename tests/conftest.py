@@ -20,7 +20,8 @@ FLAGS = (
 )  # fmt: skip
 # These choose tests, and the server that they meet.
 _CHOOSING = ("SWEEPER_OBJECT_INFO", "SWEEPER_SCHEDULES", "SWEEPER_REAL_COMFYUI", "SWEEPER_REAL_RESTART")
-_FOREIGN = ("COMFY_CLOUD_API_KEY", "DASK_SCHEDULER_ADDRESS", "NO_COLOR", "FORCE_COLOR")
+# PYTEST_ADDOPTS is how CI measures coverage; a pytest that a test starts inside itself must not measure it again.
+_FOREIGN = ("COMFY_CLOUD_API_KEY", "DASK_SCHEDULER_ADDRESS", "NO_COLOR", "FORCE_COLOR", "PYTEST_ADDOPTS")
 
 
 # A busy machine is slow, and that says nothing about the code: hypothesis must not fail a test for its time.
