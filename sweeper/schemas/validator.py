@@ -149,10 +149,8 @@ class SchemaValidator:
             return [f"the schema refers to {format_value(error.ref)}, which is not in it"]
         except CostlyPatternError as error:
             return [f"found {format_value(value)}, but {error}"]
-        except TooManyReferencesError:
-            return [f"the schema refers to itself more than {_MAX_REFERENCES:,} times for one value"]
-        except RecursionError:
-            return ["the schema refers to itself without end"]
+        except (TooManyReferencesError, RecursionError):  # which of them comes first depends on the caller's stack
+            return [f"the schema refers to itself without end, or more than {_MAX_REFERENCES:,} times for one value"]
         return list(dict.fromkeys(_explain(error) for error in errors))
 
     def find_whole_floats(self, value: Any) -> list[KeyPath]:

@@ -62,7 +62,7 @@ def test_drawn_heat_map_is_read_by_pointer_and_keys(folder, opened):
 
 
 def test_heat_map_shows_the_range_of_shared_points(made, opened):
-    page = opened(made(Sweep({"steps": STEPS, "cfg": CFG[:30], "seed": [1, 2]})), AT)
+    page = opened(made(Sweep({"steps": STEPS, "cfg": CFG[:30], "seed": [1, 2]}, distinct=90)), AT)
     page.locator(".plane canvas").focus()
     page.keyboard.press("ArrowDown")
     assert told(page) == "steps: 1 · cfg: 0 · brightness: 10.5 (2 trials, 10 to 11)"
