@@ -3,8 +3,13 @@
 The parser is tolerant, because custom nodes write odd things into their declarations, and a class that cannot be
 understood must not make a workflow unusable. Anything that is not understood accepts any value.
 
-The shapes are those of ComfyUI 0.3.64 (`server.py` node_info, `comfy_api/latest/_io.py`), with the autogrowing inputs
-and dynamic combos of later versions ("COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3").
+The shapes are those of ComfyUI 0.3.64 to 0.33.0 (`server.py` node_info, `comfy_api/latest/_io.py`). Some inputs of
+newer versions exist only for some values of others, so `NodeSpec.resolve_inputs` needs the values of a node:
+
+- A dynamic combo ("COMFY_DYNAMICCOMBO_V3") has one branch of inputs for each option: `resize_type: "scale width"` adds
+  `resize_type.width`. A branch may contain dynamic combos and autogrowing inputs.
+- An autogrowing input ("COMFY_AUTOGROW_V3") represents `images.image0`, `images.image1`, ... and is itself never sent.
+- Inputs and outputs of one match template ("COMFY_MATCHTYPE_V3") carry the same type.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from sweeper.model.template import MISSING
 ANY: Final = "*"
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
 DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
+MATCH_TYPE: Final = "COMFY_MATCHTYPE_V3"
 _DYNAMIC: Final = re.compile(r"COMFY_\w+_V3")
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)")
 
@@ -50,7 +56,8 @@ class InputSpec:
     are files, and a client may upload more. `options` is the second half of the declaration, unchanged.
 
     `branches` are the extra inputs of each option of a dynamic combo, `autogrow_inputs` the inputs of an autogrowing
-    input. Both have full names, with dots.
+    input. Both have full names, with dots. `match_template` is the id of a match template; `type` then has the types
+    that the template allows.
     """
 
     name: str
@@ -65,6 +72,7 @@ class InputSpec:
     is_legacy_combo: bool = False
     branches: Mapping[str, Mapping[str, InputSpec]] = field(default_factory=dict)
     autogrow_inputs: tuple[InputSpec, ...] = ()
+    match_template: str = ""
 
     @property
     def takes_anything(self) -> bool:
@@ -78,7 +86,7 @@ class NodeSpec:
 
     `is_open_ended`: the class expects undeclared inputs, because it declares an *empty* group of optional inputs (as
     custom nodes with "any number of inputs" do), or because its declaration could not be understood. `is_partner`: the
-    node calls a paid third party (`api_node`).
+    node calls a paid third party (`api_node`). `output_templates` has the match template of each output, or "".
     """
 
     class_type: str
@@ -88,6 +96,7 @@ class NodeSpec:
     is_output: bool = False
     is_open_ended: bool = False
     is_partner: bool = False
+    output_templates: tuple[str, ...] = ()
 
     @property
     def is_dynamic(self) -> bool:
@@ -95,7 +104,10 @@ class NodeSpec:
         return any(spec.branches for spec in self.inputs.values())
 
     def resolve_inputs(self, values: Mapping[str, Any]) -> dict[str, InputSpec]:
-        """Return the inputs of a node with these values: the declared inputs and those that the values add."""
+        """Return the inputs of a node with these values, in order: the inputs of a branch follow their dynamic combo.
+
+        Of an autogrowing input, only the inputs that are required or have a value are returned.
+        """
         specs: dict[str, InputSpec] = {}
         for spec in self.inputs.values():
             specs.update(_expand_input(spec, values))
@@ -104,14 +116,14 @@ class NodeSpec:
     def can_take_undeclared(self, name: str) -> bool:
         """Whether an input that `resolve_inputs` does not return may still be intended.
 
-        It may be in an open-ended class, below a dynamic input (`images.image3`), or the next of a numbered series:
-        nodes with an "add input" button declare `image_1` and send `image_3`.
+        It may be in an open-ended class, below a dynamic input that could not be understood, or the next of a numbered
+        series: nodes with an "add input" button declare `image_1` and send `image_3`.
         """
         if self.is_open_ended or name in self.hidden:
             return True
-        parent = name.partition(".")[0]
-        if parent != name and parent in self.inputs and _DYNAMIC.fullmatch(self.inputs[parent].type):
-            return True
+        parent = self.inputs.get(name.partition(".")[0])
+        if "." in name and parent is not None and _DYNAMIC.fullmatch(parent.type):
+            return not (parent.branches or parent.autogrow_inputs)
         match = _NUMBERED.fullmatch(name)
         return match is not None and any(
             other[1] == match[1] and spec.kind == "link"
@@ -219,6 +231,7 @@ def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) ->
         is_output=_get(declared, "output_node") is True,
         is_open_ended=not _is_class(declared) or (isinstance(optional, Mapping) and not optional),
         is_partner=_get(declared, "api_node") is True,
+        output_templates=tuple(str(name or "") for name in _as_sequence(_get(declared, "output_matchtypes"))),
     )
 
 
@@ -258,25 +271,31 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
             "link",
             kind,
             False,
-            autogrow_inputs=_parse_autogrow(name, options, required, output_types),
+            autogrow_inputs=_parse_autogrow(name, options, output_types),
             options=options,
         )
+    match_template = ""
+    if kind == MATCH_TYPE:
+        template = options.get("template")
+        match_template = str(_get(template, "template_id") or "")
+        kind = str(_get(template, "allowed_types") or ANY)
     names = _split_union(kind)
     forced = options.get("forceInput") is True
-    # A type that no class has as an output, and that is not one of ComfyUI's, must be a widget of a custom node (COLOR,
-    # LOAD_3D, ...), which may write any value.
+    # A type that no class has as an output, and that is not one of ComfyUI's, must be a widget of a custom node, which
+    # may write any value.
     own_widget = options.get("socketless") is True or not (
-        names <= output_types | _CORE_LINK_TYPES or ANY in names or _DYNAMIC.fullmatch(kind)
+        names & (output_types | _CORE_LINK_TYPES | {*_PRIMITIVE_TYPES, "COMBO"})
+        or ANY in names
+        or _DYNAMIC.fullmatch(kind)
     )
-    schema = _make_literal_schema(kind, options)
-    if (
-        schema is None
-        and not forced
-        and (own_widget or any(options.get(key) is not None for key in ("default", "widgetType")))
-    ):
+    has_widget = own_widget or options.get("widgetType") is not None
+    schema = None if match_template else _make_literal_schema(kind, options)
+    if schema is None and not forced and not match_template and (has_widget or options.get("default") is not None):
         schema = {}
-    is_widget = not forced and (own_widget or bool(names & {*_PRIMITIVE_TYPES, "COMBO"}))
-    return InputSpec(name, "widget" if is_widget else "link", kind, required, default, schema, options)
+    # The editor knows widgets of single types. A union has one only if `widgetType` names it.
+    is_widget = not forced and (has_widget or kind in (*_PRIMITIVE_TYPES, "COMBO"))
+    input_kind: Literal["widget", "link"] = "widget" if is_widget else "link"
+    return InputSpec(name, input_kind, kind, required, default, schema, options, match_template=match_template)
 
 
 def _make_literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -350,13 +369,12 @@ def _parse_dynamic_combo(
     return InputSpec(name, "widget", DYNAMIC_COMBO, required, default, schema, options, keys, branches=branches)
 
 
-def _parse_autogrow(
-    name: str, options: Mapping[str, Any], required: bool, output_types: frozenset[str]
-) -> tuple[InputSpec, ...]:
+def _parse_autogrow(name: str, options: Mapping[str, Any], output_types: frozenset[str]) -> tuple[InputSpec, ...]:
     """Return the inputs that an autogrowing input represents: `names`, or `prefix0`, `prefix1`, ...
 
-    The first `min` of them are required. The result is empty if the template has another shape; then any input below
-    its name is accepted.
+    The first `min` of them are required if the template's input is, even if the autogrowing input is optional (measured
+    on ComfyUI 0.33.0). The result is empty if the template has another shape; then any input below its name is
+    accepted.
     """
     template = options.get("template")
     group, declared = next(
@@ -374,7 +392,7 @@ def _parse_autogrow(
             return ()
         names = [f"{prefix}{index}" for index in range(min(maximum, 100))]  # 100 is the server's own limit
     minimum = _get(template, "min")
-    minimum = minimum if required and group == "required" and isinstance(minimum, int) else 0
+    minimum = minimum if group == "required" and isinstance(minimum, int) else 0
     if declared is None:
         return ()
     return tuple(

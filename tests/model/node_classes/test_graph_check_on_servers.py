@@ -133,7 +133,7 @@ def test_the_defaults_of_real_classes_are_valid(real: dict[str, Any]) -> None:
     wrong: list[str] = []
     for name, spec in info.classes.items():
         values = {
-            one.name: one.choices[0] if one.choices and one.default is MISSING else one.default
+            one.name: {"__value__": one.choices[0] if one.choices and one.default is MISSING else one.default}
             for one in spec.inputs.values()
             if one.kind == "widget" and (one.choices or one.default is not MISSING)
         }

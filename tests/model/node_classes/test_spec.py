@@ -66,6 +66,7 @@ def test_input_order_has_precedence_over_the_order_of_the_mapping() -> None:
         (["*", {}], {}),
         (["COLOR", {"default": "#fff"}], {}),
         (["INT", {"forceInput": True}], {"type": "integer"}),
+        (["COMFY_MATCHTYPE_V3", {"template": {"template_id": "t", "allowed_types": "*"}}], None),
     ],
 )
 def test_a_declaration_becomes_the_schema_of_its_literals(declared: Any, schema: Any) -> None:
@@ -94,6 +95,12 @@ def test_types_of_outputs_are_links_and_other_types_are_widgets() -> None:
     assert spec_of(["FLOATS", {"forceInput": True, "default": -1}]).schema is None
     assert spec_of(["INT", {"forceInput": True}]).kind == "link"
     assert spec_of(["INT", {"socketless": True}]).kind == "widget"
+    assert spec_of(["IMAGE,NEW"]).kind == "link"
+
+
+def test_a_union_of_types_is_a_link_unless_it_names_a_widget() -> None:
+    assert spec_of(["FLOAT,INT", {"min": 1}]).kind == "link"
+    assert spec_of(["FLOAT,INT", {"min": 1, "widgetType": "FLOAT"}]).kind == "widget"
 
 
 def test_a_missing_default_differs_from_null() -> None:
@@ -167,6 +174,40 @@ def test_a_dynamic_combo_adds_the_inputs_of_its_value() -> None:
     assert list(spec.resolve_inputs({"format": "png"})) == ["images", "format", "format.depth"]
     assert list(spec.resolve_inputs({"format": "jpeg"})) == ["images", "format", "format.quality"]
     assert list(spec.resolve_inputs({"format": "gif"})) == ["images", "format"]
+
+
+def test_a_branch_may_contain_dynamic_inputs() -> None:
+    inner = {"options": [{"key": "h264", "inputs": {"optional": {"crf": ["INT"]}}}, {"key": "auto", "inputs": {}}]}
+    template = {"input": {"required": {"image": ["IMAGE"]}}, "prefix": "image", "min": 1, "max": 3}
+    groups = {
+        "required": {"codec": ["COMFY_DYNAMICCOMBO_V3", inner]},
+        "optional": {"covers": ["COMFY_AUTOGROW_V3", {"template": template}]},
+    }
+    declared = node({"format": ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "mp4", "inputs": groups}]}]})
+    spec = NodeInfo.from_object_info({"One": declared}).get_spec("One")
+    resolved = spec.resolve_inputs({"format": "mp4", "format.codec": "h264", "format.covers.image2": ["1", 0]})
+    assert {name: (one.kind, one.required) for name, one in resolved.items()} == {
+        "format": ("widget", True),
+        "format.codec": ("widget", True),
+        "format.codec.crf": ("widget", False),
+        "format.covers.image0": ("link", True),
+        "format.covers.image2": ("link", False),
+    }
+
+
+def test_a_match_template_has_its_allowed_types() -> None:
+    def match(allowed: str) -> list[Any]:
+        return ["COMFY_MATCHTYPE_V3", {"template": {"template_id": "t", "allowed_types": allowed}}]
+
+    declared = node({"x": match("IMAGE,MASK"), "y": match("*"), "z": ["INT"]}, "COMFY_MATCHTYPE_V3", "INT")
+    declared["output_matchtypes"] = ["t", None]
+    spec = NodeInfo.from_object_info({"One": declared}).get_spec("One")
+    assert [(one.kind, one.type, one.match_template) for one in spec.inputs.values()] == [
+        ("link", "IMAGE,MASK", "t"),
+        ("link", "*", "t"),
+        ("widget", "INT", ""),
+    ]
+    assert spec.output_templates == ("t", "")
 
 
 def test_an_autogrowing_input_has_numbered_inputs_and_requires_the_first() -> None:
