@@ -30,7 +30,7 @@ settings.load_profile("any machine")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `--numprocesses auto` starts: twice the cores, since half of the time tests wait for servers."""
+    """How many processes `--numprocesses auto` starts: two for each core, because half of the time tests wait."""
     return 2 * (os.cpu_count() or 1)
 
 
