@@ -1,26 +1,24 @@
-"""`/api/v2` of the Cloud dialect: the jobs and assets of Comfy API v2, over the same queue and assets as `/api`.
+"""`/api/v2`: the jobs of Comfy API v2, over the same queue and assets as `/api`.
 
-It follows the published specification (version 2.0.0). There is no live event stream: `events` answers with the
-documented 501, and clients poll. Jobs of both APIs are visible in both.
+It follows the published specification (version 2.0.0), and comfy-api-proxy 0.1.6 and the documentation of comfy-sdk 0.5
+where that is silent. The dialect v2 serves it alone, as a deployment (`https://NAME.run.comfy.app`) does: it keeps
+labels and lists its jobs. The Cloud dialect serves it beside `/api`, and refuses both, as Comfy Cloud does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import mimetypes
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
+from starlette.routing import Route, Router
 
-from sweeper.embedded.asset_fields import read_fields, read_form_tags, read_tags, read_text
-from sweeper.embedded.asset_routes import HASH
-from sweeper.embedded.assets import Asset, AssetStore, make_id
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time, json_response, read_object
 from sweeper.embedded.jobs import (
     CANCEL_REQUESTED,
     CANCELLED,
+    ENDED,
     ERROR,
     LOST,
     SUBMITTED,
@@ -29,14 +27,18 @@ from sweeper.embedded.jobs import (
     ServerJob,
     now_ms,
 )
-from sweeper.embedded.request_parsing import read_form
-from sweeper.embedded.storage import URL_SECONDS
+from sweeper.embedded.request_guard import DropError
+from sweeper.embedded.request_parsing import read_bounded
+from sweeper.embedded.v2_asset_routes import V2AssetRoutes
+from sweeper.embedded.v2_event_routes import JobEventRoutes
+from sweeper.embedded.v2_labels import read_filters, read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from starlette.requests import Request
 
+    from sweeper.embedded.assets import AssetStore
     from sweeper.embedded.media_routes import UrlSigner
     from sweeper.embedded.service import Service
 
@@ -47,61 +49,98 @@ _STATUS_BY_STATE = {
     SUCCESS: "succeeded",
     CANCELLED: "canceled",
     ERROR: "failed",
-    LOST: "failed",
+    LOST: "expired",
 }
-KEY_SECONDS = 86_400  # how long an Idempotency-Key cannot be used again
-RETENTION_MS = 30 * 86_400_000  # for `expires_at`; nothing is removed here
+KEY_MS: Final = 86_400_000  # how long an Idempotency-Key cannot be used again
+RETENTION_MS: Final = 30 * 86_400_000  # for `expires_at`; nothing is removed here
+PAGE_SIZE, MAX_PAGE_SIZE = 50, 100  # jobs of a list
+MAX_JOB_BYTES: Final = 10 * 2**20
+_MAX_KEY_LENGTH: Final = 255
+_FIELDS: Final = frozenset({"workflow", "extra_data", "metadata"})
+
+
+def make_v2_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
+    """Make the ASGI app of a deployment; `sign_url` makes the URLs to which contents redirect."""
+    routes = V2Routes(service, asset_store, sign_url, is_deployment=True)
+    paths = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in routes.list_routes()]
+    return Router(paths, redirect_slashes=False)
 
 
 class V2Routes(CommonRoutes):
-    """Endpoints below /api/v2; `sign_url` makes the URLs of outputs."""
+    """Endpoints below /api/v2. `is_deployment`: keep labels and list the jobs."""
 
-    def __init__(self, service: Service, asset_store: AssetStore, sign_url: UrlSigner) -> None:
+    def __init__(
+        self, service: Service, asset_store: AssetStore, sign_url: UrlSigner, *, is_deployment: bool = False
+    ) -> None:
         super().__init__(service)
         self.asset_store = asset_store
-        self.sign_url = sign_url
-        self._used_keys: dict[str, float] = {}
+        self.is_deployment = is_deployment
+        self._assets = V2AssetRoutes(service, asset_store, sign_url)
+        self._events = JobEventRoutes(service, self._job_json)
+        # When each Idempotency-Key was used, also before a restart.
+        self._used_keys = {job.idempotency_key: job.created for job in self.queue.list_jobs() if job.idempotency_key}
 
     def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
         """All routes: (path below /api, endpoint, method)."""
         return [
             ("/v2/jobs", self.create_job, "POST"),
+            ("/v2/jobs", self.list_jobs, "GET"),
             ("/v2/jobs/{id}", self.get_job, "GET"),
             ("/v2/jobs/{id}/workflow", self.get_workflow, "GET"),
-            ("/v2/jobs/{id}/events", self.refuse_events, "GET"),
+            ("/v2/jobs/{id}/events", self.open_events, "GET"),
             ("/v2/jobs/{id}/cancel", self.cancel_job, "POST"),
-            ("/v2/assets", self.upload_asset, "POST"),
-            ("/v2/assets/from-hash", self.create_from_hash, "POST"),
-            ("/v2/assets/by-hash/{hash}", self.check_hash, "HEAD"),
-            ("/v2/assets/{id}", self.get_asset, "GET"),
-            ("/v2/assets/{id}", self.delete_asset, "DELETE"),
-            ("/v2/assets/{id}/content", self.get_content, "GET"),
+            *self._assets.list_routes(),
         ]
 
-    # --- jobs --------------------------------------------------------------------------------------------------------
+    # --- submitting --------------------------------------------------------------------------------------------------
 
     async def create_job(self, request: Request) -> Response:
         """POST /api/v2/jobs: 201, or 422 with the reason. A used Idempotency-Key is refused, never replayed."""
+        self.seen.count(submits=1)
+        size = request.headers.get("content-length", "")
+        if size.isdecimal() and int(size) > MAX_JOB_BYTES:
+            raise _refuse(413, "payload_too_large", f"A job has at most {MAX_JOB_BYTES} bytes.")
         data = await read_object(request)
-        key = request.headers.get("idempotency-key")
-        if key is not None and self._used_keys.get(key, 0) > time.monotonic():
-            raise RequestRefusedError(
-                error_response(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
-            )
         workflow = data.get("workflow")
         _check_workflow(data, workflow)
+        fields: dict[str, Any] = {"labels": self._read_labels(data.get("metadata"))}
         submitted = {"prompt": self._resolve_assets(workflow), "extra_data": data.get("extra_data", {})}
-        status, body = self.submit_with_faults(submitted)
+        key = request.headers.get("idempotency-key")
+        if key is None:
+            return self._submit(submitted, fields)
+        self._claim_key(key)
+        accepted = self.seen.accepted
+        try:
+            return self._submit(submitted, {**fields, "idempotency_key": key})
+        except (RequestRefusedError, DropError):
+            if self.seen.accepted == accepted:  # a definite refusal frees the key
+                del self._used_keys[key]
+            raise
+
+    def _submit(self, data: dict[str, Any], fields: dict[str, Any]) -> Response:
+        status, body = self.submit_with_faults(data, **fields)
         if status != 200:
             code = "invalid_workflow" if status == 400 else "upstream_error"
             error = {"code": code, "message": _summarise_errors(body), "details": body}
             raise RequestRefusedError(json_response({"error": error}, 422 if status == 400 else status))
-        if key is not None:
-            now = time.monotonic()
-            self._used_keys = {used: until for used, until in self._used_keys.items() if until > now}
-            self._used_keys[key] = now + KEY_SECONDS
         job = self.queue.find(body["prompt_id"])
         return json_response(self._job_json(job) if job else {}, 201)
+
+    def _read_labels(self, value: Any) -> dict[str, str]:
+        if value is None:
+            return {}
+        if not self.is_deployment:
+            raise _refuse(422, "metadata_not_supported", "Comfy Cloud keeps no labels.")
+        return read_labels(value)
+
+    def _claim_key(self, key: str) -> None:
+        if not 0 < len(key) <= _MAX_KEY_LENGTH:
+            raise _refuse(422, "invalid_request", f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
+        oldest = now_ms() - KEY_MS
+        self._used_keys = {used: at for used, at in self._used_keys.items() if at > oldest}
+        if key in self._used_keys:
+            raise _refuse(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
+        self._used_keys[key] = now_ms()
 
     def _resolve_assets(self, value: Any) -> Any:
         """Replace each asset reference in a graph by the file name that the node class expects."""
@@ -109,29 +148,45 @@ class V2Routes(CommonRoutes):
             info = value.get("info")
             asset = self.asset_store.get(str(info.get("id"))) if isinstance(info, dict) else None
             if asset is None:
-                raise RequestRefusedError(error_response(422, "missing_asset", f"There is no such asset: {info!r}"))
+                raise _refuse(422, "missing_asset", f"There is no such asset: {info!r}")
             kind, subfolder, name = asset.location
             return "/".join(filter(None, (subfolder, name))) + ("" if kind == "input" else f" [{kind}]")
         if isinstance(value, dict):
             return {name: self._resolve_assets(part) for name, part in value.items()}
         return [self._resolve_assets(part) for part in value] if isinstance(value, list) else value
 
+    # --- looking -----------------------------------------------------------------------------------------------------
+
     async def get_job(self, request: Request) -> Response:
         """GET /api/v2/jobs/{id}: the state of a job, with its outputs."""
-        job = self._find_job(request)
-        await asyncio.to_thread(self.asset_store.import_outputs, [job])
-        return json_response(self._job_json(job))
+        if self.faults.take("drop_status_times"):
+            raise DropError
+        described = await asyncio.to_thread(self._job_json, self._find_job(request))
+        return json_response({**described, "status": self.faults.pop_odd_state() or described["status"]})
 
     async def get_workflow(self, request: Request) -> Response:
         """GET /api/v2/jobs/{id}/workflow: the graph of a job."""
         return json_response({"workflow": self._find_job(request).graph, "format": "api"})
 
-    async def refuse_events(self, request: Request) -> Response:
-        """GET /api/v2/jobs/{id}/events: 501, as documented for a server without live events."""
-        self._find_job(request)
-        raise RequestRefusedError(
-            error_response(501, "not_implemented", "This server has no live events; poll the job.")
-        )
+    async def open_events(self, request: Request) -> Response:
+        """GET /api/v2/jobs/{id}/events: the events of a job as Server-Sent Events."""
+        return self._events.open_stream(self._find_job(request))
+
+    async def list_jobs(self, request: Request) -> Response:
+        """GET /api/v2/jobs: the newest jobs first, by pages; `metadata[KEY]=VALUE` selects by labels."""
+        if not self.is_deployment:
+            raise _refuse(501, "not_implemented", "Comfy Cloud lists no jobs in API v2.")
+        limit = read_bounded(request, "limit", PAGE_SIZE, 1, MAX_PAGE_SIZE)
+        filters = read_filters(request.query_params.multi_items()).items()
+        jobs = [job for job in reversed(self.queue.list_jobs()) if filters <= job.labels.items()]
+        cursor = request.query_params.get("cursor")
+        if cursor:
+            start = next((index for index, job in enumerate(jobs, 1) if job.id == cursor), None)
+            if start is None:
+                raise _refuse(422, "invalid_cursor", "This server did not issue the cursor.")
+            jobs = jobs[start:]
+        page: dict[str, Any] = {"jobs": [self._row_json(job) for job in jobs[:limit]]}
+        return json_response({**page, "next_cursor": jobs[limit - 1].id} if len(jobs) > limit else page)
 
     async def cancel_job(self, request: Request) -> Response:
         """POST /api/v2/jobs/{id}/cancel: cancel a waiting or running job. Returns the state of the job."""
@@ -143,7 +198,7 @@ class V2Routes(CommonRoutes):
     def _find_job(self, request: Request) -> ServerJob:
         job = self.queue.find(request.path_params["id"])
         if job is None:
-            raise RequestRefusedError(error_response(404, "not_found", "Job not found"))
+            raise _refuse(404, "not_found", "Job not found")
         return job
 
     def _job_json(self, job: ServerJob) -> dict[str, Any]:
@@ -162,11 +217,14 @@ class V2Routes(CommonRoutes):
             "progress": None,
             "outputs": list(self._list_outputs(job)),
             "error": _error_json(job) if status == "failed" else None,
+            "metadata": job.labels,
+            "metrics": _metrics_json(job),
             "urls": {"self": path, "events": f"{path}/events", "cancel": f"{path}/cancel"},
         }
 
     def _list_outputs(self, job: ServerJob) -> Iterator[dict[str, Any]]:
-        self.asset_store.import_outputs([job])
+        if job.state in ENDED:
+            self.asset_store.import_outputs([job])
         by_location = {asset.location: asset for asset in self.asset_store.list_assets()} if job.results else {}
         for node_id, ui in job.results.items():
             for file in (file for kind in ui.values() for file in kind if isinstance(file, dict)):
@@ -174,84 +232,34 @@ class V2Routes(CommonRoutes):
                 if asset is not None:
                     family = asset.mime_type.partition("/")[0]
                     kind = family if family in {"image", "video", "audio", "text"} else "file"
-                    yield {**self._asset_json(asset), "node_id": node_id, "name": asset.location[2], "type": kind}
+                    yield {**self._assets.to_json(asset), "node_id": node_id, "name": asset.location[2], "type": kind}
 
-    # --- assets ------------------------------------------------------------------------------------------------------
-
-    async def upload_asset(self, request: Request) -> Response:
-        """POST /api/v2/assets: 201, or 200 if the content is stored already; 422 if it has not the expected hash."""
-        form = await read_form(request, "file")
-        path, expected = form.get("file_path") or form.filename, form.get("expected_hash")
-        if not path:
-            raise RequestRefusedError(error_response(422, "invalid_request", "'file_path' is missing."))
-        kind = form.get("content_type") or form.content_type or "application/octet-stream"
-        asset = Asset(make_id(), path, ("input", "", ""), "", "", 0, kind, now_ms(), now_ms(), read_form_tags(form))
-        if expected and expected != f"blake3:{self.asset_store.hash_content(form.data)}":
-            raise RequestRefusedError(error_response(422, "hash_mismatch", "The content has another hash."))
-        stored, new = await asyncio.to_thread(self.asset_store.store, form.data, asset)
-        return json_response({**self._asset_json(stored), "created_new": new}, 201 if new else 200)
-
-    async def create_from_hash(self, request: Request) -> Response:
-        """POST /api/v2/assets/from-hash: the stored asset with this content."""
-        fields = await read_fields(request, ("hash", "file_path", "tags"), ("hash",))
-        if "tags" in fields:
-            read_tags(fields)
-        asset = self._find_by_hash(read_text(fields, "hash"))
-        if asset is None:
-            raise RequestRefusedError(error_response(404, "not_found", "No asset has this hash."))
-        return json_response({**self._asset_json(asset), "created_new": False})
-
-    async def check_hash(self, request: Request) -> Response:
-        """HEAD /api/v2/assets/by-hash/{hash}: 200 if an asset has this content, else 404."""
-        return Response(status_code=404 if self._find_by_hash(request.path_params["hash"]) is None else 200)
-
-    def _find_by_hash(self, text: str) -> Asset | None:
-        return self.asset_store.find_by_hash(text) if HASH.fullmatch(text) else None
-
-    async def get_asset(self, request: Request) -> Response:
-        """GET /api/v2/assets/{id}: the record of an asset."""
-        return json_response(self._asset_json(self._find_asset(request)))
-
-    async def delete_asset(self, request: Request) -> Response:
-        """DELETE /api/v2/assets/{id}: 204."""
-        self.asset_store.delete(self._find_asset(request).id)
-        return Response(status_code=204)
-
-    async def get_content(self, request: Request) -> Response:
-        """GET /api/v2/assets/{id}/content: 302 to the file on the storage host."""
-        self.seen.count(redirects=1)
-        return Response(status_code=302, headers={"location": self.sign_url(*self._find_asset(request).location)})
-
-    def _find_asset(self, request: Request) -> Asset:
-        asset = self.asset_store.get(request.path_params["id"].lower())
-        if asset is None:
-            raise RequestRefusedError(error_response(404, "not_found", "Asset not found"))
-        return asset
-
-    def _asset_json(self, asset: Asset) -> dict[str, Any]:
+    def _row_json(self, job: ServerJob) -> dict[str, Any]:
         return {
-            "id": asset.id,
-            "hash": f"blake3:{asset.blake3}",
-            "size_bytes": asset.size,
-            "content_type": asset.mime_type or mimetypes.guess_type(asset.name)[0],
-            "file_path": asset.name,
-            "created_at": format_time(asset.created),
-            "url": self.sign_url(*asset.location),
-            "url_expires_at": format_time(now_ms() + URL_SECONDS * 1000),
-            "expires_at": None,
-            "job_id": asset.prompt_id,
+            "id": job.id,
+            "status": _STATUS_BY_STATE.get(job.state, "running"),
+            "create_time": format_time(job.created),
+            "update_time": format_time(job.changed or job.created),
+            "deployment_id": "embedded",
+            "metadata": job.labels,
         }
 
 
+def _refuse(status: int, code: str, message: str) -> RequestRefusedError:
+    return RequestRefusedError(error_response(status, code, message))
+
+
 def _check_workflow(data: dict[str, Any], workflow: Any) -> None:
-    unknown = sorted(set(data) - {"workflow", "extra_data"})
+    unknown = sorted(set(data) - _FIELDS)
     if unknown:
-        raise RequestRefusedError(error_response(422, "invalid_workflow", f"Unknown fields: {', '.join(unknown)}."))
+        raise _refuse(422, "invalid_workflow", f"Unknown fields: {', '.join(unknown)}.")
+    extra = data.get("extra_data")
+    if extra is not None and not (isinstance(extra, dict) and set(extra) == {"api_key_comfy_org"}):
+        raise _refuse(422, "invalid_request", "'extra_data' holds only 'api_key_comfy_org'.")
     if not isinstance(workflow, dict):
-        raise RequestRefusedError(error_response(422, "invalid_workflow", "'workflow' must be an API-format graph."))
+        raise _refuse(422, "invalid_workflow", "'workflow' must be an API-format graph.")
     if isinstance(workflow.get("nodes"), list):
-        message = "This workflow is in UI format; export it in API format."
-        raise RequestRefusedError(error_response(422, "workflow_format_ui", message))
+        raise _refuse(422, "workflow_format_ui", "This workflow is in UI format; export it in API format.")
 
 
 def _summarise_errors(body: dict[str, Any]) -> str:
@@ -266,14 +274,23 @@ def _summarise_errors(body: dict[str, Any]) -> str:
 
 def _error_json(job: ServerJob) -> dict[str, Any]:
     error = job.error
-    if error is None:
-        return {"code": "job_lost", "message": "The server stopped while this job ran."}
+    assert error is not None
+    account = error["exception_type"] in {"InsufficientFundsError", "InactiveSubscriptionError"}
     return {
-        "code": "node_execution_error",
+        "code": "insufficient_credits" if account else "node_execution_error",
         "message": error["exception_message"].rstrip("\n"),
         "node_id": error["node_id"],
         "class_type": error["node_type"],
-        "traceback": "".join(error["traceback"]),
+        # As Python prints it, with the exception in the last line.
+        "traceback": "".join([*error["traceback"], f"{error['exception_type']}: {error['exception_message']}"]),
+    }
+
+
+def _metrics_json(job: ServerJob) -> dict[str, int | None]:
+    started, ended = job.started, job.ended
+    return {
+        "queue_ms": None if started is None else started - job.created,
+        "execution_ms": None if started is None or ended is None else ended - started,
     }
 
 

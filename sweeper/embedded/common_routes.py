@@ -51,12 +51,12 @@ class CommonRoutes:
         status, body = self.submit_with_faults(data)
         return json_response(body, status)
 
-    def submit_with_faults(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def submit_with_faults(self, data: dict[str, Any], **job_fields: Any) -> tuple[int, dict[str, Any]]:
         """Submit a job, with the faults before and after `Service.submit`. Returns (HTTP status, body)."""
         self._check_limits()
         if self.faults.take("drop_before_accept"):
             raise DropError
-        status, body = self.service.submit(data)
+        status, body = self.service.submit(data, **job_fields)
         if status == 200 and (self.faults.take("drop_after_accept") or self.faults.should_inject("drop")):
             raise DropError
         return status, body
@@ -169,6 +169,8 @@ async def _write(websocket: WebSocket, connection: Connection) -> None:
     """Send the queued messages of a stream in order, until it closes."""
     while True:
         message = await connection.queue.get()
+        if message is None:
+            return
         try:
             if isinstance(message, str):
                 await websocket.send_text(message)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sweeper.embedded import hosting
 from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
+from sweeper.embedded.app_cloud_v2 import make_v2_app
 from sweeper.embedded.app_comfyui import make_comfyui_app
 from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.cache import make_cache
@@ -35,22 +36,21 @@ if TYPE_CHECKING:
 class EmbeddedServer:
     """A server on loopback in its own threads. Use it in a `with` statement, or call `start` and `stop`.
 
-    A stopped server can be started again at the same URL. With a `data` folder, its files stay. The Cloud dialect also
-    keeps its jobs: waiting jobs then run, and a job that was running at a crash is `lost`. The comfyui dialect forgets
-    its jobs.
+    A stopped server can be started again at the same URL. With a `data` folder, its files stay. The comfyui dialect
+    forgets its jobs. The others keep them: waiting jobs then run, and a job that was running at a crash is `lost`.
 
     Args:
-        dialect: "cloud" or "comfyui".
-        host, port: the address to listen on; port 0 takes a free port, and keeps it for later starts. The Cloud dialect
-            also listens on a second free port, as its storage host.
-        api_key: the key that requests must send (X-API-Key, on /ws `token=`); None: no key is required.
-        data: the folder for input/, output/, temp/, user/ and (Cloud) jobs and assets; None: a temporary folder, which
-            is deleted at stop.
+        dialect: "cloud", "comfyui" or "v2" (Comfy API v2 as a deployment serves it).
+        host, port: the address to listen on; port 0 takes a free port, and keeps it for later starts. All dialects but
+            comfyui also listen on a second free port, as their storage host.
+        api_key: the key that requests must send (X-API-Key; v2: Authorization; /ws: `token=`); None: none is required.
+        data: the folder for input/, output/, temp/, user/ and, except for comfyui, jobs and assets; None: a temporary
+            folder, which is deleted at stop.
         strict_models: refuse model files that the loaders do not list.
         workers: the number of jobs that run at once; the comfyui dialect always has one.
         cache: which node results to keep between jobs: "classic", "lru N" or "none".
-        previews: whether samplers send previews; None: only in the Cloud dialect, because a ComfyUI sends them only if
-            it is started with `--preview-method`.
+        previews: whether samplers send previews; None: except in the comfyui dialect, because a ComfyUI sends them only
+            if it is started with `--preview-method`.
         faults: the faults to inject; also available as `server.faults`. A scenario's `concurrency` or `tier` overrides
             `workers`.
         nodes: class_type -> NodeClass; None: sweeper's own nodes.
@@ -62,7 +62,7 @@ class EmbeddedServer:
 
     def __init__(
         self,
-        dialect: Literal["cloud", "comfyui"] = "cloud",
+        dialect: Literal["cloud", "comfyui", "v2"] = "cloud",
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -78,8 +78,8 @@ class EmbeddedServer:
         _check_arguments(dialect, workers, cache)
         self.faults = faults or Faults()
         _check_account(dialect, self.faults)
-        workers = (self.faults.scenario.jobs_at_once or workers) if dialect == "cloud" else 1
-        previews = dialect == "cloud" if previews is None else previews
+        workers = 1 if dialect == "comfyui" else self.faults.scenario.jobs_at_once or workers
+        previews = dialect != "comfyui" if previews is None else previews
         self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, previews)
         self.data = None if data is None else Path(data).absolute()
         self._address = (host, port)
@@ -193,7 +193,8 @@ class _RunningServer:
                 storage = StorageHost(service, self.storage_url)
                 # The storage host needs no key, logs separately, and injects only its own faults.
                 files = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), **shared)
-                app = make_cloud_app(service, storage.sign_url, self._asset_store)
+                make_app = make_v2_app if server.settings.dialect == "v2" else make_cloud_app
+                app = make_app(service, storage.sign_url, self._asset_store)
                 guard = RequestGuard(app, is_public=is_public, shape_refusal=shape_refusal, **options)
                 sites = [(main, guard), (second, files)]
             else:
@@ -220,8 +221,8 @@ class _RunningServer:
 
 
 def _check_arguments(dialect: str, workers: int, cache: str) -> None:
-    if dialect not in {"cloud", "comfyui"}:
-        raise UsageError(f"dialect {dialect!r}: the embedded server speaks 'cloud' and 'comfyui'")
+    if dialect not in {"cloud", "comfyui", "v2"}:
+        raise UsageError(f"dialect {dialect!r}: the embedded server speaks 'cloud', 'comfyui' and 'v2'")
     if workers < 1:
         raise UsageError(f"workers {workers}: at least one job must be able to run")
     try:
@@ -233,7 +234,7 @@ def _check_arguments(dialect: str, workers: int, cache: str) -> None:
 def _check_account(dialect: str, faults: Faults) -> None:
     for name in ("tier", "credits"):
         if dialect == "comfyui" and getattr(faults.scenario, name) is not None:
-            raise UsageError(f"scenario: {name}: a ComfyUI has no account; only the cloud dialect has")
+            raise UsageError(f"scenario: {name}: a ComfyUI has no account; use the cloud dialect or v2")
 
 
 def _bind(address: tuple[str, int]) -> socket:

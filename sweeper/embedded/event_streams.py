@@ -42,7 +42,7 @@ class Connection:
     def __init__(self, sid: str) -> None:
         self.sid = sid
         self.wants_metadata = False
-        self.queue: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self.queue: asyncio.Queue[str | bytes | None] = asyncio.Queue()  # None: the server stops
 
     def enqueue(self, message: str | bytes) -> None:
         """Queue a message, or drop it if the client has stopped reading."""
@@ -67,10 +67,15 @@ class Hub:
         self.current_nodes: dict[str, str] = {}  # client id -> id of its running node
         self._by_sid: dict[str, Connection] = {}
 
-    def attach(self, sid: str, remaining: int) -> Connection:
-        """Register a stream and queue its greeting. It replaces an earlier stream with the same id."""
+    def attach(self, sid: str, remaining: int | None) -> Connection:
+        """Register a stream and queue its greeting. It replaces an earlier stream with the same id.
+
+        `remaining`: how many jobs are queued or running; None for a stream of one job, which has no greeting.
+        """
         connection = Connection(sid)
         self._by_sid[sid] = connection
+        if remaining is None:
+            return connection
         status = {"exec_info": {"queue_remaining": remaining}}
         connection.enqueue(_encode_message("status", {"status": status, "sid": sid}))
         if sid in self.current_nodes:
@@ -87,6 +92,15 @@ class Hub:
         """Remove a closed stream."""
         if self._by_sid.get(connection.sid) is connection or self.faults.reconnect_trap:
             self._by_sid.pop(connection.sid, None)
+
+    def close(self) -> None:
+        """Tell all streams that the server stops. Thread-safe."""
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._end_streams)
+
+    def _end_streams(self) -> None:
+        for connection in self._by_sid.values():
+            connection.queue.put_nowait(None)
 
     def has_listener(self, sid: str | None) -> bool:
         """Whether any stream would get a message to `sid` (None: to all streams). Thread-safe."""

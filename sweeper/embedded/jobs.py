@@ -89,6 +89,8 @@ class ServerJob:
     messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)  # node id -> ui
     meta: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)  # of API v2
+    idempotency_key: str | None = None  # with which it was submitted by API v2
     cancel_event: threading.Event = field(default_factory=threading.Event)
 
     @property

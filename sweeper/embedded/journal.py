@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-_FIELDS = ("number", "extra_data", "outputs", "state", "created", "changed", "started", "ended", "results", "meta")
+_FIELDS = (
+    "number", "extra_data", "outputs", "state", "created", "changed", "started", "ended", "results", "meta", "labels",
+    "idempotency_key",
+)  # fmt: skip
 
 
 class SQLiteJournal:

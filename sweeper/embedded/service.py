@@ -51,8 +51,8 @@ class ServerSettings:
 
     @property
     def cloud(self) -> bool:
-        """Whether the server has the Cloud dialect."""
-        return self.dialect == "cloud"
+        """Whether the server behaves like Comfy Cloud: its jobs are durable, and it chooses their ids and order."""
+        return self.dialect != "comfyui"
 
     @property
     def queue_bound(self) -> int:
@@ -114,6 +114,7 @@ class Service:
         self.faults.release()
         for thread in self._threads:
             thread.join()
+        self.hub.close()
         self._threads.clear()
 
     def _run_worker(self, executor: Executor, index: int) -> None:
@@ -134,8 +135,11 @@ class Service:
         for event in self._clear_caches:
             event.set()
 
-    def submit(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Handle POST /prompt. Returns (HTTP status, body); with status 200 the job is queued and stored."""
+    def submit(self, data: dict[str, Any], **job_fields: Any) -> tuple[int, dict[str, Any]]:
+        """Handle POST /prompt. Returns (HTTP status, body); with status 200 the job is queued and stored.
+
+        `job_fields`: further fields of the `ServerJob`, of a submission by API v2.
+        """
         counter = self._counter
         if "number" not in data or self.settings.cloud:
             self._counter += 1  # also if the request is refused below, as in ComfyUI
@@ -155,7 +159,7 @@ class Service:
         if result.error is not None:
             self.seen.count(rejected=1)
             return 400, {"error": result.error, "node_errors": result.node_errors}
-        job = self._make_job(submission, result.outputs, counter)
+        job = self._make_job(submission, result.outputs, counter, **job_fields)
         if self.faults.take("lose_times"):
             self.queue.lose(job)
         else:
@@ -167,17 +171,17 @@ class Service:
         self.seen.count(accepted=1)
         return 200, {"prompt_id": job.id, "number": job.number, "node_errors": result.node_errors}
 
-    def _make_job(self, submission: PromptSubmission, outputs: tuple[str, ...], counter: int) -> ServerJob:
+    def _make_job(
+        self, submission: PromptSubmission, outputs: tuple[str, ...], counter: int, **fields: Any
+    ) -> ServerJob:
         prompt_id: str | None = None
         number: float = counter
         if not self.settings.cloud:  # Cloud chooses id and order itself
             prompt_id = submission.prompt_id
             number = -counter if submission.front else counter
             number = number if submission.number is None else submission.number
-        graph = StoredGraph(submission.graph)
-        return ServerJob(
-            str(uuid.uuid4()) if prompt_id is None else prompt_id, number, graph, submission.extra_data, outputs
-        )
+        graph, job_id = StoredGraph(submission.graph), str(uuid.uuid4()) if prompt_id is None else prompt_id
+        return ServerJob(job_id, number, graph, submission.extra_data, outputs, **fields)
 
     def cancel_waiting(self, ids: list[str] | None) -> list[str]:
         """Remove these jobs (None: all) from the queue if they still wait. Returns the ids of the removed jobs."""

@@ -122,7 +122,7 @@ def test_serve_does_not_start_without_the_promised_key(sweeper, options, message
         ),
         (
             ["--dialect", "comfyui", "--workers", "2"], "",
-            "error: --workers: a ComfyUI runs one job at a time; only the cloud dialect has workers\n",
+            "error: --workers: a ComfyUI runs one job at a time; use the cloud dialect or v2\n",
         ),
     ],
 )  # fmt: skip

@@ -26,7 +26,7 @@ def serve(gate: Gate) -> Iterator[Callable[..., Any]]:
         def start(dialect: str = "cloud", **options: Any) -> Any:
             options.setdefault("nodes", probe_nodes(gate))
             server = stack.enter_context(EmbeddedServer(dialect=dialect, **options))  # type: ignore[arg-type]
-            client = Cloud(server, options.get("api_key")) if dialect == "cloud" else Comfy(server)
+            client = Cloud(server, options.get("api_key")) if dialect != "comfyui" else Comfy(server)
             stack.callback(client.http.close)
             return client
 

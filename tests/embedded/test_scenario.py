@@ -179,7 +179,7 @@ def test_models_load_slowly(serve):
 
 @pytest.mark.parametrize("setting", [{"tier": "pro"}, {"credits": 5}])
 def test_comfyui_refuses_account_settings(setting):
-    with pytest.raises(UsageError, match="only the cloud dialect has"):
+    with pytest.raises(UsageError, match="use the cloud dialect or v2"):
         EmbeddedServer("comfyui", faults=Faults(scenario=Scenario(**setting)))
 
 

@@ -32,7 +32,11 @@ _MAX_KEY_BYTES: Final = 8192  # of a key file that are read: a key, not /dev/zer
     help="Port to listen on; 0: any free port.",
 )
 @click.option(
-    "--dialect", type=click.Choice(["cloud", "comfyui"]), default="cloud", show_default=True, help="The API to serve."
+    "--dialect",
+    type=click.Choice(["cloud", "comfyui", "v2"]),
+    default="cloud",
+    show_default=True,
+    help="The API to serve.",
 )
 @click.option(
     "--api-key-env",
@@ -51,12 +55,12 @@ _MAX_KEY_BYTES: Final = 8192  # of a key file that are read: a key, not /dev/zer
 )
 @click.option("--strict-models", is_flag=True, help="Reject model files that the server does not have.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Jobs to run at once (cloud only). [default: 1]"
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Jobs to run at once (not for comfyui). [default: 1]"
 )
 @click.option(
     "--previews/--no-previews",
     default=None,
-    help="Send previews of pictures in progress. [default: only in the cloud dialect]",
+    help="Send previews of pictures in progress. [default: except in the comfyui dialect]",
 )
 @click.option(
     "--scenario",
@@ -68,7 +72,7 @@ def command(
     *,
     host: str,
     port: int,
-    dialect: Literal["cloud", "comfyui"],
+    dialect: Literal["cloud", "comfyui", "v2"],
     api_key: str | None,
     api_key_env: str | None,
     api_key_file: Path | None,
@@ -85,7 +89,7 @@ def command(
     from sweeper.embedded import EmbeddedServer, Faults, Scenario
 
     if workers is not None and dialect == "comfyui":
-        raise UsageError("--workers: a ComfyUI runs one job at a time; only the cloud dialect has workers")
+        raise UsageError("--workers: a ComfyUI runs one job at a time; use the cloud dialect or v2")
     key = _read_api_key(api_key, api_key_env, api_key_file)
     rehearsal = Scenario() if scenario is None else Scenario.read(scenario)
     if workers is not None and rehearsal.jobs_at_once is not None:

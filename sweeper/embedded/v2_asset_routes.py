@@ -1,0 +1,114 @@
+"""`/api/v2/assets`: files by id and by BLAKE3 hash of their content, over the same `AssetStore` as `/api/assets`."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from sweeper.embedded.asset_fields import read_fields, read_form_tags, read_tags, read_text
+from sweeper.embedded.asset_routes import HASH
+from sweeper.embedded.assets import Asset, AssetStore, make_id
+from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time, json_response
+from sweeper.embedded.jobs import now_ms
+from sweeper.embedded.request_parsing import read_form
+from sweeper.embedded.storage import URL_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+
+    from sweeper.embedded.media_routes import UrlSigner
+    from sweeper.embedded.service import Service
+
+
+class V2AssetRoutes:
+    """Endpoints below /api/v2/assets; `sign_url` makes the URLs of the contents."""
+
+    def __init__(self, service: Service, asset_store: AssetStore, sign_url: UrlSigner) -> None:
+        self.faults, self.seen = service.faults, service.seen
+        self.asset_store = asset_store
+        self.sign_url = sign_url
+
+    def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
+        """All routes: (path below /api, endpoint, method)."""
+        return [
+            ("/v2/assets", self.upload_asset, "POST"),
+            ("/v2/assets/from-hash", self.create_from_hash, "POST"),
+            ("/v2/assets/by-hash/{hash}", self.check_hash, "HEAD"),
+            ("/v2/assets/{id}", self.get_asset, "GET"),
+            ("/v2/assets/{id}", self.delete_asset, "DELETE"),
+            ("/v2/assets/{id}/content", self.get_content, "GET"),
+        ]
+
+    async def upload_asset(self, request: Request) -> Response:
+        """POST /api/v2/assets: 201, or 200 if the content is stored already; 409 if it has not the expected hash."""
+        form = await read_form(request, "file")
+        path, expected = form.get("file_path") or form.filename, form.get("expected_hash")
+        if not path:
+            raise RequestRefusedError(error_response(422, "invalid_request", "'file_path' is missing."))
+        kind = form.get("content_type") or form.content_type or "application/octet-stream"
+        asset = Asset(make_id(), path, ("input", "", ""), "", "", 0, kind, now_ms(), now_ms(), read_form_tags(form))
+        if expected and expected != f"blake3:{self.asset_store.hash_content(form.data)}":
+            raise RequestRefusedError(error_response(409, "hash_mismatch", "The content has another hash."))
+        stored, new = await asyncio.to_thread(self.asset_store.store, form.data, asset)
+        self.seen.uploads.append(stored.location[2])
+        self.seen.count(written=int(new))
+        return json_response({**self.to_json(stored), "created_new": new}, 201 if new else 200)
+
+    async def create_from_hash(self, request: Request) -> Response:
+        """POST /api/v2/assets/from-hash: the stored asset with this content."""
+        fields = await read_fields(request, ("hash", "file_path", "tags"), ("hash",))
+        if "tags" in fields:
+            read_tags(fields)
+        asset = self._find_by_hash(read_text(fields, "hash"))
+        if asset is None:
+            raise RequestRefusedError(error_response(404, "blob_not_found", "No asset has this hash."))
+        return json_response({**self.to_json(asset), "created_new": False})
+
+    async def check_hash(self, request: Request) -> Response:
+        """HEAD /api/v2/assets/by-hash/{hash}: 200 if an asset has this content, else 404."""
+        return Response(status_code=404 if self._find_by_hash(request.path_params["hash"]) is None else 200)
+
+    def _find_by_hash(self, text: str) -> Asset | None:
+        return self.asset_store.find_by_hash(text) if HASH.fullmatch(text) else None
+
+    async def get_asset(self, request: Request) -> Response:
+        """GET /api/v2/assets/{id}: the record of an asset."""
+        return json_response(self.to_json(self._find_asset(request)))
+
+    async def delete_asset(self, request: Request) -> Response:
+        """DELETE /api/v2/assets/{id}: 204."""
+        self.asset_store.delete(self._find_asset(request).id)
+        return Response(status_code=204)
+
+    async def get_content(self, request: Request) -> Response:
+        """GET /api/v2/assets/{id}/content: 302 to the file on the storage host."""
+        if self.faults.take("missing_download_times"):
+            raise RequestRefusedError(error_response(404, "not_found", "Asset not found"))
+        self.seen.count(redirects=1)
+        return Response(status_code=302, headers={"location": self.sign_url(*self._find_asset(request).location)})
+
+    def _find_asset(self, request: Request) -> Asset:
+        asset = self.asset_store.get(request.path_params["id"].lower())
+        if asset is None:
+            raise RequestRefusedError(error_response(404, "not_found", "Asset not found"))
+        return asset
+
+    def to_json(self, asset: Asset) -> dict[str, Any]:
+        """The record of an asset as the API shows it."""
+        return {
+            "id": asset.id,
+            "hash": f"blake3:{asset.blake3}",
+            "size_bytes": asset.size,
+            "content_type": asset.mime_type or mimetypes.guess_type(asset.name)[0],
+            "file_path": asset.name,
+            "created_at": format_time(asset.created),
+            "url": self.sign_url(*asset.location),
+            "url_expires_at": format_time(now_ms() + URL_SECONDS * 1000),
+            "expires_at": None,
+            "job_id": asset.prompt_id,
+        }
