@@ -1,13 +1,14 @@
 """The routes of the `cloud` dialect: Comfy Cloud's API below `/api`, and `/ws`.
 
 It follows the published specification. Unlike in ComfyUI, the server chooses ids and order of jobs and remembers
-cancelled jobs, pictures come from the storage host, and an interrupt stops every running job.
+cancelled jobs, pictures come from the storage host, and an interrupt stops every running job. `cloud_jobs.py` has
+`/api/jobs`. The calls that it replaces still work, and their responses carry a `Deprecation` header (RFC 9745).
 """
 
 from __future__ import annotations
 
 import json
-import mimetypes
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 
 from sweeper.embedded.app_cloud_v2 import V2Routes, wrap_error
 from sweeper.embedded.asset_routes import AssetRoutes
-from sweeper.embedded.common_routes import CommonRoutes
+from sweeper.embedded.cloud_jobs import CloudJobRoutes
+from sweeper.embedded.common_routes import FEATURES, CommonRoutes
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
     bad_request,
@@ -27,33 +29,23 @@ from sweeper.embedded.http_helpers import (
     read_integer,
     read_object,
 )
-from sweeper.embedded.jobs import CANCELLED, ENDED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, ServerJob
+from sweeper.embedded.job_records import describe_end
+from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
-from sweeper.embedded.request_guard import DropError
-from sweeper.embedded.request_parsing import read_bounded, read_choice, read_words
-from sweeper.embedded.service import Service, status_string
+from sweeper.embedded.request_guard import DropError, is_right_key, read_bearer
+from sweeper.embedded.service import Service
 from sweeper.embedded.userdata import UserDataRoutes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from sweeper.embedded.assets import AssetStore
 
-# Raw state -> status in /api/jobs; other states are "in_progress".
-_STATUS_BY_STATE = {
-    SUBMITTED: "pending",
-    WAITING: "pending",
-    SUCCESS: "completed",
-    ERROR: "failed",
-    LOST: "failed",
-    CANCELLED: "cancelled",
-}
-STATUS_WORDS = ("pending", "in_progress", "completed", "failed", "cancelled")
-
-PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs, by the specification
+# The specification of August 2026 is the first that we know to call them deprecated.
+DEPRECATED_SINCE = f"@{int(datetime(2026, 8, 1, tzinfo=UTC).timestamp())}"
 
 # Paths that need no key by the specification.
 _PUBLIC = (
@@ -80,7 +72,7 @@ def shape_refusal(path: str, response: Response) -> Response:
     else:
         text = bytes(response.body).decode("utf-8", "replace") or code
         shaped = error_response(response.status_code, code.lower().replace(" ", "_"), text)
-    for name in ("retry-after", "connection"):
+    for name in ("retry-after", "connection", "deprecation"):
         if name in response.headers:
             shaped.headers[name] = response.headers[name]
     return shaped
@@ -99,22 +91,15 @@ def _wrap_in_envelope(response: Response) -> Response:
 
 def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
     """Make the ASGI app of this dialect; `sign_url` makes the URLs to which /api/view redirects."""
-    routes = CloudRoutes(service)
+    jobs = CloudJobRoutes(service, asset_store, sign_url)
+    routes = CloudRoutes(service, jobs.find_job)
     pictures = MediaRoutes(service, sign_url, asset_store)
     assets = AssetRoutes(asset_store, service.queue, sign_url)
     userdata = UserDataRoutes(service.folders, cloud=True)
     table: list[tuple[str, Callable[..., Any], str]] = [
         ("/prompt", routes.submit, "POST"),
         ("/prompt", routes.get_prompt_info, "GET"),
-        ("/job/{job_id}/status", routes.get_status, "GET"),
-        ("/jobs", routes.list_jobs, "GET"),
-        ("/jobs/{job_id}", routes.get_job, "GET"),
-        ("/history", routes.change_history, "POST"),
-        ("/history_v2", routes.list_history, "GET"),
-        ("/history_v2/{job_id}", routes.get_history_entry, "GET"),
         ("/queue", routes.get_queue, "GET"),
-        ("/queue", routes.change_queue, "POST"),
-        ("/interrupt", routes.interrupt, "POST"),
         ("/view", pictures.view, "GET"),
         ("/upload/image", pictures.upload_image, "POST"),
         ("/upload/mask", pictures.upload_mask, "POST"),
@@ -133,12 +118,37 @@ def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStor
         ("/workflow_templates", routes.get_empty_object, "GET"),
         ("/global_subgraphs", routes.get_empty_object, "GET"),
         ("/global_subgraphs/{id}", routes.refuse_subgraph, "GET"),
+        *jobs.list_routes(),
         *_list_asset_routes(assets),
         *V2Routes(service, asset_store, sign_url).list_routes(),
     ]
+    deprecated: list[tuple[str, Callable[..., Any], str]] = [
+        ("/job/{job_id}/status", routes.get_status, "GET"),
+        ("/history", routes.change_history, "POST"),
+        ("/history_v2", routes.list_history, "GET"),
+        ("/history_v2/{job_id}", routes.get_history_entry, "GET"),
+        ("/queue", routes.change_queue, "POST"),
+        ("/interrupt", routes.interrupt, "POST"),
+    ]
+    table += [(path, _mark_deprecated(endpoint), method) for path, endpoint, method in deprecated]
     paths: list[BaseRoute] = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in table]
     stream = WebSocketRoute("/ws", routes.stream_events)
     return Router([*paths, stream], redirect_slashes=False, default=respond_not_found)
+
+
+def _mark_deprecated(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Add the `Deprecation` header to every response of an endpoint, refusals included."""
+
+    async def respond(request: Request) -> Response:
+        try:
+            response = await endpoint(request)
+        except RequestRefusedError as refused:
+            refused.response.headers["deprecation"] = DEPRECATED_SINCE
+            raise
+        response.headers["deprecation"] = DEPRECATED_SINCE
+        return response
+
+    return respond
 
 
 async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,13 +175,11 @@ def _list_asset_routes(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any
 
 
 class CloudRoutes(CommonRoutes):
-    """Endpoints for jobs, in Cloud's form."""
+    """Endpoints for the deprecated job calls and for facts, in Cloud's form."""
 
-    def _find_job(self, request: Request) -> ServerJob:
-        job = self.queue.find(request.path_params["job_id"])
-        if job is None:
-            raise RequestRefusedError(error_response(404, "not_found", "Job not found"))
-        return job
+    def __init__(self, service: Service, find_job: Callable[[Request], ServerJob]) -> None:
+        super().__init__(service)
+        self._find_job = find_job
 
     async def get_status(self, request: Request) -> Response:
         """GET /api/job/{id}/status: the raw state of a job."""
@@ -190,42 +198,6 @@ class CloudRoutes(CommonRoutes):
                 "error_message": None if error is None else error["exception_message"],
             }
         )
-
-    async def list_jobs(self, request: Request) -> Response:
-        """GET /api/jobs: short descriptions of jobs, newest first by default."""
-        limit, offset = (
-            read_bounded(request, "limit", PAGE_SIZE, 1, MAX_PAGE_SIZE),
-            read_bounded(request, "offset", 0, 0),
-        )
-        sort = read_choice(request, "sort_by", ("create_time", "execution_time"), "create_time")
-        order = read_choice(request, "sort_order", ("asc", "desc"), "desc")
-        jobs = self._select_jobs(request)
-        if sort == "execution_time":
-            jobs.sort(key=lambda job: (job.ended or 0) - (job.started or job.ended or 0))
-        if order == "desc":
-            jobs.reverse()
-        page = jobs[offset : offset + limit]
-        has_more = offset + len(page) < len(jobs)
-        pagination = {"offset": offset, "limit": limit, "total": len(jobs), "has_more": has_more}
-        return json_response({"jobs": [_job_row(job) for job in page], "pagination": pagination})
-
-    def _select_jobs(self, request: Request) -> list[ServerJob]:
-        """The jobs that match the query, oldest first."""
-        query = request.query_params
-        statuses = set(read_words(request, "status")) if "status" in query else set(STATUS_WORDS)
-        if not statuses <= set(STATUS_WORDS):
-            raise RequestRefusedError(bad_request(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas."))
-        jobs = [job for job in self.queue.list_jobs() if status_word(job) in statuses]
-        if "workflow_id" in query:
-            jobs = [job for job in jobs if get_workflow_id(job) == query["workflow_id"]]
-        if "output_type" in query:
-            media = read_choice(request, "output_type", ("image", "video", "audio"), "")
-            jobs = [job for job in jobs if any(_media_type(file) == media for file in job.output_files)]
-        return jobs
-
-    async def get_job(self, request: Request) -> Response:
-        """GET /api/jobs/{id}: the full description of a job, with its workflow."""
-        return json_response(_job_detail(self._find_job(request)))
 
     async def list_history(self, request: Request) -> Response:
         """GET /api/history_v2: ended jobs, newest first."""
@@ -268,6 +240,18 @@ class CloudRoutes(CommonRoutes):
         self.service.interrupt(None)
         return Response(status_code=200)
 
+    async def get_features(self, request: Request) -> Response:
+        """GET /api/features: what the server can do; with a valid key also what the account may do."""
+        key = request.headers.get("x-api-key") or read_bearer(request.headers)
+        if not is_right_key(key, self.service.settings.api_key):
+            return json_response(FEATURES)
+        free, left = self.faults.scenario.tier == "free", self.faults.get_credits_left()
+        account: dict[str, Any] = {"max_concurrent_jobs": self.queue.workers, "can_run_partner_nodes": not free}
+        if free and left is not None:
+            allowance = self.faults.scenario.credits or 0
+            account["free_tier_balance"] = {"allowance": allowance, "used": allowance - left, "remaining": left}
+        return json_response(FEATURES | account)
+
     async def get_user(self, _: Request) -> Response:
         """GET /api/user: the account is always active."""
         return json_response({"status": "active"})
@@ -292,76 +276,12 @@ async def _read_deletion(request: Request) -> tuple[list[str], bool]:
     return read_id_list(data["delete"]) if "delete" in data else [], data.get("clear", False)
 
 
-def status_word(job: ServerJob) -> str:
-    """The status of a job in /api/jobs: one of STATUS_WORDS."""
-    return _STATUS_BY_STATE.get(job.state, "in_progress")
-
-
-def get_workflow_id(job: ServerJob) -> str | None:
-    """The id of the UI-format workflow of a job, if the client sent that workflow with the graph."""
-    info = job.extra_data.get("extra_pnginfo")
-    workflow = info.get("workflow") if isinstance(info, dict) else None
-    workflow_id = workflow.get("id") if isinstance(workflow, dict) else None
-    return workflow_id if isinstance(workflow_id, str) else None
-
-
-def _media_type(file: dict[str, Any]) -> str:
-    return (mimetypes.guess_type(str(file.get("filename")))[0] or "").partition("/")[0]
-
-
-def _job_row(job: ServerJob) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": job.id, "status": status_word(job), "create_time": job.created // 1000}
-    workflow_id = get_workflow_id(job)
-    if workflow_id is not None:
-        row["workflow_id"] = workflow_id
-    if job.state not in ENDED:
-        return row
-    files = job.output_files
-    row["outputs_count"] = len(files)
-    if files:
-        row["preview_output"] = files[0]
-    if job.started is not None:
-        row |= {"execution_start_time": job.started, "execution_end_time": job.ended}
-    error = make_execution_error(job)
-    return row if error is None else row | {"execution_error": error}
-
-
-def _job_detail(job: ServerJob) -> dict[str, Any]:
-    detail = _job_row(job)
-    detail["update_time"] = (job.changed or job.created) // 1000
-    detail["workflow"] = {"prompt": job.graph, "extra_data": job.extra_data}
-    if job.state in ENDED:
-        detail |= {"outputs": job.results, "execution_status": _status_json(job), "execution_meta": job.meta}
-    return detail
-
-
-def make_execution_error(job: ServerJob) -> dict[str, Any] | None:
-    """The error of a failed or lost job, or None."""
-    if job.state == LOST:
-        message = "The server lost this job: it was running when the service stopped."
-        empty: dict[str, Any] = {"traceback": [], "current_inputs": {}, "current_outputs": {}}
-        return {"node_id": "", "node_type": "", "exception_type": "ServiceError", "exception_message": message} | empty
-    if job.state != ERROR or job.error is None:
-        return None
-    names = ("node_id", "node_type", "exception_message", "exception_type", "traceback")
-    return {name: job.error[name] for name in names} | {
-        "current_inputs": job.error["current_inputs"] or {},
-        "current_outputs": {},
-    }
-
-
-def _status_json(job: ServerJob) -> dict[str, Any]:
-    status = status_string(job)
-    return {"status_str": status, "completed": status == "success", "messages": job.messages}
-
-
 def _history_row(job: ServerJob) -> dict[str, Any]:
     extra = {**job.extra_data}
     if isinstance(extra.get("extra_pnginfo"), dict):
         extra["extra_pnginfo"] = {key: value for key, value in extra["extra_pnginfo"].items() if key != "workflow"}
     prompt = {"priority": job.number, "prompt_id": job.id, "extra_data": extra}
-    facts = {"outputs": job.results, "status": _status_json(job), "meta": job.meta}
-    return {"prompt_id": job.id, "create_time": job.created, "prompt": prompt} | facts
+    return {"prompt_id": job.id, "create_time": job.created, "prompt": prompt} | _describe_history(job)
 
 
 def _history_detail(job: ServerJob) -> dict[str, Any]:
@@ -372,7 +292,12 @@ def _history_detail(job: ServerJob) -> dict[str, Any]:
         "extra_data": job.extra_data,
         "outputs_to_execute": list(job.outputs),
     }
-    return {"prompt": prompt, "outputs": job.results, "status": _status_json(job), "meta": job.meta}
+    return {"prompt": prompt} | _describe_history(job)
+
+
+def _describe_history(job: ServerJob) -> dict[str, Any]:
+    end = describe_end(job)
+    return {"outputs": end["outputs"], "status": end["execution_status"], "meta": job.meta}
 
 
 def _queue_item(job: ServerJob, position: int) -> list[Any]:

@@ -21,6 +21,7 @@ from sweeper.embedded.http_helpers import (
     read_integer,
     read_object,
 )
+from sweeper.embedded.local_jobs import LocalJobRoutes
 from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.service import Service, status_string
@@ -76,6 +77,7 @@ def make_comfyui_app(service: Service) -> Router:
         ("/workflow_templates", routes.get_empty_object, "GET"),
         ("/embeddings", routes.get_empty_list, "GET"),
         ("/extensions", routes.get_empty_list, "GET"),
+        *LocalJobRoutes(service).list_routes(),
     ]
     paths: list[BaseRoute] = []
     for prefix in ("", "/api"):

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from sweeper.embedded.event_streams import Connection, answer_feature_flags
 from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, bad_request, json_response, read_json
 from sweeper.embedded.objectinfo import list_model_files, make_object_info
+from sweeper.embedded.refusals import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.request_guard import DropError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class CommonRoutes:
 
     def submit_with_faults(self, data: dict[str, Any], **job_fields: Any) -> tuple[int, dict[str, Any]]:
         """Submit a job, with the faults before and after `Service.submit`. Returns (HTTP status, body)."""
-        self._check_limits()
+        self._check_limits(data.get("prompt"))
         if self.faults.take("drop_before_accept"):
             raise DropError
         status, body = self.service.submit(data, **job_fields)
@@ -61,20 +62,13 @@ class CommonRoutes:
             raise DropError
         return status, body
 
-    def _check_limits(self) -> None:
+    def _check_limits(self, graph: Any) -> None:
         faults = self.faults
-        if faults.is_out_of_credits():
-            raise RequestRefusedError(
-                _make_prompt_error(402, "InsufficientFundsError", "Payment required: insufficient credits.")
-            )
-        if faults.inactive_subscription:
-            message = "Payment required: the subscription is inactive."
-            raise RequestRefusedError(_make_prompt_error(429, "InactiveSubscriptionError", message))
-        if faults.is_queue_full(self.queue.waiting, self.service.settings.queue_bound):
-            message = "Too many jobs are queued; try again later."
-            refusal = _make_prompt_error(429, "QUEUE_LIMIT", message, code="queue_full")
-            refusal.headers["retry-after"] = f"{faults.retry_after:.0f}"
-            raise RequestRefusedError(refusal)
+        kind = faults.take_refusal()
+        if kind is None and faults.is_queue_full(self.queue.waiting, self.service.settings.queue_bound):
+            kind = QUEUE_LIMIT
+        if kind is not None:
+            raise RequestRefusedError(make_refusal(kind, graph, faults.retry_after))
 
     async def get_prompt_info(self, _: Request) -> Response:
         """GET /prompt."""
@@ -191,8 +185,3 @@ async def _listen(websocket: WebSocket, connection: Connection) -> None:
         connection.wants_metadata = connection.wants_metadata or wants
         if reply is not None:
             connection.enqueue(reply)
-
-
-def _make_prompt_error(status: int, kind: str, message: str, code: str | None = None) -> Response:
-    error = {"type": kind, "message": message, "details": "", "extra_info": {}}
-    return json_response({"error": error, "node_errors": {}, "code": code or kind, "message": message}, status)

@@ -178,7 +178,7 @@ class _RunningServer:
     def _open(self, server: EmbeddedServer, address: tuple[str, int]) -> None:
         service = self.service
         if self._journal is not None:
-            service.queue.restore(self._journal.load())
+            service.restore(self._journal.load())
         with ExitStack() as sockets:
             main = sockets.enter_context(_bind(address))
             self.url = hosting.base_url(main)

@@ -26,8 +26,10 @@ class Faults:
     garbage_times: int = 0  # answer 200 with a body that is not JSON (a proxy's page)
 
     # --- POST /prompt ------------------------------------------------------------------------------------------------
-    no_credits: bool = False  # 402
-    inactive_subscription: bool = False  # 429 as Cloud words it for an account without subscription
+    no_credits: bool = False  # 402, PAYMENT_REQUIRED
+    inactive_subscription: bool = False  # 402, CLOUD_SUBSCRIPTION_REQUIRED
+    refusal: str = ""  # refuse with this `error.type` of `refusals.py`
+    refusal_times: int | None = None  # how many submissions are refused with it; None: all
     queue_full_times: int = 0  # 429 with Retry-After
     retry_after: float = 1.0  # the Retry-After of 429 and 503; 0 is sent as 0
     drop_before_accept: int = 0  # budget: close the socket without an answer; the job is NOT queued
@@ -98,10 +100,22 @@ class Faults:
         kinds = ("node_seconds", "model_seconds") if loads else ("node_seconds",)
         return self.node_seconds + sum(self.scenario.draw_seconds(kind, self._count_call(kind)) for kind in kinds)
 
-    def is_out_of_credits(self) -> bool:
-        """Whether the account cannot pay for another job."""
+    def take_refusal(self) -> str | None:
+        """The `error.type` with which to refuse the next submission, or None."""
+        if self.no_credits:
+            return "PAYMENT_REQUIRED"
+        if self.get_credits_left() == 0:
+            return "FREE_TIER_EXHAUSTED" if self.scenario.tier == "free" else "PAYMENT_REQUIRED"
+        if self.inactive_subscription:
+            return "CLOUD_SUBSCRIPTION_REQUIRED"
+        if not self.refusal or (self.refusal_times is not None and not self.take("refusal_times")):
+            return None
+        return self.refusal
+
+    def get_credits_left(self) -> int | None:
+        """How many more jobs the account can pay for; None: any number."""
         allowed = self.scenario.credits
-        return self.no_credits or (allowed is not None and self._counts["paid"] >= allowed)
+        return None if allowed is None else max(0, allowed - self._counts["paid"])
 
     def _charge_credit(self) -> bool:
         """Pay for a job that starts. Returns False if no credits are left."""

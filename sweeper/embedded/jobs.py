@@ -279,6 +279,13 @@ class JobQueue:
         with self._lock:
             return list(self._running), [entry[3] for entry in sorted(self._heap, key=lambda entry: entry[:3])]
 
+    def get_position(self, job: ServerJob) -> int | None:
+        """The position of a waiting job in the queue, from 1; None if it does not wait."""
+        with self._lock:
+            if job.state != WAITING:
+                return None
+            return 1 + sum((entry[0], entry[1]) < (job.number, job.id) for entry in self._heap)
+
     def find(self, prompt_id: str) -> ServerJob | None:
         """The latest job with this id, in any state, or None."""
         with self._lock:
@@ -340,10 +347,10 @@ class JobQueue:
     def interrupt(self, prompt_id: str | None = None) -> list[str]:
         """Ask the running job with this id, or all running jobs, to stop. Returns their ids.
 
-        A job stops at its next check for it, or ends before. Its final state shows which.
+        A job stops at its next check for it, or ends before. Its final state shows which. Cloud asks a job only once.
         """
         with self._lock:
-            jobs = [job for job in self._running if prompt_id in (None, job.id)]
+            jobs = [job for job in self._running if prompt_id in (None, job.id) and job.state != CANCEL_REQUESTED]
             for job in jobs:
                 job.cancel_event.set()
                 if self.keep_cancelled:

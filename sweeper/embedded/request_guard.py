@@ -40,7 +40,7 @@ class RequestGuard:
         own_names: the names under which clients may address this server.
         seen, faults: of the server.
         transports: open connections, to close one without an answer.
-        api_key: the key required in X-API-Key (event streams: in `token=`); None: no key is required.
+        api_key: the key required in X-API-Key or as Bearer token (event streams: in `token=`); None: no key.
         is_public: whether a path needs no key.
         shape_refusal: (path, refusal) -> the refusal in the form of this dialect.
 
@@ -94,12 +94,10 @@ class RequestGuard:
             raise RequestRefusedError(Response(status_code=403))
         if self.api_key is None or self.is_public(scope["path"]):
             return
-        key = headers.get("x-api-key", "")
-        if scope["path"].startswith("/api/v2/"):
-            key = headers.get("authorization", "").removeprefix("Bearer ")
+        key = "" if scope["path"].startswith("/api/v2/") else headers.get("x-api-key", "")
         if scope["type"] == "websocket":
             key = QueryParams(scope["query_string"]).get("token", "")
-        if not hmac.compare_digest(key.encode(), self.api_key.encode()):
+        if not is_right_key(key or read_bearer(headers), self.api_key):
             message = "Missing or invalid API key: send it in the X-API-Key header."
             raise RequestRefusedError(error_response(401, "unauthorized", message))
 
@@ -116,6 +114,17 @@ class RequestGuard:
     def retry_after_header(self) -> dict[str, str]:
         """The Retry-After header, in whole seconds."""
         return {"retry-after": f"{self.faults.retry_after:.0f}"}
+
+
+def read_bearer(headers: Headers) -> str:
+    """The key in the Authorization header, or an empty string."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key if scheme.lower() == "bearer" else ""
+
+
+def is_right_key(key: str, expected: str | None) -> bool:
+    """Whether a request with this key has access; `expected` None: no key is required."""
+    return expected is None or hmac.compare_digest(key.encode(), expected.encode())
 
 
 def _is_cross_origin(headers: Headers) -> bool:

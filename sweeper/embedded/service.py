@@ -34,8 +34,8 @@ COMFYUI_HISTORY = 10_001
 CLOUD_QUEUE_BOUND = 100
 COMFYUI_QUEUE_BOUND = 10_000
 
-# extra_data may hold credentials for partner nodes. They are removed after the run and never shown.
-SENSITIVE_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
+# extra_data may hold credentials for partner nodes. No node here uses them, so they are never stored or shown.
+SENSITIVE_KEYS = frozenset({"auth_token_comfy_org", "api_key_comfy_org"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,11 @@ class Service:
         """Set the event loop on which events are delivered."""
         self.hub.loop = loop
 
+    def restore(self, jobs: list[ServerJob]) -> None:
+        """Add the jobs that a journal has stored. New jobs come after them."""
+        self.queue.restore(jobs)
+        self._counter = 1 + max((int(job.number) for job in jobs), default=-1)
+
     def start(self) -> None:
         """Start the workers."""
         context = ServerContext(
@@ -125,8 +130,6 @@ class Service:
             self.seen.record_job_start(job.id, self.queue.running)
             messages = JobMessages(self.hub, job)
             state = executor.run(job, messages)
-            for key in SENSITIVE_KEYS:
-                job.extra_data.pop(key, None)
             self.queue.finish(job, state)
             messages.send_end()
 
@@ -180,14 +183,29 @@ class Service:
             prompt_id = submission.prompt_id
             number = -counter if submission.front else counter
             number = number if submission.number is None else submission.number
-        graph, job_id = StoredGraph(submission.graph), str(uuid.uuid4()) if prompt_id is None else prompt_id
-        return ServerJob(job_id, number, graph, submission.extra_data, outputs, **fields)
+        extra, job_id = submission.extra_data, str(uuid.uuid4()) if prompt_id is None else prompt_id
+        job = ServerJob(job_id, number, StoredGraph(submission.graph), extra, outputs, **fields)
+        if self.settings.cloud:  # it shows that there was a key
+            extra |= dict.fromkeys(extra.keys() & SENSITIVE_KEYS, "[REDACTED]")
+        else:
+            job.extra_data = {name: value for name, value in extra.items() if name not in SENSITIVE_KEYS}
+            job.extra_data["create_time"] = job.created
+        return job
 
     def cancel_waiting(self, ids: list[str] | None) -> list[str]:
         """Remove these jobs (None: all) from the queue if they still wait. Returns the ids of the removed jobs."""
         removed = self.queue.clear() if ids is None else self.queue.delete(ids)
         self.seen.cancelled.extend(removed)
         return removed
+
+    def cancel(self, prompt_id: str) -> bool:
+        """Cancel a job, whether it waits or runs. Returns False if it has ended, is being cancelled, or is unknown."""
+        if self.cancel_waiting([prompt_id]):
+            return True
+        stopped = bool(self.queue.interrupt(prompt_id))  # a job that was not waiting above cannot wait again
+        if stopped:
+            self.seen.interrupts.append(prompt_id)
+        return stopped
 
     def interrupt(self, prompt_id: str | None) -> None:
         """Ask the running job with this id, or all running jobs, to stop."""

@@ -78,6 +78,7 @@ def test_jobs_run_by_number_then_id_and_queue_lists_5_tuples(comfy, gate):
     assert [item[1] for item in queue["queue_running"]] == ["first"]
     assert sorted(item[1] for item in queue["queue_pending"]) == ["a", "b", "c", "y", "z"]
     item = next(item for item in queue["queue_pending"] if item[1] == "a")
+    assert item[3].pop("create_time") > 10**12
     assert item == [6, "a", chain(seed=2), {"k": 1, "client_id": "me"}, ["9"]]
     assert comfy.http.get("/prompt").json() == {"exec_info": {"queue_remaining": 6}}
     gate.opened.set()
@@ -215,11 +216,6 @@ def test_free_memory_clears_node_results_unload_models_does_not(comfy):
     assert comfy.count_executed(chain()) == {}
     comfy.http.post("/free", json={"free_memory": True})
     assert comfy.count_executed(chain()) == {"1": 1, "2": 1, "3": 1, "4": 1, "9": 1}
-
-
-def test_credentials_in_extra_data_do_not_reach_the_history(comfy):
-    entry = comfy.run(chain(), extra_data={"api_key_comfy_org": "s3cret", "extra_pnginfo": {"sweeper": {"cell": 7}}})
-    assert entry["prompt"][3] == {"extra_pnginfo": {"sweeper": {"cell": 7}}}
 
 
 def test_64_bit_seeds_are_kept_exactly(comfy):

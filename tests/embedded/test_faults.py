@@ -57,7 +57,7 @@ def test_missing_credits_and_subscription_last_until_reset(cloud):
     cloud.server.faults.no_credits = False
     cloud.server.faults.inactive_subscription = True
     answer = post(cloud)
-    assert (answer.status_code, answer.json()["code"]) == (429, "InactiveSubscriptionError")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (402, "CLOUD_SUBSCRIPTION_REQUIRED")
     assert "retry-after" not in answer.headers
     cloud.server.faults.reset()
     assert post(cloud).status_code == 200

@@ -162,7 +162,7 @@ def test_credits_run_out(serve, gate):
     assert [cloud.wait_for_end(job)["status"] for job in (first, second, third)] == ["completed", "completed", "failed"]
     assert cloud.wait_for_end(third)["execution_error"]["exception_type"] == "InsufficientFundsError"
     answer = cloud.http.post("/api/prompt", json={"prompt": chain()})
-    assert (answer.status_code, answer.json()["code"]) == (402, "InsufficientFundsError")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (402, "PAYMENT_REQUIRED")
 
 
 def test_models_load_slowly(serve):
