@@ -106,7 +106,7 @@ def spread(work: Callable[[tuple[Path, Path]], object], pairs: list[tuple[Path, 
         list(pool.map(work, pairs))
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
+def measure_time(work: Callable[[], object]) -> tuple[float, float]:
     wall, processor = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - processor
@@ -117,7 +117,7 @@ def report(name: str, taken: tuple[float, float], reading: tuple[float, float]) 
     print(f"{name:<22} wall {told[0]}   processor {told[1]}")
 
 
-def resident() -> float:
+def measure_peak_memory() -> float:
     """The most memory that this process ever had, in MiB. Not `getrusage`, which tells a child of its parent's too."""
     status = Path("/proc/self/status").read_text("ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -127,13 +127,13 @@ def check_alone(results: Path, held: Path) -> None:
     """In a process of its own: `sweeper.check`, and what it took, as JSON."""
     from sweeper.regression.check import check
 
-    before, found = resident(), []
-    taken = timed(lambda: found.append(check(results, held)))
+    before, found = measure_peak_memory(), []
+    taken = measure_time(lambda: found.append(check(results, held)))
     counts = {state: count for state, count in found[0].counts.items() if count}
-    print(json.dumps({"taken": taken, "before": before, "most": resident(), "counts": counts}))
+    print(json.dumps({"taken": taken, "before": before, "most": measure_peak_memory(), "counts": counts}))
 
 
-def checked(results: Path, held: Path) -> dict[str, Any]:
+def run_check(results: Path, held: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--alone", str(results), str(held)]
     told: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return told
@@ -151,13 +151,13 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         results, held, pairs = write_suite(Path(folder), chosen.cases, chosen.changed)
         print(f"{chosen.cases} cases, {chosen.changed} of them changed")
-        reading = timed(lambda: spread(read, pairs))
+        reading = measure_time(lambda: spread(read, pairs))
         report("reading", reading, reading)
-        report("reading and hashing", timed(lambda: spread(read_and_hash, pairs)), reading)
+        report("reading and hashing", measure_time(lambda: spread(read_and_hash, pairs)), reading)
         changed = pairs[: chosen.changed]
-        comparing = timed(lambda: spread(lambda pair: match_files(*pair, {}), changed))
+        comparing = measure_time(lambda: spread(lambda pair: match_files(*pair, {}), changed))
         report("comparing the changed", comparing, reading)
-        told = checked(results, held)
+        told = run_check(results, held)
         report("check", told["taken"], reading)
         least = tuple(map(sum, zip(reading, comparing, strict=True)))
         report("  beside both of these", told["taken"], (least[0], least[1]))

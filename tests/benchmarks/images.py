@@ -64,7 +64,7 @@ def seconds(work: Callable[[Path, Path], object], pairs: list[Pair], *, rounds: 
     return min(taken)
 
 
-def decoded(path: Path) -> np.ndarray:
+def decode(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
 
@@ -77,7 +77,7 @@ def scikit_image_ssim(a: Path, b: Path) -> float:
     from skimage.metrics import structural_similarity
 
     return structural_similarity(
-        decoded(a), decoded(b), gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255,
+        decode(a), decode(b), gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255,
         channel_axis=-1,
     )  # fmt: skip
 

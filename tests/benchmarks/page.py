@@ -147,7 +147,7 @@ class MainThread:
         self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
         self._before = 0.0
 
-    def worked(self) -> float:
+    def measure_work(self) -> float:
         """Since the last call."""
         metrics = self._session.send("Performance.getMetrics")["metrics"]
         now = next(one["value"] for one in metrics if one["name"] == "TaskDuration") * 1000
@@ -166,16 +166,16 @@ def measure(browser: Any, page_file: Path, address: str, found: dict[str, list[f
     page.add_init_script(THERE)
     thread = MainThread(page)
     page.goto(f"{page_file.as_uri()}{address}")
-    thread.worked()
+    thread.measure_work()
     note("painted after (ms)", page.evaluate(PAINTED, False))
     note("sharp after (ms)", page.evaluate(PAINTED, True))
     note("memory above a blank page, at first (MB)", memory(browser) - blank)
     note("elements", page.locator("*").count())
     for name, dx, dy in FLINGS:
         home(page)
-        thread.worked()
+        thread.measure_work()
         frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60, "looks": False})
-        note(f"main thread at work per frame, {name} (ms)", thread.worked() / 60)
+        note(f"main thread at work per frame, {name} (ms)", thread.measure_work() / 60)
         note(f"worst frame, {name} (ms)", frames["worst"])
         note(f"frames over 50 ms of 60, {name}", frames["over"])
         note(f"sharp after coming to rest, {name} (ms)", page.evaluate(RESTED))
@@ -188,10 +188,10 @@ def measure(browser: Any, page_file: Path, address: str, found: dict[str, list[f
     page.wait_for_timeout(20_000)
     note("the same, 20 s later (MB)", memory(browser) - blank)
     for name, change in CHANGES:
-        thread.worked()
+        thread.measure_work()
         took = page.evaluate(CHANGE, change)
         note(f"{name} (ms)", took["shown"])
-        note(f"{name}, main thread at work (ms)", thread.worked())
+        note(f"{name}, main thread at work (ms)", thread.measure_work())
     context.close()
 
 

@@ -35,7 +35,7 @@ def graph(number: int, folder: str) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def served(*options: str) -> Iterator[str]:
+def start_server(*options: str) -> Iterator[str]:
     """A server in a process of its own, as a user starts it; its URL."""
     command = [sys.executable, "-m", "sweeper", "serve", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -132,7 +132,7 @@ def main() -> None:
     options.add_argument("--jobs", type=int, default=300, help="in each round")
     jobs = options.parse_args().jobs
     real = os.environ.get("SWEEPER_REAL_COMFYUI")
-    with served("--dialect", "cloud") as cloud, served("--dialect", "comfyui") as comfyui:
+    with start_server("--dialect", "cloud") as cloud, start_server("--dialect", "comfyui") as comfyui:
         urls = {"embedded, cloud": cloud, "embedded, comfyui": comfyui}
         rates = throughput(urls | ({"real ComfyUI": real} if real else {}), jobs)
     for name, found in rates.items():
@@ -141,9 +141,9 @@ def main() -> None:
         pairs = zip(rates["embedded, comfyui"], rates["real ComfyUI"], strict=True)
         ratios = sorted(ours / theirs for ours, theirs in pairs)
         print(f"ratio, round by round: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
-    with served() as url:
+    with start_server() as url:
         print(queue_of(url, QUEUED))
-    with served() as url:
+    with start_server() as url:
         print(asyncio.run(streams_of(url, STREAMS)))
 
 

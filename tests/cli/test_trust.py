@@ -108,7 +108,7 @@ def test_key_of_comfy_cloud_never_goes_to_a_url_of_an_experiment(sweeper, write,
     assert stranger.seen == []
 
 
-def test_library_never_sends_the_key_of_comfy_cloud_to_a_url_of_an_experiment(write, stranger):
+def test_the_library_sends_no_cloud_key_to_an_experiments_url(write, stranger):
     import sweeper as library
 
     with pytest.raises(library.SweeperError, match=r"belongs to https://cloud\.comfy\.org"):

@@ -241,7 +241,7 @@ def broken(content, length, **headers):
     return lambda _: httpx.Response(200, headers={"Content-Length": str(len(content)), **headers}, content=body())
 
 
-def ranged(content, etag='"v1"'):
+def serve_ranges(content, etag='"v1"'):
     def answer(request):
         start = int(request.headers.get("range", "bytes=0-")[6:-1])
         if start and request.headers.get("if-range") == etag:
@@ -267,25 +267,25 @@ def download_output(script, dialect="comfyui", key=None):
 
 
 def test_dropped_download_is_resumed():
-    script = Script(broken(PICTURE, 5000, ETag='"v1"'), ranged(PICTURE))
+    script = Script(broken(PICTURE, 5000, ETag='"v1"'), serve_ranges(PICTURE))
     assert download_output(script) == PICTURE
     assert script.requests[1].headers["range"] == "bytes=5000-"
 
 
 def test_file_changed_during_download_is_downloaded_from_the_start():
-    script = Script(broken(PICTURE, 5000, ETag='"v1"'), ranged(PICTURE[::-1], '"v2"'))
+    script = Script(broken(PICTURE, 5000, ETag='"v1"'), serve_ranges(PICTURE[::-1], '"v2"'))
     assert download_output(script) == PICTURE[::-1]
 
 
 def test_download_without_a_strong_etag_is_not_resumed():
-    script = Script(broken(PICTURE, 5000, ETag='W/"v1"'), ranged(PICTURE))
+    script = Script(broken(PICTURE, 5000, ETag='W/"v1"'), serve_ranges(PICTURE))
     assert download_output(script) == PICTURE
     assert "range" not in script.requests[1].headers
 
 
 def test_wrong_content_range_restarts_the_download():
     wrong = httpx.Response(206, headers={"Content-Range": "bytes 7-9/10"}, stream=httpx.ByteStream(b"xyz"))
-    script = Script(broken(PICTURE, 5000, ETag='"v1"'), wrong, ranged(PICTURE))
+    script = Script(broken(PICTURE, 5000, ETag='"v1"'), wrong, serve_ranges(PICTURE))
     assert download_output(script) == PICTURE
 
 

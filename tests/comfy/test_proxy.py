@@ -52,7 +52,7 @@ def server():
         listening.shutdown()
 
 
-def greeted(url):
+def read_version(url):
     async def go():
         async with ComfyClient(Target("lab", url, "comfyui")) as client:
             return (await client.connect()).version
@@ -73,14 +73,14 @@ def greeted(url):
 def test_target_exempt_from_the_proxy_is_reached(server, monkeypatch, name, value, spared):
     monkeypatch.setenv(name, value)
     monkeypatch.setenv("NO_PROXY", spared.format(port=server.server_port))
-    assert greeted(f"http://0.0.0.0:{server.server_port}") == "0.3.64"
-    assert greeted(f"http://127.0.0.1:{server.server_port}") == "0.3.64"
+    assert read_version(f"http://0.0.0.0:{server.server_port}") == "0.3.64"
+    assert read_version(f"http://127.0.0.1:{server.server_port}") == "0.3.64"
 
 
 def test_request_goes_through_the_environments_proxy(server, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{server.server_port}")
     monkeypatch.setenv("NO_PROXY", "elsewhere.invalid,gpu.invalid:1")
-    assert greeted("http://gpu.invalid") == "0.3.64"
+    assert read_version("http://gpu.invalid") == "0.3.64"
     assert server.lines == ["GET http://gpu.invalid/system_stats HTTP/1.1"]
 
 
@@ -106,7 +106,7 @@ def test_unusable_proxy_is_reported_without_its_password(monkeypatch, name, valu
     monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "socksio", None)
     with pytest.raises(UsageError) as caught:
-        greeted("http://gpu.invalid:8188")
+        read_version("http://gpu.invalid:8188")
     told = str(caught.value)
     assert told.startswith("target lab: the environment sends requests to gpu.invalid through the proxy ")
     assert said in told

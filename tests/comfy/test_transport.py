@@ -81,7 +81,7 @@ class Peer:
             writer.close()
             self.ended.set()
 
-    def posted(self):
+    def list_posted(self):
         return [body for head, body in self.requests if head.startswith("POST")]
 
 
@@ -115,7 +115,7 @@ async def failure_of(work):
     return caught.value
 
 
-def failed_submission(peer, **options):
+def fail_to_submit(peer, **options):
     return talk(peer, lambda client: failure_of(submit(client)), **options)
 
 
@@ -143,7 +143,7 @@ def test_broken_connection_counts_as_sent_and_sends_nothing_twice(answer, used, 
 
     error = talk(peer, act, loop_factory=loop_factory)
     assert (error.sent, error.trouble) == (True, Trouble.DROPPED)
-    assert len(peer.posted()) == 1
+    assert len(peer.list_posted()) == 1
     assert peer.connections == 1
 
 
@@ -157,7 +157,7 @@ def test_connection_closed_while_idle_is_replaced_before_the_request(loop_factor
         return await submit(client)
 
     assert talk(peer, act, loop_factory=loop_factory) == "p"
-    assert len(peer.posted()) == 1
+    assert len(peer.list_posted()) == 1
     assert peer.connections == 2
 
 
@@ -166,13 +166,13 @@ def test_closed_port_means_not_sent_and_is_reported_with_address_and_reason(host
     with socket.socket() as bound:  # nobody listens at a port that is only bound
         bound.bind(("127.0.0.1", 0))
         address = f"{host}:{bound.getsockname()[1]}"
-        error = failed_submission(Peer(OK), url=f"http://{address}", loop_factory=loop_factory)
+        error = fail_to_submit(Peer(OK), url=f"http://{address}", loop_factory=loop_factory)
     assert (error.sent, error.trouble) == (False, Trouble.REFUSED)
     assert str(error) == f"ConnectError: {address}: Connection refused"
 
 
 def test_unknown_host_means_not_sent_and_is_no_closed_port(loop_factory):
-    error = failed_submission(Peer(OK), url="http://nowhere.invalid", loop_factory=loop_factory)
+    error = fail_to_submit(Peer(OK), url="http://nowhere.invalid", loop_factory=loop_factory)
     assert (error.sent, error.trouble) == (False, Trouble.NO_CONNECTION)
     assert str(error).startswith("ConnectError: nowhere.invalid:80: ")
 
@@ -180,9 +180,9 @@ def test_unknown_host_means_not_sent_and_is_no_closed_port(loop_factory):
 def test_silent_server_counts_as_sent(monkeypatch):
     monkeypatch.setattr(client_module, "TIMEOUT", httpx.Timeout(30, read=0.05))
     peer = Peer(b"")
-    error = failed_submission(peer)
+    error = fail_to_submit(peer)
     assert (error.sent, error.trouble) == (True, Trouble.TIMEOUT)
-    assert len(peer.posted()) == 1
+    assert len(peer.list_posted()) == 1
 
 
 def test_no_free_connection_means_not_sent(monkeypatch):
@@ -199,7 +199,7 @@ def test_no_free_connection_means_not_sent(monkeypatch):
         return error
 
     assert not talk(peer, act).sent
-    assert peer.posted() == []
+    assert peer.list_posted() == []
 
 
 @pytest.mark.parametrize("port", ["1", "peer"])

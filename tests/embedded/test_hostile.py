@@ -61,14 +61,14 @@ def alive(client: Client) -> None:
     assert "success" in json.dumps(job)
 
 
-def refused(client: Client, method: str, path: str, **request: Any) -> None:
+def check_refused(client: Client, method: str, path: str, **request: Any) -> None:
     before = state(client)
     answer = client.http.request(method, path, **request)
     assert 400 <= answer.status_code < 500, (answer.status_code, answer.text[:200])
     assert state(client) == before
 
 
-def nested(depth: int) -> bytes:
+def make_nested(depth: int) -> bytes:
     return b'{"prompt":' + b"[" * depth + b"]" * depth + b"}"
 
 
@@ -100,8 +100,8 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     "body",
     [
-        nested(150),
-        nested(100_000),
+        make_nested(150),
+        make_nested(100_000),
         b'{"prompt":' + json.dumps(chain()).replace("7.0", "NaN").encode() + b"}",
         b'{"prompt":' + json.dumps(chain()).replace("7.0", "Infinity").encode() + b"}",
         b'{"prompt":' + json.dumps(chain()).replace("7.0", "1e999").encode() + b"}",
@@ -119,7 +119,7 @@ def bomb(width: int, height: int) -> bytes:
     ids=lambda body: body[:24].decode("latin-1"),
 )
 def test_dangerous_bodies_are_refused(client, body):
-    refused(client, "POST", "/api/prompt", content=body)
+    check_refused(client, "POST", "/api/prompt", content=body)
     alive(client)
 
 
@@ -144,13 +144,13 @@ def test_dangerous_bodies_are_refused(client, body):
     ],
 )
 def test_paths_out_of_their_folder_are_refused(client, path):
-    refused(client, "GET", path)
+    check_refused(client, "GET", path)
 
 
 @pytest.mark.parametrize("name", ["..%2fx", "%2e%2e/x", "a%2f..%2f..%2fx", "%00", "a" * 300])
 def test_user_files_stay_in_the_users_folder(client, name):
-    refused(client, "POST", f"/api/userdata/{name}", content=b"harm")
-    refused(client, "DELETE", f"/api/userdata/{name}")
+    check_refused(client, "POST", f"/api/userdata/{name}", content=b"harm")
+    check_refused(client, "DELETE", f"/api/userdata/{name}")
 
 
 def test_bodies_above_the_limit_are_refused(client, monkeypatch):
@@ -162,9 +162,9 @@ def test_bodies_above_the_limit_are_refused(client, monkeypatch):
         assert connection.getresponse().status == 413
     monkeypatch.setattr("sweeper.embedded.http_helpers.MAX_BODY", 50_000)
     for path in ("/api/prompt", "/api/queue", "/api/userdata/big", "/api/upload/image", "/api/upload/mask"):
-        refused(client, "POST", path, content=iter([b"x" * 30_000] * 3))  # without a declared length
+        check_refused(client, "POST", path, content=iter([b"x" * 30_000] * 3))  # without a declared length
         packed = gzip.compress(bytes(10_000_000))
-        refused(client, "POST", path, content=packed, headers={"content-encoding": "gzip"})
+        check_refused(client, "POST", path, content=packed, headers={"content-encoding": "gzip"})
     alive(client)
 
 
@@ -184,20 +184,20 @@ def test_decompression_bombs_and_broken_pictures_are_refused(client, data):
         status = client.http.get("/view", params={**reference_, **query}).status_code
         assert status == 400 or (status == 200 and len(data) == len(bomb(20_000, 10)))  # which is not a bomb
     reference = json.dumps(reference_)
-    refused(client, "POST", "/upload/mask", files={"image": ("m.png", data)}, data={"original_ref": reference})
+    check_refused(client, "POST", "/upload/mask", files={"image": ("m.png", data)}, data={"original_ref": reference})
 
 
 @pytest.mark.parametrize("reference", ["", "[]", "5", "{}", '{"filename": "../x"}', '{"filename": 5}', "[" * 50_000])
 def test_masks_without_an_original_are_refused(client, reference):
     sent = {"image": ("m.png", bomb(4, 4))}
-    refused(client, "POST", "/api/upload/mask", files=sent, data={"original_ref": reference})
+    check_refused(client, "POST", "/api/upload/mask", files=sent, data={"original_ref": reference})
 
 
 def test_forms_with_too_many_fields_are_refused(client):
-    refused(client, "POST", "/api/upload/image", files=[("image", (f"{n}", b"x")) for n in range(500)])
+    check_refused(client, "POST", "/api/upload/image", files=[("image", (f"{n}", b"x")) for n in range(500)])
     fields = {f"field{number}": "x" for number in range(500)}
-    refused(client, "POST", "/api/upload/image", files={"image": ("x.png", bomb(4, 4))}, data=fields)
-    refused(client, "POST", "/api/upload/image", content=b"--", headers={"content-type": "multipart/form-data"})
+    check_refused(client, "POST", "/api/upload/image", files={"image": ("x.png", bomb(4, 4))}, data=fields)
+    check_refused(client, "POST", "/api/upload/image", content=b"--", headers={"content-type": "multipart/form-data"})
 
 
 def test_stream_that_sends_too_much_is_closed_without_harm(client):

@@ -25,14 +25,14 @@ def test_connection_accepted_while_stopping_is_closed():
         holding.set()
         release.wait(10)
 
-    def told(*call):
+    def tell_and_stop(*call):
         handle = tell(*call)
         stop_requested.set()
         return handle
 
     tell(hold)
     assert holding.wait(10)
-    loop.call_soon_threadsafe = told
+    loop.call_soon_threadsafe = tell_and_stop
     stopping = threading.Thread(target=hosting.stop)
     with socket.create_connection(listener.getsockname(), timeout=10) as late:
         stopping.start()

@@ -26,7 +26,7 @@ def noise(key: str, *shape: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape).copy()
 
 
-def shifted(picture: Array, by: NDArray[np.uint8], reach: int) -> NDArray[np.uint8]:
+def shift(picture: Array, by: NDArray[np.uint8], reach: int) -> NDArray[np.uint8]:
     """The picture with each value moved by up to `reach`, kept within 0-255."""
     moves = by.astype(np.int64) % (2 * reach + 1) - reach
     return np.clip(picture.astype(np.int64) + moves, 0, 255).astype(np.uint8)
@@ -51,10 +51,10 @@ def pair(number: int) -> tuple[Array, Array]:
         case 0:  # two that have nothing in common
             a, b = first, second
         case 1:  # speckle on noise
-            a, b = first, shifted(first, second, 9)
+            a, b = first, shift(first, second, 9)
         case 2:  # speckle on a gradient, where variances are small beside the means
             a = gradient(key, *shape)
-            b = shifted(a, second, 2)
+            b = shift(a, second, 2)
         case 3:  # a local defect
             a, b = first, first.copy()
             b[height // 3 : height // 2 + 1, width // 3 : width // 2 + 1] ^= 0xFF

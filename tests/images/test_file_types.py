@@ -15,11 +15,11 @@ from sweeper.images.compare import compare_images, pixel_hash
 from tests.images import image_cases
 
 RGB = image_cases.noise("kinds", 20, 30, 3)
-MOVED = image_cases.shifted(RGB, image_cases.noise("kinds moved", 20, 30, 3), 20)
+MOVED = image_cases.shift(RGB, image_cases.noise("kinds moved", 20, 30, 3), 20)
 GREY = RGB[:, :, 0]
 
 
-def saved(tmp_path, name, image, **options):
+def save(tmp_path, name, image, **options):
     path = tmp_path / name
     image.save(path, **options)
     return path
@@ -30,7 +30,7 @@ def is_same(a, b):
 
 
 def test_path_image_and_array_give_the_same_numbers(tmp_path):
-    a, b = saved(tmp_path, "a.png", Image.fromarray(RGB)), saved(tmp_path, "b.png", Image.fromarray(MOVED))
+    a, b = save(tmp_path, "a.png", Image.fromarray(RGB)), save(tmp_path, "b.png", Image.fromarray(MOVED))
     expected = compare_images(RGB, MOVED)
     assert 0 < expected["ssim"] < 1
     for one in (a, str(a), Image.fromarray(RGB), RGB.astype(np.int32), RGB.astype(np.float32)):
@@ -56,17 +56,17 @@ def test_palette_is_looked_up(tmp_path):
     plain = Image.fromarray(few)
     palette = plain.quantize(8)
     assert palette.mode == "P"
-    path = saved(tmp_path, "p.png", palette)
+    path = save(tmp_path, "p.png", palette)
     assert is_same(path, palette.convert("RGB"))
     reordered = palette.remap_palette([7, 6, 5, 4, 3, 2, 1, 0])
     assert np.asarray(reordered).tobytes() != np.asarray(palette).tobytes()
     assert is_same(reordered, path)
-    assert pixel_hash(saved(tmp_path, "r.png", reordered)) == pixel_hash(path)
+    assert pixel_hash(save(tmp_path, "r.png", reordered)) == pixel_hash(path)
 
 
 def test_transparent_palette_colour_becomes_alpha(tmp_path):
     palette = Image.fromarray((RGB // 128) * 120).quantize(8)
-    path = saved(tmp_path, "t.png", palette, transparency=3)
+    path = save(tmp_path, "t.png", palette, transparency=3)
     with Image.open(path) as image:
         rgba = np.asarray(image.convert("RGBA"))
     assert is_same(path, rgba)
@@ -78,7 +78,7 @@ def test_transparent_colour_without_a_palette_becomes_alpha(tmp_path, mode, key,
     shape = (4, 4, 3) if mode == "RGB" else (4, 4)
     values = np.zeros(shape, np.uint8)
     values[0, 0] = key
-    path = saved(tmp_path, "k.png", Image.fromarray(values).convert(mode), transparency=key)
+    path = save(tmp_path, "k.png", Image.fromarray(values).convert(mode), transparency=key)
     expected = np.zeros((4, 4, channels), np.uint8)
     expected[..., -1] = 255 if mode != "1" else 0
     expected[0, 0, :-1] = key
@@ -88,7 +88,7 @@ def test_transparent_colour_without_a_palette_becomes_alpha(tmp_path, mode, key,
 
 def test_black_and_white_becomes_greyscale(tmp_path):
     bits = GREY > 100
-    path = saved(tmp_path, "1.png", Image.fromarray(bits))
+    path = save(tmp_path, "1.png", Image.fromarray(bits))
     with Image.open(path) as image:
         assert image.mode == "1"
     assert is_same(path, bits)
@@ -97,15 +97,15 @@ def test_black_and_white_becomes_greyscale(tmp_path):
 
 def test_sixteen_bits_are_scaled_with_their_fractions(tmp_path):
     wide = GREY.astype(np.uint16) * 257
-    path = saved(tmp_path, "16.png", Image.fromarray(wide))
+    path = save(tmp_path, "16.png", Image.fromarray(wide))
     assert is_same(path, GREY)
     finer = wide.copy()
     finer[0, 0] ^= 1
-    found = compare_images(saved(tmp_path, "finer.png", Image.fromarray(finer)), path)
+    found = compare_images(save(tmp_path, "finer.png", Image.fromarray(finer)), path)
     assert found["max_abs"] == pytest.approx(1 / 257)
     assert found["differing"] == found["windowed"] * 256 / 600 == 1 / 600
     assert pixel_hash(path) != pixel_hash(tmp_path / "finer.png")
-    assert pixel_hash(path) == pixel_hash(saved(tmp_path, "8.png", Image.fromarray(GREY)))
+    assert pixel_hash(path) == pixel_hash(save(tmp_path, "8.png", Image.fromarray(GREY)))
 
 
 def test_alpha_counts_as_a_channel():
@@ -226,15 +226,15 @@ def test_fast_decoder_gives_the_same_hashes(tmp_path, monkeypatch):
     pytest.importorskip("imagecodecs", reason="decodes faster than Pillow")
     few = Image.fromarray((RGB // 128) * 120)
     paths = [
-        saved(tmp_path, "palette.png", few.quantize(8)),
-        saved(tmp_path, "see-through-palette.png", few.quantize(8), transparency=0),
-        saved(tmp_path, "see-through.png", few, transparency=(0, 0, 0)),
-        saved(tmp_path, "see-through-grey.png", few.convert("L"), transparency=0),
-        saved(tmp_path, "bits.png", few.convert("1")),
-        saved(tmp_path, "sixteen.png", Image.fromarray(GREY.astype(np.uint16) * 256 + 3)),
-        saved(tmp_path, "frames.png", few, save_all=True, append_images=[Image.fromarray(RGB)]),
-        saved(tmp_path, "exact.png", Image.fromarray(np.dstack([RGB, GREY]))),
-        saved(tmp_path, "gamma.png", Image.fromarray(RGB), pnginfo=gamma()),
+        save(tmp_path, "palette.png", few.quantize(8)),
+        save(tmp_path, "see-through-palette.png", few.quantize(8), transparency=0),
+        save(tmp_path, "see-through.png", few, transparency=(0, 0, 0)),
+        save(tmp_path, "see-through-grey.png", few.convert("L"), transparency=0),
+        save(tmp_path, "bits.png", few.convert("1")),
+        save(tmp_path, "sixteen.png", Image.fromarray(GREY.astype(np.uint16) * 256 + 3)),
+        save(tmp_path, "frames.png", few, save_all=True, append_images=[Image.fromarray(RGB)]),
+        save(tmp_path, "exact.png", Image.fromarray(np.dstack([RGB, GREY]))),
+        save(tmp_path, "gamma.png", Image.fromarray(RGB), pnginfo=gamma()),
     ]
     quick = [pixel_hash(path) for path in paths]
     monkeypatch.setattr("sweeper.images.decoding.load_imagecodecs", lambda: None)

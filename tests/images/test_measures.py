@@ -98,7 +98,7 @@ def plain_means(a, b):
     return (luminance * structure).mean(), structure.mean()
 
 
-def halved(plane):
+def halve(plane):
     rows, columns = plane.shape
     even = np.pad(plane, ((0, rows % 2), (0, columns % 2)), mode="edge")
     return even.reshape(even.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3))
@@ -111,14 +111,14 @@ def plain_multiscale(a, b, scales):
         whole, structure = plain_means(a, b)
         result *= max(whole if scale == scales - 1 else structure, 0.0) ** weight
         if scale < scales - 1:
-            a, b = (halved(plane) for plane in (a, b))
+            a, b = (halve(plane) for plane in (a, b))
     return result
 
 
 @pytest.mark.parametrize(("side", "scales"), [(176, 5), (169, 5), (168, 4), (93, 4), (44, 3), (23, 2), (16, 1)])
 def test_ms_ssim_uses_as_many_scales_as_the_picture_has(side, scales):
     a = image_cases.gradient("scales", side, side, 2) // 2 + image_cases.noise("scales", side, side, 2) // 4
-    b = image_cases.shifted(a, image_cases.noise("moves", side, side, 2), 40)
+    b = image_cases.shift(a, image_cases.noise("moves", side, side, 2), 40)
     expected = [plain_multiscale(*(x[:, :, at].astype(float) for x in (a, b)), scales) for at in range(2)]
     assert 0.2 < np.mean(expected) < 0.99
     assert compare_images(a, b)["ms_ssim"] == pytest.approx(np.mean(expected), abs=1e-12)

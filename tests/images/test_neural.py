@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx", reason="makes the models")
 pytest.importorskip("onnxruntime", reason="runs the models")
 
 RGB = image_cases.noise("seen", 40, 30, 3)
-MOVED = image_cases.shifted(RGB, image_cases.noise("seen moved", 40, 30, 3), 60)
+MOVED = image_cases.shift(RGB, image_cases.noise("seen moved", 40, 30, 3), 60)
 
 
 def model(path, nodes, inputs, outputs, constants=()):

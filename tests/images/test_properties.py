@@ -16,7 +16,7 @@ SHAPES = st.tuples(st.integers(1, 26), st.integers(1, 26), st.integers(1, 4))
 LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
-def filled(shape, dtype):
+def draw_pixels(shape, dtype):
     """Noise, few tones, or one: pictures at both ends."""
     levels = st.integers(0, LEVELS[np.dtype(dtype)])
     few = st.lists(levels, min_size=1, max_size=3).flatmap(st.sampled_from)
@@ -32,7 +32,7 @@ def filled(shape, dtype):
 @st.composite
 def two_pictures(draw):
     shape = draw(SHAPES)
-    return tuple(draw(filled(shape, draw(st.sampled_from([np.uint8, np.uint16])))) for _ in range(2))
+    return tuple(draw(draw_pixels(shape, draw(st.sampled_from([np.uint8, np.uint16])))) for _ in range(2))
 
 
 @given(two_pictures())
@@ -61,7 +61,7 @@ def test_only_equal_pictures_have_no_difference(pictures):
     assert (found["differing"] == 0) == (found["max_abs"] == 0) == (found["psnr"] == math.inf) == equal
 
 
-@given(SHAPES.flatmap(lambda shape: filled(shape, np.uint8)))
+@given(SHAPES.flatmap(lambda shape: draw_pixels(shape, np.uint8)))
 @settings(max_examples=60)
 def test_measures_of_equal_pictures_are_the_promised_values(picture):
     expected = {name: EQUAL_VALUES[name] for name in COMPARISON_METRICS}

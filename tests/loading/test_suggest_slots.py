@@ -35,7 +35,7 @@ def names(graph):
     return {one.address: one.name for one in suggest_slots(graph)}
 
 
-def bound(graph, object_info=None):
+def build_suggested(graph, object_info=None):
     text = render_slots_file("x.json", suggest_slots(graph, object_info))
     return build_template(Source("x.json", graph, dict), parse_yaml(text, "x.slots.yaml"))
 
@@ -171,14 +171,14 @@ def test_limits_of_object_info_never_refuse_the_current_value():
 
 
 def test_the_slots_file_keeps_every_value():
-    template = bound(TXT2IMG, INFO)
+    template = build_suggested(TXT2IMG, INFO)
 
     assert list(template.slots) == [one.name for one in suggest_slots(TXT2IMG)]
     assert template.render({name: slot.default for name, slot in template.slots.items()}) == TXT2IMG
 
 
 def test_a_picture_becomes_a_file_slot():
-    assert bound({"4": node("LoadImage", image="a.png")}).slots["image"].kind == "file"
+    assert build_suggested({"4": node("LoadImage", image="a.png")}).slots["image"].kind == "file"
 
 
 texts = st.text(max_size=12)

@@ -111,7 +111,7 @@ def test_a_range_of_whole_floats_gives_integers_to_an_integer_slot():
 PLAIN = st.text(alphabet="ab {}|\\é", max_size=6)
 
 
-def escaped(text):
+def escape(text):
     return "".join("\\" + letter if letter in "{}|\\" else letter for letter in text)
 
 
@@ -119,10 +119,10 @@ def escaped(text):
 @given(st.lists(PLAIN, min_size=1, max_size=3), st.lists(st.lists(PLAIN, min_size=1, max_size=3), max_size=2))
 def test_choices_expand_to_the_written_texts(texts, groups):
     groups = groups[: len(texts) - 1]
-    written = escaped(texts[0])
+    written = escape(texts[0])
     wanted = [texts[0]]
     for text, group in zip(texts[1:], groups, strict=False):
-        written += "{" + "|".join(escaped(choice.strip()) for choice in group) + "}" + escaped(text)
+        written += "{" + "|".join(escape(choice.strip()) for choice in group) + "}" + escape(text)
         wanted = [head + choice.strip() + text for head in wanted for choice in group]
     if not written:
         return

@@ -204,7 +204,7 @@ def test_compare_lists_the_cases_of_two_runs(grey, command):
     assert command("compare", "results/shop", "results/shop@1").code == 0
 
 
-def test_attribution_reads_no_file_outside_of_the_project_that_a_manifest_names(grey, tmp_path_factory):
+def test_attribution_reads_no_file_outside_the_project(grey, tmp_path_factory):
     Path(".git").mkdir()  # this folder is the project
     secret = tmp_path_factory.mktemp("elsewhere") / "secret.png"
     secret.write_text("secret")

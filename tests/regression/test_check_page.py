@@ -50,7 +50,7 @@ def page_of(tmp_path):
         files = {"accepted_file": accepted and str(accepted), "current_file": now and str(now)}
         return Comparison(Case({"case": name}, "9", 0), **files, **rest)
 
-    def changed(name, before, now, mae, **rest):
+    def make_changed(name, before, now, mae, **rest):
         return case(name, state="changed", metrics={"mae": mae}, accepted=before, now=now, **rest)
 
     one, two, three = (picture(tmp_path / f"{n}.png", 100 + n, spot=4 * n) for n in range(3))
@@ -59,8 +59,8 @@ def page_of(tmp_path):
     texts[0].write_text("a red fox\n<b>in snow</b>\n")
     texts[1].write_text("a red fox\n<script>alert(1)</script>\n")
     items = (
-        changed("small", one, two, 1.0, reason="pixels differ", verdict="the server drifted"),
-        changed("great", one, three, 30.0),
+        make_changed("small", one, two, 1.0, reason="pixels differ", verdict="the server drifted"),
+        make_changed("great", one, three, 30.0),
         case("size", state="changed", reason="size: 40 x 40, 60 x 60", accepted=one, now=large),
         case("text", state="changed", metrics={"text_ratio": 0.5}, accepted=texts[0], now=texts[1]),
         case("new", state="new", now=one),

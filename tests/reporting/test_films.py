@@ -83,7 +83,7 @@ def test_film_without_pyav_is_a_player_until_it_is_installed(tmp_path, opened, m
     assert "thumb" in read(write_report(out).page.parent)
 
 
-def stored(out, trials, content):
+def store_films(out, trials, content):
     """A report of trials that made these files: (node, position, suffix) of each."""
     (out / "artifacts").mkdir(parents=True)
     numbers = range(len(trials))
@@ -109,7 +109,7 @@ def batches(tmp_path):
     """Two trials: one with six pictures, a film and a sound, the other with three, a film and a sound."""
     content = {"png": picture(3), "mp4": film("mp4", "mpeg4", RED_THEN_BLUE), "flac": b"fLaC"}
     trials = [[("9", n, "png") for n in range(size)] + [("20", 0, "mp4"), ("21", 0, "flac")] for size in (6, 3)]
-    return stored(tmp_path / "results", trials, content)
+    return store_films(tmp_path / "results", trials, content)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def mixed(tmp_path):
     frames[0].save(moving, "WEBP", save_all=True, append_images=frames[1:], duration=200, lossless=True)
     content = {"png": picture(3), "webp": moving.getvalue(), "flac": b"fLaC"}
     files = [("9", n, "png") for n in range(3)] + [("20", 0, "webp"), ("21", 0, "flac"), ("21", 1, "flac")]
-    return stored(tmp_path / "results", [files], content)
+    return store_films(tmp_path / "results", [files], content)
 
 
 def test_files_of_the_same_origin_and_kind_are_compared(batches, opened):

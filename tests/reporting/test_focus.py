@@ -9,7 +9,7 @@ from tests.reporting.made_up_sweeps import Sweep
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16], "seed": [1, 2]}
 
 
-def focused(page):
+def read_focused(page):
     """The name of the focused element, as a screen reader reads it."""
     return page.evaluate(
         """() => {
@@ -28,12 +28,12 @@ def test_focus_stays_on_moved_and_ticked_values(page):
     page.get_by_role("button", name="Move 16 up").focus()
     for _ in range(3):  # the third press finds it at the top
         page.keyboard.press("Enter")
-        assert focused(page) == "Move 16 up"
+        assert read_focused(page) == "Move 16 up"
     assert page.locator("#values li").first.inner_text().startswith("16")
     box = page.get_by_role("checkbox", name="8")
     box.focus()
     page.keyboard.press("Space")
-    assert focused(page) == "8"
+    assert read_focused(page) == "8"
     page.keyboard.press("Space")
     assert box.is_checked()
     page.get_by_role("button", name="Show all").press("Enter")
@@ -49,12 +49,12 @@ def test_focus_stays_on_column_boxes_and_sort_heads(page):
     box.focus()
     for state in (False, True):
         page.keyboard.press("Space")
-        assert focused(page) == "seed"
+        assert read_focused(page) == "seed"
         assert box.is_checked() is state
     page.get_by_title("Sort by steps").focus()
     for order in ("ascending", "descending"):
         page.keyboard.press("Enter")
-        assert focused(page) == "Sort by steps"
+        assert read_focused(page) == "Sort by steps"
         assert page.get_by_role("columnheader", name="steps").get_attribute("aria-sort") == order
     assert page.locator("details.columns").get_attribute("open") is not None
 
@@ -63,7 +63,7 @@ def test_focus_stays_on_a_pin_menu(page):
     menu = page.get_by_label("seed", exact=True)
     menu.focus()
     menu.select_option("2")
-    assert focused(page) == "seed"
+    assert read_focused(page) == "seed"
     page.go_back()
     page.wait_for_function("() => sweeper.page.getState().pins.seed === undefined")
     assert menu.input_value() == ""  # it shows the state while it has the focus, too
@@ -79,7 +79,7 @@ def test_current_trial_survives_a_rebuild_by_a_mark(page, view):
     before = page.locator(".current").get_attribute("data-trial")
     page.evaluate("() => { window.old = document.querySelector('[role=grid]'); }")
     page.wait_for_function("() => !window.old.isConnected")
-    assert focused(page) == "Trials"
+    assert read_focused(page) == "Trials"
     assert page.locator(".current").get_attribute("data-trial") == before
 
 

@@ -18,7 +18,7 @@ def folder(made):
     return made(Sweep({"steps": STEPS, "cfg": CFG}, distinct=30, skip=frozenset({len(CFG)})))
 
 
-def told(page):
+def read_status(page):
     return page.locator(".heat-status").inner_text()
 
 
@@ -46,18 +46,18 @@ def test_drawn_heat_map_is_read_by_pointer_and_keys(folder, opened):
     page.mouse.move(box["x"] + box["width"] * 10.5 / 60, box["y"] + box["height"] * 4.5 / 50)
     page.wait_for_function("() => document.querySelector('.heat-status').textContent.startsWith('steps: 11')")
     value = page.evaluate("sweeper.page.dataset.column('brightness').value(10 * 50 + 4 - 1)")
-    assert told(page) == f"steps: 11 · cfg: 0.5 · brightness: {value}"
+    assert read_status(page) == f"steps: 11 · cfg: 0.5 · brightness: {value}"
     canvas.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    assert told(page).startswith("steps: 12 · cfg: 0.625 · brightness: ")
+    assert read_status(page).startswith("steps: 12 · cfg: 0.625 · brightness: ")
     for _ in range(12):
         page.keyboard.press("ArrowLeft")
         page.keyboard.press("ArrowUp")
-    assert told(page) == "steps: 1 · cfg: 0 · brightness: 10"
+    assert read_status(page) == "steps: 1 · cfg: 0 · brightness: 10"
     here, plane = page.locator(".here").bounding_box(), page.locator(".plane").bounding_box()
     page.keyboard.press("ArrowRight")
-    assert told(page) == "steps: 2 · cfg: 0 · brightness: no value"
+    assert read_status(page) == "steps: 2 · cfg: 0 · brightness: no value"
     assert (round(here["x"]), round(here["y"])) == (round(plane["x"]), round(plane["y"]))
 
 
@@ -65,7 +65,7 @@ def test_heat_map_shows_the_range_of_shared_points(made, opened):
     page = opened(made(Sweep({"steps": STEPS, "cfg": CFG[:30], "seed": [1, 2]}, distinct=90)), AT)
     page.locator(".plane canvas").focus()
     page.keyboard.press("ArrowDown")
-    assert told(page) == "steps: 1 · cfg: 0 · brightness: 10.5 (2 trials, 10 to 11)"
+    assert read_status(page) == "steps: 1 · cfg: 0 · brightness: 10.5 (2 trials, 10 to 11)"
 
 
 LONG = "a lighthouse on a rock in a storm, waves as high as its gallery, " * 3

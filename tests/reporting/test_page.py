@@ -372,7 +372,7 @@ UNDER = """([x, y]) => document.elementFromPoint(x, y)?.closest('[data-trial]')?
 PLACE = (250, 600)
 
 
-def scrolled(opened, folder, address, **options):
+def scroll(opened, folder, address, **options):
     """A page scrolled by the mouse wheel, and the trial that is then at PLACE."""
     page = opened(folder, address, **options)
     page.mouse.move(*PLACE)
@@ -391,7 +391,7 @@ def scrolled(opened, folder, address, **options):
     ids=["grid", "table", "phone"],
 )
 def test_first_click_after_scrolling_opens_the_clicked_cell(made, opened, address, options):
-    page, trial = scrolled(opened, made(Sweep(TALL)), address, **options)
+    page, trial = scroll(opened, made(Sweep(TALL)), address, **options)
     (page.touchscreen.tap if options else page.mouse.click)(*PLACE)
     page.wait_for_selector("dialog[open]")
     assert f"trial {trial}\n" in page.locator("dialog .zoom-head").inner_text() + "\n"
@@ -400,7 +400,7 @@ def test_first_click_after_scrolling_opens_the_clicked_cell(made, opened, addres
 
 @pytest.mark.parametrize("address", ["", "#view=table"], ids=["grid", "table"])
 def test_keyboard_focus_selects_the_first_visible_cell(made, opened, address):
-    page, _ = scrolled(opened, made(Sweep(TALL)), address)
+    page, _ = scroll(opened, made(Sweep(TALL)), address)
     page.keyboard.press("Tab")  # the wheel moves no focus: it is on its way through the controls
     while page.evaluate("() => !document.activeElement.matches('.scroller')"):
         page.keyboard.press("Tab")

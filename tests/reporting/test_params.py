@@ -18,7 +18,7 @@ def params(page):
     return dict(page.locator("dialog[open] .params tbody tr").evaluate_all(lines))
 
 
-def highlighted(page):
+def list_highlighted(page):
     return page.locator("dialog[open] .params .differs th").all_inner_texts()
 
 
@@ -26,7 +26,7 @@ def test_different_numbers_look_different(made, opened):
     page = opened(made(Sweep({"cfg": TINY, "steps": [1, 2]})), "#x=cfg&y=steps&trial=2&with=4")
     assert page.locator(".head").all_inner_texts() == ["1e-7", "0.1234567", "0.1234568", "7", "1.5"]
     assert params(page)["cfg"] == ["0.1234567", "0.1234568"]
-    assert "cfg" in highlighted(page)
+    assert "cfg" in list_highlighted(page)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_different_metrics_are_shown_in_full_when_rounding_hides_it(made, opened
         [numbers[0], numbers[1]] = [41.00000001, 41.00000002]; location.hash = '#trial=0&with=1'; }""")
     page.wait_for_selector("dialog[open]")
     assert params(page)["brightness"] == ["41.00000001", "41.00000002"]
-    assert "brightness" in highlighted(page)
+    assert "brightness" in list_highlighted(page)
     page.evaluate("() => { location.hash = '#trial=0'; }")
     page.wait_for_function("() => !document.querySelector('.params thead')")
     assert params(page)["brightness"] == ["41"]
@@ -119,7 +119,7 @@ def test_missing_empty_and_blank_texts_look_different(made, opened):
     page = opened(folder, "#trial=0&with=2")
     assert params(page)["style"] == ["(none)", "(empty)"]
     assert params(page)["negative"] == ["(empty)", "(empty)"]
-    assert highlighted(page)[0] == "style"
+    assert list_highlighted(page)[0] == "style"
     page = opened(folder, "#trial=0&with=1")
     assert params(page)["seed"] == ["1", '"1"']
     page = opened(folder, '#view=table&columns=["style","negative"]')
@@ -144,4 +144,4 @@ def test_duration_does_not_count_as_a_difference(made, opened):
     page.wait_for_selector("dialog[open]")
     assert list(params(page)) == ["steps", "brightness", "cfg", "ran_s"]
     assert params(page)["ran_s"] == ["3.25", "0.5"]
-    assert highlighted(page) == ["steps", "brightness"]
+    assert list_highlighted(page) == ["steps", "brightness"]

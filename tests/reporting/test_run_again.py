@@ -22,7 +22,7 @@ def embedded_comfyui():
         yield server
 
 
-def commanded(page, row):
+def make_command(page, row):
     return page.evaluate(f"Workflow.makeCommand(sweeper.page.dataset, {row})")
 
 
@@ -32,7 +32,7 @@ def test_rerun_command_repeats_the_options_of_the_run(project, embedded_comfyui,
     assert main(["run", str(project()), "--out", str(out), *asked]) == 0
     page = opened(write_report(out).page.parent, "#trial=1")
     assert page.locator(".actions").get_by_role("button", name="Copy workflow").count() == 1
-    words = shlex.split(commanded(page, 1))
+    words = shlex.split(make_command(page, 1))
     assert main(words[1:]) == 0
     with Store.open(out, readonly=True) as store:
         first, second = (list(store.results(run)) for run in (1, 2))
@@ -48,7 +48,7 @@ def test_page_explains_missing_rerun_command(project, tmp_path, opened):
     page = opened(write_report(out, tmp_path / "changed").page.parent, "#trial=1")
     assert "no rerun command: the experiment has changed since this run" in page.locator(".actions").inner_text()
     assert page.get_by_role("button", name="Copy rerun").count() == 0
-    assert commanded(page, 1) is None
+    assert make_command(page, 1) is None
     file.unlink()
     page = opened(write_report(out, tmp_path / "gone").page.parent, "#trial=1")
     assert "the experiment can no longer be read" in page.locator(".actions").inner_text()
@@ -81,7 +81,7 @@ def test_kept_trials_use_the_targets_and_metrics_of_the_run(project, tmp_path, o
     named = {"box": server, "spare": {"url": "http://127.0.0.1:9"}}
     assert (kept.targets, kept.named_targets, kept.metrics) == (("box",), named, ("brightness",))
     assert (kept.run.retries, kept.run.timeout, kept.params["width"]) == (0, 9, 16)
-    assert "--target" not in commanded(page, 1)  # the experiment has the target, with its key
+    assert "--target" not in make_command(page, 1)  # the experiment has the target, with its key
 
 
 def test_kept_trials_go_to_the_target_given_to_the_run(project, embedded_comfyui, tmp_path, opened):
@@ -112,7 +112,7 @@ def test_exported_yaml_preserves_any_characters(project, tmp_path, opened):
     assert [trial.params["prefix"] for trial in kept.written()] == texts
 
 
-def marked(page):
+def list_marked(page):
     return page.locator(".cell.keep").evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
 
 
@@ -126,7 +126,7 @@ def test_marks_survive_a_larger_sweep_and_a_moved_folder(project, tmp_path, open
     write_report(out)
     page.reload()
     page.wait_for_selector(".cell.keep")
-    assert [text.split(",")[0:2] for text in marked(page)] == [["trial 1", " width: 8"]]
+    assert [text.split(",")[0:2] for text in list_marked(page)] == [["trial 1", " width: 8"]]
     out.rename(again)
     page.goto(f"{(again / 'report/index.html').as_uri()}")
     page.wait_for_selector(".cell.keep")
@@ -134,7 +134,7 @@ def test_marks_survive_a_larger_sweep_and_a_moved_folder(project, tmp_path, open
     assert sweeper.run(project(), "embedded", other).succeeded == 2
     page.goto(f"{write_report(other).page.as_uri()}")
     page.wait_for_selector(".cell")
-    assert marked(page) == []
+    assert list_marked(page) == []
     assert page.get_by_role("button", name="Export marks").inner_text() == "Export marks"
 
 
@@ -149,7 +149,7 @@ def test_marks_under_old_keys_are_found(project, tmp_path, opened):
     )
     page.reload()
     page.wait_for_selector(".cell.keep")
-    assert [text.split(",")[0] for text in marked(page)] == ["trial 1"]
+    assert [text.split(",")[0] for text in list_marked(page)] == ["trial 1"]
     assert page.get_by_role("button", name="Export marks (1)").count() == 1
 
 

@@ -44,7 +44,7 @@ def test_labels_distinguish_numbers_in_the_seventh_digit(told, tmp_path):
     assert labels(sheet.across) == ["0.1234567", "0.1234568", "1234567.25", "7"]
 
 
-def planned(folder, sweep, slots, *, older=False):
+def plan_sweep(folder, sweep, slots, *, older=False):
     """A results folder of a sweep over slots with these names; its run has not begun."""
     folder.mkdir()
     (folder / "t.json").write_text(json.dumps({"1": {"class_type": "A", "inputs": dict.fromkeys(slots, 0)}}))
@@ -60,7 +60,7 @@ def planned(folder, sweep, slots, *, older=False):
 
 
 def excluding(folder, grid, exclude):
-    return planned(folder, {"grid": grid, "exclude": exclude}, grid)
+    return plan_sweep(folder, {"grid": grid, "exclude": exclude}, grid)
 
 
 GRID = {"sampler": ["euler", "heun"], "steps": [None, 2, 3, 4, 5]}
@@ -109,7 +109,7 @@ def titles(sheet):
     return [section.title for section in sheet.sections]
 
 
-def shown(sheet):
+def list_texts(sheet):
     """The texts of every cell of a sheet, with its labels."""
     across, down = dict(sheet.across), dict(sheet.down)
     cells = [(section.title, at) for section in sheet.sections for at in section.cells]
@@ -121,42 +121,42 @@ def test_axis_that_follows_by_chance_is_shown(told, tmp_path, older):
     # Four of the eight combinations, in which only `a` and `b` together fix `c`.
     rows = [{"a": 0, "b": 0, "c": 1}, {"a": 0, "b": 1, "c": 0}, {"a": 1, "b": 0, "c": 0}, {"a": 1, "b": 1, "c": 1}]
     sweep = {"grid": {"a": [0, 1], "b": [0, 1], "c": [0, 1]}, "exclude": rows}
-    sheet = told(planned(tmp_path / "e", sweep, "abc", older=older), SheetOptions(x="a", y="b"))
+    sheet = told(plan_sweep(tmp_path / "e", sweep, "abc", older=older), SheetOptions(x="a", y="b"))
     assert titles(sheet) == ["c 0", "c 1"]
-    assert len(set(shown(sheet))) == 4
+    assert len(set(list_texts(sheet))) == 4
 
 
 def test_sample_with_unique_seeds_shows_the_other_axes(told, tmp_path):
     sweep = {"grid": {"seed": list(range(9)), "shape": ["sq", "tall"], "cfg": [1, 2]}, "sample": {"n": 3}}
-    sheet = told(planned(tmp_path / "e", sweep, ["seed", "shape", "cfg"]), SheetOptions(y="seed", x="cfg"))
+    sheet = told(plan_sweep(tmp_path / "e", sweep, ["seed", "shape", "cfg"]), SheetOptions(y="seed", x="cfg"))
     assert {title.split()[0] for title in titles(sheet)} == {"shape"}
 
 
 @pytest.mark.parametrize("older", [False, True])
 def test_zip_partners_and_choice_groups_imply_each_other(told, tmp_path, older):
     zipped = [{"a": [1, 2, 1], "b": ["x", "y", "z"]}]
-    out = planned(tmp_path / "e", {"grid": {"c": [1, 2]}, "zip": zipped}, "abc", older=older)
+    out = plan_sweep(tmp_path / "e", {"grid": {"c": [1, 2]}, "zip": zipped}, "abc", older=older)
     assert titles(told(out, SheetOptions(x="b", y="c"))) == [""]
     assert titles(told(out, SheetOptions(x="a", y="c"))) == ["b x", "b y", "b z"]  # two of them have the same `a`
-    out = planned(tmp_path / "f", {"grid": {"p": {"choices": "{a|b} {c|d}"}}}, "p", older=older)
+    out = plan_sweep(tmp_path / "f", {"grid": {"p": {"choices": "{a|b} {c|d}"}}}, "p", older=older)
     assert titles(told(out, SheetOptions(x="p.1", y="p.2"))) == [""]
     assert titles(told(out, SheetOptions(x="p"))) == [""]
 
 
 def test_axes_swept_apart_in_another_block_are_not_linked(told, tmp_path):
     sweep = [{"zip": [{"a": [1, 2], "b": [3, 4]}]}, {"grid": {"a": [7, 8], "b": [9, 10]}, "where": "b - a == 2"}]
-    out = planned(tmp_path / "e", sweep, "ab")
+    out = plan_sweep(tmp_path / "e", sweep, "ab")
     assert titles(told(out, SheetOptions(x="a"))) == [""]
     assert labels(told(out, SheetOptions(x="a")).down) == ["3", "4", "9", "10"]
 
 
 def test_blank_values_are_described_with_their_axis(told, tmp_path):
     grid = {"prompt": ["", " ", "a fox"], "seed": [1, 2], "steps": [1, 2]}
-    out = planned(tmp_path / "e", {"grid": grid}, grid)
+    out = plan_sweep(tmp_path / "e", {"grid": grid}, grid)
     assert titles(told(out, SheetOptions(x="seed", y="steps"))) == ["prompt: (empty)", 'prompt: " "', "prompt a fox"]
     assert labels(told(out, SheetOptions(x="prompt")).across) == ["prompt: (empty)", 'prompt: " "', "a fox"]
 
 
 def test_axis_of_one_value_that_some_trials_lack_is_shown(told, tmp_path):
     sweep = [{"grid": {"s": [1, 2], "t": [1, 2], "u": [None, "a"]}}]
-    assert titles(told(planned(tmp_path / "e", sweep, "stu"), SheetOptions(x="s", y="t"))) == ["u: (none)", "u a"]
+    assert titles(told(plan_sweep(tmp_path / "e", sweep, "stu"), SheetOptions(x="s", y="t"))) == ["u: (none)", "u a"]

@@ -10,7 +10,7 @@ GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 PHONE = {"viewport": {"width": 380, "height": 800}, "has_touch": True, "is_mobile": True}
 
 
-def shown(page):
+def read_shown_trial(page):
     return page.locator("dialog[open] .zoom-head").inner_text().partition("trial ")[2][0]
 
 
@@ -39,12 +39,12 @@ def test_buttons_lead_to_neighbours_or_are_disabled(made, opened, options):
     assert page.evaluate("document.activeElement.ariaLabel") == "Close"
     ways["to the right"].click()
     ways["to the right"].press("Enter")
-    assert shown(page) == "2"
+    assert read_shown_trial(page) == "2"
     assert page.evaluate("document.activeElement.ariaLabel") == "The trial to the right"  # also at the last trial
     ways["to the right"].press("Enter")
-    assert shown(page) == "2"
+    assert read_shown_trial(page) == "2"
     ways["below"].click()
-    assert shown(page) == "5"
+    assert read_shown_trial(page) == "5"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -53,7 +53,7 @@ def test_table_has_two_neighbours(made, opened):
     assert page.get_by_role("group", name="Neighbours").get_by_role("button").all_inner_texts() == ["↑", "↓"]
     assert page.get_by_role("button", name="The trial above").is_disabled()
     page.get_by_role("button", name="The trial below").click()
-    assert shown(page) == "5"
+    assert read_shown_trial(page) == "5"
 
 
 def test_swipe_leads_to_the_next_trial_but_scroll_does_not(made, opened):
@@ -64,7 +64,7 @@ def test_swipe_leads_to_the_next_trial_but_scroll_does_not(made, opened):
     swipe(page, (80, 350), (300, 340))
     page.wait_for_function("() => sweeper.page.getState().trial === '0'")
     swipe(page, (200, 400), (190, 200))
-    assert shown(page) == "0"
+    assert read_shown_trial(page) == "0"
 
 
 def test_finger_on_the_slider_moves_only_the_slider(made, opened):
@@ -72,5 +72,5 @@ def test_finger_on_the_slider_moves_only_the_slider(made, opened):
     picture = page.locator(".stack").bounding_box()
     middle = picture["y"] + picture["height"] / 2
     swipe(page, (300, middle), (40, middle))
-    assert shown(page) == "0"
+    assert read_shown_trial(page) == "0"
     assert float(page.get_by_label("How much of A is visible").input_value()) < 30

@@ -86,7 +86,7 @@ def reported_again(tmp_path):
     return again
 
 
-def shown_by(folder):
+def list_shown(folder):
     data = read(folder)
     (file,) = data["files"]
     thumb = file["thumb"].removesuffix(".webp")
@@ -94,48 +94,48 @@ def shown_by(folder):
 
 
 def test_second_report_removes_pictures_that_left_the_sweep(reported_again, tmp_path):
-    assert reported_again() == {*shown_by(tmp_path / "given"), "thumbs/index.json"}
+    assert reported_again() == {*list_shown(tmp_path / "given"), "thumbs/index.json"}
     assert len(json.loads((tmp_path / "given/thumbs/index.json").read_text())) == 1
 
 
 def test_second_report_removes_files_of_an_interrupted_one(reported_again, tmp_path):
-    def interrupted(folder):
+    def remove_indexes(folder):
         (folder / "data.json").unlink()
         (folder / "thumbs/index.json").unlink()
 
-    assert reported_again(interrupted) == {*shown_by(tmp_path / "given"), "thumbs/index.json"}
+    assert reported_again(remove_indexes) == {*list_shown(tmp_path / "given"), "thumbs/index.json"}
 
 
 def test_second_report_keeps_foreign_files(reported_again, tmp_path):
     own = ("files/mine.png", "thumbs/mine.webp", "thumbs/sprites-mine.webp", "accepted/mine.png")
 
-    def added(folder):
+    def add_files(folder):
         (folder / "accepted").mkdir()
         for name in own:
             (folder / name).write_bytes(b"mine")
 
-    assert reported_again(added) == {*own, *shown_by(tmp_path / "given"), "thumbs/index.json"}
+    assert reported_again(add_files) == {*own, *list_shown(tmp_path / "given"), "thumbs/index.json"}
 
 
 def test_second_report_removes_nothing_behind_a_link(reported_again, tmp_path):
-    def linked(folder):
+    def link_files(folder):
         shutil.rmtree(folder / "files")
         try:
             (folder / "files").symlink_to(tmp_path / "results/artifacts", target_is_directory=True)
         except OSError:
             pytest.skip("this system makes no links")
 
-    reported_again(linked)
+    reported_again(link_files)
     assert {path.name for path in (tmp_path / "results/artifacts").iterdir()} == {f"picture-{n}.png" for n in range(3)}
 
 
 def test_foreign_data_file_does_no_harm(reported_again, tmp_path):
     (tmp_path / "outside.png").touch()
 
-    def replaced(folder):
+    def replace_index(folder):
         (folder / "data.json").write_text(json.dumps({"files": [{"path": "../outside.png"}, 3], "sprites": []}))
 
-    reported_again(replaced)
+    reported_again(replace_index)
     assert (tmp_path / "outside.png").is_file()
 
 
@@ -177,10 +177,10 @@ def test_encoding_distinguishes_values_by_json_text(cells):
 def test_script_contains_exactly_the_json(text):
     script = as_script({"text": text, "files": []})
     assert script.isascii()
-    assert told_by(script)["text"] == text
+    assert read_literal(script)["text"] == text
 
 
-def told_by(script):
+def read_literal(script):
     literal = script[script.index("JSON.parse(") + len("JSON.parse(") : script.rindex(");")]
     return json.loads(json.loads(literal))
 
@@ -193,7 +193,7 @@ FILES = st.dictionaries(
 
 @given(st.lists(FILES.map(lambda file: {**file, "sha256": str(file.get("sha256", "ab"))}), max_size=4))
 def test_files_in_columns_equal_the_original_files(files):
-    told = told_by(as_script({"files": files}))["files"]
+    told = read_literal(as_script({"files": files}))["files"]
 
     def value(name, place):
         column = told["columns"][name]
@@ -213,7 +213,7 @@ def test_files_in_columns_equal_the_original_files(files):
 
 def test_shared_file_values_are_stored_once():
     files = [{"sha256": f"{n:064x}", "kind": "image", "thumb": f"thumbs/{n:064x}.webp"} for n in range(10_000)]
-    columns = told_by(as_script({"files": files}))["files"]["columns"]
+    columns = read_literal(as_script({"files": files}))["files"]["columns"]
     assert columns["kind"] == {"each": "image"}
     assert columns["thumb"] == {"made": "thumbs/*.webp"}
 

@@ -23,7 +23,7 @@ GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 MODES = {"s": ".side-by-side", "b": ".stack img + img", "l": ".slider-line", "d": "canvas[data-done]"}
 
 
-def opened_at(page):
+def read_heading(page):
     return page.locator("dialog[open] .zoom-head").inner_text()
 
 
@@ -48,11 +48,11 @@ def planned(tmp_path):
         )
         store.add_trials(run, ((t.index, t.digest, t.params, t.columns) for t in plan.written()))
         for trial in plan.written():
-            finished(store, run, trial, out)
+            record_finished(store, run, trial, out)
     return plan, write_report(out).page.parent
 
 
-def finished(store, run, trial, out):
+def record_finished(store, run, trial, out):
     """Record a finished job for a trial, with a picture."""
     name = f"artifacts/{trial.index}.png"
     (out / "artifacts").mkdir(exist_ok=True)
@@ -75,11 +75,11 @@ def test_enter_arrows_and_escape_work_in_the_dialog(made, opened):
     page = opened(made(Sweep(GRID)), "#x=steps&y=sampler")
     page.locator("[role=grid]").focus()
     page.keyboard.press("Enter")
-    assert "trial 0" in opened_at(page)
+    assert "trial 0" in read_heading(page)
     page.keyboard.press("ArrowRight")
-    assert "trial 1" in opened_at(page)
+    assert "trial 1" in read_heading(page)
     page.keyboard.press("ArrowDown")
-    assert "trial 4" in opened_at(page)
+    assert "trial 4" in read_heading(page)
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
     assert page.locator(".cell.current").get_attribute("data-trial") == "4"
@@ -137,7 +137,7 @@ DROPPED = """node => {
 }"""
 
 
-def carried(node):
+def read_dropped(node):
     """[workflow, file name] in the first URL of a drag, which ComfyUI fetches."""
     kind, _, rest = node.evaluate(DROPPED).partition(",")
     assert kind == "data:application/json"
@@ -149,9 +149,9 @@ def test_dragging_a_cell_or_its_link_takes_the_workflow(planned, opened):
     plan, folder = planned
     expected = [plan.workflow(trial) for trial in plan.written()]
     page = opened(folder, "#x=seed&y=text")
-    assert carried(page.locator('[data-trial="1"]')) == [expected[1], "trial-1.json"]
+    assert read_dropped(page.locator('[data-trial="1"]')) == [expected[1], "trial-1.json"]
     page = opened(folder, "#trial=3")
-    assert carried(page.locator(".actions a")) == [expected[3], "trial-3.json"]
+    assert read_dropped(page.locator(".actions a")) == [expected[3], "trial-3.json"]
 
 
 def test_workflow_has_the_input_names_of_its_target(embedded_comfyui, tmp_path, opened):
@@ -280,7 +280,7 @@ def test_arrows_follow_the_sorted_and_filtered_table(made, opened):
     page.locator('.trow[data-trial="1"]').click()
     for key, trial in [("Left", 1), ("Right", 4), ("Right", 0), ("Down", 3), ("Right", 3), ("Up", 0), ("Left", 4)]:
         page.keyboard.press(f"Arrow{key}")
-        assert f"trial {trial}" in opened_at(page), (key, trial)
+        assert f"trial {trial}" in read_heading(page), (key, trial)
     page.keyboard.press("Escape")
     assert page.locator(".trow.current").get_attribute("data-trial") == "4"
 

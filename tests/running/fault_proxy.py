@@ -144,10 +144,10 @@ class FaultyProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A reader at its end, a peer that reset, and our own end: there is nobody to answer.
         with contextlib.suppress(OSError, EOFError, asyncio.CancelledError, asyncio.LimitOverrunError):
-            while await self._one(reader, writer):
+            while await self._handle_one(reader, writer):
                 pass
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _handle_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Handle one request of a connection. Whether another may follow."""
         head, body = await _message(reader)
         line, *headers = head.decode("latin-1").rstrip("\r\n").split("\r\n")

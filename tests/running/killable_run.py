@@ -73,7 +73,7 @@ class Steps:
     def _connections(self) -> type[sqlite3.Connection]:
         step = self
 
-        def counted(name: str) -> Any:
+        def count_calls(name: str) -> Any:
             original = getattr(sqlite3.Connection, name)
 
             def call(self: Any, *arguments: Any) -> Any:
@@ -88,7 +88,7 @@ class Steps:
             return call
 
         names = ("execute", "executemany", "executescript", "commit")
-        return type("Connection", (sqlite3.Connection,), {name: counted(name) for name in names})
+        return type("Connection", (sqlite3.Connection,), {name: count_calls(name) for name in names})
 
 
 def give_up_power() -> None:

@@ -71,7 +71,7 @@ def graph_of(colour=0x123456, size=16, **more):
     }
 
 
-async def ended(client, prompt_id):
+async def wait_for_end(client, prompt_id):
     state = await client.get_job(prompt_id)
     while not state.is_over:
         await asyncio.sleep(0.02)
@@ -102,7 +102,7 @@ def test_connect_detects_the_dialect_and_fetches_node_classes(server, using):
 def test_polling_a_job_survives_every_fault(server, using, fault):
     async def act(client):
         prompt_id = await client.submit(submission(graph_of()))
-        return await ended(client, prompt_id)
+        return await wait_for_end(client, prompt_id)
 
     path = "/status" if server.dialect == "cloud" else "/queue"
     state = using(act, faults=[(path, fault)] * 3)
@@ -125,7 +125,7 @@ def test_a_submission_with_a_lost_response_is_found_and_runs_once(server, using,
         assert caught.value.sent
         prompt_id = await client.find_submission(sought(sent, since))
         assert prompt_id is not None
-        return prompt_id, await ended(client, prompt_id)
+        return prompt_id, await wait_for_end(client, prompt_id)
 
     before = len(server.proxy.accepted)
     prompt_id, state = using(act, faults=[("/prompt", fault)])
@@ -158,7 +158,7 @@ def test_a_submission_that_never_arrived_is_not_found(using, fault):
 
 def test_a_download_is_complete_after_every_fault(server, using):
     async def act(client):
-        state = await ended(client, await client.submit(submission(graph_of(0x0080FF, size=512))))
+        state = await wait_for_end(client, await client.submit(submission(graph_of(0x0080FF, size=512))))
         file = io.BytesIO()
         return await download(client, state.outputs[0], file), file
 
@@ -174,7 +174,7 @@ def test_a_download_is_complete_after_every_fault(server, using):
 def test_an_unknown_job_or_file_is_lost(using):
     async def act(client):
         assert (await client.get_job(str(uuid4()))).state == "lost"
-        state = await ended(client, await client.submit(submission(graph_of())))
+        state = await wait_for_end(client, await client.submit(submission(graph_of())))
         output = state.outputs[0]
         for wrong in ({"filename": "no-such.png"}, {"subfolder": "../.."}, {"filename": "../../x.png"}):
             gone = type(output)(**{name: wrong.get(name, getattr(output, name)) for name in output.__slots__})
@@ -193,7 +193,7 @@ def test_an_uploaded_file_has_the_name_that_the_server_returned(using, tmp_path)
         name = await client.upload(path, sha256)
         graph = graph_of()
         graph["1"] = {"class_type": "LoadImage", "inputs": {"image": name}}
-        state = await ended(client, await client.submit(submission(graph)))
+        state = await wait_for_end(client, await client.submit(submission(graph)))
         file = io.BytesIO()
         await download(client, state.outputs[0], file)
         return file
@@ -234,7 +234,7 @@ def test_a_failed_node_gives_the_error_type_and_message(using):
     async def act(client):
         graph = graph_of()
         graph["2"]["inputs"]["filename_prefix"] = "../" * 9 + "evil/x"
-        return await ended(client, await client.submit(submission(graph)))
+        return await wait_for_end(client, await client.submit(submission(graph)))
 
     state = using(act)
     assert state.state == "failed"
@@ -253,7 +253,7 @@ def test_cancelling_a_waiting_job_leaves_the_running_one(server, using):
             if state.is_over:
                 break
             await asyncio.sleep(0.05)
-        return state, await ended(client, slow)
+        return state, await wait_for_end(client, slow)
 
     ours, slow = using(act)
     assert ours.state in ("cancelled", "lost" if server.dialect == "comfyui" else "cancelled")
@@ -268,7 +268,7 @@ def test_events_report_the_end_of_a_job(using):
             with stream.listen(prompt_id, Listener()) as listener:
                 async with asyncio.timeout(20):
                     await listener.woken.wait()
-            return await ended(client, prompt_id)
+            return await wait_for_end(client, prompt_id)
 
     assert using(act).state == "succeeded"
 
@@ -277,7 +277,7 @@ def test_events_report_the_end_of_a_job(using):
 def test_a_broken_event_stream_costs_nothing_but_time(using, fault):
     async def act(client):
         async with EventStream(client) as stream:
-            return await ended(client, await client.submit(submission(graph_of(), stream.client_id)))
+            return await wait_for_end(client, await client.submit(submission(graph_of(), stream.client_id)))
 
     assert using(act, faults=[("/ws", fault)]).state == "succeeded"
 

@@ -93,9 +93,7 @@ def test_run_ends_in_time_whatever_answer_has_no_end(dialect, part, trick, sweep
 @pytest.mark.usefixtures("small_limits")
 @pytest.mark.parametrize("is_announced", [True, False])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_file_above_the_limit_is_refused_unless_the_users_targets_file_allows_it(
-    dialect, is_announced, sweep, tmp_path
-):
+def test_a_file_above_the_limit_needs_the_users_targets_file(dialect, is_announced, sweep, tmp_path):
     body = bytes(2**21)
 
     def send_large(handler):

@@ -36,7 +36,7 @@ def showing(folder, clock):
     return showing
 
 
-def submitted(trial):
+def make_submitted(trial):
     return run_events.JobSubmitted("t", trial, f"p{trial}", 1)
 
 
@@ -45,14 +45,14 @@ def preview(trial, image):
 
 
 def test_every_event_is_forwarded(showing):
-    events = [submitted(1), preview(1, b"x"), run_events.TrialDone(1, "succeeded", "t"), run_events.Notice("x")]
+    events = [make_submitted(1), preview(1, b"x"), run_events.TrialDone(1, "succeeded", "t"), run_events.Notice("x")]
     for event in events:
         showing(event)
     assert showing.heard == events
 
 
 def test_without_a_viewer_nothing_is_written(showing, clock, tmp_path):
-    for event in (submitted(1), preview(1, b"x"), run_events.JobProgress("t", 1, "p1", "3", 1, 2)):
+    for event in (make_submitted(1), preview(1, b"x"), run_events.JobProgress("t", 1, "p1", "3", 1, 2)):
         clock.now += 10
         showing(event)
     assert list(tmp_path.iterdir()) == []
@@ -60,7 +60,7 @@ def test_without_a_viewer_nothing_is_written(showing, clock, tmp_path):
 
 def test_a_viewer_sees_the_step_and_last_preview_of_trials_in_flight(showing, folder, clock):
     folder.announce_viewer()
-    showing(submitted(1))
+    showing(make_submitted(1))
     showing(preview(1, b"first"))
     clock.now += 1
     showing(preview(1, b"second"))

@@ -36,11 +36,11 @@ def target_of(server, **settings):
     return Target(name=server.url, url=server.url, **settings)
 
 
-def kept_files(folder):
+def list_files(folder):
     return list(folder.glob("cache/sweeper/object_info/*.json"))
 
 
-def asked(server):
+def count_requests(server):
     return sum(request.path.endswith("/object_info") for request in server.seen.requests)
 
 
@@ -58,20 +58,20 @@ def test_node_classes_are_fetched_once_and_cached(server, tmp_path):
     assert first is not None
     assert again is not None
     assert first.classes.keys() == again.classes.keys()
-    assert asked(server) == 1
-    assert len(kept_files(tmp_path)) == 1
+    assert count_requests(server) == 1
+    assert len(list_files(tmp_path)) == 1
 
 
 def test_classes_older_than_a_day_are_not_used(server, tmp_path):
     asyncio.run(fetch_classes(target_of(server)))
-    (kept,) = kept_files(tmp_path)
+    (kept,) = list_files(tmp_path)
     os.utime(kept, (0, 0))
     assert get_cached_classes(target_of(server)) is None
 
 
 def test_a_broken_cache_gives_no_classes(server, tmp_path):
     asyncio.run(fetch_classes(target_of(server)))
-    (kept,) = kept_files(tmp_path)
+    (kept,) = list_files(tmp_path)
     kept.write_text("{")
     assert get_cached_classes(target_of(server)) is None
 
@@ -98,11 +98,11 @@ def test_only_a_strict_embedded_server_rejects_unknown_model_names(tmp_path):
 
 def test_a_run_fetches_classes_again_before_it_refuses_a_plan(server, tmp_path):
     asyncio.run(fetch_classes(target_of(server)))
-    (kept,) = kept_files(tmp_path)
+    (kept,) = list_files(tmp_path)
     kept.write_text(kept.read_text().replace('"heun"', '"gone"'))
     run = sweeper.run(experiment(tmp_path, "heun"), server.url, tmp_path / "out")
     assert run.succeeded == 4
-    assert asked(server) == 2
+    assert count_requests(server) == 2
 
 
 def test_a_wrong_value_is_reported_with_its_line_and_nothing_is_sent(server, tmp_path):
@@ -118,7 +118,7 @@ def test_another_server_at_the_same_url_is_queried_again():
     def connect_to(cache):
         with EmbeddedServer(dialect="comfyui", cache=cache, port=port) as server:
             asyncio.run(fetch_classes(target_of(server)))
-            return asked(server), get_cache_mode(target_of(server))
+            return count_requests(server), get_cache_mode(target_of(server))
 
     with EmbeddedServer(dialect="comfyui") as first:
         port = int(first.url.rpartition(":")[2])

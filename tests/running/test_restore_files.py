@@ -17,7 +17,7 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
-def noticed(events):
+def list_notices(events):
     return [event.message for event in events if isinstance(event, Notice)]
 
 
@@ -37,7 +37,7 @@ def test_a_deleted_picture_is_downloaded_again_without_submitting(server, target
     assert path.read_bytes() == before
     assert (run.submitted, run.succeeded, run.reused) == (0, 2, 2)
     assert server.seen.submits == 2
-    assert noticed(events) == ["1 file missing from artifacts/ was downloaded again from probe-server, at no cost"]
+    assert list_notices(events) == ["1 file missing from artifacts/ was downloaded again from probe-server, at no cost"]
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_files_lost_on_the_server_too_are_remade_on_request_only(target, server,
 
     assert (run.submitted, run.succeeded, len(pictures(out))) == (0, 2, 1)
     assert list(sweeper.results(out)["status"]) == ["succeeded", "succeeded"]
-    assert "1 file is missing and could not be downloaded again from probe-server" in noticed(events)[0]
-    assert reason in noticed(events)[0]
-    assert "`--remake` submits their trials again" in noticed(events)[0]
+    assert "1 file is missing and could not be downloaded again from probe-server" in list_notices(events)[0]
+    assert reason in list_notices(events)[0]
+    assert "`--remake` submits their trials again" in list_notices(events)[0]
     assert not list((out / "artifacts").glob(".*"))
 
     with EmbeddedServer(dialect=target["dialect"], nodes=NODES) as other:
@@ -89,6 +89,6 @@ def test_the_embedded_server_reruns_trials_with_missing_files(tmp_path, out):
     run = sweeper.run(tmp_path / "e.yaml", "embedded", out, progress=events.append)
 
     assert (run.submitted, run.succeeded, len(pictures(out))) == (1, 2, 2)
-    assert noticed(events) == ["files of 1 trial are missing; the embedded server generates them again"]
+    assert list_notices(events) == ["files of 1 trial are missing; the embedded server generates them again"]
     (started,) = [event for event in events if isinstance(event, RunStarted)]
     assert (started.todo, started.reused) == (1, 1)

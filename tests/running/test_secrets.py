@@ -131,16 +131,16 @@ def test_a_key_that_a_server_echoes_is_in_no_exception(experiment, tmp_path):
 ODD = 'sk/live+0123456789"=SECRET\\end'
 
 
-def escaped(text, digits="x"):
+def escape(text, digits="x"):
     return "".join(f"\\u{ord(letter):04{digits}}" for letter in text)
 
 
 SPELLINGS = {
     "as JSON writes it": lambda key: json.dumps(key)[1:-1],
     "with its slashes escaped": lambda key: json.dumps(key)[1:-1].replace("/", "\\/"),
-    "in lower-case code points": escaped,
-    "in upper-case code points": lambda key: escaped(key, "X"),
-    "its first letter as a code point": lambda key: escaped(key[0]) + json.dumps(key[1:])[1:-1],
+    "in lower-case code points": escape,
+    "in upper-case code points": lambda key: escape(key, "X"),
+    "its first letter as a code point": lambda key: escape(key[0]) + json.dumps(key[1:])[1:-1],
     "as JSON in JSON": lambda key: json.dumps(json.dumps({"key": key}).replace("/", "\\/"))[1:-1],
     "as a URL writes it": lambda key: quote(key, safe=""),
     "as a URL in lower case": lambda key: quote(key, safe="").replace("%2F", "%2f").replace("%2B", "%2b"),
@@ -155,11 +155,11 @@ STATS = json.dumps({"system": {"comfyui_version": "0.3.64", "argv": ["main.py"]}
 @pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("key", [KEY, ODD])
 def test_no_encoding_of_an_echoed_key_gets_into_the_results(experiment, tmp_path, spell, key):
-    def refused(_, given):
+    def refuse(_, given):
         return 400, '{"error": {"type": "x", "message": "bad key <%s>"}, "node_errors": {}}' % spell(given)  # noqa: UP031
 
     said = []
-    with answering(lambda path, _: (200, STATS) if path == "/system_stats" else (404, "{}"), refused) as url:
+    with answering(lambda path, _: (200, STATS) if path == "/system_stats" else (404, "{}"), refuse) as url:
         target = {"url": url, "dialect": "comfyui", "api_key_env": "MY_KEY"}
         out = tmp_path / "out"
         sweeper.run(experiment(seed=[1]), target, out, environ={"MY_KEY": key}, progress=said.append)

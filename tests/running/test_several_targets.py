@@ -25,7 +25,7 @@ def pair():
         yield one, two
 
 
-def listed(one, two):
+def list_targets(one, two):
     return [
         {"url": one.url, "dialect": "comfyui", "name": "one"},
         {"url": two.url, "dialect": "cloud", "name": "two"},
@@ -35,7 +35,7 @@ def listed(one, two):
 def test_several_targets_share_one_plan(pair, experiment, tmp_path):
     one, two = pair
     one.faults.node_seconds = two.faults.node_seconds = 0.02
-    run = sweeper.run(experiment(seed=list(range(12))), listed(one, two), tmp_path / "out")
+    run = sweeper.run(experiment(seed=list(range(12))), list_targets(one, two), tmp_path / "out")
     assert run.succeeded == 12
     assert sorted([*one.seen.executions.values(), *two.seen.executions.values()]) == [1] * 12
     with Store.open(tmp_path / "out", readonly=True) as store:
@@ -45,9 +45,9 @@ def test_several_targets_share_one_plan(pair, experiment, tmp_path):
 def test_a_trial_done_on_one_target_is_not_repeated_on_another(pair, experiment, tmp_path):
     one, two = pair
     plan = experiment(seed=[1, 2, 3])
-    sweeper.run(plan, listed(one, two)[:1], tmp_path / "out")
-    assert sweeper.run(plan, listed(one, two), tmp_path / "out").submitted == 0
-    assert sweeper.run(plan, listed(one, two)[1:], tmp_path / "out").submitted == 3
+    sweeper.run(plan, list_targets(one, two)[:1], tmp_path / "out")
+    assert sweeper.run(plan, list_targets(one, two), tmp_path / "out").submitted == 0
+    assert sweeper.run(plan, list_targets(one, two)[1:], tmp_path / "out").submitted == 3
 
 
 def test_the_trials_of_an_exited_comfyui_go_to_the_others(pair, experiment, tmp_path):
@@ -62,7 +62,8 @@ def test_the_trials_of_an_exited_comfyui_go_to_the_others(pair, experiment, tmp_
             stopped.set()
             threading.Thread(target=one.stop).start()
 
-    run = sweeper.run(experiment(seed=list(range(6))), listed(one, two), tmp_path / "out", progress=watch, patience=0.5)
+    targets = list_targets(one, two)
+    run = sweeper.run(experiment(seed=list(range(6))), targets, tmp_path / "out", progress=watch, patience=0.5)
     sent = one.seen.accepted
     assert sent >= 1
     assert (run.stopped_by, run.error, run.succeeded) == (None, None, 6)
@@ -80,7 +81,7 @@ def test_the_trials_of_an_exited_comfyui_go_to_the_others(pair, experiment, tmp_
 def test_jobs_of_a_comfyui_that_exited_since_the_last_run_go_elsewhere(pair, experiment, tmp_path):
     one, two = pair
     one.faults.stall_nodes = {"Paint"}
-    plan, targets = experiment(seed=[1, 2]), listed(one, two)
+    plan, targets = experiment(seed=[1, 2]), list_targets(one, two)
 
     def watch(event):
         if isinstance(event, JobSubmitted):
@@ -136,7 +137,7 @@ def test_a_target_away_beyond_patience_is_used_again_while_others_work(pair, exp
 
     one.faults.node_seconds = 0.02
     run = sweeper.run(
-        experiment(seed=list(range(30))), listed(one, two), tmp_path / "out", progress=watch, patience=0.01
+        experiment(seed=list(range(30))), list_targets(one, two), tmp_path / "out", progress=watch, patience=0.01
     )
     assert (run.succeeded, run.stopped_by) == (30, None)
     (down,) = [event for event in events if isinstance(event, TargetDown)]
@@ -149,7 +150,7 @@ def test_a_target_away_beyond_patience_is_used_again_while_others_work(pair, exp
 
 def test_a_finished_run_does_not_wait_for_a_silent_target(pair, experiment, tmp_path):
     one, two = pair
-    targets = [*listed(one, two), {"url": "http://127.0.0.1:9", "dialect": "comfyui", "name": "nobody"}]
+    targets = [*list_targets(one, two), {"url": "http://127.0.0.1:9", "dialect": "comfyui", "name": "nobody"}]
     began = time.monotonic()
     run = sweeper.run(experiment(seed=[1, 2]), targets, tmp_path / "out", patience=3600)
     assert (run.succeeded, run.stopped_by) == (2, None)
@@ -158,7 +159,7 @@ def test_a_finished_run_does_not_wait_for_a_silent_target(pair, experiment, tmp_
 
 def test_a_late_target_is_checked_and_then_used(pair, experiment, tmp_path):
     one, two = pair
-    targets = listed(one, two)
+    targets = list_targets(one, two)
     two.stop()
     one.faults.stall_nodes = {"Paint"}
     events = []
@@ -179,7 +180,7 @@ def test_a_late_target_is_checked_and_then_used(pair, experiment, tmp_path):
 def test_a_late_target_that_cannot_run_the_plan_does_not_stop_the_others(pair, experiment, tmp_path):
     one, _ = pair
     with EmbeddedServer(dialect="comfyui", nodes={"Keep": NODES["Keep"]}) as two:
-        targets = listed(one, two)
+        targets = list_targets(one, two)
         targets[1]["dialect"] = "comfyui"
         two.stop()
         one.faults.stall_nodes = {"Paint"}
@@ -288,7 +289,7 @@ def test_a_server_that_will_not_cancel_a_job_is_given_up(pair, experiment, tmp_p
     with EmbeddedServer(dialect="comfyui", nodes=stuck) as one:
         plan = experiment(seed=list(range(6)), run={"timeout": 0.2})
         events = []
-        run = sweeper.run(plan, listed(one, two), tmp_path / "out", progress=events.append, patience=0.5)
+        run = sweeper.run(plan, list_targets(one, two), tmp_path / "out", progress=events.append, patience=0.5)
         held.set()
     assert (run.succeeded, run.failed, run.pending) == (5, 1, 0)
     (down,) = [event for event in events if isinstance(event, TargetDown)]
@@ -304,7 +305,7 @@ def test_an_account_without_credits_stops_all_targets_after_their_jobs(pair, exp
         if isinstance(event, Draining):
             one.faults.release()
 
-    run = sweeper.run(experiment(seed=list(range(12))), listed(one, two), tmp_path / "out", progress=watch)
+    run = sweeper.run(experiment(seed=list(range(12))), list_targets(one, two), tmp_path / "out", progress=watch)
     assert run.stopped_by == "refused"
     assert run.error.startswith("two: ")
     assert (run.succeeded, run.pending) == (one.seen.accepted, 12 - one.seen.accepted)
@@ -329,14 +330,14 @@ def test_cloud_jobs_are_paid_once_although_the_cloud_goes_away(experiment, tmp_p
             if isinstance(event, JobSubmitted) and event.target == "two":
                 threading.Thread(target=two.stop).start()
 
-        run = sweeper.run(plan, listed(one, two), tmp_path / "out", progress=watch, patience=0.3)
+        run = sweeper.run(plan, list_targets(one, two), tmp_path / "out", progress=watch, patience=0.3)
         left = run.pending  # those it has taken, and any whose answer was lost when it went
         assert left >= two.seen.accepted >= 1
         assert (run.stopped_by, run.succeeded) == ("unreachable", 6 - left)
         assert f"may still be running ({left} on two)" in run.error
         two.faults.reset()
         two.start()
-        targets = [listed(one, two)[0], {**listed(one, two)[1], "url": two.url}]
+        targets = [list_targets(one, two)[0], {**list_targets(one, two)[1], "url": two.url}]
         assert sweeper.run(plan, targets, tmp_path / "out").succeeded == 6
         assert sum(one.seen.executions.values()) >= 6 - left
         assert max([*one.seen.executions.values(), *two.seen.executions.values()]) == 1

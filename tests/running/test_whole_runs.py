@@ -180,7 +180,7 @@ def test_pictures_are_measured_once_and_metrics_are_in_the_table(server, target,
 
 
 def test_an_edited_metric_function_measures_everything_again(target, experiment, tmp_path, monkeypatch):
-    def measured(factor, **axes):
+    def run_measured(factor, **axes):
         (tmp_path / "edited_metric.py").write_text(f"def f(picture, params):\n    return {factor} * params['seed']\n")
         monkeypatch.delitem(sys.modules, "edited_metric", raising=False)
         sweeper.run(experiment(metrics=("edited_metric:f",), **axes), target, tmp_path / "out")
@@ -188,8 +188,8 @@ def test_an_edited_metric_function_measures_everything_again(target, experiment,
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits within one second look alike to the byte code
-    assert measured(10, seed=[1, 2]) == [10, 20]
-    assert measured(300, seed=[2, 3]) == [600, 900]
+    assert run_measured(10, seed=[1, 2]) == [10, 20]
+    assert run_measured(300, seed=[2, 3]) == [600, 900]
     assert sweeper.results(tmp_path / "out", run="1")["edited_metric:f"].tolist() == [300, 600]
 
 

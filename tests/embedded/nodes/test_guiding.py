@@ -182,7 +182,7 @@ def test_hypernetworks_and_merges_move_the_style_smoothly(bench: Bench) -> None:
 
 
 def test_dual_guidance_of_one_uses_only_the_first_conditioning(bench: Bench) -> None:
-    def guided(first: float, second: float, style: str = "regular") -> Any:
+    def sample_guided(first: float, second: float, style: str = "regular") -> Any:
         guider = bench.run(
             "DualCFGGuider",
             model=bench.model,
@@ -193,16 +193,16 @@ def test_dual_guidance_of_one_uses_only_the_first_conditioning(bench: Bench) -> 
             cfg_cond2_negative=second,
             style=style,
         )
-        return sampled(bench, guider)
+        return sample(bench, guider)
 
-    alone = sampled(bench, bench.run("CFGGuider", model=bench.model, positive=bench.red, negative=bench.none, cfg=1.0))
-    assert apart(guided(1.0, 1.0), alone) < 0.01
-    assert np.array_equal(guided(1.0, 1.0), guided(1.0, 1.0, "nested"))
-    assert apart(guided(3.0, 1.5), alone) > 1
-    assert apart(guided(3.0, 1.5), guided(3.0, 1.5, "nested")) > 0.1
+    alone = sample(bench, bench.run("CFGGuider", model=bench.model, positive=bench.red, negative=bench.none, cfg=1.0))
+    assert apart(sample_guided(1.0, 1.0), alone) < 0.01
+    assert np.array_equal(sample_guided(1.0, 1.0), sample_guided(1.0, 1.0, "nested"))
+    assert apart(sample_guided(3.0, 1.5), alone) > 1
+    assert apart(sample_guided(3.0, 1.5), sample_guided(3.0, 1.5, "nested")) > 0.1
 
 
-def sampled(bench: Bench, guider: Any) -> Any:
+def sample(bench: Bench, guider: Any) -> Any:
     sigmas = bench.run("BasicScheduler", model=bench.model, scheduler="normal", steps=8, denoise=1.0)
     latent, _ = bench.run(
         "SamplerCustomAdvanced",

@@ -27,7 +27,7 @@ class Bench:
     def sigmas(self, steps: int = 8) -> Any:
         return self.run("KarrasScheduler", steps=steps, sigma_max=14.6, sigma_min=0.03, rho=7.0)
 
-    def sampled(self, sampler: Any, *, guider: Any = None, sigmas: Any = None, latent: Any = None) -> Any:
+    def sample(self, sampler: Any, *, guider: Any = None, sigmas: Any = None, latent: Any = None) -> Any:
         both = {"positive": self.positive, "negative": self.negative}
         guider = guider or self.run("CFGGuider", model=self.model, cfg=4.0, **both)
         latent = latent or self.run("EmptyLatentImage", width=96, height=96)
@@ -41,7 +41,7 @@ class Bench:
         )
         return first["samples"]
 
-    def named(self, name: str) -> Any:
+    def select(self, name: str) -> Any:
         return self.run("KSamplerSelect", sampler_name=name)
 
 
@@ -73,8 +73,8 @@ TWINS = {
 @pytest.mark.parametrize("kind", TWINS)
 def test_sampler_with_defaults_equals_the_listed_one(bench: Bench, kind: str) -> None:
     inputs = defaults(kind) | ({"model": bench.model} if "model" in NODE_CLASSES[kind].required else {})
-    own = bench.sampled(bench.run(kind, **inputs))
-    assert apart(own, bench.sampled(bench.named(TWINS[kind]))) < 1e-6
+    own = bench.sample(bench.run(kind, **inputs))
+    assert apart(own, bench.sample(bench.select(TWINS[kind]))) < 1e-6
 
 
 CHANGES = {
@@ -92,9 +92,9 @@ CHANGES = {
 @pytest.mark.parametrize(("kind", "changed"), [(kind, one) for kind, many in CHANGES.items() for one in many])
 def test_every_option_changes_the_result(bench: Bench, kind: str, changed: dict[str, Any]) -> None:
     inputs = defaults(kind) | ({"model": bench.model} if "model" in NODE_CLASSES[kind].required else {})
-    other = bench.sampled(bench.run(kind, **(inputs | changed)))
+    other = bench.sample(bench.run(kind, **(inputs | changed)))
     assert np.isfinite(other).all()
-    assert apart(bench.sampled(bench.run(kind, **inputs)), other) > 1e-5
+    assert apart(bench.sample(bench.run(kind, **inputs)), other) > 1e-5
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_samplers_without_noise_solve_the_same_equation(bench: Bench, kind: str,
     levels = bench.sigmas(120)
     if kind == "SamplerDPMAdaptative":
         levels = levels[:-1]  # it stops at the last level above zero
-    exact = bench.sampled(bench.named("heun"), sigmas=levels)
-    own = bench.sampled(bench.run(kind, **(inputs | changed)), sigmas=bench.sigmas(80))
+    exact = bench.sample(bench.select("heun"), sigmas=levels)
+    own = bench.sample(bench.run(kind, **(inputs | changed)), sigmas=bench.sigmas(80))
     assert apart(own, exact) < 0.02
 
 
@@ -121,17 +121,17 @@ def test_zero_step_size_is_refused(bench: Bench) -> None:
     for changed in ({"h_init": 0.0}, {"rtol": 0.0, "atol": 0.0}):
         sampler = bench.run("SamplerDPMAdaptative", **(defaults("SamplerDPMAdaptative") | changed))
         with pytest.raises(ValueError, match="above 0"):
-            bench.sampled(sampler)
+            bench.sample(sampler)
 
 
 @pytest.mark.parametrize(("scale", "steps"), [(2.0, -1), (1.5, 2), (0.5, 1)])
 def test_lcm_upscale_ends_at_its_size(bench: Bench, scale: float, steps: int) -> None:
     sampler = bench.run("SamplerLCMUpscale", scale_ratio=scale, scale_steps=steps, upscale_method="bislerp")
     side = round(12 * scale)
-    grown = bench.sampled(sampler)
+    grown = bench.sample(sampler)
     assert grown.shape == (1, 4, side, side)
     # It is the same picture, larger, apart from the fresh noise of another size at every step.
-    small = bench.sampled(bench.named("lcm"))
+    small = bench.sample(bench.select("lcm"))
     shrunk = bench.run("LatentUpscaleBy", samples={"samples": grown}, upscale_method="area", scale_by=1 / scale)
     assert np.corrcoef(shrunk["samples"][0, 0].ravel(), small[0, 0].ravel())[0, 1] > 0.35
 
@@ -139,7 +139,7 @@ def test_lcm_upscale_ends_at_its_size(bench: Bench, scale: float, steps: int) ->
 def perp(bench: Bench, negative: Any, **changed: Any) -> Any:
     inputs = {"positive": bench.positive, "negative": negative, "empty_conditioning": bench.empty}
     guider = bench.run("PerpNegGuider", model=bench.model, **inputs, **({"cfg": 4.0, "neg_scale": 1.0} | changed))
-    return bench.sampled(bench.named("euler"), guider=guider)
+    return bench.sample(bench.select("euler"), guider=guider)
 
 
 def test_perp_neg_removes_only_the_perpendicular_part(bench: Bench) -> None:
@@ -151,7 +151,7 @@ def test_perp_neg_removes_only_the_perpendicular_part(bench: Bench) -> None:
     shared = bench.text("a red flower in a desert")
     both = {"positive": bench.positive, "cfg": 4.0}
     usual = [
-        bench.sampled(bench.named("euler"), guider=bench.run("CFGGuider", model=bench.model, negative=negative, **both))
+        bench.sample(bench.select("euler"), guider=bench.run("CFGGuider", model=bench.model, negative=negative, **both))
         for negative in (bench.empty, shared)
     ]
     assert apart(plain, perp(bench, shared)) < 0.6 * apart(*usual)
@@ -161,7 +161,7 @@ def test_perp_neg_patch_equals_the_guider(bench: Bench) -> None:
     patched = bench.run("PerpNeg", model=bench.model, empty_conditioning=bench.empty, neg_scale=1.0)
     both = {"positive": bench.positive, "negative": bench.negative, "cfg": 4.0}
     guider = bench.run("CFGGuider", model=patched, **both)
-    assert np.array_equal(bench.sampled(bench.named("euler"), guider=guider), perp(bench, bench.negative))
+    assert np.array_equal(bench.sample(bench.select("euler"), guider=guider), perp(bench, bench.negative))
 
 
 def test_operation_acts_on_the_guidance_only(bench: Bench) -> None:
@@ -169,7 +169,7 @@ def test_operation_acts_on_the_guidance_only(bench: Bench) -> None:
 
     def drawn(model: Any) -> Any:
         guider = bench.run("CFGGuider", model=model, **both)
-        return bench.sampled(bench.named("euler"), guider=guider)
+        return bench.sample(bench.select("euler"), guider=guider)
 
     plain = drawn(bench.model)
     calmer = bench.run("LatentOperationTonemapReinhard", multiplier=0.5)

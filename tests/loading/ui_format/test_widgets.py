@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
-from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, declared, node, plain, socket
+from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, declare_class, node, plain, socket
 
 
 def convert(*nodes: dict[str, Any], links: Any = (), info: Any = OBJECT_INFO) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def test_all_values_of_the_seed_control_are_recognised(control: list[Any]) -> No
 
 
 def test_an_input_named_seed_has_a_control() -> None:
-    info = {"Old": declared({"noise_seed": ["INT", {"default": 0}], "end": ["INT", {}]}, [])}
+    info = {"Old": declare_class({"noise_seed": ["INT", {"default": 0}], "end": ["INT", {}]}, [])}
     assert convert(node(1, "Old", values=[5, "increment", 9]), info=info) == {"1": ("Old", {"noise_seed": 5, "end": 9})}
 
 
@@ -74,9 +74,9 @@ def test_an_input_newer_than_the_file_gets_the_default_and_a_note() -> None:
 
 def test_a_new_input_without_a_safe_default_is_refused() -> None:
     info = {
-        "Bare": declared({"a": ["INT", {}], "b": ["INT", {}]}, []),
-        "Files": declared({"a": ["INT", {}], "b": [["m.safetensors"]]}, []),
-        "Words": declared({"a": ["INT", {}], "b": [["first", "second"]]}, []),
+        "Bare": declare_class({"a": ["INT", {}], "b": ["INT", {}]}, []),
+        "Files": declare_class({"a": ["INT", {}], "b": [["m.safetensors"]]}, []),
+        "Words": declare_class({"a": ["INT", {}], "b": [["first", "second"]]}, []),
     }
     assert len(reason(node(1, "Bare", values=[1]), node(2, "Files", values=[1]), info=info)) == 2
     assert convert(node(1, "Words", values=[1]), info=info) == {"1": ("Words", {"a": 1, "b": "first"})}
@@ -111,12 +111,13 @@ def test_values_that_do_not_fit_are_refused_and_quoted(values: list[Any]) -> Non
 
 
 def test_ambiguous_values_are_refused() -> None:
-    info = {"Twice": declared({"seed": ["INT", {}], "on": ["BOOLEAN", {}], "off": ["BOOLEAN", {"default": True}]}, [])}
+    twice = {"seed": ["INT", {}], "on": ["BOOLEAN", {}], "off": ["BOOLEAN", {"default": True}]}
+    info = {"Twice": declare_class(twice, [])}
     assert convert(node(1, "Twice", values=[1, True, False, True]), info=info) == {
         "1": ("Twice", {"seed": 1, "on": False, "off": True})
     }
     info = {
-        "Loose": declared(
+        "Loose": declare_class(
             {"seed": ["INT", {}], "mode": [["fixed", "free"]], "count": ["INT", {"forceInput": True}], "way": [["a"]]},
             [],
         )

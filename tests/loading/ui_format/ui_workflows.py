@@ -9,15 +9,15 @@ SEED = ["INT", {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generat
 TEXT = ["STRING", {"multiline": True, "dynamicPrompts": True}]
 
 
-def declared(required: Mapping[str, Any], outputs: list[str], **more: Any) -> dict[str, Any]:
+def declare_class(required: Mapping[str, Any], outputs: list[str], **more: Any) -> dict[str, Any]:
     return {"input": {"required": required, "optional": more.pop("optional", {})}, "output": outputs, **more}
 
 
 OBJECT_INFO: dict[str, Any] = {
-    "Load": declared({"name": [["a.safetensors", "b.safetensors"]]}, ["MODEL", "CLIP"], display_name="Load Model"),
-    "Encode": declared({"text": TEXT, "clip": ["CLIP"]}, ["CONDITIONING"]),
-    "Join": declared({"one": ["CONDITIONING"], "other": ["CONDITIONING"]}, ["CONDITIONING"]),
-    "Sample": declared(
+    "Load": declare_class({"name": [["a.safetensors", "b.safetensors"]]}, ["MODEL", "CLIP"], display_name="Load Model"),
+    "Encode": declare_class({"text": TEXT, "clip": ["CLIP"]}, ["CONDITIONING"]),
+    "Join": declare_class({"one": ["CONDITIONING"], "other": ["CONDITIONING"]}, ["CONDITIONING"]),
+    "Sample": declare_class(
         {
             "model": ["MODEL"],
             "seed": SEED,
@@ -29,15 +29,15 @@ OBJECT_INFO: dict[str, Any] = {
         ["IMAGE"],
         optional={"tile": ["BOOLEAN", {"default": False}]},
     ),
-    "Number": declared({"value": ["INT", {"default": 0}]}, ["INT"]),
-    "Photo": declared({"image": [["x.png"], {"image_upload": True}]}, ["IMAGE", "MASK"]),
-    "Blur": declared({"image": ["IMAGE"], "radius": ["FLOAT", {"default": 1.0}]}, ["IMAGE"]),
-    "Swap": declared({"mask": ["MASK"], "image": ["IMAGE"]}, ["IMAGE", "MASK"]),
-    "Forced": declared({"count": ["INT", {"forceInput": True}], "size": ["INT", {}]}, ["INT"]),
-    "Many": declared({"names": [["a", "b"], {"multiselect": True}]}, ["STRING"]),
-    "Coloured": declared({"tint": ["TINT", {}]}, ["STRING"]),
-    "Growing": declared({"images": ["COMFY_AUTOGROW_V3", {}]}, ["IMAGE"]),
-    "Save": declared({"images": ["IMAGE"], "filename_prefix": ["STRING", {"default": "C"}]}, [], output_node=True),
+    "Number": declare_class({"value": ["INT", {"default": 0}]}, ["INT"]),
+    "Photo": declare_class({"image": [["x.png"], {"image_upload": True}]}, ["IMAGE", "MASK"]),
+    "Blur": declare_class({"image": ["IMAGE"], "radius": ["FLOAT", {"default": 1.0}]}, ["IMAGE"]),
+    "Swap": declare_class({"mask": ["MASK"], "image": ["IMAGE"]}, ["IMAGE", "MASK"]),
+    "Forced": declare_class({"count": ["INT", {"forceInput": True}], "size": ["INT", {}]}, ["INT"]),
+    "Many": declare_class({"names": [["a", "b"], {"multiselect": True}]}, ["STRING"]),
+    "Coloured": declare_class({"tint": ["TINT", {}]}, ["STRING"]),
+    "Growing": declare_class({"images": ["COMFY_AUTOGROW_V3", {}]}, ["IMAGE"]),
+    "Save": declare_class({"images": ["IMAGE"], "filename_prefix": ["STRING", {"default": "C"}]}, [], output_node=True),
 }
 
 

@@ -77,7 +77,7 @@ def visit(browser):
     assert trouble == []
 
 
-def settled(page):
+def wait_for_states(page):
     """Wait until every cell shows its expected state."""
     words = ["= same", "≠ changed", "+ new"]
     page.wait_for_function(
@@ -93,7 +93,7 @@ def test_cells_show_check_states_while_the_run_goes_on(accepted, view, visit):
     page.evaluate("window.stillThere = true")
     assert page.locator(".verdict").all_inner_texts() == ["? not compared"] * 3
     assert main(["run", "e.yaml"]) == 0
-    settled(page)
+    wait_for_states(page)
     assert page.evaluate("window.stillThere") is True
     page.get_by_label("Show", exact=True).select_option("check != 'same'")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 2")
@@ -102,7 +102,7 @@ def test_cells_show_check_states_while_the_run_goes_on(accepted, view, visit):
     page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
     page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
     assert "mae" in page.locator("dialog[open]").inner_text()
-    settled(visit(url))  # a page that is opened later has the states in its data
+    wait_for_states(visit(url))  # a page that is opened later has the states in its data
 
 
 def test_live_header_counts_states_and_lists_missing_cases(accepted, view, visit):
@@ -121,7 +121,7 @@ def test_live_header_counts_states_and_lists_missing_cases(accepted, view, visit
 def test_only_accepted_pictures_of_the_baseline_are_served(accepted, view, visit):
     assert main(["run", "e.yaml"]) == 0
     url = view()
-    settled(visit(url))
+    wait_for_states(visit(url))
     data = httpx.get(f"{url}data.json").json()
     shown = [file["path"] for file in data["files"] if file.get("accepted")]
     assert len(shown) == 2
