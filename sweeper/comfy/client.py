@@ -169,11 +169,13 @@ class ComfyClient:
         """Submit a job, without retries. Raises the errors of `Dialect.submit`."""
         return await self.run_flow(self.dialect.submit(submission))
 
-    async def get_job(self, prompt_id: str, *, thorough: bool = True, success_reported: bool = False) -> JobState:
-        """Poll a job; see `Dialect.get_job`."""
-        return await self.run_flow(
-            self.dialect.get_job(prompt_id, thorough=thorough, success_reported=success_reported)
-        )
+    async def get_job(self, prompt_id: str) -> JobState:
+        """Poll a job."""
+        return await self.run_flow(self.dialect.get_job(prompt_id))
+
+    async def list_running(self) -> frozenset[str]:
+        """The prompt ids of the jobs that the server executes now, also those of others."""
+        return await self.run_flow(self.dialect.list_running())
 
     async def find_submission(self, search: JobSearch, *, allow_late_arrival: bool = True) -> str | None:
         """Search for a submission with an unknown outcome; return its prompt_id, or None if the server lacks it.
@@ -217,9 +219,10 @@ class ComfyClient:
         date, received_at = self._last_date
         return date + asyncio.get_running_loop().time() - received_at
 
-    async def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> bool:
-        """Cancel these jobs; return whether the server was asked to cancel all of them. See `Dialect.cancel`."""
-        return not prompt_ids or await self.run_flow(self.dialect.cancel(prompt_ids, ours))
+    async def cancel(self, prompt_ids: frozenset[str]) -> None:
+        """Ask the server to cancel these jobs. Poll them to see whether it did."""
+        if prompt_ids:
+            await self.run_flow(self.dialect.cancel(prompt_ids))
 
     async def get_object_info(self) -> dict[str, Any]:
         """The server's node classes, as ComfyUI describes them."""
@@ -261,8 +264,8 @@ class ComfyClient:
                     raise
                 await asyncio.sleep(wait)
                 continue
-            failed = response.status == 429 or response.status >= 500 or _is_garbled(request, response)
-            if request.idempotent and failed:
+            is_temporary = response.status == 429 or (response.status >= 500 and response.status != 501)
+            if request.idempotent and (is_temporary or _is_garbled(request, response)):
                 wait = next(waits, None)
                 if wait is not None and loop.time() + wait <= deadline:
                     reason = f"HTTP {response.status}: {read_error_message(response)}"

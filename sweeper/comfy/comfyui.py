@@ -1,6 +1,7 @@
 """The dialect of a ComfyUI server. Sans-IO.
 
-Statements about the server's behaviour were measured on ComfyUI 0.3.64.
+Statements about the server's behaviour were measured on ComfyUI 0.3.64 and 0.33.0. Jobs are looked at, found and
+cancelled below `/api/jobs` (`jobs_api`), or by the older calls (`queue_api`) on a server that lacks one of those.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import quote
 
-from sweeper.comfy.job_marker import read_markers
+from sweeper.comfy import jobs_api, queue_api
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
@@ -32,17 +32,11 @@ from sweeper.comfy.protocol import (
     read_error_message,
     read_retry_after,
 )
-from sweeper.comfy.responses import (
-    make_failed_state,
-    make_succeeded_state,
-    read_messages,
-    read_outputs,
-    rejection_message,
-)
+from sweeper.comfy.responses import rejection_message
 from sweeper.comfy.untrusted_json import to_text
 from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError, shorten
 
-_HISTORY_LIMIT: Final = 64  # latest history entries to search for a submission with an unknown outcome
+_NO_SUCH_CALL: Final = (404, 405, 501)  # the statuses by which servers say that they do not have a call
 
 
 class ComfyUIDialect:
@@ -52,13 +46,17 @@ class ComfyUIDialect:
     # One job runs while the next is queued, so the GPU never waits for a round trip.
     concurrency: Final = 2
     poll_intervals: Final = (0.05, 2.0)
-    # Polling /queue before /history/{id} missed no job in 400; the second check is for a proxy in between.
+    # The server missed no job of ours in 400; the second check is for a proxy in between.
     lost_after_checks: Final = 2
     runs_one_job: Final = True
     jobs_survive_restart: Final = False  # the process keeps queue and history in memory only
     has_event_stream: Final = True
     needs_key_in_events: Final = False
     sends_status_events: Final = True
+
+    def __init__(self) -> None:
+        self._is_current = True  # whether it has the calls below /api/jobs; the handshake asks
+        self._keeps_ids = True  # whether its jobs have our ids, which only a gateway in front of it prevents
 
     def auth_headers(self, key: str) -> dict[str, str]:
         return {KEY_HEADER: key}
@@ -68,6 +66,9 @@ class ComfyUIDialect:
         system = response.json_object().get("system")
         if not isinstance(system, Mapping):
             raise UnreachableError(f"/system_stats is not ComfyUI's: {response.excerpt()!r}")
+        # An empty cancellation changes nothing, and the newest of the calls below /api/jobs answers it.
+        response = yield ServerRequest("POST", "/api/jobs/cancel", body={"job_ids": []})
+        self._is_current = raise_for_status(response, *_NO_SUCH_CALL).status not in _NO_SUCH_CALL
         arguments = system.get("argv")
         return Server(
             self.name,
@@ -95,56 +96,22 @@ class ComfyUIDialect:
             with suppress(TargetError, TransientError):
                 yield from self.cancel(frozenset([prompt_id]))
             raise RejectedError(errors)
+        self._keeps_ids = prompt_id == submission.job_id
         return prompt_id
 
-    def get_job(self, prompt_id: str, *, thorough: bool, success_reported: bool = False) -> Flow[JobState]:
-        if thorough:
-            # The queue first, then the history: in the other order, a job that ends in between is in neither.
-            queue = raise_for_status((yield ServerRequest("GET", "/queue"))).json_object()
-            running, pending = _read_prompt_ids(queue, "queue_running"), _read_prompt_ids(queue, "queue_pending")
-            if prompt_id in running:
-                return JobState("running")
-            if prompt_id in pending:
-                return JobState("queued", running_job=next(iter(sorted(running)), None))
-        response = raise_for_status((yield ServerRequest("GET", f"/history/{quote(prompt_id, safe='')}")))
-        history = response.json_object()
-        entry = history.get(prompt_id)
-        if isinstance(entry, Mapping):
-            return _read_state(entry)
-        if history:  # `{}` means "not in the history"; anything else does not come from ComfyUI
-            raise TransientError(f"the response is not the history of that job: {response.excerpt()!r}")
-        return JobState("lost" if thorough else "underway")
+    def get_job(self, prompt_id: str) -> Flow[JobState]:
+        return jobs_api.get_job(prompt_id) if self._is_current else queue_api.get_job(prompt_id)
 
-    def find_submission(self, search: JobSearch) -> Flow[str | None]:
-        # The server keeps our prompt_id as it is.
-        state = yield from self.get_job(search.job_id, thorough=True)
-        if state.state != "lost":
-            return search.job_id
-        # Older servers and some proxies assign ids of their own, so search for our marker in the graphs. Request only
-        # the latest entries, because the whole history can block a server for seconds.
-        queue = raise_for_status((yield ServerRequest("GET", "/queue"))).json_object()
-        recent = raise_for_status(
-            (yield ServerRequest("GET", "/history", query={"max_items": str(_HISTORY_LIMIT)}))
-        ).json_object()
-        items: list[Any] = [*_read_queue_items(queue, "queue_running"), *_read_queue_items(queue, "queue_pending")]
-        items += [entry.get("prompt") for entry in recent.values() if isinstance(entry, Mapping)]
-        return next((str(item[1]) for item in items if _has_marker(item, search.job_id)), None)
+    def list_running(self) -> Flow[frozenset[str]]:
+        return jobs_api.list_running() if self._is_current else queue_api.list_running()
 
     def find_submissions(self, searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
-        answers: dict[str, str | None] = {}
-        for search in searches:
-            answers[search.job_id] = yield from self.find_submission(search)
-        return answers
+        if self._is_current:
+            return jobs_api.find_submissions(searches, {"sort_by": "created_at"}, keeps_ids=self._keeps_ids)
+        return queue_api.find_submissions(searches)
 
-    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:
-        raise_for_status((yield ServerRequest("POST", "/queue", body={"delete": sorted(prompt_ids)})))
-        running = _read_prompt_ids(
-            raise_for_status((yield ServerRequest("GET", "/queue"))).json_object(), "queue_running"
-        )
-        for prompt_id in sorted(prompt_ids & running):
-            # The id limits the interrupt to that job. Older servers ignore it, so the job must be the one that runs.
-            raise_for_status((yield ServerRequest("POST", "/interrupt", body={"prompt_id": prompt_id})))
-        return True
+    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
+        return jobs_api.cancel(prompt_ids) if self._is_current else queue_api.cancel(prompt_ids)
 
     def upload(self, name: str, content: bytes) -> Flow[str]:
         response = yield ServerRequest("POST", "/upload/image", upload=UploadForm(name, content, {"type": "input"}))
@@ -249,36 +216,3 @@ def make_view_request(path: str, output: JobOutput) -> ServerRequest:
     return ServerRequest(
         "GET", path, query={"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
     )
-
-
-def _read_prompt_ids(queue: Mapping[str, Any], name: str) -> set[str]:
-    """The prompt ids in one list of /queue. Raises TransientError if it is not a list."""
-    return {str(item[1]) for item in _read_queue_items(queue, name)}
-
-
-def _read_queue_items(queue: Mapping[str, Any], name: str) -> list[list[Any]]:
-    items = queue.get(name)
-    if not isinstance(items, list):  # treated as an empty queue, it would make every job look lost
-        raise TransientError(f"the response is not a queue: it has no list {name!r}")
-    return [item for item in items if isinstance(item, list) and len(item) > 1]
-
-
-def _has_marker(item: Any, job: str) -> bool:
-    """Whether the graph of a queue item has the marker of our job."""
-    if not isinstance(item, list) or len(item) < 3 or not isinstance(item[2], Mapping):
-        return False
-    nodes = {name: node for name, node in item[2].items() if isinstance(node, Mapping)}
-    return job[:8] in read_markers(nodes)
-
-
-def _read_state(entry: Mapping[str, Any]) -> JobState:
-    status = entry.get("status")
-    outputs = read_outputs(entry.get("outputs"))
-    kind, data, started, ended = read_messages(status)
-    if kind == "execution_error":
-        return make_failed_state(data, outputs=outputs, started=started, ended=ended)
-    if kind == "execution_interrupted":
-        return JobState("cancelled", outputs, started=started, ended=ended)
-    if kind == "execution_success" or not isinstance(status, Mapping) or status.get("status_str") == "success":
-        return make_succeeded_state(outputs, started=started, ended=ended)
-    return make_failed_state(None, outputs=outputs, started=started, ended=ended)

@@ -6,7 +6,7 @@ the experiment's schema.
 
 The versioned Comfy API v2 (`/api/v2/jobs`, `/api/v2/assets`) has no class yet, because there is no server to test one
 against. The interface has room for it: `auth_headers` (it uses `Authorization: Bearer`), `submit` (its
-`Idempotency-Key` rejects a reuse and replays nothing, so `find_submission` resolves an unknown outcome, as on Cloud),
+`Idempotency-Key` rejects a reuse and replays nothing, so `find_submissions` resolves an unknown outcome, as on Cloud),
 `upload` (the value in the graph is an asset instead of a name), `view_request` (an asset's content, with the same
 redirect), and `has_event_stream` (its events do not use a WebSocket).
 """
@@ -84,33 +84,23 @@ class Dialect(Protocol):
 
         Raises RejectedError, also for a 200 that contains errors (the part of the job that was queued is cancelled).
         After a TransientError with `sent`, and any error or QueueFull with `may_be_accepted`, the outcome is unknown:
-        call `find_submission`.
+        call `find_submissions`.
         """
 
-    def get_job(self, prompt_id: str, *, thorough: bool, success_reported: bool = False) -> Flow[JobState]:
-        """The state of a job.
+    def get_job(self, prompt_id: str) -> Flow[JobState]:
+        """The state of a job."""
 
-        Only with `thorough` can it be `lost`, or distinguish `queued` from `running`. `success_reported`: an event
-        reported success, so a flow may first request what confirms it.
-        """
-
-    def find_submission(self, search: JobSearch) -> Flow[str | None]:
-        """The prompt_id of a submission with an unknown outcome; None if the server has no trace of it.
-
-        Raises TransientError if the server cannot answer that yet.
-        """
+    def list_running(self) -> Flow[frozenset[str]]:
+        """The prompt ids of the jobs that the server executes now, also those of others."""
 
     def find_submissions(self, searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
-        """Several searches at once: by job id, what `find_submission` returns.
+        """By job id, the prompt_id of each submission with an unknown outcome; None if the server has no trace of it.
 
         A job id is missing if the server cannot answer that yet.
         """
 
-    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:
-        """Cancel these jobs, queued or running, and no others. `ours`: further jobs that belong to us.
-
-        Returns whether a cancellation was requested for all of them. That does not confirm it: poll the jobs.
-        """
+    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
+        """Ask the server to cancel these jobs, queued or running, and no others. Poll them to see whether it did."""
 
     def upload(self, name: str, content: bytes) -> Flow[Any]:
         """Store an input file; return the value that a workflow uses for it, here its name on the server."""

@@ -58,17 +58,16 @@ _NULL_LOGGER.setLevel(logging.CRITICAL + 1)
 class Listener:
     """Receives the events of one job.
 
-    `woken`: set when polling the job is worthwhile. `succeeded`, and the call `on_success()`: the server reported
-    success. `started_at`: when execution began, by our clock, and `running_since` in monotonic seconds.
-    `on_progress(node, value, maximum)` and `on_preview(node, image)` feed the display. `node_starts`: when each node
-    began, with "" for the end, in monotonic seconds.
+    `woken`: set when polling the job is worthwhile. `on_success()`: the server reported success. `started_at`: when
+    execution began, by our clock, and `running_since` in monotonic seconds. `on_progress(node, value, maximum)` and
+    `on_preview(node, image)` feed the display. `node_starts`: when each node began, with "" for the end, in monotonic
+    seconds.
     """
 
     on_progress: Callable[[str, float, float], None] | None = None
     on_preview: Callable[[str, bytes], None] | None = None
     on_success: Callable[[], None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    succeeded: bool = False
     started_at: float | None = None
     running_since: float | None = None
     node_starts: list[tuple[str, float]] = field(default_factory=list)
@@ -99,7 +98,7 @@ class EventStream:
     def __init__(self, client: ComfyClient) -> None:
         self._client = client
         self._listeners: dict[str, Listener] = {}
-        self._ended: OrderedDict[str, bool] = OrderedDict()  # prompt_id -> whether it succeeded
+        self._ended: OrderedDict[str, None] = OrderedDict()  # the prompt ids of ended jobs
         self._task: asyncio.Task[None] | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
         self._socket: ClientConnection | None = None
@@ -135,7 +134,6 @@ class EventStream:
         """Send the events of that job to `listener`, including an end event that came before."""
         self._listeners[prompt_id] = listener
         if prompt_id in self._ended:
-            listener.succeeded = self._ended[prompt_id]
             listener.woken.set()
         try:
             yield listener
@@ -241,15 +239,13 @@ class EventStream:
         if kind in ("executing", "progress"):
             self._executing_job = prompt_id
         if kind in _END_EVENTS or (kind == "executing" and data.get("node") is None):
-            success = kind == "execution_success"
-            self._ended[prompt_id] = success or self._ended.get(prompt_id, False)
+            self._ended[prompt_id] = None
             while len(self._ended) > _MAX_ENDED_JOBS:
                 self._ended.popitem(last=False)
             if listener is not None:
                 listener.node_starts.append(("", time.monotonic()))
                 listener.woken.set()
-                listener.succeeded = listener.succeeded or success
-                if success and listener.on_success is not None:
+                if kind == "execution_success" and listener.on_success is not None:
                     listener.on_success()
         elif listener is not None:
             listener.handle_event(kind, data)

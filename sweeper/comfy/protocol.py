@@ -108,7 +108,6 @@ class JobState:
     started: float | None = None
     ended: float | None = None
     is_stuck: bool = False  # it ignores its cancellation, so the server will run nothing else
-    running_job: str | None = None  # of a queued job: the prompt_id that the server runs now, if known
 
     @property
     def is_account_refusal(self) -> bool:

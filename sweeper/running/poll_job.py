@@ -31,14 +31,14 @@ _CANCEL_INTERVAL: Final = 2.0  # seconds between two cancel requests: the job ma
 class InFlight:
     """Our jobs in flight on one target.
 
-    `ids`: their prompt ids. `overdue`: those that exceeded their timeout. `sending`: how many submissions are under
-    way. `given_up`: the target was given up, so nothing more waits for its jobs. `last_progress_at`: when one of them
-    was last seen running or ended, by the event loop's clock. `followed_since`: by prompt id, since when this run
-    watches a job, in monotonic seconds.
+    `ids`: their prompt ids. `cancelled`: those that were cancelled together because the run is. `sending`: how many
+    submissions are under way. `given_up`: the target was given up, so nothing more waits for its jobs.
+    `last_progress_at`: when one of them was last seen running or ended, by the event loop's clock. `followed_since`: by
+    prompt id, since when this run watches a job, in monotonic seconds.
     """
 
     ids: set[str] = field(default_factory=set)
-    overdue: set[str] = field(default_factory=set)
+    cancelled: set[str] = field(default_factory=set)
     sending: int = 0
     given_up: bool = False
     last_progress_at: float = float("-inf")
@@ -69,13 +69,10 @@ class JobPoller:
         # With an open event stream, the first polls are only needed in case it stays silent.
         self.interval = self.shortest * (4 if events.is_connected else 1)
         self.clock = asyncio.get_running_loop().time
-        self.thorough_at = self.clock() + self.longest
         self.queued = False
         self.misses = 0
-        self.checked_closely = False
-        self.blocking_job: str | None = None  # the job that the server was executing at the last poll
         self.blocked_since: float | None = None
-        self.warned_unstoppable = False
+        self.blocking_jobs: frozenset[str] = frozenset()  # those that the server executed then
         self.in_flight.followed_since.setdefault(prompt_id, time.monotonic())
 
     async def run(self) -> JobState | None:
@@ -83,10 +80,7 @@ class JobPoller:
 
         Raises TransientError if the target does not respond or was given up, and TargetError.
         """
-        try:
-            state = await self._poll()
-        finally:
-            self.in_flight.overdue.discard(self.prompt_id)
+        state = await self._poll()
         self.in_flight.followed_since.pop(self.prompt_id, None)
         return state
 
@@ -94,9 +88,9 @@ class JobPoller:
         while True:
             await self._wait()
             if self.context.control.cancelling:
-                return await self._cancel_and_wait(self.in_flight.ids, _CANCEL_GRACE)
+                return await self._cancel_and_wait(_CANCEL_GRACE)
             if self.in_flight.given_up:
-                state = await self._cancel_and_wait({self.prompt_id}, _CANCEL_GRACE)
+                state = await self._cancel_and_wait(_CANCEL_GRACE)
                 if state is None:
                     raise TransientError("this target was given up")
                 return state
@@ -104,10 +98,6 @@ class JobPoller:
             if state is not None:
                 return state
             if self._is_overdue():
-                if not self.checked_closely:
-                    self.thorough_at = self.clock()  # it may only be waiting behind other jobs
-                    self.interval = 0.0
-                    continue
                 return await self._handle_timeout()
 
     async def _wait(self) -> None:
@@ -123,9 +113,7 @@ class JobPoller:
 
     async def _check(self) -> JobState | None:
         """Poll once. Returns the state if the job has ended."""
-        thorough = self.checked_closely = self.clock() >= self.thorough_at
-        success_reported, self.listener.succeeded = self.listener.succeeded, False
-        state = await self.client.get_job(self.prompt_id, thorough=thorough, success_reported=success_reported)
+        state = await self.client.get_job(self.prompt_id)
         if state.state == "lost":
             self.misses += 1
             self.interval = min(self.shortest * 2**self.misses, self.longest)
@@ -136,44 +124,36 @@ class JobPoller:
         if state.is_over:
             return state
         self.on_seen()
-        if thorough:
-            self.thorough_at = self.clock() + self.longest
-        if state.state in ("queued", "running"):
-            self.queued = state.state == "queued"
-            self._warn_if_stuck(state)
+        self.queued = state.state == "queued"
+        await self._warn_if_stuck()
         if state.state == "running" and self.listener.started_at is None:
             self.listener.mark_started(state.started or self.context.now())
         return None
 
-    def _warn_if_stuck(self, state: JobState) -> None:
+    async def _warn_if_stuck(self) -> None:
         """Warn if the queue before this job has not moved for as long as a job may run.
 
         If ComfyUI's worker thread dies, its job stays in the list of running jobs for ever, while the server goes on
-        responding. If a job of ours is running, its own timeout handles that. If the server does not name the running
-        job, a job of ours that ran lately shows that the queue moves. Jobs of others are not ours to cancel, so we only
-        warn.
+        responding. If a job of ours is running, its own timeout handles that. Jobs of others are not ours to cancel, so
+        we only warn.
         """
         limit, now = self.context.settings.timeout, self.clock()
-        # `longest` is added because thorough polls, which show progress, are that far apart.
+        # `longest` is added because the polls that show progress are that far apart.
         is_moving = limit is not None and now - self.in_flight.last_progress_at <= limit + self.longest
-        if not self.queued or limit is None or is_moving or state.running_job in self.in_flight.ids:
+        if not self.queued or limit is None or is_moving:
             self.blocked_since = None
-            return
-        if self.blocked_since is None or state.running_job != self.blocking_job:
-            self.blocking_job, self.blocked_since = state.running_job, now
-        elif now - self.blocked_since > limit:
-            self.blocked_since = now
-            cause = (
-                f"the server runs job {state.running_job}, which is not ours"
-                if state.running_job
-                else "the server seems to run nothing"
-            )
-            self.context.report(
-                Notice(
-                    f"{self.job.target}: job {self.prompt_id} has waited for {limit:g} s while {cause}; "
-                    "if that does not change, restart the server, and this run will go on"
+        elif self.blocked_since is None or now - self.blocked_since > limit:
+            running = await self.client.list_running()
+            if self.blocked_since is not None and running == self.blocking_jobs:
+                names = ", ".join(sorted(running)[:3])
+                cause = f"the server runs {names}, not ours," if running else "the server seems to run nothing"
+                self.context.report(
+                    Notice(
+                        f"{self.job.target}: job {self.prompt_id} has waited for {limit:g} s while {cause}; "
+                        "if that does not change, restart the server, and this run will go on"
+                    )
                 )
-            )
+            self.blocked_since, self.blocking_jobs = now, running
 
     def _is_overdue(self) -> bool:
         if self.misses:  # it may be gone rather than slow, for example if the server was restarted long ago
@@ -193,9 +173,8 @@ class JobPoller:
         it may still succeed and is paid for.
         """
         is_blocking = self.client.dialect.runs_one_job
-        self.in_flight.overdue.add(self.prompt_id)
         grace = self.context.settings.patience if is_blocking else _CANCEL_GRACE
-        state = await self._cancel_and_wait(self.in_flight.overdue, grace)
+        state = await self._cancel_and_wait(grace)
         if state is not None and state.state == "succeeded":
             return state  # it succeeded before it could be cancelled
         if state is None and (not is_blocking or self.context.control.cancelling):
@@ -204,12 +183,8 @@ class JobPoller:
         message = f"ran longer than {self.context.settings.timeout:g} s and {outcome}"
         return JobState("failed", error_type=TIMED_OUT_ERROR, error=message, is_stuck=is_blocking and state is None)
 
-    async def _cancel_and_wait(self, ids: set[str], grace: float) -> JobState | None:
-        """Cancel the jobs `ids`, and wait until this job has ended.
-
-        Waits `grace` seconds from when the server accepts the cancellation, and less if the run is to end. A service
-        that can only cancel all jobs or none accepts it once no jobs of others are running.
-        """
+    async def _cancel_and_wait(self, grace: float) -> JobState | None:
+        """Cancel this job, and wait until it has ended: `grace` seconds, and less if the run is to end."""
         give_up_at, cancel_at, misses = float("inf"), 0.0, 0
         is_hurried = False
         while self.clock() < give_up_at:
@@ -217,14 +192,10 @@ class JobPoller:
                 is_hurried, cancel_at = True, 0.0
                 give_up_at = min(give_up_at, self.clock() + _CANCEL_GRACE)
             if self.clock() >= cancel_at:
-                ids = self.in_flight.ids if self.context.control.cancelling else ids
-                is_accepted = await self.client.cancel(frozenset(ids), frozenset(self.in_flight.ids))
-                if is_accepted and give_up_at == float("inf"):
-                    give_up_at = self.clock() + grace
-                elif not is_accepted:
-                    self._warn_unstoppable()
-                cancel_at = self.clock() + (_CANCEL_INTERVAL if is_accepted else self.longest)
-            state = await self.client.get_job(self.prompt_id, thorough=True)
+                await self.client.cancel(self._choose_cancelled())
+                give_up_at = min(give_up_at, self.clock() + grace)
+                cancel_at = self.clock() + _CANCEL_INTERVAL
+            state = await self.client.get_job(self.prompt_id)
             if state.state == "lost":  # ComfyUI leaves no trace of a job that is removed from its queue
                 misses += 1
                 if misses >= self.client.dialect.lost_after_checks:
@@ -234,23 +205,17 @@ class JobPoller:
             await self._wait_briefly()
         return None
 
+    def _choose_cancelled(self) -> frozenset[str]:
+        """Only this job; all jobs in flight if the run is cancelled, so that none starts in the place of another."""
+        if not self.context.control.cancelling or self.prompt_id in self.in_flight.cancelled:
+            return frozenset([self.prompt_id])
+        chosen = frozenset(self.in_flight.ids)
+        self.in_flight.cancelled |= chosen
+        return chosen
+
     async def _wait_briefly(self) -> None:
         """Wait between two polls of a job that is being cancelled, or until an event arrives."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self.shortest * 2):
                 await self.listener.woken.wait()
         self.listener.woken.clear()
-
-    def _warn_unstoppable(self) -> None:
-        """Warn once about a job that exceeded its timeout; a run that is being cancelled does not wait for it."""
-        is_overdue = self.prompt_id in self.in_flight.overdue
-        if self.warned_unstoppable or not is_overdue or self.context.control.cancelling:
-            return
-        self.warned_unstoppable = True
-        self.context.report(
-            Notice(
-                f"{self.job.target}: job {self.prompt_id} exceeded {self.context.settings.timeout:g} s but cannot be "
-                "cancelled while other jobs of the account run; sweeper will cancel it, or fetch its files, once they "
-                "finish"
-            )
-        )

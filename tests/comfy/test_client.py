@@ -64,12 +64,12 @@ def refuse(request):
 
 def test_poll_is_retried_and_gives_up_after_the_last_attempt():
     script = Script(drop, httpx.Response(502), httpx.Response(200, text="<html>"), httpx.Response(200, json={}))
-    state = using(script, "comfyui", lambda client: client.get_job("x", thorough=False))
+    state = using(script, "comfyui", lambda client: client.get_job("x"))
     assert (state.state, len(script.requests)) == ("underway", 4)
     for answer in (drop, httpx.Response(502), httpx.Response(200, text='{"half')):
         script = Script(answer)
         with pytest.raises(TransientError):
-            using(script, "comfyui", lambda client: client.get_job("x", thorough=False))
+            using(script, "comfyui", lambda client: client.get_job("x"))
         assert len(script.requests) == 4
 
 
@@ -99,7 +99,7 @@ def test_retry_after_is_obeyed_and_reported(headers, seconds, status):
             client.retry_waiter.cut_short()  # the test does not wait for 20 seconds
 
         client.retry_waiter.on_wait = report
-        return await client.get_job("x", thorough=False)
+        return await client.get_job("x")
 
     assert using(script, "comfyui", act).state == "underway"
     assert len(script.requests) == 2
@@ -113,7 +113,7 @@ def test_retry_after_does_not_count_towards_the_total_time():
     async def act(client):
         client.retry_policy = RetryPolicy(attempts=4, total_seconds=0.3, base_wait=0.0, max_wait=0.0)
         started = asyncio.get_running_loop().time()
-        await client.get_job("x", thorough=False)
+        await client.get_job("x")
         times.append(asyncio.get_running_loop().time() - started)
 
     using(script, "comfyui", act)
@@ -159,7 +159,17 @@ def test_unknown_dialect_is_probed_once():
     script = Script(httpx.Response(200, json=system))
     server, dialect = using(script, None, act)
     assert (dialect, server.version, server.arguments) == ("comfyui", "0.3.64", ("main.py", "--cache-none"))
-    assert [request.url.path for request in script.requests] == ["/base/system_stats"] * 3
+    assert [request.url.path for request in script.requests] == [
+        "/base/system_stats",
+        *["/base/system_stats", "/base/api/jobs/cancel"] * 2,
+    ]
+
+
+def test_call_that_a_server_does_not_have_is_not_repeated():
+    script = Script(httpx.Response(501))
+    with pytest.raises(TransientError):
+        using(script, "comfyui", lambda client: client.get_job("x"))
+    assert len(script.requests) == 1
 
 
 def test_big_integers_and_lone_surrogates_are_sent_unchanged():

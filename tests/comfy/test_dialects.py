@@ -91,15 +91,10 @@ def test_rejection_message_lists_node_errors_in_order():
 def test_200_with_node_errors_is_rejected_and_cancelled():
     flow = ComfyUIDialect().submit(JobSubmission(JOB, GRAPH))
     body = {"prompt_id": JOB, "number": 1, "node_errors": {"9": {"errors": [], "class_type": "SaveImage"}}}
-    requests = [next(flow), flow.send(answer(body)), flow.send(answer(b""))]
-    requests.append(flow.send(answer({"queue_running": [[1, JOB, {}, {}, []]], "queue_pending": []})))
-    assert [(request.method, request.path, request.body) for request in requests[1:]] == [
-        ("POST", "/queue", {"delete": [JOB]}),
-        ("GET", "/queue", None),
-        ("POST", "/interrupt", {"prompt_id": JOB}),
-    ]
+    requests = [next(flow), flow.send(answer(body))]
+    assert (requests[-1].method, requests[-1].path) == ("POST", f"/api/jobs/{JOB}/cancel")
     with pytest.raises(RejectedError, match=r"node 9 \(SaveImage\)"):
-        flow.send(answer(b""))
+        flow.send(answer({"cancelled": True}))
 
 
 @pytest.mark.parametrize("dialect", [CloudDialect(), ComfyUIDialect()], ids=lambda dialect: dialect.name)
@@ -162,87 +157,103 @@ def history(kind, outputs=None, **data):
     return {JOB: {"prompt": [], "outputs": outputs or {}, "status": status}}
 
 
-def test_comfyui_polls_the_queue_before_the_history():
-    requests, state = drive(
-        ComfyUIDialect().get_job(JOB, thorough=True), answer({"queue_running": [], "queue_pending": []}), answer({})
-    )
-    assert [request.path for request in requests] == ["/queue", f"/history/{JOB}"]
-    assert state.state == "lost"
+def details(status="completed", kind="execution_success", outputs=None, **data):
+    """The details of a job of which `kind` is the last message, as a ComfyUI and Comfy Cloud show them."""
+    return {"id": JOB, "status": status, "create_time": 1795526746000, "outputs": outputs or {},
+            "execution_status": history(kind, **data)[JOB]["status"]}  # fmt: skip
 
 
-@pytest.mark.parametrize(("location", "state"), [("queue_running", "running"), ("queue_pending", "queued")])
-def test_comfyui_finds_a_job_in_the_queue(location, state):
-    queue = {"queue_running": [], "queue_pending": [], location: [[4, JOB, {}, {}, ["9"]]]}
-    assert outcome(ComfyUIDialect().get_job(JOB, thorough=True), answer(queue)).state == state
+def make_old_comfyui():
+    """The dialect after the handshake with a server that lacks the calls below /api/jobs, as 0.3.64 does."""
+    dialect = ComfyUIDialect()
+    stats = answer({"system": {"comfyui_version": "0.3.64"}})
+    requests, _ = drive(dialect.handshake(), stats, answer(b"405: Method Not Allowed", 405))
+    assert (requests[-1].path, requests[-1].body) == ("/api/jobs/cancel", {"job_ids": []})
+    return dialect
 
 
-def test_quick_poll_never_returns_lost():
-    assert outcome(ComfyUIDialect().get_job(JOB, thorough=False), answer({})).state == "underway"
+DIALECTS = [CloudDialect(), ComfyUIDialect()]
+every_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 
 
-def test_success_has_outputs_and_times():
-    images = [{"filename": "a.png", "subfolder": "s", "type": "output"}]
-    state = outcome(
-        ComfyUIDialect().get_job(JOB, thorough=False), answer(history("execution_success", {"9": {"images": images}}))
-    )
-    assert state.state == "succeeded"
-    assert state.outputs == (JobOutput("9", "images", 0, "a.png", "s", "output"),)
-    assert (state.started, state.ended) == (1795526746.271, 1795526746.771)
-
-
-def test_last_message_distinguishes_interrupted_from_failed():
-    assert (
-        outcome(ComfyUIDialect().get_job(JOB, thorough=False), answer(history("execution_interrupted"))).state
-        == "cancelled"
-    )
-    details = {"node_id": "3", "node_type": "KSampler", "exception_type": "ValueError", "exception_message": "bad\n"}
-    state = outcome(ComfyUIDialect().get_job(JOB, thorough=False), answer(history("execution_error", **details)))
-    assert (state.state, state.error_type, state.error) == ("failed", "ValueError", "node 3 (KSampler): bad")
-
-
+@every_dialect
 @pytest.mark.parametrize(
     ("status", "state"),
-    [("submitted", "queued"), ("executing", "running"), ("negotiating", "underway"), ("cancelled", "cancelled"),
-     ("lost", "lost"), ("waiting_to_dispatch", "queued"), ("cancel_requested", "running")],
-)  # fmt: skip
-def test_cloud_status_values_map_to_states(status, state):
-    assert outcome(CloudDialect().get_job("x", thorough=True), answer({"id": "x", "status": status})).state == state
+    [("pending", "queued"), ("in_progress", "running"), ("negotiating", "underway"), ("cancelled", "cancelled")],
+)
+def test_one_request_says_the_state_of_a_job(dialect, status, state):
+    requests, answered = drive(dialect.get_job(JOB), answer({"id": JOB, "status": status}))
+    assert ([request.path for request in requests], answered.state) == ([f"/api/jobs/{JOB}"], state)
 
 
-def test_reported_success_is_confirmed_by_details_else_by_status():
-    requests, state = drive(
-        CloudDialect().get_job("x", thorough=True, success_reported=True),
-        answer({"status": "completed", "outputs": {}}),
-    )
-    assert (state.state, [request.path for request in requests]) == ("succeeded", ["/api/jobs/x"])
-    for details in (answer({"status": "in_progress"}), answer({"error": "not found"}, 404)):
-        requests, state = drive(
-            CloudDialect().get_job("x", thorough=True, success_reported=True), details, answer({"status": "executing"})
-        )
-        assert (state.state, requests[-1].path) == ("running", "/api/job/x/status")
+@every_dialect
+def test_unknown_job_is_lost_unless_a_gateway_says_so(dialect):
+    for body in ({"error": "Job not found"}, {"code": "not_found", "message": "Job not found"}):
+        assert outcome(dialect.get_job(JOB), answer(body, 404)).state == "lost"
+    for body in (b"<html>no such page</html>", {"detail": "Not Found"}, {"message": "no Route matched"}, {}):
+        with pytest.raises(TransientError, match=r"not JSON|not as a server answers"):
+            drive(dialect.get_job(JOB), answer(body, 404))
 
 
-def test_job_is_underway_while_cloud_details_lag_behind():
-    flow = CloudDialect().get_job("x", thorough=True)
-    assert outcome(flow, answer({"status": "success"}), answer({"status": "in_progress"})).state == "underway"
-    flow = CloudDialect().get_job("x", thorough=True)
-    assert outcome(flow, answer({"status": "success"}), answer({"error": "not found"}, 404)).state == "underway"
+@every_dialect
+def test_running_job_says_when_it_started(dialect):
+    state = outcome(dialect.get_job(JOB), answer({"status": "in_progress", "execution_start_time": 1795526746271}))
+    assert state == JobState("running", started=1795526746.271)
 
 
-def test_every_record_with_a_filename_is_an_output():
+@every_dialect
+def test_every_record_with_a_filename_is_an_output(dialect):
     outputs = {
         "12": {"gifs": [{"filename": "b.mp4"}], "text": ["hello"], "broken": [{"filename": 3}, None], "n": 4},
         "9": {"audio": [{"filename": "a.flac", "subfolder": None, "type": "temp"}]},
         "8": None,
     }
-    detail = {"status": "completed", "outputs": outputs, "execution_start_time": 1795526746271,
-              "execution_end_time": 1795526747271}  # fmt: skip
-    state = outcome(CloudDialect().get_job("x", thorough=True), answer({"status": "success"}), answer(detail))
+    times = {"execution_start_time": 1795526746271, "execution_end_time": 1795526747271}
+    state = outcome(dialect.get_job(JOB), answer(details(outputs=outputs) | times))
     assert state.outputs == (
         JobOutput("9", "audio", 0, "a.flac", "", "temp"),
         JobOutput("12", "gifs", 0, "b.mp4", "", "output"),
     )
     assert (state.started, state.ended) == (1795526746.271, 1795526747.271)
+
+
+@every_dialect
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_error_in_the_details_goes_before_the_status(dialect, status):
+    error = {"node_id": "3", "node_type": "KSampler", "exception_type": "ValueError", "exception_message": "bad\n"}
+    expected = ("failed", "ValueError", "node 3 (KSampler): bad")
+    for answered in (details(status, "execution_error", **error), {"status": status, "execution_error": error}):
+        state = outcome(dialect.get_job(JOB), answer(answered))
+        assert (state.state, state.error_type, state.error) == expected
+    assert outcome(dialect.get_job(JOB), answer(details(status, "execution_interrupted"))).state == "cancelled"
+
+
+def test_old_comfyui_is_polled_by_queue_and_history():
+    nothing = answer({"queue_running": [], "queue_pending": []})
+    requests, state = drive(make_old_comfyui().get_job(JOB), nothing, answer({}))
+    assert [request.path for request in requests] == ["/queue", f"/history/{JOB}"]
+    assert state.state == "lost"
+    images = [{"filename": "a.png", "subfolder": "s", "type": "output"}]
+    ended = answer(history("execution_success", {"9": {"images": images}}))
+    state = outcome(make_old_comfyui().get_job(JOB), nothing, ended)
+    assert state.state == "succeeded"
+    assert state.outputs == (JobOutput("9", "images", 0, "a.png", "s", "output"),)
+    assert (state.started, state.ended) == (1795526746.271, 1795526746.771)
+
+
+@pytest.mark.parametrize(("location", "state"), [("queue_running", "running"), ("queue_pending", "queued")])
+def test_old_comfyui_shows_a_job_in_its_queue(location, state):
+    queue = {"queue_running": [], "queue_pending": [], location: [[4, JOB, {}, {}, ["9"]]]}
+    assert outcome(make_old_comfyui().get_job(JOB), answer(queue)).state == state
+
+
+def test_last_message_of_an_old_history_decides():
+    nothing = answer({"queue_running": [], "queue_pending": []})
+    interrupted = outcome(make_old_comfyui().get_job(JOB), nothing, answer(history("execution_interrupted")))
+    assert interrupted.state == "cancelled"
+    error = {"node_id": "3", "node_type": "KSampler", "exception_type": "ValueError", "exception_message": "bad\n"}
+    state = outcome(make_old_comfyui().get_job(JOB), nothing, answer(history("execution_error", **error)))
+    assert (state.state, state.error_type, state.error) == ("failed", "ValueError", "node 3 (KSampler): bad")
 
 
 # --- finding a submission with an unknown outcome
@@ -252,8 +263,14 @@ SEARCH = JobSearch(
 )
 
 
-def listing(*rows):
-    return answer({"jobs": [{"id": name, "status": "pending", "create_time": time} for name, time in rows]})
+def listing(*rows, **pagination):
+    rows = [{"id": name, "status": "pending", "create_time": time} for name, time in rows]
+    return answer({"jobs": rows, "pagination": {"has_more": False} | pagination})
+
+
+def find(dialect, *responses):
+    """Search for SEARCH; return the requests and the answers by job id."""
+    return drive(dialect.find_submissions([SEARCH]), *responses)
 
 
 @pytest.mark.parametrize(
@@ -268,109 +285,140 @@ def listing(*rows):
     ids=["marked", "wrapped", "bare", "numbers re-written", "queue item"],
 )
 def test_cloud_finds_a_submission_by_its_workflow(workflow):
-    found = outcome(
-        CloudDialect().find_submission(SEARCH),
+    _, found = find(
+        CloudDialect(),
         listing(("known", 1009), ("other", 1005), ("mine", 1002)),
         answer({"workflow": {"prompt": {**GRAPH, "3": {"class_type": "KSampler", "inputs": {"seed": 1}}}}}),
         answer({"workflow": workflow}),
     )
-    assert found == "mine"
+    assert found == {JOB: "mine"}
 
 
 def test_job_with_another_marker_is_not_ours():
     theirs = add_marker(GRAPH, "x", "ffffffffffff")
-    assert (
-        outcome(CloudDialect().find_submission(SEARCH), listing(("theirs", 1002)), answer({"workflow": theirs})) is None
-    )
+    assert find(CloudDialect(), listing(("theirs", 1002)), answer({"workflow": theirs}))[1] == {JOB: None}
 
 
 def test_details_of_jobs_older_than_the_intent_are_not_requested():
-    requests, found = drive(CloudDialect().find_submission(SEARCH), listing(("old", 50)))
-    assert (len(requests), found) == (1, None)
+    requests, found = find(CloudDialect(), listing(("old", 50)))
+    assert (len(requests), found) == (1, {JOB: None})
 
 
 def test_creation_times_are_corrected_by_the_servers_clock():
     # By its Date header, the server's clock is an hour behind ours, and so is the creation time of our job.
     response = listing(("mine", 1003 - 3600))
     late = ServerResponse(200, {"date": "Wed, 31 Dec 1969 23:16:50 GMT"}, response.content)
-    assert outcome(CloudDialect().find_submission(SEARCH), late, answer({"workflow": GRAPH})) == "mine"
+    assert find(CloudDialect(), late, answer({"workflow": GRAPH}))[1] == {JOB: "mine"}
 
 
 def test_running_job_without_workflow_leaves_the_outcome_unknown():
-    with pytest.raises(TransientError, match="may be the sought one"):
-        drive(CloudDialect().find_submission(SEARCH), listing(("x", 1002)), answer({"status": "in_progress"}))
+    assert find(CloudDialect(), listing(("x", 1002)), answer({"status": "in_progress"}))[1] == {}
 
 
-def test_comfyui_finds_a_submission_by_our_prompt_id():
+@pytest.mark.parametrize(
+    ("dialect", "pagination", "pages"),
+    [
+        (CloudDialect(), {"next_cursor": "c1"}, [{}, {"after": "c1"}]),
+        (ComfyUIDialect(), {"offset": 0, "total": 3}, [{}, {"offset": "2"}]),
+    ],
+    ids=["cloud", "comfyui"],
+)
+def test_listing_is_read_by_cursor_else_by_offset(dialect, pagination, pages):
+    first = listing(("known", 1009), ("known", 1008), has_more=True, **pagination)
+    requests, found = find(dialect, first, listing((JOB, 1002)))
+    assert found == {JOB: JOB}
+    sort = {"sort_by": "create_time", "sort_order": "desc"} if dialect.name == "cloud" else {"sort_by": "created_at"}
+    assert [request.query for request in requests] == [{"limit": "100", **sort, **page} for page in pages]
+
+
+def test_listing_that_repeats_a_page_for_ever_ends():
+    flow = CloudDialect().find_submissions([SEARCH])
+    next(flow)
+    page = listing(*[("known", 1009)] * 1000, has_more=True, next_cursor="same")
+    for _ in range(99):
+        flow.send(page)
+    with pytest.raises(TransientError, match="does not end"):
+        flow.send(page)
+
+
+def test_comfyui_needs_no_details_because_it_keeps_our_ids():
+    others = listing(("theirs", 1005), ("old", 5))
+    requests, found = find(ComfyUIDialect(), others)
+    assert ([request.path for request in requests], found) == (["/api/jobs"], {JOB: None})
+
+
+def test_comfyui_behind_a_gateway_that_assigns_ids_is_searched_as_cloud():
+    dialect = ComfyUIDialect()
+    assert outcome(dialect.submit(JobSubmission("f" * 32, GRAPH)), answer({"prompt_id": "other"})) == "other"
+    assert find(dialect, listing(("mine", 1002)), answer({"workflow": {"prompt": GRAPH}}))[1] == {JOB: "mine"}
+    assert find(dialect, listing(("x", 1002)), answer({"status": "pending"}))[1] == {}
+
+
+def test_old_comfyui_finds_a_submission_by_our_prompt_id():
     queue = {"queue_running": [[1, JOB, {}, {}, []]], "queue_pending": []}
-    assert outcome(ComfyUIDialect().find_submission(SEARCH), answer(queue)) == JOB
+    assert find(make_old_comfyui(), answer(queue))[1] == {JOB: JOB}
     empty = {"queue_running": [], "queue_pending": []}
-    nothing = [answer(empty), answer({})]
-    assert outcome(ComfyUIDialect().find_submission(SEARCH), *nothing, *nothing) is None
+    assert find(make_old_comfyui(), answer(empty), answer(history("execution_success")))[1] == {JOB: JOB}
+    assert find(make_old_comfyui(), answer(empty), answer({}), answer({}))[1] == {JOB: None}
 
 
 @pytest.mark.parametrize("location", ["queue_running", "queue_pending", "history"])
-def test_marker_finds_a_job_on_a_server_that_assigns_ids(location):
+def test_marker_finds_a_job_on_an_old_server_that_assigns_ids(location):
     item = [1, "theirs", add_marker(GRAPH, "x", JOB), {}, []]
     other = [2, "other", add_marker(GRAPH, "x", "0" * 36), {}, []]
     empty = {"queue_running": [], "queue_pending": []}
-    history = {"other": {"prompt": other}, "theirs": {"prompt": item}} if location == "history" else {}
-    queue = empty if location == "history" else {**empty, location: [other, item]}
-    requests, found = drive(
-        ComfyUIDialect().find_submission(SEARCH), answer(empty), answer({}), answer(queue), answer(history)
-    )
-    assert found == "theirs"
-    assert [(request.path, dict(request.query)) for request in requests][-1] == ("/history", {"max_items": "64"})
+    if location == "history":
+        entries = {"other": {"prompt": other}, "theirs": {"prompt": item}}
+        requests, found = find(make_old_comfyui(), answer(empty), answer({}), answer(entries))
+        assert (requests[-1].path, requests[-1].query) == ("/history", {"max_items": "64"})
+    else:
+        _, found = find(make_old_comfyui(), answer({**empty, location: [other, item]}))
+    assert found == {JOB: "theirs"}
 
 
 @pytest.mark.parametrize("body", [{}, {"queue_running": []}, {"queue_running": {}, "queue_pending": []}])
 def test_malformed_queue_does_not_make_a_job_lost(body):
     with pytest.raises(TransientError, match="not a queue"):
-        drive(ComfyUIDialect().get_job(JOB, thorough=True), answer(body))
+        drive(make_old_comfyui().get_job(JOB), answer(body))
 
 
 def test_malformed_history_or_listing_does_not_make_a_job_lost():
+    nothing = answer({"queue_running": [], "queue_pending": []})
     with pytest.raises(TransientError, match="not the history"):
-        drive(ComfyUIDialect().get_job(JOB, thorough=False), answer({"detail": "try again"}))
-    with pytest.raises(TransientError, match="not a listing"):
-        drive(CloudDialect().find_submission(SEARCH), answer({}))
-    with pytest.raises(TransientError, match="not JSON"):
-        drive(CloudDialect().get_job(JOB, thorough=True), answer(b"<html>no such page</html>", 404))
-    assert outcome(CloudDialect().get_job(JOB, thorough=True), answer({"message": "no such job"}, 404)).state == "lost"
-
-
-def test_queued_job_names_the_running_job():
-    queue = {"queue_running": [[1, "first", {}, {}, []]], "queue_pending": [[2, JOB, {}, {}, []]]}
-    assert outcome(ComfyUIDialect().get_job(JOB, thorough=True), answer(queue)) == JobState(
-        "queued", running_job="first"
-    )
+        drive(make_old_comfyui().get_job(JOB), nothing, answer({"detail": "try again"}))
+    for dialect in DIALECTS:
+        with pytest.raises(TransientError, match="not a listing"):
+            find(dialect, answer({}))
 
 
 # --- cancelling
 
 
-def test_cloud_interrupts_only_if_every_running_job_is_ours():
-    running = answer({"jobs": [{"id": "a", "status": "in_progress"}, {"id": "b", "status": "in_progress"}]})
-    requests, _ = drive(CloudDialect().cancel(frozenset({"a"})), answer({}), running)
-    assert [request.path for request in requests] == ["/api/queue", "/api/jobs"]
-    requests, _ = drive(CloudDialect().cancel(frozenset({"a", "b", "c"})), answer({}), running, answer({}))
-    assert [request.path for request in requests] == ["/api/queue", "/api/jobs", "/api/interrupt"]
-    assert requests[0].body == {"delete": ["a", "b", "c"]}
+@every_dialect
+def test_jobs_are_cancelled_together_or_else_one_by_one(dialect):
+    requests, _ = drive(dialect.cancel(frozenset({"b", "a"})), answer({"cancelled": ["a"]}))
+    assert [(request.path, request.body) for request in requests] == [("/api/jobs/cancel", {"job_ids": ["a", "b"]})]
+    for status in (400, 404):  # one of them is unknown, and Cloud cancels none
+        refused = [answer({"error": "no such job"}, status)] * 3
+        requests, _ = drive(dialect.cancel(frozenset({"b", "a"})), *refused)
+        assert [request.path for request in requests[1:]] == ["/api/jobs/a/cancel", "/api/jobs/b/cancel"]
 
 
-@pytest.mark.parametrize(("ours", "interrupts"), [({"a", "b"}, True), ({"a"}, False), (set(), False)])
-def test_cloud_interrupts_only_if_every_waiting_job_is_ours(ours, interrupts):
-    listed = answer({"jobs": [{"id": "a", "status": "in_progress"}, {"id": "b", "status": "pending"}]})
-    responses = [answer({}), listed, *([answer({})] if interrupts else [])]
-    requests, _ = drive(CloudDialect().cancel(frozenset({"a"}), frozenset(ours)), *responses)
-    assert (requests[-1].path == "/api/interrupt") == interrupts
+def test_no_more_than_a_hundred_jobs_are_cancelled_at_once():
+    ids = frozenset(f"{number:03}" for number in range(201))
+    requests, _ = drive(CloudDialect().cancel(ids), *[answer({"cancelled": []})] * 3)
+    assert [len(request.body["job_ids"]) for request in requests[:2]] == [100, 100]
+    assert requests[2].path == "/api/jobs/200/cancel"
 
 
 @pytest.mark.parametrize("running", ["theirs", None])
-def test_comfyui_interrupts_only_our_running_job(running):
+def test_old_comfyui_interrupts_only_our_running_job(running):
     queue = {"queue_running": [[1, running, {}, {}, []]] if running else [], "queue_pending": []}
-    requests, _ = drive(ComfyUIDialect().cancel(frozenset({JOB})), answer(b""), answer(queue))
+    requests, _ = drive(make_old_comfyui().cancel(frozenset({JOB})), answer(b""), answer(queue))
     assert [request.path for request in requests] == ["/queue", "/queue"]
+    queue = {"queue_running": [[1, JOB, {}, {}, []]], "queue_pending": []}
+    requests, _ = drive(make_old_comfyui().cancel(frozenset({JOB})), answer(b""), answer(queue), answer(b""))
+    assert (requests[-1].path, requests[-1].body) == ("/interrupt", {"prompt_id": JOB})
 
 
 # --- probing
@@ -428,12 +476,13 @@ json_values = st.recursive(
 @settings(suppress_health_check=[HealthCheck.too_slow])  # drawing nested values is slow on a busy machine
 @given(st.lists(st.tuples(st.sampled_from([200, 400, 404, 429, 500]), json_values), min_size=8, max_size=8), st.data())
 def test_any_response_gives_an_outcome_or_our_error(responses, data):
-    dialect = data.draw(st.sampled_from([CloudDialect(), ComfyUIDialect()]))
+    dialect = data.draw(st.sampled_from([*DIALECTS, make_old_comfyui()]))
     flow = data.draw(
         st.sampled_from([
-            lambda: dialect.get_job(JOB, thorough=True),
+            lambda: dialect.get_job(JOB),
             lambda: dialect.submit(JobSubmission(JOB, GRAPH)),
-            lambda: dialect.find_submission(SEARCH),
+            lambda: dialect.find_submissions([SEARCH]),
+            dialect.list_running,
             lambda: dialect.cancel(frozenset({JOB})),
             lambda: dialect.upload("a.png", b""),
             dialect.handshake,

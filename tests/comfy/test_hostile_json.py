@@ -57,9 +57,8 @@ def flows(name):
     return {
         "handshake": dialect.handshake,
         "submit": lambda: dialect.submit(JobSubmission(JOB, GRAPH)),
-        "get_job": lambda: dialect.get_job(JOB, thorough=True),
-        "get_job_after_success": lambda: dialect.get_job(JOB, thorough=False, success_reported=True),
-        "find_submission": lambda: dialect.find_submission(SEARCH),
+        "get_job": lambda: dialect.get_job(JOB),
+        "find_submission": lambda: dialect.find_submissions([SEARCH]),
         "cancel": lambda: dialect.cancel(frozenset([JOB])),
         "upload": lambda: dialect.upload("a.png", b"x"),
         "has_file": lambda: dialect.has_file("a.png", 3),
@@ -156,10 +155,7 @@ def test_node_ids_with_any_number_of_digits_sort_by_their_value():
 @pytest.mark.parametrize("name", ["cloud", "comfyui"])
 def test_job_with_two_hundred_thousand_files_fails_with_the_reason(name):
     outputs = {"2": {"images": [{"filename": f"{number}.png"} for number in range(200_000)]}}
-    details = {"status": "completed", "outputs": outputs}
-    history = {JOB: {"outputs": outputs, "status": {"status_str": "success"}}}
-    answers = {"cloud": [{"status": "success"}, details], "comfyui": [history]}[name]
-    state = drive(make_dialect(name).get_job(JOB, thorough=False), answers)
+    state = drive(make_dialect(name).get_job(JOB), [{"status": "completed", "outputs": outputs}])
     assert (state.state, state.outputs) == ("failed", ())
     assert f"more than {MAX_OUTPUTS:,} output files" in state.error
 

@@ -106,7 +106,7 @@ async def submit(client):
 
 
 async def look(client):
-    return (await client.get_job("x", thorough=False)).state
+    return (await client.get_job("x")).state
 
 
 async def failure_of(work):

@@ -14,9 +14,9 @@ from tests.running.echo_server import Handler, picture
 
 # What a run asks for, by dialect: each of these answers can be replaced.
 PARTS = {
-    "cloud": {"identity": "/api/user", "look": "/api/job/", "details": "/api/jobs", "classes": "/api/object_info",
+    "cloud": {"identity": "/api/user", "look": "/api/jobs/", "classes": "/api/object_info",
               "submission": "/api/prompt", "file": "/api/view"},
-    "comfyui": {"identity": "/system_stats", "look": "/queue", "details": "/history", "classes": "/object_info",
+    "comfyui": {"identity": "/system_stats", "look": "/api/jobs/", "classes": "/object_info",
                 "submission": "/prompt", "file": "/view"},
 }  # fmt: skip
 CLASSES = {
@@ -58,15 +58,9 @@ class HostileHandler(Handler):
             return CLASSES
         if part == "submission":
             return {"prompt_id": job, "number": 1, "node_errors": {}}
-        if part == "look":
-            empty = {"queue_running": [], "queue_pending": []}
-            return empty if self.server.dialect == "comfyui" else {"status": "error" if error else "success"}
         if part == "identity":
             return {"system": {"comfyui_version": "0.33.0", "argv": []}, "devices": [], "status": "active"}
-        if self.server.dialect == "cloud":
-            return {"status": "failed" if error else "completed", "outputs": outputs, "execution_error": error}
-        messages = [["execution_error", error]] if error else [["execution_success", {}]]
-        return {job: {"outputs": outputs, "status": {"status_str": "success", "messages": messages}}}
+        return {"status": "failed" if error else "completed", "outputs": outputs, "execution_error": error}
 
     def send_json(self, value: Any, status: int = 200) -> None:
         if self.path.partition("?")[0] == PARTS[self.server.dialect]["file"]:

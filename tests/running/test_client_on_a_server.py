@@ -37,10 +37,10 @@ def using(server):
 
     def run(act, *, faults=()):
         proxies = [proxy for proxy in (server.proxy, server.storage) if proxy is not None]
-        waiting = list(faults)  # (what the path ends with, fault), each to strike once, in this order
+        waiting = list(faults)  # (a part of the path, fault), each to strike once, in this order
 
         def decide(asked):
-            if waiting and asked.path.endswith(waiting[0][0]):
+            if waiting and waiting[0][0] in asked.path:
                 return waiting.pop(0)[1]
             return None
 
@@ -99,13 +99,12 @@ def test_connect_detects_the_dialect_and_fetches_node_classes(server, using):
 
 
 @pytest.mark.parametrize("fault", ["drop", "reset", "swallow", "half", "half_head", "502", "503_after", "429", "page"])
-def test_polling_a_job_survives_every_fault(server, using, fault):
+def test_polling_a_job_survives_every_fault(using, fault):
     async def act(client):
         prompt_id = await client.submit(submission(graph_of()))
         return await wait_for_end(client, prompt_id)
 
-    path = "/status" if server.dialect == "cloud" else "/queue"
-    state = using(act, faults=[(path, fault)] * 3)
+    state = using(act, faults=[("/api/jobs", fault)] * 3)
     assert state.state == "succeeded"
     assert [(output.node, output.kind, output.type) for output in state.outputs] == [("2", "images", "output")]
     assert state.started is not None

@@ -276,11 +276,11 @@ class Reluctant(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/system_stats":
             self.answer(200, {"system": {"comfyui_version": "0.3.64", "argv": []}, "devices": []})
-        elif self.path.startswith(("/queue", "/history")) and not vars(self.server).setdefault("looks", 0):
+        elif self.path.startswith("/api/jobs") and not vars(self.server).setdefault("looks", 0):
             self.server.looks += 1
             self.answer(429, {"error": "slow down"}, Retry_After=300)
-        elif self.path.startswith("/queue"):
-            self.answer(200, {"queue_running": [], "queue_pending": []})
+        elif self.path.startswith("/api/jobs/"):
+            self.answer(404, {"error": "Job not found"})
         else:
             self.answer(200, {})
 

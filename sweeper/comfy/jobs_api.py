@@ -1,0 +1,243 @@
+"""Look at, find and cancel jobs by the calls below `/api/jobs`, which Comfy Cloud and current ComfyUIs share. Sans-IO.
+
+Source: the OpenAPI document in ComfyUI's repository (openapi.yaml of 0.33.0). Statements about ComfyUI were measured on
+0.33.0: it shows the workflow of a job only when it is over, has no trace of a waiting job that was cancelled, keeps the
+latest 10,000 jobs until its process ends, and answers a cancellation of unknown jobs with 200, where Cloud has 404.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from sweeper.comfy.job_marker import fingerprint, read_markers, read_path_marker
+from sweeper.comfy.protocol import (
+    Flow,
+    JobIdentity,
+    JobSearch,
+    JobState,
+    ServerRequest,
+    ServerResponse,
+    is_id,
+    is_own_refusal,
+    raise_for_status,
+)
+from sweeper.comfy.responses import make_failed_state, make_succeeded_state, read_messages, read_outputs, to_seconds
+from sweeper.errors import TransientError
+
+# A status that is not listed here means that the job is in flight.
+_STATE_OF_STATUS: Final = {
+    "pending": "queued",
+    "in_progress": "running",
+    "completed": "succeeded",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+_MAX_CANCELLED: Final = 100  # ids in one request, by the document
+_PAGE_SIZE: Final = 100  # rows of a listing; the document allows 1 to 1000
+_MAX_ROWS: Final = 100_000  # of all pages: a server that repeats a page must not keep us busy for ever
+_MAX_MARKED_ROWS: Final = 10_000  # that are searched for markers if the server's time of the intent is unknown
+# How many seconds before our intent a job may seem to be created: rounding, and the difference of the clocks that is
+# left after the correction by the Date header; without that header, the whole difference.
+_CLOCK_SLACK: Final = 60.0
+_CLOCK_SLACK_WITHOUT_DATE: Final = 900.0
+
+
+def get_job(prompt_id: str) -> Flow[JobState]:
+    """The state of a job; `lost` if the server does not know it."""
+    response = raise_for_status((yield _make_details_request(prompt_id)), 404)
+    details = response.json_object()
+    if response.status != 404:
+        return _read_state(details)
+    # Cloud has `{"code", "message"}`, ComfyUI `{"error": "Job not found"}`. A gateway's answer must not make a paid job
+    # look lost.
+    if not is_own_refusal(response) and not isinstance(details.get("error"), str):
+        raise TransientError(f"HTTP 404, but not as a server answers about its jobs: {response.excerpt()!r}")
+    return JobState("lost")
+
+
+def list_running() -> Flow[frozenset[str]]:
+    """The prompt ids of the jobs that the server executes now, also those of others."""
+    rows, _ = yield from _request_page({"status": "in_progress"})
+    return frozenset(row["id"] for row in rows if _is_job(row))
+
+
+def cancel(prompt_ids: frozenset[str]) -> Flow[None]:
+    """Ask the server to cancel these jobs, waiting or running, and no others. Poll them to see whether it did."""
+    ids = sorted(prompt_ids)
+    for batch in (ids[first : first + _MAX_CANCELLED] for first in range(0, len(ids), _MAX_CANCELLED)):
+        if len(batch) > 1:
+            response = yield ServerRequest("POST", "/api/jobs/cancel", body={"job_ids": batch})
+            if raise_for_status(response, 400, 404).status < 300:
+                continue  # otherwise one of the ids is unknown, and Cloud cancelled none of them
+        for prompt_id in batch:
+            path = f"/api/jobs/{quote(prompt_id, safe='')}/cancel"
+            raise_for_status((yield ServerRequest("POST", path)), 400, 404)
+
+
+def find_submissions(
+    searches: Sequence[JobSearch], sort_by: Mapping[str, str], *, keeps_ids: bool
+) -> Flow[dict[str, str | None]]:
+    """By job id, the prompt_id of each submission, or None if the server has no trace of it. One walk answers all.
+
+    A job has the id that we gave it, or our marker in the path of the first output, which a row shows. Otherwise the
+    job's details decide, unless the server is known to keep our ids (`keeps_ids`). A job whose details show no workflow
+    may be ours, so the job ids of the searches that it may answer are missing. `sort_by`: the query for the newest
+    jobs first.
+    """
+    remaining = {search.job_id: search for search in searches}
+    answers: dict[str, str | None] = dict.fromkeys(remaining)
+    # All rows may be too old if our clock was wrong at an intent.
+    min_count = 0 if all(search.server_time is not None for search in searches) else _MAX_MARKED_ROWS
+    page: dict[str, str] | None = {}
+    count = 0
+    while remaining and page is not None:
+        rows, response = yield from _request_page({**sort_by, **page})
+        count += len(rows)
+        page = _find_next_page(response, rows, count)
+        bounds = {search.job_id: _earliest_creation(search, response) for search in searches}
+        for row in filter(_is_job, rows):
+            created = to_seconds(row.get("create_time"))
+            if created is not None and created < min(bounds.values()) and count > min_count:
+                page = None  # the newest come first, so all further rows are too old
+                break
+            candidates = [one for one in remaining.values() if created is None or created >= bounds[one.job_id]]
+            match, unclear = yield from _check_row(row, remaining, [] if keeps_ids else candidates)
+            if match is not None:
+                answers[match.job_id] = row["id"]
+                del remaining[match.job_id]
+            for search in unclear:
+                answers.pop(search.job_id, None)
+    return answers
+
+
+def _make_details_request(prompt_id: str) -> ServerRequest:
+    return ServerRequest("GET", f"/api/jobs/{quote(prompt_id, safe='')}")
+
+
+def _read_state(details: Mapping[str, Any]) -> JobState:
+    """The state of a job from its details.
+
+    A ComfyUI calls a job `completed` that failed before any node ran, if the job before it succeeded; so its error and
+    its last message go before its status.
+    """
+    kind, data, first, last = read_messages(details.get("execution_status"))
+    state = _STATE_OF_STATUS.get(str(details.get("status")), "underway")
+    started = to_seconds(details.get("execution_start_time")) or first
+    if state not in ("succeeded", "failed", "cancelled"):
+        return JobState(state, started=started)
+    ended = to_seconds(details.get("execution_end_time")) or last or to_seconds(details.get("update_time"))
+    outputs = read_outputs(details.get("outputs"))
+    if state == "cancelled" or kind == "execution_interrupted":
+        return JobState("cancelled", outputs, started=started, ended=ended)
+    error = details.get("execution_error") or (data if kind == "execution_error" else None)
+    if state == "failed" or error:
+        return make_failed_state(error, outputs=outputs, started=started, ended=ended)
+    return make_succeeded_state(outputs, started=started, ended=ended)
+
+
+def _request_page(query: Mapping[str, str]) -> Flow[tuple[list[Any], ServerResponse]]:
+    response = raise_for_status((yield ServerRequest("GET", "/api/jobs", query={"limit": str(_PAGE_SIZE), **query})))
+    rows = response.json_object().get("jobs")
+    if not isinstance(rows, list):  # treated as an empty listing, it would make us submit the job again
+        raise TransientError(f"the response is not a listing of jobs: {response.excerpt()!r}")
+    return rows, response
+
+
+def _find_next_page(response: ServerResponse, rows: list[Any], count: int) -> dict[str, str] | None:
+    """The query for the page after `count` rows: by Cloud's cursor, or by ComfyUI's offset; None after the last."""
+    pagination = response.json_object().get("pagination")
+    pagination = pagination if isinstance(pagination, Mapping) else {}
+    cursor = pagination.get("next_cursor")
+    is_last = not rows or not pagination.get("has_more", cursor or len(rows) >= _PAGE_SIZE)
+    if is_last:
+        return None
+    if count >= _MAX_ROWS:
+        raise TransientError(f"the listing of jobs does not end after {count:,} rows")
+    return {"after": cursor} if cursor and isinstance(cursor, str) else {"offset": str(count)}
+
+
+def _is_job(row: Any) -> bool:
+    return isinstance(row, dict) and is_id(row.get("id"))
+
+
+def _check_row(
+    row: Mapping[str, Any], searches: Mapping[str, JobSearch], candidates: list[JobSearch]
+) -> Flow[tuple[JobSearch | None, list[JobSearch]]]:
+    """Which of the `searches` a listed job belongs to, and which it may belong to.
+
+    `candidates`: those that a job of its age can belong to without showing our id or a marker.
+    """
+    if row["id"] in searches:
+        return searches[row["id"]], []
+    marker = _read_preview_marker(row)
+    if not searches or (not marker and not candidates) or next(iter(searches.values())).is_known(row["id"]):
+        return None, []
+    if marker:
+        return next((search for search in searches.values() if _is_sought(search, JobIdentity(marker))), None), []
+    identity = yield from _identify(row["id"], candidates[0].identities)
+    if identity is None:
+        return None, candidates
+    return next((search for search in candidates if _is_sought(search, identity)), None), []
+
+
+def _identify(prompt_id: str, known: dict[str, JobIdentity]) -> Flow[JobIdentity | None]:
+    """What the details of a job say about its workflow; None if they do not show it. Requests them once per client."""
+    if prompt_id in known:
+        return known[prompt_id]
+    response = raise_for_status((yield _make_details_request(prompt_id)), 404)
+    identity = None if response.status == 404 else _read_identity(response.json_object())
+    if identity is not None:
+        known[prompt_id] = identity
+    return identity
+
+
+def _read_identity(details: Mapping[str, Any]) -> JobIdentity | None:
+    graph = _find_graph(details.get("workflow"))
+    if graph is None:
+        outputs = read_outputs(details.get("outputs"))
+        markers = [read_path_marker(f"{output.subfolder}/{output.filename}") for output in outputs]
+        return next((JobIdentity(marker) for marker in markers if marker), None)
+    marker = read_markers(graph)
+    try:
+        return JobIdentity(marker, None if marker else fingerprint(graph))
+    except ValueError:  # the graph contains NaN, which we never send
+        return JobIdentity()
+
+
+def _read_preview_marker(row: Mapping[str, Any]) -> frozenset[str]:
+    """The marker in the path of a listed job's first output; empty if there is none."""
+    preview = row.get("preview_output")
+    if not isinstance(preview, Mapping):
+        return frozenset()
+    return read_path_marker(f"{preview.get('subfolder') or ''}/{preview.get('filename') or ''}")
+
+
+def _is_sought(search: JobSearch, identity: JobIdentity) -> bool:
+    if identity.markers:
+        return search.job_id[:8] in identity.markers
+    return identity.fingerprint == search.fingerprint
+
+
+def _find_graph(workflow: Any) -> Mapping[str, Any] | None:
+    """The graph in a job's details: bare, inside `{prompt, extra_data}`, or in a queue item `[n, id, graph]`."""
+    if isinstance(workflow, list):
+        return next((graph for item in workflow if (graph := _find_graph(item)) is not None), None)
+    if not isinstance(workflow, Mapping) or not workflow:
+        return None
+    if all(isinstance(node, Mapping) and "class_type" in node for node in workflow.values()):
+        return workflow
+    return _find_graph(workflow.get("prompt"))
+
+
+def _earliest_creation(search: JobSearch, response: ServerResponse) -> float:
+    """The earliest possible creation time of the sought job, by the server's clock."""
+    if search.server_time is not None:
+        return search.server_time - _CLOCK_SLACK
+    try:
+        ahead = parsedate_to_datetime(response.headers["date"]).timestamp() - search.now
+    except (KeyError, ValueError, TypeError):
+        return search.intended_at - _CLOCK_SLACK_WITHOUT_DATE
+    return search.intended_at + ahead - _CLOCK_SLACK
