@@ -88,6 +88,7 @@ class PlanSummary:
                 "saved": order.saved,
                 "measured": order.measured,
                 "caching": order.caching,
+                "why_written": order.why_written,
             },
             **self._counts,
             "jobs": self._new_digests,

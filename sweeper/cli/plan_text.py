@@ -89,6 +89,8 @@ def _describe_order(summary: Mapping[str, Any]) -> Iterator[_Row]:
     for number, axes in enumerate(order["axes"], 1):
         label = "order" if len(order["axes"]) == 1 else f"order {number}"
         yield label, " > ".join(axes) or "a single trial", f"({order['mode']}, outermost first{by})"
+    if order["why_written"]:
+        yield "", f"the written order, because {order['why_written']}", ""
     if order["saved"] > 0:
         saved = f"runs {order['executions']} nodes instead of {order['written']} in written order"
         yield "", f"{saved}: {order['saved']} saved", ""

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli.exit_codes import OK, UNREACHABLE, get_exit_code
-from sweeper.comfy.protocol import Server
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import InputError, RefusedError, SweeperError, TransientError, Trouble, UnreachableError
 from sweeper.model.target_spec import NamedTargets
 from sweeper.model.urls import is_loopback, strip_secrets
 from sweeper.planning.plan import Plan
+from sweeper.planning.server_cache import detect_server_cache
 from sweeper.running.node_class_cache import get_classes
 from sweeper.running.preflight import attach_partner_key
 
@@ -88,7 +88,8 @@ async def _query_server(client: ComfyClient, report: TargetReport, plan: Plan | 
     """Add the server's facts to `report`. Returns what the plan needs and the server lacks."""
     async with client:
         server = await client.connect()
-        report.update(dialect=server.dialect, version=server.version or None, cache=read_cache_option(server))
+        cache = detect_server_cache(server.version, server.arguments, server.memory) if server.arguments else None
+        report.update(dialect=server.dialect, version=server.version or None, cache=cache and str(cache))
         report["upload_limit"] = limit = await client.get_upload_limit()
         if plan is None:
             return []
@@ -125,18 +126,6 @@ def _find_large_files(plan: Plan, limit: int | None) -> list[str]:
         for fact in plan.experiment.files.values()
         if limit is not None and (size := fact.path.stat().st_size) > limit
     ]
-
-
-def read_cache_option(server: Server) -> str | None:
-    """The cache mode in a local ComfyUI's command line: `classic`, `lru 10`, `none`. None for Comfy Cloud."""
-    if not server.arguments:
-        return None
-    modes = [
-        " ".join(server.arguments[index : index + (2 if word == "--cache-lru" else 1)])
-        for index, word in enumerate(server.arguments)
-        if word.startswith("--cache-")
-    ]
-    return modes[-1].removeprefix("--cache-") if modes else "classic"
 
 
 def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None:

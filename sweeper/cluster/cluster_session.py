@@ -26,7 +26,7 @@ from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, UnreachableError
 from sweeper.model.target_spec import CLOUD_URL
 from sweeper.planning.order import Costs
-from sweeper.planning.server_cache import find_smallest_cache, parse_cache_arguments
+from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.planning.transition_cost import TransitionCost
 from sweeper.running import run as local_run
 from sweeper.running.measure_run import get_cacheable_versions
@@ -146,7 +146,7 @@ class ClusterSession(Session):
             first = next((worker for worker in came if worker.refused), came[0])
             error_class = RefusedError if first.refused else UnreachableError
             raise error_class("; ".join(f"{worker.name}: {worker.problem}" for worker in came))
-        self.server_cache = find_smallest_cache(parse_cache_arguments(worker.arguments) for worker in workers)
+        self.server_cache = find_smallest_cache(worker.server_cache for worker in workers)
         if workers:
             self.server_infos.setdefault(self.targets[0].name, dict(workers[0].server_info))
         return (registry,) if workers else ()

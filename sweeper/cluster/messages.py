@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache
+
 if TYPE_CHECKING:
     from sweeper.comfy.target import Target
     from sweeper.model.trial import InputFile, Trial
@@ -57,7 +59,7 @@ class WorkerInfo:
     url: str = ""
     dialect: str = ""
     version: str = ""
-    arguments: tuple[str, ...] = ()
+    server_cache: ServerCache = CLASSIC_CACHE
     server_info: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int = 1
     max_batches: int = 1

@@ -32,6 +32,7 @@ from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, SweeperError, UsageError
 from sweeper.images.metrics.registry import load_metrics
 from sweeper.model.urls import is_loopback
+from sweeper.planning.server_cache import detect_server_cache
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.preflight import PARTNER_KEY_FIELD
 from sweeper.store.remote_artifacts import RemoteFolder, check_url
@@ -131,8 +132,9 @@ class SweeperWorkerPlugin(WorkerPlugin):
         stores_directly = run_spec.artifact_url is not None or await asyncio.to_thread(_can_see_folder, run_spec)
         return replace(
             worker_info, server_id=server_id, url=target.url, dialect=server.dialect, version=server.version,
-            arguments=server.arguments, concurrency=concurrency, stores_directly=stores_directly,
-            server_info=await client.get_server_info(), max_batches=min(_MAX_BATCHES, self.worker.state.nthreads),
+            server_cache=detect_server_cache(server.version, server.arguments, server.memory), concurrency=concurrency,
+            stores_directly=stores_directly, server_info=await client.get_server_info(),
+            max_batches=min(_MAX_BATCHES, self.worker.state.nthreads),
         )  # fmt: skip
 
     async def _resolve_target(self, run_spec: RunSpec) -> Target:

@@ -33,6 +33,7 @@ from sweeper.comfy.protocol import (
     read_retry_after,
 )
 from sweeper.comfy.responses import rejection_message
+from sweeper.comfy.server_info import read_memory
 from sweeper.comfy.untrusted_json import to_text
 from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError, shorten
 
@@ -74,6 +75,7 @@ class ComfyUIDialect:
             self.name,
             shorten(to_text(system.get("comfyui_version") or ""), 200),
             tuple(shorten(to_text(argument)) for argument in arguments[:200]) if isinstance(arguments, list) else (),
+            read_memory(system),
         )
 
     def submit(self, submission: JobSubmission) -> Flow[str | QueueFull]:

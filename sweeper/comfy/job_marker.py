@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sweeper.model import workflow
+from sweeper.model.workflow import PREFIX_INPUT
 
 _MARKER: Final = re.compile(r"sweeper/[a-z0-9][a-z0-9-]*/([0-9a-f]{8})/")
-_PREFIX_INPUT: Final = "filename_prefix"
 
 Graph = Mapping[str, Mapping[str, Any]]
 
@@ -39,7 +39,7 @@ def strip_marker(graph: Graph) -> dict[str, Any]:
 def read_markers(graph: Graph) -> frozenset[str]:
     """The job ids in the graph's markers, each as its first 8 hex digits."""
     inputs = (node.get("inputs") for node in graph.values())
-    prefixes = (value.get(_PREFIX_INPUT) for value in inputs if isinstance(value, Mapping))
+    prefixes = (value.get(PREFIX_INPUT) for value in inputs if isinstance(value, Mapping))
     return frozenset(match[1] for prefix in prefixes if isinstance(prefix, str) and (match := _MARKER.match(prefix)))
 
 
@@ -57,9 +57,8 @@ def fingerprint(graph: Graph) -> str:
 def _with_prefixes(graph: Graph, change: Any) -> dict[str, Any]:
     copied: dict[str, Any] = {}
     for node_id, node in graph.items():
-        inputs = node.get("inputs")
-        if isinstance(inputs, Mapping) and isinstance(inputs.get(_PREFIX_INPUT), str):
-            copied[node_id] = {**node, "inputs": {**inputs, _PREFIX_INPUT: change(inputs[_PREFIX_INPUT])}}
-        else:
-            copied[node_id] = dict(node)
+        copied[node_id] = dict(node)
+        if workflow.has_filename_prefix(node):
+            inputs = node["inputs"]
+            copied[node_id]["inputs"] = {**inputs, PREFIX_INPUT: change(inputs[PREFIX_INPUT])}
     return copied

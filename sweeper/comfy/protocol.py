@@ -173,12 +173,14 @@ class JobSearch:
 class Server:
     """The server that responds at a target. `version` and `arguments` are empty if it does not report them.
 
-    `arguments`: a local server's command line, which shows its cache mode.
+    `arguments`: a local server's command line, which shows its cache mode. `memory`: total and free bytes of its
+    machine; 0 if unknown.
     """
 
     dialect: str
     version: str = ""
     arguments: tuple[str, ...] = ()
+    memory: tuple[int, int] = (0, 0)
 
 
 def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:

@@ -48,6 +48,12 @@ def query_server_info(dialect: str) -> Flow[dict[str, Any]]:
     return facts
 
 
+def read_memory(system: Mapping[str, Any]) -> tuple[int, int]:
+    """The total and free bytes of memory in the `system` of `/system_stats`; 0 for a number that is not there."""
+    total, free = (value if isinstance(value := system.get(f"ram_{name}"), int) else 0 for name in ("total", "free"))
+    return total, free
+
+
 def _read_mapping(response: ServerResponse) -> Mapping[str, Any]:
     if response.status != 200:
         return {}

@@ -17,6 +17,7 @@ from sweeper.schemas.values import KeyPath
 
 Graph = Mapping[str, Mapping[str, Any]]
 
+PREFIX_INPUT: Final = "filename_prefix"
 _MAX_EXACT_INTEGER: Final = 2**53  # up to this, every integer has an exact double
 
 EXPORT_HINT = (
@@ -129,6 +130,11 @@ def find_sinks(graph: Graph) -> frozenset[str]:
     """Return the nodes that no other node uses, which are the outputs as far as the graph alone can show."""
     used = {source for node in graph.values() for _, source, _ in iter_links(node)}
     return frozenset(node_id for node_id in graph if node_id not in used)
+
+
+def has_filename_prefix(node: Mapping[str, Any]) -> bool:
+    """Whether a node names its files by a text of its own, which sweeper makes unique to each job."""
+    return isinstance(node.get("inputs"), Mapping) and isinstance(node["inputs"].get(PREFIX_INPUT), str)
 
 
 def encode_canonical(value: object) -> bytes:

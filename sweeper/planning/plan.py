@@ -31,6 +31,11 @@ from sweeper.planning.trial_filters import find_kept_positions
 _ASSUMED_COSTS: Final = Costs()
 _MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated
 _MAX_TRIED: Final = 2_000  # combinations of a computed text; others are checked when the trials are produced
+_WHY_WRITTEN: Final = {  # by the first word of a cache
+    "none": "the server keeps no results",
+    "ram": "the server keeps the results of all jobs while its memory lasts",
+    "lru": "another order saves nothing with a cache of this size",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,8 @@ class OrderReport:
     """What the nesting order saves on a server that caches node results.
 
     `axes` has the axes of each block, outermost first. `executions` and `written` count node executions in this order
-    and in the written order. `measured`: the order is based on measured node times. `caching` is the cache of the
-    server: `classic` (results of the last job), `lru N` or `none`.
+    and in the written order, and `include` rows not at all. `measured`: the order is based on measured node times.
+    `caching` is the cache of the server: see `ServerCache`. `why_written`: why another order saves nothing, if so.
     """
 
     axes: tuple[tuple[str, ...], ...]
@@ -47,6 +52,7 @@ class OrderReport:
     written: int
     measured: bool = False
     caching: str = "classic"
+    why_written: str | None = None
 
     @property
     def saved(self) -> int:
@@ -166,7 +172,9 @@ class Plan:
             sum(sum(part.count_node_runs(self.experiment, order, caching).values()) for part, order in orders)
             for orders in ([(part, part.order) for part in products], [(part, part.written) for part in products])
         )
-        return OrderReport(tuple(names), runs, written, bool(self._costs.seconds), str(caching))
+        is_written = self.experiment.order != "written" and all(part.order == part.written for part in products)
+        why_written = _WHY_WRITTEN.get(str(caching).partition(" ")[0]) if is_written else None
+        return OrderReport(tuple(names), runs, written, bool(self._costs.seconds), str(caching), why_written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +209,8 @@ class _PlanPart:
                 graph, order, [self.grid.to_coordinates(position) for position in positions], needs, caching
             )
         share = self.count / max(prod(self.grid.sizes), 1)
-        return {node: round(count * share) for node, count in count_executions(order, self.grid.sizes, needs).items()}
+        counts = count_executions(order, self.grid.sizes, needs, caching)
+        return {node: round(count * share) for node, count in counts.items()}
 
     @property
     def count(self) -> int:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,7 @@ from sweeper.comfy.protocol import Server
 from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UnreachableError
 from sweeper.model.node_classes import NodeInfo
-from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, parse_cache_arguments
+from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, detect_server_cache
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -115,7 +116,7 @@ def save_server(target: Target, server: Server) -> ServerCache:
 
     If it is another server than before, the cached classes are removed.
     """
-    server_cache = parse_cache_arguments(server.arguments)
+    server_cache = detect_server_cache(server.version, server.arguments, server.memory)
     if not target.embedded:
         # A digest, because a command line names folders of the server's machine, which do not belong here.
         identity = hashlib.sha256(repr((server.dialect, server.version, server.arguments)).encode()).hexdigest()
@@ -123,8 +124,7 @@ def save_server(target: Target, server: Server) -> ServerCache:
         if not isinstance(saved, dict) or saved.get("identity") != identity:
             with suppress(OSError):
                 _get_cache_path(target.url, _CLASSES_KIND).unlink(missing_ok=True)
-        entry = {"identity": identity, "kind": server_cache.kind, "size": server_cache.size}
-        _write_cache(target.url, entry, _SERVER_KIND)
+        _write_cache(target.url, {"identity": identity, "cache": asdict(server_cache)}, _SERVER_KIND)
     return server_cache
 
 
@@ -132,8 +132,8 @@ def get_cache_mode(target: Target) -> ServerCache:
     """How a target cached results when it was last connected, at most a day ago; ComfyUI's default if unknown."""
     saved = None if target.embedded else _read_cache(target.url, _SERVER_KIND)
     try:
-        return CLASSIC_CACHE if saved is None else ServerCache(saved["kind"], int(saved["size"]))
-    except (TypeError, KeyError, ValueError):
+        return CLASSIC_CACHE if saved is None else ServerCache(**saved["cache"])
+    except (TypeError, KeyError):
         return CLASSIC_CACHE
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
+import uuid
 from functools import cache
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sweeper.comfy.job_marker import add_marker
+from sweeper.planning.order import Costs
+from sweeper.planning.server_cache import ServerCache
 from tests.experiment_files import make_plan
 from tests.planning.random_experiments import PHASES
 
@@ -24,6 +28,8 @@ def sweeps(draw, *, least):
     for node_index in range(count):
         links = draw(st.lists(st.integers(0, node_index - 1), max_size=2, unique=True)) if node_index else []
         graph[str(node_index)] = {"class_type": "X", "inputs": {f"l{source}": [str(source), 0] for source in links}}
+        if draw(st.integers(0, 3)) == 0:
+            graph[str(node_index)]["inputs"]["filename_prefix"] = "x"
     slots, grid = {}, {}
     for number in range(draw(st.integers(1, 4))):
         node_indexes = draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=2, unique=True))
@@ -34,11 +40,11 @@ def sweeps(draw, *, least):
     return graph, slots, grid
 
 
-def executions(workflows):
-    """The number of nodes that run for these workflows one after the other."""
+def executions(workflows, *, keeps_all=False):
+    """The number of nodes that run for these workflows one after the other; each has a prefix of its own for files."""
     total = 0
     cached = set()
-    for graph in workflows:
+    for graph in [add_marker(workflow, "e", uuid.uuid4().hex) for workflow in workflows]:
 
         @cache
         def cache_key(node, graph=graph):
@@ -48,7 +54,7 @@ def executions(workflows):
 
         current = {cache_key(node) for node in graph}
         total += len(current - cached)
-        cached = current
+        cached = current | (cached if keeps_all else set())
     return total
 
 
@@ -88,3 +94,17 @@ def test_axes_of_one_value_cost_nothing(drawn):
     ran = executions(plan.workflow(trial) for trial in plan)
     written = executions(plan.workflow(trial) for trial in plan.written())
     assert (plan.order.executions, plan.order.written) == (ran, written)
+
+
+@RELAXED
+@given(sweeps(least=1), st.integers(1, 9))
+def test_a_server_that_keeps_all_results_gets_the_written_order(drawn, n):
+    graph, slots, grid = drawn
+    for sample in ({}, {"sample": {"n": n}}):
+        with tempfile.TemporaryDirectory() as folder:
+            plan = make_plan(folder, {"sweep": {"grid": grid, **sample}}, graph, slots)
+        plan = plan.reordered(Costs(caching=ServerCache("ram", keeps_all=True)))
+        assert [trial.index for trial in plan] == [trial.index for trial in plan.written()]
+        ran = executions((plan.workflow(trial) for trial in plan), keeps_all=True)
+        assert (plan.order.executions, plan.order.written) == (ran, ran)
+        assert plan.order.why_written == "the server keeps the results of all jobs while its memory lasts"

@@ -12,8 +12,8 @@ from sweeper.planning.server_cache import (
     NO_CACHE,
     ServerCache,
     count_lru_executions,
+    detect_server_cache,
     find_smallest_cache,
-    parse_cache_arguments,
 )
 
 GRAPH = {
@@ -32,14 +32,18 @@ NEEDS = {
     "save": frozenset({MODEL, TEXT, SEED}),
 }
 POINTS = list(itertools.product(range(3), range(3), range(4)))
-# Loader and encoder executions for 3 models, 3 texts and 4 seeds, measured on ComfyUI 0.3.64.
-CACHES = (CLASSIC_CACHE, *(ServerCache("lru", size) for size in (5, 50, 400)), NO_CACHE)
+# Loader and encoder executions for 3 models, 3 texts and 4 seeds, measured on ComfyUI 0.3.64 and 0.33.0; `ram` on the
+# latter, with `--cache-ram 1 2` and without an option.
+CACHES = (
+    CLASSIC_CACHE, *(ServerCache("lru", size) for size in (5, 50, 400)), NO_CACHE, ServerCache("ram", keeps_all=True),
+    ServerCache("ram"),
+)  # fmt: skip
 MEASURED = {
-    (MODEL, TEXT, SEED): ((3, 9), (3, 9), (3, 9), (3, 9), (36, 36)),
-    (TEXT, MODEL, SEED): ((9, 9), (9, 9), (3, 9), (3, 9), (36, 36)),
-    (MODEL, SEED, TEXT): ((3, 36), (3, 36), (3, 9), (3, 9), (36, 36)),
-    (SEED, TEXT, MODEL): ((36, 36), (36, 36), (3, 9), (3, 9), (36, 36)),
-    (TEXT, SEED, MODEL): ((36, 36), (36, 36), (3, 9), (3, 9), (36, 36)),
+    (MODEL, TEXT, SEED): ((3, 9), (3, 9), (3, 9), (3, 9), (36, 36), (3, 9), (3, 9)),
+    (TEXT, MODEL, SEED): ((9, 9), (9, 9), (3, 9), (3, 9), (36, 36), (3, 9), (9, 9)),
+    (MODEL, SEED, TEXT): ((3, 36), (3, 36), (3, 9), (3, 9), (36, 36), (3, 9), (3, 36)),
+    (SEED, TEXT, MODEL): ((36, 36), (36, 36), (3, 9), (3, 9), (36, 36), (3, 9), (36, 36)),
+    (TEXT, SEED, MODEL): ((36, 36), (36, 36), (3, 9), (3, 9), (36, 36), (3, 9), (36, 36)),
 }
 
 
@@ -69,21 +73,42 @@ def test_a_node_does_not_run_for_cached_users():
     assert count_lru_executions(graph, [(0, 0), (0, 1), (1, 1), (0, 0)], needs, 100) == {"a": 2, "b": 2, "c": 2}
 
 
+GIB = 2**30
+RAM, SHORT_RAM = ServerCache("ram", keeps_all=True), ServerCache("ram")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "caching"),
+    ("version", "arguments", "memory", "cache"),
     [
-        ((), CLASSIC_CACHE),
-        (("main.py", "--cpu"), CLASSIC_CACHE),
-        (("main.py", "--cache-none"), NO_CACHE),
-        (("main.py", "--cache-lru", "50", "--cpu"), ServerCache("lru", 50)),
-        (("main.py", "--cache-lru=7"), ServerCache("lru", 7)),
-        (("main.py", "--cache-lru", "0"), CLASSIC_CACHE),
-        (("main.py", "--cache-lru"), CLASSIC_CACHE),
-        (("main.py", "--cache-classic"), CLASSIC_CACHE),
+        ("", "", (0, 0), CLASSIC_CACHE),  # Comfy Cloud says nothing
+        ("0.3.64", "main.py --cpu", (200, 190), CLASSIC_CACHE),
+        ("0.22.0", "main.py", (200, 190), CLASSIC_CACHE),
+        ("0.23.0", "main.py", (24, 20), SHORT_RAM),
+        ("0.33.0", "main.py --cpu", (24, 20), SHORT_RAM),
+        ("0.33.0", "main.py", (256, 130), RAM),
+        ("0.33.0", "main.py", (256, 120), SHORT_RAM),
+        ("0.33.0", "main.py --cache-ram", (24, 20), SHORT_RAM),
+        ("0.33.0", "main.py --cache-ram 2 --cpu", (24, 20), SHORT_RAM),
+        ("0.33.0", "main.py --cache-ram 2 8 --cpu", (24, 20), RAM),
+        ("0.33.0", "main.py --cache-ram 2 8 --cpu", (24, 7), SHORT_RAM),
+        ("0.3.68", "main.py --cache-ram", (24, 20), RAM),
+        ("0.12.1", "main.py --cache-ram 22", (24, 20), SHORT_RAM),
+        ("0.3.64", "main.py --cache-ram", (24, 20), CLASSIC_CACHE),
+        ("0.33.0", "main.py --cache-classic", (256, 200), CLASSIC_CACHE),
+        ("0.33.0", "main.py --high-ram", (256, 200), CLASSIC_CACHE),
+        ("0.33.0", "main.py --cache-none", (256, 200), NO_CACHE),
+        ("0.33.0", "main.py --cache-lru 50 --cpu", (0, 0), ServerCache("lru", 50)),
+        ("0.3.64", "main.py --cache-lru=7", (0, 0), ServerCache("lru", 7)),
+        ("0.3.64", "main.py --cache-lru 0", (0, 0), CLASSIC_CACHE),
+        ("0.33.0", "main.py --cache-lru 0", (0, 0), SHORT_RAM),
+        ("0.3.64", "main.py --cache-lru", (0, 0), CLASSIC_CACHE),
+        ("nightly", "main.py", (256, 200), CLASSIC_CACHE),
+        ("", "main.py --cache-ram x y", (256, 200), CLASSIC_CACHE),
     ],
 )
-def test_cache_options_are_parsed(arguments, caching):
-    assert parse_cache_arguments(arguments) == caching
+def test_version_options_and_memory_decide_the_cache(version, arguments, memory, cache):
+    total, free = memory
+    assert detect_server_cache(version, arguments.split(), (total * GIB, free * GIB)) == cache
 
 
 def test_the_smallest_cache_decides_unless_it_is_none():
@@ -91,4 +116,6 @@ def test_the_smallest_cache_decides_unless_it_is_none():
     assert find_smallest_cache([large, small]) == small
     assert find_smallest_cache([large, CLASSIC_CACHE, NO_CACHE]) == CLASSIC_CACHE
     assert find_smallest_cache([NO_CACHE, large]) == large
+    assert find_smallest_cache([RAM]) == RAM
+    assert find_smallest_cache([RAM, RAM]) == SHORT_RAM  # each keeps only what it ran itself
     assert find_smallest_cache([NO_CACHE]) == find_smallest_cache([]) == NO_CACHE
