@@ -19,11 +19,11 @@ from sweeper.loading.ui_format.graph import (
     MUTED,
     MalformedWorkflowError,
     Node,
-    Socket,
     UiWorkflow,
     parse_ui_workflow,
 )
 from sweeper.loading.ui_format.links import (
+    LinkEnd,
     LinkFollower,
     NodeOrigin,
     NoOrigin,
@@ -33,14 +33,19 @@ from sweeper.loading.ui_format.links import (
     ValueOrigin,
     is_frontend_only,
 )
-from sweeper.loading.ui_format.subgraph_values import find_host_value
+from sweeper.loading.ui_format.subgraph_values import SubgraphValues
 from sweeper.loading.ui_format.widgets import (
+    Widget,
     WidgetMismatchError,
-    assign_widget_values,
-    convert_host_value,
-    convert_own_value,
+    convert_value,
+    convert_widgets,
+    get_widget_type,
+    read_widgets,
+    round_as_page,
 )
-from sweeper.model.node_classes import NodeInfo, NodeSpec
+from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
+from sweeper.model.node_classes.spec import ANY
+from sweeper.model.template import MISSING
 from sweeper.model.workflow import EXPORT_HINT
 from sweeper.schemas.values import KeyPath
 
@@ -103,6 +108,7 @@ class _Converter:
         self.info = info
         self.object_info = object_info
         self.link_follower = LinkFollower(workflow)
+        self.subgraph_values = SubgraphValues(workflow, info)
         self.graph: dict[str, Any] = {}
         self.node_count = 0
         self.problems: list[tuple[KeyPath, str]] = []
@@ -115,7 +121,9 @@ class _Converter:
                 raise MalformedWorkflowError(("nodes",), f"with its subgraphs it has more than {_MAX_NODES:,} nodes")
             if is_frontend_only(node):
                 continue
-            if node.mode in (MUTED, BYPASSED):
+            # The page expands a muted or bypassed subgraph if it is inside of another one (SubgraphNode.getInnerNodes).
+            is_inner_host = scope.host is not None and node.type in self.workflow.subgraphs
+            if node.mode in (MUTED, BYPASSED) and not is_inner_host:
                 effect = "muted and left out" if node.mode == MUTED else "bypassed: its links are passed on"
                 self.notes.append((node.path, f"{node} is {effect}"))
             elif node.type in self.workflow.subgraphs:
@@ -162,36 +170,76 @@ class _Converter:
         return f"is of a class that the server does not have{f' (the nearest is {nearest})' if nearest else ''}"
 
     def convert_inputs(self, scope: Scope, node: Node, spec: NodeSpec) -> dict[str, Any]:
-        """Return the inputs as the editor writes them: the values of widgets in the order of the class, then links."""
-        widgets = assign_widget_values(node, spec)
-        inputs = dict(widgets.values)
-        if widgets.defaults:
-            names = " and ".join(f"'{name}' = {inputs[name]!r}" for name in widgets.defaults)
+        """Return the inputs as the page sends them: the values of widgets in the order of the class, then links."""
+        widgets = self.read_widgets(node, spec)
+        origins = self.find_origins(scope, node, spec, widgets)
+        received = {
+            name: value
+            for name in {**widgets, **origins}
+            if (value := self.find_received(scope, node, name, widgets.get(name), origins.get(name))) is not MISSING
+        }
+        inputs = {**convert_widgets(node, spec, widgets, received), **received}
+        own = inputs.keys() - received
+        defaults = [f"'{name}' = {inputs[name]!r}" for name in widgets if name in own and not widgets[name].is_saved]
+        if defaults:
+            names = " and ".join(defaults)
             self.notes.append((node.path, f"{node} was saved before its class had {names}, the server's default"))
-        for index, socket in enumerate(node.inputs):
-            self.apply_link(node, spec, socket, self.link_follower.find_origin(scope, node, index), inputs)
         prefix = inputs.get("filename_prefix")
         if isinstance(prefix, str) and _FRONTEND_TEXT.search(prefix):
             self.notes.append((node.path, f"{node} has '{prefix}', whose %...% only ComfyUI's page replaces"))
         return inputs
 
-    def apply_link(self, node: Node, spec: NodeSpec, socket: Socket, origin: Origin, inputs: dict[str, Any]) -> None:
-        """Write the value or link that the socket receives into `inputs`, if it receives one."""
-        name = socket.widget if socket.widget is not None and socket.widget in spec.inputs else socket.name
-        if socket.widget is not None and name not in spec.inputs and not isinstance(origin, NoOrigin):
-            raise WidgetMismatchError(f"links its widget '{name}', which the server's class does not have")
-        if isinstance(origin, NodeOrigin):
-            inputs[name] = [origin.node_id, origin.output]
-        elif isinstance(origin, ValueOrigin):
-            inputs[name] = convert_own_value(spec.inputs[name], origin.value)
-        elif socket.link is not None:
-            host_value = find_host_value(origin.ports) if name in inputs else None
-            if host_value is not None:
-                inputs[name] = convert_host_value(spec.inputs[name], host_value)
-            elif name in inputs:
-                inputs[name] = convert_own_value(spec.inputs[name], inputs[name])
-            if origin.reason:
-                self.notes.append((node.path, f"'{name}' of {node} is not linked: {origin.reason}"))
+    def is_custom(self, class_type: str) -> bool:
+        """Whether scripts of a custom node may change the class on the page."""
+        return str(self.object_info[class_type].get("python_module", "")).startswith("custom_nodes")
+
+    def read_widgets(self, node: Node, spec: NodeSpec) -> dict[str, Widget]:
+        sockets = {socket.name for socket in node.inputs if socket.widget is None}
+        for name, declared in spec.inputs.items():
+            is_unknown = declared.kind == "widget" and get_widget_type(declared) is None
+            if is_unknown and declared.required and name not in sockets:
+                raise WidgetMismatchError(
+                    f"has the input '{name}' ({declared.type}), whose widget only ComfyUI's page knows"
+                )
+        return read_widgets(node, spec, is_custom=self.is_custom(node.type))
+
+    def find_origins(
+        self, scope: Scope, node: Node, spec: NodeSpec, widgets: Mapping[str, Widget]
+    ) -> dict[str, Origin]:
+        """Return the origins of the inputs by name. Inputs that the node does not have with these values lose them."""
+        origins: dict[str, Origin] = {}
+        values = {name: widget.value for name, widget in widgets.items()}
+        declared = spec.resolve_inputs({**dict.fromkeys(socket.name for socket in node.inputs), **values})
+        for index, socket in enumerate(node.inputs):
+            is_part = socket.name not in spec.inputs and socket.name.partition(".")[0] in spec.inputs
+            if socket.name not in declared and (is_part or socket.widget is not None):
+                if socket.link is not None and self.is_custom(node.type):
+                    raise WidgetMismatchError(f"links '{socket.name}', which the server's class does not have")
+                if socket.link is not None:
+                    self.notes.append((node.path, f"{node} has no input '{socket.name}'; its link is left out"))
+                continue
+            origin = self.link_follower.find_origin(scope, node, index)
+            reason = origin.reason if isinstance(origin, NoOrigin) else ""
+            if isinstance(origin, ValueOrigin) and socket.name not in widgets:
+                reason = f"{origin.primitive} can give its value only to a widget"
+            if reason:
+                self.notes.append((node.path, f"'{socket.name}' of {node} is not linked: {reason}"))
+            origins[socket.name] = origin
+        return origins
+
+    def find_received(self, scope: Scope, node: Node, name: str, widget: Widget | None, origin: Origin | None) -> Any:
+        """Return what an input receives: a link, or a value from a primitive or a subgraph; MISSING if nothing."""
+        value = self.subgraph_values.find_value(LinkEnd(scope, node, name)) if widget is not None else MISSING
+        if value is MISSING and isinstance(origin, NodeOrigin):
+            return [origin.node_id, origin.output]
+        if value is MISSING and isinstance(origin, ValueOrigin) and widget is not None:
+            value = self.subgraph_values.find_value(LinkEnd(scope, origin.primitive, "value"))
+            if value is MISSING:
+                return convert_value(widget.spec, round_as_page(widget.spec, node, origin.value))
+        if value is MISSING and isinstance(origin, NoOrigin) and origin.end is not None:
+            value = self.subgraph_values.find_value(origin.end)
+        spec = widget.spec if widget is not None else InputSpec(name, "link", ANY, required=False)
+        return value if value is MISSING else convert_value(spec, value, is_host_value=True)
 
     def drop_loose_links(self) -> None:
         """Remove links to nodes that are not sent, as the editor does."""
@@ -203,8 +251,7 @@ class _Converter:
     def note_scripts(self) -> None:
         """Note custom nodes, because their scripts for ComfyUI's page may change values when it queues a workflow."""
         classes = {node["class_type"] for node in self.graph.values()}
-        modules = {name: str(self.object_info[name].get("python_module", "")) for name in classes}
-        custom = sorted(name for name, module in modules.items() if module.startswith("custom_nodes"))
+        custom = sorted(filter(self.is_custom, classes))
         if custom:
             self.notes.append(
                 ((), f"what scripts of custom nodes change on the page is not followed: {join_names(custom)}")

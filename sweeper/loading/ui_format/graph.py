@@ -7,7 +7,7 @@ are objects. The definitions of subgraphs always use objects (litegraph, `types/
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sweeper.schemas.values import KeyPath
@@ -73,13 +73,17 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class UiGraph:
-    """The main graph, or the graph inside a subgraph, whose inputs come from the node `input_node`."""
+    """The main graph, or the graph inside a subgraph, whose inputs come from the node `input_node`.
+
+    `new_ids` are the ids of the nodes that got another one, by the id in the file.
+    """
 
     nodes: Mapping[str, Node]
     links: Mapping[str, Link]
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
     input_node: str | None = None
+    new_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,40 @@ def parse_ui_workflow(value: Mapping[str, Any]) -> UiWorkflow:
         str(subgraph.get("id")): _parse_graph(subgraph, (*path, index), is_root=False)
         for index, subgraph in enumerate(_require_mappings(definitions.get("subgraphs"), path))
     }
-    return UiWorkflow(_parse_graph(value, (), is_root=True), subgraphs)
+    root = _parse_graph(value, (), is_root=True)
+    return UiWorkflow(root, _make_ids_unique(root, subgraphs, _find_last_id(value)))
+
+
+def _find_last_id(value: Mapping[str, Any]) -> int:
+    state = value.get("state")
+    last_id = state.get("lastNodeId") if isinstance(state, dict) else value.get("last_node_id")
+    return last_id if isinstance(last_id, int) else 0
+
+
+def _make_ids_unique(root: UiGraph, subgraphs: Mapping[str, UiGraph], last_id: int) -> dict[str, UiGraph]:
+    """Give new ids to nodes of subgraphs whose id is taken by another graph (`subgraphDeduplication.ts`)."""
+    taken = {node_id for node_id in root.nodes if node_id.isdecimal()}
+    result = {}
+    for name, graph in subgraphs.items():
+        new_ids: dict[str, str] = {}
+        for node_id in graph.nodes:
+            if node_id in taken:
+                last_id += 1
+                while str(last_id) in taken:
+                    last_id += 1
+                new_ids[node_id] = str(last_id)
+            elif node_id.isdecimal():
+                last_id = max(last_id, int(node_id))
+            taken.add(new_ids.get(node_id, node_id))
+        result[name] = replace(
+            graph,
+            nodes={new_ids.get(key, key): replace(node, id=new_ids.get(key, key)) for key, node in graph.nodes.items()},
+            links={
+                key: replace(link, origin=new_ids.get(link.origin, link.origin)) for key, link in graph.links.items()
+            },
+            new_ids=new_ids,
+        )
+    return result
 
 
 def _parse_graph(value: Mapping[str, Any], path: KeyPath, *, is_root: bool) -> UiGraph:

@@ -13,7 +13,7 @@ from sweeper.loading.ui_format.graph import BYPASSED, MUTED, Node, UiGraph, UiWo
 
 # Nodes that only pass a link on: those of the editor and of rgthree.
 _REROUTES: Final = frozenset({"Reroute", "Reroute (rgthree)"})
-_PRIMITIVE: Final = "PrimitiveNode"
+PRIMITIVE: Final = "PrimitiveNode"
 _SET, _GET = "SetNode", "GetNode"  # KJNodes
 # Nodes of the editor that have no effect on what is sent: notes, labels, switches for other nodes.
 _FRONTEND_NODES: Final = frozenset(
@@ -27,6 +27,7 @@ _FRONTEND_NODES: Final = frozenset(
         )
     }
 )  # fmt: skip
+_CONNECT_AGAIN: Final = "connect the input again in ComfyUI, which does not queue such a workflow either"
 _MAX_STEPS: Final = 150  # of one link; the longest chains of reroutes in real files have a dozen
 
 
@@ -65,17 +66,25 @@ class ValueOrigin:
     """The origin of a link is the value of a primitive."""
 
     value: Any
+    primitive: Node
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """The unlinked input `name` of a node, at which a link ends. `is_left`: the link leaves the node, a subgraph."""
+
+    scope: Scope
+    node: Node
+    name: str
+    is_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NoOrigin:
-    """The link has no origin. `reason` says why; it is empty if there never was a link.
-
-    `ports` are the inputs of nested subgraphs through which the link leads, outermost first: scope and input index.
-    """
+    """The link has no origin. `reason` says why; it is empty if the link ends at the input `end`."""
 
     reason: str = ""
-    ports: tuple[tuple[Scope, int], ...] = ()
+    end: LinkEnd | None = None
 
 
 Origin = NodeOrigin | ValueOrigin | NoOrigin
@@ -83,7 +92,7 @@ Origin = NodeOrigin | ValueOrigin | NoOrigin
 
 def is_frontend_only(node: Node) -> bool:
     """Whether the node exists only in the editor and is never sent to a server."""
-    return node.type in _FRONTEND_NODES or node.type in _REROUTES or node.type in (_PRIMITIVE, _SET, _GET)
+    return node.type in _FRONTEND_NODES or node.type in _REROUTES or node.type in (PRIMITIVE, _SET, _GET)
 
 
 @dataclass(slots=True)
@@ -97,23 +106,26 @@ class LinkFollower:
         socket = node.inputs[index]
         link = scope.graph.links.get(socket.link or "")
         source = scope.graph.nodes.get(link.origin) if link is not None else None
-        if source is not None and source.type == _PRIMITIVE:
-            return _read_primitive(source, node, index)
+        if source is not None and source.type == PRIMITIVE:
+            return _read_primitive(source)
         return self._follow_input(scope, node, index, socket.type, _MAX_STEPS)
 
     def _follow_input(self, scope: Scope, node: Node, index: int, wanted: str, steps: int) -> Origin:
         if steps == 0:
             raise UnresolvedError(f"the links into {node} form a cycle, or pass through more than {_MAX_STEPS} nodes")
-        if index >= len(node.inputs) or node.inputs[index].link is None:
-            return NoOrigin()
-        link = scope.graph.links.get(str(node.inputs[index].link))
+        socket = node.inputs[index]
+        if socket.link is None:
+            return NoOrigin(end=LinkEnd(scope, node, socket.name))
+        link = scope.graph.links.get(socket.link)
         if link is None:
-            return NoOrigin(f"the link {node.inputs[index].link} is not in the file")
+            raise UnresolvedError(f"the link of '{socket.name}' of {node} is not in the file; {_CONNECT_AGAIN}")
         if scope.host is not None and link.origin == scope.graph.input_node:
             return self._leave_subgraph(scope, link.output, steps - 1)
         source = scope.graph.nodes.get(link.origin)
         if source is None:
-            return NoOrigin(f"it was linked to node {link.origin}, which is not in the file")
+            raise UnresolvedError(
+                f"'{socket.name}' of {node} is linked to node {link.origin}, which is not in the file; {_CONNECT_AGAIN}"
+            )
         return self._follow_output(scope, source, link.output, wanted, steps - 1)
 
     def _leave_subgraph(self, scope: Scope, index: int, steps: int) -> Origin:
@@ -125,21 +137,8 @@ class LinkFollower:
         name = scope.graph.inputs[index].name
         for socket_index, socket in enumerate(scope.host.inputs):
             if socket.name == name and socket.link is not None:
-                source = self._find_source(scope.outer, socket.link)
-                if source is not None and source.type == _PRIMITIVE:
-                    raise UnresolvedError(
-                        f"{source} is linked to the input '{name}' of the subgraph {scope.host}, which ComfyUI's "
-                        "versions treat differently; write the value into the widget of the subgraph"
-                    )
-                origin = self._follow_input(scope.outer, scope.host, socket_index, socket.type, steps)
-                if isinstance(origin, NoOrigin) and origin.ports:
-                    return NoOrigin(ports=(*origin.ports, (scope, index)))
-                return origin
-        return NoOrigin(ports=((scope, index),))
-
-    def _find_source(self, scope: Scope, link_id: str) -> Node | None:
-        link = scope.graph.links.get(link_id)
-        return scope.graph.nodes.get(link.origin) if link is not None else None
+                return self._follow_input(scope.outer, scope.host, socket_index, socket.type, steps)
+        return NoOrigin(end=LinkEnd(scope.outer, scope.host, name, is_left=True))
 
     def _follow_output(self, scope: Scope, node: Node, index: int, wanted: str, steps: int) -> Origin:
         if node.mode == BYPASSED:
@@ -155,8 +154,8 @@ class LinkFollower:
             return self._follow_input(scope, node, index, wanted, steps)
         if node.type == _GET:
             return self._follow_get_node(scope, node, wanted, steps)
-        if node.type == _PRIMITIVE:
-            raise UnresolvedError(f"{node} is linked through a reroute, where ComfyUI does not pass its value on")
+        if node.type == PRIMITIVE:
+            return NoOrigin(f"{node} is linked through a reroute or a subgraph, which pass no value on")
         if node.type in _FRONTEND_NODES:
             raise UnresolvedError(f"{node} is linked to, but exists only on ComfyUI's page")
         if node.mode == MUTED:
@@ -196,17 +195,14 @@ class LinkFollower:
         raise UnresolvedError(f"{node} gets '{name}', which no SetNode sets")
 
 
-def _read_primitive(primitive: Node, node: Node, index: int) -> ValueOrigin:
-    """Return the value of a primitive, which can only be linked to a widget."""
-    if node.inputs[index].widget is None:
-        raise UnresolvedError(f"{primitive} is linked to '{node.inputs[index].name}' of {node}, which is not a widget")
+def _read_primitive(primitive: Node) -> ValueOrigin:
     value = get_first_value(primitive)
     if value is None:
         raise UnresolvedError(f"{primitive} has no value")
     has_replacements = (primitive.properties or {}).get("Run widget replace on values")
     if has_replacements and "%" in str(value):
         raise UnresolvedError(f"{primitive} has '{value}', in which ComfyUI's page inserts values of other nodes")
-    return ValueOrigin(value)
+    return ValueOrigin(value, primitive)
 
 
 def get_first_value(node: Node) -> Any:

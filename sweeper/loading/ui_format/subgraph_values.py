@@ -1,93 +1,144 @@
-"""Find the values that the node of a subgraph (its host) has for inputs that represent a widget inside the subgraph.
+"""Find the values that the node of a subgraph (its host) gives to widgets inside, as ComfyUI's page does.
 
-Three generations of the editor saved them differently. With `proxyWidgets` (2025), the values are in the order of that
-list: an entry `["-1", name]` belongs to the input of that name, and any other entry mirrors a widget inside, whose own
-value counts. Without `proxyWidgets` (before and after), there is one value for each such input, in the order of the
-inputs (`SubgraphNode.ts`). If the host has no value, the value inside the subgraph counts.
+An input of a subgraph that leads to a widget is a widget of the host. Its value is that of the widget inside unless the
+host has one. A host has its values in the order of these inputs. Hosts of 2025 have `proxyWidgets` too, a list of
+`[node id, widget name]` or `["-1", input name]`: there the values are in the order of that list, and an entry that no
+input leads to gives its value to the widget inside (ComfyUI_frontend 1.49: `SubgraphNode.ts`,
+`proxyWidgetMigration.ts`).
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sweeper.loading.ui_format.graph import Node, UiGraph
-from sweeper.loading.ui_format.links import Scope, UnresolvedError
-from sweeper.loading.ui_format.widgets import SEED_INPUTS, is_control_value
+from sweeper.loading.ui_format.graph import Node, Port, UiGraph, UiWorkflow
+from sweeper.loading.ui_format.links import PRIMITIVE, LinkEnd, UnresolvedError, get_first_value
+from sweeper.loading.ui_format.widgets import read_widgets
+from sweeper.model.node_classes import NodeInfo
+from sweeper.model.template import MISSING
+from sweeper.schemas.values import KeyPath
 
 _OWN_INPUT: Final = "-1"  # the id of the subgraph's own inputs in `proxyWidgets`
+_OLD_PREFIX: Final = re.compile(r"\s*\d+\s*:\s*")  # `12: text` named a widget of node 12 deeper inside
 
 
-def find_host_value(ports: tuple[tuple[Scope, int], ...]) -> Any:
-    """Return the value of the outermost host that has one, on the way out of nested subgraphs; None if none has.
+@dataclass(slots=True)
+class _HostValues:
+    """The values of a host by the name of its inputs, and those for widgets inside by node id and input name."""
 
-    `ports` are the scopes on that way with the index of the subgraph's input, outermost first. Raises UnresolvedError
-    if the values of a host cannot be assigned to its inputs.
-    """
-    for scope, index in ports:
-        assert scope.host is not None
-        value = _collect_values(scope.host, scope.graph).get(scope.graph.inputs[index].name)
-        if value is not None:
-            return value
-    return None
+    by_input: dict[str, Any] = field(default_factory=dict)
+    inside: dict[tuple[str, str], Any] = field(default_factory=dict)
 
 
-def _collect_values(host: Node, graph: UiGraph) -> dict[str, Any]:
-    """Return the values of a host by the name of the subgraph's input."""
-    values = host.values
-    if isinstance(values, Mapping):
-        return dict(values)
-    if not isinstance(values, list) or not any(value is not None for value in values):
-        return {}
+class SubgraphValues:
+    """Finds the values of the hosts of one workflow."""
+
+    def __init__(self, workflow: UiWorkflow, info: NodeInfo) -> None:
+        self.workflow = workflow
+        self.info = info
+        self.hosts: dict[KeyPath, _HostValues] = {}
+
+    def find_value(self, end: LinkEnd) -> Any:
+        """Return the value that a host has for the input at which a link ends; MISSING if none has one."""
+        host = end.scope.host
+        value = self._read_host(host).inside.get((end.node.id, end.name), MISSING) if host is not None else MISSING
+        return self._read_host(end.node).by_input.get(end.name, MISSING) if end.is_left and value is MISSING else value
+
+    def _read_host(self, host: Node) -> _HostValues:
+        if host.path not in self.hosts:
+            self.hosts[host.path] = _HostValues()  # of a subgraph that contains itself, which is refused elsewhere
+            self.hosts[host.path] = self._make_values(host, self.workflow.subgraphs[host.type])
+        return self.hosts[host.path]
+
+    def _make_values(self, host: Node, graph: UiGraph) -> _HostValues:
+        targets = {port.name: target for port in graph.inputs if (target := self._find_target(graph, port)) is not None}
+        result = _HostValues({name: value for name, (_, _, value) in targets.items()})
+        values = host.values if isinstance(host.values, list) else []
+        result.by_input.update(zip(targets, values, strict=False))
+        inputs_by_target = {(node.id, widget): name for name, (node, widget, _) in reversed(targets.items())}
+        for index, (node_id, shown_name) in enumerate(_parse_proxies(host, graph)):
+            node = graph.nodes.get(node_id)
+            name = inputs_by_target.get((node_id, shown_name)) or (shown_name if node_id == _OWN_INPUT else "")
+            inner_name = ""
+            if node is not None and not name:
+                inner_name = self._find_widget(node, _OLD_PREFIX.sub("", shown_name))
+                name = inputs_by_target.get((node_id, inner_name), "")
+            value = values[index] if index < len(values) else None
+            if name in targets:
+                result.by_input.update({} if value is None else {name: value})
+            elif node is not None and inner_name:
+                key = (node_id, inner_name)
+                inner_value = result.inside.get(key, self._read_values(node).get(inner_name))
+                result.inside[key] = inner_value if value is None else value
+            if node is not None and node.type == PRIMITIVE:
+                self._check_targets(host, graph, node)
+        return result
+
+    def _check_targets(self, host: Node, graph: UiGraph, primitive: Node) -> None:
+        """Refuse a primitive that a host shows if the page would connect other inputs.
+
+        The page takes the indices of the sockets from the file, but has the sockets in the order of the class.
+        """
+        for node in graph.nodes.values():
+            spec = self.info.classes.get(node.type)
+            for index, socket in enumerate(node.inputs if spec is not None else ()):
+                link = graph.links.get(socket.link or "")
+                if spec is not None and link is not None and link.origin == primitive.id:
+                    widgets = read_widgets(node, spec)
+                    order = [*(name for name in spec.inputs if name not in widgets), *widgets]
+                    if spec.is_dynamic or index >= len(order) or order[index] != socket.name:
+                        raise UnresolvedError(
+                            f"{host} shows the value of {primitive}, which ComfyUI's page gives to another input than "
+                            f"'{socket.name}' of {node}; give the value to the nodes themselves"
+                        )
+
+    def _find_target(self, graph: UiGraph, port: Port) -> tuple[Node, str, Any] | None:
+        """Return the first widget to which an input of a subgraph leads, and its value; None if it leads to none."""
+        for link_id in port.links:
+            for node in graph.nodes.values():
+                for socket in node.inputs:
+                    if socket.link == link_id:
+                        values = self._read_values(node)
+                        if socket.name in values:
+                            return node, socket.name, values[socket.name]
+        return None
+
+    def _read_values(self, node: Node) -> Mapping[str, Any]:
+        """Return the values of all widgets of a node by the name of their input."""
+        if node.type in self.workflow.subgraphs:
+            return self._read_host(node).by_input
+        if node.type == PRIMITIVE:
+            return {"value": get_first_value(node)}
+        spec = self.info.classes.get(node.type)
+        return {} if spec is None else {name: widget.value for name, widget in read_widgets(node, spec).items()}
+
+    def _find_widget(self, node: Node, name: str) -> str:
+        """Return the name of the input of a node whose widget is called `name`, or whose inner widget is; else ""."""
+        if name in self._read_values(node):
+            return name
+        graph = self.workflow.subgraphs.get(node.type)
+        for port in graph.inputs if graph is not None else ():
+            target = self._find_target(graph, port) if graph is not None else None
+            if target is not None and target[1] == name:
+                return port.name
+        return ""
+
+
+def _parse_proxies(host: Node, graph: UiGraph) -> list[tuple[str, str]]:
+    """Return the entries of `proxyWidgets`. As the page, ignore the list if one entry is not of two or three texts."""
     proxies = (host.properties or {}).get("proxyWidgets")
-    if isinstance(proxies, list) and proxies:
-        return _collect_proxied(host, graph, values, proxies)
-    return _collect_in_order(host, graph, values)
-
-
-def _collect_proxied(host: Node, graph: UiGraph, values: list[Any], proxies: list[Any]) -> dict[str, Any]:
-    values_by_input = {}
-    if len(values) > len(proxies):
-        raise UnresolvedError(f"{host} has {len(values)} values for the {len(proxies)} widgets that it shows")
-    for value, proxy in zip(values, proxies, strict=False):  # controls at the end are not saved
-        if not isinstance(proxy, list) or len(proxy) < 2:
-            raise UnresolvedError(f"{host} shows a widget that its `proxyWidgets` do not name")
-        node_id, name = str(proxy[0]), str(proxy[1])
-        if node_id == _OWN_INPUT:
-            values_by_input[name] = value
-        elif value is not None and not is_control_value(value) and not _has_value(graph.nodes.get(node_id), value):
-            raise UnresolvedError(f"{host} shows another value of '{name}' than node {node_id} inside it has")
-    return values_by_input
-
-
-def _has_value(node: Node | None, value: Any) -> bool:
-    if node is None:
-        return False
-    values = list(node.values.values()) if isinstance(node.values, dict) else node.values
-    return isinstance(values, list) and value in values
-
-
-def _collect_in_order(host: Node, graph: UiGraph, values: list[Any]) -> dict[str, Any]:
-    """Assign one value to each input that represents a widget. After a seed, skip a "control after generate" value."""
-    widget_names = {
-        socket.link: socket.widget
-        for node in graph.nodes.values()
-        for socket in node.inputs
-        if socket.link is not None and socket.widget is not None
-    }
-    values_by_input: dict[str, Any] = {}
-    remaining = list(values)
-    widgets_by_input = [
-        (port.name, [widget_names[link] for link in port.links if link in widget_names]) for port in graph.inputs
-    ]
-    control_count = len(values) - sum(bool(inner_widgets) for _, inner_widgets in widgets_by_input)
-    for name, inner_widgets in widgets_by_input:
-        if inner_widgets and remaining:
-            values_by_input[name] = remaining.pop(0)
-            if control_count > 0 and SEED_INPUTS & set(inner_widgets) and remaining and is_control_value(remaining[0]):
-                remaining.pop(0)
-                control_count -= 1
-    if remaining or control_count != 0:
-        widget_count = sum(bool(inner_widgets) for _, inner_widgets in widgets_by_input)
-        raise UnresolvedError(f"{host} has {len(values)} values for the {widget_count} widgets that it shows")
-    return values_by_input
+    if isinstance(proxies, str):
+        try:
+            proxies = json.loads(proxies)
+        except ValueError:
+            return []
+    entries = proxies if isinstance(proxies, list) else []
+    if not all(isinstance(entry, list) and len(entry) in (2, 3) for entry in entries) or not all(
+        isinstance(text, str) for entry in entries for text in entry
+    ):
+        return []
+    return [(graph.new_ids.get(entry[0], entry[0]), entry[1]) for entry in entries]

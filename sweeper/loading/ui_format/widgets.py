@@ -1,9 +1,14 @@
-"""Assign the saved values of a node's widgets to its inputs.
+"""Read the saved values of a node's widgets as ComfyUI's page reads them, and convert them as the page sends them.
 
-The editor saves the values as a list without names, in the order of the inputs of the class. Values of its own widgets
-are among them: "control after generate" after a seed, upload buttons, previews. So a list is accepted only if it fits
-the class in exactly one way; otherwise it is a WidgetMismatchError, never a guess. Texts are converted as the editor
-does before it sends them (its extension `dynamicPrompts.ts`).
+A file has the values of a node as a list without names. When ComfyUI's page opens it, the page makes the widgets of the
+*server's* class and gives them the values in that order, whatever they are (ComfyUI_frontend 1.49, litegraph's
+`LGraphNode.configure`). Widgets of the page itself take part: "control after generate" after a seed, the buttons of a
+3D viewer. Values in excess are those of previews and upload buttons, which come last, or of removed widgets; the page
+ignores them. Widgets without a value keep the default of the class.
+
+So there is only one reading, and no guess. A reading that cannot be right, such as a text for a number, is refused,
+because the class has changed since the file was saved. Scripts of custom nodes may add widgets of their own; a list
+with more values than their class has widgets is refused too.
 """
 
 from __future__ import annotations
@@ -11,29 +16,37 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Final
 
 from sweeper.loading.ui_format.graph import Node
-from sweeper.model.node_classes.spec import InputSpec, NodeSpec
+from sweeper.model.node_classes.spec import DYNAMIC_COMBO, InputSpec, NodeSpec
 from sweeper.model.template import MISSING
 
 # The values of "control after generate". The first editors saved booleans.
-_CONTROL_VALUES: Final = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap"})
-SEED_INPUTS: Final = frozenset(
-    {"seed", "noise_seed"}
-)  # the editor adds the control to these even if the class does not declare it
-_UPLOAD_OPTIONS: Final = ("image_upload", "video_upload", "audio_upload", "file_upload", "animated_image_upload")
-_BUTTON_TEXTS: Final = frozenset({"", "image", "video", "audio", "file"})  # the saved values of upload buttons
-_WIDGET_TYPES: Final = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
-# Core classes for which the editor shows a player or a text, saves its value after the others, and never sends it.
-_PREVIEW_CLASSES: Final = frozenset(
-    {"LoadAudio", "PreviewAny", "PreviewAudio", "RecordAudio", "SaveAudio", "SaveAudioMP3", "SaveAudioOpus"}
+_CONTROL_VALUES: Final = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap", True, False})
+# The page adds the control to these integers even if the class does not declare it.
+_SEED_INPUTS: Final = frozenset({"seed", "noise_seed"})
+# Types that the page has a widget for (scripts/widgets.ts), and its defaults where the class declares none.
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False, "COLOR": "#000000", "COLORS": [], "BOUNDING_BOXES": [],
+    "BOUNDING_BOX": {"x": 0, "y": 0, "width": 512, "height": 512}, "RANGE": {"min": 0.0, "max": 1.0}, "PAINTER": "",
+    "MARKDOWN": "", "TEXTAREA": "", "IMAGECOMPARE": ["", ""], "LOAD_3D": "", "AUDIO_RECORD": "", "WEBCAM": "",
+}  # fmt: skip
+_WIDGET_TYPES: Final = frozenset(
+    {*_DEFAULTS, "COMBO", DYNAMIC_COMBO, "CHART", "COMPOSITOR", "CURVE", "GALLERIA", "VIDEO_EDIT"}
 )
-_FILE_SUFFIX: Final = re.compile(r"\.[A-Za-z]\w{1,11}$")
+_UNSAVED: Final = "IMAGECOMPARE"
+# Widgets whose value the page makes when it queues: it draws a scene, takes a picture, or ends a recording. Of a viewer
+# without such pictures, `viewport_state` is only the place of the camera.
+_LIVE_TYPES: Final = frozenset({"LOAD_3D", "AUDIO_RECORD", "WEBCAM"})
+_CAMERA: Final = "viewport_state"
+_OWN_LIMITS: Final = frozenset({"PrimitiveInt", "PrimitiveFloat"})  # their nodes have min, max, step in `properties`
+_CUSTOM_COMBO: Final = "CustomCombo"  # its options are the user's own; it sends the index of the choice among them
+_BUTTON_TEXTS: Final = ("", "image", "video", "audio", "file", None)  # saved values of upload buttons and previews
 _MAX_BRACES: Final = 50
-_MAX_MATCHES: Final = 1000  # of one list; real lists have two or three
 _COMMENT: Final = re.compile(r"/\*[\s\S]*?\*/|//.*")
 # Custom classes whose script on ComfyUI's page replaces the saved values when it queues a workflow.
 _SCRIPTED_CLASSES: Final = frozenset({"ImpactWildcardProcessor", "ImpactWildcardEncode"})
@@ -44,252 +57,205 @@ class WidgetMismatchError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class WidgetValues:
-    """The values of a node's widgets by input name. `defaults` names those that are the server's, not the file's."""
+class Widget:
+    """A widget of a node with its value, MISSING if it has none. `is_saved`: the value is the file's."""
 
-    values: Mapping[str, Any]
-    defaults: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _SavedValue:
-    """One expected value of the saved list. `spec` is None for a widget of the editor itself."""
-
-    accepts: Callable[[Any], bool]
-    spec: InputSpec | None = None
-    is_optional: bool = False
+    spec: InputSpec
+    value: Any
+    is_saved: bool = True
+    doubt: str = ""  # why the value may not be the widget's, as the end of a sentence about the node
 
 
-def assign_widget_values(node: Node, spec: NodeSpec) -> WidgetValues:
-    """Return the value of every widget of a node. Raises WidgetMismatchError.
-
-    The saved value of a linked input may be anything. If a list fits but ends before the inputs of the class, the other
-    inputs were added to the class after the file was saved. They get the server's defaults, as on ComfyUI's page.
-    """
-    if spec.class_type in _SCRIPTED_CLASSES:
-        raise WidgetMismatchError("gets its values from a script of ComfyUI's page when it queues")
-    sockets = frozenset(socket.name for socket in node.inputs if socket.widget is None)
-    linked = frozenset(socket.widget or socket.name for socket in node.inputs if socket.link is not None)
-    wanted = [widget for widget in spec.inputs.values() if _is_widget(widget, is_socket=widget.name in sockets)]
+def read_widgets(node: Node, spec: NodeSpec, *, is_custom: bool = False) -> dict[str, Widget]:
+    """Return the widgets of a node by the name of their input, in the order of the page, with their values."""
     if isinstance(node.values, Mapping):
-        saved = _match_by_name(node.values, wanted, linked)
-    else:
-        saved = _match_by_position(node.values if isinstance(node.values, list) else [], spec, wanted, linked, sockets)
-    missing = [widget for widget in wanted if widget.name not in saved and widget.name not in linked]
-    saved.update((widget.name, _get_default(widget)) for widget in missing)
-    values = {
-        widget.name: saved[widget.name] if widget.name in linked else _convert_value(widget, saved[widget.name])
-        for widget in wanted
-        if widget.name in saved
-    }
-    return WidgetValues(values, tuple(widget.name for widget in missing))
+        return _read_named(node.values, spec.inputs.values())
+    values = node.values if isinstance(node.values, list) else []
+    reader = _ListReader(_drop_forced_values(values, spec))
+    widgets = reader.read(spec.inputs.values())
+    if not is_custom:
+        return widgets
+    doubt = ""
+    if any(value not in _BUTTON_TEXTS for value in reader.remaining):
+        doubt = f"has {len(values)} values for the {len(widgets)} widgets of the server's class ({', '.join(widgets)})"
+    for name, widget in widgets.items():
+        if name in _SEED_INPUTS and _is_number(widget.value) and widget.value < 0:
+            doubt = f"has {widget.value} for its '{name}', which its page replaces by a random one; write a number"
+    return {name: replace(widget, doubt=widget.doubt or doubt) for name, widget in widgets.items()}
 
 
-def _is_widget(spec: InputSpec, *, is_socket: bool) -> bool:
-    if spec.kind == "link":
-        if spec.type.startswith("COMFY_"):
-            raise WidgetMismatchError(f"has the input '{spec.name}', which grows with what is linked to it")
-        return False
-    if spec.branches or spec.type.startswith("COMFY_"):
-        raise WidgetMismatchError(f"has the input '{spec.name}', whose value decides which other inputs there are")
-    if spec.type in _WIDGET_TYPES:
-        return True
-    if spec.required and not is_socket:
-        raise WidgetMismatchError(f"has the input '{spec.name}' ({spec.type}), whose widget only ComfyUI's page knows")
-    return False  # a socket, or an optional input that is newer than the file
+class _ListReader:
+    """Gives the values of a list to the widgets of a class in order."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self.remaining = list(values)
+        self.widgets: dict[str, Widget] = {}
+
+    def read(self, inputs: Iterable[InputSpec]) -> dict[str, Widget]:
+        for spec in inputs:
+            kind = get_widget_type(spec)
+            if kind is None:
+                continue
+            if kind == "LOAD_3D" and spec.name != _CAMERA and "model_file" in self.widgets:
+                del self.remaining[:3]  # the buttons "upload 3d model", "upload extra resources" and "clear"
+            if not self.remaining or kind == _UNSAVED:
+                widget = Widget(spec, _get_default(spec, kind), is_saved=kind == _UNSAVED)
+            else:
+                widget = Widget(spec, self.remaining.pop(0))
+            self.widgets[spec.name] = replace(widget, doubt=self.skip_page_widgets(spec, kind))
+            self.read(_get_branch(spec, widget.value))
+        return self.widgets
+
+    def skip_page_widgets(self, spec: InputSpec, kind: str) -> str:
+        """Skip the values of the page's own widgets that follow an input. Return why they cannot be such values."""
+        if kind == "BOUNDING_BOX":
+            del self.remaining[:4]  # x, y, width and height once more
+        control = spec.options.get("control_after_generate")
+        if control is None and kind == "INT":
+            control = spec.name in _SEED_INPUTS
+        if not control or kind not in ("INT", "FLOAT", "COMBO") or not self.remaining:
+            return ""
+        value = self.remaining.pop(0)
+        if kind == "COMBO":
+            del self.remaining[:1]  # the filter of the control
+        if value is None or (isinstance(value, (str, bool)) and value in _CONTROL_VALUES):
+            return ""
+        return f"has {format_json(value)} for the control of its input '{spec.name}'"
 
 
-def _match_by_name(values: Mapping[str, Any], wanted: list[InputSpec], linked: Collection[str]) -> dict[str, Any]:
-    for widget in wanted:
-        if widget.name not in linked:
-            if widget.name not in values:
-                raise WidgetMismatchError(f"has no value for its input '{widget.name}'")
-            convert_own_value(widget, values[widget.name])
-    return {widget.name: values[widget.name] for widget in wanted if widget.name in values}
+def _read_named(values: Mapping[str, Any], inputs: Iterable[InputSpec]) -> dict[str, Widget]:
+    """Read values that are saved by name, as scripts of custom nodes do."""
+    widgets: dict[str, Widget] = {}
+    for spec in inputs:
+        if get_widget_type(spec) is not None:
+            doubt = "" if spec.name in values else f"has no value for its input '{spec.name}'"
+            widgets[spec.name] = Widget(spec, values.get(spec.name, MISSING), doubt=doubt)
+            widgets.update(_read_named(values, _get_branch(spec, widgets[spec.name].value)))
+    return widgets
 
 
-def _match_by_position(
-    values: list[Any], spec: NodeSpec, wanted: list[InputSpec], linked: frozenset[str], sockets: frozenset[str]
-) -> dict[str, Any]:
-    # Linked inputs mostly have values of their type. Other values are considered only if nothing fits.
-    for make_linked_check, make_check, may_end_early in (
-        (_make_nullable_check, _make_check, False),
-        (_make_lenient_check, _make_check, False),
-        (_make_lenient_check, _make_strict_check, True),
-    ):
-        checks = {
-            widget.name: (make_linked_check if widget.name in linked else make_check)(widget) for widget in wanted
-        }
-        expected = list(_iter_expected(spec, checks, optional=linked & sockets))
-        matches = {_to_key(match): match for match in _iter_matches(values, expected, may_end_early=may_end_early)}
-        if len(matches) > 1:
-            raise WidgetMismatchError("has values that fit its inputs in more than one way")
-        if matches:
-            return next(iter(matches.values()))
-    names = [widget.name for widget in wanted]
-    raise WidgetMismatchError(
-        f"has {len(values)} values ({', '.join(map(_format_value, values)) or 'none'}), which do not fit the "
-        f"{len(names)} inputs that the server's class shows as widgets ({', '.join(names) or 'none'})"
-    )
+def get_widget_type(spec: InputSpec) -> str | None:
+    """Return the type of the widget that the page makes for an input, None if it makes a socket without a widget."""
+    kind = str(spec.options.get("widgetType") or spec.type)
+    return None if spec.options.get("forceInput") or kind not in _WIDGET_TYPES else kind
 
 
-def _iter_matches(values: list[Any], expected: list[_SavedValue], *, may_end_early: bool) -> Iterator[dict[str, Any]]:
-    """Yield every way in which the values match the expected ones in order, perhaps only the first of them."""
-    matches: list[tuple[int, dict[str, Any]]] = [
-        (0, {})
-    ]  # the position of the next value, and the values by name so far
-    for expected_value in expected:
-        next_matches: list[tuple[int, dict[str, Any]]] = []
-        for position, values_by_name in matches:
-            if position < len(values) and expected_value.accepts(values[position]):
-                next_matches.append(
-                    (
-                        position + 1,
-                        values_by_name
-                        if expected_value.spec is None
-                        else {**values_by_name, expected_value.spec.name: values[position]},
-                    )
-                )
-            if expected_value.is_optional or (
-                may_end_early and position == len(values) and expected_value.spec and _has_default(expected_value.spec)
-            ):
-                next_matches.append((position, values_by_name))
-        matches = next_matches
-        if len(matches) > _MAX_MATCHES:
-            raise WidgetMismatchError("has values that fit its inputs in too many ways")
-    for position, values_by_name in matches:
-        if position == len(values):
-            yield values_by_name
+def _get_branch(spec: InputSpec, value: Any) -> Iterable[InputSpec]:
+    """Return the inputs that the value of a dynamic combo adds."""
+    return spec.branches[value].values() if isinstance(value, str) and value in spec.branches else ()
 
 
-def _iter_expected(
-    spec: NodeSpec, checks: Mapping[str, Callable[[Any], bool]], optional: Collection[str]
-) -> Iterator[_SavedValue]:
-    """Yield the expected values. `checks` has a check for each widget by name.
+def _get_default(spec: InputSpec, kind: str) -> Any:
+    if kind == DYNAMIC_COMBO or (kind == "COMBO" and spec.default in (MISSING, None, "")):
+        return spec.choices[0] if spec.choices else MISSING
+    return _DEFAULTS.get(kind, MISSING) if spec.default is MISSING else spec.default
 
-    `optional` are linked sockets without a widget: no value was saved if the class had no widget for them then.
+
+def _drop_forced_values(values: list[Any], spec: NodeSpec) -> list[Any]:
+    """Remove values of inputs that are sockets only, which editors before 1.16 saved.
+
+    As the page (`migrateWidgetsValues`), do so if the list has exactly the length of such a list.
     """
+    is_forced: list[bool] = []
     for input_spec in spec.inputs.values():
-        if input_spec.name in checks:
-            yield _SavedValue(checks[input_spec.name], input_spec, is_optional=input_spec.name in optional)
-            control = input_spec.options.get("control_after_generate")
-            if input_spec.type == "INT" and (control or input_spec.name in SEED_INPUTS):
-                yield _SavedValue(is_control_value, is_optional=True)
-            elif input_spec.type == "COMBO" and control:
-                yield _SavedValue(is_control_value, is_optional=True)
-                yield _SavedValue(lambda value: value is None or isinstance(value, str), is_optional=True)
-        elif input_spec.options.get("forceInput") and input_spec.type in _WIDGET_TYPES:
-            # Editors before version 1.16 saved a value for these too (litegraphUtil.ts, migrateWidgetsValues).
-            yield _SavedValue(_accept_all, is_optional=True)
-    # After the inputs follow upload buttons and previews, which are saved as "" or null.
-    if any(input_spec.options.get(upload) for input_spec in spec.inputs.values() for upload in _UPLOAD_OPTIONS):
-        yield _SavedValue(lambda value: value in _BUTTON_TEXTS, is_optional=True)
-    for _ in range(3):
-        yield _SavedValue(
-            _accept_all if spec.class_type in _PREVIEW_CLASSES else lambda value: value is None or value == "",
-            is_optional=True,
-        )
-
-
-def _has_default(spec: InputSpec) -> bool:
-    if spec.type != "COMBO":
-        return spec.default is not MISSING
-    # The editor takes the first option of a combo. If the options are files of the server, that would be a guess.
-    return (
-        bool(spec.choices)
-        and not spec.is_upload
-        and not any(_FILE_SUFFIX.search(str(choice)) for choice in spec.choices or ())
-    )
-
-
-def _get_default(spec: InputSpec) -> Any:
-    if spec.type == "COMBO" and spec.default is MISSING and spec.choices:
-        return spec.choices[0]
-    return spec.default
-
-
-def _make_check(spec: InputSpec) -> Callable[[Any], bool]:
-    if spec.type == "INT":
-        return lambda value: _is_number(value) and value == int(value)
-    if spec.type == "FLOAT":
-        return _is_number
-    if spec.type == "STRING":
-        return lambda value: isinstance(value, str)
-    if spec.type == "BOOLEAN":
-        return lambda value: isinstance(value, bool)
-    if spec.options.get("multiselect") or spec.options.get("multi_select"):
-        return lambda value: isinstance(value, (str, list))
-    return lambda value: isinstance(value, (str, int, float))  # only the server knows the names
-
-
-def _make_nullable_check(spec: InputSpec) -> Callable[[Any], bool]:
-    accepts = _make_check(spec)
-    return lambda value: value is None or accepts(value)
-
-
-def _make_lenient_check(_spec: InputSpec) -> Callable[[Any], bool]:
-    return _accept_all
-
-
-def _make_strict_check(spec: InputSpec) -> Callable[[Any], bool]:
-    """As `_make_check`, but within the limits of the class, for lists that an older class may have saved."""
-    accepts = _make_check(spec)
-    if spec.type in ("INT", "FLOAT"):
-        low, high = spec.options.get("min", -math.inf), spec.options.get("max", math.inf)
-        return lambda value: accepts(value) and low <= value <= high
-    if spec.type == "COMBO" and _has_default(spec):
-        return lambda value: value in (spec.choices or ())
-    return accepts
-
-
-def _is_number(value: Any) -> bool:
-    # JSON has no infinity and no NaN, but Python's parser accepts them.
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_control_value(value: Any) -> bool:
-    """Whether a value may be that of "control after generate"."""
-    return isinstance(value, bool) or (isinstance(value, str) and value in _CONTROL_VALUES)
-
-
-def _accept_all(_value: Any) -> bool:
-    return True
+        forced = bool(input_spec.options.get("forceInput"))
+        if forced or get_widget_type(input_spec) is not None:
+            is_forced += [forced, False] if input_spec.options.get("control_after_generate") else [forced]
+    if len(is_forced) != len(values):
+        return values
+    return [value for value, forced in zip(values, is_forced, strict=True) if not forced]
 
 
 # --- what is sent
 
 
-def convert_host_value(spec: InputSpec, value: Any) -> Any:
-    """Convert the value of a subgraph's host for a widget inside as the editor sends it. Raises WidgetMismatchError."""
-    if not _make_check(spec)(value):
-        raise WidgetMismatchError(
-            f"gets {_format_value(value)} from its subgraph for its input '{spec.name}' ({spec.type})"
-        )
-    return {"__value__": value} if isinstance(value, list) else value  # the editor does not resolve {choices} in these
+def convert_widgets(node: Node, spec: NodeSpec, widgets: Mapping[str, Widget], linked: Iterable[str]) -> dict[str, Any]:
+    """Return the values as the page sends them; of linked inputs unchecked. Raises WidgetMismatchError."""
+    if spec.class_type in _SCRIPTED_CLASSES:
+        raise WidgetMismatchError("gets its values from a script of ComfyUI's page when it queues")
+    is_linked = frozenset(linked)
+    values: dict[str, Any] = {}
+    for name, widget in widgets.items():
+        if widget.value is MISSING and not widget.doubt:
+            continue  # a combo without options: the page sends nothing
+        values[name] = widget.value if name in is_linked else _convert_own_widget(widget)
+    if spec.class_type == _CUSTOM_COMBO and isinstance(node.values, list):
+        options = list(takewhile(bool, node.values[2:]))  # an empty one ends the list
+        values["index"] = options.index(values["choice"]) if values.get("choice") in options else -1
+    return values
 
 
-def convert_own_value(spec: InputSpec, value: Any) -> Any:
-    """Convert the value of a widget, or of the primitive linked to it, as the editor sends it.
+def _convert_own_widget(widget: Widget) -> Any:
+    spec = widget.spec
+    if widget.doubt:
+        raise WidgetMismatchError(widget.doubt)
+    if get_widget_type(spec) in _LIVE_TYPES and spec.name != _CAMERA:
+        raise WidgetMismatchError(f"gets its '{spec.name}' from ComfyUI's page when it queues")
+    return convert_value(spec, widget.value)
 
-    Raises WidgetMismatchError.
+
+def convert_value(spec: InputSpec, value: Any, *, is_host_value: bool = False) -> Any:
+    """Convert the value of a widget as the page sends it. Raises WidgetMismatchError if it cannot be the widget's.
+
+    The page does not resolve `{choices}` in the values of subgraphs.
     """
-    if not _make_check(spec)(value):
-        raise WidgetMismatchError(f"has {_format_value(value)} for its input '{spec.name}' ({spec.type})")
-    return _convert_value(spec, value)
-
-
-def _convert_value(spec: InputSpec, value: Any) -> Any:
-    if spec.name in SEED_INPUTS and _is_number(value) and value < 0:
+    if value is None and not spec.branches:  # the page leaves it, except in a combo, and in a text of several lines
+        is_text = spec.type == "STRING" and bool(spec.options.get("multiline"))
+        return spec.choices[0] if spec.type == "COMBO" and spec.choices else "" if is_text else None
+    if spec.type == "BOOLEAN" and _is_number(value) and value in (0, 1):
+        return bool(value)  # as the server reads it
+    if not _is_possible(spec, value):
         raise WidgetMismatchError(
-            f"has {value} for its '{spec.name}', which its page replaces by a random one; write a number"
+            f"has {format_json(value)} for its input '{spec.name}' ({spec.type}); "
+            "the class may have changed since the file was saved"
         )
     if spec.type == "INT" and isinstance(value, float) and value == int(value):
         return int(value)
     if isinstance(value, list):
-        return {"__value__": value}  # the server unwraps this; a bare list would be a link
-    if isinstance(value, str) and spec.options.get("dynamicPrompts"):
+        # The server unwraps this; a bare list would be a link.
+        return {"__type__": "CURVE", "__value__": value} if spec.type == "CURVE" else {"__value__": value}
+    if isinstance(value, str) and spec.options.get("dynamicPrompts") and not is_host_value:
         return resolve_dynamic_prompt(value)
     return value
+
+
+def round_as_page(spec: InputSpec, node: Node, value: Any) -> Any:
+    """Round a number as its widget does when a primitive sets it: to `step`, or to the digits of `step`."""
+    if not _is_number(value) or spec.type not in ("INT", "FLOAT"):
+        return value
+    options = {**spec.options, **((node.properties or {}) if node.type in _OWN_LIMITS else {})}
+    if spec.type == "INT":
+        step = options.get("step") or 1
+        offset = (options.get("min") or 0) % step
+        return math.floor((value - offset) / step + 0.5) * step + offset
+    digits = options.get("precision", max(0, -math.floor(math.log10(options.get("step") or 0.5))))
+    unit = options.get("round") or (10.0**-digits if digits or node.type in _OWN_LIMITS else None)
+    if not unit:
+        return value
+    rounded = round(math.floor(value / unit + 0.5) * unit, digits)
+    return min(max(rounded, options.get("min", 0)), options.get("max", 2048))
+
+
+def _is_possible(spec: InputSpec, value: Any) -> bool:
+    if value is MISSING:
+        return False
+    if spec.type == "INT":
+        return _is_number(value) and value == int(value)
+    if spec.type == "FLOAT":
+        return _is_number(value)
+    if spec.type == "BOOLEAN":
+        return isinstance(value, bool)
+    if spec.type == DYNAMIC_COMBO:
+        return isinstance(value, str) and (value in spec.branches or not spec.branches)
+    if spec.type == "COMBO":
+        may_be_list = spec.options.get("multiselect") or spec.options.get("multi_select")
+        return isinstance(value, (str, int, float)) or (bool(may_be_list) and isinstance(value, list))
+    return isinstance(value, str) if spec.type in ("STRING", "COLOR") else True
+
+
+def _is_number(value: Any) -> bool:
+    # JSON has no infinity and no NaN, but Python's parser accepts them.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def resolve_dynamic_prompt(text: str, depth: int = 0) -> str:
@@ -329,7 +295,7 @@ def _parse_block(text: str, position: int) -> tuple[int, str]:
             return position + 1, text[start:position]
         if char == "|" and depth == 0:
             raise WidgetMismatchError(
-                f"has the text {_format_value(text)}, and ComfyUI's page picks one of the {{choices|like these}} at "
+                f"has the text {format_json(text)}, and ComfyUI's page picks one of the {{choices|like these}} at "
                 "random when it queues; write one of them (a sweep can try all of them: `choices`)"
             )
         depth += {"{": 1, "}": -1}.get(char, 0)
@@ -337,10 +303,7 @@ def _parse_block(text: str, position: int) -> tuple[int, str]:
     return position, text[start:]
 
 
-def _to_key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _format_value(value: Any) -> str:
+def format_json(value: Any) -> str:
+    """Return a value as JSON of at most 40 characters, for messages."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:36]}..."

@@ -6,7 +6,7 @@ import pytest
 
 from sweeper.loading.ui_format.convert import ConversionResult, UiFormatError, convert_to_api
 from sweeper.model.workflow import EXPORT_HINT
-from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, node, plain, socket
+from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, declare_class, node, plain, socket
 
 IMAGE = "IMAGE"
 PHOTO = node(1, "Photo", values=["x.png", "image"])
@@ -83,21 +83,48 @@ def test_the_value_of_a_primitive_is_converted_by_the_widget() -> None:
     result = convert(encode, node(3, "PrimitiveNode", values=["a fox // at night"]), links=link)
     assert result.graph["1"]["inputs"] == {"text": "a fox "}
     assert reason(encode, node(3, "PrimitiveNode", values=[7]), links=link) == [
-        "node 1 (Encode) has 7 for its input 'text' (STRING)"
+        "node 1 (Encode) has 7 for its input 'text' (STRING); the class may have changed since the file was saved"
+    ]
+
+
+def test_a_primitive_rounds_to_the_step_of_the_widget() -> None:
+    info = {
+        "Size": declare_class(
+            {"width": ["INT", {"min": 16, "step": 8}], "scale": ["FLOAT", {"step": 0.01, "max": 2.0}]}, []
+        )
+    }
+    size = node(1, "Size", socket("width", "INT", 1), socket("scale", "FLOAT", 2), values=[512, 1])
+    primitives = [node(2, "PrimitiveNode", values=[100]), node(3, "PrimitiveNode", values=[0.128])]
+    drawn = canvas(size, *primitives, links=[(1, 2, 0, 1, 0, "INT"), (2, 3, 0, 1, 1, "FLOAT")])
+    assert convert_to_api(drawn, info).graph["1"]["inputs"] == {"width": 104, "scale": 0.13}
+
+
+def test_a_primitive_gives_no_value_through_a_reroute_or_to_a_socket() -> None:
+    primitive = node(3, "PrimitiveNode", values=[12], title="Amount")
+    rerouted = convert(
+        node(1, "Number", socket("value", "INT", 1, widget=True), values=[4]),
+        *(primitive, node(2, "Reroute", socket("", "*", 2))),
+        links=[(1, 2, 0, 1, 0, "INT"), (2, 3, 0, 2, 0, "*")],
+    )
+    assert rerouted.graph["1"]["inputs"] == {"value": 4}
+    forced = convert(
+        node(1, "Forced", socket("count", "INT", 1), values=[3]), primitive, links=[(1, 3, 0, 1, 0, "INT")]
+    )
+    assert forced.graph["1"]["inputs"] == {"size": 3}
+    assert [note for _, note in (*rerouted.notes, *forced.notes)] == [
+        (
+            "'value' of node 1 (Number) is not linked: node 3 (PrimitiveNode, 'Amount') is linked through a reroute or "
+            "a subgraph, which pass no value on"
+        ),
+        (
+            "'count' of node 1 (Forced) is not linked: node 3 (PrimitiveNode, 'Amount') can give its value only to a "
+            "widget"
+        ),
     ]
 
 
 def test_a_primitive_that_cannot_be_followed_is_a_problem() -> None:
-    number = node(1, "Number", socket("value", "INT", 1), values=[4])
-    primitive = node(3, "PrimitiveNode", values=[12], title="Amount")
-    assert reason(number, primitive, links=[(1, 3, 0, 1, 0, "INT")]) == [
-        "node 3 (PrimitiveNode, 'Amount') is linked to 'value' of node 1 (Number), which is not a widget"
-    ]
     widget = node(1, "Number", socket("value", "INT", 1, widget=True), values=[4])
-    rerouted = [primitive, node(2, "Reroute", socket("", "*", 2))]
-    assert reason(widget, *rerouted, links=[(1, 2, 0, 1, 0, "INT"), (2, 3, 0, 2, 0, "*")]) == [
-        "node 3 (PrimitiveNode, 'Amount') is linked through a reroute, where ComfyUI does not pass its value on"
-    ]
     empty = node(3, "PrimitiveNode", values=[])
     assert reason(widget, empty, links=[(1, 3, 0, 1, 0, "INT")]) == ["node 3 (PrimitiveNode) has no value"]
     replacing = node(3, "PrimitiveNode", values=["%a.b%"], properties={"Run widget replace on values": True})
@@ -158,13 +185,6 @@ def test_a_bypassed_node_without_a_fitting_input_gives_a_note() -> None:
     )
 
 
-def test_a_widget_with_a_dangling_link_keeps_its_value() -> None:
-    number = node(1, "Number", socket("value", "INT", 1, widget=True), values=[4])
-    assert convert(number, links=[]).graph["1"]["inputs"] == {"value": 4}
-    broken = node(1, "Number", socket("value", "INT", 1, widget=True), values=["?"])
-    assert reason(broken, links=[]) == ["node 1 (Number) has \"?\" for its input 'value' (INT)"]
-
-
 def test_links_pass_through_get_and_set_nodes() -> None:
     pair = [node(2, "SetNode", socket("IMAGE", "*", 1), values=["pic"]), node(3, "GetNode", values=["pic"])]
     links = [(1, 1, 0, 2, 0, IMAGE), (9, 3, 0, 9, 0, IMAGE)]
@@ -189,14 +209,29 @@ def test_nodes_of_the_editor_only_are_left_out() -> None:
     ]
 
 
-def test_a_missing_link_gives_a_note() -> None:
-    result = convert(
-        PHOTO, save(77), node(8, "Blur", socket("image", IMAGE, 5), values=[1]), links=[(5, 99, 0, 8, 0, "")]
-    )
-    assert [note for _, note in result.notes] == [
-        "'images' of node 9 (Save) is not linked: the link 77 is not in the file",
-        "'image' of node 8 (Blur) is not linked: it was linked to node 99, which is not in the file",
+def test_a_dangling_link_is_refused_as_by_the_page() -> None:
+    blur = node(8, "Blur", socket("image", IMAGE, 5), values=[1])
+    assert reason(PHOTO, save(77), blur, links=[(5, 99, 0, 8, 0, "")]) == [
+        (
+            "the link of 'images' of node 9 (Save) is not in the file; connect the input again in ComfyUI, which does "
+            "not queue such a workflow either"
+        ),
+        (
+            "'image' of node 8 (Blur) is linked to node 99, which is not in the file; connect the input again in "
+            "ComfyUI, which does not queue such a workflow either"
+        ),
     ]
+
+
+def test_a_link_to_an_input_that_the_class_lost_is_left_out_with_a_note() -> None:
+    lost = node(5, "Number", socket("old", "INT", 1, widget=True), values=[3])
+    drawn = canvas(lost, node(6, "Number", values=[5]), links=[(1, 6, 0, 5, 0, "INT")])
+    result = convert_to_api(drawn, OBJECT_INFO)
+    assert result.graph["5"]["inputs"] == {"value": 3}
+    assert [note for _, note in result.notes] == ["node 5 (Number) has no input 'old'; its link is left out"]
+    custom = {"Number": {**OBJECT_INFO["Number"], "python_module": "custom_nodes.numbers"}}
+    with pytest.raises(UiFormatError, match="links 'old', which the server's class does not have"):
+        convert_to_api(drawn, custom)
 
 
 def test_a_cycle_of_reroutes_is_a_problem() -> None:
@@ -213,9 +248,7 @@ def test_all_nodes_that_cannot_be_converted_are_reported_after_advice() -> None:
         node(2, "workflow>Mine", title="Group"),
         node(3, "Anything Everywhere3"),
         node(4, "Number", values=[]),
-        node(5, "Number", socket("seed", "INT", 1, widget=True), values=[3]),
-        node(6, "Number", values=[5]),
-        links=[(1, 6, 0, 5, 0, "INT")],
+        node(5, "Number", values=["x"]),
         extra={"ue_links": [{"downstream": 1}]},
     )
     with pytest.raises(UiFormatError) as caught:
@@ -228,7 +261,11 @@ def test_all_nodes_that_cannot_be_converted_are_reported_after_advice() -> None:
             "node 2 (workflow>Mine, 'Group') is a group node; convert it to nodes or to a subgraph in ComfyUI",
         ),
         (("nodes", 2), "node 3 (Anything Everywhere3) draws links that are not in the file"),
-        (("nodes", 4), "node 5 (Number) links its widget 'seed', which the server's class does not have"),
+        (
+            ("nodes", 4),
+            "node 5 (Number) has \"x\" for its input 'value' (INT); the class may have changed since the file was "
+            "saved",
+        ),
         (("extra", "ue_links"), "Anything Everywhere draws links that are not in the file"),
     )
 

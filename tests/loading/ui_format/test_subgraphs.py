@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sweeper.loading.ui_format.convert import ConversionResult, UiFormatError, convert_to_api
-from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, node, plain, socket, subgraph
+from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, declare_class, node, plain, socket, subgraph
 
 # A subgraph with a Blur (node 8), whose radius is a widget of the host.
 BLURRING = subgraph(
@@ -50,48 +50,75 @@ def test_a_subgraph_is_expanded_with_the_ids_of_comfyui() -> None:
 
 def test_the_value_of_the_host_has_precedence() -> None:
     assert radius(convert(PHOTO, host(values=[2.5]), SAVE)) == 2.5
-    assert radius(convert(PHOTO, host(values={"amount": 2.5}), SAVE)) == 2.5
-    assert radius(convert(PHOTO, host(values=[None]), SAVE)) == 1.5
+    assert radius(convert(PHOTO, host(values=[2.5, 3.5]), SAVE)) == 2.5
+    assert radius(convert(PHOTO, host(values=[None]), SAVE)) is None
 
 
-def test_with_proxy_widgets_only_own_inputs_have_values() -> None:
-    proxies = {"proxyWidgets": [["8", "radius"], ["-1", "amount"], ["8", "control_after_generate"]]}
-    assert radius(convert(PHOTO, host(values=[1.5, 2.5], properties=proxies), SAVE)) == 2.5
-    assert radius(convert(PHOTO, host(values=[None, 2.5, "fixed"], properties=proxies), SAVE)) == 2.5
-    mirrored = {"proxyWidgets": [["8", "radius"]]}
-    assert radius(convert(PHOTO, host(values=[1.5], properties=mirrored), SAVE)) == 1.5
+def test_values_follow_the_proxy_widgets_if_there_are_any() -> None:
+    proxies = {"proxyWidgets": [["8", "control_after_generate"], ["-1", "amount"]]}
+    assert radius(convert(PHOTO, host(values=["fixed", 2.5], properties=proxies), SAVE)) == 2.5
+    assert radius(convert(PHOTO, host(values=[None, 2.5], properties=proxies), SAVE)) == 2.5
+    by_node = {"proxyWidgets": [["8", "12: radius"]]}
+    assert radius(convert(PHOTO, host(values=[3.5], properties=by_node), SAVE)) == 3.5
+    as_text = {"proxyWidgets": '[["99", "gone"], ["8", "radius"]]'}
+    assert radius(convert(PHOTO, host(values=[1, 3.5], properties=as_text), SAVE)) == 3.5
+    for ignored in ("[", [["99", "gone"], [8, "radius"]]):
+        assert radius(convert(PHOTO, host(values=[4.5, 3.5], properties={"proxyWidgets": ignored}), SAVE)) == 4.5
 
 
-def test_two_different_values_of_one_widget_are_refused() -> None:
-    mirrored = {"proxyWidgets": [["8", "radius"]]}
-    assert reason(PHOTO, host(values=[7.5], properties=mirrored, title="Soft"), SAVE) == [
-        "node 57 (uuid-blur, 'Soft') shows another value of 'radius' than node 8 inside it has"
-    ]
-
-
-def test_values_that_do_not_fit_the_host_are_refused() -> None:
-    sentence = "node 57 (uuid-blur) has 2 values for the 1 widgets that it shows"
-    assert reason(PHOTO, host(values=[1.5, 2.5]), SAVE) == [sentence]
-    assert reason(PHOTO, host(values=[1, 2], properties={"proxyWidgets": [["-1", "amount"]]}), SAVE) == [sentence]
-    assert reason(PHOTO, host(values=["much"]), SAVE) == [
-        "node 8 (Blur) gets \"much\" from its subgraph for its input 'radius' (FLOAT)"
-    ]
-
-
-def test_the_seed_control_among_host_values_is_skipped() -> None:
-    sampling = subgraph(
-        "uuid-sample",
-        node(
-            8, "Sample", socket("seed", "INT", 1, widget=True), socket("steps", "INT", 2, widget=True),
-            values=[1, "fixed", 20, 8, "euler", False],
-        ),
-        links=[(1, -10, 0, 8, 0, "INT"), (2, -10, 1, 8, 1, "INT"), (3, 8, 0, -20, 0, "IMAGE")],
-        ports=[("seed", "INT", [1]), ("steps", "INT", [2])],
+def test_a_host_may_show_widgets_that_no_input_leads_to() -> None:
+    unlinked = subgraph(
+        "uuid-blur",
+        *(node(8, "Blur", socket("image", "IMAGE", 1), values=[1.5]), node(7, "Number", values=[5])),
+        *(node(6, "Number", values=[6]), node(5, "PrimitiveNode", values=[7])),
+        node(4, "Number", socket("value", "INT", 2, widget=True), values=[8]),
+        links=[(1, -10, 0, 8, 0, "IMAGE"), (2, 5, 0, 4, 0, "INT"), (3, 8, 0, -20, 0, "IMAGE")],
+        ports=[("picture", "IMAGE", [1])],
         outputs=[("out", "IMAGE", [3])],
-    )  # fmt: skip
-    for values in ([5, "randomize", 30], [5, 30]):
-        result = convert(node(57, "uuid-sample", values=values), links=[], subgraphs=[sampling])
-        assert {name: result.graph["57:8"]["inputs"][name] for name in ("seed", "steps")} == {"seed": 5, "steps": 30}
+    )
+    proxies = {"proxyWidgets": [["8", "radius"], ["7", "value"], ["5", "value"]]}
+    graph = convert(PHOTO, host(values=[2.5, None, 70], properties=proxies), SAVE, subgraphs=[unlinked]).graph
+    assert graph["57:8"]["inputs"]["radius"] == 2.5
+    assert [graph[f"57:{n}"]["inputs"]["value"] for n in (7, 6, 4)] == [5, 6, 70]
+
+
+def test_a_shown_primitive_that_the_page_would_connect_elsewhere_is_refused() -> None:
+    inside = subgraph(
+        "uuid-blur",
+        node(8, "Blur", socket("radius", "FLOAT", 2, widget=True), socket("image", "IMAGE", 1), values=[1.5]),
+        node(5, "PrimitiveNode", values=[7]),
+        links=[(1, -10, 0, 8, 1, "IMAGE"), (2, 5, 0, 8, 0, "FLOAT"), (3, 8, 0, -20, 0, "IMAGE")],
+        ports=[("picture", "IMAGE", [1])],
+        outputs=[("out", "IMAGE", [3])],
+    )
+    assert radius(convert(PHOTO, host(), SAVE, subgraphs=[inside])) == 7
+    shown = host(values=[2], properties={"proxyWidgets": [["5", "value"]]})
+    assert reason(PHOTO, shown, SAVE, subgraphs=[inside]) == [
+        (
+            "node 57 (uuid-blur) shows the value of node 5 (PrimitiveNode), which ComfyUI's page gives to another "
+            "input than 'radius' of node 8 (Blur); give the value to the nodes themselves"
+        )
+    ]
+
+
+def test_a_value_of_the_host_must_fit_the_widget() -> None:
+    assert reason(PHOTO, host(values=["much"]), SAVE) == [
+        "node 8 (Blur) has \"much\" for its input 'radius' (FLOAT); the class may have changed since the file was saved"
+    ]
+
+
+def test_all_widgets_of_an_input_get_the_value_of_the_first() -> None:
+    two = subgraph(
+        "uuid-two",
+        *(node(n, "Number", socket("value", "INT", n, widget=True), values=[n]) for n in (8, 9)),
+        node(7, "Any", socket("source", "*", 7)),
+        links=[(n, -10, 0, n, 0, "INT") for n in (8, 9, 7)],
+        ports=[("amount", "INT", [8, 9, 7])],
+        outputs=[],
+    )
+    info = {**OBJECT_INFO, "Any": declare_class({"source": ["*", {}]}, [])}
+    graph = convert(node(57, "uuid-two"), links=[], subgraphs=[two], info=info).graph
+    assert [graph[f"57:{n}"]["inputs"] for n in (8, 9, 7)] == [{"value": 8}, {"value": 8}, {"source": 8}]
 
 
 def test_a_link_into_the_subgraph_has_precedence_over_values() -> None:
@@ -100,15 +127,33 @@ def test_a_link_into_the_subgraph_has_precedence_over_values() -> None:
     assert radius(convert(PHOTO, node(2, "Number", values=[3]), linked, SAVE, links=links)) == ["2", 0]
 
 
-def test_a_primitive_linked_to_a_subgraph_is_refused() -> None:
+def test_a_primitive_gives_no_value_into_a_subgraph() -> None:
     linked = host(57, socket("amount", "FLOAT", 5, widget=True), values=[2.5])
     links = [*LINKS, (5, 2, 0, 57, 1, "FLOAT")]
-    assert reason(PHOTO, node(2, "PrimitiveNode", values=[3]), linked, SAVE, links=links) == [
-        (
-            "node 2 (PrimitiveNode) is linked to the input 'amount' of the subgraph node 57 (uuid-blur), which "
-            "ComfyUI's versions treat differently; write the value into the widget of the subgraph"
-        )
-    ]
+    result = convert(PHOTO, node(2, "PrimitiveNode", values=[3]), linked, SAVE, links=links)
+    assert radius(result) == 1.5
+    assert result.notes[-1][1] == (
+        "'radius' of node 8 (Blur) is not linked: node 2 (PrimitiveNode) is linked through a reroute or a subgraph, "
+        "which pass no value on"
+    )
+
+
+def test_ids_that_are_taken_outside_are_replaced_as_by_the_page() -> None:
+    inside = subgraph(
+        "uuid-blur",
+        *(node(9, "Blur", socket("image", "IMAGE", 1), values=[1.5]), node(60, "Number", values=[4])),
+        links=[(1, -10, 0, 9, 0, "IMAGE"), (3, 9, 0, -20, 0, "IMAGE")],
+        ports=[("picture", "IMAGE", [1])],
+        outputs=[("out", "IMAGE", [3])],
+    )
+    shown = host(values=[2.5], properties={"proxyWidgets": [["9", "radius"]]})
+    drawn = canvas(PHOTO, shown, SAVE, links=LINKS, definitions={"subgraphs": [inside]}, last_node_id=58)
+    assert plain(convert_to_api(drawn, OBJECT_INFO).graph) == {
+        "1": ("Photo", {"image": "x.png"}),
+        "57:59": ("Blur", {"radius": 2.5, "image": ["1", 0]}),
+        "57:60": ("Number", {"value": 4}),
+        "9": ("Save", {"filename_prefix": "C", "images": ["57:59", 0]}),
+    }
 
 
 def test_a_subgraph_may_be_used_twice() -> None:

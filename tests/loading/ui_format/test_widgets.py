@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
-from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, declare_class, node, plain, socket
+from tests.loading.ui_format.ui_workflows import (
+    GROWING,
+    OBJECT_INFO,
+    SEED,
+    TEXT,
+    canvas,
+    declare_class,
+    node,
+    plain,
+    socket,
+)
 
 
 def convert(*nodes: dict[str, Any], links: Any = (), info: Any = OBJECT_INFO) -> dict[str, Any]:
@@ -28,9 +38,19 @@ def test_values_follow_the_order_of_the_class_without_controls() -> None:
     assert list(graph["3"][1]) == ["seed", "steps", "cfg", "sampler", "tile"]
 
 
-@pytest.mark.parametrize("control", [["fixed"], [True], []], ids=["a word", "the first editors' boolean", "none"])
-def test_all_values_of_the_seed_control_are_recognised(control: list[Any]) -> None:
-    assert convert(sample([2**64 - 1, *control, 20, 8, "euler", False]))["3"][1]["seed"] == 2**64 - 1
+@pytest.mark.parametrize("control", ["fixed", True, None], ids=["a word", "the first editors' boolean", "nothing"])
+def test_all_values_of_the_seed_control_are_recognised(control: Any) -> None:
+    assert convert(sample([2**64 - 1, control, 20, 8, "euler", False]))["3"][1]["seed"] == 2**64 - 1
+
+
+def test_a_control_never_becomes_the_value_of_a_new_input() -> None:
+    info = {"Paid": declare_class({"seed": SEED, "system_prompt": TEXT, "size": [["1K", "2K"]]}, [])}
+    assert convert(node(1, "Paid", values=[5, "randomize"]), info=info) == {
+        "1": ("Paid", {"seed": 5, "system_prompt": "", "size": "1K"})
+    }
+    assert reason(node(1, "Paid", values=[5, "1K", "randomize"]), info=info) == [
+        "node 1 (Paid) has \"1K\" for the control of its input 'seed'"
+    ]
 
 
 def test_an_input_named_seed_has_a_control() -> None:
@@ -72,64 +92,126 @@ def test_an_input_newer_than_the_file_gets_the_default_and_a_note() -> None:
     )
 
 
-def test_a_new_input_without_a_safe_default_is_refused() -> None:
+def test_new_inputs_get_what_the_page_gives_them() -> None:
     info = {
-        "Bare": declare_class({"a": ["INT", {}], "b": ["INT", {}]}, []),
-        "Files": declare_class({"a": ["INT", {}], "b": [["m.safetensors"]]}, []),
-        "Words": declare_class({"a": ["INT", {}], "b": [["first", "second"]]}, []),
-    }
-    assert len(reason(node(1, "Bare", values=[1]), node(2, "Files", values=[1]), info=info)) == 2
-    assert convert(node(1, "Words", values=[1]), info=info) == {"1": ("Words", {"a": 1, "b": "first"})}
-
-
-def test_a_short_list_must_respect_the_limits_of_the_class() -> None:
-    assert reason(sample([7, "fixed", 512, 8, "euler"])) == [
-        (
-            'node 3 (Sample) has 5 values (7, "fixed", 512, 8, "euler"), which do not fit the 5 inputs that the '
-            "server's class shows as widgets (seed, steps, cfg, sampler, tile)"
+        "Bare": declare_class(
+            {"a": ["INT", {}], "b": ["INT", {}], "c": ["STRING"], "d": [[]], "e": [["first", "second"]]}, []
         )
-    ]
+    }
+    assert convert(node(1, "Bare", values=[1]), info=info) == {"1": ("Bare", {"a": 1, "b": 0, "c": "", "e": "first"})}
+
+
+def test_values_in_excess_are_those_of_previews() -> None:
+    status = "Status: Completed\nPrice: $0.12"
+    assert convert(sample([7, "randomize", 20, 8, "euler", True, status, {"a": 1}]))["3"][1]["tile"] is True
+
+
+def test_an_upload_button_saved_as_an_object_is_skipped() -> None:
+    assert convert(node(1, "Photo", values=["x.png", {"image": "x.png"}])) == {"1": ("Photo", {"image": "x.png"})}
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "wrong"),
     [
-        [7, "randomize", 20, 8, "euler", True, "more"],
-        [7, "randomize", "20", 8, "euler", True],
-        [7, "randomize", 20.5, 8, "euler", True],
-        [7, "sometimes", 20, 8, "euler", True],
-        [7, "randomize", 20, True, "euler", True],
-        [7, "randomize", 20, 8, None, True],
-        [7, "randomize", 20, 8, "euler", 1],
-        [7, "randomize", 20, float("nan"), "euler", True],
+        ([7, "randomize", "20", 8, "euler", True], "\"20\" for its input 'steps' (INT)"),
+        ([7, "randomize", 20.5, 8, "euler", True], "20.5 for its input 'steps' (INT)"),
+        ([7, "randomize", 20, True, "euler", True], "true for its input 'cfg' (FLOAT)"),
+        ([7, "randomize", 20, 8, {"a": 1}, True], "{\"a\": 1} for its input 'sampler' (COMBO)"),
+        ([7, "randomize", 20, 8, "euler", "yes"], "\"yes\" for its input 'tile' (BOOLEAN)"),
+        ([7, "randomize", 20, float("nan"), "euler", True], "NaN for its input 'cfg' (FLOAT)"),
+        ([7, "sometimes", 20, 8, "euler", True], "\"sometimes\" for the control of its input 'seed'"),
     ],
 )
-def test_values_that_do_not_fit_are_refused_and_quoted(values: list[Any]) -> None:
+def test_a_value_that_cannot_be_its_widgets_is_refused(values: list[Any], wrong: str) -> None:
     (sentence,) = reason(sample(values, title="Main"))
-    assert sentence.startswith(f"node 3 (Sample, 'Main') has {len(values)} values (7, ")
-    assert sentence.endswith("the server's class shows as widgets (seed, steps, cfg, sampler, tile)")
+    assert sentence.removesuffix("; the class may have changed since the file was saved") == (
+        f"node 3 (Sample, 'Main') has {wrong}"
+    )
 
 
-def test_ambiguous_values_are_refused() -> None:
-    twice = {"seed": ["INT", {}], "on": ["BOOLEAN", {}], "off": ["BOOLEAN", {"default": True}]}
-    info = {"Twice": declare_class(twice, [])}
-    assert convert(node(1, "Twice", values=[1, True, False, True]), info=info) == {
-        "1": ("Twice", {"seed": 1, "on": False, "off": True})
+def test_null_is_kept_except_in_combos_and_long_texts() -> None:
+    assert convert(sample([None, None, None, None, None, None]))["3"][1] == {
+        "seed": None,
+        "steps": None,
+        "cfg": None,
+        "sampler": "euler",
+        "tile": None,
     }
-    info = {
-        "Loose": declare_class(
-            {"seed": ["INT", {}], "mode": [["fixed", "free"]], "count": ["INT", {"forceInput": True}], "way": [["a"]]},
-            [],
-        )
-    }
-    assert reason(node(1, "Loose", values=[1, "fixed", "free", "a"]), info=info) == [
-        "node 1 (Loose) has values that fit its inputs in more than one way"
+    assert convert(node(1, "Encode", values=[None]))["1"][1] == {"text": ""}
+
+
+def test_a_number_for_a_boolean_is_read_as_by_the_server() -> None:
+    assert convert(sample([7, "fixed", 20, 8, "euler", 0]))["3"][1]["tile"] is False
+
+
+def test_a_custom_class_may_have_widgets_that_only_its_script_knows() -> None:
+    custom = {"python_module": "custom_nodes.numbers"}
+    info = {"Number": {**OBJECT_INFO["Number"], **custom}, "Sample": {**OBJECT_INFO["Sample"], **custom}}
+    assert convert(node(1, "Number", values=[1, "image", None]), info=info) == {"1": ("Number", {"value": 1})}
+    assert reason(node(1, "Number", values=[1, 2]), sample([-1, "fixed", 20, 8, "euler", True]), info=info) == [
+        "node 1 (Number) has 2 values for the 1 widgets of the server's class (value)",
+        "node 3 (Sample) has -1 for its 'seed', which its page replaces by a random one; write a number",
     ]
 
 
-def test_a_random_seed_is_refused() -> None:
-    assert reason(sample([-1, "fixed", 20, 8, "euler", True])) == [
-        "node 3 (Sample) has -1 for its 'seed', which its page replaces by a random one; write a number"
+def test_a_dynamic_combo_adds_the_inputs_of_its_branch() -> None:
+    nested = ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "n", "inputs": {"required": {"depth": ["INT", {}]}}}]}]
+    options = [
+        {"key": "width", "inputs": {"required": {"width": ["INT", {"default": 512}], "images": GROWING}}},
+        {"key": "factor", "inputs": {"required": {"factor": ["FLOAT", {}]}, "optional": {"more": nested}}},
+    ]
+    resize = declare_class({"by": ["COMFY_DYNAMICCOMBO_V3", {"options": options}], "crop": [["no", "yes"]]}, ["IMAGE"])
+    info = {**OBJECT_INFO, "Resize": resize}
+    width = node(1, "Resize", socket("by.images.image0", "IMAGE", 1), values=["width", 640, "yes"])
+    links = [(1, 9, 0, 1, 0, "IMAGE")]
+    photo = node(9, "Photo", values=["x.png"])
+    assert convert(width, photo, links=links, info=info)["1"][1] == {
+        "by": "width",
+        "by.width": 640,
+        "by.images.image0": ["9", 0],
+        "crop": "yes",
+    }
+    factor = node(1, "Resize", socket("by.images.image0", "IMAGE", 1), values=["factor", 1.5, "n", 3, "yes"])
+    result = convert_to_api(canvas(factor, photo, links=links), info)
+    assert result.graph["1"]["inputs"] == {
+        "by": "factor",
+        "by.factor": 1.5,
+        "by.more": "n",
+        "by.more.depth": 3,
+        "crop": "yes",
+    }
+    assert result.notes[0][1] == "node 1 (Resize) has no input 'by.images.image0'; its link is left out"
+    assert convert(node(1, "Resize", values=[]), info=info)["1"][1] == {"by": "width", "by.width": 512, "crop": "no"}
+    assert reason(node(1, "Resize", values=["height", 3, "yes"]), info=info)[0].startswith(
+        "node 1 (Resize) has \"height\" for its input 'by' (COMFY_DYNAMICCOMBO_V3)"
+    )
+
+
+def test_widgets_that_only_the_page_has_take_part_in_the_order() -> None:
+    info = {
+        "Crop": declare_class({"box": ["BOUNDING_BOX", {}], "pad": ["INT", {}]}, []),
+        "Load3D": declare_class({"model_file": [["none"]], "width": ["INT", {}], "image": ["LOAD_3D", {}]}, []),
+        "Viewer": declare_class({"viewport_state": ["LOAD_3D", {}], "width": ["INT", {}]}, []),
+        "Compare": declare_class({"view": ["IMAGECOMPARE", {}], "width": ["INT", {}]}, []),
+        "CustomCombo": declare_class({"choice": ["COMBO", {"options": []}]}, []),
+        "Picks": declare_class({"model": [["a", "b"], {"control_after_generate": True}], "width": ["INT", {}]}, []),
+    }
+    box = {"x": 1, "y": 2, "width": 3, "height": 4}
+    nodes = [
+        *(node(1, "Crop", values=[box, 1, 2, 3, 4, 9]), node(2, "Viewer", values=["", 9])),
+        *(node(3, "Compare", values=[9]), node(4, "CustomCombo", values=["b", 1, "a", "b", "", "c"])),
+        node(5, "Picks", values=["b", "randomize", "", 9]),
+    ]
+    assert {node_id: inputs for node_id, (_, inputs) in convert(*nodes, info=info).items()} == {
+        "1": {"box": box, "pad": 9},
+        "2": {"viewport_state": "", "width": 9},
+        "3": {"view": {"__value__": ["", ""]}, "width": 9},
+        "4": {"choice": "b", "index": 1},
+        "5": {"model": "b", "width": 9},
+    }
+    buttons = ["upload3dmodel", "uploadExtraResources", "clear"]
+    assert reason(node(1, "Load3D", values=["none", 9, *buttons, ""]), info=info) == [
+        "node 1 (Load3D) gets its 'image' from ComfyUI's page when it queues"
     ]
 
 
@@ -142,28 +224,13 @@ def test_a_value_of_an_input_that_is_now_a_link_is_skipped() -> None:
         assert graph["1"] == ("Forced", {"size": 3, "count": ["9", 0]})
 
 
-def test_a_linked_socket_without_a_widget_may_lack_a_value() -> None:
-    graph = convert(
-        node(1, "Number", socket("value", "INT", 1), values=[]),
-        node(9, "Number", values=[1]),
-        links=[(1, 9, 0, 1, 0, "INT")],
-    )
-    assert graph["1"] == ("Number", {"value": ["9", 0]})
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([0, "randomize", 20, 8, "euler", None], {"cfg": 8, "sampler": "euler"}),  # of its type, or null
-        ([{"old": 1}, "randomize", 20, 8, "euler", False], {"cfg": 8, "sampler": "euler"}),  # any value
-    ],
-)
-def test_values_of_linked_widgets_do_not_shift_the_others(values: list[Any], expected: Any) -> None:
+def test_values_of_linked_widgets_may_be_anything() -> None:
     linked = [socket("seed", "INT", 1, widget=True), socket("steps", "INT", 2, widget=True)]
-    linked += [socket("tile", "BOOLEAN", 3, widget=True)]
+    linked += [socket("tile", "BOOLEAN", 3)]
     links = [(n, 9, 0, 3, n - 1, "INT") for n in (1, 2, 3)]
+    values = [{"old": 1}, "randomize", "x", 8, "euler"]
     inputs = convert(sample(values, *linked), node(9, "Number", values=[1]), links=links)["3"][1]
-    assert {name: inputs[name] for name in expected} == expected
+    assert inputs["cfg"] == 8
     assert inputs["seed"] == inputs["steps"] == inputs["tile"] == ["9", 0]
 
 
@@ -197,9 +264,8 @@ def test_deeply_nested_braces_are_refused() -> None:
 
 
 def test_inputs_with_unknown_widgets_are_refused() -> None:
-    assert reason(node(1, "Coloured", values=["#fff"]), node(2, "Growing")) == [
-        "node 1 (Coloured) has the input 'tint' (TINT), whose widget only ComfyUI's page knows",
-        "node 2 (Growing) has the input 'images', which grows with what is linked to it",
+    assert reason(node(1, "Coloured", values=["#fff"])) == [
+        "node 1 (Coloured) has the input 'tint' (TINT), whose widget only ComfyUI's page knows"
     ]
 
 

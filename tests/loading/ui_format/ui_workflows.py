@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SEED = ["INT", {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True}]
+GROWING = ["COMFY_AUTOGROW_V3", {"template": {"input": {"required": {"i": ["IMAGE"]}}, "prefix": "image", "max": 9}}]
 TEXT = ["STRING", {"multiline": True, "dynamicPrompts": True}]
 
 
@@ -36,7 +37,6 @@ OBJECT_INFO: dict[str, Any] = {
     "Forced": declare_class({"count": ["INT", {"forceInput": True}], "size": ["INT", {}]}, ["INT"]),
     "Many": declare_class({"names": [["a", "b"], {"multiselect": True}]}, ["STRING"]),
     "Coloured": declare_class({"tint": ["TINT", {}]}, ["STRING"]),
-    "Growing": declare_class({"images": ["COMFY_AUTOGROW_V3", {}]}, ["IMAGE"]),
     "Save": declare_class({"images": ["IMAGE"], "filename_prefix": ["STRING", {"default": "C"}]}, [], output_node=True),
 }
 
