@@ -56,7 +56,8 @@ __all__ = sorted(_MODULES)  # noqa: PLE0605 - ruff wants a literal; sorting the 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # importlib.metadata takes 20 ms to import
-        return importlib.import_module("importlib.metadata").version("sweeper")
+        distribution = importlib.import_module("sweeper.errors").DISTRIBUTION
+        return importlib.import_module("importlib.metadata").version(distribution)
     if name not in _MODULES:
         raise AttributeError(f"module 'sweeper' has no attribute '{name}'")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -28,6 +28,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+# The name of sweeper's distribution, for pip. On PyPI, `sweeper` is an unrelated program.
+DISTRIBUTION: Final = "comfy-sweeper"
+
 
 class SweeperError(Exception):
     """The base class of every exception that sweeper raises on purpose.

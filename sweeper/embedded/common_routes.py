@@ -19,6 +19,7 @@ from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, bad_req
 from sweeper.embedded.objectinfo import list_model_files, make_object_info
 from sweeper.embedded.refusals import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.request_guard import DropError
+from sweeper.errors import DISTRIBUTION
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -107,7 +108,7 @@ class CommonRoutes:
             "python_version": sys.version,
             "pytorch_version": "none",
             "embedded_python": False,
-            "embedded_server": f"sweeper {version('sweeper')}: procedural nodes, no diffusion model",
+            "embedded_server": f"sweeper {version(DISTRIBUTION)}: procedural nodes, no diffusion model",
             "argv": self._build_argv(),
         }
 

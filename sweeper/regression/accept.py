@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from sweeper.did_you_mean import suggest
-from sweeper.errors import ImageError, InputError, ResultsError, UsageError
+from sweeper.errors import DISTRIBUTION, ImageError, InputError, ResultsError, UsageError
 from sweeper.images.byte_equality import compare_bytes, png_checksums
 from sweeper.images.compare import pixel_hash
 from sweeper.loading.load import load
@@ -286,7 +286,7 @@ def _add_file(
     accepted = AcceptedFile(
         file=name, sha256=output.sha256, pixels=pixels, size=len(data), ending=png_checksums(data).hex(),
         params=row.result.params, digest=row.result.digest, target=row.result.target or "",
-        server=baseline.add_server(row.server), sweeper=version("sweeper"),
+        server=baseline.add_server(row.server), sweeper=version(DISTRIBUTION),
     )  # fmt: skip
     if workflow is None:
         return accepted

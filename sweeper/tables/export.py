@@ -293,7 +293,7 @@ def _make_parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
     try:
         importlib.import_module("pyarrow")
     except ImportError:
-        raise UsageError("parquet needs pyarrow; install it with: pip install 'sweeper[parquet]'") from None
+        raise UsageError("parquet needs pyarrow; install it with: pip install 'comfy-sweeper[parquet]'") from None
     mixed = [name for name in table.columns if table[name].dtype == object and _is_mixed(table[name])]
     plain = table.copy(deep=False)
     for name in mixed:

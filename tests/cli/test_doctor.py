@@ -104,6 +104,16 @@ def test_doctor_reports_a_file_too_large_to_upload(sweeper, write, server):
     assert "big.png: 101 MiB; an upload there may have at most 100 MiB" in outcome.err
 
 
+def test_doctor_warns_of_another_distribution_with_our_package(sweeper, tmp_path, monkeypatch):
+    assert "uninstall sweeper" not in sweeper("doctor", "-t", "embedded").err
+    (tmp_path / "sweeper-0.9.0.dist-info").mkdir()
+    (tmp_path / "sweeper-0.9.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: sweeper\nVersion: 0.9.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = sweeper("doctor", "-t", "embedded")
+    assert "the distribution 'sweeper' 0.9.0 is installed, and so is ours, 'comfy-sweeper'" in outcome.err
+    assert outcome.code == 0
+
+
 def test_doctor_warns_of_a_key_sent_unencrypted(sweeper, tmp_path, monkeypatch):
     entry = {"url": "http://nowhere.invalid", "dialect": "cloud", "api_key_env": "MY_KEY"}
     (tmp_path / "targets.yaml").write_text(json.dumps({"far": entry}))

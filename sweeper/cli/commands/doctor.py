@@ -19,7 +19,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.target_check import diagnose_target
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.cluster import describe_open_address
-from sweeper.errors import Problem, UsageError
+from sweeper.errors import DISTRIBUTION, Problem, UsageError
 from sweeper.loading.load import load
 from sweeper.model.target_spec import CLOUD, CLOUD_KEY, EMBEDDED, InvalidEntry, NamedTargets
 from sweeper.planning.plan import Plan, plan
@@ -53,7 +53,7 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, dask: str | No
         planned = plan(load(experiment, named=named if requested is None and not file_problems else None))
         trust_check.require_trust(planned.experiment, trust=trust, named=named, targets=requested)
     report: dict[str, Any] = {
-        "sweeper": version("sweeper"),
+        "sweeper": version(DISTRIBUTION),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _find_version(name) for name in _list_packages()},
@@ -68,7 +68,11 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, dask: str | No
         target_report, code = asyncio.run(diagnose_target(spec, planned, names))
         report["targets"].append(target_report)
         exit_code = max(exit_code, code)
-    warnings = [*_list_broken_entries(report, named, planned), *_list_cluster_problems(dask)]
+    warnings = [
+        *_list_foreign_packages(),
+        *_list_broken_entries(report, named, planned),
+        *_list_cluster_problems(dask),
+    ]
     if warnings:
         report["warnings"] = warnings
     if as_json:
@@ -90,6 +94,19 @@ def _make_broken_entry(spec: Any, problems: tuple[Problem, ...]) -> NamedTargets
     """If the targets file has `problems` and `spec` can only be a name in it, that name as an invalid entry."""
     is_name = isinstance(spec, str) and "://" not in spec and spec.strip() not in (EMBEDDED, CLOUD)
     return {spec.strip(): InvalidEntry(problems)} if is_name else {}
+
+
+def _list_foreign_packages() -> list[str]:
+    """A warning if another distribution has installed a package `sweeper` over ours or beside it."""
+    found = _find_version("sweeper")
+    if found is None:
+        return []
+    warning = (
+        f"the distribution 'sweeper' {found} is installed, and so is ours, '{DISTRIBUTION}'; "
+        f"both have a package `sweeper`. Run `python -m pip uninstall sweeper {DISTRIBUTION}`, "
+        f"then install '{DISTRIBUTION}' again"
+    )
+    return [warning]
 
 
 def _list_cluster_problems(dask: str | None) -> list[str]:
@@ -115,7 +132,7 @@ def _list_default_targets(named: NamedTargets) -> list[str]:
 
 def _list_packages() -> list[str]:
     """The packages that sweeper requires, including the extras for users."""
-    requirements = requires("sweeper") or []
+    requirements = requires(DISTRIBUTION) or []
     users = [text for text in requirements if "extra ==" not in text or "'test'" not in text.replace('"', "'")]
     names = ["".join(char if char.isalnum() or char in "-_." else " " for char in text).split()[0] for text in users]
     return list(dict.fromkeys(names))

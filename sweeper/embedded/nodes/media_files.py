@@ -44,7 +44,7 @@ def _import_av() -> Any:
     except ImportError:
         raise RuntimeError(
             "this server writes and reads sounds and films with PyAV, which is not installed: "
-            "python -m pip install 'sweeper[media]'"
+            "python -m pip install 'comfy-sweeper[media]'"
         ) from None
 
 
