@@ -1,16 +1,16 @@
 """The routes of the `comfyui` dialect: those of a local ComfyUI, each as `/x` and `/api/x`.
 
-It behaves as measured on ComfyUI 0.3.64, except that it answers 400 where ComfyUI answers bad input with 500.
+It behaves as measured on ComfyUI 0.33.0, except that it answers 400 where ComfyUI answers bad input with 500.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 
-from sweeper.embedded.common_routes import CommonRoutes
+from sweeper.embedded.common_routes import FEATURES, CommonRoutes
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
     bad_request,
@@ -109,6 +109,13 @@ async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 class ComfyRoutes(CommonRoutes):
     """Endpoints in ComfyUI's form."""
+
+    features: ClassVar = FEATURES | {
+        "supports_model_type_tags": True,
+        "extension": {"manager": {"supports_v4": True}},
+        "node_replacements": True,
+        "assets": False,
+    }
 
     async def get_queue(self, _: Request) -> Response:
         """GET /queue: 5-tuples with the whole graphs."""

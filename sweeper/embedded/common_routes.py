@@ -9,7 +9,7 @@ import asyncio
 import sys
 import uuid
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from sweeper.embedded.nodes.base import NodeClass
     from sweeper.embedded.service import Service
 
-FEATURES = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
+FEATURES: dict[str, Any] = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
 
 # The version of ComfyUI whose behaviour this server has. `system.embedded_server` says that it is not a ComfyUI.
-COMFYUI_VERSION = "0.3.64"
+COMFYUI_VERSION = "0.33.0"
 
 
 class CommonRoutes:
     """Endpoints of one service."""
+
+    features: ClassVar[dict[str, Any]] = FEATURES  # what GET /features and an event stream answer
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -90,7 +92,7 @@ class CommonRoutes:
 
     async def get_features(self, _: Request) -> Response:
         """GET /features."""
-        return json_response(FEATURES)
+        return json_response(self.features)
 
     async def get_system_stats(self, _: Request) -> Response:
         """GET /system_stats; `argv` shows the cache policy, as a real server's does."""
@@ -148,7 +150,7 @@ class CommonRoutes:
         writer = asyncio.create_task(_write(websocket, connection))
         try:
             if not self.faults.take("drop_events_times"):
-                await _listen(websocket, connection)
+                await _listen(websocket, connection, self.features)
         finally:
             self.service.hub.detach(connection)
             writer.cancel()
@@ -156,8 +158,8 @@ class CommonRoutes:
 
 
 def _format_cache_flags(policy: str) -> list[str]:
-    words = policy.split()
-    return [] if words == ["classic"] else [f"--cache-{words[0]}", *words[1:]]
+    name, *size = policy.split()
+    return [f"--cache-{name}", *size]
 
 
 async def _write(websocket: WebSocket, connection: Connection) -> None:
@@ -175,13 +177,13 @@ async def _write(websocket: WebSocket, connection: Connection) -> None:
             return  # the client has closed it; `_listen` notices too
 
 
-async def _listen(websocket: WebSocket, connection: Connection) -> None:
+async def _listen(websocket: WebSocket, connection: Connection, features: dict[str, Any]) -> None:
     first = True
     while (message := await websocket.receive())["type"] == "websocket.receive":
         text = message.get("text")
         if text is None:
             continue
-        wants, reply = answer_feature_flags(text, first, FEATURES)
+        wants, reply = answer_feature_flags(text, first, features)
         first = False
         connection.wants_metadata = connection.wants_metadata or wants
         if reply is not None:

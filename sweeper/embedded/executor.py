@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from sweeper.embedded.request_log import RequestLog
 
 
+_PREVIEW_METHODS = frozenset({"none", "auto", "latent2rgb", "taesd"})
+
+
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """The parts of a server that all its executors share."""
@@ -54,7 +57,9 @@ class NodeRunContext:
         self.prompt = graph
         info = job.extra_data.get("extra_pnginfo")
         self.extra_pnginfo: Mapping[str, Any] = info if isinstance(info, dict) else {}
-        self._previews = server.previews
+        # A job may choose with `extra_data.preview_method`; other words mean the server's own setting.
+        method = str(job.extra_data.get("preview_method"))
+        self._previews = method != "none" if method in _PREVIEW_METHODS else server.previews
         self._cancel = job.cancel_event
         self._messages = messages
         self._node_id = node_id

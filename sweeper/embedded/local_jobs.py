@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.common_routes import CommonRoutes
@@ -10,6 +9,7 @@ from sweeper.embedded.http_helpers import RequestRefusedError, json_response, pa
 from sweeper.embedded.job_records import STATUS_WORDS, describe_end, describe_workflow, make_row
 from sweeper.embedded.jobs import ENDED
 from sweeper.embedded.request_guard import DropError
+from sweeper.embedded.submission import is_canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,14 +91,6 @@ class LocalJobRoutes(CommonRoutes):
             raise _refuse("job_ids contains invalid id(s)", invalid_ids=invalid)
         cancelled = [prompt_id for prompt_id in ids if self.service.cancel(prompt_id)]
         return json_response({"cancelled": bool(cancelled)})
-
-
-def is_canonical_id(value: Any) -> bool:
-    """Whether a value is a UUID in the form that ComfyUI takes: lower case, with hyphens."""
-    try:
-        return isinstance(value, str) and str(uuid.UUID(value)) == value
-    except ValueError:
-        return False
 
 
 def _make_row(job: ServerJob) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def make_object_info(node: NodeClass, folders: Folders, *, strict_models: bool =
     info: dict[str, Any] = {
         "input": groups,
         "input_order": {group: list(specs) for group, specs in groups.items()},
+        "is_input_list": node.input_is_list,
         "output": list(node.outputs),
         "output_is_list": list(node.output_is_list or (False,) * len(node.outputs)),
         "output_name": list(node.output_names),
@@ -64,10 +65,21 @@ def make_object_info(node: NodeClass, folders: Folders, *, strict_models: bool =
         "python_module": node.python_module,
         "category": node.category,
         "output_node": node.output_node,
+        "has_intermediate_output": False,
+        "search_aliases": [],
     }
-    if node.v3:
-        return {**info, "deprecated": False, "experimental": False, "api_node": False, **node.flags}
-    return {**info, **tips, **node.flags}
+    return {**info, **(_V3_FLAGS if node.v3 else tips), **node.flags}
+
+
+_V3_FLAGS = {
+    "output_matchtypes": None,
+    "deprecated": False,
+    "experimental": False,
+    "dev_only": False,
+    "api_node": False,
+    "price_badge": None,
+    "essentials_category": None,
+}
 
 
 def _mark_suggestions(node: NodeClass, specs: Mapping[str, InputSpec]) -> dict[str, InputSpec]:

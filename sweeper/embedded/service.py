@@ -147,7 +147,8 @@ class Service:
         if "number" not in data or self.settings.cloud:
             self._counter += 1  # also if the request is refused below, as in ComfyUI
         try:
-            submission = read_submission(data)
+            # Cloud names the jobs itself: a client's `prompt_id` is not in its specification, and has no effect.
+            submission = read_submission({**data, "prompt_id": None} if self.settings.cloud else data)
         except SubmissionError as problem:
             self.seen.count(rejected=1)
             error = make_error(problem.kind, str(problem), problem.details)
@@ -177,13 +178,11 @@ class Service:
     def _make_job(
         self, submission: PromptSubmission, outputs: tuple[str, ...], counter: int, **fields: Any
     ) -> ServerJob:
-        prompt_id: str | None = None
         number: float = counter
-        if not self.settings.cloud:  # Cloud chooses id and order itself
-            prompt_id = submission.prompt_id
+        if not self.settings.cloud:  # Cloud chooses the order itself
             number = -counter if submission.front else counter
             number = number if submission.number is None else submission.number
-        extra, job_id = submission.extra_data, str(uuid.uuid4()) if prompt_id is None else prompt_id
+        extra, job_id = submission.extra_data, submission.prompt_id or str(uuid.uuid4())
         job = ServerJob(job_id, number, StoredGraph(submission.graph), extra, outputs, **fields)
         if self.settings.cloud:  # it shows that there was a key
             extra |= dict.fromkeys(extra.keys() & SENSITIVE_KEYS, "[REDACTED]")

@@ -8,6 +8,7 @@ the graph.
 from __future__ import annotations
 
 import math
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ def read_submission(data: dict[str, Any]) -> PromptSubmission:
         raise SubmissionError("partial_execution_targets must be a list of node ids.")
     return PromptSubmission(
         graph=data["prompt"],
-        prompt_id=_parse_prompt_id(data["prompt_id"]) if "prompt_id" in data else None,
+        prompt_id=_parse_prompt_id(data.get("prompt_id")),
         number=_parse_number(data["number"]) if "number" in data else None,
         front=bool(data.get("front")),
         extra_data=extra_data,
@@ -58,11 +59,21 @@ def read_submission(data: dict[str, Any]) -> PromptSubmission:
     )
 
 
-def _parse_prompt_id(value: Any) -> str:
-    """Convert any scalar to a string, as ComfyUI does: 7 -> "7", null -> "None"."""
-    if isinstance(value, dict | list):
-        raise SubmissionError("prompt_id must be a string.")
-    return str(value)
+def is_canonical_id(value: Any) -> bool:
+    """Whether a value is a UUID in the form that ComfyUI takes: lower case, with hyphens."""
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _parse_prompt_id(value: Any) -> str | None:
+    if value is None or is_canonical_id(value):
+        return value if value is None else str(value)
+    advice = "prompt_id must be a UUID string in canonical lowercase hyphenated form"
+    raise SubmissionError(
+        "prompt_id must be a valid UUID", "invalid_prompt_id", f"{advice}; omit it to let the server generate one"
+    )
 
 
 def _parse_number(value: Any) -> float:

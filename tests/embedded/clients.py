@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import httpx
@@ -11,6 +12,16 @@ from tests.embedded.cloud_contract import judge
 from tests.waiting import wait_until
 
 DEADLINE = 20.0
+
+
+def job_id(name: str) -> str:
+    """A job id that ComfyUI takes. It stands for a name of at most 16 ASCII letters, and sorts like it."""
+    return str(uuid.UUID(hex=name.encode("ascii").hex().ljust(32, "0")))
+
+
+def name_of(prompt_id: str) -> str:
+    """The name for which `job_id` made this id."""
+    return uuid.UUID(prompt_id).bytes.rstrip(b"\0").decode("ascii")
 
 
 class Comfy:

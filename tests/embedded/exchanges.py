@@ -1,7 +1,7 @@
 """Requests for a ComfyUI, and the parts of its answers that can be compared between two servers.
 
 Used by `test_against_real_server.py`. The requests use core nodes only, and none that kills a real server.
-`data/exchanges.json` holds the answers of a ComfyUI 0.3.64; `python tests/embedded/exchanges.py URL` records others.
+`data/exchanges.json` holds the answers of a ComfyUI 0.33.0; `python tests/embedded/exchanges.py URL` records others.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ RECORDED = Path(__file__).parent / "data" / "exchanges.json"
 
 Request = tuple[str, str, dict[str, Any]]
 
-# Not compared, because they are random, depend on the machine, or are prose.
-IGNORED = {"traceback", "timestamp", "tooltip", "description", "modified", "created", "output_tooltips"}
+# Not compared, because they are random, depend on the machine, are prose, or tell where a page shows a class.
+IGNORED = {
+    "traceback", "timestamp", "tooltip", "description", "modified", "created", "output_tooltips", "create_time",
+    "execution_start_time", "execution_end_time", "display_name", "category", "search_aliases", "essentials_category",
+}  # fmt: skip
+JOB, NOBODY = "7b0b7a5e-2c1f-4f0e-9d52-0f6f1f6a8c11", "7b0b7a5e-2c1f-4f0e-9d52-0f6f1f6a8c12"
 
 
 def png(colour: tuple[int, ...] = (1, 2, 3, 128), size: tuple[int, int] = (8, 4)) -> bytes:
@@ -90,6 +94,8 @@ NODES = [
         {"class_type": None, "inputs": {}},
         {"class_type": ["a"], "inputs": {}},
         {"class_type": "Nope", "inputs": {}},
+        {"class_type": "Nope", "inputs": {}, "_meta": {"title": "My node"}},
+        {"inputs": {}, "_meta": {"title": "My node"}},
         {"class_type": "EmptyImage", "inputs": {}},
         *({"class_type": "SaveImage", "inputs": value} for value in ({}, [], None, "x", 5)),
         {"class_type": "SaveImage"},
@@ -111,16 +117,18 @@ WIDGETS = [
             "8": {"class_type": "SaveImage", "inputs": {"images": ["9", 0], "filename_prefix": "x"}}}),
 ]  # fmt: skip
 LINKS = [
+    *(prompt(graph(n2_image=value)) for value in (["77", 0], ["1", 5], ["1", "0"], [1, 0], ["1", 0.5], ["2", 0])),
     *(
-        prompt(graph(n2_image=value))
-        for value in (["77", 0], ["1", 5], ["1", "0"], [1, 0], ["1", 0.5], ["9", 0], ["2", 0])
+        prompt({**graph(n2_image=["4", 0]), "4": {"class_type": "ImageInvert", "inputs": {"image": [node, 0]}}})
+        for node in ("2", "4")
     ),
     *(prompt(graph(n9_images=value)) for value in (..., ["1"], ["77", 0])),
 ]
 FIELDS = [
     *(prompt(graph(), number=value) for value in ("abc", None)),
     *(prompt(graph(), partial_execution_targets=value) for value in ([], ["nope"])),
-    prompt(graph("sweeper/p"), partial_execution_targets=["9"], prompt_id="sweep 1/cell 7"),
+    prompt(graph("sweeper/p"), partial_execution_targets=["9"]),
+    *(prompt(graph("sweeper/p"), prompt_id=value) for value in (None, 7, "sweep 1/cell 7", JOB.upper(), JOB + "0")),
     *(prompt(value) for value in ({"nodes": [], "links": []}, {"id": "x", "nodes": []}, {"last_node_id": 9})),
 ]
 METHODS: list[Request] = [
@@ -138,6 +146,27 @@ QUEUES = [
     *(post("/history", body) for body in (b"{}", b"", b'{"delete":["zz"]}')),
     *(post("/interrupt", body) for body in (b"", b"nope", b"{}", b"[]", b"null", b'{"prompt_id":"x"}')),
     *(post("/free", body) for body in (b"{}", b"")),
+]  # fmt: skip
+JOBS = [
+    prompt(graph("sweeper/j"), prompt_id=JOB, extra_data={"mine": 1, "extra_pnginfo": {"workflow": {"id": "w"}}}),
+    *(get(f"/api/jobs/{job}") for job in (JOB, NOBODY, "nobody")), get("/jobs"),
+    *(
+        get(f"/api/jobs?{query}")
+        for query in (
+            "workflow_id=w", "workflow_id=w&limit=1&offset=1", "workflow_id=w&status=completed", "workflow_id=nope",
+            "workflow_id=w&status=FAILED, pending", "workflow_id=w&sort_by=execution_duration&sort_order=ASC",
+            "workflow_id=w&after=x", "workflow_id=w&offset=-1", "limit=0", "limit=x", "offset=x", "status=nope,gone",
+            "sort_by=create_time", "sort_order=up",
+        )
+    ),
+    *(post(f"/api/jobs/{job}/cancel") for job in (JOB, NOBODY, "nobody")),
+    *(
+        post("/api/jobs/cancel", body)
+        for body in (
+            b"", b"[]", b"{}", b'{"job_ids":[]}', b'{"job_ids":null}', b'{"job_ids":["x",3,[1]]}',
+            json.dumps({"job_ids": [JOB, NOBODY]}).encode(), json.dumps({"job_ids": [JOB.upper()]}).encode(),
+        )
+    ),
 ]  # fmt: skip
 UPLOADS = [
     upload("/upload/image", "v.png", png(), overwrite="true"),
@@ -183,11 +212,11 @@ FACTS = [
     get(f"/{path}")
     for path in (
         "features", "embeddings", "models/nope", "experiment/models/nope", "object_info/Nope", "i18n",
-        "object_info/EmptyImage", "object_info/SaveImage", "object_info/KSampler", "object_info/ImageBlend",
+        "object_info/EmptyImage", "object_info/EmptyLatentImage", "object_info/ImageScale", "object_info/ImageBlend",
     )
 ]  # fmt: skip
 REQUESTS: list[Request] = [
-    *BODIES, *PROMPTS, *NODES, *WIDGETS, *LINKS, *FIELDS, *METHODS, *QUEUES, *UPLOADS, *VIEWS, *USERDATA, *FACTS,
+    *BODIES, *PROMPTS, *NODES, *WIDGETS, *LINKS, *FIELDS, *METHODS, *QUEUES, *JOBS, *UPLOADS, *VIEWS, *USERDATA, *FACTS,
 ]  # fmt: skip
 
 
@@ -201,10 +230,10 @@ def comparable(response: httpx.Response) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Replace ids and numbers of jobs in JSON, and sort values without an order."""
+    """Replace ids, numbers of jobs and of files in JSON, and sort values without an order."""
     if isinstance(value, dict):
         result = {key: plain(part) for key, part in value.items() if key not in IGNORED}
-        for key in ("prompt_id", "number"):
+        for key in ("prompt_id", "number", "priority"):
             result |= {key: "*"} if key in result else {}
         if result.get("type") == "prompt_outputs_failed_validation":
             result["details"] = sorted(str(result["details"]).splitlines())
@@ -219,7 +248,10 @@ def plain(value: Any) -> Any:
         return sorted(parts, key=lambda part: part["details"]) if named else parts
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return str(value)  # ours are strings, because JSON has no infinity
-    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "*", value) if isinstance(value, str) else value
+    return _VARYING.sub("*", value) if isinstance(value, str) else value
+
+
+_VARYING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{5}(?=_\.png)")
 
 
 def describe(request: Request) -> str:

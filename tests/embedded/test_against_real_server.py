@@ -1,6 +1,6 @@
 """The comfyui dialect answers like a real ComfyUI: the same requests go to both, and the answers are compared.
 
-The answers of a ComfyUI 0.3.64 are recorded. If SWEEPER_REAL_COMFYUI is the URL of a ComfyUI, the tests also compare to
+The answers of a ComfyUI 0.33.0 are recorded. If SWEEPER_REAL_COMFYUI is the URL of a ComfyUI, the tests also compare to
 that one, including events and histories of jobs. They submit jobs, upload files and write settings there. Two
 differences are intended: ours answers 400 where ComfyUI answers bad input with 500, and has no descriptions of nodes.
 """
@@ -19,7 +19,7 @@ import pytest
 from websockets.sync.client import connect
 
 from sweeper.embedded import EmbeddedServer
-from tests.embedded.exchanges import RECORDED, REQUESTS, Request, answers, blend, graph, plain
+from tests.embedded.exchanges import RECORDED, REQUESTS, Request, answers, graph, plain
 from tests.waiting import wait_until
 
 REAL = os.environ.get("SWEEPER_REAL_COMFYUI", "")
@@ -93,6 +93,10 @@ def summary(messages: list[Any], entry: Any) -> Any:
     return plain([message for message in messages if message["type"] != "status"]), plain(entry)
 
 
+# A node that fails although its input is valid.
+BROKEN_PICTURE = {"3": {"class_type": "LoadImage", "inputs": {"image": "broken.png"}}}
+
+
 @beside_real
 @pytest.mark.parametrize("case", ["runs", "runs again", "fails", "fails to save", "saves again", "has metadata"])
 def test_job_sends_same_events_and_leaves_same_files(both, case):
@@ -100,7 +104,7 @@ def test_job_sends_same_events_and_leaves_same_files(both, case):
     nodes, fields = {
         "runs": (graph(f"sweeper/{run}"), {}),
         "runs again": (graph(f"sweeper/{run}"), {}),
-        "fails": (blend(f"sweeper/{run}", blend_mode="nope"), {}),
+        "fails": (graph(f"sweeper/{run}", n9_images=["3", 0]) | BROKEN_PICTURE, {}),
         "fails to save": (graph(f"sweeper/{'x' * 300}"), {}),
         "saves again": (graph(f"sweeper/{run}"), {}),
         "has metadata": (graph(f"sweeper/{run}", n9_extra=5), {"extra_data": {"extra_pnginfo": {"sweeper": 1}}}),
@@ -108,6 +112,7 @@ def test_job_sends_same_events_and_leaves_same_files(both, case):
     results = []
     for client in both:
         run_and_record(client, graph(f"sweeper/{run}", n1_color=7))  # now both have the same cached results
+        client.post("/upload/image", files={"image": ("broken.png", b"no picture")}, data={"overwrite": "true"})
         if case == "runs again":
             run_and_record(client, nodes)
         if case == "saves again":
@@ -118,22 +123,24 @@ def test_job_sends_same_events_and_leaves_same_files(both, case):
     (our_messages, our_entry), (messages, entry) = results
     assert our_messages == messages
     assert our_entry == entry
+    assert (entry["status"]["status_str"] == "error") == case.startswith("fails")
 
 
 @beside_real
 def test_queued_jobs_are_listed_run_and_deleted_alike(both):
     run, results = uuid.uuid4().hex, []
+    ids = {name: str(uuid.uuid4()) for name in ("slow", 5, -3, 4)}
     for client in both:
-        slow = graph(f"sweeper/{run}", n1_width=1500, n1_height=1500, n1_batch_size=2)
-        client.post("/prompt", json={"prompt": slow, "prompt_id": f"{run}-slow"})
+        slow = graph(f"sweeper/{run}", n1_width=2500, n1_height=2500, n1_batch_size=2)
+        client.post("/prompt", json={"prompt": slow, "prompt_id": ids["slow"]})
         for number in (5, -3, 4):
             nodes = graph(f"sweeper/q{number}")
-            client.post("/prompt", json={"prompt": nodes, "prompt_id": f"{run}{number}", "number": number})
+            client.post("/prompt", json={"prompt": nodes, "prompt_id": ids[number], "number": number})
         queue = client.get("/queue").json()
-        client.post("/queue", json={"delete": [f"{run}4", "nobody"]})
+        client.post("/queue", json={"delete": [ids[4], "nobody"]})
         wait_until(lambda client=client: client.get("/prompt").json()["exec_info"]["queue_remaining"] == 0)
         queued = sorted(item[1:] for item in queue["queue_pending"])
         history = client.get("/history?max_items=3").json()
-        results.append((plain(queued), list(history), client.get(f"/history/{run}4").json()))
+        results.append((plain(queued), list(history), client.get(f"/history/{ids[4]}").json()))
     assert results[0] == results[1]
-    assert results[0][1] == [f"{run}{name}" for name in ("-slow", -3, 5)]
+    assert results[0][1] == [ids[name] for name in ("slow", -3, 5)]

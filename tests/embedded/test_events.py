@@ -210,12 +210,18 @@ def test_previews_are_event_1_unless_metadata_was_requested(serve):
     assert frame[8:10] == b"\xff\xd8"  # JPEG
 
 
-def test_comfyui_sends_no_previews_by_default(serve):
-    comfy = serve("comfyui")
-    assert comfy.http.get("/system_stats").json()["system"]["argv"] == ["main.py"]
+def test_comfyui_sends_previews_only_for_jobs_that_ask(serve):
+    comfy = serve("comfyui", cache="none")
+    assert comfy.http.get("/system_stats").json()["system"]["argv"] == ["main.py", "--cache-none"]
     with stream(comfy) as socket:
         receive(socket)
-        assert collect(socket, comfy.submit(PICTURE, client_id="me")) == []
+        for method, count in ((None, 0), ("auto", 1), ("taesd", 1), ("nonsense", 0), ("none", 0), ("default", 0)):
+            prompt_id = comfy.submit(PICTURE, client_id="me", extra_data={"preview_method": method})
+            assert len(collect(socket, prompt_id)) == count, method
+    comfy = serve("comfyui", previews=True)
+    with stream(comfy) as socket:
+        receive(socket)
+        assert collect(socket, comfy.submit(PICTURE, client_id="me", extra_data={"preview_method": "none"})) == []
 
 
 def test_pictures_can_be_sent_instead_of_saved(serve):

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from sweeper.embedded import Faults
+from tests.embedded.clients import job_id
 from tests.embedded.probes import chain
 from tests.waiting import wait_until
 
@@ -31,10 +32,10 @@ def test_connection_dropped_after_the_job_is_accepted(serve, dialect):
     client = serve(dialect)
     client.server.faults.drop_after_accept = 1
     with pytest.raises(httpx.RemoteProtocolError):
-        post(client, prompt_id="mine")
+        post(client, prompt_id=job_id("mine"))
     assert (client.server.seen.submits, client.server.seen.accepted) == (1, 1)
     if dialect == "comfyui":
-        assert client.wait_for_end("mine")["status"]["status_str"] == "success"
+        assert client.wait_for_end(job_id("mine"))["status"]["status_str"] == "success"
     else:
         (row,) = client.http.get("/api/jobs").json()["jobs"]
         assert client.wait_for_end(row["id"])["workflow"]["prompt"] == chain()
@@ -81,9 +82,9 @@ def test_lost_job_is_lost_on_cloud_and_unknown_to_comfyui(serve):
     assert cloud.wait_for_end(lost)["status"] == "failed"
     comfy = serve("comfyui")
     comfy.server.faults.lose_times = 1
-    comfy.submit(chain(), prompt_id="gone")
+    gone = comfy.submit(chain())
     comfy.run(chain(seed=1))
-    assert comfy.http.get("/history/gone").json() == {}
+    assert comfy.http.get(f"/history/{gone}").json() == {}
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])

@@ -121,10 +121,10 @@ def test_signals_end_the_server_cleanly_during_a_job(tmp_path, dialect, number):
 
 def test_comfyui_forgets_jobs_and_keeps_files(tmp_path):
     with EmbeddedServer("comfyui", data=tmp_path, nodes=probe_nodes()) as server, client(Comfy, server) as comfy:
-        comfy.run(chain(), prompt_id="a")
+        name = comfy.run(chain())["prompt"][1]
         (server.folders.temp_dir / "x.png").write_bytes(b"x")
     with EmbeddedServer("comfyui", data=tmp_path, nodes=probe_nodes()) as server, client(Comfy, server) as comfy:
-        assert comfy.http.get("/history/a").json() == {}
+        assert comfy.http.get(f"/history/{name}").json() == {}
         assert list(server.folders.temp_dir.iterdir()) == []
         entry = comfy.run(chain())
         assert entry["prompt"][0] == 0  # the counter begins again

@@ -15,6 +15,7 @@ import pytest
 from sweeper.embedded import EmbeddedServer, Faults
 from sweeper.embedded.hosting import ServerThread
 from sweeper.errors import UsageError
+from tests.embedded.clients import job_id
 from tests.embedded.probes import chain, probe_nodes, waiting
 
 
@@ -179,11 +180,11 @@ def test_jobs_with_equal_number_and_id_are_both_queued(comfy, gate):
     comfy.submit(waiting())
     assert gate.entered.wait(10)
     for seed in (1, 2):
-        comfy.submit(chain(seed=seed), prompt_id="same", number=5)
+        comfy.submit(chain(seed=seed), prompt_id=job_id("same"), number=5)
     gate.opened.set()
-    comfy.wait_for_end("same")
+    comfy.wait_for_end(job_id("same"))
     assert comfy.run(chain())["status"]["status_str"] == "success"
-    assert comfy.server.seen.executions["same"] == 2
+    assert comfy.server.seen.executions[job_id("same")] == 2
 
 
 @pytest.mark.parametrize("path", ["/queue", "/history"])

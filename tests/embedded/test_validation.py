@@ -27,28 +27,29 @@ def without(node, name):
 
 
 @pytest.mark.parametrize(
-    ("graph", "kind", "message", "details"),
+    ("graph", "node_id", "message", "named"),
     [
-        ({**chain(), "3": {"class_type": "NoSuchNode", "inputs": {}}}, "invalid_prompt",
-         "Cannot execute because node NoSuchNode does not exist.", "Node ID '#3'"),
-        ({**chain(), "3": {"inputs": {}}}, "invalid_prompt",
-         "Cannot execute because a node is missing the class_type property.", "Node ID '#3'"),
-        ({**chain(), "3": "a node"}, "invalid_prompt",
-         "Cannot execute because a node is missing the class_type property.", "Node ID '#3'"),
-        ({"last_node_id": 9, "nodes": [], "links": []}, "invalid_prompt",
-         "Cannot execute because a node is missing the class_type property.", "Node ID '#last_node_id'"),
-        ({}, "prompt_no_outputs", "Prompt has no outputs", ""),
-        ({"1": {"class_type": "ProbeLoader", "inputs": {"model_name": "alpha"}}}, "prompt_no_outputs",
-         "Prompt has no outputs", ""),
+        ({**chain(), "3": {"class_type": "Nope"}}, "3", "Node 'Nope' not found. The custom", ("Nope", "Nope")),
+        ({**chain(), "3": {"class_type": "Nope", "_meta": {"title": "My node"}}}, "3", "Node 'My node' not found.",
+         ("Nope", "My node")),
+        ({**chain(), "3": {"inputs": {}}}, "3", "Node 'ID #3' has no class_type. The workflow", (None, None)),
+        ({**chain(), "3": "a node"}, "3", "Node 'ID #3' has no class_type.", (None, None)),
+        ({"last_node_id": 9, "nodes": [], "links": []}, "last_node_id", "Node 'ID #last_node_id' has", (None, None)),
     ],
 )  # fmt: skip
-def test_malformed_graphs_are_refused(comfy, graph, kind, message, details):
+def test_node_without_a_known_class_is_refused(comfy, graph, node_id, message, named):
     status, body = post(comfy, graph)
-    assert status == 400
-    assert body == {
-        "error": {"type": kind, "message": message, "details": details, "extra_info": {}},
-        "node_errors": {},
-    }
+    assert (status, body["node_errors"]) == (400, {})
+    error = body["error"]
+    assert (error["type"], error["details"]) == ("missing_node_type", f"Node ID '#{node_id}'")
+    assert error["message"].startswith(message)
+    assert error["extra_info"] == {"node_id": node_id, "class_type": named[0], "node_title": named[1]}
+
+
+@pytest.mark.parametrize("graph", [{}, {"1": {"class_type": "ProbeLoader", "inputs": {"model_name": "alpha"}}}])
+def test_graph_without_outputs_is_refused(comfy, graph):
+    error = {"type": "prompt_no_outputs", "message": "Prompt has no outputs", "details": "", "extra_info": {}}
+    assert post(comfy, graph) == (400, {"error": error, "node_errors": {}})
 
 
 def only_error(comfy, graph, node):
@@ -177,23 +178,23 @@ def test_missing_file_is_refused_with_the_message_of_its_class(comfy):
     assert comfy.run(graph)["status"]["status_str"] == "success"
 
 
-def test_cycle_is_refused_without_details(comfy):
+def test_cycle_is_refused_with_its_nodes(comfy):
     graph = chain()
-    graph["3"]["inputs"]["model"] = ["4", 0]
-    graph["4"]["inputs"]["image"] = ["3", 0]
-    # IMAGE into PROBE_MODEL would be a type error; a cycle of one type needs two nodes that pass images on.
     graph["5"] = {"class_type": "ProbeFail", "inputs": {"image": ["6", 0], "fail": False}}
     graph["6"] = {"class_type": "ProbeFail", "inputs": {"image": ["5", 0], "fail": False}}
     graph["9"]["inputs"]["images"] = ["6", 0]
     status, body = post(comfy, graph)
-    assert status == 400
-    assert body["error"] == {
-        "type": "prompt_outputs_failed_validation",
-        "message": "Prompt outputs failed validation",
-        "details": "",
-        "extra_info": {},
-    }
-    assert body["node_errors"] == {}
+    assert (status, body["error"]["type"]) == (400, "prompt_outputs_failed_validation")
+    assert set(body["node_errors"]) == {"5", "6"}
+    for node_id, entry in body["node_errors"].items():
+        (error,) = entry["errors"]
+        assert (error["type"], error["details"]) == (
+            "dependency_cycle",
+            "6 (ProbeFail) -> 5 (ProbeFail) -> 6 (ProbeFail)",
+        )
+        assert error["extra_info"] == {"node_id": node_id, "cycle_nodes": ["6", "5"]}
+    graph["5"]["inputs"]["image"] = ["4", 0]
+    assert comfy.run(graph)["status"]["status_str"] == "success"
 
 
 def long_chain(length):
