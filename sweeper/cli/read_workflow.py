@@ -17,6 +17,7 @@ from sweeper.errors import Problem, TemplateError
 from sweeper.loading.load import read_workflow
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
 from sweeper.model.source import Source
+from sweeper.model.template import ModelFile
 from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
 
 
@@ -31,6 +32,7 @@ class LoadedWorkflow:
     content: bytes
     is_unchanged: bool
     notes: tuple[str, ...] = ()
+    models: tuple[ModelFile, ...] = ()
 
     @property
     def graph(self) -> Graph:
@@ -54,13 +56,13 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
             ("prompt",), "the file holds the workflow inside a `prompt` key; sweeper uses that workflow"
         )
         notes.append(str(note))
-    graph = _convert_ui_format(unwrapped, classes, notes) if is_ui_format(unwrapped.value) else unwrapped
+    graph, models = _convert_ui_format(unwrapped, classes, notes) if is_ui_format(unwrapped.value) else (unwrapped, ())
     problems = [graph.make_problem(where, message) for where, message in find_shape_problems(graph.value)]
     if problems:
         raise TemplateError(problems)
     is_unchanged = image_format is None and graph is source
     content = path.read_bytes() if is_unchanged else encode_workflow(graph.value)
-    return LoadedWorkflow(graph, content, is_unchanged, tuple(notes))
+    return LoadedWorkflow(graph, content, is_unchanged, tuple(notes), models)
 
 
 def encode_workflow(graph: Graph) -> bytes:
@@ -84,7 +86,9 @@ def _unwrap_prompt(source: Source) -> Source:
     )
 
 
-def _convert_ui_format(source: Source, classes: NodeClassSource, notes: list[str]) -> Source:
+def _convert_ui_format(
+    source: Source, classes: NodeClassSource, notes: list[str]
+) -> tuple[Source, tuple[ModelFile, ...]]:
     """Convert a workflow from UI format to API format, and add what was left out to `notes`."""
     try:
         converted = convert_to_api(source.value, classes.object_info)
@@ -96,7 +100,7 @@ def _convert_ui_format(source: Source, classes: NodeClassSource, notes: list[str
             problems[0] = Problem(first.file, first.line, first.key, message)
         raise TemplateError(problems) from error
     notes += [str(source.make_problem(path, message)) for path, message in converted.notes]
-    return Source(source.name, converted.graph, dict)
+    return Source(source.name, converted.graph, dict), converted.models
 
 
 def _from_picture(path: Path, image_format: str) -> Source:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sweeper.model.expressions import has_jinja
 from sweeper.model.result import RESERVED_COLUMNS
+from sweeper.model.template import ModelFile
 from sweeper.model.workflow import Graph, is_link
 
 # Common names for inputs that core nodes call differently.
@@ -232,8 +233,8 @@ def _infer_type(
 # --- the slots file
 
 
-def render_slots_file(workflow_name: str, suggestions: Iterable[Suggestion]) -> str:
-    """Return the text of `name.slots.yaml` that declares these suggestions, with a comment on each."""
+def render_slots_file(workflow_name: str, suggestions: Iterable[Suggestion], models: Iterable[ModelFile] = ()) -> str:
+    """Return the text of `name.slots.yaml` that declares these suggestions, with a comment on each, and the models."""
     lines = [
         f"# The slots of {_to_one_line(workflow_name)}: the names that experiments may set and sweep.",
         "# Rename them, delete what you never change; the workflow beside this file stays as it was exported.",
@@ -259,6 +260,15 @@ def render_slots_file(workflow_name: str, suggestions: Iterable[Suggestion]) -> 
             else json.dumps(suggestion.value, ensure_ascii=False)
         )
         lines.append(f"  {suggestion.name}: {{{', '.join(fields)}}}  # {_to_one_line(node)}: {_to_one_line(current)}")
+    items = [
+        {name: text for name in ("name", "folder", "url") if (text := str(getattr(model, name)))} for model in models
+    ]
+    if items:
+        lines += [
+            "# The model files that the workflow names. `sweeper doctor` shows those that a server lacks.",
+            "models:",
+        ]
+    lines += [f"  - {{{', '.join(f'{name}: {_quote(text)}' for name, text in item.items())}}}" for item in items]
     return "\n".join(lines) + "\n"
 
 

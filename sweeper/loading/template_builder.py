@@ -16,7 +16,7 @@ from sweeper.model.expressions import Expression, ExpressionError, compile_text,
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.source import Source
-from sweeper.model.template import MISSING, Address, Leaf, Slot, Template
+from sweeper.model.template import MISSING, Address, Leaf, ModelFile, Slot, Template
 from sweeper.model.workflow import Graph, find_shape_problems, is_link
 from sweeper.schemas import find_schema_problems
 from sweeper.schemas.values import InvalidSchemaError, KeyPath
@@ -70,6 +70,7 @@ class _TemplateBuilder:
                 for leaf in sorted([*inline_leaves, *sidecar_leaves], key=lambda leaf: [str(key) for key in leaf.path])
             ),
             description=str(self.sidecar.value.get("description", "")) if self.sidecar is not None else "",
+            models=tuple(ModelFile(**item) for item in self.sidecar.value.get("models", ())) if self.sidecar else (),
             source=self.workflow,
             sidecar=self.sidecar,
         )

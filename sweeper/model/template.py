@@ -62,6 +62,15 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that the workflow names: the folder of the server it belongs to, and where to get it, if known."""
+
+    name: str
+    folder: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Leaf:
     """One value in the graph that depends on slots. `path` begins with the node id.
 
@@ -95,7 +104,8 @@ class Template:
     """A workflow with named slots.
 
     `file` is the path of the workflow as the user wrote it, `graph` its content, which must not be changed. `source` is
-    the parsed workflow and `sidecar` the parsed slots file beside it, for the lines in messages.
+    the parsed workflow and `sidecar` the parsed slots file beside it, for the lines in messages. `models` are the model
+    files that the slots file lists.
     """
 
     file: str
@@ -103,6 +113,7 @@ class Template:
     slots: Mapping[str, Slot]
     leaves: tuple[Leaf, ...]
     description: str = ""
+    models: tuple[ModelFile, ...] = ()
     source: Source | None = field(default=None, compare=False, repr=False)
     sidecar: Source | None = field(default=None, compare=False, repr=False)
 

@@ -21,7 +21,7 @@ from sweeper.model.template import MISSING, Template
 from sweeper.model.trial import Trial
 from sweeper.planning.columns import merge_dimensions
 from sweeper.planning.grid import Grid
-from sweeper.schemas.values import KeyPath
+from sweeper.schemas.values import KeyPath, format_value
 
 _MAX_COMBINATIONS: Final = 100_000  # of the values of one input; only a text of several axes can have more
 _MAX_RENDERED: Final = 1_000  # trials that are checked as a whole if values are links
@@ -56,7 +56,17 @@ def check_compatibility(
         problems += _iter_rendered_problems(check, itertools.islice(trials, _MAX_RENDERED))
     notes = [template.make_problem(path, message) for path, message in check.notes]
     unsaved = tuple(template.make_problem(path, message) for path, message in check.unsaved)
+    problems = [_add_model_source(problem, template) for problem in problems]
     return Compatibility(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notes)), unsaved)
+
+
+def _add_model_source(problem: Problem, template: Template) -> Problem:
+    """Add to a problem about a model file of the template where to get the file."""
+    for model in template.models:
+        if model.url and f"found {format_value(model.name)}" in problem.message:
+            folder = f" into its folder {model.folder}" if model.folder else ""
+            return replace(problem, message=f"{problem.message}; to get it: download {model.url}{folder}")
+    return problem
 
 
 def check_written_values(experiment: Experiment, info: NodeInfo) -> tuple[Problem, ...]:

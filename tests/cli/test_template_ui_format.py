@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded import EmbeddedServer, node_classes
 from sweeper.loading.load import load, load_template
+from sweeper.model.template import ModelFile
 from sweeper.planning.plan import plan
 
 HEAD = (
@@ -101,6 +103,26 @@ def test_ui_format_becomes_a_template_that_runs(sweeper, write):
     }  # fmt: skip
     Path("e.yaml").write_text("template: t.json\nsweep: {grid: {steps: [1, 2]}}\n")
     assert sweeper("run", "e.yaml", "--json").json["succeeded"] == 2
+
+
+def test_template_carries_the_models_that_the_file_lists(sweeper):
+    url = "https://example.com/mine.safetensors"
+    drawn = copy.deepcopy(UI_WORKFLOW)
+    listed = [{"name": "mine.safetensors", "url": url, "directory": "checkpoints"}]
+    drawn["nodes"][0]["properties"] = {"models": [*listed, {"name": 3}, "odd"]}
+    drawn["models"] = [{"name": 'other "one".pth'}, *listed]
+
+    assert sweeper("template", "new", save(drawn), "-o", "t.json").code == 0
+
+    assert load_template("t.json").models == (
+        ModelFile('other "one".pth'),
+        ModelFile("mine.safetensors", "checkpoints", url),
+    )
+    Path("e.yaml").write_text("template: t.json\nsweep: {grid: {steps: [1, 2]}}\n")
+    with EmbeddedServer("comfyui", strict_models=True) as server:
+        outcome = sweeper("doctor", "e.yaml", "-t", server.url)
+    assert outcome.code == 3
+    assert f"; to get it: download {url} into its folder checkpoints\n" in outcome.err
 
 
 def test_slots_of_ui_format_have_types_limits_and_choices(sweeper):

@@ -89,7 +89,7 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
         raise UsageError(f"{file}: no node of this workflow has an input that can be a slot")
     contents = {
         output: workflow.content,
-        output.with_suffix(".slots.yaml"): render_slots_file(output.name, suggestions).encode(),
+        output.with_suffix(".slots.yaml"): render_slots_file(output.name, suggestions, workflow.models).encode(),
     }
     # If FILE is already the unchanged workflow of the template, it does not have to be replaced.
     present = [

@@ -9,7 +9,7 @@ certainty is refused. `graph` parses the file, `widgets` assigns the values to i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -45,7 +45,7 @@ from sweeper.loading.ui_format.widgets import (
 )
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.spec import ANY
-from sweeper.model.template import MISSING
+from sweeper.model.template import MISSING, ModelFile
 from sweeper.model.workflow import EXPORT_HINT
 from sweeper.schemas.values import KeyPath
 
@@ -69,10 +69,11 @@ class UiFormatError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """The API-format graph, and notes as (path, sentence) pairs on the parts of the workflow that it lacks."""
+    """The API-format graph, notes as (path, sentence) pairs on what it lacks, and the model files of the file."""
 
     graph: dict[str, Any]
     notes: tuple[tuple[KeyPath, str], ...]
+    models: tuple[ModelFile, ...] = ()
 
 
 def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> ConversionResult:
@@ -97,7 +98,15 @@ def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) 
         converter.problems.append((("nodes",), "no node of it would be sent to a server"))
     if converter.problems:
         raise UiFormatError(list(dict.fromkeys(converter.problems)))
-    return ConversionResult(converter.graph, tuple(dict.fromkeys(converter.notes)))
+    models = dict.fromkeys([*_iter_models(workflow.get("models")), *converter.models])
+    return ConversionResult(converter.graph, tuple(dict.fromkeys(converter.notes)), tuple(models))
+
+
+def _iter_models(items: Any) -> Iterator[ModelFile]:
+    """Yield the model files of `models` in the properties of a node, `[{"name", "url", "directory"}]`."""
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and isinstance(item.get("name"), str) and item["name"]:
+            yield ModelFile(item["name"], str(item.get("directory") or ""), str(item.get("url") or ""))
 
 
 class _Converter:
@@ -113,6 +122,7 @@ class _Converter:
         self.node_count = 0
         self.problems: list[tuple[KeyPath, str]] = []
         self.notes: list[tuple[KeyPath, str]] = []
+        self.models: list[ModelFile] = []
 
     def convert_graph(self, scope: Scope) -> None:
         for node in sorted(scope.graph.nodes.values(), key=lambda node_in_order: node_in_order.order):
@@ -154,6 +164,7 @@ class _Converter:
         except UnresolvedError as error:
             self.problems.append((node.path, str(error)))
         else:
+            self.models += _iter_models((node.properties or {}).get("models"))
             declaration = self.object_info[node.type]
             title = node.title or declaration.get("display_name") or node.type
             self.graph[scope.to_api_id(node)] = {"inputs": inputs, "class_type": node.type, "_meta": {"title": title}}

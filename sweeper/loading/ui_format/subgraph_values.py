@@ -46,7 +46,12 @@ class SubgraphValues:
         """Return the value that a host has for the input at which a link ends; MISSING if none has one."""
         host = end.scope.host
         value = self._read_host(host).inside.get((end.node.id, end.name), MISSING) if host is not None else MISSING
-        return self._read_host(end.node).by_input.get(end.name, MISSING) if end.is_left and value is MISSING else value
+        if not end.is_left or value is not MISSING:
+            return value
+        values = self._read_host(end.node).by_input
+        if end.name in values and values[end.name] is MISSING:
+            raise UnresolvedError(f"{end.node} has no value for '{end.name}', and the server offers none")
+        return values.get(end.name, MISSING)
 
     def _read_host(self, host: Node) -> _HostValues:
         if host.path not in self.hosts:
