@@ -45,9 +45,11 @@ class _TemplateBuilder:
         self.sidecar = sidecar
         self.graph: Graph = workflow.value
         self.problems: list[Problem] = []
+        self.branches: dict[str, dict[str, Mapping[str, tuple[str, ...]]]] = {}
         self.sidecar_addresses: dict[str, tuple[Address, ...]] = {}  # the addresses of `at`, by slot
 
     def build(self) -> Template:
+        self.read_branches()
         inline_leaves = list(self.find_inline_leaves())
         rules_by_name: Mapping[str, Any] = self.sidecar.value["slots"] if self.sidecar is not None else {}
         slots = {
@@ -71,9 +73,21 @@ class _TemplateBuilder:
             ),
             description=str(self.sidecar.value.get("description", "")) if self.sidecar is not None else "",
             models=tuple(ModelFile(**item) for item in self.sidecar.value.get("models", ())) if self.sidecar else (),
+            branches=self.branches,
             source=self.workflow,
             sidecar=self.sidecar,
         )
+
+    def read_branches(self) -> None:
+        """Read the dynamic combos that the slots file declares, each before those in its branches."""
+        declared = self.sidecar.value.get("branches", {}) if self.sidecar is not None else {}
+        for form in sorted(declared, key=lambda form: form.count(".")):
+            address = self.resolve_address(form, ("branches", form))
+            if address is not None:
+                self.branches.setdefault(address.node, {})[address.input] = {
+                    option: tuple(f"{address.input}.{child}" for child in children)
+                    for option, children in declared[form].items()
+                }
 
     def find_inline_leaves(self) -> Iterator[Leaf]:
         for node_id, node in self.graph.items():
@@ -231,7 +245,8 @@ class _TemplateBuilder:
             self.add_slot_problem(path, f"there is no node {node_id}; the nodes are: {join_names(nodes)}")
             return None
         node = self.graph[node_id]
-        if name not in node["inputs"]:
+        branches = self.branches.get(node_id, {}).values()
+        if name not in node["inputs"] and not any(name in names for options in branches for names in options.values()):
             self.add_slot_problem(
                 path,
                 f"node {_describe_node(node_id, node)} has no input '{name}'{suggest(name, node['inputs'], 'inputs')}",

@@ -26,6 +26,9 @@ class Missing(Enum):
 
 MISSING: Final = Missing.MISSING
 
+# The dynamic combos of a node, parents first: by the name of the combo, the names of the inputs that each option adds.
+Branches = Mapping[str, Mapping[str, tuple[str, ...]]]
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
@@ -105,7 +108,7 @@ class Template:
 
     `file` is the path of the workflow as the user wrote it, `graph` its content, which must not be changed. `source` is
     the parsed workflow and `sidecar` the parsed slots file beside it, for the lines in messages. `models` are the model
-    files that the slots file lists.
+    files that the slots file lists, `branches` the dynamic combos of nodes by node id.
     """
 
     file: str
@@ -114,17 +117,20 @@ class Template:
     leaves: tuple[Leaf, ...]
     description: str = ""
     models: tuple[ModelFile, ...] = ()
+    branches: Mapping[str, Branches] = field(default_factory=dict)
     source: Source | None = field(default=None, compare=False, repr=False)
     sidecar: Source | None = field(default=None, compare=False, repr=False)
 
     def render(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the concrete workflow for one value of every slot, as a new dict. Raises ExpressionError, KeyError."""
+        """Return the concrete workflow for one value of every slot, as a new dict. Raises ExpressionError, KeyError.
+
+        It lacks the inputs of branches that are not chosen.
+        """
         graph = copy.deepcopy(dict(self.graph))
         for leaf in self.leaves:
-            container: Any = graph
-            for part in leaf.path[:-1]:
-                container = container[part]
-            container[leaf.path[-1]] = copy.deepcopy(leaf.evaluate(params))
+            set_at_path(graph, leaf.path, copy.deepcopy(leaf.evaluate(params)))
+        for node_id, branches in self.branches.items():
+            drop_unchosen_inputs(graph[node_id]["inputs"], branches)
         return graph
 
     def make_problem(self, path: KeyPath, message: str) -> Problem:
@@ -144,3 +150,24 @@ class Template:
     def find_nodes(self, slot: str) -> frozenset[str]:
         """Return the ids of the nodes that receive the value of the slot."""
         return frozenset(address.node for address in self.slots[slot].addresses)
+
+
+def set_at_path(container: Any, path: KeyPath, value: Any) -> None:
+    """Set the value at a path of nested mappings and lists, in place."""
+    for key in path[:-1]:
+        container = container[key]
+    container[path[-1]] = value
+
+
+def drop_unchosen_inputs(inputs: dict[str, Any], branches: Branches) -> None:
+    """Remove the inputs of branches that are not chosen from the inputs of a node, in place.
+
+    A server ignores their values, and a link among them makes the node fail. If the value of a combo is no option of
+    it, its inputs stay.
+    """
+    for combo, options in branches.items():
+        option = inputs.get(combo)
+        if isinstance(option, str) and option in options:
+            for child in {child for children in options.values() for child in children} - {*options[option]}:
+                for name in [name for name in inputs if name == child or name.startswith(f"{child}.")]:
+                    del inputs[name]

@@ -1,12 +1,13 @@
 """The product of the dimensions of one block, compiled: params, table cells and digest at any coordinates.
 
 The canonical bytes of a workflow are the fixed bytes of the template, the skeleton, with the bytes of the leaves in
-between. The skeleton is encoded once, a leaf once for each value. `trial_filters` selects coordinates, `order` sorts
-them.
+between. The skeleton is encoded once, a leaf once for each value. The inputs of a node with branches count as one leaf.
+`trial_filters` selects coordinates, `order` sorts them.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from sweeper.errors import ExperimentError, Problem
 from sweeper.model.experiment import Dimension, Experiment
 from sweeper.model.expressions import Expression, ExpressionError
 from sweeper.model.slot_values import ValueRefusedError
-from sweeper.model.template import MISSING, Leaf
+from sweeper.model.template import MISSING, Leaf, drop_unchosen_inputs, set_at_path
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical, encode_graph, make_file_marker
 from sweeper.planning.columns import Column, ComputedColumn, ConstantColumn, Coordinates, OptionColumn
@@ -149,30 +150,50 @@ class Grid:
         marker = "sweeper-leaf"
         while marker.encode() in text:
             marker += "-"
-        markers = [(f"{marker}:{index}:", leaf) for index, leaf in enumerate(template.leaves)]
+        # The inputs of a node with branches are one piece, because some values decide whether others are left out.
+        pieces: dict[KeyPath, list[Leaf]] = {(node_id, "inputs"): [] for node_id in template.branches}
+        for leaf in template.leaves:
+            pieces.setdefault(leaf.path[:2] if leaf.path[0] in template.branches else leaf.path, []).append(leaf)
+        markers = [(f"{marker}:{index}:", path) for index, path in enumerate(pieces)]
         graph = _encode_marked(template.graph, markers)
-        marker_positions = sorted((graph.index(encode_canonical(name)), name, leaf) for name, leaf in markers)
-        pieces, start = [], 0
+        marker_positions = sorted((graph.index(encode_canonical(name)), name, path) for name, path in markers)
+        texts, start = [], 0
         for index, name, _ in marker_positions:
-            pieces.append(graph[start:index])
+            texts.append(graph[start:index])
             start = index + len(encode_canonical(name))
-        return [*pieces, graph[start:]], [self._build_leaf_column(leaf) for _, _, leaf in marker_positions]
+        return [*texts, graph[start:]], [self._build_leaf_column(path, pieces[path]) for _, _, path in marker_positions]
 
-    def _build_leaf_column(self, leaf: Leaf) -> Column:
+    def _build_leaf_column(self, path: KeyPath, leaves: Sequence[Leaf]) -> Column:
+        """Return the column of the bytes at a path: of one leaf, or of all inputs of a node with branches."""
         template, files = self.experiment.template, self.experiment.files
+
+        def evaluate(values: Mapping[str, Any]) -> Any:
+            evaluated = [
+                (
+                    leaf,
+                    leaf.evaluate(values) if leaf.mask is None else f"{leaf.evaluate(values)} mask {values[leaf.mask]}",
+                )
+                for leaf in leaves
+            ]
+            if len(path) > 2:
+                return evaluated[0][1]
+            inputs = copy.deepcopy(template.graph[str(path[0])]["inputs"])
+            for leaf, value in evaluated:
+                set_at_path(inputs, leaf.path[2:], value)
+            drop_unchosen_inputs(inputs, template.branches[str(path[0])])
+            return inputs
 
         def compute(values: dict[str, Any]) -> bytes:
             for name, value in values.items():
                 if template.slots[name].is_file and value in files:
                     values[name] = make_file_marker(files[value].sha256)
             try:
-                value = leaf.evaluate(values)
-                return encode_canonical(value if leaf.mask is None else f"{value} mask {values[leaf.mask]}")
+                return encode_canonical(evaluate(values))
             except (ExpressionError, ValueError) as error:
                 message = f"in {template.file}: {error}"
                 raise self.make_error(("template",), ExpressionError(message), values) from error
 
-        inputs = {name: self.slots[name] for name in leaf.names}
+        inputs = {name: self.slots[name] for leaf in leaves for name in leaf.names}
         if all(len(column.dimensions) == 0 for column in inputs.values()):
             return ConstantColumn(compute({name: column.get(()) for name, column in inputs.items()}))
         column = next(iter(inputs.values()))
@@ -365,18 +386,9 @@ def _get_extra(option: Any, suffix: str) -> str | None:
     return groups[int(suffix) - 1] if int(suffix) <= len(groups) else None
 
 
-def _encode_marked(graph: Mapping[str, Any], markers: Sequence[tuple[str, Leaf]]) -> bytes:
-    """Return the canonical bytes of the graph with a marker in place of each leaf."""
-
-    def copy_value(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: copy_value(item) for key, item in value.items()}
-        return [copy_value(item) for item in value] if isinstance(value, list) else value
-
-    marked: Any = copy_value(graph)
-    for marker, leaf in markers:
-        container = marked
-        for key in leaf.path[:-1]:
-            container = container[key]
-        container[leaf.path[-1]] = marker
+def _encode_marked(graph: Mapping[str, Any], markers: Sequence[tuple[str, KeyPath]]) -> bytes:
+    """Return the canonical bytes of the graph with a marker at each path."""
+    marked = copy.deepcopy(dict(graph))
+    for marker, path in markers:
+        set_at_path(marked, path, marker)
     return encode_graph(marked)

@@ -99,7 +99,9 @@ class Plan:
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
         """Return the local files that the workflow of a trial reads."""
-        slots = self.experiment.template.slots
+        template = self.experiment.template
+        slots = template.slots
+        graph = self.workflow(trial) if template.branches else template.graph
         mask_of = {slot.masked_slot: slot.name for slot in slots.values() if slot.kind == "mask"}
 
         def make_input_file(address: Address, name: str | None) -> InputFile | None:
@@ -111,7 +113,11 @@ class Plan:
             return InputFile(address.node, address.input, str(value), hashed_file.path, hashed_file.sha256, mask)
 
         addresses = [
-            (address, slot.name) for slot in slots.values() if slot.kind == "file" for address in slot.addresses
+            (address, slot.name)
+            for slot in slots.values()
+            if slot.kind == "file"
+            for address in slot.addresses
+            if address.input in graph[address.node]["inputs"]
         ]
         return tuple(file for address, name in addresses if (file := make_input_file(address, name)) is not None)
 

@@ -141,7 +141,10 @@ class SchemaValidator:
         return [problem for error in self._validator.iter_errors(value) for problem in _iter_problems(error)]
 
     def list_reasons(self, value: Any) -> list[str]:
-        """Return why the schema refuses the value, one sentence for each reason; an empty list if it is valid."""
+        """Return why the schema refuses the value, one sentence for each reason; an empty list if it is valid.
+
+        A sentence about a part of a mapping begins with its key.
+        """
         _REFERENCES.set(_MAX_REFERENCES)
         try:
             errors = sorted(self._validator.iter_errors(value), key=lambda error: list(map(str, error.absolute_path)))
@@ -151,7 +154,9 @@ class SchemaValidator:
             return [f"found {format_value(value)}, but {error}"]
         except (TooManyReferencesError, RecursionError):  # which of them comes first depends on the caller's stack
             return [f"the schema refers to itself without end, or more than {_MAX_REFERENCES:,} times for one value"]
-        return list(dict.fromkeys(_explain(error) for error in errors))
+        keys = [".".join(key for key in error.absolute_path if isinstance(key, str)) for error in errors]
+        return list(dict.fromkeys(f"{key}: {_explain(error)}" if key else _explain(error)
+                                  for key, error in zip(keys, errors, strict=True)))  # fmt: skip
 
     def find_whole_floats(self, value: Any) -> list[KeyPath]:
         """Return the paths of floats such as 3.0 where the schema demands an integer."""

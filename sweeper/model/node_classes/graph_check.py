@@ -3,27 +3,30 @@
 `find_graph_problems` finds what the server would refuse, silently change, or fail on; `find_graph_notes` finds what is
 odd but runs.
 
-The check is stricter than a ComfyUI server where the server is lax at the user's cost (measured on ComfyUI 0.3.64). The
-server does not check the options of a combo with the type "COMBO". It converts "7" to 7 for an INT, cuts 4.9 to 4, and
-takes "false" for true in a BOOLEAN. It accepts a text in place of a link and fails at run time. A node without `inputs`
-that no output reaches, or an undeclared input with a link to a missing node, ends its worker thread, so that no job
-runs until a restart. The check is as lax as the server where strictness would refuse workflows that run: nodes that no
-output reaches, and undeclared literals, only give notes.
+The check is stricter than a ComfyUI server where the server is lax at the user's cost (measured on ComfyUI 0.33.0):
+
+- The server cuts 4.9 to 4 for an INT, and takes "false" for true in a BOOLEAN.
+- It does not check the option of a dynamic combo, the types of a match template, a text in place of a link, or an
+  undeclared input that is linked, such as one of a branch that is not chosen. The node fails at run time.
+- A node without `inputs` that no output reaches, or an undeclared input with a link to a missing node, ends the worker
+  thread (ComfyUI 0.3.64), so that no job runs until a restart.
+
+The check is as lax as the server where strictness would refuse workflows that run. Nodes that no output reaches, and
+undeclared literals, only give notes; "7" fits an INT, 7 a STRING, and 1 a BOOLEAN.
 
 Not checked: what a class checks itself in VALIDATE_INPUTS, and `step`, which no server enforces.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.did_you_mean import join_names, suggest
-from sweeper.model.node_classes.spec import InputSpec, NodeInfo, NodeSpec, can_link
+from sweeper.did_you_mean import find_nearest, join_names, suggest
+from sweeper.model.node_classes.spec import ANY, InputSpec, NodeInfo, NodeSpec, OutputType, can_link
 from sweeper.model.template import Address
 from sweeper.model.workflow import find_cycle, is_link, iter_links
 from sweeper.schemas import make_validator
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
 GraphProblem = tuple[KeyPath, str]  # the path in the graph, and a sentence
 Finding = tuple[KeyPath, str, bool]  # the path, a sentence, and whether it is only a note
 
-_TYPO_CUTOFF: Final = 0.8  # difflib's ratio above which an undeclared name is a typo: 'stpes' for 'steps' has 0.8
 _VALUE_KEY: Final = "__value__"  # ComfyUI reads a list under this key as a value, and any other list as a link
 _PREVIEW_PREFIX: Final = "Preview"  # of classes that only show a result, as text or in temporary files
 _TEXT_PREVIEW: Final = "PreviewAny"  # shows text and writes no file
@@ -59,15 +61,18 @@ def find_graph_notes(graph: Any, info: NodeInfo, *, uploaded: Collection[Address
 
 def find_value_problem(spec: InputSpec, value: Any, *, uploaded: bool = False) -> str | None:
     """Return why a literal does not fit its input, or None. `value` may be wrapped as `{"__value__": ...}`."""
-    if isinstance(value, Mapping) and _VALUE_KEY in value:
+    if isinstance(value, Mapping) and _VALUE_KEY in value and not spec.branches:
         value = value[_VALUE_KEY]
+    value = _convert_losslessly(spec.type, value)
     if spec.schema is None:
-        return f"found {format_value(value)}, but a link to {_pick_article(spec.type)} {spec.type} output is needed"
+        needed = f"a link to {_pick_article(spec.type)} {spec.type} output is needed"
+        may_be_null = not spec.required and not spec.is_grown  # then it is as if the input were not given
+        return None if value is None and may_be_null else f"found {format_value(value)}, but {needed}"
     if uploaded and isinstance(value, str):
         return None if spec.choices is not None or _is_text_input(spec) else f"found a file, but {spec.type} is needed"
-    for number in _iter_floats(value):
-        if not math.isfinite(number):
-            return f"found {number}, but a finite number is needed"
+    infinite = next((number for number in _iter_floats(value) if not math.isfinite(number)), None)
+    if infinite is not None:
+        return f"found {infinite}, but a finite number is needed"
     if spec.is_upload and isinstance(value, str) and value:
         return _find_file_problem(spec, value)
     if spec.choices == () and "enum" in spec.schema:
@@ -78,6 +83,20 @@ def find_value_problem(spec: InputSpec, value: Any, *, uploaded: bool = False) -
     if spec.type == "FLOAT" and isinstance(value, int) and abs(value) > _MAX_FLOAT:
         return f"found {format_value(value)}, which is too large for a number"
     return None
+
+
+def _convert_losslessly(kind: str, value: Any) -> Any:
+    """Return what the server makes of a literal of another type if nothing of it is lost, else the literal."""
+    try:
+        if kind == "INT" and isinstance(value, str):
+            return int(value)
+        if kind == "FLOAT" and isinstance(value, str):
+            return float(value)
+    except ValueError:
+        return value
+    if kind == "STRING" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return bool(value) if kind == "BOOLEAN" and value in (0, 1) else value
 
 
 _MAX_FLOAT: Final = int(1.7976931348623157e308)
@@ -95,6 +114,8 @@ def _find_file_problem(spec: InputSpec, value: str) -> str | None:
     other folders, so only the server knows whether they exist.
     """
     choices = spec.choices or ()
+    if spec.options.get("file_upload"):
+        return None  # it lists a subfolder, and takes files from the folder above too
     if spec.choices is None or value in choices or "/" in value or "\\" in value or value.endswith("]"):
         return None
     if not choices:
@@ -225,13 +246,17 @@ class GraphCheck:
 
     def find_missing_inputs(self, node_id: str, values: Mapping[str, Any]) -> Iterator[Finding]:
         """Yield the required inputs that a node with these values lacks."""
-        for name, spec in self.specs[node_id].resolve_inputs(values).items():
+        node_spec = self.specs[node_id]
+        declared = node_spec.resolve_inputs(values)
+        undeclared = [name for name in values if name not in declared and not node_spec.find_branches(name)]
+        for name, spec in declared.items():
             if spec.required and name not in values:
-                yield (
-                    (node_id, "inputs"),
-                    f"{self.describe_node(node_id)}: the required input '{name}' is missing",
-                    False,
-                )
+                parent = name.rpartition(".")[0]
+                reason = f"; {parent} '{values[parent]}' needs it" if parent in values else ""
+                nearest = find_nearest(name, undeclared)
+                found = f"; found '{nearest}', which the class does not have" if nearest else ""
+                message = f"{self.describe_node(node_id)}: the required input '{name}' is missing{reason}{found}"
+                yield (node_id, "inputs"), message, False
 
     def check_input(self, node_id: str, name: str, values: Mapping[str, Any]) -> Iterator[Finding]:
         """Yield what is wrong with one input of a node with these values."""
@@ -261,17 +286,40 @@ class GraphCheck:
         source, output = value
         if source not in self.graph:
             return self._describe_dangling_link(source)
+        if spec.branches:
+            return f"found a link, but the server needs the value here; write one of: {join_names(spec.branches)}"
         if source not in self.specs:
             return ""  # its class is unknown, which another problem reports
         outputs = self.specs[source].outputs
         if not 0 <= output < len(outputs):
             output_count = f"has {len(outputs)} output{'' if len(outputs) == 1 else 's'}, counted from 0"
             return f"links to output {output} of {self.describe_node(source)}, which {output_count}"
-        if not can_link(outputs[output], spec):
-            received = outputs[output] if isinstance(outputs[output], str) else "a choice of options"
+        received = self._find_output_type(source, output)
+        if not can_link(received, spec):
+            received = received if isinstance(received, str) else "a choice of options"
             wanted = spec.type if not spec.is_legacy_combo else "one of its options"
             return f"links to output {output} of {self.describe_node(source)}, which is {received}; {wanted} is needed"
         return ""
+
+    def _find_output_type(
+        self, node_id: str, output: int, visited: frozenset[tuple[str, int]] = frozenset()
+    ) -> OutputType:
+        """Return the type of an output. An output of a match template has the types that the template's inputs get."""
+        spec = self.specs[node_id]
+        template = spec.output_templates[output] if output < len(spec.output_templates) else ""
+        if not template:
+            return spec.outputs[output]
+        types: list[str] = []
+        values = self.nodes[node_id]["inputs"]
+        for name, input_spec in spec.resolve_inputs(values).items():
+            value = values.get(name)
+            if input_spec.match_template == template and name in values:
+                known = is_link(value) and value[0] in self.specs and tuple(value) not in visited
+                if not known or not 0 <= value[1] < len(self.specs[value[0]].outputs):
+                    return ANY
+                received = self._find_output_type(value[0], value[1], visited | {(node_id, output)})
+                types += [received if isinstance(received, str) else ANY]
+        return ",".join(types) or ANY
 
     def _describe_dangling_link(self, source: str) -> str:
         return f"links to node {source}, which is not in the workflow; its nodes: {join_names(self.graph)}"
@@ -288,14 +336,16 @@ class GraphCheck:
         if node_spec.can_take_undeclared(name):
             return "", True
         declared = node_spec.resolve_inputs(values)
+        branches = [f"{combo} '{option}'" for combo, option in node_spec.find_branches(name)]
+        if branches:
+            message = f"belongs to {join_names(branches)}, which {'is' if len(branches) == 1 else 'are'} not chosen"
+        else:
+            message = f"{node_spec.class_type} has no such input"
         if is_linked:
-            message = f"{node_spec.class_type} has no such input, so its link makes the node fail"
-            return message + suggest(name, declared, "its inputs"), False
-        absent = [input_name for input_name in declared if input_name not in values]
-        nearest = difflib.get_close_matches(name, absent, n=1, cutoff=_TYPO_CUTOFF)
-        if nearest:
-            return f"{node_spec.class_type} has no such input; did you mean '{nearest[0]}'?", False
-        return f"{node_spec.class_type} has no such input, so the server ignores it", True
+            hint = "" if branches else suggest(name, declared, "its inputs")
+            return f"{message}, so its link makes the node fail{hint}", False
+        nearest = find_nearest(name, [other for other in declared if other not in values]) if not branches else None
+        return f"{message}, so the server ignores it{f'; did you mean {nearest!r}?' if nearest else ''}", True
 
     def _find_reached(self) -> frozenset[str]:
         """Return the ids of the nodes that an output depends on. A node of an unknown class may be an output."""

@@ -32,6 +32,25 @@ MATCH_TYPE: Final = "COMFY_MATCHTYPE_V3"
 _DYNAMIC: Final = re.compile(r"COMFY_\w+_V3")
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)")
 
+# The editor's own values: "#rrggbb", and a rectangle in pixels, whose missing keys have defaults. No server checks it.
+_EDITOR_SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "COLOR": {"type": "string"},
+    "BOUNDING_BOX": {
+        "type": "object",
+        "properties": {
+            "x": {"type": "integer"},
+            "y": {"type": "integer"},
+            "width": {"type": "integer", "minimum": 1},
+            "height": {"type": "integer", "minimum": 1},
+        },
+    },
+}
+# Classes that accept more than their declaration says (measured on ComfyUI 0.33.0): the editor keeps the options of a
+# CustomCombo and shows the 3D models; the others continue without a device or backend that the server does not have.
+_LENIENT_CLASSES: Final = frozenset(
+    {"CustomCombo", "Load3D", "Load3DAdvanced", "ModelAttentionBackend"}
+    | {"SelectCLIPDevice", "SelectModelDevice", "SelectVAEDevice"}
+)
 _PRIMITIVE_TYPES: Final = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean"}
 # ComfyUI's own types that only links can carry, in case `object_info` has too few classes to find them as outputs.
 _CORE_LINK_TYPES: Final = frozenset(
@@ -56,8 +75,8 @@ class InputSpec:
     are files, and a client may upload more. `options` is the second half of the declaration, unchanged.
 
     `branches` are the extra inputs of each option of a dynamic combo, `autogrow_inputs` the inputs of an autogrowing
-    input. Both have full names, with dots. `match_template` is the id of a match template; `type` then has the types
-    that the template allows.
+    input, each of which `is_grown`. All have full names, with dots. `match_template` is the id of a match template;
+    `type` then has the types that the template allows.
     """
 
     name: str
@@ -72,6 +91,7 @@ class InputSpec:
     is_legacy_combo: bool = False
     branches: Mapping[str, Mapping[str, InputSpec]] = field(default_factory=dict)
     autogrow_inputs: tuple[InputSpec, ...] = ()
+    is_grown: bool = False
     match_template: str = ""
 
     @property
@@ -112,6 +132,18 @@ class NodeSpec:
         for spec in self.inputs.values():
             specs.update(_expand_input(spec, values))
         return specs
+
+    def find_branches(self, name: str) -> list[tuple[str, str]]:
+        """Return the (dynamic combo, option) pairs that have an input of this name, or one that grows into it."""
+        found: list[tuple[str, str]] = []
+        pending = list(self.inputs.values())
+        while pending:
+            combo = pending.pop(0)
+            for option, branch in combo.branches.items():
+                pending += branch.values()
+                names = [one.name for spec in branch.values() for one in (spec, *spec.autogrow_inputs)]
+                found += [(combo.name, option)] if name in names else []
+        return list(dict.fromkeys(found))
 
     def can_take_undeclared(self, name: str) -> bool:
         """Whether an input that `resolve_inputs` does not return may still be intended.
@@ -219,17 +251,22 @@ def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) ->
         groups = {}
     order = _get(declared, "input_order")
     optional = groups.get("optional")
+    inputs = _parse_groups(groups, output_types, order)
+    if class_type in _LENIENT_CLASSES:
+        inputs = {name: replace(spec, schema=_remove_limits(spec.schema)) for name, spec in inputs.items()}
     hidden = groups.get("hidden")
     return NodeSpec(
         class_type=class_type,
-        inputs=_parse_groups(groups, output_types, order),
+        inputs=inputs,
         hidden=tuple(map(str, hidden)) if isinstance(hidden, (Mapping, list)) else (),
         outputs=tuple(
             output if isinstance(output, str) else tuple(output) if isinstance(output, list) else ANY
             for output in _as_sequence(_get(declared, "output"))
         ),
         is_output=_get(declared, "output_node") is True,
-        is_open_ended=not _is_class(declared) or (isinstance(optional, Mapping) and not optional),
+        is_open_ended=class_type == "CustomCombo"  # its options and their number are undeclared inputs
+        or not _is_class(declared)
+        or (isinstance(optional, Mapping) and not optional),
         is_partner=_get(declared, "api_node") is True,
         output_templates=tuple(str(name or "") for name in _as_sequence(_get(declared, "output_matchtypes"))),
     )
@@ -289,13 +326,18 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
         or _DYNAMIC.fullmatch(kind)
     )
     has_widget = own_widget or options.get("widgetType") is not None
-    schema = None if match_template else _make_literal_schema(kind, options)
-    if schema is None and not forced and not match_template and (has_widget or options.get("default") is not None):
-        schema = {}
+    schema = _make_literal_schema(kind, options)
+    if schema is None and not forced and (has_widget or options.get("default") is not None):
+        schema = dict(_EDITOR_SCHEMAS.get(kind, {}))
     # The editor knows widgets of single types. A union has one only if `widgetType` names it.
     is_widget = not forced and (has_widget or kind in (*_PRIMITIVE_TYPES, "COMBO"))
     input_kind: Literal["widget", "link"] = "widget" if is_widget else "link"
     return InputSpec(name, input_kind, kind, required, default, schema, options, match_template=match_template)
+
+
+def _remove_limits(schema: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the type of a schema, without its choices and limits."""
+    return {key: rule for key, rule in schema.items() if key == "type"} if schema is not None else None
 
 
 def _make_literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -327,7 +369,7 @@ def _parse_combo(name: str, kind: Any, options: Mapping[str, Any], default: Any,
     uploads = any(key.endswith("_upload") and value for key, value in options.items() if isinstance(key, str))
     schema: dict[str, Any]
     if uploads:
-        schema = {"type": "string", "minLength": 1}
+        schema = {"type": "string", "minLength": 0 if options.get("file_upload") else 1}  # 3D classes need no file
     elif choices is None:
         schema = {}  # a list that the editor fetches from another URL ("remote")
     else:
@@ -396,7 +438,8 @@ def _parse_autogrow(name: str, options: Mapping[str, Any], output_types: frozens
     if declared is None:
         return ()
     return tuple(
-        _parse_input(f"{name}.{suffix}", declared, index < minimum, output_types) for index, suffix in enumerate(names)
+        replace(_parse_input(f"{name}.{suffix}", declared, index < minimum, output_types), is_grown=True)
+        for index, suffix in enumerate(names)
     )
 
 

@@ -5,7 +5,8 @@ ids, classes and the names of inputs are fixed by the template. A value changes 
 list `[node id, output]`. If no value is a link, the links, their types and the nodes that outputs depend on are fixed
 too, so they are checked once. The check of an input then depends only on its own value, and the value depends only on
 the slots that its leaves read. A `SlotInputCheck` is this check of one input. If the value of one input decides which
-other inputs a node has (a dynamic combo), all inputs of the node are checked together.
+other inputs a node has (a dynamic combo), all inputs of the node are checked together. A node that is linked only to
+branches which no trial chooses is checked nevertheless.
 
 If a value is a link, `CheckResult.changes_links` says so, and `TemplateCheck.find_problems` checks the whole rendered
 graph. A property test compares both ways.
@@ -27,7 +28,7 @@ from sweeper.did_you_mean import join_names, suggest
 from sweeper.model.node_classes.graph_check import GraphCheck, GraphProblem, find_graph_problems
 from sweeper.model.node_classes.spec import InputSpec, NodeInfo
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
-from sweeper.model.template import MISSING, Address, Leaf, Slot, Template
+from sweeper.model.template import MISSING, Address, Leaf, Slot, Template, drop_unchosen_inputs, set_at_path
 from sweeper.model.workflow import is_link
 
 _LINK_SCHEMA: Final = {
@@ -61,23 +62,24 @@ class SlotInputCheck:
     slots: tuple[str, ...]
     leaves: tuple[Leaf, ...]
     graph_check: GraphCheck
+    template: Template
     covers_node: bool = False
 
     def check_values(self, params: Mapping[str, Any]) -> CheckResult:
         """Check the input with these params. Raises ExpressionError if an expression fails on them."""
         values = dict(self.graph_check.nodes[self.node]["inputs"])
-        for name in {str(leaf.path[2]) for leaf in self.leaves}:
+        for name in {str(leaf.path[2]) for leaf in self.leaves if len(leaf.path) > 3}:
             values[name] = copy.deepcopy(values[name])
         for leaf in self.leaves:
-            container: Any = values
-            for part in leaf.path[2:-1]:
-                container = container[part]
-            container[leaf.path[-1]] = copy.deepcopy(leaf.evaluate(params))
+            set_at_path(values, leaf.path[2:], copy.deepcopy(leaf.evaluate(params)))
         changes_links = any(is_link(values[str(leaf.path[2])]) for leaf in self.leaves)
+        drop_unchosen_inputs(values, self.template.branches.get(self.node, {}))
         if self.node not in self.graph_check.reached or self.node not in self.graph_check.specs:
             return CheckResult((), changes_links)
         findings = [
-            finding for name in self.inputs for finding in self.graph_check.check_input(self.node, name, values)
+            finding
+            for name in (values if self.covers_node else self.inputs)
+            for finding in self.graph_check.check_input(self.node, name, values)
         ]
         if self.covers_node:
             findings = [*self.graph_check.find_missing_inputs(self.node, values), *findings]
@@ -123,7 +125,7 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
     """Check everything that does not depend on slots, and prepare a check for each input that does."""
     leaves_by_address = _group_leaves(template)
     graph_check = GraphCheck(_make_skeleton(template), info, find_upload_addresses(template))
-    input_checks = _make_input_checks(graph_check, leaves_by_address)
+    input_checks = _make_input_checks(graph_check, template, leaves_by_address)
     checked_inputs = {(input_check.node, name) for input_check in input_checks for name in input_check.inputs} | {
         (address.node, address.input) for address in leaves_by_address
     }
@@ -202,16 +204,21 @@ def _group_leaves(template: Template) -> dict[Address, list[Leaf]]:
 
 
 def _make_skeleton(template: Template) -> dict[str, Any]:
-    """Return the graph with null where a slot replaces a whole input, so that no link is left there."""
+    """Return the graph with null where a slot replaces a whole input, so that no link is left there.
+
+    It lacks the inputs of branches that no slot can choose.
+    """
     graph = copy.deepcopy(dict(template.graph))
     for leaf in template.leaves:
         if len(leaf.path) == 3:
             graph[str(leaf.path[0])]["inputs"][leaf.path[2]] = None
+    for node_id, branches in template.branches.items():
+        drop_unchosen_inputs(graph[node_id]["inputs"], branches)
     return graph
 
 
 def _make_input_checks(
-    graph_check: GraphCheck, leaves_by_address: Mapping[Address, list[Leaf]]
+    graph_check: GraphCheck, template: Template, leaves_by_address: Mapping[Address, list[Leaf]]
 ) -> tuple[SlotInputCheck, ...]:
     checks: list[SlotInputCheck] = []
     leaves_of_dynamic_nodes: dict[str, list[Leaf]] = {}
@@ -221,12 +228,14 @@ def _make_input_checks(
             leaves_of_dynamic_nodes.setdefault(address.node, []).extend(leaves)
         elif not _can_take_any_text(graph_check, address, leaves):
             checks.append(
-                SlotInputCheck(address.node, (address.input,), _list_slots(leaves), tuple(leaves), graph_check)
+                SlotInputCheck(
+                    address.node, (address.input,), _list_slots(leaves), tuple(leaves), graph_check, template
+                )
             )
     for node_id, leaves in leaves_of_dynamic_nodes.items():
         inputs = tuple(graph_check.nodes[node_id]["inputs"])
         checks.append(
-            SlotInputCheck(node_id, inputs, _list_slots(leaves), tuple(leaves), graph_check, covers_node=True)
+            SlotInputCheck(node_id, inputs, _list_slots(leaves), tuple(leaves), graph_check, template, covers_node=True)
         )
     return tuple(checks)
 

@@ -10,8 +10,16 @@ from sweeper.model.node_classes import NodeInfo
 SAMPLERS = ["euler", "heun", "dpmpp_2m"]
 
 
-def node(required: dict[str, Any], *outputs: Any, output_node: bool = False, **groups: Any) -> dict[str, Any]:
+def match(allowed: str) -> list[Any]:
+    """Declare an input of the match template `t`."""
+    return ["COMFY_MATCHTYPE_V3", {"template": {"template_id": "t", "allowed_types": allowed}}]
+
+
+def node(
+    required: dict[str, Any], *outputs: Any, output_node: bool = False, output_matchtypes: Any = None, **groups: Any
+) -> dict[str, Any]:
     return {
+        "output_matchtypes": output_matchtypes,
         "input": {"required": required, **groups},
         "input_order": {"required": list(required), **{name: list(group) for name, group in groups.items()}},
         "output": list(outputs),
@@ -46,7 +54,9 @@ OBJECT_INFO: dict[str, Any] = {
     ),
     "Decode": node({"samples": ["LATENT"], "vae": ["VAE"]}, "IMAGE"),
     "Blend": node(
-        {"image": ["IMAGE"], "mode": ["COMBO", {"options": ["normal", "multiply"], "multiselect": False}]}, "IMAGE"
+        {"image": ["IMAGE"], "mode": ["COMBO", {"options": ["normal", "multiply"], "multiselect": False}]},
+        "IMAGE",
+        optional={"mask": ["MASK"]},
     ),
     "Save": node(
         {"images": ["IMAGE"], "filename_prefix": ["STRING", {"default": "ComfyUI"}]},
@@ -83,6 +93,10 @@ OBJECT_INFO: dict[str, Any] = {
         },
         output_node=True,
     ),
+    "Resize": node({"input": match("IMAGE,MASK")}, "COMFY_MATCHTYPE_V3", output_matchtypes=["t"]),
+    "Pick": node({"on": ["BOOLEAN"], "a": match("*"), "b": match("*")}, "COMFY_MATCHTYPE_V3", output_matchtypes=["t"]),
+    "Crop": node({"image": ["IMAGE"], "region": ["BOUNDING_BOX", {"socketless": True}]}, "IMAGE"),
+    "CustomCombo": node({"choice": ["COMBO", {"options": []}]}, "STRING", "INT"),
     "Paint": node({"color": ["COLOR", {}]}, "IMAGE"),
     "Forced": node({"steps": ["INT", {"forceInput": True, "min": 1}]}, "LATENT"),
     "PickSampler": node({}, SAMPLERS),

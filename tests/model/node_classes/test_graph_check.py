@@ -35,15 +35,17 @@ def test_a_valid_workflow_has_no_problems_and_no_notes() -> None:
         ({"n3_seed": 2**64}, f"node 3 (Sampler) seed: found {2**64}, but at most {2**64 - 1} is needed"),
         ({"n3_seed": -1}, "node 3 (Sampler) seed: found -1, but at least 0 is needed"),
         ({"n3_steps": 4.9}, "node 3 (Sampler) steps: found 4.9, but an integer is needed"),
-        ({"n3_steps": "7"}, "node 3 (Sampler) steps: found '7', but an integer is needed"),
+        ({"n3_steps": "7.5"}, "node 3 (Sampler) steps: found '7.5', but an integer is needed"),
         ({"n3_steps": True}, "node 3 (Sampler) steps: found true, but an integer is needed"),
         ({"n3_steps": None}, "node 3 (Sampler) steps: found nothing, but an integer is needed"),
-        ({"n3_cfg": "6.5"}, "node 3 (Sampler) cfg: found '6.5', but a number is needed"),
+        ({"n3_cfg": "6,5"}, "node 3 (Sampler) cfg: found '6,5', but a number is needed"),
+        ({"n3_cfg": "inf"}, "node 3 (Sampler) cfg: found inf, but a finite number is needed"),
+        ({"n3_cfg": "100.5"}, "node 3 (Sampler) cfg: found 100.5, but at most 100.0 is needed"),
         ({"n3_cfg": NAN}, "node 3 (Sampler) cfg: found nan, but a finite number is needed"),
         ({"n3_cfg": float("-inf")}, "node 3 (Sampler) cfg: found -inf, but a finite number is needed"),
         ({"n3_tiled": "false"}, "node 3 (Sampler) tiled: found 'false', but true or false is needed"),
-        ({"n3_tiled": 1}, "node 3 (Sampler) tiled: found 1, but true or false is needed"),
-        ({"n6_text": 5}, "node 6 (Encode) text: found 5, but text is needed"),
+        ({"n3_tiled": 2}, "node 3 (Sampler) tiled: found 2, but true or false is needed"),
+        ({"n6_text": True}, "node 6 (Encode) text: found true, but text is needed"),
         ({"n6_text": None}, "node 6 (Encode) text: found nothing, but text is needed"),
         ({"n6_text": {"a": 1}}, "node 6 (Encode) text: found a mapping (a), but text is needed"),
         ({"n8_vae": "ae"}, "node 8 (Decode) vae: found 'ae', but a link to a VAE output is needed"),
@@ -66,7 +68,6 @@ def test_a_valid_workflow_has_no_problems_and_no_notes() -> None:
          "5, 6, 8, 9; for an undeclared input that stops the server")),
         ({"n3_zz": ["4", 0]}, ("node 3 (Sampler) zz: Sampler has no such input, so its link makes the node fail; "
          "its inputs: model, seed, steps, cfg, sampler_name, positive, latent_image, tiled, denoise")),
-        ({"n3_denose": 0.5}, "node 3 (Sampler) denose: Sampler has no such input; did you mean 'denoise'?"),
         ({"n3_extra": {"a": [NAN]}},
          "node 3 (Sampler) extra: contains a number that is not finite, which JSON does not allow"),
         ({"n4": of("Loadr")}, "node 4: the server has no class 'Loadr'; did you mean 'Loader'?"),
@@ -90,6 +91,8 @@ def test_graph_problems(changes: dict[str, Any], sentence: str) -> None:
         {"n3_seed": 2**64 - 1},
         {"n3_steps": 20.0},  # an integer for JSON Schema and for the server
         {"n3_cfg": 8},  # JavaScript writes 8.0 so
+        {"n3_steps": "7", "n3_cfg": "6.5", "n3_tiled": 1, "n6_text": 5},  # the server converts these without a loss
+        {"n3_denose": 0.5},
         {"n5_width": 130},  # `step` is not enforced
         {"n6_text": ""},
         {"n6_text": {"__value__": "a fox"}},
@@ -104,6 +107,19 @@ def test_graph_problems(changes: dict[str, Any], sentence: str) -> None:
         {"n7": of("Row", image_1=["8", 0], image_2=["8", 0], count=2), "n9_images": ["7", 0]},
         {"n7": of("Batch", **{"images.image0": ["8", 0], "images.image1": ["8", 0]}), "n9_images": ["7", 0]},
         {"n7": of("SaveAs", images=["8", 0], format="png", **{"format.depth": "8"})},
+        {"n7": of("SaveAs", images=["8", 0], format="png", **{"format.depth": "8", "format.quality": 3})},
+        {"n7": of("Batch", **{"images.image0": ["8", 0], "images.image1": ["8", 0], "images.image2": ["8", 0]})},
+        {"n7": of("Resize", input=["8", 0]), "n9_images": ["7", 0]},
+        {"n7": of("Pick", on=True, a=["8", 0], b=["5", 0]), "n9_images": ["7", 0]},  # one of its types fits
+        {"n7": of("Pick", on=True, a=["8", 0], b="text"), "n9_images": ["7", 0]},
+        {
+            "n7": of("Pick", on=True, a=["10", 0], b=["8", 0]),
+            "n10": of("Pick", on=False, a=["7", 0], b=["8", 0]),
+            "n9_images": ["8", 0],
+        },  # a cycle that no output reaches
+        {"n7": of("Crop", image=["8", 0], region={"x": 3}), "n9_images": ["7", 0]},
+        {"n7": of("Blend", image=["8", 0], mode="normal", mask=None), "n9_images": ["7", 0]},
+        {"n7": of("CustomCombo", choice="mine", index=1, option1="mine"), "n6_text": ["7", 0]},
         {"n7": of("Paint", color="#fff"), "n9_images": ["7", 0]},
         {"n7": of("Forced", steps=4), "n3_latent_image": ["7", 0]},
         {"n7": of("Tags", tags={"__value__": ["a", "b"]}), "n6_text": ["7", 0]},
@@ -142,7 +158,29 @@ def test_valid_graphs_have_no_problems(changes: dict[str, Any]) -> None:
         ({"n7": of("SaveAs", images=["8", 0], format="gif")},
          "node 7 (SaveAs) format: found 'gif'; allowed: png, jpeg"),
         ({"n7": of("SaveAs", images=["8", 0], format="jpeg")},
-         "node 7 (SaveAs): the required input 'format.quality' is missing"),
+         "node 7 (SaveAs): the required input 'format.quality' is missing; format 'jpeg' needs it"),
+        ({"n7": of("SaveAs", images=["8", 0], format="jpeg", **{"format.qualty": 5})},
+         ("node 7 (SaveAs): the required input 'format.quality' is missing; format 'jpeg' needs it; "
+          "found 'format.qualty', which the class does not have")),
+        ({"n7": of("SaveAs", images=["8", 0])}, "node 7 (SaveAs): the required input 'format' is missing"),
+        ({"n7": of("SaveAs", images=["8", 0], format=["8", 0])},
+         "node 7 (SaveAs) format: found a link, but the server needs the value here; write one of: png, jpeg"),
+        ({"n7": of("SaveAs", images=["8", 0], format={"__value__": "png"}, **{"format.depth": "8"})},
+         "node 7 (SaveAs) format: found a mapping (__value__); allowed: png, jpeg"),
+        ({"n7": of("SaveAs", images=["8", 0], format="jpeg", **{"format.quality": 5, "format.depth": ["5", 0]})},
+         ("node 7 (SaveAs) format.depth: belongs to format 'png', which is not chosen, so its link makes the node "
+          "fail")),
+        ({"n7": of("Batch", **{"images.image0": ["8", 0], "images.image1": ["8", 0], "images.image12": ["8", 0]}),
+          "n9_images": ["7", 0]}, ("node 7 (Batch) images.image12: Batch has no such input, so its link makes the node "
+         "fail; did you mean 'images.image1'?")),
+        ({"n7": of("Batch", **{"images.image0": ["8", 0], "images.image1": None}), "n9_images": ["7", 0]},
+         "node 7 (Batch) images.image1: found nothing, but a link to an IMAGE output is needed"),
+        ({"n7": of("Resize", input=["5", 0]), "n9_images": ["7", 0]},
+         "node 7 (Resize) input: links to output 0 of node 5 (Latent), which is LATENT; IMAGE,MASK is needed"),
+        ({"n7": of("Pick", on=True, a=["4", 0], b=["5", 0]), "n9_images": ["7", 0]},
+         "node 9 (Save) images: links to output 0 of node 7 (Pick), which is MODEL,LATENT; IMAGE is needed"),
+        ({"n7": of("Crop", image=["8", 0], region={"x": 0.5}), "n9_images": ["7", 0]},
+         "node 7 (Crop) region: x: found 0.5, but an integer is needed"),
         ({"n7": of("SaveAs", images=["8", 0], format="jpeg", **{"format.quality": 500})},
          "node 7 (SaveAs) format.quality: found 500, but at most 100 is needed"),
         ({"n7": of("Tags", tags={"__value__": ["a", "c"]}), "n6_text": ["7", 0]},
@@ -154,7 +192,7 @@ def test_newer_input_types_are_checked(changes: dict[str, Any], sentence: str) -
 
 
 def test_all_problems_are_found_with_their_paths() -> None:
-    graph = workflow(n3_steps=0, n3_sampler_name="x", n5_width="512", n9_images=["99", 0])
+    graph = workflow(n3_steps=0, n3_sampler_name="x", n5_width="wide", n9_images=["99", 0])
     graph["8"] = of("Nothing")
     everything = {
         ("3", "inputs", "sampler_name"),

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from sweeper.errors import InputError
 from sweeper.model.node_classes import InputSpec, NodeInfo
 from sweeper.model.template import MISSING
-from tests.model.node_classes.small_object_info import OBJECT_INFO, SAMPLERS, node, small_info
+from tests.model.node_classes.small_object_info import OBJECT_INFO, SAMPLERS, match, node, small_info
 
 
 def spec_of(declared: Any, *, others: dict[str, Any] | None = None) -> InputSpec:
@@ -64,9 +64,10 @@ def test_input_order_has_precedence_over_the_order_of_the_mapping() -> None:
         (["COMBO,INT"], {"type": ["integer", "string"]}),
         (["IMAGE"], None),
         (["*", {}], {}),
-        (["COLOR", {"default": "#fff"}], {}),
+        (["COLOR", {"default": "#fff"}], {"type": "string"}),
+        (["CURVE", {"default": []}], {}),
         (["INT", {"forceInput": True}], {"type": "integer"}),
-        (["COMFY_MATCHTYPE_V3", {"template": {"template_id": "t", "allowed_types": "*"}}], None),
+        (["COMFY_MATCHTYPE_V3", {"template": {"template_id": "t", "allowed_types": "IMAGE,MASK"}}], None),
     ],
 )
 def test_a_declaration_becomes_the_schema_of_its_literals(declared: Any, schema: Any) -> None:
@@ -196,11 +197,12 @@ def test_a_branch_may_contain_dynamic_inputs() -> None:
 
 
 def test_a_match_template_has_its_allowed_types() -> None:
-    def match(allowed: str) -> list[Any]:
-        return ["COMFY_MATCHTYPE_V3", {"template": {"template_id": "t", "allowed_types": allowed}}]
-
-    declared = node({"x": match("IMAGE,MASK"), "y": match("*"), "z": ["INT"]}, "COMFY_MATCHTYPE_V3", "INT")
-    declared["output_matchtypes"] = ["t", None]
+    declared = node(
+        {"x": match("IMAGE,MASK"), "y": match("*"), "z": ["INT"]},
+        "COMFY_MATCHTYPE_V3",
+        "INT",
+        output_matchtypes=["t", None],
+    )
     spec = NodeInfo.from_object_info({"One": declared}).get_spec("One")
     assert [(one.kind, one.type, one.match_template) for one in spec.inputs.values()] == [
         ("link", "IMAGE,MASK", "t"),

@@ -138,10 +138,10 @@ def test_a_combined_name_is_checked_over_all_its_slots() -> None:
     ]
 
 
-def test_a_combined_text_never_fits_a_number_input() -> None:
-    assert sentences(template(workflow(n3_steps="{{ a }}{{ b }}")), a=1, b=2) == [
-        "node 3 (Sampler) steps: found '12', but an integer is needed"
-    ]
+def test_a_combined_text_fits_a_number_input_only_if_it_is_a_number() -> None:
+    bound = template(workflow(n3_steps="{{ a }}{{ b }}"))
+    assert sentences(bound, a=1, b=2) == []
+    assert sentences(bound, a=1, b="x") == ["node 3 (Sampler) steps: found '1x', but an integer is needed"]
 
 
 def test_a_node_with_a_dynamic_combo_is_checked_as_a_whole() -> None:
@@ -154,7 +154,7 @@ def test_a_node_with_a_dynamic_combo_is_checked_as_a_whole() -> None:
         "node 9 (SaveAs) format.quality: found 900, but at most 100 is needed"
     ]
     assert sentences(bound, format="png", quality=900) == [
-        "node 9 (SaveAs): the required input 'format.depth' is missing"
+        "node 9 (SaveAs): the required input 'format.depth' is missing; format 'png' needs it"
     ]
 
 
