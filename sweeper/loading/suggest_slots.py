@@ -1,7 +1,8 @@
-"""Suggest a slot for every scalar input of a workflow, and write the slots file that declares them.
+"""Suggest a slot for every input of a workflow that has a value, and write the slots file that declares them.
 
 The names are made for people: the links of the samplers lead to `prompt` and `negative`, every kind of seed is `seed`,
-and the title of the node is added if two names are equal.
+and the title of the node is added if two names are equal. A dynamic combo can be swept at once: the inputs of its other
+branches are suggested with the defaults of their class.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sweeper.model.expressions import has_jinja
+from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.result import RESERVED_COLUMNS
-from sweeper.model.template import ModelFile
+from sweeper.model.slot_values import SlotSchema, ValueRefusedError
+from sweeper.model.template import MISSING, ModelFile
 from sweeper.model.workflow import Graph, is_link
 
 # Common names for inputs that core nodes call differently.
@@ -45,6 +48,11 @@ _NON_TEXT_LINKS: Final = frozenset((
     "clip", "model", "vae", "control_net", "image", "images", "pixels", "mask", "latent", "latent_image",
     "samples", "clip_vision_output", "style_model",
 ))  # fmt: skip
+# Fields that ComfyUI's page writes into workflows, and that no class reads. For classes that no server describes.
+_PAGE_FIELDS: Final = frozenset((
+    "upload", "audioUI", "control_after_generate", "preview", "previewMode", "choose file to upload",
+))  # fmt: skip
+_MAX_CHOICES: Final = 100  # in a slots file; a longer list is checked only by the server
 # Reserved words of Jinja2: a slot with such a name could not be written as `{{ if }}`.
 _JINJA_WORDS: Final = frozenset((
     "and", "else", "elif", "false", "for", "if", "in", "is", "loop", "none", "not", "or", "range", "recursive",
@@ -54,10 +62,11 @@ _JINJA_WORDS: Final = frozenset((
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A suggested slot for one scalar input: its `name`, its `address` (`node_id.input`) and its current value.
+    """A suggested slot for one input: its `name`, its `address` (`node_id.input`) and its current value.
 
     `type` is a JSON Schema type, or `file` for a picture to upload. `schema` is the schema for the slots file, None if
-    the server knows better (a list of names that only the server has).
+    the server knows better (a list of names that only the server has). `is_default`: the workflow has no such input,
+    because it belongs to a branch that is not chosen, and `value` is the default of the class.
     """
 
     name: str
@@ -67,26 +76,28 @@ class Suggestion:
     type: str
     value: Any
     schema: Mapping[str, Any] | None = None
+    is_default: bool = False
 
 
-def suggest_slots(graph: Graph, object_info: Mapping[str, Any] | None = None) -> tuple[Suggestion, ...]:
-    """Suggest a slot for every scalar input without Jinja2, the most wanted first. Every name is unique.
+def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
+    """Suggest a slot for every value without Jinja2, the most wanted first. Every name is unique.
 
-    `object_info` is a server's description of its node classes, which has the limits of numbers. For classes that it
-    lacks, the type is inferred from the value in the workflow.
+    `info` has the limits and choices of classes. For classes that it lacks, the type is inferred from the value in the
+    workflow. A field that the class does not declare is no slot, because it would change nothing.
     """
     roles = _find_prompt_texts(graph)
     suggestions: list[Suggestion] = []
     for node_id, node in graph.items():
-        for name, value in node.get("inputs", {}).items():
-            if not isinstance(value, (str, int, float)) or (isinstance(value, str) and has_jinja(value)):
+        class_spec = info.classes.get(node["class_type"])
+        for name, value, spec, is_default in _iter_values(node.get("inputs", {}), class_spec):
+            if isinstance(value, str) and has_jinja(value):
                 continue
-            declaration = _find_declaration(object_info or {}, node["class_type"], name)
-            type_name, schema = _infer_type(name, value, declaration, is_text=(node_id, name) in roles)
+            type_name, schema = _infer_type(name, value, spec, is_text=(node_id, name) in roles)
             title = str(node.get("_meta", {}).get("title", ""))
             simple_name = roles.get((node_id, name)) or _simplify_name(name, title, node["class_type"])
+            address = f"{node_id}.{name}"
             suggestions.append(
-                Suggestion(simple_name, f"{node_id}.{name}", node["class_type"], title, type_name, value, schema)
+                Suggestion(simple_name, address, node["class_type"], title, type_name, value, schema, is_default)
             )
     suggestions = list(_make_unique(suggestions))
     return tuple(
@@ -194,46 +205,95 @@ def _make_unique(suggestions: list[Suggestion]) -> Iterator[Suggestion]:
 # --- types
 
 
-def _find_declaration(
-    object_info: Mapping[str, Any], class_type: str, name: str
-) -> tuple[Any, Mapping[str, Any]] | None:
-    """Return (type, options) of an input from object_info, or None."""
-    groups = object_info.get(class_type, {}).get("input", {})
-    for group in ("required", "optional"):
-        spec = groups.get(group, {}).get(name)
-        if isinstance(spec, (list, tuple)) and spec:
-            return spec[0], spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-    return None
+def _iter_values(
+    inputs: Mapping[str, Any], class_spec: NodeSpec | None
+) -> Iterator[tuple[str, Any, InputSpec | None, bool]]:
+    """Yield the name, value and declaration of the inputs that can be slots, and whether the value is a default."""
+    if class_spec is None:
+        for name, value in inputs.items():
+            if isinstance(value, (str, int, float)) and name not in _PAGE_FIELDS:
+                yield name, value, None, False
+        return
+    declared = class_spec.resolve_inputs(inputs)
+    for name, value in inputs.items():
+        spec = declared.get(name)
+        is_value = isinstance(value, (str, int, float)) or (
+            spec is not None and (spec.schema or {}).get("type") == "object"
+        )
+        if is_value and (spec is not None or class_spec.can_take_undeclared(name)):
+            yield name, value, _unify_branches(class_spec, spec), False
+    for spec in class_spec.list_branch_inputs():
+        value = spec.choices[0] if spec.default is MISSING and spec.choices else spec.default
+        if spec.name not in inputs and spec.kind == "widget" and isinstance(value, (str, int, float)):
+            yield spec.name, value, _unify_branches(class_spec, spec), True
+
+
+def _unify_branches(class_spec: NodeSpec, spec: InputSpec | None) -> InputSpec | None:
+    """Return the declaration of an input, without a schema if another branch declares the same name differently."""
+    rivals = [other for other in class_spec.list_branch_inputs() if spec is not None and other.name == spec.name]
+    differ = any(spec is not None and other.schema != spec.schema for other in rivals)
+    return replace(spec, schema=None, options={}) if differ and spec is not None else spec
 
 
 def _infer_type(
-    name: str, value: Any, declaration: tuple[Any, Mapping[str, Any]] | None, *, is_text: bool
+    name: str, value: Any, spec: InputSpec | None, *, is_text: bool
 ) -> tuple[str, Mapping[str, Any] | None]:
     """Return the type of an input and the schema of its slot, which never refuses the current value."""
-    declared_type, options = declaration or (None, {})
+    options = spec.options if spec is not None else {}
+    if isinstance(value, str) and (options.get("image_upload") or (spec is None and name == "image")):
+        return "file", None
+    inferred, schema = _infer_from_value(name, value, spec, is_text=is_text)
+    declared = spec.schema if spec is not None else None
+    if not declared or not _is_short_schema(declared):
+        return inferred, schema
+    try:
+        SlotSchema(declared).normalise(value)
+    except ValueRefusedError:
+        return inferred, schema  # with the declared one the template could not be loaded; `validate` reports the value
+    kind = declared.get("type", inferred)
+    return (kind if isinstance(kind, str) else inferred), declared
+
+
+def _infer_from_value(
+    name: str, value: Any, spec: InputSpec | None, *, is_text: bool
+) -> tuple[str, Mapping[str, Any] | None]:
+    declared_type = spec.type if spec is not None else None
     if isinstance(value, bool):
         return "boolean", {"type": "boolean"}
     if isinstance(value, str):
-        if options.get("image_upload") or (declaration is None and name == "image"):
-            return "file", None
         return "string", {"type": "string"} if is_text or declared_type == "STRING" else None
+    if isinstance(value, Mapping):
+        return "object", {"type": "object"}
     is_integer = declared_type == "INT" or (
         declared_type != "FLOAT" and isinstance(value, int) and name not in _FLOAT_INPUTS
     )
     if is_integer and isinstance(value, float) and not value.is_integer():
         is_integer = False
     schema: dict[str, Any] = {"type": "integer" if is_integer else "number"}
-    for keyword, option, sign in (("minimum", "min", 1), ("maximum", "max", -1)):
-        limit = options.get(option)
-        if isinstance(limit, (int, float)) and sign * (value - limit) >= 0:  # do not refuse the current value
+    for keyword, sign in (("minimum", 1), ("maximum", -1)):
+        limit = (spec.schema or {}).get(keyword) if spec is not None else None
+        if limit is not None and sign * (value - limit) >= 0:  # do not refuse the current value
             schema[keyword] = limit
     return schema["type"], schema
+
+
+def _is_short_schema(schema: Mapping[str, Any]) -> bool:
+    """Whether the schema fits on one line of a slots file: without a long list or several forms."""
+    choices = schema.get("enum", [])
+    plain = all(isinstance(choice, (str, int, float)) for choice in choices)
+    return "anyOf" not in schema and plain and len(choices) <= _MAX_CHOICES
 
 
 # --- the slots file
 
 
-def render_slots_file(workflow_name: str, suggestions: Iterable[Suggestion], models: Iterable[ModelFile] = ()) -> str:
+def render_slots_file(
+    workflow_name: str,
+    graph: Graph,
+    info: NodeInfo,
+    suggestions: Iterable[Suggestion],
+    models: Iterable[ModelFile] = (),
+) -> str:
     """Return the text of `name.slots.yaml` that declares these suggestions, with a comment on each, and the models."""
     lines = [
         f"# The slots of {_to_one_line(workflow_name)}: the names that experiments may set and sweep.",
@@ -244,9 +304,9 @@ def render_slots_file(workflow_name: str, suggestions: Iterable[Suggestion], mod
     for suggestion in suggestions:
         fields = [f"at: {_quote(suggestion.address)}"]
         if suggestion.schema is not None:
-            fields.append(
-                "schema: {" + ", ".join(f"{key}: {_to_yaml(value)}" for key, value in suggestion.schema.items()) + "}"
-            )
+            fields.append(f"schema: {_to_yaml(suggestion.schema)}")
+        if suggestion.is_default:
+            fields.append(f"default: {json.dumps(suggestion.value, ensure_ascii=True)}")
         if suggestion.type == "file":
             fields.append("kind: file")
         node = (
@@ -254,22 +314,46 @@ def render_slots_file(workflow_name: str, suggestions: Iterable[Suggestion], mod
             if not suggestion.title or suggestion.title == suggestion.class_type
             else f"{suggestion.class_type} '{suggestion.title}'"
         )
-        current = (
-            "a local file, given by the experiment"
-            if suggestion.type == "file"
-            else json.dumps(suggestion.value, ensure_ascii=False)
-        )
+        current = json.dumps(suggestion.value, ensure_ascii=False)
+        if suggestion.type == "file":
+            current = "a local file, given by the experiment"
+        elif suggestion.is_default:
+            current = "the class's default, for other branches"
         lines.append(f"  {suggestion.name}: {{{', '.join(fields)}}}  # {_to_one_line(node)}: {_to_one_line(current)}")
+    return "\n".join([*lines, *_render_branches(graph, info), *_render_models(models)]) + "\n"
+
+
+def _render_models(models: Iterable[ModelFile]) -> Iterator[str]:
     items = [
         {name: text for name in ("name", "folder", "url") if (text := str(getattr(model, name)))} for model in models
     ]
     if items:
-        lines += [
-            "# The model files that the workflow names. `sweeper doctor` shows those that a server lacks.",
-            "models:",
-        ]
-    lines += [f"  - {{{', '.join(f'{name}: {_quote(text)}' for name, text in item.items())}}}" for item in items]
-    return "\n".join(lines) + "\n"
+        yield "# The model files that the workflow names. `sweeper doctor` shows those that a server lacks."
+        yield "models:"
+    for item in items:
+        yield f"  - {{{', '.join(f'{name}: {_quote(text)}' for name, text in item.items())}}}"
+
+
+def _render_branches(graph: Graph, info: NodeInfo) -> Iterator[str]:
+    """Yield the lines that declare the dynamic combos whose options have different inputs."""
+    by_address: dict[str, dict[str, dict[str, None]]] = {}
+    for node_id, node in graph.items():
+        spec = info.classes.get(node["class_type"])
+        for combo in (*spec.inputs.values(), *spec.list_branch_inputs()) if spec is not None else ():
+            for option, branch in combo.branches.items():
+                children = by_address.setdefault(f"{node_id}.{combo.name}", {}).setdefault(option, {})
+                children.update((child.removeprefix(f"{combo.name}."), None) for child in branch)
+    differing = {
+        address: options
+        for address, options in by_address.items()
+        if any(set(children) != set(next(iter(options.values()))) for children in options.values())
+    }
+    if differing:
+        yield "# Inputs that only some choices have; those of the other choices are left out of the workflow."
+        yield "branches:"
+    for address, options in differing.items():
+        yield f"  {_quote(address)}:"
+        yield from (f"    {_quote(option)}: {_to_yaml(list(children))}" for option, children in options.items())
 
 
 def _quote(text: str) -> str:
@@ -280,6 +364,9 @@ def _quote(text: str) -> str:
 
 
 def _to_yaml(value: Any) -> str:
+    """Write a value of a schema in flow style. Its keys and the words after them need no quotes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_to_yaml(item)}' for key, item in value.items())}}}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_quote(item) if isinstance(item, str) else _to_yaml(item) for item in value)}]"
     return value if isinstance(value, str) else json.dumps(value)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.suggest_slots import render_slots_file, suggest_slots
 from sweeper.loading.template_builder import build_template
+from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.source import Source
 
@@ -31,17 +32,20 @@ TXT2IMG = {
 }  # fmt: skip
 
 
+NOTHING = NodeInfo({})
+
+
 def names(graph):
-    return {one.address: one.name for one in suggest_slots(graph)}
+    return {one.address: one.name for one in suggest_slots(graph, NOTHING)}
 
 
-def build_suggested(graph, object_info=None):
-    text = render_slots_file("x.json", suggest_slots(graph, object_info))
+def build_suggested(graph, info=NOTHING):
+    text = render_slots_file("x.json", graph, info, suggest_slots(graph, info))
     return build_template(Source("x.json", graph, dict), parse_yaml(text, "x.slots.yaml"))
 
 
 def test_every_scalar_input_is_suggested_in_preferred_order():
-    assert [(one.name, one.address, one.type, one.value) for one in suggest_slots(TXT2IMG)] == [
+    assert [(one.name, one.address, one.type, one.value) for one in suggest_slots(TXT2IMG, NOTHING)] == [
         ("prompt", "6.text", "string", "a fox"),
         ("negative", "7.text", "string", "blurry"),
         ("seed", "3.seed", "integer", 5),
@@ -59,7 +63,7 @@ def test_every_scalar_input_is_suggested_in_preferred_order():
 
 
 def test_suggestions_have_titles_and_classes():
-    one = suggest_slots(TXT2IMG)[-1]
+    one = suggest_slots(TXT2IMG, NOTHING)[-1]
 
     assert (one.class_type, one.title) == ("SaveImage", "Save Image")
 
@@ -140,7 +144,7 @@ def test_inputs_with_jinja_are_not_suggested():
     assert names({"1": node("X", text="{{ prompt }}", seed=1)}) == {"1.seed": "seed"}
 
 
-INFO = {
+INFO = NodeInfo.from_object_info({
     "KSampler": {
         "input": {
             "required": {
@@ -151,7 +155,17 @@ INFO = {
         }
     },
     "LoadImage": {"input": {"required": {"image": [["a.png"], {"image_upload": True}]}}},
-}  # fmt: skip
+    "Resize": {"input": {"required": {
+        "region": ["BOUNDING_BOX", {"socketless": True}],
+        "how": ["COMFY_DYNAMICCOMBO_V3", {"options": [
+            {"key": "by width", "inputs": {"required": {"size": ["INT", {"min": 1}], "crop": ["BOOLEAN"]}}},
+            {"key": "by area", "inputs": {"required": {
+                "size": ["INT", {"min": 9}], "mode": [["x", "y"]], "like": ["IMAGE"], "no_default": ["INT"],
+            }}},
+        ]}],
+        "same": ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "a", "inputs": {}}, {"key": "b", "inputs": {}}]}],
+    }}},
+})  # fmt: skip
 
 
 def test_limits_of_object_info_never_refuse_the_current_value():
@@ -164,17 +178,48 @@ def test_limits_of_object_info_never_refuse_the_current_value():
         "seed": ("integer", {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}),
         "steps": ("integer", {"type": "integer", "maximum": 10000}),
         "cfg": ("number", {"type": "number", "minimum": 0.0, "maximum": 100.0}),
-        "sampler": ("string", None),
+        "sampler": ("string", {"enum": ["euler", "heun"]}),
         "note": ("string", {"type": "string"}),
         "image": ("file", None),
     }
 
 
 def test_the_slots_file_keeps_every_value():
-    template = build_suggested(TXT2IMG, INFO)
+    template = build_suggested(TXT2IMG)
 
-    assert list(template.slots) == [one.name for one in suggest_slots(TXT2IMG)]
+    assert list(template.slots) == [one.name for one in suggest_slots(TXT2IMG, NOTHING)]
     assert template.render({name: slot.default for name, slot in template.slots.items()}) == TXT2IMG
+
+
+def test_fields_that_no_class_declares_are_no_slots():
+    fields = {"upload": "image", "audioUI": "", "control_after_generate": "fixed", "preview": "x", "previewMode": False}
+    known = {"1": node("LoadImage", image="a.png", extra=1, **fields)}
+    assert [one.name for one in suggest_slots(known, INFO)] == ["image"]
+    unknown = {"1": node("Custom", image="a.png", extra=1, **fields)}
+    assert [one.name for one in suggest_slots(unknown, INFO)] == ["image", "extra"]
+
+
+def test_a_dynamic_combo_can_be_swept_at_once():
+    region = {"x": 0, "y": 0, "width": 8, "height": 8}
+    graph = {"1": node("Resize", region=region, how="by width", same="a", **{"how.size": 4, "how.crop": True})}
+    template = build_suggested(graph, INFO)
+    found = {one.name: (one.type, one.value, one.is_default) for one in suggest_slots(graph, INFO)}
+    assert found == {
+        "region": ("object", region, False),
+        "how": ("string", "by width", False),
+        "same": ("string", "a", False),
+        "how_size": ("integer", 4, False),
+        "how_crop": ("boolean", True, False),
+        "how_mode": ("string", "x", True),
+    }
+    assert template.slots["how"].schema.rules == {"enum": ["by width", "by area"]}
+    assert template.slots["how_size"].schema.rules == {"type": "integer"}  # both branches have it, with other limits
+    assert template.slots["region"].schema.rules["properties"]["width"] == {"type": "integer", "minimum": 1}
+    params = {name: slot.default for name, slot in template.slots.items()}
+    assert template.render(params) == graph
+    assert template.render({**params, "how": "by area"})["1"]["inputs"] == {
+        "region": region, "how": "by area", "same": "a", "how.size": 4, "how.mode": "x",
+    }  # fmt: skip
 
 
 def test_a_picture_becomes_a_file_slot():
@@ -194,11 +239,11 @@ nodes = st.builds(
 
 @given(st.dictionaries(st.sampled_from(["1", "2", "10", "3:4"]), nodes, min_size=1))
 def test_any_workflow_gives_unique_names_and_a_slots_file_that_parses(graph):
-    suggestions = suggest_slots(graph)
+    suggestions = suggest_slots(graph, NOTHING)
 
     assert len({suggestion.name for suggestion in suggestions}) == len(suggestions)
     assert all(suggestion.name.isidentifier() and suggestion.name not in RESERVED_COLUMNS for suggestion in suggestions)
-    value = parse_yaml(render_slots_file("x.json", suggestions), "x.slots.yaml").value
+    value = parse_yaml(render_slots_file("x.json", graph, NOTHING, suggestions), "x.slots.yaml").value
     assert list(value["slots"] or {}) == [suggestion.name for suggestion in suggestions]
     assert [rules["at"] for rules in (value["slots"] or {}).values()] == [
         suggestion.address for suggestion in suggestions
@@ -207,6 +252,7 @@ def test_any_workflow_gives_unique_names_and_a_slots_file_that_parses(graph):
 
 @pytest.mark.parametrize("break_", ["\n", "\u2028", "\x85", "\r\n"])
 def test_a_title_cannot_end_its_comment(break_):
-    text = render_slots_file("x.json", suggest_slots({"1": node("X", f"a{break_}evil: 1", seed=1)}))
+    graph = {"1": node("X", f"a{break_}evil: 1", seed=1)}
+    text = render_slots_file("x.json", graph, NOTHING, suggest_slots(graph, NOTHING))
 
     assert list(parse_yaml(text, "x").value["slots"]) == ["seed"]

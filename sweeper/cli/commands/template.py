@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,10 +15,9 @@ from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
 from sweeper.cli.schema_text import describe_schema
 from sweeper.errors import UsageError
 from sweeper.loading.load import load_template
-from sweeper.loading.suggest_slots import Suggestion, render_slots_file, suggest_slots
+from sweeper.loading.suggest_slots import render_slots_file, suggest_slots
 from sweeper.loading.template_builder import build_template
 from sweeper.model.node_classes import NodeInfo, with_node_schemas
-from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING, Template
 from sweeper.model.workflow import Graph, find_downstream, find_sinks
 from sweeper.tables.export import atomic_write
@@ -31,7 +29,6 @@ _file_argument = click.argument(
     callback=lambda _, __, file: options.get_workflow_path(file),
 )
 _COLUMNS: Final = ("name", "address", "class_type", "title", "type", "value")
-_MAX_CHOICES: Final = 100  # in a slots file; a longer list is checked only by the server
 
 
 @click.group(cls=options.SuggestingGroup, invoke_without_command=True)
@@ -56,7 +53,7 @@ def command(context: click.Context) -> None:
 def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: bool) -> None:
     """List every input of a workflow that could become a slot."""
     classes = NodeClassSource(target, object_info)
-    suggestions = _suggest_slots(_read_workflow(file, classes), classes)
+    suggestions = suggest_slots(_read_workflow(file, classes).graph, classes.classes)
     rows = [{name: getattr(suggestion, name) for name in (*_COLUMNS, "schema")} for suggestion in suggestions]
     if as_json:
         console.print_json(rows)
@@ -84,12 +81,14 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
         raise UsageError(f"{output}: a template is a .json file; its slots go into the .slots.yaml beside it")
     classes = NodeClassSource(target, object_info)
     workflow = _read_workflow(file, classes)
-    suggestions = _suggest_slots(workflow, classes)
+    suggestions = suggest_slots(workflow.graph, classes.classes)
     if not suggestions:
         raise UsageError(f"{file}: no node of this workflow has an input that can be a slot")
     contents = {
         output: workflow.content,
-        output.with_suffix(".slots.yaml"): render_slots_file(output.name, suggestions, workflow.models).encode(),
+        output.with_suffix(".slots.yaml"): render_slots_file(
+            output.name, workflow.graph, classes.classes, suggestions, workflow.models
+        ).encode(),
     }
     # If FILE is already the unchanged workflow of the template, it does not have to be replaced.
     present = [
@@ -135,38 +134,6 @@ def _read_workflow(file: Path, classes: NodeClassSource) -> LoadedWorkflow:
     for note in workflow.notes:
         console.warn(note)
     return workflow
-
-
-def _suggest_slots(workflow: LoadedWorkflow, classes: NodeClassSource) -> list[Suggestion]:
-    """The inputs that can become slots, each with its node class's schema if the workflow's value fits it."""
-    graph = workflow.graph
-    return [
-        suggestion if suggestion.type == "file" else _with_class_schema(suggestion, graph, classes.classes)
-        for suggestion in suggest_slots(graph, classes.object_info)
-    ]
-
-
-def _with_class_schema(suggestion: Suggestion, graph: Graph, info: NodeInfo) -> Suggestion:
-    """The suggestion with the schema of its node class, if that is short and the workflow's value fits it."""
-    node_id, _, name = suggestion.address.partition(".")
-    spec = info.classes.get(suggestion.class_type)
-    declared = spec.resolve_inputs(graph[node_id]["inputs"]).get(name) if spec is not None else None
-    schema = declared.schema if declared is not None else None
-    if not schema or not _is_short_schema(schema):
-        return suggestion
-    try:
-        SlotSchema(schema).normalise(suggestion.value)
-    except ValueRefusedError:
-        return suggestion  # with that schema the template could not be loaded; `validate` reports the value
-    kind = schema.get("type", suggestion.type)
-    return replace(suggestion, schema=schema, type=kind if isinstance(kind, str) else suggestion.type)
-
-
-def _is_short_schema(schema: Mapping[str, Any]) -> bool:
-    """Whether the schema fits on one line of a slots file: without a long list or nested schemas."""
-    choices = schema.get("enum", [])
-    plain = all(isinstance(choice, (str, int, float)) for choice in choices)
-    return "anyOf" not in schema and plain and len(choices) <= _MAX_CHOICES
 
 
 def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:

@@ -133,17 +133,26 @@ class NodeSpec:
             specs.update(_expand_input(spec, values))
         return specs
 
-    def find_branches(self, name: str) -> list[tuple[str, str]]:
-        """Return the (dynamic combo, option) pairs that have an input of this name, or one that grows into it."""
-        found: list[tuple[str, str]] = []
+    def list_branch_inputs(self) -> list[InputSpec]:
+        """Return the inputs of all branches, whatever is chosen. Several branches may have the same name."""
+        found: list[InputSpec] = []
         pending = list(self.inputs.values())
         while pending:
-            combo = pending.pop(0)
-            for option, branch in combo.branches.items():
-                pending += branch.values()
-                names = [one.name for spec in branch.values() for one in (spec, *spec.autogrow_inputs)]
-                found += [(combo.name, option)] if name in names else []
-        return list(dict.fromkeys(found))
+            children = [child for branch in pending.pop(0).branches.values() for child in branch.values()]
+            found += children
+            pending += children
+        return found
+
+    def find_branches(self, name: str) -> list[tuple[str, str]]:
+        """Return the (dynamic combo, option) pairs that have an input of this name, or one that grows into it."""
+        return list(
+            dict.fromkeys(
+                (combo.name, option)
+                for combo in (*self.inputs.values(), *self.list_branch_inputs())
+                for option, branch in combo.branches.items()
+                if any(name == one.name for child in branch.values() for one in (child, *child.autogrow_inputs))
+            )
+        )
 
     def can_take_undeclared(self, name: str) -> bool:
         """Whether an input that `resolve_inputs` does not return may still be intended.
