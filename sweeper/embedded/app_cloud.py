@@ -109,12 +109,12 @@ def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStor
         ("/system_stats", routes.get_system_stats, "GET"),
         ("/user", routes.get_user, "GET"),
         ("/userdata", userdata.list_files, "GET"),
+        ("/userdata/{file:path}/move/{dest:path}", userdata.move_file, "POST"),
         ("/userdata/{file:path}", userdata.read_file, "GET"),
         ("/userdata/{file:path}", userdata.write_file, "POST"),
         ("/userdata/{file:path}", userdata.delete_file, "DELETE"),
         ("/experiment/models", routes.get_experiment_folders, "GET"),
         ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
-        ("/experiment/models/preview/{folder}/{index:int}/{file:path}", routes.refuse_preview, "GET"),
         ("/workflow_templates", routes.get_empty_object, "GET"),
         ("/global_subgraphs", routes.get_empty_object, "GET"),
         ("/global_subgraphs/{id}", routes.refuse_subgraph, "GET"),
@@ -161,13 +161,12 @@ def _list_asset_routes(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any
         ("/assets", assets.list_assets, "GET"),
         ("/assets", assets.upload_asset, "POST"),
         ("/assets/from-hash", assets.create_from_hash, "POST"),
-        ("/assets/remote-metadata", assets.get_remote_metadata, "GET"),
-        ("/assets/download", assets.download_asset, "POST"),
         ("/assets/tags/refine", assets.count_tags, "GET"),
         ("/assets/hash/{hash}", assets.check_hash, "HEAD"),
         ("/assets/{id}", assets.get_asset, "GET"),
         ("/assets/{id}", assets.update_asset, "PUT"),
         ("/assets/{id}", assets.delete_asset, "DELETE"),
+        ("/assets/{id}/content", assets.get_content, "GET"),
         ("/assets/{id}/tags", assets.add_tags, "POST"),
         ("/assets/{id}/tags", assets.remove_tags, "DELETE"),
         ("/tags", assets.list_tags, "GET"),
@@ -254,11 +253,7 @@ class CloudRoutes(CommonRoutes):
 
     async def get_user(self, _: Request) -> Response:
         """GET /api/user: the account is always active."""
-        return json_response({"status": "active"})
-
-    async def refuse_preview(self, _: Request) -> Response:
-        """GET /api/experiment/models/preview/...: procedural models have no previews."""
-        return error_response(404, "not_found", "No preview of this model")
+        return json_response({"id": "embedded", "status": "active"})
 
     async def refuse_subgraph(self, _: Request) -> Response:
         """GET /api/global_subgraphs/{id}: there are no subgraphs."""

@@ -1,6 +1,6 @@
 """`/api/assets` and `/api/tags` of the Cloud dialect, over an `AssetStore`.
 
-Nothing here fetches from the network: uploads from a URL get the answer for a URL that cannot be reached (422).
+They follow Comfy Cloud's published specification of August 2026.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
@@ -32,7 +31,15 @@ from sweeper.embedded.http_helpers import (
     parse_json,
 )
 from sweeper.embedded.jobs import now_ms
-from sweeper.embedded.request_parsing import read_bounded, read_choice, read_flag, read_form, read_words
+from sweeper.embedded.request_parsing import (
+    make_cursor,
+    parse_cursor,
+    read_bounded,
+    read_choice,
+    read_flag,
+    read_form,
+    read_words,
+)
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -57,19 +64,32 @@ class AssetRoutes:
         order = read_choice(request, "order", ("asc", "desc"), "desc")
         limit, offset = read_bounded(request, "limit", 20, 1, 500), read_bounded(request, "offset", 0, 0)
         assets = await self._select_assets(request)
-        assets.sort(key=_SORT_KEYS[sort], reverse=order == "desc")
-        page = [self._asset_json(asset) for asset in assets[offset : offset + limit]]
-        return json_response({"assets": page, "total": len(assets), "has_more": offset + len(page) < len(assets)})
+        key = _SORT_KEYS[sort]
+        assets.sort(key=lambda asset: (key(asset), asset.id), reverse=order == "desc")
+        after = request.query_params.get("after")
+        if after:
+            offset = _find_start(after, sort, assets)
+        page = assets[offset : offset + limit]
+        more = offset + len(page) < len(assets)
+        cursor = {"next_cursor": make_cursor({"s": sort, "id": page[-1].id})} if more and sort in _CURSOR_SORTS else {}
+        described = [self._asset_json(asset) for asset in page]
+        return json_response({"assets": described, "total": len(assets), "has_more": more, **cursor})
 
     async def _select_assets(self, request: Request) -> list[Asset]:
         read_flag(request, "include_public", default=True)  # nothing here is public
-        included, excluded = set(read_words(request, "include_tags")), set(read_words(request, "exclude_tags"))
+        included = _read_tag_filter(request, "tags_all", "include_tags")
+        excluded = _read_tag_filter(request, "tags_none", "exclude_tags")
+        chosen = _read_tag_filter(request, "tags_any", "tags_any")
+        if included & excluded:
+            raise RequestRefusedError(_refuse_tags("A tag cannot be both in 'tags_all' and in 'tags_none'."))
+        digest = request.query_params.get("hash")
         part = request.query_params.get("name_contains", "").casefold()
         metadata = _parse_object(request.query_params.get("metadata_filter", "{}"), "metadata_filter")
         return [
             asset
             for asset in await self._load_assets()
             if included <= set(asset.tags) and not excluded & set(asset.tags) and part in asset.name.casefold()
+            if (not chosen or chosen & set(asset.tags)) and digest in {None, f"blake3:{asset.blake3}"}
             if all(asset.user_metadata.get(key) == value for key, value in metadata.items())
         ]
 
@@ -80,12 +100,8 @@ class AssetRoutes:
     async def upload_asset(self, request: Request) -> Response:
         """POST /api/assets: upload a file; 201, or 200 with the asset that has this content or this id already."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json":
-            fields = await read_fields(request, ("url", "name", "tags", "user_metadata", "preview_id"), ("url", "name"))
-            read_text(fields, "name")
-            raise RequestRefusedError(refuse_url(read_text(fields, "url")))
         if kind != "multipart/form-data":
-            message = "Send multipart/form-data with a 'file', or application/json with a 'url'."
+            message = "Send multipart/form-data with a 'file'."
             raise RequestRefusedError(error_response(415, "unsupported_media_type", message))
         form = await read_form(request, "file")
         ids = {"id": form.get("id") or None, "preview_id": form.get("preview_id") or None}
@@ -137,23 +153,26 @@ class AssetRoutes:
         """GET /api/assets/{id}: the record of an asset."""
         return json_response(self._asset_json(await self._find_asset(request)))
 
+    async def get_content(self, request: Request) -> Response:
+        """GET /api/assets/{id}/content: 302 to the file on the storage host."""
+        location = (await self._find_asset(request)).location
+        return Response(status_code=302, headers={"location": self.sign_url(*location)})
+
     async def update_asset(self, request: Request) -> Response:
-        """PUT /api/assets/{id}: change at least one of name, tags, mime type, preview and metadata."""
+        """PUT /api/assets/{id}: change at least one of name, mime type, preview and metadata."""
         asset = await self._find_asset(request)
-        fields = await read_fields(request, ("name", "tags", "mime_type", "preview_id", "user_metadata"), ())
+        fields = await read_fields(request, ("name", "mime_type", "preview_id", "user_metadata"), ())
         if not fields:
-            raise RequestRefusedError(
-                bad_request("Give at least one of name, tags, mime_type, preview_id, user_metadata.")
-            )
+            raise RequestRefusedError(bad_request("Give at least one of name, mime_type, preview_id, user_metadata."))
         changes: dict[str, Any] = {name: read_text(fields, name) for name in ("name", "mime_type") if name in fields}
-        if "tags" in fields:
-            changes["tags"] = read_tags(fields)
         if "preview_id" in fields:
-            changes["preview_id"] = read_id(fields, "preview_id")
+            preview = changes["preview_id"] = read_id(fields, "preview_id")
+            if preview is not None and self.asset_store.get(preview) is None:
+                raise RequestRefusedError(error_response(404, "not_found", "There is no such preview."))
         if "user_metadata" in fields:
             changes["user_metadata"] = read_metadata(fields)
         changed = self._asset_json(self.asset_store.add(replace(asset, **changes, updated=now_ms())))
-        names = ("id", "name", "asset_hash", "tags", "mime_type", "user_metadata", "updated_at")
+        names = ("id", "name", "hash", "tags", "mime_type", "user_metadata", "job_id", "updated_at")
         return json_response({name: changed[name] for name in names})
 
     async def delete_asset(self, request: Request) -> Response:
@@ -202,20 +221,6 @@ class AssetRoutes:
         counts = Counter(tag for asset in await self._select_assets(request) for tag in asset.tags)
         return json_response({"tag_counts": dict(counts.most_common(limit))})
 
-    async def get_remote_metadata(self, request: Request) -> Response:
-        """GET /api/assets/remote-metadata?url=: always refused, because nothing is fetched."""
-        raise RequestRefusedError(refuse_url(request.query_params.get("url", "")))
-
-    async def download_asset(self, request: Request) -> Response:
-        """POST /api/assets/download: always refused; 400 for a host from which Cloud does not download either."""
-        names = ("source_url", "tags", "user_metadata", "preview_id")
-        url = read_text(await read_fields(request, names, ("source_url",)), "source_url")
-        answer = refuse_url(url)
-        host = urlsplit(url).hostname or ""
-        if not any(host == domain or host.endswith(f".{domain}") for domain in ("huggingface.co", "civitai.com")):
-            raise RequestRefusedError(bad_request("'source_url' must lead to huggingface.co or civitai.com."))
-        raise RequestRefusedError(answer)
-
     async def get_mask_layers(self, request: Request) -> Response:
         """GET /api/files/mask-layers?filename=: the files of the mask to which this file belongs."""
         layers = self.asset_store.find_mask_layers(request.query_params.get("filename", ""))
@@ -238,14 +243,14 @@ class AssetRoutes:
         return {
             "id": asset.id,
             "name": asset.name,
-            "asset_hash": f"blake3:{asset.blake3}",
+            "hash": f"blake3:{asset.blake3}",
             "size": asset.size,
             "mime_type": asset.mime_type,
             "tags": list(asset.tags),
             "user_metadata": asset.user_metadata,
             **({"preview_url": self.sign_url(*asset.location)} if is_picture else {}),
             "preview_id": asset.preview_id or (asset.id if is_picture else None),
-            "prompt_id": asset.prompt_id,
+            "job_id": asset.prompt_id,
             "created_at": format_time(asset.created),
             "updated_at": format_time(asset.updated),
             "last_access_time": format_time(asset.updated),
@@ -262,17 +267,30 @@ _SORT_KEYS: dict[str, Any] = {
 }
 
 
-def refuse_url(url: str) -> Response:
-    """Make the answer to any URL: 400 if it is not a URL, else 422 as for one that cannot be reached."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return bad_request("The URL cannot be read.")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return bad_request("A URL of http or https is needed.")
-    return error_response(
-        422, "download_failed", "The embedded server fetches nothing from the network; upload the file."
-    )
+_CURSOR_SORTS = frozenset({"name", "created_at", "updated_at", "size"})
+MAX_TAGS = 100  # in one filter
+
+
+def _find_start(after: str, sort: str, assets: list[Asset]) -> int:
+    """The index after the asset of a cursor. Raises RequestRefusedError with 400 for a cursor of another list."""
+    cursor = parse_cursor(after)
+    ids = [asset.id for asset in assets]
+    if sort not in _CURSOR_SORTS or cursor.get("s") != sort or cursor.get("id") not in ids:
+        raise RequestRefusedError(bad_request("'after' is not a cursor of this list."))
+    return ids.index(cursor["id"]) + 1
+
+
+def _read_tag_filter(request: Request, name: str, alias: str) -> set[str]:
+    if name != alias and name in request.query_params and alias in request.query_params:
+        raise RequestRefusedError(_refuse_tags(f"Send {name!r} or its older name {alias!r}, not both."))
+    tags = {*read_words(request, name), *read_words(request, alias)}
+    if len(tags) > MAX_TAGS:
+        raise RequestRefusedError(_refuse_tags(f"{name!r} takes at most {MAX_TAGS} tags."))
+    return tags
+
+
+def _refuse_tags(message: str) -> Response:
+    return error_response(400, "INVALID_TAG_FILTER", message)
 
 
 def _parse_object(text: str, name: str) -> dict[str, Any]:

@@ -6,10 +6,8 @@ It follows Comfy Cloud's published specification (the `openapi.yaml` of Comfy-Or
 from __future__ import annotations
 
 import asyncio
-import binascii
 import mimetypes
 import uuid
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.common_routes import CommonRoutes
@@ -19,7 +17,6 @@ from sweeper.embedded.http_helpers import (
     error_response,
     format_time,
     json_response,
-    parse_json,
     read_object,
 )
 from sweeper.embedded.job_records import (
@@ -32,7 +29,7 @@ from sweeper.embedded.job_records import (
 )
 from sweeper.embedded.jobs import ENDED, ERROR, LIMITED, LOST, ServerJob
 from sweeper.embedded.request_guard import DropError
-from sweeper.embedded.request_parsing import read_bounded, read_choice, read_words
+from sweeper.embedded.request_parsing import make_cursor, parse_cursor, read_bounded, read_choice, read_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +87,7 @@ class CloudJobRoutes(CommonRoutes):
         offset = read_bounded(request, "offset", 0, 0)
         sort = read_choice(request, "sort_by", ("create_time", "execution_time"), "create_time")
         order = read_choice(request, "sort_order", ("asc", "desc"), "desc")
-        after = _parse_cursor(request) if sort == "create_time" else None
+        after = _read_after(request) if sort == "create_time" else None
         jobs = self._select_jobs(request)
         if sort == "execution_time":
             jobs.sort(key=lambda job: (job.ended or 0) - (job.started or job.ended or 0))
@@ -104,7 +101,7 @@ class CloudJobRoutes(CommonRoutes):
         more = offset + len(page) < len(jobs)
         pagination: dict[str, Any] = {"offset": offset, "limit": limit, "total": total, "has_more": more}
         if more and sort == "create_time":
-            pagination["next_cursor"] = _make_cursor(page[-1])
+            pagination["next_cursor"] = make_cursor({"s": sort, "v": page[-1].number})
         return json_response({"jobs": [_job_row(job) for job in page], "pagination": pagination})
 
     def _select_jobs(self, request: Request) -> list[ServerJob]:
@@ -200,21 +197,15 @@ def _is_uuid(value: Any) -> bool:
         return False
 
 
-def _make_cursor(job: ServerJob) -> str:
-    return urlsafe_b64encode(f'{{"s":"create_time","v":{job.number}}}'.encode()).decode().rstrip("=")
-
-
-def _parse_cursor(request: Request) -> float | None:
-    """Read `after`: the number of the last job of the page before, or None. Raises RequestRefusedError."""
+def _read_after(request: Request) -> float | None:
+    """Read `after`: the number of the last job of the page before, or None."""
     text = request.query_params.get("after")
     if not text:
         return None
-    try:
-        cursor = parse_json(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        return float(cursor["v"])
-    except (ValueError, TypeError, KeyError, OverflowError, binascii.Error) as problem:
-        message = "'after' is not a cursor; give the 'next_cursor' of a page."
-        raise RequestRefusedError(bad_request(message)) from problem
+    number = parse_cursor(text).get("v")
+    if not isinstance(number, int | float):
+        raise RequestRefusedError(bad_request("'after' is not a cursor of jobs."))
+    return number
 
 
 def _media_word(file: dict[str, Any]) -> str:

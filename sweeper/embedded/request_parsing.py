@@ -5,14 +5,16 @@ All functions raise `RequestRefusedError` with 400 for invalid input, and with 4
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from sweeper.embedded.http_helpers import RequestRefusedError, bad_request, read_body, read_integer
+from sweeper.embedded.http_helpers import RequestRefusedError, bad_request, parse_json, read_body, read_integer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -73,6 +75,22 @@ def read_bounded(request: Request, name: str, default: int, minimum: int, maximu
         bounds = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
         raise RequestRefusedError(bad_request(f"{name!r} must be {bounds}."))
     return number
+
+
+def make_cursor(fields: dict[str, Any]) -> str:
+    """Make a cursor of a list: the base64url form of a JSON object, without padding."""
+    return urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def parse_cursor(text: str) -> dict[str, Any]:
+    """Parse a cursor that `make_cursor` made, or refuse it."""
+    try:
+        fields = parse_json(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise RequestRefusedError(bad_request("'after' is not a cursor; give the 'next_cursor' of a page."))
+    return fields
 
 
 def read_words(request: Request, name: str) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import mimetypes
 import os
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -51,8 +50,8 @@ class UserDataRoutes:
 
     def _file_info(self, path: Path, name: str) -> dict[str, Any]:
         stat = path.stat()
-        info = {"path": name, "size": stat.st_size, "modified": stat.st_mtime}
-        return info if self.cloud else {**info, "created": stat.st_ctime}
+        info = {"path": name, "size": stat.st_size, "modified": int(stat.st_mtime * 1000)}  # milliseconds
+        return info if self.cloud else {**info, "created": int(stat.st_ctime * 1000)}
 
     async def read_file(self, request: Request) -> Response:
         """GET /userdata/{file}: the content of a file."""
@@ -129,14 +128,9 @@ class UserDataRoutes:
     # --- both --------------------------------------------------------------------------------------------------------
 
     def _respond_with_file(self, request: Request, path: Path) -> Response:
-        name, stat = path.relative_to(self.folders.user_dir.resolve()).as_posix(), path.stat()
-        if self.cloud:  # by the specification a date here, but seconds in the listing
-            modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="milliseconds")
-        elif _is_true(request, "full_info"):
-            return json_response(self._file_info(path, name))
-        else:
-            return json_response(name)
-        return json_response({"path": name, "size": stat.st_size, "modified": modified})
+        name = path.relative_to(self.folders.user_dir.resolve()).as_posix()
+        full = self.cloud or _is_true(request, "full_info")
+        return json_response(self._file_info(path, name) if full else name)
 
     def _check_overwrite(self, request: Request, path: Path) -> None:
         overwrite = request.query_params.get("overwrite", "true")

@@ -1,13 +1,13 @@
 """The answers that Comfy Cloud documents, and a check that an answer conforms to them.
 
-`cloud_contract.yaml` holds the facts of the published specification in a short notation: for each method and path the
-statuses and the type of each answer. `python tests/embedded/cloud_contract.py FILE.yaml` writes it again from the
-published file. A type is a word (`uuid`, `time`, `text`, ...), a list with the type of its items, a mapping from name
-to type (`name!` is required, `*` means any other name), `{one of: words}`, `{any of: types}` (also for `oneOf`, because
-a queue item matches two of its alternatives), or `{both: types}`. `T?` may be null. A capitalised word is a type of the
-table itself.
+`cloud_contract.yaml` holds the facts of the published specifications in a short notation, for the paths that the
+embedded server has: for each method and path the statuses and the type of each answer.
+`python tests/embedded/cloud_contract.py OLDER.yaml NEWEST.yaml` writes it again from the published files: paths of the
+newest one, and types of both, because only the older one describes the events. A type is a word (`uuid`, `time`, ...),
+a list with the type of its items, a mapping from name to type (`name!` is required, `*` means any other name),
+`{one of: words}`, `{any of: types}`, or `{both: types}`. `T?` may be null. A capitalised word is a type of the table.
 
-With the published file, schemathesis tests more: run `schemathesis run FILE.yaml --url URL -H "X-API-Key: KEY"` against
+With a published file, schemathesis tests more: run `schemathesis run FILE.yaml --url URL -H "X-API-Key: KEY"` against
 `sweeper serve --api-key KEY`. It then reports as rejected some values that have the right type but no meaning.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ import httpx
 import jsonschema
 import yaml
 
+from sweeper.embedded import EmbeddedServer
+
 TABLE = Path(__file__).with_suffix(".yaml")
 WORDS: dict[str, Any] = {
+    "any": {},
     "string": {"type": "string"},
     "integer": {"type": "integer"},
     "number": {"type": "number"},
@@ -47,10 +51,11 @@ def notation(schema: dict[str, Any]) -> Any:
         return schema["$ref"].rsplit("/", 1)[-1]
     for key, ours in (("oneOf", "any of"), ("allOf", "both")):
         if key in schema:
-            return {ours: [notation(part) for part in schema[key]]}
+            parts = [notation(part) for part in schema[key]]
+            return {ours: parts} if len(parts) > 1 else parts[0]
     if "enum" in schema:
         return {"one of": schema["enum"]}
-    kind = schema.get("type", "object")
+    kind = schema.get("type", "object" if schema else "any")
     if kind == "array":
         return [notation(schema["items"])]
     if kind == "object" and (schema.get("properties") or isinstance(schema.get("additionalProperties"), dict)):
@@ -65,18 +70,48 @@ def notation(schema: dict[str, Any]) -> Any:
     return word + "?" * bool(schema.get("nullable"))
 
 
-def read_published(document: dict[str, Any]) -> dict[str, Any]:
-    """Read the table from the published document."""
+def read_published(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    """Read the table from the published documents, oldest first."""
+    types: dict[str, Any] = {}
+    for document in documents:
+        types |= {name: notation(schema) for name, schema in document["components"]["schemas"].items()}
+    with EmbeddedServer("cloud") as server, httpx.Client(base_url=server.url) as client:
+        answers = read_answers(documents[-1], lambda method, path: is_served(client, method, path))
+    used = find_types([answers, *(name for name in types if name.startswith("WebSocket"))], types)
+    return {"answers": answers, "types": {name: types[name] for name in sorted(used)}}
+
+
+def is_served(client: httpx.Client, method: str, path: str) -> bool:
+    """Whether the embedded server knows this path and method."""
+    answer = client.request(method, re.sub(r"\{\w+\}", "00000000-0000-4000-8000-000000000000", path))
+    if path.endswith("/publish"):  # it looks like a file of /api/userdata
+        return False
+    return answer.status_code != 405 and not (answer.status_code == 404 and '"Not found"' in answer.text)
+
+
+def find_types(value: Any, types: dict[str, Any]) -> set[str]:
+    """The names of all types that a part of the table uses."""
+    if isinstance(value, str):
+        name = value.rstrip("?")
+        return {name} | find_types(types[name], types) if name in types else set()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {name for part in parts for name in find_types(part, types)}
+
+
+def read_answers(document: dict[str, Any], is_wanted: Callable[[str, str], bool]) -> dict[str, Any]:
+    """`METHOD /path` -> status -> the type of the answer."""
     answers: dict[str, Any] = {}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
+            if not is_wanted(method.upper(), path):
+                continue
             statuses = {}
             for status, answer in operation["responses"].items():
                 for media, body in (answer.get("content") or {"-": None}).items():
                     json_body = media == "application/json"
                     statuses[int(status)] = notation(body["schema"]) if json_body else MEDIA.get(media, "-")
-            answers[f"{method.upper()} {path}"] = statuses
-    return {"answers": answers, "types": {n: notation(s) for n, s in document["components"]["schemas"].items()}}
+            answers[f"{method.upper()} {path}"] = dict(sorted(statuses.items()))
+    return answers
 
 
 @cache
@@ -85,6 +120,11 @@ def table() -> dict[str, Any]:
     matches: dict[str, Any] = yaml.safe_load(TABLE.read_text("utf-8"))
     types = matches["types"]
     types["JobStatusResponse"]["status!"] = "string"  # raw states, more than are documented
+    # The specification of November 2026 adds these.
+    reason = {"any of": [{"one of": ["concurrency_limit", "capacity", None]}]}
+    types["JobDetailResponse"] |= {"queue_reason!": reason, "queue_position!": "integer?"}
+    matches["answers"]["GET /api/features"][200] |= {"max_concurrent_jobs": "integer"}
+    matches["answers"]["GET /api/features"][200] |= {"can_run_partner_nodes": "boolean"}
     # Real classes have combos as outputs, and null as a name and as a tooltip.
     types["NodeInfo"] |= {"output": [{"any of": ["string", ["string"]]}], "output_tooltips": ["string?"]}
     types["NodeInfo"] |= {"display_name": "string?"}
@@ -119,14 +159,14 @@ def validator(name: str) -> Any:
 
 
 def operation(method: str, path: str) -> str | None:
-    """The documented `METHOD /path/{with}/names` that matches a request; the one with the fewest names wins."""
+    """The documented `METHOD /path/{with}/names` that matches a request; the one with the most text wins."""
     matches = []
     for name in table()["answers"]:
         verb, template = name.split(" ")
-        pattern = re.sub(r"\\\{(file|filename)\\\}", ".+", re.escape(template))
+        pattern = re.sub(r"\\\{(file|dest)\\\}", ".+", re.escape(template))
         if verb == method and re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", pattern), path):
             matches.append(name)
-    return min(matches, key=lambda name: name.count("{"), default=None)
+    return max(matches, key=lambda name: len(re.sub(r"\{\w+\}", "", name)), default=None)
 
 
 def judge(response: httpx.Response) -> tuple[str, int] | None:
@@ -159,6 +199,6 @@ def _judge_body(name: str, response: httpx.Response, kind: Any) -> None:
 
 
 if __name__ == "__main__":
-    facts = read_published(yaml.safe_load(Path(sys.argv[1]).read_text("utf-8")))
-    HEAD = "# Facts of Comfy Cloud's published specification 1.0.0; written and explained by cloud_contract.py.\n"
+    facts = read_published([yaml.safe_load(Path(name).read_text("utf-8")) for name in sys.argv[1:]])
+    HEAD = "# Facts of Comfy Cloud's published specifications up to August 2026; see cloud_contract.py.\n"
     TABLE.write_text(HEAD + yaml.safe_dump(facts, sort_keys=False, width=120, default_flow_style=None), "utf-8")
