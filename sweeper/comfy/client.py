@@ -58,8 +58,10 @@ TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
 LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=30.0)
 # Seconds between two polls of a server on this machine, where polling is cheap for every dialect.
 _LOCAL_POLL_INTERVALS: Final = (0.05, 1.0)
-# Seconds in which a request whose connection dropped may still arrive, through a busy server or a proxy.
+# Seconds in which a request whose connection dropped may still arrive, through a busy server or a proxy; and how many
+# times the slowest answer to a search, because a server that answers slowly accepts slowly too.
 _LATE_ARRIVAL: Final = 1.0
+_LATE_ARRIVAL_ANSWERS: Final = 4
 _CONNECT_MAX_RETRY_AFTER: Final = 30.0  # seconds; nothing was submitted yet, so a longer wait gains nothing
 _SERVER_INFO_TIMEOUT: Final = 10.0  # seconds; a run does not need the server's versions
 
@@ -196,14 +198,18 @@ class ComfyClient:
         A job id is missing if its outcome stays open.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + (_LATE_ARRIVAL if allow_late_arrival else 0.0)
+        began_at = loop.time()
+        until = began_at + (_LATE_ARRIVAL if allow_late_arrival else 0.0)
         remaining = [replace(search, identities=self._identities) for search in searches]
         answers: dict[str, str | None] = {}
         checks = 0
         while remaining and (checks < self.dialect.lost_after_checks or loop.time() < until):
             if checks:
                 await asyncio.sleep(self.poll_intervals[0] * 2 ** min(checks, 4))
+            asked_at = loop.time()
             latest = await self.run_flow(self.dialect.find_submissions(remaining))
+            if allow_late_arrival:
+                until = max(until, began_at + _LATE_ARRIVAL_ANSWERS * (loop.time() - asked_at))
             for search in remaining:
                 answers.pop(search.job_id, None)
             answers.update(latest)

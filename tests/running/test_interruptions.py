@@ -149,7 +149,9 @@ def test_ctrl_c_twice_leaves_a_hanging_server_and_records_its_job(dialect, colou
             assert store.count_by_status()["pending"] >= 1
         server.proxy.on_step = lambda *_: None
         os.kill(server.pid, signal.SIGCONT)
-        assert sweeper.run(plan, server.target(), tmp_path / "out").succeeded == 2
+        events = []
+        run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append)
+        assert run.succeeded == 2, (run, events)
         assert broken_promises(tmp_path / "out", 2, [server]) == []
 
 
