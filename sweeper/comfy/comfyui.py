@@ -67,9 +67,9 @@ class ComfyUIDialect:
         system = response.json_object().get("system")
         if not isinstance(system, Mapping):
             raise UnreachableError(f"/system_stats is not ComfyUI's: {response.excerpt()!r}")
-        # An empty cancellation changes nothing, and the newest of the calls below /api/jobs answers it.
+        # An empty cancellation changes nothing, and the newest of the calls below /api/jobs answers it, or refuses it.
         response = yield ServerRequest("POST", "/api/jobs/cancel", body={"job_ids": []})
-        self._is_current = raise_for_status(response, *_NO_SUCH_CALL).status not in _NO_SUCH_CALL
+        self._is_current = raise_for_status(response, 400, *_NO_SUCH_CALL).status not in _NO_SUCH_CALL
         arguments = system.get("argv")
         return Server(
             self.name,

@@ -17,9 +17,9 @@ from sweeper.running.work import WorkItem
 RESUBMIT_BACKOFF: Final = Backoff(base_wait=0.25, max_wait=30.0)
 
 _OUT_OF_MEMORY: Final = re.compile(r"out ?of ?memory|\boom|oom_?error", re.IGNORECASE)
-# Comfy Cloud reports the two download errors; the others are what Python raises when the server's network fails.
+# Comfy Cloud reports the first five, for its own failures; the others are what Python raises when its network fails.
 _TRANSIENT: Final = re.compile(
-    r"ModelDownloadError|ImageDownloadError|ConnectionError|ConnectionResetError|ConnectionAbortedError|"
+    r"ModelDownloadError|ImageDownloadError|ServiceError|WebSocketError|DispatcherError|ConnectionError|ConnectionResetError|ConnectionAbortedError|"
     r"BrokenPipeError|ConnectTimeout|ReadTimeout|TimeoutError|RemoteDisconnected|IncompleteRead|ServiceUnavailable"
 )
 
