@@ -21,7 +21,9 @@ FLAGS = (
 # These choose tests, and the server that they meet.
 _CHOOSING = ("SWEEPER_OBJECT_INFO", "SWEEPER_SCHEDULES", "SWEEPER_REAL_COMFYUI", "SWEEPER_REAL_RESTART")
 # PYTEST_ADDOPTS is how CI measures coverage; a pytest that a test starts inside itself must not measure it again.
-_FOREIGN = ("COMFY_CLOUD_API_KEY", "DASK_SCHEDULER_ADDRESS", "NO_COLOR", "FORCE_COLOR", "PYTEST_ADDOPTS")
+_FOREIGN = (
+    "COMFY_CLOUD_API_KEY", "COMFY_API_KEY", "DASK_SCHEDULER_ADDRESS", "NO_COLOR", "FORCE_COLOR", "PYTEST_ADDOPTS",
+)  # fmt: skip
 
 
 # A busy machine is slow, and that says nothing about the code: hypothesis must not fail a test for its time.

@@ -28,6 +28,7 @@ class RunCounts:
         self.todo = 0
         self.statuses: Counter[str] = Counter()
         self.in_flight: set[int] = set()
+        self.waiting: dict[int, events.JobQueued] = {}  # the latest of each trial whose job waits on its server
 
     def count(self, event: events.Event) -> None:
         """Update the counts with one event."""
@@ -36,15 +37,24 @@ class RunCounts:
                 self.todo = event.todo
                 self.statuses.clear()
                 self.in_flight.clear()
+                self.waiting.clear()
             case events.JobSubmitted():
                 self.in_flight.add(event.trial)
+            case events.JobQueued() if event.reason:
+                self.waiting[event.trial] = event
+            case events.JobQueued() | events.JobProgress():
+                self.waiting.pop(event.trial, None)
             case events.Retrying():
-                self.in_flight.discard(event.trial)
+                self._end_job(event.trial)
             case events.TrialDone():
-                self.in_flight.discard(event.trial)
+                self._end_job(event.trial)
                 self.statuses[event.status] += 1
             case _:
                 pass
+
+    def _end_job(self, trial: int) -> None:
+        self.in_flight.discard(trial)
+        self.waiting.pop(trial, None)
 
     @property
     def done(self) -> int:
@@ -59,10 +69,18 @@ class RunCounts:
     def queued(self) -> int:
         return self.total - self.done - len(self.in_flight)
 
+    def describe_waiting(self) -> str:
+        """Why jobs wait on their servers: ` (1 waiting there: concurrency limit, position 3)`; empty if none does."""
+        reasons = Counter(event.reason for event in self.waiting.values())
+        positions = [event.position for event in self.waiting.values() if event.position is not None]
+        texts = [f"{count} waiting there: {reason.replace('_', ' ')}" for reason, count in sorted(reasons.items())]
+        first = f", position {min(positions)}" if positions else ""
+        return console.sanitize(f" ({'; '.join(texts)}{first})") if texts else ""
+
     def __str__(self) -> str:
         return (
-            f"{self.statuses[SUCCEEDED]} done, {self.statuses[FAILED]} failed, {len(self.in_flight)} under way, "
-            f"{self.queued} queued"
+            f"{self.statuses[SUCCEEDED]} done, {self.statuses[FAILED]} failed, "
+            f"{len(self.in_flight)} under way{self.describe_waiting()}, {self.queued} queued"
         )
 
 
@@ -76,6 +94,7 @@ class ProgressDisplay:
         self._bar: _Bar | None = None
         self._last_line_at = float("-inf")
         self._failure_count = 0
+        self._last_waiting = ""
 
     def __enter__(self) -> Self:
         return self
@@ -99,14 +118,14 @@ class ProgressDisplay:
             self._bar = _Bar(event.todo)  # one bar for all runs, or the first would stay on the screen
         if self._bar is not None:
             self._bar.update(self._counts)
-        elif isinstance(event, events.TrialDone):
+        elif isinstance(event, events.TrialDone) or self._counts.describe_waiting() != self._last_waiting:
             self._show_status_line()
 
     def _show_status_line(self) -> None:
         """Print the counts, at most every few seconds, and always when all trials have ended."""
         now = self._clock()
         if now - self._last_line_at >= _SECONDS_BETWEEN_LINES or self._counts.done == self._counts.total:
-            self._last_line_at = now
+            self._last_line_at, self._last_waiting = now, self._counts.describe_waiting()
             console.print_status(f"{self._counts.done}/{self._counts.total}: {self._counts}")
 
     def _print_line(self, line: str) -> None:

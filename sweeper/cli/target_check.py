@@ -133,8 +133,8 @@ def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None
     if target is None:
         return None
     if isinstance(error, RefusedError):
-        if "HTTP 402" in str(error) or "HTTP 429" in str(error):
-            return "check the account's credits and subscription; finished trials are not lost"
+        if error.is_account_problem:
+            return None
         if target.key_source is None:
             return "the server needs a key: write the target as {url: ..., api_key_env: NAME} and set NAME to the key"
         return (

@@ -21,7 +21,7 @@ from sweeper.cluster.messages import (
     WorkerMessage,
 )
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import Cancelling, Draining, JobPreview, JobProgress
+from sweeper.running.run_events import Cancelling, Draining, JobPreview, JobProgress, JobQueued
 from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
 from sweeper.store.artifacts import FOLDER, ArtifactFolder
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sweeper.store.records import Artifact, JobRecord
 
 # The driver reports the stop itself, and the progress of every node would flood the network.
-_NOT_FORWARDED = (Draining, Cancelling, JobProgress, JobPreview)
+_NOT_FORWARDED = (Draining, Cancelling, JobQueued, JobProgress, JobPreview)
 
 
 class RemoteStore:

@@ -126,7 +126,9 @@ class SweeperWorkerPlugin(WorkerPlugin):
             server_id, concurrency = f"embedded {self.instance_id}", self._count_embedded_slots(run_spec) + 1
         else:
             server_id = f"{worker_info.host} {target.url}" if is_loopback(target.url) else target.url
-            concurrency = run_spec.settings.concurrency or target.concurrency or client.dialect.concurrency
+            concurrency = (
+                run_spec.settings.concurrency or target.concurrency or server.max_jobs or client.dialect.concurrency
+            )
         if run_spec.artifact_url is not None:
             await asyncio.to_thread(check_url, run_spec.artifact_url)
         stores_directly = run_spec.artifact_url is not None or await asyncio.to_thread(_can_see_folder, run_spec)

@@ -29,6 +29,7 @@ from sweeper.comfy.protocol import (
     Server,
     ServerRequest,
     UploadForm,
+    is_count,
     is_id,
     is_own_refusal,
     raise_for_status,
@@ -60,7 +61,8 @@ class CloudDialect:
         if response.status == 404:  # not in every version; any endpoint that needs the key serves
             response = yield ServerRequest("GET", "/api/jobs", query={"limit": "1"})
         raise_for_status(response).json_object()
-        return Server(self.name)
+        max_jobs = (yield from self.get_features()).get("max_concurrent_jobs")
+        return Server(self.name, max_jobs=max_jobs if is_count(max_jobs) else None)
 
     def submit(self, submission: JobSubmission) -> Flow[str | QueueFull]:
         extra = dict(submission.extra_data)
@@ -115,7 +117,9 @@ class CloudDialect:
         return make_view_request("/api/view", output)
 
     def get_object_info(self) -> Flow[dict[str, Any]]:
-        return raise_for_status((yield ServerRequest("GET", "/api/object_info"))).json_object()
+        # Without the query, the choices lack the models that the user imported.
+        request = ServerRequest("GET", "/api/object_info", query={"include_user_models": "true"})
+        return raise_for_status((yield request)).json_object()
 
     def get_features(self) -> Flow[dict[str, Any]]:
         response = raise_for_status((yield ServerRequest("GET", "/api/features")), 404)

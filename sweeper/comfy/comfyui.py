@@ -25,9 +25,9 @@ from sweeper.comfy.protocol import (
     ServerRequest,
     ServerResponse,
     UploadForm,
+    is_account_refusal,
     is_id,
     is_own_refusal,
-    is_subscription_error,
     raise_for_status,
     read_error_message,
     read_retry_after,
@@ -82,8 +82,11 @@ class ComfyUIDialect:
         body: dict[str, Any] = {"prompt": submission.graph, "prompt_id": submission.job_id}
         if submission.client_id:
             body["client_id"] = submission.client_id
-        if submission.extra_data:  # never null, which kills the server's worker thread
-            body["extra_data"] = dict(submission.extra_data)
+        extra = dict(submission.extra_data)
+        if submission.wants_previews:  # a server started without --preview-method sends none otherwise
+            extra["preview_method"] = "auto"
+        if extra:  # never null, which kills the server's worker thread
+            body["extra_data"] = extra
         response = yield ServerRequest("POST", "/prompt", body=body, idempotent=False)
         answer = read_submission(response, submission.graph)
         if isinstance(answer, QueueFull):
@@ -148,7 +151,7 @@ def read_submission(response: ServerResponse, graph: Mapping[str, Any]) -> dict[
     refusal, `may_be_accepted` is set: a gateway can send any status if its server accepted the job and then stopped
     responding.
     """
-    if response.status in (429, 503) and not is_subscription_error(response):
+    if response.status in (429, 503) and not is_account_refusal(response):
         return QueueFull(
             f"HTTP {response.status}: {read_error_message(response)}",
             read_retry_after(response),
@@ -171,7 +174,10 @@ def _is_validation_error(response: ServerResponse) -> bool:
 
 def _read_answer(response: ServerResponse, graph: Mapping[str, Any]) -> dict[str, Any]:
     if response.status == 413:
-        raise RejectedError(f"the workflow is larger than the server accepts: {read_error_message(response)}")
+        raise RejectedError(
+            f"the workflow is larger than the server accepts (HTTP 413): {read_error_message(response)}; "
+            "let it refer to files (slots of `kind: file`) instead of containing their data"
+        )
     raise_for_status(response, 400)
     if response.status == 400:
         try:

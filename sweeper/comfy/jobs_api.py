@@ -20,12 +20,14 @@ from sweeper.comfy.protocol import (
     JobState,
     ServerRequest,
     ServerResponse,
+    is_count,
     is_id,
     is_own_refusal,
     raise_for_status,
 )
 from sweeper.comfy.responses import make_failed_state, make_succeeded_state, read_messages, read_outputs, to_seconds
-from sweeper.errors import TransientError
+from sweeper.comfy.untrusted_json import to_text
+from sweeper.errors import TransientError, shorten
 
 # A status that is not listed here means that the job is in flight.
 _STATE_OF_STATUS: Final = {
@@ -35,6 +37,7 @@ _STATE_OF_STATUS: Final = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
+_MAX_REASON_LENGTH: Final = 100
 _MAX_CANCELLED: Final = 100  # ids in one request, by the document
 _PAGE_SIZE: Final = 100  # rows of a listing; the document allows 1 to 1000
 _MAX_ROWS: Final = 100_000  # of all pages: a server that repeats a page must not keep us busy for ever
@@ -127,7 +130,13 @@ def _read_state(details: Mapping[str, Any]) -> JobState:
     state = _STATE_OF_STATUS.get(str(details.get("status")), "underway")
     started = to_seconds(details.get("execution_start_time")) or first
     if state not in ("succeeded", "failed", "cancelled"):
-        return JobState(state, started=started)
+        position = details.get("queue_position")
+        return JobState(
+            state,
+            started=started,
+            queue_reason=shorten(to_text(details.get("queue_reason") or ""), _MAX_REASON_LENGTH),
+            queue_position=position if is_count(position) else None,
+        )
     ended = to_seconds(details.get("execution_end_time")) or last or to_seconds(details.get("update_time"))
     outputs = read_outputs(details.get("outputs"))
     if state == "cancelled" or kind == "execution_interrupted":

@@ -13,15 +13,16 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeGuard, TypeVar
 
+from sweeper.comfy.account_errors import find_advice, name_classes, read_error_type
 from sweeper.comfy.untrusted_json import parse_json, to_text
 from sweeper.errors import RefusedError, SweeperError, TransientError, Trouble, UnreachableError, shorten
 
 T = TypeVar("T")
 
-_ACCOUNT_ERRORS: Final = ("InsufficientFundsError", "InactiveSubscriptionError")
 KEY_HEADER: Final = "X-API-Key"  # Comfy Cloud's; also sent while the dialect is unknown
 MAX_RETRY_AFTER: Final = 600.0  # seconds; a server that asks for more can ask again
 _MAX_ID_LENGTH: Final = 200
+_MAX_COUNT: Final = 1_000_000
 _EXCERPT_LENGTH: Final = 300  # characters of an unexpected body that a message shows
 
 
@@ -108,11 +109,13 @@ class JobState:
     started: float | None = None
     ended: float | None = None
     is_stuck: bool = False  # it ignores its cancellation, so the server will run nothing else
+    queue_reason: str = ""  # of a queued job on Comfy Cloud, such as `concurrency_limit` or `capacity`
+    queue_position: int | None = None
 
     @property
-    def is_account_refusal(self) -> bool:
-        """Whether it failed because the account cannot pay. Every later job would fail the same way."""
-        return self.state == "failed" and (self.error_type or "").rpartition(".")[2] in _ACCOUNT_ERRORS
+    def account_advice(self) -> str | None:
+        """What to do if it failed because the account cannot pay, as every later job would; else None."""
+        return find_advice(self.error_type) if self.state == "failed" else None
 
     @property
     def is_over(self) -> bool:
@@ -122,12 +125,16 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class JobSubmission:
-    """A job to submit. `job_id` is our own id (a UUID), `client_id` the id of our event stream, if one is open."""
+    """A job to submit. `job_id` is our own id (a UUID), `client_id` the id of our event stream, if one is open.
+
+    `wants_previews`: somebody watches the run.
+    """
 
     job_id: str
     graph: Mapping[str, Any]
     client_id: str | None = None
     extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may contain a key
+    wants_previews: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,30 +181,29 @@ class Server:
     """The server that responds at a target. `version` and `arguments` are empty if it does not report them.
 
     `arguments`: a local server's command line, which shows its cache mode. `memory`: total and free bytes of its
-    machine; 0 if unknown.
+    machine; 0 if unknown. `max_jobs`: how many jobs of ours it executes at once, if it says so.
     """
 
     dialect: str
     version: str = ""
     arguments: tuple[str, ...] = ()
     memory: tuple[int, int] = (0, 0)
+    max_jobs: int | None = None
 
 
 def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
     """Return the response if its status is 2xx or one of `allowed`; otherwise raise the matching error.
 
-    RefusedError for 401, 402, 403, and a 429 about the subscription (Comfy Cloud sends 429 for that and for a full
-    queue). TransientError for any other 429 and 5xx, with `retry_after`. UnreachableError for the rest.
+    RefusedError for 401, 402, 403, and any other error of a type in `account_errors`. TransientError for any other 429
+    and 5xx, with `retry_after`. UnreachableError for the rest.
     """
     if 200 <= response.status < 300 or response.status in allowed:
         return response
     message = read_error_message(response)
+    if (refusal := _read_account_refusal(response, message)) is not None:
+        raise refusal
     if response.status in (401, 403):
         raise RefusedError(f"the server refuses the key or this client (HTTP {response.status}): {message}")
-    if response.status == 402:
-        raise RefusedError(f"the account is out of credits (HTTP 402): {message}", is_account_problem=True)
-    if response.status == 429 and is_subscription_error(response):
-        raise RefusedError(f"the subscription is inactive (HTTP 429): {message}", is_account_problem=True)
     if response.status == 429 or response.status >= 500:
         raise TransientError(f"HTTP {response.status}: {message}", retry_after=read_retry_after(response))
     if is_redirect(response):
@@ -205,6 +211,25 @@ def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
         message = f"answers with a redirect (HTTP {response.status}) to {url}: use that address if ComfyUI is there"
         raise UnreachableError(message, trouble=Trouble.REDIRECTED)
     raise UnreachableError(f"not a response of ComfyUI or Comfy Cloud (HTTP {response.status}): {message}")
+
+
+def is_account_refusal(response: ServerResponse) -> bool:
+    """Whether the response says that the account cannot pay for a job, or may not run it."""
+    return _read_account_refusal(response, "") is not None
+
+
+def _read_account_refusal(response: ServerResponse, message: str) -> RefusedError | None:
+    try:
+        answer = response.json_object()
+    except SweeperError:
+        answer = {}
+    kind = read_error_type(answer)
+    advice = find_advice(kind) or (find_advice("PAYMENT_REQUIRED") if response.status == 402 else None)
+    if advice is None:
+        return None
+    status = f"HTTP {response.status}, {kind}" if kind else f"HTTP {response.status}"
+    text = f"the account cannot run this job ({status}): {message.rstrip('.')}{name_classes(answer)}; {advice}"
+    return RefusedError(text, is_account_problem=True)
 
 
 def is_own_refusal(response: ServerResponse) -> bool:
@@ -227,6 +252,11 @@ def is_own_refusal(response: ServerResponse) -> bool:
 def is_id(value: Any) -> TypeGuard[str]:
     """Whether this can be the id of a job or node: a short text. Jobs have UUIDs of 36 characters."""
     return isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH
+
+
+def is_count(value: Any) -> TypeGuard[int]:
+    """Whether this can be a number of jobs, such as a limit or a place in a queue: 1 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_COUNT
 
 
 def is_redirect(response: ServerResponse) -> bool:
@@ -276,11 +306,3 @@ def read_error_message(response: ServerResponse) -> str:
         parts = [to_text(error[name]) for name in ("message", "details") if error.get(name)]
         return shorten(": ".join(parts) or to_text(error.get("type") or "") or response.excerpt())
     return shorten(to_text(error) or to_text(body.get("message") or "") or response.excerpt())
-
-
-def is_subscription_error(response: ServerResponse) -> bool:
-    """Whether a 429 is about an unpaid subscription and not a full queue. One with Retry-After is about the queue."""
-    if read_retry_after(response) is not None:
-        return False
-    text = response.content[:4000].decode("utf-8", "replace").casefold()
-    return "queue" not in text and any(word in text for word in ("subscription", "not paid", "payment", "insufficient"))

@@ -13,6 +13,8 @@ from typing import Any
 from sweeper.comfy import credentials
 from sweeper.errors import Problem, UsageError
 from sweeper.model.target_spec import (
+    CLOUD_KEY,
+    CLOUD_KEYS,
     CLOUD_URL,
     NamedTargets,
     ParsedTarget,
@@ -130,7 +132,7 @@ class _Resolver:
             text = "the server beside each worker of a Dask cluster: use it with --dask, or give `url`"
             raise UsageError(Problem("", 0, f"{location}.worker", text))
         name, url = settings["name"], settings["url"]
-        variable, words = settings.get("api_key_env"), tuple(settings.get("api_key_command") or ())
+        variable, words = self._choose_variable(settings), tuple(settings.get("api_key_command") or ())
         partner = settings.get("partner_key_env")
         key = self.read_key(variable, words, name)
         return Target(
@@ -148,6 +150,13 @@ class _Resolver:
             partner_key=key if url == CLOUD_URL and partner is None else self.read_partner_key(partner, name),
         )
 
+    def _choose_variable(self, settings: Mapping[str, Any]) -> str | None:
+        """The variable with the key: for Comfy Cloud the second of its two, if only that is set."""
+        variable: str | None = settings.get("api_key_env")
+        if variable != CLOUD_KEY or settings["url"] != CLOUD_URL:
+            return variable
+        return next((name for name in CLOUD_KEYS if credentials.read_key_from_variable(name, self.environ)), variable)
+
     def read_key(self, variable: str | None, words: tuple[str, ...], name: str) -> str | None:
         """The key from the command `words`, else from the environment variable; None if the target has neither."""
         if self.command is None or not (variable or words):
@@ -163,7 +172,8 @@ class _Resolver:
         key = credentials.read_key_from_variable(variable, self.environ)
         source = f"the environment variable {_safe_variable_name(variable)}"
         if key is None:
-            raise UsageError(f"its key is expected in {source}, which is not set")
+            alternative = f" (nor is {CLOUD_KEYS[1]})" if variable == CLOUD_KEY else ""
+            raise UsageError(f"its key is expected in {source}, which is not set{alternative}")
         return credentials.validate_key(key, source)
 
     def read_partner_key(self, variable: str | None, name: str) -> str | None:

@@ -16,7 +16,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.source import Source
 from sweeper.model.target_spec import (
     CLOUD,
-    CLOUD_KEY,
+    CLOUD_KEYS,
     CLOUD_URL,
     KEY_VARIABLES,
     NamedTargets,
@@ -118,7 +118,7 @@ _Needs = Iterator[tuple[KeyPath, str]]
 
 def _find_keys(experiment: Experiment, targets: Sequence[TargetSpec] | None, named: NamedTargets) -> _Needs:
     """Yield each variable that a used target of the experiment names for a host for which the user did not name it."""
-    known_keys = list_known_keys(named) | {(identify_server(CLOUD_URL), CLOUD_KEY)}
+    known_keys = list_known_keys(named) | {(identify_server(CLOUD_URL), key) for key in CLOUD_KEYS}
     for path, spec in _iter_used_entries(experiment, targets):
         settings = parse_target(spec, {}).settings
         server = settings.get("url") or f"worker {settings.get('worker')}"

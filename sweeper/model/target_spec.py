@@ -22,9 +22,11 @@ EMBEDDED: Final = "embedded"
 CLOUD: Final = "cloud"
 DIALECTS: Final = ("cloud", "comfyui")
 
-# The public host of Comfy Cloud, and the environment variable that its documentation uses for the key.
+# The public host of Comfy Cloud, and the environment variables for its key: the one that its documentation uses, and
+# the one of Comfy's own SDK and command line, which is read if the first is not set.
 CLOUD_URL: Final = "https://cloud.comfy.org"
 CLOUD_KEY: Final = "COMFY_CLOUD_API_KEY"
+CLOUD_KEYS: Final = (CLOUD_KEY, "COMFY_API_KEY")
 
 _FIELDS: Final = (
     "url", "worker", "dialect", "api_key_env", "api_key_command", "partner_key_env", "concurrency", "name",
@@ -181,7 +183,7 @@ def _find_cloud_key_misuse(
     settings, _ = _parse_settings(_to_mapping(str(name), spec))
     url = settings.get("url", "")
     known_keys = list_known_keys(named or {})
-    cloud_keys = {CLOUD_KEY, *(variable for server, variable in known_keys if server == identify_server(CLOUD_URL))}
+    cloud_keys = {*CLOUD_KEYS, *(variable for server, variable in known_keys if server == identify_server(CLOUD_URL))}
     for setting in KEY_VARIABLES:
         variable = settings.get(setting)
         if variable in cloud_keys and url != CLOUD_URL and (identify_server(url), variable) not in known_keys:

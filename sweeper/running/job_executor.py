@@ -35,7 +35,7 @@ from sweeper.running.concurrency_limit import Permit
 from sweeper.running.poll_job import InFlight, JobPoller
 from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_worth_retrying
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import JobPreview, JobProgress, JobSubmitted, Notice, Retrying
+from sweeper.running.run_events import JobPreview, JobProgress, JobQueued, JobSubmitted, Notice, Retrying
 from sweeper.running.work import WorkItem
 from sweeper.store import records
 from sweeper.store.artifacts import IncomingFile, build_file_name, build_stem, guess_extension
@@ -139,7 +139,9 @@ class JobExecutor:
             if prepared is None:
                 return None
             job, graph = prepared
-        submission = JobSubmission(job.id, graph, self.events.client_id, self.client.extra_data)
+        submission = JobSubmission(
+            job.id, graph, self.events.client_id, self.client.extra_data, wants_previews=self.context.is_watched()
+        )
         self.events.expect_status()
         sent_at = self.context.now()
         try:
@@ -309,13 +311,22 @@ class JobExecutor:
         def report_preview(node: str, image: bytes) -> None:
             self.context.report(JobPreview(self.target_name, item.trial.index, prompt_id, node, image))
 
+        reported = ""
+
+        def handle_state(state: JobState) -> None:
+            nonlocal reported
+            item.reset_failures()
+            if state.queue_reason or reported:  # once more when it waits no longer
+                reported, position = state.queue_reason, state.queue_position
+                self.context.report(JobQueued(self.target_name, item.trial.index, prompt_id, reported, position))
+
         listener.on_progress, listener.on_preview = report_progress, report_preview
         self.in_flight.ids.add(prompt_id)
         try:
             with self.events.listen(prompt_id, listener):
                 state = await JobPoller(
                     self.context, self.client, job, prompt_id, listener,
-                    in_flight=self.in_flight, events=self.events, on_seen=item.reset_failures,
+                    in_flight=self.in_flight, events=self.events, on_seen=handle_state,
                 ).run()  # fmt: skip
         finally:
             self.in_flight.ids.discard(prompt_id)
@@ -406,12 +417,12 @@ class JobExecutor:
             self.context.finish_job(item, job, records.LOST, error=error, times=times)
             return True
         error = (state.error_type or EXECUTION_ERROR, state.error or "failed without a reason")
-        if state.is_account_refusal:
+        if state.account_advice is not None:
             # Recorded as lost, so that the next run submits it again once the account is in order.
             self.context.finish_job(item, job, records.LOST, error=error, times=times)
             item.finished = True
             self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
-            raise RefusedError(f"{error[0]}: {error[1]}", is_account_problem=True)
+            raise RefusedError(f"{error[0]}: {error[1].rstrip('.')}; {state.account_advice}", is_account_problem=True)
         self.context.finish_job(item, job, records.FAILED, error=error, times=times)
         if is_worth_retrying(item, state):
             return True

@@ -74,7 +74,7 @@ class LiveFeed:
 
     def _write_preview(self, event: JobPreview) -> None:
         clock = self._clock()
-        if not self._has_viewer() or clock - self._preview_written_at.get(event.trial, float("-inf")) < _WRITE_INTERVAL:
+        if not self.has_viewer() or clock - self._preview_written_at.get(event.trial, float("-inf")) < _WRITE_INTERVAL:
             return
         self._preview_written_at[event.trial] = clock
         self._folder.write_preview(event.trial, event.image)
@@ -82,18 +82,19 @@ class LiveFeed:
         self._update(event.trial, replace(previous, preview=previous.preview + 1))
 
     def _remove_trial(self, trial: int) -> None:
-        if self._progress.pop(trial, None) is not None and self._has_viewer():
+        if self._progress.pop(trial, None) is not None and self.has_viewer():
             self._folder.remove_preview(trial)
         self._preview_written_at.pop(trial, None)
         self._write_progress()
 
     def _write_progress(self) -> None:
         clock = self._clock()
-        if clock - self._last_write >= _WRITE_INTERVAL and self._has_viewer():
+        if clock - self._last_write >= _WRITE_INTERVAL and self.has_viewer():
             self._last_write = clock
             self._folder.write_progress(self._progress)
 
-    def _has_viewer(self) -> bool:
+    def has_viewer(self) -> bool:
+        """Whether somebody looks at the live page."""
         clock = self._clock()
         if clock - self._last_viewer_check >= _VIEWER_CHECK_INTERVAL:
             self._last_viewer_check = clock

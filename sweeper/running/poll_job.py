@@ -46,7 +46,7 @@ class InFlight:
 
 
 class JobPoller:
-    """Polls the job `prompt_id`. `on_seen` is called whenever a poll shows the job waiting or running.
+    """Polls the job `prompt_id`. `on_seen` is called with each state that shows the job waiting or running.
 
     `in_flight`: our jobs on that target, all of which are cancelled if the run is cancelled.
     """
@@ -61,7 +61,7 @@ class JobPoller:
         *,
         in_flight: InFlight,
         events: EventStream,
-        on_seen: Callable[[], None],
+        on_seen: Callable[[JobState], None],
     ) -> None:
         self.context, self.client, self.job, self.prompt_id = context, client, job, prompt_id
         self.listener, self.in_flight, self.on_seen = listener, in_flight, on_seen
@@ -123,7 +123,7 @@ class JobPoller:
             self.in_flight.last_progress_at = self.clock()
         if state.is_over:
             return state
-        self.on_seen()
+        self.on_seen(state)
         self.queued = state.state == "queued"
         await self._warn_if_stuck()
         if state.state == "running" and self.listener.started_at is None:

@@ -91,6 +91,7 @@ class RunContext:
     random: Random = field(default_factory=Random)
     now: Callable[[], float] = time.time
     new_id: Callable[[], str] = lambda: str(uuid4())
+    is_watched: Callable[[], bool] = lambda: False  # whether somebody looks at the live page
     check_lock: Callable[[], None] = lambda: None  # raises ResultsError if another run may be using the folder
     failures: int = 0
     error: str | None = None  # why the run stopped early, as a message

@@ -79,6 +79,20 @@ class JobSubmitted:
 
 
 @dataclass(frozen=True, slots=True)
+class JobQueued:
+    """A poll showed why a job waits on the server.
+
+    `reason`: the server's word, empty when the job waits no longer. `position`: its place in the queue, if known.
+    """
+
+    target: str
+    trial: int
+    prompt_id: str
+    reason: str
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobProgress:
     """A node of a job is at step `value` of `maximum` (0 of 0: it has just started)."""
 
@@ -171,6 +185,7 @@ Event = (
     | TargetDown
     | TargetUp
     | JobSubmitted
+    | JobQueued
     | JobProgress
     | JobPreview
     | TrialDone

@@ -83,6 +83,7 @@ class Session:
         self.control = control
         self.metrics: dict[str, Any] = {}
         self.server_infos: dict[str, dict[str, Any]] = {}  # by target: versions and devices
+        self.max_jobs: dict[str, int | None] = {}  # by target: how many jobs it executes at once, if it says so
         self.pending: list[tuple[ComfyClient, str]] = []  # targets that did not respond at the start, and why
         self.server_caches: list[ServerCache] = []
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
@@ -167,6 +168,7 @@ class Session:
         """Save what is known of a server that responded, and report that it can be used."""
         name = client.target.name
         self.server_infos[name] = await client.get_server_info()
+        self.max_jobs[name] = server.max_jobs
         self.report(TargetReady(name, server.dialect, server.version, self._get_concurrency(client)))
         self.server_caches.append(save_server(client.target, server))
 
@@ -183,7 +185,8 @@ class Session:
     def _get_concurrency(self, client: ComfyClient) -> int:
         if client.target.embedded:
             return self.embedded_workers + 1
-        return self.settings.concurrency or client.target.concurrency or client.dialect.concurrency
+        max_jobs = self.max_jobs.get(client.target.name)
+        return self.settings.concurrency or client.target.concurrency or max_jobs or client.dialect.concurrency
 
     async def _record_and_execute(self, store: Store, state: ResumeState, clients: Sequence[Any]) -> Run:
 
@@ -257,6 +260,7 @@ class Session:
             target_names=self.target_names,
             duplicates=state.duplicates,
             check_lock=self._check_lock,
+            is_watched=self.report.has_viewer,
             node_classes={name: node["class_type"] for name, node in self.experiment.template.graph.items()},
         )
 

@@ -49,6 +49,19 @@ def test_counts_of_done_failed_running_and_queued_trials():
     assert seen[8] == "1 done, 1 failed, 0 under way, 2 queued"
 
 
+def test_counts_say_why_jobs_wait_on_the_server():
+    tally = RunCounts()
+    for event in (STARTED, *(events.JobSubmitted("cloud", trial, str(trial), 1) for trial in range(3))):
+        tally.count(event)
+    tally.count(events.JobQueued("cloud", 0, "0", "concurrency_limit", 7))
+    tally.count(events.JobQueued("cloud", 1, "1", "concurrency_limit", 3))
+    waiting = "3 under way (2 waiting there: concurrency limit, position 3)"
+    assert str(tally) == f"0 done, 0 failed, {waiting}, 1 queued"
+    tally.count(events.JobQueued("cloud", 0, "0", "", None))
+    tally.count(events.JobProgress("cloud", 1, "1", "3", 0.0, 0.0))
+    assert str(tally) == "0 done, 0 failed, 3 under way, 1 queued"
+
+
 def test_rows_that_share_a_job_never_exceed_the_total():
     tally = RunCounts()
     for event in (events.RunStarted(1, Path("o"), 2, 1, 0, ()), events.JobSubmitted("t", 0, "a", 1)):

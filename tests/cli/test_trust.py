@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.model.target_spec import CLOUD_KEYS
 from tests import ROOT
 
 PLAIN = "template: t.json\nparams: {prompt: a fox, seed: 1}\n"
@@ -108,11 +109,12 @@ def test_key_of_comfy_cloud_never_goes_to_a_url_of_an_experiment(sweeper, write,
     assert stranger.seen == []
 
 
-def test_the_library_sends_no_cloud_key_to_an_experiments_url(write, stranger):
+@pytest.mark.parametrize("variable", CLOUD_KEYS)
+def test_the_library_sends_no_cloud_key_to_an_experiments_url(write, stranger, variable):
     import sweeper as library
 
     with pytest.raises(library.SweeperError, match=r"belongs to https://cloud\.comfy\.org"):
-        library.run(write(PLAIN + f"target: {{url: '{stranger.url}', api_key_env: COMFY_CLOUD_API_KEY}}\n"))
+        library.run(write(PLAIN + f"target: {{url: '{stranger.url}', api_key_env: {variable}}}\n"))
     assert stranger.seen == []
 
 

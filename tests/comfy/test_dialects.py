@@ -120,7 +120,6 @@ def test_unknown_class_is_reported_although_node_errors_are_empty():
     [
         (answer(b"", 401), RefusedError),
         (answer({"error": {"message": "no credits"}}, 402), RefusedError),
-        (answer({"message": "Your subscription is inactive"}, 429), RefusedError),
         (answer(b"", 403), RefusedError),
         (answer(b"500 Internal Server Error", 500), TransientError),
         (answer(b"", 502), TransientError),
@@ -142,6 +141,53 @@ def test_429_and_503_mean_that_the_queue_is_full(status):
     assert outcome(CloudDialect().submit(JobSubmission(JOB, GRAPH)), response) == QueueFull(
         f"HTTP {status}: queue full", 7.0, may_be_accepted=status == 503
     )
+
+
+BILLING = [
+    (402, "PAYMENT_REQUIRED"), (402, "CLOUD_SUBSCRIPTION_REQUIRED"), (402, "FREE_TIER_EXHAUSTED"),
+    (402, "PARTNER_NODE_PAYMENT_REQUIRED"), (402, "MODEL_PAYMENT_REQUIRED"), (402, "A_NEW_WORD"),
+    (403, "PARTNER_NODE_DISABLED"), (429, "PAYMENT_REQUIRED"), (429, "FREE_TIER_UNAVAILABLE"),
+    (429, "FREE_TIER_EXHAUSTED"), (429, "PARTNER_NODE_PAYMENT_REQUIRED"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "kind"), BILLING)
+def test_refusal_of_the_account_goes_by_its_type_and_says_what_to_do(status, kind):
+    error = {"type": kind, "message": "The queue is not the reason.", "class_types": ["LumaVideo", "Kling"]}
+    with pytest.raises(RefusedError) as caught:
+        drive(CloudDialect().submit(JobSubmission(JOB, GRAPH)), answer({"error": error}, status))
+    assert caught.value.is_account_problem
+    assert not caught.value.may_be_accepted
+    start = f"the account cannot run this job (HTTP {status}, {kind}): The queue is not the reason (LumaVideo, Kling); "
+    assert str(caught.value).startswith(start)
+    assert str(caught.value).endswith("then run the same command again, which keeps all finished trials")
+
+
+@pytest.mark.parametrize("kind", ["QUEUE_LIMIT", "BILLING_UNAVAILABLE"])
+def test_429_that_is_not_about_payment_is_waited_for(kind):
+    body = json.dumps({"error": {"type": kind, "message": "no payment, no subscription"}}).encode()
+    response = ServerResponse(429, {"retry-after": "3"}, body)
+    answered = outcome(CloudDialect().submit(JobSubmission(JOB, GRAPH)), response)
+    assert answered == QueueFull("HTTP 429: no payment, no subscription", 3.0)
+
+
+def test_previews_are_requested_from_a_comfyui_if_somebody_watches():
+    for watched in (True, False):
+        sent = JobSubmission(JOB, GRAPH, extra_data={"k": 1}, wants_previews=watched)
+        (request,), _ = drive(ComfyUIDialect().submit(sent), answer({"prompt_id": JOB}))
+        assert request.body["extra_data"] == ({"k": 1, "preview_method": "auto"} if watched else {"k": 1})
+
+
+# --- connecting
+
+
+def test_cloud_says_how_many_jobs_run_at_once_and_lists_imported_models():
+    server = outcome(CloudDialect().handshake(), answer({"status": "active"}), answer({"max_concurrent_jobs": 3}))
+    assert server.max_jobs == 3
+    for nothing in (answer({}), answer({"max_concurrent_jobs": -1}), answer({}, 404)):
+        assert outcome(CloudDialect().handshake(), answer({"status": "active"}), nothing).max_jobs is None
+    (request,), _ = drive(CloudDialect().get_object_info(), answer({}))
+    assert request.query == {"include_user_models": "true"}
 
 
 # --- polling
@@ -199,6 +245,14 @@ def test_unknown_job_is_lost_unless_a_gateway_says_so(dialect):
 def test_running_job_says_when_it_started(dialect):
     state = outcome(dialect.get_job(JOB), answer({"status": "in_progress", "execution_start_time": 1795526746271}))
     assert state == JobState("running", started=1795526746.271)
+
+
+def test_waiting_job_says_why_and_where():
+    waiting = {"status": "pending", "queue_reason": "concurrency_limit", "queue_position": 3}
+    state = outcome(CloudDialect().get_job(JOB), answer(waiting))
+    assert state == JobState("queued", queue_reason="concurrency_limit", queue_position=3)
+    nothing = {"status": "pending", "queue_reason": None, "queue_position": None}
+    assert outcome(CloudDialect().get_job(JOB), answer(nothing)) == JobState("queued")
 
 
 @every_dialect

@@ -25,6 +25,18 @@ def test_cloud_reads_its_key_from_the_environment():
     assert (target.name, target.url, target.dialect, target.key) == ("cloud", "https://cloud.comfy.org", "cloud", "k1")
 
 
+def test_cloud_reads_the_second_variable_if_only_that_is_set():
+    both = {"COMFY_CLOUD_API_KEY": "first", "COMFY_API_KEY": "second"}
+    assert resolve_one("cloud", environ=both).key == "first"
+    target = resolve_one("cloud", environ={"COMFY_API_KEY": "second"})
+    assert (target.key, target.key_source, target.keys) == ("second", "COMFY_API_KEY", ("second", "second"))
+    with pytest.raises(UsageError, match=r"COMFY_CLOUD_API_KEY, which is not set \(nor is COMFY_API_KEY\)"):
+        resolve_one("cloud", environ={})
+    elsewhere = {"url": "http://studio:8188", "api_key_env": "COMFY_CLOUD_API_KEY"}
+    with pytest.raises(UsageError, match="COMFY_CLOUD_API_KEY, which is not set"):
+        resolve_one(elsewhere, environ={"COMFY_API_KEY": "second"})
+
+
 def test_clouds_url_is_the_target_cloud():
     assert resolve_one("https://Cloud.Comfy.org:443/", environ={"COMFY_CLOUD_API_KEY": "k"}).name == "cloud"
 

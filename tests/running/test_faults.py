@@ -172,6 +172,19 @@ class TestOnCloud:
         setattr(server.faults, fault, False)
         assert go()[0].succeeded == 4
 
+    def test_a_refusal_in_words_of_billing_stops_the_run_and_says_what_to_do(self, server, go):
+        server.faults.refusal = "PARTNER_NODE_DISABLED"
+        run, rows, _ = go()
+        assert (run.stopped_by, run.submitted) == ("refused", 0)
+        assert "Keep, Paint); ask the workspace's owner to allow them" in run.error
+        assert {row.status for row in rows} == {"pending"}
+
+    def test_billing_that_is_away_is_waited_for(self, server, go):
+        server.faults.refusal, server.faults.refusal_times = "BILLING_UNAVAILABLE", 2
+        run, _, events = go()
+        assert run.succeeded == 4
+        assert sum(isinstance(event, TargetBusy) for event in events) == 2
+
     def test_a_job_failed_for_lack_of_credits_is_submitted_by_the_next_run(self, server, go):
         server.faults.fail_nodes, server.faults.fail_type = {"Paint"}, "InsufficientFundsError"
         run, rows, _ = go(concurrency=1)

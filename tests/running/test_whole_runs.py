@@ -13,8 +13,10 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.planning.order import Costs
-from sweeper.running.run_events import JobProgress, JobSubmitted, RunStarted, TrialDone
+from sweeper.running.run_events import JobProgress, JobQueued, JobSubmitted, RunStarted, TargetReady, TrialDone
 from sweeper.store import Store
+from sweeper.store.live_folder import LiveFolder
+from tests.running.conftest import NODES
 from tests.waiting import wait_until
 
 EXPERIMENTS = Path(sweeper.__file__).parent.parent / "experiments"
@@ -212,10 +214,44 @@ def test_a_metric_that_cannot_be_imported_is_reported_before_submitting(server, 
 def test_the_events_of_a_job_come_in_order(server, target, experiment, tmp_path):
     events = []
     sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=events.append)
-    kinds = [type(event).__name__ for event in events if not isinstance(event, JobProgress)]
+    kinds = [type(event).__name__ for event in events if not isinstance(event, JobProgress | JobQueued)]
     assert kinds == ["TargetReady", "RunStarted", "JobSubmitted", "TrialDone", "RunEnded"]
     steps = [event for event in events if isinstance(event, JobProgress)]
     assert {(step.trial, step.target) for step in steps} <= {(0, "probe-server")}
+
+
+@pytest.mark.parametrize(("given", "limit"), [({}, 3), ({"concurrency": 2}, 2)])
+def test_starting_limit_on_cloud_is_that_of_the_account(experiment, tmp_path, given, limit):
+    events = []
+    with EmbeddedServer(dialect="cloud", nodes=NODES, workers=3) as server:
+        target = {"url": server.url, "dialect": "cloud", **given}
+        sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=events.append)
+    assert [event.concurrency for event in events if isinstance(event, TargetReady)] == [limit]
+
+
+@pytest.mark.parametrize("dialect", ["cloud"], indirect=True)
+def test_why_a_job_waits_on_the_server_is_reported(server, target, experiment, tmp_path):
+    server.faults.stall_nodes = {"Paint"}
+    events = []
+
+    def watch(event):
+        events.append(event)
+        if isinstance(event, JobQueued):
+            server.faults.release()
+
+    assert sweeper.run(experiment(seed=[1, 2]), target, tmp_path / "out", progress=watch).succeeded == 2
+    reasons = [event.reason for event in events if isinstance(event, JobQueued)]
+    assert reasons[0] == "concurrency_limit"
+
+
+@pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
+@pytest.mark.parametrize("watched", [True, False])
+def test_previews_are_requested_while_somebody_looks_at_the_live_page(server, target, experiment, *, tmp_path, watched):
+    if watched:
+        LiveFolder(tmp_path / "out").announce_viewer()
+    sweeper.run(experiment(seed=[1]), target, tmp_path / "out")
+    (job,) = httpx.get(f"{server.url}/history").json().values()
+    assert job["prompt"][3].get("preview_method") == ("auto" if watched else None)
 
 
 def test_options_out_of_range_are_refused_before_anything_is_created(target, experiment, tmp_path):

@@ -21,7 +21,7 @@ from sweeper.cli.targets_file import load_named_targets
 from sweeper.cluster import describe_open_address
 from sweeper.errors import DISTRIBUTION, Problem, UsageError
 from sweeper.loading.load import load
-from sweeper.model.target_spec import CLOUD, CLOUD_KEY, EMBEDDED, InvalidEntry, NamedTargets
+from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets
 from sweeper.planning.plan import Plan, plan
 
 DASK_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
@@ -126,7 +126,7 @@ def _list_broken_entries(report: dict[str, Any], named: NamedTargets, plan: Plan
 
 def _list_default_targets(named: NamedTargets) -> list[str]:
     """The embedded server, the targets of the targets file, and Comfy Cloud if its key is set."""
-    cloud = [CLOUD] if os.environ.get(CLOUD_KEY) and CLOUD not in named else []
+    cloud = [CLOUD] if any(map(os.environ.get, CLOUD_KEYS)) and CLOUD not in named else []
     return [EMBEDDED, *cloud, *named]
 
 
