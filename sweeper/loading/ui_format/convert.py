@@ -35,6 +35,7 @@ from sweeper.loading.ui_format.links import (
 )
 from sweeper.loading.ui_format.subgraph_values import SubgraphValues
 from sweeper.loading.ui_format.widgets import (
+    RECORDING,
     Widget,
     WidgetMismatchError,
     convert_value,
@@ -195,6 +196,9 @@ class _Converter:
         if defaults:
             names = " and ".join(defaults)
             self.notes.append((node.path, f"{node} was saved before its class had {names}, the server's default"))
+        for name in own & widgets.keys():
+            if get_widget_type(widgets[name].spec) == RECORDING:
+                self.notes.append((node.path, f"{node} records nothing here; give its '{name}' an audio file"))
         prefix = inputs.get("filename_prefix")
         if isinstance(prefix, str) and _FRONTEND_TEXT.search(prefix):
             self.notes.append((node.path, f"{node} has '{prefix}', whose %...% only ComfyUI's page replaces"))

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Final
 
+from sweeper.did_you_mean import suggest
 from sweeper.loading.ui_format.graph import Node
 from sweeper.model.node_classes.spec import DYNAMIC_COMBO, InputSpec, NodeSpec
 from sweeper.model.template import MISSING
@@ -29,19 +30,20 @@ from sweeper.model.template import MISSING
 _CONTROL_VALUES: Final = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap", True, False})
 # The page adds the control to these integers even if the class does not declare it.
 _SEED_INPUTS: Final = frozenset({"seed", "noise_seed"})
+RECORDING: Final = "AUDIO_RECORD"
 # Types that the page has a widget for (scripts/widgets.ts), and its defaults where the class declares none.
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False, "COLOR": "#000000", "COLORS": [], "BOUNDING_BOXES": [],
     "BOUNDING_BOX": {"x": 0, "y": 0, "width": 512, "height": 512}, "RANGE": {"min": 0.0, "max": 1.0}, "PAINTER": "",
-    "MARKDOWN": "", "TEXTAREA": "", "IMAGECOMPARE": ["", ""], "LOAD_3D": "", "AUDIO_RECORD": "", "WEBCAM": "",
+    "MARKDOWN": "", "TEXTAREA": "", "IMAGECOMPARE": ["", ""], "LOAD_3D": "", RECORDING: "", "WEBCAM": "",
 }  # fmt: skip
 _WIDGET_TYPES: Final = frozenset(
     {*_DEFAULTS, "COMBO", DYNAMIC_COMBO, "CHART", "COMPOSITOR", "CURVE", "GALLERIA", "VIDEO_EDIT"}
 )
 _UNSAVED: Final = "IMAGECOMPARE"
-# Widgets whose value the page makes when it queues: it draws a scene, takes a picture, or ends a recording. Of a viewer
-# without such pictures, `viewport_state` is only the place of the camera.
-_LIVE_TYPES: Final = frozenset({"LOAD_3D", "AUDIO_RECORD", "WEBCAM"})
+# Widgets whose value the page makes when it queues: it draws a scene, or takes a picture. Of a viewer without such
+# pictures, `viewport_state` is only the place of the camera. Of a microphone that records nothing, it sends "".
+_LIVE_TYPES: Final = frozenset({"LOAD_3D", "WEBCAM"})
 _CAMERA: Final = "viewport_state"
 _OWN_LIMITS: Final = frozenset({"PrimitiveInt", "PrimitiveFloat"})  # their nodes have min, max, step in `properties`
 _CUSTOM_COMBO: Final = "CustomCombo"  # its options are the user's own; it sends the index of the choice among them
@@ -189,6 +191,8 @@ def _convert_own_widget(widget: Widget) -> Any:
     spec = widget.spec
     if widget.doubt:
         raise WidgetMismatchError(widget.doubt)
+    if get_widget_type(spec) == RECORDING:
+        return ""
     if get_widget_type(spec) in _LIVE_TYPES and spec.name != _CAMERA:
         raise WidgetMismatchError(f"gets its '{spec.name}' from ComfyUI's page when it queues")
     return convert_value(spec, widget.value)
@@ -205,10 +209,10 @@ def convert_value(spec: InputSpec, value: Any, *, is_host_value: bool = False) -
     if spec.type == "BOOLEAN" and _is_number(value) and value in (0, 1):
         return bool(value)  # as the server reads it
     if not _is_possible(spec, value):
-        raise WidgetMismatchError(
-            f"has {format_json(value)} for its input '{spec.name}' ({spec.type}); "
-            "the class may have changed since the file was saved"
-        )
+        found = f"has {format_json(value)} for its input '{spec.name}'"
+        if spec.branches:
+            raise WidgetMismatchError(f"{found}, which the server does not offer{suggest(value, spec.branches)}")
+        raise WidgetMismatchError(f"{found} ({spec.type}); the file was saved with another version of the class")
     if spec.type == "INT" and isinstance(value, float) and value == int(value):
         return int(value)
     if isinstance(value, list):

@@ -83,7 +83,7 @@ def test_the_value_of_a_primitive_is_converted_by_the_widget() -> None:
     result = convert(encode, node(3, "PrimitiveNode", values=["a fox // at night"]), links=link)
     assert result.graph["1"]["inputs"] == {"text": "a fox "}
     assert reason(encode, node(3, "PrimitiveNode", values=[7]), links=link) == [
-        "node 1 (Encode) has 7 for its input 'text' (STRING); the class may have changed since the file was saved"
+        "node 1 (Encode) has 7 for its input 'text' (STRING); the file was saved with another version of the class"
     ]
 
 
@@ -263,8 +263,8 @@ def test_all_nodes_that_cannot_be_converted_are_reported_after_advice() -> None:
         (("nodes", 2), "node 3 (Anything Everywhere3) draws links that are not in the file"),
         (
             ("nodes", 4),
-            "node 5 (Number) has \"x\" for its input 'value' (INT); the class may have changed since the file was "
-            "saved",
+            "node 5 (Number) has \"x\" for its input 'value' (INT); the file was saved with another version "
+            "of the class",
         ),
         (("extra", "ue_links"), "Anything Everywhere draws links that are not in the file"),
     )

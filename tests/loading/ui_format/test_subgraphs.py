@@ -103,7 +103,8 @@ def test_a_shown_primitive_that_the_page_would_connect_elsewhere_is_refused() ->
 
 def test_a_value_of_the_host_must_fit_the_widget() -> None:
     assert reason(PHOTO, host(values=["much"]), SAVE) == [
-        "node 8 (Blur) has \"much\" for its input 'radius' (FLOAT); the class may have changed since the file was saved"
+        "node 8 (Blur) has \"much\" for its input 'radius' (FLOAT); the file was saved with another version of "
+        "the class"
     ]
 
 
