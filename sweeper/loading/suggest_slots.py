@@ -220,12 +220,29 @@ def _iter_values(
         is_value = isinstance(value, (str, int, float)) or (
             spec is not None and (spec.schema or {}).get("type") == "object"
         )
-        if is_value and (spec is not None or class_spec.can_take_undeclared(name)):
+        if is_value and (spec is not None or class_spec.can_take_undeclared(name)) and not _is_hidden(class_spec, name):
             yield name, value, _unify_branches(class_spec, spec), False
-    for spec in class_spec.list_branch_inputs():
+    for spec in {spec.name: spec for spec in _list_inputs(class_spec)}.values():
         value = spec.choices[0] if spec.default is MISSING and spec.choices else spec.default
-        if spec.name not in inputs and spec.kind == "widget" and isinstance(value, (str, int, float)):
+        if (
+            "." in spec.name
+            and spec.name not in inputs
+            and spec.kind == "widget"
+            and isinstance(value, (str, int, float))
+        ):
             yield spec.name, value, _unify_branches(class_spec, spec), True
+
+
+def _list_inputs(class_spec: NodeSpec) -> list[InputSpec]:
+    """Return the inputs of a class and of all its branches, without those that the page hides."""
+    everything = (*class_spec.inputs.values(), *class_spec.list_branch_inputs())
+    return [spec for spec in everything if not _is_hidden(class_spec, spec.name)]
+
+
+def _is_hidden(class_spec: NodeSpec, name: str) -> bool:
+    """Whether the page hides the input, or the one that it belongs to: it is only there for older workflows."""
+    parent = class_spec.inputs.get(name.partition(".")[0])
+    return parent is not None and parent.options.get("hidden") is True
 
 
 def _unify_branches(class_spec: NodeSpec, spec: InputSpec | None) -> InputSpec | None:
@@ -339,7 +356,7 @@ def _render_branches(graph: Graph, info: NodeInfo) -> Iterator[str]:
     by_address: dict[str, dict[str, dict[str, None]]] = {}
     for node_id, node in graph.items():
         spec = info.classes.get(node["class_type"])
-        for combo in (*spec.inputs.values(), *spec.list_branch_inputs()) if spec is not None else ():
+        for combo in _list_inputs(spec) if spec is not None else ():
             for option, branch in combo.branches.items():
                 children = by_address.setdefault(f"{node_id}.{combo.name}", {}).setdefault(option, {})
                 children.update((child.removeprefix(f"{combo.name}."), None) for child in branch)

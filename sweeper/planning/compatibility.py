@@ -7,7 +7,7 @@ runs its checks on the values of the grids and adds to each problem where the va
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -16,6 +16,7 @@ from sweeper.errors import Problem
 from sweeper.model.experiment import Block, Experiment
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.node_classes import NodeInfo, SlotInputCheck, TemplateCheck, check_template
+from sweeper.model.node_classes.graph_check import GraphProblem
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, Template
 from sweeper.model.trial import Trial
@@ -45,7 +46,9 @@ def check_compatibility(
 ) -> Compatibility:
     """Check every value of a plan against the classes of a server. `trials` are used only if values are links."""
     check = check_template(template, info)
-    problems = [template.make_problem(path, message) for path, message in (*check.fixed_problems, *check.ignored)]
+    grids = list(grids)
+    swept = {name for grid in grids for name, column in grid.slots.items() if column.dimensions}
+    problems = [template.make_problem(path, message) for path, message in _list_fixed_problems(check, swept)]
     has_changed_links = False
     for grid in grids:
         for input_check in check.input_checks:
@@ -54,7 +57,8 @@ def check_compatibility(
                 problems += [problem] if problem is not None else []
     if has_changed_links:
         problems += _iter_rendered_problems(check, itertools.islice(trials, _MAX_RENDERED))
-    notes = [template.make_problem(path, message) for path, message in check.notes]
+    notes = [template.make_problem(path, message) for path, message in (*check.ignored, *check.notes)]
+    notes = [note for note in notes if note not in problems]
     unsaved = tuple(template.make_problem(path, message) for path, message in check.unsaved)
     problems = [_add_model_source(problem, template) for problem in problems]
     return Compatibility(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notes)), unsaved)
@@ -76,7 +80,8 @@ def check_written_values(experiment: Experiment, info: NodeInfo) -> tuple[Proble
     """
     template = experiment.template
     check = check_template(template, info)
-    problems = [template.make_problem(path, message) for path, message in (*check.fixed_problems, *check.ignored)]
+    swept = {*experiment.axis_names, *experiment.derive}
+    problems = [template.make_problem(path, message) for path, message in _list_fixed_problems(check, swept)]
     for input_check in check.input_checks:
         if len(input_check.slots) != 1:
             continue
@@ -86,6 +91,12 @@ def check_written_values(experiment: Experiment, info: NodeInfo) -> tuple[Proble
                 result = input_check.check_values({slot: value})
                 problems += [replace(location, message=message) for _, message in result.problems]
     return tuple(dict.fromkeys(problems))
+
+
+def _list_fixed_problems(check: TemplateCheck, swept: Collection[str]) -> list[GraphProblem]:
+    """Return the problems that no value changes. An ignored slot is a problem only if it is swept without effect."""
+    swept_paths = {leaf.path[:3] for leaf in check.template.leaves if not set(leaf.names).isdisjoint(swept)}
+    return [*check.fixed_problems, *(problem for problem in check.ignored if problem[0] in swept_paths)]
 
 
 def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, Any]]:

@@ -162,6 +162,7 @@ INFO = NodeInfo.from_object_info({
             {"key": "by area", "inputs": {"required": {
                 "size": ["INT", {"min": 9}], "mode": [["x", "y"]], "like": ["IMAGE"], "no_default": ["INT"],
             }}},
+            {"key": "like", "inputs": {"optional": {"mode": [["x", "y"]]}}},
         ]}],
         "same": ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "a", "inputs": {}}, {"key": "b", "inputs": {}}]}],
     }}},
@@ -212,7 +213,7 @@ def test_a_dynamic_combo_can_be_swept_at_once():
         "how_crop": ("boolean", True, False),
         "how_mode": ("string", "x", True),
     }
-    assert template.slots["how"].schema.rules == {"enum": ["by width", "by area"]}
+    assert template.slots["how"].schema.rules == {"enum": ["by width", "by area", "like"]}
     assert template.slots["how_size"].schema.rules == {"type": "integer"}  # both branches have it, with other limits
     assert template.slots["region"].schema.rules["properties"]["width"] == {"type": "integer", "minimum": 1}
     params = {name: slot.default for name, slot in template.slots.items()}

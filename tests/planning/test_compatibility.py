@@ -24,3 +24,19 @@ def test_jinja_without_slots_is_checked_at_its_line_in_the_workflow(tmp_path):
 
     assert (problem.line, problem.key) == (1, "1.inputs.steps")
     assert problem.message == "node 1 (Sample) steps: found 'many', but an integer is needed"
+
+
+def test_a_slot_that_no_class_reads_is_a_problem_only_if_it_is_swept(tmp_path):
+    graph = {"1": {"class_type": "Sample", "inputs": {"steps": 1, "seed": 2, "upload": "image"}}}
+    slots = {"seed": {"at": "1.seed"}, "upload": {"at": "1.upload"}}
+    info = NodeInfo.from_object_info(OBJECT_INFO)
+
+    def fit(sweep):
+        write(tmp_path, {"name": "e", "template": "t.json", "sweep": {"grid": sweep}}, graph, slots)
+        return sweeper.plan(sweeper.load(tmp_path / "e.yaml")).fit(info)
+
+    unset = fit({"seed": [1, 2]})
+    assert unset.problems == ()
+    assert ["upload would change nothing" in note.message for note in unset.notes] == [True]
+    (problem,) = fit({"upload": ["image", "x"]}).problems
+    assert "node 1 (Sample) upload: upload would change nothing: Sample has no such input" in problem.message

@@ -91,7 +91,7 @@ class TemplateCheck:
     """The check of a template.
 
     `fixed_problems` do not depend on params; `input_checks` find those that do. `ignored` are slots of an input that
-    the class does not have: the server accepts it silently, and the sweep would show no difference. `notes` say what is
+    the class does not have: the server accepts it silently, and a sweep would show no difference. `notes` say what is
     odd but runs, such as slots that no output depends on. `unsaved` are the output nodes of a workflow that saves no
     file.
     """
@@ -299,7 +299,7 @@ def _find_ignored(template: Template, graph_check: GraphCheck) -> Iterable[Graph
         if spec is None or spec.can_take_undeclared(address.input):
             continue
         values = graph_check.nodes[address.node]["inputs"]
-        if not spec.is_dynamic and address.input not in spec.resolve_inputs(values):
+        if address.input not in spec.resolve_inputs(values) and not spec.find_branches(address.input):
             slots = join_names(_list_slots(leaves))
             message = f"{graph_check.describe_node(address.node)} {address.input}: {slots} would change nothing: "
             message += f"{spec.class_type} has no such input{suggest(address.input, spec.inputs, 'its inputs')}"
