@@ -66,7 +66,7 @@ out = click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Results folder. [default: results/NAME in the current folder]",
+    help="Results folder. [default: results/NAME beside EXPERIMENT]",
 )
 settings = click.option(
     "--set",

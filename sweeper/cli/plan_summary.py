@@ -22,6 +22,7 @@ from sweeper.planning.trial_filters import count_dropped, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, JobRecord
+from sweeper.tables.results_folder import check_owner, default_results_folder
 
 
 class PlanSummary:
@@ -36,12 +37,12 @@ class PlanSummary:
         """
         self.notes = notes
         experiment = plan.experiment
-        self.out = out or Path("results") / experiment.name
+        self.out = out or default_results_folder(experiment.file, experiment.name)
         specs = list(experiment.targets) if targets is None else list(targets)
         named = {**load_named_targets(), **experiment.named_targets}
         resolved = resolve_targets(specs, named=named, environ={}, with_keys=False)
         self.targets = [target.name for target in resolved]
-        self._jobs, seconds = _load_records(self.out, self.targets)
+        self._jobs, seconds = _load_records(self.out, self.targets, experiment)
         costs = Costs(seconds, find_smallest_cache(map(get_cache_mode, resolved)))
         self.plan = plan.reordered(costs)  # the same order as the run's
         self._digests: set[int] = set()
@@ -148,9 +149,15 @@ def _describe_block(experiment: Experiment, block: Block) -> dict[str, Any]:
     }
 
 
-def _load_records(out: Path, targets: Sequence[str]) -> tuple[dict[str, JobRecord], dict[str, float]]:
-    """The current job of each digest on these targets, and the mean seconds of each node class there."""
+def _load_records(
+    out: Path, targets: Sequence[str], experiment: Experiment
+) -> tuple[dict[str, JobRecord], dict[str, float]]:
+    """The current job of each digest on these targets, and the mean seconds of each node class there.
+
+    Raises UsageError if the results are of another experiment.
+    """
     if not (out / FILE_NAME).is_file():
         return {}, {}
     with Store.open(out, readonly=True) as store:
+        check_owner(store, experiment.file, experiment.name)
         return store.current_jobs(targets), store.servers.mean_node_seconds(targets)

@@ -71,7 +71,7 @@ class ExperimentFile(pytest.File):
 
     def _check_once(self) -> Comparisons:
         """Check in this process, or with pytest-xdist in the first worker; the others compare its results."""
-        out = self.config.rootpath / "results" / f"{self.path.stem}-pytest"
+        out = self.path.parent / "results" / f"{self.path.stem}-pytest"
         session = getattr(self.config, "workerinput", {}).get("testrunuid")
         if session is None:
             return self._run_check(out)

@@ -33,6 +33,7 @@ from sweeper.regression.propose_thresholds import propose_checks
 from sweeper.regression.thresholds import Threshold, parse_threshold
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
+from sweeper.tables.results_folder import default_results_folder
 
 CasePictures: TypeAlias = tuple[Case, list[Path]]  # a case, and its picture from each repeat
 
@@ -122,7 +123,7 @@ def calibrate(
     """Run every trial `repeats` times and measure how much its pictures differ from each other.
 
     A proposed threshold allows `margin` times the worst noise (for decibels, that ratio in dB). `out` is by default
-    `results/<name>-calibrate/` in the current folder. The others are arguments of `sweeper.run`.
+    `results/<name>-calibrate/` beside the experiment file. The others are arguments of `sweeper.run`.
 
     Raises UsageError for fewer than two repeats or a margin below 1, and what `sweeper.run` raises.
     """
@@ -132,7 +133,7 @@ def calibrate(
         raise UsageError(f"margin: {margin} is below 1, so a check would fail on the measured noise; give 1 or more")
     if isinstance(experiment, (str, os.PathLike)):
         experiment = load(experiment)
-    folder = Path(out) if out is not None else Path("results") / f"{experiment.name}-calibrate"
+    folder = Path(out) if out is not None else default_results_folder(experiment.file, experiment.name, "calibrate")
     plan = RepeatedPlan(Plan(experiment), repeats)
     ended = run(experiment, target, folder, plan=plan, named=named, progress=progress, fresh=True, **options)
     cases = _collect_pictures(folder, ended.run_id)

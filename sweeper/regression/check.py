@@ -21,6 +21,7 @@ from sweeper.regression.match_files import CompareFunction
 from sweeper.regression.thresholds import NO_CHECKS, parse_checks
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
+from sweeper.tables.results_folder import default_results_folder
 
 
 def check(
@@ -73,7 +74,7 @@ def check_experiment(
     """Run every trial of an experiment afresh and compare its pictures with the accepted ones.
 
     - `baseline`: its folder, by default `baselines/<name>/` beside the experiment file.
-    - `out`: the results folder, by default `results/<name>-check/` in the current folder.
+    - `out`: the results folder, by default `results/<name>-check/` beside the experiment file.
     - `allow_new`: cases without an accepted picture do not fail the check.
     - `answer`: a function to compare pictures that are at a URL, instead of downloading them.
     - `run_arguments`: further arguments of `runner`, such as the fields of RunOptions.
@@ -83,7 +84,7 @@ def check_experiment(
     """
     checks = parse_checks(experiment)
     accepted = _read_baseline(baseline, experiment.file, experiment.name)
-    folder = Path(out) if out is not None else Path("results") / f"{experiment.name}-check"
+    folder = Path(out) if out is not None else default_results_folder(experiment.file, experiment.name, "check")
     ended = runner(experiment, out=folder, fresh=True, **run_arguments)
     found = compare_with_baseline(
         read_run(folder, ended.run_id), accepted, checks, fresh=True, allow_new=allow_new, compare_remote=answer

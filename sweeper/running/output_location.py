@@ -8,6 +8,7 @@ from pathlib import Path
 from sweeper.model.experiment import Experiment
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.remote_artifacts import RemoteFolder, check_url, is_url
+from sweeper.tables.results_folder import default_results_folder
 
 
 def resolve_output(out: str | os.PathLike[str] | None, experiment: Experiment) -> tuple[Path, str | None]:
@@ -19,7 +20,9 @@ def resolve_output(out: str | os.PathLike[str] | None, experiment: Experiment) -
     url = str(out) if is_remote else experiment.run.out
     if url is not None:
         check_url(url)
-    return Path("results") / experiment.name if out is None or is_remote else Path(out), url
+    if out is None or is_remote:
+        return default_results_folder(experiment.file, experiment.name), url
+    return Path(out), url
 
 
 def open_artifact_folder(out: Path, url: str | None) -> ArtifactFolder:

@@ -20,10 +20,11 @@ from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.running.async_tools import run_sync
 from sweeper.running.output_location import resolve_output
-from sweeper.running.run_events import Event
+from sweeper.running.run_events import Event, Notice
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, TrialFilter, resolve_settings
 from sweeper.running.stop_control import StopControl, stop_on_signals
+from sweeper.tables.results_folder import describe_older_location, is_older_location
 
 
 def run(
@@ -63,7 +64,8 @@ async def run_async(
 
     `target` overrides the experiment's targets. `named`: the targets of the user's targets file; names in the
     experiment override them. `environ`: where API keys are looked up (default: `os.environ`). `out`: the results
-    folder (default: `results/<name>/`), or a URL for the pictures, which overrides the experiment's `run.out`.
+    folder (default: `results/<name>/` beside the experiment file), or a URL for the pictures, which overrides the
+    experiment's `run.out`.
     `plan`: the experiment's plan, if the caller has it already. `changes`: fields of RunOptions by name.
     `control.stop()` stops the run from any thread; `handle_signals` lets Ctrl-C do so, in the main thread. `session`:
     the class that executes the run (default: in this process).
@@ -81,13 +83,16 @@ async def run_async(
     session_class = session or Session
     if environ is None:
         environ = os.environ
+    output = resolve_output(out, experiment)
+    if out is None and progress is not None and is_older_location(output[0], experiment.file):
+        progress(Notice(describe_older_location(output[0], experiment.file, experiment.name)))
     opened = session_class(
         experiment=experiment,
         plan=plan,
         settings=resolve_settings(options, experiment.run, len(plan)),
         is_selected=TrialFilter(options.where, names),
         targets=_resolve_targets(session_class, experiment, target, named or {}, environ),
-        output=resolve_output(out, experiment),
+        output=output,
         report=progress or (lambda _: None),
         control=control or StopControl(),
     )

@@ -53,6 +53,7 @@ from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.live_folder import LiveFolder
 from sweeper.store.records import TableLayout
 from sweeper.tables.result_rows import write_csv
+from sweeper.tables.results_folder import check_owner
 
 TABLE_NAME: Final = "results.csv"
 
@@ -108,6 +109,7 @@ class Session:
                 if (self.out / FILE_NAME).is_file():
                     self._check_lock = stack.enter_context(lock_folder(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
+                    check_owner(store, self.experiment.file, self.experiment.name)
                 missing = MissingFiles(store, self.out, self.settings)
                 state = self._load_resume_state(store, missing)
                 if state.todo and not self.control.stopping:
@@ -122,6 +124,7 @@ class Session:
                     was_created_meanwhile = (self.out / FILE_NAME).is_file()
                     store = stack.enter_context(Store.open(self.out))
                     if was_created_meanwhile:  # another run may have done everything while we connected
+                        check_owner(store, self.experiment.file, self.experiment.name)
                         missing = MissingFiles(store, self.out, self.settings)
                         state = self._load_resume_state(store, missing)
                 if missing.jobs and not self.control.stopping:

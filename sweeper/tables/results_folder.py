@@ -1,4 +1,4 @@
-"""Find the results folder that a user means, by its path or by the experiment file."""
+"""The results folder of an experiment: its default location, its owner, and the one that a user means."""
 
 from __future__ import annotations
 
@@ -6,13 +6,70 @@ import os
 from pathlib import Path
 
 from sweeper.did_you_mean import find_nearest, join_names
-from sweeper.errors import ResultsError
+from sweeper.errors import ResultsError, UsageError
 from sweeper.loading.load import load
-from sweeper.store import FILE_NAME
+from sweeper.store import FILE_NAME, Store
+
+
+def default_results_folder(experiment_file: Path, name: str, purpose: str = "") -> Path:
+    """`results/<name>/` beside the experiment file, or `results/<name>-<purpose>/` with a purpose.
+
+    Sweeper 0.1 wrote into `results/` in the current folder. Such results of the same experiment file are used where
+    they are, so that nothing is paid for twice; `is_older_location` recognises them.
+    """
+    folder = Path("results") / (f"{name}-{purpose}" if purpose else name)
+    default = experiment_file.parent / folder
+    if not _is_store(default) and _is_store(folder) and _owns(experiment_file, folder):
+        return folder
+    return default
+
+
+def is_older_location(folder: Path, experiment_file: Path) -> bool:
+    """Whether a default results folder is in the current folder instead of beside its experiment file."""
+    return folder.parent.resolve() != (experiment_file.parent / "results").resolve()
+
+
+def describe_older_location(folder: Path, experiment_file: Path, name: str) -> str:
+    """Say that results are in the current folder, and how to move them."""
+    results = experiment_file.parent / "results"
+    return (
+        f"uses {folder}, which an older sweeper made in the current folder; to move it beside the experiment, run: "
+        f"mkdir -p {results} && mv {folder} {results / name}"
+    )
+
+
+def check_owner(store: Store, experiment_file: Path, name: str) -> None:
+    """Check that the last run in a store was of this experiment file, or of one that is gone.
+
+    Two experiments in one folder would replace each other's table. Raises UsageError.
+    """
+    runs = store.runs()
+    if not runs:
+        return
+    owner = Path(runs[-1].file)
+    if not owner.is_file() or _is_same_file(owner, experiment_file):
+        return
+    raise UsageError(
+        f"{store.path.parent}: contains the results of {owner}, and {experiment_file} would replace their table; "
+        f"give {experiment_file} another `name` than '{name}', or name another folder with --out"
+    )
+
+
+def _owns(experiment_file: Path, folder: Path) -> bool:
+    with Store.open(folder, readonly=True) as store:
+        runs = store.runs()
+    return bool(runs) and _is_same_file(Path(runs[-1].file), experiment_file)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def find_results_folder(source: str | os.PathLike[str]) -> Path:
-    """The results folder `source`, or `results/<experiment name>/` in the current folder for an experiment file.
+    """The results folder `source`, or the default results folder of the experiment file `source`.
 
     Raises ResultsError if there is no such folder, with the nearest name.
     """
@@ -28,7 +85,7 @@ def find_results_folder(source: str | os.PathLike[str]) -> Path:
         raise ResultsError(f"{path}: no such results folder, and no experiment file of that name{suggestion}")
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise ResultsError(f"{path}: neither a results folder nor an experiment file (.yaml)")
-    folder = Path("results") / load(path).name
+    folder = default_results_folder(path, load(path).name)
     if not folder.is_dir():
         raise ResultsError(f"{path}: there are no results in {folder} yet; create them with `sweeper run {path}`")
     return folder

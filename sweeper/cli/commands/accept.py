@@ -21,8 +21,8 @@ _MAX_ROWS = 40  # changes shown; the counts include all
 
 @click.command(
     epilog=format_examples(
-        "sweeper accept results/quickstart",
-        'sweeper accept results/quickstart-check --where "steps > 4" --yes',
+        "sweeper accept experiments/quickstart.yaml",
+        'sweeper accept experiments/results/quickstart-check --where "steps > 4" --yes',
     )
 )
 @options.results

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
               help="A threshold allows X times the worst noise.")  # fmt: skip
 @options.targets
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-              help="Results folder. [default: results/NAME-calibrate in the current folder]")  # fmt: skip
+              help="Results folder. [default: results/NAME-calibrate beside EXPERIMENT]")  # fmt: skip
 @trust_check.option
 @options.as_json
 @options.quiet

@@ -39,7 +39,7 @@ def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
 @options.baseline
 @options.targets
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-              help="Results folder of the new run. [default: results/NAME-check in the current folder]")  # fmt: skip
+              help="Results folder of the new run. [default: results/NAME-check beside EXPERIMENT]")  # fmt: skip
 @_make_file_option("--junit", "Write JUnit XML.")
 @click.option("--html", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Write a page that shows each accepted picture, the new one and their difference.")  # fmt: skip

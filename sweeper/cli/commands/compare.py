@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=format_examples(
-        "sweeper compare results/quickstart results/quickstart-check",
-        "sweeper compare results/quickstart@1 results/quickstart@2",
+        "sweeper compare experiments/results/quickstart experiments/results/quickstart-check",
+        "sweeper compare experiments/results/quickstart@1 results/quickstart@2",
     )
 )
 @click.argument("before", metavar="RUN")

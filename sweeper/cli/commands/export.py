@@ -15,7 +15,7 @@ from sweeper.tables import export
 
 @click.command(
     epilog=format_examples(
-        "sweeper export results/quickstart -o table.parquet",
+        "sweeper export experiments/quickstart.yaml -o table.parquet",
         "sweeper export experiments/quickstart.yaml -o - --format csv",
     )
 )

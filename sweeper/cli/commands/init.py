@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -19,7 +20,7 @@ STARTER_FILES = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @options.as_json
 def command(folder: Path, *, as_json: bool) -> None:
-    """Make a folder with a template and an experiment to edit, and trust it. Overwrites no files."""
+    """Make a folder with a template and an experiment to edit, named after DIR, and trust it. Overwrites no files."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give the name of a folder")
     present = [name for name in STARTER_FILES if (folder / name).exists()]
@@ -28,6 +29,8 @@ def command(folder: Path, *, as_json: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in STARTER_FILES:
         content = resources.files("sweeper.cli").joinpath("starter", name).read_bytes()
+        if name == "experiment.yaml":
+            content = content.replace(b"first-sweep", _choose_name(folder).encode())
         with (folder / name).open("xb") as file:  # x: fails if another process just made the file
             file.write(content)
         if not as_json:
@@ -41,3 +44,9 @@ def command(folder: Path, *, as_json: bool) -> None:
         console.print_json({"written": written, "experiment": str(folder / "experiment.yaml")})
         return
     console.print_status(f"next: sweeper run {folder / 'experiment.yaml'}")
+
+
+def _choose_name(folder: Path) -> str:
+    """The name of the folder as the name of an experiment, which may have fewer kinds of characters."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
+    return name[:100] or "first-sweep"

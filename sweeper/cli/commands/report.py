@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=format_examples(
-        "sweeper report results/quickstart",
-        "sweeper report results/quickstart --sheet sheet.png --x steps --y prompt",
+        "sweeper report experiments/quickstart.yaml",
+        "sweeper report experiments/quickstart.yaml --sheet sheet.png --x steps --y prompt",
     )
 )
 @options.results

@@ -65,10 +65,10 @@ class _Query:
 
 @click.command(
     epilog=format_examples(
-        "sweeper results results/quickstart --where \"status == 'failed'\"",
+        "sweeper results experiments/quickstart.yaml --where \"status == 'failed'\"",
         "sweeper results experiments/quickstart.yaml --sort -sharpness --limit 5 --images",
-        "sweeper results results/quickstart --by steps",
-        "sweeper results results/quickstart --pivot steps,prompt,sharpness",
+        "sweeper results experiments/quickstart.yaml --by steps",
+        "sweeper results experiments/quickstart.yaml --pivot steps,prompt,sharpness",
     )
 )
 @options.results

@@ -20,6 +20,7 @@ from sweeper.errors import ExperimentError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.result import FAILED, Run
 from sweeper.store import Store
+from sweeper.tables.results_folder import default_results_folder
 
 _MAX_ERROR_TYPES = 5  # shown in the summary
 
@@ -53,7 +54,7 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
     type=options.DirOrUrl(),
     metavar="DIR|URL",
     help="Results folder, or a URL to save the pictures to instead, such as s3://bucket/folder. "
-    "[default: results/NAME in the current folder]",
+    "[default: results/NAME beside EXPERIMENT]",
 )
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Jobs in flight per target.")
 @click.option(
@@ -128,7 +129,7 @@ def command(
     trust_check.require_trust(loaded, trust=trust, targets=requested, out=out)
     with ExitStack() as stack:
         if view:
-            folder = out if isinstance(out, Path) else Path("results") / loaded.name
+            folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
             wait_until_stopped = stack.enter_context(start_view(folder, loaded))
         with ProgressDisplay(quiet=quiet) as display:
             run = dask_options.choose_runner(dask, dask_resources)(

@@ -13,7 +13,12 @@ from sweeper.store import Store
 from sweeper.tables.results_folder import find_results_folder
 
 
-@click.command(epilog=format_examples("sweeper runs results/quickstart", "sweeper results results/quickstart --run 1"))
+@click.command(
+    epilog=format_examples(
+        "sweeper runs experiments/quickstart.yaml",
+        "sweeper results experiments/quickstart.yaml --run 1",
+    )
+)
 @options.results
 @options.as_json
 def command(results: Path, *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment
-from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.results_folder import default_results_folder, find_results_folder
 
 if TYPE_CHECKING:
     from sweeper.reporting.live import LiveView
@@ -31,7 +31,10 @@ port = click.option("--port", default=0, type=click.IntRange(0, 65535), metavar=
 
 
 @click.command(
-    epilog=format_examples("sweeper view experiments/quickstart.yaml", "sweeper view results/quickstart --host 0.0.0.0")
+    epilog=format_examples(
+        "sweeper view experiments/quickstart.yaml",
+        "sweeper view experiments/results/quickstart --host 0.0.0.0",
+    )
 )
 @options.results
 @options.run_id
@@ -65,7 +68,7 @@ def _resolve_results(results: Path) -> tuple[Path, Experiment | None]:
     if not results.is_file() or results.suffix.lower() not in (".yaml", ".yml"):
         return find_results_folder(results), None
     experiment = load(results)
-    return Path("results") / experiment.name, experiment
+    return default_results_folder(experiment.file, experiment.name), experiment
 
 
 def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any) -> LiveView:
