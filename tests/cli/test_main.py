@@ -95,7 +95,7 @@ def test_click_group_has_the_commands_of_the_table():
         ),
         (
             ["serve", "--dialect", "clod"],
-            "error: Invalid value for '--dialect': 'clod' is not one of 'cloud', 'comfyui'.",
+            "error: Invalid value for '--dialect': 'clod' is not one of 'cloud', 'comfyui', 'v2'.",
         ),
         (["template", "nwe"], "error: no such command 'nwe'; did you mean 'new'?"),
     ],

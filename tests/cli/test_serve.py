@@ -221,10 +221,10 @@ def test_missing_targets_file_is_reported(sweeper, monkeypatch):
 
 
 def test_doctor_lists_required_packages(sweeper, tmp_path, monkeypatch):
-    info = tmp_path / "site" / "sweeper-9.9.dist-info"
+    info = tmp_path / "site" / "comfy_sweeper-9.9.dist-info"
     info.mkdir(parents=True)
     info.joinpath("METADATA").write_text(
-        "Metadata-Version: 2.1\nName: sweeper\nVersion: 9.9\n"
+        "Metadata-Version: 2.1\nName: comfy-sweeper\nVersion: 9.9\n"
         "Requires-Dist: click>=8.1.7\nRequires-Dist: never-made>=1\n"
         "Requires-Dist: pyarrow>=15; extra == 'parquet'\nRequires-Dist: pytest>=8.2; extra == 'test'\n"
     )

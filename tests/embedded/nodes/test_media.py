@@ -78,7 +78,7 @@ def test_missing_pyav_is_reported_with_the_package_to_install(context: Any, monk
         "SaveAudio": {"audio": tone(440), "filename_prefix": "x"},
         "SaveWEBM": {"images": np.zeros((1, 16, 16, 3)), "filename_prefix": "x", "codec": "vp9", "fps": 8.0, "crf": 32},
     }.items():
-        with pytest.raises(RuntimeError, match=r"pip install 'sweeper\[media\]'"):
+        with pytest.raises(RuntimeError, match=r"pip install 'comfy-sweeper\[media\]'"):
             NODE_CLASSES[kind].run(context, **inputs)
 
 
