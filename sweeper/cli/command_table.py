@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "template": ("template", "List what can be swept in a workflow, and make a template from it."),
     "init": ("init", "Make a folder with a template and an experiment to edit."),
     "trust": ("trust", "Trust a folder's experiments with keys, own code and files elsewhere."),
-    "serve": ("serve", "Serve the Comfy Cloud or ComfyUI API on this machine, without a GPU."),
+    "serve": ("serve", "Serve the API of Comfy Cloud, ComfyUI or API v2 on this machine, without a GPU."),
     "doctor": ("doctor", "Check this installation and the targets."),
 }
 

@@ -17,7 +17,7 @@ from sweeper.model.result import FAILED, SUCCEEDED
 from sweeper.running import run_events as events
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
-_SERVER_NAMES: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI"}
+_SERVER_NAMES: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI", "v2": "Comfy API v2"}
 _MAX_FAILURES_SHOWN: Final = 20  # the table has all of them; a screen full of failures hides the rest
 
 

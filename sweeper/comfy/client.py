@@ -88,6 +88,7 @@ class ComfyClient:
         self._transport = transport
         self._http = self._make_http_client(target.url)
         self._root = str(httpx.URL(target.url))  # encoded as httpx sends it
+        self._stream_http: httpx.AsyncClient | None = None
         self._keyless_http: dict[str | None, httpx.AsyncClient] = {}  # by proxy
         self._target_kind = classify_host(target.url) or PUBLIC  # until a connection shows the address
         self.uploads = Uploads(self.run_flow, lambda: self.dialect)
@@ -119,7 +120,7 @@ class ComfyClient:
         """Cancel running uploads and close all connections."""
         await self.uploads.close()
         await self._http.aclose()
-        for http in self._keyless_http.values():
+        for http in filter(None, (self._stream_http, *self._keyless_http.values())):
             await http.aclose()
 
     @property
@@ -334,10 +335,10 @@ class ComfyClient:
         return self._dialect.auth_headers(key) if self._dialect is not None else {KEY_HEADER: key}
 
     def _build_request(self, request: ServerRequest) -> httpx.Request:
-        url, headers = self._build_url(request), self._build_headers()
+        url, headers = self._build_url(request), self._build_headers() | dict(request.headers)
         if request.upload is not None:
             form = request.upload
-            files = {"image": (form.filename, form.content, "application/octet-stream")}
+            files = {form.file_field: (form.filename, form.content, "application/octet-stream")}
             return self._http.build_request(request.method, url, data=dict(form.fields), files=files, headers=headers)
         if request.body is None:
             return self._http.build_request(request.method, url, headers=headers)
@@ -364,6 +365,17 @@ class ComfyClient:
         if find_proxy(self.target.url) is None:
             self._target_kind = classify_peer(response.extensions.get("network_stream")) or self._target_kind
         return response
+
+    async def open_events(self, request: ServerRequest) -> httpx.Response:
+        """Request a stream of events, with the key; the caller reads and closes it. Raises TransientError.
+
+        The streams have connections of their own, so that they take none from the polls.
+        """
+        self.request_count += 1
+        if self._stream_http is None:
+            self._stream_http = self._make_http_client(self.target.url)
+        headers = self._build_headers() | {"Accept": "text/event-stream"}
+        return await self._open_stream(self._stream_http, request.method, self._build_url(request), headers)
 
     async def open_without_key(self, url: str, headers: dict[str, str]) -> httpx.Response:
         """Request a file to which the target redirects, without the key. Raises TransientError.

@@ -52,6 +52,7 @@ class CloudDialect:
     has_event_stream: Final = True
     needs_key_in_events: Final = True
     sends_status_events: Final = False
+    stores_masks: Final = True
 
     def auth_headers(self, key: str) -> dict[str, str]:
         return {KEY_HEADER: key}
@@ -112,6 +113,9 @@ class CloudDialect:
     def has_file(self, value: Any, size: int | None) -> Flow[bool]:
         response = yield replace(self.view_request(to_input_file(value)), idempotent=False)
         return response.status == 302  # a redirect to the file, which is not followed; 404 if there is none
+
+    def make_events_request(self, prompt_id: str) -> None:
+        return None
 
     def view_request(self, output: JobOutput) -> ServerRequest:
         return make_view_request("/api/view", output)

@@ -54,6 +54,7 @@ class ComfyUIDialect:
     has_event_stream: Final = True
     needs_key_in_events: Final = False
     sends_status_events: Final = True
+    stores_masks: Final = True
 
     def __init__(self) -> None:
         self._is_current = True  # whether it has the calls below /api/jobs; the handshake asks
@@ -129,6 +130,9 @@ class ComfyUIDialect:
     def has_file(self, value: Any, size: int | None) -> Flow[bool]:
         response = yield replace(make_view_request("/view", to_input_file(value)), method="HEAD", idempotent=False)
         return response.status == 200 and (size is None or response.headers.get("content-length") == str(size))
+
+    def make_events_request(self, prompt_id: str) -> None:
+        return None
 
     def view_request(self, output: JobOutput) -> ServerRequest:
         return make_view_request("/view", output)

@@ -3,12 +3,6 @@
 A dialect consists of data and flows (see `protocol`). It yields requests and reads responses; the client retries, waits
 and does the I/O. To add a dialect, write one more class, and name it in `_DIALECTS`, in `target_spec.DIALECTS` and in
 the experiment's schema.
-
-The versioned Comfy API v2 (`/api/v2/jobs`, `/api/v2/assets`) has no class yet, because there is no server to test one
-against. The interface has room for it: `auth_headers` (it uses `Authorization: Bearer`), `submit` (its
-`Idempotency-Key` rejects a reuse and replays nothing, so `find_submissions` resolves an unknown outcome, as on Cloud),
-`upload` (the value in the graph is an asset instead of a name), `view_request` (an asset's content, with the same
-redirect), and `has_event_stream` (its events do not use a WebSocket).
 """
 
 from __future__ import annotations
@@ -28,10 +22,13 @@ from sweeper.comfy.protocol import (
     QueueFull,
     Server,
     ServerRequest,
+    ServerResponse,
     is_redirect,
     raise_for_status,
 )
-from sweeper.errors import UnreachableError
+from sweeper.comfy.v2 import V2Dialect
+from sweeper.comfy.v2_jobs import read_error_code
+from sweeper.errors import TransientError, UnreachableError
 
 
 class Dialect(Protocol):
@@ -73,6 +70,10 @@ class Dialect(Protocol):
     def sends_status_events(self) -> bool:
         """Whether a `status` event follows every submission, so that silence means a dead stream."""
 
+    @property
+    def stores_masks(self) -> bool:
+        """Whether the server combines a picture and its mask (`upload_mask`). Otherwise we upload the combined one."""
+
     def auth_headers(self, key: str) -> dict[str, str]:
         """The headers that contain the key, for every request to the target itself."""
 
@@ -103,7 +104,7 @@ class Dialect(Protocol):
         """Ask the server to cancel these jobs, queued or running, and no others. Poll them to see whether it did."""
 
     def upload(self, name: str, content: bytes) -> Flow[Any]:
-        """Store an input file; return the value that a workflow uses for it, here its name on the server."""
+        """Store an input file; return the value that a workflow uses for it: its name on the server, or a reference."""
 
     def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
         """Store a masked copy of `original`, an uploaded picture, and return its name on the server.
@@ -118,6 +119,9 @@ class Dialect(Protocol):
         file again is a cheap answer to a failure.
         """
 
+    def make_events_request(self, prompt_id: str) -> ServerRequest | None:
+        """The request for the Server-Sent Events of one job; None if there are no such streams."""
+
     def view_request(self, output: JobOutput) -> ServerRequest:
         """The request that downloads an output."""
 
@@ -128,7 +132,11 @@ class Dialect(Protocol):
         """The server's features, such as `max_upload_size` (bytes); empty if it does not report any."""
 
 
-_DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"cloud": CloudDialect, "comfyui": ComfyUIDialect}
+_DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {
+    "cloud": CloudDialect,
+    "comfyui": ComfyUIDialect,
+    "v2": V2Dialect,
+}
 
 
 def make_dialect(name: str) -> Dialect:
@@ -141,25 +149,39 @@ class DialectProbe:
     """Asks a server once which dialect it speaks."""
 
     requests: tuple[ServerRequest, ...] = field(
-        default=(ServerRequest("GET", "/system_stats"), ServerRequest("GET", "/api/user"))
+        default=(
+            ServerRequest("GET", "/system_stats"),
+            ServerRequest("GET", "/api/user"),
+            ServerRequest("GET", "/api/v2/jobs", query={"limit": "1"}),
+        )
     )
 
     def detect(self) -> Flow[str]:
-        """Return `comfyui` or `cloud`. Raises UnreachableError if the server responds like neither."""
-        stats_request, user_request = self.requests
+        """Return the dialect's name. Raises UnreachableError if the server responds like none of them."""
+        stats_request, user_request, list_request = self.requests
         stats = yield stats_request
         if stats.status == 200 and _is_comfyui(stats.content):
             return "comfyui"
         user = yield user_request
         if user.status == 401 or (user.status == 200 and user.content.lstrip().startswith(b"{")):
             return "cloud"
+        listing = yield list_request  # last, because Comfy Cloud has this API too
+        if (listing.status == 401 and read_error_code(listing)) or (listing.status == 200 and _is_listing(listing)):
+            return "v2"
         for response in (stats, user):
             if is_redirect(response):
                 raise_for_status(response)
         raise UnreachableError(
-            "the server responds neither like ComfyUI (/system_stats) nor like Comfy Cloud (/api/user); "
-            "if a proxy hides these paths, name the dialect: {url: ..., dialect: comfyui}"
+            "the server responds neither like ComfyUI (/system_stats) nor like Comfy Cloud (/api/user), and has no "
+            "API v2 (/api/v2/jobs); if a proxy hides these paths, name the dialect: {url: ..., dialect: comfyui}"
         )
+
+
+def _is_listing(response: ServerResponse) -> bool:
+    try:
+        return isinstance(response.json_object().get("jobs"), list)
+    except TransientError:
+        return False
 
 
 def _is_comfyui(content: bytes) -> bool:

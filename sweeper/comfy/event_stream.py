@@ -11,12 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Final, Self, TypeGuard
+from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -24,6 +20,8 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.job_event_stream import JobEventStreams
+from sweeper.comfy.job_listener import Listener
 from sweeper.comfy.previews import FEATURE_FLAGS_MESSAGE, read_preview
 from sweeper.comfy.protocol import is_id
 from sweeper.comfy.retry import Backoff
@@ -41,8 +39,6 @@ _MAX_EVENT_LENGTH: Final = 4 * 2**20  # characters of an event; a longer one is 
 # A node with 1,000 steps a second sends as many events. Every 64 KB count as one more.
 _MAX_FRAMES_PER_SECOND: Final = 2000
 _FRAME_UNIT: Final = 64 * 1024
-_MAX_NODE_STARTS: Final = 10_000  # of one job; a graph has at most a few hundred nodes, and loops repeat some
-_MAX_NUMBER: Final = 1e12  # of a progress; also refuses NaN, infinity, and integers that are no float
 _SILENCE_TIMEOUT: Final = 3.0  # seconds after a submission within which ComfyUI must send `status`
 _RECONNECT: Final = Backoff(base_wait=0.15, max_wait=22.5, jitter_from=1 / 3)
 _MAX_ENDED_JOBS: Final = 512  # jobs that ended before anybody listened: an event may be faster than the POST's response
@@ -52,44 +48,6 @@ _NULL_LOGGER: Final = logging.getLogger("sweeper.comfy.event_stream.dropped")
 _NULL_LOGGER.propagate = False
 _NULL_LOGGER.addHandler(logging.NullHandler())
 _NULL_LOGGER.setLevel(logging.CRITICAL + 1)
-
-
-@dataclass(slots=True)
-class Listener:
-    """Receives the events of one job.
-
-    `woken`: set when polling the job is worthwhile. `on_success()`: the server reported success. `started_at`: when
-    execution began, by our clock, and `running_since` in monotonic seconds. `on_progress(node, value, maximum)` and
-    `on_preview(node, image)` feed the display. `node_starts`: when each node began, with "" for the end, in monotonic
-    seconds.
-    """
-
-    on_progress: Callable[[str, float, float], None] | None = None
-    on_preview: Callable[[str, bytes], None] | None = None
-    on_success: Callable[[], None] | None = None
-    woken: asyncio.Event = field(default_factory=asyncio.Event)
-    started_at: float | None = None
-    running_since: float | None = None
-    node_starts: list[tuple[str, float]] = field(default_factory=list)
-
-    def handle_event(self, kind: Any, data: dict[str, Any]) -> None:
-        """Handle an event of the job, unless it is an end event."""
-        if self.started_at is None and kind in ("execution_start", "executing", "progress", "progress_state"):
-            self.mark_started(time.time())
-        node = data.get("node")
-        if kind == "executing" and is_id(node) and len(self.node_starts) < _MAX_NODE_STARTS:
-            self.node_starts.append((node, time.monotonic()))
-        if self.on_progress is not None:
-            for node, value, maximum in _read_progress(kind, data):
-                self.on_progress(node, value, maximum)
-
-    def mark_started(self, now: float) -> None:
-        """Note that execution began. `now`: seconds since 1970."""
-        self.started_at, self.running_since = now, time.monotonic()
-
-    def node_seconds(self) -> list[tuple[str, float]]:
-        """(node, seconds) of each node whose beginning and end are known."""
-        return [(node, end - start) for (node, start), (_, end) in pairwise(self.node_starts) if node]
 
 
 class EventStream:
@@ -105,6 +63,7 @@ class EventStream:
         self._executing_job: str | None = None  # the job of the last `executing` or `progress` event
         self._attempted = asyncio.Event()
         self.client_id: str | None = None
+        self._job_streams = JobEventStreams(client)
 
     async def __aenter__(self) -> Self:
         if not self._client.dialect.has_event_stream:
@@ -117,6 +76,7 @@ class EventStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._job_streams.close()
         if self._task is None:
             return
         self._cancel_silence_timer()
@@ -140,6 +100,18 @@ class EventStream:
         finally:
             self._listeners.pop(prompt_id, None)
             self._ended.pop(prompt_id, None)
+
+    @contextlib.contextmanager
+    def follow(self, prompt_id: str, listener: Listener) -> Any:
+        """Send the events of a submitted job to `listener`, also those of a stream of its own if the dialect has it."""
+        request = self._client.dialect.make_events_request(prompt_id)
+        task = None if request is None else self._job_streams.open(request, listener)
+        try:
+            with self.listen(prompt_id, listener):
+                yield listener
+        finally:
+            if task is not None:
+                task.cancel()
 
     def expect_status(self) -> None:
         """Replace the stream if it stays silent from now on, because the dialect sends `status` after a submission."""
@@ -243,10 +215,7 @@ class EventStream:
             while len(self._ended) > _MAX_ENDED_JOBS:
                 self._ended.popitem(last=False)
             if listener is not None:
-                listener.node_starts.append(("", time.monotonic()))
-                listener.woken.set()
-                if kind == "execution_success" and listener.on_success is not None:
-                    listener.on_success()
+                listener.handle_end(succeeded=kind == "execution_success")
         elif listener is not None:
             listener.handle_event(kind, data)
 
@@ -256,20 +225,3 @@ class EventStream:
         listener = None if preview is None else self._listeners.get(preview.prompt_id or self._executing_job or "")
         if preview is not None and listener is not None and listener.on_preview is not None:
             listener.on_preview(preview.node, preview.image)
-
-
-def _is_progress_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and -_MAX_NUMBER <= value <= _MAX_NUMBER
-
-
-def _read_progress(kind: Any, data: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """(node, value, maximum) from a `progress` or `executing` event; nothing from any other."""
-    node = data.get("node")
-    if not is_id(node):
-        return []
-    if kind == "executing":
-        return [(node, 0.0, 0.0)]
-    value, maximum = data.get("value"), data.get("max")
-    if kind == "progress" and _is_progress_number(value) and _is_progress_number(maximum):
-        return [(node, float(value), float(maximum))]
-    return []

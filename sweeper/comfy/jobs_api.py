@@ -44,7 +44,7 @@ _MAX_ROWS: Final = 100_000  # of all pages: a server that repeats a page must no
 _MAX_MARKED_ROWS: Final = 10_000  # that are searched for markers if the server's time of the intent is unknown
 # How many seconds before our intent a job may seem to be created: rounding, and the difference of the clocks that is
 # left after the correction by the Date header; without that header, the whole difference.
-_CLOCK_SLACK: Final = 60.0
+CLOCK_SLACK: Final = 60.0
 _CLOCK_SLACK_WITHOUT_DATE: Final = 900.0
 
 
@@ -100,7 +100,7 @@ def find_submissions(
         rows, response = yield from _request_page({**sort_by, **page})
         count += len(rows)
         page = _find_next_page(response, rows, count)
-        bounds = {search.job_id: _earliest_creation(search, response) for search in searches}
+        bounds = {search.job_id: earliest_creation(search, response) for search in searches}
         for row in filter(_is_job, rows):
             created = to_seconds(row.get("create_time"))
             if created is not None and created < min(bounds.values()) and count > min_count:
@@ -241,12 +241,15 @@ def _find_graph(workflow: Any) -> Mapping[str, Any] | None:
     return _find_graph(workflow.get("prompt"))
 
 
-def _earliest_creation(search: JobSearch, response: ServerResponse) -> float:
-    """The earliest possible creation time of the sought job, by the server's clock."""
+def earliest_creation(search: JobSearch, response: ServerResponse, slack: float = CLOCK_SLACK) -> float:
+    """The earliest possible creation time of the sought job, by the server's clock.
+
+    `slack`: how many seconds its Date header and its times of jobs may differ.
+    """
     if search.server_time is not None:
-        return search.server_time - _CLOCK_SLACK
+        return search.server_time - slack
     try:
         ahead = parsedate_to_datetime(response.headers["date"]).timestamp() - search.now
     except (KeyError, ValueError, TypeError):
         return search.intended_at - _CLOCK_SLACK_WITHOUT_DATE
-    return search.intended_at + ahead - _CLOCK_SLACK
+    return search.intended_at + ahead - slack

@@ -14,8 +14,10 @@ from sweeper.errors import ImageError, RejectedError
 from sweeper.model.picture_size import check_pixels
 
 
-def paint_mask(mask: bytes, picture: bytes, name: str) -> bytes:
+def paint_mask(mask: bytes, picture: bytes, name: str, *, keeps_colours: bool = False) -> bytes:
     """Return the mask as an RGBA PNG, made from its alpha channel if it has one, else from its inverted brightness.
+
+    With `keeps_colours`, it also has the colours of the picture, like the combined copy that a server makes.
 
     Raises RejectedError, with the file's name, if a file cannot be read or the sizes differ.
     """
@@ -29,7 +31,7 @@ def paint_mask(mask: bytes, picture: bytes, name: str) -> bytes:
         alpha = drawn.convert("RGBA").getchannel("A")
     else:
         alpha = drawn.convert("L").point(lambda value: 255 - value)
-    painted = Image.new("RGBA", drawn.size, (0, 0, 0, 0))
+    painted = below.convert("RGBA") if keeps_colours else Image.new("RGBA", drawn.size, (0, 0, 0, 0))
     painted.putalpha(alpha)
     buffer = io.BytesIO()
     painted.save(buffer, "PNG")

@@ -28,6 +28,11 @@ class Preview:
     image: bytes
 
 
+def is_picture(content: bytes) -> bool:
+    """Whether these bytes begin as a JPEG or PNG does."""
+    return content.startswith(_SIGNATURES)
+
+
 def read_preview(frame: bytes) -> Preview | None:
     """The preview in a frame; None for a frame of another kind, or an invalid one."""
     kind = int.from_bytes(frame[:4], "big")
@@ -42,7 +47,7 @@ def read_preview(frame: bytes) -> Preview | None:
             metadata = parse_json(frame[8 : 8 + size])
         except ValueError:
             return None
-    if not isinstance(metadata, dict) or not image.startswith(_SIGNATURES):
+    if not isinstance(metadata, dict) or not is_picture(image):
         return None
     prompt_id, node = metadata.get("prompt_id"), metadata.get("node_id")
     return Preview(prompt_id if isinstance(prompt_id, str) else "", node if isinstance(node, str) else "", image)

@@ -28,11 +28,12 @@ _EXCERPT_LENGTH: Final = 300  # characters of an unexpected body that a message 
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:
-    """A multipart form: one file field `image`, and text fields."""
+    """A multipart form: one file field, and text fields."""
 
     filename: str
     content: bytes = field(repr=False)
     fields: Mapping[str, str]
+    file_field: str = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class ServerRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Any = field(default=None, repr=False)  # JSON unless None; its extra_data may contain a key
     upload: UploadForm | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)  # in addition to the key's
     idempotent: bool = True
 
 
@@ -84,7 +86,10 @@ Flow = Generator[ServerRequest, ServerResponse, T]
 
 @dataclass(frozen=True, slots=True)
 class JobOutput:
-    """A file on the server: the parameters to download it, and its position in the job's outputs."""
+    """A file on the server: the parameters to download it, and its position in the job's outputs.
+
+    `subfolder`: its id, on a server that finds files by ids.
+    """
 
     node: str
     kind: str

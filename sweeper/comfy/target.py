@@ -20,6 +20,7 @@ from sweeper.model.target_spec import (
     ParsedTarget,
     TargetSpec,
     find_duplicate_targets,
+    is_deployment,
     parse_target,
 )
 
@@ -151,9 +152,9 @@ class _Resolver:
         )
 
     def _choose_variable(self, settings: Mapping[str, Any]) -> str | None:
-        """The variable with the key: for Comfy Cloud the second of its two, if only that is set."""
+        """The variable with the key: for Comfy Cloud and deployments the second of the two, if only that is set."""
         variable: str | None = settings.get("api_key_env")
-        if variable != CLOUD_KEY or settings["url"] != CLOUD_URL:
+        if variable != CLOUD_KEY or not (settings["url"] == CLOUD_URL or is_deployment(settings["url"])):
             return variable
         return next((name for name in CLOUD_KEYS if credentials.read_key_from_variable(name, self.environ)), variable)
 

@@ -105,12 +105,15 @@ class Uploads:
     async def _upload_masked(self, path: Path, sha256: str, mask: Mask) -> Any:
         from sweeper.comfy.masks import paint_mask
 
-        original = await self.ensure_uploaded(path, sha256)
         picture = await asyncio.to_thread(_read_content, path, sha256)
         drawn = await asyncio.to_thread(_read_content, *mask)
-        content = await asyncio.to_thread(paint_mask, drawn, picture, mask[0].name)
-        name = f"sweeper-{sha256[:16]}-{mask[1][:16]}.png"
-        return await self._run_flow(self._dialect().upload_mask(name, content, original))
+        dialect, name = self._dialect(), f"sweeper-{sha256[:16]}-{mask[1][:16]}.png"
+        keeps_colours = not dialect.stores_masks
+        content = await asyncio.to_thread(paint_mask, drawn, picture, mask[0].name, keeps_colours=keeps_colours)
+        if not dialect.stores_masks:
+            return await self._run_flow(dialect.upload(name, content))
+        original = await self.ensure_uploaded(path, sha256)
+        return await self._run_flow(dialect.upload_mask(name, content, original))
 
 
 def _read_content(path: Path, sha256: str) -> bytes:

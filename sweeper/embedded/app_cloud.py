@@ -62,7 +62,7 @@ def shape_refusal(path: str, response: Response) -> Response:
     """Convert a refusal to the form of the specification: `code` and `message`, or plain text below /api/userdata."""
     json_body = response.headers.get("content-type", "").startswith("application/json")
     plain = path.startswith("/api/userdata")
-    if path.startswith("/api/v2/"):
+    if path.startswith("/api/v2/") and response.status_code >= 400:
         return _wrap_in_envelope(response)
     if response.status_code < 400 or json_body != plain:
         return response

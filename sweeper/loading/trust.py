@@ -19,8 +19,10 @@ from sweeper.model.target_spec import (
     CLOUD_KEYS,
     CLOUD_URL,
     KEY_VARIABLES,
+    InvalidEntry,
     NamedTargets,
     TargetSpec,
+    is_deployment,
     list_known_keys,
     parse_target,
 )
@@ -117,15 +119,22 @@ _Needs = Iterator[tuple[KeyPath, str]]
 
 
 def _find_keys(experiment: Experiment, targets: Sequence[TargetSpec] | None, named: NamedTargets) -> _Needs:
-    """Yield each variable that a used target of the experiment names for a host for which the user did not name it."""
+    """Yield each variable that a used target of the experiment names for a host for which the user did not name it.
+
+    A deployment gets a key although no variable is named, and anybody can have one; so it needs trust too.
+    """
     known_keys = list_known_keys(named) | {(identify_server(CLOUD_URL), key) for key in CLOUD_KEYS}
     for path, spec in _iter_used_entries(experiment, targets):
         settings = parse_target(spec, {}).settings
         server = settings.get("url") or f"worker {settings.get('worker')}"
         for setting in KEY_VARIABLES:
             variable = settings.get(setting)
-            if variable and setting in spec and (identify_server(server), variable) not in known_keys:
-                yield (*path, setting), f"sends the value of the environment variable {variable} to {server}"
+            is_named = setting in spec or is_deployment(server)
+            if variable and is_named and (identify_server(server), variable) not in known_keys:
+                yield (
+                    (*path, setting) if setting in spec else path,
+                    f"sends the value of the environment variable {variable} to {server}",
+                )
 
 
 def _iter_used_entries(
@@ -135,14 +144,16 @@ def _iter_used_entries(
     names = experiment.named_targets
     used = {CLOUD}  # its entry completes every target on Comfy Cloud
     for index, spec in enumerate(experiment.targets if targets is None else targets):
-        if isinstance(spec, str):
+        if isinstance(spec, str) and "://" not in spec:
             used.add(spec.strip())
         elif targets is None:
-            yield ("target", index) if _has_target_list(experiment) else ("target",), spec
+            path = ("target", index) if _has_target_list(experiment) else ("target",)
+            yield path, {"url": spec} if isinstance(spec, str) else spec
     for name in used & names.keys():
         entry = names[name]
-        if isinstance(entry, Mapping):
-            yield ("targets", name), {**({"url": CLOUD_URL} if name == CLOUD else {}), **entry}
+        if not isinstance(entry, InvalidEntry):
+            settings = {"url": entry} if isinstance(entry, str) else entry
+            yield ("targets", name), {**({"url": CLOUD_URL} if name == CLOUD else {}), **settings}
 
 
 def _has_target_list(experiment: Experiment) -> bool:

@@ -20,13 +20,15 @@ from sweeper.schemas.values import KeyPath
 
 EMBEDDED: Final = "embedded"
 CLOUD: Final = "cloud"
-DIALECTS: Final = ("cloud", "comfyui")
+DIALECTS: Final = ("cloud", "comfyui", "v2")
 
 # The public host of Comfy Cloud, and the environment variables for its key: the one that its documentation uses, and
 # the one of Comfy's own SDK and command line, which is read if the first is not set.
 CLOUD_URL: Final = "https://cloud.comfy.org"
 CLOUD_KEY: Final = "COMFY_CLOUD_API_KEY"
 CLOUD_KEYS: Final = (CLOUD_KEY, "COMFY_API_KEY")
+# A deployment of Comfy's developer platform, which takes the same keys. No port and no path: it is Comfy's own gateway.
+_DEPLOYMENT_URL: Final = re.compile(r"https://[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.run\.comfy\.app")
 
 _FIELDS: Final = (
     "url", "worker", "dialect", "api_key_env", "api_key_command", "partner_key_env", "concurrency", "name",
@@ -68,6 +70,11 @@ class ParsedTarget:
         return "name" in self.settings and not self.errors and not self.problems
 
 
+def is_deployment(url: str) -> bool:
+    """Whether a normalised URL is that of a deployment on Comfy's platform, `https://NAME.run.comfy.app`."""
+    return _DEPLOYMENT_URL.fullmatch(url) is not None
+
+
 def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
     """Parse a target as users write it. `named` are the entries of the user and of the experiment by name."""
     if isinstance(spec, Mapping):
@@ -107,26 +114,33 @@ def _parse_mapping(spec: Mapping[str, Any], named: NamedTargets) -> ParsedTarget
     settings, errors = _parse_settings(spec)
     if errors:
         return ParsedTarget(settings, errors=tuple(errors))
-    if settings.get("url") == CLOUD_URL:
+    url = settings.get("url", "")
+    if url == CLOUD_URL or is_deployment(url):
         entry = named.get(CLOUD, {})
         if isinstance(entry, InvalidEntry):
             return ParsedTarget(settings, problems=entry.problems)
-        settings = _merge_cloud_settings(settings, entry)
+        settings = _merge_cloud_settings(settings, entry, only_key=url != CLOUD_URL)
     settings.setdefault("name", settings.get("url") or f"worker {settings['worker']}")
     return ParsedTarget(settings)
 
 
-def _merge_cloud_settings(own_settings: Mapping[str, Any], entry: TargetSpec) -> dict[str, Any]:
+def _merge_cloud_settings(own_settings: Mapping[str, Any], entry: TargetSpec, *, only_key: bool) -> dict[str, Any]:
     """Return the settings of Comfy Cloud: those given, then those of the entry `cloud`, then the defaults.
 
     The entry `cloud` provides the key for every target on Comfy Cloud, because it cannot be for another host.
+    `only_key`: the target is a deployment, which has only the key in common with Comfy Cloud.
     """
     entry_settings, errors = _parse_settings(_to_mapping(CLOUD, entry))
     if errors or entry_settings["url"] != CLOUD_URL:
         entry_settings = {}  # its mistakes are reported elsewhere: where a target uses it, and where the file is read
-    if own_settings.get("api_key_env") or own_settings.get("api_key_command"):
-        entry_settings = {key: value for key, value in entry_settings.items() if not key.startswith("api_key")}
-    settings = {"name": CLOUD, "dialect": "cloud", **entry_settings, **own_settings}
+    has_own_key = bool(own_settings.get("api_key_env") or own_settings.get("api_key_command"))
+    entry_settings = {
+        key: value
+        for key, value in entry_settings.items()
+        if (not has_own_key if key.startswith("api_key") else not only_key)
+    }
+    defaults = {"dialect": "v2"} if only_key else {"name": CLOUD, "dialect": "cloud"}
+    settings = {**defaults, **entry_settings, **own_settings}
     if not settings.get("api_key_command"):
         settings.setdefault("api_key_env", CLOUD_KEY)
     return settings
@@ -186,7 +200,9 @@ def _find_cloud_key_misuse(
     cloud_keys = {*CLOUD_KEYS, *(variable for server, variable in known_keys if server == identify_server(CLOUD_URL))}
     for setting in KEY_VARIABLES:
         variable = settings.get(setting)
-        if variable in cloud_keys and url != CLOUD_URL and (identify_server(url), variable) not in known_keys:
+        # A deployment's gateway may have the key, but not the nodes that its owner installed.
+        is_comfy = url == CLOUD_URL or (setting == "api_key_env" and is_deployment(url))
+        if variable in cloud_keys and not is_comfy and (identify_server(url), variable) not in known_keys:
             message = f"the key in {variable} belongs to {CLOUD_URL}, and an experiment cannot send it anywhere else"
             yield setting, f"{message}; if you want that, write this target into your own targets file"
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.download import DownloadResult, download
-from sweeper.comfy.event_stream import EventStream, Listener
+from sweeper.comfy.event_stream import EventStream
+from sweeper.comfy.job_listener import Listener
 from sweeper.comfy.job_marker import add_marker, fingerprint
 from sweeper.comfy.protocol import JobOutput, JobSearch, JobState, JobSubmission, QueueFull
 from sweeper.errors import (
@@ -323,7 +324,7 @@ class JobExecutor:
         listener.on_progress, listener.on_preview = report_progress, report_preview
         self.in_flight.ids.add(prompt_id)
         try:
-            with self.events.listen(prompt_id, listener):
+            with self.events.follow(prompt_id, listener):
                 state = await JobPoller(
                     self.context, self.client, job, prompt_id, listener,
                     in_flight=self.in_flight, events=self.events, on_seen=handle_state,

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.event_stream import EventStream, Listener
+from sweeper.comfy.event_stream import EventStream
+from sweeper.comfy.job_listener import Listener
 from sweeper.comfy.protocol import JobState
 from sweeper.errors import TIMED_OUT_ERROR, TransientError
 from sweeper.running.run_context import RunContext

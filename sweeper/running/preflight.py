@@ -31,13 +31,16 @@ async def check_target(
     """Check a plan against the target's node classes, if `settings.check`; attach the partner key if it is needed.
 
     Warns of a workflow that would save no files. Raises ExperimentError for what would not run on the target, and
-    UsageError if partner nodes have no key. Checks nothing if the target does not return its classes.
+    UsageError if partner nodes have no key. Checks nothing if the target does not return its classes; then
+    it gets the partner key that the user named for it, because nothing shows whether the workflow needs it.
     """
     if not settings.check and client.target.partner_key is None:
         return
     for fresh in (False, True):  # cached classes may be outdated, because models come and go
         classes = await get_classes(client, fresh=fresh)
         if classes is None:
+            if client.target.partner_key_env is not None and client.target.partner_key is not None:
+                client.extra_data = {PARTNER_KEY_FIELD: client.target.partner_key}
             return
         try:
             attach_partner_key(client, plan.experiment.template, classes, required=settings.check)

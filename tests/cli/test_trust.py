@@ -69,6 +69,33 @@ def test_variable_of_the_user_is_not_sent_to_a_strangers_url(sweeper, write, str
     assert not Path("results").exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("target: https://app.run.comfy.app", "target"),
+        ("target: [{url: 'https://app.run.comfy.app'}]", "target[0]"),
+        ("target: mine\ntargets: {mine: 'https://app.run.comfy.app'}", "targets.mine"),
+    ],
+)
+def test_key_of_comfy_cloud_goes_to_a_strangers_deployment_only_with_trust(
+    sweeper, write, target, location, monkeypatch
+):
+    outcome = sweeper("run", write(PLAIN + target + "\n"))
+    assert outcome.code == 2
+    reason = "sends the value of the environment variable COMFY_CLOUD_API_KEY to https://app.run.comfy.app"
+    assert f"{location}: {reason}" in outcome.err
+    Path("targets.yaml").write_text("known: https://app.run.comfy.app\n")
+    monkeypatch.setenv("SWEEPER_TARGETS", "targets.yaml")
+    assert reason not in sweeper("plan", write(PLAIN + target + "\n")).err
+
+
+def test_partner_key_of_comfy_cloud_never_goes_to_a_deployment(sweeper, write):
+    target = "target: {url: 'https://app.run.comfy.app', partner_key_env: COMFY_CLOUD_API_KEY}\n"
+    outcome = sweeper("run", write(PLAIN + target), "--trust")
+    assert outcome.code == 2
+    assert "belongs to https://cloud.comfy.org, and an experiment cannot send it anywhere else" in outcome.err
+
+
 def test_variable_for_partner_nodes_needs_trust(sweeper, write, stranger):
     outcome = sweeper(
         "run", write(PLAIN + f"target: {{url: '{stranger.url}', partner_key_env: AWS_SECRET_ACCESS_KEY}}\n")

@@ -481,8 +481,11 @@ def test_old_comfyui_interrupts_only_our_running_job(running):
 def test_probe_detects_the_dialect():
     assert outcome(DialectProbe().detect(), answer({"system": {"argv": []}, "devices": []})) == "comfyui"
     assert outcome(DialectProbe().detect(), answer(b"", 404), answer({"error": "key"}, 401)) == "cloud"
-    with pytest.raises(UnreachableError):
-        drive(DialectProbe().detect(), answer(b"<html>"), answer(b"<html>"))
+    for listing in (answer({"jobs": []}), answer({"error": {"code": "unauthorized", "message": "no"}}, 401)):
+        assert outcome(DialectProbe().detect(), answer(b"", 404), answer(b"", 404), listing) == "v2"
+    for listing in (answer(b"<html>"), answer(b"", 401), answer({})):
+        with pytest.raises(UnreachableError, match="has no API v2"):
+            drive(DialectProbe().detect(), answer(b"<html>"), answer(b"<html>"), listing)
 
 
 # --- the job marker

@@ -8,9 +8,10 @@ import json
 import pytest
 from websockets.asyncio.server import serve
 
-from sweeper.comfy import event_stream
+from sweeper.comfy import event_stream, job_listener
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.event_stream import EventStream, Listener
+from sweeper.comfy.event_stream import EventStream
+from sweeper.comfy.job_listener import Listener
 from sweeper.comfy.target import Target
 
 
@@ -171,7 +172,7 @@ def test_missing_stream_does_not_block_the_run():
 
 def test_a_flood_of_events_is_read_slowly_and_forgotten_early(monkeypatch):
     monkeypatch.setattr(event_stream, "_MAX_FRAMES_PER_SECOND", 100)
-    monkeypatch.setattr(event_stream, "_MAX_NODE_STARTS", 50)
+    monkeypatch.setattr(job_listener, "_MAX_NODE_STARTS", 50)
     flood = make_event("executing", prompt_id="p", node="3")
 
     async def talk(socket):

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweeper.comfy.dialects import DialectProbe, make_dialect
-from sweeper.comfy.event_stream import EventStream, Listener
+from sweeper.comfy.event_stream import EventStream
+from sweeper.comfy.job_listener import Listener
 from sweeper.comfy.previews import read_preview
 from sweeper.comfy.protocol import JobSearch, JobSubmission, ServerResponse, read_error_message, read_retry_after
 from sweeper.comfy.responses import MAX_OUTPUTS, read_outputs
@@ -70,7 +71,7 @@ def flows(name):
 
 
 @pytest.mark.parametrize("flow", flows("cloud"))
-@pytest.mark.parametrize("name", ["cloud", "comfyui"])
+@pytest.mark.parametrize("name", ["cloud", "comfyui", "v2"])
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(responses=st.lists(RESPONSES, min_size=1, max_size=6))
 def test_readers_of_answers_raise_nothing_but_our_errors(name, flow, responses):
@@ -152,10 +153,13 @@ def test_node_ids_with_any_number_of_digits_sort_by_their_value():
     assert [output.node for output in outputs] == ["1", "1:9", "2", "10", "010", "9" * 200, "a"]
 
 
-@pytest.mark.parametrize("name", ["cloud", "comfyui"])
+@pytest.mark.parametrize("name", ["cloud", "comfyui", "v2"])
 def test_job_with_two_hundred_thousand_files_fails_with_the_reason(name):
-    outputs = {"2": {"images": [{"filename": f"{number}.png"} for number in range(200_000)]}}
-    state = drive(make_dialect(name).get_job(JOB), [{"status": "completed", "outputs": outputs}])
+    files = [{"filename": f"{number}.png", "name": "f.png", "id": f"{number}"} for number in range(200_000)]
+    job = {"status": "succeeded", "outputs": files}
+    if name != "v2":
+        job = {"status": "completed", "outputs": {"2": {"images": files}}}
+    state = drive(make_dialect(name).get_job(JOB), [job])
     assert (state.state, state.outputs) == ("failed", ())
     assert f"more than {MAX_OUTPUTS:,} output files" in state.error
 

@@ -209,3 +209,33 @@ def test_missing_partner_key_is_not_an_error():
     assert resolve_one(spec, environ={"PARTNER": "p"}).partner_key == "p"
     assert resolve_one(spec).partner_key is None
     assert "secret" not in repr(resolve_one(spec, environ={"PARTNER": "secret"}))
+
+
+@pytest.mark.parametrize("url", ["https://my-app.run.comfy.app", "https://My-App.run.comfy.app:443/"])
+def test_deployment_speaks_v2_and_has_the_key_of_comfy_cloud(url):
+    target = resolve_one(url, environ={"COMFY_CLOUD_API_KEY": "k", "MINE": "m"})
+    assert (target.name, target.dialect, target.key) == ("https://my-app.run.comfy.app", "v2", "k")
+    assert target.partner_key is None  # nodes that its owner installed would see it
+    assert resolve_one(url, environ={"COMFY_API_KEY": "second"}).key == "second"
+    assert resolve_one({"url": url, "api_key_env": "MINE"}, environ={"MINE": "m"}).key == "m"
+    entry = {"cloud": {"api_key_env": "MINE", "concurrency": 5}}
+    target = resolve_one(url, entry, {"MINE": "m"})
+    assert (target.key, target.concurrency, target.name) == ("m", None, "https://my-app.run.comfy.app")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://my-app.run.comfy.app",
+        "https://my-app.run.comfy.app:8443",
+        "https://my-app.run.comfy.app/elsewhere",
+        "https://run.comfy.app",
+        "https://a.b.run.comfy.app",
+        "https://my-app.run.comfy.app.evil.example",
+        "https://my-apprun.comfy.app",
+        "https://-.run.comfy.app",
+    ],
+)
+def test_other_hosts_get_no_key_of_comfy_cloud(url):
+    target = resolve_one(url, environ={"COMFY_CLOUD_API_KEY": "k"})
+    assert (target.key, target.dialect) == (None, None)

@@ -61,7 +61,7 @@ NODES = {
 }
 
 
-@pytest.fixture(params=["cloud", "comfyui"])
+@pytest.fixture(params=["cloud", "comfyui", "v2"])
 def dialect(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -48,11 +48,23 @@ class Asked:
     @property
     def graph(self) -> dict[str, Any]:
         """The workflow of a submission."""
-        return dict(self.json["prompt"])
+        return dict(self.json.get("prompt") or self.json["workflow"])
 
     @property
     def submits(self) -> bool:
-        return self.method == "POST" and self.path.removeprefix("/api") == "/prompt"
+        return self.method == "POST" and self.path in ("/prompt", "/api/prompt", "/api/v2/jobs")
+
+    @property
+    def downloads(self) -> bool:
+        return self.path.endswith(("/view", "/content"))
+
+    @property
+    def looks(self) -> bool:
+        return self.path.startswith(("/api/jobs/", "/api/v2/jobs/"))
+
+    @property
+    def uploads(self) -> bool:
+        return self.method == "POST" and self.path.endswith(("/upload/image", "/assets"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +203,11 @@ class FaultyProxy:
             writer.close()
         first, *found = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         _, status, reason = [*first.split(" ", 2), ""][:3]
-        if asked.submits and status == "200":
-            prompt_id = json.loads(body).get("prompt_id")
+        if asked.submits and status in ("200", "201"):
+            job = json.loads(body)
+            prompt_id = job.get("prompt_id") or job.get("id")
             if prompt_id:
-                self.accepted.append(Accepted(prompt_id, json.loads(asked.body)["prompt"], life))
+                self.accepted.append(Accepted(prompt_id, asked.graph, life))
         pairs = [(name, self._there(value.strip())) for name, _, value in (header.partition(":") for header in found)]
         return _Answer(int(status), reason, pairs, self.change(asked, body))
 

@@ -1,8 +1,8 @@
 """Servers for the fault suite, each behind faulty proxies: ours in a thread, ours as a process, or a real ComfyUI.
 
 Each can be restarted, and knows the jobs that it had. The colour of a picture identifies its trial.
-SWEEPER_REAL_COMFYUI=URL uses a running ComfyUI in place of our comfyui dialect, and SWEEPER_REAL_RESTART=COMMAND
-restarts it (without it, schedules with a restart are skipped).
+SWEEPER_REAL_COMFYUI=URL uses a running ComfyUI in place of our comfyui dialect, SWEEPER_REAL_V2=URL a comfy-api-proxy
+in place of our v2. SWEEPER_REAL_RESTART=COMMAND restarts it (without it, schedules with a restart are skipped).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -24,9 +25,10 @@ from sweeper.embedded import EmbeddedServer
 from tests.running.fault_proxy import FaultyProxy
 from tests.waiting import read_line
 
-REAL = os.environ.get("SWEEPER_REAL_COMFYUI")
+REAL_V2 = os.environ.get("SWEEPER_REAL_V2")  # a comfy-api-proxy in front of a ComfyUI
+REAL = os.environ.get("SWEEPER_REAL_COMFYUI") or REAL_V2
 REAL_RESTART = os.environ.get("SWEEPER_REAL_RESTART")
-DIALECTS = ("comfyui",) if REAL else ("cloud", "comfyui")
+DIALECTS = ("v2",) if REAL_V2 else ("comfyui",) if REAL else ("cloud", "comfyui", "v2")
 CAN_RESTART = not REAL or REAL_RESTART is not None
 
 BASE = 0x0A0000
@@ -58,7 +60,7 @@ class Served:
         self.dialect = dialect
         self.data = data
         self.processes = processes and not REAL
-        self.workers = workers if dialect == "cloud" else 1
+        self.workers = 1 if dialect == "comfyui" else workers
         self.executions: list[Counter[str]] = []  # of each life of a server of ours in a thread
         self.forgets = 0  # jobs that it takes and then knows nothing of
         self._embedded: EmbeddedServer | None = None
@@ -149,7 +151,7 @@ class Served:
     def twice(self) -> list[str]:
         """Messages about trials that ran twice although the server had not lost them, and about ids that came twice."""
         self.settle()
-        found = self._twice_on_cloud() if self.dialect == "cloud" else self._twice_on_comfyui()
+        found = self._twice_on_comfyui() if REAL or self.dialect == "comfyui" else self._twice_on_cloud()
         ids = Counter(job.prompt_id for job in self.proxy.accepted)
         found += [f"{prompt_id} was accepted {n} times" for prompt_id, n in ids.items() if n > 1]
         lives = [*self.executions, *([self._embedded.seen.executions] if self._embedded else [])]
@@ -167,9 +169,22 @@ class Served:
         """Jobs survive restarts, so each trial has exactly one job that was not lost."""
         jobs: Counter[int] = Counter()
         with httpx.Client(base_url=self.url, trust_env=False) as http:
-            for row in http.get("/api/jobs", params={"limit": 1000}).json()["jobs"]:
-                state = http.get(f"/api/job/{row['id']}/status").json()["status"]
-                graph = http.get(f"/api/jobs/{row['id']}").json()["workflow"]
+            for prompt_id, was_lost in _list_v2_jobs(http) if self.dialect == "v2" else _list_cloud_jobs(http):
+                path = f"/api/v2/jobs/{prompt_id}/workflow" if self.dialect == "v2" else f"/api/jobs/{prompt_id}"
+                graph = http.get(path).json()["workflow"]
                 graph = graph.get("prompt", graph)
-                jobs[trial_of(graph)] += state != "lost"
+                jobs[trial_of(graph)] += not was_lost
         return [f"trial {trial} has {n} jobs" for trial, n in jobs.items() if n > 1]
+
+
+def _list_cloud_jobs(http: httpx.Client) -> Iterator[tuple[str, bool]]:
+    """(id, whether the server lost it) of each job."""
+    for row in http.get("/api/jobs", params={"limit": 1000}).json()["jobs"]:
+        yield row["id"], http.get(f"/api/job/{row['id']}/status").json()["status"] == "lost"
+
+
+def _list_v2_jobs(http: httpx.Client) -> Iterator[tuple[str, bool]]:
+    page = {"next_cursor": ""}
+    while "next_cursor" in page:
+        page = http.get("/api/v2/jobs", params={"limit": 100, "cursor": page["next_cursor"]}).json()
+        yield from ((row["id"], row["status"] == "expired") for row in page["jobs"])

@@ -17,12 +17,15 @@ from PIL import Image
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.download import download
-from sweeper.comfy.event_stream import EventStream, Listener
+from sweeper.comfy.event_stream import EventStream
+from sweeper.comfy.job_listener import Listener
 from sweeper.comfy.job_marker import add_marker, fingerprint
 from sweeper.comfy.protocol import JobSearch, JobSubmission, QueueFull
 from sweeper.comfy.target import Target
 from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
-from tests.running.servers import DIALECTS, Served
+from tests.running.servers import DIALECTS, REAL_V2, Served
+
+KINDS = ("submits", "looks", "downloads", "uploads")  # properties of a request to the proxy
 
 
 @pytest.fixture(scope="module", params=DIALECTS)
@@ -37,10 +40,11 @@ def using(server):
 
     def run(act, *, faults=()):
         proxies = [proxy for proxy in (server.proxy, server.storage) if proxy is not None]
-        waiting = list(faults)  # (a part of the path, fault), each to strike once, in this order
+        waiting = list(faults)  # (a kind of request or a part of the path, fault), each to strike once, in this order
 
         def decide(asked):
-            if waiting and waiting[0][0] in asked.path:
+            part = waiting[0][0] if waiting else None
+            if part is not None and (getattr(asked, part) if part in KINDS else part in asked.path):
                 return waiting.pop(0)[1]
             return None
 
@@ -72,11 +76,13 @@ def graph_of(colour=0x123456, size=16, **more):
 
 
 async def wait_for_end(client, prompt_id):
-    state = await client.get_job(prompt_id)
-    while not state.is_over:
-        await asyncio.sleep(0.02)
+    misses = 0
+    while True:
         state = await client.get_job(prompt_id)
-    return state
+        misses = misses + 1 if state.state == "lost" else 0
+        if state.is_over and misses in (0, client.dialect.lost_after_checks):
+            return state
+        await asyncio.sleep(0.02)
 
 
 def submission(graph, client_id=None):
@@ -95,7 +101,7 @@ def test_connect_detects_the_dialect_and_fetches_node_classes(server, using):
     found, classes = using(act)
     assert found.dialect == server.dialect
     assert (found.version != "") == (server.dialect == "comfyui")
-    assert {"EmptyImage", "SaveImage", "LoadImage"} <= set(classes)
+    assert classes == {} if server.dialect == "v2" else {"EmptyImage", "SaveImage", "LoadImage"} <= set(classes)
 
 
 @pytest.mark.parametrize("fault", ["drop", "reset", "swallow", "half", "half_head", "502", "503_after", "429", "page"])
@@ -104,12 +110,11 @@ def test_polling_a_job_survives_every_fault(using, fault):
         prompt_id = await client.submit(submission(graph_of()))
         return await wait_for_end(client, prompt_id)
 
-    state = using(act, faults=[("/api/jobs", fault)] * 3)
+    state = using(act, faults=[("looks", fault)] * 3)
     assert state.state == "succeeded"
     assert [(output.node, output.kind, output.type) for output in state.outputs] == [("2", "images", "output")]
-    assert state.started is not None
-    assert state.ended is not None
-    assert abs(state.ended - time.time()) < 60
+    assert REAL_V2 or (state.started is not None and state.ended is not None)  # comfy-api-proxy tells no times
+    assert REAL_V2 or abs(state.ended - time.time()) < 60
 
 
 @pytest.mark.parametrize("fault", ["swallow", "swallow_reset", "half", "half_head", "late", "502_after", "shape"])
@@ -127,7 +132,7 @@ def test_a_submission_with_a_lost_response_is_found_and_runs_once(server, using,
         return prompt_id, await wait_for_end(client, prompt_id)
 
     before = len(server.proxy.accepted)
-    prompt_id, state = using(act, faults=[("/prompt", fault)])
+    prompt_id, state = using(act, faults=[("submits", fault)])
     assert state.state == "succeeded"
     assert [job.prompt_id for job in server.proxy.accepted[before:]] == [prompt_id]
 
@@ -140,8 +145,8 @@ def test_a_gateways_503_does_not_hide_an_accepted_job(using):
         assert answer.may_be_accepted
         return await client.find_submission(sought(sent, time.time()), allow_late_arrival=False)
 
-    assert using(act, faults=[("/prompt", "503_after")]) is not None
-    assert using(act, faults=[("/prompt", "503")]) is None
+    assert using(act, faults=[("submits", "503_after")]) is not None
+    assert using(act, faults=[("submits", "503")]) is None
 
 
 @pytest.mark.parametrize("fault", ["reset", "500", "page"])
@@ -152,7 +157,7 @@ def test_a_submission_that_never_arrived_is_not_found(using, fault):
             await client.submit(sent)
         return await client.find_submission(sought(sent, time.time()))
 
-    assert using(act, faults=[("/prompt", fault)]) is None
+    assert using(act, faults=[("submits", fault)]) is None
 
 
 def test_a_download_is_complete_after_every_fault(server, using):
@@ -161,9 +166,9 @@ def test_a_download_is_complete_after_every_fault(server, using):
         file = io.BytesIO()
         return await download(client, state.outputs[0], file), file
 
-    # On Cloud the file comes from the storage host, and its address from /view.
-    path = "/view" if server.storage is None else ".png"
-    found, file = using(act, faults=[(path, "half"), ("/view", "503"), ("/view", "drop"), (path, "page")])
+    # On Cloud the file comes from the storage host, and its address from the server.
+    path = "downloads" if server.storage is None else ".png"
+    found, file = using(act, faults=[(path, "half"), ("downloads", "503"), ("downloads", "drop"), (path, "page")])
     assert found.sha256 == hashlib.sha256(file.getvalue()).hexdigest()
     assert found.content_type == "image/png"
     with Image.open(file) as picture:
@@ -175,7 +180,12 @@ def test_an_unknown_job_or_file_is_lost(using):
         assert (await client.get_job(str(uuid4()))).state == "lost"
         state = await wait_for_end(client, await client.submit(submission(graph_of())))
         output = state.outputs[0]
-        for wrong in ({"filename": "no-such.png"}, {"subfolder": "../.."}, {"filename": "../../x.png"}):
+        names = {"subfolder": "none"} if client.dialect.name == "v2" else {}  # it finds files by their ids
+        for wrong in (
+            {"filename": "no-such.png", **names},
+            {"subfolder": "../.."},
+            {"filename": "../../x.png", **names},
+        ):
             gone = type(output)(**{name: wrong.get(name, getattr(output, name)) for name in output.__slots__})
             with pytest.raises(LostError):
                 await download(client, gone, io.BytesIO())
@@ -197,7 +207,7 @@ def test_an_uploaded_file_has_the_name_that_the_server_returned(using, tmp_path)
         await download(client, state.outputs[0], file)
         return file
 
-    with Image.open(using(act, faults=[("/upload/image", fault) for fault in ("swallow", "500", "half")])) as picture:
+    with Image.open(using(act, faults=[("uploads", fault) for fault in ("swallow", "500", "half")])) as picture:
         assert picture.getpixel((7, 7)) == (9, 8, 7)
 
 
@@ -217,6 +227,8 @@ def test_a_rejection_names_the_node_and_the_input(using):
 
 
 def test_a_partly_valid_workflow_is_rejected_and_leaves_no_job(server, using):
+    if server.dialect == "v2":
+        pytest.skip("the API does not say that the server left out invalid outputs")
     graph = graph_of(0xABCDEF, **{"3": {"class_type": "SaveImage", "inputs": {"filename_prefix": "broken"}}})
 
     async def act(client):
@@ -255,7 +267,7 @@ def test_cancelling_a_waiting_job_leaves_the_running_one(server, using):
         return state, await wait_for_end(client, slow)
 
     ours, slow = using(act)
-    assert ours.state in ("cancelled", "lost" if server.dialect == "comfyui" else "cancelled")
+    assert ours.state in ("cancelled", "lost" if server.dialect == "comfyui" or REAL_V2 else "cancelled")
     assert slow.state == "succeeded"
 
 
@@ -264,7 +276,7 @@ def test_events_report_the_end_of_a_job(using):
         async with EventStream(client) as stream:
             sent = submission(graph_of(), stream.client_id)
             prompt_id = await client.submit(sent)
-            with stream.listen(prompt_id, Listener()) as listener:
+            with stream.follow(prompt_id, Listener()) as listener:
                 async with asyncio.timeout(20):
                     await listener.woken.wait()
             return await wait_for_end(client, prompt_id)
@@ -273,7 +285,10 @@ def test_events_report_the_end_of_a_job(using):
 
 
 @pytest.mark.parametrize("fault", ["ws_refuse", "ws_cut", "ws_mute"])
-def test_a_broken_event_stream_costs_nothing_but_time(using, fault):
+def test_a_broken_event_stream_costs_nothing_but_time(server, using, fault):
+    if server.dialect == "v2":
+        pytest.skip("has no WebSocket; see tests/comfy/test_job_event_stream.py")
+
     async def act(client):
         async with EventStream(client) as stream:
             return await wait_for_end(client, await client.submit(submission(graph_of(), stream.client_id)))

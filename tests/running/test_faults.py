@@ -98,7 +98,7 @@ def test_a_truncated_download_is_completed(server, go, tmp_path):
 def test_the_next_run_downloads_what_this_one_could_not(coloured, tmp_path):
     plan, events = coloured(1), []
     with Served("comfyui", tmp_path / "data") as server:
-        server.proxy.decide = lambda asked: "502" if asked.path.endswith("/view") else None
+        server.proxy.decide = lambda asked: "502" if asked.downloads else None
         run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append, patience=0.0)
         assert (run.pending, run.failed) == (1, 0)
         (notice,) = (event.message for event in events if isinstance(event, Notice))

@@ -51,7 +51,7 @@ def pixels(out, row=0):
     return [np.asarray(Image.open(out / path).convert("RGB")) for path in paths]
 
 
-@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui", "v2"])
 def test_white_areas_are_masked_and_the_picture_keeps_its_colours(sweep, tmp_path, dialect):
     with EmbeddedServer(dialect=dialect) as server:
         run = sweeper.run(sweep({"photo": "photo.png", "mask": "left.png"}), server.url, tmp_path / "out")
@@ -73,7 +73,7 @@ def test_a_mask_of_comfyuis_editor_uses_its_alpha_channel(sweep, tmp_path):
     assert (mask[:, 8:] == 0).all()
 
 
-@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui", "v2"])
 def test_pictures_and_masks_are_uploaded_once_and_each_pair_is_a_job(sweep, tmp_path, dialect):
     Image.new("RGB", (16, 16), (1, 2, 3)).save(tmp_path / "other.png")
     drawn().transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "right.png")
@@ -82,12 +82,21 @@ def test_pictures_and_masks_are_uploaded_once_and_each_pair_is_a_job(sweep, tmp_
     assert len({trial.digest for trial in sweeper.plan(sweeper.load(file))}) == 4
     with EmbeddedServer(dialect=dialect) as server:
         run = sweeper.run(file, server.url, tmp_path / "out")
-        uploads = [path.removeprefix("/api") for path in server.seen.paths("POST") if "upload" in path]
+        uploads = [
+            path.removeprefix("/api")
+            for path in server.seen.paths("POST")
+            if path.endswith(("/image", "/mask", "/assets"))
+        ]
         again = sweeper.run(file, server.url, tmp_path / "out", fresh=True)
-        later = [path.removeprefix("/api") for path in server.seen.paths("POST") if "upload" in path]
+        later = [
+            path.removeprefix("/api")
+            for path in server.seen.paths("POST")
+            if path.endswith(("/image", "/mask", "/assets"))
+        ]
     assert (run.succeeded, again.succeeded, again.submitted) == (4, 4, 4)
     assert later == uploads
-    assert sorted(uploads) == ["/upload/image"] * 2 + ["/upload/mask"] * 4
+    # API v2 stores no masks, so the combined pictures are uploaded, and not the pictures themselves.
+    assert sorted(uploads) == (["/v2/assets"] * 4 if dialect == "v2" else ["/upload/image"] * 2 + ["/upload/mask"] * 4)
     masks = [pixels(tmp_path / "out", row)[0][0, 0, 0] for row in range(4)]
     assert masks == [255, 0, 255, 0]
 

@@ -83,7 +83,7 @@ def test_a_missing_file_leaves_its_job_pending_and_unpaid(dialect, coloured, tmp
             notices.append(event.message)
 
     with Served(dialect, tmp_path / "data") as server:
-        server.proxy.decide = lambda asked: fault if asked.path.endswith("/view") else None
+        server.proxy.decide = lambda asked: fault if asked.downloads else None
         run = sweeper.run(plan, server.target(), out, progress=hear)
         assert (run.pending, run.failed, len(server.proxy.accepted)) == (2, 0, 2)
         assert f"(HTTP {fault}); the next run looks for the file again, at no cost" in notices[0]
@@ -100,11 +100,9 @@ def test_remake_submits_a_trial_whose_file_is_gone_for_good(dialect, coloured, t
     monkeypatch.setattr(client, "RetryPolicy", partial(RetryPolicy, attempts=3, base_wait=0.001))
     plan, out = coloured(1), tmp_path / "out"
     with Served(dialect, tmp_path / "data") as server:
-        server.proxy.decide = lambda asked: "404" if asked.path.endswith("/view") else None
+        server.proxy.decide = lambda asked: "404" if asked.downloads else None
         assert sweeper.run(plan, server.target(), out).pending == 1
-        server.proxy.decide = lambda asked: (
-            "404" if asked.path.endswith("/view") and len(server.proxy.accepted) == 1 else None
-        )
+        server.proxy.decide = lambda asked: "404" if asked.downloads and len(server.proxy.accepted) == 1 else None
         run = sweeper.run(plan, server.target(), out, remake=True)
         assert (run.succeeded, run.submitted, len(server.proxy.accepted)) == (1, 1, 2)
 

@@ -93,12 +93,14 @@ def test_a_network_failure_of_the_server_is_retried_after_a_wait(server, target,
 
 def foreign_job(server, dialect):
     """Run a job of another client on the same server until the block ends. Yields its prompt_id."""
-    path = "/api/prompt" if dialect == "cloud" else "/prompt"
+    paths = {"cloud": "/api/prompt", "comfyui": "/prompt", "v2": "/api/v2/jobs"}
     graph = {
         "1": {"class_type": "Paint", "inputs": {"text": "not ours", "seed": 1}},
         "2": {"class_type": "Keep", "inputs": {"images": ["1", 0], "filename_prefix": "theirs"}},
     }
-    return httpx.post(server.url + path, json={"prompt": graph}, trust_env=False).json()["prompt_id"]
+    body = {"workflow" if dialect == "v2" else "prompt": graph}
+    job = httpx.post(server.url + paths[dialect], json=body, trust_env=False).json()
+    return job["id"] if dialect == "v2" else job["prompt_id"]
 
 
 def test_a_job_past_its_timeout_is_cancelled_and_the_next_one_runs(server, target, experiment, tmp_path):

@@ -133,6 +133,7 @@ def test_a_rejected_workflow_is_a_row_that_names_node_and_input(server, target, 
     assert row.error.startswith("node 1 (Paint) seed: Value -1 smaller than min of 0")
 
 
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"], indirect=True)  # API v2 lists no node classes
 def test_an_invalid_plan_is_refused_before_anything_is_sent(server, target, experiment, tmp_path):
     with pytest.raises(ExperimentError, match=r"seed\[0\]: node 1 \(Paint\) seed: found -1, but at least 0 is needed"):
         sweeper.run(experiment(seed=[-1, 3]), target, tmp_path / "out")
@@ -288,13 +289,14 @@ def test_input_files_are_uploaded_once_and_the_servers_name_is_used(dialect, tmp
 def test_a_job_cancelled_by_others_is_a_row_and_is_submitted_again(server, target, experiment, tmp_path):
     server.faults.stall_nodes = {"Paint"}
 
-    def interrupt_what_runs():
+    def cancel_what_runs(prompt_id):
         wait_until(lambda: server.seen.executions)
-        httpx.post(f"{server.url}/api/interrupt", json={})
+        api = "/api/v2" if target["dialect"] == "v2" else "/api"
+        httpx.post(f"{server.url}{api}/jobs/{prompt_id}/cancel")
 
     def watch(event):
         if isinstance(event, JobSubmitted):
-            threading.Thread(target=interrupt_what_runs).start()
+            threading.Thread(target=cancel_what_runs, args=(event.prompt_id,)).start()
 
     run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=watch)
     assert (run.cancelled, run.failed) == (1, 0)
@@ -302,6 +304,7 @@ def test_a_job_cancelled_by_others_is_a_row_and_is_submitted_again(server, targe
     assert sweeper.run(experiment(seed=[1]), target, tmp_path / "out").submitted == 1
 
 
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"], indirect=True)  # API v2 tells no times of short jobs
 def test_measured_node_times_change_the_next_order(server, target, experiment, tmp_path):
     sweeper.run(experiment(seed=[1, 2], text=["a", "b"]), target, tmp_path / "out")
     with Store.open(tmp_path / "out", readonly=True) as store:

@@ -170,7 +170,7 @@ def _show_target(target_report: dict[str, Any]) -> None:
         facts.append(f"uploads up to {target_report['upload_limit'] / 2**20:.0f} MiB")
     if target_report.get("dialect") and target_report["key"]:
         # A ComfyUI checks no key, and a proxy in front of it does not say whether it does.
-        facts.append(f"key {'accepted' if target_report['dialect'] == 'cloud' else 'sent'} ({target_report['key']})")
+        facts.append(f"key {'sent' if target_report['dialect'] == 'comfyui' else 'accepted'} ({target_report['key']})")
     usable = "" if target_report["ok"] else "not usable" + (": " if facts else "")
     console.print_line(f"{target_report['target']}: {usable}{', '.join(facts)}")
     if target_report.get("warning"):

@@ -82,7 +82,7 @@ def command(
     scenario: Path | None,
     strict_models: bool,
 ) -> None:
-    """Serve the Comfy Cloud or ComfyUI API on this machine, to rehearse sweeps without a GPU, a key or credits.
+    """Serve the API of Comfy Cloud, ComfyUI or API v2 on this machine: rehearse sweeps without a GPU, a key or credits.
 
     The first line on stdout is the base URL. Ctrl-C or SIGTERM stops the server.
     """

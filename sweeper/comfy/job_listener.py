@@ -1,0 +1,77 @@
+"""Receives what a server reports about one running job, whatever kind of stream it comes from."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, TypeGuard
+
+from sweeper.comfy.protocol import is_id
+
+_MAX_NODE_STARTS: Final = 10_000  # of one job; a graph has at most a few hundred nodes, and loops repeat some
+_MAX_NUMBER: Final = 1e12  # of a progress; also refuses NaN, infinity, and integers that are no float
+
+
+@dataclass(slots=True)
+class Listener:
+    """Receives the events of one job.
+
+    `woken`: set when polling the job is worthwhile. `on_success()`: the server reported success. `started_at`: when
+    execution began, by our clock, and `running_since` in monotonic seconds. `on_progress(node, value, maximum)` and
+    `on_preview(node, image)` feed the display. `node_starts`: when each node began, with "" for the end, in monotonic
+    seconds.
+    """
+
+    on_progress: Callable[[str, float, float], None] | None = None
+    on_preview: Callable[[str, bytes], None] | None = None
+    on_success: Callable[[], None] | None = None
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    started_at: float | None = None
+    running_since: float | None = None
+    node_starts: list[tuple[str, float]] = field(default_factory=list)
+
+    def handle_event(self, kind: Any, data: dict[str, Any]) -> None:
+        """Handle an event of the job, unless it is an end event."""
+        if self.started_at is None and kind in ("execution_start", "executing", "progress", "progress_state"):
+            self.mark_started(time.time())
+        node = data.get("node")
+        if kind == "executing" and is_id(node) and len(self.node_starts) < _MAX_NODE_STARTS:
+            self.node_starts.append((node, time.monotonic()))
+        if self.on_progress is not None:
+            for node, value, maximum in _read_progress(kind, data):
+                self.on_progress(node, value, maximum)
+
+    def handle_end(self, *, succeeded: bool) -> None:
+        """Handle the event that the job has ended."""
+        self.node_starts.append(("", time.monotonic()))
+        self.woken.set()
+        if succeeded and self.on_success is not None:
+            self.on_success()
+
+    def mark_started(self, now: float) -> None:
+        """Note that execution began. `now`: seconds since 1970."""
+        self.started_at, self.running_since = now, time.monotonic()
+
+    def node_seconds(self) -> list[tuple[str, float]]:
+        """(node, seconds) of each node whose beginning and end are known."""
+        return [(node, end - start) for (node, start), (_, end) in pairwise(self.node_starts) if node]
+
+
+def _is_progress_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and -_MAX_NUMBER <= value <= _MAX_NUMBER
+
+
+def _read_progress(kind: Any, data: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """(node, value, maximum) from a `progress` or `executing` event; nothing from any other."""
+    node = data.get("node")
+    if not is_id(node):
+        return []
+    if kind == "executing":
+        return [(node, 0.0, 0.0)]
+    value, maximum = data.get("value"), data.get("max")
+    if kind == "progress" and _is_progress_number(value) and _is_progress_number(maximum):
+        return [(node, float(value), float(maximum))]
+    return []
