@@ -1,8 +1,8 @@
 """The routes of the `cloud` dialect: Comfy Cloud's API below `/api`, and `/ws`.
 
 It follows the published specification. Unlike in ComfyUI, the server chooses ids and order of jobs and remembers
-cancelled jobs, pictures come from the storage host, and an interrupt stops every running job. `cloud_jobs.py` has
-`/api/jobs`. The calls that it replaces still work, and their responses carry a `Deprecation` header (RFC 9745).
+cancelled jobs, and pictures come from the storage host. `cloud_jobs.py` has `/api/jobs`. The calls that it replaces
+still work, and their responses carry a `Deprecation` header (RFC 9745).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from sweeper.embedded.http_helpers import (
     error_response,
     format_time,
     json_response,
+    parse_json,
+    read_body,
     read_id_list,
     read_integer,
     read_object,
@@ -33,6 +35,7 @@ from sweeper.embedded.job_records import describe_end
 from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.request_guard import DropError, is_right_key, read_bearer
+from sweeper.embedded.request_parsing import read_flag
 from sweeper.embedded.service import Service
 from sweeper.embedded.userdata import UserDataRoutes
 
@@ -92,7 +95,7 @@ def _wrap_in_envelope(response: Response) -> Response:
 def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
     """Make the ASGI app of this dialect; `sign_url` makes the URLs to which /api/view redirects."""
     jobs = CloudJobRoutes(service, asset_store, sign_url)
-    routes = CloudRoutes(service, jobs.find_job)
+    routes = CloudRoutes(service, jobs.find_job, asset_store)
     pictures = MediaRoutes(service, sign_url, asset_store)
     assets = AssetRoutes(asset_store, service.queue, sign_url)
     userdata = UserDataRoutes(service.folders, cloud=True)
@@ -176,9 +179,10 @@ def _list_asset_routes(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any
 class CloudRoutes(CommonRoutes):
     """Endpoints for the deprecated job calls and for facts, in Cloud's form."""
 
-    def __init__(self, service: Service, find_job: Callable[[Request], ServerJob]) -> None:
+    def __init__(self, service: Service, find_job: Callable[[Request], ServerJob], asset_store: AssetStore) -> None:
         super().__init__(service)
         self._find_job = find_job
+        self._asset_store = asset_store
 
     async def get_status(self, request: Request) -> Response:
         """GET /api/job/{id}/status: the raw state of a job."""
@@ -226,17 +230,29 @@ class CloudRoutes(CommonRoutes):
         return json_response(listing)
 
     async def change_queue(self, request: Request) -> Response:
-        """POST /api/queue: cancel some waiting jobs (`delete`), or all of them (`clear`)."""
+        """POST /api/queue: cancel some waiting or running jobs (`delete`), or all waiting ones (`clear`)."""
         ids, everything = await _read_deletion(request)
-        answer: dict[str, Any] = {"deleted": self.service.cancel_waiting(ids)}
+        answer: dict[str, Any] = {"deleted": [prompt_id for prompt_id in ids if self.service.cancel(prompt_id)]}
         if everything:
             self.service.cancel_waiting(None)
             answer["cleared"] = True
         return json_response(answer)
 
-    async def interrupt(self, _: Request) -> Response:
-        """POST /api/interrupt: stop every running job; the body is ignored."""
-        self.service.interrupt(None)
+    async def interrupt(self, request: Request) -> Response:
+        """POST /api/interrupt: cancel the job `prompt_id`, else the oldest running job, else the next waiting one."""
+        try:
+            data = parse_json(await read_body(request))
+        except ValueError:
+            data = None  # any body is allowed
+        prompt_id = data.get("prompt_id") if isinstance(data, dict) else None
+        if isinstance(prompt_id, str) and prompt_id:
+            if self.queue.find(prompt_id) is None:
+                raise RequestRefusedError(error_response(404, "not_found", "Job not found"))
+            self.service.cancel(prompt_id)
+        else:
+            running, waiting = self.queue.snapshot()
+            for job in (*running, *waiting)[:1]:
+                self.service.cancel(job.id)
         return Response(status_code=200)
 
     async def get_features(self, request: Request) -> Response:
@@ -250,6 +266,15 @@ class CloudRoutes(CommonRoutes):
             allowance = self.faults.scenario.credits or 0
             account["free_tier_balance"] = {"allowance": allowance, "used": allowance - left, "remaining": left}
         return json_response(FEATURES | account)
+
+    async def get_object_info(self, request: Request) -> Response:
+        """GET /api/object_info: with `include_user_models`, the loaders also list the models that were uploaded."""
+        models: dict[str, list[str]] = {}
+        if read_flag(request, "include_user_models", default=False):
+            for asset in self._asset_store.list_assets():
+                for tag in asset.tags if "models" in asset.tags else ():
+                    models.setdefault(tag, []).append(asset.name)
+        return json_response(self.describe_nodes(models))
 
     async def get_user(self, _: Request) -> Response:
         """GET /api/user: the account is always active."""

@@ -16,6 +16,7 @@ from starlette.routing import Route, Router
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time, json_response, read_object
 from sweeper.embedded.jobs import (
+    ALLOCATED,
     CANCEL_REQUESTED,
     CANCELLED,
     ENDED,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _STATUS_BY_STATE = {
     SUBMITTED: "queued",
     WAITING: "queued",
+    ALLOCATED: "queued",
     CANCEL_REQUESTED: "canceling",
     SUCCESS: "succeeded",
     CANCELLED: "canceled",

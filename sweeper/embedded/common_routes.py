@@ -22,9 +22,10 @@ from sweeper.embedded.request_guard import DropError
 from sweeper.errors import DISTRIBUTION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from starlette.requests import Request
 
-    from sweeper.embedded.nodes.base import NodeClass
     from sweeper.embedded.service import Service
 
 FEATURES: dict[str, Any] = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
@@ -79,16 +80,23 @@ class CommonRoutes:
 
     async def get_object_info(self, _: Request) -> Response:
         """GET /object_info."""
-        return json_response({name: self._describe_node(node) for name, node in self.service.nodes.items()})
+        return json_response(self.describe_nodes())
+
+    def describe_nodes(self, user_models: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+        """All node classes, as /object_info describes them. `user_models`: see `make_object_info`."""
+        service = self.service
+        strict = service.settings.strict_models
+        return {
+            name: make_object_info(node, service.folders, strict_models=strict, user_models=user_models)
+            for name, node in service.nodes.items()
+        }
 
     async def get_node_info(self, request: Request) -> Response:
         """GET /object_info/{node_class}; `{}` for an unknown class."""
         name = request.path_params["node_class"]
-        node = self.service.nodes.get(name)
-        return json_response({} if node is None else {name: self._describe_node(node)})
-
-    def _describe_node(self, node: NodeClass) -> dict[str, Any]:
-        return make_object_info(node, self.service.folders, strict_models=self.service.settings.strict_models)
+        node, strict = self.service.nodes.get(name), self.service.settings.strict_models
+        info = {} if node is None else {name: make_object_info(node, self.service.folders, strict_models=strict)}
+        return json_response(info)
 
     async def get_features(self, _: Request) -> Response:
         """GET /features."""

@@ -232,8 +232,8 @@ def _check_arguments(dialect: str, workers: int, cache: str) -> None:
 
 
 def _check_account(dialect: str, faults: Faults) -> None:
-    for name in ("tier", "credits"):
-        if dialect == "comfyui" and getattr(faults.scenario, name) is not None:
+    for name in ("tier", "credits", "refusal_rate"):
+        if dialect == "comfyui" and getattr(faults.scenario, name) not in {None, 0}:
             raise UsageError(f"scenario: {name}: a ComfyUI has no account; use the cloud dialect or v2")
 
 

@@ -87,7 +87,10 @@ class Faults:
             return self._counts[kind] - 1
 
     def should_inject(self, kind: str) -> bool:
-        """Whether the scenario has a fault now: "failure" (per job), "error" (per request), "drop" (per submission)."""
+        """Whether the scenario has a fault now.
+
+        "failure" and "cancel" are per job, "drop" and "refusal" per submission, "error" per request.
+        """
         rate: float = getattr(self.scenario, f"{kind}_rate")
         return rate > 0 and self.scenario.should_inject(kind, self._count_call(kind))
 
@@ -108,6 +111,8 @@ class Faults:
             return "FREE_TIER_EXHAUSTED" if self.scenario.tier == "free" else "PAYMENT_REQUIRED"
         if self.inactive_subscription:
             return "CLOUD_SUBSCRIPTION_REQUIRED"
+        if self.should_inject("refusal"):
+            return self.scenario.refusal
         if not self.refusal or (self.refusal_times is not None and not self.take("refusal_times")):
             return None
         return self.refusal
@@ -129,6 +134,10 @@ class Faults:
     def draw_job_delay(self) -> float:
         """Seconds to add to the job that starts now."""
         return self.scenario.draw_seconds("job_seconds", self._count_call("job_seconds"))
+
+    def draw_capacity_delay(self) -> float:
+        """Seconds for which the job that a worker has taken waits for a machine."""
+        return self.scenario.draw_seconds("capacity_seconds", self._count_call("capacity_seconds"))
 
     def is_queue_full(self, waiting: int, default_bound: int) -> bool:
         """Whether to refuse a submission while `waiting` jobs are queued. A scenario overrides the default bound."""

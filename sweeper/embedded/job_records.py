@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.jobs import CANCELLED, ENDED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, ServerJob
+from sweeper.embedded.jobs import ALLOCATED, CANCELLED, ENDED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, ServerJob
 from sweeper.embedded.service import status_string
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _STATUS_BY_STATE = {
     SUBMITTED: "pending",
     WAITING: "pending",
+    ALLOCATED: "pending",
     SUCCESS: "completed",
     ERROR: "failed",
     LOST: "failed",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SUBMITTED = "submitted"
 LIMITED = "queued_limited"  # queued, and every worker is busy
 WAITING = "queued_waiting"
+ALLOCATED = "allocated"  # past the account's limit, and waiting for a machine
 PREPARING = "preparing"
 EXECUTING = "executing"
 CANCEL_REQUESTED = "cancel_requested"
@@ -212,6 +213,14 @@ class JobQueue:
             self._save(job)
             self._notify()
             return job
+
+    def hold(self, job: ServerJob, seconds: float) -> None:
+        """Let a job that was taken wait for a machine, unless it is cancelled."""
+        with self._lock:
+            job.set_state(ALLOCATED)
+        job.cancel_event.wait(seconds)
+        with self._lock:
+            job.set_state(PREPARING)
 
     def finish(self, job: ServerJob, state: str) -> None:
         """Record the end of a running job. If the queue is closing, an interrupted job is queued again instead."""

@@ -10,7 +10,7 @@ from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.nodes import NODE_CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
 
@@ -37,12 +37,21 @@ _MODEL_FOLDERS = {
 }
 
 
-def make_object_info(node: NodeClass, folders: Folders, *, strict_models: bool = True) -> dict[str, Any]:
+def make_object_info(
+    node: NodeClass,
+    folders: Folders,
+    *,
+    strict_models: bool = True,
+    user_models: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
     """Describe one class as `/object_info` does, with live lists read from the folders.
 
     Unless `strict_models`, an input for a model file accepts any name, and our option `any_file` says so.
+    `user_models`: model folder -> the names of further files to list.
     """
     required, optional = node.load_input_specs(folders)
+    if user_models:
+        required, optional = (_add_models(node, specs, user_models) for specs in (required, optional))
     if not strict_models:
         required, optional = _mark_suggestions(node, required), _mark_suggestions(node, optional)
     groups: dict[str, dict[str, Any]] = {"required": {name: _spec_json(node, spec) for name, spec in required.items()}}
@@ -82,6 +91,24 @@ _V3_FLAGS = {
 }
 
 
+def _add_models(
+    node: NodeClass, specs: dict[str, InputSpec], user_models: Mapping[str, Sequence[str]]
+) -> dict[str, InputSpec]:
+    extended = dict(specs)
+    for name in node.models & specs.keys():
+        kind, options = specs[name]
+        more = user_models.get(_find_folder(node, name), ())
+        if isinstance(kind, list):
+            extended[name] = ([*kind, *more], options)
+        else:
+            extended[name] = (kind, {**options, "options": [*options["options"], *more]})
+    return extended
+
+
+def _find_folder(node: NodeClass, input_name: str) -> str:
+    return "clip_vision" if node.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(input_name, input_name)
+
+
 def _mark_suggestions(node: NodeClass, specs: Mapping[str, InputSpec]) -> dict[str, InputSpec]:
     return {
         name: (kind, {**options, "any_file": True}) if name in node.models else (kind, options)
@@ -109,8 +136,7 @@ def list_model_files(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[s
         required, optional = node.load_input_specs(folders) if node.models else ({}, {})
         for name, (kind, options) in {**required, **optional}.items():
             if name in node.models:
-                folder = "clip_vision" if node.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(name, name)
-                files = folder_files.setdefault(folder, [])
+                files = folder_files.setdefault(_find_folder(node, name), [])
                 choices = kind if isinstance(kind, list) else options["options"]
                 files += [file for file in choices if file not in files]
     return folder_files

@@ -14,17 +14,22 @@ tier: creator            # subscription (cloud): free and standard run 1 job at 
 concurrency: 3           # the same, as a number (cloud; a ComfyUI always runs one)
 credits: 50              # jobs that the account can pay for (cloud); then 402, and waiting jobs fail
 queue_bound: 20          # waiting jobs; another one is answered with 429. Default: 100, or 10,000 as a ComfyUI
+capacity_seconds: [0, 9] # seconds that a job waits for a machine although the account may run it
+earlier_jobs: 10000      # ended jobs that the listing already has
 failure_rate: 0.05       # share of the jobs that fail
 failure_type: OOMError   # and the exception they fail with
 error_rate: 0.02         # share of the requests that are answered with 503
 drop_rate: 0.01          # share of the submissions whose answer is lost although the job was taken
+refusal_rate: 0.05       # share of the submissions that are refused (cloud)
+refusal: BILLING_UNAVAILABLE  # and the `error.type` of the refusal
+cancel_rate: 0.02        # share of the jobs that somebody else cancels
 ```
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,7 @@ from typing import Any
 import yaml
 
 from sweeper.did_you_mean import suggest
+from sweeper.embedded.refusals import REFUSALS
 from sweeper.errors import Problem, UsageError
 
 # Subscription -> number of jobs that run at once, by Cloud's documentation.
@@ -53,10 +59,15 @@ class Scenario:
     credits: int | None = None
     concurrency: int | None = None
     queue_bound: int | None = None
+    capacity_seconds: Span = (0.0, 0.0)
+    earlier_jobs: int = 0
     failure_rate: float = 0.0
     failure_type: str = "RuntimeError"
     error_rate: float = 0.0
     drop_rate: float = 0.0
+    refusal_rate: float = 0.0
+    refusal: str = "BILLING_UNAVAILABLE"
+    cancel_rate: float = 0.0
 
     @classmethod
     def read(cls, path: str | Path) -> Scenario:
@@ -114,12 +125,12 @@ class Scenario:
         return self.concurrency if self.tier is None else TIERS[self.tier]
 
     def should_inject(self, kind: str, index: int) -> bool:
-        """Whether event number `index` (from 0) of a kind ("failure", "error", "drop") has the fault."""
+        """Whether event number `index` (from 0) of a kind ("failure", "error", ...) has the fault."""
         rate: float = getattr(self, f"{kind}_rate")
         return self._draw(kind, index) < rate
 
     def draw_seconds(self, kind: str, index: int) -> float:
-        """The seconds of event `index` of a kind ("latency", "node_seconds", "job_seconds", "model_seconds")."""
+        """The seconds of event `index` of a kind: "latency" or the name of another field with seconds."""
         span: Span = getattr(self, kind)
         low, high = span
         return low if low == high else low + (high - low) * self._draw(kind, index)
@@ -163,10 +174,10 @@ def _parse_integer(value: Any, minimum: int) -> int:
     return value
 
 
-def _parse_tier(value: Any) -> str:
-    if not isinstance(value, str) or value not in TIERS:
-        raise ValueError(f"must be one of {', '.join(TIERS)}")
-    return str(value)
+def _parse_word(value: Any, words: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"must be one of {', '.join(words)}")
+    return value
 
 
 def _parse_exception_name(value: Any) -> str:
@@ -181,7 +192,7 @@ _PARSERS: Mapping[str, Any] = {
     "node_seconds": _parse_span,
     "job_seconds": _parse_span,
     "model_seconds": _parse_span,
-    "tier": _parse_tier,
+    "tier": lambda value: _parse_word(value, TIERS),
     "credits": lambda value: _parse_integer(value, 0),
     "concurrency": lambda value: _parse_integer(value, 1),
     "queue_bound": lambda value: _parse_integer(value, 0),
@@ -189,4 +200,9 @@ _PARSERS: Mapping[str, Any] = {
     "failure_type": _parse_exception_name,
     "error_rate": _parse_share,
     "drop_rate": _parse_share,
+    "capacity_seconds": _parse_span,
+    "earlier_jobs": lambda value: _parse_integer(value, 0),
+    "refusal_rate": _parse_share,
+    "refusal": lambda value: _parse_word(value, REFUSALS),
+    "cancel_rate": _parse_share,
 }

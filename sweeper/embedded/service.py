@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.cache import Cache, make_cache
+from sweeper.embedded.earlier_jobs import make_earlier_jobs
 from sweeper.embedded.event_streams import Hub
 from sweeper.embedded.executor import Executor, ServerContext
 from sweeper.embedded.job_messages import JobMessages
@@ -89,6 +90,8 @@ class Service:
             journal=journal,
         )
         self._counter = 0
+        if faults.scenario.earlier_jobs:
+            self.restore(make_earlier_jobs(faults.scenario.earlier_jobs, faults.scenario.seed))
         self._caches: list[Cache] = [make_cache(settings.cache) for _ in range(settings.workers)]
         self._clear_caches = [threading.Event() for _ in self._caches]
         self._threads: list[threading.Thread] = []
@@ -129,6 +132,11 @@ class Service:
                 executor.cache.clear()
             self.seen.record_job_start(job.id, self.queue.running)
             messages = JobMessages(self.hub, job)
+            seconds = self.faults.draw_capacity_delay()
+            if seconds > 0:
+                self.queue.hold(job, seconds)
+            if self.faults.should_inject("cancel"):
+                self.queue.interrupt(job.id)
             state = executor.run(job, messages)
             self.queue.finish(job, state)
             messages.send_end()

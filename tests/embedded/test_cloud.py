@@ -8,6 +8,7 @@ import uuid
 import httpx
 import pytest
 
+from sweeper.embedded import Faults, Scenario
 from tests.embedded.probes import chain, waiting
 from tests.waiting import wait_until
 
@@ -157,7 +158,7 @@ def test_cancelled_waiting_job_is_remembered(cloud, gate):
     running = cloud.submit(waiting())
     assert gate.entered.wait(10)
     first, second, third = (cloud.submit(chain(seed=seed)) for seed in range(3))
-    answer = cloud.http.post("/api/queue", json={"delete": [first, running, "nobody"]})
+    answer = cloud.http.post("/api/queue", json={"delete": [first, "nobody"]})
     assert answer.json() == {"deleted": [first]}
     assert cloud.status(first) == "cancelled"
     assert cloud.http.post("/api/queue", json={"clear": True}).json() == {"deleted": [], "cleared": True}
@@ -167,15 +168,36 @@ def test_cancelled_waiting_job_is_remembered(cloud, gate):
     assert sum(cloud.server.seen.executions.values()) == 1
 
 
-def test_interrupt_stops_every_running_job(serve):
-    client = serve("cloud", workers=3)
-    running = [client.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
-    wait_until(lambda: [client.status(job) for job in running] == ["executing"] * 3)
-    waits = client.submit(chain())
-    client.http.post("/api/interrupt", json={"prompt_id": running[0]})
-    assert {client.wait_for_end(job)["status"] for job in running} == {"cancelled"}
-    assert client.wait_for_end(waits)["status"] == "completed"
-    assert client.server.seen.most_running == 3
+def test_deprecated_calls_cancel_running_jobs_too(serve):
+    client = serve("cloud", workers=2)
+    running = [client.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(2)]
+    wait_until(lambda: [client.status(job) for job in running] == ["executing"] * 2)
+    waits = [client.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in (2, 3, 4)]
+
+    def interrupt(body):
+        return client.http.post("/api/interrupt", content=body).status_code
+
+    assert interrupt(f'{{"prompt_id": "{waits[2]}"}}') == 200  # the named job and no other
+    assert interrupt(b'{"prompt_id": "nobody"}') == 404
+    assert client.status(waits[2]) == "cancelled"
+    assert interrupt(b"not json") == 200  # the oldest running one
+    assert client.wait_for_end(running[0])["status"] == "cancelled"
+    wait_until(lambda: client.status(waits[0]) == "executing")
+    assert client.http.post("/api/queue", json={"delete": [running[1], waits[1]]}).json() == {
+        "deleted": [running[1], waits[1]]
+    }
+    assert client.wait_for_end(running[1])["status"] == "cancelled"
+    assert client.status(waits[0]) == "executing"
+    assert client.server.seen.most_running == 2
+
+
+def test_interrupt_cancels_a_waiting_job_if_none_runs(serve):
+    client = serve("cloud", faults=Faults(scenario=Scenario(capacity_seconds=(3600, 3600))))
+    job = client.submit(chain())
+    wait_until(lambda: client.status(job) == "allocated")
+    assert client.http.post("/api/interrupt").status_code == 200
+    assert client.wait_for_end(job)["status"] == "cancelled"
+    assert client.http.post("/api/interrupt").status_code == 200  # nothing to cancel
 
 
 def test_history_v2_lists_ended_jobs_newest_first(cloud, gate):
@@ -209,6 +231,23 @@ def test_each_worker_runs_one_job_with_its_own_cache(serve, gate):
     assert {client.wait_for_end(job)["status"] for job in jobs} == {"completed"}
     assert client.server.seen.most_running == 2
     assert client.server.seen.nodes["ProbeLoader"] == 2
+
+
+def test_uploaded_models_are_listed_only_on_request(serve):
+    cloud = serve("cloud", nodes=None)
+    file = {"file": ("mine.safetensors", b"model")}
+    assert cloud.http.post("/api/assets", data={"tags": ["models", "loras"]}, files=file).status_code == 201
+
+    def listed(query):
+        info = cloud.http.get(f"/api/object_info{query}").json()
+        loras = info["LoraLoader"]["input"]["required"]["lora_name"][0]
+        assert "mine.safetensors" not in info["VAELoader"]["input"]["required"]["vae_name"][0]
+        return "mine.safetensors" in loras
+
+    assert [listed(query) for query in ("", "?include_user_models=false", "?include_user_models=true")] == [
+        False, False, True
+    ]  # fmt: skip
+    assert cloud.http.get("/api/object_info?include_user_models=x").status_code == 400
 
 
 def test_models_are_listed_by_folder_and_any_name_is_accepted(cloud):

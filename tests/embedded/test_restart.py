@@ -119,6 +119,23 @@ def test_signals_end_the_server_cleanly_during_a_job(tmp_path, dialect, number):
         assert served.end(number) == (0, "bye\n", "")
 
 
+def test_new_jobs_come_after_those_of_before_a_restart(tmp_path):
+    jobs = []
+    for graphs in ((waiting(), chain()), (chain(seed=1),)):
+        gate = Gate()
+        with (
+            EmbeddedServer(data=tmp_path, nodes=probe_nodes(gate)) as server,
+            client(Cloud, server) as cloud,
+        ):
+            for graph in graphs:
+                jobs.append(cloud.submit(graph))
+                assert gate.entered.wait(10)
+            queue = cloud.http.get("/api/queue").json()
+            listed = [row["id"] for row in cloud.http.get("/api/jobs").json()["jobs"]]
+    assert [item[1] for name in ("queue_running", "queue_pending") for item in queue[name]] == jobs
+    assert listed == jobs[::-1]
+
+
 def test_comfyui_forgets_jobs_and_keeps_files(tmp_path):
     with EmbeddedServer("comfyui", data=tmp_path, nodes=probe_nodes()) as server, client(Comfy, server) as comfy:
         name = comfy.run(chain())["prompt"][1]

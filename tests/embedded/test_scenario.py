@@ -59,6 +59,7 @@ def test_scenario_is_immutable():
         ("tier: [gold]", r"tier: must be one of free, standard, creator, pro, not \['gold'\]"),
         ("tier: gold", "tier: must be one of free, standard, creator, pro, not 'gold'"),
         ("{tier: pro, concurrency: 2}", "`tier` and `concurrency` both say how many jobs run at once"),
+        ("refusal: NO_MONEY", "refusal: must be one of PAYMENT_REQUIRED, .*, not 'NO_MONEY'"),
         ("credits: -1", "credits: must be a whole number, 0 or more, not -1"),
         ("- 1", "is not a scenario: give a mapping such as 'latency: 0.1', not list"),
         ("a: [", ":1: is not YAML: expected the node content, but found '<stream end>'"),
@@ -177,7 +178,67 @@ def test_models_load_slowly(serve):
     assert cloud.server.seen.nodes["ProbeLoader"] == 0
 
 
-@pytest.mark.parametrize("setting", [{"tier": "pro"}, {"credits": 5}])
+def test_free_tier_ends_with_its_own_error(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(tier="free", credits=1)))
+    cloud.run(chain())
+    answer = cloud.http.post("/api/prompt", json={"prompt": chain()})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (402, "FREE_TIER_EXHAUSTED")
+
+
+def test_share_of_the_submissions_is_refused(serve):
+    scenario = Scenario(seed=4, refusal_rate=0.5, refusal="FREE_TIER_UNAVAILABLE")
+    cloud = serve("cloud", faults=Faults(scenario=scenario))
+    answers = [cloud.http.post("/api/prompt", json={"prompt": chain()}) for _ in range(12)]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert {answer.json()["error"]["type"] for answer in refused} == {"FREE_TIER_UNAVAILABLE"}
+    assert len(refused) == sum(scenario.should_inject("refusal", index) for index in range(12))
+
+
+def test_job_waits_for_a_machine_although_the_account_may_run_it(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(capacity_seconds=(3600, 3600))))
+    first, second = (cloud.submit(chain(seed=seed)) for seed in range(2))
+    wait_until(lambda: cloud.status(first) == "allocated")
+    details = [cloud.http.get(f"/api/jobs/{job}").json() for job in (first, second)]
+    told = [(one["status"], one["queue_reason"], one["queue_position"]) for one in details]
+    assert told == [("pending", "capacity", None), ("pending", "concurrency_limit", 1)]
+    assert cloud.http.post("/api/jobs/cancel", json={"job_ids": [first, second]}).json() == {
+        "cancelled": [first, second]
+    }
+    assert {cloud.wait_for_end(job)["status"] for job in (first, second)} == {"cancelled"}
+    assert cloud.server.seen.nodes.total() == 0
+
+
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+def test_others_cancel_a_share_of_the_jobs(serve, dialect):
+    client = serve(dialect, faults=Faults(scenario=Scenario(seed=4, cancel_rate=0.5)))
+    jobs = [client.submit(chain(seed=seed)) for seed in range(12)]
+    for job in jobs:
+        client.wait_for_end(job)
+    words = {client.http.get(f"/api/jobs/{job}").json()["status"] for job in jobs}
+    assert words == {"cancelled", "completed"}
+
+
+def test_listing_can_have_ten_thousand_earlier_jobs(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(earlier_jobs=10_000)))
+    job = cloud.run(chain())["id"]
+    cloud.trusting = True  # the contract of 10,000 rows takes seconds
+    ids: list[str] = []
+    after = ""
+    while after or not ids:
+        page = cloud.http.get("/api/jobs", params={"limit": 1000, "after": after}).json()
+        ids += [row["id"] for row in page["jobs"]]
+        assert [row["create_time"] for row in page["jobs"]] == sorted(
+            (row["create_time"] for row in page["jobs"]), reverse=True
+        )
+        after = page["pagination"].get("next_cursor", "")
+    assert (len(ids), len(set(ids)), ids[0]) == (10_001, 10_001, job)
+    assert cloud.http.get(f"/api/jobs/{ids[-1]}").json()["status"] == "completed"
+    comfy = serve("comfyui", faults=Faults(scenario=Scenario(earlier_jobs=3)))
+    assert comfy.http.get("/api/jobs").json()["pagination"]["total"] == 3
+
+
+@pytest.mark.parametrize("setting", [{"tier": "pro"}, {"credits": 5}, {"refusal_rate": 0.5}])
 def test_comfyui_refuses_account_settings(setting):
     with pytest.raises(UsageError, match="use the cloud dialect or v2"):
         EmbeddedServer("comfyui", faults=Faults(scenario=Scenario(**setting)))
