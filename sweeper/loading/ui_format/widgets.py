@@ -6,6 +6,9 @@ A file has the values of a node as a list without names. When ComfyUI's page ope
 3D viewer. Values in excess are those of previews and upload buttons, which come last, or of removed widgets; the page
 ignores them. Widgets without a value keep the default of the class.
 
+Newer files have the values by name too (`widgets_values_named`). The page ignores them unless an experimental setting
+is on, and so does this module.
+
 So there is only one reading, and no guess. A reading that cannot be right, such as a text for a number, is refused,
 because the class has changed since the file was saved. Scripts of custom nodes may add widgets of their own; a list
 with more values than their class has widgets is refused too.

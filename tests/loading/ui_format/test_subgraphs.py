@@ -197,6 +197,37 @@ def test_a_bypassed_subgraph_passes_links_on_but_a_muted_one_does_not() -> None:
     )
 
 
+@pytest.mark.parametrize("mode", [2, 4])
+def test_a_subgraph_inside_another_is_expanded_in_every_mode(mode: int) -> None:
+    wrapping = subgraph(
+        "uuid-outer",
+        node(3, "uuid-blur", socket("picture", "IMAGE", 1), outputs=["IMAGE"], mode=mode),
+        links=[(1, -10, 0, 3, 0, "IMAGE"), (3, 3, 0, -20, 0, "IMAGE")],
+        ports=[("picture", "IMAGE", [1])],
+        outputs=[("out", "IMAGE", [3])],
+    )
+    outside = node(57, "uuid-outer", socket("picture", "IMAGE", 4), outputs=["IMAGE"])
+    graph = convert(PHOTO, outside, SAVE, subgraphs=[BLURRING, wrapping]).graph
+    assert graph["57:3:8"]["inputs"] == {"radius": 1.5, "image": ["1", 0]}
+    assert graph["9"]["inputs"].get("images") == (["1", 0] if mode == 4 else None)
+
+
+def test_a_bypassed_node_passes_on_the_value_that_the_host_shows() -> None:
+    inside = subgraph(
+        "uuid-blur",
+        node(7, "Number", socket("value", "INT", widget=True), values=[5], mode=4, outputs=["INT"]),
+        node(8, "Blur", socket("image", "IMAGE", 1), socket("radius", "FLOAT", 2, widget=True), values=[1.5]),
+        links=[(1, -10, 0, 8, 0, "IMAGE"), (2, 7, 0, 8, 1, "INT"), (3, 8, 0, -20, 0, "IMAGE")],
+        ports=[("picture", "IMAGE", [1])],
+        outputs=[("out", "IMAGE", [3])],
+    )
+    number = inside["nodes"][0]
+    number["inputs"][0]["type"] = number["outputs"][0]["type"] = "FLOAT"
+    shown = host(values=[2.5], properties={"proxyWidgets": [["7", "value"]]})
+    assert radius(convert(PHOTO, shown, SAVE, subgraphs=[inside])) == 2.5
+    assert radius(convert(PHOTO, host(), SAVE, subgraphs=[inside])) == 1.5
+
+
 def test_a_link_may_pass_straight_through_a_subgraph() -> None:
     straight = subgraph(
         "uuid-blur",
