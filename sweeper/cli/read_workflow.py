@@ -16,6 +16,7 @@ from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.errors import Problem, TemplateError
 from sweeper.loading.load import read_workflow
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
+from sweeper.model.expressions import has_jinja, quote_jinja
 from sweeper.model.source import Source
 from sweeper.model.template import ModelFile
 from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
@@ -100,7 +101,16 @@ def _convert_ui_format(
             problems[0] = Problem(first.file, first.line, first.key, message)
         raise TemplateError(problems) from error
     notes += [str(source.make_problem(path, message)) for path, message in converted.notes]
-    return Source(source.name, converted.graph, dict), converted.models
+    return Source(source.name, _quote_jinja(converted.graph), dict), converted.models
+
+
+def _quote_jinja(value: Any) -> Any:
+    """Quote texts that look like Jinja2: in a workflow that ComfyUI saved they are texts of nodes, not slots."""
+    if isinstance(value, dict):
+        return {key: _quote_jinja(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_quote_jinja(part) for part in value]
+    return quote_jinja(value) if isinstance(value, str) and has_jinja(value) and "endraw" not in value else value
 
 
 def _from_picture(path: Path, image_format: str) -> Source:

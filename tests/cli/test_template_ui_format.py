@@ -125,6 +125,20 @@ def test_template_carries_the_models_that_the_file_lists(sweeper):
     assert f"; to get it: download {url} into its folder checkpoints\n" in outcome.err
 
 
+def test_braces_in_a_saved_workflow_are_text(sweeper):
+    drawn = copy.deepcopy(UI_WORKFLOW)
+    text = "{{width}}" + "x" * 30_000
+    drawn["nodes"][6]["widgets_values"] = [text]
+
+    assert sweeper("template", "new", save(drawn), "-o", "t.json").code == 0
+
+    template = load_template("t.json")
+    assert "width" in template.slots  # of EmptyLatentImage, not of the text
+    assert template.render({name: slot.default for name, slot in template.slots.items()})["9"]["inputs"] == {
+        "filename_prefix": text, "images": ["8", 0],
+    }  # fmt: skip
+
+
 def test_slots_of_ui_format_have_types_limits_and_choices(sweeper):
     slots = {one["name"]: one for one in sweeper("template", "slots", save(), "--json").json}
 

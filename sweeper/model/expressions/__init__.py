@@ -13,14 +13,19 @@ from __future__ import annotations
 
 from functools import cache
 
-from sweeper.model.expressions.expression import Expression, ExpressionError
+from sweeper.model.expressions.expression import RAW_END, RAW_START, Expression, ExpressionError
 
-__all__ = ["Expression", "ExpressionError", "compile_expression", "compile_text", "has_jinja"]
+__all__ = ["Expression", "ExpressionError", "compile_expression", "compile_text", "has_jinja", "quote_jinja"]
 
 
 def has_jinja(text: str) -> bool:
     """Whether a text is to be rendered. `{#` alone does not count: prompts contain it, and comments are rare."""
     return "{{" in text or "{%" in text
+
+
+def quote_jinja(text: str) -> str:
+    """Return Jinja2 that renders to this text. It needs `has_jinja`, and no `endraw`."""
+    return f"{RAW_START}{text}{RAW_END}"
 
 
 @cache

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+RAW_START: Final = "{% raw %}"  # between these, a text is not Jinja2
+RAW_END: Final = "{% endraw %}"
 
 
 class ExpressionError(Exception):

@@ -15,7 +15,7 @@ from jinja2 import meta, nodes
 from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import jinja_filters
 from sweeper.model.expressions.budget import MAX_BITS, STEP
-from sweeper.model.expressions.expression import ExpressionError
+from sweeper.model.expressions.expression import RAW_END, RAW_START, ExpressionError
 from sweeper.model.expressions.sandbox import get_environment
 from sweeper.schemas.values import shorten
 
@@ -44,7 +44,7 @@ class _NodePosition:
 
 def parse(text: str) -> nodes.Template:
     """Return the tree of a text, checked and guarded. Raises ExpressionError, and the errors of Jinja2's parser."""
-    if len(text) > _MAX_SOURCE:
+    if len(text) > _MAX_SOURCE and not _is_raw(text):
         raise ExpressionError(f"has more than {_MAX_SOURCE:,} characters of Jinja2")
     if not _is_encodable(text):
         raise ExpressionError(_LONE_SURROGATE)
@@ -57,6 +57,11 @@ def parse(text: str) -> nodes.Template:
             raise ExpressionError("has too many parts; longer computations belong in a program")
     _guard(positions)
     return tree
+
+
+def _is_raw(text: str) -> bool:
+    """Whether the text is one block of text that is not Jinja2, which costs nothing to compile."""
+    return text.startswith(RAW_START) and text.endswith(RAW_END) and text.count("endraw") == 1
 
 
 def find_lone_expression(tree: nodes.Template, *, is_required: bool = False) -> nodes.Expr | None:
