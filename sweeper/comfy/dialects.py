@@ -166,8 +166,8 @@ class DialectProbe:
         if user.status == 401 or (user.status == 200 and user.content.lstrip().startswith(b"{")):
             return "cloud"
         listing = yield list_request  # last, because Comfy Cloud has this API too
-        if (listing.status == 401 and read_error_code(listing)) or (listing.status == 200 and _is_listing(listing)):
-            return "v2"
+        if (read_error_code(listing) and listing.status != 404) or (listing.status == 200 and _is_listing(listing)):
+            return "v2"  # also if it refuses the key, or if the ComfyUI behind a proxy does not respond
         for response in (stats, user):
             if is_redirect(response):
                 raise_for_status(response)

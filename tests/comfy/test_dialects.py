@@ -481,7 +481,8 @@ def test_old_comfyui_interrupts_only_our_running_job(running):
 def test_probe_detects_the_dialect():
     assert outcome(DialectProbe().detect(), answer({"system": {"argv": []}, "devices": []})) == "comfyui"
     assert outcome(DialectProbe().detect(), answer(b"", 404), answer({"error": "key"}, 401)) == "cloud"
-    for listing in (answer({"jobs": []}), answer({"error": {"code": "unauthorized", "message": "no"}}, 401)):
+    refusals = [answer({"error": {"code": "some_reason", "message": "no"}}, status) for status in (401, 503)]
+    for listing in (answer({"jobs": []}), *refusals):
         assert outcome(DialectProbe().detect(), answer(b"", 404), answer(b"", 404), listing) == "v2"
     for listing in (answer(b"<html>"), answer(b"", 401), answer({})):
         with pytest.raises(UnreachableError, match="has no API v2"):
