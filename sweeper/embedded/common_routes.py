@@ -72,7 +72,7 @@ class CommonRoutes:
         if kind is None and faults.is_queue_full(self.queue.waiting, self.service.settings.queue_bound):
             kind = QUEUE_LIMIT
         if kind is not None:
-            raise RequestRefusedError(make_refusal(kind, graph, faults.retry_after))
+            raise RequestRefusedError(json_response(*make_refusal(kind, graph, faults.retry_after)))
 
     async def get_prompt_info(self, _: Request) -> Response:
         """GET /prompt."""

@@ -6,12 +6,7 @@ specification (the `openapi.yaml` of Comfy-Org/ComfyUI, November 2026), which na
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from sweeper.embedded.http_helpers import json_response
-
-if TYPE_CHECKING:
-    from starlette.responses import Response
+from typing import Any
 
 QUEUE_LIMIT = "QUEUE_LIMIT"
 REFUSALS = {
@@ -28,8 +23,11 @@ REFUSALS = {
 }
 
 
-def make_refusal(kind: str, graph: Any, retry_after: float) -> Response:
-    """The response for an `error.type` of REFUSALS. `retry_after`: seconds, sent with the types that have a wait."""
+def make_refusal(kind: str, graph: Any, retry_after: float) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """The body, status and headers for an `error.type` of REFUSALS.
+
+    `retry_after`: seconds, sent with the types for which the specification tells clients to wait.
+    """
     status, message = REFUSALS[kind]
     error: dict[str, Any] = {"type": kind, "message": message, "details": "", "extra_info": {}}
     if kind == "PARTNER_NODE_DISABLED":
@@ -40,5 +38,5 @@ def make_refusal(kind: str, graph: Any, retry_after: float) -> Response:
         error["reason"] = "funds_unavailable"
     code = "queue_full" if kind == QUEUE_LIMIT else kind.lower()
     waits = kind in {QUEUE_LIMIT, "BILLING_UNAVAILABLE"}
-    headers = {"retry-after": f"{retry_after:.0f}"} if waits else None
-    return json_response({"error": error, "node_errors": {}, "code": code, "message": message}, status, headers)
+    headers = {"retry-after": f"{retry_after:.0f}"} if waits else {}
+    return {"error": error, "node_errors": {}, "code": code, "message": message}, status, headers
