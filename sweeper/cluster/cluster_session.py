@@ -37,6 +37,7 @@ from sweeper.running.session import Session
 from sweeper.running.sharding import SingleQueue
 from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
+from sweeper.store.containment import refuse_links
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -210,6 +211,7 @@ class ClusterSession(Session):
         pool = WorkPool(fresh, state.todo, TransitionCost(self.experiment.template, costs))
         context = self._make_context(store, state, plan, run_id, folder)
         marker = self.out / SHARED_MARKER
+        refuse_links(marker)
         marker.write_text(registry.run_spec.token, "ascii")
         try:
             dispatcher = Dispatcher(context, store, registry, pool)

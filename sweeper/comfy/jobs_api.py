@@ -54,9 +54,9 @@ def get_job(prompt_id: str) -> Flow[JobState]:
     details = response.json_object()
     if response.status != 404:
         return _read_state(details)
-    # Cloud has `{"code", "message"}`, ComfyUI `{"error": "Job not found"}`. A gateway's answer must not make a paid job
-    # look lost.
-    if not is_own_refusal(response) and not isinstance(details.get("error"), str):
+    # Cloud has `{"code", "message"}`, ComfyUI `{"error": "Job not found"}`. A gateway's answer, such as
+    # `{"error": "Not Found"}`, must not make a paid job look lost.
+    if not is_own_refusal(response) and "job" not in str(details.get("error")).casefold():
         raise TransientError(f"HTTP 404, but not as a server answers about its jobs: {response.excerpt()!r}")
     return JobState("lost")
 

@@ -32,6 +32,7 @@ from sweeper.regression.match_files import match_files
 from sweeper.regression.pytest_client import WorkflowClient
 from sweeper.regression.thresholds import parse_threshold
 from sweeper.running.folder_lock import LOCK_FILE_NAME, lock_folder
+from sweeper.store.containment import refuse_links
 
 
 class ExperimentFile(pytest.File):
@@ -101,6 +102,7 @@ class ExperimentFile(pytest.File):
 def _wait_for_lock(folder: Path) -> Iterator[None]:
     """Lock a folder, after waiting until no other process has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder / LOCK_FILE_NAME)
     (folder / LOCK_FILE_NAME).touch()  # raise now if the folder cannot be written, instead of waiting for ever
     with ExitStack() as stack:
         while True:

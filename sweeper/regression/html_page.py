@@ -25,6 +25,7 @@ from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TE
 from sweeper.images.pixel_distance import absolute_difference
 from sweeper.regression.comparison import SAME, Comparison, Comparisons
 from sweeper.regression.match_files import map_parallel
+from sweeper.store.containment import refuse_links
 
 _FILES_FOLDER: Final = "files"
 _WEB_FOLDER: Final = Path(__file__).with_name("web")
@@ -40,6 +41,7 @@ def write_page(comparisons: Comparisons, out: Path) -> Path:
 
     Raises ResultsError if the folder cannot be written.
     """
+    refuse_links(out / _FILES_FOLDER, out / "index.html")
     try:
         (out / _FILES_FOLDER).mkdir(parents=True, exist_ok=True)
         for old in (out / _FILES_FOLDER).iterdir():  # remove only what an earlier check wrote

@@ -35,8 +35,9 @@ from sweeper.reporting.contents import (
 )
 from sweeper.reporting.dataset import as_json, as_script, build_dataset, encode_file_origins, list_file_origins
 from sweeper.reporting.sprites import make_sprites
-from sweeper.reporting.thumbnails import Thumbnails, select_pictures
+from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnails, select_pictures
 from sweeper.store import Store
+from sweeper.store.containment import refuse_links
 from sweeper.store.remote_artifacts import local_path
 from sweeper.tables.export import describe_write_error
 
@@ -59,7 +60,9 @@ def write_report(
 
     Raises ResultsError if the results cannot be read or the folder cannot be written.
     """
-    out = results / "report" if out is None else out
+    if out is None:
+        out = results / "report"
+        refuse_links(out)
     with Store.open(results, readonly=True) as store:
         layout = store.layout(run)
         outcomes = list(store.outcomes(run))
@@ -70,6 +73,8 @@ def write_report(
     data = build_dataset(rows, layout) | {
         "places": encode_file_origins(list_file_origins(outcome.files) for outcome in outcomes)
     }
+    folders = (path.relative_to(PAGE_FOLDER) for path in PAGE_FOLDER.iterdir() if path.is_dir())
+    refuse_links(*(out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER, *folders)))
     try:
         out.mkdir(parents=True, exist_ok=True)
         artifacts = collect_artifacts(rows, results)

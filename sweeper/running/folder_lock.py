@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from sweeper.errors import ResultsError
+from sweeper.store.containment import refuse_links
 
 LOCK_FILE_NAME: Final = ".lock"
 _LOCK_OFFSET: Final = 2**30  # Windows blocks readers of locked bytes: lock one far behind the text that names the owner
@@ -31,9 +32,10 @@ def lock_folder(out: Path, *, now: float) -> Iterator[Callable[[], None]]:
     """Create the folder `out` if needed, and lock it while the block runs. `now`: seconds since 1970.
 
     Gives a function that raises ResultsError if the lock no longer keeps other runs out, because its file was removed.
-    Raises ResultsError if another run has locked the folder, or if it cannot be written.
+    Raises ResultsError if another run has locked the folder, or if it cannot be written, or if the file is a link.
     """
     path = out / LOCK_FILE_NAME
+    refuse_links(path)
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -91,13 +93,14 @@ def is_locked(out: Path) -> bool:
     Checks that the owner named in the lock file is alive, because a killed run leaves its name behind.
     """
     try:
+        refuse_links(out / LOCK_FILE_NAME)
         owner = json.loads((out / LOCK_FILE_NAME).read_text("utf-8"))
         if os.name == "nt" or owner["host"] != socket.gethostname():
             return True  # cannot be checked from here
         os.kill(int(owner["pid"]), 0)
     except PermissionError:
         return True  # alive, and another user's
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ResultsError):
         return False
     return True
 

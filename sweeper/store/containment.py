@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,24 @@ def contain(folder: str | Path, name: str) -> str:
 def is_plain_path(name: str) -> bool:
     """Whether a path is relative and goes down only, whatever links there are on its way."""
     return not any(part in ("", ".", "..") for part in name.split("/")) and not any(mark in name for mark in _FORBIDDEN)
+
+
+def refuse_links(*paths: Path) -> None:
+    """Check that these own files and folders of sweeper, if they exist, are no links, devices or pipes.
+
+    What sweeper writes would end up behind the link. Raises ResultsError.
+    """
+    for path in paths:
+        try:
+            mode = path.lstat().st_mode
+        except (OSError, ValueError):  # nothing is there, or nothing can be
+            continue
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
+            raise ResultsError(
+                f"{path}: is {kind}, so somebody may have made this folder to reach your files; remove it, and run the "
+                "same command again"
+            )
 
 
 def check_artifact(folder: str | Path, path: object, sha256: object) -> None:

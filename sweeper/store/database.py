@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final
 from sweeper.did_you_mean import join_names
 from sweeper.errors import ResultsError
 from sweeper.store.checksums import find_damage, make_migration, register_checksum
+from sweeper.store.containment import refuse_links
 
 SCHEMA_VERSION: Final = 6
 
@@ -72,6 +73,7 @@ CREATE TABLE server_times(job TEXT PRIMARY KEY, intended REAL NOT NULL) WITHOUT 
     6: make_migration(),
 }
 
+_SUFFIXES: Final = ("-wal", "-shm", "-journal")  # of the files that SQLite keeps beside a database
 _NO_STORE: Final = "not a sweeper store"
 _REMEDY: Final = (
     "restore a good copy, or move this file away and start over with `sweeper run`, which repeats all trials"
@@ -198,8 +200,9 @@ class Database:
     def __init__(self, path: Path, *, readonly: bool) -> None:
         """Open the file at `path`. Unless `readonly`, create it with its folder, or upgrade its schema.
 
-        Raises ResultsError also if the file is not a sweeper store, or if a newer sweeper wrote it.
+        Raises ResultsError also if the file is a link or not a sweeper store, or if a newer sweeper wrote it.
         """
+        refuse_links(path, *(path.with_name(path.name + suffix) for suffix in _SUFFIXES))
         with translate_errors(path):
             if not readonly:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sweeper.errors import ResultsError
+from sweeper.store.containment import refuse_links
+
 FOLDER: Final = "live"
 _VIEWER_FILE: Final = "watched"
 _PROGRESS_FILE: Final = "progress.json"
@@ -44,7 +47,8 @@ class LiveFolder:
 
     def announce_viewer(self) -> None:
         """Tell the run that there is a viewer. Call it again every few seconds."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ResultsError):
+            refuse_links(self._path, self._path / _VIEWER_FILE)
             self._path.mkdir(parents=True, exist_ok=True)
             (self._path / _VIEWER_FILE).touch()
 
@@ -106,7 +110,8 @@ class LiveFolder:
 
     def _write(self, name: str, data: bytes) -> None:
         part = self._path / f".{name}.part"
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ResultsError):
+            refuse_links(self._path)
             part.unlink(missing_ok=True)  # it could be a link to another file
             part.write_bytes(data)
             part.replace(self._path / name)

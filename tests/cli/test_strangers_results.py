@@ -165,3 +165,43 @@ def test_nothing_is_written_through_links_in_a_results_folder(sweeper, results, 
     assert sweeper("export", results, "-o", results / "results.csv").code == 0
     assert (tmp_path / "secret.png").read_text() == SECRET
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_store_that_is_a_link_is_refused(sweeper, results, tmp_path, suffix):
+    store = results / f"sweeper.sqlite{suffix}"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(store.read_bytes() if store.exists() else b"")
+    content = elsewhere.read_bytes()
+    store.unlink(missing_ok=True)
+    store.symlink_to(elsewhere)
+    for command in (("run", "shop.yaml", "--fresh"), ("report", results), ("accept", results)):
+        outcome = sweeper(*command)
+        assert outcome.code == 2
+        assert f"{store}: is a link" in outcome.err
+    assert elsewhere.read_bytes() == content
+
+
+def test_lock_file_that_is_a_link_or_a_pipe_is_refused(sweeper, results, tmp_path):
+    lock = results / ".lock"
+    for make in (lambda: lock.symlink_to(tmp_path / "secret.png"), lambda: os.mkfifo(lock)):
+        lock.unlink()
+        make()
+        assert sweeper("report", results).code == 0  # reads nothing of it
+        outcome = sweeper("run", "shop.yaml", "--fresh")
+        assert outcome.code == 2
+        assert f"{lock}: is " in outcome.err
+    assert (tmp_path / "secret.png").read_text() == SECRET
+
+
+@pytest.mark.parametrize("name", ["report", "report/files", "report/thumbs", "report/js"])
+def test_report_is_not_written_into_a_linked_folder(sweeper, results, tmp_path, name):
+    """Its pictures have names that the store gives, so they could replace files of the user."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (results / name).parent.mkdir(exist_ok=True)
+    (results / name).symlink_to(site)
+    outcome = sweeper("report", results)
+    assert outcome.code == 2
+    assert f"{results / name}: is a link" in outcome.err
+    assert list(site.iterdir()) == []

@@ -236,7 +236,8 @@ def test_one_request_says_the_state_of_a_job(dialect, status, state):
 def test_unknown_job_is_lost_unless_a_gateway_says_so(dialect):
     for body in ({"error": "Job not found"}, {"code": "not_found", "message": "Job not found"}):
         assert outcome(dialect.get_job(JOB), answer(body, 404)).state == "lost"
-    for body in (b"<html>no such page</html>", {"detail": "Not Found"}, {"message": "no Route matched"}, {}):
+    pages = (b"<html>no such page</html>", {"detail": "Not Found"}, {"message": "no Route matched"}, {})
+    for body in (*pages, {"error": "Not Found", "status": 404, "path": "/api/jobs"}, {"error": {"code": 404}}):
         with pytest.raises(TransientError, match=r"not JSON|not as a server answers"):
             drive(dialect.get_job(JOB), answer(body, 404))
 
