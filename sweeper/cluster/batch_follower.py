@@ -50,7 +50,7 @@ class BatchFollower:
         try:
             files = [file for item in batch.work_items for file in self.context.plan.files(item.trial)]
             await send_inputs(self.registry, worker, index_by_worker_name(files))
-            start = BatchStart(pack(self._build_items(batch)), await self._record_intents(batch, worker.server_id))
+            start = BatchStart(pack(self._build_items(batch)), await self._record_intents(batch, worker))
             number = 0
             while True:
                 update: WorkerUpdate | None = await self.registry.call(
@@ -82,6 +82,7 @@ class BatchFollower:
                 plan.files(item.trial),
                 item.job if is_search else None,
                 self._other_prompt_ids(item) if is_search else frozenset(),
+                self.store.load_server_time(item.job.id) if is_search and item.job is not None else None,
             )
             for item in batch.work_items
         ]
@@ -93,16 +94,16 @@ class BatchFollower:
 
     # --- intents
 
-    async def _record_intents(self, batch: Batch, server_id: str) -> tuple[JobLease, ...]:
-        """Record the intents to submit the batch's jobs to that server. Open jobs have their intents already."""
+    async def _record_intents(self, batch: Batch, worker: WorkerInfo) -> tuple[JobLease, ...]:
+        """Record the intents to submit the batch's jobs to the worker's server. Open jobs have theirs already."""
         if batch.server_id is not None:
             batch.work_by_job = {item.job.id: item for item in batch.work_items if item.job is not None}
             return ()
         jobs = [self._make_job(item) for item in batch.work_items]
         with self.store.transaction(durable=False):
-            self.store.servers.save_server_id(server_id, [job.id for job in jobs])
+            self.store.servers.save_server_id(worker.server_id, [job.id for job in jobs])
             for item, job in zip(batch.work_items, jobs, strict=True):
-                self.store.record_intent(job)
+                self.store.record_intent(job, server_time=self.registry.get_server_time(worker.address))
                 item.job = job
                 item.submissions += 1
         batch.work_by_job = {job.id: item for job, item in zip(jobs, batch.work_items, strict=True)}

@@ -49,7 +49,8 @@ class WorkerInfo:
     `server_id` identifies the server beside it, also for later runs; `url` is that server's URL as the worker sees it.
     `max_batches`: how many batches it takes at a time. `stores_directly`: it writes artifacts to their final place.
     `problem`: why it cannot be used, else None; `refused`: because its server refused us. `unsent_jobs`: jobs of an
-    earlier driver that certainly never left this worker. `server_info`: see `sweeper.comfy.server_info`.
+    earlier driver that certainly never left this worker. `server_info`: see `sweeper.comfy.server_info`. `server_time`:
+    the time by the server's clock when the worker described itself, in seconds since 1970; None if unknown.
     """
 
     address: str
@@ -61,6 +62,7 @@ class WorkerInfo:
     version: str = ""
     server_cache: ServerCache = CLASSIC_CACHE
     server_info: Mapping[str, Any] = field(default_factory=dict)
+    server_time: float | None = None
     concurrency: int = 1
     max_batches: int = 1
     stores_directly: bool = False
@@ -73,8 +75,8 @@ class WorkerInfo:
 class BatchItem:
     """One trial of a batch with its graph and files.
 
-    `job`: an earlier submission with an unknown outcome, to search for first. `other_prompt_ids`: the prompt ids of
-    other jobs with the same digest.
+    `job`: an earlier submission with an unknown outcome, to search for first, and `server_time` that of its intent by
+    the server's clock. `other_prompt_ids`: the prompt ids of other jobs with the same digest.
     """
 
     trial: Trial
@@ -82,6 +84,7 @@ class BatchItem:
     files: tuple[InputFile, ...] = ()
     job: JobRecord | None = None
     other_prompt_ids: frozenset[str] = frozenset()
+    server_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

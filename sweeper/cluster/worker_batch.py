@@ -108,7 +108,7 @@ class WorkerBatch:
         for batch_item in self._items:
             self._store.add_prompt_ids(batch_item.other_prompt_ids)
             if batch_item.job is not None:
-                self._store.add_job(batch_item.job)
+                self._store.add_job(batch_item.job, batch_item.server_time)
                 # It was submitted once, and only the driver may record the intent for another submission.
                 job = replace(batch_item.job, target=self.target_name)
                 item = WorkItem(batch_item.trial, job, submissions=1)

@@ -46,6 +46,7 @@ class RemoteStore:
     def __init__(self, send: Callable[[WorkerMessage], None]) -> None:
         self._send = send
         self._prompt_ids: set[str] = set()
+        self._server_times: dict[str, float | None] = {}
         self.job_states: dict[str, str] = {}
         self.submitting: set[str] = set()
         self.attempt_by_digest: dict[str, int] = {}
@@ -55,9 +56,10 @@ class RemoteStore:
         self.job_states[lease.job_id] = records.UNSENT
         self.attempt_by_digest[digest] = lease.attempt
 
-    def add_job(self, job: JobRecord) -> None:
-        """Add a job that was submitted earlier."""
+    def add_job(self, job: JobRecord, server_time: float | None) -> None:
+        """Add a job that was submitted earlier, and the time of its intent by the server's clock."""
         self.job_states[job.id] = job.state
+        self._server_times[job.id] = server_time
 
     def add_prompt_ids(self, prompt_ids: Iterable[str]) -> None:
         """Add prompt ids that the driver's store has."""
@@ -72,8 +74,8 @@ class RemoteStore:
         return prompt_id in self._prompt_ids
 
     def load_server_time(self, job_id: str) -> float | None:
-        """None, because the driver records the intents and does not know the clocks of the workers' servers."""
-        return None
+        """When the intent of an earlier job was recorded, by the server's clock; None if unknown."""
+        return self._server_times.get(job_id)
 
     def record_intent(self, job: JobRecord, *, durable: bool = True, server_time: float | None = None) -> None:
         """Note that a leased job is about to be submitted."""

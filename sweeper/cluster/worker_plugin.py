@@ -136,7 +136,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
             worker_info, server_id=server_id, url=target.url, dialect=server.dialect, version=server.version,
             server_cache=detect_server_cache(server.version, server.arguments, server.memory), concurrency=concurrency,
             stores_directly=stores_directly, server_info=await client.get_server_info(),
-            max_batches=min(_MAX_BATCHES, self.worker.state.nthreads),
+            max_batches=min(_MAX_BATCHES, self.worker.state.nthreads), server_time=client.server_time,
         )  # fmt: skip
 
     async def _resolve_target(self, run_spec: RunSpec) -> Target:

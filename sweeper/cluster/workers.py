@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import pydoc
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,6 +60,7 @@ class WorkerRegistry:
         self._ever_present: set[str] = set()
         self._refreshed = asyncio.Event()
         self.unsent_jobs: set[str] = set()
+        self._server_clocks: dict[str, float] = {}  # by address: the server's clock, ahead of our monotonic one
 
     async def install_plugin(self, *, are_children: bool) -> None:
         """Install the plugin on every worker, present or future. `are_children`: they are child processes of ours.
@@ -128,6 +130,8 @@ class WorkerRegistry:
             worker: WorkerInfo = await self.call(worker_rpc.register_worker, self.run_spec, address=address)
         except (WorkerGoneError, KeyError):  # it left again, or its plugin is still being set up; try at the next call
             return None
+        if worker.server_time is not None:
+            self._server_clocks[address] = worker.server_time - time.monotonic()
         self.unsent_jobs.update(worker.unsent_jobs)
         (self.unusable if worker.problem else self.workers)[address] = worker
         return worker
@@ -144,6 +148,11 @@ class WorkerRegistry:
         if not url:  # one server for all workers, which does not depend on any of them
             return [(worker.address, server_id) for worker in self.workers.values()]
         return [(worker.address, url) for worker in self.workers.values() if worker.host == kind]
+
+    def get_server_time(self, address: str) -> float | None:
+        """The time now by the clock of the server beside that worker; None if it is unknown."""
+        ahead = self._server_clocks.get(address)
+        return None if ahead is None else time.monotonic() + ahead
 
     async def _wait_until_gone(self, address: str) -> None:
         """Wait until the scheduler no longer knows that worker."""

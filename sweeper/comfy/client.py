@@ -62,6 +62,10 @@ _LOCAL_POLL_INTERVALS: Final = (0.05, 1.0)
 # times the slowest answer to a search, because a server that answers slowly accepts slowly too.
 _LATE_ARRIVAL: Final = 1.0
 _LATE_ARRIVAL_ANSWERS: Final = 4
+UNCLEAR_OUTCOME: Final = (
+    "a job that may be the sought one does not show its workflow; if this service never shows workflows, look for the "
+    "picture there yourself: only a run with another --out submits the trial again"
+)
 _CONNECT_MAX_RETRY_AFTER: Final = 30.0  # seconds; nothing was submitted yet, so a longer wait gains nothing
 _SERVER_INFO_TIMEOUT: Final = 10.0  # seconds; a run does not need the server's versions
 
@@ -188,7 +192,7 @@ class ComfyClient:
         """
         answers = await self.find_submissions([search], allow_late_arrival=allow_late_arrival)
         if search.job_id not in answers:
-            raise TransientError("a job that may be the sought one does not show its workflow")
+            raise TransientError(UNCLEAR_OUTCOME)
         return answers[search.job_id]
 
     async def find_submissions(

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import threading
 from contextlib import suppress
+from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -163,12 +164,17 @@ def _make_config(app: ASGIApp, transports: Transports) -> uvicorn.Config:
 
 
 def _make_tracking_protocol(transports: Transports) -> type[asyncio.Protocol]:
-    """Uvicorn's HTTP protocol, extended to record the transport of each connection in `transports`."""
+    """Uvicorn's HTTP protocol, extended to send the date and to record each connection's transport in `transports`."""
 
     class TrackingProtocol(H11Protocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             transports[self.server, self.client] = transport
+
+        def data_received(self, data: bytes) -> None:
+            # Real servers send the time, by which clients correct their clock; uvicorn's `Server` would set it.
+            self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+            super().data_received(data)
 
         def connection_lost(self, exc: Exception | None) -> None:
             transports.pop((self.server, self.client), None)

@@ -73,8 +73,8 @@ def write_report(
     data = build_dataset(rows, layout) | {
         "places": encode_file_origins(list_file_origins(outcome.files) for outcome in outcomes)
     }
-    folders = (path.relative_to(PAGE_FOLDER) for path in PAGE_FOLDER.iterdir() if path.is_dir())
-    refuse_links(*(out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER, *folders)))
+    page_folders = [path.name for path in PAGE_FOLDER.iterdir() if path.is_dir()]
+    refuse_links(*(out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER, *page_folders)))
     try:
         out.mkdir(parents=True, exist_ok=True)
         artifacts = collect_artifacts(rows, results)

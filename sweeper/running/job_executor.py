@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.client import UNCLEAR_OUTCOME, ComfyClient
 from sweeper.comfy.download import DownloadResult, download
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener
@@ -279,7 +279,7 @@ class JobExecutor:
                 searches = [self._make_search(earlier) for earlier in self._earlier_jobs.values()]
                 self._earlier_answers = await self.client.find_submissions(searches)
             if job.id not in self._earlier_answers:
-                raise TransientError("a job that may be the sought one does not show its workflow")
+                raise TransientError(UNCLEAR_OUTCOME)
             del self._earlier_jobs[job.id]
             return self._earlier_answers.pop(job.id)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
@@ -9,6 +11,7 @@ pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 import sweeper
 from sweeper.cluster import run as run_on
 from sweeper.running.run_events import ClusterReady, TargetReady, TrialDone
+from sweeper.store.database import connect
 from tests.cluster.result_rows import rows_of
 
 
@@ -25,5 +28,11 @@ def test_rows_equal_those_of_a_local_run(servers, cluster, experiment, execution
     assert sorted(event.trial for event in events if isinstance(event, TrialDone)) == list(range(42))
     assert len([event for event in events if isinstance(event, TargetReady)]) == len(servers)
     assert next(event for event in events if isinstance(event, ClusterReady)).workers == len(servers)
+    with closing(connect(tmp_path / "distributed/sweeper.sqlite", readonly=True)) as store:
+        pairs = store.execute(
+            "SELECT j.intended, s.intended FROM jobs j JOIN server_times s ON s.job = j.id"
+        ).fetchall()
+    assert len(pairs) == 40
+    assert all(abs(ours - servers_clock) < 30 for ours, servers_clock in pairs)
     again = run_on(plan, cluster.scheduler_address, out=tmp_path / "distributed")
     assert (again.submitted, again.reused) == (0, 42)

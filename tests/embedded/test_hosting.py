@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
+from email.utils import parsedate_to_datetime
 
 import httpx
 from starlette.responses import PlainTextResponse
@@ -17,7 +19,9 @@ def test_connection_accepted_while_stopping_is_closed():
     listener = bind("127.0.0.1", 0)
     hosting = ServerThread([(listener, PlainTextResponse("here"))], {}, loops.append)
     hosting.start()
-    assert httpx.get(base_url(listener)).text == "here"
+    response = httpx.get(base_url(listener))
+    assert response.text == "here"
+    assert abs(parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()) < 60  # as real servers do
     (loop,) = loops
     tell = loop.call_soon_threadsafe
 

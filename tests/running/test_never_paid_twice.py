@@ -150,6 +150,25 @@ def test_a_wrong_clock_at_the_intent_submits_nothing_again(coloured, tmp_path, m
         assert broken_promises(out, 2, [server]) == []
 
 
+def test_a_wrong_clock_does_not_hide_a_job_that_still_runs(coloured, tmp_path, monkeypatch):
+    """It has no files yet whose names show whose job it is, so its age by the server's clock decides."""
+    plan, out = coloured(1), tmp_path / "out"
+    with Served("cloud", tmp_path / "data") as server:
+        faults = server._embedded.faults
+        faults.stall_nodes = {"EmptyImage"}
+        with monkeypatch.context() as clock:
+            clock.setattr(session, "RunContext", partial(RunContext, now=lambda: time.time() + 3600))
+            leave_intents(plan, server, out, 1)
+
+        def release(asked, when):
+            if asked.submits or asked.path.startswith("/api/jobs/"):
+                faults.release()
+
+        server.proxy.on_step = release
+        run = sweeper.run(plan, server.target(), out, timeout=60)
+        assert (run.succeeded, run.submitted, len(server.proxy.accepted)) == (1, 0, 1)
+
+
 @pytest.mark.parametrize("days", [1, -1])
 def test_a_clock_that_jumps_cancels_no_running_job(server, target, experiment, *, tmp_path, monkeypatch, days):
     jump = [0.0]
@@ -219,8 +238,11 @@ def test_details_without_a_workflow_leave_the_outcome_unknown(coloured, tmp_path
     with Served("cloud", tmp_path / "data") as server:
         leave_intents(plan, server, out, 1)
         server.proxy.change = hide
-        run = sweeper.run(plan, server.target(), out, patience=0.0)
+        notices = []
+        run = sweeper.run(plan, server.target(), out, patience=0.0, progress=notices.append)
         assert (run.pending, run.submitted, len(server.proxy.accepted)) == (1, 0, 1)
+        (notice,) = [event.message for event in notices if isinstance(event, Notice)]
+        assert "look for the picture there yourself: only a run with another --out submits the trial again" in notice
         server.proxy.change = lambda _, body: body
         assert sweeper.run(plan, server.target(), out).succeeded == 1
         assert broken_promises(out, 1, [server]) == []
