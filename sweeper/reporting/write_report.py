@@ -74,7 +74,8 @@ def write_report(
         "places": encode_file_origins(list_file_origins(outcome.files) for outcome in outcomes)
     }
     page_folders = [path.name for path in PAGE_FOLDER.iterdir() if path.is_dir()]
-    refuse_links(*(out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER, *page_folders)))
+    folders = [out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER, *page_folders)]
+    refuse_links(*folders, inside=results)
     try:
         out.mkdir(parents=True, exist_ok=True)
         artifacts = collect_artifacts(rows, results)

@@ -36,10 +36,11 @@ def is_plain_path(name: str) -> bool:
     return not any(part in ("", ".", "..") for part in name.split("/")) and not any(mark in name for mark in _FORBIDDEN)
 
 
-def refuse_links(*paths: Path) -> None:
+def refuse_links(*paths: Path, inside: Path | None = None) -> None:
     """Check that these own files and folders of sweeper, if they exist, are no links, devices or pipes.
 
-    What sweeper writes would end up behind the link. Raises ResultsError.
+    What sweeper writes would end up behind the link. A link that stays `inside` a folder is allowed. Raises
+    ResultsError.
     """
     for path in paths:
         try:
@@ -47,6 +48,8 @@ def refuse_links(*paths: Path) -> None:
         except (OSError, ValueError):  # nothing is there, or nothing can be
             continue
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            if inside is not None and path.exists() and _is_below(str(inside), str(path)):
+                continue
             kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
             raise ResultsError(
                 f"{path}: is {kind}, so somebody may have made this folder to reach your files; remove it, and run the "
