@@ -102,7 +102,12 @@ def decode_frames(image: Image.Image, name: str, data: bytes | None = None) -> I
 
     Raises ImageError at a frame that cannot be decoded.
     """
-    if count_image_frames(image, name) == 1:
+    count = count_image_frames(image, name)
+    try:
+        check_pixels(image.size, count)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    if count == 1:
         fast = _decode_png(image, data) if data is not None else None
         yield decode_image(image, name) if fast is None else _to_pixels(fast, name)
         return

@@ -18,6 +18,7 @@ from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
 from sweeper.images.extras import load_av
 from sweeper.images.file_types import FILM_TYPES
+from sweeper.model.picture_size import check_pixels
 
 _PCM_TYPES: Final[Mapping[int, np.dtype[Any]]] = {1: np.dtype(np.uint8), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
@@ -40,17 +41,18 @@ def iter_film_frames(path: Path) -> Generator[Pixels, None, None]:
     Raises ImageError if the film cannot be read or has no frame, because two films without frames would seem equal.
     """
     av = load_av(path)
-    seen = False
+    count = 0
     try:
         with av.open(str(path)) as container:
             for stream in container.streams.video[:1]:
                 stream.thread_count = 1  # the cores already run several comparisons
                 for frame in container.decode(stream):
-                    seen = True
+                    count += 1
+                    check_pixels((frame.width, frame.height), count)
                     yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError, ImageError) as error:
         raise ImageError(f"{path}: a frame cannot be decoded: {error}") from error
-    if not seen:
+    if not count:
         raise ImageError(f"{path}: the film has no frame")
 
 

@@ -21,6 +21,7 @@ from sweeper.errors import DISTRIBUTION, ImageError, InputError, ResultsError, U
 from sweeper.images.byte_equality import compare_bytes, png_checksums
 from sweeper.images.compare import pixel_hash
 from sweeper.loading.load import load
+from sweeper.loading.trust import find_project
 from sweeper.model.trial import InputFile
 from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, default_folder, read_baseline
@@ -127,7 +128,8 @@ def plan_acceptance(
 ) -> AcceptPlan:
     """Compute what accepting would change, without writing anything.
 
-    - `baseline`: its folder, by default `baselines/<name>/` beside the experiment file.
+    - `baseline`: its folder, by default `baselines/<name>/` beside the experiment file. A results folder whose
+      experiment is in another project needs it.
     - `where` (an expression over slots and axes) and `cases` (names of cases) select pictures.
     - `new_only`: only cases that have no accepted file yet.
     - `add`: for a changed case, keep its accepted files and add the picture.
@@ -139,6 +141,8 @@ def plan_acceptance(
     case, and ImageError for a picture that cannot be read.
     """
     run_cases = read_run(find_results_folder(results), run)
+    if baseline is None and Path(results).is_dir():
+        _check_project(run_cases)
     folder = Path(baseline) if baseline is not None else default_folder(run_cases.file, run_cases.experiment)
     known = read_baseline(folder, run_cases.experiment)
     rows = run_cases.select_rows(where)
@@ -155,6 +159,18 @@ def plan_acceptance(
         changes += _plan_without_output(known, run_cases, rows, remove_absent=where is None)
     notes = [f"{change.case.name}: {change.reason}" for change in changes if change.kind == "kept"]
     return AcceptPlan(known, run_cases, tuple(changes), tuple(notes))
+
+
+def _check_project(run_cases: RunCases) -> None:
+    """Raise UsageError if the results name an experiment of another project: its author may not be the results'."""
+    file, folder = run_cases.file, run_cases.folder.resolve()
+    project = find_project(file)
+    near = (project.folder, project.home)
+    if not any(folder.is_relative_to(one) for one in near) and not file.resolve().is_relative_to(Path.cwd()):
+        raise UsageError(
+            f"{run_cases.folder}: is of the experiment {file}, which belongs to another project; if the results are "
+            f"yours, accept them with `--baseline {default_folder(file, run_cases.experiment)}`"
+        )
 
 
 def _check_case_names(wanted: set[str], rows: Iterable[TrialRow]) -> None:

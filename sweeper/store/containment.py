@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from sweeper.errors import ResultsError
+from sweeper.model.urls import strip_secrets
 from sweeper.schemas.values import format_value
 from sweeper.store.artifacts import find_job_prefix
-from sweeper.store.remote_artifacts import is_url
+from sweeper.store.remote_artifacts import is_storage, is_url
 
 _FORBIDDEN: Final = ("\\", ":", "\0")  # Windows reads the first two as a path too
 
@@ -63,6 +64,11 @@ def check_artifact(folder: str | Path, path: object, sha256: object) -> None:
         raise ResultsError(f"{folder}: names an artifact whose path or SHA-256 is not a text; the store is damaged")
     if not is_url(path):
         contain(folder, path)
+    elif not is_storage(path):
+        raise ResultsError(
+            f"{folder}: names an artifact at {format_value(strip_secrets(path))}, where no run can have put it, so "
+            "somebody may have made this folder to have you open that URL; delete the folder"
+        )
     elif not sha256.isalnum():  # it becomes a part of the name of the downloaded file
         raise ResultsError(
             f"{folder}: names the artifact {format_value(path)} with {format_value(sha256)} as its SHA-256"

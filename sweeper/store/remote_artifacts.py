@@ -28,9 +28,23 @@ _MAX_CONCURRENT: Final = 16  # downloads
 _ATOMIC_SCHEMES: Final = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory"))
 
 
+# fsspec cannot write files there, or these lead to other URLs. So a run has put no picture there, and whoever names one
+# in a results folder wants us to send requests for him; `reference` even runs templates that it downloads.
+_NO_STORAGE: Final = frozenset((
+    "http", "https", "data", "git", "github", "jupyter", "jlab", "reference", "kerchunk", "dask", "generic", "zip",
+    "tar", "libarchive", "dir", "cached", "blockcache", "filecache", "simplecache",
+))  # fmt: skip
+
+
 def is_url(path: str) -> bool:
     """Whether an artifact's path is a URL (otherwise it is relative to the results folder)."""
     return "://" in path
+
+
+def is_storage(url: str) -> bool:
+    """Whether pictures can be at this URL: a single storage to which fsspec can write, without a user or password."""
+    parts = urlsplit(url)
+    return "::" not in url and parts.scheme.lower() not in _NO_STORAGE and parts.password is None
 
 
 def check_url(url: str) -> None:
@@ -42,6 +56,8 @@ def check_url(url: str) -> None:
             "because the results table shows it; give the keys to the storage's own tools (for S3: AWS_ACCESS_KEY_ID, "
             "or a profile)"
         )
+    if not is_storage(url):
+        raise UsageError(f"{url}: pictures cannot be written there; write a URL such as s3://bucket/folder")
     _open_filesystem(url)
 
 

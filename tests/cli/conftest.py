@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,30 @@ def write():
         return name
 
     return make
+
+
+@pytest.fixture
+def stranger():
+    """A server that keeps everything that it receives."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            length = int(self.headers.get("Content-Length") or 0)
+            seen.append(f"{self.command} {self.path}\n{self.headers}\n{self.rfile.read(length)!r}")
+            self.send_response(404)
+            self.end_headers()
+
+        do_POST = do_HEAD = do_GET  # noqa: N815 - the names that http.server calls
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    server.url, server.seen = f"http://127.0.0.1:{server.server_port}", seen
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -81,6 +81,19 @@ def test_artifact_at_a_url_cannot_be_downloaded_elsewhere(sweeper, results, tmp_
     assert "SHA-256" in outcome.err
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    "url", ["{}/a.png", "reference::{}/a.json", "simplecache::{}/a.png", "s3://me:pass@host/a.png"]
+)
+def test_artifact_at_a_url_where_no_run_writes_is_not_requested(sweeper, recorded, stranger, command, url):
+    rename_artifact(recorded, url.format(stranger.url))
+    outcome = sweeper(command[0], recorded, *command[1:])
+    assert outcome.code == 2
+    assert "where no run can have put it" in outcome.err
+    assert "pass" not in outcome.err
+    assert stranger.seen == []
+
+
 def test_artifacts_on_another_disk_still_work(sweeper, results, tmp_path):
     shutil.move(results / "artifacts", tmp_path / "disk")
     (results / "artifacts").symlink_to(tmp_path / "disk")
@@ -120,6 +133,19 @@ def test_name_of_an_experiment_leads_to_no_other_folder(sweeper, results, tmp_pa
     assert outcome.code == 2
     assert "an experiment named '../../../secrets', which leads out" in outcome.err
     assert not (tmp_path.parent / "secrets").exists()
+
+
+def test_accept_writes_into_no_other_project_unless_told(sweeper, results, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "pyproject.toml").touch()
+    (other / "mine.yaml").write_text(TARGETS)
+    with closing(connect(results / "sweeper.sqlite", readonly=False)) as store, store:
+        store.execute("UPDATE runs SET file = ?", (str(other / "mine.yaml"),))
+    outcome = sweeper("accept", results, "--yes")
+    assert outcome.code == 2
+    assert f"accept them with `--baseline {other}/baselines/shop`" in outcome.err
+    assert not (other / "baselines").exists()
+    assert sweeper("accept", results, "--baseline", other / "baselines/shop").code == 0
 
 
 @pytest.mark.parametrize("column", ["path", "sha256"])

@@ -7,8 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -26,33 +24,6 @@ def _nothing_is_trusted(monkeypatch):
     monkeypatch.delenv("SWEEPER_TRUST_FILE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("COMFY_CLOUD_API_KEY", SECRET + "-cloud")
-
-
-@pytest.fixture
-def stranger():
-    """A server that keeps everything that it receives."""
-    seen: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            length = int(self.headers.get("Content-Length") or 0)
-            seen.append(f"{self.command} {self.path}\n{self.headers}\n{self.rfile.read(length)!r}")
-            self.send_response(404)
-            self.end_headers()
-
-        do_POST = do_HEAD = do_GET  # noqa: N815 - the names that http.server calls
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    server.url, server.seen = f"http://127.0.0.1:{server.server_port}", seen
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,11 +10,13 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from PIL import Image
 
 from sweeper.errors import ImageError
-from sweeper.images.compare import compare_files, compare_images, pixel_hash
+from sweeper.images.compare import compare_files, compare_images, iter_frames, pixel_hash
 from sweeper.images.media import Sound, iter_film_frames, read_sound
 from sweeper.images.sound_and_text import measure_sound, text_ratio
+from sweeper.model import picture_size
 from sweeper.regression.match_files import match_files
 from sweeper.regression.thresholds import parse_threshold
 from tests.images import image_cases
@@ -226,3 +228,18 @@ def test_films_without_pyav_are_the_same_only_by_bytes(tmp_path, monkeypatch):
         match_files(a, b, {})
     assert match_files(wav(tmp_path / "a.wav", TONE), wav(tmp_path / "b.wav", TONE), {}).tier == "bytes"
     assert match_files(tmp_path / "a.wav", wav(tmp_path / "c.wav", TONE * 0.5), {}).tier == "beyond"
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.mkv"])
+def test_frames_are_bounded_together(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    if path.suffix == ".mkv":
+        film(path, FRAMES)
+    else:
+        first, *rest = map(Image.fromarray, FRAMES)
+        first.save(path, save_all=True, append_images=rest)
+    monkeypatch.setattr(picture_size, "MAX_FRAME_PIXELS", 4 * 64 * 48)
+    with pytest.raises(ImageError, match=r"more than 12,288 pixels in all frames together"):
+        list(iter_frames(path))
+    monkeypatch.setattr(picture_size, "MAX_FRAME_PIXELS", 5 * 64 * 48)
+    assert len(list(iter_frames(path))) == 5
