@@ -29,7 +29,7 @@ _ATOMIC_SCHEMES: Final = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abf
 
 
 # fsspec cannot write files there, or these lead to other URLs. So a run has put no picture there, and whoever names one
-# in a results folder wants us to send requests for him; `reference` even runs templates that it downloads.
+# in a results folder wants us to send requests for them; `reference` also renders templates that it downloads.
 _NO_STORAGE: Final = frozenset((
     "http", "https", "data", "git", "github", "jupyter", "jlab", "reference", "kerchunk", "dask", "generic", "zip",
     "tar", "libarchive", "dir", "cached", "blockcache", "filecache", "simplecache",
