@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,6 +52,25 @@ HEADERS = st.dictionaries(
 )
 RESPONSES = st.builds(ServerResponse, st.sampled_from([200, 200, 200, 302, 400, 404, 429, 500]), HEADERS, BODIES)
 SEARCH = JobSearch(JOB, "f" * 64, 1e9, 1e9, lambda _: False)
+
+
+_STATM = Path("/proc/self/statm")
+_HEADROOM = 400 << 20  # bytes that these tests may take beyond what the process has
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Whoever reads an answer into more memory than that gets a MemoryError, which is none of our errors."""
+    if not _STATM.exists():
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(_STATM.read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + _HEADROOM, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def flows(name):
@@ -130,9 +150,9 @@ def test_events_and_previews_raise_nothing(events, frame):
     "text",
     [
         b"[" * 1_000_000, b"[" * 500 + b"]" * 500, b"[[]," * 4_000_000, b"[" + b"0," * 6_000_000 + b"0]", b"9" * 5000,
-        b'{"a":' * 300 + b"1" + b"}" * 300, b"\xed\xa0\x80",
+        b'{"a":' * 300 + b"1" + b"}" * 300, b"\xed\xa0\x80", b"[" + b"[[]]," * 5_000_000 + b"0]",
     ],
-    ids=["open", "deep", "many lists", "many numbers", "long number", "deep objects", "half a surrogate"],
+    ids=["open", "deep", "many lists", "many numbers", "long number", "deep objects", "half a surrogate", "large"],
 )  # fmt: skip
 def test_json_that_would_take_the_memory_or_the_stack_is_an_error(text):
     began = time.monotonic()

@@ -48,6 +48,30 @@ def read_everything(out, *, readonly):
 
 
 @pytest.mark.parametrize("readonly", [True, False])
+def test_damaged_log_of_a_killed_run_loses_only_what_stood_in_it(whole, tmp_path, readonly):
+    live = tmp_path / "live"
+    shutil.copytree(whole, live)
+    with Store.open(live) as store:
+        for index in range(40, 60):
+            digest = f"{index:064x}"
+            store.record_intent(JobRecord(f"job-{index}", 1, "t", digest, digest, 1, None, "intent", 2.0))
+        content, log = (live / FILE_NAME).read_bytes(), (live / f"{FILE_NAME}-wal").read_bytes()
+    draw, refused = random.Random(7), 0
+    for number in range(40):
+        damaged, position = bytearray(log), draw.randrange(len(log))
+        damaged[position] ^= 1 << draw.randrange(8)
+        out = tmp_path / str(number)
+        out.mkdir()
+        (out / FILE_NAME).write_bytes(content)
+        (out / f"{FILE_NAME}-wal").write_bytes(damaged if number % 2 else log[:position])
+        try:
+            assert read_everything(out, readonly=readonly) == {f"{index:064x}" for index in range(40)}
+        except ResultsError:
+            refused += 1
+    assert refused < 40
+
+
+@pytest.mark.parametrize("readonly", [True, False])
 def test_damaged_store_is_refused_or_has_lost_nothing(whole, tmp_path, readonly):
     content = (whole / FILE_NAME).read_bytes()
     assert not (whole / f"{FILE_NAME}-wal").exists()
