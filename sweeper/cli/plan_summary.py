@@ -14,11 +14,10 @@ from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.model.experiment import Block, Experiment
 from sweeper.model.trial import Trial
-from sweeper.planning.grid import Grid
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import find_smallest_cache
-from sweeper.planning.trial_filters import count_dropped, get_written_block
+from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, JobRecord
@@ -80,7 +79,10 @@ class PlanSummary:
             "targets": self.targets,
             "count": len(self.plan),
             "axes": dict(self.plan.axis_sizes),
-            "blocks": [_describe_block(experiment, block) for block in experiment.blocks],
+            "blocks": [
+                _describe_block(experiment, block, dropped)
+                for block, dropped in zip(experiment.blocks, self.plan.drop_counts, strict=True)
+            ],
             "order": {
                 "mode": experiment.order,
                 "axes": [list(axes) for axes in order.axes],
@@ -123,9 +125,8 @@ class PlanSummary:
         return warnings
 
 
-def _describe_block(experiment: Experiment, block: Block) -> dict[str, Any]:
+def _describe_block(experiment: Experiment, block: Block, dropped: DropCounts) -> dict[str, Any]:
     """The product of a block's axes, how many combinations each filter drops, and how many rows it adds."""
-    dropped = count_dropped(Grid(experiment, block.dimensions, {}), block)
     written = get_written_block(experiment, block)
     rows = written.get("exclude", [{}] * len(dropped.exclude))
     excluded = [

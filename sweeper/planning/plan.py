@@ -26,7 +26,7 @@ from sweeper.planning.compatibility import Compatibility, check_compatibility
 from sweeper.planning.grid import Grid, list_axis_columns
 from sweeper.planning.order import Costs, count_cached_executions, count_executions, find_best_order, find_dependencies
 from sweeper.planning.server_cache import ServerCache
-from sweeper.planning.trial_filters import find_kept_positions
+from sweeper.planning.trial_filters import DropCounts, filter_points
 
 _ASSUMED_COSTS: Final = Costs()
 _MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated
@@ -152,6 +152,11 @@ class Plan:
         """The pairs of axis columns that vary together: see `find_linked_axes`. None if the plan is not a product."""
         return find_linked_axes(self._parts) if self._parts else None
 
+    @property
+    def drop_counts(self) -> list[DropCounts]:
+        """How many points of each block its filters drop."""
+        return [part.dropped for part in self._parts if part.dropped is not None]
+
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:
         """The number of different values or labels of each axis, over all blocks."""
@@ -187,13 +192,18 @@ class Plan:
 class _PlanPart:
     """A compiled part of the plan: the product of a block, or one of its `include` rows.
 
-    `kept_positions` are the written positions that the filters leave; None: all.
+    `kept_positions` are the written positions that the filters leave; None: all. `dropped` is what they drop; None for
+    an `include` row.
     """
 
     grid: Grid
     order: tuple[int, ...]
     kept_positions: array[int] | None
-    is_product: bool
+    dropped: DropCounts | None
+
+    @property
+    def is_product(self) -> bool:
+        return self.dropped is not None
 
     @property
     def written(self) -> tuple[int, ...]:
@@ -313,12 +323,12 @@ def _compile_parts(experiment: Experiment) -> list[_PlanPart]:
         grid_problems = [problem for grid in grids for problem in grid.find_problems(_MAX_TRIED)]
         problems += grid_problems
         try:
-            selected = find_kept_positions(grids[0], block) if not grid_problems else None
+            selected, dropped = filter_points(grids[0], block) if not grid_problems else (None, DropCounts())
         except ExperimentError as error:
             problems += error.problems
             continue
-        parts.append(_PlanPart(grids[0], tuple(range(len(grids[0].sizes))), selected, is_product=True))
-        parts += [_PlanPart(grid, tuple(range(len(grid.sizes))), None, is_product=False) for grid in grids[1:]]
+        parts.append(_PlanPart(grids[0], tuple(range(len(grids[0].sizes))), selected, dropped))
+        parts += [_PlanPart(grid, tuple(range(len(grid.sizes))), None, None) for grid in grids[1:]]
     if problems:
         raise ExperimentError(problems)
     return parts

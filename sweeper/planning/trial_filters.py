@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
+import math
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
@@ -21,28 +22,6 @@ from sweeper.planning.grid import Grid
 _MAX_RANKED: Final = 2_000_000  # with more points, a sample draws random positions, because hashing is too slow
 _MAX_FILTERED: Final = 20_000_000  # points times conditions: `exclude` and `where` look at every point
 _WHERE: Final = -1  # represents `where` among the indexes of the rows of `exclude`
-
-
-def find_kept_positions(grid: Grid, block: Block) -> array[int] | None:
-    """Return the written positions of the trials, ascending; None if all points stay.
-
-    Raises ExperimentError if `where` fails, or if there are too many points to filter.
-    """
-    total = prod(grid.sizes)
-    sampled = block.sample is not None and block.sample.n < total
-    if not block.exclude and block.where is None:
-        if not sampled or block.sample is None:
-            return None
-        if total > _MAX_RANKED:
-            return array("Q", sorted(_draw_positions(total, block.sample)))
-        return _sample_positions(grid, array("Q", range(total)), block.sample)
-    _check_filtered(grid, block)
-    positions = array("Q", _iter_kept(grid, block))
-    if block.sample is not None and block.sample.n < len(positions):
-        if len(positions) > _MAX_RANKED:
-            return array("Q", sorted(positions[index] for index in _draw_positions(len(positions), block.sample)))
-        return _sample_positions(grid, positions, block.sample)
-    return positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +41,29 @@ class DropCounts:
         return sum(self.exclude) + self.where + self.sample
 
 
-def count_dropped(grid: Grid, block: Block) -> DropCounts:
-    """Count the points that each filter of the block drops. Raises ExperimentError if `where` fails."""
-    counts = Counter(_iter_reasons(grid, block)) if block.exclude or block.where is not None else Counter()
+def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, DropCounts]:
+    """Return the written positions of the trials, ascending (None if all points stay), and what the filters drop.
+
+    Raises ExperimentError if `where` fails, or if there are too many points to filter.
+    """
+    total, n = prod(grid.sizes), block.sample.n if block.sample is not None else math.inf
+    kept: Sequence[int] = range(total)
+    counts: Counter[int] = Counter()
+    if block.exclude or block.where is not None:
+        _check_filtered(grid, block)
+        kept = array("Q")
+        for position, reason in enumerate(_iter_reasons(grid, block)):
+            if reason is None:
+                kept.append(position)
+            else:
+                counts[reason] += 1
     rows = tuple([counts[row] for row in range(len(block.exclude))])
-    left = prod(grid.sizes) - sum(rows) - counts[_WHERE]
-    return DropCounts(rows, counts[_WHERE], max(0, left - block.sample.n) if block.sample is not None else 0)
+    dropped = DropCounts(rows, counts[_WHERE], int(max(0, len(kept) - n)))
+    if block.sample is None or len(kept) <= n:
+        return (kept if isinstance(kept, array) else None), dropped
+    if len(kept) > _MAX_RANKED:
+        return array("Q", sorted(kept[index] for index in _draw_positions(len(kept), block.sample))), dropped
+    return _sample_positions(grid, kept, block.sample), dropped
 
 
 def iter_drop_reasons(grid: Grid, block: Block) -> Iterator[str | None]:
@@ -75,7 +71,7 @@ def iter_drop_reasons(grid: Grid, block: Block) -> Iterator[str | None]:
 
     Raises ExperimentError if `where` fails.
     """
-    selected = find_kept_positions(grid, block)
+    selected, _ = filter_points(grid, block)
     kept = None if selected is None else set(selected)
     for position, reason in enumerate(_iter_reasons(grid, block)):
         if reason is None:
@@ -106,10 +102,6 @@ def _check_filtered(grid: Grid, block: Block) -> None:
         raise grid.make_error((*block.path, key), ExpressionError(message), {})
 
 
-def _iter_kept(grid: Grid, block: Block) -> Iterator[int]:
-    return (position for position, reason in enumerate(_iter_reasons(grid, block)) if reason is None)
-
-
 def _iter_reasons(grid: Grid, block: Block) -> Iterator[int | None]:
     """Yield for every point in written order what drops it: the index of an `exclude` row, `_WHERE`, or None."""
     condition = _compile_where(grid, block)
@@ -137,7 +129,7 @@ def _compile_where(grid: Grid, block: Block) -> Column | None:
     return ComputedColumn(grid.select_columns(expression), compute)
 
 
-def _sample_positions(grid: Grid, positions: array[int], sample: Sample) -> array[int]:
+def _sample_positions(grid: Grid, positions: Iterable[int], sample: Sample) -> array[int]:
     """Return the `n` positions whose axis values have the lowest hashes.
 
     So the sample changes little if a value is added to an axis later.
