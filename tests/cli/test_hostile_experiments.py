@@ -29,7 +29,7 @@ CASES = {
         """derive: {s: "{{ [1] | map('(round)', 200000000, 'ceil') | list }}"}""", SLOTS, "derive.s: uses the filter"),
     "choices of 100 KB": (GRID % ('s: {choices: "' + "{a|b}" * 19 + "x" * 100_000 + '"}'), SLOTS, f"grid.s: {WORK}"),
     "many choices": (GRID % ('s: {choices: "' + "{a|b}" * 10 + "{a}" * 20_000 + '"}'), SLOTS, f"grid.s: {WORK}"),
-    "many long axes": (GRID % ", ".join(f"v{i}: {{seeds: 1000000}}" for i in range(20)), SLOTS, f"grid.v2: {WORK}"),
+    "many long axes": (GRID % ", ".join(f"v{i}: {{from: 1, to: 1000000, step: 1}}" for i in range(20)), SLOTS, f"grid.v2: {WORK}"),
     "aliases of 2 MB": (
         f'params: {{s: [&a "{"x" * 2_000_000}", {", ".join(["*a"] * 1000)}]}}', SLOTS,
         "params.s[7]: contains more than 16,000,000 characters with its aliases expanded"),

@@ -71,6 +71,7 @@ def count_runs(folder):
         return len(store.runs()), len(list(store.jobs()))
 
 
+@pytest.mark.timeout(300)  # it starts two pytests with two processes each
 def test_xdist_workers_share_one_run_and_one_acceptance(shop):
     pytest.importorskip("xdist", reason="runs tests in several processes")
     shop.write(steps=(2, 3, 4, 5))
