@@ -7,6 +7,7 @@ Every `sweeper` command imports this file first, so it imports nothing heavy. `s
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,10 @@ from sweeper.cli.command_table import render_help
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. `argv` excludes the program's name; default: `sys.argv[1:]`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "_SWEEPER_COMPLETE" in os.environ:  # a shell asks for completions; see `sweeper completion`
+        from sweeper.cli.main_group import complete_command_line
+
+        return complete_command_line()
     needs_click = bool(arguments) and arguments[0] not in ("-h", "--help", "--version")
     if not needs_click:
         try:

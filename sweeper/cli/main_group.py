@@ -12,15 +12,21 @@ import traceback
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from sweeper.cli import console
 from sweeper.cli.command_table import COMMANDS
+from sweeper.cli.completion import complete
 from sweeper.cli.exit_codes import CLOSED_PIPE, INTERNAL_ERROR, INTERRUPTED, INVALID_INPUT, OK, get_exit_code
 from sweeper.cli.options import SuggestingGroup
 from sweeper.errors import SweeperError
 
 
 class _LazyGroup(SuggestingGroup):
+    def shell_complete(self, _ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name without the import of all commands."""
+        return [CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
+
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -36,6 +42,11 @@ class _LazyGroup(SuggestingGroup):
 def make_group() -> click.Group:
     """The whole command line as a click group."""
     return _LazyGroup("sweeper", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+
+
+def complete_command_line() -> int:
+    """Answer a shell that asks for completions. Returns an exit code."""
+    return complete(make_group())
 
 
 def invoke(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sweeper.cli.completion import complete_runs, complete_targets
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.loading.parse import parse_yaml
@@ -58,6 +59,7 @@ targets = click.option(
     "targets",
     multiple=True,
     metavar="TARGET",
+    shell_complete=complete_targets,
     help="embedded, cloud, a URL, or a name from the experiment or the targets file; may be repeated. "
     "[default: the experiment's]",
 )
@@ -76,7 +78,11 @@ settings = click.option(
     help="Set a slot or variable for this command; VALUE is YAML.",
 )
 run_id = click.option(
-    "--run", "run_id", metavar="ID", help="An earlier run (see `sweeper runs`). [default: the latest]"
+    "--run",
+    "run_id",
+    metavar="ID",
+    shell_complete=complete_runs,
+    help="An earlier run (see `sweeper runs`). [default: the latest]",
 )
 results = click.argument("results", type=click.Path(path_type=Path), metavar="RESULTS")
 experiment = click.argument("experiment", type=click.Path(path_type=Path), metavar="EXPERIMENT")

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from sweeper.cli import console, options
+from sweeper.cli.completion import make_column_completer
 from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
 from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
@@ -40,9 +41,12 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Draw contact sheets (.png, .webp) instead of the page; several pages are numbered.")  # fmt: skip
-@click.option("--x", metavar="AXIS", help="The axis across the sheet. [default: chosen by sweeper]")
-@click.option("--y", metavar="AXIS", help="The axis down the sheet. [default: chosen by sweeper]")
-@click.option("--animate", metavar="AXIS", help="One frame for each value of this axis (.webp, .png, .gif).")
+@click.option("--x", metavar="AXIS", shell_complete=make_column_completer(),
+              help="The axis across the sheet. [default: chosen by sweeper]")  # fmt: skip
+@click.option("--y", metavar="AXIS", shell_complete=make_column_completer(),
+              help="The axis down the sheet. [default: chosen by sweeper]")  # fmt: skip
+@click.option("--animate", metavar="AXIS", shell_complete=make_column_completer(),
+              help="One frame for each value of this axis (.webp, .png, .gif).")  # fmt: skip
 @click.option("--cell", type=click.IntRange(MIN_CELL_SIDE, 4096), default=256, show_default=True, metavar="PIXELS",
               help="Longer side of a cell, which holds all pictures of a trial.")  # fmt: skip
 @click.option("--megapixels", type=click.FloatRange(1, MAX_MEGAPIXELS), default=50.0, show_default=True, metavar="N",

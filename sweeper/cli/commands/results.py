@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, group_tables, options
+from sweeper.cli.completion import make_column_completer
 from sweeper.cli.options import format_examples
 from sweeper.cli.table_query import (
     OptionErrors,
@@ -80,14 +81,23 @@ class _Query:
     "are not identifiers in backticks.",
 )
 @click.option(
-    "--sort", "sorts", multiple=True, metavar="COLUMN", help="Sort by this column; -COLUMN sorts in descending order."
+    "--sort",
+    "sorts",
+    multiple=True,
+    metavar="COLUMN",
+    shell_complete=make_column_completer(),
+    help="Sort by this column; -COLUMN sorts in descending order.",
 )
-@click.option("--columns", multiple=True, metavar="A,B,...", help="Show only these columns.")
+@click.option("--columns", multiple=True, metavar="A,B,...", shell_complete=make_column_completer(","),
+              help="Show only these columns.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show only the first N rows.")
-@click.option("--by", multiple=True, metavar="AXIS,...",
+@click.option("--by", multiple=True, metavar="AXIS,...", shell_complete=make_column_completer(","),
               help="Show one row per value (or combination): mean and standard deviation of every metric.")  # fmt: skip
 @click.option(
-    "--pivot", metavar="X,Y,METRIC", help="Show the means of METRIC, with the values of X across and of Y down."
+    "--pivot",
+    metavar="X,Y,METRIC",
+    shell_complete=make_column_completer(","),
+    help="Show the means of METRIC, with the values of X across and of Y down.",
 )
 @click.option("--images/--no-images", default=None,
               help="Show the pictures below the table. [default: up to 24, if the terminal can show them]")  # fmt: skip
