@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sweeper.model.expressions import has_jinja
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
+from sweeper.model.node_classes.spec import PAGE_FIELDS
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING, ModelFile
@@ -47,10 +48,6 @@ _TEXT_INPUTS: Final = frozenset((
 _NON_TEXT_LINKS: Final = frozenset((
     "clip", "model", "vae", "control_net", "image", "images", "pixels", "mask", "latent", "latent_image",
     "samples", "clip_vision_output", "style_model",
-))  # fmt: skip
-# Fields that ComfyUI's page writes into workflows, and that no class reads. For classes that no server describes.
-_PAGE_FIELDS: Final = frozenset((
-    "upload", "audioUI", "control_after_generate", "preview", "previewMode", "choose file to upload",
 ))  # fmt: skip
 _MAX_CHOICES: Final = 100  # in a slots file; a longer list is checked only by the server
 # Reserved words of Jinja2: a slot with such a name could not be written as `{{ if }}`.
@@ -211,7 +208,7 @@ def _iter_values(
     """Yield the name, value and declaration of the inputs that can be slots, and whether the value is a default."""
     if class_spec is None:
         for name, value in inputs.items():
-            if isinstance(value, (str, int, float)) and name not in _PAGE_FIELDS:
+            if isinstance(value, (str, int, float)) and name not in PAGE_FIELDS:
                 yield name, value, None, False
         return
     declared = class_spec.resolve_inputs(inputs)

@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.did_you_mean import find_nearest, join_names, suggest
-from sweeper.model.node_classes.spec import ANY, InputSpec, NodeInfo, NodeSpec, OutputType, can_link
+from sweeper.model.node_classes.spec import ANY, PAGE_FIELDS, InputSpec, NodeInfo, NodeSpec, OutputType, can_link
 from sweeper.model.template import Address
 from sweeper.model.workflow import find_cycle, is_link, iter_links
 from sweeper.schemas import make_validator
@@ -333,7 +333,7 @@ class GraphCheck:
             return f"{self._describe_dangling_link(value[0])}; for an undeclared input that stops the server", False
         if any(not math.isfinite(number) for number in _iter_floats(value)):
             return "contains a number that is not finite, which JSON does not allow", False
-        if node_spec.can_take_undeclared(name):
+        if node_spec.can_take_undeclared(name) or (name in PAGE_FIELDS and not is_linked):
             return "", True
         declared = node_spec.resolve_inputs(values)
         branches = [f"{combo} '{option}'" for combo, option in node_spec.find_branches(name)]

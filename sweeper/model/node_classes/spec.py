@@ -29,6 +29,10 @@ ANY: Final = "*"
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
 DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
 MATCH_TYPE: Final = "COMFY_MATCHTYPE_V3"
+# Fields that ComfyUI's page writes into workflows, and that no class reads.
+PAGE_FIELDS: Final = frozenset(
+    {"audioUI", "choose file to upload", "control_after_generate", "preview", "previewMode", "upload"}
+)
 _DYNAMIC: Final = re.compile(r"COMFY_\w+_V3")
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)")
 

@@ -238,14 +238,21 @@ def test_nodes_that_no_output_depends_on_give_only_notes() -> None:
 
 
 def test_an_undeclared_literal_gives_only_a_note() -> None:
-    graph = workflow(n3_upload="image")
+    graph = workflow(n3_stepz=4, n3_other="image", n3_upload="image")  # `upload` is a field of ComfyUI's page
     assert sentences(graph) == []
     assert find_graph_notes(graph, INFO) == [
         (
-            ("3", "inputs", "upload"),
-            "node 3 (Sampler) upload: Sampler has no such input, so the server ignores it",
-        )
+            ("3", "inputs", "stepz"),
+            "node 3 (Sampler) stepz: Sampler has no such input, so the server ignores it",
+        ),
+        (
+            ("3", "inputs", "other"),
+            "node 3 (Sampler) other: Sampler has no such input, so the server ignores it",
+        ),
     ]
+    assert find_graph_notes(workflow(n3_denose=0.5), INFO)[0][1] == (
+        "node 3 (Sampler) denose: Sampler has no such input, so the server ignores it; did you mean 'denoise'?"
+    )
 
 
 def test_an_uploaded_file_may_be_missing_on_the_server() -> None:

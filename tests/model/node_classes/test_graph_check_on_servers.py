@@ -133,10 +133,11 @@ def test_the_defaults_of_real_classes_are_valid(real: dict[str, Any]) -> None:
     wrong: list[str] = []
     for name, spec in info.classes.items():
         values = {
-            one.name: {"__value__": one.choices[0] if one.choices and one.default is MISSING else one.default}
+            one.name: one.choices[0] if one.choices and one.default is MISSING else one.default
             for one in spec.inputs.values()
             if one.kind == "widget" and (one.choices or one.default is not MISSING)
         }
+        values = {key: {"__value__": value} if isinstance(value, list) else value for key, value in values.items()}
         problems = find_graph_problems({"1": {"class_type": name, "inputs": values}}, info)
         wrong += [message for path, message in problems if len(path) > 2]  # the others are missing inputs
     assert wrong == []
