@@ -23,6 +23,7 @@ from sweeper.embedded.jobs import ENDED
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from sweeper.embedded.event_streams import Connection
     from sweeper.embedded.jobs import ServerJob
     from sweeper.embedded.service import Service
 
@@ -59,7 +60,7 @@ class JobEventRoutes:
             if self.faults.take("drop_events_times"):
                 await asyncio.sleep(_DROP_DELAY)
                 return
-            while job.state not in ENDED or self.faults.mute_events:
+            while job.state not in ENDED or self.faults.mute_events or not await _is_drained(connection):
                 try:
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
                         message = await connection.queue.get()
@@ -81,6 +82,12 @@ class JobEventRoutes:
     def _format_status(self, job: ServerJob) -> bytes:
         described = self.describe_job(job)
         return _format("status", {name: described[name] for name in ("status", "queue_position")})
+
+
+async def _is_drained(connection: Connection) -> bool:
+    """Whether no message is left. One that was sent before the job ended may be in this round of the loop."""
+    await asyncio.sleep(0)
+    return connection.queue.empty()
 
 
 def _translate(message: str | bytes, job: ServerJob) -> list[tuple[str, dict[str, Any]]]:

@@ -130,7 +130,7 @@ def test_retries_are_limited(server, go, dialect):
     run, rows, _ = go(retries=1, limit=1)
     assert run.failed == 1
     rows = [row for row in rows if row.status == "failed"]
-    error_type = "LostError" if dialect == "comfyui" else "ServiceError"
+    error_type = "ServiceError" if dialect == "cloud" else "LostError"
     assert [(row.error_type, row.attempts) for row in rows] == [(error_type, 2)]
 
 
