@@ -39,6 +39,7 @@ class Asked:
     method: str
     path: str  # without the query
     body: bytes = field(repr=False)
+    query: str = ""
 
     @property
     def json(self) -> Any:
@@ -165,7 +166,8 @@ class FaultyProxy:
         line, *headers = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         method, target, _ = line.split(" ", 2)
         self.requests += 1
-        asked = Asked(self.requests, method, urlsplit(target).path, body)
+        url = urlsplit(target)
+        asked = Asked(self.requests, method, url.path, body, url.query)
         upgrade = any(header.lower().startswith("upgrade:") for header in headers)
         fault = self.decide(asked)
         if fault is not None:

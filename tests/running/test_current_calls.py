@@ -1,0 +1,76 @@
+"""No call that Comfy Cloud deprecated, or that a current ComfyUI has a better one for, leaves in a whole run."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+
+import sweeper
+from sweeper.running.run_events import JobSubmitted
+from sweeper.running.stop_control import StopControl
+from tests.running.fault_proxy import FaultyProxy
+from tests.running.run_processes import Runners
+
+# By the OpenAPI document of ComfyUI's repository; `offset` is deprecated in Cloud's list of jobs only.
+DEPRECATED = {
+    "cloud": re.compile(r"\S+ /api/(job/|history|queue|interrupt|jobs\?.*\boffset=)"),
+    "comfyui": re.compile(r"\S+ (/api)?/(history|queue|interrupt)\b"),
+}
+NEEDED = {r"GET /api/jobs/[^/]+\?$", r"GET /api/jobs\?.*sort_by=", r"POST /api/jobs/[^/]+/cancel\?$"}
+
+
+@pytest.fixture
+def recorded(server, dialect):
+    """A proxy before the server; afterwards, every request that it saw must be a current one."""
+    requests = []
+
+    def record(asked, when):
+        if when == "before":
+            requests.append(f"{asked.method} {asked.path}?{asked.query}")
+
+    with FaultyProxy(server.url, on_step=record) as proxy:
+        proxy.record = record
+        yield proxy
+    assert not [line for line in requests if DEPRECATED[dialect].match(line)]
+    for needed in NEEDED:  # otherwise the runs did not do what this test is about
+        assert any(re.match(needed, line) for line in requests), needed
+
+
+def test_no_run_makes_a_deprecated_call(server, recorded, target, experiment, tmp_path):
+    target = {**target, "url": recorded.url, "concurrency": 2}
+    plan = experiment(seed=[1, 2])
+    assert sweeper.run(plan, target, tmp_path / "plain").succeeded == 2
+
+    server.faults.drop_after_accept = 1  # the response is lost, so the job is searched for
+    assert sweeper.run(plan, target, tmp_path / "lost-response", fresh=True).succeeded == 2
+
+    server.faults.stall_nodes = {"Paint"}
+    assert sweeper.run(plan, target, tmp_path / "timeout", timeout=0.3).failed == 2
+
+    control = StopControl()
+
+    def interrupt(event):
+        if isinstance(event, JobSubmitted):
+            control.stop()
+            control.stop()
+
+    run = sweeper.run(plan, target, tmp_path / "cancelled", control=control, progress=interrupt)
+    assert run.stopped_by == "interrupt"
+    server.faults.release()
+
+    accepted = server.seen.accepted
+    with Runners() as runners:
+        runner = runners.start(plan, target, tmp_path / "killed")
+
+        def kill(asked, when):
+            recorded.record(asked, when)
+            if asked.submits and when == "after":
+                runner.send(signal.SIGKILL)
+
+        recorded.on_step = kill
+        assert runner.wait().killed
+    recorded.on_step = recorded.record
+    assert sweeper.run(plan, target, tmp_path / "killed").succeeded == 2
+    assert server.seen.accepted == accepted + 2  # the killed run's job was found
