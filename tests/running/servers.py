@@ -44,6 +44,21 @@ WITH_UPLOAD = {
 }
 
 
+# A real server takes about a quarter of a second for each blur, and ours waits as long; between two it can be stopped.
+BLURS = 8
+BLUR_SECONDS = 0.25
+SIZE = 1024 if REAL else 16
+SLOW = {
+    **TEMPLATE,
+    "1": {"class_type": "EmptyImage",
+          "inputs": {"width": SIZE, "height": SIZE, "batch_size": 1, "color": "{{ color }}"}},
+    **{str(3 + number): {"class_type": "ImageBlur",
+                         "inputs": {"image": [str(2 + number) if number else "1", 0], "blur_radius": 5, "sigma": 5.0}}
+       for number in range(BLURS)},
+    "2": {"class_type": "SaveImage", "inputs": {"images": [str(2 + BLURS), 0], "filename_prefix": "sweep"}},
+}  # fmt: skip
+
+
 def colour(trial: int) -> int:
     return BASE + trial
 
@@ -84,6 +99,11 @@ class Served:
 
     def target(self, **more: Any) -> dict[str, Any]:
         return {"url": self.proxy.url, "dialect": self.dialect, "name": f"{self.data.name}-server", **more}
+
+    def slow_down(self, seconds: float = BLUR_SECONDS) -> None:
+        """Have each node take longer, so that `SLOW` is as slow on our server in a thread as on a real one."""
+        if self._embedded is not None:
+            self._embedded.faults.node_seconds = seconds
 
     @property
     def pid(self) -> int:

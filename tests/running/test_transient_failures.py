@@ -26,7 +26,6 @@ from sweeper.store.records import OPEN_STATES
 from tests.running.conftest import NODES
 from tests.running.invariants import broken_promises
 from tests.running.servers import Served
-from tests.running.test_promises import foreign_job
 from tests.waiting import wait_until
 
 
@@ -184,14 +183,24 @@ def cloud():
         yield server
 
 
+def start_foreign_job(server):
+    """Have the server run a job of another client, which stalls. Returns its prompt_id."""
+    graph = {
+        "1": {"class_type": "Paint", "inputs": {"text": "not ours", "seed": 1}},
+        "2": {"class_type": "Keep", "inputs": {"images": ["1", 0], "filename_prefix": "theirs"}},
+    }
+    prompt_id = httpx.post(f"{server.url}/api/prompt", json={"prompt": graph}).json()["prompt_id"]
+    wait_until(lambda: server.seen.executions[prompt_id])
+    return prompt_id
+
+
 def cloud_target(server):
     return {"url": server.url, "dialect": "cloud", "concurrency": 2}
 
 
 def test_an_overdue_job_is_cancelled_beside_the_job_of_another_client(cloud, experiment, tmp_path):
     cloud.faults.stall_nodes = {"Paint"}
-    theirs = foreign_job(cloud, "cloud")
-    wait_until(lambda: cloud.seen.executions[theirs])
+    theirs = start_foreign_job(cloud)
     run = sweeper.run(experiment(seed=[1, 2]), cloud_target(cloud), tmp_path / "out", timeout=0.5)
     assert run.failed == 2
     assert {row.error for row in rows_of(tmp_path / "out")} == {"ran longer than 0.5 s and was cancelled"}
