@@ -16,9 +16,10 @@ from tests.running.run_processes import Runners
 # By the OpenAPI document of ComfyUI's repository; `offset` is deprecated in Cloud's list of jobs only.
 DEPRECATED = {
     "cloud": re.compile(r"\S+ /api/(job/|history|queue|interrupt|jobs\?.*\boffset=)"),
+    "v2": re.compile(r"\S+ (/api)?/(jobs?/|jobs\?|history|queue|interrupt|prompt)"),
     "comfyui": re.compile(r"\S+ (/api)?/(history|queue|interrupt)\b"),
 }
-NEEDED = {r"GET /api/jobs/[^/]+\?$", r"GET /api/jobs\?.*sort_by=", r"POST /api/jobs/[^/]+/cancel\?$"}
+NEEDED = (r"GET /api/(v2/)?jobs/[^/]+\?$", r"GET /api/(v2/)?jobs\?.+", r"POST /api/(v2/)?jobs/[^/]+/cancel\?$")
 
 
 @pytest.fixture
