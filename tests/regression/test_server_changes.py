@@ -59,7 +59,7 @@ def test_manifest_records_the_server_and_a_check_reports_its_changes(shop, comma
     shop.rewire(cfg=2.0)
     comparisons = sweeper.check("shop.yaml")
     (sentence,) = comparisons.servers
-    assert sentence.endswith("(ComfyUI 0.3.64 -> 9.9.9)")
+    assert sentence.endswith("(ComfyUI 0.33.0 -> 9.9.9)")
     assert comparisons.servers[sentence] == 2
     assert "ComfyUI 0.3.64 -&gt; 9.9.9" in to_junit_xml(comparisons).decode()
     assert "9.9.9" in render_markdown(comparisons)
