@@ -1,8 +1,9 @@
 """`find_graph_problems` refuses what a real ComfyUI refuses, and more only where a job fails or changes a value.
 
 SWEEPER_REAL_COMFYUI is the URL of a ComfyUI, SWEEPER_REAL_PROMPTS a folder with workflows in API format, and
-SWEEPER_MUTATIONS the number of mutations (4000). Put files with the names of the models into the server's folders, so
-that its lists have choices. Accepted jobs are cancelled at once; some mutations may end the server's worker.
+SWEEPER_MUTATIONS the number of mutations (4000), which SWEEPER_SEED chooses. Put files with the names of models into
+the server's folders, so that its lists have choices. Accepted jobs are cancelled at once; some mutations may end the
+server's worker.
 """
 
 from __future__ import annotations
