@@ -44,10 +44,10 @@ WITH_UPLOAD = {
 }
 
 
-# A real server takes about a quarter of a second for each blur, and ours waits as long; between two it can be stopped.
+# A real server takes about half a second for each blur, ours waits for BLUR_SECONDS; between two it can be stopped.
 BLURS = 8
 BLUR_SECONDS = 0.25
-SIZE = 1024 if REAL else 16
+SIZE = 2048 if REAL else 16
 SLOW = {
     **TEMPLATE,
     "1": {"class_type": "EmptyImage",
