@@ -73,8 +73,8 @@ def test_pictures_go_to_the_url_and_the_table_has_their_urls(server, target, exp
 
     run = sweeper.run(plan, target, bucket)
 
-    out = Path("results/probe")
-    assert (run.succeeded, run.out, run.pictures) == (2, out, bucket)
+    out = run.out
+    assert (run.succeeded, out.parts[-3:], run.pictures) == (2, ("project", "results", "probe"), bucket)
     there = files_at(bucket)
     for row in rows(out):
         (url,), (sha256,) = row.outputs, row.sha256
@@ -91,8 +91,7 @@ def test_pictures_go_to_the_url_and_the_table_has_their_urls(server, target, exp
 
 @everywhere
 def test_the_page_downloads_pictures_once_and_shows_which_are_missing(server, target, experiment, bucket):
-    sweeper.run(experiment(seed=[1, 2]), target, bucket)
-    out = Path("results/probe")
+    out = sweeper.run(experiment(seed=[1, 2]), target, bucket).out
     report = write_report(out)
     assert (report.trial_count, report.missing_count) == (2, 0)
     shown = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (out / "report" / "files").iterdir()}
@@ -131,12 +130,13 @@ def test_run_out_can_be_a_url_beside_any_results_folder(target, experiment, buck
 
 def test_remote_pictures_with_equal_bytes_are_not_downloaded_to_compare(target, experiment, bucket, tmp_path):
     plan = experiment(seed=[1, 2], run={"out": bucket})
-    sweeper.run(plan, target)
-    sweeper.accept("results/probe", tmp_path / "base")
+    out = sweeper.run(plan, target).out
+    sweeper.accept(out, tmp_path / "base")
     found = sweeper.check(plan, tmp_path / "base", target=target)
     assert found.ok
     assert [one.tier for one in found] == ["bytes", "bytes"]
-    assert not Path("results/probe-check/fetched").exists() or not list(Path("results/probe-check/fetched").iterdir())
+    fetched = out.with_name("probe-check") / "fetched"
+    assert not fetched.exists() or not list(fetched.iterdir())
     changed = sweeper.check(
         experiment(seed=[1, 2], text=["other"], run={"out": bucket}), tmp_path / "base", target=target
     )
