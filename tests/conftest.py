@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+# The headless shell is Chromium without its windows, and opens a page in two thirds of the time.
+_BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser")
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _BROWSERS)), None)
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 # These choose tests, and the server that they meet.
 _CHOOSING = ("SWEEPER_OBJECT_INFO", "SWEEPER_SCHEDULES", "SWEEPER_REAL_COMFYUI", "SWEEPER_REAL_RESTART")
-# PYTEST_ADDOPTS is how CI measures coverage; a pytest that a test starts inside itself must not measure it again.
+# PYTEST_ADDOPTS has options for this suite, which a pytest that a test starts inside itself must not take.
 _FOREIGN = (
     "COMFY_CLOUD_API_KEY", "COMFY_API_KEY", "DASK_SCHEDULER_ADDRESS", "NO_COLOR", "FORCE_COLOR", "PYTEST_ADDOPTS",
 )  # fmt: skip
