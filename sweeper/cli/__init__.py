@@ -12,13 +12,13 @@ import sys
 from collections.abc import Sequence
 
 import sweeper
-from sweeper.cli.command_table import render_help
+from sweeper.cli.command_table import COMPLETION_VARIABLE, render_help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. `argv` excludes the program's name; default: `sys.argv[1:]`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if "_SWEEPER_COMPLETE" in os.environ:  # a shell asks for completions; see `sweeper completion`
+    if COMPLETION_VARIABLE in os.environ:
         from sweeper.cli.main_group import complete_command_line
 
         return complete_command_line()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+COMPLETION_VARIABLE = "_SWEEPER_COMPLETE"  # set by the script of `sweeper completion`; the name is click's
+
 # name -> (module of sweeper.cli.commands that holds its click command as `command`, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run a sweep: submit the trials not done yet, save every picture, write results.csv."),

@@ -6,17 +6,18 @@ The only place that turns an exception into lines on stderr and an exit code.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, shell_complete
 
 from sweeper.cli import console
-from sweeper.cli.command_table import COMMANDS
-from sweeper.cli.completion import complete
+from sweeper.cli.command_table import COMMANDS, COMPLETION_VARIABLE
 from sweeper.cli.exit_codes import CLOSED_PIPE, INTERNAL_ERROR, INTERRUPTED, INVALID_INPUT, OK, get_exit_code
 from sweeper.cli.options import SuggestingGroup
 from sweeper.errors import SweeperError
@@ -45,8 +46,9 @@ def make_group() -> click.Group:
 
 
 def complete_command_line() -> int:
-    """Answer a shell that asks for completions. Returns an exit code."""
-    return complete(make_group())
+    """Answer a shell that asks for completions, by the variables that its script sets. Returns an exit code."""
+    with redirect_stderr(io.StringIO()):  # a traceback in the middle of a command line helps nobody
+        return shell_complete(make_group(), {}, "sweeper", COMPLETION_VARIABLE, os.environ[COMPLETION_VARIABLE])
 
 
 def invoke(arguments: Sequence[str]) -> int:

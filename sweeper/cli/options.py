@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from sweeper.cli.completion import complete_runs, complete_targets
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.loading.parse import parse_yaml
@@ -17,6 +18,17 @@ from sweeper.model.source import SourceError
 def format_examples(*lines: str) -> str:
     """The examples at the end of a command's help. The backspace stops click from joining the lines."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def complete_from(completer: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Complete a value by one of `sweeper.cli.completion`'s COMPLETERS, imported when a shell asks for it."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from sweeper.cli.completion import COMPLETERS
+
+        return COMPLETERS[completer](ctx, param, incomplete)
+
+    return complete
 
 
 class SuggestingGroup(click.Group):
@@ -59,7 +71,7 @@ targets = click.option(
     "targets",
     multiple=True,
     metavar="TARGET",
-    shell_complete=complete_targets,
+    shell_complete=complete_from("targets"),
     help="embedded, cloud, a URL, or a name from the experiment or the targets file; may be repeated. "
     "[default: the experiment's]",
 )
@@ -81,7 +93,7 @@ run_id = click.option(
     "--run",
     "run_id",
     metavar="ID",
-    shell_complete=complete_runs,
+    shell_complete=complete_from("runs"),
     help="An earlier run (see `sweeper runs`). [default: the latest]",
 )
 results = click.argument("results", type=click.Path(path_type=Path), metavar="RESULTS")

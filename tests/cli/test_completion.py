@@ -67,6 +67,13 @@ def test_an_unknown_shell_is_refused(sweeper):
     assert sweeper("completion", "tcsh").code == 2
 
 
+def test_help_loads_nothing_that_only_completion_needs():
+    code = (
+        "import sys; from sweeper.cli import main; main(['init', '--help']); assert 'sweeper.store' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_with_the_printed_script(sweeper, tmp_path):
     Path("sweeper.bash").write_text(sweeper("completion", "bash").out)

@@ -9,8 +9,7 @@ import click
 from click.core import ParameterSource
 
 from sweeper.cli import console, options
-from sweeper.cli.completion import make_column_completer
-from sweeper.cli.options import format_examples
+from sweeper.cli.options import complete_from, format_examples
 from sweeper.errors import UsageError
 from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
 from sweeper.tables.results_folder import find_results_folder
@@ -41,11 +40,11 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Draw contact sheets (.png, .webp) instead of the page; several pages are numbered.")  # fmt: skip
-@click.option("--x", metavar="AXIS", shell_complete=make_column_completer(),
+@click.option("--x", metavar="AXIS", shell_complete=complete_from("columns"),
               help="The axis across the sheet. [default: chosen by sweeper]")  # fmt: skip
-@click.option("--y", metavar="AXIS", shell_complete=make_column_completer(),
+@click.option("--y", metavar="AXIS", shell_complete=complete_from("columns"),
               help="The axis down the sheet. [default: chosen by sweeper]")  # fmt: skip
-@click.option("--animate", metavar="AXIS", shell_complete=make_column_completer(),
+@click.option("--animate", metavar="AXIS", shell_complete=complete_from("columns"),
               help="One frame for each value of this axis (.webp, .png, .gif).")  # fmt: skip
 @click.option("--cell", type=click.IntRange(MIN_CELL_SIDE, 4096), default=256, show_default=True, metavar="PIXELS",
               help="Longer side of a cell, which holds all pictures of a trial.")  # fmt: skip

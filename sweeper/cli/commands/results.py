@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, group_tables, options
-from sweeper.cli.completion import make_column_completer
-from sweeper.cli.options import format_examples
+from sweeper.cli.options import complete_from, format_examples
 from sweeper.cli.table_query import (
     OptionErrors,
     Rows,
@@ -85,18 +84,18 @@ class _Query:
     "sorts",
     multiple=True,
     metavar="COLUMN",
-    shell_complete=make_column_completer(),
+    shell_complete=complete_from("columns"),
     help="Sort by this column; -COLUMN sorts in descending order.",
 )
-@click.option("--columns", multiple=True, metavar="A,B,...", shell_complete=make_column_completer(","),
+@click.option("--columns", multiple=True, metavar="A,B,...", shell_complete=complete_from("columns"),
               help="Show only these columns.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show only the first N rows.")
-@click.option("--by", multiple=True, metavar="AXIS,...", shell_complete=make_column_completer(","),
+@click.option("--by", multiple=True, metavar="AXIS,...", shell_complete=complete_from("columns"),
               help="Show one row per value (or combination): mean and standard deviation of every metric.")  # fmt: skip
 @click.option(
     "--pivot",
     metavar="X,Y,METRIC",
-    shell_complete=make_column_completer(","),
+    shell_complete=complete_from("columns"),
     help="Show the means of METRIC, with the values of X across and of Y down.",
 )
 @click.option("--images/--no-images", default=None,
