@@ -13,7 +13,6 @@ from typing import Any, Final
 from sweeper.comfy import jobs_api
 from sweeper.comfy.comfyui import (
     make_view_request,
-    mask_form_fields,
     read_submission,
     read_uploaded_name,
     to_input_file,
@@ -33,6 +32,7 @@ from sweeper.comfy.protocol import (
     is_id,
     is_own_refusal,
     raise_for_status,
+    request_optional,
 )
 from sweeper.comfy.responses import rejection_message
 from sweeper.errors import RejectedError, TargetError, TransientError
@@ -52,7 +52,7 @@ class CloudDialect:
     has_event_stream: Final = True
     needs_key_in_events: Final = True
     sends_status_events: Final = False
-    stores_masks: Final = True
+    mask_path: Final = "/api/upload/mask"
 
     def auth_headers(self, key: str) -> dict[str, str]:
         return {KEY_HEADER: key}
@@ -106,10 +106,6 @@ class CloudDialect:
         response = yield ServerRequest("POST", "/api/upload/image", upload=UploadForm(name, content, fields))
         return read_uploaded_name(response, name)
 
-    def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
-        form = UploadForm(name, content, mask_form_fields(original))
-        return read_uploaded_name((yield ServerRequest("POST", "/api/upload/mask", upload=form)), name)
-
     def has_file(self, value: Any, size: int | None) -> Flow[bool]:
         response = yield replace(self.view_request(to_input_file(value)), idempotent=False)
         return response.status == 302  # a redirect to the file, which is not followed; 404 if there is none
@@ -126,5 +122,4 @@ class CloudDialect:
         return raise_for_status((yield request)).json_object()
 
     def get_features(self) -> Flow[dict[str, Any]]:
-        response = raise_for_status((yield ServerRequest("GET", "/api/features")), 404)
-        return response.json_object() if response.status != 404 else {}
+        return request_optional("/api/features")

@@ -31,6 +31,7 @@ from sweeper.comfy.protocol import (
     raise_for_status,
     read_error_message,
     read_retry_after,
+    request_optional,
 )
 from sweeper.comfy.responses import rejection_message
 from sweeper.comfy.server_info import read_memory
@@ -54,7 +55,7 @@ class ComfyUIDialect:
     has_event_stream: Final = True
     needs_key_in_events: Final = False
     sends_status_events: Final = True
-    stores_masks: Final = True
+    mask_path: Final = "/upload/mask"
 
     def __init__(self) -> None:
         self._is_current = True  # whether it has the calls below /api/jobs; the handshake asks
@@ -123,10 +124,6 @@ class ComfyUIDialect:
         response = yield ServerRequest("POST", "/upload/image", upload=UploadForm(name, content, {"type": "input"}))
         return read_uploaded_name(response, name)
 
-    def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
-        form = UploadForm(name, content, mask_form_fields(original))
-        return read_uploaded_name((yield ServerRequest("POST", "/upload/mask", upload=form)), name)
-
     def has_file(self, value: Any, size: int | None) -> Flow[bool]:
         response = yield replace(make_view_request("/view", to_input_file(value)), method="HEAD", idempotent=False)
         return response.status == 200 and (size is None or response.headers.get("content-length") == str(size))
@@ -141,8 +138,7 @@ class ComfyUIDialect:
         return raise_for_status((yield ServerRequest("GET", "/object_info"))).json_object()
 
     def get_features(self) -> Flow[dict[str, Any]]:
-        response = raise_for_status((yield ServerRequest("GET", "/features")), 404)
-        return response.json_object() if response.status != 404 else {}
+        return request_optional("/features")
 
 
 # --- shared with the cloud dialect
@@ -206,15 +202,20 @@ def read_uploaded_name(response: ServerResponse, name: str) -> str:
     return f"{subfolder}/{server_name}" if isinstance(subfolder, str) and subfolder else server_name
 
 
-def mask_form_fields(original: str) -> dict[str, str]:
-    """The text fields of /upload/mask. `original` must exist: without it, ComfyUI answers 200 and writes nothing.
+def upload_mask(path: str, name: str, content: bytes, original: str) -> Flow[str]:
+    """Store a masked copy of `original`, an uploaded picture, and return its name on the server.
+
+    `path` is the dialect's `mask_path`. `content` is a PNG of the same size, whose alpha channel is the mask. If
+    `original` does not exist, ComfyUI answers 200 and writes nothing.
 
     With `overwrite`, because the server compares the uploaded file with the combined one that it wrote, never finds
     them equal, and would store another copy each time.
     """
     subfolder, _, filename = original.rpartition("/")
     reference = {"filename": filename, "subfolder": subfolder, "type": "input"}
-    return {"type": "input", "overwrite": "true", "original_ref": json.dumps(reference)}
+    fields = {"type": "input", "overwrite": "true", "original_ref": json.dumps(reference)}
+    response = yield ServerRequest("POST", path, upload=UploadForm(name, content, fields))
+    return read_uploaded_name(response, name)
 
 
 def to_input_file(value: Any) -> JobOutput:

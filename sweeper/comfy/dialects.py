@@ -71,8 +71,8 @@ class Dialect(Protocol):
         """Whether a `status` event follows every submission, so that silence means a dead stream."""
 
     @property
-    def stores_masks(self) -> bool:
-        """Whether the server combines a picture and its mask (`upload_mask`). Otherwise we upload the combined one."""
+    def mask_path(self) -> str | None:
+        """The path of the call that combines a picture and its mask; None if we upload the combined picture instead."""
 
     def auth_headers(self, key: str) -> dict[str, str]:
         """The headers that contain the key, for every request to the target itself."""
@@ -106,14 +106,8 @@ class Dialect(Protocol):
     def upload(self, name: str, content: bytes) -> Flow[Any]:
         """Store an input file; return the value that a workflow uses for it: its name on the server, or a reference."""
 
-    def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
-        """Store a masked copy of `original`, an uploaded picture, and return its name on the server.
-
-        `content` is a PNG of the same size, whose alpha channel is the mask.
-        """
-
     def has_file(self, value: Any, size: int | None) -> Flow[bool]:
-        """Whether the server still has the file that `upload` or `upload_mask` returned `value` for.
+        """Whether the server still has the file that `value` refers to, which an upload returned.
 
         Compares its size in bytes too, if both are known. Makes one request without retries, because uploading the
         file again is a cheap answer to a failure.

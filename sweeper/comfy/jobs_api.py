@@ -39,7 +39,8 @@ _STATE_OF_STATUS: Final = {
 }
 _MAX_REASON_LENGTH: Final = 100
 _MAX_CANCELLED: Final = 100  # ids in one request, by the document
-_PAGE_SIZE: Final = 100  # rows of a listing; the document allows 1 to 1000
+_JOBS_PATH: Final = "/api/jobs"
+PAGE_SIZE: Final = 100  # rows of a listing; the document allows 1 to 1000
 _MAX_ROWS: Final = 100_000  # of all pages: a server that repeats a page must not keep us busy for ever
 _MAX_MARKED_ROWS: Final = 10_000  # that are searched for markers if the server's time of the intent is unknown
 # How many seconds before our intent a job may seem to be created: rounding, and the difference of the clocks that is
@@ -63,8 +64,8 @@ def get_job(prompt_id: str) -> Flow[JobState]:
 
 def list_running() -> Flow[frozenset[str]]:
     """The prompt ids of the jobs that the server executes now, also those of others."""
-    rows, _ = yield from _request_page({"status": "in_progress"})
-    return frozenset(row["id"] for row in rows if _is_job(row))
+    page, _ = yield from request_page(_JOBS_PATH, {"limit": str(PAGE_SIZE), "status": "in_progress"})
+    return frozenset(row["id"] for row in list_rows(page))
 
 
 def cancel(prompt_ids: frozenset[str]) -> Flow[None]:
@@ -94,17 +95,17 @@ def find_submissions(
     answers: dict[str, str | None] = dict.fromkeys(remaining)
     # All rows may be too old if our clock was wrong at an intent.
     min_count = 0 if all(search.server_time is not None for search in searches) else _MAX_MARKED_ROWS
-    page: dict[str, str] | None = {}
+    position: dict[str, str] | None = {}  # of the next page
     count = 0
-    while remaining and page is not None:
-        rows, response = yield from _request_page({**sort_by, **page})
-        count += len(rows)
-        page = _find_next_page(response, rows, count)
+    while remaining and position is not None:
+        page, response = yield from request_page(_JOBS_PATH, {"limit": str(PAGE_SIZE), **sort_by, **position})
+        count += len(page["jobs"])
+        position = _find_next_page(page, count)
         bounds = {search.job_id: earliest_creation(search, response) for search in searches}
-        for row in filter(_is_job, rows):
+        for row in list_rows(page):
             created = to_seconds(row.get("create_time"))
             if created is not None and created < min(bounds.values()) and count > min_count:
-                page = None  # the newest come first, so all further rows are too old
+                position = None  # the newest come first, so all further rows are too old
                 break
             candidates = [one for one in remaining.values() if created is None or created >= bounds[one.job_id]]
             match, unclear = yield from _check_row(row, remaining, [] if keeps_ids else candidates)
@@ -147,29 +148,36 @@ def _read_state(details: Mapping[str, Any]) -> JobState:
     return make_succeeded_state(outputs, started=started, ended=ended)
 
 
-def _request_page(query: Mapping[str, str]) -> Flow[tuple[list[Any], ServerResponse]]:
-    response = raise_for_status((yield ServerRequest("GET", "/api/jobs", query={"limit": str(_PAGE_SIZE), **query})))
-    rows = response.json_object().get("jobs")
-    if not isinstance(rows, list):  # treated as an empty listing, it would make us submit the job again
+def request_page(path: str, query: Mapping[str, str]) -> Flow[tuple[dict[str, Any], ServerResponse]]:
+    """One page of a listing of jobs, whose rows are the list `jobs`, and the response."""
+    response = raise_for_status((yield ServerRequest("GET", path, query=dict(query))))
+    page = response.json_object()
+    if not isinstance(page.get("jobs"), list):  # treated as an empty listing, it would make us submit the job again
         raise TransientError(f"the response is not a listing of jobs: {response.excerpt()!r}")
-    return rows, response
+    return page, response
 
 
-def _find_next_page(response: ServerResponse, rows: list[Any], count: int) -> dict[str, str] | None:
-    """The query for the page after `count` rows: by Cloud's cursor, or by ComfyUI's offset; None after the last."""
-    pagination = response.json_object().get("pagination")
-    pagination = pagination if isinstance(pagination, Mapping) else {}
-    cursor = pagination.get("next_cursor")
-    is_last = not rows or not pagination.get("has_more", cursor or len(rows) >= _PAGE_SIZE)
-    if is_last:
-        return None
+def list_rows(page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a page that are jobs."""
+    return [row for row in page["jobs"] if isinstance(row, dict) and is_id(row.get("id"))]
+
+
+def check_row_count(count: int) -> None:
+    """Raise TransientError if a listing has more pages after so many rows."""
     if count >= _MAX_ROWS:
         raise TransientError(f"the listing of jobs does not end after {count:,} rows")
+
+
+def _find_next_page(page: Mapping[str, Any], count: int) -> dict[str, str] | None:
+    """The query for the page after `count` rows: by Cloud's cursor, or by ComfyUI's offset; None after the last."""
+    pagination = page.get("pagination")
+    pagination = pagination if isinstance(pagination, Mapping) else {}
+    cursor = pagination.get("next_cursor")
+    row_count = len(page["jobs"])
+    if not row_count or not pagination.get("has_more", cursor or row_count >= PAGE_SIZE):
+        return None
+    check_row_count(count)
     return {"after": cursor} if cursor and isinstance(cursor, str) else {"offset": str(count)}
-
-
-def _is_job(row: Any) -> bool:
-    return isinstance(row, dict) and is_id(row.get("id"))
 
 
 def _check_row(

@@ -237,6 +237,12 @@ def _read_account_refusal(response: ServerResponse, message: str) -> RefusedErro
     return RefusedError(text, is_account_problem=True)
 
 
+def request_optional(path: str) -> Flow[dict[str, Any]]:
+    """The JSON object at a path that not every server has; empty for a 404."""
+    response = raise_for_status((yield ServerRequest("GET", path)), 404)
+    return response.json_object() if response.status != 404 else {}
+
+
 def is_own_refusal(response: ServerResponse) -> bool:
     """Whether the JSON shape of an error shows that the server itself refused a submission, and not a gateway.
 

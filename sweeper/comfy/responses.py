@@ -6,7 +6,7 @@ Servers are not trusted: these readers ignore a part that does not have the expe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -22,18 +22,23 @@ _MAX_NAME_LENGTH: Final = 200  # characters of a node's id, an output's kind and
 
 
 def read_outputs(outputs_json: Any) -> tuple[JobOutput, ...]:
-    """Every file that a job lists: each record with a `filename`, whatever its kind, but at most `MAX_OUTPUTS` + 1.
-
-    Sorted by node (numbers numerically), kind and position, because the order in which nodes ran depends on the
-    server's cache.
-    """
+    """Every file that a job lists: each record with a `filename`, whatever its kind; see `sort_outputs`."""
     if not isinstance(outputs_json, Mapping):
         return ()
-    outputs = (output for node, kinds in outputs_json.items() for output in _read_node_outputs(str(node), kinds))
+    return sort_outputs(
+        output for node, kinds in outputs_json.items() for output in _read_node_outputs(str(node), kinds)
+    )
+
+
+def sort_outputs(outputs: Iterable[JobOutput]) -> tuple[JobOutput, ...]:
+    """Outputs by node (numbers numerically), kind and position; at most `MAX_OUTPUTS` + 1 of them.
+
+    The order in which nodes ran depends on the server's cache.
+    """
     return tuple(
         sorted(
             islice(outputs, MAX_OUTPUTS + 1),
-            key=lambda output: (natural_sort_key(output.node), output.kind, output.position),
+            key=lambda output: (_natural_sort_key(output.node), output.kind, output.position),
         )
     )
 
@@ -72,7 +77,7 @@ def _read_path(value: Any) -> str:
     return value if isinstance(value, str) and len(value) <= _MAX_PATH_LENGTH else ""
 
 
-def natural_sort_key(text: str) -> tuple[tuple[int, int, str], ...]:
+def _natural_sort_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """A key that sorts numbers by value: by length, then digits, because Python refuses to convert long ones."""
     parts = [part.lstrip("0") if part.isdigit() else part for part in re.split(r"([0-9]+)", text) if part]
     return tuple((0, len(part), part) if not part or part[0] in "123456789" else (1, 0, part) for part in parts)
@@ -100,7 +105,7 @@ def _node_error_lines(node_errors: Any, graph: Mapping[str, Any]) -> Iterator[st
         if node_errors:
             yield to_text(node_errors)
         return
-    for node, entry in sorted(node_errors.items(), key=lambda item: natural_sort_key(str(item[0]))):
+    for node, entry in sorted(node_errors.items(), key=lambda item: _natural_sort_key(str(item[0]))):
         kind = entry.get("class_type") if isinstance(entry, Mapping) else None
         kind = to_text(kind or (graph.get(node) or {}).get("class_type") or "?")
         errors = entry.get("errors") if isinstance(entry, Mapping) else None

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sweeper.comfy.comfyui import upload_mask
 from sweeper.errors import RejectedError, TargetError, TransientError
 from sweeper.model.trial import make_content_key
 
@@ -108,12 +109,12 @@ class Uploads:
         picture = await asyncio.to_thread(_read_content, path, sha256)
         drawn = await asyncio.to_thread(_read_content, *mask)
         dialect, name = self._dialect(), f"sweeper-{sha256[:16]}-{mask[1][:16]}.png"
-        keeps_colours = not dialect.stores_masks
+        keeps_colours = dialect.mask_path is None
         content = await asyncio.to_thread(paint_mask, drawn, picture, mask[0].name, keeps_colours=keeps_colours)
-        if not dialect.stores_masks:
+        if dialect.mask_path is None:
             return await self._run_flow(dialect.upload(name, content))
         original = await self.ensure_uploaded(path, sha256)
-        return await self._run_flow(dialect.upload_mask(name, content, original))
+        return await self._run_flow(upload_mask(dialect.mask_path, name, content, original))
 
 
 def _read_content(path: Path, sha256: str) -> bytes:

@@ -34,6 +34,7 @@ from sweeper.comfy.protocol import (
     is_own_refusal,
     raise_for_status,
     read_error_message,
+    request_optional,
 )
 from sweeper.comfy.v2_jobs import JOBS_PATH, read_error_code
 from sweeper.errors import RefusedError, RejectedError, TransientError, UnreachableError
@@ -58,7 +59,7 @@ class V2Dialect:
     has_event_stream: Final = False  # each job has a stream of its own
     needs_key_in_events: Final = False
     sends_status_events: Final = False
-    stores_masks: Final = False
+    mask_path: Final = None
 
     def __init__(self) -> None:
         self._host = "deployment"  # or "proxy" or "cloud", as the handshake finds out
@@ -142,9 +143,6 @@ class V2Dialect:
             raise RejectedError(f"input file {name}: {reason}")
         return _read_reference(raise_for_status(response), digest, name)
 
-    def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
-        raise NotImplementedError  # `stores_masks` is False
-
     def has_file(self, value: Any, size: int | None) -> Flow[bool]:
         info = value.get("info") if isinstance(value, Mapping) else None
         if not isinstance(info, Mapping) or not isinstance(info.get("id"), str):
@@ -161,15 +159,10 @@ class V2Dialect:
     # --- what only some of the hosts have
 
     def get_object_info(self) -> Flow[dict[str, Any]]:
-        return (yield from _get_object("/api/object_info"))
+        return request_optional("/api/object_info")
 
     def get_features(self) -> Flow[dict[str, Any]]:
-        return (yield from _get_object("/api/features"))
-
-
-def _get_object(path: str) -> Flow[dict[str, Any]]:
-    response = raise_for_status((yield ServerRequest("GET", path)), 404)
-    return response.json_object() if response.status != 404 else {}
+        return request_optional("/api/features")
 
 
 def _make_asset_path(asset_id: str) -> str:

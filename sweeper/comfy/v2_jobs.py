@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote
 
 from sweeper.comfy.job_marker import fingerprint, read_markers
-from sweeper.comfy.jobs_api import CLOCK_SLACK, earliest_creation
+from sweeper.comfy.jobs_api import CLOCK_SLACK, PAGE_SIZE, check_row_count, earliest_creation, list_rows, request_page
 from sweeper.comfy.protocol import (
     Flow,
     JobOutput,
@@ -24,17 +23,15 @@ from sweeper.comfy.protocol import (
     ServerRequest,
     ServerResponse,
     is_count,
-    is_id,
     is_own_refusal,
     raise_for_status,
     read_error_message,
 )
 from sweeper.comfy.responses import (
-    MAX_OUTPUTS,
     make_failed_state,
     make_succeeded_state,
-    natural_sort_key,
     rejection_message,
+    sort_outputs,
     to_seconds,
 )
 from sweeper.comfy.untrusted_json import to_text
@@ -56,10 +53,9 @@ _STATE_OF_STATUS: Final = {
 _KIND_OF_TYPE: Final = {"image": "images", "file": "files", "latent": "latents"}  # as ComfyUI calls them
 _MAX_LENGTH: Final = 4096  # characters of an asset's id or name. The proxy's ids contain the path of the file
 # Rows of a listing. The proxy has one page of at most 100, and asks its ComfyUI twice for each row.
-_FIRST_PAGE, _PAGE_SIZE = 10, 100
+_FIRST_PAGE: Final = 10  # then `PAGE_SIZE`
 # The proxy has one clock, so of its 100 jobs fewer can be the sought one; both of its times are rounded to a second.
 _PROXY_CLOCK_SLACK: Final = 2.0
-_MAX_ROWS: Final = 100_000  # of all pages: a server that repeats a page must not keep us busy for ever
 _RUNNING_ROWS: Final = 20  # the latest jobs, among which to look for those that run
 # The last line of a Python traceback.
 _EXCEPTION: Final = re.compile(r"(?:^|\n)([A-Za-z_][\w.]{0,199})(?::[^\n]*)?\s*\Z")
@@ -88,8 +84,8 @@ def get_job(prompt_id: str) -> Flow[JobState]:
 
 def list_running() -> Flow[frozenset[str]]:
     """The ids of the jobs that the server executes now, also those of others."""
-    rows, _ = yield from _request_page({"limit": str(_RUNNING_ROWS)})
-    return frozenset(row["id"] for row in rows if _is_job(row) and row.get("status") in ("running", "canceling"))
+    page, _ = yield from request_page(JOBS_PATH, {"limit": str(_RUNNING_ROWS)})
+    return frozenset(row["id"] for row in list_rows(page) if row.get("status") in ("running", "canceling"))
 
 
 def find_submissions(searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
@@ -130,11 +126,12 @@ def _find_submission(search: JobSearch) -> Flow[tuple[str | None, bool]]:
     query = {"limit": str(_FIRST_PAGE), f"metadata[{_LABEL}]": search.job_id}
     count, is_clear = 0, True
     while True:
-        rows, response = yield from _request_page(query)
-        count += len(rows)
-        is_proxy = "truncated" in response.json_object()
+        page, response = yield from request_page(JOBS_PATH, query)
+        row_count = len(page["jobs"])
+        count += row_count
+        is_proxy = "truncated" in page
         earliest = earliest_creation(search, response, _PROXY_CLOCK_SLACK if is_proxy else CLOCK_SLACK)
-        for row in filter(_is_job, rows):
+        for row in list_rows(page):
             created = _read_time(row.get("create_time", row.get("created_at")))
             if created is not None and created < earliest:
                 return None, is_clear  # the newest come first
@@ -143,29 +140,17 @@ def _find_submission(search: JobSearch) -> Flow[tuple[str | None, bool]]:
                 is_clear = is_clear and is_ours is not None
             if is_ours:
                 return row["id"], True
-        body, limit = response.json_object(), int(query["limit"])
-        cursor = body.get("next_cursor")
+        limit, cursor = int(query["limit"]), page.get("next_cursor")
         if cursor and isinstance(cursor, str):
-            if not rows or count >= _MAX_ROWS:
-                raise TransientError(f"the listing of jobs does not end after {count:,} rows")
+            if not row_count:
+                raise TransientError("a page of the listing of jobs is empty, but not the last one")
+            check_row_count(count)
             query["cursor"] = cursor
-        elif not is_proxy or (len(rows) < limit and not body["truncated"]):
+        elif not is_proxy or (row_count < limit and not page["truncated"]):
             return None, is_clear
-        elif limit == _PAGE_SIZE:  # the proxy shows no older jobs, and one of them may be it
+        elif limit == PAGE_SIZE:  # the proxy shows no older jobs, and one of them may be it
             return None, False
-        query["limit"] = str(_PAGE_SIZE)
-
-
-def _request_page(query: Mapping[str, str]) -> Flow[tuple[list[Any], ServerResponse]]:
-    response = raise_for_status((yield ServerRequest("GET", JOBS_PATH, query=dict(query))))
-    rows = response.json_object().get("jobs")
-    if not isinstance(rows, list):  # treated as an empty listing, it would make us submit the job again
-        raise TransientError(f"the response is not a listing of jobs: {response.excerpt()!r}")
-    return rows, response
-
-
-def _is_job(row: Any) -> bool:
-    return isinstance(row, dict) and is_id(row.get("id"))
+        query["limit"] = str(PAGE_SIZE)
 
 
 def _has_label(row: Mapping[str, Any], search: JobSearch) -> bool | None:
@@ -225,14 +210,8 @@ def _read_error(error: Any) -> dict[str, Any]:
 
 
 def _read_outputs(outputs_json: Any) -> tuple[JobOutput, ...]:
-    """Every file that a job lists, but at most `MAX_OUTPUTS` + 1, sorted as `responses.read_outputs` does."""
-    outputs = _iter_outputs(outputs_json if isinstance(outputs_json, list) else [])
-    return tuple(
-        sorted(
-            islice(outputs, MAX_OUTPUTS + 1),
-            key=lambda output: (natural_sort_key(output.node), output.kind, output.position),
-        )
-    )
+    """Every file that a job lists; see `sort_outputs`."""
+    return sort_outputs(_iter_outputs(outputs_json if isinstance(outputs_json, list) else []))
 
 
 def _iter_outputs(records: list[Any]) -> Iterator[JobOutput]:
