@@ -87,7 +87,7 @@ def make_connection_check(target_kind: str) -> Callable[[str, Mapping[str, Any]]
 
 
 def classify_peer(stream: Any) -> str | None:
-    """The kind of the address at the other end of a connection; None if there is no connection, as in tests."""
+    """The kind of the address that a connection leads to; None without a connection, as in tests."""
     address = stream.get_extra_info("server_addr") if stream is not None else None
     return classify_address(address[0]) if address else None
 

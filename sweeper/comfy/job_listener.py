@@ -12,7 +12,7 @@ from typing import Any, Final, TypeGuard
 from sweeper.comfy.protocol import is_id
 
 _MAX_NODE_STARTS: Final = 10_000  # of one job; a graph has at most a few hundred nodes, and loops repeat some
-_MAX_NUMBER: Final = 1e12  # of a progress; also refuses NaN, infinity, and integers that are no float
+_MAX_NUMBER: Final = 1e12  # of progress; the comparison also excludes NaN, infinity and huge integers
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from sweeper.errors import EXECUTION_ERROR, shorten
 # Files of one job that sweeper downloads. A film of ten minutes saved as single pictures has 15,000.
 MAX_OUTPUTS: Final = 20_000
 _MAX_PATH_LENGTH: Final = 4096  # characters of a file's name or folder; Linux allows no longer path
-_MAX_TIMESTAMP: Final = 1e14  # the milliseconds of the year 5138; years above 9999 are no dates in Python
+_MAX_TIMESTAMP: Final = 1e14  # milliseconds: the year 5138; Python has dates up to the year 9999
 _MAX_NAME_LENGTH: Final = 200  # characters of a node's id, an output's kind and an error's type
 
 

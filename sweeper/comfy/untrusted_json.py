@@ -7,8 +7,8 @@ import re
 import reprlib
 from typing import Any, Final
 
-# ComfyUI's answers are at most about 30 deep. Python's own limit of 1,000 would be reached later, by whoever writes or
-# copies the value.
+# ComfyUI nests its answers at most about 30 deep. Python's own limit of 1,000 would stop us only later, when we copy or
+# write the value.
 _MAX_DEPTH: Final = 200
 # Values in one text. /object_info has 200,000; five million take about half a gigabyte.
 _MAX_VALUES: Final = 5_000_000

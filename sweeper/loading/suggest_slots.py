@@ -80,7 +80,7 @@ def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
     """Suggest a slot for every value without Jinja2, the most wanted first. Every name is unique.
 
     `info` has the limits and choices of classes. For classes that it lacks, the type is inferred from the value in the
-    workflow. A field that the class does not declare is no slot, because it would change nothing.
+    workflow. A field that the class does not declare gets no slot, because it would change nothing.
     """
     roles = _find_prompt_texts(graph)
     suggestions: list[Suggestion] = []

@@ -162,8 +162,8 @@ def set_at_path(container: Any, path: KeyPath, value: Any) -> None:
 def drop_unchosen_inputs(inputs: dict[str, Any], branches: Branches) -> None:
     """Remove the inputs of branches that are not chosen from the inputs of a node, in place.
 
-    A server ignores their values, and a link among them makes the node fail. If the value of a combo is no option of
-    it, its inputs stay.
+    A server ignores their values, and a link among them makes the node fail. If a combo does not have the option that
+    its value names, its inputs stay.
     """
     for combo, options in branches.items():
         option = inputs.get(combo)

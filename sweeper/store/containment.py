@@ -38,10 +38,9 @@ def is_plain_path(name: str) -> bool:
 
 
 def refuse_links(*paths: Path, inside: Path | None = None) -> None:
-    """Check that these own files and folders of sweeper, if they exist, are no links, devices or pipes.
+    """Raise ResultsError if a file or folder of sweeper's own is a link, a device or a pipe.
 
-    What sweeper writes would end up behind the link. A link that stays `inside` a folder is allowed. Raises
-    ResultsError.
+    Otherwise sweeper would write to wherever the link leads. A link that stays `inside` a folder is allowed.
     """
     for path in paths:
         try:

@@ -28,8 +28,9 @@ _MAX_CONCURRENT: Final = 16  # downloads
 _ATOMIC_SCHEMES: Final = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory"))
 
 
-# fsspec cannot write files there, or these lead to other URLs. So a run has put no picture there, and whoever names one
-# in a results folder wants us to send requests for them; `reference` also renders templates that it downloads.
+# fsspec cannot write files with these protocols, or they lead to other URLs. So no run has put a picture there, and a
+# results folder that names one makes us send requests for its author. `reference` also renders templates that it
+# downloads.
 _NO_STORAGE: Final = frozenset((
     "http", "https", "data", "git", "github", "jupyter", "jlab", "reference", "kerchunk", "dask", "generic", "zip",
     "tar", "libarchive", "dir", "cached", "blockcache", "filecache", "simplecache",

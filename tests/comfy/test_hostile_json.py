@@ -60,7 +60,7 @@ _HEADROOM = 400 << 20  # bytes that these tests may take beyond what the process
 
 @pytest.fixture(scope="module", autouse=True)
 def bounded_memory():
-    """Whoever reads an answer into more memory than that gets a MemoryError, which is none of our errors."""
+    """An answer that takes more memory raises MemoryError, which is not one of our errors, so the test fails."""
     if not _STATM.exists():
         yield
         return

@@ -238,13 +238,13 @@ def test_uploaded_models_are_listed_only_on_request(serve):
     file = {"file": ("mine.safetensors", b"model")}
     assert cloud.http.post("/api/assets", data={"tags": ["models", "loras"]}, files=file).status_code == 201
 
-    def listed(query):
+    def lists_upload(query):
         info = cloud.http.get(f"/api/object_info{query}").json()
         loras = info["LoraLoader"]["input"]["required"]["lora_name"][0]
         assert "mine.safetensors" not in info["VAELoader"]["input"]["required"]["vae_name"][0]
         return "mine.safetensors" in loras
 
-    assert [listed(query) for query in ("", "?include_user_models=false", "?include_user_models=true")] == [
+    assert [lists_upload(query) for query in ("", "?include_user_models=false", "?include_user_models=true")] == [
         False, False, True
     ]  # fmt: skip
     assert cloud.http.get("/api/object_info?include_user_models=x").status_code == 400
