@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from sweeper.did_you_mean import find_nearest, join_names
@@ -14,7 +15,7 @@ from sweeper.store import FILE_NAME, Store
 def default_results_folder(experiment_file: Path, name: str, purpose: str = "") -> Path:
     """`results/<name>/` beside the experiment file, or `results/<name>-<purpose>/` with a purpose.
 
-    Sweeper 0.1 wrote into `results/` in the current folder. Such results of the same experiment file are used where
+    Older versions wrote into `results/` in the current folder. Such results of the same experiment file are used where
     they are, so that nothing is paid for twice; `is_older_location` recognises them.
     """
     folder = Path("results") / (f"{name}-{purpose}" if purpose else name)
@@ -32,9 +33,10 @@ def is_older_location(folder: Path, experiment_file: Path) -> bool:
 def describe_older_location(folder: Path, experiment_file: Path, name: str) -> str:
     """Say that results are in the current folder, and how to move them."""
     results = experiment_file.parent / "results"
+    make, move = shlex.join(["mkdir", "-p", str(results)]), shlex.join(["mv", str(folder), str(results / name)])
     return (
         f"uses {folder}, which an older sweeper made in the current folder; to move it beside the experiment, run: "
-        f"mkdir -p {results} && mv {folder} {results / name}"
+        f"{make} && {move}"
     )
 
 
