@@ -57,7 +57,10 @@ _FIRST_PAGE: Final = 10  # then `PAGE_SIZE`
 # The proxy has one clock, so of its 100 jobs fewer can be the sought one; both of its times are rounded to a second.
 _PROXY_CLOCK_SLACK: Final = 2.0
 _RUNNING_ROWS: Final = 20  # the latest jobs, among which to look for those that run
-# The last line of a Python traceback.
+# The exception in a Python traceback: the line after the frames, because a message may have several lines; without
+# frames, the last line.
+_FRAME: Final = '  File "'
+_EXCEPTION_AFTER_FRAME: Final = re.compile(r"\n([A-Za-z_][\w.]{0,199})(?:[:\n]|\Z)")
 _EXCEPTION: Final = re.compile(r"(?:^|\n)([A-Za-z_][\w.]{0,199})(?::[^\n]*)?\s*\Z")
 _EXCEPTION_OF_CODE: Final = {"insufficient_credits": "InsufficientFundsError"}
 
@@ -200,13 +203,19 @@ def _read_error(error: Any) -> dict[str, Any]:
     if not isinstance(error, Mapping):
         return {}
     code, traceback = to_text(error.get("code") or ""), error.get("traceback")
-    match = _EXCEPTION.search(traceback[-_MAX_LENGTH:]) if isinstance(traceback, str) else None
+    exception = _read_exception(traceback[-_MAX_LENGTH:]) if isinstance(traceback, str) else ""
     return {
-        "exception_type": _EXCEPTION_OF_CODE.get(code) or (match[1] if match else code),
+        "exception_type": _EXCEPTION_OF_CODE.get(code) or exception or code,
         "exception_message": error.get("message"),
         "node_id": error.get("node_id"),
         "node_type": error.get("class_type"),
     }
+
+
+def _read_exception(traceback: str) -> str:
+    frame = traceback.rfind(_FRAME)
+    match = _EXCEPTION.search(traceback) if frame < 0 else _EXCEPTION_AFTER_FRAME.search(traceback, frame)
+    return match[1] if match else ""
 
 
 def _read_outputs(outputs_json: Any) -> tuple[JobOutput, ...]:

@@ -127,6 +127,9 @@ def test_states_of_a_job():
     details = {"code": "node_execution_error", "message": "full", "node_id": "3", "class_type": "KSampler"}
     failed = state_of(status="failed", error={**details, "traceback": "Traceback\n  x\ntorch.OutOfMemoryError: full"})
     assert (failed.error_type, failed.error) == ("torch.OutOfMemoryError", "node 3 (KSampler): full")
+    frames = '  File "a.py", line 1, in f\n    raise OSError(x)\n'
+    lines = state_of(status="failed", error={**details, "traceback": f"{frames}OSError: two\nlines: of text\n"})
+    assert lines.error_type == "OSError"
     assert state_of(status="failed", error=details).error_type == "node_execution_error"
     assert state_of(status="failed", error={**details, "code": "insufficient_credits"}).account_advice
 

@@ -61,7 +61,8 @@ class Asked:
 
     @property
     def looks(self) -> bool:
-        return self.path.startswith(("/api/jobs/", "/api/v2/jobs/"))
+        """Whether it asks for the state of a job; a ComfyUI without /api/jobs is asked by /queue and /history."""
+        return self.path.startswith(("/api/jobs/", "/api/v2/jobs/", "/history/")) or self.path == "/queue"
 
     @property
     def uploads(self) -> bool:
@@ -109,6 +110,7 @@ class FaultyProxy:
         self.on_step = on_step
         self.elsewhere: dict[str, str] = {}
         self.change: Callable[[Asked, bytes], bytes] = lambda _, body: body  # what becomes of the body of an answer
+        self.change_sent: Callable[[Asked], bytes] = lambda asked: asked.body  # the body that the server gets
         self.accepted: list[Accepted] = []
         self.struck: list[str] = []
         self.life = 0
@@ -197,9 +199,12 @@ class FaultyProxy:
         url = urlsplit(self.upstream)
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         try:
-            kept = [header for header in headers if header.split(":")[0].lower() not in ("connection", "host")]
+            body = self.change_sent(asked)
+            dropped = ("connection", "host", "content-length")
+            kept = [header for header in headers if header.split(":")[0].lower() not in dropped]
+            kept += [f"Content-Length: {len(body)}"] if body or asked.method == "POST" else []
             lines = [line, *kept, f"Host: {url.netloc}", "Connection: close", "", ""]
-            writer.write("\r\n".join(lines).encode("latin-1") + asked.body)
+            writer.write("\r\n".join(lines).encode("latin-1") + body)
             head, body = await _message(reader, to_its_end=True)
         finally:
             writer.close()

@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -104,6 +105,24 @@ class Served:
         """Have each node take longer, so that `SLOW` is as slow on our server in a thread as on a real one."""
         if self._embedded is not None:
             self._embedded.faults.node_seconds = seconds
+
+    @cached_property
+    def has_job_calls(self) -> bool:
+        """Whether it has the calls below /api/jobs; a ComfyUI 0.3.64 has only /queue, /history and /interrupt."""
+        return self.dialect != "comfyui" or httpx.get(f"{self.url}/api/jobs", trust_env=False).is_success
+
+    def get_status(self, prompt_id: str) -> str:
+        """Return the status of a job, in the words of /api/jobs."""
+        with httpx.Client(base_url=self.url, trust_env=False) as http:
+            if not self.has_job_calls:
+                return _read_old_status(http, prompt_id)
+            status = http.get(f"/api/{'v2/' if self.dialect == 'v2' else ''}jobs/{prompt_id}").json()["status"]
+        return {"running": "in_progress", "succeeded": "completed", "canceled": "cancelled"}.get(status, status)
+
+    def cancel(self, prompt_id: str) -> None:
+        """Have the server stop a running job, as another client would."""
+        path = f"/api/jobs/{prompt_id}/cancel" if self.has_job_calls else "/interrupt"
+        httpx.post(f"{self.url}{path}", json={"prompt_id": prompt_id}, trust_env=False).raise_for_status()
 
     @property
     def pid(self) -> int:
@@ -195,6 +214,16 @@ class Served:
                 graph = graph.get("prompt", graph)
                 jobs[trial_of(graph)] += not was_lost
         return [f"trial {trial} has {n} jobs" for trial, n in jobs.items() if n > 1]
+
+
+def _read_old_status(http: httpx.Client, prompt_id: str) -> str:
+    queue = http.get("/queue").json()
+    for name, status in (("queue_running", "in_progress"), ("queue_pending", "pending")):
+        if any(item[1] == prompt_id for item in queue[name]):
+            return status
+    messages = http.get(f"/history/{prompt_id}").json()[prompt_id]["status"]["messages"]
+    ends = {"execution_success": "completed", "execution_interrupted": "cancelled"}
+    return ends.get(messages[-1][0], "failed")
 
 
 def _list_cloud_jobs(http: httpx.Client) -> Iterator[tuple[str, bool]]:

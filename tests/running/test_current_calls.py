@@ -10,8 +10,8 @@ import pytest
 import sweeper
 from sweeper.running.run_events import JobSubmitted
 from sweeper.running.stop_control import StopControl
-from tests.running.fault_proxy import FaultyProxy
 from tests.running.run_processes import Runners
+from tests.running.servers import SLOW, Served
 
 # By the OpenAPI document of ComfyUI's repository; `offset` is deprecated in Cloud's list of jobs only.
 DEPRECATED = {
@@ -23,31 +23,37 @@ NEEDED = (r"GET /api/(v2/)?jobs/[^/]+\?$", r"GET /api/(v2/)?jobs\?.+", r"POST /a
 
 
 @pytest.fixture
-def recorded(server, dialect):
-    """A proxy before the server; afterwards, every request that it saw must be a current one."""
+def recorded(dialect, tmp_path):
+    """A server behind a proxy; afterwards, every request that the proxy saw must be a current one."""
     requests = []
 
     def record(asked, when):
         if when == "before":
             requests.append(f"{asked.method} {asked.path}?{asked.query}")
 
-    with FaultyProxy(server.url, on_step=record) as proxy:
-        proxy.record = record
-        yield proxy
+    with Served(dialect, tmp_path / "data") as server:
+        if not server.has_job_calls:
+            pytest.skip("this server has no current calls")
+        server.record = server.proxy.on_step = record
+        yield server
     assert not [line for line in requests if DEPRECATED[dialect].match(line)]
     for needed in NEEDED:  # otherwise the runs did not do what this test is about
         assert any(re.match(needed, line) for line in requests), needed
 
 
-def test_no_run_makes_a_deprecated_call(server, recorded, target, experiment, tmp_path):
-    target = {**target, "url": recorded.url, "concurrency": 2}
-    plan = experiment(seed=[1, 2])
+def test_no_run_makes_a_deprecated_call(recorded, coloured, tmp_path):
+    proxy, target = recorded.proxy, recorded.target(concurrency=2)
+    plan = coloured(2)
     assert sweeper.run(plan, target, tmp_path / "plain").succeeded == 2
 
-    server.faults.drop_after_accept = 1  # the response is lost, so the job is searched for
+    lost = []
+    # The response to the first submission is lost, so the job is searched for.
+    proxy.decide = lambda asked: lost.append(asked) or "swallow" if asked.submits and not lost else None
     assert sweeper.run(plan, target, tmp_path / "lost-response", fresh=True).succeeded == 2
+    assert lost
 
-    server.faults.stall_nodes = {"Paint"}
+    recorded.slow_down()
+    plan = coloured(2, template=SLOW)
     assert sweeper.run(plan, target, tmp_path / "timeout", timeout=0.3).failed == 2
 
     control = StopControl()
@@ -59,9 +65,10 @@ def test_no_run_makes_a_deprecated_call(server, recorded, target, experiment, tm
 
     run = sweeper.run(plan, target, tmp_path / "cancelled", control=control, progress=interrupt)
     assert run.stopped_by == "interrupt"
-    server.faults.release()
+    recorded.slow_down(0.0)
 
-    accepted = server.seen.accepted
+    plan = coloured(2)
+    accepted = len(proxy.accepted)
     with Runners() as runners:
         runner = runners.start(plan, target, tmp_path / "killed")
 
@@ -70,8 +77,8 @@ def test_no_run_makes_a_deprecated_call(server, recorded, target, experiment, tm
             if asked.submits and when == "after":
                 runner.send(signal.SIGKILL)
 
-        recorded.on_step = kill
+        proxy.on_step = kill
         assert runner.wait().killed
-    recorded.on_step = recorded.record
+    proxy.on_step = recorded.record
     assert sweeper.run(plan, target, tmp_path / "killed").succeeded == 2
-    assert server.seen.accepted == accepted + 2  # the killed run's job was found
+    assert len(proxy.accepted) == accepted + 2  # the killed run's job was found

@@ -19,6 +19,8 @@ MANY = int(os.environ.get("SWEEPER_SCHEDULES", "0").rpartition(":")[2]) >= 100
 SOME = 6
 TRIALS = 2
 
+pytestmark = pytest.mark.timeout(3600 if MANY else 120)  # all steps on a real server take half an hour
+
 
 @pytest.fixture(scope="module")
 def runners():
