@@ -19,7 +19,7 @@ from sweeper.running.run_events import JobSubmitted, Notice, Retrying, TargetDow
 from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
 from tests.running.invariants import broken_promises
-from tests.running.servers import CAN_RESTART, DIALECTS, SLOW, Served
+from tests.running.servers import BLUR_SECONDS, CAN_RESTART, DIALECTS, SLOW, Served
 from tests.running.servers import TEMPLATE as COLOURED
 from tests.waiting import wait_until
 
@@ -118,9 +118,9 @@ def test_a_network_failure_of_the_server_is_retried_after_a_wait(served, coloure
     assert 0 <= event.wait <= 0.5
 
 
-def start_foreign_job(served):
-    """Have the server run a slow job of another client. Returns its prompt_id."""
-    served.slow_down()
+def start_foreign_job(served, seconds=BLUR_SECONDS):
+    """Have the server run a slow job of another client, each node for some seconds. Returns its prompt_id."""
+    served.slow_down(seconds)
     graph = json.loads(json.dumps(SLOW).replace('"{{ color }}"', str(time.time_ns() % 2**24)))  # no cache has it
     is_v2 = served.dialect == "v2"
     path, body = ("/api/v2/jobs", {"workflow": graph}) if is_v2 else ("/api/prompt", {"prompt": graph})
@@ -162,12 +162,13 @@ def test_the_running_job_of_another_client_is_never_cancelled(served, coloured, 
 @pytest.mark.parametrize("dialect", [name for name in DIALECTS if name != "v2"], indirect=True)
 def test_a_queue_that_does_not_move_is_reported(served, coloured, tmp_path):
     """As if ComfyUI's worker thread died over a job: HTTP works, nothing moves, and none of our timeouts starts."""
-    theirs = start_foreign_job(served)
+    theirs = start_foreign_job(served, 30.0)  # until the notice comes, however busy the machine is
     notices = []
 
     def watch(event):
         if isinstance(event, Notice):
             notices.append(event.message)
+            served.slow_down(0.0)
             served.cancel(theirs)
 
     run = sweeper.run(coloured(1), served.target(concurrency=1), tmp_path / "out", progress=watch, timeout=0.5)
