@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -28,14 +29,19 @@ _FOREIGN = (
 )  # fmt: skip
 
 
+# Where compiled files are forbidden, each of the hundreds of processes that tests start would compile the package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
 # A busy machine is slow, and that says nothing about the code: hypothesis must not fail a test for its time.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `--numprocesses auto` starts: two for each core, because half of the time tests wait."""
-    return 2 * (os.cpu_count() or 1)
+    """How many processes `--numprocesses auto` starts: three for each core, because tests mostly wait."""
+    return 3 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,20 @@ IMPURE = {
 ERRORS = ROOT / "errors.py"
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
+
+
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(tree(path)))
 
 
 def imported(path: Path) -> list[str]:
     """Every module that a file imports, in functions too."""
     names = []
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -58,7 +65,7 @@ PURE = [
 @pytest.mark.parametrize("path", PURE, ids=short)
 def test_the_model_is_pure(path: Path) -> None:
     assert not {name.split(".")[0] for name in imported(path)} & IMPURE
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             assert not (isinstance(node.func, ast.Name) and node.func.id == "open")
             assert not (
@@ -70,7 +77,7 @@ def test_the_model_is_pure(path: Path) -> None:
     "path", [p for p in FILES if p.relative_to(ROOT).parts[0] not in ("cli", "__main__.py")], ids=short
 )
 def test_only_the_command_line_prints_and_exits(path: Path) -> None:
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in ("print", "sys.exit", "exit", "quit", "os._exit"), f"{short(path)}:{node.lineno}"
@@ -83,7 +90,7 @@ def test_files_and_functions_are_small_and_say_what_they_are(path: Path) -> None
     text = path.read_text("utf-8")
     assert text.count("\n") <= 500
     assert ast.get_docstring(tree(path)), "every module says what lives there"
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= 60, f"{short(path)}:{node.lineno} {node.name} has {length} lines"
@@ -100,7 +107,7 @@ def test_every_error_is_raised_somewhere() -> None:
     called = {
         node.func.id
         for path in FILES
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert set(classes) - bases - {"Problem", "Trouble"} <= called
@@ -115,7 +122,7 @@ def test_the_words_of_error_type_are_written_in_one_place() -> None:
         f"{short(path)}:{node.lineno}: {node.value}"
         for path in FILES
         if path != ERRORS
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in words
     ] == []
 
@@ -124,7 +131,7 @@ def test_no_public_class_name_stands_twice() -> None:
     names = Counter(
         node.name
         for path in FILES
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert [name for name, count in names.items() if count > 1] == []
@@ -151,7 +158,7 @@ def test_functions_are_verbs() -> None:
         f"{short(path)}:{node.lineno}: {node.name}"
         for path in FILES
         if not short(path).startswith(("embedded/nodes/", "embedded/diffusion/"))
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and node.name not in PUBLIC_PARTICIPLES
         and PARTICIPLE.fullmatch(node.name.strip("_").split("_")[0])

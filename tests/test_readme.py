@@ -167,7 +167,7 @@ def test_commands_and_their_flags_exist(block: Block):
 
 
 def test_every_flag_that_a_sentence_names_exists():
-    known = {"--help", "--numprocesses", "--editable", "--quiet", "--check", "--listen"}
+    known = {"--help", "--numprocesses", "--dist", "--editable", "--quiet", "--check", "--listen"}
     known |= {f"--cache-{kind}" for kind in ("classic", "lru", "none", "ram")} | {"--high-ram"}  # of ComfyUI
     for name in COMMANDS:
         command: Any = importlib.import_module(f"sweeper.cli.commands.{COMMANDS[name][0]}").command

@@ -86,5 +86,5 @@ def test_init_names_the_experiment_after_the_folder(sweeper, folder, name):
     text = (Path(folder) / "experiment.yaml").read_text("utf-8")
     assert f"\nname: {name}\n" in text
     assert f"results/{name}/" in text
-    assert sweeper("run", f"{folder}/experiment.yaml").code == 0
+    assert sweeper("run", f"{folder}/experiment.yaml", "--limit", "1").code == 0
     assert Path(folder, "results", name, "results.csv").is_file()
