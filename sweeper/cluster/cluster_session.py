@@ -18,7 +18,6 @@ from sweeper.cluster.address import connect_cluster, resolve_address
 from sweeper.cluster.dispatcher import Dispatcher
 from sweeper.cluster.messages import RunSpec, WorkerInfo
 from sweeper.cluster.work_pool import WorkPool
-from sweeper.cluster.worker_context import ClusterArtifactFolder
 from sweeper.cluster.worker_plugin import SHARED_MARKER
 from sweeper.cluster.worker_target import resolve_for_workers
 from sweeper.cluster.workers import WorkerRegistry, fetch_identity, make_worker_event
@@ -173,6 +172,7 @@ class ClusterSession(Session):
             folder=folder,
             token=uuid4().hex,
             artifact_url=self.artifact_url,
+            naming=self.naming,
         )
 
     async def _check(self, client: Any) -> None:
@@ -233,13 +233,14 @@ class ClusterSession(Session):
             experiment=self.experiment.name,
             run_id=run_id,
             store=store,
-            folder=ClusterArtifactFolder(folder.out) if self.artifact_url is None else folder,
+            folder=folder,
             settings=self.settings,
             control=self.control,
             work_queue=WorkQueue([], SingleQueue(iter(()))),  # unused: the work of a cluster waits in its WorkPool
             report=self.report,
             target_names=self.target_names,
             duplicates=state.duplicates,
+            naming=self.naming,
         )
 
     def _queue_open_items(self, store: Store, state: ResumeState, pool: WorkPool, registry: WorkerRegistry) -> None:

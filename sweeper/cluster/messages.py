@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sweeper.model.trial import InputFile, Trial
     from sweeper.running.run_events import Event
     from sweeper.running.settings import EffectiveSettings
+    from sweeper.store.file_names import FileNaming
     from sweeper.store.records import Artifact, JobRecord
 
 
@@ -26,8 +27,8 @@ class RunSpec:
     driver of the same folder left with it. `target.key` is None, because workers read keys from their own environment.
     `folder` is the results folder, and `token` the content of its `.shared` file: a worker that reads the same token
     there writes artifacts into the folder itself. `metrics`: name -> version of the metrics that workers measure.
-    `has_partner_nodes`: submissions need the key for paid partner nodes. `artifact_url`: where workers store artifacts,
-    None for the results folder.
+    `naming`: how artifacts are named. `has_partner_nodes`: submissions need the key for paid partner nodes.
+    `artifact_url`: where workers store artifacts, None for the results folder.
     """
 
     folder_id: str
@@ -38,6 +39,7 @@ class RunSpec:
     metrics: Mapping[str, str]
     folder: str
     token: str
+    naming: FileNaming
     has_partner_nodes: bool = False
     artifact_url: str | None = None
 

@@ -246,6 +246,7 @@ class WorkerBatch:
             report=make_reporter(self._inbox.put_nowait, self._name),
             target_names=(self.target_name,),
             duplicates={},
+            naming=self.run_spec.naming,
             send=self._inbox.put_nowait,
             node_classes={name: str(node["class_type"]) for name, node in self._items[0].graph.items()},
         )

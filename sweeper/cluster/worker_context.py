@@ -5,7 +5,6 @@ They decide nothing. They send the driver what the job code would have written t
 
 from __future__ import annotations
 
-import filecmp
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +23,11 @@ from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Cancelling, Draining, JobPreview, JobProgress, JobQueued
 from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
-from sweeper.store.artifacts import FOLDER, ArtifactFolder
 
 if TYPE_CHECKING:
     from sweeper.model.trial import InputFile, Trial
     from sweeper.running.run_events import Event
     from sweeper.running.work import WorkItem
-    from sweeper.store.artifacts import IncomingFile
     from sweeper.store.records import Artifact, JobRecord
 
 # The driver reports the stop itself, and the progress of every node would flood the network.
@@ -108,18 +105,6 @@ class RemoteStore:
         self.submitting.discard(job_id)
         if state != records.UNSENT:
             self._send(JobFinished(job_id, state, started, ended, error, tuple(artifacts)))
-
-
-class ClusterArtifactFolder(ArtifactFolder):
-    """An artifact folder that finds the files which a process saved before it died, and does not save them twice."""
-
-    def save(self, file: IncomingFile, name: str) -> str:
-        """Save as the base class does, unless the same file has that name already. The name contains the job's id."""
-        path = self.path / name
-        if path.is_file() and filecmp.cmp(file.finalize(), path, shallow=False):
-            file.path.unlink()
-            return f"{FOLDER}/{name}"
-        return super().save(file, name)
 
 
 class PendingTrials:

@@ -25,7 +25,6 @@ from distributed import WorkerPlugin, get_worker
 
 from sweeper.cluster.messages import BatchTask, RunSpec, WorkerInfo
 from sweeper.cluster.worker_batch import LEASE_SECONDS, WorkerBatch
-from sweeper.cluster.worker_context import ClusterArtifactFolder
 from sweeper.cluster.worker_target import resolve_on_worker, start_embedded_server, worker_environment
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.target import Target
@@ -35,13 +34,13 @@ from sweeper.model.urls import is_loopback
 from sweeper.planning.server_cache import detect_server_cache
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.preflight import PARTNER_KEY_FIELD
+from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.remote_artifacts import RemoteFolder, check_url
 
 if TYPE_CHECKING:
     from distributed import Worker
 
     from sweeper.embedded import EmbeddedServer
-    from sweeper.store.artifacts import ArtifactFolder
 
 PLUGIN_NAME: Final = "sweeper-worker"
 RESOURCE_NAME: Final = "sweeper"
@@ -239,11 +238,11 @@ class SweeperWorkerPlugin(WorkerPlugin):
             with contextlib.suppress(SweeperError):
                 loaded = load_metrics(run_spec.metrics)
                 metrics = {name: metric for name, metric in loaded.items() if metric.version == run_spec.metrics[name]}
-        folder: ArtifactFolder = ClusterArtifactFolder(
-            Path(run_spec.folder) if worker_info.stores_directly else self.spool_folder
-        )
+        # A folder for each driver, because two runs may have files of the same name.
+        spool_folder = self.spool_folder / run_spec.driver_id
+        folder: ArtifactFolder = ArtifactFolder(Path(run_spec.folder) if worker_info.stores_directly else spool_folder)
         if run_spec.artifact_url is not None:
-            folder = RemoteFolder(self.spool_folder, run_spec.artifact_url, keep_local=bool(metrics))
+            folder = RemoteFolder(spool_folder, run_spec.artifact_url, keep_local=bool(metrics))
         return WorkerBatch(
             run_spec,
             run_id,

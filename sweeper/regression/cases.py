@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +23,13 @@ from sweeper.model.expressions.column_expression import compile_column_expressio
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
-from sweeper.store.artifacts import build_file_name, build_stem
 from sweeper.store.records import ArtifactRef, RunRecord
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
 
 _MAX_VALUE: Final = 40  # characters of a value in a case's name
+_MAX_STEM: Final = 80  # characters of the readable part of an accepted file's name
+# Windows treats these as devices in every folder, whatever follows their first dot.
+_RESERVED_NAMES: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +63,12 @@ class Case:
     def build_file_name(self, extension: str, number: int = 1) -> str:
         """A safe name for its accepted file number `number`, from 1."""
         digest = hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()
-        name = build_file_name(build_stem(self.cells, digest), self.node, self.position, extension)
-        base, dot, suffix = name.rpartition(".")
-        return name if number == 1 else f"{base}-{number}{dot}{suffix}"
+        words = [_to_slug(_cell_text(value)) for value in self.cells.values() if value is not None]
+        readable = "-".join(word for word in words if word)[:_MAX_STEM].strip("-.")
+        if not readable or _RESERVED_NAMES.fullmatch(readable.partition(".")[0]):
+            readable = f"trial-{readable}".strip("-")
+        name = f"{readable}-{digest[:8]}.{_to_slug(self.node)[:40] or 'node'}-{self.position}"
+        return f"{name}.{extension}" if number == 1 else f"{name}-{number}.{extension}"
 
 
 def point_key(cells: Mapping[str, Any]) -> str:
@@ -72,6 +79,15 @@ def point_key(cells: Mapping[str, Any]) -> str:
 @lru_cache  # a workflow has few outputs
 def _output_key(node: str, position: int) -> str:
     return _to_text([node, position])[1:]
+
+
+def _cell_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _to_slug(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9.]+|\.{2,}", "-", plain).strip("-.")[:_MAX_STEM]
 
 
 def _to_text(value: object) -> str:

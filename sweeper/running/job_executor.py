@@ -39,7 +39,8 @@ from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobPreview, JobProgress, JobQueued, JobSubmitted, Notice, Retrying
 from sweeper.running.work import WorkItem
 from sweeper.store import records
-from sweeper.store.artifacts import IncomingFile, build_file_name, build_stem, guess_extension
+from sweeper.store.artifacts import IncomingFile, guess_extension
+from sweeper.store.file_names import build_file_name
 from sweeper.store.records import Artifact, JobRecord
 
 _HEAD_BYTES: Final = 32  # enough to recognize a file's type
@@ -368,25 +369,30 @@ class JobExecutor:
 
     async def _fetch_artifacts(self, item: WorkItem, job: JobRecord, state: JobState) -> tuple[Artifact, ...]:
         """Download the job's outputs: all of them, or none if one fails."""
-        base = build_stem(item.trial.columns, job.id)
+        kept = [output for output in state.outputs if output.type != "temp" or self.context.settings.keep_temp]
+        files_of_node = Counter(output.node for output in kept)
+        stem = self.context.naming.build_stem(item.trial)
+        job_id = job.id if self.context.folder.is_outside else ""
         numbers: Counter[str] = Counter()
         artifacts: list[Artifact] = []
+        new_paths: list[str] = []
         try:
-            for index, output in enumerate(state.outputs):
-                if output.type == "temp" and not self.context.settings.keep_temp:
-                    continue
+            for index, output in enumerate(kept):
+                node = output.node if len(files_of_node) > 1 else ""
+                number = numbers[output.node] if files_of_node[output.node] > 1 else None
                 with self.context.folder.open_incoming(job.id, index) as file:
                     fetched = await self._download(output, file)
                     suffix = guess_extension(output.filename, fetched.content_type, file.read_head(_HEAD_BYTES))
-                    name = build_file_name(base, output.node, numbers[output.node], suffix)
+                    name = build_file_name(stem, suffix, node=node, number=number, job=job_id)
                     path = await asyncio.to_thread(self.context.folder.save, file, name)
+                    new_paths += [path] * file.is_new
                 numbers[output.node] += 1
                 label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
                 artifacts.append(
                     Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label)
                 )
         except BaseException:
-            self.context.folder.delete(artifact.path for artifact in artifacts)
+            self.context.folder.delete(new_paths)
             raise
         return tuple(artifacts)
 

@@ -20,6 +20,7 @@ from sweeper.running.work import WorkItem
 from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
 from sweeper.store.artifacts import ArtifactFolder
+from sweeper.store.file_names import FileNaming
 from sweeper.store.records import Artifact, JobRecord
 
 
@@ -87,6 +88,7 @@ class RunContext:
     report: Callable[[Event], None]
     target_names: tuple[str, ...]
     duplicates: Mapping[str, list[int]]
+    naming: FileNaming
     node_classes: Mapping[str, str] = field(default_factory=dict)  # node id -> class
     random: Random = field(default_factory=Random)
     now: Callable[[], float] = time.time

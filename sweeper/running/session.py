@@ -49,7 +49,8 @@ from sweeper.running.stop_control import UNWRITABLE, StopControl
 from sweeper.running.target_worker import PendingTarget
 from sweeper.running.work_queue import WorkQueue
 from sweeper.store import FILE_NAME, Store
-from sweeper.store.artifacts import ArtifactFolder
+from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob
+from sweeper.store.file_names import FileNaming
 from sweeper.store.live_folder import LiveFolder
 from sweeper.store.records import TableLayout
 from sweeper.tables.result_rows import write_csv
@@ -82,6 +83,7 @@ class Session:
         self.report = LiveFeed(LiveFolder(self.out), report)
         self.target_names = tuple(target.name for target in targets)
         self.control = control
+        self.naming = FileNaming.for_plan(plan.axis_sizes, len(plan))
         self.metrics: dict[str, Any] = {}
         self.server_infos: dict[str, dict[str, Any]] = {}  # by target: versions and devices
         self.max_jobs: dict[str, int | None] = {}  # by target: how many jobs it executes at once, if it says so
@@ -209,7 +211,12 @@ class Session:
         total = len(state.first_index) + sum(map(len, state.duplicates.values()))
         self.report(RunStarted(run_id, self.out, total, state.todo_rows, state.reused, self.target_names))
         folder = open_artifact_folder(self.out, self.artifact_url)
-        folder.remove_leftovers(item.job.id for item in state.unresolved if item.job is not None)
+        unfinished = [
+            UnfinishedJob(item.job.id, item.job.intended, self.naming.build_stem(item.trial))
+            for item in state.unresolved
+            if item.job is not None
+        ]
+        folder.remove_leftovers(unfinished, {path for path, _ in store.files()} if unfinished else ())
         error: str | None = None
         try:
             if clients:
@@ -262,6 +269,7 @@ class Session:
             report=self.report,
             target_names=self.target_names,
             duplicates=state.duplicates,
+            naming=self.naming,
             check_lock=self._check_lock,
             is_watched=self.report.has_viewer,
             node_classes={name: node["class_type"] for name, node in self.experiment.template.graph.items()},

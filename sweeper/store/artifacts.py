@@ -1,4 +1,4 @@
-"""The folder of output files: each has a safe name that we chose, and appears complete or not at all.
+"""The folder of output files: each has a safe name (see `file_names`), and appears complete or not at all.
 
 A file name that a server sends only selects an extension from a list. It never becomes part of a path.
 """
@@ -6,22 +6,23 @@ A file name that a server sends only selects an extension from a list. It never 
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import io
 import os
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from sweeper.errors import ResultsError
+from sweeper.store.file_names import candidate_names, find_job_prefix, is_file_of
 
 FOLDER: Final = "artifacts"
-_MAX_STEM: Final = 80  # characters of the readable part; a whole name then stays far below the limit of 255
 _PART_SUFFIX: Final = ".part"
 _MEMORY_LIMIT: Final = 4 * 2**20  # bytes; a larger incoming file goes to the disk
-_JOB_PREFIX: Final = re.compile(r"-([0-9a-f]{8})\.[^.]+(?:-\d+)?\.[a-z0-9]+$")  # the job id in a file name
+_CLOCK_RESOLUTION: Final = 2.0  # seconds, of a FAT file system
 
 # Types of files that ComfyUI's nodes write. Any other becomes `.bin`, which no program opens by itself.
 _EXTENSIONS: Final = frozenset((
@@ -49,25 +50,6 @@ _MAGIC: Final = (
     (re.compile(rb"OggS"), "ogg"),
     (re.compile(rb"glTF"), "glb"),
 )
-# Windows treats these as devices in every folder, whatever follows their first dot.
-_RESERVED_NAMES: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
-
-
-def build_stem(columns: Mapping[str, Any], job: str) -> str:
-    """`<slug of the axis cells>-<first 8 of the job id>`, in ASCII and never a name that Windows reserves.
-
-    Empty cells, as of an axis that only another block has, are left out.
-    """
-    words = [_to_slug(_cell_text(value)) for value in columns.values() if value is not None]
-    readable = "-".join(word for word in words if word)[:_MAX_STEM].strip("-.")
-    if not readable or _RESERVED_NAMES.fullmatch(readable.partition(".")[0]):
-        readable = f"trial-{readable}".strip("-")
-    return f"{readable}-{job[:8]}"
-
-
-def build_file_name(stem: str, node: str, position: int, extension: str) -> str:
-    """`<stem>.<node>-<position>.<extension>`; `position` counts a node's files from 0."""
-    return f"{stem}.{_to_slug(node)[:40] or 'node'}-{position}.{extension}"
 
 
 def guess_extension(label: str, content_type: str, head: bytes) -> str:
@@ -81,17 +63,13 @@ def guess_extension(label: str, content_type: str, head: bytes) -> str:
     return next((name for magic, name in _MAGIC if magic.match(head)), "bin")
 
 
-def candidate_names(name: str) -> Iterator[str]:
-    """The names to try for a file: `name`, then `name` with a number from 2 to 9,999."""
-    base, dot, suffix = name.rpartition(".")
-    yield name
-    yield from (f"{base}-{number}{dot}{suffix}" for number in range(2, 10_000))
+@dataclass(frozen=True, slots=True)
+class UnfinishedJob:
+    """A job without a recorded end: its id, its intent's time in seconds since 1970, and the stem of its files."""
 
-
-def find_job_prefix(name: str) -> str | None:
-    """The first 8 characters of the job id in a file name; None if the name is not ours."""
-    match = _JOB_PREFIX.search(name)
-    return match and match[1]
+    id: str
+    intended: float
+    stem: str
 
 
 class IncomingFile:
@@ -104,6 +82,7 @@ class IncomingFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.moved = False  # from `path` to its final name
+        self.is_new = False  # saved, and no other job has this file
         self._file: BinaryIO = io.BytesIO()
 
     def write(self, chunk: bytes) -> None:
@@ -157,6 +136,14 @@ class ArtifactFolder:
         self.out = out
         self.path = out / FOLDER
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether the files are outside of the results folder. Their names then contain the job's id.
+
+        Other folders may use that place too, and `containment` recognizes a file of ours by its name.
+        """
+        return not self.path.resolve().is_relative_to(self.out.resolve())
+
     @contextmanager
     def open_incoming(self, job: str, index: int) -> Iterator[IncomingFile]:
         """Open a file to receive the job's output number `index`. It is deleted at the end unless `save` took it.
@@ -173,31 +160,34 @@ class ArtifactFolder:
             file.discard()
 
     def save(self, file: IncomingFile, name: str) -> str:
-        """Make an incoming file durable under `name`, with a number if that name is taken.
+        """Make an incoming file durable under `name`, with a number if another file has that name.
 
-        Returns its path relative to the results folder, with `/`. Waits for the disk, so call it in a thread. Raises
-        ResultsError if the file cannot be written.
+        If an identical file has that name, it counts as saved: on a cluster, a process that died may have saved it.
+        Returns the file's path relative to the results folder, with `/`. Waits for the disk, so call it in a thread.
+        Raises ResultsError if the file cannot be written.
         """
         with _translate_errors(self.path):
             source = file.finalize()
             for candidate in candidate_names(name):
-                if _move_if_free(source, self.path / candidate):
-                    file.moved = True
+                path = self.path / candidate
+                if _move_if_free(source, path):
+                    file.moved = file.is_new = True
                     _sync_folder(self.path)
+                    return f"{FOLDER}/{candidate}"
+                if path.is_file() and filecmp.cmp(source, path, shallow=False):
                     return f"{FOLDER}/{candidate}"
         raise ResultsError(f"{self.path}: there are 10,000 files named {name} already")
 
-    def remove_leftovers(self, unfinished: Iterable[str] = ()) -> None:
-        """Delete what a killed run left: partial files, and files of jobs without a recorded end (ids `unfinished`).
+    def remove_leftovers(self, unfinished: Collection[UnfinishedJob] = (), recorded: Collection[str] = ()) -> None:
+        """Delete what a killed run left: partial files, and files of unfinished jobs that are not `recorded` (paths).
 
         Only for the process that has locked the folder.
         """
         if not self.path.is_dir():
             return
-        prefixes = {job[:8] for job in unfinished}
         for path in self.path.iterdir():
             is_partial = path.name.startswith(".") and path.name.endswith(_PART_SUFFIX)
-            if is_partial or find_job_prefix(path.name) in prefixes:
+            if is_partial or (f"{FOLDER}/{path.name}" not in recorded and _is_leftover(path, unfinished)):
                 path.unlink(missing_ok=True)
 
     def local_path(self, path: str) -> Path:
@@ -212,6 +202,16 @@ class ArtifactFolder:
         for path in paths:
             with contextlib.suppress(OSError):
                 (self.out / path).unlink()
+
+
+def _is_leftover(path: Path, unfinished: Iterable[UnfinishedJob]) -> bool:
+    """Whether a file was saved for one of these jobs. The user may have put an older file of that name there."""
+    prefix = find_job_prefix(path.name)
+    return any(
+        prefix == job.id[:8]
+        or (is_file_of(job.stem, path.name) and path.stat().st_mtime > job.intended - _CLOCK_RESOLUTION)
+        for job in unfinished
+    )
 
 
 def _move_if_free(source: Path, destination: Path) -> bool:
@@ -245,12 +245,3 @@ def _translate_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResultsError(f"{folder}: {error.strerror or error}; everything stored so far is safe") from error
-
-
-def _cell_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _to_slug(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9.]+|\.{2,}", "-", plain).strip("-.")[:_MAX_STEM]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from functools import lru_cache
@@ -11,20 +12,21 @@ from typing import Final
 from sweeper.errors import ResultsError
 from sweeper.model.urls import strip_secrets
 from sweeper.schemas.values import format_value
-from sweeper.store.artifacts import find_job_prefix
+from sweeper.store.file_names import find_job_prefix, is_artifact_name
 from sweeper.store.remote_artifacts import is_storage, is_url
 
 _FORBIDDEN: Final = ("\\", ":", "\0")  # Windows reads the first two as a path too
 
 
-def contain(folder: str | Path, name: str) -> str:
+def contain(folder: str | Path, name: str, sha256: str | None = None) -> str:
     """The path of a file that a store or a manifest in `folder` names, if it is inside the folder, links resolved.
 
-    A folder inside may be a link elsewhere, as of a user who keeps the pictures on a larger disk; then the file must
-    have a name that sweeper gives. Raises ResultsError for every other path. `check_artifact` also takes a URL.
+    A folder inside may be a link elsewhere, as of a user who keeps the pictures on a larger disk. Then the file must
+    have a name of ours with a job's id, which nobody guesses, or the content of this SHA-256, which its writer knows
+    already. Raises ResultsError for every other path. `check_artifact` also takes a URL.
     """
     path = os.path.join(folder, name)  # noqa: PTH118 - a tenth of the time of a Path, for every file of a run
-    if not is_plain_path(name) or not _is_inside(str(folder), path, name):
+    if not is_plain_path(name) or not _is_inside(str(folder), path, name, sha256):
         raise ResultsError(
             f"{format_value(name)} is not a file name in {folder}: it leads outside, so somebody may have made this "
             "folder to reach your files; delete the folder, or, if it is yours, copy the file into it"
@@ -62,7 +64,7 @@ def check_artifact(folder: str | Path, path: object, sha256: object) -> None:
     if not isinstance(path, str) or not isinstance(sha256, str):  # SQLite keeps any type in any column
         raise ResultsError(f"{folder}: names an artifact whose path or SHA-256 is not a text; the store is damaged")
     if not is_url(path):
-        contain(folder, path)
+        contain(folder, path, sha256)
     elif not is_storage(path):
         raise ResultsError(
             f"{folder}: names an artifact at {format_value(strip_secrets(path))}, where no run can have put it, so "
@@ -74,10 +76,30 @@ def check_artifact(folder: str | Path, path: object, sha256: object) -> None:
         )
 
 
-def _is_inside(folder: str, path: str, name: str) -> bool:
+def _is_inside(folder: str, path: str, name: str, sha256: str | None) -> bool:
     if os.path.islink(path):  # noqa: PTH114 - as above
         return _is_below(folder, path)
-    return _is_folder_below(folder, os.path.dirname(path)) or find_job_prefix(name.rpartition("/")[2]) is not None  # noqa: PTH120
+    if _is_folder_below(folder, os.path.dirname(path)):  # noqa: PTH120
+        return True
+    file_name = name.rpartition("/")[2]
+    if find_job_prefix(file_name) is not None:
+        return True
+    return sha256 is not None and is_artifact_name(file_name) and _has_content(Path(path), sha256)
+
+
+def _has_content(path: Path, sha256: str) -> bool:
+    """Whether a file has this content. Also True if it is gone, because then there is nothing to reach."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return True
+    return stat.S_ISREG(facts.st_mode) and _hash_file(path, facts.st_mtime_ns, facts.st_size) == sha256
+
+
+@lru_cache(maxsize=100_000)  # a command reads the rows several times
+def _hash_file(path: Path, _modified: int, _size: int) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=256)  # the files of a run are in one folder

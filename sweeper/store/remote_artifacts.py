@@ -12,7 +12,7 @@ import filecmp
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sweeper.errors import ResultsError, SweeperError, UsageError
-from sweeper.store.artifacts import ArtifactFolder, IncomingFile, candidate_names, find_job_prefix
+from sweeper.store.artifacts import ArtifactFolder, IncomingFile, UnfinishedJob
+from sweeper.store.file_names import candidate_names, find_job_prefix
 
 FETCHED: Final = "fetched"
 _MAX_CONCURRENT: Final = 16  # downloads
@@ -89,16 +90,21 @@ class RemoteFolder(ArtifactFolder):
         self.url = url.rstrip("/")
         self._keep_local = keep_local
 
+    @property
+    def is_outside(self) -> bool:
+        return True
+
     def local_path(self, path: str) -> Path:
         return self.path / PurePosixPath(path).name
 
     def save(self, file: IncomingFile, name: str) -> str:
-        """As on a disk, except that an identical file under that name counts as saved: the name contains the job id."""
+        """As on a disk. The name contains the job id, so an identical file is of the same job."""
         with _translate_errors(self.url):
             source = file.finalize()
             for candidate in candidate_names(name):
                 url = f"{self.url}/{candidate}"
                 if _upload_if_free(source, url):
+                    file.is_new = True
                     if self._keep_local:
                         source.replace(self.local_path(url))
                         file.moved = True
@@ -109,9 +115,9 @@ class RemoteFolder(ArtifactFolder):
         for path in paths:
             self.local_path(path).unlink(missing_ok=True)
 
-    def remove_leftovers(self, unfinished: Iterable[str] = ()) -> None:
-        prefixes = {job[:8] for job in unfinished}
-        super().remove_leftovers(prefixes)
+    def remove_leftovers(self, unfinished: Collection[UnfinishedJob] = (), recorded: Collection[str] = ()) -> None:
+        prefixes = {job.id[:8] for job in unfinished}
+        super().remove_leftovers(unfinished, recorded)
         names = list_names(self.url) if prefixes else ()  # the list is long, so ask only if there may be leftovers
         self.delete(f"{self.url}/{name}" for name in names if find_job_prefix(name) in prefixes)
 

@@ -6,31 +6,74 @@ pandas, which takes a quarter of a second.
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+import json
 import os
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, cast
 
 import pandas as pd
+from PIL import Image
 
+from sweeper.errors import ImageError
+from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.model.picture_size import check_pixels
 from sweeper.model.result import OUTCOME_COLUMNS, Result
 from sweeper.store import Store
+from sweeper.store.remote_artifacts import is_url
 from sweeper.tables.export import replace_surrogates, to_json_text
 from sweeper.tables.result_rows import TableColumns, column_names, iter_rows
 from sweeper.tables.results_folder import find_results_folder
 
 _UNSIGNED_LIMIT: Final = 2**64
 _SIGNED_LIMIT: Final = 2**63
+_PICTURE: Final = "picture"
+_THUMBNAIL: Final = 128  # pixels of the longer side
 
 # The types of the columns that may be empty in every row.
 _TEXT_COLUMNS: Final = frozenset(OUTCOME_COLUMNS) - {"attempts", "queued_s", "ran_s"}
 _NUMBER_COLUMNS: Final = {"trial": "int64", "attempts": "int64", "queued_s": "float64", "ran_s": "float64"}
 
 
+class ResultsFrame(pd.DataFrame):
+    """A DataFrame that shows a thumbnail in each row in a notebook. Its selections do so too."""
+
+    @property
+    def _constructor(self) -> type[ResultsFrame]:
+        return ResultsFrame
+
+    def _repr_html_(self) -> str | None:
+        """The table as a notebook shows it, with thumbnails in the place of local paths in the column `picture`."""
+        if list(self.columns).count(_PICTURE) != 1:
+            return _to_html(pd.DataFrame(self))
+        marked = pd.DataFrame(self)
+        paths = marked[_PICTURE].tolist()
+        # pandas escapes all texts, because a stranger may have written them. So it gets marks, which become thumbnails.
+        marked[_PICTURE] = [f"\ue000{index}\ue000" for index in range(len(paths))]
+        text = _to_html(marked)
+        return text and re.sub("\ue000([0-9]+)\ue000", lambda mark: _make_thumbnail(paths[int(mark[1])]), text)
+
+
 def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFrame:
     """The table of a results folder as a typed DataFrame. An experiment file stands for its default results folder.
 
-    `run` selects an earlier run than the latest. Raises ResultsError if there is nothing to read.
+    Beside the columns of `results.csv` it has `picture`: the absolute path, or the URL, of the first picture of each
+    row, unless the experiment has a column of that name. A notebook shows thumbnails there. `run` selects an earlier
+    run than the latest. Raises ResultsError if there is nothing to read.
     """
+    path = find_results_folder(folder).resolve()
+    frame = ResultsFrame(read_table(path, run))
+    if _PICTURE not in frame.columns:
+        frame[_PICTURE] = _build_text_series([_find_picture(path, json.loads(cell)) for cell in frame["outputs"]])
+    return frame
+
+
+def read_table(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFrame:
+    """The same table with the columns of `results.csv` only. Raises ResultsError."""
     with Store.open(find_results_folder(folder), readonly=True) as store:
         return build_frame(store.results(run), store.layout(run))
 
@@ -45,6 +88,34 @@ def build_frame(results: Iterable[Result], layout: TableColumns) -> pd.DataFrame
     names = column_names(layout)
     columns: list[Sequence[Any]] = list(zip(*iter_rows(results, layout), strict=True)) or [()] * len(names)
     return pd.DataFrame({name: _build_series(name, values) for name, values in zip(names, columns, strict=True)})
+
+
+def _find_picture(folder: Path, outputs: Sequence[str]) -> str | None:
+    picture = next((path for path in outputs if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES), None)
+    return picture if picture is None or is_url(picture) else str(folder / picture)
+
+
+def _to_html(frame: pd.DataFrame) -> str | None:
+    text: str | None = cast("Any", frame)._repr_html_()  # None if the user's pandas options say so
+    return text
+
+
+def _make_thumbnail(path: Any) -> str:
+    """A small picture as HTML, with its data, because a notebook's page cannot open files. Else the path."""
+    label = html.escape(str(path)) if isinstance(path, str) else ""
+    if not label or is_url(path):
+        return label
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (_THUMBNAIL, _THUMBNAIL))  # makes JPEG decode at about this size
+            check_pixels(image.size)
+            small = image.convert("RGB")
+        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        data = io.BytesIO()
+        small.save(data, "WEBP", quality=80)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ImageError):
+        return label
+    return f'<img src="data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}" title="{label}">'
 
 
 def _build_series(name: str, values: Sequence[Any]) -> pd.Series[Any]:

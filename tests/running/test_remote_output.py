@@ -19,7 +19,7 @@ from sweeper.errors import ExperimentError, ResultsError, UsageError
 from sweeper.reporting.write_report import write_report
 from sweeper.running.run_events import Notice
 from sweeper.store import Store
-from sweeper.store.artifacts import ArtifactFolder
+from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob
 from sweeper.store.remote_artifacts import RemoteFolder, download_artifact
 
 
@@ -84,6 +84,7 @@ def test_pictures_go_to_the_url_and_the_table_has_their_urls(server, target, exp
     assert len(there) == 2
     assert not list(out.rglob("*.png")), "nothing of them is left here"
     assert json.loads(sweeper.results(out)["outputs"][0]) == list(rows(out)[0].outputs)
+    assert sweeper.results(out)["picture"][0] == rows(out)[0].outputs[0]
     again = sweeper.run(plan, target, bucket)
     assert (again.submitted, again.reused) == (0, 2)
     assert server.seen.submits == 2
@@ -151,7 +152,7 @@ def test_remote_leftovers_of_a_killed_run_are_removed(tmp_path, bucket):
     with folder.open_incoming("12345678-1", 0) as file:
         file.write(b"recorded")
         folder.save(file, "seed-2-12345678.9-0.png")
-    folder.remove_leftovers(["0badcafe-1"])
+    folder.remove_leftovers([UnfinishedJob("0badcafe-1", 0.0, "0001")])
     assert list(files_at(bucket)) == ["seed-2-12345678.9-0.png"]
     assert download_artifact(tmp_path, left, "0" * 64) is None
 

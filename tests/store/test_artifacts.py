@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import re
+import os
+import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError
-from sweeper.store.artifacts import ArtifactFolder, build_file_name, build_stem, guess_extension
+from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob, guess_extension
 
 JOB = "0123456789abcdef"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(24)
@@ -17,20 +16,6 @@ def save(folder, content, name, index=0):
     with folder.open_incoming(JOB, index) as file:
         file.write(content)
         return folder.save(file, name)
-
-
-def test_file_name_contains_the_axis_values_and_the_job(tmp_path):
-    name = build_file_name(
-        build_stem({"style": "Öl auf Leinwand", "steps": 8, "fast": True, "cfg": 7.5}, JOB), "9", 0, "png"
-    )
-    assert name == "Ol-auf-Leinwand-8-true-7.5-01234567.9-0.png"
-    assert save(ArtifactFolder(tmp_path), b"picture", name) == f"artifacts/{name}"
-    assert (tmp_path / "artifacts" / name).read_bytes() == b"picture"
-
-
-def test_empty_cells_are_left_out_of_a_file_name():
-    assert build_stem({"weather": "rain", "style": None, "ink": "blue"}, JOB) == "rain-blue-01234567"
-    assert build_stem({"style": None}, JOB) == "trial-01234567"
 
 
 def test_saving_never_replaces_a_file(tmp_path):
@@ -99,28 +84,31 @@ def test_extension_comes_from_label_type_or_first_bytes(label, content_type, hea
     assert guess_extension(label, content_type, head) == expected
 
 
-@given(
-    st.dictionaries(st.text(max_size=5), st.text(max_size=300) | st.integers() | st.floats() | st.none(), max_size=5),
-    st.text(max_size=60),
-    st.text(max_size=60),
-)
-def test_file_names_are_safe_for_any_input(columns, node, label):
-    name = build_file_name(build_stem(columns, JOB), node, 0, guess_extension(label, "", b""))
-    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*\.[a-z0-9]+", name)
-    assert len(name) <= 160
-    assert ".." not in name
-    assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name)
+def test_an_identical_file_counts_as_saved(tmp_path):
+    folder = ArtifactFolder(tmp_path)
+    with folder.open_incoming(JOB, 0) as first, folder.open_incoming(JOB, 1) as second:
+        first.write(PNG)
+        second.write(PNG)
+        assert [folder.save(file, "a.png") for file in (first, second)] == ["artifacts/a.png"] * 2
+        assert [first.is_new, second.is_new] == [True, False]
+    assert [path.name for path in folder.path.iterdir()] == ["a.png"]
 
 
 def test_only_files_of_unrecorded_jobs_are_removed(tmp_path):
     folder = ArtifactFolder(tmp_path)
-    saved = [
-        save(folder, PNG, build_file_name(build_stem({"seed": 1}, job), "9", 0, "png")) for job in ("0" * 32, "1" * 32)
+    now = time.time()
+    unfinished = [UnfinishedJob("1" * 32, now, "0003_steps-8")]
+    kept = [
+        "0003_steps-80.png",  # another trial with the same number in an earlier plan
+        "0003_steps-8_edited.png",  # the user's
+        "0003_steps-8-2.png",  # recorded
+        "0003_steps-8-3.png",  # older than the job
+        "1-01234567.9-0.png",  # an older version's, of another job
     ]
-    second_copy = save(folder, PNG, build_file_name(build_stem({"seed": 1}, "1" * 32), "9", 0, "png"))
-    (folder.path / "notes-11111111.txt").write_text("a file of the user")
-    (folder.path / f".{'1' * 32}-0.part").write_bytes(b"half")
-    folder.remove_leftovers(["1" * 32])
-    remaining = {f"artifacts/{path.name}" for path in folder.path.iterdir()}
-    assert second_copy != saved[1]
-    assert remaining == {saved[0], "artifacts/notes-11111111.txt"}
+    left = ["0003_steps-8.png", "0003_steps-8_node-9_2.png", "0003_steps-8-4.webp", "1-11111111.9-0.png"]
+    for name in [*kept, *left, f".{'1' * 32}-0.part"]:
+        (folder.path / name).parent.mkdir(exist_ok=True)
+        (folder.path / name).write_bytes(PNG)
+    os.utime(folder.path / "0003_steps-8-3.png", (now - 60, now - 60))
+    folder.remove_leftovers(unfinished, {"artifacts/0003_steps-8-2.png"})
+    assert sorted(path.name for path in folder.path.iterdir()) == sorted(kept)

@@ -41,9 +41,9 @@ def command(results: Path, output: str, kind: str | None, run_id: str | None, *,
     if output == "-" and kind is None:
         raise UsageError(f"-o -: stdout has no suffix; give --format, one of {', '.join(export.FORMATS)}")
     chosen = export.choose_format(output, kind)  # raises before anything is read
-    from sweeper.tables.dataframe import results as read_frame
+    from sweeper.tables.dataframe import read_table
 
-    frame = read_frame(results, run_id)
+    frame = read_table(results, run_id)
     if output == "-":
         export.export(frame, sys.stdout.buffer, chosen, safe=safe_csv)
         sys.stdout.buffer.flush()
