@@ -1,9 +1,10 @@
 """ComfyUI's execution cache: which node results of earlier prompts are reused, and by which key.
 
 The key of a node covers its class, its inputs, the fingerprint of its class (IS_CHANGED), and the same of all its
-ancestors. Unknown extra inputs count; node ids and `_meta` do not. There are three policies, as ComfyUI has flags for
-them: `classic` keeps the nodes of the previous prompt, `lru N` keeps N results (`--cache-lru N`), and `none` keeps
-nothing (`--cache-none`).
+ancestors. Unknown extra inputs count; node ids and `_meta` do not. There are four policies, as ComfyUI has flags for
+them: `classic` keeps the nodes of the previous prompt, `lru N` keeps N results (`--cache-lru N`), `ram N` keeps all
+results while the machine has more than N GiB of free memory (`--cache-ram 1 N`), and `none` keeps nothing
+(`--cache-none`).
 
 One difference from ComfyUI 0.3.64: ComfyUI distinguishes two equal upstream nodes from one that is used twice; here
 both cases have the same key. The pictures are the same.
@@ -16,6 +17,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.node_inputs import is_link
@@ -168,8 +170,32 @@ class NoCache(Cache):
         self._keys = {node_id: node_id for node_id in keys}
 
 
+class RAMCache(Cache):
+    """`--cache-ram 1 N`: keep the results of all prompts while the machine has more than N GiB of free memory, else
+    those of the previous prompt. (ComfyUI evicts one result after the other until the memory is free.)
+    """
+
+    def __init__(self, threshold: int) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def _evict(self) -> None:
+        if measure_memory()[1] <= self.threshold * 2**30:
+            super()._evict()
+
+
+def measure_memory() -> tuple[int, int]:
+    """Total and free bytes of this machine's memory; zeros where the system does not say (only Linux does)."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return 0, 0
+    kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+    return kib.get("MemTotal", 0) * 1024, kib.get("MemAvailable", 0) * 1024
+
+
 def make_cache(policy: str) -> Cache:
-    """Make the cache of a policy: `classic`, `none`, or `lru N` (N is 1 or more). Raises ValueError otherwise."""
+    """Make the cache of a policy: `classic`, `none`, `lru N` (N is 1 or more), `ram N`. Raises ValueError otherwise."""
     words = policy.split()
     if words == ["classic"]:
         return Cache()
@@ -177,4 +203,6 @@ def make_cache(policy: str) -> Cache:
         return NoCache()
     if len(words) == 2 and words[0] == "lru" and words[1].isdecimal() and int(words[1]) > 0:
         return LRUCache(int(words[1]))
-    raise ValueError(f"cache {policy!r}: give 'classic', 'none' or 'lru N', such as 'lru 50'")
+    if len(words) == 2 and words[0] == "ram" and words[1].isdecimal():
+        return RAMCache(int(words[1]))
+    raise ValueError(f"cache {policy!r}: give 'classic', 'none', 'lru N' such as 'lru 50', or 'ram N' such as 'ram 2'")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from sweeper.embedded.cache import measure_memory
 from sweeper.embedded.event_streams import Connection, answer_feature_flags
 from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, bad_request, json_response, read_json
 from sweeper.embedded.objectinfo import list_model_files, make_object_info
@@ -109,10 +110,11 @@ class CommonRoutes:
         return json_response({"system": self._describe_system(), "devices": [device | memory]})
 
     def _describe_system(self) -> dict[str, Any]:
+        total, free = measure_memory()
         return {
             "os": "nt" if sys.platform == "win32" else "posix",
-            "ram_total": 0,
-            "ram_free": 0,
+            "ram_total": total,
+            "ram_free": free,
             "comfyui_version": COMFYUI_VERSION,
             "required_frontend_version": "none",
             "python_version": sys.version,
@@ -167,7 +169,8 @@ class CommonRoutes:
 
 def _format_cache_flags(policy: str) -> list[str]:
     name, *size = policy.split()
-    return [f"--cache-{name}", *size]
+    # The first number of `--cache-ram` limits the results of the current job, which this server always keeps.
+    return [f"--cache-{name}", *(["1"] if name == "ram" else []), *size]
 
 
 async def _write(websocket: WebSocket, connection: Connection) -> None:

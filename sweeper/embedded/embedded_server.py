@@ -48,7 +48,7 @@ class EmbeddedServer:
             folder, which is deleted at stop.
         strict_models: refuse model files that the loaders do not list.
         workers: the number of jobs that run at once; the comfyui dialect always has one.
-        cache: which node results to keep between jobs: "classic", "lru N" or "none".
+        cache: which node results to keep between jobs: "classic", "lru N", "ram N" or "none".
         previews: whether samplers send previews; None: except in the comfyui dialect, because a ComfyUI sends them only
             if it is started with `--preview-method`.
         faults: the faults to inject; also available as `server.faults`. A scenario's `concurrency` or `tier` overrides

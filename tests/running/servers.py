@@ -174,7 +174,7 @@ class Served:
     def settle(self) -> None:
         """Wait for the end of a restart."""
         if self._restarting is not None:
-            self._restarting.join(60)
+            self._restarting.join(100)
             assert not self._restarting.is_alive(), "the server did not start again"
             self._restarting = None
 

@@ -157,6 +157,8 @@ def play(schedule: Schedule, seed: int, plan: Any, runners: Runners, folder: Pat
         targets = [server.target(concurrency=schedule.concurrency) for server in servers]
         lives = [*schedule.lives, *[Life()] * 12]
         for life in lives:
+            for server in servers if life == Life() else ():
+                server.settle()  # a real server may start for longer than the run's patience
             order = {name: getattr(life, name) for name in ("die_at", "file_limit") if getattr(life, name)}
             runner = runners.start(plan, targets, folder / "out", options={"patience": 20.0}, **order)
             for trouble in troubles:
