@@ -51,10 +51,8 @@ def load_checked_plan(
     if extra_check is not None:
         try:
             extra_check(partial.experiment)
-        except ExperimentError as error:  # a condition may name axes that could not be read
-            problems += [
-                problem for problem in error.problems if partial.has_plan or not problem.key.endswith(".where")
-            ]
+        except ExperimentError as error:
+            problems += error.problems
     if partial.has_plan:
         try:
             made = plan(partial.experiment)

@@ -23,10 +23,13 @@ from sweeper.loading.parse import parse_json, parse_yaml
 from sweeper.loading.template_builder import build_template
 from sweeper.model.axis_values import AxisError
 from sweeper.model.experiment import Experiment, HashedFile
+from sweeper.model.expressions import ExpressionError
+from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.source import Source, SourceError
 from sweeper.model.target_spec import NamedTargets, find_target_problems
 from sweeper.model.template import Template
 from sweeper.model.workflow import is_workflow
+from sweeper.planning.grid import list_axis_columns
 from sweeper.planning.plan import Plan, iter_value_pairs
 from sweeper.schemas import find_schema_problems
 from sweeper.schemas.values import format_value
@@ -90,7 +93,18 @@ def load_partial(
             problems += _find_mask_problems(loaded)
         except ExperimentError as error:
             problems += error.problems
+        problems += _find_override_problems(loaded, source)
     return replace(built, experiment=loaded, problems=tuple(problems))
+
+
+def _find_override_problems(experiment: Experiment, source: Source) -> Iterator[Problem]:
+    """Yield the mistakes in the conditions of `checks.overrides`, which read the columns of the table."""
+    names = frozenset((*experiment.template.slots, *list_axis_columns(experiment)))
+    for index, entry in enumerate(experiment.checks.get("overrides", ())):
+        try:
+            compile_column_expression(entry["where"], names)
+        except ExpressionError as error:
+            yield source.make_problem(("checks", "overrides", index, "where"), str(error))
 
 
 def check_targets(experiment: Experiment, named: NamedTargets) -> None:

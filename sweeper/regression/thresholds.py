@@ -1,6 +1,6 @@
 """Parse an experiment's `checks`: the thresholds that the measures must meet, and overrides for some cases.
 
-The JSON schema validates the form. This module validates the names of measures, and the names in a `where`.
+The JSON schema has validated the names of measures and the form of thresholds, and `sweeper.loading` the conditions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.images.compare import ALL_METRICS
 from sweeper.images.neural import MODELS, find_model
@@ -76,41 +75,35 @@ NO_CHECKS: Final = Checks({})
 
 
 def parse_checks(experiment: Experiment) -> Checks:
-    """Parse the experiment's `checks`. Raises ExperimentError with all mistakes: unknown names, invalid thresholds."""
-    problems: list[Problem] = []
+    """Parse the experiment's `checks`. Raises what `check_models` raises."""
+    check_models(experiment)
     names = (*experiment.template.slots, *list_axis_columns(experiment))
-    base = _parse_thresholds(experiment, experiment.checks, (), problems)
-    overrides = []
-    for index, entry in enumerate(experiment.checks.get(OVERRIDES, ())):
-        path = (OVERRIDES, index)
-        thresholds = _parse_thresholds(experiment, entry, path, problems)
-        try:
-            overrides.append((Condition(entry["where"], names, "where"), thresholds))
-        except UsageError as error:
-            problems += [_make_problem(experiment, (*path, "where"), problem.message) for problem in error.problems]
+    overrides = [
+        (Condition(entry["where"], names, "where"), _parse_thresholds(entry))
+        for entry in experiment.checks.get(OVERRIDES, ())
+    ]
+    return Checks(_parse_thresholds(experiment.checks), tuple(overrides))
+
+
+def check_models(experiment: Experiment) -> None:
+    """Raise ExperimentError for each measure in `checks` whose model cannot be used on this machine."""
+    problems: list[Problem] = []
+    entries = [
+        ((), experiment.checks),
+        *(((OVERRIDES, index), entry) for index, entry in enumerate(experiment.checks.get(OVERRIDES, ()))),
+    ]
+    for path, entry in entries:
+        for name in MODELS.keys() & entry.keys():
+            try:
+                find_model(name)
+            except UsageError as error:
+                problems += [_make_problem(experiment, (*path, name), problem.message) for problem in error.problems]
     if problems:
         raise ExperimentError(problems)
-    return Checks(base, tuple(overrides))
 
 
-def _parse_thresholds(
-    experiment: Experiment, entry: Mapping[str, Any], path: tuple[str | int, ...], problems: list[Problem]
-) -> dict[str, Threshold]:
-    thresholds: dict[str, Threshold] = {}
-    for name, text in entry.items():
-        if name in (OVERRIDES, "where"):
-            continue
-        if name not in MEASURE_NAMES:
-            message = f"unknown measure '{name}'{suggest(name, MEASURE_NAMES, 'measures')}"
-            problems.append(_make_problem(experiment, (*path, name), message))
-            continue
-        try:
-            if name in MODELS:
-                find_model(name)  # to report a missing model before anything is run
-            thresholds[name] = parse_threshold(str(text))
-        except UsageError as error:
-            problems += [_make_problem(experiment, (*path, name), problem.message) for problem in error.problems]
-    return thresholds
+def _parse_thresholds(entry: Mapping[str, Any]) -> dict[str, Threshold]:
+    return {name: parse_threshold(text) for name, text in entry.items() if name not in (OVERRIDES, "where")}
 
 
 def _make_problem(experiment: Experiment, path: tuple[str | int, ...], message: str) -> Problem:

@@ -1,7 +1,7 @@
 """Check values with jsonschema, and turn its errors into sentences.
 
-Two keywords of our own in a schema: `x-allowed` describes what a pattern allows, and `x-hidden` keeps the value out of
-the message.
+Three keywords of our own in a schema: `x-allowed` describes what a pattern or type allows, `x-hidden` keeps the value
+out of the message, and `x-unknown` says where the unknown keys of a mapping may belong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from sweeper.did_you_mean import suggest
+from sweeper.did_you_mean import find_nearest, suggest
 from sweeper.schemas.patterns import CostlyPatternError, is_cheap_for_names, search_pattern
 from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_multiple, shorten
 
@@ -195,7 +195,9 @@ def _iter_problems(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
         allowed = list(rules.get("properties", {}))
         for key in error.instance:
             if key not in allowed:
-                yield (*path, key), f"unknown key '{shorten(key)}'{suggest(key, allowed)}"
+                is_near = "x-unknown" not in rules or find_nearest(key, allowed)
+                advice = "" if is_near else f"; {rules['x-unknown']}"
+                yield (*path, key), f"unknown key '{shorten(key)}'{advice}{suggest(key, allowed)}"
     elif error.validator == "required" and isinstance(error.instance, dict):
         missing = [key for key in wanted if key not in error.instance]
         # jsonschema reports one error for each missing key, each with the whole list: take the key of this error.
@@ -211,9 +213,16 @@ def _iter_problems(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
 
 def _explain(error: ValidationError) -> str:
     """Say what was found and what is allowed."""
+    found = f"found {_describe_instance(error)}"
+    description = error.schema.get("x-allowed") if isinstance(error.schema, dict) else None
+    if description and error.validator in ("type", "pattern"):
+        return f"{found}; allowed: {description}"
+    return _explain_keyword(error, found)
+
+
+def _explain_keyword(error: ValidationError, found: str) -> str:
     value: Any = error.instance
     allowed: Any = error.validator_value
-    found = f"found {_describe_instance(error)}"
     match error.validator:
         case "type":
             types = [allowed] if isinstance(allowed, str) else allowed
@@ -234,9 +243,7 @@ def _explain(error: ValidationError) -> str:
             unit = "characters" if str(error.validator).endswith("Length") else "items"
             return f"{found} of {len(value)} {unit}, but {limit} {allowed} are needed"
         case "pattern":
-            description = error.schema.get("x-allowed") if isinstance(error.schema, dict) else None
-            mismatch = f", which does not match {shorten(allowed, 200)}"
-            return found + (f"; allowed: {description}" if description else mismatch)
+            return f"{found}, which does not match {shorten(allowed, 200)}"
         case "anyOf" | "oneOf" if error.context:
             return "; or ".join(dict.fromkeys(_explain(part) for part in error.context))
         case _:

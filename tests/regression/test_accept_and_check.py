@@ -284,15 +284,16 @@ def test_deleted_picture_is_restored_by_the_suggested_command(shop, command):
     assert sweeper.check("results/shop").ok
 
 
-def test_validate_reports_every_invalid_check_with_its_line(shop, command):
+@pytest.mark.parametrize("name", ["validate", "plan", "run", "check"])
+def test_every_command_reports_every_invalid_check_with_its_line(shop, command, name):
     shop.file.write_text(
         "template: shop.json\nsweep:\n  grid:\n    steps: [3]\n    seed: [1]\nchecks:\n  simm: '>= 0.9'\n"
         "  overrides:\n    - {where: stpes > 1, ssim: '>= 1'}\n"
     )
-    outcome = command("validate", "shop.yaml")
+    outcome = command(name, "shop.yaml")
     assert (outcome.code, outcome.out) == (2, "")
     unknown, where = outcome.err.splitlines()
-    assert unknown.startswith("error: shop.yaml:7: checks.simm: unknown measure 'simm'; did you mean 'ssim'?")
+    assert unknown.startswith("error: shop.yaml:7: checks.simm: unknown key 'simm'; did you mean 'ssim'?")
     assert where.startswith("error: shop.yaml:9: checks.overrides[0].where: ")
     assert "did you mean 'steps'?" in where
 

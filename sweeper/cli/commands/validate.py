@@ -55,14 +55,14 @@ def _check_file(
     file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool
 ) -> tuple[str, tuple[Problem, ...], int | None]:
     """The kind of file (experiment or template), its problems, and the number of trials of an experiment."""
-    from sweeper.regression.thresholds import parse_checks
+    from sweeper.regression.thresholds import check_models
 
     is_template = options.get_workflow_path(file).suffix.lower() == ".json"
     try:
         if is_template:
             load_template(options.get_workflow_path(file))
             return "template", (), None
-        plan, _ = load_checked_plan(file, targets, object_info=object_info, extra_check=parse_checks, trust=trust)
+        plan, _ = load_checked_plan(file, targets, object_info=object_info, extra_check=check_models, trust=trust)
         return "experiment", (), len(plan)
     except InputError as error:
         return "template" if is_template else "experiment", error.problems, None
