@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 _MAX_LISTED: Final = 12  # a longer list does not help the reader
 _MIN_SIMILARITY: Final = 0.6  # difflib's default cutoff: about 60% of the letters in common, in order
+_MAX_RANKED: Final = 10_000  # names whose similarity decides which of them are listed
 _SUFFIX: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")  # of a file name; `1.5` has none
 _NUMERIC: Final = re.compile(r"[-+]?\.?[0-9]")
 
 
-def join_names(allowed: Iterable[object]) -> str:
-    """Write the names as `a, b, c`. After 12 of them, give only the number of the rest."""
+def join_names(allowed: Iterable[object], near: object = None) -> str:
+    """Write the names as `a, b, c`. Of more than 12, write those most like the text `near`, and the number of the rest.
+
+    Without `near`, these are the first 12.
+    """
     names = [_to_text(name) for name in allowed]
     if len(names) <= _MAX_LISTED:
         return ", ".join(names)
-    return ", ".join(names[:_MAX_LISTED]) + f", ... ({len(names) - _MAX_LISTED} more)"
+    shown: Iterable[int] = range(_MAX_LISTED)
+    if isinstance(near, str):
+        matcher = difflib.SequenceMatcher(b=near.casefold())
+
+        def rank(index: int) -> float:
+            matcher.set_seq1(names[index].casefold())
+            return matcher.quick_ratio()
+
+        shown = sorted(heapq.nlargest(_MAX_LISTED, range(min(len(names), _MAX_RANKED)), rank))
+    return ", ".join(names[index] for index in shown) + f", ... ({len(names) - _MAX_LISTED} more)"
 
 
-def find_nearest(word: object, allowed: Iterable[object]) -> str | None:
+def find_nearest(word: object, allowed: Iterable[object], min_similarity: float = _MIN_SIMILARITY) -> str | None:
     """Return the allowed name that is most like `word`, or None if none is similar enough.
 
-    A common folder or file suffix does not count as similar: `gone.png` is not a typo of `photo.png`.
+    `min_similarity` is from 0 to 1, as difflib computes it. A common folder or file suffix does not count as similar:
+    `gone.png` is not a typo of `photo.png`.
     """
     wanted = _to_text(word).casefold()
     best: tuple[float, str] | None = None
@@ -32,9 +47,9 @@ def find_nearest(word: object, allowed: Iterable[object]) -> str | None:
     for name in map(_to_text, allowed):
         wanted_core, name_core = _strip_common(wanted, name.casefold())
         matcher.set_seqs(name_core, wanted_core)
-        if matcher.real_quick_ratio() >= _MIN_SIMILARITY and matcher.quick_ratio() >= _MIN_SIMILARITY:
+        if matcher.real_quick_ratio() >= min_similarity and matcher.quick_ratio() >= min_similarity:
             similarity = matcher.ratio()
-            if similarity >= _MIN_SIMILARITY and (best is None or similarity > best[0]):
+            if similarity >= min_similarity and (best is None or similarity > best[0]):
                 best = similarity, name
     return best[1] if best is not None else None
 
@@ -56,7 +71,7 @@ def suggest(word: object, allowed: Iterable[object], label: str = "allowed") -> 
     if nearest is not None:
         return f"; did you mean '{nearest}'?"
     shown = names if isinstance(word, str) else _quote_numeric(names)
-    return f"; {label}: {join_names(shown)}" if names else ""
+    return f"; {label}: {join_names(shown, word)}" if names else ""
 
 
 def _quote_numeric(names: Iterable[object]) -> Iterator[object]:

@@ -47,6 +47,15 @@ def test_texts_and_numbers_are_distinguished(word, allowed, expected):
     assert suggest(word, allowed) == expected
 
 
+def test_a_long_list_is_cut_so_that_the_nearest_names_stay():
+    samplers = [f"other_{letter}" for letter in "abcdefghijklmnopqrst"]
+    names = [*samplers[:15], "dpmpp_2m", *samplers[15:], "dpmpp_sde"]
+    text = suggest("DPM++ SDE Karras", names)
+    assert text.startswith("; allowed: other_a, ")
+    assert "dpmpp_2m, " in text
+    assert text.endswith("dpmpp_sde, ... (10 more)")
+
+
 @given(st.text(max_size=8), st.lists(st.text(max_size=8), max_size=5))
 def test_the_nearest_name_is_one_of_the_names(word, names):
     assert find_nearest(word, names) in {None, *names}

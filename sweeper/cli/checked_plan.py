@@ -21,6 +21,7 @@ from sweeper.errors import ExperimentError, InputError, Problem, UsageError
 from sweeper.loading.load import load_partial
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.target_spec import CLOUD_URL
 from sweeper.planning.compatibility import Compatibility, check_written_values
 from sweeper.planning.plan import Plan, plan
 from sweeper.running.node_class_cache import fetch_classes, get_cached_classes
@@ -80,7 +81,7 @@ def load_checked_plan(
 def check_against_targets(
     plan_or_experiment: Plan | Experiment, targets: Sequence[Any] | None, object_info: Path | None = None
 ) -> list[str]:
-    """Notes on what is unusual but runs, for each target whose node classes are known.
+    """Notes on what is unusual but runs, and on each target that was not checked.
 
     If `object_info` is given, its classes are used instead of the targets'. An experiment is passed if it has no plan
     because of its mistakes; then only the values written in it are checked. Raises ExperimentError for what a target
@@ -92,7 +93,10 @@ def check_against_targets(
     specs = experiment.targets if targets is None else targets
     named = {**load_named_targets(), **experiment.named_targets}
     check_targets(specs, named)
-    for name, classes in _iter_known_classes(specs, named, object_info, may_send_keys=targets is not None):
+    for name, classes in _iter_classes(specs, named, object_info, may_send_keys=targets is not None):
+        if isinstance(classes, str):
+            notes.append(f"not checked against {name} ({classes})")
+            continue
         fit = (
             plan_or_experiment.fit(classes)
             if isinstance(plan_or_experiment, Plan)
@@ -106,18 +110,18 @@ def check_against_targets(
     return list(dict.fromkeys(notes))
 
 
-def _iter_known_classes(
+def _iter_classes(
     specs: Sequence[Any], named: Mapping[str, Any], object_info: Path | None, *, may_send_keys: bool
-) -> Iterator[tuple[str, NodeInfo]]:
-    """The name and the node classes of each server whose classes are known."""
+) -> Iterator[tuple[str, NodeInfo | str]]:
+    """The name and the node classes of each server, or why its classes are not known."""
     if object_info is not None:
         yield f"the server of {object_info.name}", load_classes(object_info)
         return
     for spec in specs:
         target = _resolve_target(spec, named, with_keys=False)
-        classes = _find_classes(spec, target, named, may_send_keys=may_send_keys) if target is not None else None
-        if target is not None and classes is not None:
-            yield target.name, classes
+        if target is not None:
+            name = "Comfy Cloud" if target.url == CLOUD_URL else target.name
+            yield name, _find_classes(spec, target, named, may_send_keys=may_send_keys)
 
 
 def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> Target | None:
@@ -129,8 +133,8 @@ def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> 
     return target
 
 
-def _find_classes(spec: Any, target: Target, named: Mapping[str, Any], *, may_send_keys: bool) -> NodeInfo | None:
-    """The classes of a target from the cache or the server.
+def _find_classes(spec: Any, target: Target, named: Mapping[str, Any], *, may_send_keys: bool) -> NodeInfo | str:
+    """The classes of a target from the cache or the server, or why they are not known.
 
     Only a target that the command line names (`may_send_keys`) receives a key, because a command that submits nothing
     must not send a secret to a server that a file chose.
@@ -142,6 +146,8 @@ def _find_classes(spec: Any, target: Target, named: Mapping[str, Any], *, may_se
     if cached is not None:
         return cached
     if target.key_source is not None and not may_send_keys:
-        return get_cached_classes(target)
+        return get_cached_classes(target) or "its key is sent only if you give the target by --target"
     keyed = _resolve_target(spec, named, with_keys=True)
-    return asyncio.run(fetch_classes(keyed)) if keyed is not None else get_cached_classes(target)
+    if keyed is None:
+        return get_cached_classes(target) or "no key"
+    return asyncio.run(fetch_classes(keyed)) or "it does not return its node classes"

@@ -72,7 +72,7 @@ class NodeClassSource:
     @cached_property
     def classes(self) -> NodeInfo:
         """The classes to check a template against. Any name of a model file is allowed, because those come and go."""
-        return NodeInfo.from_object_info(self.object_info).with_any_model()
+        return NodeInfo.from_object_info(self.object_info, is_embedded=self.is_default).with_any_model()
 
 
 def load_classes(file: Path) -> NodeInfo:

@@ -7,6 +7,7 @@ once, and its slot accepts its values. `sweep_builder` builds one block of the s
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
@@ -137,6 +138,18 @@ class _ExperimentBuilder:
     def add_problem(self, path: KeyPath, message: str) -> None:
         self.problems.append(self.source.make_problem(path, message))
 
+    def suggest_slot(self, name: str) -> str:
+        """Return the end of a message about a name that is no slot. Add a problem if the template has no slots."""
+        if self.template.slots or self.no_template:
+            return suggest(name, self.template.slots, "slots")
+        file = Path(self.template.file)
+        command = shlex.join(
+            ["sweeper", "template", "new", str(file), "-o", str(file.with_stem(f"{file.stem}-template"))]
+        )
+        message = f"is a workflow without slots, so nothing in it can be set; make a template of it (`{command}`)"
+        self.add_problem(("template",), f"{message} and name that here")
+        return ""
+
     def build(self) -> Experiment:
         raw = self.raw
         name = raw.get("name", _slugify(self.file.stem))
@@ -251,9 +264,7 @@ class _ExperimentBuilder:
                     path, f"'{name}' is also in `derive` (line {self.source.find_line(('derive', name))}); give it once"
                 )
             elif name not in names.slots and name not in used and not self.no_template:
-                self.add_problem(
-                    path, f"'{name}' is neither a slot of the template nor used{suggest(name, names.slots, 'slots')}"
-                )
+                self.add_problem(path, f"'{name}' is neither a slot of the template nor used{self.suggest_slot(name)}")
             elif all(name in block.given_paths and name not in block.partly_given for block in blocks):
                 path_in_sweep = blocks[0].given_paths[name]
                 self.add_problem(
@@ -265,7 +276,7 @@ class _ExperimentBuilder:
         for name in derive:
             if name not in names.slots and name not in used and not self.no_template:
                 message = f"'{name}' is neither a slot of the template nor used"
-                self.add_problem(("derive", name), message + suggest(name, names.slots, "slots"))
+                self.add_problem(("derive", name), message + self.suggest_slot(name))
         return params
 
     def check_given(

@@ -16,6 +16,7 @@ from typing import Any, Final
 import yaml
 
 from sweeper.errors import Problem
+from sweeper.loading.yaml_errors import explain_yaml_error
 from sweeper.model.numbers import TOO_LARGE, parse_number, shorten_number
 from sweeper.model.source import Source, SourceError, format_key_path
 from sweeper.schemas.values import KeyPath
@@ -40,9 +41,8 @@ def parse_yaml(text: str, name: str) -> Source:
     try:
         value = builder.build_document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        message = " ".join(part for part in (error.context, error.problem) if part)
-        raise SourceError(Problem(name, mark.line + 1 if mark else 0, "", f"is not YAML: {message}")) from error
+        line, message = explain_yaml_error(error, text)
+        raise SourceError(Problem(name, line, "", f"is not YAML: {message}")) from error
     except yaml.YAMLError as error:  # a character that YAML does not allow
         raise SourceError(Problem(name, 0, "", f"is not YAML: {str(error).splitlines()[0]}")) from error
     return Source(name, value, lambda: builder.lines)
@@ -182,7 +182,8 @@ class _YamlBuilder:
 
     def resolve_alias(self, event: Any, path: KeyPath) -> Any:
         if event.anchor not in self.anchors:
-            raise self.make_error(event, f"the alias *{event.anchor} points to nothing above it")
+            message = f"the alias *{event.anchor} points to nothing above it; a text that begins with * needs quotes"
+            raise self.make_error(event, message)
         value, size, characters = self.anchors[event.anchor]
         self.add_size(event, path, size, characters)
         return value
@@ -190,7 +191,8 @@ class _YamlBuilder:
     def resolve_tag(self, event: Any, default: str) -> str:
         tag = event.tag or _CORE + default
         if not tag.startswith(_CORE):
-            raise self.make_error(event, f"the tag {tag} is not understood here")
+            message = f"the tag {tag} is not understood here; a text that begins with ! needs quotes"
+            raise self.make_error(event, message)
         return str(tag.removeprefix(_CORE))
 
     def build_sequence(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> list[Any]:
@@ -212,17 +214,20 @@ class _YamlBuilder:
             if isinstance(key_event, yaml.MappingEndEvent):
                 break
             if not isinstance(key_event, yaml.ScalarEvent):
-                raise self.make_error(key_event, "a key must be plain text")
+                message = "a key must be plain text; a text that begins with {{ or [ needs quotes"
+                raise self.make_error(key_event, message)
             key = key_event.value  # a key is a text, even if it looks like a number or like `on`
             if len(key) > MAX_KEY:
                 raise self.make_error(key_event, f"a key has more than {MAX_KEY:,} characters: {key[:40]}...", path)
             self.characters += len(key)
+            first_line = self.lines.get((*path, key))
             self.lines[(*path, key)] = _get_line(key_event)
             value = self.build_node(next(events), events, (*path, key), depth + 1)
             if key == "<<" and not key_event.style:
                 self.merge(key_event, merged, value)
             elif key in items:
-                raise self.make_error(key_event, f"the key '{key}' appears twice in one mapping")
+                found = f"the key '{key}' appears twice in one mapping, first in line {first_line}"
+                raise self.make_error(key_event, f"{found}; keep one of them, with the values of both")
             else:
                 items[key] = value
         return {**merged, **items} if merged else items

@@ -283,6 +283,8 @@ def _infer_from_value(
     )
     if is_integer and isinstance(value, float) and not value.is_integer():
         is_integer = False
+    if is_integer and spec is None:  # 7 may be the value of a FLOAT, and a seed of 64 bits must stay an integer
+        return "number", {"type": ["integer", "number"]}
     schema: dict[str, Any] = {"type": "integer" if is_integer else "number"}
     for keyword, sign in (("minimum", 1), ("maximum", -1)):
         limit = (spec.schema or {}).get(keyword) if spec is not None else None

@@ -52,6 +52,9 @@ class BlockOwner(Protocol):
     def add_problem(self, path: KeyPath, message: str) -> None:
         """Add a problem."""
 
+    def suggest_slot(self, name: str) -> str:
+        """Return the end of a message about a name that is no slot."""
+
     def normalise_value(self, name: str, value: Any, path: KeyPath) -> Any:
         """Normalise a value for the slot `name`, or add a problem."""
 
@@ -122,7 +125,7 @@ class BlockBuilder:
                 form,
                 axis=name,
                 experiment=self.experiment,
-                integer=slot is not None and "integer" in slot.schema.types,
+                integer=slot is not None and slot.schema.is_integer,
                 parse_text=partial(slot.schema.parse_text, like=slot.default) if slot is not None else str,
                 files=self.owner.folder,
                 budget=self.owner.budget,
@@ -141,9 +144,7 @@ class BlockBuilder:
         sets = {}
         for slot, value in option.sets.items():
             if not self._can_be_given(slot):
-                message = (
-                    f"'{slot}' is neither a slot of the template nor used{suggest(slot, self.names.slots, 'slots')}"
-                )
+                message = f"'{slot}' is neither a slot of the template nor used{self.owner.suggest_slot(slot)}"
                 self.owner.add_problem((*option_path, "set", slot), message)
             sets[slot] = self.owner.normalise_value(slot, value, (*option_path, "set", slot))
         value = option.value
@@ -165,7 +166,7 @@ class BlockBuilder:
             self.owner.add_problem(path, f"'{name}' is also in `derive` (line {line}); give it in one place only")
         elif not self._can_be_given(name) and not is_bundle_axis:
             message = f"the axis '{name}' is neither a slot of the template nor used in `derive` or `where`"
-            self.owner.add_problem(path, message + suggest(name, self.names.slots, "slots"))
+            self.owner.add_problem(path, message + self.owner.suggest_slot(name))
 
     def _can_be_given(self, name: str) -> bool:
         names = self.names

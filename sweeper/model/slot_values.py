@@ -26,7 +26,7 @@ class ValueRefusedError(Exception):
 class SlotSchema:
     """The compiled JSON Schema of a slot. Without rules it takes any JSON value.
 
-    Raises InvalidSchemaError if the rules are not a JSON Schema.
+    `is_integer`: of all numbers it takes only integers. Raises InvalidSchemaError if the rules are not a JSON Schema.
     """
 
     def __init__(self, rules: Mapping[str, Any] | None) -> None:
@@ -36,7 +36,7 @@ class SlotSchema:
         self.types = frozenset([types] if isinstance(types, str) else types)
         self._allowed = self.rules.get("enum", [self.rules["const"]] if "const" in self.rules else [])
         self._allowed_numbers = [value for value in self._allowed if _is_number(value)]
-        self._integers_only = "integer" in self.types and "number" not in self.types
+        self.is_integer = "integer" in self.types and "number" not in self.types
         self._floats_only = "number" in self.types and "integer" not in self.types
         self._is_surely_valid = _make_quick_check(self.rules)
 
@@ -52,7 +52,7 @@ class SlotSchema:
     def _coerce(self, value: Any) -> Any:
         if not _is_number(value):
             return value
-        if self._integers_only and isinstance(value, float) and value.is_integer():
+        if self.is_integer and isinstance(value, float) and value.is_integer():
             return int(value)
         if self._floats_only and isinstance(value, int):
             return _to_float(value)

@@ -39,7 +39,7 @@ _CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without the s
 
 def get_embedded_classes() -> NodeInfo:
     """The node classes of the embedded server."""
-    return NodeInfo.from_object_info(get_embedded_object_info())
+    return NodeInfo.from_object_info(get_embedded_object_info(), is_embedded=True)
 
 
 def get_embedded_object_info() -> dict[str, Any]:
@@ -82,7 +82,7 @@ async def get_classes(client: ComfyClient, *, fresh: bool = False) -> NodeInfo |
         answer = await client.get_object_info()
     except SweeperError:
         return None
-    classes = _parse_classes(answer)
+    classes = _parse_classes(answer, is_embedded=client.target.embedded)
     if classes is not None and not client.target.embedded:
         _write_cache(client.target.url, answer)
     return classes
@@ -146,12 +146,12 @@ def _read_cache(url: str, kind: str = _CLASSES_KIND) -> Any:
     return None
 
 
-def _parse_classes(answer: Any) -> NodeInfo | None:
+def _parse_classes(answer: Any, *, is_embedded: bool = False) -> NodeInfo | None:
     """None for an answer that is empty or not an object_info, because no check is better than a wrong one."""
     if not isinstance(answer, Mapping) or not answer:
         return None
     try:
-        return NodeInfo.from_object_info(answer)
+        return NodeInfo.from_object_info(answer, is_embedded=is_embedded)
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
 

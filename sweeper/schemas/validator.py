@@ -20,12 +20,14 @@ from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from sweeper.did_you_mean import find_nearest, suggest
+from sweeper.did_you_mean import find_nearest, join_names, suggest
 from sweeper.schemas.patterns import CostlyPatternError, is_cheap_for_names, search_pattern
 from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_multiple, shorten
 
 _MAX_REFERENCES: Final = 10_000  # followed for one value
 _REFERENCES: ContextVar[int] = ContextVar("references", default=_MAX_REFERENCES)  # that are left
+
+_MISSPELT_KEY: Final = 0.75  # of its letters: `gird` is a misspelt `grid`, but `steps` is a slot and no `sweep`
 
 _TYPES: Final = {
     "object": "a mapping",
@@ -195,9 +197,9 @@ def _iter_problems(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
         allowed = list(rules.get("properties", {}))
         for key in error.instance:
             if key not in allowed:
-                is_near = "x-unknown" not in rules or find_nearest(key, allowed)
-                advice = "" if is_near else f"; {rules['x-unknown']}"
-                yield (*path, key), f"unknown key '{shorten(key)}'{advice}{suggest(key, allowed)}"
+                is_near = "x-unknown" not in rules or find_nearest(key, allowed, _MISSPELT_KEY)
+                advice = suggest(key, allowed) if is_near else f"; {rules['x-unknown']}; allowed: {join_names(allowed)}"
+                yield (*path, key), f"unknown key '{shorten(key)}'{advice}"
     elif error.validator == "required" and isinstance(error.instance, dict):
         missing = [key for key in wanted if key not in error.instance]
         # jsonschema reports one error for each missing key, each with the whole list: take the key of this error.

@@ -144,6 +144,7 @@ def run_commands(content: bytes, limit: int) -> None:
 @settings(FUZZ, max_examples=FUZZ.max_examples // 3)
 @example(b"template: t.json\nsweep: {sample: {n: -1, seed: 1}, grid: {s: [a]}}\n", 0)
 @example(b"template: t.json\nparams: {s: a}\nsweep: {grid: {x: [1]}, where: x}\n", 1)
+@example(b"[", 0)
 @given(TEXTS | wrong_experiments(), st.integers(0, 1))
 def fuzz_experiments(content, limit):
     run_commands(content, limit)

@@ -268,7 +268,7 @@ def test_validate_prints_every_mistake_on_its_own_line(sweeper, write):
 
     assert outcome.code == 2
     assert outcome.out.splitlines() == [
-        "good.yaml: experiment is valid, 1 trials",
+        "good.yaml: experiment is valid, 1 trial",
         "t.json: template is valid",
         "t.slots.yaml: template is valid",
     ]

@@ -48,15 +48,15 @@ def test_every_scalar_input_is_suggested_in_preferred_order():
     assert [(one.name, one.address, one.type, one.value) for one in suggest_slots(TXT2IMG, NOTHING)] == [
         ("prompt", "6.text", "string", "a fox"),
         ("negative", "7.text", "string", "blurry"),
-        ("seed", "3.seed", "integer", 5),
-        ("steps", "3.steps", "integer", 20),
+        ("seed", "3.seed", "number", 5),
+        ("steps", "3.steps", "number", 20),
         ("cfg", "3.cfg", "number", 8),
         ("sampler", "3.sampler_name", "string", "euler"),
         ("scheduler", "3.scheduler", "string", "normal"),
         ("denoise", "3.denoise", "number", 1),
-        ("width", "5.width", "integer", 512),
-        ("height", "5.height", "integer", 768),
-        ("batch_size", "5.batch_size", "integer", 1),
+        ("width", "5.width", "number", 512),
+        ("height", "5.height", "number", 768),
+        ("batch_size", "5.batch_size", "number", 1),
         ("checkpoint", "4.ckpt_name", "string", "x.safetensors"),
         ("filename_prefix", "9.filename_prefix", "string", "ComfyUI"),
     ]
@@ -198,6 +198,16 @@ def test_fields_that_no_class_declares_are_no_slots():
     assert [one.name for one in suggest_slots(known, INFO)] == ["image"]
     unknown = {"1": node("Custom", image="a.png", extra=1, **fields)}
     assert [one.name for one in suggest_slots(unknown, INFO)] == ["image", "extra"]
+
+
+def test_an_integer_on_an_unknown_class_may_be_any_number():
+    seed = 2**64 - 1
+    graph = {"1": node("Custom", size=7, seed=seed)}
+    template = build_suggested(graph, NOTHING)
+    assert {one.name: one.type for one in suggest_slots(graph, NOTHING)} == {"seed": "number", "size": "number"}
+    for value in (7, 7.5):
+        rendered = template.render({"size": template.slots["size"].schema.normalise(value), "seed": seed})
+        assert repr(rendered["1"]["inputs"]) == repr({"size": value, "seed": seed})  # 7 stays 7, and the seed is exact
 
 
 def test_a_dynamic_combo_can_be_swept_at_once():

@@ -29,7 +29,7 @@ def command(
     requested = options.to_target_list(targets)
     reports: list[dict[str, object]] = []
     for file in files:
-        kind, problems, trials = _check_file(file, requested, object_info, trust=trust)
+        kind, problems, trials, notes = _check_file(file, requested, object_info, trust=trust)
         reports.append(
             {
                 "file": str(file),
@@ -38,6 +38,7 @@ def command(
                 "trials": trials,
                 "problems": [asdict(problem) for problem in problems],
             }
+            | ({"notes": notes} if notes else {})
         )
         if as_json:
             continue
@@ -45,7 +46,10 @@ def command(
             for line in str(problem).splitlines():
                 console.print_error(line)
         if not problems:
-            console.print_line(f"{file}: {kind} is valid" + (f", {trials} trials" if trials is not None else ""))
+            unit = "trial" if trials == 1 else "trials"
+            console.print_line(f"{file}: {kind} is valid" + (f", {trials} {unit}" if trials is not None else ""))
+        for note in notes:
+            console.warn(note)
     if as_json:
         console.print_json(reports)
     return OK if all(report["valid"] for report in reports) else INVALID_INPUT
@@ -53,16 +57,16 @@ def command(
 
 def _check_file(
     file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool
-) -> tuple[str, tuple[Problem, ...], int | None]:
-    """The kind of file (experiment or template), its problems, and the number of trials of an experiment."""
+) -> tuple[str, tuple[Problem, ...], int | None, list[str]]:
+    """The kind of file (experiment or template), its problems, an experiment's number of trials, and notes."""
     from sweeper.regression.thresholds import check_models
 
     is_template = options.get_workflow_path(file).suffix.lower() == ".json"
     try:
         if is_template:
             load_template(options.get_workflow_path(file))
-            return "template", (), None
-        plan, _ = load_checked_plan(file, targets, object_info=object_info, extra_check=check_models, trust=trust)
-        return "experiment", (), len(plan)
+            return "template", (), None, []
+        plan, notes = load_checked_plan(file, targets, object_info=object_info, extra_check=check_models, trust=trust)
+        return "experiment", (), len(plan), notes
     except InputError as error:
-        return "template" if is_template else "experiment", error.problems, None
+        return "template" if is_template else "experiment", error.problems, None, []

@@ -43,6 +43,7 @@ _PREVIEW_PREFIX: Final = "Preview"  # of classes that only show a result, as tex
 _TEXT_PREVIEW: Final = "PreviewAny"  # shows text and writes no file
 _UNSAVED_MESSAGE: Final = "it only shows its result, and no node of the workflow saves one; add a node that saves"
 _KEEP_PREVIEWS_HINT: Final = ", such as SaveImage, or keep previews with `--keep-temp` or `run: {keep_temp: true}`"
+_MISSPELT_CLASS: Final = 0.85  # of the letters of a class in common with a known one: `KSamplr`, `LoadImag`
 _LINK_SYNTAX: Final = 'a link is written ["node id", output], a list as a value {"__value__": [...]}'
 
 
@@ -209,8 +210,7 @@ class GraphCheck:
             if node_id in self.nodes:
                 class_type = node["class_type"]
                 if class_type not in self.info.classes:
-                    message = f"node {node_id}: the server has no class '{class_type}'"
-                    yield (node_id, "class_type"), message + suggest(class_type, self.info.classes, "it has")
+                    yield (node_id, "class_type"), f"node {node_id}: {self._explain_unknown_class(class_type)}"
             elif not isinstance(node, Mapping):
                 yield (node_id,), f"node {node_id}: found {format_value(node)}, but a node is needed"
             elif not isinstance(node.get("class_type"), str):
@@ -224,6 +224,20 @@ class GraphCheck:
         if cycle:
             yield (cycle[0],), f"these nodes link in a cycle: {' -> '.join(cycle)}"
         yield from self._find_crashing_links()
+
+    def _explain_unknown_class(self, class_type: str) -> str:
+        """Suggest a class only for a misspelt name. Most unknown classes are custom nodes, with names like others."""
+        nearest = find_nearest(class_type, self.info.classes, _MISSPELT_CLASS)
+        owner = "the embedded server" if self.info.is_embedded else "the server"
+        if self.info.is_embedded:
+            advice = "check against your server with --target, or --object-info FILE"
+        else:
+            advice = "install it on that server"
+        if nearest is not None:
+            return f"{owner} has no class '{class_type}'; did you mean '{nearest}'? If it is a custom node, {advice}"
+        if self.info.is_embedded:
+            return f"'{class_type}' is a custom node, or a core node that {owner} lacks; {advice}"
+        return f"{owner} has no class '{class_type}'; if it is a custom node, {advice}, else update the server"
 
     def _find_crashing_links(self) -> Iterator[GraphProblem]:
         """Yield links to missing nodes in nodes of unknown classes; `check_input` finds them in other nodes."""

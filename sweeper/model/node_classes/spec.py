@@ -179,12 +179,13 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """All node classes of a server, by class_type."""
+    """All node classes of a server, by class_type. `is_embedded`: they are those of the embedded server."""
 
     classes: Mapping[str, NodeSpec]
+    is_embedded: bool = False
 
     @classmethod
-    def from_object_info(cls, answer: Mapping[str, Any]) -> NodeInfo:
+    def from_object_info(cls, answer: Mapping[str, Any], *, is_embedded: bool = False) -> NodeInfo:
         """Parse the JSON of `GET /object_info`. Raises InputError if it is something else."""
         if not isinstance(answer, Mapping) or (
             answer and not any(_is_class(declared_class) for declared_class in answer.values())
@@ -197,7 +198,8 @@ class NodeInfo:
             if isinstance(output, str)
             for name in _split_union(output)
         )
-        return cls({name: _parse_node(name, declared, output_types) for name, declared in answer.items()})
+        classes = {name: _parse_node(name, declared, output_types) for name, declared in answer.items()}
+        return cls(classes, is_embedded)
 
     def with_any_model(self) -> NodeInfo:
         """Return the same classes for a server that accepts any model file name.
@@ -211,7 +213,8 @@ class NodeInfo:
                     spec, inputs={key: _accept_any_model(spec_of_input) for key, spec_of_input in spec.inputs.items()}
                 )
                 for name, spec in self.classes.items()
-            }
+            },
+            self.is_embedded,
         )
 
     def get_spec(self, class_type: str) -> NodeSpec:

@@ -70,7 +70,10 @@ def test_a_valid_workflow_has_no_problems_and_no_notes() -> None:
          "its inputs: model, seed, steps, cfg, sampler_name, positive, latent_image, tiled, denoise")),
         ({"n3_extra": {"a": [NAN]}},
          "node 3 (Sampler) extra: contains a number that is not finite, which JSON does not allow"),
-        ({"n4": of("Loadr")}, "node 4: the server has no class 'Loadr'; did you mean 'Loader'?"),
+        ({"n4": of("Loadr")}, "node 4: the server has no class 'Loadr'; did you mean 'Loader'? If it is a custom node, "
+         "install it on that server"),
+        ({"n4": of("Efficient Loader")}, "node 4: the server has no class 'Efficient Loader'; if it is a custom node, "
+         "install it on that server, else update the server"),
         ({"n4": {"class_type": "Loader"}}, ("node 4 (Loader): the key 'inputs' is missing or not a mapping; it may be "
          "empty, but without it the server stops working")),
         ({"n4": {"inputs": {}}}, "node 4: the key 'class_type' is missing or not a text"),

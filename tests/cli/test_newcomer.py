@@ -1,0 +1,93 @@
+"""Mistakes of people who are new to sweeper or YAML: a message says where, what, what is allowed, and what next."""
+
+# ruff: noqa: E501 - each mistake is one line
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+HEAD = "template: t.json\n"
+# name -> (the experiment, the line of the message, what the message contains)
+MISTAKES = {
+    "a tab": (HEAD + "sweep:\n\tgrid: {steps: [4]}\n", 3, "there is a tab here, but YAML is indented with spaces"),
+    "an axis outside of grid": (HEAD + "sweep: {prompt: [a fox]}\n", 2, "unknown key 'prompt'; put an axis under `grid:`"),
+    "a slot outside of params": (HEAD + "steps: 4\n", 2, "write the value of a slot under `params:`"),
+    "a number as threshold": (HEAD + "checks: {ssim: 0.95}\n", 2, 'in quotes, such as ">= 0.95"'),
+    "a misspelt slot": (HEAD + "params: {stpes: 4}\n", 2, "did you mean 'steps'?"),
+    "a misspelt grid": (HEAD + "sweep: {gird: {steps: [4]}}\n", 2, "unknown key 'gird'; did you mean 'grid'?"),
+    "a wrong path": ("template: tt.json\n", 1, "there is no file 'tt.json'; did you mean 't.json'?"),
+    "a seed as text": (HEAD + "params: {seed: random}\n", 2, "found 'random', but an integer is needed"),
+    "a range as text": (HEAD + "sweep: {grid: {steps: 1-20}}\n", 2, "a range such as {from: 4, to: 20, step: 4}"),
+    "an axis without values": (HEAD + "sweep:\n  grid:\n    steps:\n", 4, "found nothing; allowed: a list such as [4, 8]"),
+    "a list for a mapping": (HEAD + "sweep:\n  grid:\n    - steps: [4]\n", 3, "found a list, but a mapping is needed"),
+    "a grid twice": (HEAD + "sweep:\n  grid: {steps: [4]}\n  grid: {cfg: [3]}\n", 4, "'grid' appears twice"),
+    "a colon in a prompt": (HEAD + "params:\n  prompt: a fox: red\n", 3, "needs quotes, such as prompt: 'a fox: red'"),
+    "a path of Windows": ('template: "C:\\models\\t.json"\n', 1, "write a path with / in place of \\"),
+    "a key too far left": (HEAD + "sweep:\n  grid:\n    steps: [4]\n   cfg: [3]\n", 5, "give its keys the same indentation"),
+    "a key too far right": (HEAD + " params: {steps: 4}\n", 2, "give keys of one mapping the same indentation"),
+    "Jinja2 without quotes": (HEAD + "derive:\n  prompt: {{ subject }}\n", 3, "begins with {{ or [ needs quotes"),
+    "a quote left open": (HEAD + "params:\n  prompt: 'a fox\n  steps: 4\n", 3, "the quote that opens in this line"),
+    "choices in a list": (HEAD + "sweep: {grid: {prompt: [a {red|blue} fox]}}\n", 2, "the [ that opens in this line has no ]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_of_a_newcomer_is_explained(sweeper, write, name):
+    text, line, message = MISTAKES[name]
+
+    outcome = sweeper("plan", write(text, "e.yaml"))
+
+    assert (outcome.code, outcome.out) == (2, "")
+    (error,) = [error for error in outcome.err.splitlines() if message in error]
+    assert error.startswith(f"error: e.yaml:{line}: ")
+
+
+def test_template_without_slots_is_explained_once_with_the_command(sweeper, write):
+    write(HEAD + "params: {prompt: a fox}\nsweep: {grid: {steps: [4]}}\n", "e.yaml")
+    Path("t.slots.yaml").unlink()
+
+    outcome = sweeper("validate", "e.yaml")
+
+    assert outcome.code == 2
+    hint, *others = outcome.err.splitlines()
+    assert hint.startswith("error: e.yaml:1: template: is a workflow without slots")
+    command = hint.split("`")[1]
+    assert [error.split(": ")[2] for error in others] == ["params.prompt", "sweep.grid.steps"]
+    assert sweeper(*command.split()[1:]).code == 0
+    Path("e.yaml").write_text(Path("e.yaml").read_text().replace("t.json", command.split()[-1]))
+    assert sweeper("validate", "e.yaml").code == 0
+
+
+@pytest.mark.parametrize(
+    ("class_type", "message"),
+    [
+        (
+            "Efficient Loader",
+            "'Efficient Loader' is a custom node, or a core node that the embedded server lacks; check",
+        ),
+        ("KSamplr", "has no class 'KSamplr'; did you mean 'KSampler'? If it is a custom node, check"),
+    ],
+)
+def test_unknown_class_leads_to_the_server_that_has_it(sweeper, write, class_type, message):
+    experiment = write(HEAD)
+    graph = json.loads(Path("t.json").read_text())
+    graph["50"] = {"class_type": class_type, "inputs": {"a": 1}}
+    Path("t.json").write_text(json.dumps(graph))
+
+    outcome = sweeper("plan", experiment)
+
+    assert outcome.code == 2
+    assert message + " against your server with --target, or --object-info FILE" in outcome.err
+    known = {class_type: {"input": {"required": {"a": ["INT", {}]}}, "output": [], "output_node": True}}
+    Path("known.json").write_text(json.dumps(known))
+    outcome = sweeper("plan", experiment, "--object-info", "known.json")
+    assert f"class '{class_type}'" not in outcome.err
+    assert "the server has no class 'CheckpointLoaderSimple'; if it is a custom node, install it on" in outcome.err
+
+
+def test_plan_for_a_cloud_without_a_key_says_what_it_did_not_check(sweeper, write):
+    for command in ("plan", "validate"):
+        outcome = sweeper(command, write(HEAD), "--target", "cloud")
+        assert (outcome.code, outcome.err) == (0, "warning: not checked against Comfy Cloud (no key)\n")
