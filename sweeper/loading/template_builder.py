@@ -247,10 +247,15 @@ class _TemplateBuilder:
         node = self.graph[node_id]
         branches = self.branches.get(node_id, {}).values()
         if name not in node["inputs"] and not any(name in names for options in branches for names in options.values()):
-            self.add_slot_problem(
-                path,
-                f"node {_describe_node(node_id, node)} has no input '{name}'{suggest(name, node['inputs'], 'inputs')}",
-            )
+            message = f"node {_describe_node(node_id, node)} has no input '{name}'"
+            parent = name.rpartition(".")[0]
+            if parent in node["inputs"]:
+                hint = (
+                    f"; if only some choices of '{parent}' have it, list under `branches` which inputs each choice has"
+                )
+            else:
+                hint = suggest(name, node["inputs"], "inputs")
+            self.add_slot_problem(path, message + hint)
             return None
         return Address(node_id, name)
 

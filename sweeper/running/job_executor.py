@@ -313,14 +313,15 @@ class JobExecutor:
         def report_preview(node: str, image: bytes) -> None:
             self.context.report(JobPreview(self.target_name, item.trial.index, prompt_id, node, image))
 
-        reported = ""
+        reported: tuple[str, int | None] = ("", None)  # why it waits, and its place in the queue
 
         def handle_state(state: JobState) -> None:
             nonlocal reported
             item.reset_failures()
-            if state.queue_reason or reported:  # once more when it waits no longer
-                reported, position = state.queue_reason, state.queue_position
-                self.context.report(JobQueued(self.target_name, item.trial.index, prompt_id, reported, position))
+            waiting = (state.queue_reason, state.queue_position if state.queue_reason else None)
+            if waiting != reported:
+                reported = waiting
+                self.context.report(JobQueued(self.target_name, item.trial.index, prompt_id, *waiting))
 
         listener.on_progress, listener.on_preview = report_progress, report_preview
         self.in_flight.ids.add(prompt_id)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -97,11 +98,11 @@ def wrong_experiments(draw) -> bytes:
         for _ in changes:
             container, key = draw(st.sampled_from(list_places(value)))
             if draw(st.integers(0, 2)):
-                container[key] = draw(REPLACEMENTS)
+                container[key] = copy.deepcopy(draw(REPLACEMENTS))
             elif isinstance(container, dict):
                 container[draw(KEYS | st.just(f"{key}s"))] = container.pop(key)
             else:
-                container.append(container[key])
+                container.append(copy.deepcopy(container[key]))
         return yaml.dump(value).encode("utf-8", "surrogatepass")
     lines = text.splitlines()
     for _ in changes:

@@ -79,7 +79,10 @@ def test_a_file_in_another_folder_is_named_as_the_user_wrote_it(tmp_path, monkey
         ("name: e\n".encode("utf-16"), "e.yaml: is not UTF-8 text (byte 0)"),
         (b"name: e\x00\n", "e.yaml: is not YAML: unacceptable character #x0000: control characters are not allowed"),
         (b"a: " + b"[" * 500, "e.yaml:1: is nested more than 64 levels deep"),
-        (b"a: " * 100_000, "e.yaml:1: is not YAML: mapping values are not allowed in this context"),
+        (
+            b"a: " * 100_000,
+            "e.yaml:1: is not YAML: a text with a colon and a space in it needs quotes, such as prompt: 'a fox: red'",
+        ),
         (b"a: " + b"9" * 5000 + b"\n", "e.yaml:1: a: a number of more than 4000 digits"),
     ],
 )

@@ -85,7 +85,10 @@ def test_a_value_of_another_branch_does_not_make_a_new_trial(tmp_path: Path) -> 
 def test_an_input_that_a_branch_needs_is_missing(tmp_path: Path) -> None:
     (problem,) = plan_of(tmp_path, {"how": ["by width", "by factor"]}, {"how": {"at": "2.how"}}).fit(INFO).problems
     assert problem.key == "sweep.grid.how[1]"
-    assert problem.message == ("node 2 (Resize): the required input 'how.factor' is missing; how 'by factor' needs it")
+    assert problem.message == (
+        "node 2 (Resize): the required input 'how.factor' is missing; how 'by factor' needs it (to sweep 'how', list "
+        "under `branches` in the slots file which inputs each choice has)"
+    )
 
 
 def test_values_are_checked_only_in_their_branch(tmp_path: Path) -> None:

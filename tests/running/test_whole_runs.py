@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 import threading
@@ -238,12 +239,13 @@ def test_why_a_job_waits_on_the_server_is_reported(server, target, experiment, t
 
     def watch(event):
         events.append(event)
-        if isinstance(event, JobQueued):
-            server.faults.release()
+        if isinstance(event, JobQueued) and event.reason:
+            threading.Timer(0.5, server.faults.release).start()  # after several polls that find the same
 
     assert sweeper.run(experiment(seed=[1, 2]), target, tmp_path / "out", progress=watch).succeeded == 2
-    reasons = [event.reason for event in events if isinstance(event, JobQueued)]
-    assert reasons[0] == "concurrency_limit"
+    waits = [(event.trial, event.reason, event.position) for event in events if isinstance(event, JobQueued)]
+    assert waits[0][1] == "concurrency_limit"
+    assert all(earlier != later for earlier, later in itertools.pairwise(waits))
 
 
 @pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)

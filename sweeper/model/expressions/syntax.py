@@ -19,7 +19,8 @@ from sweeper.model.expressions.expression import RAW_END, RAW_START, ExpressionE
 from sweeper.model.expressions.sandbox import get_environment
 from sweeper.schemas.values import shorten
 
-_MAX_SOURCE: Final = 20_000  # characters of Jinja2 source; a longer text belongs in the workflow
+_MAX_TEXT: Final = 1_000_000  # characters, as many as the result may have
+_MAX_SOURCE: Final = 20_000  # characters of them inside {{ }}, {% %} and {# #}; the text around them costs nothing
 _MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second
 _MAX_DEPTH: Final = 100  # levels of the tree; Jinja2 and Python compile by recursion, with three frames for each
 _MAX_LOOPS: Final = 2  # nested loops
@@ -45,7 +46,7 @@ class _NodePosition:
 def parse(text: str) -> nodes.Template:
     """Return the tree of a text, checked and guarded. Raises ExpressionError, and the errors of Jinja2's parser."""
     if len(text) > _MAX_SOURCE and not _is_raw(text):
-        raise ExpressionError(f"has more than {_MAX_SOURCE:,} characters of Jinja2")
+        _check_length(text)
     if not _is_encodable(text):
         raise ExpressionError(_LONE_SURROGATE)
     tree = get_environment().parse(text)
@@ -57,6 +58,17 @@ def parse(text: str) -> nodes.Template:
             raise ExpressionError("has too many parts; longer computations belong in a program")
     _guard(positions)
     return tree
+
+
+def _check_length(text: str) -> None:
+    """Refuse a text that is too long, or that has too much Jinja2 in it. The lexer stops where the limit is reached."""
+    if len(text) > _MAX_TEXT:
+        raise ExpressionError(f"has more than {_MAX_TEXT:,} characters")
+    length = 0
+    for _, kind, value in get_environment().lexer.tokeniter(text, None):
+        length += len(value) if kind != "data" else 0
+        if length > _MAX_SOURCE:
+            raise ExpressionError(f"has more than {_MAX_SOURCE:,} characters of Jinja2")
 
 
 def _is_raw(text: str) -> bool:

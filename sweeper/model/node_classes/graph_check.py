@@ -43,6 +43,7 @@ _PREVIEW_PREFIX: Final = "Preview"  # of classes that only show a result, as tex
 _TEXT_PREVIEW: Final = "PreviewAny"  # shows text and writes no file
 _UNSAVED_MESSAGE: Final = "it only shows its result, and no node of the workflow saves one; add a node that saves"
 _KEEP_PREVIEWS_HINT: Final = ", such as SaveImage, or keep previews with `--keep-temp` or `run: {keep_temp: true}`"
+_BRANCHES_HINT: Final = "list under `branches` in the slots file which inputs each choice has"
 _MISSPELT_CLASS: Final = 0.85  # of the letters of a class in common with a known one: `KSamplr`, `LoadImag`
 _LINK_SYNTAX: Final = 'a link is written ["node id", output], a list as a value {"__value__": [...]}'
 
@@ -266,7 +267,11 @@ class GraphCheck:
         for name, spec in declared.items():
             if spec.required and name not in values:
                 parent = name.rpartition(".")[0]
-                reason = f"; {parent} '{values[parent]}' needs it" if parent in values else ""
+                reason = (
+                    f"; {parent} '{values[parent]}' needs it (to sweep {parent!r}, {_BRANCHES_HINT})"
+                    if parent in values
+                    else ""
+                )
                 nearest = find_nearest(name, undeclared)
                 found = f"; found '{nearest}', which the class does not have" if nearest else ""
                 message = f"{self.describe_node(node_id)}: the required input '{name}' is missing{reason}{found}"
@@ -353,13 +358,15 @@ class GraphCheck:
         branches = [f"{combo} '{option}'" for combo, option in node_spec.find_branches(name)]
         if branches:
             message = f"belongs to {join_names(branches)}, which {'is' if len(branches) == 1 else 'are'} not chosen"
+            if is_linked:
+                return f"{message}, so its link makes the node fail; leave it out, or {_BRANCHES_HINT}", False
         else:
             message = f"{node_spec.class_type} has no such input"
         if is_linked:
-            hint = "" if branches else suggest(name, declared, "its inputs")
-            return f"{message}, so its link makes the node fail{hint}", False
+            return f"{message}, so its link makes the node fail{suggest(name, declared, 'its inputs')}", False
         nearest = find_nearest(name, [other for other in declared if other not in values]) if not branches else None
-        return f"{message}, so the server ignores it{f'; did you mean {nearest!r}?' if nearest else ''}", True
+        hint = f"; {_BRANCHES_HINT}" if branches else f"; did you mean {nearest!r}?" if nearest else ""
+        return f"{message}, so the server ignores it{hint}", True
 
     def _find_reached(self) -> frozenset[str]:
         """Return the ids of the nodes that an output depends on. A node of an unknown class may be an output."""

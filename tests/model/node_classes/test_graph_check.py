@@ -19,6 +19,9 @@ def sentences(graph: Any, **options: Any) -> list[str]:
     return [message for _, message in find_graph_problems(graph, INFO, **options)]
 
 
+BRANCHES = " (to sweep 'format', list under `branches` in the slots file which inputs each choice has)"
+
+
 def test_a_valid_workflow_has_no_problems_and_no_notes() -> None:
     assert find_graph_problems(workflow(), INFO) == []
     assert find_graph_notes(workflow(), INFO) == []
@@ -161,9 +164,9 @@ def test_valid_graphs_have_no_problems(changes: dict[str, Any]) -> None:
         ({"n7": of("SaveAs", images=["8", 0], format="gif")},
          "node 7 (SaveAs) format: found 'gif'; allowed: png, jpeg"),
         ({"n7": of("SaveAs", images=["8", 0], format="jpeg")},
-         "node 7 (SaveAs): the required input 'format.quality' is missing; format 'jpeg' needs it"),
+         "node 7 (SaveAs): the required input 'format.quality' is missing; format 'jpeg' needs it" + BRANCHES),
         ({"n7": of("SaveAs", images=["8", 0], format="jpeg", **{"format.qualty": 5})},
-         ("node 7 (SaveAs): the required input 'format.quality' is missing; format 'jpeg' needs it; "
+         (f"node 7 (SaveAs): the required input 'format.quality' is missing; format 'jpeg' needs it{BRANCHES}; "
           "found 'format.qualty', which the class does not have")),
         ({"n7": of("SaveAs", images=["8", 0])}, "node 7 (SaveAs): the required input 'format' is missing"),
         ({"n7": of("SaveAs", images=["8", 0], format=["8", 0])},
@@ -172,7 +175,7 @@ def test_valid_graphs_have_no_problems(changes: dict[str, Any]) -> None:
          "node 7 (SaveAs) format: found a mapping (__value__); allowed: png, jpeg"),
         ({"n7": of("SaveAs", images=["8", 0], format="jpeg", **{"format.quality": 5, "format.depth": ["5", 0]})},
          ("node 7 (SaveAs) format.depth: belongs to format 'png', which is not chosen, so its link makes the node "
-          "fail")),
+          "fail; leave it out, or list under `branches` in the slots file which inputs each choice has")),
         ({"n7": of("Batch", **{"images.image0": ["8", 0], "images.image1": ["8", 0], "images.image12": ["8", 0]}),
           "n9_images": ["7", 0]}, ("node 7 (Batch) images.image12: Batch has no such input, so its link makes the node "
          "fail; did you mean 'images.image1'?")),

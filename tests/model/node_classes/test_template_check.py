@@ -154,7 +154,8 @@ def test_a_node_with_a_dynamic_combo_is_checked_as_a_whole() -> None:
         "node 9 (SaveAs) format.quality: found 900, but at most 100 is needed"
     ]
     assert sentences(bound, format="png", quality=900) == [
-        "node 9 (SaveAs): the required input 'format.depth' is missing; format 'png' needs it"
+        "node 9 (SaveAs): the required input 'format.depth' is missing; format 'png' needs it (to sweep 'format', list "
+        "under `branches` in the slots file which inputs each choice has)"
     ]
 
 
