@@ -48,12 +48,12 @@ def test_doctor_lists_what_a_target_lacks_with_near_names(sweeper, server, write
 
 
 def test_unreachable_target_comes_with_a_next_step(sweeper, write):
-    outcome = sweeper("doctor", write(PLAIN + 'target: ["http://127.0.0.1:9", embedded]\n'))
+    outcome = sweeper("doctor", write(PLAIN + 'target: [embedded, "http://127.0.0.1:9"]\n'))
     assert outcome.code == 3
     assert "http://127.0.0.1:9: not usable: url http://127.0.0.1:9" in outcome.out
     assert "error: http://127.0.0.1:9: cannot be reached: " in outcome.err
     assert "next: start the server, or correct the port" in outcome.err
-    assert "embedded: dialect cloud" in outcome.out
+    assert outcome.out.index("http://127.0.0.1:9: not usable") < outcome.out.index("embedded: dialect cloud")
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_missing_targets_file_is_reported(sweeper, monkeypatch):
     assert [report["ok"] for report in outcome.json["targets"]] == [True]
 
 
-def test_doctor_lists_required_packages(sweeper, tmp_path, monkeypatch):
+def test_doctor_lists_packages_if_verbose_and_missing_ones_always(sweeper, tmp_path, monkeypatch):
     info = tmp_path / "site" / "comfy_sweeper-9.9.dist-info"
     info.mkdir(parents=True)
     info.joinpath("METADATA").write_text(
@@ -231,9 +231,11 @@ def test_doctor_lists_required_packages(sweeper, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
     packages = sweeper("doctor", "--json").json["packages"]
-    people = sweeper("doctor").out
+    people, verbose = sweeper("doctor"), sweeper("doctor", "--verbose").out
 
     assert list(packages) == ["click", "never-made", "pyarrow"]
     assert packages["click"] == version("click")
     assert packages["never-made"] is None
-    assert any(line.split() == ["never-made", "missing"] for line in people.splitlines())
+    assert any(line.split() == ["never-made", "missing"] for line in verbose.splitlines())
+    assert "pyarrow" not in people.out + people.err
+    assert people.err.startswith("warning: the package 'never-made', which sweeper requires, is not installed; run `")

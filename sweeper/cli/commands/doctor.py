@@ -38,9 +38,18 @@ DASK_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
 @options.targets
 @click.option("--dask", metavar="CLUSTER",
               help=f"Check the address of this Dask cluster too. [default: ${DASK_VARIABLE}]")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Also list the installed packages.")
 @trust_check.option
 @options.as_json
-def command(experiment: Path | None, targets: tuple[str, ...], *, dask: str | None, trust: bool, as_json: bool) -> int:
+def command(
+    experiment: Path | None,
+    targets: tuple[str, ...],
+    *,
+    dask: str | None,
+    verbose: bool,
+    trust: bool,
+    as_json: bool,
+) -> int:
     """Check this installation and the targets: reachable, key accepted, version, cache mode, upload limit.
 
     With EXPERIMENT, checks its targets, and whether they have the nodes, models and values that it needs. Otherwise
@@ -69,6 +78,7 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, dask: str | No
         report["targets"].append(target_report)
         exit_code = max(exit_code, code)
     warnings = [
+        *_list_missing_packages(),
         *_list_foreign_packages(),
         *_list_broken_entries(report, named, planned),
         *_list_cluster_problems(dask),
@@ -78,7 +88,7 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, dask: str | No
     if as_json:
         console.print_json(report)
     else:
-        _show(report)
+        _show(report, verbose=verbose)
     return exit_code
 
 
@@ -130,12 +140,25 @@ def _list_default_targets(named: NamedTargets) -> list[str]:
     return [EMBEDDED, *cloud, *named]
 
 
-def _list_packages() -> list[str]:
-    """The packages that sweeper requires, including the extras for users."""
+def _list_packages(*, with_extras: bool = True) -> list[str]:
+    """The packages that sweeper requires, and those of the extras for users."""
     requirements = requires(DISTRIBUTION) or []
-    users = [text for text in requirements if "extra ==" not in text or "'test'" not in text.replace('"', "'")]
+    users = [
+        text
+        for text in requirements
+        if "extra ==" not in text or (with_extras and "'test'" not in text.replace('"', "'"))
+    ]
     names = ["".join(char if char.isalnum() or char in "-_." else " " for char in text).split()[0] for text in users]
     return list(dict.fromkeys(names))
+
+
+def _list_missing_packages() -> list[str]:
+    """A warning for each required package that is not installed."""
+    return [
+        f"the package '{name}', which sweeper requires, is not installed; run `python -m pip install {name}`"
+        for name in _list_packages(with_extras=False)
+        if _find_version(name) is None
+    ]
 
 
 def _find_version(name: str) -> str | None:
@@ -145,21 +168,21 @@ def _find_version(name: str) -> str | None:
         return None
 
 
-def _show(report: dict[str, Any]) -> None:
-    console.print_line(f"sweeper {report['sweeper']}, Python {report['python']}, {report['platform']}")
-    console.print_line(f"{report['free_bytes'] / 2**30:.1f} GiB free here; stdout is {sys.stdout.encoding}")
-    if report["packages"]:
-        console.print_line()
-        console.print_table(
-            ("package", "version"), [(name, found or "missing") for name, found in report["packages"].items()]
-        )
-    console.print_line()
+def _show(report: dict[str, Any], *, verbose: bool) -> None:
+    """Print the problems first, then what is in order."""
     for line in report.get("targets_file", "").splitlines():
         console.print_error(line)
     for warning in report.get("warnings", ()):
         console.warn(warning)
-    for target_report in report["targets"]:
+    for target_report in sorted(report["targets"], key=lambda target_report: target_report["ok"]):
         _show_target(target_report)
+    console.print_line(f"sweeper {report['sweeper']}, Python {report['python']}, {report['platform']}")
+    console.print_line(f"{report['free_bytes'] / 2**30:.1f} GiB free here; stdout is {sys.stdout.encoding}")
+    if verbose:
+        console.print_line()
+        console.print_table(
+            ("package", "version"), [(name, found or "missing") for name, found in report["packages"].items()]
+        )
 
 
 def _show_target(target_report: dict[str, Any]) -> None:
