@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.schemas.values import KeyPath
@@ -17,11 +17,20 @@ if TYPE_CHECKING:
     from sweeper.schemas.validator import SchemaValidator
 
 
+def find_schema_file(name: str) -> Path:
+    """Return the absolute path of the schema `experiment`, `slots` or `workflow`."""
+    return Path(__file__).resolve().with_name(f"{name}.schema.json")
+
+
+def make_editor_line(name: str) -> str:
+    """Return the comment with which a YAML file names its schema to editors. They stop at spaces, so it is a URI."""
+    return f"# yaml-language-server: $schema={find_schema_file(name).as_uri()}"
+
+
 @cache
 def load_schema(name: str) -> dict[str, Any]:
     """Return the schema `experiment`, `slots` or `workflow`. Every call returns the same dict: do not change it."""
-    text = resources.files(__package__).joinpath(f"{name}.schema.json").read_text("utf-8")
-    schema: dict[str, Any] = json.loads(text)
+    schema: dict[str, Any] = json.loads(find_schema_file(name).read_text("utf-8"))
     return schema
 
 

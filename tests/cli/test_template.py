@@ -6,7 +6,9 @@ import json
 import math
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -219,6 +221,11 @@ def test_init_makes_a_folder_that_can_be_planned(sweeper):
         "experiment.yaml", "txt2img.json", "txt2img.slots.yaml",
     ]  # fmt: skip
     assert len(plan(load("my-sweep/experiment.yaml"))) == 8
+    line = Path("my-sweep/experiment.yaml").read_text().splitlines()[0]
+    assert line == sweeper("schema", "--line").out.rstrip()
+    path = Path(sweeper("schema").out.rstrip())
+    assert line == f"# yaml-language-server: $schema={path.as_uri()}"
+    jsonschema.validate(yaml.safe_load(Path("my-sweep/experiment.yaml").read_text()), json.loads(path.read_text()))
     assert outcome.err.splitlines()[-1] == f"next: sweeper run {Path('my-sweep/experiment.yaml')}"
 
 

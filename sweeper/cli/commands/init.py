@@ -12,6 +12,7 @@ from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.cli.trusted_folders import add_trusted_folder
 from sweeper.errors import UsageError
+from sweeper.schemas import make_editor_line
 
 STARTER_FILES = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
 
@@ -31,6 +32,7 @@ def command(folder: Path, *, as_json: bool) -> None:
         content = resources.files("sweeper.cli").joinpath("starter", name).read_bytes()
         if name == "experiment.yaml":
             content = content.replace(b"first-sweep", _choose_name(folder).encode())
+            content = f"{make_editor_line('experiment')}\n".encode() + content
         with (folder / name).open("xb") as file:  # x: fails if another process just made the file
             file.write(content)
         if not as_json:
