@@ -20,8 +20,10 @@ from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.store import Store
 
 
-def check_results(folder: Path, run_id: str | None, baseline: Path | None) -> CheckFindings | None:
-    """Compare a run with its baseline. `baseline` None: the default folder, beside the experiment.
+def check_results(
+    folder: Path, run_id: str | None, baseline: Path | None, trials: Collection[int] | None = None
+) -> CheckFindings | None:
+    """Compare a run, or only some `trials` of it, with its baseline. `baseline` None: the experiment's default folder.
 
     Returns None if nothing was ever accepted in the default folder. Raises ResultsError if a folder was given that
     holds no baseline.
@@ -29,7 +31,7 @@ def check_results(folder: Path, run_id: str | None, baseline: Path | None) -> Ch
     if baseline is None and not _has_baseline(folder, run_id, None):
         return None
     try:
-        comparisons = check(folder, baseline, run=run_id)
+        comparisons = check(folder, baseline, run=run_id, trials=trials)
     except InputError as error:
         if baseline is not None:
             raise

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from sweeper.cli import console
-from sweeper.cli.table_query import Rows, sort_rows
+from sweeper.cli.table_query import sort_rows
 from sweeper.tables.aggregate import NumberSummary, Pivot, ValueOrder, group_rows
 from sweeper.tables.export import format_rounded
+from sweeper.tables.select_rows import Rows
 
 Labels = Mapping[str, Mapping[Any, Any]]
 

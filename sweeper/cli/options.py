@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from click.shell_completion import CompletionItem
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.loading.parse import parse_yaml
+from sweeper.model.selection import Selection
 from sweeper.model.source import SourceError
 
 
@@ -82,12 +84,20 @@ out = click.option(
     metavar="DIR",
     help="Results folder. [default: results/NAME beside EXPERIMENT]",
 )
-settings = click.option(
+_where = click.option(
+    "--where",
+    metavar="EXPR",
+    help="Only the trials for which this is true, such as \"steps > 4 and style.label == 'oil'\". Put names that are "
+    "not identifiers in backticks.",
+)
+_limit = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N trials.")
+_settings = click.option(
     "--set",
     "settings",
     multiple=True,
-    metavar="SLOT=VALUE",
-    help="Set a slot or variable for this command; VALUE is YAML.",
+    metavar="NAME=VALUE",
+    help="Only this value of a slot or variable, or these: VALUE is YAML, and a list such as steps=[4,8] has several. "
+    "A command that runs the experiment uses them instead of the experiment's own. May be repeated.",
 )
 run_id = click.option(
     "--run",
@@ -96,8 +106,21 @@ run_id = click.option(
     shell_complete=complete_from("runs"),
     help="An earlier run (see `sweeper runs`). [default: the latest]",
 )
+open_browser = click.option("--open", "open_browser", is_flag=True, help="Also open the page in the browser.")
 results = click.argument("results", type=click.Path(path_type=Path), metavar="RESULTS")
 experiment = click.argument("experiment", type=click.Path(path_type=Path), metavar="EXPERIMENT")
+
+
+def selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--where`, `--limit` and `--set`. The command gets them as one argument `selection`."""
+
+    @functools.wraps(command)
+    def with_selection(*args: Any, where: str | None, limit: int | None, settings: tuple[str, ...], **rest: Any) -> Any:
+        return command(*args, selection=Selection(where, limit, parse_settings(settings)), **rest)
+
+    for option in (_settings, _limit, _where):
+        with_selection = option(with_selection)
+    return with_selection
 
 
 def get_workflow_path(file: Path) -> Path:
@@ -116,9 +139,9 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise UsageError(f"--set {setting}: write SLOT=VALUE, such as steps=8")
+            raise UsageError(f"--set {setting}: write NAME=VALUE, such as steps=8")
         if name in values:
-            raise UsageError(f"--set {name}: given twice")
+            raise UsageError(f"--set {name}: given twice; give a list, such as {name}=[4,8], for several values")
         try:
             values[name] = parse_yaml(text, f"--set {name}").value if text.strip() else text
         except SourceError as error:

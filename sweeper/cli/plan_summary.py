@@ -5,7 +5,7 @@ Reads the results folder if there is one. Writes nothing and contacts no server.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode
+from sweeper.running.settings import RunOptions, TrialFilter
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, JobRecord
 from sweeper.tables.results_folder import check_owner, default_results_folder
@@ -28,13 +29,21 @@ class PlanSummary:
     """Counts which trials of a plan a results folder already holds. The caller adds the trials one by one."""
 
     def __init__(
-        self, plan: Plan, targets: Sequence[Any] | None, out: Path | None, *, notes: Sequence[str] = ()
+        self,
+        plan: Plan,
+        targets: Sequence[Any] | None,
+        out: Path | None,
+        *,
+        notes: Sequence[str] = (),
+        run_options: RunOptions,
     ) -> None:
         """`targets` and `out` None: the experiment's targets and its default folder. `notes` become warnings.
 
-        Raises UsageError, ResultsError.
+        `run_options`: those of the run, as far as they select trials. Raises UsageError, ResultsError.
         """
         self.notes = notes
+        self._run_options = run_options
+        self._is_selected = TrialFilter(run_options.where, plan)
         experiment = plan.experiment
         self.out = out or default_results_folder(experiment.file, experiment.name)
         specs = list(experiment.targets) if targets is None else list(targets)
@@ -45,26 +54,60 @@ class PlanSummary:
         costs = Costs(seconds, find_smallest_cache(map(get_cache_mode, resolved)))
         self.plan = plan.reordered(costs)  # the same order as the run's
         self._digests: set[int] = set()
-        self._counts = {"new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
-        self._new_digests = 0
+        self._counts = {"selected": 0, "new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
+        self._new_digests = self._open_digests = 0
+
+    def iter_selected(self) -> Iterator[Trial]:
+        """The trials that `where` selects, in written order."""
+        return filter(self._is_selected, self.plan.written())
+
+    def iter_limited(self) -> Iterator[Trial]:
+        """Those of the selected trials that a run with this `limit` would submit, in written order."""
+        limit = self._run_options.limit
+        new = (trial.digest for trial in self.plan if self._is_selected(trial) and self._is_new(trial))
+        chosen: set[str] = set()
+        while (limit is None or len(chosen) < limit) and (digest := next(new, None)) is not None:
+            chosen.add(digest)
+        return (trial for trial in self.iter_selected() if trial.digest in chosen)
+
+    def _is_new(self, trial: Trial) -> bool:
+        """Whether the run would submit the trial for the first time, or again."""
+        job = self._jobs.get(trial.digest)
+        if job is None or self._run_options.fresh:
+            return job is None or job.state not in OPEN_STATES
+        return job.state not in (SUCCEEDED, FAILED, REJECTED, *OPEN_STATES) or (
+            self._run_options.retry_failed and job.state in (FAILED, REJECTED)
+        )
+
+    def add_all(self) -> None:
+        """Count all selected trials."""
+        for trial in self.iter_selected():
+            self.add(trial)
 
     def add(self, trial: Trial) -> None:
-        """Count one trial."""
+        """Count one selected trial."""
+        self._counts["selected"] += 1
         digest = trial.digest
         short = int(digest[:24], 16)  # 96 bits tell a million trials apart, in a third of the memory
         again = short in self._digests
         self._digests.add(short)
         self._counts["duplicates"] += again
         job = self._jobs.get(digest)
-        state = None if job is None else job.state
-        if state == SUCCEEDED:
-            self._counts["done"] += 1
-        elif state in (FAILED, REJECTED):
-            self._counts["failed"] += 1
-        else:
-            self._counts["open"] += state in OPEN_STATES
+        if self._is_new(trial):
             self._counts["new"] += 1
             self._new_digests += not again
+        elif job is not None and job.state in OPEN_STATES:
+            self._counts["open"] += 1
+            self._counts["new"] += 1
+            self._open_digests += not again
+        else:
+            self._counts["done" if job is not None and job.state == SUCCEEDED else "failed"] += 1
+
+    @property
+    def _job_count(self) -> int:
+        """How many jobs the run would submit or look for."""
+        limit = self._run_options.limit
+        return self._open_digests + (self._new_digests if limit is None else min(limit, self._new_digests))
 
     def to_dict(self) -> dict[str, Any]:
         """The summary that `plan --json` prints. Call it after all trials were added."""
@@ -94,7 +137,9 @@ class PlanSummary:
                 "why_written": order.why_written,
             },
             **self._counts,
-            "jobs": self._new_digests,
+            "where": self._run_options.where,
+            "limit": self._run_options.limit,
+            "jobs": self._job_count,
             "estimate_s": None if estimate is None else estimate["mean_s"],
             "estimate": estimate,
             "warnings": self._list_warnings(),
@@ -113,13 +158,13 @@ class PlanSummary:
         if not times:
             return None
         each = {"mean": sum(times) / len(times), "min": min(times), "max": max(times)}
-        totals = {f"{name}_s": round(seconds * self._new_digests, 3) for name, seconds in each.items()}
+        totals = {f"{name}_s": round(seconds * self._job_count, 3) for name, seconds in each.items()}
         return {**totals, "by_jobs": len(times), "job": {f"{name}_s": round(value, 3) for name, value in each.items()}}
 
     def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment
         warnings = list(self.notes)
-        limit = experiment.run.max_trials
+        limit = self._run_options.max_trials or experiment.run.max_trials
         if len(self.plan) > limit:
             warnings.append(f"`run` refuses more than {limit} trials; --max-trials {len(self.plan)} raises the limit")
         return warnings

@@ -71,12 +71,15 @@ def _format_filter(filter_value: Any) -> str:
 
 def _describe_work(summary: Mapping[str, Any]) -> Iterator[_Row]:
     yield "trials", summary["count"], ""
+    if summary["where"] is not None:
+        yield "selected", summary["selected"], f"(by --where: {summary['where']})"
     if summary["duplicates"]:
         yield "duplicates", summary["duplicates"], "(equal to another trial; run once)"
     yield "done", summary["done"], f"(in {summary['out']})" if summary["done"] else ""
     if summary["failed"]:
         yield "failed", summary["failed"], "(in an earlier run; --retry-failed resubmits them)"
-    yield "new", summary["new"], f"({_pluralize(summary['jobs'], 'job')})" if summary["jobs"] != summary["new"] else ""
+    jobs = f"({_pluralize(summary['jobs'], 'job')})" if summary["jobs"] != summary["new"] else ""
+    yield "new", summary["new"], jobs if summary["limit"] is None else f"(submits {summary['jobs']}, by --limit)"
     if summary["open"]:
         yield "open", summary["open"], "(submitted earlier, outcome unknown; checked before submitting)"
 

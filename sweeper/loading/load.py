@@ -40,8 +40,9 @@ def load(
 ) -> Experiment:
     """Read an experiment with its template and its lists, and hash its input files.
 
-    `overrides` fixes names to one value each, as `--set` does. `named` are the user's names for servers; with them, an
-    unknown name of a target is also a problem. Raises ExperimentError with the problems of all files.
+    `overrides` gives names other values, as `--set` does; a list makes an axis. `named` are the user's names for
+    servers; with them, an unknown name of a target is also a problem. Raises ExperimentError with the problems of all
+    files.
     """
     partial = load_partial(experiment, overrides=overrides, named=named)
     if partial.problems:
@@ -67,11 +68,11 @@ def load_partial(
         message = "is a workflow; an experiment names it under `template:`, and `sweeper init DIR` makes one to edit"
         raise ExperimentError(Problem(source.name, 0, "", message))
     unused_names: frozenset[str] = frozenset()
-    if overrides and not find_schema_problems("experiment", value):
-        value, unused_names = apply_overrides(value, overrides)
-        source = source.with_value(value, {name: f"--set {name}" for name in overrides})
     problems: list[Problem] = []
     template = _load_referenced_template(source, file, problems)
+    if overrides and not find_schema_problems("experiment", value):
+        value, unused_names = apply_overrides(value, overrides, template.slots if template is not None else {})
+        source = source.with_value(value, {name: f"--set {name}" for name in overrides})
     metrics = value.get("metrics")
     names = [str(metric) for metric in metrics] if isinstance(metrics, list) else []
     unknown_names = [(names.index(metric), message) for metric, message in find_unknown_metrics(names)]

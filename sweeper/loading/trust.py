@@ -219,7 +219,9 @@ def _cut_pattern(pattern: str) -> Path:
 
 def _find_input_files(experiment: Experiment, project: Project) -> _Needs:
     """Yield the values of file slots that are outside of the project; one for each part of the file that gives some."""
-    given = {value for value in experiment.overrides.values() if isinstance(value, str)}  # by the user, with --set
+    # What the user gave with --set, one value or a list of them.
+    values = (value if isinstance(value, list) else [value] for value in experiment.overrides.values())
+    given = {value for items in values for value in items if isinstance(value, str)}
     outside = {
         name: file.path
         for name, file in experiment.files.items()

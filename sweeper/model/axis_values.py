@@ -22,6 +22,7 @@ from sweeper.did_you_mean import suggest
 from sweeper.model.template import MISSING
 from sweeper.schemas.values import format_value
 
+AXIS_FORMS: Final = ("from", "seeds", "lines", "csv", "files", "choices")  # of the forms that are mappings
 MAX_VALUES: Final = 1_000_000  # of one axis
 MAX_NESTING: Final = 32  # of groups of choices, because the parser recurses
 MAX_WORK: Final = 50_000_000  # of all axes of an experiment: seconds of time, and some hundred megabytes
@@ -131,9 +132,8 @@ def _read_values(form: Mapping[str, Any], parse_text: ParseText, files: FileAcce
         return [parse_text(cell) for cell in _read_column(files.read_text(form["csv"]), form["csv"], form["column"])]
     if "files" in form:
         return list(files.find_files(form["files"]))
-    known = ["from", "seeds", "lines", "csv", "files", "choices"]
     raise AxisError(
-        f"{format_value(form)} is not a form of values{suggest(next(iter(form), ''), known, 'a form begins with')}"
+        f"{format_value(form)} is not a form of values{suggest(next(iter(form), ''), AXIS_FORMS, 'a form begins with')}"
     )
 
 

@@ -102,7 +102,7 @@ class Experiment:
     """A template, the values to try in it, and how to run and check the trials.
 
     `targets` are as written in the file, `named_targets` the names that the file defines for servers. `files` maps the
-    values of file slots to their files. `overrides` are values fixed from outside the file, as by `--set`.
+    values of file slots to their files. `overrides` are values given from outside the file, as by `--set`.
     """
 
     name: str

@@ -22,6 +22,7 @@ from sweeper.images.byte_equality import compare_bytes, png_checksums
 from sweeper.images.compare import pixel_hash
 from sweeper.loading.load import load
 from sweeper.loading.trust import find_project
+from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.trial import InputFile
 from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, default_folder, read_baseline
@@ -29,6 +30,7 @@ from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow, read_
 from sweeper.regression.match_files import find_best_match, map_parallel
 from sweeper.regression.server_changes import find_models
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.select_rows import select_trials
 
 Kind: TypeAlias = Literal["new", "changed", "added", "same", "removed", "kept"]
 # A graph, and the input files that it reads: `node.input` -> {file, sha256}.
@@ -59,12 +61,13 @@ class CaseChange:
 
 @dataclass(frozen=True, slots=True)
 class AcceptPlan:
-    """What accepting a run would change in a baseline, or has changed."""
+    """What accepting a run would change in a baseline, or has changed. `message`: why nothing is selected."""
 
     baseline: Baseline
     run_cases: RunCases
     changes: tuple[CaseChange, ...]
     notes: tuple[str, ...] = ()
+    message: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -102,10 +105,11 @@ def accept(
 ) -> AcceptPlan:
     """Accept the pictures of a results folder (or of an experiment file's default folder) as its baseline.
 
-    The arguments are those of `plan_acceptance`. Raises UsageError, and writes nothing, if accepted files would be
-    replaced or removed and `yes` is not given.
+    The arguments are those of `plan_acceptance`; `where` is an expression that selects trials. Raises UsageError, and
+    writes nothing, if accepted files would be replaced or removed and `yes` is not given.
     """
-    plan = plan_acceptance(results, baseline, where=where, new_only=new_only, add=add, cases=cases, run=run)
+    selection = Selection(where=where)
+    plan = plan_acceptance(results, baseline, selection=selection, new_only=new_only, add=add, cases=cases, run=run)
     if plan.overwrites and not yes:
         counts = ", ".join(f"{count} {kind}" for kind, count in plan.counts.items())
         raise UsageError(
@@ -120,7 +124,7 @@ def plan_acceptance(
     results: str | os.PathLike[str],
     baseline: str | os.PathLike[str] | None = None,
     *,
-    where: str | None = None,
+    selection: Selection = EVERYTHING,
     new_only: bool = False,
     add: bool = False,
     cases: Iterable[str] | None = None,
@@ -130,22 +134,23 @@ def plan_acceptance(
 
     - `baseline`: its folder, by default `baselines/<name>/` beside the experiment file. A results folder whose
       experiment is in another project needs it.
-    - `where` (an expression over slots and axes) and `cases` (names of cases) select pictures.
+    - `selection` (of trials, by the columns of the table) and `cases` (names of cases) select pictures.
     - `new_only`: only cases that have no accepted file yet.
     - `add`: for a changed case, keep its accepted files and add the picture.
     - `run`: an earlier run than the latest.
 
-    Cases that the experiment no longer has are removed only if nothing is selected.
+    Cases that the experiment no longer has are removed only if nothing is selected, and no `--set` changed the run.
 
     Raises ResultsError for results or a baseline that cannot be read, UsageError for an invalid `where` or an unknown
     case, and ImageError for a picture that cannot be read.
     """
     run_cases = read_run(find_results_folder(results), run)
+    trials, message = select_trials(run_cases.folder, run, selection)
     if baseline is None and Path(results).is_dir():
         _check_project(run_cases)
     folder = Path(baseline) if baseline is not None else default_folder(run_cases.file, run_cases.experiment)
     known = read_baseline(folder, run_cases.experiment)
-    rows = run_cases.select_rows(where)
+    rows = tuple(row for row in run_cases.rows if trials is None or row.result.trial in trials)
     names = set(cases) if cases is not None else None
     if names is not None:
         _check_case_names(names, rows)
@@ -156,9 +161,10 @@ def plan_acceptance(
         raise ResultsError("\n".join(missing))
     changes = map_parallel(lambda pair: _plan_change(known, *pair, new_only=new_only, add=add), pairs)
     if names is None and not new_only and not add:
-        changes += _plan_without_output(known, run_cases, rows, remove_absent=where is None)
+        remove_absent = trials is None and not run_cases.overrides
+        changes += _plan_without_output(known, run_cases, rows, remove_absent=remove_absent)
     notes = [f"{change.case.name}: {change.reason}" for change in changes if change.kind == "kept"]
-    return AcceptPlan(known, run_cases, tuple(changes), tuple(notes))
+    return AcceptPlan(known, run_cases, tuple(changes), tuple(notes), message)
 
 
 def _check_project(run_cases: RunCases) -> None:
@@ -314,7 +320,7 @@ def _add_file(
 def _workflows_by_digest(run_cases: RunCases, digests: set[str]) -> dict[str, WorkflowInfo]:
     """The workflows of these digests, as far as the experiment still makes them: digest -> workflow."""
     try:
-        plan = Plan(load(run_cases.file))
+        plan = Plan(load(run_cases.file, overrides=run_cases.overrides))
     except InputError:  # the experiment has changed or is gone; its pictures can be accepted all the same
         return {}
     return {

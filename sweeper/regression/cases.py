@@ -168,14 +168,14 @@ class TrialRow:
 
 @dataclass(frozen=True, slots=True)
 class RunCases:
-    """The cases of a run. `file` is the recorded experiment file, and `names` are its slots and axis columns."""
+    """The cases of a run. `file` is the recorded experiment file, and `overrides` what `--set` changed in it."""
 
     experiment: str
     file: Path
     folder: Path
     run: int
     rows: tuple[TrialRow, ...]
-    names: frozenset[str]
+    overrides: Mapping[str, Any]
 
     def describe_missing(self, output: OutputFile) -> str:
         """A message that a file is gone and how to restore it; empty if it exists."""
@@ -188,13 +188,6 @@ class RunCases:
         """Download the files that are at a URL, unless they are gone. Raises ResultsError if the storage fails."""
         files = ((output.url, output.sha256) for output in outputs if output.url is not None)
         download_artifacts(self.folder.resolve(), files)
-
-    def select_rows(self, where: str | None) -> tuple[TrialRow, ...]:
-        """The rows for which an expression over slots and axes is true. Raises UsageError if it is invalid."""
-        if where is None:
-            return self.rows
-        condition = Condition(where, self.names, "--where")
-        return tuple(row for row in self.rows if condition(row.result.params, row.result.columns))
 
 
 def load_run_record(folder: Path, run: int | str | None = None) -> RunRecord:
@@ -216,7 +209,6 @@ def read_run(folder: Path, run: int | str | None = None, trials: Collection[int]
     """
     with Store.open(folder, readonly=True) as store:
         record = _find_record(store, run)
-        layout = store.layout(record.id)
         outcomes = list(store.outcomes(record.id))
         servers = store.servers.load_info()
     absolute = str(folder.resolve())
@@ -229,8 +221,7 @@ def read_run(folder: Path, run: int | str | None = None, trials: Collection[int]
         outputs = _collect_outputs(cells, point, absolute, outcome.files) if result.status == SUCCEEDED else ()
         server = servers.get((outcome.run, result.target), {}) if outcome.run is not None and result.target else {}
         rows[point] = TrialRow(cells, point, result, outputs, outcome.run, server)
-    names = frozenset((*layout.axis_columns, *layout.slot_names))
-    return RunCases(record.experiment, Path(record.file), folder, record.id, tuple(rows.values()), names)
+    return RunCases(record.experiment, Path(record.file), folder, record.id, tuple(rows.values()), record.overrides)
 
 
 def identify_points(rows: Sequence[Any]) -> list[tuple[Mapping[str, Any], str]]:

@@ -13,6 +13,7 @@ from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec
+from sweeper.planning.plan import plan as make_plan
 from sweeper.regression.attribute import attribute_changes
 from sweeper.regression.baseline import Baseline, default_folder, read_baseline
 from sweeper.regression.cases import load_run_record, read_run
@@ -21,6 +22,7 @@ from sweeper.regression.match_files import CompareFunction
 from sweeper.regression.thresholds import NO_CHECKS, parse_checks
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
+from sweeper.running.settings import TrialFilter
 from sweeper.tables.results_folder import default_results_folder
 
 
@@ -67,6 +69,8 @@ def check_experiment(
     *,
     runner: Callable[..., Run] = run,
     out: str | os.PathLike[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
     allow_new: bool = False,
     answer: CompareFunction | None = None,
     **run_arguments: Any,
@@ -75,6 +79,7 @@ def check_experiment(
 
     - `baseline`: its folder, by default `baselines/<name>/` beside the experiment file.
     - `out`: the results folder, by default `results/<name>-check/` beside the experiment file.
+    - `where`, `limit`: run and compare only the trials for which this expression is true, and at most this many.
     - `allow_new`: cases without an accepted picture do not fail the check.
     - `answer`: a function to compare pictures that are at a URL, instead of downloading them.
     - `run_arguments`: further arguments of `runner`, such as the fields of RunOptions.
@@ -85,10 +90,17 @@ def check_experiment(
     checks = parse_checks(experiment)
     accepted = _read_baseline(baseline, experiment.file, experiment.name)
     folder = Path(out) if out is not None else default_results_folder(experiment.file, experiment.name, "check")
-    ended = runner(experiment, out=folder, fresh=True, **run_arguments)
+    plan = make_plan(experiment)
+    is_selected = TrialFilter(where, plan)
+    trials = None if where is None else {trial.index for trial in plan.written() if is_selected(trial)}
+    ended = runner(experiment, out=folder, plan=plan, fresh=True, where=where, limit=limit, **run_arguments)
+    run_cases = read_run(folder, ended.run_id, trials)
+    if limit is not None:  # which trials these are is known only after the run
+        run_cases = replace(run_cases, rows=tuple(row for row in run_cases.rows if row.run == ended.run_id))
     found = compare_with_baseline(
-        read_run(folder, ended.run_id), accepted, checks, fresh=True, allow_new=allow_new, compare_remote=answer
-    )
+        run_cases, accepted, checks, fresh=True, allow_new=allow_new, compare_remote=answer,
+        is_partial=where is not None or limit is not None or bool(experiment.overrides),
+    )  # fmt: skip
     return replace(found, stopped_by=ended.stopped_by, custom_baseline=baseline is not None)
 
 
@@ -115,8 +127,11 @@ def check_results(
     # Read the baseline before the rows, because parsing its manifest takes much memory for a moment.
     accepted = _read_baseline(baseline, file, record.experiment)
     run_cases = read_run(folder, record.id, trials)
-    checks = parse_checks(load(file)) if file.is_file() else NO_CHECKS
-    found = compare_with_baseline(run_cases, accepted, checks, fresh=fresh, allow_new=allow_new, compare_remote=answer)
+    checks = parse_checks(load(file, overrides=record.overrides)) if file.is_file() else NO_CHECKS
+    found = compare_with_baseline(
+        run_cases, accepted, checks, fresh=fresh, allow_new=allow_new, compare_remote=answer,
+        is_partial=trials is not None or bool(run_cases.overrides),
+    )  # fmt: skip
     return replace(found, custom_baseline=baseline is not None)
 
 
@@ -132,13 +147,14 @@ def reject_for_folder(folder: Path, options: Sequence[str]) -> None:
 
 
 def _load_recorded_experiment(folder: Path, run: str | int | None) -> Experiment:
-    file = Path(load_run_record(folder, run).file)
+    record = load_run_record(folder, run)
+    file = Path(record.file)
     if not file.is_file():
         raise UsageError(
             f"{folder}: attribute needs the experiment of these results, and {file} is gone; "
             "restore it, or check without attribute"
         )
-    return load(file)
+    return load(file, overrides=record.overrides)
 
 
 def _read_baseline(folder: str | os.PathLike[str] | None, experiment_file: Path, name: str) -> Baseline:

@@ -84,6 +84,7 @@ class Comparisons:
 
     With `allow_new`, cases without an accepted picture do not fail the check. `run` is the id of the run, and
     `stopped_by` why it ended early, if it did. `custom_baseline`: the baseline is not the experiment's default one.
+    `left_out`: the number of accepted cases that a selection of trials left out.
     """
 
     experiment: str
@@ -95,6 +96,7 @@ class Comparisons:
     stopped_by: str | None = None
     run: int | None = None
     custom_baseline: bool = False
+    left_out: int = 0
 
     def __iter__(self) -> Iterator[Comparison]:
         return iter(self.items)
@@ -139,8 +141,11 @@ def compare_with_baseline(
     fresh: bool = False,
     allow_new: bool = False,
     compare_remote: CompareFunction | None = None,
+    is_partial: bool = False,
 ) -> Comparisons:
     """Compare every case of a run with the accepted files.
+
+    `is_partial`: the run has only some trials of the experiment, so accepted cases of other trials are not missing.
 
     `compare_remote` compares pictures that are at a URL; without it they are downloaded. With `fresh`, rows that
     reuse a job of an earlier run are not compared. Raises UsageError if a `where` of the checks cannot be computed.
@@ -170,10 +175,12 @@ def compare_with_baseline(
             items.append(_build_without_file(whole_trial, row, NOT_COMPARED, "its trial gave no file"))
     items += _CaseComparer(run_cases, baseline, checks).compare_pairs(pairs, compare_remote)
     planned = {row.point for row in run_cases.rows}
-    items += [_build_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
+    unseen = [entry for key, entry in baseline.entries.items() if key not in seen]
+    missing = [entry for entry in unseen if not is_partial or entry.case.point in planned]
+    items += [_build_missing(baseline, entry, planned) for entry in missing]
     return Comparisons(
         run_cases.experiment, baseline.folder, run_cases.folder, _sort_by_severity(items), allow_new, baseline.exists,
-        run=run_cases.run,
+        run=run_cases.run, left_out=len(unseen) - len(missing),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +40,7 @@ from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.remote_artifacts import local_path
 from sweeper.tables.export import describe_write_error
+from sweeper.tables.select_rows import select_results
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
 
@@ -54,9 +55,16 @@ class Report:
 
 
 def write_report(
-    results: Path, out: Path | None = None, *, run: str | None = None, checked: CheckFindings | None = None
+    results: Path,
+    out: Path | None = None,
+    *,
+    run: str | None = None,
+    checked: CheckFindings | None = None,
+    trials: Collection[int] | None = None,
 ) -> Report:
-    """Write the report of a results folder to `out`, by default `<results>/report/`. `checked`: findings to show.
+    """Write the report of a results folder to `out`, by default `<results>/report/`.
+
+    `checked`: findings to show. `trials`: show only these trials of the run.
 
     Raises ResultsError if the results cannot be read or the folder cannot be written.
     """
@@ -64,10 +72,10 @@ def write_report(
         out = results / "report"
         refuse_links(out)
     with Store.open(results, readonly=True) as store:
-        layout = store.layout(run)
         outcomes = list(store.outcomes(run))
+        layout, rows = select_results(store.layout(run), [outcome.result for outcome in outcomes], trials)
+        outcomes = [outcome for outcome in outcomes if trials is None or outcome.result.trial in trials]
         record, first_started = find_run_record(store, run), store.runs()[0].started
-        rows = [outcome.result for outcome in outcomes]
         uploaded = load_uploaded_inputs(store, rows)
         stored = [(local_path(results, path, sha).name, sha) for path, sha in store.files()]
     data = build_dataset(rows, layout) | {

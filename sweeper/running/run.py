@@ -79,7 +79,6 @@ async def run_async(
     if plan is None:
         plan = make_plan(experiment)
     options = replace(options or RunOptions(), **changes)
-    names = tuple(dict.fromkeys((*plan.axis_sizes, *plan.axis_columns, *plan.slot_names)))
     session_class = session or Session
     if environ is None:
         environ = os.environ
@@ -90,7 +89,7 @@ async def run_async(
         experiment=experiment,
         plan=plan,
         settings=resolve_settings(options, experiment.run, len(plan)),
-        is_selected=TrialFilter(options.where, names),
+        is_selected=TrialFilter(options.where, plan),
         targets=_resolve_targets(session_class, experiment, target, named or {}, environ),
         output=output,
         report=progress or (lambda _: None),

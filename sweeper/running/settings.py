@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from sweeper.model.experiment import RunSettings
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.trial import Trial
+from sweeper.planning.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,12 @@ def _count_allowed_failures(max_failures: float | None, trial_count: int) -> flo
 class TrialFilter:
     """`--where`: whether this run may submit a trial, judged by its slots and its columns of the table."""
 
-    def __init__(self, text: str | None, names: Sequence[str]) -> None:
-        """Compile the expression `text`, which may use `names`; None selects every trial.
+    def __init__(self, text: str | None, plan: Plan) -> None:
+        """Compile the expression `text`, which may use the plan's axes and slots; None selects every trial.
 
         Raises UsageError if it does not parse or uses another name.
         """
+        names = tuple(dict.fromkeys((*plan.axis_sizes, *plan.axis_columns, *plan.slot_names)))
         try:
             self._expression = None if text is None else compile_column_expression(text, names)
         except ExpressionError as error:

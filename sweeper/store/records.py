@@ -65,7 +65,7 @@ class RunRecord:
     """One run, as `sweeper runs` lists it. Times are in seconds since 1970, UTC.
 
     `ended` is None while the run goes on, or if it was killed. `stopped_by` is None if the run finished. `overrides`
-    are the values that `--set` fixed, by name; empty for runs that older versions recorded.
+    are the values that `--set` gave, by name; empty for runs that older versions recorded.
     """
 
     id: int

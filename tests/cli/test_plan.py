@@ -198,8 +198,8 @@ def test_set_overrides_a_value_for_one_command(sweeper, write, settings, seeds):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("steps", "error: --set steps: write SLOT=VALUE, such as steps=8\n"),
-        ("=8", "error: --set =8: write SLOT=VALUE, such as steps=8\n"),
+        ("steps", "error: --set steps: write NAME=VALUE, such as steps=8\n"),
+        ("=8", "error: --set =8: write NAME=VALUE, such as steps=8\n"),
         ("steps=[1", "error: --set steps=[1: is not YAML: "),
         ("stpes=8", "did you mean 'steps'?"),
     ],

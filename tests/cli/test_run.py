@@ -87,7 +87,7 @@ def test_run_saves_pictures_and_second_run_submits_nothing(sweeper, server, swee
     assert first.json == {
         "run": 1, "out": str(Path("results/paint")), "trials": 3, "submitted": 3, "succeeded": 3, "failed": 0,
         "cancelled": 0, "pending": 0, "reused": 0, "stopped_by": None, "error": None,
-            "pictures": str(Path("results/paint/artifacts")),
+            "pictures": str(Path("results/paint/artifacts")), "report": None,
     }  # fmt: skip
     assert (second.json["submitted"], second.json["reused"], second.json["succeeded"]) == (0, 3, 3)
     assert "nothing to do: all 3 trials are already done" in second.err
@@ -104,7 +104,8 @@ def test_summary_goes_to_stdout_and_progress_to_stderr(sweeper, server, sweep):
     lines = outcome.out.splitlines()
     assert lines[0].split() == ["trials", "submitted", "reused", "succeeded", "failed", "cancelled", "pending"]
     assert lines[1].split() == ["3", "3", "0", "3", "0", "0", "0"]
-    assert lines[-1].split() == ["table", str(Path("elsewhere/results.csv"))]
+    assert lines[-2].split() == ["table", str(Path("elsewhere/results.csv"))]
+    assert lines[-1].split() == ["report", "sweeper", "report", "elsewhere"]
     assert "3/3: 3 done, 0 failed, 0 under way, 0 queued" in outcome.err
 
 

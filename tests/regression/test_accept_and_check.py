@@ -15,6 +15,7 @@ from PIL import Image
 
 import sweeper
 from sweeper.errors import ExperimentError, ResultsError, UsageError
+from sweeper.running.stop_control import StopControl
 
 BASELINE = Path("baselines/shop")
 
@@ -345,11 +346,25 @@ def test_manifest_cannot_name_files_outside_its_folder(shop):
         sweeper.check("results/shop")
 
 
+def test_limit_where_and_set_check_some_cases(shop):
+    run_and_accept(shop)
+    found = sweeper.check(shop.file, limit=1)
+    assert (list(to_states(found).values()), found.left_out, found.ok) == (["same"], 1, True)
+    found = sweeper.check(shop.file, where="steps > 4")
+    assert (to_states(found), found.left_out) == ({"steps=5 seed=1 [9]": "same"}, 1)
+    found = sweeper.check(sweeper.load(shop.file, overrides={"steps": [5, 6]}))
+    assert to_states(found) == {"steps=5 seed=1 [9]": "same", "steps=6 seed=1 [9]": "new"}
+    assert found.left_out == 1
+    assert set(sweeper.accept("results/shop-check").counts) == {"same", "new"}  # the other case is not removed
+
+
 def test_trial_that_was_not_run_this_time_is_not_compared(shop):
     run_and_accept(shop)
     sweeper.check(shop.file)
-    found = sweeper.check(shop.file, limit=1)
-    assert sorted(to_states(found).values()) == ["not compared", "same"]
+    control = StopControl()
+    control.stop()
+    found = sweeper.check(shop.file, control=control)
+    assert {(one.state, one.reason) for one in found} == {("not compared", "its trial was not run this time")}
     assert not found.ok
 
 

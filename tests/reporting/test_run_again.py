@@ -153,14 +153,14 @@ def test_marks_under_old_keys_are_found(project, tmp_path, opened):
     assert page.get_by_role("button", name="Export marks (1)").count() == 1
 
 
-@pytest.mark.parametrize(
-    "given", ["1e-05", 1e-05, 2**64 - 1, "yes", "", None, "a\nb: é", [1, {"x": "{{ y }}"}], "\ud83d"]
-)
+@pytest.mark.parametrize("given", ["1e-05", 1e-05, 2**64 - 1, "yes", "", None, "a\nb: é", [1, 2], "\ud83d"])
 def test_rerun_command_repeats_set_values_exactly(project, given, tmp_path, opened):
     """The command contains any override as `--set` reads it."""
     file = project(derive={"height": "{{ 16 if note is none else 8 }}"})
     out = tmp_path / "results"
-    assert sweeper.run(sweeper.load(file, overrides={"note": given}), "embedded", out).succeeded == 2
+    assert sweeper.run(sweeper.load(file, overrides={"note": given}), "embedded", out).succeeded == (
+        4 if given == [1, 2] else 2
+    )
     page = opened(write_report(out).page.parent)
     options = page.evaluate("sweeper.page.dataset.raw.asked.options")
     if given == "\ud83d":

@@ -10,7 +10,6 @@ import click
 
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
-from sweeper.cli.table_query import describe_no_match
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _MAX_ROWS = 40  # changes shown; the counts include all
 )
 @options.results
 @options.baseline
-@click.option("--where", metavar="EXPR", help='Accept only the trials for which this is true, such as "steps > 4".')
+@options.selection
 @click.option("--cases", type=click.File(encoding="utf-8"), metavar="FILE",
               help="Accept only the cases named in this file, one per line; -: stdin.")  # fmt: skip
 @click.option("--new-only", is_flag=True, help="Accept only cases that have no accepted picture yet.")
@@ -36,8 +35,9 @@ _MAX_ROWS = 40  # changes shown; the counts include all
 @click.option("-y", "--yes", is_flag=True, help="Overwrite and remove without asking.")
 @options.as_json
 def command(
-    results: Path, *, baseline: Path | None, cases: Any, run_id: str | None, yes: bool, as_json: bool, **selection: Any
-) -> int:
+    results: Path, *, baseline: Path | None, cases: Any, run_id: str | None, yes: bool, as_json: bool,
+    **plan_options: Any,
+) -> int:  # fmt: skip
     """Accept the pictures of a run as the baseline that `sweeper check` compares later runs with.
 
     Shows the changes first. Accepted pictures are overwritten only if you agree: on a terminal the command asks,
@@ -46,10 +46,9 @@ def command(
     from sweeper.regression.accept import WRITES, plan_acceptance
 
     names = None if cases is None else [line.strip() for line in cases if line.strip()]
-    accept_plan = plan_acceptance(results, baseline, cases=names, run=run_id, **selection)
-    where, trials = selection["where"], len(accept_plan.run_cases.rows)
-    if where is not None and trials and not accept_plan.run_cases.select_rows(where):
-        console.print_status(describe_no_match(where, trials))
+    accept_plan = plan_acceptance(results, baseline, cases=names, run=run_id, **plan_options)
+    if accept_plan.message:
+        console.print_status(accept_plan.message)
     changes = [change for change in accept_plan.changes if change.kind in WRITES]
     if not as_json:
         _show(accept_plan, changes)

@@ -13,7 +13,10 @@ from sweeper.cli import console, dask_options, options, trust_check
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
+from sweeper.cli.table_query import select_trials
 from sweeper.cli.targets_file import load_named_targets
+from sweeper.loading.load import load
+from sweeper.model.selection import Selection
 from sweeper.store.experiment_path import display_path
 from sweeper.tables.export import atomic_write
 
@@ -50,6 +53,7 @@ def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
     is_flag=True,
     help="Also run the accepted workflows of changed cases, to show whether the server or you changed them.",
 )
+@options.selection
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
@@ -64,6 +68,7 @@ def command(
     junit: Path | None,
     html: Path | None,
     summary: Path | None,
+    selection: Selection,
     trust: bool,
     as_json: bool,
     quiet: bool,
@@ -84,13 +89,17 @@ def command(
         if not runs:  # a permanent cluster can still compare pictures that are stored at a URL
             ignored |= {"--target": targets, "--dask": dask and not answer, "--dask-resource": dask_resources}
         reject_for_folder(experiment, [name for name, value in ignored.items() if value])
+        check_options["trials"] = select_trials(experiment, None, selection)
+    else:
+        check_options |= {"where": selection.where, "limit": selection.limit}
     requested = options.to_target_list(targets)
     runner = dask_options.choose_runner(dask, dask_resources) if runs else None
     if runner is not None:
         runner = trust_check.require_trust_before(runner, trust=trust, targets=requested)
+    source = experiment if experiment.is_dir() else load(experiment, overrides=selection.values)
     with ProgressDisplay(quiet=quiet) as display:
         comparisons = check(
-            experiment, baseline, target=requested, out=out, named=load_named_targets(),
+            source, baseline, target=requested, out=out, named=load_named_targets(),
             progress=display, runner=runner, answer=answer, **check_options,
         )  # fmt: skip
     _write_reports(comparisons, junit, html, summary)
@@ -135,7 +144,8 @@ def _show(comparisons: Comparisons, *, quiet: bool) -> None:
         console.print_line()
     if bad or not quiet:
         counts = ", ".join(f"{count} {state}" for state, count in comparisons.counts.items() if count) or "no cases"
-        console.print_line(f"{comparisons.experiment}: {counts}")
+        left_out = f"; {comparisons.left_out} accepted cases not selected" if comparisons.left_out else ""
+        console.print_line(f"{comparisons.experiment}: {counts}{left_out}")
         for server, count in comparisons.servers.items():
             console.print_line(f"{server} ({count} cases)" if len(comparisons.servers) > 1 else server)
 
@@ -147,6 +157,7 @@ def _as_json(comparisons: Comparisons) -> dict[str, Any]:
         "baseline": str(comparisons.baseline),
         "results": str(comparisons.results),
         "counts": comparisons.counts,
+        "left_out": comparisons.left_out,
         "stopped_by": comparisons.stopped_by,
         "servers": comparisons.servers,
         "cases": [

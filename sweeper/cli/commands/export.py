@@ -9,14 +9,17 @@ import click
 
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
+from sweeper.cli.table_query import select_trials
 from sweeper.errors import UsageError
+from sweeper.model.selection import Selection
 from sweeper.tables import export
+from sweeper.tables.results_folder import find_results_folder
 
 
 @click.command(
     epilog=format_examples(
         "sweeper export experiments/quickstart.yaml -o table.parquet",
-        "sweeper export experiments/quickstart.yaml -o - --format csv",
+        "sweeper export experiments/quickstart.yaml -o - --format csv --where \"status == 'failed'\"",
     )
 )
 @options.results
@@ -28,8 +31,12 @@ from sweeper.tables import export
 )
 @click.option("--safe-csv", is_flag=True, help="Escape texts that a spreadsheet would run as formulas (csv, tsv).")
 @options.run_id
+@options.selection
 @options.as_json
-def command(results: Path, output: str, kind: str | None, run_id: str | None, *, safe_csv: bool, as_json: bool) -> None:
+def command(
+    results: Path, output: str, kind: str | None, run_id: str | None, *, safe_csv: bool, selection: Selection,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Write the table of a run as csv, tsv, jsonl, parquet or markdown."""
     if not output or Path(output).is_dir():
         mistake = "is a folder" if output else "is empty"
@@ -43,7 +50,11 @@ def command(results: Path, output: str, kind: str | None, run_id: str | None, *,
     chosen = export.choose_format(output, kind)  # raises before anything is read
     from sweeper.tables.dataframe import read_table
 
-    frame = read_table(results, run_id)
+    folder = find_results_folder(results)
+    frame = read_table(folder, run_id)
+    trials = select_trials(folder, run_id, selection)
+    if trials is not None:
+        frame = frame[frame["trial"].isin(trials)]
     if output == "-":
         export.export(frame, sys.stdout.buffer, chosen, safe=safe_csv)
         sys.stdout.buffer.flush()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
@@ -20,8 +20,10 @@ from sweeper.cli.plan_diff import PlanDiff, resolve_diff_run
 from sweeper.cli.plan_summary import PlanSummary
 from sweeper.cli.plan_text import show_plan
 from sweeper.errors import UsageError
+from sweeper.model.selection import Selection
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
+from sweeper.running.settings import RunOptions
 from sweeper.tables.export import CSV_DIALECTS, atomic_write, encode_line, format_delimited
 
 _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
@@ -37,7 +39,7 @@ _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
 @options.experiment
 @options.targets
 @options.out
-@options.settings
+@options.selection
 @click.option(
     "--jsonl", type=_file_or_stdout, metavar="FILE|-", help="Write every trial as JSON lines, in written order."
 )
@@ -61,7 +63,7 @@ def command(
     *,
     targets: tuple[str, ...],
     out: Path | None,
-    settings: tuple[str, ...],
+    selection: Selection,
     jsonl: str | None,
     csv: str | None,
     workflows: Path | None,
@@ -70,18 +72,31 @@ def command(
     trust: bool,
     as_json: bool,
 ) -> None:
-    """Show what a run would do: axes, number of trials, order, new and done trials. Submits nothing."""
+    """Show what a run would do: axes, number of trials, order, new and done trials. Submits nothing.
+
+    --where and --limit mean what they mean for `run`; --jsonl, --csv and --workflows then write only these trials.
+    """
     if [jsonl, csv].count("-") + as_json > 1:
         raise UsageError("--json, --jsonl - and --csv - all write to stdout; give one")
+    if diff is not None and (selection.where, selection.limit) != (None, None):
+        raise UsageError("--diff compares the whole plan with a run; drop --where and --limit")
+    run_options = RunOptions(where=selection.where, limit=selection.limit)
     requested = options.to_target_list(targets)
-    overrides = options.parse_settings(settings)
-    plan, notes = load_checked_plan(experiment, requested, overrides=overrides, object_info=object_info, trust=trust)
-    plan_summary = PlanSummary(plan, requested, out, notes=notes)
+    plan, notes = load_checked_plan(
+        experiment, requested, overrides=selection.values, object_info=object_info, trust=trust
+    )
+    plan_summary = PlanSummary(plan, requested, out, notes=notes, run_options=run_options)
     plan_diff = PlanDiff(*resolve_diff_run(diff, plan_summary.out)) if diff is not None else None
     folder = WorkflowFolder(plan, workflows) if workflows is not None else None
+    consumers = [one.add for one in (plan_diff, folder) if one is not None]
+    trials = plan_summary.iter_selected()
+    if selection.limit is None:
+        consumers.append(plan_summary.add)
+    else:
+        plan_summary.add_all()
+        trials = plan_summary.iter_limited()
     with ExitStack() as files:
-        consumers = [one.add for one in (plan_summary, plan_diff, folder) if one is not None]
-        _stream_trials(plan, consumers, _open_output(jsonl, files), _open_output(csv, files))
+        _stream_trials(plan, trials, consumers, _open_output(jsonl, files), _open_output(csv, files))
     summary = plan_summary.to_dict()
     if plan_diff is not None:
         summary["diff"] = plan_diff.to_dict()
@@ -91,10 +106,26 @@ def command(
             summary["warnings"].append(
                 f"{workflows} holds {folder.unrelated_count} workflows that do not belong to this plan"
             )
-    if as_json:
+    _print_plan(plan, summary, None if as_json else console.print_status if "-" in (jsonl, csv) else console.print_line)
+
+
+def show_dry_run(
+    experiment: Path, targets: list[str] | None, out: Path | None, overrides: Mapping[str, Any],
+    run_options: RunOptions, *, trust: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """For `sweeper run --dry-run`: show the plan of a run with these options."""
+    plan, notes = load_checked_plan(experiment, targets, overrides=overrides, trust=trust, out=out)
+    plan_summary = PlanSummary(plan, targets, out, notes=notes, run_options=run_options)
+    plan_summary.add_all()
+    _print_plan(plan, plan_summary.to_dict(), None if as_json else console.print_line)
+
+
+def _print_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str], None] | None) -> None:
+    """Print a summary as text with `print_line`, or as JSON without, and its warnings."""
+    if print_line is None:
         console.print_json(summary)
     else:
-        show_plan(plan, summary, console.print_line if "-" not in (jsonl, csv) else console.print_status)
+        show_plan(plan, summary, print_line)
     for warning in summary["warnings"]:
         console.warn(warning)
 
@@ -109,15 +140,19 @@ def _open_output(file: str | None, files: ExitStack) -> BinaryIO | None:
 
 
 def _stream_trials(
-    plan: Plan, consumers: Sequence[Callable[[Trial], None]], jsonl: BinaryIO | None, csv: BinaryIO | None
+    plan: Plan,
+    trials_of_plan: Iterator[Trial],
+    consumers: Sequence[Callable[[Trial], None]],
+    jsonl: BinaryIO | None,
+    csv: BinaryIO | None,
 ) -> None:
-    """Iterate over the plan once, call each consumer with each trial, and write the two streams."""
+    """Iterate over these trials once, call each consumer with each, and write the two streams."""
     axes = plan.axis_columns
     slots = [name for name in plan.slot_names if name not in axes]
     dialect = CSV_DIALECTS["csv"]
     if csv is not None:
         csv.writelines(map(encode_line, format_delimited(("index", *axes, *slots, "digest"), [], dialect)))
-    for trials in _iter_chunks(plan.written()):
+    for trials in _iter_chunks(trials_of_plan):
         for consume in consumers:
             for trial in trials:
                 consume(trial)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from sweeper.cli import console, options
+from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import complete_from, format_examples
+from sweeper.cli.table_query import select_trials
 from sweeper.errors import UsageError
+from sweeper.model.selection import Selection
 from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
 from sweeper.tables.results_folder import find_results_folder
-
-if TYPE_CHECKING:
-    from sweeper.reporting.check_findings import CheckFindings
 
 
 @click.command(
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     "[default: RESULTS/report]"
 )  # fmt: skip
 @options.run_id
+@options.selection
 @click.option(
     "--baseline", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Compare the pictures with this baseline. [default: baselines/NAME beside the experiment]",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
               help="Longer side of a cell, which holds all pictures of a trial.")  # fmt: skip
 @click.option("--megapixels", type=click.FloatRange(1, MAX_MEGAPIXELS), default=50.0, show_default=True, metavar="N",
               help="Split a sheet that would be larger into several.")  # fmt: skip
+@options.open_browser
 @options.as_json
 def command(
     results: Path,
@@ -59,6 +61,8 @@ def command(
     baseline: Path | None,
     with_check: bool,
     sheet: Path | None,
+    selection: Selection,
+    open_browser: bool,
     as_json: bool,
     **sheet_options: Any,
 ) -> None:
@@ -67,6 +71,7 @@ def command(
     RESULTS is a results folder, or an experiment file (for its default folder).
     """
     folder = find_results_folder(results)
+    trials = select_trials(folder, run_id, selection)
     if sheet is not None:
         if out is not None:
             raise UsageError("--sheet FILE says where the sheets go; -o is for the page")
@@ -74,28 +79,23 @@ def command(
             raise UsageError("sheets show no check; --baseline and --no-check are for the page")
         from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
 
-        files = write_sheets(folder, sheet, SheetOptions(**sheet_options), run=run_id)
+        files = write_sheets(folder, sheet, SheetOptions(**sheet_options), run=run_id, trials=trials)
         if as_json:
             console.print_json({"sheets": [str(file) for file in files]})
         for file in files if not as_json else ():
             console.print_line(str(file))
+        if open_browser:
+            open_in_browser(files[0])
         return
     get_source = click.get_current_context().get_parameter_source
     given = [f"--{name}" for name in sheet_options if get_source(name) is not ParameterSource.DEFAULT]
     if given:
         belong = "belong" if len(given) > 1 else "belongs"
         raise UsageError(f"{', '.join(given)} {belong} to --sheet FILE; the page chooses axes and sizes in the browser")
-    checked: CheckFindings | None = None
-    if with_check or baseline is not None:
-        from sweeper.cli.baseline_check import check_results
-
-        checked = check_results(folder, run_id, baseline)
-    from sweeper.reporting.write_report import write_report
-
-    report = write_report(folder, out, run=run_id, checked=checked)
-    if report.missing_count:
-        console.warn(f"{report.missing_count} artifacts are missing; the page marks their cells")
+    report = write_checked_report(folder, out, run=run_id, baseline=baseline, with_check=with_check, trials=trials)
     if as_json:
         console.print_json({"page": str(report.page), "trials": report.trial_count, "missing": report.missing_count})
     else:
         console.print_line(str(report.page))
+    if open_browser:
+        open_in_browser(report.page)

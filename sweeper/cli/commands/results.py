@@ -12,23 +12,17 @@ import click
 
 from sweeper.cli import console, group_tables, options
 from sweeper.cli.options import complete_from, format_examples
-from sweeper.cli.table_query import (
-    OptionErrors,
-    Rows,
-    compile_where,
-    describe_no_match,
-    filter_rows,
-    sort_rows,
-    split_names,
-)
+from sweeper.cli.table_query import sort_rows, split_names
 from sweeper.did_you_mean import join_names
-from sweeper.model.expressions.column_expression import ColumnExpression
+from sweeper.model.selection import Selection
 from sweeper.store import Store
+from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts
 from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
 from sweeper.tables.export import to_records
 from sweeper.tables.result_rows import column_names
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match
 
 if TYPE_CHECKING:
     from sweeper.cli.terminal_images import ImageRow
@@ -48,16 +42,16 @@ class _RunTable:
     metrics: tuple[str, ...]
     folder: Path
     value_order: ValueOrder
+    layout: TableLayout
 
 
 @dataclass(frozen=True, slots=True)
 class _Query:
     """The options of the command, as they were given."""
 
-    where: str | None
+    selection: Selection
     sorts: tuple[str, ...]
     columns: list[str]
-    limit: int | None
     by: list[str]
     pivot: list[str]
     images: bool | None
@@ -73,12 +67,7 @@ class _Query:
 )
 @options.results
 @options.run_id
-@click.option(
-    "--where",
-    metavar="EXPR",
-    help="Show the rows for which this is true, such as \"steps > 4 and style.label == 'oil'\". Put column names that "
-    "are not identifiers in backticks.",
-)
+@options.selection
 @click.option(
     "--sort",
     "sorts",
@@ -89,7 +78,6 @@ class _Query:
 )
 @click.option("--columns", multiple=True, metavar="A,B,...", shell_complete=complete_from("columns"),
               help="Show only these columns.")  # fmt: skip
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show only the first N rows.")
 @click.option("--by", multiple=True, metavar="AXIS,...", shell_complete=complete_from("columns"),
               help="Show one row per value (or combination): mean and standard deviation of every metric.")  # fmt: skip
 @click.option(
@@ -130,18 +118,19 @@ def _read_table(results: Path, run_id: str | None) -> _RunTable:
         layout = store.layout(run_id)
         rows = to_records(build_frame(store.results(run_id), layout))
     value_order = {name: layout.values_in_order(name, [row[name] for row in rows]) for name in layout.axis_columns}
-    return _RunTable(rows, column_names(layout), tuple(layout.axis_columns), tuple(layout.metrics), folder, value_order)
+    axes, metrics = tuple(layout.axis_columns), tuple(layout.metrics)
+    return _RunTable(rows, column_names(layout), axes, metrics, folder, value_order, layout)
 
 
 def _select_rows(
     table: _RunTable, query: _Query, empty_options: Sequence[str], *, has_pivot: bool, as_json: bool
 ) -> Rows:
-    """The rows of `--where`. Raises UsageError with all mistakes in the options.
+    """The rows of `--where` and `--set`. Raises UsageError with all mistakes in the options.
 
     `empty_options` are the options that were given without a column name.
     """
     errors = OptionErrors()
-    expression = compile_where(query.where, table.names, errors)
+    row_filter = RowFilter(query.selection, table.layout, errors)
     for option in empty_options:
         errors.add(option, f"names no column; columns: {join_names(table.names)}")
     for option, names in (("--columns", query.columns), ("--by", query.by), ("--pivot", query.pivot)):
@@ -161,7 +150,7 @@ def _select_rows(
         if is_conflict:
             errors.add(option, message)
     errors.raise_if_any()
-    return _filter_table(table, expression, query)
+    return _filter_table(table, row_filter, query)
 
 
 def _check_mean_columns(table: _RunTable, query: _Query, errors: OptionErrors) -> None:
@@ -175,11 +164,11 @@ def _check_mean_columns(table: _RunTable, query: _Query, errors: OptionErrors) -
             errors.add(option, f"'{name}' holds no numbers, and a mean needs some{allowed}")
 
 
-def _filter_table(table: _RunTable, expression: ColumnExpression | None, query: _Query) -> Rows:
-    """The rows of `--where`. If there are none, says so, because that may be a mistake in the condition."""
-    rows = filter_rows(table.rows, expression)
+def _filter_table(table: _RunTable, row_filter: RowFilter, query: _Query) -> Rows:
+    """The rows of `--where` and `--set`. If there are none, says so, because that may be a mistake in them."""
+    rows = row_filter.filter(table.rows)
     if table.rows and not rows:
-        console.print_status(describe_no_match(query.where, len(table.rows)))
+        console.print_status(describe_no_match(query.selection, len(table.rows)))
     return rows
 
 
@@ -189,7 +178,7 @@ def _find_conflicts(query: _Query, *, has_pivot: bool, as_json: bool) -> Sequenc
         (has_pivot and bool(query.by), "--pivot", "cannot be combined with --by; give one"),
         (has_pivot and bool(query.sorts), "--sort", "a pivot table keeps the order of the sweep"),
         (has_pivot and bool(query.columns), "--columns", "a pivot table has only the column that --pivot names"),
-        (has_pivot and query.limit is not None, "--limit", "a pivot table is always shown whole"),
+        (has_pivot and query.selection.limit is not None, "--limit", "a pivot table is always shown whole"),
         (bool(query.images) and (has_pivot or bool(query.by)), "--images", "a group has no picture"),
         (bool(query.images) and as_json, "--images", "cannot be combined with --json"),
     )
@@ -211,7 +200,7 @@ def _choose_mean_columns(table: _RunTable, query: _Query) -> list[str]:
 
 def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) -> None:
     shown = query.columns or (list(table.names) if as_json else _choose_default_columns(rows, table))
-    rows = sort_rows(rows, query.sorts)[: query.limit]
+    rows = sort_rows(rows, query.sorts)[: query.selection.limit]
     if as_json:
         console.print_json([{name: row[name] for name in shown} for row in rows])
         return
@@ -248,7 +237,7 @@ def _choose_default_columns(rows: Rows, table: _RunTable) -> list[str]:
 def _show_groups(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) -> None:
     columns = _choose_mean_columns(table, query)
     groups = group_tables.make_group_rows(rows, query.by, columns, table.value_order)
-    groups = group_tables.sort_groups(groups, query.sorts)[: query.limit]
+    groups = group_tables.sort_groups(groups, query.sorts)[: query.selection.limit]
     if as_json:
         console.print_json(group_tables.groups_to_json(groups))
     else:

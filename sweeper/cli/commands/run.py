@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from sweeper.cli import console, dask_options, options, trust_check
 from sweeper.cli.checked_plan import load_checked_plan
+from sweeper.cli.commands.plan import show_dry_run
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
+from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.targets_file import load_named_targets, load_names_unless_given
-from sweeper.errors import ExperimentError, UsageError
+from sweeper.errors import ExperimentError, SweeperError, UsageError
 from sweeper.loading.load import load
+from sweeper.model.experiment import Experiment
 from sweeper.model.result import FAILED, Run
+from sweeper.model.selection import Selection
+from sweeper.running.settings import RunOptions
 from sweeper.store import Store
+from sweeper.store.experiment_path import display_path
 from sweeper.tables.results_folder import default_results_folder
 
-_MAX_ERROR_TYPES = 5  # shown in the summary
+REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
+_MAX_ERROR_TYPES: Final = 5  # shown in the summary
 
 
 def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str | None) -> int | float | None:
@@ -80,8 +89,7 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
 @click.option("--retry-failed", is_flag=True, help="Resubmit trials that failed in an earlier run.")
 @click.option("--fresh", is_flag=True, help="Resubmit all trials, including those that succeeded.")
 @click.option("--remake", is_flag=True, help="Resubmit trials that succeeded but have no files (any more).")
-@click.option("--where", metavar="EXPR", help='Submit only the trials for which this is true, such as "steps > 4".')
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N trials.")
+@options.selection
 @click.option(
     "--keep-temp/--no-keep-temp", default=None, help="Also download previews (files of type temp). [default: off]"
 )
@@ -92,9 +100,10 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
 )
 @dask_options.dask
 @dask_options.resources
-@options.settings
 @trust_check.option
 @click.option("--view", is_flag=True, help="Show the run in a browser, until Ctrl-C.")
+@options.open_browser
+@click.option("--dry-run", is_flag=True, help="Show what the run would do, as `sweeper plan` does. Submits nothing.")
 @options.as_json
 @options.quiet
 def command(
@@ -102,9 +111,11 @@ def command(
     *,
     targets: tuple[str, ...],
     out: Path | str | None,
-    settings: tuple[str, ...],
+    selection: Selection,
     trust: bool,
     view: bool,
+    open_browser: bool,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
     dask: str | None,
@@ -119,32 +130,79 @@ def command(
     if run_options["fail_fast"] and run_options["max_failures"] is not None:
         raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
     requested = options.to_target_list(targets)
-    overrides = options.parse_settings(settings)
-    try:
-        loaded = load(experiment, overrides=overrides, named=load_names_unless_given(requested))
-    except ExperimentError:
-        # Raises with these problems and more.
-        load_checked_plan(experiment, requested, overrides=overrides, trust=trust, out=out)
-        raise
-    trust_check.require_trust(loaded, trust=trust, targets=requested, out=out)
+    overrides = selection.values
+    run_options |= {"where": selection.where, "limit": selection.limit}
+    if dry_run:
+        _reject_for_dry_run({"--view": view, "--open": open_browser, "--remake": run_options["remake"]})
+        folder = out if isinstance(out, Path) else None
+        show_dry_run(experiment, requested, folder, overrides, RunOptions(**run_options), trust=trust, as_json=as_json)
+        return 0
+    loaded = _load(experiment, requested, overrides, trust=trust, out=out)
     with ExitStack() as stack:
         if view:
             folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
-            wait_until_stopped = stack.enter_context(start_view(folder, loaded))
+            wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
         with ProgressDisplay(quiet=quiet) as display:
             run = dask_options.choose_runner(dask, dask_resources)(
                 loaded, target=requested, out=out, named=load_named_targets(), progress=display, **run_options
             )
         if run.error:
             console.print_error(run.error)
-        if as_json:
-            console.print_json(_as_json(run))
-        elif not quiet:
+        if not as_json and not quiet:
             _show(run)
+        page = _refresh_report(run, create=open_browser and not view)
+        if as_json:
+            console.print_json(_as_json(run) | {"report": None if page is None else str(page)})
+        elif not quiet:
+            console.print_line(f"report    {page or _format_report_command(run, experiment, loaded.name)}")
+        if page is not None and open_browser and not view:
+            open_in_browser(page)
         if view and run.stopped_by != "interrupt":
             wait_until_stopped()
     # A job that another client cancelled on the server has no result either.
     return get_run_exit_code(run.stopped_by, ok=not (run.failed or run.cancelled or run.stopped_by or run.error))
+
+
+def _load(
+    file: Path, targets: list[str] | None, overrides: Mapping[str, Any], *, trust: bool, out: Path | str | None
+) -> Experiment:
+    """The experiment, if it needs no trust that it has not. Raises ExperimentError with every mistake in it."""
+    try:
+        loaded = load(file, overrides=overrides, named=load_names_unless_given(targets))
+    except ExperimentError:
+        # Raises with these problems and more.
+        load_checked_plan(file, targets, overrides=overrides, trust=trust, out=out)
+        raise
+    trust_check.require_trust(loaded, trust=trust, targets=targets, out=out)
+    return loaded
+
+
+def _reject_for_dry_run(given: Mapping[str, object]) -> None:
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise UsageError(
+            f"--dry-run shows the plan and submits nothing, so {' and '.join(names)} cannot be given with it"
+        )
+
+
+def _refresh_report(run: Run, *, create: bool) -> Path | None:
+    """Write the page of the results folder again if it has one, or with `create`. Returns the page.
+
+    None if there is none, if it cannot be written, which is only a warning, or if the user wants the run to end now.
+    """
+    if not (create or (run.out / REPORT_PAGE).is_file()) or run.stopped_by == "interrupt":
+        return None
+    try:
+        return write_checked_report(run.out).page
+    except (SweeperError, OSError, ValueError) as error:  # the run itself has ended as it has
+        console.warn(f"the report is not up to date: {str(error).splitlines()[0]}")
+        return None
+
+
+def _format_report_command(run: Run, experiment: Path, name: str) -> str:
+    """The command that makes the page of the run: with the experiment's file if it has its default folder."""
+    is_default = run.out == default_results_folder(experiment, name)
+    return shlex.join(["sweeper", "report", str(experiment) if is_default else display_path(run.out)])
 
 
 def _as_json(run: Run) -> dict[str, Any]:

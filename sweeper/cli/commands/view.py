@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sweeper.cli import console, options
+from sweeper.cli.open_page import open_in_browser
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.loading.load import load
@@ -40,7 +40,7 @@ port = click.option("--port", default=0, type=click.IntRange(0, 65535), metavar=
 @options.run_id
 @host
 @port
-@click.option("--open", "open_browser", is_flag=True, help="Also open the page in the browser.")
+@options.open_browser
 @options.as_json
 def command(results: Path, *, run_id: str | None, host: str, port: int, open_browser: bool, as_json: bool) -> None:
     """Show the page of a run in a browser while the run continues: cells change as trials start and end.
@@ -58,8 +58,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
             "Ctrl-C stops it" + ("" if view.token is None else "; anyone with this address can see it")
         )
         if open_browser:
-            # The address becomes an argument of the browser, which other users can see, so it goes without the token.
-            webbrowser.open(view.url.partition("#")[0])
+            _open_view(view)
         wait()
 
 
@@ -81,8 +80,13 @@ def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any)
     return LiveView(folder, experiment=experiment, check=check, token=token, **view_options)
 
 
+def _open_view(view: LiveView) -> None:
+    # The address becomes an argument of the browser, which other users can see, so it goes without the token.
+    open_in_browser(view.url.partition("#")[0])
+
+
 @contextmanager
-def start_view(folder: Path, experiment: Experiment) -> Iterator[Callable[[], None]]:
+def start_view(folder: Path, experiment: Experiment, *, open_browser: bool) -> Iterator[Callable[[], None]]:
     """For `sweeper run --view`: serve the page of a run. Yields a function that waits for Ctrl-C after the run."""
 
     def wait_until_stopped() -> None:
@@ -92,4 +96,6 @@ def start_view(folder: Path, experiment: Experiment) -> Iterator[Callable[[], No
 
     with _make_view(folder, experiment) as view:
         console.print_status(f"view      {view.url}")
+        if open_browser:
+            _open_view(view)
         yield wait_until_stopped

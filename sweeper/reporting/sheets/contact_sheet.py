@@ -6,7 +6,7 @@ This module decides what is on a sheet. `pages` draws it, `cells` loads the pict
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
 from sweeper.tables.export import describe_write_error, format_number
+from sweeper.tables.select_rows import select_results
 
 _STILL_SUFFIXES: Final = (".png", ".webp")
 _ANIMATION_SUFFIXES: Final = (".webp", ".png", ".gif")
@@ -57,8 +58,17 @@ _SectionCells = tuple[
 ]  # a section: the indices of its outer axes' values, and its cells
 
 
-def write_sheets(results: Path, file: Path, options: SheetOptions, *, run: str | None = None) -> list[Path]:
-    """Draw the sheet of a run to `file`; further pages are `name-2.png` and so on. Returns the written files.
+def write_sheets(
+    results: Path,
+    file: Path,
+    options: SheetOptions,
+    *,
+    run: str | None = None,
+    trials: Collection[int] | None = None,
+) -> list[Path]:
+    """Draw the sheet of a run, or of some of its `trials`, to `file`; further pages are `name-2.png` and so on.
+
+    Returns the written files.
 
     Raises UsageError for an unknown axis or suffix, or if not a single cell fits a page; ResultsError if the results
     cannot be read or the files cannot be written.
@@ -67,8 +77,7 @@ def write_sheets(results: Path, file: Path, options: SheetOptions, *, run: str |
     if file.suffix.lower() not in allowed:
         raise UsageError(f"--sheet {file}: the suffix chooses the format; use one of {', '.join(allowed)}")
     with Store.open(results, readonly=True) as store:
-        rows = list(store.results(run))
-        layout = store.layout(run)
+        layout, rows = select_results(store.layout(run), list(store.results(run)), trials)
     download_artifacts(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
     axes = _collect_axes(rows, layout)
     x, y = _choose_axes(axes, options, layout)

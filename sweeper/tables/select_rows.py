@@ -1,0 +1,153 @@
+"""Select rows of a results table by the options `--where`, `--limit` and `--set`, which many commands share.
+
+A row is a mapping from column to cell, as `export.to_records` makes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.did_you_mean import suggest
+from sweeper.errors import Problem, UsageError
+from sweeper.model.axis_values import format_label
+from sweeper.model.expressions import ExpressionError
+from sweeper.model.expressions.column_expression import (
+    ColumnExpression,
+    UnknownColumnError,
+    compile_column_expression,
+)
+from sweeper.model.result import Result
+from sweeper.model.selection import Selection
+from sweeper.model.workflow import encode_canonical
+from sweeper.store import Store
+from sweeper.store.records import TableLayout
+from sweeper.tables.export import to_json_text, to_records
+from sweeper.tables.result_rows import column_names
+
+Rows = list[dict[str, Any]]
+
+# Matches the message of an operation on a missing value.
+_MISSING_VALUE_ERROR: Final = re.compile(r"\b(None(Type)?|nothing)\b(?! that).* \(with ", re.DOTALL)
+
+
+class OptionErrors:
+    """Collects the mistakes in the options of one command, so that the user sees all of them at once."""
+
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+
+    def add(self, option: str, message: str) -> None:
+        self._problems.append(Problem("", 0, option, message))
+
+    def check_columns(self, option: str, requested: Iterable[str], names: Sequence[str]) -> None:
+        """Add an error for each name of `requested` that is not in `names`."""
+        for name in requested:
+            if name not in names:
+                self.add(option, f"there is no column '{name}'{suggest(name, names, 'columns')}")
+
+    def raise_if_any(self) -> None:
+        """Raise UsageError with all errors, if any."""
+        if self._problems:
+            raise UsageError(self._problems)
+
+
+class RowFilter:
+    """The rows that `--where` and `--set` select; `--limit` is left to the caller, who may sort them first.
+
+    Mistakes in the options are added to `errors`.
+    """
+
+    def __init__(self, selection: Selection, layout: TableLayout, errors: OptionErrors) -> None:
+        self._where = _compile_where(selection.where, column_names(layout), errors)
+        given = [*layout.axis_columns, *layout.slot_names]
+        for name in selection.values:
+            errors.check_columns(f"--set {name}", [name], given)
+        self._matches = [_make_match(name, value, given) for name, value in selection.values.items()]
+
+    def filter(self, rows: Rows) -> Rows:
+        """The selected rows. An operation of `--where` that fails on a missing value counts as false.
+
+        Raises UsageError if the expression fails on a row for another reason.
+        """
+        selected = [row for row in rows if all(matches(row) for matches in self._matches)]
+        return selected if self._where is None else [row for row in selected if _is_true(self._where, row)]
+
+
+def _compile_where(where: str | None, names: Sequence[str], errors: OptionErrors) -> ColumnExpression | None:
+    if where is None:
+        return None
+    try:
+        return compile_column_expression(where, names)
+    except UnknownColumnError as error:
+        for message in error.messages:
+            errors.add("--where", message)
+    except ExpressionError as error:
+        errors.add("--where", f"'{where}' {error}")
+    return None
+
+
+def _is_true(expression: ColumnExpression, row: Mapping[str, Any]) -> bool:
+    try:
+        return bool(expression.evaluate(row))
+    except ExpressionError as error:
+        if any(row[name] is None for name in expression.columns) and _MISSING_VALUE_ERROR.search(str(error)):
+            return False
+        raise UsageError(f"--where: trial {row['trial']}: {error}") from None
+
+
+def _make_match(name: str, value: Any, names: Collection[str]) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a row has the value, or one of a list of values. A value may be a label, as in an experiment."""
+    values = [*value, value] if isinstance(value, list) else [value]
+    cells = {encode_canonical(to_json_text(one) if isinstance(one, list | dict) else one) for one in values}
+    labels = {format_label(one) for one in values}
+    label_column = f"{name}.label" if f"{name}.label" in names else None
+    return lambda row: (
+        encode_canonical(row.get(name)) in cells or (label_column is not None and row[label_column] in labels)
+    )
+
+
+def describe_no_match(selection: Selection, trials: int) -> str:
+    """The message for options that select nothing, because that may be a mistake."""
+    return f"{selection.describe()} matches none of the {trials} trials"
+
+
+def select_trials(results: Path, run: int | str | None, selection: Selection) -> tuple[frozenset[int] | None, str]:
+    """The indexes of the selected trials of a run (None: all), and a message if the options select nothing.
+
+    Raises UsageError for mistakes in the options, and ResultsError.
+    """
+    if selection.selects_all:
+        return None, ""
+    from sweeper.tables.dataframe import build_frame
+
+    with Store.open(results, readonly=True) as store:
+        layout = store.layout(run)
+        rows = to_records(build_frame(store.results(run), layout))
+    errors = OptionErrors()
+    row_filter = RowFilter(selection, layout, errors)
+    errors.raise_if_any()
+    selected = row_filter.filter(rows)
+    message = describe_no_match(selection, len(rows)) if rows and not selected else ""
+    return frozenset(row["trial"] for row in selected[: selection.limit]), message
+
+
+def select_results(
+    layout: TableLayout, rows: list[Result], trials: Collection[int] | None
+) -> tuple[TableLayout, list[Result]]:
+    """The rows of these trials (None: all), and a layout with the values of their axes in the same order."""
+    if trials is None:
+        return layout, rows
+    selected = [row for row in rows if row.trial in trials]
+    value_order = {}
+    for name in layout.value_order:
+        first: dict[bytes, int] = {}
+        for index, row in enumerate(selected):
+            first.setdefault(encode_canonical(row.columns.get(name)), index)
+        ordered = layout.values_in_order(name, [row.columns.get(name) for row in rows])
+        keys = map(encode_canonical, ordered)
+        value_order[name] = tuple(first[key] for key in keys if key in first)
+    return replace(layout, value_order=value_order), selected
