@@ -23,6 +23,7 @@ from typing import Any, Final, Literal
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import InputError
+from sweeper.model.node_classes.price_badge import PriceBadge, parse_price_badge
 from sweeper.model.template import MISSING
 
 ANY: Final = "*"
@@ -111,6 +112,7 @@ class NodeSpec:
     `is_open_ended`: the class expects undeclared inputs, because it declares an *empty* group of optional inputs (as
     custom nodes with "any number of inputs" do), or because its declaration could not be understood. `is_partner`: the
     node calls a paid third party (`api_node`). `output_templates` has the match template of each output, or "".
+    `price_badge` is what the class says about its price.
     """
 
     class_type: str
@@ -121,6 +123,7 @@ class NodeSpec:
     is_open_ended: bool = False
     is_partner: bool = False
     output_templates: tuple[str, ...] = ()
+    price_badge: PriceBadge | None = None
 
     @property
     def is_dynamic(self) -> bool:
@@ -285,6 +288,7 @@ def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) ->
         or (isinstance(optional, Mapping) and not optional),
         is_partner=_get(declared, "api_node") is True,
         output_templates=tuple(str(name or "") for name in _as_sequence(_get(declared, "output_matchtypes"))),
+        price_badge=parse_price_badge(_get(declared, "price_badge")),
     )
 
 
