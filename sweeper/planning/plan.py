@@ -66,7 +66,7 @@ class Plan:
     Raises ExperimentError if a rule fails or no trial is left.
     """
 
-    _parts: Sequence[_PlanPart] = ()  # empty for the plans of calibration and attribution, which are not products
+    _parts: Sequence[PlanPart] = ()  # empty for the plans of calibration and attribution, which are not products
 
     def __init__(self, experiment: Experiment, costs: Costs = _ASSUMED_COSTS) -> None:
         self.experiment = experiment
@@ -132,6 +132,16 @@ class Plan:
         """Check the plan against the node classes of a server."""
         return check_compatibility(self.experiment.template, [part.grid for part in self._parts], self.written(), nodes)
 
+    @property
+    def parts(self) -> Sequence[PlanPart]:
+        """The products of the blocks and their `include` rows, in written order."""
+        return self._parts
+
+    @property
+    def caching(self) -> ServerCache:
+        """The cache of the server for which the plan is ordered."""
+        return self._costs.caching
+
     @cached_property
     def axis_columns(self) -> tuple[str, ...]:
         """The axis columns of the table, in order, over all blocks."""
@@ -189,7 +199,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _PlanPart:
+class PlanPart:
     """A compiled part of the plan: the product of a block, or one of its `include` rows.
 
     `kept_positions` are the written positions that the filters leave; None: all. `dropped` is what they drop; None for
@@ -291,7 +301,7 @@ def _iter_grids(experiment: Experiment) -> Iterator[Grid]:
         yield from (_make_include_grid(experiment, block, row) for row in block.include)
 
 
-def _with_best_order(experiment: Experiment, part: _PlanPart, costs: Costs) -> _PlanPart:
+def _with_best_order(experiment: Experiment, part: PlanPart, costs: Costs) -> PlanPart:
     """Return the part in the order of least cost; in the written order if it costs no more.
 
     `find_best_order` assumes a whole product and the classic cache. With filters or a larger cache, the written order
@@ -311,9 +321,9 @@ def _with_best_order(experiment: Experiment, part: _PlanPart, costs: Costs) -> _
     return replace(part, order=order)
 
 
-def _compile_parts(experiment: Experiment) -> list[_PlanPart]:
+def _compile_parts(experiment: Experiment) -> list[PlanPart]:
     """Return the parts of the plan in written order. Raises ExperimentError with the problems of all parts."""
-    parts: list[_PlanPart] = []
+    parts: list[PlanPart] = []
     problems: list[Problem] = []
     for block in experiment.blocks:
         grids = [
@@ -327,8 +337,8 @@ def _compile_parts(experiment: Experiment) -> list[_PlanPart]:
         except ExperimentError as error:
             problems += error.problems
             continue
-        parts.append(_PlanPart(grids[0], tuple(range(len(grids[0].sizes))), selected, dropped))
-        parts += [_PlanPart(grid, tuple(range(len(grid.sizes))), None, None) for grid in grids[1:]]
+        parts.append(PlanPart(grids[0], tuple(range(len(grids[0].sizes))), selected, dropped))
+        parts += [PlanPart(grid, tuple(range(len(grid.sizes))), None, None) for grid in grids[1:]]
     if problems:
         raise ExperimentError(problems)
     return parts

@@ -1,0 +1,332 @@
+"""What a plan costs: its partner nodes by the prices of their classes, its time by the price of the target.
+
+Each price is computed once for each combination of the values that it depends on, never once for each trial. A partner
+node is paid for when it runs: a server that has its result in the cache neither runs nor charges it again. Nobody knows
+on which machine of Comfy Cloud a job runs, or how several targets share a plan. Then the amount is a range, from what
+the cache saves at best to a payment for every job.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sweeper.model.money import NOTHING, UNKNOWN_AMOUNT, Amount, TargetPrice
+from sweeper.model.node_classes import NodeInfo, NodeSpec
+from sweeper.model.node_classes.price_badge import NodePrice, PriceCalculator
+from sweeper.model.workflow import find_sinks, iter_links
+from sweeper.planning.columns import merge_dimensions
+from sweeper.planning.node_prices import PricedNode
+from sweeper.planning.order import find_dependencies
+from sweeper.planning.plan import Plan, PlanPart
+from sweeper.planning.run_sequence import RunSequence
+from sweeper.planning.server_cache import NO_CACHE, ServerCache
+
+_MAX_PRICES: Final = 2_000  # combinations of values for which one node is priced, a few seconds
+_MAX_COMBINATIONS: Final = 1_000_000  # of the dimensions behind these values
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCost:
+    """What one partner node costs in a plan. `executions` are the smallest and the largest number of times it runs.
+
+    `each` is the price of one execution, from the cheapest to the dearest. `reasons` say why the price is unknown or
+    only a lower bound.
+    """
+
+    node: str
+    class_type: str
+    executions: tuple[int, int] = (0, 0)
+    each: Amount = NOTHING
+    total: Amount = NOTHING
+    is_approximate: bool = False
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimeCost:
+    """What the jobs cost on their targets. `seconds` is a range; None if no job has run or only jobs have a price."""
+
+    seconds: tuple[float, float] | None
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCost:
+    """What the `jobs` of a plan cost: `nodes` are priced by their classes, `time` is estimated.
+
+    `axes` has for each axis that changes the price of a node, and for each of its cells, the number of jobs and what
+    their partner nodes cost.
+    """
+
+    jobs: int
+    nodes: tuple[NodeCost, ...] = ()
+    axes: Mapping[str, Sequence[tuple[Any, int, Amount]]] = field(default_factory=dict)
+    time: TimeCost | None = None
+
+    @property
+    def priced(self) -> Amount:
+        """What the partner nodes cost."""
+        return sum((node.total for node in self.nodes), NOTHING)
+
+    @property
+    def total(self) -> Amount:
+        """What everything costs."""
+        return self.priced + (self.time.amount if self.time is not None else NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class LearntTimes:
+    """What earlier jobs took: the mean seconds of each node class, and the seconds of each job."""
+
+    by_class: Mapping[str, float] = field(default_factory=dict)
+    jobs: Sequence[float] = ()
+
+    def get_spread(self, count: int) -> tuple[float, float]:
+        """Return the factors between which the time of `count` jobs lies to the mean, with 95 % confidence.
+
+        From one earlier job, nobody knows how much they differ: a half to the double.
+        """
+        if len(self.jobs) < 2 or count == 0:
+            return 0.5, 2.0
+        mean = sum(self.jobs) / len(self.jobs)
+        variance = sum((seconds - mean) ** 2 for seconds in self.jobs) / (len(self.jobs) - 1)
+        half = 2 * math.sqrt(variance * (1 / len(self.jobs) + 1 / count)) / mean if mean > 0 else 0.0
+        half = min(max(half, 0.05), 0.9)  # the machine is never as steady as a few equal jobs look
+        return 1 - half, 1 + half
+
+
+class PlanPrices:
+    """Computes what a plan costs.
+
+    `classes` are the node classes of its target; None if they are not known. `prices` are those of its targets, each
+    None if it has none. `shares_cache`: all jobs run on one server that keeps node results.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        classes: NodeInfo | None,
+        prices: Sequence[TargetPrice | None] = (),
+        learnt: LearntTimes | None = None,
+        *,
+        shares_cache: bool = True,
+    ) -> None:
+        self._plan = plan
+        self._classes = classes
+        self._rates = [price or TargetPrice() for price in prices]
+        self._learnt = learnt or LearntTimes()
+        self._shares_cache = shares_cache
+        template = plan.experiment.template
+        calculator = PriceCalculator()
+        self._running = self._find_running_nodes()
+        self._nodes = [
+            PricedNode(template, node, spec, spec.price_badge, calculator)
+            for node in template.graph
+            if node in self._running and (spec := self._get_spec(node)) is not None and spec.price_badge is not None
+        ]
+        self._names = tuple(dict.fromkeys(name for node in self._nodes for name in node.names))
+        self._amounts: dict[str, Amount] = {}
+
+    @property
+    def has_partner_nodes(self) -> bool:
+        """Whether the plan has nodes with prices of their own."""
+        return bool(self._nodes)
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether anything in the plan has a price."""
+        return bool(self._nodes) or any(rate != TargetPrice() for rate in self._rates)
+
+    def price_params(self, params: Mapping[str, Any]) -> Amount:
+        """Return what the partner nodes of one job with these params cost if all of them run."""
+        key = repr([params.get(name) for name in self._names])
+        if key not in self._amounts:
+            self._amounts[key] = sum((node.compute(params).amount for node in self._nodes), NOTHING)
+        return self._amounts[key]
+
+    def compute(self, is_sent: bytearray) -> PlanCost:
+        """Return what the trials cost for which `is_sent` has a 1; it has one byte for each trial, in written order."""
+        sums = [_NodeSum(node) for node in self._nodes]
+        axes: dict[str, dict[Any, tuple[Any, int, Amount]]] = {}
+        runs: dict[str, tuple[int, int]] = {}
+        start = 0
+        for part in self._plan.parts:
+            mask = is_sent[start : start + part.count]
+            start += part.count
+            sequence = RunSequence(part.grid.sizes, part.order, part.kept_positions, mask)
+            needs = find_dependencies(self._plan.experiment, part.grid)
+            for total in sums:
+                total.add(part, sequence, self._find_executions(sequence, needs[total.node.node_id]))
+            self._add_axes(axes, part, sequence, sums)
+            if any(rate.per_second for rate in self._rates):
+                found = {one: tuple(map(len, self._find_executions(sequence, one))) for one in set(needs.values())}
+                for node in self._running:
+                    before, (low, high) = runs.get(node, (0, 0)), found[needs[node]]
+                    runs[node] = (before[0] + low, before[1] + high)
+        jobs = sum(is_sent)
+        differing = {name: list(rows.values()) for name, rows in axes.items() if _differs(rows.values())}
+        return PlanCost(jobs, tuple(total.to_cost() for total in sums), differing, self._compute_time(jobs, runs))
+
+    def _find_running_nodes(self) -> set[str]:
+        """Return the nodes that an output node needs; no other node runs."""
+        graph = self._plan.experiment.template.graph
+        waiting = [node for node in graph if (spec := self._get_spec(node)) is not None and spec.is_output]
+        waiting = waiting or list(find_sinks(graph))
+        running: set[str] = set()
+        while waiting:
+            node = waiting.pop()
+            if node not in running:
+                running.add(node)
+                waiting += [source for _, source, _ in iter_links(graph[node])]
+        return running
+
+    def _get_spec(self, node: str) -> NodeSpec | None:
+        class_type = self._plan.experiment.template.graph[node]["class_type"]
+        return self._classes.classes.get(class_type) if self._classes is not None else None
+
+    def _find_executions(self, sequence: RunSequence, dimensions: frozenset[int]) -> tuple[Any, Any]:
+        """Return in which jobs a node runs, at best and at worst."""
+        caching = self._plan.caching
+        best = sequence.find_executions(
+            dimensions, ServerCache("ram", keeps_all=True) if caching.kind == "lru" else caching
+        )
+        worst = sequence.find_executions(dimensions, caching if self._shares_cache else NO_CACHE)
+        return best, worst
+
+    def _add_axes(
+        self,
+        axes: dict[str, dict[Any, tuple[Any, int, Amount]]],
+        part: PlanPart,
+        sequence: RunSequence,
+        sums: Sequence[_NodeSum],
+    ) -> None:
+        """Add what the jobs of each cell cost, for the axes that change the price of a node."""
+        import numpy as np
+
+        relevant = {dimension for total in sums for dimension in total.dimensions}
+        for dimension in sorted(relevant):
+            size = part.grid.sizes[dimension]
+            jobs = np.bincount(sequence.to_indexes(sequence.positions, [dimension]), minlength=size)
+            amounts = np.zeros((2, size))
+            for total in sums:
+                amounts += total.sum_by_option(sequence, dimension, size)
+            for axis in part.grid.dimensions[dimension]:
+                rows = axes.setdefault(axis.name, {})
+                for index, option in enumerate(axis.options):
+                    cell = option.cell
+                    key = cell if isinstance(cell, (str, int, float)) else repr(cell)
+                    _, count, amount = rows.get(key, (cell, 0, NOTHING))
+                    more = Amount(float(amounts[0, index]), float(amounts[1, index]))
+                    rows[key] = (cell, count + int(jobs[index]), amount + more)
+
+    def _compute_time(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> TimeCost | None:
+        """Return what the jobs cost by their time, by the cheapest and by the dearest of the targets."""
+        if not any(rate != TargetPrice() for rate in self._rates):
+            return None
+        per_job = [rate.per_job * jobs for rate in self._rates]
+        fixed = Amount(min(per_job), max(per_job))
+        rates = [rate.per_second for rate in self._rates]
+        if not any(rates) or jobs == 0:
+            return TimeCost((0.0, 0.0) if jobs == 0 else None, fixed)
+        seconds = self._estimate_seconds(jobs, runs)
+        if seconds is None:
+            return TimeCost(None, fixed + UNKNOWN_AMOUNT)
+        return TimeCost(seconds, fixed + Amount(min(rates), max(rates)).scale(*seconds))
+
+    def _estimate_seconds(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> tuple[float, float] | None:
+        """Return the seconds of the jobs: node by node if all times are known, else by the mean of earlier jobs."""
+        learnt = self._learnt
+        if not learnt.jobs:
+            return None
+        graph = self._plan.experiment.template.graph
+        low, high = learnt.get_spread(jobs)
+        classes = {node: graph[node]["class_type"] for node in runs}
+        if all(class_type in learnt.by_class for class_type in classes.values()):
+            best = sum(runs[node][0] * learnt.by_class[class_type] for node, class_type in classes.items())
+            worst = sum(runs[node][1] * learnt.by_class[class_type] for node, class_type in classes.items())
+        else:
+            best = worst = sum(learnt.jobs) / len(learnt.jobs) * jobs
+        return best * low, worst * high
+
+
+class _NodeSum:
+    """Adds up what one node costs over the parts of a plan."""
+
+    def __init__(self, node: PricedNode) -> None:
+        self.node = node
+        self.dimensions: tuple[int, ...] = ()  # of the part that was added last
+        self._best: Any = ()
+        self._worst: Any = ()
+        self._low: Any = None
+        self._high: Any = None
+        self._executions = (0, 0)
+        self._each: Amount | None = None
+        self._total = NOTHING
+        self._is_approximate = False
+        self._reasons: dict[str, None] = {}
+
+    def add(self, part: PlanPart, sequence: RunSequence, executions: tuple[Any, Any]) -> None:
+        """Add the executions of a part: in which jobs the node runs, at best and at worst."""
+        import numpy as np
+
+        self._best, self._worst = executions
+        names = self.node.names
+        self.dimensions = merge_dimensions(part.grid.slots[name] for name in names)
+        size = math.prod(part.grid.sizes[dimension] for dimension in self.dimensions)
+        too_many = size > _MAX_COMBINATIONS
+        if too_many:
+            self.dimensions, size = (), 1
+        worst = sequence.to_indexes(self._worst, self.dimensions)
+        used = np.flatnonzero(np.bincount(worst, minlength=size))
+        self._low, self._high = np.zeros(size), np.full(size, math.inf)
+        if too_many or len(used) > _MAX_PRICES:
+            self._reasons[f"it depends on more than {_MAX_PRICES:,} combinations of values"] = None
+        else:
+            for index in used:
+                price = self._price_combination(part, int(index), names)
+                self._low[index], self._high[index] = price.amount.low, price.amount.high
+                self._is_approximate |= price.is_approximate
+                if price.reason:
+                    self._reasons[price.reason] = None
+        best = sequence.to_indexes(self._best, self.dimensions)
+        if len(used):
+            each = Amount(float(self._low[used].min()), float(self._high[used].max()))
+            self._each = each if self._each is None else self._each.join(each)
+            self._total += Amount(float(self._low[best].sum()), float(self._high[worst].sum()))
+        self._executions = (self._executions[0] + len(best), self._executions[1] + len(worst))
+
+    def _price_combination(self, part: PlanPart, index: int, names: Sequence[str]) -> NodePrice:
+        coordinates = [0] * len(part.grid.sizes)
+        for dimension in reversed(self.dimensions):
+            index, coordinates[dimension] = divmod(index, part.grid.sizes[dimension])
+        return self.node.compute({name: part.grid.slots[name].get(coordinates) for name in names})
+
+    def sum_by_option(self, sequence: RunSequence, dimension: int, size: int) -> Any:
+        """Return what the node costs in the part that was added last: low and high for each option of a dimension."""
+        import numpy as np
+
+        rows = []
+        for jobs, prices in ((self._best, self._low), (self._worst, self._high)):
+            weights = prices[sequence.to_indexes(jobs, self.dimensions)]
+            rows.append(np.bincount(sequence.to_indexes(jobs, [dimension]), weights, size))
+        return np.array(rows)
+
+    def to_cost(self) -> NodeCost:
+        """Return the sum."""
+        return NodeCost(
+            self.node.node_id,
+            self.node.class_type,
+            self._executions,
+            self._each or NOTHING,
+            self._total,
+            self._is_approximate,
+            tuple(self._reasons),
+        )
+
+
+def _differs(rows: Iterable[tuple[Any, int, Amount]]) -> bool:
+    """Whether the jobs of the cells of an axis cost differently, each on average."""
+    return len({str(amount.scale(1 / count)) for _, count, amount in rows if count}) > 1
