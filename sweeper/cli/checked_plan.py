@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,15 @@ from sweeper.planning.plan import Plan, plan
 from sweeper.running.node_class_cache import fetch_classes, get_cached_classes
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedPlan:
+    """A plan without mistakes. `notes` say what is unusual but runs; `classes` are those of its first known target."""
+
+    plan: Plan
+    notes: Sequence[str] = ()
+    classes: NodeInfo | None = None
+
+
 def load_checked_plan(
     file: Path,
     targets: Sequence[Any] | None,
@@ -36,8 +45,8 @@ def load_checked_plan(
     extra_check: Callable[[Experiment], object] | None = None,
     trust: bool = False,
     out: object = None,
-) -> tuple[Plan, list[str]]:
-    """The plan of an experiment file, and notes on what is unusual but runs.
+) -> CheckedPlan:
+    """The plan of an experiment file, checked against its targets.
 
     `extra_check` may raise ExperimentError with further problems. `trust` and `out` are those of `find_missing_trust`.
     An experiment without the trust that it needs is not checked against its targets.
@@ -48,6 +57,7 @@ def load_checked_plan(
     partial = load_partial(file, overrides=overrides, named=load_names_unless_given(targets))
     made: Plan | None = None
     notes: list[str] = []
+    classes: NodeInfo | None = None
     problems = list(partial.problems)
     if extra_check is not None:
         try:
@@ -68,20 +78,20 @@ def load_checked_plan(
     ):
         known = {(problem.file, problem.line, problem.key) for problem in problems}
         try:
-            notes = check_against_targets(made or partial.experiment, targets, object_info)
+            notes, classes = check_against_targets(made or partial.experiment, targets, object_info)
         except InputError as error:
             problems += [
                 problem for problem in error.problems if (problem.file, problem.line, problem.key) not in known
             ]
     if problems or made is None:
         raise ExperimentError(problems)
-    return made, notes
+    return CheckedPlan(made, notes, classes)
 
 
 def check_against_targets(
     plan_or_experiment: Plan | Experiment, targets: Sequence[Any] | None, object_info: Path | None = None
-) -> list[str]:
-    """Notes on what is unusual but runs, and on each target that was not checked.
+) -> tuple[list[str], NodeInfo | None]:
+    """Notes on what is unusual but runs, and on each target that was not checked; and the first classes that are known.
 
     If `object_info` is given, its classes are used instead of the targets'. An experiment is passed if it has no plan
     because of its mistakes; then only the values written in it are checked. Raises ExperimentError for what a target
@@ -93,21 +103,24 @@ def check_against_targets(
     specs = experiment.targets if targets is None else targets
     named = {**load_named_targets(), **experiment.named_targets}
     check_targets(specs, named)
+    first_classes: NodeInfo | None = None
     for name, classes in _iter_classes(specs, named, object_info, may_send_keys=targets is not None):
         if isinstance(classes, str):
             notes.append(f"not checked against {name} ({classes})")
             continue
+        first_classes = first_classes or classes
         fit = (
             plan_or_experiment.fit(classes)
             if isinstance(plan_or_experiment, Plan)
             else Compatibility(check_written_values(experiment, classes), ())
         )
+        first_classes = first_classes or classes
         problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in fit.problems]
         notes += [str(note) for note in fit.notes]
         notes += [str(note) for note in fit.unsaved if not experiment.run.keep_temp]
     if problems:
         raise ExperimentError(problems)
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys(notes)), first_classes
 
 
 def _iter_classes(

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import UsageError
+from sweeper.model.money import CURRENCY, NOTHING
 from sweeper.model.result import Result
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical
+from sweeper.planning.prices import PlanPrices
 from sweeper.store import Store
 from sweeper.tables.results_folder import find_results_folder
 
@@ -34,8 +36,8 @@ class EarlierTrial:
 class PlanDiff:
     """Compares the trials of a plan, added one by one, with the rows of a run."""
 
-    def __init__(self, folder: Path, run: int | str | None) -> None:
-        """`run` None: the latest in the folder. Raises ResultsError if there is none."""
+    def __init__(self, folder: Path, run: int | str | None, prices: PlanPrices) -> None:
+        """`run` None: the latest in the folder. `prices` are the plan's. Raises ResultsError if there is none."""
         with Store.open(folder, readonly=True) as store:
             self.run = int(run) if run is not None else store.latest_run_id()
             rows = [_to_earlier_trial(row) for row in store.results(run)]
@@ -45,6 +47,8 @@ class PlanDiff:
         self._rows_by_axes: dict[bytes, list[EarlierTrial]] = {}
         for row in rows:
             self._rows_by_axes.setdefault(encode_canonical(row.columns), []).append(row)
+        self._prices = prices if prices.has_partner_nodes else None
+        self._cost = NOTHING
         self._matched_digests: set[str] = set()
         self._changed_rows: set[int] = set()
         self.counts = {"same": 0, "new": 0, "changed": 0, "gone": 0}
@@ -53,6 +57,8 @@ class PlanDiff:
 
     def add(self, trial: Trial) -> None:
         """Compare one trial of the plan."""
+        if self._prices is not None:
+            self._cost += self._prices.price_params(trial.params)
         if trial.digest in self._digests:
             self._matched_digests.add(trial.digest)
             self.counts["same"] += 1
@@ -85,12 +91,20 @@ class PlanDiff:
             "results": str(self.folder),
             "run": self.run,
             **self.counts,
+            "cost": self._describe_cost(),
             "trials": {
                 "new": self._new,
                 "changed": self._changed,
                 "gone": [{"trial": row.trial, "axes": dict(row.columns)} for row in gone[:MAX_LISTED]],
             },
         }
+
+    def _describe_cost(self) -> dict[str, Any] | None:
+        """What the partner nodes cost, at the same prices, in the run and in the plan; None without partner nodes."""
+        if self._prices is None:
+            return None
+        before = sum((self._prices.price_params(row.params) for row in self._rows), NOTHING)
+        return {"currency": CURRENCY, "run": before.to_dict(), "plan": self._cost.to_dict()}
 
 
 def resolve_diff_run(reference: str, out: Path) -> tuple[Path, str | None]:

@@ -10,12 +10,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from sweeper.cli.checked_plan import CheckedPlan
+from sweeper.cli.plan_cost import describe_cost
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.model.experiment import Block, Experiment
+from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.order import Costs
-from sweeper.planning.plan import Plan
+from sweeper.planning.prices import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode
@@ -26,22 +29,20 @@ from sweeper.tables.results_folder import check_owner, default_results_folder
 
 
 class PlanSummary:
-    """Counts which trials of a plan a results folder already holds. The caller adds the trials one by one."""
+    """Counts which trials of a plan a results folder already holds, and what they cost.
+
+    The caller adds the trials one by one.
+    """
 
     def __init__(
-        self,
-        plan: Plan,
-        targets: Sequence[Any] | None,
-        out: Path | None,
-        *,
-        notes: Sequence[str] = (),
-        run_options: RunOptions,
+        self, checked: CheckedPlan, targets: Sequence[Any] | None, out: Path | None, run_options: RunOptions
     ) -> None:
-        """`targets` and `out` None: the experiment's targets and its default folder. `notes` become warnings.
+        """`targets` and `out` None: the experiment's targets and its default folder.
 
         `run_options`: those of the run, as far as they select trials. Raises UsageError, ResultsError.
         """
-        self.notes = notes
+        plan = checked.plan
+        self.notes = checked.notes
         self._run_options = run_options
         self._is_selected = TrialFilter(run_options.where, plan)
         experiment = plan.experiment
@@ -53,6 +54,15 @@ class PlanSummary:
         self._jobs, seconds = _load_records(self.out, self.targets, experiment)
         costs = Costs(seconds, find_smallest_cache(map(get_cache_mode, resolved)))
         self.plan = plan.reordered(costs)  # the same order as the run's
+        self.prices = PlanPrices(
+            self.plan,
+            checked.classes,
+            [target.price for target in resolved],
+            LearntTimes(seconds, self._list_job_seconds()),
+            shares_cache=len(resolved) == 1 and not any(is_comfy_platform(target.url) for target in resolved),
+        )
+        # One byte for each trial: whether it is the first with its digest, and whether it is new or open too.
+        self._distinct, self._pending = bytearray(len(self.plan)), bytearray(len(self.plan))
         self._digests: set[int] = set()
         self._counts = {"selected": 0, "new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
         self._new_digests = self._open_digests = 0
@@ -93,6 +103,7 @@ class PlanSummary:
         self._digests.add(short)
         self._counts["duplicates"] += again
         job = self._jobs.get(digest)
+        is_pending = not again
         if self._is_new(trial):
             self._counts["new"] += 1
             self._new_digests += not again
@@ -102,6 +113,18 @@ class PlanSummary:
             self._open_digests += not again
         else:
             self._counts["done" if job is not None and job.state == SUCCEEDED else "failed"] += 1
+            is_pending = False
+        self._distinct[trial.index] = not again
+        self._pending[trial.index] = is_pending
+
+    def _describe_cost(self) -> dict[str, Any] | None:
+        """The cost of the selected trials, and of those of them that this run submits."""
+        pending = self._pending
+        if self._run_options.limit is not None and self.prices.has_prices:
+            pending = bytearray(len(pending))
+            for trial in self.iter_limited():
+                pending[trial.index] = self._distinct[trial.index]
+        return describe_cost(self.prices, self._distinct, pending)
 
     @property
     def _job_count(self) -> int:
@@ -142,6 +165,7 @@ class PlanSummary:
             "jobs": self._job_count,
             "estimate_s": None if estimate is None else estimate["mean_s"],
             "estimate": estimate,
+            "cost": self._describe_cost(),
             "warnings": self._list_warnings(),
         }
 
@@ -150,16 +174,20 @@ class PlanSummary:
 
         None if no earlier job succeeded.
         """
-        times = [
-            max(0.0, job.ended - job.started)  # the two times may come from the clocks of two machines
-            for job in self._jobs.values()
-            if job.state == SUCCEEDED and job.started is not None and job.ended is not None
-        ]
+        times = self._list_job_seconds()
         if not times:
             return None
         each = {"mean": sum(times) / len(times), "min": min(times), "max": max(times)}
         totals = {f"{name}_s": round(seconds * self._job_count, 3) for name, seconds in each.items()}
         return {**totals, "by_jobs": len(times), "job": {f"{name}_s": round(value, 3) for name, value in each.items()}}
+
+    def _list_job_seconds(self) -> list[float]:
+        """The seconds of each earlier job that succeeded."""
+        return [
+            max(0.0, job.ended - job.started)  # the two times may come from the clocks of two machines
+            for job in self._jobs.values()
+            if job.state == SUCCEEDED and job.started is not None and job.ended is not None
+        ]
 
     def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from sweeper.cli import console
+from sweeper.cli.plan_cost import format_cost, format_cost_difference, show_cost_tables
 from sweeper.cli.schema_text import join_choices
+from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.planning.plan import Plan
 
 _MAX_ROWS: Final = 10  # rows of each kind of difference
-_MAX_CELL_LENGTH: Final = 32  # characters of a value
 _Row = tuple[str, "int | str", str]  # label, number, the text after it
 
 
@@ -25,7 +26,7 @@ def show_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str]
     name_width = max(map(len, summary["axes"]), default=0)
     size_width = max((len(str(size)) for size in summary["axes"].values()), default=0)
     for name, size in summary["axes"].items():
-        values = join_choices([_shorten(console.format_cell(cell)) for cell in plan.axis_cells(name)])
+        values = join_choices([shorten_cell(console.format_cell(cell)) for cell in plan.axis_cells(name)])
         print_line(console.sanitize(f"  {name:<{name_width}}  {size:>{size_width}}  {values}"))
     if summary["axes"]:
         print_line("")
@@ -34,6 +35,7 @@ def show_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str]
         *_describe_work(summary),
         *_describe_order(summary),
         *_describe_estimate(summary),
+        *format_cost(summary),
     ]
     number_width = max(len(str(number)) for _, number, _ in rows if isinstance(number, int))
     for label, number, rest in rows:
@@ -43,6 +45,7 @@ def show_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str]
         files = summary["workflows"]
         same = f"  ({files['same']} unchanged)" if files["same"] else ""
         print_line(f"workflows  {files['written'] + files['same']}  in {files['dir']}{same}")
+    show_cost_tables(summary["cost"], print_line)
     if "diff" in summary:
         _show_diff(summary["diff"], print_line)
 
@@ -131,10 +134,12 @@ def _show_diff(diff: Mapping[str, Any], print_line: Callable[[str], None]) -> No
     widest = max(len(str(diff[kind])) for kind in explanations)
     for kind, text in explanations.items():
         print_line(f"  {kind:<8} {diff[kind]:>{widest}}  {text}")
+    if diff["cost"] is not None:
+        print_line(f"  cost     {format_cost_difference(diff['cost'])}")
     rows = [(kind, row) for kind in ("changed", "new", "gone") for row in diff["trials"][kind][:_MAX_ROWS]]
     if rows:
         print_line("")
-        _print_table([_make_diff_row(kind, row) for kind, row in rows], print_line)
+        print_table([_make_diff_row(kind, row) for kind, row in rows], print_line, last="what differs")
     hidden = sum(max(0, diff[kind] - _MAX_ROWS) for kind in ("changed", "new", "gone"))
     if hidden:
         print_line(f"  and {hidden} more; --json lists them")
@@ -143,29 +148,14 @@ def _show_diff(diff: Mapping[str, Any], print_line: Callable[[str], None]) -> No
 def _make_diff_row(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
     """One row of the table. The trial number is the plan's, or the run's if the row is gone."""
     cells = {"": kind, "trial": str(row["trial"])}
-    cells |= {name: _shorten(console.format_cell(value)) for name, value in row["axes"].items()}
+    cells |= {name: shorten_cell(console.format_cell(value)) for name, value in row["axes"].items()}
     if kind == "changed":
         params = [
-            f"{name} {_shorten(console.format_cell(was))} -> {_shorten(console.format_cell(now))}"
+            f"{name} {shorten_cell(console.format_cell(was))} -> {shorten_cell(console.format_cell(now))}"
             for name, (was, now) in row["params"].items()
         ]
         cells["what differs"] = ", ".join(params) or "the workflow or an input file"
     return cells
-
-
-def _print_table(rows: list[dict[str, str]], print_line: Callable[[str], None]) -> None:
-    """Print a table without its empty columns; the column `what differs` comes last."""
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if any(row.get(name) for row in rows)]
-    names.sort(key=lambda name: name == "what differs")
-    lines = [dict(zip(names, names, strict=True)), *rows]
-    widths = [max(len(line.get(name, "")) for line in lines) for name in names]
-    for line in lines:
-        cells = [f"{line.get(name, ''):<{width}}" for name, width in zip(names, widths, strict=True)]
-        print_line(console.sanitize("  " + "  ".join(cells).rstrip()))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _MAX_CELL_LENGTH else text[: _MAX_CELL_LENGTH - 3] + "..."
 
 
 def _pluralize(count: int, word: str) -> str:

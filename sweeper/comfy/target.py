@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper.comfy import credentials
 from sweeper.errors import Problem, UsageError
+from sweeper.model.money import TargetPrice
 from sweeper.model.target_spec import (
     CLOUD_KEY,
     CLOUD_KEYS,
@@ -20,7 +21,7 @@ from sweeper.model.target_spec import (
     ParsedTarget,
     TargetSpec,
     find_duplicate_targets,
-    is_deployment,
+    is_comfy_platform,
     parse_target,
 )
 
@@ -43,6 +44,7 @@ class Target:
     partner_key_env: str | None = None
     embedded: bool = False
     max_file_bytes: int | None = None  # of one artifact; None: the default of `response_body`
+    price: TargetPrice | None = None  # None: the target has no price
     key: str | None = field(default=None, repr=False, compare=False)
     partner_key: str | None = field(default=None, repr=False, compare=False)
 
@@ -146,6 +148,7 @@ class _Resolver:
             partner_key_env=partner,
             embedded=not url,
             max_file_bytes=int(settings["max_download_gb"] * 2**30) if "max_download_gb" in settings else None,
+            price=settings.get("price"),
             key=key,
             # Comfy Cloud accepts the account's key for partner nodes too.
             partner_key=key if url == CLOUD_URL and partner is None else self.read_partner_key(partner, name),
@@ -154,7 +157,7 @@ class _Resolver:
     def _choose_variable(self, settings: Mapping[str, Any]) -> str | None:
         """The variable with the key: for Comfy Cloud and deployments the second of the two, if only that is set."""
         variable: str | None = settings.get("api_key_env")
-        if variable != CLOUD_KEY or not (settings["url"] == CLOUD_URL or is_deployment(settings["url"])):
+        if variable != CLOUD_KEY or not is_comfy_platform(settings["url"]):
             return variable
         return next((name for name in CLOUD_KEYS if credentials.read_key_from_variable(name, self.environ)), variable)
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import Problem, UsageError
+from sweeper.model.money import parse_target_price
 from sweeper.model.urls import identify_server, normalise_url
 from sweeper.schemas.values import KeyPath
 
@@ -32,7 +33,7 @@ _DEPLOYMENT_URL: Final = re.compile(r"https://[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 
 _FIELDS: Final = (
     "url", "worker", "dialect", "api_key_env", "api_key_command", "partner_key_env", "concurrency", "name",
-    "max_download_gb",
+    "max_download_gb", "price",
 )  # fmt: skip
 KEY_VARIABLES: Final = ("api_key_env", "partner_key_env")  # the settings that name an environment variable with a key
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -75,6 +76,11 @@ def is_deployment(url: str) -> bool:
     return _DEPLOYMENT_URL.fullmatch(url) is not None
 
 
+def is_comfy_platform(url: str) -> bool:
+    """Whether a normalised URL is that of Comfy Cloud or of a deployment, where any of many machines takes a job."""
+    return url == CLOUD_URL or is_deployment(url)
+
+
 def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
     """Parse a target as users write it. `named` are the entries of the user and of the experiment by name."""
     if isinstance(spec, Mapping):
@@ -115,7 +121,7 @@ def _parse_mapping(spec: Mapping[str, Any], named: NamedTargets) -> ParsedTarget
     if errors:
         return ParsedTarget(settings, errors=tuple(errors))
     url = settings.get("url", "")
-    if url == CLOUD_URL or is_deployment(url):
+    if is_comfy_platform(url):
         entry = named.get(CLOUD, {})
         if isinstance(entry, InvalidEntry):
             return ParsedTarget(settings, problems=entry.problems)
@@ -356,4 +362,5 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "concurrency": _check_concurrency,
     "name": _check_name,
     "max_download_gb": _check_max_download,
+    "price": parse_target_price,
 }

@@ -3,7 +3,8 @@
 The obvious way is what a first script does for each trial: render the JSON text with Jinja2, parse it, and validate the
 whole graph with a compiled jsonschema validator. Both give the params and the digest of the 7-node txt2img template
 over four axes. Prints trials per second of both, their ratio, the time to the first trial, and the peak memory of a
-plan ten times as long. Nothing is asserted: a number from a busy machine is no failure.
+plan ten times as long. The last lines compare the whole work of `sweeper plan` for a million trials of a partner node
+with and without the price of its class. Nothing is asserted: a number from a busy machine is no failure.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ import jinja2
 import jsonschema
 
 import sweeper
+from sweeper.cli.checked_plan import CheckedPlan
+from sweeper.cli.plan_summary import PlanSummary
+from sweeper.model.node_classes import NodeInfo
 from sweeper.running.node_class_cache import get_embedded_classes
+from sweeper.running.settings import RunOptions
 
 TEMPLATE = Path(__file__).parents[2] / "templates" / "txt2img.json"
 AXES: dict[str, Any] = {
@@ -111,6 +116,45 @@ def peak_memory(declared: sweeper.Experiment) -> tuple[int, float]:
     return count, peak / 1e6
 
 
+PAID_AXES: dict[str, Any] = {
+    "width": {"from": 512, "to": 2048, "step": 16},
+    "seed": {"seeds": 1_000},
+    "radius": {"from": 1, "to": 10, "step": 1},
+}
+PAID_CLASSES = {
+    "Paid": {
+        "input": {"required": {"prompt": ["STRING", {}], "width": ["INT", {}], "seed": ["INT", {}]}},
+        "output": ["IMAGE"],
+        "price_badge": {
+            "engine": "jsonata",
+            "expr": '{"type": "usd", "usd": 0.03 + 0.015 * $floor(widgets.width / 1024)}',
+            "depends_on": {"widgets": [{"name": "width", "type": "INT"}]},
+        },
+    },
+    "Blur": {"input": {"required": {"image": ["IMAGE", {}], "radius": ["INT", {}]}}, "output": ["IMAGE"]},
+    "SaveImage": {"input": {"required": {"images": ["IMAGE", {}]}}, "output": [], "output_node": True},
+}
+
+
+def summarize(folder: Path, classes: NodeInfo | None) -> tuple[float, Any]:
+    """(trials per second, cost) of all that `sweeper plan` does for a million trials with a partner node."""
+    graph = {
+        "1": {"class_type": "Paid", "inputs": {"prompt": "a fox", "width": 512, "seed": 0}},
+        "2": {"class_type": "Blur", "inputs": {"image": ["1", 0], "radius": 1}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+    }
+    slots = {"width": {"at": "1.width"}, "seed": {"at": "1.seed"}, "radius": {"at": "2.radius"}}
+    (folder / "paid.json").write_text(json.dumps(graph))
+    (folder / "paid.slots.yaml").write_text(json.dumps({"slots": slots}))
+    (folder / "paid.yaml").write_text(json.dumps({"template": "paid.json", "sweep": {"grid": PAID_AXES}}))
+    declared = sweeper.load(folder / "paid.yaml")
+    start = time.perf_counter()
+    summary = PlanSummary(CheckedPlan(sweeper.plan(declared), classes=classes), None, folder / "none", RunOptions())
+    summary.add_all()
+    described = summary.to_dict()
+    return rate(described["count"], time.perf_counter() - start), described["cost"]
+
+
 def main() -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -124,6 +168,12 @@ def main() -> None:
         for seeds in (10, 50):
             count, peak = peak_memory(experiment(folder, seeds))
             print(f"memory       {peak:>12.1f} MB at the peak of {count:,} trials")
+        free, _ = summarize(folder, None)
+        paid, cost = summarize(folder, NodeInfo.from_object_info(PAID_CLASSES))
+        print(f"no price     {free:>12,.0f} trials a second, summarized as `plan` does")
+        print(
+            f"with a price {paid:>12,.0f} trials a second, {paid / free:.2f} of that; {cost['total']['low']:,.2f} USD"
+        )
 
 
 if __name__ == "__main__":

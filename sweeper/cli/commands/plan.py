@@ -82,11 +82,10 @@ def command(
         raise UsageError("--diff compares the whole plan with a run; drop --where and --limit")
     run_options = RunOptions(where=selection.where, limit=selection.limit)
     requested = options.to_target_list(targets)
-    plan, notes = load_checked_plan(
-        experiment, requested, overrides=selection.values, object_info=object_info, trust=trust
-    )
-    plan_summary = PlanSummary(plan, requested, out, notes=notes, run_options=run_options)
-    plan_diff = PlanDiff(*resolve_diff_run(diff, plan_summary.out)) if diff is not None else None
+    checked = load_checked_plan(experiment, requested, overrides=selection.values, object_info=object_info, trust=trust)
+    plan = checked.plan
+    plan_summary = PlanSummary(checked, requested, out, run_options)
+    plan_diff = PlanDiff(*resolve_diff_run(diff, plan_summary.out), plan_summary.prices) if diff is not None else None
     folder = WorkflowFolder(plan, workflows) if workflows is not None else None
     consumers = [one.add for one in (plan_diff, folder) if one is not None]
     trials = plan_summary.iter_selected()
@@ -114,10 +113,10 @@ def show_dry_run(
     run_options: RunOptions, *, trust: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """For `sweeper run --dry-run`: show the plan of a run with these options."""
-    plan, notes = load_checked_plan(experiment, targets, overrides=overrides, trust=trust, out=out)
-    plan_summary = PlanSummary(plan, targets, out, notes=notes, run_options=run_options)
+    checked = load_checked_plan(experiment, targets, overrides=overrides, trust=trust, out=out)
+    plan_summary = PlanSummary(checked, targets, out, run_options)
     plan_summary.add_all()
-    _print_plan(plan, plan_summary.to_dict(), None if as_json else console.print_line)
+    _print_plan(checked.plan, plan_summary.to_dict(), None if as_json else console.print_line)
 
 
 def _print_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str], None] | None) -> None:

@@ -66,7 +66,7 @@ def _check_file(
         if is_template:
             load_template(options.get_workflow_path(file))
             return "template", (), None, []
-        plan, notes = load_checked_plan(file, targets, object_info=object_info, extra_check=check_models, trust=trust)
-        return "experiment", (), len(plan), notes
+        checked = load_checked_plan(file, targets, object_info=object_info, extra_check=check_models, trust=trust)
+        return "experiment", (), len(checked.plan), list(checked.notes)
     except InputError as error:
         return "template" if is_template else "experiment", error.problems, None, []

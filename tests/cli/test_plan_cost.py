@@ -1,0 +1,205 @@
+"""`sweeper plan` and the cost: partner nodes, the price of a target, what is left to pay, and differences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeper.store import Store
+from sweeper.store.records import JobRecord, TableLayout
+
+PRICE = """(
+    $cost := widgets.width > 1024 ? 0.045 : 0.03;
+    {"type": "usd", "usd": $cost * (inputs.image.connected ? 2 : 1)}
+)"""
+OBJECT_INFO = {
+    "PaidImage": {
+        "input": {"required": {"prompt": ["STRING", {}], "width": ["INT", {"default": 1024}], "seed": ["INT", {}]}},
+        "output": ["IMAGE"],
+        "api_node": True,
+        "price_badge": {
+            "engine": "jsonata",
+            "expr": PRICE,
+            "depends_on": {"widgets": [{"name": "width", "type": "INT"}], "inputs": ["image"], "input_groups": []},
+        },
+    },
+    "PaidVideo": {
+        "input": {"required": {"image": ["IMAGE", {}], "radius": ["INT", {}]}},
+        "output": ["IMAGE"],
+        "api_node": True,
+        "price_badge": {
+            "engine": "jsonata",
+            "expr": '{"type": "usd", "usd": 0.05, "format": {"suffix": "/second"}}',
+            "depends_on": {"widgets": [], "inputs": [], "input_groups": []},
+        },
+    },
+    "Blur": {"input": {"required": {"image": ["IMAGE", {}], "radius": ["INT", {}]}}, "output": ["IMAGE"]},
+    "SaveImage": {
+        "input": {"required": {"images": ["IMAGE", {}], "filename_prefix": ["STRING", {}]}},
+        "output": [],
+        "output_node": True,
+    },
+}
+GRAPH = {
+    "1": {"class_type": "PaidImage", "inputs": {"prompt": "a fox", "width": 1024, "seed": 0}},
+    "2": {"class_type": "Blur", "inputs": {"image": ["1", 0], "radius": 1}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+}
+SLOTS = {
+    name: {"at": at, "schema": {"type": "integer"}}
+    for name, at in (("width", "1.width"), ("seed", "1.seed"), ("radius", "2.radius"))
+}
+BOX = {"name": "box", "url": "http://127.0.0.1:9"}
+
+
+@pytest.fixture
+def plan(sweeper):
+    """A function that plans a sweep of these axes on a target that is never asked."""
+
+    def run(grid, *options, graph=None, price=None, target=None):
+        Path("t.json").write_text(json.dumps(GRAPH | (graph or {})))
+        Path("t.slots.yaml").write_text(json.dumps({"slots": SLOTS}))
+        Path("o.json").write_text(json.dumps(OBJECT_INFO))
+        target = target or BOX | ({"price": price} if price else {})
+        Path("e.yaml").write_text(json.dumps({"template": "t.json", "target": target, "sweep": {"grid": grid}}))
+        return sweeper("plan", "e.yaml", "--object-info", "o.json", *options)
+
+    return run
+
+
+def record_jobs(sweeper, count, *, times=None):
+    """Record that the first trials of `e.yaml` succeeded in 10, 12, 10, ... seconds."""
+    out = sweeper("plan", "e.yaml", "--object-info", "o.json", "--jsonl", "-").out
+    trials = [json.loads(line) for line in out.splitlines()][:count]
+    with Store.open(Path("results/e")) as store:
+        with store.transaction():
+            run = store.create_run(TableLayout("e", ("width",), ("width",)), file="e.yaml", targets=["box"], now=0.0)
+            store.add_trials(run, [(one["index"], one["digest"], one["params"], one["axes"]) for one in trials])
+        for one in trials:
+            digest = one["digest"]
+            store.record_intent(JobRecord(digest, run, "box", digest, "s" * 64, 1, digest, "intent", 0.0))
+            store.record_finished(digest, "succeeded", started=0.0, ended=10.0 + 2 * (one["index"] % 2))
+        store.servers.add_node_times("box", times or {})
+
+
+def test_a_partner_node_is_paid_once_for_what_the_server_caches(plan):
+    outcome = plan({"seed": [1, 2, 3], "radius": [1, 2]})
+
+    assert "cost       0.09 USD (3 executions x 0.03 USD PaidImage)" in outcome.out.splitlines()
+    assert "cost by" not in outcome.out
+
+
+def test_the_cost_of_what_is_done_is_not_left_to_pay(plan, sweeper):
+    plan({"width": [512, 2048], "seed": [1, 2]})
+    record_jobs(sweeper, 3)
+
+    outcome = plan({"width": [512, 2048], "seed": [1, 2]})
+
+    line = "cost       0.15 USD (4 jobs x 0.03-0.045 USD PaidImage); 0.045 USD left to pay (3 of 4 done)"
+    assert line in outcome.out.splitlines()
+    table = outcome.out.partition("cost by width:\n")[2].splitlines()
+    assert [row.split() for row in table] == [
+        ["width", "jobs", "each", "job", "total"],
+        ["512", "2", "0.03", "USD", "0.06", "USD"],
+        ["2048", "2", "0.045", "USD", "0.09", "USD"],
+    ]
+
+
+def test_plan_json_says_how_each_figure_was_found(plan):
+    cost = plan({"seed": [1, 2]}, "--json", price={"per_job": "0.01 USD"}).json["cost"]
+
+    assert (cost["currency"], cost["total"], cost["left"]) == ("USD", {"low": 0.08, "high": 0.08}, cost["total"])
+    assert cost["estimated"] == {
+        "seconds": None,
+        "total": {"low": 0.02, "high": 0.02},
+        "left": {"low": 0.02, "high": 0.02},
+    }
+    assert cost["nodes"] == [
+        {
+            "node": "1", "class": "PaidImage", "kind": "priced", "executions": {"low": 2, "high": 2},
+            "each": {"low": 0.03, "high": 0.03}, "total": {"low": 0.06, "high": 0.06},
+            "left": {"low": 0.06, "high": 0.06}, "approximate": False, "reasons": [],
+        }
+    ]  # fmt: skip
+
+
+def test_a_lower_bound_says_so_and_why(plan):
+    outcome = plan(
+        {"seed": [1, 2]}, graph={"2": {"class_type": "PaidVideo", "inputs": {"image": ["1", 0], "radius": 1}}}
+    )
+
+    line = "cost       at least 0.16 USD (2 jobs x 0.03 USD PaidImage, 2 jobs x at least 0.05 USD PaidVideo)"
+    assert line in outcome.out.splitlines()
+    assert "cost by node:" in outcome.out
+    assert "  node 2 (PaidVideo): it costs 0.05 USD/second, and no input says how much it will use" in outcome.out
+
+
+def test_gpu_time_is_unknown_until_a_job_has_run_then_a_range(plan, sweeper):
+    price = {"per_hour": "3.60 USD"}
+    first = plan({"seed": [1, 2, 3, 4]}, price=price)
+    record_jobs(sweeper, 2, times={"PaidImage": (2, 20.0), "Blur": (2, 1.0), "SaveImage": (2, 1.0)})
+    second = plan({"seed": [1, 2, 3, 4]}, "--json", price=price).json["cost"]
+    text = plan({"seed": [1, 2, 3, 4]}, price=price).out
+
+    line = "cost       0.12 USD (4 jobs x 0.03 USD PaidImage) + GPU time, unknown until the first job has run"
+    assert line in first.out.splitlines()
+    low, high = second["estimated"]["seconds"].values()
+    assert low < 4 * 11 < high < 1.5 * 4 * 11
+    assert second["estimated"]["total"]["low"] == pytest.approx(low * 0.001, abs=1e-6)
+    assert second["estimated"]["left"]["high"] < second["estimated"]["total"]["high"]
+    assert " s of GPU, 0.0" in text
+    assert "left to pay (2 of 4 done)" in text
+
+
+def test_nothing_is_shown_where_nothing_has_a_price(sweeper, write):
+    file = write("template: t.json\nsweep: {grid: {seed: [1, 2]}}\n")
+
+    assert sweeper("plan", file, "--json").json["cost"] is None
+    assert "cost" not in sweeper("plan", file).out
+
+
+def test_on_comfy_cloud_nobody_knows_which_machine_has_a_result_cached(plan):
+    outcome = plan({"radius": [1, 2, 3]}, target="cloud")
+
+    assert "cost       0.03-0.09 USD (1-3 executions x 0.03 USD PaidImage)" in outcome.out
+
+
+def test_diff_shows_what_the_partner_nodes_cost_before_and_now(plan, sweeper):
+    plan({"width": [512, 1024]})
+    record_jobs(sweeper, 2)
+
+    same = plan({"width": [512, 1024]}, "--diff", "1")
+    other = plan({"width": [512, 2048, 4096]}, "--diff", "1")
+    data = plan({"width": [512, 2048, 4096]}, "--diff", "1", "--json").json["diff"]["cost"]
+
+    assert "  cost     0.06 USD for partner nodes, as before" in same.out.splitlines()
+    assert "  cost     0.06 USD -> 0.12 USD for partner nodes (+0.06 USD)" in other.out.splitlines()
+    assert data == {"currency": "USD", "run": {"low": 0.06, "high": 0.06}, "plan": {"low": 0.12, "high": 0.12}}
+
+
+def test_validate_reports_a_wrong_price_with_its_line(sweeper, write):
+    file = write("template: t.json\ntarget:\n  url: http://127.0.0.1:9\n  price: {per_second: 0.27 credits}\n")
+
+    outcome = sweeper("validate", file)
+
+    assert outcome.code == 2
+    assert "shop.yaml:4: target.price: `per_second` is in credits and `credits_per_usd` is missing" in outcome.err
+
+
+def test_a_target_of_the_targets_file_may_have_a_price(plan, tmp_path, monkeypatch):
+    (tmp_path / "targets.yaml").write_text("studio: {url: 'http://studio:8188', price: {per_job: 0.5 USD}}\n")
+    monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
+
+    outcome = plan({"seed": [1, 2]}, target="studio")
+
+    assert "cost       0.06 USD (2 jobs x 0.03 USD PaidImage) + 1.00 USD for the jobs on the target" in outcome.out
+
+
+def test_the_cost_is_that_of_the_selected_trials(plan):
+    grid = {"width": [512, 2048], "seed": [1, 2]}
+
+    assert "cost       0.06 USD (2 jobs x 0.03 USD PaidImage)" in plan(grid, "--where", "width == 512").out
+    limited = plan(grid, "--limit", "1").out
+    assert "(4 jobs x 0.03-0.045 USD PaidImage); 0.03 USD for the jobs of this run (at most 1)" in limited
