@@ -189,7 +189,11 @@ class _ExperimentBuilder:
             if slot is not None and slot.is_file:
                 self.files[value] = _hash_file(self.folder, value)
         except (ValueRefusedError, AxisError) as error:
-            self.add_problem(path, str(error) if name in path else f"{name}: {error}")
+            message = str(error) if name in path else f"{name}: {error}"
+            is_axis = path[0] == "params" and isinstance(value, list)
+            self.add_problem(
+                path, message + ("; to try each of them, put it under `sweep:`, `grid:`" if is_axis else "")
+            )
         return value
 
     def check_metric_names(self, blocks: list[BlockBuilder]) -> None:

@@ -7,11 +7,12 @@ spite of problems.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import ExperimentError, ImageError, Problem, TemplateError
@@ -33,6 +34,8 @@ from sweeper.planning.grid import list_axis_columns
 from sweeper.planning.plan import Plan, iter_value_pairs
 from sweeper.schemas import find_schema_problems
 from sweeper.schemas.values import format_value
+
+_MEDIA_SUFFIXES: Final = frozenset((".png", ".webp", ".jpg", ".jpeg", ".mp4", ".webm"))  # that may carry a workflow
 
 
 def load(
@@ -179,7 +182,11 @@ def _read_source(path: Path, name: str, parse: Any, error_class: type[Experiment
             Problem(name, 0, "", f"there is no such file{_suggest_files(path, name, path.suffix or '.yaml')}")
         ) from error
     except UnicodeDecodeError as error:
-        raise error_class(Problem(name, 0, "", f"is not UTF-8 text (byte {error.start})")) from error
+        message = f"is not UTF-8 text (byte {error.start})"
+        if error_class is TemplateError and path.suffix.lower() in _MEDIA_SUFFIXES:
+            made = shlex.join(["sweeper", "template", "new", name, "-o", str(Path(name).with_suffix(".json"))])
+            message = f"is a picture; if it carries its workflow, make a template of it: {made}"
+        raise error_class(Problem(name, 0, "", message)) from error
     except (OSError, ValueError) as error:
         folder = isinstance(error, OSError) and path.is_dir()
         cause = (

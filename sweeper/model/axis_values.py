@@ -133,7 +133,8 @@ def _read_values(form: Mapping[str, Any], parse_text: ParseText, files: FileAcce
     if "files" in form:
         return list(files.find_files(form["files"]))
     raise AxisError(
-        f"{format_value(form)} is not a form of values{suggest(next(iter(form), ''), AXIS_FORMS, 'a form begins with')}"
+        f"{format_value(form)} is not a form of values, such as {{from: 4, to: 20, step: 4}} or {{seeds: 3}}"
+        f"{suggest(next(iter(form), ''), AXIS_FORMS, 'a form begins with')}"
     )
 
 
@@ -187,7 +188,7 @@ def expand_range(form: Mapping[str, Any], *, integer: bool, budget: WorkBudget) 
     range with `count` gives floats rounded to 12 significant digits, or integers for an integer slot. Raises AxisError.
     """
     if ("step" in form) == ("count" in form):
-        raise AxisError("a range needs either `step` or `count`")
+        raise AxisError("a range needs either `step` or `count`, as in {from: 4, to: 20, step: 4}")
     if "scale" in form and "count" not in form:
         raise AxisError("`scale` goes with `count`")
     first, last = _to_fraction(form["from"], "from"), _to_fraction(form["to"], "to")

@@ -37,6 +37,7 @@ _FIELDS: Final = (
 )  # fmt: skip
 KEY_VARIABLES: Final = ("api_key_env", "partner_key_env")  # the settings that name an environment variable with a key
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOST: Final = re.compile(r"localhost|([0-9]{1,3}\.){3}[0-9]{1,3}|[A-Za-z0-9.-]+:[0-9]{1,5}/?")  # without its http://
 _MAX_DOWNLOAD_GB: Final = 1_000_000
 _NO_URL: Final = ("url", "a mapping needs the `url` of the server")
 
@@ -98,6 +99,9 @@ def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
             parsed.settings, errors=tuple(("", message) for _, message in parsed.errors), problems=parsed.problems
         )
     shown = word.rpartition("@")[2]  # the part before the @ may be a password
+    if _HOST.fullmatch(shown):
+        message = f"unknown name {shown!r}; write the address of a server as http://{shown}"
+        return ParsedTarget(errors=(("", message),))
     return ParsedTarget(
         errors=(
             ("", f"unknown name {shown!r}{suggest(shown, dict.fromkeys((EMBEDDED, CLOUD, *named)))} (a URL has ://)"),

@@ -21,13 +21,19 @@ MISTAKES = {
     "a seed as text": (HEAD + "params: {seed: random}\n", 2, "found 'random', but an integer is needed"),
     "a range as text": (HEAD + "sweep: {grid: {steps: 1-20}}\n", 2, "a range such as {from: 4, to: 20, step: 4}"),
     "an axis without values": (HEAD + "sweep:\n  grid:\n    steps:\n", 4, "found nothing; allowed: a list such as [4, 8]"),
-    "a list for a mapping": (HEAD + "sweep:\n  grid:\n    - steps: [4]\n", 3, "found a list, but a mapping is needed"),
+    "a list for a mapping": (HEAD + "sweep:\n  grid:\n    - steps: [4]\n", 3, "found a list; allowed: a mapping of axes, such as {steps: [4, 8]}"),
     "a grid twice": (HEAD + "sweep:\n  grid: {steps: [4]}\n  grid: {cfg: [3]}\n", 4, "'grid' appears twice"),
     "a colon in a prompt": (HEAD + "params:\n  prompt: a fox: red\n", 3, "needs quotes, such as prompt: 'a fox: red'"),
     "a path of Windows": ('template: "C:\\models\\t.json"\n', 1, "write a path with / in place of \\"),
     "a key too far left": (HEAD + "sweep:\n  grid:\n    steps: [4]\n   cfg: [3]\n", 5, "give its keys the same indentation"),
     "a key too far right": (HEAD + " params: {steps: 4}\n", 2, "give keys of one mapping the same indentation"),
     "Jinja2 without quotes": (HEAD + "derive:\n  prompt: {{ subject }}\n", 3, "begins with {{ or [ needs quotes"),
+    "a list in params": (HEAD + "params: {seed: [1, 2]}\n", 2, "to try each of them, put it under `sweep:`, `grid:`"),
+    "a zip that is a mapping": (HEAD + "sweep: {zip: {steps: [4]}}\n", 2, "allowed: a list of groups, such as [{width: "),
+    "one metric": (HEAD + "metrics: brightness\n", 2, "allowed: a list such as [brightness, sharpness]"),
+    "a time with its unit": (HEAD + "run: {timeout: 10 min}\n", 2, "found '10 min'; allowed: seconds, such as 600"),
+    "a bundle without set": (HEAD + "sweep: {grid: {size: [{label: S, width: 512}]}}\n", 2, "slots that a bundle sets under `set:`"),
+    "a host without http": (HEAD + "target: localhost:8188\n", 2, "write the address of a server as http://localhost:8188"),
     "a quote left open": (HEAD + "params:\n  prompt: 'a fox\n  steps: 4\n", 3, "the quote that opens in this line"),
     "choices in a list": (HEAD + "sweep: {grid: {prompt: [a {red|blue} fox]}}\n", 2, "the [ that opens in this line has no ]"),
 }  # fmt: skip
@@ -91,3 +97,10 @@ def test_plan_for_a_cloud_without_a_key_says_what_it_did_not_check(sweeper, writ
     for command in ("plan", "validate"):
         outcome = sweeper(command, write(HEAD), "--target", "cloud")
         assert (outcome.code, outcome.err) == (0, "warning: not checked against Comfy Cloud (no key)\n")
+
+
+def test_picture_as_template_leads_to_the_command_that_reads_it(sweeper, write):
+    Path("fox 1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    outcome = sweeper("plan", write("template: fox 1.png\n"))
+    assert outcome.code == 2
+    assert outcome.err.endswith("make a template of it: sweeper template new 'fox 1.png' -o 'fox 1.json'\n")
