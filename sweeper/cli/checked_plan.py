@@ -15,10 +15,10 @@ from typing import Any
 
 from sweeper.cli.node_class_source import load_classes
 from sweeper.cli.targets_file import load_named_targets, load_names_unless_given
-from sweeper.cli.trust_check import find_missing_trust
+from sweeper.cli.trust_check import find_missing_trust, require_trust
 from sweeper.comfy.target import Target, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
-from sweeper.loading.load import load_partial
+from sweeper.loading.load import load, load_partial
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD_URL
@@ -86,6 +86,25 @@ def load_checked_plan(
     if problems or made is None:
         raise ExperimentError(problems)
     return CheckedPlan(made, notes, classes)
+
+
+def load_for_run(
+    file: Path,
+    targets: Sequence[Any] | None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    trust: bool,
+    out: object = None,
+) -> Experiment:
+    """The experiment, if it needs no trust that it has not. Raises ExperimentError with every mistake in it."""
+    try:
+        loaded = load(file, overrides=overrides, named=load_names_unless_given(targets))
+    except ExperimentError:
+        # Raises with these problems and more.
+        load_checked_plan(file, targets, overrides=overrides, trust=trust, out=out)
+        raise
+    require_trust(loaded, trust=trust, targets=targets, out=out)
+    return loaded
 
 
 def check_against_targets(

@@ -33,7 +33,7 @@ def list_keys(outcome):
     return [line.removeprefix("error: ").split(": ")[1] for line in outcome.err.splitlines()]
 
 
-@pytest.mark.parametrize("command", ["plan", "validate", "run"])
+@pytest.mark.parametrize("command", ["plan", "validate", "run", "check", "calibrate"])
 def test_refused_values_are_reported_beside_an_unknown_key(sweeper, bare, command):
     text = """\
 template: t.json

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, options, trust_check
+from sweeper.cli.checked_plan import load_for_run
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.targets_file import load_named_targets
-from sweeper.loading.load import load
 
 if TYPE_CHECKING:
     from sweeper.regression.calibrate import Calibration
@@ -48,8 +48,7 @@ def command(
     from sweeper.regression.calibrate import calibrate
 
     requested = options.to_target_list(targets)
-    loaded = load(experiment)
-    trust_check.require_trust(loaded, trust=trust, targets=requested)
+    loaded = load_for_run(experiment, requested, trust=trust)
     with ProgressDisplay(quiet=quiet) as display:
         calibration = calibrate(
             loaded,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, dask_options, options, trust_check
+from sweeper.cli.checked_plan import load_for_run
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.table_query import select_trials
 from sweeper.cli.targets_file import load_named_targets
-from sweeper.loading.load import load
 from sweeper.model.selection import Selection
 from sweeper.store.experiment_path import display_path
 from sweeper.tables.export import atomic_write
@@ -96,7 +96,7 @@ def command(
     runner = dask_options.choose_runner(dask, dask_resources) if runs else None
     if runner is not None:
         runner = trust_check.require_trust_before(runner, trust=trust, targets=requested)
-    source = experiment if experiment.is_dir() else load(experiment, overrides=selection.values)
+    source = experiment if experiment.is_dir() else load_for_run(experiment, requested, selection.values, trust=trust)
     with ProgressDisplay(quiet=quiet) as display:
         comparisons = check(
             source, baseline, target=requested, out=out, named=load_named_targets(),

@@ -12,17 +12,15 @@ from typing import Any, Final
 import click
 
 from sweeper.cli import console, dask_options, options, trust_check
-from sweeper.cli.checked_plan import load_checked_plan
+from sweeper.cli.checked_plan import load_for_run
 from sweeper.cli.commands.plan import show_dry_run
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
-from sweeper.cli.targets_file import load_named_targets, load_names_unless_given
-from sweeper.errors import ExperimentError, SweeperError, UsageError
-from sweeper.loading.load import load
-from sweeper.model.experiment import Experiment
+from sweeper.cli.targets_file import load_named_targets
+from sweeper.errors import SweeperError, UsageError
 from sweeper.model.result import FAILED, Run
 from sweeper.model.selection import Selection
 from sweeper.running.settings import RunOptions
@@ -137,7 +135,7 @@ def command(
         folder = out if isinstance(out, Path) else None
         show_dry_run(experiment, requested, folder, overrides, RunOptions(**run_options), trust=trust, as_json=as_json)
         return 0
-    loaded = _load(experiment, requested, overrides, trust=trust, out=out)
+    loaded = load_for_run(experiment, requested, overrides, trust=trust, out=out)
     with ExitStack() as stack:
         if view:
             folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
@@ -161,20 +159,6 @@ def command(
             wait_until_stopped()
     # A job that another client cancelled on the server has no result either.
     return get_run_exit_code(run.stopped_by, ok=not (run.failed or run.cancelled or run.stopped_by or run.error))
-
-
-def _load(
-    file: Path, targets: list[str] | None, overrides: Mapping[str, Any], *, trust: bool, out: Path | str | None
-) -> Experiment:
-    """The experiment, if it needs no trust that it has not. Raises ExperimentError with every mistake in it."""
-    try:
-        loaded = load(file, overrides=overrides, named=load_names_unless_given(targets))
-    except ExperimentError:
-        # Raises with these problems and more.
-        load_checked_plan(file, targets, overrides=overrides, trust=trust, out=out)
-        raise
-    trust_check.require_trust(loaded, trust=trust, targets=targets, out=out)
-    return loaded
 
 
 def _reject_for_dry_run(given: Mapping[str, object]) -> None:
