@@ -18,6 +18,10 @@ from sweeper.running import run_events as events
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
 _SERVER_NAMES: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI", "v2": "Comfy API v2"}
+_HOW_TO_STOP_WAITING: Final = (
+    "the run now waits only for {}, which does not respond; to go on without it, press Ctrl-C and run the command "
+    "again with other targets (--target); a smaller --patience waits less"
+)
 _MAX_FAILURES_SHOWN: Final = 20  # the table has all of them; a screen full of failures hides the rest
 
 
@@ -29,6 +33,7 @@ class RunCounts:
         self.statuses: Counter[str] = Counter()
         self.in_flight: set[int] = set()
         self.waiting: dict[int, events.JobQueued] = {}  # the latest of each trial whose job waits on its server
+        self.awaited: dict[str, float] = {}  # by target for which the run can only wait: the seconds left
 
     def count(self, event: events.Event) -> None:
         """Update the counts with one event."""
@@ -38,6 +43,13 @@ class RunCounts:
                 self.statuses.clear()
                 self.in_flight.clear()
                 self.waiting.clear()
+                self.awaited.clear()
+            case events.WaitingForTarget() if event.seconds is not None:
+                self.awaited[event.target] = event.seconds
+            case events.WaitingForTarget() | events.TargetUp() | events.TargetDown():
+                self.awaited.pop(event.target, None)
+            case events.Draining():
+                self.awaited.clear()
             case events.JobSubmitted():
                 self.in_flight.add(event.trial)
             case events.JobQueued() if event.reason:
@@ -77,10 +89,19 @@ class RunCounts:
         first = f", position {min(positions)}" if positions else ""
         return console.sanitize(f" ({'; '.join(texts)}{first})") if texts else ""
 
+    def describe_awaited(self) -> str:
+        """For which targets the run waits, and how long it still does; empty if it can go on."""
+        if not self.awaited:
+            return ""
+        targets = console.sanitize(" and ".join(self.awaited))
+        return f"waiting only for {targets}, {max(self.awaited.values()):.0f} s left"
+
     def __str__(self) -> str:
+        awaited = self.describe_awaited()
         return (
             f"{self.statuses[SUCCEEDED]} done, {self.statuses[FAILED]} failed, "
             f"{len(self.in_flight)} under way{self.describe_waiting()}, {self.queued} queued"
+            f"{awaited and f'; {awaited}'}"
         )
 
 
@@ -108,7 +129,10 @@ class ProgressDisplay:
 
     def __call__(self, event: events.Event) -> None:
         """Show one event."""
+        is_first_wait = isinstance(event, events.WaitingForTarget) and not self._counts.awaited
         self._counts.count(event)
+        if is_first_wait and self._counts.awaited and not self._quiet:
+            self._print_line(_HOW_TO_STOP_WAITING.format(*self._counts.awaited))
         line = self._describe_event(event)
         if line is not None:
             self._print_line(line)
@@ -118,14 +142,17 @@ class ProgressDisplay:
             self._bar = _Bar(event.todo)  # one bar for all runs, or the first would stay on the screen
         if self._bar is not None:
             self._bar.update(self._counts)
-        elif isinstance(event, events.TrialDone) or self._counts.describe_waiting() != self._last_waiting:
+        elif isinstance(event, events.TrialDone) or self._describe_waits() != self._last_waiting:
             self._show_status_line()
+
+    def _describe_waits(self) -> str:
+        return self._counts.describe_waiting() + self._counts.describe_awaited()
 
     def _show_status_line(self) -> None:
         """Print the counts, at most every few seconds, and always when all trials have ended."""
         now = self._clock()
         if now - self._last_line_at >= _SECONDS_BETWEEN_LINES or self._counts.done == self._counts.total:
-            self._last_line_at, self._last_waiting = now, self._counts.describe_waiting()
+            self._last_line_at, self._last_waiting = now, self._describe_waits()
             console.print_status(f"{self._counts.done}/{self._counts.total}: {self._counts}")
 
     def _print_line(self, line: str) -> None:

@@ -20,7 +20,14 @@ from sweeper.cluster.messages import (
     WorkerMessage,
 )
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import Cancelling, Draining, JobPreview, JobProgress, JobQueued
+from sweeper.running.run_events import (
+    Cancelling,
+    Draining,
+    JobPreview,
+    JobProgress,
+    JobQueued,
+    WaitingForTarget,
+)
 from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
 
@@ -30,8 +37,9 @@ if TYPE_CHECKING:
     from sweeper.running.work import WorkItem
     from sweeper.store.records import Artifact, JobRecord
 
-# The driver reports the stop itself, and the progress of every node would flood the network.
-_NOT_FORWARDED = (Draining, Cancelling, JobQueued, JobProgress, JobPreview)
+# The driver reports the stop itself, the progress of every node would flood the network, and while this worker waits
+# for its target, others may go on.
+_NOT_FORWARDED = (Draining, Cancelling, JobQueued, JobProgress, JobPreview, WaitingForTarget)
 
 
 class RemoteStore:

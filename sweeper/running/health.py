@@ -19,7 +19,7 @@ from sweeper.comfy.retry import Backoff
 from sweeper.errors import RefusedError, Trouble, UnreachableError
 from sweeper.running.async_tools import cancel_when
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import TargetDown, TargetUp
+from sweeper.running.run_events import TargetDown, TargetUp, WaitingForTarget
 
 T = TypeVar("T")
 
@@ -159,13 +159,17 @@ class HealthMonitor:
             failures += 1
 
     async def _wait_for_patience(self, client: ComfyClient) -> None:
-        """Wait until the target is to be given up."""
+        """Wait until the target is to be given up, and report while the run can do nothing else."""
         loop, work_queue = asyncio.get_running_loop(), self._context.work_queue
+        was_stuck = False
         while True:
             remaining = self._get_deadline(client) - loop.time()
             is_stuck = work_queue.is_stuck(self._reachable)
             if is_stuck and remaining <= 0:
                 return
+            if is_stuck or was_stuck:
+                self._context.report(WaitingForTarget(client.target.name, remaining if is_stuck else None))
+            was_stuck = is_stuck
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(remaining, _PATIENCE_CHECK_INTERVAL) if is_stuck else None):
                     await work_queue.wait_changed()

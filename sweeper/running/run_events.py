@@ -68,6 +68,17 @@ class TargetUp:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingForTarget:
+    """The run can do nothing but wait for a target that is down, and gives it up in `seconds`.
+
+    `seconds` None: the run waits no longer, because another target can continue.
+    """
+
+    target: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobSubmitted:
     """The server accepted a job. `found`: an earlier submission was found on the server, so nothing was sent now."""
 
@@ -184,6 +195,7 @@ Event = (
     | TargetReady
     | TargetDown
     | TargetUp
+    | WaitingForTarget
     | JobSubmitted
     | JobQueued
     | JobProgress

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+import sweeper
 from sweeper.cli.progress import ProgressDisplay, RunCounts
+from sweeper.embedded import EmbeddedServer
 from sweeper.model.result import Run
 from sweeper.running import run_events as events
 
@@ -195,3 +198,40 @@ def test_no_color_is_obeyed(monkeypatch):
         watch(events.TrialDone(2, "failed", "t", error_type="E", error="no"))
 
     assert terminal.getvalue() == "failed: trial 2: E: no\n"
+
+
+def test_line_says_that_the_run_waits_for_a_dead_target(capsys, write):
+    """The server stops in the middle of the run, and nothing else can go on."""
+    with EmbeddedServer(dialect="comfyui") as server:
+        server.faults.stall_nodes = {"KSampler"}
+        url, seen = server.url, []
+        with ProgressDisplay() as watch:
+
+            def stop_the_server(event):
+                seen.append(event)
+                watch(event)
+                if isinstance(event, events.JobSubmitted):
+                    server.stop()
+
+            file = write("name: shop\ntemplate: t.json\nsweep: {grid: {seed: [1, 2]}}\n")
+            run = sweeper.run(file, url, progress=stop_the_server, patience=1.5, concurrency=1)
+
+    assert (run.stopped_by, run.pending) == ("unreachable", 2)
+    lines = capsys.readouterr().err.splitlines()
+    (how,) = [line for line in lines if line.startswith("the run now waits only for")]
+    assert url in how
+    assert "press Ctrl-C and run the command again with other targets (--target)" in how
+    (first, *_) = [line for line in lines if "; waiting only for" in line]
+    assert re.search(rf"; waiting only for {re.escape(url)}, \d s left$", first)
+    waits = [event.seconds for event in seen if isinstance(event, events.WaitingForTarget)]
+    assert 0 < waits[0] <= 1.5
+
+
+def test_wait_ends_in_the_counts_with_the_target_or_another():
+    tally = RunCounts()
+    for target in ("a", "b"):
+        tally.count(events.WaitingForTarget(target, 290.0))
+    assert str(tally).endswith("; waiting only for a and b, 290 s left")
+    tally.count(events.WaitingForTarget("a", None))
+    tally.count(events.TargetUp("b", 12.0))
+    assert str(tally) == "0 done, 0 failed, 0 under way, 0 queued"
