@@ -104,7 +104,7 @@ run_id = click.option(
     "run_id",
     metavar="ID",
     shell_complete=complete_from("runs"),
-    help="An earlier run (see `sweeper runs`). [default: the latest]",
+    help="Only the results of this run (see `sweeper runs`). [default: of each trial, the best result of all runs]",
 )
 open_browser = click.option("--open", "open_browser", is_flag=True, help="Also open the page in the browser.")
 results = click.argument("results", type=click.Path(path_type=Path), metavar="RESULTS")

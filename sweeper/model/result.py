@@ -52,9 +52,10 @@ class Result:
 class Run:
     """The summary of a run.
 
-    `succeeded`, `failed`, `cancelled` and `pending` count rows and add up to `trials`; `reused` rows have results of
-    earlier runs. `submitted` counts the submissions of this run that a server accepted or may have accepted, retries
-    included.
+    `succeeded`, `failed`, `cancelled` and `pending` count the trials by what this run has for them, and add up to
+    `trials`; `reused` trials have results of earlier runs on the same targets. `kept` counts by target the rows of the
+    table that show another result, of an earlier run, because this run has none or a worse one. `submitted` counts
+    the submissions of this run that a server accepted or may have accepted, retries included.
 
     `stopped_by` is None if the run was not stopped, else `interrupt`, `max_failures`, `refused` (key, credits or
     subscription), `unreachable` or `unwritable` (the results folder, for example because the disk is full). `error`
@@ -73,3 +74,4 @@ class Run:
     stopped_by: str | None = None
     error: str | None = None
     pictures: str = ""
+    kept: Mapping[str, int] = field(default_factory=dict)

@@ -75,6 +75,11 @@ class AcceptPlan:
         return dict(Counter(change.kind for change in self.changes))
 
     @property
+    def targets(self) -> dict[str, int]:
+        """The number of pictures by the target that made them. The table may hold pictures of several runs."""
+        return dict(Counter(change.row.result.target or "" for change in self.changes if change.row is not None))
+
+    @property
     def overwrites(self) -> bool:
         """Whether an accepted file would be replaced or removed."""
         return any(change.kind in OVERWRITES for change in self.changes)
@@ -137,7 +142,7 @@ def plan_acceptance(
     - `selection` (of trials, by the columns of the table) and `cases` (names of cases) select pictures.
     - `new_only`: only cases that have no accepted file yet.
     - `add`: for a changed case, keep its accepted files and add the picture.
-    - `run`: an earlier run than the latest.
+    - `run`: the pictures of one run. By default those of the table, which may come from several runs and targets.
 
     Cases that the experiment no longer has are removed only if nothing is selected, and no `--set` changed the run.
 

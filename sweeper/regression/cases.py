@@ -203,13 +203,13 @@ def _find_record(store: Store, run: int | str | None) -> RunRecord:
 
 
 def read_run(folder: Path, run: int | str | None = None, trials: Collection[int] | None = None) -> RunCases:
-    """Read a run of a results folder, by default the latest, and all its trials or some.
+    """Read a run of a results folder, or by default its table, and all trials or some.
 
     Raises ResultsError if there is nothing to read.
     """
     with Store.open(folder, readonly=True) as store:
         record = _find_record(store, run)
-        outcomes = list(store.outcomes(record.id))
+        outcomes = list(store.outcomes(record.id, of_folder=run is None))
         servers = store.servers.load_info()
     absolute = str(folder.resolve())
     rows: dict[str, TrialRow] = {}  # by point, because overlapping blocks plan the same trial twice

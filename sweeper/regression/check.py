@@ -93,7 +93,8 @@ def check_experiment(
     plan = make_plan(experiment)
     is_selected = TrialFilter(where, plan)
     trials = None if where is None else {trial.index for trial in plan.written() if is_selected(trial)}
-    ended = runner(experiment, out=folder, plan=plan, fresh=True, where=where, limit=limit, **run_arguments)
+    options = {"plan": plan, "fresh": True, "alone": True, "where": where, "limit": limit}
+    ended = runner(experiment, out=folder, **options, **run_arguments)
     run_cases = read_run(folder, ended.run_id, trials)
     if limit is not None:  # which trials these are is known only after the run
         run_cases = replace(run_cases, rows=tuple(row for row in run_cases.rows if row.run == ended.run_id))
@@ -116,7 +117,7 @@ def check_results(
 ) -> Comparisons:
     """Compare the pictures of a results folder with the accepted ones, without running anything.
 
-    `run` selects an earlier run than the latest, `trials` only some of its trials, and `fresh` only the pictures that
+    `run` selects one run instead of the table, `trials` only some of its trials, and `fresh` only the pictures that
     this run made itself. The other options are those of `check_experiment`. If the experiment file is gone, every
     picture must be identical to the accepted one.
 
@@ -126,7 +127,7 @@ def check_results(
     file = Path(record.file)
     # Read the baseline before the rows, because parsing its manifest takes much memory for a moment.
     accepted = _read_baseline(baseline, file, record.experiment)
-    run_cases = read_run(folder, record.id, trials)
+    run_cases = read_run(folder, run, trials)
     checks = parse_checks(load(file, overrides=record.overrides)) if file.is_file() else NO_CHECKS
     found = compare_with_baseline(
         run_cases, accepted, checks, fresh=fresh, allow_new=allow_new, compare_remote=answer,

@@ -27,7 +27,7 @@ _VERSION_PREFIX: Final = "version of "  # a metric's name has no space
 async def measure_run(
     store: Store, run_id: int, out: Path, metrics: dict[str, Metric], control: StopControl
 ) -> list[str]:
-    """Measure the files of a run that the store's cache lacks. Returns a message for each problem.
+    """Measure the files of a run and of the table that the store's cache lacks. Returns a message for each problem.
 
     Stops early if the run is cancelled; a later run measures the rest.
     """
@@ -40,7 +40,7 @@ async def measure_run(
         store.cache_metrics([("", _VERSION_PREFIX + name, metrics[name].version) for name in stale], discard=stale)
         cached.update({name: {} for name in stale})
     # Earlier runs have the same columns, so measure again what they lost.
-    runs = [run_id] if not stale else [run_id, *(run.id for run in store.runs() if run.id != run_id)]
+    runs = [None, run_id] if not stale else [None, *(run.id for run in store.runs())]
     files = iter(
         [
             (file, url)
@@ -108,9 +108,12 @@ def _describe_problem(problem: str, paths: list[Path]) -> str:
     return f"{paths[0]}: {problem}{more}"
 
 
-def _list_files(store: Store, runs: Iterable[int], out: Path) -> Iterator[tuple[MetricInput, str]]:
-    """Yield each file of some runs with its recorded path, relative to `out` or a URL."""
+def _list_files(store: Store, runs: Iterable[int | None], out: Path) -> Iterator[tuple[MetricInput, str]]:
+    """Yield each file of some runs, or of the table (None), with its recorded path, relative to `out` or a URL."""
+    seen: set[tuple[str, str]] = set()
     for run_id in runs:
         for row in store.results(run_id):
             for path, sha256 in zip(row.outputs, row.sha256, strict=True):
-                yield MetricInput(sha256, local_path(out, path, sha256), row.digest, row.params), path
+                if (path, row.digest) not in seen:
+                    seen.add((path, row.digest))
+                    yield MetricInput(sha256, local_path(out, path, sha256), row.digest, row.params), path

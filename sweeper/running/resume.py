@@ -106,11 +106,12 @@ def record_run(
     target_names: tuple[str, ...],
     experiment: Experiment,
     now: float,
+    alone: bool,
 ) -> int:
-    """Write the run, its trials, and their current jobs. Returns the run's id."""
+    """Write the run, its trials, and their current jobs. Returns the run's id. `alone`: see `Store.create_run`."""
     with store.transaction():
         file, overrides = str(experiment.file), experiment.overrides
-        run_id = store.create_run(layout, file=file, targets=target_names, now=now, overrides=overrides)
+        run_id = store.create_run(layout, file=file, targets=target_names, now=now, overrides=overrides, alone=alone)
         store.add_trials(run_id, ((t.index, t.digest, t.params, t.columns) for t in plan.written()))
         store.assign_jobs(run_id, (job for digest, job in state.current_jobs.items() if digest in state.first_index))
     return run_id

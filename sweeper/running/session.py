@@ -204,8 +204,9 @@ class Session:
             self.plan.together,
         )
         run_id = record_run(
-            self.plan, store, state, layout, target_names=self.target_names, experiment=self.experiment, now=time.time()
-        )
+            self.plan, store, state, layout,
+            target_names=self.target_names, experiment=self.experiment, now=time.time(), alone=self.settings.alone,
+        )  # fmt: skip
         for name, info in self.server_infos.items():
             store.servers.save_info(run_id, name, info)
         total = len(state.first_index) + sum(map(len, state.duplicates.values()))
@@ -303,7 +304,7 @@ class Session:
         store.end_run(run_id, now=time.time(), stopped_by=stopped_by)
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Notice(problem))
-        write_csv(store.results(run_id), store.layout(run_id), self.out / TABLE_NAME)
+        write_csv(store.results(), store.layout(), self.out / TABLE_NAME)
         if empty := store.count_without_files(run_id):
             self.report(Notice(describe_empty_trials(empty, self.settings)))
 
@@ -315,6 +316,7 @@ class Session:
             trials=sum(counts.values()),
             submitted=store.count_submitted(run_id),
             reused=store.count_reused(run_id),
+            kept=store.count_kept(run_id),
             pictures=self.artifact_url or str(self.out / "artifacts"),
             stopped_by=self.control.reason,
             error=error,

@@ -26,7 +26,8 @@ class RunOptions:
     can, they are retried without end. `keep_temp`: fetch previews (ComfyUI's type `temp`) too.
     `remake`: resubmit trials that succeeded but whose files are missing from the results folder, and with `keep_temp`
     those that left no file. Without it, missing files are downloaded again if the server still has them.
-    `check`: check the plan against the target's node classes before submitting.
+    `check`: check the plan against the target's node classes before submitting. `alone`: the table of the results
+    folder shows this run alone, and not results of earlier runs in the place of what it did not finish.
     """
 
     concurrency: int | None = None
@@ -43,6 +44,7 @@ class RunOptions:
     keep_temp: bool | None = None
     remake: bool = False
     check: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class EffectiveSettings:
     keep_temp: bool
     remake: bool
     check: bool
+    alone: bool
 
 
 def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: int) -> EffectiveSettings:
@@ -96,6 +99,7 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         keep_temp=_apply_default(options.keep_temp, defaults.keep_temp),
         remake=options.remake,
         check=options.check,
+        alone=options.alone,
     )
 
 

@@ -1,5 +1,8 @@
 """Build the rows of the table from a trial, its job, its files and their metrics.
 
+A trial has two rows. In the view of one run, the job that the run claims fills it. In the view of the folder, a job of
+another run may fill it, so that a partial run hides no result: the best job of the store for the trial's digest.
+
 The queries are here, beside the code that reads their columns; `store` executes them. The rows of a run share most of
 their texts (`interned`), so each text is kept in memory once.
 """
@@ -13,26 +16,58 @@ from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.result import Result
+from sweeper.model.target_spec import EMBEDDED
 from sweeper.store.containment import check_artifact
-from sweeper.store.records import STATUS_OF_STATE, ArtifactRef, TrialOutcome
+from sweeper.store.records import (
+    FAILED,
+    LOST,
+    REJECTED,
+    STATUS_OF_STATE,
+    SUCCEEDED,
+    ArtifactRef,
+    TrialOutcome,
+)
 
-_ROWS_TEMPLATE: Final = """
+_RESULT_STATES: Final = f"('{SUCCEEDED}', '{FAILED}', '{REJECTED}', '{LOST}')"
+# The trials `t` of a run, each with its job `j` in the view of the run. The parameter is the run's id.
+OF_RUN: Final = """
+FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest LEFT JOIN jobs j ON j.id = c.job
+WHERE t.run = ?
+"""
+# The same in the view of the folder. A result of a real server wins over one of the embedded server, then a success
+# over a failure, then the run's own claim, then the latest job. Without a result, the row is that of the run. An
+# attempt that its own run repeated is no result.
+OF_FOLDER: Final = f"""
+FROM trials t LEFT JOIN jobs j ON j.rowid = (
+    SELECT k.rowid FROM jobs k LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest AND c.job = k.id
+    WHERE k.digest = t.digest AND (c.job IS NOT NULL OR k.state IN {_RESULT_STATES}
+        AND EXISTS (SELECT 1 FROM claims d WHERE d.run = k.run AND d.digest = k.digest AND d.job = k.id))
+    ORDER BY k.state NOT IN {_RESULT_STATES}, k.target = '{EMBEDDED}', k.state != '{SUCCEEDED}', c.job IS NULL,
+        k.intended DESC, k.attempt DESC
+    LIMIT 1)
+WHERE t.run = ?
+"""  # noqa: S608 - all parts are constants
+_SELECT_ROWS: Final = """
 SELECT t.idx, t.columns, t.params, t.digest, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started, j.ended,
        j.error_type, j.error,
        (SELECT json_group_array(json_array(a.place, a.path, a.sha256{more})) FROM artifacts a WHERE a.job = j.id), j.run
-FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest LEFT JOIN jobs j ON j.id = c.job
-WHERE t.run = ? ORDER BY t.idx
+{view} ORDER BY t.idx
 """
-ROWS: Final = _ROWS_TEMPLATE.format(more="")
-ROWS_WITH_FILES: Final = _ROWS_TEMPLATE.format(more=", a.node, a.position")
 _NO_METRICS: Final[Mapping[str, Any]] = {}
 _UNMEASURED: Final = object()
+
+
+def select_rows(*, of_folder: bool, with_files: bool = False) -> str:
+    """The query whose rows `build_results` reads, or `build_outcomes` if `with_files`. Its parameter is the run."""
+    return _SELECT_ROWS.format(
+        more=", a.node, a.position" if with_files else "", view=OF_FOLDER if of_folder else OF_RUN
+    )
 
 
 def build_results(
     rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> Iterator[Result]:
-    """Results from the rows of the query `ROWS`. `cached`: metric -> SHA-256 -> value. `folder`: the results folder.
+    """Results from the rows of `select_rows`. `cached`: metric -> SHA-256 -> value. `folder`: the results folder.
 
     Raises ResultsError for an artifact outside of the folder.
     """
@@ -44,7 +79,7 @@ def build_results(
 def build_outcomes(
     rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> Iterator[TrialOutcome]:
-    """Outcomes from the rows of the query `ROWS_WITH_FILES`. The rest is as for `build_results`."""
+    """Outcomes from the rows of `select_rows` with files. The rest is as for `build_results`."""
     interned: dict[str, str] = {}
     for row in rows:
         outputs = _parse_outputs(row, folder)

@@ -5,7 +5,8 @@ jobs: a run locks the folder (`sweeper.running.folder_lock`). This module decide
 `sweeper.tables` shows it. It touches no file but the database.
 
 A run has one row in `trials` for each trial. The table `claims` assigns one job to each (run, digest): a job of this
-run, or one of an earlier run whose result is reused. Two trials with the same digest therefore share a job.
+run, or one of an earlier run whose result is reused. Two trials with the same digest therefore share a job. The table
+of the folder also shows results that the latest run does not claim, so that no later run hides them (`row_queries`).
 """
 
 from __future__ import annotations
@@ -38,24 +39,17 @@ from sweeper.store.records import (
     TrialOutcome,
     to_compact_json,
 )
-from sweeper.store.row_queries import ROWS, ROWS_WITH_FILES, build_outcomes, build_results
+from sweeper.store.row_queries import OF_FOLDER, OF_RUN, build_outcomes, build_results, select_rows
 from sweeper.store.server_facts import ServerFacts
 
 FILE_NAME: Final = "sweeper.sqlite"
 
-_COUNT_REUSED: Final = """
-SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.digest JOIN jobs j ON j.id = c.job
-WHERE t.run = ? AND j.run != t.run AND j.state IN (?, ?, ?)
-"""
-
-_COUNT_WITHOUT_FILES: Final = """
-SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.digest JOIN jobs j ON j.id = c.job
-WHERE t.run = ? AND j.state = ? AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)
-"""
-
-_COUNT_BY_STATE: Final = """
-SELECT j.state, count(*) FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest
-LEFT JOIN jobs j ON j.id = c.job WHERE t.run = ? GROUP BY j.state
+_COUNT_REUSED: Final = "SELECT count(*)" + OF_RUN + "AND j.run != t.run AND j.state IN (?, ?, ?)"
+_COUNT_BY_STATE: Final = "SELECT j.state, count(*)" + OF_RUN + "GROUP BY j.state"
+_WITHOUT_FILES: Final = "AND j.state = ? AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)"
+_NOT_CLAIMED: Final = """
+AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = t.run AND c.digest = t.digest AND c.job = j.id)
+AND j.id IS NOT NULL GROUP BY j.target ORDER BY j.target
 """
 
 # Both list the columns in the order of JobRecord's fields.
@@ -142,25 +136,30 @@ class Store:
             None if together is None else tuple((a, b) for a, b in together),
         )
 
-    def results(self, run_id: int | str | None = None) -> Iterator[Result]:
-        """The rows of a run (by default the latest), one per trial, in written order.
+    def results(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[Result]:
+        """One row for each trial of a run (by default the latest), in written order.
+
+        `of_folder`: whether results of all runs fill the rows, or only those that the run claims; by default, whether
+        no run is named. `row_queries` has the rules. A run that was recorded as `alone` never shows others' results.
 
         A metric of the run's layout is filled in if every output of the row has been measured. With several pictures it
         is the mean of their numbers.
         """
-        run_id = self._resolve_run(run_id)
-        yield from build_results(self._query(ROWS, (run_id,)), self._load_metrics(run_id), self.path.parent)
+        run_id, of_folder = self._resolve_view(run_id, of_folder)
+        rows = self._query(select_rows(of_folder=of_folder), (run_id,))
+        yield from build_results(rows, self._load_metrics(run_id), self.path.parent)
 
-    def outcomes(self, run_id: int | str | None = None) -> Iterator[TrialOutcome]:
+    def outcomes(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
-        run_id = self._resolve_run(run_id)
-        yield from build_outcomes(self._query(ROWS_WITH_FILES, (run_id,)), self._load_metrics(run_id), self.path.parent)
+        run_id, of_folder = self._resolve_view(run_id, of_folder)
+        rows = self._query(select_rows(of_folder=of_folder, with_files=True), (run_id,))
+        yield from build_outcomes(rows, self._load_metrics(run_id), self.path.parent)
 
     def _load_metrics(self, run_id: int) -> dict[str, dict[str, Any]]:
         return {name: self.load_cached_metrics(name) for name in self.layout(run_id).metrics}
 
     def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
-        """Count the rows of a run by status. All four statuses are present."""
+        """Count the rows that a run claims by status. All four statuses are present."""
         counts = dict.fromkeys(result.STATUSES, 0)
         for state, number in self._query(_COUNT_BY_STATE, (self._resolve_run(run_id),)):
             counts[STATUS_OF_STATE.get(state, result.PENDING)] += number
@@ -175,9 +174,19 @@ class Store:
         """Count the rows of a run that reuse a finished job of another run."""
         return int(self._query_value(_COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED)))
 
+    def count_kept(self, run_id: int) -> dict[str, int]:
+        """Count by target the rows of the folder's table that show a result of an earlier run in place of this run's.
+
+        The run must be the latest.
+        """
+        _, of_folder = self._resolve_view(run_id, of_folder=True)
+        if not of_folder:
+            return {}
+        return dict(self._query("SELECT j.target, count(*)" + OF_FOLDER + _NOT_CLAIMED, (run_id,)))
+
     def count_without_files(self, run_id: int) -> int:
         """Count the rows of a run that succeeded and have no artifact."""
-        return int(self._query_value(_COUNT_WITHOUT_FILES, (run_id, SUCCEEDED)))
+        return int(self._query_value("SELECT count(*)" + OF_RUN + _WITHOUT_FILES, (run_id, SUCCEEDED)))
 
     def jobs(self, digests: Iterable[str] | None = None) -> Iterator[JobRecord]:
         """Every job, or those of some digests, in the order of their intents."""
@@ -241,6 +250,13 @@ class Store:
     def _query_value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return next(iter(self._query(sql, parameters)))[0]
 
+    def _resolve_view(self, run_id: int | str | None, of_folder: bool | None) -> tuple[int, bool]:
+        """The id of the run, and whether results of other runs fill its rows."""
+        found = self._resolve_run(run_id)
+        wanted = run_id is None if of_folder is None else of_folder
+        layout = json.loads(self._query_value("SELECT layout FROM runs WHERE id = ?", (found,)))
+        return found, wanted and not layout.get("alone", False)
+
     def _resolve_run(self, run_id: int | str | None) -> int:
         if run_id is None:
             return self.latest_run_id()
@@ -268,12 +284,15 @@ class Store:
         targets: Sequence[str],
         now: float,
         overrides: Mapping[str, Any] | None = None,
+        alone: bool = False,
     ) -> int:
-        """Record a run of the experiment `file`, still without trials, and return its id. Call inside `transaction`."""
-        # The overrides are stored inside the layout's JSON, so that they need no column that older stores lack.
-        text = to_compact_json(
-            {**{name: getattr(layout, name) for name in TableLayout.__slots__}, "overrides": overrides or {}}
-        )
+        """Record a run of the experiment `file`, still without trials, and return its id. Call inside `transaction`.
+
+        `alone`: while it is the latest run, the folder's table shows only what this run claims.
+        """
+        # These facts are stored inside the layout's JSON, so that they need no column that older stores lack.
+        facts = {"overrides": overrides or {}, "alone": alone}
+        text = to_compact_json({**{name: getattr(layout, name) for name in TableLayout.__slots__}, **facts})
         cursor = self._database.execute(
             "INSERT INTO runs(experiment, file, targets, layout, trials, started) VALUES (?, ?, ?, ?, 0, ?)",
             (layout.experiment, to_relative(self.path.parent, file), json.dumps(list(targets)), text, now),

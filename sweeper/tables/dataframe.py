@@ -61,9 +61,10 @@ class ResultsFrame(pd.DataFrame):
 def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFrame:
     """The table of a results folder as a typed DataFrame. An experiment file stands for its default results folder.
 
-    Beside the columns of `results.csv` it has `picture`: the absolute path, or the URL, of the first picture of each
-    row, unless the experiment has a column of that name. A notebook shows thumbnails there. `run` selects an earlier
-    run than the latest. Raises ResultsError if there is nothing to read.
+    Each trial of the latest run has the best result of all runs; `run` selects the results of one run. Beside the
+    columns of `results.csv` the frame has `picture`: the absolute path, or the URL, of the first picture of each row,
+    unless the experiment has a column of that name. A notebook shows thumbnails there. Raises ResultsError if there is
+    nothing to read.
     """
     path = find_results_folder(folder).resolve()
     frame = ResultsFrame(read_table(path, run))

@@ -86,7 +86,7 @@ def test_run_saves_pictures_and_second_run_submits_nothing(sweeper, server, swee
     assert first.code == second.code == 0
     assert first.json == {
         "run": 1, "out": str(Path("results/paint")), "trials": 3, "submitted": 3, "succeeded": 3, "failed": 0,
-        "cancelled": 0, "pending": 0, "reused": 0, "stopped_by": None, "error": None,
+        "cancelled": 0, "pending": 0, "reused": 0, "kept": {}, "stopped_by": None, "error": None,
             "pictures": str(Path("results/paint/artifacts")), "report": None,
     }  # fmt: skip
     assert (second.json["submitted"], second.json["reused"], second.json["succeeded"]) == (0, 3, 3)

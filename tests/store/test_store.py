@@ -337,3 +337,44 @@ def test_experiment_path_resolves_from_any_folder_and_after_a_move(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     project.rename(tmp_path / "moved")
     assert files("moved/results/e") == [str(Path("moved/experiments/e.yaml")), "gone.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "own", "shown"),
+    [
+        (("cloud", records.SUCCEEDED), ("embedded", records.SUCCEEDED), "earlier"),
+        (("cloud", records.FAILED), ("embedded", records.SUCCEEDED), "earlier"),
+        (("embedded", records.SUCCEEDED), ("cloud", records.FAILED), "own"),
+        (("cloud", records.SUCCEEDED), ("cloud", records.FAILED), "earlier"),
+        (("cloud", records.SUCCEEDED), ("cloud", records.SUCCEEDED), "own"),
+        (("cloud", records.SUCCEEDED), ("cloud", records.SUBMITTED), "earlier"),
+        (("cloud", records.FAILED), ("cloud", records.CANCELLED), "earlier"),
+        (("cloud", records.CANCELLED), ("embedded", records.SUBMITTED), "own"),
+        (("cloud", records.SUBMITTED), None, None),
+        (("cloud", records.LOST), None, "earlier"),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_folder_shows_the_best_result_of_all_runs(store, earlier, own, shown, alone):
+    for run, (name, work) in enumerate((("earlier", earlier), ("own", own)), 1):
+        with store.transaction():
+            store.create_run(LAYOUT, file="x.yaml", targets=["t"], now=1.0, alone=alone and run == 2)
+            store.add_trials(run, [(0, "d", {}, {"seed": 0})])
+        if work is not None:
+            store.record_intent(dataclasses.replace(job(name, "d", target=work[0]), run=run, prompt_id=name))
+            store.record_finished(name, work[1])
+    claimed = "own" if own else None
+    ((row,), (of_run,)) = store.results(), store.results(2)
+    assert (row.prompt_id, of_run.prompt_id) == (claimed if alone else shown, claimed)
+    assert [outcome.result for outcome in store.outcomes()] == [row]
+    assert store.count_kept(2) == ({earlier[0]: 1} if row != of_run else {})
+
+
+def test_an_attempt_that_its_run_repeated_is_no_result(store):
+    record_run(store, ["d1"])
+    store.record_intent(job("first", intended=1.0))
+    store.record_finished("first", records.FAILED)
+    store.record_intent(job("second", intended=2.0))
+    record_run(store, ["d1"])
+    ((row,), kept) = store.results(), store.count_kept(2)
+    assert (row.status, kept) == ("pending", {})

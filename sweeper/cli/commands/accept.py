@@ -54,6 +54,9 @@ def command(
         _show(accept_plan, changes)
     for note in accept_plan.notes:
         console.warn(f"not changed: {note}")
+    if len(accept_plan.targets) > 1:
+        made = ", ".join(f"{count} on {target}" for target, count in accept_plan.targets.items())
+        console.warn(f"these pictures were made on several targets ({made}); `--run ID` accepts those of one run")
     if accept_plan.overwrites and not yes:
         if as_json or not (console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr)):
             raise UsageError(
@@ -67,6 +70,7 @@ def command(
             {
                 "baseline": str(accept_plan.baseline.folder),
                 "counts": accept_plan.counts,
+                "targets": accept_plan.targets,
                 "changes": [
                     {"case": change.case.name, "kind": change.kind, "reason": change.reason} for change in changes
                 ],

@@ -201,6 +201,7 @@ def _as_json(run: Run) -> dict[str, Any]:
         "cancelled": run.cancelled,
         "pending": run.pending,
         "reused": run.reused,
+        "kept": dict(run.kept),
         "stopped_by": run.stopped_by,
         "error": run.error,
     }
@@ -216,6 +217,11 @@ def _show(run: Run) -> None:
     console.print_line()
     console.print_line(f"pictures  {run.pictures}")
     console.print_line(f"table     {run.out / 'results.csv'}")
+    if run.kept:
+        count = sum(run.kept.values())
+        rows = "1 row of results.csv is" if count == 1 else f"{count} rows of results.csv are"
+        command = shlex.join(["sweeper", "results", str(run.out), "--run", str(run.run_id)])
+        console.print_line(f"{rows} from earlier runs on {' and '.join(run.kept)}; `{command}` shows this run alone")
 
 
 def _count_failures(run: Run) -> list[tuple[int, str, str]]:

@@ -44,7 +44,8 @@ _HEARTBEAT_SECONDS: Final = 4.0  # between two signs to the run that somebody is
 class _RunState:
     """A run as it was last read.
 
-    `file_origins[i]` belongs to the files of row i; `last_changes[i]` is the number of the last change of row i.
+    `file_origins[i]` belongs to the files of row i; `last_changes[i]` is the number of the last change of row i, and
+    `row_runs[i]` the run whose result it shows.
     """
 
     layout: TableLayout
@@ -52,6 +53,7 @@ class _RunState:
     rows: list[Result]
     file_origins: list[list[Any]]
     last_changes: list[int]
+    row_runs: list[int | None]
     artifacts: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     sprites: Sprites = field(
@@ -267,13 +269,15 @@ class Follower:
         return changed
 
     def _find_running(self, progress: Mapping[int, TrialProgress]) -> dict[int, TrialProgress | None]:
-        """The trials that a server has, with their progress."""
-        if not self._is_running():
+        """The trials that a server has, with their progress; also those whose row still shows an earlier result."""
+        record = self._state.record
+        if record is None or not self._is_running():
             return {}
         return {
             row.trial: progress.get(row.trial)
-            for row in self._state.rows
-            if row.status == PENDING and (row.prompt_id is not None or row.trial in progress)
+            for row, run in zip(self._state.rows, self._state.row_runs, strict=True)
+            if (row.status == PENDING and row.prompt_id is not None)
+            or (row.trial in progress and (row.status == PENDING or run != record.id))
         }
 
     def _is_running(self) -> bool:
@@ -295,8 +299,8 @@ class Follower:
     def _load_state(self, store: Store) -> _RunState:
         """Load the current state of the run, and make its thumbnails."""
         record = find_run_record(store, self._run)
-        rows, origins = _load_rows(store, record.id)
-        state = _RunState(store.layout(record.id), record, rows, origins, [0] * len(rows))
+        rows, origins, runs = _load_rows(store, record.id, of_folder=self._run is None)
+        state = _RunState(store.layout(record.id), record, rows, origins, [0] * len(rows), runs)
         self._add_files(state, range(len(rows)))
         thumbs = self._thumbs.get_known(sha for _, sha in state.artifacts.values())
         state.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
@@ -320,7 +324,8 @@ class Follower:
         if not store.runs():
             return False
         record = find_run_record(store, self._run)
-        layout, (rows, origins) = store.layout(record.id), _load_rows(store, record.id)
+        layout = store.layout(record.id)
+        rows, origins, runs = _load_rows(store, record.id, of_folder=self._run is None)
         before = self._state
         if not _is_same_plan(before, layout, rows):
             state = self._load_state(store)
@@ -333,7 +338,7 @@ class Follower:
                 self._check_thread.request(self._generation, None)
             return True
         changed = [index for index, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
-        state = replace(before, layout=layout, record=record, rows=rows, file_origins=origins)
+        state = replace(before, layout=layout, record=record, rows=rows, file_origins=origins, row_runs=runs)
         if before.record is None or before.record.id != record.id:
             state.info = self._describe_run(store, state)
         if changed:
@@ -357,10 +362,11 @@ class Follower:
             self._files.update({path.name: path for path, _ in artifacts.values() if path is not None})
 
 
-def _load_rows(store: Store, run: int) -> tuple[list[Result], list[list[Any]]]:
-    """Load the rows of a run, and the origins of each row's files."""
-    outcomes = list(store.outcomes(run))
-    return [outcome.result for outcome in outcomes], [list_file_origins(outcome.files) for outcome in outcomes]
+def _load_rows(store: Store, run: int, *, of_folder: bool) -> tuple[list[Result], list[list[Any]], list[int | None]]:
+    """Load the rows of a run, the origins of each row's files, and the run whose result each row shows."""
+    outcomes = list(store.outcomes(run, of_folder=of_folder))
+    origins = [list_file_origins(outcome.files) for outcome in outcomes]
+    return [outcome.result for outcome in outcomes], origins, [outcome.run for outcome in outcomes]
 
 
 def _is_same_plan(state: _RunState, layout: TableLayout, rows: Sequence[Result]) -> bool:
@@ -381,5 +387,6 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
     return _RunState(
-        layout, None, rows, [[] for _ in rows], [0] * len(rows), info=describe_run(record, results, rows, layout, {})
-    )
+        layout, None, rows, [[] for _ in rows], [0] * len(rows), [None] * len(rows),
+        info=describe_run(record, results, rows, layout, {}),
+    )  # fmt: skip
