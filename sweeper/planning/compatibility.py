@@ -7,7 +7,7 @@ runs its checks on the values of the grids and adds to each problem where the va
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -45,8 +45,8 @@ def check_compatibility(
     template: Template, grids: Iterable[Grid], trials: Iterable[Trial], info: NodeInfo
 ) -> Compatibility:
     """Check every value of a plan against the classes of a server. `trials` are used only if values are links."""
-    check = check_template(template, info)
     grids = list(grids)
+    check = check_template(_without_unchosen_inputs(template, grids), info)
     swept = {name for grid in grids for name, column in grid.slots.items() if column.dimensions}
     problems = [template.make_problem(path, message) for path, message in _list_fixed_problems(check, swept)]
     has_changed_links = False
@@ -62,6 +62,55 @@ def check_compatibility(
     unsaved = tuple(template.make_problem(path, message) for path, message in check.unsaved)
     problems = [_add_model_source(problem, template) for problem in problems]
     return Compatibility(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notes)), unsaved)
+
+
+def _without_unchosen_inputs(template: Template, grids: Collection[Grid]) -> Template:
+    """Return the template without the inputs of branches that no trial chooses; the workflows are the same.
+
+    What is linked only to such an input does not run, and a server does not check it.
+    """
+    unchosen = {
+        (node_id, child)
+        for node_id, branches in template.branches.items()
+        for combo, options in branches.items()
+        for child in _list_unchosen(options, [*_iter_options(template, grids, (node_id, "inputs", combo))])
+    }
+    if not unchosen:
+        return template
+
+    def is_unchosen(node_id: str, name: str) -> bool:
+        return any(node_id == node and f"{name}.".startswith(f"{child}.") for node, child in unchosen)
+
+    graph = {
+        node_id: {**node, "inputs": {name: node["inputs"][name] for name in node["inputs"]
+                                     if not is_unchosen(node_id, name)}}
+        for node_id, node in template.graph.items()
+    }  # fmt: skip
+    leaves = tuple(leaf for leaf in template.leaves if not is_unchosen(str(leaf.path[0]), str(leaf.path[2])))
+    return replace(template, graph=graph, leaves=leaves)
+
+
+def _list_unchosen(options: Mapping[str, Collection[str]], values: Collection[Any]) -> set[str]:
+    """Return the inputs of all options but those that a dynamic combo has; none if a value is not an option."""
+    if not all(isinstance(value, str) and value in options for value in values):
+        return set()
+    chosen = {child for value in values for child in options[value]}
+    return {child for children in options.values() for child in children} - chosen
+
+
+def _iter_options(template: Template, grids: Iterable[Grid], path: KeyPath) -> Iterator[Any]:
+    """Yield the values that an input has in any trial, and None for one that cannot be computed."""
+    leaf = next((leaf for leaf in template.leaves if leaf.path == path), None)
+    if leaf is None:
+        yield template.graph[str(path[0])]["inputs"].get(path[2])
+        return
+    for grid in grids:
+        columns = {name: grid.slots[name] for name in leaf.names}
+        for coordinates in grid.iter_points(merge_dimensions(columns.values())):
+            try:
+                yield leaf.evaluate({name: column.get(coordinates) for name, column in columns.items()})
+            except ExpressionError:
+                yield None
 
 
 def _add_model_source(problem: Problem, template: Template) -> Problem:

@@ -99,6 +99,23 @@ def test_values_are_checked_only_in_their_branch(tmp_path: Path) -> None:
     assert plan_of(tmp_path, {"factor": [0.5, 50]}).fit(INFO).problems == ()
 
 
+def test_a_node_is_checked_only_if_a_trial_chooses_its_branch(tmp_path: Path) -> None:
+    """Node 4 would be refused, and only the branch 'like' links to it."""
+    graph = {**GRAPH, "4": {"class_type": "Load", "inputs": {"image": "gone.png"}}}
+    inputs = {**GRAPH["2"]["inputs"], "how.other": ["4", 0]}
+    graph["2"] = {**GRAPH["2"], "inputs": inputs}
+
+    def fit(*options: str) -> list[str]:
+        sidecar = {"slots": SLOTS, "branches": BRANCHES}
+        plan = make_plan(tmp_path, {"sweep": {"grid": {"how": [*options]}}}, graph, files={"t.slots.yaml": sidecar})
+        return [problem.message for problem in plan.fit(INFO).problems]
+
+    assert fit("by width", "by factor") == []
+    assert fit("by width", "like") == [
+        "node 4 (Load) image: found 'gone.png', which is not on the server; there are: a.png"
+    ]
+
+
 def test_branches_may_contain_dynamic_combos(tmp_path: Path) -> None:
     slots = {**SLOTS, "mode": {"at": "2.how.mode", "default": "a"}, "inner": {"at": "2.how.mode.factor", "default": 3}}
     plan = plan_of(tmp_path, {"how": ["nested", "by factor"], "mode": ["a", "b"]}, slots)

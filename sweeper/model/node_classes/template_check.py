@@ -5,8 +5,8 @@ ids, classes and the names of inputs are fixed by the template. A value changes 
 list `[node id, output]`. If no value is a link, the links, their types and the nodes that outputs depend on are fixed
 too, so they are checked once. The check of an input then depends only on its own value, and the value depends only on
 the slots that its leaves read. A `SlotInputCheck` is this check of one input. If the value of one input decides which
-other inputs a node has (a dynamic combo), all inputs of the node are checked together. A node that is linked only to
-branches which no trial chooses is checked nevertheless.
+other inputs a node has (a dynamic combo), all inputs of the node are checked together. A node that only some branches
+link to is checked as if it always ran; `sweeper.planning.compatibility` leaves out branches that no trial chooses.
 
 If a value is a link, `CheckResult.changes_links` says so, and `TemplateCheck.find_problems` checks the whole rendered
 graph. A property test compares both ways.
