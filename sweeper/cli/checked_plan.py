@@ -182,4 +182,4 @@ def _find_classes(spec: Any, target: Target, named: Mapping[str, Any], *, may_se
     keyed = _resolve_target(spec, named, with_keys=True)
     if keyed is None:
         return get_cached_classes(target) or "no key"
-    return asyncio.run(fetch_classes(keyed)) or "it does not return its node classes"
+    return asyncio.run(fetch_classes(keyed)) or "it does not respond with its node classes"

@@ -29,7 +29,8 @@ def describe_schema(schema: Mapping[str, Any] | None) -> str:
         if shortest == 1:
             return "text, not empty"
         return f"text, at least {shortest} characters" if shortest else "text"
-    word = kind if isinstance(kind, str) else " or ".join(kind)
+    kinds = [kind] if isinstance(kind, str) else kind
+    word = " or ".join(name for name in kinds if name != "integer" or "number" not in kinds)  # 7 is a number too
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
         word += f" {_format_number(low)} .. {_format_number(high)}"

@@ -104,3 +104,19 @@ def test_picture_as_template_leads_to_the_command_that_reads_it(sweeper, write):
     outcome = sweeper("plan", write("template: fox 1.png\n"))
     assert outcome.code == 2
     assert outcome.err.endswith("make a template of it: sweeper template new 'fox 1.png' -o 'fox 1.json'\n")
+
+
+def test_integer_of_a_custom_node_can_be_swept_in_fractions(sweeper):
+    graph = {"1": {"class_type": "Custom", "inputs": {"weight": 1, "seed": 2**64 - 1}}}
+    Path("w.json").write_text(json.dumps(graph))
+    assert sweeper("template", "new", "w.json", "-o", "t.json").code == 0
+    shown = sweeper("template", "slots", "w.json").out
+    assert [line.split()[-1] for line in shown.splitlines()] == ["takes", "number", "number"]
+    Path("e.yaml").write_text(HEAD + "sweep: {grid: {weight: [1, 7.5]}}\n")
+
+    outcome = sweeper("plan", "e.yaml", "--target", "http://127.0.0.1:9", "--jsonl", "-")
+
+    assert [json.loads(line)["params"] for line in outcome.out.splitlines()] == [
+        {"weight": weight, "seed": 2**64 - 1} for weight in (1, 7.5)
+    ]
+    assert "not checked against http://127.0.0.1:9 (it does not respond" in outcome.err
