@@ -317,6 +317,8 @@ class _ExperimentBuilder:
                 message = (
                     f"the slot '{name}' has no value: give it in `params`, in the sweep, or a default in its template"
                 )
+                if not slot.path:  # it stands in a text of the workflow, which may be meant for a node
+                    message += f"; if {{{{ {name} }}}} is no slot, put its text between {{% raw %}} and {{% endraw %}}"
                 self.add_problem(builder.block.path if self.raw.get("sweep") else (), message)
 
 
