@@ -136,7 +136,7 @@ def check_against_targets(
         first_classes = first_classes or classes
         problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in fit.problems]
         notes += [str(note) for note in fit.notes]
-        notes += [str(note) for note in fit.unsaved if not experiment.run.keep_temp]
+        notes += [f"{note} (`run` refuses this)" for note in fit.unsaved if not experiment.run.keep_temp]
     if problems:
         raise ExperimentError(problems)
     return list(dict.fromkeys(notes)), first_classes

@@ -32,8 +32,8 @@ _MAX_RENDERED: Final = 1_000  # trials that are checked as a whole if values are
 class Compatibility:
     """How a plan fits a server.
 
-    The server would refuse `problems`, or they would fail or have no effect. `notes` are odd but run. So do `unsaved`,
-    the outputs of a workflow that saves no file: their results are kept only with `--keep-temp`.
+    The server would refuse `problems`, or they would fail or have no effect. `notes` are odd but run. `unsaved` are the
+    outputs of a workflow that saves no file; `run` refuses it, because their results are kept only with `--keep-temp`.
     """
 
     problems: tuple[Problem, ...]

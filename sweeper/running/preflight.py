@@ -7,7 +7,6 @@ them by `api_node` in its object_info.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +15,6 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.template import Template
 from sweeper.planning.plan import Plan
 from sweeper.running.node_class_cache import get_classes
-from sweeper.running.run_events import Notice
 from sweeper.running.settings import EffectiveSettings
 
 if TYPE_CHECKING:
@@ -25,13 +23,11 @@ if TYPE_CHECKING:
 PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
 
 
-async def check_target(
-    client: ComfyClient, plan: Plan, settings: EffectiveSettings, report: Callable[[Notice], None]
-) -> None:
+async def check_target(client: ComfyClient, plan: Plan, settings: EffectiveSettings) -> None:
     """Check a plan against the target's node classes, if `settings.check`; attach the partner key if it is needed.
 
-    Warns of a workflow that would save no files. Raises ExperimentError for what would not run on the target, and
-    UsageError if partner nodes have no key. Checks nothing if the target does not return its classes; then
+    Raises ExperimentError for what would not run on the target, and for a workflow that would leave no file; UsageError
+    if partner nodes have no key. Checks nothing if the target does not return its classes; then
     it gets the partner key that the user named for it, because nothing shows whether the workflow needs it.
     """
     if not settings.check and client.target.partner_key is None:
@@ -50,12 +46,9 @@ async def check_target(
             continue
         if not settings.check:
             return
-        fit = plan.fit(classes)
-        problems = fit.problems
+        fit = plan.fit(classes)  # `plan` and `validate` show its notes, which would only be noise here
+        problems = fit.problems or (() if settings.keep_temp else fit.unsaved)
         if not problems:
-            # Other notes of `fit` are shown by `plan` and `validate`; they would only be noise here.
-            for note in fit.unsaved if not settings.keep_temp else ():
-                report(Notice(str(note)))
             return
     name = client.target.name
     raise ExperimentError(

@@ -179,7 +179,7 @@ class Session:
 
     async def _check(self, client: Any) -> None:
         """Check the plan against the target; see `preflight.check_target`."""
-        await check_target(client, self.plan, self.settings, self.report)
+        await check_target(client, self.plan, self.settings)
 
     def _start_embedded(self, stack: AsyncExitStack) -> str:
         # One picture per core. One more job in flight than workers keeps them busy; see `_get_concurrency`.

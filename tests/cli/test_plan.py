@@ -11,6 +11,7 @@ import pytest
 
 from sweeper.store import Store
 from sweeper.store.records import JobRecord, TableLayout
+from tests.cli.conftest import TXT2IMG
 
 SWEEP = """\
 name: shop
@@ -297,3 +298,21 @@ def test_saved_object_info_replaces_an_unreachable_server(sweeper, write, comman
     assert "(on the server of info.json)" in outcome.err
     outcome = sweeper(command, write(SWEEP), "--object-info", "nope.json")
     assert (outcome.code, outcome.err) == (2, "error: nope.json: cannot be read: No such file or directory\n")
+
+
+def test_a_workflow_that_saves_nothing_is_refused_unless_previews_are_kept(sweeper, write):
+    experiment = write("template: t.json\nparams: {steps: 1}\n")
+    graph = {**TXT2IMG, "9": {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}}}
+    Path("t.json").write_text(json.dumps(graph))
+    for command in ("plan", "validate"):
+        outcome = sweeper(command, experiment)
+        assert (outcome.code, "(`run` refuses this)" in outcome.err) == (0, True)
+    refused = sweeper("run", experiment)
+    assert (refused.code, Path("results").exists()) == (2, False)
+    assert "node 9 (PreviewImage): it only shows its result" in refused.err
+    assert "keep previews with `--keep-temp`" in refused.err
+    assert sweeper("run", experiment, "--keep-temp").code == 0
+    assert len(list(Path("results/shop/artifacts").iterdir())) == 1
+    write("template: t.json\nparams: {steps: 1}\nrun: {keep_temp: true}\n")
+    Path("t.json").write_text(json.dumps(graph))
+    assert sweeper("plan", experiment).err == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeOutput
 from sweeper.errors import ExperimentError
-from sweeper.running.run_events import JobSubmitted, Notice
+from sweeper.running.run_events import Notice
 from tests.running.conftest import NODES, _node
 
 PREVIEW = {
@@ -54,7 +55,30 @@ def test_previews_are_downloaded_on_request(sweep, tmp_path, dialect, asked):
     assert all((tmp_path / "out" / path).is_file() for path in paths)
 
 
-def test_a_workflow_that_saves_nothing_is_warned_about_and_remade(sweep, tmp_path):
+UNSAVED = "node 3 (PreviewImage): it only shows its result, and no node of the workflow saves one"
+
+
+def test_a_workflow_that_saves_nothing_is_refused_before_submission(sweep, tmp_path):
+    file = sweep({node: PREVIEW[node] for node in ("1", "3")}, params={"color": 7})
+    with EmbeddedServer() as server:
+        with pytest.raises(ExperimentError, match="or keep previews with `--keep-temp`") as failure:
+            sweeper.run(file, server.url, tmp_path / "out")
+        assert UNSAVED in str(failure.value)
+        assert not (tmp_path / "out").exists()
+        sweeper.run(file, server.url, tmp_path / "out", keep_temp=True)
+    ((path,),) = outputs(tmp_path / "out")
+    assert (tmp_path / "out" / path).is_file()
+
+
+def test_an_unknown_output_node_counts_as_one_that_saves(sweep, tmp_path):
+    graph = {"1": {"class_type": "Paint", "inputs": {"text": "a fox", "seed": "{{ color }}"}}}
+    graph["2"] = {"class_type": "PreviewKeep", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}
+    with EmbeddedServer(nodes={**NODES, "PreviewKeep": replace(NODES["Keep"], name="PreviewKeep")}) as server:
+        run = sweeper.run(sweep(graph, params={"color": 7}), server.url, tmp_path / "out")
+    assert run.succeeded == 1
+
+
+def test_trials_that_left_no_file_are_counted_and_remade(sweep, tmp_path):
     file = sweep({node: PREVIEW[node] for node in ("1", "3")}, params={"color": 7})
     events = []
 
@@ -64,10 +88,8 @@ def test_a_workflow_that_saves_nothing_is_warned_about_and_remade(sweep, tmp_pat
         return found, [event.message for event in events if isinstance(event, Notice)]
 
     with EmbeddedServer() as server:
-        first, (before, after) = run()
+        first, (after,) = run(check=False)
         assert (first.succeeded, outputs(tmp_path / "out")) == (1, [[]])
-        assert "node 3 (PreviewImage): it only shows its result, and no node of the workflow saves one" in before
-        assert [type(event) for event in events].index(Notice) < [type(event) for event in events].index(JobSubmitted)
         assert after.startswith("1 trial succeeded but saved no file: add a node that saves")
         again, (message,) = run(keep_temp=True)
         assert (again.submitted, message) == (
