@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from typing import Final
 
 from sweeper.did_you_mean import find_nearest, join_names
 from sweeper.errors import ResultsError, UsageError
 from sweeper.loading.load import load
 from sweeper.store import FILE_NAME, Store
+
+REHEARSAL: Final = "rehearsal"  # in a results folder: the results folder of `sweeper run --rehearse`
 
 
 def default_results_folder(experiment_file: Path, name: str, purpose: str = "") -> Path:
@@ -88,6 +91,8 @@ def find_results_folder(source: str | os.PathLike[str]) -> Path:
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise ResultsError(f"{path}: neither a results folder nor an experiment file (.yaml)")
     folder = default_results_folder(path, load(path).name)
+    if not _is_store(folder) and _is_store(folder / REHEARSAL):
+        raise ResultsError(f"{path}: has only been rehearsed; the results are in {folder / REHEARSAL}")
     if not folder.is_dir():
         raise ResultsError(f"{path}: there are no results in {folder} yet; create them with `sweeper run {path}`")
     return folder

@@ -19,14 +19,16 @@ from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
+from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.result import FAILED, Run
 from sweeper.model.selection import Selection
+from sweeper.model.target_spec import EMBEDDED
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
-from sweeper.tables.results_folder import default_results_folder
+from sweeper.tables.results_folder import REHEARSAL, default_results_folder
 
 REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
 _MAX_ERROR_TYPES: Final = 5  # shown in the summary
@@ -96,6 +98,7 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
     default=True,
     help="First check every workflow against the target's node classes. [default: on]",
 )
+@rehearsal_options
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
@@ -110,6 +113,7 @@ def command(
     targets: tuple[str, ...],
     out: Path | str | None,
     selection: Selection,
+    rehearsal: Rehearsal | None,
     trust: bool,
     view: bool,
     open_browser: bool,
@@ -131,11 +135,18 @@ def command(
     overrides = selection.values
     run_options |= {"where": selection.where, "limit": selection.limit}
     if dry_run:
-        _reject_for_dry_run({"--view": view, "--open": open_browser, "--remake": run_options["remake"]})
+        given = {"--view": view, "--open": open_browser, "--remake": run_options["remake"]}
+        _reject_for_dry_run(given | {"--rehearse": rehearsal is not None})
         folder = out if isinstance(out, Path) else None
         show_dry_run(experiment, requested, folder, overrides, RunOptions(**run_options), trust=trust, as_json=as_json)
         return 0
-    loaded = load_for_run(experiment, requested, overrides, trust=trust, out=out)
+    if rehearsal is None:
+        loaded, real = load_for_run(experiment, requested, overrides, trust=trust, out=out), None
+    else:
+        real = build_real_command(experiment, targets, out, selection)
+        loaded = load_for_run(experiment, [EMBEDDED], overrides, trust=trust, out=Path(REHEARSAL))
+        loaded, run_options["plan"], out = rehearsal.prepare(loaded, requested, out, check=run_options["check"])
+        requested = [EMBEDDED]
     with ExitStack() as stack:
         if view:
             folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
@@ -144,17 +155,8 @@ def command(
             run = dask_options.choose_runner(dask, dask_resources)(
                 loaded, target=requested, out=out, named=load_named_targets(), progress=display, **run_options
             )
-        if run.error:
-            console.print_error(run.error)
-        if not as_json and not quiet:
-            _show(run)
-        page = _refresh_report(run, create=open_browser and not view)
-        if as_json:
-            console.print_json(_as_json(run) | {"report": None if page is None else str(page)})
-        elif not quiet:
-            console.print_line(f"report    {page or _format_report_command(run, experiment, loaded.name)}")
-        if page is not None and open_browser and not view:
-            open_in_browser(page)
+        report = _format_report_command(run, experiment, loaded.name)
+        _show_end(run, report, real, as_json=as_json, quiet=quiet, open_page=open_browser and not view)
         if view and run.stopped_by != "interrupt":
             wait_until_stopped()
     # A job that another client cancelled on the server has no result either.
@@ -187,6 +189,26 @@ def _format_report_command(run: Run, experiment: Path, name: str) -> str:
     """The command that makes the page of the run: with the experiment's file if it has its default folder."""
     is_default = run.out == default_results_folder(experiment, name)
     return shlex.join(["sweeper", "report", str(experiment) if is_default else display_path(run.out)])
+
+
+def _show_end(
+    run: Run, report_command: str, real_command: str | None, *, as_json: bool, quiet: bool, open_page: bool
+) -> None:
+    """Print the summary, refresh the report, and open it if `open_page`. `real_command`: of what was rehearsed."""
+    if run.error:
+        console.print_error(run.error)
+    if not as_json and not quiet:
+        _show(run)
+    page = _refresh_report(run, create=open_page)
+    if as_json:
+        real = {} if real_command is None else {"real_run": real_command}
+        console.print_json(_as_json(run) | {"report": None if page is None else str(page)} | real)
+    elif not quiet:
+        console.print_line(f"report    {page or report_command}")
+        if real_command is not None:
+            console.print_line(f"This was a rehearsal on sweeper's own server. The real run is: {real_command}")
+    if page is not None and open_page:
+        open_in_browser(page)
 
 
 def _as_json(run: Run) -> dict[str, Any]:

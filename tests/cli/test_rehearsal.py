@@ -1,0 +1,91 @@
+"""`sweeper run --rehearse`: the embedded server in place of the targets, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sweeper import embedded
+from sweeper.embedded import EmbeddedServer
+
+CLOUD = "template: t.json\ntarget: cloud\nsweep: {grid: {seed: [1, 2, 3]}}\nparams: {steps: 1}\n"
+REHEARSAL = Path("results/shop/rehearsal")
+
+
+@pytest.fixture(scope="module")
+def strict_classes(tmp_path_factory):
+    """The node classes of a server that allows at most 3 steps, in a file."""
+    info = json.loads(json.dumps(embedded.node_classes()))
+    info["KSampler"]["input"]["required"]["steps"][1]["max"] = 3
+    file = tmp_path_factory.mktemp("info") / "info.json"
+    file.write_text(json.dumps(info))
+    return file
+
+
+def test_a_rehearsal_needs_no_key_and_mixes_with_nothing(sweeper, write):
+    experiment = write(CLOUD)
+    rehearsed = sweeper("run", experiment, "--rehearse", "--where", "seed < 3", "--limit", "1", "--set", "cfg=2")
+    assert rehearsed.code == 0
+    assert "not checked against cloud, whose node classes are unknown here" in rehearsed.err
+    real = f"sweeper run {experiment} --where 'seed < 3' --limit 1 --set cfg=2"
+    assert f"This was a rehearsal on sweeper's own server. The real run is: {real}\n" in rehearsed.out
+    assert [path.name for path in Path("results/shop").iterdir()] == ["rehearsal"]
+    rows = sweeper("results", REHEARSAL, "--json").json
+    assert [(row["status"], row["target"], row["cfg"]) for row in rows] == [
+        ("succeeded", "embedded", 2), ("pending", None, 2), ("pending", None, 2),
+    ]  # fmt: skip
+    for command in (("report",), ("runs",), ("export", "-o", "-", "--format", "csv")):
+        assert sweeper(command[0], REHEARSAL, *command[1:]).code == 0
+    assert f"has only been rehearsed; the results are in {REHEARSAL}" in sweeper("results", experiment).err
+    # The command for the real run is complete: it stops only at the key that is missing here.
+    refused = sweeper(*shlex.split(real)[1:])
+    assert (refused.code, "COMFY_CLOUD_API_KEY" in refused.err) == (2, True)
+    assert sweeper("run", experiment, "--target", "embedded", "--json").json["submitted"] == 3
+
+
+def test_a_rehearsal_sends_nothing_to_the_target(sweeper, write, stranger):
+    experiment = write(CLOUD.replace("target: cloud", f"target: {stranger.url}\nrun: {{out: 's3://bucket/a'}}"))
+    outcome = sweeper("run", experiment, "--rehearse", "--json")
+    assert (outcome.code, outcome.json["succeeded"], stranger.seen) == (0, 3, [])
+    assert len(list((REHEARSAL / "artifacts").iterdir())) == 3  # and not at the URL
+    assert outcome.json["real_run"] == f"sweeper run {experiment}"
+
+
+def test_a_rehearsal_checks_against_the_target(sweeper, write, strict_classes):
+    experiment = write(CLOUD)
+    outcome = sweeper("run", experiment, "--rehearse", "--object-info", strict_classes, "--set", "steps=4")
+    assert (outcome.code, Path("results").exists()) == (2, False)
+    assert "(on the server of info.json)" in outcome.err
+    assert "steps" in outcome.err
+    with EmbeddedServer(dialect="comfyui") as server:
+        url = server.url
+        assert sweeper("plan", experiment, "--target", url).code == 0  # which caches the node classes
+    outcome = sweeper("run", experiment, "--rehearse", "--target", url, "--limit", "0")
+    assert (outcome.code, "not checked" in outcome.err) == (0, False)
+
+
+def test_a_class_that_the_embedded_server_lacks_is_named(sweeper, write):
+    experiment = write(CLOUD)
+    graph = json.loads(Path("t.json").read_text())
+    graph["8"]["class_type"] = "My Decoder"
+    Path("t.json").write_text(json.dumps(graph))
+    outcome = sweeper("run", experiment, "--rehearse")
+    assert (outcome.code, Path("results").exists()) == (2, False)
+    assert "a rehearsal runs on the embedded server, which has no class 'My Decoder'" in outcome.err
+    assert f"sweeper plan {experiment}" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rehearse", "--dask", "local:1"], "--rehearse runs on this machine; drop --dask"),
+        (["--rehearse", "--out", "s3://bucket/a"], "a rehearsal keeps its pictures on this machine"),
+        (["--object-info", "info.json"], "--object-info belongs to --rehearse"),
+    ],
+)
+def test_options_that_contradict_a_rehearsal_exit_2(sweeper, write, options, message):
+    outcome = sweeper("run", write(CLOUD), *options)
+    assert (outcome.code, message in outcome.err) == (2, True)
