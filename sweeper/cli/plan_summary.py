@@ -18,10 +18,12 @@ from sweeper.model.experiment import Block, Experiment
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.order import Costs
+from sweeper.planning.plan import Plan
 from sweeper.planning.prices import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode
+from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.settings import RunOptions, TrialFilter
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, JobRecord
@@ -51,7 +53,7 @@ class PlanSummary:
         named = {**load_named_targets(), **experiment.named_targets}
         resolved = resolve_targets(specs, named=named, environ={}, with_keys=False)
         self.targets = [target.name for target in resolved]
-        self._jobs, seconds = _load_records(self.out, self.targets, experiment)
+        self._jobs, seconds, self._renaming = _load_records(self.out, self.targets, plan)
         costs = Costs(seconds, find_smallest_cache(map(get_cache_mode, resolved)))
         self.plan = plan.reordered(costs)  # the same order as the run's
         self.prices = PlanPrices(
@@ -192,6 +194,8 @@ class PlanSummary:
     def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment
         warnings = list(self.notes)
+        if self._counts["new"] and self._renaming is not None:
+            warnings.append(self._renaming)
         limit = self._run_options.max_trials or experiment.run.max_trials
         if len(self.plan) > limit:
             warnings.append(f"`run` refuses more than {limit} trials; --max-trials {len(self.plan)} raises the limit")
@@ -224,14 +228,15 @@ def _describe_block(experiment: Experiment, block: Block, dropped: DropCounts) -
 
 
 def _load_records(
-    out: Path, targets: Sequence[str], experiment: Experiment
-) -> tuple[dict[str, JobRecord], dict[str, float]]:
-    """The current job of each digest on these targets, and the mean seconds of each node class there.
+    out: Path, targets: Sequence[str], plan: Plan
+) -> tuple[dict[str, JobRecord], dict[str, float], str | None]:
+    """The current job of each digest on these targets, the mean seconds of each node class there, and a message.
 
-    Raises UsageError if the results are of another experiment.
+    The message is that of `describe_renaming`. Raises UsageError if the results are of another experiment.
     """
     if not (out / FILE_NAME).is_file():
-        return {}, {}
+        return {}, {}, describe_renaming(plan, out, None, targets)
     with Store.open(out, readonly=True) as store:
-        check_owner(store, experiment.file, experiment.name)
-        return store.current_jobs(targets), store.servers.mean_node_seconds(targets)
+        check_owner(store, plan.experiment.file, plan.experiment.name)
+        renaming = describe_renaming(plan, out, store, targets)
+        return store.current_jobs(targets), store.servers.mean_node_seconds(targets), renaming

@@ -39,22 +39,30 @@ _MEDIA_SUFFIXES: Final = frozenset((".png", ".webp", ".jpg", ".jpeg", ".mp4", ".
 
 
 def load(
-    experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None, named: NamedTargets | None = None
+    experiment: str | os.PathLike[str],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    named: NamedTargets | None = None,
+    name: str | None = None,
 ) -> Experiment:
     """Read an experiment with its template and its lists, and hash its input files.
 
     `overrides` gives names other values, as `--set` does; a list makes an axis. `named` are the user's names for
-    servers; with them, an unknown name of a target is also a problem. Raises ExperimentError with the problems of all
-    files.
+    servers; with them, an unknown name of a target is also a problem. `name` replaces the experiment's. Raises
+    ExperimentError with the problems of all files.
     """
-    partial = load_partial(experiment, overrides=overrides, named=named)
+    partial = load_partial(experiment, overrides=overrides, named=named, name=name)
     if partial.problems:
         raise ExperimentError(partial.problems)
     return partial.experiment
 
 
 def load_partial(
-    experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None, named: NamedTargets | None = None
+    experiment: str | os.PathLike[str],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    named: NamedTargets | None = None,
+    name: str | None = None,
 ) -> PartialExperiment:
     """Read the valid parts of an experiment, and find the problems in the others. The arguments are those of `load`.
 
@@ -70,6 +78,9 @@ def load_partial(
     if is_workflow(value):
         message = "is a workflow; an experiment names it under `template:`, and `sweeper init DIR` makes one to edit"
         raise ExperimentError(Problem(source.name, 0, "", message))
+    if name is not None:
+        value = {**value, "name": name}
+        source = source.with_value(value, {})
     unused_names: frozenset[str] = frozenset()
     problems: list[Problem] = []
     template = _load_referenced_template(source, file, problems)

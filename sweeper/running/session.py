@@ -38,6 +38,7 @@ from sweeper.running.measure_run import measure_run
 from sweeper.running.node_class_cache import save_server
 from sweeper.running.output_location import open_artifact_folder
 from sweeper.running.preflight import check_target
+from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
 from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, mark_embedded_lost, record_run
 from sweeper.running.run_context import RunContext
@@ -114,6 +115,8 @@ class Session:
                     check_owner(store, self.experiment.file, self.experiment.name)
                 missing = MissingFiles(store, self.out, self.settings)
                 state = self._load_resume_state(store, missing)
+                if state.todo and not self.settings.fresh:
+                    self._warn_of_renaming(store)
                 if state.todo and not self.control.stopping:
                     clients = await self._connect(connections)
                     for client in clients:
@@ -132,6 +135,11 @@ class Session:
                 if missing.jobs and not self.control.stopping:
                     await self.control.run_unless_stopped(self._restore(missing, clients))
                 return await self._record_and_execute(store, state, clients if state.todo else ())
+
+    def _warn_of_renaming(self, store: Store | None) -> None:
+        message = describe_renaming(self.plan, self.out, store, self.target_names)
+        if message is not None:
+            self.report(Notice(message))
 
     def _load_resume_state(self, store: Store | None, missing: MissingFiles) -> ResumeState:
         state = load_resume_state(

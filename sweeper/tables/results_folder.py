@@ -51,13 +51,19 @@ def check_owner(store: Store, experiment_file: Path, name: str) -> None:
     runs = store.runs()
     if not runs:
         return
-    owner = Path(runs[-1].file)
-    if not owner.is_file() or _is_same_file(owner, experiment_file):
+    owner = runs[-1].file
+    if is_owner(owner, experiment_file):
         return
     raise UsageError(
         f"{store.path.parent}: contains the results of {owner}, and {experiment_file} would replace their table; "
         f"give {experiment_file} another `name` than '{name}', or name another folder with --out"
     )
+
+
+def is_owner(recorded: str, experiment_file: Path) -> bool:
+    """Whether an experiment file is the one that a run recorded, or may be because the recorded one is gone."""
+    owner = Path(recorded)
+    return not owner.is_file() or _is_same_file(owner, experiment_file)
 
 
 def _owns(experiment_file: Path, folder: Path) -> bool:
