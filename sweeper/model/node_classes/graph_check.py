@@ -96,9 +96,10 @@ def _convert_losslessly(kind: str, value: Any) -> Any:
     try:
         if kind == "INT" and isinstance(value, str):
             return int(value)
-        if kind == "FLOAT" and isinstance(value, str):
+        is_long = isinstance(value, int) and abs(value) > _MAX_EXACT
+        if kind == "FLOAT" and (isinstance(value, str) or is_long):  # a long integer is rounded, maybe over the limit
             return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return value
     if kind == "STRING" and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
@@ -106,6 +107,7 @@ def _convert_losslessly(kind: str, value: Any) -> Any:
 
 
 _MAX_FLOAT: Final = int(1.7976931348623157e308)
+_MAX_EXACT: Final = 2**53  # the largest integer below which a float holds each one
 
 
 @lru_cache(maxsize=4096)

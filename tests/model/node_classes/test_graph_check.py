@@ -296,6 +296,16 @@ def test_a_number_too_large_for_a_float_is_refused() -> None:
     assert "too large for a number" in find_graph_problems(graph, NodeInfo.from_object_info(float_input))[0][1]
 
 
+def test_an_integer_that_a_float_rounds_beyond_the_limit_is_refused() -> None:
+    """As ComfyUI 0.33.0 does for its PrimitiveFloat, whose limit is 2**63 - 1."""
+    float_input = copy.deepcopy(OBJECT_INFO)
+    float_input["Number"]["input"]["required"]["value"] = ["FLOAT", {"max": 2**63 - 1}]
+    float_input["Number"]["output_node"] = True
+    info = NodeInfo.from_object_info(float_input)
+    assert find_graph_problems({"1": of("Number", value=2**63 - 1025)}, info) == []
+    assert "but at most" in find_graph_problems({"1": of("Number", value=2**63 - 2)}, info)[0][1]
+
+
 def test_a_chain_of_thousands_of_nodes_is_checked() -> None:
     graph: dict[str, Any] = {"0": of("Row", image_1="x", count=1)}
     for index in range(1, 5000):
