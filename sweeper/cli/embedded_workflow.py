@@ -1,15 +1,20 @@
-"""Read the workflow that ComfyUI embeds in a picture: PNG text chunks, EXIF of WebP and JPEG, `comf` chunks of APNG.
+"""Read the workflow that ComfyUI embeds in a file that it saves.
+
+Pictures have it in PNG text chunks, in the EXIF of WebP and JPEG, or in `comf` chunks of APNG; films and sounds in the
+tags of their container (SaveVideo, SaveAudio), or as JSON in the tag `comment` (VHS_VideoCombine).
 
 Parsing the texts belongs to `read_workflow`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ImageError, Problem, TemplateError
+from sweeper.images.extras import load_av
 from sweeper.model.picture_size import check_pixels
 
 if TYPE_CHECKING:
@@ -18,33 +23,63 @@ if TYPE_CHECKING:
 # The names of the two texts (ComfyUI's nodes.py and nodes_images.py): the workflow in API format and in UI format.
 PROMPT: Final = "prompt"
 WORKFLOW: Final = "workflow"
-_SIGNATURES: Final = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP"}
+_PICTURES: Final = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+_CONTAINERS: Final = {b"\x1aE\xdf\xa3": "WebM or Matroska", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}
 
 
-def detect_image_format(path: Path) -> str | None:
-    """`PNG`, `JPEG` or `WebP`, by the file's first bytes. None for any other file, or if it cannot be opened."""
+def detect_format(path: Path) -> str | None:
+    """The format of a picture, film or sound, by its first bytes. None for another file, or if it cannot be opened."""
     try:
         with path.open("rb") as file:
             first = file.read(12)
     except OSError:
         return None
-    name = next((name for signature, name in _SIGNATURES.items() if first.startswith(signature)), None)
-    return None if name == "WebP" and first[8:] != b"WEBP" else name
+    if first[4:8] == b"ftyp":
+        return "MP4"
+    if first.startswith(b"RIFF"):
+        return "WebP" if first[8:] == b"WEBP" else None
+    known = (*_PICTURES.items(), *_CONTAINERS.items())
+    return next((name for signature, name in known if first.startswith(signature)), None)
 
 
-def read_workflow_texts(path: Path, image_format: str) -> dict[str, str]:
-    """The texts `prompt` and `workflow` in a picture, if present. Raises TemplateError if it cannot be decoded."""
+def read_workflow_texts(path: Path, file_format: str) -> dict[str, str]:
+    """The texts `prompt` and `workflow` in a file, if present. Raises TemplateError if it cannot be decoded."""
+    texts: dict[str, str] = {}
+    is_picture = file_format in (*_PICTURES.values(), "WebP")
+    for name, text in _read_picture_texts(path, file_format) if is_picture else _read_tags(path, file_format):
+        texts.setdefault(name.lower(), text)
+    return {name: text for name, text in texts.items() if name in (PROMPT, WORKFLOW)}
+
+
+def _read_picture_texts(path: Path, file_format: str) -> list[tuple[str, str]]:
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             check_pixels(image.size)  # the texts behind the pixels are read with them
-            texts: dict[str, str] = {}
-            for name, text in _iter_texts(image):
-                texts.setdefault(name.lower(), text)
+            return list(_iter_texts(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError) as error:
-        raise TemplateError(Problem(str(path), 0, "", f"cannot be read as {image_format}: {error}")) from error
-    return {name: text for name, text in texts.items() if name in (PROMPT, WORKFLOW)}
+        raise TemplateError(Problem(str(path), 0, "", f"cannot be read as {file_format}: {error}")) from error
+
+
+def _read_tags(path: Path, file_format: str) -> list[tuple[str, str]]:
+    """(name, text) of every tag of a film or sound, and of every text in the JSON of its comment."""
+    try:
+        av = load_av(path)
+        with av.open(str(path), metadata_errors="replace") as container:
+            parts = (container, *container.streams)
+            tags = [(str(name), str(text)) for part in parts for name, text in part.metadata.items()]
+    except (OSError, ValueError, ImageError) as error:  # PyAV's errors are among the first two
+        message = f"the {file_format} cannot be read: {error}" if not isinstance(error, ImageError) else str(error)
+        raise TemplateError(Problem(str(path), 0, "", message)) from error
+    for name, text in list(tags):
+        if name.lower() == "comment" and text.startswith("{"):
+            try:
+                inner = json.loads(text)
+            except (ValueError, RecursionError):
+                continue
+            tags += [(key, part if isinstance(part, str) else json.dumps(part)) for key, part in inner.items()]
+    return tags
 
 
 def _iter_texts(image: Image) -> Iterator[tuple[str, str]]:

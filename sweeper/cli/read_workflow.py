@@ -1,17 +1,18 @@
-"""Read a workflow for `sweeper template` from a JSON file of either format, or from a picture that embeds one.
+"""Read a workflow for `sweeper template` and `init`: from JSON, or from a picture, film or sound that embeds it.
 
 A workflow in UI format is converted to API format. Suggesting slots belongs to `sweeper.loading.suggest_slots`.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sweeper.cli.embedded_workflow import PROMPT, WORKFLOW, detect_image_format, read_workflow_texts
+from sweeper.cli.embedded_workflow import PROMPT, WORKFLOW, detect_format, read_workflow_texts
 from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.errors import Problem, TemplateError
 from sweeper.loading.load import read_workflow
@@ -21,12 +22,16 @@ from sweeper.model.source import Source
 from sweeper.model.template import ModelFile
 from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
 
+# Where requests have the workflow: ComfyUI's /prompt, RunPod's worker-comfyui, Comfy Deploy and others.
+_WRAPPERS: Final = (("prompt",), ("input", "workflow"), ("input", "prompt"), ("workflow",))
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedWorkflow:
     """A checked workflow in API format. `notes` say how it was changed while it was read.
 
-    `content` is the workflow as the bytes of a JSON file: those of the file it came from, if `is_unchanged`.
+    `pictures` are those that came with it in a request, by name. `content` is the workflow as the bytes of a JSON file:
+    those of the file it came from, if `is_unchanged`.
     """
 
     source: Source
@@ -34,6 +39,7 @@ class LoadedWorkflow:
     is_unchanged: bool
     notes: tuple[str, ...] = ()
     models: tuple[ModelFile, ...] = ()
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -48,22 +54,22 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
     Raises TemplateError if the file cannot be read, holds no workflow, cannot be converted with certainty, or has links
     to nodes that do not exist. Raises UsageError and TargetError as `NodeClassSource.object_info` does.
     """
-    image_format = detect_image_format(path)
-    source = _from_picture(path, image_format) if image_format else read_workflow(path)
+    file_format = detect_format(path)
+    source = _from_media(path, file_format) if file_format else read_workflow(path)
     notes: list[str] = []
-    unwrapped = _unwrap_prompt(source) if image_format is None else source
-    if unwrapped is not source:
-        note = source.make_problem(
-            ("prompt",), "the file holds the workflow inside a `prompt` key; sweeper uses that workflow"
-        )
-        notes.append(str(note))
+    where = _find_wrapper(source.value) if file_format is None else ()
+    unwrapped = _unwrap(source, where) if where else source
+    if where:
+        message = f"the file holds the workflow inside a `{'.'.join(where)}` key; sweeper uses that workflow"
+        notes.append(str(source.make_problem(where, message)))
     graph, models = _convert_ui_format(unwrapped, classes, notes) if is_ui_format(unwrapped.value) else (unwrapped, ())
     problems = [graph.make_problem(where, message) for where, message in find_shape_problems(graph.value)]
     if problems:
         raise TemplateError(problems)
-    is_unchanged = image_format is None and graph is source
+    is_unchanged = file_format is None and graph is source
     content = path.read_bytes() if is_unchanged else encode_workflow(graph.value)
-    return LoadedWorkflow(graph, content, is_unchanged, tuple(notes), models)
+    pictures = dict(_iter_request_pictures(source.value)) if where else {}
+    return LoadedWorkflow(graph, content, is_unchanged, tuple(notes), models, pictures)
 
 
 def encode_workflow(graph: Graph) -> bytes:
@@ -74,17 +80,46 @@ def encode_workflow(graph: Graph) -> bytes:
         return json.dumps(graph, indent=2).encode() + b"\n"
 
 
-def _unwrap_prompt(source: Source) -> Source:
-    """If the file is a request to a server, the workflow inside its `prompt`, with its line numbers."""
-    value = source.value
-    if not isinstance(value, dict) or "class_type" in value or not isinstance(value.get("prompt"), dict):
-        return source
-    inner = value["prompt"]
-    if "class_type" in inner and not isinstance(inner["class_type"], dict):
-        return source  # a workflow with a node whose id is "prompt"
+def _find_wrapper(value: Any) -> tuple[str, ...]:
+    """The keys that lead to the workflow in a request to a server; none if the file is a workflow itself."""
+    for keys in _WRAPPERS:
+        inner = value
+        for key in keys:
+            # A dictionary with a class_type is a node, whose id may be "prompt" or "input".
+            inner = inner.get(key) if isinstance(inner, dict) and not _is_node(inner) else None
+        if (
+            isinstance(inner, dict)
+            and not _is_node(inner)
+            and (is_ui_format(inner) or any(map(_is_node, inner.values())))
+        ):
+            return keys
+    return ()
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("class_type"), str)
+
+
+def _unwrap(source: Source, where: tuple[str, ...]) -> Source:
+    """The workflow inside a request, with its line numbers."""
+    inner, depth = source.value, len(where)
+    for key in where:
+        inner = inner[key]
     return Source(
-        source.name, inner, lambda: {path[1:]: line for path, line in source.lines.items() if path[:1] == ("prompt",)}
+        source.name, inner, lambda: {path[depth:]: line for path, line in source.lines.items() if path[:depth] == where}
     )
+
+
+def _iter_request_pictures(value: Any) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the pictures in a request of RunPod: `input.images`, each with `name` and base64 `image`."""
+    request = value.get("input")
+    pictures = request.get("images") if isinstance(request, dict) else None
+    for picture in pictures if isinstance(pictures, list) else ():
+        if isinstance(picture, dict) and isinstance(picture.get("name"), str) and isinstance(picture.get("image"), str):
+            try:
+                yield picture["name"], base64.b64decode(picture["image"].rpartition(",")[2], validate=True)
+            except ValueError:
+                continue
 
 
 def _convert_ui_format(
@@ -113,13 +148,13 @@ def _quote_jinja(value: Any) -> Any:
     return quote_jinja(value) if isinstance(value, str) and has_jinja(value) and "endraw" not in value else value
 
 
-def _from_picture(path: Path, image_format: str) -> Source:
-    """The workflow embedded in a picture, in either format."""
-    texts = read_workflow_texts(path, image_format)
+def _from_media(path: Path, file_format: str) -> Source:
+    """The workflow embedded in a picture, film or sound, in either format."""
+    texts = read_workflow_texts(path, file_format)
     name = PROMPT if PROMPT in texts else WORKFLOW
     if name not in texts:
         message = (
-            f"this {image_format} contains no workflow (neither a `prompt` text nor a `workflow` text); ComfyUI's "
+            f"this {file_format} contains no workflow (neither a `prompt` text nor a `workflow` text); ComfyUI's "
             "SaveImage writes both unless metadata is disabled, and most web sites remove them"
         )
         raise TemplateError(Problem(str(path), 0, "", message))
@@ -127,7 +162,7 @@ def _from_picture(path: Path, image_format: str) -> Source:
         value = json.loads(texts[name])
     except (ValueError, RecursionError) as error:
         raise TemplateError(
-            Problem(str(path), 0, name, f"the {image_format}'s workflow is not JSON: {error}")
+            Problem(str(path), 0, name, f"the {file_format}'s workflow is not JSON: {error}")
         ) from error
     return Source(str(path), _strip_is_changed(value), dict)
 

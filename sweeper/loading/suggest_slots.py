@@ -24,7 +24,10 @@ from sweeper.model.template import MISSING, ModelFile
 from sweeper.model.workflow import Graph, is_link
 
 # Common names for inputs that core nodes call differently.
-_COMMON_NAMES: Final = {"noise_seed": "seed", "ckpt_name": "checkpoint"}
+_COMMON_NAMES: Final = {
+    "noise_seed": "seed", "ckpt_name": "checkpoint", "positive": "prompt", "positive_prompt": "prompt",
+    "negative_prompt": "negative", "empty_latent_width": "width", "empty_latent_height": "height",
+}  # fmt: skip
 # Names that say nothing without the title of the node.
 _VAGUE_NAMES: Final = frozenset((
     "value", "text", "string", "int", "float", "boolean", "number", "input", "a", "b",
@@ -74,6 +77,7 @@ class Suggestion:
     value: Any
     schema: Mapping[str, Any] | None = None
     is_default: bool = False
+    role: str = ""  # the name before it was made unique: `seed` also for `seed_11`
 
 
 def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
@@ -94,7 +98,19 @@ def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
             simple_name = roles.get((node_id, name)) or _simplify_name(name, title, node["class_type"])
             address = f"{node_id}.{name}"
             suggestions.append(
-                Suggestion(simple_name, address, node["class_type"], title, type_name, value, schema, is_default)
+                Suggestion(
+                    *(
+                        simple_name,
+                        address,
+                        node["class_type"],
+                        title,
+                        type_name,
+                        value,
+                        schema,
+                        is_default,
+                        simple_name,
+                    )
+                )
             )
     suggestions = list(_make_unique(suggestions))
     return tuple(
@@ -253,8 +269,7 @@ def _infer_type(
     name: str, value: Any, spec: InputSpec | None, *, is_text: bool
 ) -> tuple[str, Mapping[str, Any] | None]:
     """Return the type of an input and the schema of its slot, which never refuses the current value."""
-    options = spec.options if spec is not None else {}
-    if isinstance(value, str) and (options.get("image_upload") or (spec is None and name == "image")):
+    if isinstance(value, str) and ((spec is not None and spec.is_upload) or (spec is None and name == "image")):
         return "file", None
     inferred, schema = _infer_from_value(name, value, spec, is_text=is_text)
     declared = spec.schema if spec is not None else None
@@ -318,7 +333,7 @@ def render_slots_file(
         "slots:",
     ]
     for suggestion in suggestions:
-        fields = [f"at: {_quote(suggestion.address)}"]
+        fields = [f"at: {quote_yaml(suggestion.address)}"]
         if suggestion.schema is not None:
             fields.append(f"schema: {_to_yaml(suggestion.schema)}")
         if suggestion.is_default:
@@ -347,7 +362,7 @@ def _render_models(models: Iterable[ModelFile]) -> Iterator[str]:
         yield "# The model files that the workflow names. `sweeper doctor` shows those that a server lacks."
         yield "models:"
     for item in items:
-        yield f"  - {{{', '.join(f'{name}: {_quote(text)}' for name, text in item.items())}}}"
+        yield f"  - {{{', '.join(f'{name}: {quote_yaml(text)}' for name, text in item.items())}}}"
 
 
 def _render_branches(graph: Graph, info: NodeInfo) -> Iterator[str]:
@@ -368,11 +383,11 @@ def _render_branches(graph: Graph, info: NodeInfo) -> Iterator[str]:
         yield "# Inputs that only some choices have; those of the other choices are left out of the workflow."
         yield "branches:"
     for address, options in differing.items():
-        yield f"  {_quote(address)}:"
-        yield from (f"    {_quote(option)}: {_to_yaml(list(children))}" for option, children in options.items())
+        yield f"  {quote_yaml(address)}:"
+        yield from (f"    {quote_yaml(option)}: {_to_yaml(list(children))}" for option, children in options.items())
 
 
-def _quote(text: str) -> str:
+def quote_yaml(text: str) -> str:
     """Write a double-quoted YAML scalar, with all unprintable characters escaped: YAML forbids more than JSON does."""
     return "".join(
         char if char.isprintable() else f"\\U{ord(char):08x}" for char in json.dumps(text, ensure_ascii=False)
@@ -384,7 +399,7 @@ def _to_yaml(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {_to_yaml(item)}' for key, item in value.items())}}}"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_quote(item) if isinstance(item, str) else _to_yaml(item) for item in value)}]"
+        return f"[{', '.join(quote_yaml(item) if isinstance(item, str) else _to_yaml(item) for item in value)}]"
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -2,50 +2,208 @@
 
 from __future__ import annotations
 
+import io
 import re
+import shlex
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 import click
 
-from sweeper.cli import console, options
+from sweeper.cli import console
+from sweeper.cli import options as shared_options
+from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
+from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
 from sweeper.cli.trusted_folders import add_trusted_folder
+from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
+from sweeper.loading.starter_experiment import InputPicture, choose_useful_slots, render_experiment
+from sweeper.loading.suggest_slots import Suggestion, render_slots_file, suggest_slots
+from sweeper.model.node_classes import NodeInfo
+from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.schemas import make_editor_line
 
-STARTER_FILES = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
+_EXPERIMENT: Final = "experiment.yaml"
+_INPUTS: Final = "inputs"
+_PICTURE_SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
+_MEDIA_SUFFIXES: Final = _PICTURE_SUFFIXES | {".mp4", ".webm", ".mkv", ".mov", ".wav", ".mp3", ".flac", ".ogg", ".opus"}
+_LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
+_STAND_IN_SIZE: Final = (512, 512)
 
 
-@click.command(epilog=format_examples("sweeper init my-sweep", "sweeper run my-sweep/experiment.yaml"))
+@click.command(
+    epilog=format_examples(
+        "sweeper init my-sweep",
+        "sweeper init my-sweep --from workflow.json",
+        "sweeper init my-sweep --from ComfyUI_00001_.png --target http://127.0.0.1:8188",
+    )
+)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@options.as_json
-def command(folder: Path, *, as_json: bool) -> None:
-    """Make a folder with a template and an experiment to edit, named after DIR, and trust it. Overwrites no files."""
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your workflow: JSON in API or UI format, or a picture, film or sound that ComfyUI saved. "
+    "[default: text to image]",
+)
+@add_class_options
+@shared_options.as_json
+def command(folder: Path, *, source: Path | None, target: str | None, object_info: Path | None, as_json: bool) -> None:
+    """Make a folder with a template and an experiment that runs at once, and trust it. Overwrites no files.
+
+    The experiment is named after DIR. It sweeps a seed and one setting of the workflow; more axes to try are in
+    comments. With --target it runs there, and the choices in it are those of that server.
+    """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give the name of a folder")
-    present = [name for name in STARTER_FILES if (folder / name).exists()]
+    if source is None:
+        with resources.as_file(resources.files("sweeper.cli").joinpath("starter", "txt2img.json")) as file:
+            contents, notes = _make_files(file, folder, target, object_info)
+    else:
+        contents, notes = _make_files(source, folder, target, object_info)
+    present = [name for name in contents if (folder / name).exists()]
     if present:
         raise UsageError(f"{folder}: already contains {', '.join(present)}; give another folder, or move them away")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in STARTER_FILES:
-        content = resources.files("sweeper.cli").joinpath("starter", name).read_bytes()
-        if name == "experiment.yaml":
-            content = content.replace(b"first-sweep", _choose_name(folder).encode())
-            content = f"{make_editor_line('experiment')}\n".encode() + content
-        with (folder / name).open("xb") as file:  # x: fails if another process just made the file
-            file.write(content)
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("xb") as stream:  # x: fails if another process just made the file
+            stream.write(content)
         if not as_json:
             console.print_status(f"wrote {folder / name}")
+    for note in notes:
+        console.warn(note)
     try:
         add_trusted_folder(folder)
     except UsageError as error:  # the files are there, and need no trust as they are
         console.warn(f"{folder} is not trusted: {error}")
+    experiment = folder / _EXPERIMENT
     if as_json:
-        written = [str(folder / name) for name in STARTER_FILES]
-        console.print_json({"written": written, "experiment": str(folder / "experiment.yaml")})
+        console.print_json({"written": [str(folder / name) for name in contents], "experiment": str(experiment)})
         return
-    console.print_status(f"next: sweeper run {folder / 'experiment.yaml'}")
+    console.print_status(f"next: {shlex.join(['sweeper', 'run', str(experiment)])}")
+
+
+def _make_files(
+    source: Path, folder: Path, target: str | None, object_info: Path | None
+) -> tuple[dict[str, bytes], list[str]]:
+    """The files of the new folder, by their path in it, and what the user should know about them."""
+    classes = NodeClassSource(target, object_info)
+    workflow = read_graph(source, classes)
+    slots = choose_useful_slots(suggest_slots(workflow.graph, classes.classes))
+    if not slots:
+        raise UsageError(f"{source}: no node of this workflow has an input that can be a slot")
+    notes = list(workflow.notes)
+    files, contents = _collect_inputs(source, workflow, slots, notes)
+    stem = _to_file_name(source.stem) or "workflow"
+    experiment = render_experiment(
+        _choose_name(folder),
+        title=f"Made by `sweeper init` from {' '.join(source.name.split())}.",
+        template=f"{stem}.json",
+        target=_choose_target(workflow, target, notes),
+        slots=slots,
+        files=files,
+        choices=_list_choices(workflow, slots, classes),
+    )
+    return {
+        _EXPERIMENT: f"{make_editor_line('experiment')}\n{experiment}".encode(),
+        f"{stem}.json": workflow.content,
+        f"{stem}.slots.yaml": render_slots_file(
+            f"{stem}.json", workflow.graph, classes.classes, slots, workflow.models
+        ).encode(),
+        **contents,
+    }, notes
+
+
+def _choose_target(workflow: LoadedWorkflow, target: str | None, notes: list[str]) -> tuple[str, str]:
+    """The experiment's target and a remark: the user's, or the embedded server if it has every class."""
+    if target is not None:
+        return target, "or another server: embedded, cloud, a URL"
+    missing = _find_missing_classes(workflow, get_embedded_classes())
+    if not missing:
+        return "embedded", f"sweeper's own server draws no real model; yours: {_LOCAL_COMFYUI}, or cloud"
+    notes.append(
+        f"sweeper's own server does not have {join_names(missing)}, so the experiment's target is {_LOCAL_COMFYUI}; "
+        "another server: `sweeper run --target URL`"
+    )
+    return _LOCAL_COMFYUI, "your ComfyUI, which must have the workflow's custom nodes; or cloud"
+
+
+def _find_missing_classes(workflow: LoadedWorkflow, info: NodeInfo) -> list[str]:
+    return sorted({str(node["class_type"]) for node in workflow.graph.values()} - set(info.classes))
+
+
+def _list_choices(
+    workflow: LoadedWorkflow, slots: tuple[Suggestion, ...], classes: NodeClassSource
+) -> dict[str, tuple[Any, ...]]:
+    """What the server offers for each slot that has a list: samplers, and model files if it is the user's server."""
+    info = classes.classes if classes.is_default else NodeInfo.from_object_info(classes.object_info)
+    found: dict[str, tuple[Any, ...]] = {}
+    for slot in slots:
+        node, _, name = slot.address.partition(".")
+        spec = info.classes.get(slot.class_type)
+        declared = spec.resolve_inputs(workflow.graph[node]["inputs"]).get(name) if spec is not None else None
+        if declared is not None and declared.choices:
+            found[slot.name] = declared.choices
+    return found
+
+
+def _collect_inputs(
+    source: Path, workflow: LoadedWorkflow, slots: tuple[Suggestion, ...], notes: list[str]
+) -> tuple[dict[str, InputPicture], dict[str, bytes]]:
+    """The local file for each slot of a file, and the content of those to write.
+
+    A file that the workflow names is taken from the request that it came in, or from the folder of the workflow. A
+    grey picture stands in for one that is not there.
+    """
+    files: dict[str, InputPicture] = {}
+    contents: dict[str, bytes] = {}
+    for slot in (slot for slot in slots if slot.type == "file"):
+        name = PurePosixPath(str(slot.value).removesuffix(" [input]").replace("\\", "/")).name
+        suffix = PurePosixPath(name).suffix.lower()
+        content = workflow.pictures.get(name) or _read_neighbour(source, name)
+        remark = 'or {files: "inputs/*.png"}: one trial for each file'
+        if content is None and suffix not in _MEDIA_SUFFIXES - _PICTURE_SUFFIXES:
+            content = _draw_stand_in()
+            name = f"{PurePosixPath(name).stem or 'picture'}.png"
+            remark = f"a grey stand-in, because {slot.value!r} was not found: put your picture there"
+            notes.append(
+                f"the workflow names the picture {slot.value!r}, which is not beside {source.name}; a grey stand-in is "
+                f"in {_INPUTS}/{name}: replace it by your picture before you run on a real server"
+            )
+        elif content is None:
+            notes.append(
+                f"the workflow names the file {slot.value!r}, which is not beside {source.name}; put it into "
+                f"{_INPUTS}/ before you run"
+            )
+        path = f"{_INPUTS}/{_to_file_name(name) or 'picture.png'}"
+        files[slot.name] = InputPicture(path, " ".join(remark.split()))
+        if content is not None:
+            contents[path] = content
+    return files, contents
+
+
+def _read_neighbour(source: Path, name: str) -> bytes | None:
+    """A picture, film or sound of this name in the folder of the workflow, or in `input/` or `inputs/` there."""
+    if PurePosixPath(name).suffix.lower() not in _MEDIA_SUFFIXES:  # a stranger's workflow may name any file
+        return None
+    candidates = [source.parent / folder / name for folder in (".", "input", "inputs")]
+    return next((path.read_bytes() for path in candidates if path.is_file()), None)
+
+
+def _to_file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100]
+
+
+def _draw_stand_in() -> bytes:
+    """A grey picture with a slope from dark to light, as PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize(_STAND_IN_SIZE).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _choose_name(folder: Path) -> str:

@@ -1,0 +1,214 @@
+"""`sweeper init`: from any workflow to an experiment that runs at once."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from sweeper.embedded import node_classes
+from sweeper.loading.load import load
+from sweeper.planning.plan import plan
+from tests.cli.test_template_ui_format import UI_WORKFLOW
+
+IMG2IMG = {
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd15.safetensors"}},
+    "2": {
+        "class_type": "LoraLoader",
+        "inputs": {
+            "lora_name": "ink.safetensors", "strength_model": 0.8, "strength_clip": 1, "model": ["1", 0],
+            "clip": ["1", 1],
+        },
+    },
+    "3": {"class_type": "CLIPTextEncode", "inputs": {"text": 'a "red" fox: {snow}', "clip": ["2", 1]}},
+    "4": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["2", 1]}},
+    "5": {"class_type": "LoadImage", "inputs": {"image": "my photo.png", "upload": "image"}},
+    "6": {"class_type": "VAEEncode", "inputs": {"pixels": ["5", 0], "vae": ["1", 2]}},
+    "7": {
+        "class_type": "KSampler",
+        "inputs": {
+            "seed": 5, "steps": 4, "cfg": 1, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.6,
+            "model": ["2", 0], "positive": ["3", 0], "negative": ["4", 0], "latent_image": ["6", 0],
+        },
+    },
+    "8": {"class_type": "VAEDecode", "inputs": {"samples": ["7", 0], "vae": ["1", 2]}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "x"}},
+}  # fmt: skip
+CUSTOM = {
+    "1": {
+        "class_type": "Efficient Loader",
+        "inputs": {"ckpt_name": "a.safetensors", "positive": "a fox", "negative": "", "empty_latent_width": 512},
+    },
+    "2": {"class_type": "KSampler (Efficient)", "inputs": {"seed": 1, "steps": 9, "cfg": 7.5, "model": ["1", 0]}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["2", 5], "filename_prefix": "x"}},
+}
+
+
+def save_json(value=IMG2IMG, name="w.json"):
+    Path(name).write_text(json.dumps(value), "utf-8")
+    return name
+
+
+def make_picture(size=(64, 64)):
+    data = io.BytesIO()
+    Image.effect_noise(size, 50).save(data, "PNG")
+    return data.getvalue()
+
+
+def save_png(name="made.png"):
+    info = PngInfo()
+    info.add_text("prompt", json.dumps(IMG2IMG))
+    Image.new("RGB", (8, 8)).save(name, pnginfo=info)
+    return name
+
+
+def save_request(name="request.json"):
+    picture = f"data:image/png;base64,{base64.b64encode(make_picture()).decode()}"
+    images = [{"name": "my photo.png", "image": picture}]
+    return save_json({"input": {"workflow": IMG2IMG, "images": images}}, name)
+
+
+def save_film(name, **tags):
+    av = pytest.importorskip("av")
+    with av.open(name, "w", options={"movflags": "use_metadata_tags"}) as container:
+        container.metadata.update(tags)
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width = stream.height = 32
+        frame = av.VideoFrame.from_image(Image.new("RGB", (32, 32)))
+        for packet in (*stream.encode(frame), *stream.encode()):
+            container.mux(packet)
+    return name
+
+
+def save_film_of_comfyui():
+    return save_film("film.mp4", prompt=json.dumps(IMG2IMG), workflow='{"nodes": [], "links": []}')
+
+
+def save_film_of_video_helper():
+    return save_film("vhs.mp4", comment=json.dumps({"prompt": json.dumps(IMG2IMG)}))
+
+
+def uncomment_each(path):
+    """Yield the experiment with one commented axis after the other as a part of it."""
+    lines = path.read_text("utf-8").splitlines()
+    for index, line in enumerate(lines):
+        if re.match(r"    # \w+: \[", line):
+            yield line, "\n".join([*lines[:index], line.replace("# ", "", 1), *lines[index + 1 :]])
+
+
+@pytest.mark.parametrize(
+    "save",
+    [save_json, save_png, save_request, save_film_of_comfyui, save_film_of_video_helper],
+)
+def test_an_img2img_workflow_becomes_an_experiment(sweeper, save):
+    outcome = sweeper("init", "mine", "--from", save())
+    assert outcome.code == 0, outcome.err
+    experiment = load("mine/experiment.yaml")
+    trials = list(plan(experiment).written())
+    assert len(trials) == 4
+    assert [trial.params["steps"] for trial in trials] == [2, 2, 4, 4]
+    assert {"prompt", "negative", "seed", "cfg", "denoise", "checkpoint", "lora", "strength_model", "image"} <= set(
+        experiment.template.slots
+    )
+    assert "upload" not in experiment.template.slots
+    with Image.open("mine/inputs/my-photo.png") as picture:
+        assert picture.size == ((64, 64) if save is save_request else (512, 512))
+    says_stand_in = "'my photo.png', which is not beside" in outcome.err
+    assert says_stand_in == (save is not save_request)
+
+
+def test_each_commented_axis_is_valid(sweeper):
+    sweeper("init", "mine", "--from", save_json())
+    path = Path("mine/experiment.yaml")
+    names = []
+    for line, text in uncomment_each(path):
+        Path("mine/one.yaml").write_text(text, "utf-8")
+        assert sweeper("validate", "mine/one.yaml").code == 0, line
+        trials = list(plan(load("mine/one.yaml")))
+        names.append(line.split()[1].rstrip(":"))
+        assert len(trials) == 4 * len({trial.params[names[-1]] for trial in trials}) > 4 or names[-1] == "denoise"
+    assert names == [
+        "prompt", "negative", "cfg", "sampler", "scheduler", "denoise", "checkpoint", "lora", "strength_model",
+        "strength_clip",
+    ]  # fmt: skip
+
+
+def test_the_experiment_runs_on_the_embedded_server(sweeper):
+    Path("my photo.png").write_bytes(make_picture())
+    outcome = sweeper("init", "mine", "--from", save_json())
+    assert outcome.err.splitlines()[-1] == "next: sweeper run mine/experiment.yaml"
+    assert "stand-in" not in outcome.err
+    assert Path("mine/inputs/my-photo.png").read_bytes() == Path("my photo.png").read_bytes()
+    ran = sweeper("run", "mine/experiment.yaml", "--json")
+    assert (ran.code, ran.json["succeeded"]) == (0, 4), ran.err
+    assert len(list(Path("mine/results/mine/artifacts").glob("0003_steps-4_seed-*.png"))) == 1
+
+
+def test_a_ui_workflow_and_its_choices_come_from_the_given_classes(sweeper):
+    classes = node_classes()
+    names = ["mine.safetensors", "other.safetensors", "third.safetensors", "fourth.safetensors"]
+    classes["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"] = [names]
+    save_json(classes, "info.json")
+    outcome = sweeper("init", "d", "--from", save_json(UI_WORKFLOW), "--object-info", "info.json")
+    assert outcome.code == 0, outcome.err
+    text = Path("d/experiment.yaml").read_text("utf-8")
+    assert '# checkpoint: ["mine.safetensors", "other.safetensors", "third.safetensors"]' in text
+    assert len(plan(load("d/experiment.yaml"))) == 4
+
+
+def test_custom_nodes_need_the_users_server(sweeper):
+    outcome = sweeper("init", "d", "--from", save_json(CUSTOM))
+    assert outcome.code == 0
+    assert (
+        "does not have Efficient Loader, KSampler (Efficient), so the experiment's target is http://127" in outcome.err
+    )
+    experiment = load("d/experiment.yaml")
+    assert experiment.targets == ("http://127.0.0.1:8188",)
+    assert {"prompt", "negative", "seed", "steps", "cfg", "width", "checkpoint"} <= set(experiment.template.slots)
+    assert sweeper("init", "e", "--from", "w.json", "--target", "http://gpu:8188").code == 3
+
+
+def test_two_passes_keep_plain_names_for_the_first(sweeper):
+    second = {**IMG2IMG["7"], "inputs": {**IMG2IMG["7"]["inputs"], "latent_image": ["7", 0], "steps": 9}}
+    graph = {**IMG2IMG, "10": second}
+    assert sweeper("init", "d", "--from", save_json(graph)).code == 0
+    slots = load("d/experiment.yaml").template.slots
+    assert [slots[name].default for name in ("steps", "steps_10")] == [4, 9]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"1": {"class_type": "X", "inputs": {}}}, "no node of this workflow has an input that can be a slot"),
+        ({"input": {"images": []}}, "input"),
+        ([], "w.json"),
+    ],
+)
+def test_a_file_without_a_usable_workflow_is_refused(sweeper, value, message):
+    outcome = sweeper("init", "d", "--from", save_json(value))
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not Path("d").exists()
+
+
+def test_a_film_without_workflow_is_refused(sweeper):
+    outcome = sweeper("init", "d", "--from", save_film("plain.mp4"))
+    assert (outcome.code, Path("d").exists()) == (2, False)
+    assert "plain.mp4: this MP4 contains no workflow" in outcome.err
+
+
+def test_a_stranger_cannot_have_other_files_copied(sweeper):
+    Path("id_rsa").write_text("secret")
+    Path("secret.png").write_text("secret")
+    Path("sub").mkdir()
+    for name in ("../secret.png", "id_rsa", "/etc/passwd"):
+        graph = {**IMG2IMG, "5": {"class_type": "LoadImage", "inputs": {"image": name}}}
+        folder = f"d{len(name)}"
+        assert sweeper("init", folder, "--from", save_json(graph, "sub/w.json")).code == 0
+        assert not [path for path in Path(folder).rglob("*") if path.is_file() and path.read_bytes() == b"secret"]
