@@ -142,7 +142,7 @@ def test_each_commented_axis_is_valid(sweeper):
 def test_the_experiment_runs_on_the_embedded_server(sweeper):
     Path("my photo.png").write_bytes(make_picture())
     outcome = sweeper("init", "mine", "--from", save_json())
-    assert outcome.err.splitlines()[-1] == "next: sweeper run mine/experiment.yaml"
+    assert outcome.err.splitlines()[-1] == "next: sweeper run mine/experiment.yaml --open"
     assert "stand-in" not in outcome.err
     assert Path("mine/inputs/my-photo.png").read_bytes() == Path("my photo.png").read_bytes()
     ran = sweeper("run", "mine/experiment.yaml", "--json")
@@ -150,16 +150,34 @@ def test_the_experiment_runs_on_the_embedded_server(sweeper):
     assert len(list(Path("mine/results/mine/artifacts").glob("0003_steps-4_seed-*.png"))) == 1
 
 
+def test_the_workflow_may_be_in_the_folder_already(sweeper):
+    Path("mine").mkdir()
+    save_json(IMG2IMG, "mine/w.json")
+    outcome = sweeper("init", "mine", "--from", "mine/w.json", "--json")
+    assert outcome.code == 0, outcome.err
+    assert [Path(name).name for name in outcome.json["written"]] == ["experiment.yaml", "w.slots.yaml", "my-photo.png"]
+    assert len(plan(load("mine/experiment.yaml"))) == 4
+    Path("mine/experiment.yaml").write_text("mine")
+    assert "already contains experiment.yaml" in sweeper("init", "mine", "--from", "mine/w.json").err
+
+
 def test_a_ui_workflow_and_its_choices_come_from_the_given_classes(sweeper):
     classes = node_classes()
     names = ["mine.safetensors", "other.safetensors", "third.safetensors", "fourth.safetensors"]
     classes["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"] = [names]
     save_json(classes, "info.json")
-    outcome = sweeper("init", "d", "--from", save_json(UI_WORKFLOW), "--object-info", "info.json")
+    outcome = sweeper("init", "d", "--from", save_json(UI_WORKFLOW, "ui.json"), "--object-info", "info.json")
     assert outcome.code == 0, outcome.err
     text = Path("d/experiment.yaml").read_text("utf-8")
     assert '# checkpoint: ["mine.safetensors", "other.safetensors", "third.safetensors"]' in text
     assert len(plan(load("d/experiment.yaml"))) == 4
+    assert "does not list" not in outcome.err
+    classes["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"] = [["mine-v2.safetensors", "z.safetensors"]]
+    save_json(classes, "info.json")
+    outcome = sweeper("init", "e", "--from", "ui.json", "--object-info", "info.json")
+    assert outcome.code == 0, outcome.err
+    assert "the server does not list 'mine.safetensors' for `checkpoint`" in outcome.err
+    assert "name one that it has, such as 'mine-v2.safetensors'" in outcome.err
 
 
 def test_custom_nodes_need_the_users_server(sweeper):

@@ -226,7 +226,7 @@ def test_init_makes_a_folder_that_can_be_planned(sweeper):
     path = Path(sweeper("schema").out.rstrip())
     assert line == f"# yaml-language-server: $schema={path.as_uri()}"
     jsonschema.validate(yaml.safe_load(Path("my-sweep/experiment.yaml").read_text()), json.loads(path.read_text()))
-    assert outcome.err.splitlines()[-1] == f"next: sweeper run {Path('my-sweep/experiment.yaml')}"
+    assert outcome.err.splitlines()[-1] == f"next: sweeper run {Path('my-sweep/experiment.yaml')} --open"
 
 
 def test_json_lists_the_written_files(sweeper):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -17,7 +18,7 @@ from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
 from sweeper.cli.trusted_folders import add_trusted_folder
-from sweeper.did_you_mean import join_names
+from sweeper.did_you_mean import find_nearest, join_names
 from sweeper.errors import UsageError
 from sweeper.loading.starter_experiment import InputPicture, choose_useful_slots, render_experiment
 from sweeper.loading.suggest_slots import Suggestion, render_slots_file, suggest_slots
@@ -64,6 +65,8 @@ def command(folder: Path, *, source: Path | None, target: str | None, object_inf
             contents, notes = _make_files(file, folder, target, object_info)
     else:
         contents, notes = _make_files(source, folder, target, object_info)
+    # The workflow and its pictures may be in the folder already.
+    contents = {name: content for name, content in contents.items() if not _has_content(folder / name, content)}
     present = [name for name in contents if (folder / name).exists()]
     if present:
         raise UsageError(f"{folder}: already contains {', '.join(present)}; give another folder, or move them away")
@@ -83,7 +86,11 @@ def command(folder: Path, *, source: Path | None, target: str | None, object_inf
     if as_json:
         console.print_json({"written": [str(folder / name) for name in contents], "experiment": str(experiment)})
         return
-    console.print_status(f"next: {shlex.join(['sweeper', 'run', str(experiment)])}")
+    console.print_status(f"next: {shlex.join(['sweeper', 'run', str(experiment), '--open'])}")
+
+
+def _has_content(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def _make_files(
@@ -97,6 +104,9 @@ def _make_files(
         raise UsageError(f"{source}: no node of this workflow has an input that can be a slot")
     notes = list(workflow.notes)
     files, contents = _collect_inputs(source, workflow, slots, notes)
+    choices = _list_choices(workflow, slots, classes)
+    if not classes.is_default:
+        notes += _find_absent_values(slots, choices)
     stem = _to_file_name(source.stem) or "workflow"
     experiment = render_experiment(
         _choose_name(folder),
@@ -105,7 +115,7 @@ def _make_files(
         target=_choose_target(workflow, target, notes),
         slots=slots,
         files=files,
-        choices=_list_choices(workflow, slots, classes),
+        choices=choices,
     )
     return {
         _EXPERIMENT: f"{make_editor_line('experiment')}\n{experiment}".encode(),
@@ -148,6 +158,18 @@ def _list_choices(
         if declared is not None and declared.choices:
             found[slot.name] = declared.choices
     return found
+
+
+def _find_absent_values(slots: tuple[Suggestion, ...], choices: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Messages about values of the workflow that the server does not offer, such as a model file that it lacks."""
+    for slot in slots:
+        offered = choices.get(slot.name)
+        if offered and slot.type != "file" and slot.value not in offered:
+            nearest = find_nearest(str(slot.value), map(str, offered)) or offered[0]
+            yield (
+                f"the server does not list {slot.value!r} for `{slot.name}`; if the run is refused, remove the `#` of "
+                f"`{slot.name}` in {_EXPERIMENT} and name one that it has, such as {nearest!r}"
+            )
 
 
 def _collect_inputs(
