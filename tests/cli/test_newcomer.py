@@ -120,3 +120,22 @@ def test_integer_of_a_custom_node_can_be_swept_in_fractions(sweeper):
         {"weight": weight, "seed": 2**64 - 1} for weight in (1, 7.5)
     ]
     assert "not checked against http://127.0.0.1:9 (it does not respond" in outcome.err
+
+
+def test_saved_workflow_with_a_custom_node_gets_no_unlike_class(sweeper):
+    node = {
+        "id": 1,
+        "type": "Efficient Loader",
+        "mode": 0,
+        "order": 0,
+        "inputs": [],
+        "outputs": [],
+        "widgets_values": [],
+    }
+    Path("ui.json").write_text(json.dumps({"nodes": [node], "links": [], "version": 0.4}))
+
+    outcome = sweeper("template", "new", "ui.json", "-o", "t.json")
+
+    assert outcome.code == 2
+    assert outcome.err.endswith("node 1 (Efficient Loader) is of a class that the server does not have\n")
+    assert "(--target or --object-info gives others)" in outcome.err

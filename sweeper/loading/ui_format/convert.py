@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.did_you_mean import find_nearest, join_names
+from sweeper.did_you_mean import join_names
 from sweeper.loading.ui_format.graph import (
     BYPASSED,
     MUTED,
@@ -178,7 +178,7 @@ class _Converter:
             return ""
         if node.type.startswith(("workflow>", "workflow/")):
             return "is a group node; convert it to nodes or to a subgraph in ComfyUI"
-        nearest = find_nearest(node.type, self.info.classes)
+        nearest = self.info.find_misspelt(node.type)
         return f"is of a class that the server does not have{f' (the nearest is {nearest})' if nearest else ''}"
 
     def convert_inputs(self, scope: Scope, node: Node, spec: NodeSpec) -> dict[str, Any]:

@@ -48,7 +48,6 @@ _PREVIEW_CLASSES: Final = frozenset(
 _UNSAVED_MESSAGE: Final = "it only shows its result, and no node of the workflow saves one; add a node that saves"
 _KEEP_PREVIEWS_HINT: Final = ", such as SaveImage, or keep previews with `--keep-temp` or `run: {keep_temp: true}`"
 _BRANCHES_HINT: Final = "list under `branches` in the slots file which inputs each choice has"
-_MISSPELT_CLASS: Final = 0.85  # of the letters of a class in common with a known one: `KSamplr`, `LoadImag`
 _LINK_SYNTAX: Final = 'a link is written ["node id", output], a list as a value {"__value__": [...]}'
 
 
@@ -233,8 +232,7 @@ class GraphCheck:
         yield from self._find_crashing_links()
 
     def _explain_unknown_class(self, class_type: str) -> str:
-        """Suggest a class only for a misspelt name. Most unknown classes are custom nodes, with names like others."""
-        nearest = find_nearest(class_type, self.info.classes, _MISSPELT_CLASS)
+        nearest = self.info.find_misspelt(class_type)
         owner = "the embedded server" if self.info.is_embedded else "the server"
         if self.info.is_embedded:
             advice = "check against your server with --target, or --object-info FILE"

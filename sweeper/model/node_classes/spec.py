@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from sweeper.did_you_mean import suggest
+from sweeper.did_you_mean import find_nearest, suggest
 from sweeper.errors import InputError
 from sweeper.model.node_classes.price_badge import PriceBadge, parse_price_badge
 from sweeper.model.template import MISSING
@@ -56,6 +56,7 @@ _LENIENT_CLASSES: Final = frozenset(
     {"CustomCombo", "Load3D", "Load3DAdvanced", "ModelAttentionBackend"}
     | {"SelectCLIPDevice", "SelectModelDevice", "SelectVAEDevice"}
 )
+_MISSPELT_CLASS: Final = 0.85  # of the letters of a class in common with a known one: `KSamplr`, `LoadImag`
 _PRIMITIVE_TYPES: Final = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean"}
 # ComfyUI's own types that only links can carry, in case `object_info` has too few classes to find them as outputs.
 _CORE_LINK_TYPES: Final = frozenset(
@@ -219,6 +220,10 @@ class NodeInfo:
             },
             self.is_embedded,
         )
+
+    def find_misspelt(self, class_type: str) -> str | None:
+        """Return the class whose name was misspelt; None for other unknown classes, most of which are custom nodes."""
+        return find_nearest(class_type, self.classes, _MISSPELT_CLASS)
 
     def get_spec(self, class_type: str) -> NodeSpec:
         """Return a class. Raises KeyError with the nearest name in its message."""
