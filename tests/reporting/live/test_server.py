@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from sweeper.errors import ResultsError, UsageError
 from sweeper.reporting.live import LiveView
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
+from tests.waiting import wait_until
 
 HOSTILE_HOSTS = ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example:1", "", "[::2]"]
 
@@ -229,6 +231,29 @@ def test_run_of_another_plan_reloads_the_page(painted, tmp_path):
         found = events(client, f"events?since={live['generation']}.{live['number']}", 9)
         assert found[-1][0] == "anew"
         assert client.get("data.json").json()["trials"] == [0, 1]
+
+
+def test_a_running_trial_shows_its_earlier_result_and_that_it_runs(tmp_path):
+    painter = painting.Painter()
+    painter.go_on.set()
+    experiment = painting.experiment(tmp_path, ["a", "b"])
+    with EmbeddedServer(nodes=painter.nodes) as server:
+        sweeper.run(experiment, server.url, tmp_path / "out")
+    painter.go_on.clear()
+    with (
+        LiveView(tmp_path / "out") as view,
+        EmbeddedServer(nodes=painter.nodes) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        ended = pool.submit(sweeper.run, experiment, server.url, tmp_path / "out")
+        try:
+            wait_until(lambda: httpx.get(f"{view.url}data.json").json()["live"]["flight"])
+            data = httpx.get(f"{view.url}data.json").json()
+        finally:
+            painter.go_on.set()
+        assert [data["statuses"][status] for status in data["status"]] == ["succeeded"] * 2
+        assert (data["live"]["about"]["run"], len(data["files"])) == (2, 2)
+        assert ended.result(60).succeeded == 2
 
 
 def test_event_stream_requires_since(view):
