@@ -8,12 +8,14 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from sweeper.cli import console
+from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED, SUCCEEDED
+from sweeper.planning.prices import LearntTimes, price_time
 from sweeper.running import run_events as events
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
@@ -26,9 +28,14 @@ _MAX_FAILURES_SHOWN: Final = 20  # the table has all of them; a screen full of f
 
 
 class RunCounts:
-    """The counts of a run, from its events. A trial is under way until its files are downloaded."""
+    """The counts of a run, from its events. A trial is under way until its files are downloaded.
 
-    def __init__(self) -> None:
+    `rates` are the prices of its targets, to forecast what the time of the other jobs costs.
+    """
+
+    def __init__(self, rates: Sequence[TargetPrice] = ()) -> None:
+        self._rates = rates
+        self._seconds: list[float] = []  # of each job that succeeded
         self.todo = 0
         self.statuses: Counter[str] = Counter()
         self.in_flight: set[int] = set()
@@ -59,10 +66,15 @@ class RunCounts:
             case events.Retrying():
                 self._end_job(event.trial)
             case events.TrialDone():
-                self._end_job(event.trial)
-                self.statuses[event.status] += 1
+                self._end_trial(event)
             case _:
                 pass
+
+    def _end_trial(self, event: events.TrialDone) -> None:
+        self._end_job(event.trial)
+        self.statuses[event.status] += 1
+        if event.status == SUCCEEDED and event.seconds is not None:
+            self._seconds.append(event.seconds)
 
     def _end_job(self, trial: int) -> None:
         self.in_flight.discard(trial)
@@ -96,22 +108,41 @@ class RunCounts:
         targets = console.sanitize(" and ".join(self.awaited))
         return f"waiting only for {targets}, {max(self.awaited.values()):.0f} s left"
 
+    def describe_cost(self) -> str:
+        """What the jobs that have not ended cost on the targets: `; 4.30-6.10 USD of GPU left`; empty if unknown."""
+        left = self.total - self.done
+        if not self._rates or not left:
+            return ""
+        if not any(rate.per_second for rate in self._rates):
+            return f"; {price_time(self._rates, left, None)} of jobs left"
+        seconds = LearntTimes(jobs=self._seconds).estimate_seconds(left)
+        return f"; {price_time(self._rates, left, seconds)} of GPU left" if seconds is not None else ""
+
     def __str__(self) -> str:
         awaited = self.describe_awaited()
         return (
             f"{self.statuses[SUCCEEDED]} done, {self.statuses[FAILED]} failed, "
             f"{len(self.in_flight)} under way{self.describe_waiting()}, {self.queued} queued"
-            f"{awaited and f'; {awaited}'}"
+            f"{self.describe_cost()}{awaited and f'; {awaited}'}"
         )
 
 
 class ProgressDisplay:
-    """Shows a run's events: call it with each, inside its `with` block. `quiet` leaves only problems."""
+    """Shows a run's events: call it with each, inside its `with` block. `quiet` leaves only problems.
 
-    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    `rates` are the prices of the targets, if they have any.
+    """
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        rates: Sequence[TargetPrice] = (),
+    ) -> None:
         self._quiet = quiet
         self._clock = clock
-        self._counts = RunCounts()
+        self._counts = RunCounts(rates)
         self._bar: _Bar | None = None
         self._last_line_at = float("-inf")
         self._failure_count = 0

@@ -97,6 +97,14 @@ class LearntTimes:
         half = min(max(half, 0.05), 0.9)  # the machine is never as steady as a few equal jobs look
         return 1 - half, 1 + half
 
+    def estimate_seconds(self, count: int) -> tuple[float, float] | None:
+        """Return the seconds of `count` jobs by the mean of the earlier ones, as a range; None if there are none."""
+        if not self.jobs:
+            return None
+        low, high = self.get_spread(count)
+        seconds = sum(self.jobs) / len(self.jobs) * count
+        return seconds * low, seconds * high
+
 
 class PlanPrices:
     """Computes what a plan costs.
@@ -223,33 +231,34 @@ class PlanPrices:
                     rows[key] = (cell, count + int(jobs[index]), amount + more)
 
     def _compute_time(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> TimeCost | None:
-        """Return what the jobs cost by their time, by the cheapest and by the dearest of the targets."""
+        """Return what the jobs cost by their time; None if no target has a price."""
         if not any(rate != TargetPrice() for rate in self._rates):
             return None
-        per_job = [rate.per_job * jobs for rate in self._rates]
-        fixed = Amount(min(per_job), max(per_job))
-        rates = [rate.per_second for rate in self._rates]
-        if not any(rates) or jobs == 0:
-            return TimeCost((0.0, 0.0) if jobs == 0 else None, fixed)
-        seconds = self._estimate_seconds(jobs, runs)
-        if seconds is None:
-            return TimeCost(None, fixed + UNKNOWN_AMOUNT)
-        return TimeCost(seconds, fixed + Amount(min(rates), max(rates)).scale(*seconds))
+        has_seconds = any(rate.per_second for rate in self._rates)
+        seconds = self._estimate_seconds(jobs, runs) if has_seconds and jobs else None
+        amount = price_time(self._rates, jobs, seconds) if not has_seconds or seconds or not jobs else UNKNOWN_AMOUNT
+        return TimeCost(seconds, amount)
 
     def _estimate_seconds(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> tuple[float, float] | None:
         """Return the seconds of the jobs: node by node if all times are known, else by the mean of earlier jobs."""
         learnt = self._learnt
-        if not learnt.jobs:
-            return None
         graph = self._plan.experiment.template.graph
-        low, high = learnt.get_spread(jobs)
         classes = {node: graph[node]["class_type"] for node in runs}
-        if all(class_type in learnt.by_class for class_type in classes.values()):
-            best = sum(runs[node][0] * learnt.by_class[class_type] for node, class_type in classes.items())
-            worst = sum(runs[node][1] * learnt.by_class[class_type] for node, class_type in classes.items())
-        else:
-            best = worst = sum(learnt.jobs) / len(learnt.jobs) * jobs
+        if not learnt.jobs or not all(class_type in learnt.by_class for class_type in classes.values()):
+            return learnt.estimate_seconds(jobs)
+        low, high = learnt.get_spread(jobs)
+        best = sum(runs[node][0] * learnt.by_class[class_type] for node, class_type in classes.items())
+        worst = sum(runs[node][1] * learnt.by_class[class_type] for node, class_type in classes.items())
         return best * low, worst * high
+
+
+def price_time(rates: Sequence[TargetPrice], jobs: int, seconds: tuple[float, float] | None) -> Amount:
+    """Return what jobs cost that take these seconds, from the cheapest to the dearest of the targets."""
+    low, high = seconds or (0.0, 0.0)
+    return Amount(
+        min(rate.per_job * jobs + rate.per_second * low for rate in rates),
+        max(rate.per_job * jobs + rate.per_second * high for rate in rates),
+    )
 
 
 class _NodeSum:

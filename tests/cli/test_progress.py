@@ -13,6 +13,7 @@ import pytest
 import sweeper
 from sweeper.cli.progress import ProgressDisplay, RunCounts
 from sweeper.embedded import EmbeddedServer
+from sweeper.model.money import TargetPrice
 from sweeper.model.result import Run
 from sweeper.running import run_events as events
 
@@ -73,6 +74,21 @@ def test_rows_that_share_a_job_never_exceed_the_total():
         tally.count(events.TrialDone(trial, "succeeded", "t"))
 
     assert (tally.done, tally.total, tally.queued) == (2, 2, 0)
+
+
+def test_the_cost_of_the_jobs_left_appears_after_the_first_job():
+    tally = RunCounts([TargetPrice(per_second=0.01, per_job=0.5)])
+    tally.count(events.RunStarted(1, Path("o"), 3, 3, 0, ()))
+    assert str(tally) == "0 done, 0 failed, 0 under way, 3 queued"
+    tally.count(events.TrialDone(0, "succeeded", "t", seconds=100.0))
+    assert str(tally) == "1 done, 0 failed, 0 under way, 2 queued; 2.00-5.00 USD of GPU left"  # a half to the double
+    tally.count(events.TrialDone(1, "failed", "t"))
+    tally.count(events.TrialDone(2, "succeeded", "t", seconds=100.0))
+    assert str(tally) == "2 done, 1 failed, 0 under way, 0 queued"
+
+    tally = RunCounts([TargetPrice(per_job=0.5), TargetPrice()])
+    tally.count(events.RunStarted(1, Path("o"), 3, 3, 0, ()))
+    assert str(tally) == "0 done, 0 failed, 0 under way, 3 queued; 0.00-1.50 USD of jobs left"
 
 
 def test_status_lines_appear_without_a_terminal(capsys):

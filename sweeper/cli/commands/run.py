@@ -22,9 +22,11 @@ from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import SweeperError, UsageError
+from sweeper.model.experiment import Experiment
+from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED, Run
 from sweeper.model.selection import Selection
-from sweeper.model.target_spec import EMBEDDED
+from sweeper.model.target_spec import EMBEDDED, parse_target
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
@@ -151,7 +153,7 @@ def command(
         if view:
             folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
-        with ProgressDisplay(quiet=quiet) as display:
+        with ProgressDisplay(quiet=quiet, rates=_list_rates(loaded, requested)) as display:
             run = dask_options.choose_runner(dask, dask_resources)(
                 loaded, target=requested, out=out, named=load_named_targets(), progress=display, **run_options
             )
@@ -161,6 +163,15 @@ def command(
             wait_until_stopped()
     # A job that another client cancelled on the server has no result either.
     return get_run_exit_code(run.stopped_by, ok=not (run.failed or run.cancelled or run.stopped_by or run.error))
+
+
+def _list_rates(experiment: Experiment, requested: list[str] | None) -> list[TargetPrice]:
+    """The prices of the targets; empty if none has one. Mistakes in targets are reported elsewhere."""
+    named = {**load_named_targets(), **experiment.named_targets}
+    specs = experiment.targets if requested is None else requested
+    prices = [parse_target(spec, named).settings.get("price") for spec in specs]
+    rates = [price or TargetPrice() for price in prices]
+    return rates if any(rate != TargetPrice() for rate in rates) else []
 
 
 def _reject_for_dry_run(given: Mapping[str, object]) -> None:
