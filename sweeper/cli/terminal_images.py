@@ -117,11 +117,10 @@ def _render_image(row: ImageRow) -> RenderableType:
 
 
 def _iter_image_paths(row: ImageRow) -> Iterator[Path]:
-    """The row's picture files. A name in the table that leads out of the results folder is skipped."""
-    folder = row[1].resolve()
+    """The row's picture files. The store has checked that they are the run's."""
     for name, sha256 in row[2]:
-        path = local_path(folder, name, sha256).resolve()
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_relative_to(folder):
+        path = local_path(row[1].resolve(), name, sha256)
+        if path.suffix.lower() in PICTURE_SUFFIXES:
             yield path
 
 

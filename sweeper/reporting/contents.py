@@ -51,9 +51,8 @@ def collect_artifacts(rows: Sequence[Result], results: Path) -> dict[str, tuple[
     for row in rows:
         for name, sha in zip(row.outputs, row.sha256, strict=True):
             if name not in artifacts:
-                path = local_path(home, name, sha).resolve()
-                is_present = path.is_relative_to(home) and path.is_file()
-                artifacts[name] = (path if is_present else None, sha)
+                path = local_path(home, name, sha)  # the store has checked it; `artifacts/` may be a link of the user
+                artifacts[name] = (path if path.is_file() else None, sha)
     return artifacts
 
 
