@@ -15,6 +15,7 @@ from sweeper.embedded.execution_order import ExecutionOrder
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJob
 from sweeper.embedded.node_inputs import is_link
 from sweeper.embedded.nodes.base import Folders, Interrupted, NodeClass
+from sweeper.embedded.picture_noise import add_noise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,6 +193,8 @@ class _JobRun:
             context = NodeRunContext(self.server, self.job, self.messages, self.graph, node_id)
             context.check()
             self._inject_faults(node_id, node_class)
+            if node_class.output_node and self.server.faults.scenario.noise:
+                inputs = self._add_noise(inputs, node_class)
             values, ui = _run_over_lists(node_class, context, inputs)
         except Interrupted:
             raise
@@ -242,6 +245,16 @@ class _JobRun:
         failure = self.planned_failure or faults.take_node_failure(node_id, class_type)
         if failure is not None:
             raise failure
+
+    def _add_noise(self, inputs: dict[str, list[Any]], node_class: NodeClass) -> dict[str, list[Any]]:
+        """The inputs of a node that saves or shows pictures, with the scenario's noise in each picture."""
+        types = {name: spec[0] for name, spec in {**node_class.required, **node_class.optional}.items()}
+        return {
+            name: [add_noise(value, *self.server.faults.draw_noise()) for value in values]
+            if types[name] == "IMAGE"
+            else values
+            for name, values in inputs.items()
+        }
 
     def _wait(self, seconds: float) -> None:
         """Sleep. Raises `Interrupted` as soon as the job should stop."""

@@ -172,6 +172,11 @@ class Faults:
             return None
         return make_exception(self.scenario.failure_type, "The scenario lets this job fail.")
 
+    def draw_noise(self) -> tuple[float, str]:
+        """The standard deviation, of 255, of the noise in the next picture, and its seed."""
+        scenario = self.scenario
+        return scenario.noise, scenario.make_noise_seed(self._count_call("noise")) if scenario.noise else ""
+
     def get_stall(self, node_id: str, class_type: str) -> threading.Event | None:
         """The event that this run of a node has to wait for, or None."""
         return self._released if self.stall_nodes & {node_id, class_type} else None

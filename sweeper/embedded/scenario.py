@@ -23,6 +23,7 @@ drop_rate: 0.01          # share of the submissions whose answer is lost althoug
 refusal_rate: 0.05       # share of the submissions that are refused (cloud)
 refusal: BILLING_UNAVAILABLE  # and the `error.type` of the refusal
 cancel_rate: 0.02        # share of the jobs that somebody else cancels
+noise: 0.5               # standard deviation, of 255, of the normal noise in every picture that a node saves or shows
 ```
 """
 
@@ -68,6 +69,7 @@ class Scenario:
     refusal_rate: float = 0.0
     refusal: str = "BILLING_UNAVAILABLE"
     cancel_rate: float = 0.0
+    noise: float = 0.0
 
     @classmethod
     def read(cls, path: str | Path) -> Scenario:
@@ -135,6 +137,10 @@ class Scenario:
         low, high = span
         return low if low == high else low + (high - low) * self._draw(kind, index)
 
+    def make_noise_seed(self, index: int) -> str:
+        """The seed of the noise of picture number `index` (from 0)."""
+        return f"{self.seed} noise {index}"
+
     def _draw(self, kind: str, index: int) -> float:
         return random.Random(f"{self.seed} {kind} {index}").random()
 
@@ -174,6 +180,12 @@ def _parse_integer(value: Any, minimum: int) -> int:
     return value
 
 
+def _parse_deviation(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 255:
+        raise ValueError("must be a standard deviation from 0 to 255, such as 0.5")
+    return float(value)
+
+
 def _parse_word(value: Any, words: Collection[str]) -> str:
     if not isinstance(value, str) or value not in words:
         raise ValueError(f"must be one of {', '.join(words)}")
@@ -205,4 +217,5 @@ _PARSERS: Mapping[str, Any] = {
     "refusal_rate": _parse_share,
     "refusal": lambda value: _parse_word(value, REFUSALS),
     "cancel_rate": _parse_share,
+    "noise": _parse_deviation,
 }

@@ -15,7 +15,7 @@ similar                      (both workflows are the same)  not reproducible
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import FAILED, Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.model.trial import InputFile, Trial
+from sweeper.model.workflow import encode_canonical, is_link
 from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
@@ -36,12 +37,14 @@ from sweeper.regression.comparison import CHANGED, Comparison, Comparisons
 from sweeper.regression.match_files import match_files
 from sweeper.regression.thresholds import Checks, parse_checks
 from sweeper.running.run_events import Event
+from sweeper.schemas.values import format_value
 
 SERVER_DRIFTED: Final = "the server drifted"
 WORKFLOW_CHANGED: Final = "your workflow changed"
 BOTH: Final = "both: the server drifted and your workflow changed"
 NOT_REPRODUCIBLE: Final = "not reproducible: the same workflow on the same server gives other pictures"
 UNKNOWN: Final = "unknown"
+_MAX_DIFFERENCES: Final = 5  # named in a verdict
 
 
 class StoredPlan(Plan):
@@ -112,6 +115,7 @@ def attribute_changes(
     if found.stopped_by is not None or not changed:
         return found
     baseline, checks = read_baseline(found.baseline, found.experiment), parse_checks(experiment)
+    workflows = _make_workflows(experiment, {one.digest for one in found if one.case.key in changed})
     obstacles = {key: _rerun_obstacle(baseline, experiment, file) for key, file in changed.items()}
     runnable = [file for key, file in changed.items() if not obstacles[key]]
     rows: dict[str, TrialRow] = {}
@@ -134,6 +138,9 @@ def attribute_changes(
             continue
         obstacle = obstacles[one.case.key]
         verdict = f"{UNKNOWN}: {obstacle}" if obstacle else _decide_verdict(one, file, rows.get(file.digest), checks)
+        if verdict in (WORKFLOW_CHANGED, BOTH):
+            differences = _describe_differences(baseline.get_graph(file) or {}, workflows.get(one.digest or "", {}))
+            verdict = f"{verdict}: {differences}" if differences else verdict
         items.append(replace(one, verdict=verdict))
     return replace(found, items=tuple(items), stopped_by=stopped_by)
 
@@ -181,6 +188,41 @@ def _decide_verdict(one: Comparison, accepted: AcceptedFile, row: TrialRow | Non
     if drifted:
         return BOTH if rewritten else SERVER_DRIFTED
     return WORKFLOW_CHANGED if other_workflow else NOT_REPRODUCIBLE
+
+
+def _make_workflows(experiment: Experiment, digests: Collection[str | None]) -> dict[str, dict[str, Any]]:
+    """Today's workflows of these digests, as far as the experiment makes them."""
+    plan = Plan(experiment)
+    return {trial.digest: plan.workflow(trial) for trial in plan.written() if trial.digest in digests}
+
+
+def _describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What changed between two workflows: `cfg 1 -> 1.3 in node 3 (KSampler)`. Empty if one of them is unknown."""
+    if not before or not now:
+        return ""
+    texts = []
+    for node in dict.fromkeys((*before, *now)):
+        old, new = before.get(node), now.get(node)
+        if old is None or new is None:
+            texts.append(f"node {node} ({(old or new or {})['class_type']}) {'added' if old is None else 'removed'}")
+            continue
+        if old["class_type"] != new["class_type"]:
+            texts.append(f"node {node} {old['class_type']} -> {new['class_type']}")
+        for name in dict.fromkeys((*old["inputs"], *new["inputs"])):
+            if encode_canonical(old["inputs"].get(name)) != encode_canonical(new["inputs"].get(name)):
+                values = [_describe_input(inputs, name) for inputs in (old["inputs"], new["inputs"])]
+                texts.append(f"{name} {' -> '.join(values)} in node {node} ({new['class_type']})")
+    more = len(texts) - _MAX_DIFFERENCES
+    return ", ".join([*texts[:_MAX_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _describe_input(inputs: Mapping[str, Any], name: str) -> str:
+    if name not in inputs:
+        return "(not given)"
+    value = inputs[name]
+    if isinstance(value, float):  # 7.0 in a workflow is the 7 that the user wrote
+        return encode_canonical(value).decode()
+    return f"node {value[0]}" if is_link(value) else format_value(value)
 
 
 def _find_output(row: TrialRow, node: str, position: int) -> Path | None:

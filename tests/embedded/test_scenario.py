@@ -20,11 +20,11 @@ def test_scenario_is_read_from_a_file(tmp_path):
     path = tmp_path / "slow.yaml"
     path.write_text(
         "seed: 7\nlatency: [0.02, 0.2]\nnode_seconds: 0.5\njob_seconds: [2, 3]\nconcurrency: 3\nqueue_bound: 20\n"
-        "failure_rate: 0.05\nfailure_type: OOMError\nerror_rate: 0.02\ndrop_rate: 0.01\n"
+        "failure_rate: 0.05\nfailure_type: OOMError\nerror_rate: 0.02\ndrop_rate: 0.01\nnoise: 0.5\n"
     )
     assert Scenario.read(path) == Scenario(
         seed=7, latency=(0.02, 0.2), node_seconds=(0.5, 0.5), job_seconds=(2.0, 3.0), concurrency=3,
-        queue_bound=20, failure_rate=0.05, failure_type="OOMError", error_rate=0.02, drop_rate=0.01,
+        queue_bound=20, failure_rate=0.05, failure_type="OOMError", error_rate=0.02, drop_rate=0.01, noise=0.5,
     )  # fmt: skip
     path.write_text("")
     assert Scenario.read(path) == Scenario()

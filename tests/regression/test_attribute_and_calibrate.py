@@ -90,7 +90,11 @@ def grey(shop):
 
 @pytest.mark.parametrize(
     ("tint", "shift", "sigma", "verdict"),
-    [(0, 9, 0.0, SERVER_DRIFTED), (9, 0, 0.0, WORKFLOW_CHANGED), (9, 20, 0.0, BOTH)],
+    [
+        (0, 9, 0.0, SERVER_DRIFTED),
+        (9, 0, 0.0, f"{WORKFLOW_CHANGED}: tint 0 -> 9 in node 1 (Paint)"),
+        (9, 20, 0.0, f"{BOTH}: tint 0 -> 9 in node 1 (Paint)"),
+    ],
     ids=["server", "workflow", "both"],
 )
 def test_attribution_finds_the_planted_cause(grey, tint, shift, sigma, verdict):

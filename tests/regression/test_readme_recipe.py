@@ -12,7 +12,9 @@ from pathlib import Path
 import yaml
 
 import sweeper
-from sweeper.regression.thresholds import MEASURE_NAMES, parse_checks
+from sweeper.embedded import EmbeddedServer, Faults, Scenario
+from sweeper.images.measures import take_worse
+from sweeper.regression.thresholds import MEASURE_NAMES, parse_checks, parse_threshold
 from sweeper.schemas import find_schema_problems, load_schema
 from tests import ROOT
 from tests.regression.plugin_runs import run_pytest
@@ -68,3 +70,46 @@ def test_checks_in_the_readme_are_valid(shop):
     assert find_schema_problems("experiment", {"template": "t.json", **checks}) == []
     shop.write(**checks)
     assert len(parse_checks(sweeper.load(shop.file)).overrides) == 1
+
+
+def test_tolerances_in_the_table_pass_on_a_noisy_server(tmp_path):
+    """Each tolerance for noise accepts the noise that the page names, and is not more than three times as wide."""
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in SECTION.splitlines() if row.startswith("| `")]
+    tolerances = {row[0].strip("`"): parse_threshold(row[5].strip("`")) for row in rows if row[-1] == "noise"}
+    assert len(tolerances) == 7
+    worst: dict[str, float] = {}
+    experiment = sweeper.load(ROOT / "experiments/quickstart.yaml", overrides={"steps": [2, 6], "seed": 1})
+    with EmbeddedServer(faults=Faults(scenario=Scenario(noise=0.5))) as server:
+        pictures = []
+        for out in (tmp_path / "one", tmp_path / "two"):
+            assert sweeper.run(experiment, server.url, out).succeeded == 4
+            pictures.append(sorted(out.glob("artifacts/*.png")))
+    for pair in zip(*pictures, strict=True):
+        measured = sweeper.compare_images(*pair, metrics=tolerances)
+        worst = take_worse(worst or measured, measured)
+    assert {name for name, tolerance in tolerances.items() if not tolerance.is_met_by(worst[name])} == set()
+    for name in ("ssim", "ms_ssim"):
+        assert 1 - tolerances[name].number < 3 * (1 - worst[name]), name
+    for name in ("mae", "max_abs", "ciede2000"):
+        assert tolerances[name].number < 3.5 * worst[name], name
+
+
+def test_calibrated_checks_pass_on_a_noisy_server_and_fail_on_a_change(shop, command):
+    with EmbeddedServer(workers=2, faults=Faults(scenario=Scenario.from_mapping({"noise": 0.5}))) as server:
+        target = ("--target", server.url)
+        calibrated = command("calibrate", shop.file, "--repeats", "3", "--json", *target)
+        checks = json.loads(calibrated.out)["checks"]
+        assert "ssim" in checks
+        shop.write(checks=checks)
+        assert command("run", shop.file, *target).code == 0
+        assert command("accept", shop.file).code == 0
+        passed = command("check", shop.file, *target)
+        assert (passed.code, passed.out.splitlines()[0]) == (0, "shop: 2 same")
+        shop.write()  # without checks, noise alone is a change
+        assert command("check", shop.file, *target).code == 1
+        shop.write(checks=checks)
+        shop.rewire(cfg=1.5)
+        failed = command("check", shop.file, "--attribute", "--json", *target)
+    assert failed.code == 1
+    verdicts = {case["verdict"] for case in json.loads(failed.out)["cases"]}
+    assert verdicts == {"your workflow changed: cfg 7 -> 1.5 in node 3 (KSampler)"}
