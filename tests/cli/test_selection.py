@@ -76,6 +76,11 @@ def test_selection_that_matches_nothing_says_so(sweeper, shop):
     for command in (["results"], ["export", "-o", "-", "--format", "csv"], ["accept"]):
         outcome = sweeper(*command[:1], shop, *command[1:], "--set", "steps=9")
         assert (outcome.code, outcome.err) == (0, "--set steps=9 matches none of the 6 trials\n")
+    refused = sweeper("report", shop, "--set", "steps=9")  # a page without trials would replace a good one
+    assert (refused.code, refused.err) == (
+        2,
+        "error: --set steps=9 matches none of the 6 trials; the report would be empty\n",
+    )
     unknown = sweeper("results", shop, "--set", "stpes=1", "--where", "sed == 1")
     assert unknown.code == 2
     assert "--set stpes: there is no column 'stpes'; did you mean 'steps'?" in unknown.err

@@ -11,11 +11,11 @@ from click.core import ParameterSource
 from sweeper.cli import console, options
 from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import complete_from, format_examples
-from sweeper.cli.table_query import select_trials
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
 from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.select_rows import select_trials
 
 
 @click.command(
@@ -71,7 +71,7 @@ def command(
     RESULTS is a results folder, or an experiment file (for its default folder).
     """
     folder = find_results_folder(results)
-    trials = select_trials(folder, run_id, selection)
+    trials = _select_trials(folder, run_id, selection)
     if sheet is not None:
         if out is not None:
             raise UsageError("--sheet FILE says where the sheets go; -o is for the page")
@@ -99,3 +99,11 @@ def command(
         console.print_line(str(report.page))
     if open_browser:
         open_in_browser(report.page)
+
+
+def _select_trials(folder: Path, run_id: str | None, selection: Selection) -> frozenset[int] | None:
+    """The selected trials, or None for all. Raises UsageError if there are none: a page of none would replace one."""
+    trials, no_match = select_trials(folder, run_id, selection)
+    if no_match:
+        raise UsageError(f"{no_match}; the report would be empty")
+    return trials
