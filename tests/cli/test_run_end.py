@@ -29,7 +29,7 @@ def test_run_updates_the_report_that_exists(sweeper, write):
     sweeper("report", file)
     page, data = Path("results/shop/report/index.html"), Path("results/shop/report/data.json")
     statuses = json.loads(data.read_text())["status"]
-    assert read_last_line(sweeper("run", file)) == str(page)
+    assert read_last_line(sweeper("run", file)) == f"{page} (up to date)"
     assert json.loads(data.read_text())["status"] != statuses
     page.unlink()
     page.parent.rename("aside")

@@ -215,7 +215,7 @@ def _show_end(
         real = {} if real_command is None else {"real_run": real_command}
         console.print_json(_as_json(run) | {"report": None if page is None else str(page)} | real)
     elif not quiet:
-        console.print_line(f"report    {page or report_command}")
+        console.print_line(f"report    {f'{page} (up to date)' if page else report_command}")
         if real_command is not None:
             console.print_line(f"This was a rehearsal on sweeper's own server. The real run is: {real_command}")
     if page is not None and open_page:
