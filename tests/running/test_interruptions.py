@@ -124,7 +124,7 @@ def test_ctrl_c_without_jobs_in_flight_ends_the_run_at_once(mute, experiment, ru
         assert store.count_by_status() == {"succeeded": 0, "failed": 0, "cancelled": 0, "pending": 1}
 
 
-@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui", "v2"])
 def test_ctrl_c_twice_leaves_a_hanging_server_and_records_its_job(dialect, coloured, runners, tmp_path):
     plan = coloured(2)
     with Served(dialect, tmp_path / "data", processes=True) as server:

@@ -147,7 +147,7 @@ def _many(context, filename_prefix):
     return NodeOutput((), shown)
 
 
-@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui", "v2"])
 def test_every_listed_file_is_downloaded_whole(sweep, tmp_path, dialect):
     many = _node("Many", {"filename_prefix": ("STRING", {})}, (), _many)
     graph = {"1": {"class_type": "Many", "inputs": {"filename_prefix": "p"}}}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 
+import httpx
 import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from tests import ROOT
+from tests.running.servers import REAL
 
 TEMPLATE = ROOT / "templates" / "txt2img.json"
 AXES = {
@@ -68,8 +71,6 @@ def test_a_server_without_a_cache_gets_the_written_order(tmp_path):
 
 
 def history(server):
-    import httpx
-
     return list(httpx.get(f"{server.url}/history").json().values())
 
 
@@ -101,3 +102,36 @@ def test_the_plan_is_ordered_for_the_servers_cache(tmp_path, capsys):
     best = ["checkpoint", "prompt", "seed"]
     assert ran == {"lru 50": ([*axes], 3), "lru 5": (best, 3), "none": ([*axes], 36), "ram 0": ([*axes], 3),
                    "ram 999999": (best, 3)}  # fmt: skip
+
+
+# A loader, two users of it, and three nodes that write files, of which a temporary one is cached like any other.
+CORE_NODES = {
+    "1": {"class_type": "EmptyImage",
+          "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": "{{ model }}"}},
+    "2": {"class_type": "ImageBlur", "inputs": {"image": ["1", 0], "blur_radius": "{{ text }}", "sigma": 1.0}},
+    "3": {"class_type": "ImageQuantize", "inputs": {"image": ["2", 0], "colors": "{{ seed }}", "dither": "none"}},
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "final"}},
+    "5": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "blurred"}},
+    "6": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not REAL, reason="SWEEPER_REAL_COMFYUI names no server")
+@pytest.mark.parametrize("order", ["auto", "written"])
+def test_the_plan_counts_what_a_real_server_executes(tmp_path, capsys, order):
+    """Start the server with another option for its cache to test that one."""
+    from sweeper.cli import main
+
+    base = time.time_ns() % 2**23  # colours that the server has no results of
+    grid = {"seed": [10, 20], "text": [1, 2, 3], "model": [base, base + 1, base + 2]}
+    (tmp_path / "t.json").write_text(json.dumps(CORE_NODES))
+    file = tmp_path / "e.yaml"
+    file.write_text(json.dumps({"name": f"o{base}", "template": "t.json", "order": order, "sweep": {"grid": grid}}))
+    assert main(["plan", str(file), "--target", REAL, "--json", "--trust"]) == 0
+    planned = json.loads(capsys.readouterr().out)["order"]["executions"]
+    assert sweeper.run(sweeper.load(file), {"url": REAL, "concurrency": 1}, tmp_path / "out").succeeded == 18
+    executed = 0
+    for entry in httpx.get(f"{REAL}/history?max_items=18", trust_env=False).json().values():
+        messages = dict(entry["status"]["messages"])
+        executed += len(entry["prompt"][2]) - len(messages["execution_cached"]["nodes"])
+    assert executed == planned

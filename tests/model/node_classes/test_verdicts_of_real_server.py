@@ -28,6 +28,7 @@ from tests.model.node_classes.prompt_mutations import Mutator
 REAL: Final = os.environ.get("SWEEPER_REAL_COMFYUI", "")
 PROMPTS: Final = os.environ.get("SWEEPER_REAL_PROMPTS", "")
 COUNT: Final = int(os.environ.get("SWEEPER_MUTATIONS", "4000"))
+SEED: Final = int(os.environ.get("SWEEPER_SEED", "20"))  # the tests' own environment has no such variables
 # What we refuse on purpose although the server accepts it, with what happens then (ComfyUI 0.33.0). The first group is
 # for dynamic combos, which the server does not check.
 OF_COMBOS: Final = {
@@ -102,7 +103,7 @@ def test_verdicts_agree_with_the_server(server: httpx.Client) -> None:
     verdicts: Counter[str] = Counter()
     false_refusals: list[str] = []
     wrongly_accepted: Counter[str] = Counter()
-    choose = random.Random(int(os.environ.get("SWEEPER_SEED", "20")))
+    choose = random.Random(SEED)
     for _ in range(COUNT):
         mutator = Mutator(choose.choice(prompts), info, choose)
         change = mutator.mutate()
