@@ -45,8 +45,8 @@ WITH_UPLOAD = {
 }
 
 
-# A real server takes about half a second for each blur, ours waits for BLUR_SECONDS; between two it can be stopped.
-BLURS = 8
+# A real server takes 0.1 to 0.5 s for each blur, ours waits for BLUR_SECONDS; between two it can be stopped.
+BLURS = 24 if REAL else 8
 BLUR_SECONDS = 0.25
 SIZE = 2048 if REAL else 16
 SLOW = {
