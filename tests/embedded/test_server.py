@@ -110,7 +110,7 @@ def test_server_serves_a_client_in_the_callers_event_loop():
     [
         ({"dialect": "v3"}, r"dialect 'v3': the embedded server speaks 'cloud', 'comfyui' and 'v2'"),
         ({"workers": 0}, "workers 0: at least one"),
-        ({"cache": "lru"}, r"cache 'lru': give 'classic', 'none' or 'lru N'"),
+        ({"cache": "lru"}, r"cache 'lru': give 'classic', 'none', 'lru N'"),
         ({"cache": "lru 0"}, "cache 'lru 0'"),
         ({"cache": "big"}, "cache 'big'"),
     ],

@@ -309,6 +309,7 @@ def test_a_job_cancelled_by_others_is_a_row_and_is_submitted_again(server, targe
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"], indirect=True)  # API v2 tells no times of short jobs
 def test_measured_node_times_change_the_next_order(server, target, experiment, tmp_path):
+    server.faults.node_seconds = 0.1  # so that the events of a job come before its end, also on a busy machine
     sweeper.run(experiment(seed=[1, 2], text=["a", "b"]), target, tmp_path / "out")
     with Store.open(tmp_path / "out", readonly=True) as store:
         seconds = store.servers.mean_node_seconds(["probe-server"])
