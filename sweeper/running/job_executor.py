@@ -30,6 +30,7 @@ from sweeper.errors import (
     UnreachableError,
 )
 from sweeper.model import result
+from sweeper.model.node_classes.graph_check import PREVIEW_CLASSES
 from sweeper.model.trial import make_content_key
 from sweeper.running.async_tools import cancel_when
 from sweeper.running.concurrency_limit import Permit
@@ -370,7 +371,7 @@ class JobExecutor:
 
     async def _fetch_artifacts(self, item: WorkItem, job: JobRecord, state: JobState) -> tuple[Artifact, ...]:
         """Download the job's outputs: all of them, or none if one fails."""
-        kept = [output for output in state.outputs if output.type != "temp" or self.context.settings.keep_temp]
+        kept = [output for output in state.outputs if self.context.settings.keep_temp or not self._is_preview(output)]
         files_of_node = Counter(output.node for output in kept)
         stem = self.context.naming.build_stem(item.trial)
         job_id = job.id if self.context.folder.is_outside else ""
@@ -396,6 +397,10 @@ class JobExecutor:
             self.context.folder.delete(new_paths)
             raise
         return tuple(artifacts)
+
+    def _is_preview(self, output: JobOutput) -> bool:
+        """Whether the file only shows a result. API v2 lists such files like saved ones."""
+        return output.type == "temp" or self.context.node_classes.get(output.node) in PREVIEW_CLASSES
 
     async def _download(self, output: JobOutput, file: IncomingFile) -> DownloadResult:
         """Download a file. Also retries a 403 or 404, which a gateway sends while its server restarts."""

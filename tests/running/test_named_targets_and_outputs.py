@@ -14,6 +14,7 @@ from sweeper.embedded.nodes.base import NodeOutput
 from sweeper.errors import ExperimentError
 from sweeper.running.run_events import Notice
 from tests.running.conftest import NODES, _node
+from tests.running.servers import DIALECTS
 
 PREVIEW = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": "{{ color }}"}},
@@ -44,7 +45,7 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("asked", ASKED)
 def test_previews_are_downloaded_on_request(sweep, tmp_path, dialect, asked):
     run, options, files = asked

@@ -42,7 +42,7 @@ _VALUE_KEY: Final = "__value__"  # ComfyUI reads a list under this key as a valu
 # Output nodes that only show a result, as text or in temporary files (ComfyUI 0.33.0). Any other output node counts as
 # one that saves, because nothing in a class declaration says so.
 _TEXT_PREVIEW: Final = "PreviewAny"  # writes no file
-_PREVIEW_CLASSES: Final = frozenset(
+PREVIEW_CLASSES: Final = frozenset(
     {_TEXT_PREVIEW, "ImageCompare", "LossGraphNode", "MaskPreview", "PreviewAudio", "PreviewImage"}
 )
 _UNSAVED_MESSAGE: Final = "it only shows its result, and no node of the workflow saves one; add a node that saves"
@@ -192,7 +192,7 @@ class GraphCheck:
     def find_unsaved_outputs(self) -> list[GraphProblem]:
         """Return the output nodes with advice if none of them saves a file; nothing if one does."""
         output_ids = [node_id for node_id, spec in self.specs.items() if spec.is_output]
-        if not all(self.nodes[node_id]["class_type"] in _PREVIEW_CLASSES for node_id in output_ids):
+        if not all(self.nodes[node_id]["class_type"] in PREVIEW_CLASSES for node_id in output_ids):
             return []
         hints = [
             "" if self.nodes[node_id]["class_type"] == _TEXT_PREVIEW else _KEEP_PREVIEWS_HINT for node_id in output_ids

@@ -61,16 +61,22 @@ def states(page):
     return {int(trial): state for trial, state in found}
 
 
-@pytest.fixture(params=["cloud", "comfyui"])
+# For what servers send: states, progress and previews. The rest of the page depends on the run and not on its server.
+each_dialect = pytest.mark.parametrize("painter", ["cloud", "comfyui", "v2"], indirect=True)
+
+
+@pytest.fixture
 def painter(request):
     painter = painting.Painter()
-    workers = 2 if request.param == "cloud" else 1
-    with EmbeddedServer(dialect=request.param, nodes=painter.nodes, workers=workers, previews=True) as server:
+    dialect = getattr(request, "param", "comfyui")
+    workers = 1 if dialect == "comfyui" else 2
+    with EmbeddedServer(dialect=dialect, nodes=painter.nodes, workers=workers, previews=True) as server:
         painter.server = server
         yield painter
         painter.go_on.set()
 
 
+@each_dialect
 def test_cells_show_preview_then_picture_or_reason(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", f"bad {EVIL}", "a lighthouse"])
     out = tmp_path / "results"
@@ -143,6 +149,7 @@ def test_preview_of_an_ended_trial_is_not_an_error(visit, tmp_path):
         assert told.value.location["url"].endswith("preview/2?1")
 
 
+@each_dialect
 def test_table_and_filter_follow_the_run(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "bad"])
     out = tmp_path / "results"
@@ -157,6 +164,7 @@ def test_table_and_filter_follow_the_run(painter, visit, start, tmp_path):
         assert failed.locator("#view .cell[data-trial]").count() == 1
 
 
+@each_dialect
 def test_run_view_serves_until_it_is_stopped(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])
     run = start(experiment, tmp_path / "results", painter.server, "--view", "--json")
