@@ -26,6 +26,9 @@ from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is
 
 _MAX_REFERENCES: Final = 10_000  # followed for one value
 _REFERENCES: ContextVar[int] = ContextVar("references", default=_MAX_REFERENCES)  # that are left
+# One inside the other. Far below Python's limit of recursion, at which the library below jsonschema panics.
+_MAX_NESTING: Final = 100
+_NESTING: ContextVar[int] = ContextVar("nesting", default=0)
 
 _MISSPELT_KEY: Final = 0.75  # of its letters: `gird` is a misspelt `grid`, but `steps` is a slot and no `sweep`
 
@@ -86,11 +89,15 @@ def _make_counting(keyword: str) -> Any:
     check: Any = Draft202012Validator.VALIDATORS[keyword]
 
     def follow(validator: Validator, reference: str, value: Any, rules: Any) -> Iterator[ValidationError]:
-        remaining = _REFERENCES.get()
-        _REFERENCES.set(remaining - 1)
-        if remaining <= 0:
+        remaining, nesting = _REFERENCES.get(), _NESTING.get()
+        if remaining <= 0 or nesting >= _MAX_NESTING:
             raise TooManyReferencesError
-        yield from check(validator, reference, value, rules)
+        _REFERENCES.set(remaining - 1)
+        _NESTING.set(nesting + 1)
+        try:
+            yield from check(validator, reference, value, rules)
+        finally:
+            _NESTING.set(nesting)
 
     return follow
 
@@ -140,6 +147,7 @@ class SchemaValidator:
     def find_problems(self, value: Any) -> list[tuple[KeyPath, str]]:
         """Return everything that the schema refuses, as (path, sentence) pairs."""
         _REFERENCES.set(sys.maxsize)  # our own schemas refer to themselves once for each value
+        _NESTING.set(-sys.maxsize)
         return [problem for error in self._validator.iter_errors(value) for problem in _iter_problems(error)]
 
     def list_reasons(self, value: Any) -> list[str]:
@@ -148,6 +156,7 @@ class SchemaValidator:
         A sentence about a part of a mapping begins with its key.
         """
         _REFERENCES.set(_MAX_REFERENCES)
+        _NESTING.set(0)
         try:
             errors = sorted(self._validator.iter_errors(value), key=lambda error: list(map(str, error.absolute_path)))
         except Unresolvable as error:
@@ -163,6 +172,7 @@ class SchemaValidator:
     def find_whole_floats(self, value: Any) -> list[KeyPath]:
         """Return the paths of floats such as 3.0 where the schema demands an integer."""
         _REFERENCES.set(sys.maxsize)
+        _NESTING.set(-sys.maxsize)
         return [tuple(error.absolute_path) for error in self._strict.iter_errors(value) if _is_whole_float(error)]
 
 

@@ -136,10 +136,11 @@ def test_a_target_away_beyond_patience_is_used_again_while_others_work(pair, exp
             two.faults.release()
 
     one.faults.node_seconds = 0.02
-    run = sweeper.run(
-        experiment(seed=list(range(30))), list_targets(one, two), tmp_path / "out", progress=watch, patience=0.01
-    )
-    assert (run.succeeded, run.stopped_by) == (30, None)
+    trials, targets = experiment(seed=list(range(30))), list_targets(one, two)
+    run = sweeper.run(trials, targets, tmp_path / "out", progress=watch, patience=0.01)
+    # On a busy machine a file may take longer than so short a patience, and the next run downloads it.
+    assert (run.failed, run.cancelled, run.stopped_by) == (0, 0, None)
+    assert sweeper.run(trials, targets, tmp_path / "out").succeeded == 30
     (down,) = [event for event in events if isinstance(event, TargetDown)]
     (up,) = [event for event in events if isinstance(event, TargetUp)]
     assert (down.target, down.final, down.patience) == ("one", False, 0.01)
