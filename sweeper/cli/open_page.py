@@ -17,7 +17,7 @@ def open_in_browser(address: str | Path) -> None:
     """Open a URL or a file in the browser, and say so if there is none."""
     url = address.resolve().as_uri() if isinstance(address, Path) else address
     if not webbrowser.open(url):
-        console.warn(f"there is no browser to open on this machine; the address is {url}")
+        console.warn(f"this machine has no browser to open the page in; its address is {url}")
 
 
 def write_checked_report(

@@ -31,7 +31,7 @@ def describe_cost(prices: PlanPrices, distinct: bytearray, pending: bytearray) -
         "jobs": whole.jobs,
         "total": whole.total.to_dict(),
         "left": left.total.to_dict(),
-        "priced": {"total": whole.priced.to_dict(), "left": left.priced.to_dict()},
+        "priced": {"total": whole.node_total.to_dict(), "left": left.node_total.to_dict()},
         "estimated": _describe_time(whole, left),
         "nodes": [_describe_node(node, rest) for node, rest in zip(whole.nodes, left.nodes, strict=True)],
         "axes": {

@@ -139,7 +139,7 @@ class _ExperimentBuilder:
         self.problems.append(self.source.make_problem(path, message))
 
     def suggest_slot(self, name: str) -> str:
-        """Return the end of a message about a name that is no slot. Add a problem if the template has no slots."""
+        """Return the end of a message about a name that is not a slot. Add a problem if the template has no slots."""
         if self.template.slots or self.no_template:
             return suggest(name, self.template.slots, "slots")
         file = Path(self.template.file)
@@ -318,7 +318,9 @@ class _ExperimentBuilder:
                     f"the slot '{name}' has no value: give it in `params`, in the sweep, or a default in its template"
                 )
                 if not slot.path:  # it stands in a text of the workflow, which may be meant for a node
-                    message += f"; if {{{{ {name} }}}} is no slot, put its text between {{% raw %}} and {{% endraw %}}"
+                    message += (
+                        f"; if {{{{ {name} }}}} is not a slot, put its text between {{% raw %}} and {{% endraw %}}"
+                    )
                 self.add_problem(builder.block.path if self.raw.get("sweep") else (), message)
 
 

@@ -53,7 +53,7 @@ class BlockOwner(Protocol):
         """Add a problem."""
 
     def suggest_slot(self, name: str) -> str:
-        """Return the end of a message about a name that is no slot."""
+        """Return the end of a message about a name that is not a slot."""
 
     def normalise_value(self, name: str, value: Any, path: KeyPath) -> Any:
         """Normalise a value for the slot `name`, or add a problem."""

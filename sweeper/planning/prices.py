@@ -67,14 +67,14 @@ class PlanCost:
     time: TimeCost | None = None
 
     @property
-    def priced(self) -> Amount:
+    def node_total(self) -> Amount:
         """What the partner nodes cost."""
         return sum((node.total for node in self.nodes), NOTHING)
 
     @property
     def total(self) -> Amount:
         """What everything costs."""
-        return self.priced + (self.time.amount if self.time is not None else NOTHING)
+        return self.node_total + (self.time.amount if self.time is not None else NOTHING)
 
 
 @dataclass(frozen=True, slots=True)

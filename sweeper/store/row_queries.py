@@ -36,7 +36,7 @@ WHERE t.run = ?
 """
 # The same in the view of the folder. A result of a real server wins over one of the embedded server, then a success
 # over a failure, then the run's own claim, then the latest job. Without a result, the row is that of the run. An
-# attempt that its own run repeated is no result.
+# attempt that its own run repeated does not count as a result.
 OF_FOLDER: Final = f"""
 FROM trials t LEFT JOIN jobs j ON j.rowid = (
     SELECT k.rowid FROM jobs k LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest AND c.job = k.id

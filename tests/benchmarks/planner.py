@@ -4,7 +4,7 @@ The obvious way is what a first script does for each trial: render the JSON text
 whole graph with a compiled jsonschema validator. Both give the params and the digest of the 7-node txt2img template
 over four axes. Prints trials per second of both, their ratio, the time to the first trial, and the peak memory of a
 plan ten times as long. The last lines compare the whole work of `sweeper plan` for a million trials of a partner node
-with and without the price of its class. Nothing is asserted: a number from a busy machine is no failure.
+with and without the price of its class. Nothing is asserted, because a busy machine gives small numbers.
 """
 
 from __future__ import annotations

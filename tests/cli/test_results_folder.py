@@ -12,7 +12,7 @@ PLAIN = "template: t.json\nsweep: {grid: {seed: [1, 2]}}\nparams: {prompt: a}\n"
 
 
 @pytest.fixture
-def nested(sweeper, write, monkeypatch):
+def project_experiment(sweeper, write, monkeypatch):
     """An experiment `my project/shop.yaml`, which has run from its own folder."""
     Path("my project").mkdir()
     monkeypatch.chdir("my project")
@@ -21,42 +21,42 @@ def nested(sweeper, write, monkeypatch):
     return "my project/shop.yaml"
 
 
-def test_the_same_experiment_from_another_folder_submits_nothing(sweeper, nested, monkeypatch):
+def test_the_same_experiment_from_another_folder_submits_nothing(sweeper, project_experiment, monkeypatch):
     project = Path.cwd()
-    assert sweeper("run", nested, "--json").json["submitted"] == 0
+    assert sweeper("run", project_experiment, "--json").json["submitted"] == 0
     monkeypatch.chdir("my project")
-    run = sweeper("run", str(project / nested), "--json").json
+    run = sweeper("run", str(project / project_experiment), "--json").json
     assert (run["submitted"], Path(run["out"])) == (0, project / "my project/results/shop")
     assert not Path("../results").exists()
 
 
-def test_commands_print_the_folder_as_the_user_would_name_it(sweeper, nested):
-    assert "my project/results/shop/results.csv" in sweeper("run", nested).out
-    assert "my project/results/shop/report/index.html" in sweeper("report", nested).out
+def test_commands_print_the_folder_as_the_user_would_name_it(sweeper, project_experiment):
+    assert "my project/results/shop/results.csv" in sweeper("run", project_experiment).out
+    assert "my project/results/shop/report/index.html" in sweeper("report", project_experiment).out
 
 
 @pytest.mark.parametrize("command", [("results",), ("runs",), ("report",), ("export", "-o", "-", "--format", "csv")])
-def test_commands_find_the_results_by_the_experiment_file(sweeper, nested, command):
+def test_commands_find_the_results_by_the_experiment_file(sweeper, project_experiment, command):
     name, *options = command
-    assert sweeper(name, nested, *options).code == 0
+    assert sweeper(name, project_experiment, *options).code == 0
 
 
-def test_results_of_an_older_version_are_used_and_run_says_so(sweeper, nested):
+def test_results_of_an_older_version_are_used_and_run_says_so(sweeper, project_experiment):
     shutil.rmtree("my project/results")
-    assert sweeper("run", nested, "--out", "results/shop").code == 0
-    older = sweeper("run", nested, "--json")
+    assert sweeper("run", project_experiment, "--out", "results/shop").code == 0
+    older = sweeper("run", project_experiment, "--json")
     assert older.json["submitted"] == 0
     assert "uses results/shop, which an older sweeper made in the current folder" in older.err
     command = older.err.partition("run: ")[2].partition("\n")[0]
-    assert sweeper("results", nested).code == 0
+    assert sweeper("results", project_experiment).code == 0
     subprocess.run(command, shell=True, check=True, timeout=60)  # as a user who pastes it
-    assert "older sweeper" not in sweeper("run", nested).err
+    assert "older sweeper" not in sweeper("run", project_experiment).err
 
 
-def test_older_results_of_another_experiment_are_left_alone(sweeper, write, nested):
+def test_older_results_of_another_experiment_are_left_alone(sweeper, write, project_experiment):
     write(PLAIN.replace("[1, 2]", "[7]"))
     assert sweeper("run", "shop.yaml", "--json").json["submitted"] == 1
-    assert sweeper("run", nested, "--json").json["submitted"] == 0
+    assert sweeper("run", project_experiment, "--json").json["submitted"] == 0
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])

@@ -22,7 +22,7 @@ def server():
 
 
 @pytest.fixture
-def rehearsed(sweeper, write, server):
+def partial_run(sweeper, write, server):
     """An experiment that ran on a server, and then its first trial on the embedded one."""
     experiment = write(GRID)
     assert sweeper("run", experiment, "--target", server.url).code == 0
@@ -36,8 +36,8 @@ def read_targets(folder=FOLDER):
         return [(row["target"], row["status"]) for row in csv.DictReader(file)]
 
 
-def test_a_partial_run_on_the_embedded_server_hides_no_result(sweeper, rehearsed, server):
-    experiment, partial = rehearsed
+def test_a_partial_run_on_the_embedded_server_hides_no_result(sweeper, partial_run, server):
+    experiment, partial = partial_run
     assert read_targets() == [(server.url, "succeeded")] * 3
     assert list(library.results(experiment)["target"]) == [server.url] * 3
     exported = sweeper("export", experiment, "-o", "-", "--format", "jsonl").out.splitlines()
@@ -53,8 +53,8 @@ def test_a_partial_run_on_the_embedded_server_hides_no_result(sweeper, rehearsed
     )
 
 
-def test_one_run_shows_only_what_it_did(sweeper, rehearsed, server):
-    experiment, _ = rehearsed
+def test_one_run_shows_only_what_it_did(sweeper, partial_run, server):
+    experiment, _ = partial_run
     rows = sweeper("results", experiment, "--run", "2", "--json").json
     assert [(row["target"], row["status"]) for row in rows] == [("embedded", "succeeded")] + [(None, "pending")] * 2
     assert rows[0]["brightness"] is not None  # measured, although the table shows another row in its place

@@ -187,4 +187,4 @@ def test_the_time_of_jobs_is_estimated_node_by_node_with_the_cache(tmp_path, lea
     else:
         assert cost.time.seconds == pytest.approx(seconds)
         assert (cost.time.amount.low, cost.time.amount.high) == pytest.approx((0, 2 + 0.01 * seconds[1]))
-        assert cost.total == cost.priced + cost.time.amount
+        assert cost.total == cost.node_total + cost.time.amount

@@ -23,7 +23,7 @@ NEEDED = (r"GET /api/(v2/)?jobs/[^/]+\?$", r"GET /api/(v2/)?jobs\?.+", r"POST /a
 
 
 @pytest.fixture
-def recorded(dialect, tmp_path):
+def recording_server(dialect, tmp_path):
     """A server behind a proxy; afterwards, every request that the proxy saw must be a current one."""
     requests = []
 
@@ -41,8 +41,8 @@ def recorded(dialect, tmp_path):
         assert any(re.match(needed, line) for line in requests), needed
 
 
-def test_no_run_makes_a_deprecated_call(recorded, coloured, tmp_path):
-    proxy, target = recorded.proxy, recorded.target(concurrency=2)
+def test_no_run_makes_a_deprecated_call(recording_server, coloured, tmp_path):
+    proxy, target = recording_server.proxy, recording_server.target(concurrency=2)
     plan = coloured(2)
     assert sweeper.run(plan, target, tmp_path / "plain").succeeded == 2
 
@@ -52,7 +52,7 @@ def test_no_run_makes_a_deprecated_call(recorded, coloured, tmp_path):
     assert sweeper.run(plan, target, tmp_path / "lost-response", fresh=True).succeeded == 2
     assert lost
 
-    recorded.slow_down()
+    recording_server.slow_down()
     plan = coloured(2, template=SLOW)
     assert sweeper.run(plan, target, tmp_path / "timeout", timeout=0.3).failed == 2
 
@@ -65,7 +65,7 @@ def test_no_run_makes_a_deprecated_call(recorded, coloured, tmp_path):
 
     run = sweeper.run(plan, target, tmp_path / "cancelled", control=control, progress=interrupt)
     assert run.stopped_by == "interrupt"
-    recorded.slow_down(0.0)
+    recording_server.slow_down(0.0)
 
     plan = coloured(2)
     accepted = len(proxy.accepted)
@@ -73,12 +73,12 @@ def test_no_run_makes_a_deprecated_call(recorded, coloured, tmp_path):
         runner = runners.start(plan, target, tmp_path / "killed")
 
         def kill(asked, when):
-            recorded.record(asked, when)
+            recording_server.record(asked, when)
             if asked.submits and when == "after":
                 runner.send(signal.SIGKILL)
 
         proxy.on_step = kill
         assert runner.wait().killed
-    proxy.on_step = recorded.record
+    proxy.on_step = recording_server.record
     assert sweeper.run(plan, target, tmp_path / "killed").succeeded == 2
     assert len(proxy.accepted) == accepted + 2  # the killed run's job was found

@@ -9,7 +9,7 @@ Comfy-Org/ComfyUI_frontend. The expression computes one of
 - `{type: "text", text}`, which names no price.
 
 A suffix such as `/second` makes it the price of one unit. The number of units comes from the inputs of the node, if one
-of them says it. A badge that cannot be understood is no error: the price is unknown, and the reason says why.
+of them says it. If a badge cannot be understood, the price is unknown and the reason says why; it is not an error.
 """
 
 from __future__ import annotations
