@@ -45,11 +45,13 @@ def load_checked_plan(
     extra_check: Callable[[Experiment], object] | None = None,
     trust: bool = False,
     out: object = None,
+    keep_temp: bool | None = None,
 ) -> CheckedPlan:
     """The plan of an experiment file, checked against its targets.
 
     `extra_check` may raise ExperimentError with further problems. `trust` and `out` are those of `find_missing_trust`.
-    An experiment without the trust that it needs is not checked against its targets.
+    `keep_temp` overrides that of the experiment. Without the trust that an experiment needs, it is not checked against
+    its targets.
 
     Raises ExperimentError with every problem: if one stage finds some, the later stages still check whatever could be
     read.
@@ -78,7 +80,7 @@ def load_checked_plan(
     ):
         known = {(problem.file, problem.line, problem.key) for problem in problems}
         try:
-            notes, classes = check_against_targets(made or partial.experiment, targets, object_info)
+            notes, classes = check_against_targets(made or partial.experiment, targets, object_info, keep_temp)
         except InputError as error:
             problems += [
                 problem for problem in error.problems if (problem.file, problem.line, problem.key) not in known
@@ -108,7 +110,10 @@ def load_for_run(
 
 
 def check_against_targets(
-    plan_or_experiment: Plan | Experiment, targets: Sequence[Any] | None, object_info: Path | None = None
+    plan_or_experiment: Plan | Experiment,
+    targets: Sequence[Any] | None,
+    object_info: Path | None = None,
+    keep_temp: bool | None = None,
 ) -> tuple[list[str], NodeInfo | None]:
     """Notes on what is unusual but runs, and on each target that was not checked; and the first classes that are known.
 
@@ -133,10 +138,10 @@ def check_against_targets(
             if isinstance(plan_or_experiment, Plan)
             else Compatibility(check_written_values(experiment, classes), ())
         )
-        first_classes = first_classes or classes
         problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in fit.problems]
         notes += [str(note) for note in fit.notes]
-        notes += [f"{note} (`run` refuses this)" for note in fit.unsaved if not experiment.run.keep_temp]
+        if not (experiment.run.keep_temp if keep_temp is None else keep_temp):
+            notes += [f"{note} (`run` refuses this)" for note in fit.unsaved]
     if problems:
         raise ExperimentError(problems)
     return list(dict.fromkeys(notes)), first_classes

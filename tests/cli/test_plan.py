@@ -311,6 +311,8 @@ def test_a_workflow_that_saves_nothing_is_refused_unless_previews_are_kept(sweep
     assert (refused.code, Path("results").exists()) == (2, False)
     assert "node 9 (PreviewImage): it only shows its result" in refused.err
     assert "keep previews with `--keep-temp`" in refused.err
+    assert "(`run` refuses this)" in sweeper("run", experiment, "--dry-run").err
+    assert sweeper("run", experiment, "--dry-run", "--keep-temp").err == ""
     assert sweeper("run", experiment, "--keep-temp").code == 0
     assert len(list(Path("results/shop/artifacts").iterdir())) == 1
     write("template: t.json\nparams: {steps: 1}\nrun: {keep_temp: true}\n")

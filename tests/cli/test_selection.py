@@ -48,8 +48,9 @@ def test_dry_run_shows_the_plan_and_submits_nothing(sweeper, shop):
     assert sweeper("run", shop, "--json").json["succeeded"] == 6
     again = sweeper("run", shop, "--dry-run", "--fresh", "--json").json
     assert (again["new"], again["done"]) == (6, 0)
-    refused = sweeper("run", shop, "--dry-run", "--view")
-    assert (refused.code, "--view cannot be given with it" in refused.err) == (2, True)
+    for option in ("--view", "--no-check"):
+        refused = sweeper("run", shop, "--dry-run", option)
+        assert (refused.code, f"{option} cannot be given with it" in refused.err) == (2, True)
 
 
 def test_every_command_selects_the_same_rows(sweeper, shop):

@@ -113,7 +113,9 @@ def show_dry_run(
     run_options: RunOptions, *, trust: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """For `sweeper run --dry-run`: show the plan of a run with these options."""
-    checked = load_checked_plan(experiment, targets, overrides=overrides, trust=trust, out=out)
+    checked = load_checked_plan(
+        experiment, targets, overrides=overrides, trust=trust, out=out, keep_temp=run_options.keep_temp
+    )
     plan_summary = PlanSummary(checked, targets, out, run_options)
     plan_summary.add_all()
     _print_plan(checked.plan, plan_summary.to_dict(), None if as_json else console.print_line)

@@ -138,7 +138,7 @@ def command(
     run_options |= {"where": selection.where, "limit": selection.limit}
     if dry_run:
         given = {"--view": view, "--open": open_browser, "--remake": run_options["remake"]}
-        _reject_for_dry_run(given | {"--rehearse": rehearsal is not None})
+        _reject_for_dry_run(given | {"--rehearse": rehearsal is not None, "--no-check": not run_options["check"]})
         folder = out if isinstance(out, Path) else None
         show_dry_run(experiment, requested, folder, overrides, RunOptions(**run_options), trust=trust, as_json=as_json)
         return 0
