@@ -6,7 +6,6 @@ Sends nothing to the real targets and reads no key: their node classes come from
 from __future__ import annotations
 
 import functools
-import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -127,6 +126,6 @@ def build_real_command(experiment: Path, targets: Sequence[str], out: object, se
     """The command of the real run, with the options that say what it does and where."""
     given = [("--target", target) for target in targets] + [("--out", out), ("--where", selection.where)]
     given += [("--limit", selection.limit)]
-    given += [("--set", f"{name}={json.dumps(value, ensure_ascii=False)}") for name, value in selection.values.items()]
+    given += [("--set", setting) for setting in selection.format_values()]
     options = [word for option, value in given if value is not None for word in (option, str(value))]
     return shlex.join(["sweeper", "run", str(experiment), *options])

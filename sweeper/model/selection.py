@@ -28,8 +28,11 @@ class Selection:
     def describe(self) -> str:
         """The options as the user gave them, for messages."""
         texts = [] if self.where is None else [f"--where: {self.where}"]
-        settings = (f"--set {name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.values.items())
-        return ", ".join([*texts, *settings])
+        return ", ".join([*texts, *(f"--set {setting}" for setting in self.format_values())])
+
+    def format_values(self) -> list[str]:
+        """The arguments of `--set`, such as `steps=[4, 8]`."""
+        return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.values.items()]
 
 
 EVERYTHING: Final = Selection()
