@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sweeper.model.charges import PRICED, Charge, sum_charges
 from sweeper.model.money import NOTHING, UNKNOWN_AMOUNT, Amount, TargetPrice
 from sweeper.model.node_classes import NodeInfo, NodeSpec
 from sweeper.model.node_classes.price_badge import NodePrice, PriceCalculator
@@ -136,7 +137,7 @@ class PlanPrices:
             if node in self._running and (spec := self._get_spec(node)) is not None and spec.price_badge is not None
         ]
         self._names = tuple(dict.fromkeys(name for node in self._nodes for name in node.names))
-        self._amounts: dict[str, Amount] = {}
+        self._charges: dict[str, tuple[Charge, ...]] = {}
 
     @property
     def has_partner_nodes(self) -> bool:
@@ -150,10 +151,16 @@ class PlanPrices:
 
     def price_params(self, params: Mapping[str, Any]) -> Amount:
         """Return what the partner nodes of one job with these params cost if all of them run."""
+        return sum_charges(self.price_nodes(params))
+
+    def price_nodes(self, params: Mapping[str, Any]) -> tuple[Charge, ...]:
+        """Return what each partner node of one job with these params costs if it runs."""
         key = repr([params.get(name) for name in self._names])
-        if key not in self._amounts:
-            self._amounts[key] = sum((node.compute(params).amount for node in self._nodes), NOTHING)
-        return self._amounts[key]
+        if key not in self._charges:
+            self._charges[key] = tuple(
+                Charge(node.node_id, node.class_type, node.compute(params).amount, PRICED) for node in self._nodes
+            )
+        return self._charges[key]
 
     def compute(self, is_sent: bytearray) -> PlanCost:
         """Return what the trials cost for which `is_sent` has a 1; it has one byte for each trial, in written order."""

@@ -24,6 +24,7 @@ _TABLES: Final = {  # the key and the columns of each table; the tables that dec
     "artifacts": ("job, place", "job, place, node, kind, position, path, sha256, bytes, label"),
     "runs": ("id", "id, experiment, file, targets, layout, trials, started, ended, stopped_by"),
     "trials": ("run, idx", "run, idx, digest, params, columns"),
+    "charges": ("job, node", "job, node, class_type, low, high, kind"),
 }  # fmt: skip
 _CREATE_TABLE: Final = """
 CREATE TABLE checksums(
@@ -31,6 +32,7 @@ CREATE TABLE checksums(
 """
 _FUNCTION: Final = "sweeper_checksum"
 _SINCE_VERSION: Final = 6  # the first version of the store that has checksums
+_SINCE_VERSION_OF_TABLE: Final = {"charges": 7}  # the tables that older versions with checksums lack
 _MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
 _PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
 
@@ -46,10 +48,16 @@ def _compute_checksum(*values: Any) -> int:
     return zlib.crc32(repr(plain).encode("utf-8", "backslashreplace"))
 
 
-def make_migration() -> str:
-    """Return the statements that add checksums to a store."""
-    statements = [_CREATE_TABLE]
-    for table, (key, columns) in _TABLES.items():
+def make_migration(later_tables: tuple[str, ...]) -> str:
+    """Return the statements that add checksums to a store, but for the tables that it gets later."""
+    return _CREATE_TABLE + make_triggers(*(table for table in _TABLES if table not in later_tables))
+
+
+def make_triggers(*tables: str) -> str:
+    """Return the statements that keep a checksum of every row of these tables."""
+    statements = []
+    for table in tables:
+        key, columns = _TABLES[table]
         statements.append(f"INSERT INTO checksums SELECT {_select(table, key, columns)} FROM {table};")
         new_key, new_columns = (", ".join(f"NEW.{name}" for name in names.split(", ")) for names in (key, columns))
         statements += [
@@ -94,10 +102,12 @@ def find_damage(connection: sqlite3.Connection) -> str | None:
 
 def _find_damaged_rows(connection: sqlite3.Connection) -> str | None:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
     if "checksums" not in tables:
-        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
         return "its checksums are gone" if version >= _SINCE_VERSION else None
     for table, (key, columns) in _TABLES.items():
+        if table not in tables and version < _SINCE_VERSION_OF_TABLE.get(table, 0):
+            continue
         ((damaged, rows, sums),) = connection.execute(
             f"SELECT (SELECT count(*) FROM (SELECT {_join_key(key)} row_id, {_FUNCTION}({columns}) row_value "
             f"FROM {table}) LEFT JOIN checksums c ON c.name = '{table}' AND c.id = row_id "

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO, Final
 
 from sweeper.did_you_mean import join_names
 from sweeper.errors import ResultsError
-from sweeper.store.checksums import find_damage, make_migration, register_checksum
+from sweeper.store.checksums import find_damage, make_migration, make_triggers, register_checksum
 from sweeper.store.containment import refuse_links
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 
 # After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the
 # disk. SQLite's default of 1000 pages is about 100 jobs, so with short jobs the event loop would stall all the time.
@@ -70,7 +70,14 @@ CREATE TABLE uploads(
     5: """
 CREATE TABLE server_times(job TEXT PRIMARY KEY, intended REAL NOT NULL) WITHOUT ROWID;
 """,
-    6: make_migration(),
+    6: make_migration(later_tables=("charges",)),
+    # What each job was charged, in US dollars, by partner node; `high` is NULL if the charge has no upper bound.
+    7: """
+CREATE TABLE charges(
+    job TEXT NOT NULL, node TEXT NOT NULL, class_type TEXT NOT NULL, low REAL NOT NULL, high REAL, kind TEXT NOT NULL,
+    PRIMARY KEY(job, node)) WITHOUT ROWID;
+"""
+    + make_triggers("charges"),
 }
 
 _SUFFIXES: Final = ("-wal", "-shm", "-journal")  # of the files that SQLite keeps beside a database

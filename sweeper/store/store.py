@@ -20,10 +20,12 @@ from typing import Any, Final, Self
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ResultsError
 from sweeper.model import result
+from sweeper.model.charges import Charge
 from sweeper.model.result import Result
 from sweeper.store.containment import check_artifact
 from sweeper.store.database import Database
 from sweeper.store.experiment_path import from_relative, to_relative
+from sweeper.store.job_charges import JobCharges
 from sweeper.store.records import (
     FAILED,
     INTENT,
@@ -74,6 +76,7 @@ class Store:
         self._query = database.query
         self.path = database.path
         self.servers = ServerFacts(database)
+        self.charges = JobCharges(database)
 
     @classmethod
     def open(cls, out: Path | str, *, readonly: bool = False) -> Store:
@@ -314,17 +317,26 @@ class Store:
         rows = ((run_id, job.digest, job.id) for job in jobs)
         self._database.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
 
-    def record_intent(self, job: JobRecord, *, durable: bool = True, server_time: float | None = None) -> None:
+    def record_intent(
+        self,
+        job: JobRecord,
+        *,
+        durable: bool = True,
+        server_time: float | None = None,
+        charges: Sequence[Charge] = (),
+    ) -> None:
         """Record that a job is about to be submitted, and assign it to its digest in its run.
 
-        `server_time`: the time now by the server's clock, if known. Unless `durable`, call `sync` before the request
-        leaves.
+        `server_time`: the time now by the server's clock, if known. `charges`: what the job costs at most. Unless
+        `durable`, call `sync` before the request leaves.
         """
         with self.transaction(durable=durable):
             self._database.execute(_INSERT_JOB, tuple(getattr(job, name) for name in JobRecord.__slots__))
             self.assign_jobs(job.run, [job])
             if server_time is not None:
                 self._database.execute("INSERT OR REPLACE INTO server_times VALUES (?, ?)", (job.id, server_time))
+            if charges:
+                self.charges.replace(job.id, charges)
 
     def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         """Record that the server accepted the job under this id.
@@ -345,8 +357,9 @@ class Store:
         ended: float | None = None,
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
+        charges: Sequence[Charge] | None = None,
     ) -> None:
-        """Record how a job ended, and its files. `error` is (error_type, message).
+        """Record how a job ended, and its files. `error` is (error_type, message). `charges` None: those of the intent.
 
         The record is durable at the next `sync`. If a power cut loses it, the next run looks for the job on the server.
         """
@@ -364,6 +377,8 @@ class Store:
                 (state, started, ended, _replace_surrogates(error_type), _replace_surrogates(message), job_id),
             )
             self._database.executemany("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            if charges is not None:
+                self.charges.replace(job_id, charges)
 
     def end_run(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
         """Record when a run ended, and why if it did not finish."""

@@ -1,0 +1,81 @@
+"""The charges of the jobs in a results folder: what was spent, and what jobs that have not ended may cost at most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sweeper.model.charges import Charge
+from sweeper.model.money import Amount
+from sweeper.store.records import LOST, OPEN_STATES, REJECTED, UNSENT
+
+if TYPE_CHECKING:
+    from sweeper.store.database import Database
+
+# The charges `c` of the jobs `j` that a server may have executed. It never executes what it refuses.
+_OF_EXECUTED: Final = f"""
+FROM charges c JOIN jobs j ON j.id = c.job
+WHERE j.state NOT IN ('{UNSENT}', '{REJECTED}') AND NOT (j.state = '{LOST}' AND j.prompt_id IS NULL)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class JobCharge:
+    """A charge with its job: id, run, target, digest, state, and when it was submitted in seconds since 1970."""
+
+    charge: Charge
+    job: str
+    run: int
+    target: str
+    digest: str
+    state: str
+    intended: float
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the job has not ended, so that the amount is what it costs at most."""
+        return self.state in OPEN_STATES
+
+
+class JobCharges:
+    """The part of `Store` about charges, on the same database. Every method may raise ResultsError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def replace(self, job_id: str, charges: Iterable[Charge]) -> None:
+        """Replace the charges of a job. Call inside `transaction`, with the record that they belong to."""
+        self._database.execute("DELETE FROM charges WHERE job = ?", (job_id,))
+        self._database.executemany(
+            "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?)", [(job_id, *_to_row(charge)) for charge in charges]
+        )
+
+    def load_spent(self) -> Amount:
+        """The sum of all charges of all runs, those of jobs that have not ended included."""
+        if not self._database.has_table("charges"):
+            return Amount()
+        sql = f"SELECT total(c.low), total(c.high), count(*) - count(c.high) {_OF_EXECUTED}"
+        ((low, high, unbounded),) = self._database.query(sql)
+        return Amount(low, math.inf if unbounded else high)
+
+    def iter_all(self) -> Iterator[JobCharge]:
+        """The charges of all jobs of all runs that a server may have executed, in the order of their submission."""
+        if not self._database.has_table("charges"):
+            return
+        columns = "c.node, c.class_type, c.low, c.high, c.kind, j.id, j.run, j.target, j.digest, j.state, j.intended"
+        order = "ORDER BY j.intended, j.attempt, c.node"
+        sql = f"SELECT {columns} {_OF_EXECUTED} {order}"
+        for node, class_type, low, high, kind, *job in self._database.query(sql):
+            yield JobCharge(Charge(node, class_type, _to_amount(low, high), kind), *job)
+
+
+def _to_row(charge: Charge) -> tuple[Any, ...]:
+    amount = charge.amount
+    high = None if math.isinf(amount.high) else amount.high
+    return charge.node, charge.class_type, amount.low, high, charge.kind
+
+
+def _to_amount(low: float, high: float | None) -> Amount:
+    return Amount(low, math.inf if high is None else high)
