@@ -147,6 +147,14 @@ def check_against_targets(
     return list(dict.fromkeys(notes)), first_classes
 
 
+def find_classes(experiment: Experiment, targets: Sequence[Any] | None) -> NodeInfo | None:
+    """The node classes of the first target that has or returns them, for a run, which may send it its key."""
+    named = {**load_named_targets(), **experiment.named_targets}
+    specs = experiment.targets if targets is None else targets
+    found = (classes for _, classes in _iter_classes(specs, named, None, may_send_keys=True))
+    return next((classes for classes in found if not isinstance(classes, str)), None)
+
+
 def _iter_classes(
     specs: Sequence[Any], named: Mapping[str, Any], object_info: Path | None, *, may_send_keys: bool
 ) -> Iterator[tuple[str, NodeInfo | str]]:

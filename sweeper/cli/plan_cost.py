@@ -73,11 +73,11 @@ def format_cost(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         return
     parts = []
     if cost["nodes"]:
-        parts.append(f"{_to_amount(cost['priced']['total'])} ({_list_nodes(cost)})")
+        parts.append(f"{to_amount(cost['priced']['total'])} ({_list_nodes(cost)})")
     if cost["estimated"] is not None:
         parts.append(_format_time(cost["estimated"]))
     text = " + ".join(parts)
-    left = _to_amount(cost["left"])
+    left = to_amount(cost["left"])
     if summary["limit"] is not None:
         text += f"; {left} for the jobs of this run (at most {summary['limit']})"
     elif summary["done"]:
@@ -103,11 +103,11 @@ def _format_executions(node: Mapping[str, Any]) -> str:
 
 
 def _format_each(node: Mapping[str, Any]) -> str:
-    return ("about " if node["approximate"] else "") + str(_to_amount(node["each"]))
+    return ("about " if node["approximate"] else "") + str(to_amount(node["each"]))
 
 
 def _format_time(time: Mapping[str, Any]) -> str:
-    amount = _to_amount(time["total"])
+    amount = to_amount(time["total"])
     seconds = time["seconds"]
     if seconds is not None:
         return f"{format_range(seconds['low'], seconds['high'])} of GPU, {amount}"
@@ -141,7 +141,7 @@ def show_cost_tables(cost: Mapping[str, Any] | None, print_line: Callable[[str],
                     "class": node["class"],
                     "executions": _format_executions(node),
                     "each": _format_each(node),
-                    "total": str(_to_amount(node["total"])),
+                    "total": str(to_amount(node["total"])),
                 }
                 for node in nodes
             ],
@@ -162,7 +162,7 @@ def show_cost_tables(cost: Mapping[str, Any] | None, print_line: Callable[[str],
 
 
 def _make_axis_row(name: str, row: Mapping[str, Any]) -> dict[str, str]:
-    amount = _to_amount(row["priced"])
+    amount = to_amount(row["priced"])
     return {
         name: shorten_cell(console.format_cell(row["value"])),
         "jobs": str(row["jobs"]),
@@ -173,7 +173,7 @@ def _make_axis_row(name: str, row: Mapping[str, Any]) -> dict[str, str]:
 
 def format_cost_difference(cost: Mapping[str, Any]) -> str:
     """The cost of the partner nodes in an earlier run and in the plan, for `plan --diff`."""
-    before, now = _to_amount(cost["run"]), _to_amount(cost["plan"])
+    before, now = to_amount(cost["run"]), to_amount(cost["plan"])
     if before == now:
         return f"{now} for partner nodes, as before"
     change = ""
@@ -183,5 +183,6 @@ def format_cost_difference(cost: Mapping[str, Any]) -> str:
     return f"{before} -> {now} for partner nodes{change}"
 
 
-def _to_amount(value: Mapping[str, Any]) -> Amount:
+def to_amount(value: Mapping[str, Any]) -> Amount:
+    """The amount that `Amount.to_dict` wrote."""
     return Amount(value["low"], math.inf if value["high"] is None else value["high"])

@@ -20,6 +20,7 @@ from sweeper.loading.sweep_builder import BlockBuilder, KnownNames
 from sweeper.model.axis_values import AxisError, FileAccess, WorkBudget
 from sweeper.model.experiment import Experiment, HashedFile, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
+from sweeper.model.money import parse_usd
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.source import Source
 from sweeper.model.target_spec import NamedTargets, find_target_problems
@@ -357,6 +358,8 @@ def _make_run_settings(raw: Mapping[str, Any]) -> RunSettings:
     if isinstance(limit, str):
         settings["max_failures"] = float(limit.strip().removesuffix("%")) / 100
     settings |= {name: float(settings[name]) for name in ("timeout", "patience") if name in settings}
+    if "confirm_above" in settings:
+        settings["confirm_above"] = parse_usd(settings["confirm_above"])
     return RunSettings(**settings)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from sweeper.errors import Problem
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Experiment, RunSettings
 from sweeper.model.source import Source
 from sweeper.model.target_spec import (
     CLOUD,
@@ -22,6 +22,7 @@ from sweeper.model.target_spec import (
     InvalidEntry,
     NamedTargets,
     TargetSpec,
+    is_comfy_platform,
     is_deployment,
     list_known_keys,
     parse_target,
@@ -106,6 +107,7 @@ def find_trust_needs(
     project = find_project(experiment.file)
     needs = [
         *_find_keys(experiment, targets, named or {}),
+        *_find_prices(experiment, targets),
         *_find_code(experiment),
         *_find_templates(experiment, source, project),
         *_find_reads(experiment, source, project),
@@ -135,6 +137,18 @@ def _find_keys(experiment: Experiment, targets: Sequence[TargetSpec] | None, nam
                     (*path, setting) if setting in spec else path,
                     f"sends the value of the environment variable {variable} to {server}",
                 )
+
+
+def _find_prices(experiment: Experiment, targets: Sequence[TargetSpec] | None) -> _Needs:
+    """Yield what lets the experiment spend without a question: too low a price, or too high a sum that needs none."""
+    for path, spec in _iter_used_entries(experiment, targets):
+        settings = parse_target(spec, {}).settings
+        server = settings.get("url", "")
+        pays = is_comfy_platform(server) or any(settings.get(variable) for variable in KEY_VARIABLES)
+        if "price" in spec and pays:
+            yield (*path, "price"), f"states what {server} costs, and sweeper asks before it spends by that"
+    if experiment.run.confirm_above > RunSettings().confirm_above:
+        yield ("run", "confirm_above"), f"lets runs cost {experiment.run.confirm_above:g} USD without a question"
 
 
 def _iter_used_entries(

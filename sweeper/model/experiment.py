@@ -76,7 +76,8 @@ class RunSettings:
     """The `run` settings of an experiment.
 
     `timeout` and `patience` are in seconds. `max_failures` is a count (int) or a share from 0 to 1 (float). `out` is
-    the URL of the storage for the pictures, None for the results folder.
+    the URL of the storage for the pictures, None for the results folder. The command line asks before a run that may
+    cost more than `confirm_above`, in US dollars.
     """
 
     concurrency: int | None = None
@@ -87,6 +88,7 @@ class RunSettings:
     max_failures: int | float | None = None
     keep_temp: bool = False
     out: str | None = None
+    confirm_above: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

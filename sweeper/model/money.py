@@ -19,6 +19,7 @@ _CREDITS: Final = "credits"
 _CREDITS_PER_USD: Final = "credits_per_usd"
 _RATES: Final = {"per_second": 1.0, "per_hour": 3600.0, "per_job": 1.0}  # the unit, in seconds or jobs
 _PRICE: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?) *(USD|credits)")
+_SUM: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{0,12})?")
 _EXAMPLE: Final = "`0.0013 USD` or `0.27 credits`"
 
 
@@ -100,6 +101,14 @@ def parse_target_price(value: Any) -> TargetPrice:
         raise UsageError("give `per_second` or `per_hour`, not both")
     rates = {key: _parse_price(key, value) / _RATES[key] for key in given}
     return TargetPrice(rates.get("per_second", rates.get("per_hour", 0.0)), rates.get("per_job", 0.0))
+
+
+def parse_usd(value: Any) -> float:
+    """Parse a sum such as `20 USD`, `20` or 20 as US dollars. Raises UsageError."""
+    text = str(value).strip().removesuffix(CURRENCY).rstrip()
+    if isinstance(value, bool) or not _SUM.fullmatch(text):
+        raise UsageError(f"{value!r} is not a sum in US dollars such as `20 USD`")
+    return float(text)
 
 
 def _parse_price(key: str, settings: Mapping[str, Any]) -> float:

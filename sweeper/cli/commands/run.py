@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from sweeper.cli import console, dask_options, options, trust_check
+from sweeper.cli import console, dask_options, options, spending, trust_check
 from sweeper.cli.checked_plan import load_for_run
 from sweeper.cli.commands.plan import show_dry_run
 from sweeper.cli.commands.view import start_view
@@ -104,6 +104,7 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
+@spending.option
 @click.option("--view", is_flag=True, help="Show the run in a browser, until Ctrl-C.")
 @options.open_browser
 @click.option("--dry-run", is_flag=True, help="Show what the run would do, as `sweeper plan` does. Submits nothing.")
@@ -117,6 +118,7 @@ def command(
     selection: Selection,
     rehearsal: Rehearsal | None,
     trust: bool,
+    yes: bool,
     view: bool,
     open_browser: bool,
     dry_run: bool,
@@ -154,7 +156,8 @@ def command(
             folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
         with ProgressDisplay(quiet=quiet, rates=_list_rates(loaded, requested)) as display:
-            run = dask_options.choose_runner(dask, dask_resources)(
+            runner = dask_options.choose_runner(dask, dask_resources)
+            run = spending.confirm_before(runner, yes=yes)(
                 loaded, target=requested, out=out, named=load_named_targets(), progress=display, **run_options
             )
         report = _format_report_command(run, experiment, loaded.name)

@@ -1,0 +1,107 @@
+"""Ask before a run spends more than its user expects.
+
+A program that calls `sweeper.run` is not asked: it has `sweeper plan --json` and the budget of the run.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from sweeper.cli import console
+from sweeper.cli.checked_plan import CheckedPlan, find_classes
+from sweeper.cli.plan_cost import format_cost, to_amount
+from sweeper.cli.plan_summary import PlanSummary
+from sweeper.cli.targets_file import load_named_targets
+from sweeper.comfy.target import Target, resolve_targets
+from sweeper.errors import SweeperError, UsageError
+from sweeper.model.experiment import Experiment
+from sweeper.model.money import NOTHING
+from sweeper.model.result import Run
+from sweeper.model.target_spec import is_comfy_platform
+from sweeper.planning.plan import plan as make_plan
+from sweeper.running.settings import RunOptions
+
+_MAX_UNPRICED_JOBS: Final = 100  # on a paid target whose price nobody stated
+
+option = click.option("--yes", is_flag=True, help="Do not ask before the run spends more than run.confirm_above.")
+
+
+def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Run]:
+    """The same runner, but on a terminal it asks before a run that may cost more than `run.confirm_above`.
+
+    Without a terminal it says what the run may cost, and goes on. The runner raises SweeperError if the answer is no.
+    """
+
+    def run(experiment: Experiment, target: Any = None, out: Any = None, **rest: Any) -> Run:
+        paid = () if yes else [one for one in _resolve_targets(experiment, target) if _may_cost(one)]
+        if paid:
+            rest.setdefault("plan", make_plan(experiment))
+            summary = _summarize(experiment, target, out, rest)
+            _confirm(summary, paid, experiment.run.confirm_above)
+        return runner(experiment, target=target, out=out, **rest)
+
+    return run
+
+
+def _summarize(experiment: Experiment, specs: Any, out: Any, run_options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `plan --json` says of a run, and `has_classes`: whether the node classes of a target are known."""
+    names = {field.name for field in fields(RunOptions)}
+    options = RunOptions(**{name: value for name, value in run_options.items() if name in names})
+    checked = CheckedPlan(run_options["plan"], (), find_classes(experiment, specs))
+    summary = PlanSummary(checked, specs, out if isinstance(out, Path) else None, options)
+    summary.add_all()
+    return {**summary.to_dict(), "has_classes": checked.classes is not None}
+
+
+def _confirm(summary: Mapping[str, Any], paid: Sequence[Target], confirm_above: float) -> None:
+    question = _find_question(summary, paid, confirm_above)
+    if question is None:
+        return
+    if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
+        for label, text, _ in format_cost(summary):
+            console.print_status(console.sanitize(f"{label} {text}"))
+        if not click.confirm(console.sanitize(f"{question}?"), err=True):
+            raise SweeperError("the answer was no, so nothing was submitted")
+    else:
+        console.warn(f"about to {question} (--yes hides this line)")
+
+
+def _resolve_targets(experiment: Experiment, specs: Sequence[Any] | None) -> Sequence[Target]:
+    """The targets of the run; empty if they have mistakes, which the run reports, or are only known to workers."""
+    named = {**load_named_targets(), **experiment.named_targets}
+    try:
+        return resolve_targets(
+            list(experiment.targets if specs is None else specs), named=named, environ={}, with_keys=False
+        )
+    except UsageError:
+        return ()
+
+
+def _may_cost(target: Target) -> bool:
+    """Whether jobs on the target can cost anything: its time has a price, or a key of the user's pays for its jobs."""
+    return target.price is not None or target.partner_key_env is not None or is_comfy_platform(target.url)
+
+
+def _find_question(summary: Mapping[str, Any], targets: Sequence[Target], confirm_above: float) -> str | None:
+    """What to ask about a plan; None if it costs too little to ask. `confirm_above` is in US dollars."""
+    jobs, cost = summary["jobs"], summary["cost"]
+    amount = to_amount(cost["left"]) if cost is not None else NOTHING
+    unpriced = [target.name for target in targets if is_comfy_platform(target.url) and target.price is None]
+    has_no_price = not summary["has_classes"] or unpriced or math.isinf(amount.high)
+    is_dear = (amount.low if math.isinf(amount.high) else amount.high) > confirm_above
+    if not is_dear and not (has_no_price and jobs > _MAX_UNPRICED_JOBS):
+        return None
+    count = "1 job" if jobs == 1 else f"{jobs} jobs"
+    question = f"submit {count} to {' and '.join(target.name for target in targets)}"
+    if is_dear:
+        question += f" for {amount}"
+    if unpriced:
+        return f"{question}, whose time costs what nobody stated (`price:` of {' and '.join(unpriced)})"
+    return question if is_dear else f"{question}, at a cost that is not known"

@@ -1,0 +1,122 @@
+"""`sweeper run` asks on a terminal before it spends much, and says it elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeper.embedded import EmbeddedServer
+from sweeper.store import Store
+from tests import ROOT
+
+QUESTION = "submit 4 jobs to box for 8.00 USD"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EmbeddedServer(dialect="comfyui") as running:
+        yield running
+
+
+@pytest.fixture
+def experiment(write, server):
+    """A function that writes an experiment of four jobs that cost 2 USD each."""
+
+    def make(run=None, price="2 USD"):
+        target = {"name": "box", "url": server.url, "price": {"per_job": price}}
+        sweep = {"grid": {"seed": [1, 2], "steps": [1, 2]}}
+        return write(json.dumps({"template": "t.json", "target": target, "sweep": sweep, "run": run or {}}))
+
+    return make
+
+
+def answer(file, text):
+    """Run an experiment on a terminal whose user types `text`. Returns the exit code and what the terminal shows."""
+    leader, follower = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "sweeper", "run", file, "--quiet"], stdin=follower, stdout=subprocess.DEVNULL,
+        stderr=follower, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(follower)
+    os.write(leader, text.encode())
+    shown = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            shown += chunk
+    except OSError:  # the process has closed the terminal
+        pass
+    code = done.wait(timeout=60)
+    os.close(leader)
+    return code, shown.decode()
+
+
+@pytest.mark.parametrize(("text", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
+def test_terminal_asks_before_it_spends(experiment, text, code):
+    ended, shown = answer(experiment(), text)
+
+    assert "cost 8.00 USD for the jobs on the target" in shown
+    assert f"{QUESTION}? [y/N]" in shown
+    assert ended == code, shown
+    assert Path("results/shop").exists() == (code == 0)
+    if code:
+        assert "error: the answer was no, so nothing was submitted" in shown
+
+
+def test_pipe_says_what_it_spends_and_goes_on(sweeper, experiment):
+    file = experiment()
+    outcome = sweeper("run", file, "--limit", 3)
+    assert (outcome.code, "about to submit 3 jobs to box for 6.00 USD" in outcome.err) == (0, True)
+
+    outcome = sweeper("run", file)  # 2 USD are left to pay
+    assert (outcome.code, "about to submit" in outcome.err) == (0, False)
+
+
+@pytest.mark.parametrize("run", [{"confirm_above": "8 USD"}, {"confirm_above": 8.5}, {}])
+def test_no_word_about_a_cost_that_was_accepted(sweeper, experiment, run):
+    outcome = sweeper("run", experiment(run), *([] if run else ["--yes"]))
+    assert (outcome.code, "about to submit" in outcome.err) == (0, False)
+    with Store.open("results/shop", readonly=True) as store:
+        assert store.count_submitted(1) == 4
+
+
+def test_many_jobs_at_an_unknown_cost_are_asked_about(sweeper, write, monkeypatch):
+    monkeypatch.setenv("PARTNER_KEY", "secret")
+    monkeypatch.setenv("COMFY_CLOUD_API_KEY", "secret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    for target, price in (
+        ({"name": "box", "url": "http://127.0.0.1:9", "partner_key_env": "PARTNER_KEY"}, "at a cost that is not known"),
+        ("cloud", "whose time costs what nobody stated (`price:` of cloud)"),
+    ):
+        text = json.dumps({"template": "t.json", "target": target, "sweep": {"grid": {"seed": {"seeds": 101}}}})
+        outcome = sweeper("run", write(text))
+        assert f"about to submit 101 jobs to {'box' if isinstance(target, dict) else 'cloud'}, {price}" in outcome.err
+        assert outcome.code == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [("five", "'five'"), (-1, "found -1, but at least 0"), ("5 EUR", "such as 20 USD"), (True, "a sum such as 20 USD")],
+)
+def test_wrong_sum_is_refused(sweeper, experiment, value, line):
+    outcome = sweeper("run", experiment({"confirm_above": value}))
+    assert outcome.code == 2
+    assert "run.confirm_above" in outcome.err
+    assert line in outcome.err
+
+
+def test_stranger_cannot_switch_the_question_off(sweeper, write, monkeypatch, tmp_path):
+    monkeypatch.setenv("SWEEPER_TRUST_FILE", str(tmp_path / "nobody.json"))
+    text = {
+        "template": "t.json", "target": "cloud", "targets": {"cloud": {"price": {"per_job": "0 USD"}}},
+        "run": {"confirm_above": 1000},
+    }  # fmt: skip
+    outcome = sweeper("run", write(json.dumps(text)))
+    assert outcome.code == 2
+    assert "run.confirm_above: lets runs cost 1000 USD without a question" in outcome.err
+    assert "targets.cloud.price: states what https://cloud.comfy.org costs" in outcome.err
