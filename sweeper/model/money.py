@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
@@ -17,6 +17,7 @@ from sweeper.errors import UsageError
 CURRENCY: Final = "USD"
 _CREDITS: Final = "credits"
 _CREDITS_PER_USD: Final = "credits_per_usd"
+_NODES: Final = "nodes"
 _RATES: Final = {"per_second": 1.0, "per_hour": 3600.0, "per_job": 1.0}  # the unit, in seconds or jobs
 _PRICE: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?) *(USD|credits)")
 _SUM: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{0,12})?")
@@ -80,27 +81,40 @@ def format_usd(usd: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TargetPrice:
-    """What a target costs, in US dollars: for each second in which a job runs, and for each job."""
+    """What a target costs, in US dollars: for each second in which a job runs, and for each job.
+
+    `nodes` has by class what one execution of a node costs at most, in place of the price that the class states.
+    """
 
     per_second: float = 0.0
     per_job: float = 0.0
+    nodes: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether every job costs something, whatever its nodes are."""
+        return bool(self.per_second or self.per_job)
 
 
 def parse_target_price(value: Any) -> TargetPrice:
     """Parse the `price` of a target, such as `{per_second: 0.0013 USD}`. Raises UsageError with what is wrong."""
-    keys = (*_RATES, _CREDITS_PER_USD)
+    keys = (*_RATES, _NODES, _CREDITS_PER_USD)
     if not isinstance(value, Mapping):
-        raise UsageError(f"{value!r} is not a mapping such as {{per_second: 0.0013 USD}}, with {_list(_RATES)}")
+        raise UsageError(f"{value!r} is not a mapping such as {{per_second: 0.0013 USD}}, with {_list(keys[:-1])}")
     for key in value:
         if key not in keys:
             raise UsageError(f"unknown key {str(key)!r}{suggest(str(key), keys)}")
     given = [key for key in _RATES if key in value]
-    if not given:
-        raise UsageError(f"give at least one of {_list(_RATES)}")
+    if not given and _NODES not in value:
+        raise UsageError(f"give at least one of {_list(keys[:-1])}")
     if "per_second" in value and "per_hour" in value:
         raise UsageError("give `per_second` or `per_hour`, not both")
-    rates = {key: _parse_price(key, value) / _RATES[key] for key in given}
-    return TargetPrice(rates.get("per_second", rates.get("per_hour", 0.0)), rates.get("per_job", 0.0))
+    rates = {key: _parse_price(key, value[key], value) / _RATES[key] for key in given}
+    nodes = value.get(_NODES, {})
+    if not isinstance(nodes, Mapping) or not all(isinstance(name, str) for name in nodes):
+        raise UsageError(f"`{_NODES}` is {nodes!r}, not a mapping of node classes such as {{Name: 0.05 USD}}")
+    by_class = {name: _parse_price(f"{_NODES}.{name}", text, value) for name, text in nodes.items()}
+    return TargetPrice(rates.get("per_second", rates.get("per_hour", 0.0)), rates.get("per_job", 0.0), by_class)
 
 
 def parse_usd(value: Any) -> float:
@@ -111,8 +125,7 @@ def parse_usd(value: Any) -> float:
     return float(text)
 
 
-def _parse_price(key: str, settings: Mapping[str, Any]) -> float:
-    text = settings[key]
+def _parse_price(key: str, text: Any, settings: Mapping[str, Any]) -> float:
     match = _PRICE.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
         raise UsageError(f"`{key}` is {text!r}, but a price is needed, such as {_EXAMPLE}")

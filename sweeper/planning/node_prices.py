@@ -1,4 +1,4 @@
-"""The price of a partner node of a template for given params."""
+"""The price of a node of a template: what its class states for given params, or what the user states for the class."""
 
 from __future__ import annotations
 
@@ -6,17 +6,32 @@ import copy
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 from sweeper.model.expressions import ExpressionError
-from sweeper.model.money import UNKNOWN_AMOUNT
+from sweeper.model.money import UNKNOWN_AMOUNT, Amount
 from sweeper.model.node_classes import InputSpec, NodeSpec
 from sweeper.model.node_classes.price_badge import NodePrice, PriceBadge, PriceCalculator
 from sweeper.model.template import MISSING, Leaf, Template, drop_unchosen_inputs, set_at_path
 from sweeper.model.workflow import is_link, iter_links
 
 _MAX_GUESSES: Final = 64  # combinations of values that arrive over links
+
+
+@dataclass(frozen=True, slots=True)
+class StatedPrice:
+    """A node whose price the user states in the `price` of a target, whatever the class says."""
+
+    node_id: str
+    class_type: str
+    amount: Amount
+    names: tuple[str, ...] = ()
+
+    def compute(self, _params: Mapping[str, Any]) -> NodePrice:
+        """Return the price of one execution."""
+        return NodePrice(self.amount)
 
 
 class PricedNode:

@@ -19,7 +19,7 @@ from sweeper.model.node_classes import NodeInfo, NodeSpec
 from sweeper.model.node_classes.price_badge import NodePrice, PriceCalculator
 from sweeper.model.workflow import find_sinks, iter_links
 from sweeper.planning.columns import merge_dimensions
-from sweeper.planning.node_prices import PricedNode
+from sweeper.planning.node_prices import PricedNode, StatedPrice
 from sweeper.planning.order import find_dependencies
 from sweeper.planning.plan import Plan, PlanPart
 from sweeper.planning.run_sequence import RunSequence
@@ -131,11 +131,8 @@ class PlanPrices:
         template = plan.experiment.template
         calculator = PriceCalculator()
         self._running = self._find_running_nodes()
-        self._nodes = [
-            PricedNode(template, node, spec, spec.price_badge, calculator)
-            for node in template.graph
-            if node in self._running and (spec := self._get_spec(node)) is not None and spec.price_badge is not None
-        ]
+        found = (self._find_price(node, calculator) for node in template.graph if node in self._running)
+        self._nodes = [node for node in found if node is not None]
         self._names = tuple(dict.fromkeys(name for node in self._nodes for name in node.names))
         self._charges: dict[str, tuple[Charge, ...]] = {}
 
@@ -147,7 +144,7 @@ class PlanPrices:
     @property
     def has_prices(self) -> bool:
         """Whether anything in the plan has a price."""
-        return bool(self._nodes) or any(rate != TargetPrice() for rate in self._rates)
+        return bool(self._nodes) or any(rate.has_rate for rate in self._rates)
 
     def price_params(self, params: Mapping[str, Any]) -> Amount:
         """Return what the partner nodes of one job with these params cost if all of them run."""
@@ -202,6 +199,17 @@ class PlanPrices:
         class_type = self._plan.experiment.template.graph[node]["class_type"]
         return self._classes.classes.get(class_type) if self._classes is not None else None
 
+    def _find_price(self, node: str, calculator: PriceCalculator) -> PricedNode | StatedPrice | None:
+        """Return the price of a node: what a target states for its class, else what the class states."""
+        template, spec = self._plan.experiment.template, self._get_spec(node)
+        class_type = template.graph[node]["class_type"]
+        stated = [rate.nodes[class_type] for rate in self._rates if class_type in rate.nodes]
+        if stated:
+            return StatedPrice(node, class_type, Amount(min(stated), max(stated)))
+        if spec is None or spec.price_badge is None:
+            return None
+        return PricedNode(template, node, spec, spec.price_badge, calculator)
+
     def _find_executions(self, sequence: RunSequence, dimensions: frozenset[int]) -> tuple[Any, Any]:
         """Return in which jobs a node runs, at best and at worst."""
         caching = self._plan.caching
@@ -239,7 +247,7 @@ class PlanPrices:
 
     def _compute_time(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> TimeCost | None:
         """Return what the jobs cost by their time; None if no target has a price."""
-        if not any(rate != TargetPrice() for rate in self._rates):
+        if not any(rate.has_rate for rate in self._rates):
             return None
         has_seconds = any(rate.per_second for rate in self._rates)
         seconds = self._estimate_seconds(jobs, runs) if has_seconds and jobs else None
@@ -271,7 +279,7 @@ def price_time(rates: Sequence[TargetPrice], jobs: int, seconds: tuple[float, fl
 class _NodeSum:
     """Adds up what one node costs over the parts of a plan."""
 
-    def __init__(self, node: PricedNode) -> None:
+    def __init__(self, node: PricedNode | StatedPrice) -> None:
         self.node = node
         self.dimensions: tuple[int, ...] = ()  # of the part that was added last
         self._best: Any = ()

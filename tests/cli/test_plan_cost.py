@@ -153,6 +153,14 @@ def test_gpu_time_is_unknown_until_a_job_has_run_then_a_range(plan, sweeper):
     assert "left to pay (2 of 4 done)" in text
 
 
+def test_a_target_states_what_the_nodes_of_a_class_cost(plan):
+    price = {"nodes": {"PaidImage": "0.07 USD", "Blur": "0.002 USD"}}
+
+    lines = plan({"seed": [1, 2]}, price=price).out.splitlines()
+
+    assert "cost       0.144 USD (2 jobs x 0.07 USD PaidImage, 2 jobs x 0.002 USD Blur)" in lines
+
+
 def test_nothing_is_shown_where_nothing_has_a_price(sweeper, write):
     file = write("template: t.json\nsweep: {grid: {seed: [1, 2]}}\n")
 

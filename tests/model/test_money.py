@@ -35,6 +35,12 @@ def test_amounts_add_and_scale_as_ranges():
     assert Amount(1, 2).join(UNKNOWN_AMOUNT) == UNKNOWN_AMOUNT
 
 
+def test_a_target_states_what_a_node_class_costs():
+    parsed = parse_target_price({"nodes": {"Paid": "0.05 USD", "Other": "2.11 credits"}, "credits_per_usd": 211})
+
+    assert (parsed.nodes, parsed.has_rate) == ({"Paid": 0.05, "Other": pytest.approx(0.01)}, False)
+
+
 @pytest.mark.parametrize(
     ("written", "price"),
     [
@@ -61,6 +67,8 @@ def test_the_price_of_a_target_is_converted_to_dollars(written, price):
         ({"per_second": "1 EUR"}, "a price is needed"),
         ({"per_job": "1 credits"}, "`credits_per_usd` is missing; write how many credits one dollar buys"),
         ({"per_job": "1 credits", "credits_per_usd": 0}, "`credits_per_usd` is 0"),
+        ({"nodes": "0.05 USD"}, "`nodes` is '0.05 USD', not a mapping of node classes such as {Name: 0.05 USD}"),
+        ({"nodes": {"Paid": 0.05}}, "`nodes.Paid` is 0.05, but a price is needed"),
     ],
 )
 def test_a_mistake_in_the_price_of_a_target_says_what_to_write(written, message):

@@ -174,7 +174,7 @@ def _list_rates(experiment: Experiment, requested: list[str] | None) -> list[Tar
     specs = experiment.targets if requested is None else requested
     prices = [parse_target(spec, named).settings.get("price") for spec in specs]
     rates = [price or TargetPrice() for price in prices]
-    return rates if any(rate != TargetPrice() for rate in rates) else []
+    return rates if any(rate.has_rate for rate in rates) else []
 
 
 def _reject_for_dry_run(given: Mapping[str, object]) -> None:
