@@ -40,9 +40,10 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
     """
 
     def run(experiment: Experiment, target: Any = None, out: Any = None, **rest: Any) -> Run:
-        paid = () if yes else [one for one in _resolve_targets(experiment, target) if _may_cost(one)]
-        if paid:
-            rest.setdefault("plan", make_plan(experiment))
+        paid = [one for one in _resolve_targets(experiment, target) if _may_cost(one)]
+        # A given plan repeats a few jobs of a run about which the user was asked, as `check --attribute` does.
+        if paid and not yes and rest.get("plan") is None:
+            rest["plan"] = make_plan(experiment)
             summary = _summarize(experiment, target, out, rest)
             _confirm(summary, paid, experiment.run.confirm_above)
         return runner(experiment, target=target, out=out, **rest)
