@@ -91,6 +91,7 @@ async def _query_server(client: ComfyClient, report: TargetReport, plan: Plan | 
         cache = detect_server_cache(server.version, server.arguments, server.memory) if server.arguments else None
         report.update(dialect=server.dialect, version=server.version or None, cache=cache and str(cache))
         report["upload_limit"] = limit = await client.get_upload_limit()
+        report["balance_usd"] = await client.get_balance()
         if plan is None:
             return []
         lacks, notes = await _check_plan(client, plan)

@@ -37,6 +37,7 @@ from sweeper.comfy.protocol import (
     read_retry_after,
 )
 from sweeper.comfy.redaction import Redaction
+from sweeper.comfy.reported_charges import query_balance
 from sweeper.comfy.response_body import HEADER_SECONDS, UPLOAD_RATE, read_answer
 from sweeper.comfy.retry import RetryPolicy, RetryWaiter
 from sweeper.comfy.server_info import query_server_info
@@ -44,6 +45,7 @@ from sweeper.comfy.target import Target
 from sweeper.comfy.transport import describe_error, find_proxy, is_connection_refused, make_transport, was_sent
 from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.errors import TargetError, TransientError, Trouble, UnreachableError, UsageError
+from sweeper.model.money import COMFY_CREDITS_PER_USD
 from sweeper.model.urls import is_loopback, strip_secrets
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ UNCLEAR_OUTCOME: Final = (
     "picture there yourself: only a run with another --out submits the trial again"
 )
 _CONNECT_MAX_RETRY_AFTER: Final = 30.0  # seconds; nothing was submitted yet, so a longer wait gains nothing
-_SERVER_INFO_TIMEOUT: Final = 10.0  # seconds; a run does not need the server's versions
+_OPTIONAL_TIMEOUT: Final = 10.0  # seconds for facts that a run does not need, such as the server's versions
 
 
 class ComfyClient:
@@ -139,6 +141,11 @@ class ComfyClient:
         return self._dialect is not None and not self._dialect.jobs_survive_restart
 
     @property
+    def credits_per_usd(self) -> float:
+        """How many credits one dollar buys."""
+        return COMFY_CREDITS_PER_USD if self.target.price is None else self.target.price.credits_per_usd
+
+    @property
     def poll_intervals(self) -> tuple[float, float]:
         """Seconds between two polls of a job: the first interval and the longest. Shorter for a local server."""
         return _LOCAL_POLL_INTERVALS if is_loopback(self.target.url) else self.dialect.poll_intervals
@@ -166,11 +173,19 @@ class ComfyClient:
 
     async def get_server_info(self) -> dict[str, Any]:
         """The server's versions (see `server_info`); empty if it does not report them in time, or fails."""
+        return await self._run_optional(query_server_info(self.dialect.name)) or {}
+
+    async def get_balance(self) -> float | None:
+        """What is left on the account, in USD; None if the server does not say that in time, or has no accounts."""
+        return await self._run_optional(query_balance())
+
+    async def _run_optional(self, flow: Flow[T]) -> T | None:
+        """Run a flow without retries; None if it fails or takes long."""
         try:
-            async with asyncio.timeout(_SERVER_INFO_TIMEOUT):
-                return await self.run_flow(query_server_info(self.dialect.name), replace(self.retry_policy, attempts=1))
+            async with asyncio.timeout(_OPTIONAL_TIMEOUT):
+                return await self.run_flow(flow, replace(self.retry_policy, attempts=1))
         except (TargetError, TransientError, TimeoutError):
-            return {}
+            return None
 
     async def submit(self, submission: JobSubmission) -> str | QueueFull:
         """Submit a job, without retries. Raises the errors of `Dialect.submit`."""
@@ -178,7 +193,11 @@ class ComfyClient:
 
     async def get_job(self, prompt_id: str) -> JobState:
         """Poll a job."""
-        return await self.run_flow(self.dialect.get_job(prompt_id))
+        state = await self.run_flow(self.dialect.get_job(prompt_id))
+        if state.charged is None or state.charged.whole is None or self.credits_per_usd == COMFY_CREDITS_PER_USD:
+            return state
+        usd = state.charged.whole * COMFY_CREDITS_PER_USD / self.credits_per_usd
+        return replace(state, charged=replace(state.charged, whole=usd))
 
     async def list_running(self) -> frozenset[str]:
         """The prompt ids of the jobs that the server executes now, also those of others."""

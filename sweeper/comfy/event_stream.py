@@ -19,11 +19,12 @@ from uuid import uuid4
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
+from sweeper.comfy.binary_frames import FEATURE_FLAGS_MESSAGE, NodeText, read_node_text, read_preview
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.job_event_stream import JobEventStreams
 from sweeper.comfy.job_listener import Listener
-from sweeper.comfy.previews import FEATURE_FLAGS_MESSAGE, read_preview
 from sweeper.comfy.protocol import is_id
+from sweeper.comfy.reported_charges import read_price_text
 from sweeper.comfy.retry import Backoff
 from sweeper.comfy.untrusted_json import parse_json
 from sweeper.model.urls import is_loopback
@@ -142,7 +143,9 @@ class EventStream:
             self.client_id = self._socket = None
             self._cancel_silence_timer()
             self._attempted.set()
-            self.wake_all()  # events may have been missed
+            for listener in self._listeners.values():
+                listener.lose_events()
+            self.wake_all()
             await asyncio.sleep(_RECONNECT.draw(failures, self._client.random))
             failures += 1
 
@@ -184,6 +187,8 @@ class EventStream:
                 if len(frame) <= _MAX_EVENT_LENGTH:
                     with contextlib.suppress(ValueError):
                         self._handle_message(parse_json(frame))
+            elif (text := read_node_text(frame, self._listeners)) is not None:
+                self._handle_text(text)
             else:
                 self._handle_preview(frame)
 
@@ -218,6 +223,21 @@ class EventStream:
                 listener.handle_end(succeeded=kind == "execution_success")
         elif listener is not None:
             listener.handle_event(kind, data)
+
+    def _handle_text(self, text: NodeText) -> None:
+        """Hand on the price that a node shows. A text that does not name its job belongs to the only one that executes.
+
+        ComfyUI 0.33.0 sends such texts to every client.
+        """
+        price = read_price_text(text.text, self._client.credits_per_usd)
+        executing = [
+            prompt_id
+            for prompt_id, listener in self._listeners.items()
+            if listener.started_at is not None and prompt_id not in self._ended
+        ]
+        prompt_id = text.prompt_id or (executing[0] if len(executing) == 1 else "")
+        if price is not None and prompt_id in self._listeners:
+            self._listeners[prompt_id].handle_price(text.node, price)
 
     def _handle_preview(self, frame: bytes) -> None:
         """Hand on a preview. One that does not name its job belongs to the job that executes."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from sweeper.comfy.previews import is_picture
+from sweeper.comfy.binary_frames import is_picture
 from sweeper.comfy.untrusted_json import parse_json
 from sweeper.errors import SweeperError
 

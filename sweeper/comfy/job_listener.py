@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, TypeGuard
 
-from sweeper.comfy.protocol import is_id
+from sweeper.comfy.protocol import JobState, ReportedCharges, is_id
 
 _MAX_NODE_STARTS: Final = 10_000  # of one job; a graph has at most a few hundred nodes, and loops repeat some
 _MAX_NUMBER: Final = 1e12  # of progress; the comparison also excludes NaN, infinity and huge integers
@@ -32,17 +32,42 @@ class Listener:
     started_at: float | None = None
     running_since: float | None = None
     node_starts: list[tuple[str, float]] = field(default_factory=list)
+    _prices: dict[str, float] = field(default_factory=dict)  # in USD, by node
+    _sees_all: bool = False  # whether it got the event that the execution began, and none was lost since
+
+    @property
+    def executed(self) -> frozenset[str] | None:
+        """The ids of the nodes that ran, so without those from the server's cache; None if events are missing."""
+        has_ended = bool(self.node_starts) and not self.node_starts[-1][0]
+        if not self._sees_all or not has_ended or len(self.node_starts) > _MAX_NODE_STARTS:
+            return None
+        return frozenset(node for node, _ in self.node_starts if node)
+
+    @property
+    def charged(self) -> ReportedCharges | None:
+        """What the partner nodes said that they cost; None if none did."""
+        return ReportedCharges(dict(self._prices)) if self._prices else None
 
     def handle_event(self, kind: Any, data: dict[str, Any]) -> None:
         """Handle an event of the job, unless it is an end event."""
         if self.started_at is None and kind in ("execution_start", "executing", "progress", "progress_state"):
             self.mark_started(time.time())
+        self._sees_all = self._sees_all or kind == "execution_start"
         node = data.get("node")
         if kind == "executing" and is_id(node) and len(self.node_starts) < _MAX_NODE_STARTS:
             self.node_starts.append((node, time.monotonic()))
         if self.on_progress is not None:
             for node, value, maximum in _read_progress(kind, data):
                 self.on_progress(node, value, maximum)
+
+    def handle_price(self, node: str, usd: float) -> None:
+        """Note the price that a node shows, unless the node did not begin. A later one replaces an earlier one."""
+        if any(node == started for started, _ in self.node_starts):
+            self._prices[node] = usd
+
+    def lose_events(self) -> None:
+        """Note that events may be missing from now on."""
+        self._sees_all = False
 
     def handle_end(self, *, succeeded: bool) -> None:
         """Handle the event that the job has ended."""
@@ -58,6 +83,27 @@ class Listener:
     def node_seconds(self) -> list[tuple[str, float]]:
         """(node, seconds) of each node whose beginning and end are known."""
         return [(node, end - start) for (node, start), (_, end) in pairwise(self.node_starts) if node]
+
+
+def find_executed(nodes: Collection[str], state: JobState, listener: Listener | None = None) -> frozenset[str] | None:
+    """Which of the `nodes` of an ended job ran, at most: by its events, else by what the server says; None if unknown.
+
+    A node that is not in the result was not reached, or its result came from the server's cache.
+    """
+    executed = listener.executed if listener is not None else None
+    if executed is None:
+        executed = state.executed if state.state != "succeeded" else None
+    if executed is not None:
+        return executed.intersection(nodes)
+    return None if state.cached is None else frozenset(nodes) - state.cached
+
+
+def find_charged(state: JobState, listener: Listener | None = None) -> ReportedCharges | None:
+    """What the server says that an ended job was charged, in its details and its events; None if it says nothing."""
+    of_nodes = listener.charged if listener is not None else None
+    if state.charged is None or of_nodes is None:
+        return state.charged or of_nodes
+    return ReportedCharges({**of_nodes.nodes, **state.charged.nodes}, state.charged.whole)
 
 
 def _is_progress_number(value: Any) -> TypeGuard[float]:

@@ -25,7 +25,15 @@ from sweeper.comfy.protocol import (
     is_own_refusal,
     raise_for_status,
 )
-from sweeper.comfy.responses import make_failed_state, make_succeeded_state, read_messages, read_outputs, to_seconds
+from sweeper.comfy.reported_charges import read_charged
+from sweeper.comfy.responses import (
+    make_failed_state,
+    make_succeeded_state,
+    read_messages,
+    read_node_runs,
+    read_outputs,
+    to_seconds,
+)
 from sweeper.comfy.untrusted_json import to_text
 from sweeper.errors import TransientError, shorten
 
@@ -54,7 +62,7 @@ def get_job(prompt_id: str) -> Flow[JobState]:
     response = raise_for_status((yield _make_details_request(prompt_id)), 404)
     details = response.json_object()
     if response.status != 404:
-        return _read_state(details)
+        return _read_state(details, response.headers)
     # Cloud has `{"code", "message"}`, ComfyUI `{"error": "Job not found"}`. A gateway's answer, such as
     # `{"error": "Not Found"}`, must not make a paid job look lost.
     if not is_own_refusal(response) and "job" not in str(details.get("error")).casefold():
@@ -121,7 +129,7 @@ def _make_details_request(prompt_id: str) -> ServerRequest:
     return ServerRequest("GET", f"/api/jobs/{quote(prompt_id, safe='')}")
 
 
-def _read_state(details: Mapping[str, Any]) -> JobState:
+def _read_state(details: Mapping[str, Any], headers: Mapping[str, str]) -> JobState:
     """The state of a job from its details.
 
     A ComfyUI calls a job `completed` that failed before any node ran, if the job before it succeeded; so its error and
@@ -140,12 +148,14 @@ def _read_state(details: Mapping[str, Any]) -> JobState:
         )
     ended = to_seconds(details.get("execution_end_time")) or last or to_seconds(details.get("update_time"))
     outputs = read_outputs(details.get("outputs"))
+    facts: dict[str, Any] = {"started": started, "ended": ended, "charged": read_charged(details, headers)}
+    facts |= read_node_runs(details.get("execution_status"))
     if state == "cancelled" or kind == "execution_interrupted":
-        return JobState("cancelled", outputs, started=started, ended=ended)
+        return JobState("cancelled", outputs, **facts)
     error = details.get("execution_error") or (data if kind == "execution_error" else None)
     if state == "failed" or error:
-        return make_failed_state(error, outputs=outputs, started=started, ended=ended)
-    return make_succeeded_state(outputs, started=started, ended=ended)
+        return make_failed_state(error, outputs=outputs, **facts)
+    return make_succeeded_state(outputs, **facts)
 
 
 def request_page(path: str, query: Mapping[str, str]) -> Flow[tuple[dict[str, Any], ServerResponse]]:

@@ -100,11 +100,25 @@ class JobOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportedCharges:
+    """What a server says that a job was charged, in USD.
+
+    `nodes`: by the id of the partner node, for the nodes of which it says so. `whole`: for the whole job, partner nodes
+    and time included; None if it does not say that.
+    """
+
+    nodes: Mapping[str, float] = field(default_factory=dict)
+    whole: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobState:
     """What a server reports about one job.
 
     `state`: queued, running, underway (one of these two; the server does not say which), succeeded, failed, cancelled,
-    or lost. Times are seconds since 1970 by the server's clock, or None if unknown.
+    or lost. Times are seconds since 1970 by the server's clock, or None if unknown. `charged`, `cached` (the ids of the
+    nodes whose results came from the server's cache) and `executed` (those that ran, of a job that did not succeed) are
+    None if the server does not say; `job_listener` combines them with what the event stream showed.
     """
 
     state: str
@@ -116,6 +130,9 @@ class JobState:
     is_stuck: bool = False  # it ignores its cancellation, so the server will run nothing else
     queue_reason: str = ""  # of a queued job on Comfy Cloud, such as `concurrency_limit` or `capacity`
     queue_position: int | None = None
+    charged: ReportedCharges | None = None
+    cached: frozenset[str] | None = None
+    executed: frozenset[str] | None = None
 
     @property
     def account_advice(self) -> str | None:

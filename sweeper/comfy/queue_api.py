@@ -11,7 +11,13 @@ from urllib.parse import quote
 
 from sweeper.comfy.job_marker import read_markers
 from sweeper.comfy.protocol import Flow, JobSearch, JobState, ServerRequest, raise_for_status
-from sweeper.comfy.responses import make_failed_state, make_succeeded_state, read_messages, read_outputs
+from sweeper.comfy.responses import (
+    make_failed_state,
+    make_succeeded_state,
+    read_messages,
+    read_node_runs,
+    read_outputs,
+)
 from sweeper.errors import TransientError
 
 _RUNNING: Final = "queue_running"
@@ -105,10 +111,11 @@ def _read_state(entry: Mapping[str, Any]) -> JobState:
     status = entry.get("status")
     outputs = read_outputs(entry.get("outputs"))
     kind, data, started, ended = read_messages(status)
+    facts: dict[str, Any] = {"started": started, "ended": ended, **read_node_runs(status)}
     if kind == "execution_error":
-        return make_failed_state(data, outputs=outputs, started=started, ended=ended)
+        return make_failed_state(data, outputs=outputs, **facts)
     if kind == "execution_interrupted":
-        return JobState("cancelled", outputs, started=started, ended=ended)
+        return JobState("cancelled", outputs, **facts)
     if kind == "execution_success" or not isinstance(status, Mapping) or status.get("status_str") == "success":
-        return make_succeeded_state(outputs, started=started, ended=ended)
-    return make_failed_state(None, outputs=outputs, started=started, ended=ended)
+        return make_succeeded_state(outputs, **facts)
+    return make_failed_state(None, outputs=outputs, **facts)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from sweeper.comfy.protocol import JobOutput, JobState
+from sweeper.comfy.protocol import JobOutput, JobState, is_id
 from sweeper.comfy.untrusted_json import to_text
 from sweeper.errors import EXECUTION_ERROR, shorten
 
@@ -18,6 +18,7 @@ from sweeper.errors import EXECUTION_ERROR, shorten
 MAX_OUTPUTS: Final = 20_000
 _MAX_PATH_LENGTH: Final = 4096  # characters of a file's name or folder; Linux allows no longer path
 _MAX_TIMESTAMP: Final = 1e14  # milliseconds: the year 5138; Python has dates up to the year 9999
+_MAX_NODES: Final = 10_000  # of one job; a list of more says nothing
 _MAX_NAME_LENGTH: Final = 200  # characters of a node's id, an output's kind and an error's type
 
 
@@ -150,13 +151,36 @@ def read_messages(status: Any) -> tuple[str | None, dict[str, Any], float | None
     The last message tells how a job ended. `status_str` does not: it is `error` for an interrupted job too, and may
     still have the value of the previous job if this one failed before any node ran.
     """
-    messages = status.get("messages") if isinstance(status, Mapping) else None
-    pairs = [
-        (message[0], message[1])
-        for message in (messages if isinstance(messages, list) else [])
-        if isinstance(message, list) and len(message) == 2 and isinstance(message[1], dict)
-    ]
+    pairs = _list_messages(status)
     if not pairs:
         return None, {}, None, None
     kind, data = pairs[-1]
-    return str(kind), data, to_seconds(pairs[0][1].get("timestamp")), to_seconds(data.get("timestamp"))
+    return kind, data, to_seconds(pairs[0][1].get("timestamp")), to_seconds(data.get("timestamp"))
+
+
+def read_node_runs(status: Any) -> dict[str, frozenset[str] | None]:
+    """What ComfyUI's `status.messages` say about the nodes of an ended job: `cached` and `executed` of a `JobState`.
+
+    `execution_cached` lists the nodes whose results were in the cache. The message of a job that did not succeed lists
+    those that ran to their end, and names the one that was running.
+    """
+    pairs = _list_messages(status)
+    cached = next((_read_ids(data.get("nodes")) for kind, data in pairs if kind == "execution_cached"), None)
+    _, last = pairs[-1] if pairs else ("", {})
+    executed = _read_ids(last.get("executed"))
+    if executed is not None and is_id(last.get("node_id")):
+        executed |= {last["node_id"]}
+    return {"cached": cached, "executed": executed}
+
+
+def _list_messages(status: Any) -> list[tuple[str, dict[str, Any]]]:
+    messages = status.get("messages") if isinstance(status, Mapping) else None
+    return [
+        (str(message[0]), message[1])
+        for message in (messages if isinstance(messages, list) else [])
+        if isinstance(message, list) and len(message) == 2 and isinstance(message[1], dict)
+    ]
+
+
+def _read_ids(value: Any) -> frozenset[str] | None:
+    return frozenset(filter(is_id, value)) if isinstance(value, list) and len(value) <= _MAX_NODES else None

@@ -27,6 +27,7 @@ from sweeper.comfy.protocol import (
     raise_for_status,
     read_error_message,
 )
+from sweeper.comfy.reported_charges import read_charged
 from sweeper.comfy.responses import (
     make_failed_state,
     make_succeeded_state,
@@ -82,7 +83,7 @@ def get_job(prompt_id: str) -> Flow[JobState]:
         if not is_own_refusal(response):
             raise TransientError(f"HTTP 404, but not as a server answers about its jobs: {response.excerpt()!r}")
         return JobState("lost")
-    return _read_state(response.json_object())
+    return _read_state(response.json_object(), response.headers)
 
 
 def list_running() -> Flow[frozenset[str]]:
@@ -180,7 +181,7 @@ def _has_workflow(prompt_id: str, search: JobSearch) -> Flow[bool | None]:
 # --- the state of a job
 
 
-def _read_state(job: Mapping[str, Any]) -> JobState:
+def _read_state(job: Mapping[str, Any], headers: Mapping[str, str]) -> JobState:
     state = _STATE_OF_STATUS.get(str(job.get("status")), "underway")
     started, ended = _read_time(job.get("started_at")), _read_time(job.get("completed_at"))
     if state not in ("succeeded", "failed", "cancelled"):
@@ -191,11 +192,12 @@ def _read_state(job: Mapping[str, Any]) -> JobState:
     if started is None and ended is not None and isinstance(milliseconds, int) and 0 <= milliseconds < ended * 1000:
         started = ended - milliseconds / 1000
     outputs = _read_outputs(job.get("outputs"))
+    facts: dict[str, Any] = {"started": started, "ended": ended, "charged": read_charged(job, headers)}
     if state == "failed":
-        return make_failed_state(_read_error(job.get("error")), outputs=outputs, started=started, ended=ended)
+        return make_failed_state(_read_error(job.get("error")), outputs=outputs, **facts)
     if state == "cancelled":
-        return JobState(state, outputs, started=started, ended=ended)
-    return make_succeeded_state(outputs, started=started, ended=ended)
+        return JobState(state, outputs, **facts)
+    return make_succeeded_state(outputs, **facts)
 
 
 def _read_error(error: Any) -> dict[str, Any]:

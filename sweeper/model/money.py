@@ -15,6 +15,8 @@ from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 
 CURRENCY: Final = "USD"
+# How many credits one dollar buys: comfyCredits.ts in Comfy-Org/ComfyUI_frontend, and comfy_api_nodes/util in ComfyUI.
+COMFY_CREDITS_PER_USD: Final = 211.0
 _CREDITS: Final = "credits"
 _CREDITS_PER_USD: Final = "credits_per_usd"
 _NODES: Final = "nodes"
@@ -84,11 +86,13 @@ class TargetPrice:
     """What a target costs, in US dollars: for each second in which a job runs, and for each job.
 
     `nodes` has by class what one execution of a node costs at most, in place of the price that the class states.
+    `credits_per_usd`: how many credits one dollar buys, for what the server says in credits.
     """
 
     per_second: float = 0.0
     per_job: float = 0.0
     nodes: Mapping[str, float] = field(default_factory=dict, hash=False)
+    credits_per_usd: float = COMFY_CREDITS_PER_USD
 
     @property
     def has_rate(self) -> bool:
@@ -113,8 +117,12 @@ def parse_target_price(value: Any) -> TargetPrice:
     nodes = value.get(_NODES, {})
     if not isinstance(nodes, Mapping) or not all(isinstance(name, str) for name in nodes):
         raise UsageError(f"`{_NODES}` is {nodes!r}, not a mapping of node classes such as {{Name: 0.05 USD}}")
-    by_class = {name: _parse_price(f"{_NODES}.{name}", text, value) for name, text in nodes.items()}
-    return TargetPrice(rates.get("per_second", rates.get("per_hour", 0.0)), rates.get("per_job", 0.0), by_class)
+    return TargetPrice(
+        rates.get("per_second", rates.get("per_hour", 0.0)),
+        rates.get("per_job", 0.0),
+        {name: _parse_price(f"{_NODES}.{name}", text, value) for name, text in nodes.items()},
+        _parse_credits_per_usd(value, "") if _CREDITS_PER_USD in value else COMFY_CREDITS_PER_USD,
+    )
 
 
 def parse_usd(value: Any) -> float:
@@ -131,14 +139,18 @@ def _parse_price(key: str, text: Any, settings: Mapping[str, Any]) -> float:
         raise UsageError(f"`{key}` is {text!r}, but a price is needed, such as {_EXAMPLE}")
     if match[2] == CURRENCY:
         return float(match[1])
+    return float(match[1]) / _parse_credits_per_usd(settings, f"`{key}` is in credits and ")
+
+
+def _parse_credits_per_usd(settings: Mapping[str, Any], cause: str) -> float:
     rate = settings.get(_CREDITS_PER_USD)
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
         found = "is missing" if rate is None else f"is {rate!r}"
         raise UsageError(
-            f"`{key}` is in credits and `{_CREDITS_PER_USD}` {found}; write how many credits one dollar buys, such as "
-            f"`{_CREDITS_PER_USD}: 211`"
+            f"{cause}`{_CREDITS_PER_USD}` {found}; write how many credits one dollar buys, such as "
+            f"`{_CREDITS_PER_USD}: {COMFY_CREDITS_PER_USD:g}`"
         )
-    return float(match[1]) / rate
+    return float(rate)
 
 
 def _list(names: Any) -> str:

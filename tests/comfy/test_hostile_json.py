@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sweeper.comfy.binary_frames import read_preview
 from sweeper.comfy.dialects import DialectProbe, make_dialect
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener
-from sweeper.comfy.previews import read_preview
 from sweeper.comfy.protocol import JobSearch, JobSubmission, ServerResponse, read_error_message, read_retry_after
 from sweeper.comfy.responses import MAX_OUTPUTS, read_outputs
 from sweeper.comfy.server_info import query_server_info

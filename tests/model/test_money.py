@@ -46,13 +46,15 @@ def test_a_target_states_what_a_node_class_costs():
     [
         ({"per_second": "0.0013 USD"}, TargetPrice(0.0013)),
         ({"per_hour": "3.60 USD", "per_job": "0.5USD"}, TargetPrice(0.001, 0.5)),
-        ({"per_second": "2.11 credits", "credits_per_usd": 211}, TargetPrice(0.01)),
+        ({"per_second": "2 credits", "credits_per_usd": 200}, TargetPrice(0.01, credits_per_usd=200)),
+        ({"per_job": "1 USD", "credits_per_usd": 200}, TargetPrice(0, 1, credits_per_usd=200)),
     ],
 )
 def test_the_price_of_a_target_is_converted_to_dollars(written, price):
     parsed = parse_target_price(written)
 
-    assert (parsed.per_second, parsed.per_job) == pytest.approx((price.per_second, price.per_job))
+    for name in ("per_second", "per_job", "credits_per_usd"):
+        assert getattr(parsed, name) == pytest.approx(getattr(price, name))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,7 @@ def test_the_price_of_a_target_is_converted_to_dollars(written, price):
         ({"per_job": "1 credits", "credits_per_usd": 0}, "`credits_per_usd` is 0"),
         ({"nodes": "0.05 USD"}, "`nodes` is '0.05 USD', not a mapping of node classes such as {Name: 0.05 USD}"),
         ({"nodes": {"Paid": 0.05}}, "`nodes.Paid` is 0.05, but a price is needed"),
+        ({"per_job": "1 USD", "credits_per_usd": "many"}, "`credits_per_usd` is 'many'; write how many"),
     ],
 )
 def test_a_mistake_in_the_price_of_a_target_says_what_to_write(written, message):

@@ -21,6 +21,7 @@ from sweeper.cli.targets_file import load_named_targets
 from sweeper.cluster import describe_open_address
 from sweeper.errors import DISTRIBUTION, Problem, UsageError
 from sweeper.loading.load import load
+from sweeper.model.money import CURRENCY
 from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets
 from sweeper.planning.plan import Plan, plan
 
@@ -50,7 +51,8 @@ def command(
     trust: bool,
     as_json: bool,
 ) -> int:
-    """Check this installation and the targets: reachable, key accepted, version, cache mode, upload limit.
+    """Check this installation and the targets: reachable, key accepted, version, cache mode, upload limit,
+    balance of the account.
 
     With EXPERIMENT, checks its targets, and whether they have the nodes, models and values that it needs. Otherwise
     checks the embedded server, every target of the targets file, and Comfy Cloud if its key is set. Submits nothing.
@@ -194,6 +196,8 @@ def _show_target(target_report: dict[str, Any]) -> None:
     if target_report.get("dialect") and target_report["key"]:
         # A ComfyUI checks no key, and a proxy in front of it does not say whether it does.
         facts.append(f"key {'sent' if target_report['dialect'] == 'comfyui' else 'accepted'} ({target_report['key']})")
+    if target_report.get("balance_usd") is not None:
+        facts.append(f"{target_report['balance_usd']:.2f} {CURRENCY} left on the account")
     usable = "" if target_report["ok"] else "not usable" + (": " if facts else "")
     console.print_line(f"{target_report['target']}: {usable}{', '.join(facts)}")
     if target_report.get("warning"):

@@ -1,4 +1,4 @@
-"""Previews in the binary frames of an event stream."""
+"""Previews and the texts of nodes in the binary frames of an event stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sweeper.comfy.previews import Preview, read_preview
+from sweeper.comfy.binary_frames import NodeText, Preview, read_node_text, read_preview
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 PNG = b"\x89PNG\r\n\x1a\n a picture"
@@ -44,3 +44,22 @@ def test_invalid_frame_gives_none_and_no_error(frame):
 def test_encoded_preview_is_read_back(prompt_id, node, rest):
     frame = with_metadata({"prompt_id": prompt_id, "node_id": node}, JPEG + rest)
     assert read_preview(frame) == Preview(prompt_id, node, JPEG + rest)
+
+
+@given(st.binary(max_size=64))
+@example(b"\0\0\0\1")
+@example(b"\xff\xff\xff\xff1")
+@example(b"\0\0\0\3job\0\0\0\0")
+def test_text_of_a_node_is_short_and_has_a_node(rest):
+    text = read_node_text(struct.pack(">I", 3) + rest, {"job"})
+    assert text is None or (text.node and len(text.text) <= len(rest))
+
+
+@given(st.text(min_size=1, max_size=50), st.text())
+def test_text_of_a_node_is_read_back(node, text):
+    encoded = node.encode()
+    frame = struct.pack(">II", 3, len(encoded)) + encoded + text.encode()
+    assert read_node_text(frame, {"the job's"}) == NodeText("", node, text)
+    named = struct.pack(">II", 3, 3) + b"job" + frame[4:]
+    assert read_node_text(named, {"job"}) == NodeText("job", node, text)
+    assert read_preview(frame) is None
