@@ -8,30 +8,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from sweeper.cli import console
 from sweeper.cli.table_query import sort_rows
-from sweeper.tables.aggregate import NumberSummary, Pivot, ValueOrder, group_rows
+from sweeper.tables.aggregate import NumberSummary, Pivot, RowGroup, ValueOrder, group_rows
 from sweeper.tables.export import format_rounded
 from sweeper.tables.select_rows import Rows
 
+COST_SUM: Final = "cost_sum"  # the column with the sum of `cost`; all others are means
 Labels = Mapping[str, Mapping[Any, Any]]
 
 
 def make_group_rows(rows: Rows, by: Sequence[str], columns: Sequence[str], value_order: ValueOrder) -> Rows:
     """One row per group: its values of `by`, the number of trials and of those that succeeded, and a NumberSummary of
-    each of `columns` (None if no trial of the group has a number there).
+    each of `columns` (None if no trial of the group has a number there). `COST_SUM` is a number.
     """
     return [
         {
             **dict(zip(by, group.values, strict=True)),
             "trials": len(group.rows),
             "succeeded": sum(row["status"] == "succeeded" for row in group.rows),
-            **{name: group.summarize(name) for name in columns},
+            **{name: _sum_cost(group) if name == COST_SUM else group.summarize(name) for name in columns},
         }
         for group in group_rows(rows, by, value_order)
     ]
+
+
+def _sum_cost(group: RowGroup) -> float | None:
+    costs = [row["cost"] for row in group.rows if row["cost"] is not None]
+    return round(math.fsum(costs), 9) if costs else None
 
 
 def sort_groups(groups: Rows, sorts: Sequence[str]) -> Rows:

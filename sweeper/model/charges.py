@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sweeper.model.money import NOTHING, Amount
 
@@ -16,6 +16,7 @@ MEASURED: Final = "measured"
 PRICED: Final = "priced"
 ESTIMATED: Final = "estimated"
 KINDS: Final = (MEASURED, PRICED, ESTIMATED)  # the surest first
+AT_LEAST: Final = " (at least)"  # ends the kind of a cost that has no upper bound
 OF_JOB: Final = ""  # the node of a charge for the job itself: its time, or what the server said for the whole job
 
 
@@ -29,6 +30,16 @@ class Charge:
     node: str
     class_type: str
     amount: Amount
+    kind: str
+
+
+class JobCost(NamedTuple):
+    """What an ended job cost in US dollars, as one number: the upper end of a range. `kind` is the least sure.
+
+    If a charge has no upper bound, its lower bound counts and `kind` ends in ` (at least)`.
+    """
+
+    usd: float
     kind: str
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.model.money import CURRENCY
+
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
@@ -16,8 +18,8 @@ STATUSES: Final = (SUCCEEDED, FAILED, CANCELLED, PENDING)
 
 # The columns after the axes and slots, in the order of the table. No axis or slot may have one of these names.
 OUTCOME_COLUMNS: Final = (
-    "digest", "status", "outputs", "sha256", "target", "prompt_id", "attempts", "queued_s", "ran_s", "error_type",
-    "error",
+    "digest", "status", "outputs", "sha256", "target", "prompt_id", "attempts", "queued_s", "ran_s", "cost",
+    "cost_kind", "currency", "error_type", "error",
 )  # fmt: skip
 RESERVED_COLUMNS: Final = ("trial", *OUTCOME_COLUMNS)
 
@@ -29,6 +31,10 @@ class Result:
     `columns` holds the axis cells in table order, `params` every slot. `outputs` are paths relative to the results
     folder, with `/` (or URLs); `sha256` has one hex digest for each. `queued_s` is the time in seconds from submission
     to the start of execution, `ran_s` from there to the end; both are None if the server does not report it.
+
+    `cost` is what the job cost in US dollars, the upper end of a range; None if nothing has a price or the job has not
+    ended. If trials share a job, the first of them has its cost and the others have 0, so that the sum of a table is
+    what was paid. `cost_kind` is the least sure kind of the job's charges (`sweeper.model.charges`).
     """
 
     trial: int
@@ -43,9 +49,16 @@ class Result:
     attempts: int = 0
     queued_s: float | None = None
     ran_s: float | None = None
+    cost: float | None = None
+    cost_kind: str | None = None
     error_type: str | None = None
     error: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def currency(self) -> str | None:
+        """The currency of `cost`."""
+        return None if self.cost is None else CURRENCY
 
 
 @dataclass(frozen=True, slots=True)

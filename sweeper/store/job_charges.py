@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.model.charges import Charge
+from sweeper.model.charges import AT_LEAST, Charge, JobCost, find_weakest_kind
 from sweeper.model.money import Amount
 from sweeper.store.records import LOST, OPEN_STATES, REJECTED, UNSENT
 
@@ -59,6 +59,17 @@ class JobCharges:
         sql = f"SELECT total(c.low), total(c.high), count(*) - count(c.high) {_OF_EXECUTED}"
         ((low, high, unbounded),) = self._database.query(sql)
         return Amount(low, math.inf if unbounded else high)
+
+    def load_job_costs(self) -> dict[str, JobCost]:
+        """What each job of all runs cost that has ended: job id -> cost. Jobs without a charge are left out."""
+        if not self._database.has_table("charges"):
+            return {}
+        columns = "c.job, total(coalesce(c.high, c.low)), group_concat(DISTINCT c.kind), count(*) - count(c.high)"
+        sql = f"SELECT {columns} {_OF_EXECUTED} AND j.state NOT IN {OPEN_STATES} GROUP BY c.job"
+        return {
+            job: JobCost(round(usd, 9), f"{find_weakest_kind(kinds.split(','))}{AT_LEAST if unbounded else ''}")
+            for job, usd, kinds, unbounded in self._database.query(sql)
+        }
 
     def iter_all(self) -> Iterator[JobCharge]:
         """The charges of all jobs of all runs that a server may have executed, in the order of their submission."""

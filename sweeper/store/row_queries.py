@@ -10,11 +10,12 @@ their texts (`interned`), so each text is kept in memory once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.model import result
+from sweeper.model.charges import JobCost
 from sweeper.model.result import Result
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.store.containment import check_artifact
@@ -48,8 +49,8 @@ FROM trials t LEFT JOIN jobs j ON j.rowid = (
 WHERE t.run = ?
 """  # noqa: S608 - all parts are constants
 _SELECT_ROWS: Final = """
-SELECT t.idx, t.columns, t.params, t.digest, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started, j.ended,
-       j.error_type, j.error,
+SELECT t.idx, t.columns, t.params, t.digest, j.id, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started,
+       j.ended, j.error_type, j.error,
        (SELECT json_group_array(json_array(a.place, a.path, a.sha256{more})) FROM artifacts a WHERE a.job = j.id), j.run
 {view} ORDER BY t.idx
 """
@@ -65,19 +66,26 @@ def select_rows(*, of_folder: bool, with_files: bool = False) -> str:
 
 
 def build_results(
-    rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]], folder: Path
+    rows: Iterable[tuple[Any, ...]],
+    cached: Mapping[str, Mapping[str, Any]],
+    costs: MutableMapping[str, JobCost],
+    folder: Path,
 ) -> Iterator[Result]:
     """Results from the rows of `select_rows`. `cached`: metric -> SHA-256 -> value. `folder`: the results folder.
 
-    Raises ResultsError for an artifact outside of the folder.
+    `costs`: job id -> cost; once a row has the cost of a job, it is set to 0. Raises ResultsError for an artifact
+    outside of the folder.
     """
     interned: dict[str, str] = {}
     for row in rows:
-        yield _build_result(row, _parse_outputs(row, folder), cached, interned)
+        yield _build_result(row, _parse_outputs(row, folder), cached, costs, interned)
 
 
 def build_outcomes(
-    rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]], folder: Path
+    rows: Iterable[tuple[Any, ...]],
+    cached: Mapping[str, Mapping[str, Any]],
+    costs: MutableMapping[str, JobCost],
+    folder: Path,
 ) -> Iterator[TrialOutcome]:
     """Outcomes from the rows of `select_rows` with files. The rest is as for `build_results`."""
     interned: dict[str, str] = {}
@@ -87,7 +95,7 @@ def build_outcomes(
             ArtifactRef(interned.setdefault(node, node), position, path, sha256)
             for _, path, sha256, node, position in outputs
         )
-        yield TrialOutcome(_build_result(row, outputs, cached, interned), row[-1], files)
+        yield TrialOutcome(_build_result(row, outputs, cached, costs, interned), row[-1], files)
 
 
 def _parse_outputs(row: tuple[Any, ...], folder: Path) -> list[list[Any]]:
@@ -101,11 +109,15 @@ def _build_result(
     row: tuple[Any, ...],
     outputs: Sequence[Sequence[Any]],
     cached: Mapping[str, Mapping[str, Any]],
+    costs: MutableMapping[str, JobCost],
     interned: dict[str, str],
 ) -> Result:
-    index, columns, params, digest, state, target, prompt_id, attempt, *times, error_type, error, _, _ = row
+    index, columns, params, digest, job_id, state, target, prompt_id, attempt, *times, error_type, error, _, _ = row
     submitted, started, ended = times
     sha256 = tuple(item[2] for item in outputs)
+    cost = costs.get(job_id)
+    if cost is not None:
+        costs[job_id] = cost._replace(usd=0.0)
     return Result(
         trial=index,
         columns=_parse_cells(columns, interned),
@@ -119,6 +131,8 @@ def _build_result(
         attempts=attempt or 0,
         queued_s=_compute_elapsed(submitted, started),
         ran_s=_compute_elapsed(started, ended),
+        cost=None if cost is None else cost.usd,
+        cost_kind=None if cost is None else cost.kind,
         error_type=error_type,
         error=error,
         metrics=_row_metrics(sha256, digest, cached) if cached else _NO_METRICS,

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ResultsError
 from sweeper.model import result
-from sweeper.model.charges import Charge
+from sweeper.model.charges import Charge, JobCost
 from sweeper.model.result import Result
 from sweeper.store.containment import check_artifact
 from sweeper.store.database import Database
@@ -150,16 +150,18 @@ class Store:
         """
         run_id, of_folder = self._resolve_view(run_id, of_folder)
         rows = self._query(select_rows(of_folder=of_folder), (run_id,))
-        yield from build_results(rows, self._load_metrics(run_id), self.path.parent)
+        yield from build_results(rows, *self._load_cells(run_id), self.path.parent)
 
     def outcomes(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
         run_id, of_folder = self._resolve_view(run_id, of_folder)
         rows = self._query(select_rows(of_folder=of_folder, with_files=True), (run_id,))
-        yield from build_outcomes(rows, self._load_metrics(run_id), self.path.parent)
+        yield from build_outcomes(rows, *self._load_cells(run_id), self.path.parent)
 
-    def _load_metrics(self, run_id: int) -> dict[str, dict[str, Any]]:
-        return {name: self.load_cached_metrics(name) for name in self.layout(run_id).metrics}
+    def _load_cells(self, run_id: int) -> tuple[dict[str, dict[str, Any]], dict[str, JobCost]]:
+        """The cached values of the run's metrics, and what each job cost."""
+        metrics = {name: self.load_cached_metrics(name) for name in self.layout(run_id).metrics}
+        return metrics, self.charges.load_job_costs()
 
     def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
         """Count the rows that a run claims by status. All four statuses are present."""

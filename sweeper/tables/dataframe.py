@@ -35,8 +35,9 @@ _PICTURE: Final = "picture"
 _THUMBNAIL: Final = 128  # pixels of the longer side
 
 # The types of the columns that may be empty in every row.
-_TEXT_COLUMNS: Final = frozenset(OUTCOME_COLUMNS) - {"attempts", "queued_s", "ran_s"}
-_NUMBER_COLUMNS: Final = {"trial": "int64", "attempts": "int64", "queued_s": "float64", "ran_s": "float64"}
+_FLOAT_COLUMNS: Final = ("queued_s", "ran_s", "cost")
+_TEXT_COLUMNS: Final = frozenset(OUTCOME_COLUMNS) - {"attempts", *_FLOAT_COLUMNS}
+_NUMBER_COLUMNS: Final = {"trial": "int64", "attempts": "int64", **dict.fromkeys(_FLOAT_COLUMNS, "float64")}
 
 
 class ResultsFrame(pd.DataFrame):

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 
 import pytest
 
-from sweeper.model.charges import ESTIMATED, OF_JOB, PRICED, Charge
+from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED, Charge
 from sweeper.model.money import UNKNOWN_AMOUNT, Amount
 from sweeper.store import Store, records
-from sweeper.store.records import JobRecord
+from sweeper.store.database import SCHEMA
+from sweeper.store.records import JobRecord, TableLayout
+from sweeper.tables import dataframe
 
 NODE = Charge("7", "FluxProNode", Amount(0.03, 0.05), PRICED)
 TIME = Charge(OF_JOB, "", Amount(0.0, 1.0), ESTIMATED)
@@ -56,3 +59,40 @@ def test_charge_without_upper_bound_has_none_in_the_sum(store):
     record_intent(store, "j1", NODE, Charge("8", "ChatNode", UNKNOWN_AMOUNT, PRICED))
     assert store.charges.load_spent() == Amount(0.03, math.inf)
     assert next(charge for charge in store.charges.iter_all() if charge.charge.node == "8").charge.amount.is_unknown
+
+
+@pytest.mark.parametrize(
+    ("charges", "cost"),
+    [
+        ([], (None, None)),
+        ([NODE], (0.05, "priced")),
+        ([NODE, TIME], (1.05, "estimated")),
+        ([NODE, Charge("8", "ChatNode", UNKNOWN_AMOUNT, PRICED)], (0.05, "priced (at least)")),
+        ([Charge("7", "FluxProNode", Amount.exactly(0.04), MEASURED)], (0.04, "measured")),
+    ],
+)
+def test_cost_of_a_row_is_the_upper_end_and_of_the_least_sure_kind(store, charges, cost):
+    with store.transaction():
+        run = store.create_run(TableLayout("e", (), ()), file="e.yaml", targets=["cloud"], now=1.0)
+        store.add_trials(run, [(0, "digest of j1", {}, {}), (1, "digest of j2", {}, {})])
+    record_intent(store, "j1", NODE, TIME)
+    record_intent(store, "j2", NODE, TIME)  # has not ended
+    store.record_finished("j1", records.SUCCEEDED, charges=charges)
+    row, running = store.results()
+    assert (row.cost, row.cost_kind) == cost
+    assert (running.cost, running.cost_kind, running.currency) == (None, None, None)
+
+
+def test_store_without_charges_and_with_a_column_named_cost_can_be_read(tmp_path):
+    connection = sqlite3.connect(tmp_path / "sweeper.sqlite")
+    connection.executescript(f"{SCHEMA}PRAGMA user_version = 1;")
+    layout = '{"experiment": "e", "axis_columns": ["cost"], "slot_names": ["cost"], "metrics": []}'
+    connection.execute("INSERT INTO runs VALUES (1, 'e', 'e.yaml', '[]', ?, 1, 1.0, NULL, NULL)", (layout,))
+    connection.execute("INSERT INTO trials VALUES (1, 0, 'd', '{\"cost\": 7}', '{\"cost\": 7}')")
+    connection.commit()
+    connection.close()
+    frame = dataframe.results(tmp_path)
+    assert frame["cost"].tolist() == [7]
+    assert frame["cost_kind"].isna().all()
+    with Store.open(tmp_path, readonly=True) as store:
+        assert store.charges.load_spent() == Amount()

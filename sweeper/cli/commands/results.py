@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, group_tables, options
+from sweeper.cli.group_tables import COST_SUM
 from sweeper.cli.options import complete_from, format_examples
 from sweeper.cli.table_query import sort_rows, split_names
 from sweeper.did_you_mean import join_names
@@ -20,7 +21,7 @@ from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts
 from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
 from sweeper.tables.export import to_records
-from sweeper.tables.result_rows import column_names
+from sweeper.tables.result_rows import column_names, list_outcome_columns
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match
 
@@ -29,17 +30,23 @@ if TYPE_CHECKING:
 
 # Shown after the axes, without `--columns`.
 _OUTCOME_COLUMNS = ("status", "attempts", "ran_s")
+_COST_COLUMNS = ("cost", "cost_kind")
 _COUNT_COLUMNS = ("trials", "succeeded")
 
 
 @dataclass(frozen=True, slots=True)
 class _RunTable:
-    """The rows of a run and its columns. `value_order` has the values of each axis in the order of the sweep."""
+    """The rows of a run and its columns. `value_order` has the values of each axis in the order of the sweep.
+
+    `measures` are the columns whose numbers are shown and averaged without being asked for. `cost` is one of them if a
+    row has a cost.
+    """
 
     rows: Rows
     names: tuple[str, ...]
     axes: tuple[str, ...]
     metrics: tuple[str, ...]
+    measures: tuple[str, ...]
     folder: Path
     value_order: ValueOrder
     layout: TableLayout
@@ -79,7 +86,7 @@ class _Query:
 @click.option("--columns", multiple=True, metavar="A,B,...", shell_complete=complete_from("columns"),
               help="Show only these columns.")  # fmt: skip
 @click.option("--by", multiple=True, metavar="AXIS,...", shell_complete=complete_from("columns"),
-              help="Show one row per value (or combination): mean and standard deviation of every metric.")  # fmt: skip
+              help="Show one row per value (or combination): cost, mean and deviation of every metric.")  # fmt: skip
 @click.option(
     "--pivot",
     metavar="X,Y,METRIC",
@@ -95,7 +102,7 @@ def command(
 ) -> None:  # fmt: skip
     """Show the table of a run. RESULTS is a results folder, or an experiment file (for its default folder).
 
-    --by and --pivot work with every column that holds numbers: metrics, ran_s, attempts, slots.
+    --by and --pivot work with every column that holds numbers: metrics, ran_s, cost, attempts, slots.
     """
     query = _Query(columns=split_names(columns), by=split_names(by), pivot=split_names([pivot or ""]), **rest)
     table = _read_table(results, run_id)
@@ -119,7 +126,9 @@ def _read_table(results: Path, run_id: str | None) -> _RunTable:
         rows = to_records(build_frame(store.results(run_id), layout))
     value_order = {name: layout.values_in_order(name, [row[name] for row in rows]) for name in layout.axis_columns}
     axes, metrics = tuple(layout.axis_columns), tuple(layout.metrics)
-    return _RunTable(rows, column_names(layout), axes, metrics, folder, value_order, layout)
+    has_cost = "cost" in list_outcome_columns(layout) and any(row["cost"] is not None for row in rows)
+    measures = ("ran_s", *(("cost",) if has_cost else ()), *metrics)
+    return _RunTable(rows, column_names(layout), axes, metrics, measures, folder, value_order, layout)
 
 
 def _select_rows(
@@ -136,7 +145,7 @@ def _select_rows(
     for option, names in (("--columns", query.columns), ("--by", query.by), ("--pivot", query.pivot)):
         errors.check_columns(option, names, table.names)
     _check_mean_columns(table, query, errors)
-    known = [name for name in (*query.by, *_choose_mean_columns(table, query)) if name in table.names]
+    known = [*(name for name in query.by if name in table.names), *_choose_group_columns(table, query)]
     sortable = [*known, *_COUNT_COLUMNS] if query.by else table.names
     if not has_pivot:
         errors.check_columns("--sort", [name.removeprefix("-") for name in query.sorts], sortable)
@@ -191,11 +200,19 @@ def _find_numeric_columns(table: _RunTable) -> list[str]:
 
 
 def _choose_mean_columns(table: _RunTable, query: _Query) -> list[str]:
-    """The columns whose means are shown: those of --columns, or all metrics and `ran_s`, without those of --by."""
+    """The columns whose means are shown: those of --columns, or all measures, without those of --by."""
     if query.columns:
         return [name for name in query.columns if name not in query.by]
     numeric = _find_numeric_columns(table)
-    return [name for name in ("ran_s", *table.metrics) if name in numeric and name not in query.by]
+    return [name for name in table.measures if name in numeric and name not in query.by]
+
+
+def _choose_group_columns(table: _RunTable, query: _Query) -> list[str]:
+    """The columns of a group: those whose means are shown, and before `cost` its sum."""
+    columns = [name for name in _choose_mean_columns(table, query) if name in table.names]
+    if "cost" in columns and "cost" in table.measures and COST_SUM not in table.names:
+        columns.insert(columns.index("cost"), COST_SUM)
+    return columns
 
 
 def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) -> None:
@@ -205,7 +222,7 @@ def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) ->
         console.print_json([{name: row[name] for name in shown} for row in rows])
         return
     show_images = _prepare_images(query.images, len(rows))
-    rounded = ("queued_s", "ran_s", *table.metrics)
+    rounded = ("queued_s", *table.measures)
     console.print_table(shown, [[row[name] for name in shown] for row in rows], rounded=rounded)
     if show_images is not None:
         download_artifacts(table.folder, (pair for row in rows for pair in _pair_outputs(row)))
@@ -231,11 +248,12 @@ def _pair_outputs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _choose_default_columns(rows: Rows, table: _RunTable) -> list[str]:
     errors = ("error_type", "error") if any(row["error"] for row in rows) else ()
-    return ["trial", *table.axes, *_OUTCOME_COLUMNS, *table.metrics, *errors]
+    costs = _COST_COLUMNS if _COST_COLUMNS[0] in table.measures else ()
+    return ["trial", *table.axes, *_OUTCOME_COLUMNS, *costs, *table.metrics, *errors]
 
 
 def _show_groups(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) -> None:
-    columns = _choose_mean_columns(table, query)
+    columns = _choose_group_columns(table, query)
     groups = group_tables.make_group_rows(rows, query.by, columns, table.value_order)
     groups = group_tables.sort_groups(groups, query.sorts)[: query.selection.limit]
     if as_json:
