@@ -68,7 +68,7 @@ def _confirm(summary: Mapping[str, Any], paid: Sequence[Target], confirm_above: 
     if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
         for label, text, _ in format_cost(summary):
             console.print_status(console.sanitize(f"{label} {text}"))
-        if not click.confirm(console.sanitize(f"{question}?"), err=True):
+        if not click.confirm(console.sanitize(f"{question[0].upper()}{question[1:]}?"), err=True):
             raise SweeperError("the answer was no, so nothing was submitted")
     else:
         console.warn(f"about to {question} (--yes hides this line)")

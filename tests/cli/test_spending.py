@@ -15,7 +15,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
 from tests import ROOT
 
-QUESTION = "submit 4 jobs to box for 8.00 USD"
+QUESTION = "Submit 4 jobs to box for 8.00 USD"
 
 
 @pytest.fixture(scope="module")
