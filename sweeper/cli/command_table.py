@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("validate", "Check experiments and templates; report every mistake in every file."),
     "results": ("results", "Show the table of a run."),
     "runs": ("runs", "List the runs of a results folder."),
+    "costs": ("costs", "Show what all runs cost: by target, day, node class and axis value."),
     "export": ("export", "Write the table as csv, tsv, jsonl, parquet or markdown."),
     "report": ("report", "Make a page of pictures that opens from disk, or contact sheets."),
     "view": ("view", "Show that page in a browser while the run continues."),

@@ -57,6 +57,7 @@ def _open_results(ctx: click.Context) -> Iterator[Store | None]:
     """The store of the argument RESULTS, or None if there is none (yet)."""
     # click assigns no argument as long as the last option has no value.
     results = ctx.params.get("results") or next(iter(ctx.args), None)
+    results = results[0] if isinstance(results, tuple) else results
     try:
         store = Store.open(find_results_folder(Path(results)), readonly=True) if results else None
     except SweeperError:

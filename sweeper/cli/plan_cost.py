@@ -172,15 +172,22 @@ def _make_axis_row(name: str, row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def format_cost_difference(cost: Mapping[str, Any]) -> str:
-    """The cost of the partner nodes in an earlier run and in the plan, for `plan --diff`."""
-    before, now = to_amount(cost["run"]), to_amount(cost["plan"])
+    """The cost of the partner nodes and of GPU time in an earlier run and in the plan, for `plan --diff`."""
+    before, now, time = to_amount(cost["run"]), to_amount(cost["plan"]), cost["time"]
+    texts = [_format_change(before, now, "partner nodes")] if time is None or before.high or now.high else []
+    if time is not None:
+        texts.append(_format_change(to_amount(time["run"]), to_amount(time["plan"]), "GPU time"))
+    return "; ".join(texts)
+
+
+def _format_change(before: Amount, now: Amount, what: str) -> str:
     if before == now:
-        return f"{now} for partner nodes, as before"
+        return f"{now} for {what}, as before"
     change = ""
     if before.low == before.high and now.low == now.high:
         sign = "+" if now.low > before.low else "-"
         change = f" ({sign}{Amount.exactly(abs(now.low - before.low))})"
-    return f"{before} -> {now} for partner nodes{change}"
+    return f"{before} -> {now} for {what}{change}"
 
 
 def to_amount(value: Mapping[str, Any]) -> Amount:

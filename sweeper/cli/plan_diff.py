@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.cli.plan_summary import PlanSummary
 from sweeper.errors import UsageError
 from sweeper.model.money import CURRENCY, NOTHING
 from sweeper.model.result import Result
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical
-from sweeper.planning.prices import PlanPrices
 from sweeper.store import Store
 from sweeper.tables.results_folder import find_results_folder
 
@@ -36,8 +36,11 @@ class EarlierTrial:
 class PlanDiff:
     """Compares the trials of a plan, added one by one, with the rows of a run."""
 
-    def __init__(self, folder: Path, run: int | str | None, prices: PlanPrices) -> None:
-        """`run` None: the latest in the folder. `prices` are the plan's. Raises ResultsError if there is none."""
+    def __init__(self, folder: Path, run: int | str | None, summary: PlanSummary) -> None:
+        """`run` None: the latest in the folder. Raises ResultsError if there is none.
+
+        Each trial must be added to the `summary` of the plan before it is added here.
+        """
         with Store.open(folder, readonly=True) as store:
             self.run = int(run) if run is not None else store.latest_run_id()
             rows = [_to_earlier_trial(row) for row in store.results(run)]
@@ -47,7 +50,7 @@ class PlanDiff:
         self._rows_by_axes: dict[bytes, list[EarlierTrial]] = {}
         for row in rows:
             self._rows_by_axes.setdefault(encode_canonical(row.columns), []).append(row)
-        self._prices = prices if prices.has_partner_nodes else None
+        self._summary = summary
         self._cost = NOTHING
         self._matched_digests: set[str] = set()
         self._changed_rows: set[int] = set()
@@ -57,8 +60,9 @@ class PlanDiff:
 
     def add(self, trial: Trial) -> None:
         """Compare one trial of the plan."""
-        if self._prices is not None:
-            self._cost += self._prices.price_params(trial.params)
+        prices = self._summary.prices
+        if prices.has_partner_nodes and self._summary.is_distinct(trial):
+            self._cost += prices.price_params(trial.params)
         if trial.digest in self._digests:
             self._matched_digests.add(trial.digest)
             self.counts["same"] += 1
@@ -100,11 +104,23 @@ class PlanDiff:
         }
 
     def _describe_cost(self) -> dict[str, Any] | None:
-        """What the partner nodes cost, at the same prices, in the run and in the plan; None without partner nodes."""
-        if self._prices is None:
+        """What the partner nodes cost, at the same prices, in the run and in the plan, and `time` of the jobs likewise.
+
+        Each job takes the mean time of earlier jobs. `time` is None if it or its price is not known; the whole is None
+        if there are no partner nodes either.
+        """
+        prices = self._summary.prices
+        jobs = {row.digest: row for row in self._rows}
+        before, now = prices.price_mean_jobs(len(jobs)), prices.price_mean_jobs(self._summary.distinct_count)
+        if not prices.has_partner_nodes and before is None:
             return None
-        before = sum((self._prices.price_params(row.params) for row in self._rows), NOTHING)
-        return {"currency": CURRENCY, "run": before.to_dict(), "plan": self._cost.to_dict()}
+        nodes = sum((prices.price_params(row.params) for row in jobs.values()), NOTHING)
+        return {
+            "currency": CURRENCY,
+            "run": nodes.to_dict(),
+            "plan": self._cost.to_dict(),
+            "time": None if before is None or now is None else {"run": before.to_dict(), "plan": now.to_dict()},
+        }
 
 
 def resolve_diff_run(reference: str, out: Path) -> tuple[Path, str | None]:

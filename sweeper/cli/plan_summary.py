@@ -128,6 +128,15 @@ class PlanSummary:
                 pending[trial.index] = self._distinct[trial.index]
         return describe_cost(self.prices, self._distinct, pending)
 
+    def is_distinct(self, trial: Trial) -> bool:
+        """Whether an added trial is the first with its digest."""
+        return bool(self._distinct[trial.index])
+
+    @property
+    def distinct_count(self) -> int:
+        """How many of the added trials differ from each other."""
+        return sum(self._distinct)
+
     @property
     def _job_count(self) -> int:
         """How many jobs the run would submit or look for."""

@@ -144,7 +144,12 @@ class PlanPrices:
     @property
     def has_prices(self) -> bool:
         """Whether anything in the plan has a price."""
-        return bool(self._nodes) or any(rate.has_rate for rate in self._rates)
+        return bool(self._nodes) or self._has_rates
+
+    @property
+    def _has_rates(self) -> bool:
+        """Whether a target has a price."""
+        return any(rate.has_rate for rate in self._rates)
 
     def price_params(self, params: Mapping[str, Any]) -> Amount:
         """Return what the partner nodes of one job with these params cost if all of them run."""
@@ -158,6 +163,14 @@ class PlanPrices:
                 Charge(node.node_id, node.class_type, node.compute(params).amount, PRICED) for node in self._nodes
             )
         return self._charges[key]
+
+    def price_mean_jobs(self, jobs: int) -> Amount | None:
+        """Return what the time of jobs costs, each as long as the mean of earlier jobs.
+
+        None if no target has a price or no job has run.
+        """
+        seconds = self._learnt.estimate_seconds(jobs)
+        return None if seconds is None or not self._has_rates else price_time(self._rates, jobs, seconds)
 
     def compute(self, is_sent: bytearray) -> PlanCost:
         """Return what the trials cost for which `is_sent` has a 1; it has one byte for each trial, in written order."""
@@ -247,7 +260,7 @@ class PlanPrices:
 
     def _compute_time(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> TimeCost | None:
         """Return what the jobs cost by their time; None if no target has a price."""
-        if not any(rate.has_rate for rate in self._rates):
+        if not self._has_rates:
             return None
         has_seconds = any(rate.per_second for rate in self._rates)
         seconds = self._estimate_seconds(jobs, runs) if has_seconds and jobs else None

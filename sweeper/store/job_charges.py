@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ _OF_EXECUTED: Final = f"""
 FROM charges c JOIN jobs j ON j.id = c.job
 WHERE j.state NOT IN ('{UNSENT}', '{REJECTED}') AND NOT (j.state = '{LOST}' AND j.prompt_id IS NULL)
 """
+# With min(), SQLite takes the other columns from the same row.
+_SELECT_TRIALS: Final = f"""
+SELECT t.run, t.digest, min(t.idx), t.params, t.columns
+FROM trials t JOIN (SELECT DISTINCT j.run, j.digest {_OF_EXECUTED}) USING (run, digest)
+GROUP BY t.run, t.digest
+"""  # noqa: S608 - all parts are constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,15 @@ class JobCharges:
         return {
             job: JobCost(round(usd, 9), f"{find_weakest_kind(kinds.split(','))}{AT_LEAST if unbounded else ''}")
             for job, usd, kinds, unbounded in self._database.query(sql)
+        }
+
+    def load_trials(self) -> dict[tuple[int, str], tuple[int, dict[str, Any]]]:
+        """The first trial of each charged job in its run: (run, digest) -> (trial, the cells of its slots and axes)."""
+        if not self._database.has_table("charges"):
+            return {}
+        return {
+            (run, digest): (index, {**json.loads(params), **json.loads(columns)})
+            for run, digest, index, params, columns in self._database.query(_SELECT_TRIALS)
         }
 
     def iter_all(self) -> Iterator[JobCharge]:

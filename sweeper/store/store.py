@@ -189,6 +189,12 @@ class Store:
             return {}
         return dict(self._query("SELECT j.target, count(*)" + OF_FOLDER + _NOT_CLAIMED, (run_id,)))
 
+    def list_result_jobs(self) -> frozenset[str]:
+        """The jobs whose successful results the folder's table shows. Raises ResultsError if there is no run."""
+        run_id, of_folder = self._resolve_view(None, None)
+        sql = "SELECT j.id" + (OF_FOLDER if of_folder else OF_RUN) + "AND j.state = ?"
+        return frozenset(job for (job,) in self._query(sql, (run_id, SUCCEEDED)))
+
     def count_without_files(self, run_id: int) -> int:
         """Count the rows of a run that succeeded and have no artifact."""
         return int(self._query_value("SELECT count(*)" + OF_RUN + _WITHOUT_FILES, (run_id, SUCCEEDED)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,108 @@ def test_folder_without_prices_shows_no_cost(sweeper, recorded):
     assert "cost" not in sweeper("results", recorded).out
     assert "cost" not in sweeper("results", recorded, "--by", "style").out
     assert {row["cost"] for row in sweeper("results", recorded, "--json").json} == {None}
+
+
+def test_costs_shows_what_was_spent_and_kept_in_all_runs(sweeper, priced):
+    outcome = sweeper("costs", priced, "--by", "model")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == COSTS
+
+
+COSTS = """\
+spent  0.682-0.702 USD for 6 jobs: 0.04 USD measured, 0.63-0.65 USD priced, 0.012 USD estimated
+kept   0.082-0.102 USD for results that the table shows
+rest   0.10 USD for failures, retries and results that others replaced
+open   0.50 USD at most, for 1 job that may still run
+
+cost by target:
+  target  jobs  spent          kept           kind
+  cloud   5     0.68-0.70 USD  0.08-0.10 USD  estimated
+  gpu     1     0.002 USD      0.002 USD      estimated
+
+cost by day:
+  day         jobs  spent            kept             kind
+  2023-11-14  4     0.142-0.162 USD  0.042-0.062 USD  estimated
+  2023-11-15  2     0.54 USD         0.04 USD         priced
+
+cost by class:
+  class        jobs  spent          kept           kind
+  FluxProNode  5     0.67-0.69 USD  0.07-0.09 USD  priced
+  (the job)    2     0.012 USD      0.012 USD      estimated
+
+cost by model:
+  model  jobs  spent          kept           kind
+  pro    5     0.68-0.70 USD  0.08-0.10 USD  estimated
+  dev    1     0.002 USD      0.002 USD      estimated
+"""
+
+
+def test_costs_of_several_folders_are_added_up(sweeper, priced):
+    shutil.copytree(priced, "results/other")
+
+    data = sweeper("costs", priced, "results/other", priced, "--by", "seed", "--json").json
+
+    assert data["folders"] == ["results/shop", "results/other"]
+    assert (data["jobs"], data["open_jobs"], data["kind"]) == (12, 2, "estimated")
+    assert data["spent"] == {"low": 1.364, "high": 1.404}
+    assert {name: data[name]["high"] for name in ("kept", "rest", "open")} == {"kept": 0.204, "rest": 0.2, "open": 1.0}
+    assert [one["value"] for one in data["by"]["folder"]] == ["results/shop", "results/other"]
+    assert [(one["value"], one["jobs"]) for one in data["by"]["class"]] == [("FluxProNode", 10), (None, 4)]
+    assert [(one["value"], one["spent"]["high"]) for one in data["by"]["seed"]] == [(1, 0.284), (2, 0.12), (3, 1.0)]
+
+
+def test_costs_writes_each_charge_as_a_csv_row(sweeper, process, priced):
+    outcome = sweeper("costs", priced, "--by", "model", "--csv", "costs.csv")
+
+    assert (outcome.code, outcome.err) == (0, "wrote 7 rows to costs.csv\n")
+    lines = Path("costs.csv").read_text().splitlines()
+    assert lines[0] == "folder,run,trial,target,day,node,class,low,high,currency,kind,kept,model"
+    assert lines[4] == "results/shop,1,1,cloud,2023-11-14,7,FluxProNode,0.03,0.05,USD,priced,true,pro"
+    assert lines[5] == "results/shop,1,2,gpu,2023-11-14,,,0.002,0.002,USD,estimated,true,dev"
+    piped = process("costs", priced, "--by", "model", "--csv", "-")
+    assert piped.out.splitlines() == lines
+    assert piped.err.startswith("spent  0.682")
+
+
+def test_costs_says_how_to_give_a_price_if_nothing_has_one(sweeper, recorded):
+    outcome = sweeper("costs", recorded)
+
+    assert outcome.code == 0
+    assert outcome.out.startswith("results/shop: no job has a price.")
+    assert "`price: {per_second: 0.0013 USD}`" in outcome.out
+    assert sweeper("costs", recorded, "--json").json["spent"] == {"low": 0, "high": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--by", "modle"], "--by: there is no column 'modle'; did you mean 'model'?"),
+        (["--by", ","], "--by: names no axis; axes and slots: model, seed"),
+        (["--json", "--csv", "-"], "--json and --csv - both write to stdout; give one"),
+        (["nowhere"], "nowhere: no such results folder, and no experiment file of that name"),
+    ],
+)
+def test_wrong_option_of_costs_exits_2(sweeper, priced, options, message):
+    outcome = sweeper("costs", priced, *options)
+
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
+
+
+def test_run_ends_with_what_it_and_its_folder_cost(sweeper, write):
+    experiment = write("template: t.json\nsweep: {grid: {seed: [1, 2]}}\nparams: {prompt: a fox, steps: 1, cfg: 1}\n")
+    assert "cost" not in sweeper("run", experiment).out
+    with Store.open("results/shop") as store, store.transaction():
+        for job, charge in zip(list(store.jobs()), (priced_node(0.25), of_time(0.125)), strict=True):
+            store.charges.replace(job.id, [charge])
+
+    again = sweeper("run", experiment)
+    third = sweeper("run", experiment, "--json").json["cost"]
+
+    assert "cost      0.00 USD in this run, 0.375 USD in this folder" in again.out.splitlines()
+    assert third == {
+        "currency": "USD",
+        "run": {"low": 0, "high": 0},
+        "kind": None,
+        "folder": {"low": 0.375, "high": 0.375},
+    }

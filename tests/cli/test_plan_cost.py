@@ -184,7 +184,23 @@ def test_diff_shows_what_the_partner_nodes_cost_before_and_now(plan, sweeper):
 
     assert "  cost     0.06 USD for partner nodes, as before" in same.out.splitlines()
     assert "  cost     0.06 USD -> 0.12 USD for partner nodes (+0.06 USD)" in other.out.splitlines()
-    assert data == {"currency": "USD", "run": {"low": 0.06, "high": 0.06}, "plan": {"low": 0.12, "high": 0.12}}
+    assert data == {
+        "currency": "USD",
+        "run": {"low": 0.06, "high": 0.06},
+        "plan": {"low": 0.12, "high": 0.12},
+        "time": None,
+    }
+
+
+def test_diff_shows_what_gpu_time_cost_before_and_now(plan, sweeper):
+    plan({"width": [512, 1024]})
+    record_jobs(sweeper, 2)
+
+    outcome = plan({"width": [512, 1024, 512, 1025]}, "--diff", "1", price={"per_second": "0.01 USD"})
+
+    nodes = "0.06 USD -> 0.105 USD for partner nodes (+0.045 USD)"  # a duplicate costs nothing
+    time = "0.1634-0.2766 USD -> 0.2525-0.4075 USD for GPU time"
+    assert f"  cost     {nodes}; {time}" in outcome.out.splitlines()
 
 
 def test_validate_reports_a_wrong_price_with_its_line(sweeper, write):

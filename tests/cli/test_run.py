@@ -87,7 +87,7 @@ def test_run_saves_pictures_and_second_run_submits_nothing(sweeper, server, swee
     assert first.json == {
         "run": 1, "out": str(Path("results/paint")), "trials": 3, "submitted": 3, "succeeded": 3, "failed": 0,
         "cancelled": 0, "pending": 0, "reused": 0, "kept": {}, "stopped_by": None, "error": None,
-            "pictures": str(Path("results/paint/artifacts")), "report": None,
+            "pictures": str(Path("results/paint/artifacts")), "report": None, "cost": None,
     }  # fmt: skip
     assert (second.json["submitted"], second.json["reused"], second.json["succeeded"]) == (0, 3, 3)
     assert "nothing to do: all 3 trials are already done" in second.err

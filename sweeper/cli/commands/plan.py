@@ -85,12 +85,12 @@ def command(
     checked = load_checked_plan(experiment, requested, overrides=selection.values, object_info=object_info, trust=trust)
     plan = checked.plan
     plan_summary = PlanSummary(checked, requested, out, run_options)
-    plan_diff = PlanDiff(*resolve_diff_run(diff, plan_summary.out), plan_summary.prices) if diff is not None else None
+    plan_diff = PlanDiff(*resolve_diff_run(diff, plan_summary.out), plan_summary) if diff is not None else None
     folder = WorkflowFolder(plan, workflows) if workflows is not None else None
     consumers = [one.add for one in (plan_diff, folder) if one is not None]
     trials = plan_summary.iter_selected()
     if selection.limit is None:
-        consumers.append(plan_summary.add)
+        consumers.insert(0, plan_summary.add)
     else:
         plan_summary.add_all()
         trials = plan_summary.iter_limited()

@@ -20,6 +20,7 @@ from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
+from sweeper.cli.run_cost import describe_run_cost, format_run_cost
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.experiment import Experiment
@@ -211,12 +212,13 @@ def _show_end(
     """Print the summary, refresh the report, and open it if `open_page`. `real_command`: of what was rehearsed."""
     if run.error:
         console.print_error(run.error)
+    cost = describe_run_cost(run)
     if not as_json and not quiet:
-        _show(run)
+        _show(run, cost)
     page = _refresh_report(run, create=open_page)
     if as_json:
         real = {} if real_command is None else {"real_run": real_command}
-        console.print_json(_as_json(run) | {"report": None if page is None else str(page)} | real)
+        console.print_json(_as_json(run) | {"cost": cost, "report": None if page is None else str(page)} | real)
     elif not quiet:
         console.print_line(f"report    {f'{page} (up to date)' if page else report_command}")
         if real_command is not None:
@@ -243,7 +245,7 @@ def _as_json(run: Run) -> dict[str, Any]:
     }
 
 
-def _show(run: Run) -> None:
+def _show(run: Run, cost: Mapping[str, Any] | None) -> None:
     names = ("trials", "submitted", "reused", "succeeded", "failed", "cancelled", "pending")
     console.print_table(names, [[getattr(run, name) for name in names]])
     if run.failed:
@@ -253,6 +255,8 @@ def _show(run: Run) -> None:
     console.print_line()
     console.print_line(f"pictures  {run.pictures}")
     console.print_line(f"table     {run.out / 'results.csv'}")
+    if cost is not None:
+        console.print_line(f"cost      {format_run_cost(cost)}")
     if run.kept:
         count = sum(run.kept.values())
         rows = "1 row of results.csv is" if count == 1 else f"{count} rows of results.csv are"
