@@ -111,6 +111,7 @@ def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStor
         ("/features", routes.get_features, "GET"),
         ("/system_stats", routes.get_system_stats, "GET"),
         ("/user", routes.get_user, "GET"),
+        ("/billing/balance", routes.get_balance, "GET"),
         ("/userdata", userdata.list_files, "GET"),
         ("/userdata/{file:path}/move/{dest:path}", userdata.move_file, "POST"),
         ("/userdata/{file:path}", userdata.read_file, "GET"),
@@ -279,6 +280,14 @@ class CloudRoutes(CommonRoutes):
     async def get_user(self, _: Request) -> Response:
         """GET /api/user: the account is always active."""
         return json_response({"id": "embedded", "status": "active"})
+
+    async def get_balance(self, _: Request) -> Response:
+        """GET /api/billing/balance: what is left on the account. The fields contain cents, whatever their names say."""
+        balance = self.service.account.balance
+        if balance is None:
+            return error_response(404, "not_found", "Not found")
+        cents = round(balance * 100, 6)
+        return json_response({"amount_micros": cents, "effective_balance_micros": cents, "currency": "usd"})
 
     async def refuse_subgraph(self, _: Request) -> Response:
         """GET /api/global_subgraphs/{id}: there are no subgraphs."""

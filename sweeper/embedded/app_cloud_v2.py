@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time, json_response, read_object
 from sweeper.embedded.jobs import (
@@ -160,11 +161,16 @@ class V2Routes(CommonRoutes):
     # --- looking -----------------------------------------------------------------------------------------------------
 
     async def get_job(self, request: Request) -> Response:
-        """GET /api/v2/jobs/{id}: the state of a job, with its outputs."""
+        """GET /api/v2/jobs/{id}: the state of a job, with its outputs.
+
+        Its charge stands in a header only, because comfy-sdk takes nothing but whole numbers in `metrics`.
+        """
         if self.faults.take("drop_status_times"):
             raise DropError
-        described = await asyncio.to_thread(self._job_json, self._find_job(request))
-        return json_response({**described, "status": self.faults.pop_odd_state() or described["status"]})
+        job = self._find_job(request)
+        described = await asyncio.to_thread(self._job_json, job)
+        body = {**described, "status": self.faults.pop_odd_state() or described["status"]}
+        return json_response(body, headers=make_credits_header(self.service.account.get_reported_credits(job)))
 
     async def get_workflow(self, request: Request) -> Response:
         """GET /api/v2/jobs/{id}/workflow: the graph of a job."""

@@ -10,6 +10,7 @@ import mimetypes
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
@@ -134,7 +135,11 @@ class CloudJobRoutes(CommonRoutes):
         if job.state in ENDED:
             detail |= describe_end(job) | {"execution_meta": job.meta}
         status = self.faults.pop_odd_state() or detail["status"]
-        return json_response(detail | {"status": status, "queue_reason": reason, "queue_position": position})
+        credit_count = self.service.account.get_reported_credits(job)
+        if credit_count is not None:
+            detail["metrics"] = {"credits_used": credit_count}
+        body = detail | {"status": status, "queue_reason": reason, "queue_position": position}
+        return json_response(body, headers=make_credits_header(credit_count))
 
     def _get_queue_reason(self, job: ServerJob) -> str | None:
         """`concurrency_limit` if the account's own running jobs hold a job back, else `capacity`."""

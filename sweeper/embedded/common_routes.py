@@ -88,16 +88,20 @@ class CommonRoutes:
         service = self.service
         strict = service.settings.strict_models
         return {
-            name: make_object_info(node, service.folders, strict_models=strict, user_models=user_models)
+            name: service.account.describe(
+                node, make_object_info(node, service.folders, strict_models=strict, user_models=user_models)
+            )
             for name, node in service.nodes.items()
         }
 
     async def get_node_info(self, request: Request) -> Response:
         """GET /object_info/{node_class}; `{}` for an unknown class."""
-        name = request.path_params["node_class"]
-        node, strict = self.service.nodes.get(name), self.service.settings.strict_models
-        info = {} if node is None else {name: make_object_info(node, self.service.folders, strict_models=strict)}
-        return json_response(info)
+        name, service = request.path_params["node_class"], self.service
+        node = service.nodes.get(name)
+        if node is None:
+            return json_response({})
+        info = make_object_info(node, service.folders, strict_models=service.settings.strict_models)
+        return json_response({name: service.account.describe(node, info)})
 
     async def get_features(self, _: Request) -> Response:
         """GET /features."""

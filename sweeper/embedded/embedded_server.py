@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from sweeper.did_you_mean import suggest
 from sweeper.embedded import hosting
+from sweeper.embedded.account import Account
 from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
 from sweeper.embedded.app_cloud_v2 import make_v2_app
 from sweeper.embedded.app_comfyui import make_comfyui_app
@@ -78,12 +80,14 @@ class EmbeddedServer:
         _check_arguments(dialect, workers, cache)
         self.faults = faults or Faults()
         _check_account(dialect, self.faults)
+        self.account = Account(self.faults)
         workers = 1 if dialect == "comfyui" else self.faults.scenario.jobs_at_once or workers
         previews = dialect != "comfyui" if previews is None else previews
         self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, previews)
         self.data = None if data is None else Path(data).absolute()
         self._address = (host, port)
         self._nodes = nodes
+        _check_prices(NODE_CLASSES if nodes is None else nodes, self.faults)
         self._running: _RunningServer | None = None
         self._lock = threading.RLock()  # a start waits for a stop in another thread, because both use the data folder
         self._last_seen = RequestLog()
@@ -110,6 +114,16 @@ class EmbeddedServer:
     def seen(self) -> RequestLog:
         """The log since the last start. It is kept after a stop."""
         return self._running.service.seen if self._running else self._last_seen
+
+    @property
+    def charged(self) -> float:
+        """What all jobs were charged, in USD, also before a restart."""
+        return self.account.charged
+
+    def list_charges(self, prompt_id: str) -> dict[str, float]:
+        """What a job was charged, in USD: by the id of the node, and for its time by an empty text."""
+        job = self._require_running().service.queue.find(prompt_id)
+        return {} if job is None else dict(job.charges)
 
     def has_listener(self, client_id: str) -> bool:
         """Whether a client with this id has an open event stream."""
@@ -169,7 +183,7 @@ class _RunningServer:
         try:
             if settings.cloud:
                 self._asset_store = AssetStore(folders, base / "assets.sqlite" if durable else None)
-            self.service = Service(settings, nodes, folders, server.faults, self._journal)
+            self.service = Service(settings, nodes, folders, server.faults, server.account, journal=self._journal)
             self._open(server, address)
         except BaseException:
             self._close()
@@ -235,6 +249,14 @@ def _check_account(dialect: str, faults: Faults) -> None:
     for name in ("tier", "credits", "refusal_rate"):
         if dialect == "comfyui" and getattr(faults.scenario, name) not in {None, 0}:
             raise UsageError(f"scenario: {name}: a ComfyUI has no account; use the cloud dialect or v2")
+    if dialect != "cloud" and faults.scenario.balance is not None:
+        raise UsageError("scenario: balance: only the cloud dialect tells a balance; use it, or leave `balance` out")
+
+
+def _check_prices(nodes: Mapping[str, NodeClass], faults: Faults) -> None:
+    for name in faults.scenario.prices:
+        if name not in nodes:
+            raise UsageError(f"scenario: prices: this server has no class '{name}'{suggest(name, nodes)}")
 
 
 def _bind(address: tuple[str, int]) -> socket:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sweeper.embedded.faults import Faults
 
 PREVIEW_IMAGE = 1  # uint32 format (1 JPEG, 2 PNG), then the image
+TEXT = 3  # uint32 length, id of the node, then the text
 PREVIEW_IMAGE_WITH_METADATA = 4  # uint32 length, JSON, then the image
 JPEG, PNG = 1, 2
 PREVIEW_PIXELS = 512  # longest edge of a preview, as ComfyUI's MAX_PREVIEW_RESOLUTION
@@ -116,6 +117,12 @@ class Hub:
     def send_status(self, remaining: int) -> None:
         """Send the number of queued and running jobs to all clients."""
         self.send("status", {"status": {"exec_info": {"queue_remaining": remaining}}})
+
+    def send_text(self, node_id: str, text: str) -> None:
+        """Send a text that a node shows to all clients."""
+        encoded = node_id.encode()
+        if self.has_listener(None):
+            self._post(struct.pack(">II", TEXT, len(encoded)) + encoded + text.encode(), None)
 
     def send_preview(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
         """Send a preview: with metadata (event 4) to clients that asked for it, without (event 1) to the others."""

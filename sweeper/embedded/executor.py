@@ -18,11 +18,12 @@ from sweeper.embedded.nodes.base import Folders, Interrupted, NodeClass
 from sweeper.embedded.picture_noise import add_noise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from PIL import Image
 
+    from sweeper.embedded.account import Account
     from sweeper.embedded.event_streams import Hub
     from sweeper.embedded.faults import Faults
     from sweeper.embedded.job_messages import JobMessages
@@ -40,6 +41,7 @@ class ServerContext:
     folders: Folders
     hub: Hub
     faults: Faults
+    account: Account
     seen: RequestLog
     save_metadata: bool = True
     previews: bool = True  # whether samplers send previews
@@ -195,13 +197,16 @@ class _JobRun:
             self._inject_faults(node_id, node_class)
             if node_class.output_node and self.server.faults.scenario.noise:
                 inputs = self._add_noise(inputs, node_class)
-            values, ui = _run_over_lists(node_class, context, inputs)
+            calls = _list_calls(node_class, inputs)
+            values, ui = _run_calls(node_class, context, calls)
         except Interrupted:
             raise
         except Exception as problem:
             inputs = {**inputs, **self._hidden_inputs(node_id, node_class)}
             raise NodeFailedError(node_id, describe_failure(problem, inputs)) from problem
         self.server.seen.record_node_run(node_id, class_type)
+        usd = self.server.account.charge_node(self.job, node_id, node_class, calls)
+        self.messages.send_text(node_id, self.server.account.make_price_text(usd))
         meta = {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
         self.cache.put(node_id, CacheEntry(values, ui, meta))
         if ui:
@@ -269,22 +274,31 @@ class _JobRun:
                 self.job.meta[node_id] = entry.meta
 
 
-def _run_over_lists(
-    node_class: NodeClass, context: NodeRunContext, inputs: Mapping[str, list[Any]]
-) -> tuple[tuple[list[Any], ...], dict[str, list[Any]] | None]:
-    """Run a node over its lists of inputs. Returns a list of values per output, and the joined `ui` of the runs.
+def _list_calls(node_class: NodeClass, inputs: Mapping[str, list[Any]]) -> list[Mapping[str, Any]]:
+    """The arguments of each run of a node over its lists of inputs.
 
     Follows ComfyUI: run once per item of the longest list, and repeat the last item of shorter lists. A class with
-    INPUT_IS_LIST runs once with the lists themselves. The lists of an output with OUTPUT_IS_LIST are joined.
+    INPUT_IS_LIST runs once with the lists themselves.
     """
     if node_class.input_is_list:
-        outputs = [node_class.run(context, **inputs)]
-    else:
-        outputs = []
-        for index in range(max((len(items) for items in inputs.values()), default=0) or 1):
-            context.check()
-            items_at_index = {name: items[min(index, len(items) - 1)] for name, items in inputs.items() if items}
-            outputs.append(node_class.run(context, **items_at_index))
+        return [inputs]
+    count = max((len(items) for items in inputs.values()), default=0) or 1
+    return [
+        {name: items[min(index, len(items) - 1)] for name, items in inputs.items() if items} for index in range(count)
+    ]
+
+
+def _run_calls(
+    node_class: NodeClass, context: NodeRunContext, calls: Iterable[Mapping[str, Any]]
+) -> tuple[tuple[list[Any], ...], dict[str, list[Any]] | None]:
+    """Run a node with each of the arguments. Returns a list of values per output, and the joined `ui` of the runs.
+
+    The lists of an output with OUTPUT_IS_LIST are joined, as in ComfyUI.
+    """
+    outputs = []
+    for arguments in calls:
+        context.check()
+        outputs.append(node_class.run(context, **arguments))
     values: list[list[Any]] = []
     for slot, slot_values in enumerate(zip(*(output.values for output in outputs), strict=True)):
         is_list = slot < len(node_class.output_is_list) and node_class.output_is_list[slot]

@@ -177,6 +177,10 @@ class Faults:
         scenario = self.scenario
         return scenario.noise, scenario.make_noise_seed(self._count_call("noise")) if scenario.noise else ""
 
+    def draw_price(self, low: float, high: float) -> float:
+        """What the next paid execution costs, of a price that is a range."""
+        return self.scenario.draw_between(low, high, "price", self._count_call("price"))
+
     def get_stall(self, node_id: str, class_type: str) -> threading.Event | None:
         """The event that this run of a node has to wait for, or None."""
         return self._released if self.stall_nodes & {node_id, class_type} else None

@@ -92,6 +92,11 @@ class JobMessages:
         if preview is not None:
             self.hub.send_preview(preview, {**_node_ids(node_id), "prompt_id": self.job.id}, self.client)
 
+    def send_text(self, node_id: str, text: str | None) -> None:
+        """Send the text that a partner node of a ComfyUI shows, to every client, as ComfyUI 0.33.0 does."""
+        if text is not None and not self.hub.broadcast_all:
+            self.hub.send_text(node_id, text)
+
     def send_picture(self, node_id: str, picture: Image.Image) -> None:
         """Send a picture that is itself a result of a node (SaveImageWebsocket)."""
         self.hub.send_picture(picture, {**_node_ids(node_id), "prompt_id": self.job.id}, self.client)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FIELDS = (
     "number", "extra_data", "outputs", "state", "created", "changed", "started", "ended", "results", "meta", "labels",
-    "idempotency_key",
+    "charges", "idempotency_key",
 )  # fmt: skip
 
 

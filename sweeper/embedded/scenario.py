@@ -24,6 +24,10 @@ refusal_rate: 0.05       # share of the submissions that are refused (cloud)
 refusal: BILLING_UNAVAILABLE  # and the `error.type` of the refusal
 cancel_rate: 0.02        # share of the jobs that somebody else cancels
 noise: 0.5               # standard deviation, of 255, of the normal noise in every picture that a node saves or shows
+prices: {Flux2ProImageNode: 0.03 USD}  # what one execution of a class costs, or its `price_badge`
+price_per_second: 0.0013 USD  # what the time of a job costs
+balance: 20 USD          # what is on the account at first (cloud)
+tells_charges: true      # whether clients are told what their jobs were charged
 ```
 """
 
@@ -31,13 +35,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sweeper.did_you_mean import suggest
+from sweeper.embedded.class_prices import parse_class_prices, parse_sum
 from sweeper.embedded.refusals import REFUSALS
 from sweeper.errors import Problem, UsageError
 
@@ -70,6 +75,10 @@ class Scenario:
     refusal: str = "BILLING_UNAVAILABLE"
     cancel_rate: float = 0.0
     noise: float = 0.0
+    prices: Mapping[str, Any] = field(default_factory=dict)  # class -> `price_badge`
+    price_per_second: float = 0.0  # USD
+    balance: float | None = None  # USD
+    tells_charges: bool = False
 
     @classmethod
     def read(cls, path: str | Path) -> Scenario:
@@ -134,7 +143,10 @@ class Scenario:
     def draw_seconds(self, kind: str, index: int) -> float:
         """The seconds of event `index` of a kind: "latency" or the name of another field with seconds."""
         span: Span = getattr(self, kind)
-        low, high = span
+        return self.draw_between(*span, kind, index)
+
+    def draw_between(self, low: float, high: float, kind: str, index: int) -> float:
+        """A number from `low` to `high` for event `index` of a kind."""
         return low if low == high else low + (high - low) * self._draw(kind, index)
 
     def make_noise_seed(self, index: int) -> str:
@@ -192,6 +204,12 @@ def _parse_word(value: Any, words: Collection[str]) -> str:
     return value
 
 
+def _parse_flag(value: Any) -> bool:
+    if value not in (True, False):
+        raise ValueError("must be true or false")
+    return bool(value)
+
+
 def _parse_exception_name(value: Any) -> str:
     if not isinstance(value, str) or not value.isidentifier():
         raise ValueError("must be the name of an exception, such as OOMError")
@@ -218,4 +236,8 @@ _PARSERS: Mapping[str, Any] = {
     "refusal": lambda value: _parse_word(value, REFUSALS),
     "cancel_rate": _parse_share,
     "noise": _parse_deviation,
+    "prices": parse_class_prices,
+    "price_per_second": parse_sum,
+    "balance": parse_sum,
+    "tells_charges": _parse_flag,
 }

@@ -6,6 +6,7 @@ The apps of both dialects use this one object. It opens no socket.
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
+    from sweeper.embedded.account import Account
     from sweeper.embedded.faults import Faults
     from sweeper.embedded.folders import ServerFolders
     from sweeper.embedded.nodes.base import NodeClass
@@ -74,12 +76,15 @@ class Service:
         nodes: Mapping[str, NodeClass],
         folders: ServerFolders,
         faults: Faults,
+        account: Account,
+        *,
         journal: Journal | None = None,
     ) -> None:
         self.settings = settings
         self.nodes = nodes
         self.folders = folders
         self.faults = faults
+        self.account = account
         self.seen = RequestLog()
         self.hub = Hub(faults, broadcast_all=settings.cloud)
         self.queue = JobQueue(
@@ -103,12 +108,13 @@ class Service:
     def restore(self, jobs: list[ServerJob]) -> None:
         """Add the jobs that a journal has stored. New jobs come after them."""
         self.queue.restore(jobs)
+        self.account.restore(jobs)
         self._counter = 1 + max((int(job.number) for job in jobs), default=-1)
 
     def start(self) -> None:
         """Start the workers."""
         context = ServerContext(
-            self.nodes, self.folders, self.hub, self.faults, self.seen, previews=self.settings.previews
+            self.nodes, self.folders, self.hub, self.faults, self.account, self.seen, previews=self.settings.previews
         )
         for index, cache in enumerate(self._caches):
             args = (Executor(context, cache), index)
@@ -137,7 +143,9 @@ class Service:
                 self.queue.hold(job, seconds)
             if self.faults.should_inject("cancel"):
                 self.queue.interrupt(job.id)
+            started = time.monotonic()
             state = executor.run(job, messages)
+            self.account.charge_time(job, time.monotonic() - started)
             self.queue.finish(job, state)
             messages.send_end()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.embedded import EmbeddedServer
+from sweeper.embedded import EmbeddedServer, Faults, Scenario
 
 PLAIN = "template: t.json\nsweep: {grid: {seed: [1, 2]}}\nparams: {prompt: a}\n"
 KEY = "sk-live-0123456789-SECRET"
@@ -45,6 +45,14 @@ def test_doctor_lists_what_a_target_lacks_with_near_names(sweeper, server, write
     assert "nowhere.safetensors" in outcome.err
     assert "next: install what is missing on that server" in outcome.err
     assert (target["ok"], len(target["experiment"]["lacks"])) == (False, 2)
+
+
+def test_doctor_shows_what_is_left_on_the_account(sweeper):
+    with EmbeddedServer(faults=Faults(scenario=Scenario.from_mapping({"balance": "12.5 USD"}))) as server:
+        outcome = sweeper("doctor", "-t", server.url)
+        target = sweeper("doctor", "-t", server.url, "--json").json["targets"][0]
+    assert "uploads up to 100 MiB, 12.50 USD left on the account\n" in outcome.out
+    assert target["balance_usd"] == 12.5
 
 
 def test_unreachable_target_comes_with_a_next_step(sweeper, write):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import uuid
 
 import httpx
 import pytest
@@ -15,9 +16,10 @@ from websockets.asyncio.server import serve
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener, find_charged, find_executed
-from sweeper.comfy.protocol import JobState, ReportedCharges
+from sweeper.comfy.protocol import JobState, JobSubmission, ReportedCharges
 from sweeper.comfy.reported_charges import read_charged, read_price_text
 from sweeper.comfy.target import Target
+from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.model.money import TargetPrice
 
 JOB, OTHER = "0b9c4f0e-0000-4000-8000-000000000001", "0b9c4f0e-0000-4000-8000-000000000002"
@@ -240,3 +242,51 @@ def test_events_go_before_details_and_a_charge_of_the_job_beside_those_of_nodes(
     assert find_executed({"1", "2", "3", "4"}, state, listener) == {"2", "3"}
     assert find_charged(state, listener) == ReportedCharges({"2": pytest.approx(0.1)}, 0.5)
     assert find_charged(JobState("succeeded")) is None
+
+
+def graph(radius):
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "ImageBlur", "inputs": {"image": ["1", 0], "blur_radius": radius, "sigma": 1.0}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": f"r{radius}"}},
+    }
+
+
+@pytest.mark.parametrize("dialect", ["comfyui", "cloud", "v2"])
+def test_both_agree_with_the_account_of_the_embedded_server(dialect):
+    keys = {"prices": {"EmptyImage": "0.50 USD", "ImageBlur": "0.03 USD"}, "tells_charges": True}
+    faults = Faults(scenario=Scenario.from_mapping(keys))
+
+    async def run(client, stream, radius):
+        listener, job_id = Listener(), str(uuid.uuid4())
+        with stream.listen(job_id, listener):  # a ComfyUI keeps the id
+            prompt_id = await client.submit(JobSubmission(job_id, graph(radius), stream.client_id))
+        with stream.follow(prompt_id, listener):
+            while True:
+                state = await client.get_job(prompt_id)
+                if state.is_over and (dialect != "comfyui" or listener.executed is not None):
+                    break
+                await asyncio.sleep(0.01)
+        charged = find_charged(state, listener)
+        return find_executed(graph(radius), state, listener), charged and (charged.whole or charged.nodes)
+
+    async def go(server):
+        async with ComfyClient(Target("t", server.url, dialect)) as client, EventStream(client) as stream:
+            await client.connect()
+            async with asyncio.timeout(30):
+                first, second = await run(client, stream, 1), await run(client, stream, 2)
+                faults.scenario = Scenario.from_mapping(keys | {"tells_charges": False})
+                return first, second, await run(client, stream, 3)
+
+    with EmbeddedServer(dialect, faults=faults) as server:
+        first, second, third = asyncio.run(go(server))
+        assert server.charged == pytest.approx(0.5 + 3 * 0.03)
+    close = {"abs": 0.005 / 211}  # the texts have two decimals of a credit
+    if dialect == "comfyui":
+        assert first == ({"1", "2", "3"}, pytest.approx({"1": 0.5, "2": 0.03}, **close))
+        assert second == ({"2", "3"}, pytest.approx({"2": 0.03}, **close))
+    else:
+        known = dialect == "cloud"  # API v2 has no messages
+        assert first == ({"1", "2", "3"} if known else None, pytest.approx(0.53, **close))
+        assert second == ({"2", "3"} if known else None, pytest.approx(0.03, **close))
+    assert third == (second[0], None)

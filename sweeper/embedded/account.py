@@ -1,0 +1,110 @@
+"""What the jobs of a server are charged: partner nodes when they run, and the time of a job. Thread-safe.
+
+A node costs what the scenario says of its class, else what the `price_badge` in the description of its class says. A
+result from the cache costs nothing. If a price is a range, the scenario's seed decides; without an upper limit, the
+account takes the lower one. A job that fails or is cancelled is charged for what ran.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sweeper.embedded.class_prices import compute_price
+from sweeper.embedded.jobs import ENDED
+from sweeper.model.money import COMFY_CREDITS_PER_USD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sweeper.embedded.faults import Faults
+    from sweeper.embedded.jobs import ServerJob
+    from sweeper.embedded.nodes.base import NodeClass
+
+TIME = ""  # in the charges of a job, in place of a node id
+
+
+def make_credits_header(credit_count: float | None) -> dict[str, str]:
+    """The header in which Comfy's servers say what a call cost; none if there is nothing to say."""
+    return {} if credit_count is None else {"X-Comfy-Credits-Used": f"{credit_count:.4f}"}
+
+
+class Account:
+    """The account of all jobs of one `EmbeddedServer`, over its restarts too."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._charged = 0.0
+        self._is_open = False
+        self._lock = threading.Lock()
+
+    @property
+    def charged(self) -> float:
+        """What all jobs were charged, in USD."""
+        with self._lock:
+            return self._charged
+
+    @property
+    def balance(self) -> float | None:
+        """What is left of the scenario's `balance`, in USD, negative if it is overdrawn; None without one."""
+        opening = self._faults.scenario.balance
+        return None if opening is None else opening - self.charged
+
+    def restore(self, jobs: Iterable[ServerJob]) -> None:
+        """Count the jobs of earlier processes, which a journal has stored. Later calls have no effect."""
+        with self._lock:
+            if not self._is_open:
+                self._charged += sum(sum(job.charges.values()) for job in jobs)
+            self._is_open = True
+
+    def charge_node(
+        self, job: ServerJob, node_id: str, node_class: NodeClass, calls: Sequence[Mapping[str, Any]]
+    ) -> float | None:
+        """Charge a node that ran, once for each of its `calls` (input -> value).
+
+        Returns what the node cost in this job; None if its class has no price.
+        """
+        badge = self.get_badge(node_class)
+        if badge is None:
+            return None
+        inputs = job.graph[node_id]["inputs"]
+        return self._charge(job, node_id, sum(self._draw_price(badge, values, inputs) for values in calls))
+
+    def charge_time(self, job: ServerJob, seconds: float) -> None:
+        """Charge a job for the time that it ran."""
+        rate = self._faults.scenario.price_per_second
+        if rate:
+            self._charge(job, TIME, rate * seconds)
+
+    def get_badge(self, node_class: NodeClass) -> Any:
+        """The `price_badge` of a class, as /object_info has it; None if it costs nothing."""
+        return self._faults.scenario.prices.get(node_class.name)
+
+    def describe(self, node_class: NodeClass, info: dict[str, Any]) -> dict[str, Any]:
+        """The description of a class for /object_info, with its price."""
+        badge = self.get_badge(node_class)
+        return info if badge is None else info | {"api_node": True, "price_badge": badge}
+
+    def get_reported_credits(self, job: ServerJob) -> float | None:
+        """What clients are told that a job was charged, in credits; None if they are told nothing, or not yet."""
+        if not self._faults.scenario.tells_charges or job.state not in ENDED:
+            return None
+        return round(sum(job.charges.values()) * COMFY_CREDITS_PER_USD, 4)
+
+    def make_price_text(self, usd: float | None) -> str | None:
+        """The text that a partner node shows at its end, as ComfyUI 0.33.0 writes it; None if it shows none."""
+        if usd is None or not self._faults.scenario.tells_charges:
+            return None
+        credit_count = f"{usd * COMFY_CREDITS_PER_USD:,.2f}".rstrip("0").rstrip(".")
+        return "Status: Completed" if credit_count == "0" else f"Status: Completed\nPrice: {credit_count} credits"
+
+    def _draw_price(self, badge: Any, values: Mapping[str, Any], inputs: Mapping[str, Any]) -> float:
+        price = compute_price(badge, values, inputs)
+        return price.low if math.isinf(price.high) else self._faults.draw_price(price.low, price.high)
+
+    def _charge(self, job: ServerJob, part: str, usd: float) -> float:
+        with self._lock:
+            self._charged += usd
+            job.charges[part] = job.charges.get(part, 0.0) + usd
+            return job.charges[part]
