@@ -194,11 +194,7 @@ class PlanSummary:
 
     def _list_job_seconds(self) -> list[float]:
         """The seconds of each earlier job that succeeded."""
-        return [
-            max(0.0, job.ended - job.started)  # the two times may come from the clocks of two machines
-            for job in self._jobs.values()
-            if job.state == SUCCEEDED and job.started is not None and job.ended is not None
-        ]
+        return [job.seconds for job in self._jobs.values() if job.state == SUCCEEDED and job.seconds is not None]
 
     def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment

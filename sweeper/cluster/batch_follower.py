@@ -103,7 +103,9 @@ class BatchFollower:
         with self.store.transaction(durable=False):
             self.store.servers.save_server_id(worker.server_id, [job.id for job in jobs])
             for item, job in zip(batch.work_items, jobs, strict=True):
-                self.store.record_intent(job, server_time=self.registry.get_server_time(worker.address))
+                charges = self.context.charge_intent(item, job)
+                server_time = self.registry.get_server_time(worker.address)
+                self.store.record_intent(job, server_time=server_time, charges=charges)
                 item.job = job
                 item.submissions += 1
         batch.work_by_job = {job.id: item for job, item in zip(jobs, batch.work_items, strict=True)}
@@ -152,24 +154,19 @@ class BatchFollower:
                     item.job, state=records.SUBMITTED, prompt_id=message.prompt_id, submitted=message.submitted_at
                 )
         elif isinstance(message, JobFinished):
-            self.store.record_finished(
-                message.job_id,
+            item = batch.work_by_job[message.job_id]
+            assert item.job is not None
+            self.context.finish_job(
+                item,
+                item.job,
                 message.state,
-                started=message.started,
-                ended=message.ended,
                 error=message.error,
+                times=(message.started, message.ended),
                 artifacts=batch.saved_artifacts.get(message.job_id, ()),
+                usage=message.usage,
             )
             if message.measures:
                 self.store.cache_metrics(message.measures)
-            self._update_job(batch.work_by_job[message.job_id], message)
-
-    def _update_job(self, item: WorkItem, message: JobFinished) -> None:
-        assert item.job is not None
-        error_type, error = message.error or (None, None)
-        item.job = replace(item.job, state=message.state, error_type=error_type, error=error)
-        if message.state == records.UNSENT:
-            item.submissions -= 1
 
     def _report_message(self, batch: Batch, message: WorkerMessage) -> None:
         if isinstance(message, EventForwarded):
@@ -204,8 +201,7 @@ class BatchFollower:
         """Record that a job is lost, because its server is gone. Retries its trial if that is allowed."""
         assert item.job is not None
         error = (LOST_ERROR, message)
-        self.store.record_finished(item.job.id, records.LOST, error=error)
-        item.job = replace(item.job, state=records.LOST, error_type=error[0], error=error[1])
+        self.context.finish_job(item, item.job, records.LOST, error=error)
         if not self.schedule_retry(item):
             self.context.finish_trial(item, result.FAILED, self.name, error=error)
             self.pool.complete()

@@ -217,7 +217,7 @@ class ClusterSession(Session):
             dispatcher = Dispatcher(context, store, registry, pool)
             registry.reset()
             await registry.refresh()
-            self._queue_open_items(store, state, pool, registry)
+            self._queue_open_items(context, store, state, pool, registry)
             return await dispatcher.run()
         finally:
             with contextlib.suppress(OSError):
@@ -241,17 +241,20 @@ class ClusterSession(Session):
             target_names=self.target_names,
             duplicates=state.duplicates,
             naming=self.naming,
+            spending=self._make_spending(store, state),
         )
 
-    def _queue_open_items(self, store: Store, state: ResumeState, pool: WorkPool, registry: WorkerRegistry) -> None:
+    def _queue_open_items(
+        self, context: RunContext, store: Store, state: ResumeState, pool: WorkPool, registry: WorkerRegistry
+    ) -> None:
         """Queue the jobs that an earlier driver left open: to search for them, or to submit unsent ones again."""
         target = self.targets[0]
         for item in state.unresolved:
             job = item.job
             assert job is not None
             if job.id in registry.unsent_jobs:
-                store.record_finished(job.id, records.UNSENT)
-                item.job = None
+                context.finish_job(item, job, records.UNSENT)
+                item.job, item.submissions = None, 0
                 pool.requeue(item)
                 continue
             server_id = store.servers.get_server_id(job.id)

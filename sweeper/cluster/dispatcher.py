@@ -254,8 +254,8 @@ class Dispatcher:
                 continue
             assert item.job is not None
             if job_id in (unsent or ()) and item.job.state != SUBMITTED:
-                self.context.store.record_finished(job_id, UNSENT)
-                item.job, item.submissions = None, item.submissions - 1
+                self.context.finish_job(item, item.job, UNSENT)
+                item.job = None
                 self.pool.requeue(item)
             else:
                 self._resolve_unknown(batch, batch.server_id or worker.server_id, job_id)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache
+from sweeper.running.job_prices import JobUsage
 
 if TYPE_CHECKING:
     from sweeper.comfy.target import Target
@@ -151,7 +152,10 @@ class JobAccepted:
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """How a job ended, as `Store.record_finished` takes it. `measures`: (sha256, metric, value) of its artifacts."""
+    """How a job ended, as `Store.record_finished` takes it. `measures`: (sha256, metric, value) of its artifacts.
+
+    `usage`: what its server says about it, from which the driver computes what it cost.
+    """
 
     job_id: str
     state: str
@@ -160,6 +164,7 @@ class JobFinished:
     error: tuple[str, str] | None
     artifacts: tuple[Artifact, ...]
     measures: tuple[tuple[str, str, Any], ...] = ()
+    usage: JobUsage = field(default_factory=JobUsage)
 
 
 @dataclass(frozen=True, slots=True)

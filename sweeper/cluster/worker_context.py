@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cluster.messages import (
@@ -19,6 +19,7 @@ from sweeper.cluster.messages import (
     TrialFinished,
     WorkerMessage,
 )
+from sweeper.running.job_prices import JobUsage
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import (
     Cancelling,
@@ -32,6 +33,7 @@ from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
 
 if TYPE_CHECKING:
+    from sweeper.model.charges import Charge
     from sweeper.model.trial import InputFile, Trial
     from sweeper.running.run_events import Event
     from sweeper.running.work import WorkItem
@@ -46,6 +48,7 @@ class RemoteStore:
     """A `JobStore` that sends each record to the driver, which has recorded the intents already.
 
     `job_states`: the state of each job of the batch. `submitting`: jobs whose submission has no response yet.
+    `usage_by_job`: what the server says about a job that is about to be recorded as ended.
     """
 
     def __init__(self, send: Callable[[WorkerMessage], None]) -> None:
@@ -55,6 +58,7 @@ class RemoteStore:
         self.job_states: dict[str, str] = {}
         self.submitting: set[str] = set()
         self.attempt_by_digest: dict[str, int] = {}
+        self.usage_by_job: dict[str, JobUsage] = {}
 
     def add_lease(self, digest: str, lease: JobLease) -> None:
         """Allow one submission of that digest."""
@@ -82,7 +86,14 @@ class RemoteStore:
         """When the intent of an earlier job was recorded, by the server's clock; None if unknown."""
         return self._server_times.get(job_id)
 
-    def record_intent(self, job: JobRecord, *, durable: bool = True, server_time: float | None = None) -> None:
+    def record_intent(
+        self,
+        job: JobRecord,
+        *,
+        durable: bool = True,
+        server_time: float | None = None,
+        charges: Sequence[Charge] = (),
+    ) -> None:
         """Note that a leased job is about to be submitted."""
         assert job.id in self.job_states, "the driver has not recorded the intent of this job"
         self.job_states[job.id] = records.INTENT
@@ -107,12 +118,14 @@ class RemoteStore:
         ended: float | None = None,
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
+        charges: Sequence[Charge] | None = None,
     ) -> None:
         """Send how a job ended. An unsent job may be submitted later, so the batch reports it at its own end."""
         self.job_states[job_id] = state
         self.submitting.discard(job_id)
+        usage = self.usage_by_job.pop(job_id, JobUsage())
         if state != records.UNSENT:
-            self._send(JobFinished(job_id, state, started, ended, error, tuple(artifacts)))
+            self._send(JobFinished(job_id, state, started, ended, error, tuple(artifacts), usage=usage))
 
 
 class PendingTrials:
@@ -172,6 +185,7 @@ class WorkerRunContext(RunContext):
     """The run context of one batch. The driver counts failures and records the results of trials."""
 
     send: Callable[[WorkerMessage], None] = lambda _: None
+    usage_by_job: dict[str, JobUsage] = field(default_factory=dict)
 
     @property
     def is_only_target(self) -> bool:
@@ -180,6 +194,11 @@ class WorkerRunContext(RunContext):
 
     async def flush(self) -> None:
         """Do nothing, because the driver recorded the intents before it started the batch."""
+
+    def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:
+        """Keep what the server says about an ended job for the message about its end. The driver has the prices."""
+        self.usage_by_job[job.id] = usage
+        return None
 
     def finish_trial(
         self,

@@ -15,7 +15,7 @@ from typing import Any, Final
 from sweeper.comfy.client import UNCLEAR_OUTCOME, ComfyClient
 from sweeper.comfy.download import DownloadResult, download
 from sweeper.comfy.event_stream import EventStream
-from sweeper.comfy.job_listener import Listener
+from sweeper.comfy.job_listener import Listener, find_charged, find_executed
 from sweeper.comfy.job_marker import add_marker, fingerprint
 from sweeper.comfy.protocol import JobOutput, JobSearch, JobState, JobSubmission, QueueFull
 from sweeper.errors import (
@@ -34,6 +34,7 @@ from sweeper.model.node_classes.graph_check import PREVIEW_CLASSES
 from sweeper.model.trial import make_content_key
 from sweeper.running.async_tools import cancel_when
 from sweeper.running.concurrency_limit import Permit
+from sweeper.running.job_prices import JobUsage
 from sweeper.running.poll_job import InFlight, JobPoller
 from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_worth_retrying
 from sweeper.running.run_context import RunContext
@@ -256,7 +257,8 @@ class JobExecutor:
             state=records.INTENT,
             intended=context.now(),
         )
-        context.store.record_intent(job, durable=False, server_time=self.client.server_time)
+        charges = context.charge_intent(item, job)
+        context.store.record_intent(job, durable=False, server_time=self.client.server_time, charges=charges)
         item.job = job
         item.submissions += 1
         return job
@@ -352,7 +354,7 @@ class JobExecutor:
         except LostError as error:
             if self.context.settings.remake:
                 failure = (error.error_type, f"the job succeeded, but: {error}")
-                self.context.finish_job(item, job, records.LOST, error=failure, times=self._get_times(state, listener))
+                self._finish_job(item, job, records.LOST, state, listener, error=failure)
                 return True
             self.context.report(
                 Notice(
@@ -361,10 +363,9 @@ class JobExecutor:
                 )
             )
             return False
-        started, ended = self._get_times(state, listener)
-        self.context.store.record_finished(job.id, records.SUCCEEDED, started=started, ended=ended, artifacts=artifacts)
+        self._finish_job(item, job, records.SUCCEEDED, state, listener, artifacts=artifacts)
         item.finished = True
-        seconds = ended - started if started is not None and ended is not None else None
+        seconds = item.job.seconds if item.job is not None else None
         self.context.record_node_times(self.target_name, listener.node_seconds())
         self.context.finish_trial(item, result.SUCCEEDED, self.target_name, artifacts=artifacts, seconds=seconds)
         return False
@@ -417,26 +418,25 @@ class JobExecutor:
 
     def _record_failure(self, item: WorkItem, job: JobRecord, state: JobState, listener: Listener) -> bool:
         """Record any end but success. Whether another submission may help."""
-        times = self._get_times(state, listener)
         if state.state == "cancelled":
             error = (CANCELLED_ERROR, state.error or "the job was cancelled")
-            self.context.finish_job(item, job, records.CANCELLED, error=error, times=times)
+            self._finish_job(item, job, records.CANCELLED, state, listener, error=error)
             if self.in_flight.given_up:  # we cancelled it, and the server confirms: another target may execute the item
                 raise TransientError("this target was given up")
             self.context.finish_trial(item, result.CANCELLED, self.target_name, error=error)
             return False
         if state.state == "lost":
             error = (LOST_ERROR, "the server no longer knows the job")
-            self.context.finish_job(item, job, records.LOST, error=error, times=times)
+            self._finish_job(item, job, records.LOST, state, listener, error=error)
             return True
         error = (state.error_type or EXECUTION_ERROR, state.error or "failed without a reason")
         if state.account_advice is not None:
             # Recorded as lost, so that the next run submits it again once the account is in order.
-            self.context.finish_job(item, job, records.LOST, error=error, times=times)
+            self._finish_job(item, job, records.LOST, state, listener, error=error)
             item.finished = True
             self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
             raise RefusedError(f"{error[0]}: {error[1].rstrip('.')}; {state.account_advice}", is_account_problem=True)
-        self.context.finish_job(item, job, records.FAILED, error=error, times=times)
+        self._finish_job(item, job, records.FAILED, state, listener, error=error)
         if is_worth_retrying(item, state):
             return True
         self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
@@ -470,6 +470,13 @@ class JobExecutor:
         self.context.finish_job(item, job, records.REJECTED, error=error)
         item.finished = True
         self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
+
+    def _finish_job(
+        self, item: WorkItem, job: JobRecord, end: str, state: JobState, listener: Listener, **facts: Any
+    ) -> None:
+        """Record that a job which the server had ended as `end`. `facts`: as of `RunContext.finish_job`."""
+        usage = JobUsage(find_executed(self.context.node_classes, state, listener), find_charged(state, listener))
+        self.context.finish_job(item, job, end, times=self._get_times(state, listener), usage=usage, **facts)
 
     def _get_times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:
         """Start and end of the execution, seconds since 1970: by the server's clock, or else by ours."""

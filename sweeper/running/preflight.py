@@ -14,7 +14,7 @@ from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.template import Template
 from sweeper.planning.plan import Plan
-from sweeper.running.node_class_cache import get_classes
+from sweeper.running.node_class_cache import get_cached_classes, get_classes
 from sweeper.running.settings import EffectiveSettings
 
 if TYPE_CHECKING:
@@ -23,21 +23,23 @@ if TYPE_CHECKING:
 PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
 
 
-async def check_target(client: ComfyClient, plan: Plan, settings: EffectiveSettings) -> None:
+async def check_target(client: ComfyClient, plan: Plan, settings: EffectiveSettings) -> NodeInfo | None:
     """Check a plan against the target's node classes, if `settings.check`; attach the partner key if it is needed.
+
+    Returns these classes; None if they are not known.
 
     Raises ExperimentError for what would not run on the target, and for a workflow that would leave no file; UsageError
     if partner nodes have no key. Checks nothing if the target does not return its classes; then
     it gets the partner key that the user named for it, because nothing shows whether the workflow needs it.
     """
     if not settings.check and client.target.partner_key is None:
-        return
+        return get_cached_classes(client.target)
     for fresh in (False, True):  # cached classes may be outdated, because models come and go
         classes = await get_classes(client, fresh=fresh)
         if classes is None:
             if client.target.partner_key_env is not None and client.target.partner_key is not None:
                 client.extra_data = {PARTNER_KEY_FIELD: client.target.partner_key}
-            return
+            return None
         try:
             attach_partner_key(client, plan.experiment.template, classes, required=settings.check)
         except UsageError:
@@ -45,11 +47,11 @@ async def check_target(client: ComfyClient, plan: Plan, settings: EffectiveSetti
                 raise
             continue
         if not settings.check:
-            return
+            return classes
         fit = plan.fit(classes)  # `plan` and `validate` show its notes, which would only be noise here
         problems = fit.problems or (() if settings.keep_temp else fit.unsaved)
         if not problems:
-            return
+            return classes
     name = client.target.name
     raise ExperimentError(
         replace(problem, message=f"{problem.message} (on {name}; --no-check submits it nevertheless)")

@@ -11,8 +11,11 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from sweeper.model import result
+from sweeper.model.charges import Charge
 from sweeper.model.trial import InputFile, Trial
+from sweeper.running.folder_spending import Spending
 from sweeper.running.group_commit import GroupCommit
+from sweeper.running.job_prices import JobUsage
 from sweeper.running.run_events import Event, TrialDone
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.stop_control import MAX_FAILURES, StopControl
@@ -46,8 +49,18 @@ class JobStore(Protocol):
     def load_server_time(self, job_id: str) -> float | None:
         """When the intent of a job was recorded, by the server's clock; None if unknown."""
 
-    def record_intent(self, job: JobRecord, *, durable: bool = True, server_time: float | None = None) -> None:
-        """Record that a job is about to be submitted. `server_time`: the time now by the server's clock, if known."""
+    def record_intent(
+        self,
+        job: JobRecord,
+        *,
+        durable: bool = True,
+        server_time: float | None = None,
+        charges: Sequence[Charge] = (),
+    ) -> None:
+        """Record that a job is about to be submitted, with what it costs at most.
+
+        `server_time`: the time now by the server's clock, if known.
+        """
 
     def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         """Record that the server accepted a job under `prompt_id`."""
@@ -61,8 +74,9 @@ class JobStore(Protocol):
         ended: float | None = None,
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
+        charges: Sequence[Charge] | None = None,
     ) -> None:
-        """Record how a job ended, with its files; `error` is (error_type, message)."""
+        """Record how a job ended, with its files; `error` is (error_type, message). `charges` None: as intended."""
 
     def sync(self) -> None:
         """Write what was recorded so far to the disk; may be called from another thread. Raises ResultsError."""
@@ -99,6 +113,7 @@ class RunContext:
     error: str | None = None  # why the run stopped early, as a message
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     node_times: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
+    spending: Spending | None = None  # None: no job of this run costs anything
     _group_commit: GroupCommit = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,16 +160,31 @@ class RunContext:
         *,
         error: tuple[str, str] | None = None,
         times: tuple[float | None, float | None] = (None, None),
+        artifacts: tuple[Artifact, ...] = (),
+        usage: JobUsage | None = None,
     ) -> None:
         """Record the end of `job`, the item's last one: first in the store, then in the item.
 
         `error`: (error_type, message). `times`: start and end of the execution, seconds since 1970.
         """
-        self.store.record_finished(job.id, state, started=times[0], ended=times[1], error=error)
+        started, ended = times
         error_type, message = error or (None, None)
-        item.job = replace(job, state=state, error_type=error_type, error=message)
+        job = replace(job, state=state, started=started, ended=ended, error_type=error_type, error=message)
+        charges = self.charge_end(item, job, usage or JobUsage())
+        self.store.record_finished(
+            job.id, state, started=started, ended=ended, error=error, artifacts=artifacts, charges=charges
+        )
+        item.job = job
         if state == records.UNSENT:
             item.submissions -= 1
+
+    def charge_intent(self, item: WorkItem, job: JobRecord) -> tuple[Charge, ...]:
+        """Return what a job costs at most that is about to be submitted."""
+        return () if self.spending is None else self.spending.record_intent(job, item.trial.params)
+
+    def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:
+        """Return what an ended job cost; None if that is what it was expected to cost at most."""
+        return None if self.spending is None else self.spending.record_end(job, item.trial.params, usage, self.now())
 
     def finish_trial(
         self,

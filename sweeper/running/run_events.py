@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeper.model.money import Amount
 from sweeper.model.result import Run
 
 
@@ -140,6 +141,13 @@ class TrialDone:
 
 
 @dataclass(frozen=True, slots=True)
+class CostChanged:
+    """A job ended that may have cost something. `spent`: what all jobs of the results folder cost, at most if open."""
+
+    spent: Amount
+
+
+@dataclass(frozen=True, slots=True)
 class Retrying:
     """A trial will be submitted again after `wait` seconds."""
 
@@ -201,6 +209,7 @@ Event = (
     | JobProgress
     | JobPreview
     | TrialDone
+    | CostChanged
     | Retrying
     | TargetBusy
     | Draining

@@ -24,7 +24,7 @@ from sweeper.errors import ResultsError, SweeperError, TargetError
 from sweeper.images.metrics.registry import load_metrics
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
-from sweeper.model.target_spec import NamedTargets, TargetSpec
+from sweeper.model.target_spec import NamedTargets, TargetSpec, is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
@@ -32,7 +32,9 @@ from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_small
 from sweeper.planning.transition_cost import TransitionCost
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.folder_lock import lock_folder
+from sweeper.running.folder_spending import Spending
 from sweeper.running.health import connect_all
+from sweeper.running.job_prices import JobPrices
 from sweeper.running.live_feed import LiveFeed
 from sweeper.running.measure_run import measure_run
 from sweeper.running.node_class_cache import save_server
@@ -92,6 +94,7 @@ class Session:
         self.server_caches: list[ServerCache] = []
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
         self.embedded_workers = 0
+        self.prices = JobPrices(plan, settings.timeout)
         self._check_lock: Callable[[], None] = lambda: None
 
     @classmethod
@@ -186,8 +189,8 @@ class Session:
         self.server_caches.append(save_server(client.target, server))
 
     async def _check(self, client: Any) -> None:
-        """Check the plan against the target; see `preflight.check_target`."""
-        await check_target(client, self.plan, self.settings)
+        """Check the plan against the target; see `preflight.check_target`. Its node classes have prices."""
+        self.prices.add_target(client.target, await check_target(client, self.plan, self.settings))
 
     def _start_embedded(self, stack: AsyncExitStack) -> str:
         # One picture per core. One more job in flight than workers keeps them busy; see `_get_concurrency`.
@@ -282,6 +285,7 @@ class Session:
             check_lock=self._check_lock,
             is_watched=self.report.has_viewer,
             node_classes={name: node["class_type"] for name, node in self.experiment.template.graph.items()},
+            spending=self._make_spending(store, state),
         )
 
         def make_limit(client: ComfyClient) -> ConcurrencyLimit:
@@ -306,6 +310,14 @@ class Session:
             context.close()
             for target, times in context.node_times.items():
                 store.servers.add_node_times(target, times)
+
+    def _make_spending(self, store: Store, state: ResumeState) -> Spending | None:
+        """Return what the folder has cost so far, to go on from there; None if no job of this run costs anything."""
+        says_charges = any(is_comfy_platform(target.url) for target in self.targets)
+        if not self.prices.has_prices and not self.pending and not says_charges:
+            return None
+        self.prices.learn(state.current_jobs.values())
+        return Spending(self.prices, store.charges.iter_all(), self.report)
 
     async def _finish(self, store: Store, run_id: int, stopped_by: str | None) -> None:
         """Record the end of the run, measure its files, and write the table."""

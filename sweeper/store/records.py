@@ -102,6 +102,11 @@ class JobRecord:
     error_type: str | None = None
     error: str | None = None
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran; None if that is unknown. The two times may come from the clocks of two machines."""
+        return None if self.started is None or self.ended is None else max(0.0, self.ended - self.started)
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
