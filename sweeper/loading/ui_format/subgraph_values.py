@@ -102,7 +102,12 @@ class SubgraphValues:
                         )
 
     def _find_target(self, graph: UiGraph, port: Port) -> tuple[Node, str, Any] | None:
-        """Return the first widget to which an input of a subgraph leads, and its value; None if it leads to none."""
+        """Return the first widget to which an input of a subgraph leads, and its value; None if it leads to none.
+
+        If it leads only to widgets that the server's classes do not have, the host still has a value for the first of
+        them, because the file was saved with classes that had it.
+        """
+        absent: tuple[Node, str, Any] | None = None
         for link_id in port.links:
             for node in graph.nodes.values():
                 for socket in node.inputs:
@@ -110,7 +115,9 @@ class SubgraphValues:
                         values = self._read_values(node)
                         if socket.name in values:
                             return node, socket.name, values[socket.name]
-        return None
+                        if socket.widget is not None and absent is None:
+                            absent = (node, socket.name, MISSING)
+        return absent
 
     def _read_values(self, node: Node) -> Mapping[str, Any]:
         """Return the values of all widgets of a node by the name of their input."""

@@ -122,6 +122,27 @@ def test_all_widgets_of_an_input_get_the_value_of_the_first() -> None:
     assert [graph[f"57:{n}"]["inputs"] for n in (8, 9, 7)] == [{"value": 8}, {"value": 8}, {"source": 8}]
 
 
+def test_a_value_for_a_widget_that_the_class_lost_shifts_no_other_value() -> None:
+    lost = node(
+        7, "Number", socket("value", "INT", 7, widget=True), socket("unit", "COMBO", 6, widget=True), values=[1]
+    )
+    two = subgraph(
+        "uuid-two",
+        node(8, "Number", socket("value", "INT", 8, widget=True), values=[2]),
+        lost,
+        links=[(6, -10, 0, 7, 1, "COMBO"), (7, -10, 1, 7, 0, "INT"), (8, -10, 2, 8, 0, "INT")],
+        ports=[("unit", "COMBO", [6]), ("amount", "INT", [7]), ("count", "INT", [8])],
+        outputs=[],
+    )
+    outer = node(57, "uuid-two", values=["cm", 30, 5])
+    result = convert(outer, links=[], subgraphs=[two])
+    assert plain(result.graph) == {"57:7": ("Number", {"value": 30}), "57:8": ("Number", {"value": 5})}
+    assert [sentence for _, sentence in result.notes] == ["node 7 (Number) has no input 'unit'; its link is left out"]
+    unknown = {**two, "nodes": [two["nodes"][0], {**lost, "type": "Lost"}]}
+    expected = ["node 7 (Lost) is of a class that the server does not have"]
+    assert reason(outer, links=[], subgraphs=[unknown]) == expected
+
+
 def test_a_link_into_the_subgraph_has_precedence_over_values() -> None:
     linked = host(57, socket("amount", "FLOAT", 5, widget=True), values=[2.5])
     links = [*LINKS, (5, 2, 0, 57, 1, "FLOAT")]
