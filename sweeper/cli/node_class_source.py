@@ -63,7 +63,7 @@ class NodeClassSource:
     def object_info(self) -> Mapping[str, Any]:
         """The JSON. Raises UsageError for a wrong option or file, TargetError if the server does not return it."""
         if self.file is not None:
-            return _read_object_info(self.file)
+            return read_object_info(self.file)
         if self.target is None:
             return get_embedded_object_info()
         (target,) = resolve_targets([self.target], named=load_named_targets(), environ=os.environ)
@@ -77,10 +77,10 @@ class NodeClassSource:
 
 def load_classes(file: Path) -> NodeInfo:
     """The classes in a saved response to GET /object_info, with that server's model files. Raises UsageError."""
-    return NodeInfo.from_object_info(_read_object_info(file))
+    return NodeInfo.from_object_info(read_object_info(file))
 
 
-def _read_object_info(path: Path) -> Mapping[str, Any]:
+def read_object_info(path: Path) -> Mapping[str, Any]:
     """The JSON of a saved object_info. Raises UsageError if it cannot be read or describes no node classes."""
     try:
         value = json.loads(path.read_text("utf-8-sig"))

@@ -24,6 +24,7 @@ from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.request_guard import RequestGuard
 from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.service import ServerSettings, Service
+from sweeper.embedded.stand_ins.class_descriptions import describe_classes
 from sweeper.embedded.storage import StorageHost
 from sweeper.errors import UsageError
 
@@ -55,9 +56,12 @@ class EmbeddedServer:
             if it is started with `--preview-method`.
         faults: the faults to inject; also available as `server.faults`. A scenario's `concurrency` or `tier` overrides
             `workers`.
+        object_info: the response of a server to GET /object_info. Stand-ins run those of its classes that this server
+            lacks.
         nodes: class_type -> NodeClass; None: sweeper's own nodes.
 
     Raises:
+        InputError: `object_info` describes no node classes.
         UsageError: an argument is wrong, the address is in use, or another server uses `data`.
 
     """
@@ -75,6 +79,7 @@ class EmbeddedServer:
         cache: str = "classic",
         previews: bool | None = None,
         faults: Faults | None = None,
+        object_info: Mapping[str, Any] | None = None,
         nodes: Mapping[str, NodeClass] | None = None,
     ) -> None:
         _check_arguments(dialect, workers, cache)
@@ -86,8 +91,9 @@ class EmbeddedServer:
         self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, previews)
         self.data = None if data is None else Path(data).absolute()
         self._address = (host, port)
-        self._nodes = nodes
-        _check_prices(NODE_CLASSES if nodes is None else nodes, self.faults)
+        own_nodes = NODE_CLASSES if nodes is None else nodes
+        self._nodes = own_nodes if object_info is None else describe_classes(object_info, own_nodes)
+        _check_prices(self._nodes, self.faults)
         self._running: _RunningServer | None = None
         self._lock = threading.RLock()  # a start waits for a stop in another thread, because both use the data folder
         self._last_seen = RequestLog()
@@ -138,8 +144,7 @@ class EmbeddedServer:
         """Start, and return when the server accepts requests."""
         with self._lock:
             if self._running is None:
-                nodes = self._nodes if self._nodes is not None else NODE_CLASSES
-                self._running = _RunningServer(self, self._address, nodes)
+                self._running = _RunningServer(self, self._address, self._nodes)
                 self._last_seen = self._running.service.seen
                 self._address = self._address[0], self._running.port  # later starts keep the port
         return self

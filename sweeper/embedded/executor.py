@@ -65,7 +65,7 @@ class NodeRunContext:
         self._previews = method != "none" if method in _PREVIEW_METHODS else server.previews
         self._cancel = job.cancel_event
         self._messages = messages
-        self._node_id = node_id
+        self.node_id = node_id
 
     def check(self) -> None:
         """Raise `Interrupted` if the job should stop."""
@@ -75,11 +75,11 @@ class NodeRunContext:
     def progress(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
         """Report `value` of `maximum` steps. Raises `Interrupted` if the job should stop."""
         self.check()
-        self._messages.send_progress(self._node_id, value, maximum, preview if self._previews else None)
+        self._messages.send_progress(self.node_id, value, maximum, preview if self._previews else None)
 
     def show(self, picture: Image.Image) -> None:
         """Send a picture in full size to the event stream."""
-        self._messages.send_picture(self._node_id, picture)
+        self._messages.send_picture(self.node_id, picture)
 
 
 class NodeFailedError(Exception):
@@ -166,10 +166,11 @@ class _JobRun:
             return node["is_changed"]
         node_class = self.server.nodes[node["class_type"]]
         assert node_class.fingerprint is not None
+        required, optional = node_class.find_inputs(node["inputs"])
         widgets = {
             name: value
             for name, value in node["inputs"].items()
-            if (name in node_class.required or name in node_class.optional) and not is_link(value)
+            if (name in required or name in optional) and not is_link(value)
         }
         try:
             context = NodeRunContext(self.server, self.job, self.messages, self.graph, node_id)
@@ -195,8 +196,8 @@ class _JobRun:
             context = NodeRunContext(self.server, self.job, self.messages, self.graph, node_id)
             context.check()
             self._inject_faults(node_id, node_class)
-            if node_class.output_node and self.server.faults.scenario.noise:
-                inputs = self._add_noise(inputs, node_class)
+            if node_class.output_node:
+                inputs = self._prepare_pictures(context, inputs)
             calls = _list_calls(node_class, inputs)
             values, ui = _run_calls(node_class, context, calls)
         except Interrupted:
@@ -217,8 +218,9 @@ class _JobRun:
     def _resolve_inputs(self, node: Mapping[str, Any], node_class: NodeClass) -> dict[str, list[Any]]:
         """The values of each input as a list, with links resolved. Skips inputs that the class does not have."""
         inputs: dict[str, list[Any]] = {}
+        required, optional = node_class.find_inputs(node["inputs"])
         for name, value in node["inputs"].items():
-            if name not in node_class.required and name not in node_class.optional:
+            if name not in required and name not in optional:
                 continue
             if is_link(value):
                 source = self.cache.get(value[0])
@@ -251,12 +253,37 @@ class _JobRun:
         if failure is not None:
             raise failure
 
+    def _prepare_pictures(self, context: NodeRunContext, inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """The inputs of a node that saves or shows, with the scenario's noise and the mark of stand-ins on pictures."""
+        if self.server.faults.scenario.noise:
+            inputs = self._add_noise(inputs, self.server.nodes[self.graph[context.node_id]["class_type"]])
+        names = self._find_stand_ins(context.node_id)
+        if names:
+            from sweeper.embedded.stand_ins.marks import METADATA_KEY, mark_inputs
+
+            inputs = mark_inputs(inputs)
+            context.extra_pnginfo = {**context.extra_pnginfo, METADATA_KEY: names}
+        return inputs
+
+    def _find_stand_ins(self, node_id: str) -> list[str]:
+        """The classes of the stand-ins that had a part in what reaches a node, itself included."""
+        pending, visited, names = [node_id], {node_id}, set()
+        while pending:
+            node = self.graph[pending.pop()]
+            stands_in = self.server.nodes[node["class_type"]].stands_in
+            if stands_in is not None and stands_in(node["inputs"]):
+                names.add(node["class_type"])
+            sources = {value[0] for value in node["inputs"].values() if is_link(value)} - visited
+            visited |= sources
+            pending += sources
+        return sorted(names)
+
     def _add_noise(self, inputs: dict[str, list[Any]], node_class: NodeClass) -> dict[str, list[Any]]:
         """The inputs of a node that saves or shows pictures, with the scenario's noise in each picture."""
         types = {name: spec[0] for name, spec in {**node_class.required, **node_class.optional}.items()}
         return {
             name: [add_noise(value, *self.server.faults.draw_noise()) for value in values]
-            if types[name] == "IMAGE"
+            if types.get(name) == "IMAGE"
             else values
             for name, values in inputs.items()
         }

@@ -46,8 +46,11 @@ class InputSpecCache:
         self.folders = folders
         self._cache: dict[str, tuple[dict[str, InputSpec], dict[str, InputSpec]]] = {}
 
-    def get(self, class_type: str) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
-        """(required, optional), in the class's order."""
+    def get(self, class_type: str, inputs: Any) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
+        """(required, optional) of a node with these inputs, in the class's order."""
+        if self.nodes[class_type].select_inputs is not None:
+            values = inputs if isinstance(inputs, dict) else {}
+            return self.nodes[class_type].load_input_specs(self.folders, values)
         if class_type not in self._cache:
             self._cache[class_type] = self.nodes[class_type].load_input_specs(self.folders)
         return self._cache[class_type]
@@ -70,7 +73,7 @@ class InputValidator:
         inputs: Any = node["inputs"]
         if not hasattr(inputs, "__contains__"):  # in a list or a string, each input counts as missing
             raise TypeError(f"argument of type '{type(inputs).__name__}' is not iterable")
-        required, optional = self.specs.get(class_type)
+        required, optional = self.specs.get(class_type, inputs)
         checked_by_class = _names_checked_by_class(node_class.check, (*required, *optional))
         for name, spec in (*required.items(), *optional.items()):
             if name not in inputs:

@@ -49,6 +49,8 @@ def make_object_info(
     Unless `strict_models`, an input for a model file accepts any name, and our option `any_file` says so.
     `user_models`: model folder -> the names of further files to list.
     """
+    if node.declaration is not None:
+        return dict(node.declaration)
     required, optional = node.load_input_specs(folders)
     if user_models:
         required, optional = (_add_models(node, specs, user_models) for specs in (required, optional))
@@ -137,6 +139,6 @@ def list_model_files(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[s
         for name, (kind, options) in {**required, **optional}.items():
             if name in node.models:
                 files = folder_files.setdefault(_find_folder(node, name), [])
-                choices = kind if isinstance(kind, list) else options["options"]
+                choices = kind if isinstance(kind, list) else options.get("options", [])
                 files += [file for file in choices if file not in files]
     return folder_files

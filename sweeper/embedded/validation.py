@@ -259,7 +259,7 @@ def _find_fatal_error(
             if value[0] not in graph:
                 message = f"Cannot execute because input {name} is linked to node {value[0]}, which does not exist."
                 return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
-            unknown = name not in node_class.required and name not in node_class.optional
+            unknown = all(name not in group for group in node_class.find_inputs(node["inputs"]))
             slots = len(nodes[graph[value[0]]["class_type"]].outputs)
             if unknown and not (isinstance(value[1], int) and -slots <= value[1] < slots):
                 message = f"Cannot execute because input {name} is linked to slot {value[1]}, which does not exist."

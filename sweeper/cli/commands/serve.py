@@ -9,6 +9,7 @@ from typing import Final, Literal
 import click
 
 from sweeper.cli import console
+from sweeper.cli.node_class_source import read_object_info
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.comfy.credentials import read_key_from_variable, validate_key
@@ -63,6 +64,13 @@ _MAX_KEY_BYTES: Final = 8192  # of a key file that are read: a key, not /dev/zer
     help="Send previews of pictures in progress. [default: except in the comfyui dialect]",
 )
 @click.option(
+    "--object-info",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also serve the node classes in this file, a saved response to GET /object_info. Stand-ins run those that "
+    "this server lacks.",
+)
+@click.option(
     "--scenario",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -79,6 +87,7 @@ def command(
     data: Path | None,
     workers: int | None,
     previews: bool | None,
+    object_info: Path | None,
     scenario: Path | None,
     strict_models: bool,
 ) -> None:
@@ -107,6 +116,7 @@ def command(
             workers=workers or 1,
             previews=previews,
             faults=Faults(scenario=rehearsal),
+            object_info=None if object_info is None else read_object_info(object_info),
         ) as server,
     ):
         console.print_line(server.url)

@@ -6,6 +6,7 @@ the embedding: a word with half the weight does half of what it does.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,10 +59,12 @@ class Words:
         return self._backdrop_shares[name]
 
 
-def compose(features: Array, height: int, width: int) -> Array:
-    """Every candidate of a pooled embedding [F]: [K, 3, h, w], Y about -0.5 .. 0.5 and U, V."""
+def compose(features: Array, height: int, width: int, candidate: int | None = None) -> Array:
+    """Every candidate of a pooled embedding [F], or one of them: [K, 3, h, w], Y about -0.5 .. 0.5 and U, V."""
     words = Words(features)
     plan = make_layout(height, width, features[-HASHED:])
+    if candidate is not None:
+        plan = replace(plan, parameters=plan.parameters[candidate : candidate + 1])
     horizon = (
         plan.scale_parameter(0, -0.15, 0.5) + 0.8 * words.backdrop_share("room") - 0.12 * words.backdrop_share("snow")
     )

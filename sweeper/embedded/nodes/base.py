@@ -44,6 +44,11 @@ class Context(Folders, Protocol):
         ...
 
     @property
+    def node_id(self) -> str:
+        """The id of the node that runs."""
+        ...
+
+    @property
     def extra_pnginfo(self) -> Mapping[str, Any]:
         """Keyword -> JSON value: one more PNG text chunk each (ComfyUI's `extra_data.extra_pnginfo`)."""
         ...
@@ -111,15 +116,27 @@ class NodeClass:
     input_is_list: bool = False
     # OUTPUT_IS_LIST, one per output: the value is a list whose items go on one by one. Empty: none is.
     output_is_list: tuple[bool, ...] = ()
+    # For a class that an object_info describes (`stand_ins`): its entry there, which /object_info repeats; the inputs,
+    # (required, optional), of a node with these values; and whether a stand-in runs such a node.
+    declaration: Mapping[str, Any] | None = None
+    select_inputs: Callable[[Mapping[str, Any]], tuple[dict[str, InputSpec], dict[str, InputSpec]]] | None = None
+    stands_in: Callable[[Mapping[str, Any]], bool] | None = None
 
     @property
     def output_tooltips(self) -> tuple[None, ...] | None:
         """None where object_info lacks the key; ComfyUI's newer form lists a null per output that has no tooltip."""
         return (None,) * len(self.outputs) if self.v3 else None
 
-    def load_input_specs(self, folders: Folders) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
-        """The required and the optional specs with every live combo filled in from the `folders`."""
-        return self._fill_combos(self.required, folders), self._fill_combos(self.optional, folders)
+    def find_inputs(self, values: Mapping[str, Any]) -> tuple[Mapping[str, InputSpec], Mapping[str, InputSpec]]:
+        """The required and the optional inputs of a node with these values."""
+        return (self.required, self.optional) if self.select_inputs is None else self.select_inputs(values)
+
+    def load_input_specs(
+        self, folders: Folders, values: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
+        """The inputs of a node with these `values` (None: of the class), live combos filled in from the `folders`."""
+        required, optional = (self.required, self.optional) if values is None else self.find_inputs(values)
+        return self._fill_combos(required, folders), self._fill_combos(optional, folders)
 
     def _fill_combos(self, specs: Mapping[str, InputSpec], folders: Folders) -> dict[str, InputSpec]:
         live = self.combos

@@ -105,6 +105,13 @@ class InputSpec:
         """Whether the input accepts links of every type."""
         return ANY in _split_union(self.type) or bool(_DYNAMIC.fullmatch(self.type))
 
+    @property
+    def names_model(self) -> bool:
+        """Whether the input is a list of model files: an empty one, or one name has the suffix of a model file."""
+        if self.type != "COMBO" or self.choices is None or self.is_upload:
+            return False
+        return not self.choices or any(str(choice).lower().endswith(_MODEL_SUFFIXES) for choice in self.choices)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
@@ -209,7 +216,6 @@ class NodeInfo:
         """Return the same classes for a server that accepts any model file name.
 
         The embedded server does so unless it is strict.
-        A combo counts as a list of model files if it is empty or one of its names has the suffix of a model file.
         """
         return NodeInfo(
             {
@@ -247,10 +253,7 @@ def can_link(output: OutputType, spec: InputSpec) -> bool:
 
 
 def _accept_any_model(spec: InputSpec) -> InputSpec:
-    is_model = spec.type == "COMBO" and spec.choices is not None and not spec.is_upload
-    if is_model and (not spec.choices or any(str(choice).lower().endswith(_MODEL_SUFFIXES) for choice in spec.choices)):
-        return replace(spec, schema={"type": "string", "minLength": 1})
-    return spec
+    return replace(spec, schema={"type": "string", "minLength": 1}) if spec.names_model else spec
 
 
 def _split_union(union: str) -> frozenset[str]:

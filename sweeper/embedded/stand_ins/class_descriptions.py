@@ -1,0 +1,163 @@
+"""Node classes from an `object_info`: those of the server where it has them, and stand-ins for all others.
+
+Imports neither NumPy nor Pillow; `stand_in_run` does, when the first stand-in runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput
+from sweeper.embedded.nodes.catalog.spec_builders import Deferred
+from sweeper.embedded.stand_ins.class_shape import ClassShape, make_shape
+from sweeper.errors import InputError
+from sweeper.model.node_classes.spec import NodeInfo, NodeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class _StandInRun:
+    """Runs the nodes of a class by its shape."""
+
+    shape: ClassShape
+
+    def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
+        from sweeper.embedded.stand_ins.stand_in_run import run_stand_in
+
+        return run_stand_in(self.shape, context, inputs)
+
+
+def _read_text(declaration: Mapping[str, Any], key: str) -> str:
+    value = declaration.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def make_stand_in(spec: NodeSpec, declaration: Mapping[str, Any]) -> NodeClass:
+    """The node class of a stand-in, from a class's entry in an `object_info` and what it was parsed to."""
+    shape = make_shape(spec, declaration)
+    required, optional = shape.select_inputs({})
+    inputs = [*spec.inputs.values(), *spec.list_branch_inputs()]
+    files = tuple(one.name for one in inputs if one.is_upload)
+    outputs = tuple(list(output) if isinstance(output, tuple) else output for output in shape.outputs)
+    display_name = declaration.get("display_name")
+    return NodeClass(
+        name=spec.class_type,
+        display_name=display_name if isinstance(display_name, str) else None,
+        category=_read_text(declaration, "category"),
+        required=required,
+        optional=optional,
+        hidden={},
+        outputs=cast("tuple[str, ...]", outputs),
+        output_names=shape.output_names,
+        output_node=spec.is_output,
+        run=_StandInRun(shape),
+        fingerprint=_make_fingerprint(files) if files else None,
+        models=frozenset(one.name for one in inputs if one.names_model or one.is_upload),
+        python_module=_read_text(declaration, "python_module"),
+        input_is_list=shape.input_is_list,
+        output_is_list=shape.output_is_list,
+        declaration={**declaration, "sweeper_stand_in": True},
+        select_inputs=shape.select_inputs,
+        stands_in=_stands_in_always,
+    )
+
+
+def _stands_in_always(_inputs: Mapping[str, Any]) -> bool:
+    return True
+
+
+def _make_fingerprint(files: tuple[str, ...]) -> Callable[..., Any]:
+    """IS_CHANGED of a class with uploads: the content of its files."""
+
+    def fingerprint(context: Context, /, **widgets: Any) -> str:
+        names = [widgets[name] for name in files if isinstance(widgets.get(name), str)]
+        return "".join(Deferred("files", "hash_file")(context, name) for name in names)
+
+    return fingerprint
+
+
+def describe_classes(object_info: Mapping[str, Any], own: Mapping[str, NodeClass]) -> dict[str, NodeClass]:
+    """The classes of the server together with all those that an `object_info` describes.
+
+    Raises InputError if it is something else.
+    """
+    info = NodeInfo.from_object_info(object_info)
+    described: dict[str, NodeClass] = dict(own)
+    for name, spec in info.classes.items():
+        declaration = object_info[name]
+        if not isinstance(declaration, Mapping):
+            raise InputError(f"the class '{name}' of this object_info is no mapping")
+        stand_in = make_stand_in(spec, declaration)
+        described[name] = _combine(own[name], stand_in, declaration) if name in own else stand_in
+    return described
+
+
+def _combine(own: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]) -> NodeClass:
+    """The server's own class as an `object_info` describes it. A stand-in runs the nodes that use more than it has."""
+    described = [_simplify_output(output) for output in stand_in.outputs]
+    if described[: len(own.outputs)] != [_simplify_output(output) for output in own.outputs]:
+        return stand_in
+    run = stand_in.run
+    assert isinstance(run, _StandInRun), "made by `make_stand_in`"
+    combined = _OwnClass(own, run)
+    return replace(
+        own,
+        required=stand_in.required,
+        optional=stand_in.optional,
+        outputs=stand_in.outputs,
+        output_names=stand_in.output_names,
+        output_node=stand_in.output_node,
+        run=combined,
+        models=own.models | stand_in.models,
+        input_is_list=stand_in.input_is_list,
+        output_is_list=stand_in.output_is_list,
+        declaration=declaration,
+        select_inputs=run.shape.select_inputs,
+        stands_in=combined.is_exceeded_by,
+    )
+
+
+def _simplify_output(output: Any) -> str:
+    return output if isinstance(output, str) else "COMBO"
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnClass:
+    """Runs a class of the server where it has what a node asks for, else its stand-in."""
+
+    own: NodeClass
+    stand_in: _StandInRun
+
+    def is_exceeded_by(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether a node uses an input or an option that the server's own class lacks."""
+        resolved = self.stand_in.shape.spec.resolve_inputs(inputs)
+        known = {**self.own.required, **self.own.optional}
+        for name, value in self._rename(inputs).items():
+            if name not in known:
+                if name in resolved and value != resolved[name].default:
+                    return True
+            elif isinstance(value, str) and name not in self.own.models | self.own.combos.keys():
+                kind, options = known[name]
+                choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
+                if choices is not None and value not in choices:
+                    return True
+        return False
+
+    def _rename(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs by the names that the server's own class has: `codec` of `format.codec`."""
+        known = self.own.required.keys() | self.own.optional.keys()
+        short = {name: name.rpartition(".")[2] for name in inputs if name not in known}
+        return {short[name] if short.get(name) in known else name: value for name, value in inputs.items()}
+
+    def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
+        if self.is_exceeded_by(context.prompt[context.node_id]["inputs"]):
+            return self.stand_in(context, **inputs)
+        known = self.own.required.keys() | self.own.optional.keys()
+        renamed = self._rename(inputs)
+        output: NodeOutput = self.own.run(context, **{name: renamed[name] for name in renamed if name in known})
+        if len(output.values) == len(self.stand_in.shape.outputs):
+            return output
+        from sweeper.embedded.stand_ins.stand_in_run import add_outputs
+
+        return add_outputs(self.stand_in.shape, context, inputs, output)

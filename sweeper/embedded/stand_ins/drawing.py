@@ -1,0 +1,199 @@
+"""Draws and transforms pictures, masks, latents, sounds and films from features. All of it is smooth in them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from sweeper.embedded.diffusion import vae as coder
+from sweeper.embedded.diffusion.latent_noise import draw_normal
+from sweeper.embedded.diffusion.layout import CANDIDATES
+from sweeper.embedded.diffusion.models import Vae
+from sweeper.embedded.diffusion.prior import SCALE
+from sweeper.embedded.diffusion.scaling import resize
+from sweeper.embedded.diffusion.scene import compose
+from sweeper.embedded.diffusion.vocabulary import FEATURES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from sweeper.embedded.stand_ins.histories import History
+
+    Array = NDArray[Any]
+
+PLAIN_VAE: Final = Vae("stand-in", (0.2, 0.1, 0.0, 0.0))
+_SIDE = 512  # pixels, if nothing says a size
+_LARGEST = 2 * 2**20  # pixels of a drawn picture
+_LARGEST_FILM = 8 * 2**20  # pixels of all frames of a drawn film, or of a batch
+_MAX_FRAMES, _MAX_BATCH, _MAX_SECONDS = 600, 16, 60.0
+_SWAY = 0.12  # of its width that a drawn film wanders over a scene
+_VEIL = 0.12  # how strongly a pattern lies over a picture: seen even where it is black or white
+_PROJECTION_SEED = 0x57A4D1
+_NUMBERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnSize:
+    """The size of what a stand-in draws: pixels, pictures, frames of a film, its rate and seconds."""
+
+    width: int
+    height: int
+    batch: int
+    frames: int
+    fps: float
+    seconds: float
+
+
+def plan_size(sizes: Mapping[str, float], *, film: bool = False) -> DrawnSize:
+    """The size that inputs ask for, in bounds: sides are multiples of 8, and a long film shrinks evenly."""
+    width, height = sizes.get("width"), sizes.get("height")
+    if not width or not height or "aspect" in sizes:
+        usual = width / height if width and height else 16 / 9 if "short_side" in sizes else 1.0
+        aspect = min(max(sizes.get("aspect", usual), 0.1), 10.0)
+        if short := sizes.get("short_side"):
+            width, height = short * max(aspect, 1.0), short * max(1 / aspect, 1.0)
+        elif "aspect" in sizes or not (width or height):
+            width, height = _SIDE * aspect**0.5, _SIDE * aspect**-0.5
+        else:
+            width, height = width or height, height or width
+    fps = min(max(sizes.get("fps", 16.0), 1.0), 120.0)
+    seconds = min(max(sizes.get("seconds", sizes.get("frames", 0.0) / fps) or 2.0, 0.1), _MAX_SECONDS)
+    frames = min(max(int(sizes.get("frames") or seconds * fps), 1), _MAX_FRAMES)
+    batch = min(max(int(sizes.get("batch", 1)), 1), _MAX_BATCH)
+    pixels = (width or _SIDE) * (height or _SIDE)
+    most = min(_LARGEST, _LARGEST_FILM // (frames if film else batch))
+    factor = min(1.0, (most / pixels) ** 0.5)
+    sides = [min(max(int(side * factor) // 8 * 8, 16), 8192) for side in (width or _SIDE, height or _SIDE)]
+    return DrawnSize(sides[0], sides[1], batch, frames, fps, seconds)
+
+
+def draw_latent(history: History, width: int, height: int, item: int = 0) -> Array:
+    """A scene as latent [4, height // 8, width // 8]. The seed chooses the composition."""
+    candidate = (history.seed + item) % CANDIDATES
+    planes = compose(history.features, max(height // 8, 2), max(width // 8, 2), candidate)[0]
+    scene = np.concatenate([planes * np.float32(SCALE), np.ones((1, *planes.shape[1:]), np.float32)])
+    return scene.astype(np.float32)
+
+
+def draw_image(history: History, size: DrawnSize) -> Array:
+    """IMAGE [batch, height, width, 3] of the scene of a history, with the picture that it carries in it."""
+    return np.stack([_decode(history, size.width, size.height, item) for item in range(size.batch)])
+
+
+def draw_frames(history: History, size: DrawnSize) -> Array:
+    """IMAGE [frames, height, width, 3]: a view that wanders over one scene."""
+    wide = size.width + max(int(size.width * _SWAY) // 8, 1) * 8
+    scene = _decode(history, wide, size.height, 0)
+    room = wide - size.width
+    turns = np.arange(size.frames) / max(size.frames - 1, 1) * 2 * math.pi
+    starts = np.round((0.5 - 0.5 * np.cos(turns)) * room).astype(int)
+    return np.stack([scene[:, start : start + size.width] for start in starts])
+
+
+def _decode(history: History, width: int, height: int, item: int) -> Array:
+    image = coder.decode_one(draw_latent(history, width, height, item), PLAIN_VAE)
+    if history.picture is not None:
+        image = mix_images(image[None], [history.picture], 0.6)[0]
+    return image.astype(np.float32)
+
+
+def mix_images(image: Array, others: list[Array], share: float) -> Array:
+    """A batch with the first picture of each other one mixed in, `share` in all."""
+    result = image
+    for other in others:
+        fitted = fit_image(match_channels(other[:1], image.shape[-1]), image.shape[2], image.shape[1])
+        result = result + (fitted - image) * np.float32(share / len(others))
+    return np.asarray(np.clip(result, 0, 1), np.float32)
+
+
+def match_channels(image: Array, channels: int) -> Array:
+    """The batch with `channels` channels: alpha is left out, or opaque."""
+    if image.shape[-1] < 3 <= channels:
+        image = np.repeat(image[..., :1], 3, axis=-1)
+    if image.shape[-1] < channels:
+        return np.concatenate([image, np.ones((*image.shape[:-1], channels - image.shape[-1]), np.float32)], axis=-1)
+    return np.asarray(image[..., :channels])
+
+
+def fit_image(image: Array, width: int, height: int) -> Array:
+    """IMAGE [B, H, W, C] in another size."""
+    if image.shape[1:3] == (height, width):
+        return image
+    planes = resize(np.ascontiguousarray(np.moveaxis(image, -1, 1), np.float32), width, height, "bilinear")
+    return np.ascontiguousarray(np.moveaxis(planes, 1, -1))
+
+
+def project(history: History) -> Array:
+    """A history as 12 numbers between -1 and 1, smooth in its features."""
+    table = draw_normal(_PROJECTION_SEED, 0, 0, 0, (_NUMBERS, len(FEATURES))) * np.float32(0.6)
+    numbers = (table * history.features).sum(axis=1)
+    return np.asarray(np.tanh(numbers), np.float32)
+
+
+def _make_field(numbers: Array, height: int, width: int) -> Array:
+    """A broad pattern [height, width], 0-1."""
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
+    a, b, c, d = (float(number) for number in numbers[8:12])
+    return np.asarray(0.5 + 0.5 * np.sin(x * (2 + 1.5 * a) + y * (2 + 1.5 * b) + 3 * c + 1.5 * d * x * y), np.float32)
+
+
+def transform_image(image: Array, history: History) -> Array:
+    """IMAGE with its tones, colours and a broad veil changed; alpha stays."""
+    numbers = project(history)
+    colours = np.clip(match_channels(image[..., :3], 3), 0, 1)
+    toned = colours ** np.exp(np.float32(0.4) * numbers[:3])
+    grey = toned.mean(axis=-1, keepdims=True)
+    toned = grey + (toned - grey) * np.float32(1 + 0.4 * numbers[3])
+    veil = (_VEIL * _make_field(numbers, *image.shape[1:3]))[None, :, :, None]
+    result = toned + (np.float32(0.5) + np.float32(0.5) * numbers[4:7] - toned) * veil
+    result = np.clip(result, 0, 1)
+    if image.shape[-1] == 4:
+        result = np.concatenate([result, image[..., 3:]], axis=-1)
+    return np.asarray(result, np.float32)
+
+
+def transform_mask(mask: Array, history: History) -> Array:
+    """MASK [B, H, W] with its tones and a broad veil changed."""
+    numbers = project(history)
+    toned = np.clip(mask, 0, 1) ** np.exp(np.float32(0.4) * numbers[0])
+    veil = np.float32(_VEIL) * _make_field(numbers, *mask.shape[-2:])
+    return np.asarray(toned + (np.float32(0.5) + np.float32(0.5) * numbers[4] - toned) * veil, np.float32)
+
+
+def draw_mask(history: History, image: Array | None, size: DrawnSize) -> Array:
+    """MASK [B, H, W]: what is light in a picture, or a soft disc."""
+    numbers = project(history)
+    if image is not None:
+        luma = image[..., : min(image.shape[-1], 3)].mean(axis=-1)
+        level = np.clip((luma - 0.45 - 0.2 * numbers[0]) * (4 + 2 * numbers[1]) + 0.5, 0, 1)
+        return transform_mask(np.asarray(level, np.float32), history)
+    y = np.linspace(-1, 1, size.height, dtype=np.float32)[:, None] - 0.4 * numbers[0]
+    x = np.linspace(-1, 1, size.width, dtype=np.float32)[None] - 0.4 * numbers[1]
+    disc = np.clip((0.55 + 0.2 * numbers[2] - np.hypot(x, y)) * 8 + 0.5, 0, 1)
+    return np.repeat(np.asarray(disc, np.float32)[None], size.batch, axis=0)
+
+
+def transform_latent(samples: Array, history: History) -> Array:
+    """Latents [B, C, ..., h, w] with a broad pattern added to each channel; empty ones stay empty."""
+    if not np.any(samples):
+        return samples
+    numbers = project(history)
+    field = _make_field(numbers, *samples.shape[-2:]) - np.float32(0.5)
+    shape = (1, samples.shape[1], *(1,) * (samples.ndim - 2))
+    channels = np.resize(numbers, samples.shape[1]).reshape(shape)
+    return np.asarray(samples * np.float32(1 + 0.15 * numbers[0]) + field * channels * np.float32(2), np.float32)
+
+
+def transform_sound(audio: dict[str, Any], history: History) -> dict[str, Any]:
+    """AUDIO with its loudness and its treble changed."""
+    numbers = project(history)
+    waveform = audio["waveform"]
+    later = np.roll(waveform, 1, axis=-1)
+    changed = (waveform + later * np.float32(0.6 * numbers[0])) * np.float32(0.6 + 0.3 * numbers[1])
+    return {**audio, "waveform": np.asarray(np.clip(changed, -1, 1), np.float32)}

@@ -1,0 +1,102 @@
+"""Texts, numbers and choices that a stand-in gives: upstream values go on unless the class makes new ones."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from sweeper.embedded.stand_ins.drawing import project
+from sweeper.embedded.stand_ins.histories import MAX_TEXT
+
+if TYPE_CHECKING:
+    from sweeper.embedded.stand_ins.node_reading import NodeReading, OutputRequest
+
+_WORDS: Final = (
+    "calm",
+    "bright",
+    "soft",
+    "golden",
+    "quiet",
+    "wide",
+    "distant",
+    "vivid",
+    "pale",
+    "warm",
+    "cool",
+    "clear",
+)
+_SIDES: Final = {"width": "width", "height": "height", "batch": "batch", "count": "batch", "frames": "frames"}
+_PYTHON_TYPES: Final[dict[str, type]] = {"STRING": str, "INT": int, "FLOAT": float, "BOOLEAN": bool, "COMBO": str}
+
+
+def make_scalar(reading: NodeReading, request: OutputRequest) -> Any:
+    """Make a STRING, INT, FLOAT, BOOLEAN or COMBO."""
+    if request.type == "STRING":
+        return _make_text(reading, request)
+    if request.type == "COMBO":
+        found = _find_same(reading, request)
+        return found if found is not None else (request.choices[0] if request.choices else reading.merge().text)
+    found = _find_same(reading, request)
+    if found is not None:
+        return found
+    return _measure(reading, request)
+
+
+def _find_same(reading: NodeReading, request: OutputRequest) -> Any:
+    """The input of the output's name or else of its type, upstream ones first; None if there is none."""
+    wanted = _PYTHON_TYPES[request.type]
+    linked = {one.name: one.value for one in reading.linked}
+    values = {**linked, **{name: value for name, value in reading.widgets.items() if name not in linked}}
+    fitting = {name: value for name, value in values.items() if _is_of(value, wanted)}
+    for name, value in fitting.items():
+        if name.rpartition(".")[2].lower() == request.name.lower():
+            return wanted(value)
+    numbers = [value for name, value in linked.items() if name in fitting]
+    if len(numbers) > 1 and wanted in {int, float}:
+        return wanted(sum(numbers))
+    if request.type == "COMBO":
+        return next((value for value in fitting.values() if value in request.choices or not request.choices), None)
+    return next((wanted(value) for value in fitting.values()), None)
+
+
+def _is_of(value: Any, wanted: type) -> bool:
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    return isinstance(value, int | float) and math.isfinite(value) if wanted is float else isinstance(value, wanted)
+
+
+def _measure(reading: NodeReading, request: OutputRequest) -> Any:
+    """A number of what is upstream: the size of a picture, or one between 0 and 1."""
+    history = reading.merge()
+    size = next((size for word, size in _SIDES.items() if word in request.name.lower()), None)
+    share = 0.5 + 0.5 * float(project(history)[0])
+    if request.type == "BOOLEAN":
+        return share > 0.5
+    if request.type == "FLOAT":
+        return float(history.sizes.get("fps", share)) if "fps" in request.name.lower() else share
+    if size is not None and size in history.sizes:
+        return int(history.sizes[size])
+    return round(8 * share)
+
+
+def _make_text(reading: NodeReading, request: OutputRequest) -> str:
+    """The texts that come in, joined; a class that writes (it has a seed, or reads a picture) adds words of its own."""
+    texts = [one.value for one in reading.linked if isinstance(one.value, str)]
+    own = [text for text in (reading.prompt,) if text and text not in texts]
+    same = reading.widgets.get(request.name)
+    if isinstance(same, str) and not reading.is_seeded:
+        return same
+    joined = ", ".join(text for text in [*texts, *own] if text)
+    others = [one for one in reading.linked if not isinstance(one.value, str | int | float)]
+    if not joined and not others:
+        joined = ", ".join(str(value) for value in reading.widgets.values() if isinstance(value, str | int | float))
+    if reading.is_seeded or others or not joined:
+        history = reading.merge()
+        places = np.floor((project(history)[:4] * 0.5 + 0.5) * len(_WORDS)).astype(int).clip(0, len(_WORDS) - 1)
+        words = " ".join(dict.fromkeys(_WORDS[place] for place in places))
+        subject = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reading.class_type)
+        joined = f"{joined or history.text or subject}, {words}"
+    return joined[: MAX_TEXT * 4]

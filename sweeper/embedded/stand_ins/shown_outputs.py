@@ -1,0 +1,86 @@
+"""What the stand-in of an output node saves or shows: pictures, films, sounds, texts; else a picture of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from sweeper.embedded.nodes import files, media_files
+from sweeper.embedded.stand_ins import drawing
+from sweeper.embedded.stand_ins.marks import mark_images
+
+if TYPE_CHECKING:
+    from sweeper.embedded.nodes.base import Context
+    from sweeper.embedded.stand_ins.node_reading import NodeReading
+
+Ui = dict[str, list[Any]]
+_SHOWS: Final = re.compile(r"preview|show|display|compare|view", re.IGNORECASE)
+_MAX_TEXT = 1_000_000  # characters of a text that a job keeps
+
+
+def save_inputs(context: Context, reading: NodeReading) -> Ui:
+    """Save what reaches an output node, and return its `ui`."""
+    shows = bool(_SHOWS.search(reading.class_type))
+    prefix = _find_prefix(reading)
+    ui: Ui = {}
+    for saved in _iterate_media(context, reading, prefix, shows=shows):
+        for name, entries in saved.items():
+            ui.setdefault(name, []).extend(entries)
+    texts = [one.value[:_MAX_TEXT] for one in reading.linked if isinstance(one.value, str)]
+    if not texts and not ui and reading.prompt and not reading.linked:
+        texts = [reading.prompt]
+    if shows:
+        texts += [json.dumps(one.value) for one in reading.linked if isinstance(one.value, bool | int | float)]
+    if texts:
+        ui["text"] = texts
+    if not ui:
+        size = drawing.plan_size({**reading.merge().sizes, **reading.sizes})
+        ui = _save_images(context, mark_images(drawing.draw_image(reading.merge(), size)), prefix, shows=shows)
+    return ui
+
+
+def _find_prefix(reading: NodeReading) -> str:
+    prefix = next((value for name, value in reading.widgets.items() if name.endswith("prefix")), None)
+    return prefix if isinstance(prefix, str) and prefix.strip() else "ComfyUI"
+
+
+def _iterate_media(context: Context, reading: NodeReading, prefix: str, *, shows: bool) -> Iterator[Ui]:
+    sounds = [one.value for one in reading.list_kind("AUDIO")]
+    for one in reading.linked:
+        if one.kind == "IMAGE":
+            rate = reading.sizes.get("fps")
+            if rate is not None and len(one.value) > 1:
+                sound, sounds = (sounds[0], []) if sounds else (None, sounds)
+                frames = media_files.Film(_make_even(one.value), Fraction(rate).limit_denominator(1000), sound)
+                yield _save_film(context, frames, prefix)
+            else:
+                yield _save_images(context, one.value, prefix, shows=shows)
+        elif one.kind == "MASK":
+            grey = np.repeat(one.value.reshape(-1, *one.value.shape[-2:])[..., None], 3, axis=-1)
+            yield _save_images(context, grey, prefix, shows=shows)
+        elif one.kind == "VIDEO":
+            yield _save_film(context, one.value, prefix)
+    for sound in sounds:
+        save = media_files.preview_audio if shows else media_files.save_flac
+        named = {} if shows else {"filename_prefix": prefix}
+        yield dict(save(context, sound, **named).ui or {})
+
+
+def _make_even(images: Any) -> Any:
+    """H.264 takes even sides only."""
+    return images[:, : images.shape[1] // 2 * 2, : images.shape[2] // 2 * 2, :3]
+
+
+def _save_images(context: Context, images: Any, prefix: str, *, shows: bool) -> Ui:
+    saved = files.preview_image(context, images) if shows else files.save_image(context, images, prefix)
+    return dict(saved.ui or {})
+
+
+def _save_film(context: Context, film: Any, prefix: str) -> Ui:
+    saved = media_files.save_video(context, video=film, filename_prefix=prefix, format="auto", codec="auto")
+    return dict(saved.ui or {})
