@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.nodes.catalog import image_specs, loader_specs, recorded, sampling_specs
+from sweeper.embedded.nodes.catalog import recorded
 
 __all__ = ["NODE_CLASSES"]
 
-NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType(
-    {node.name: node for node in (*loader_specs.NODES, *sampling_specs.NODES, *image_specs.NODES, *recorded.NODES)}
-)
+NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType({node.name: node for node in recorded.NODES})

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
 from sweeper.embedded.nodes.base import Combo, Folders
-from sweeper.embedded.nodes.catalog.image_specs import list_input_files, list_input_images
 from sweeper.embedded.nodes.catalog.spec_builders import Deferred
+
+
+def list_input_files(folders: Folders, *, kinds: tuple[str, ...] = (), suffix: str = "") -> list[str]:
+    """The files of the input folder that are of one of these kinds, by their suffix, or end so; sorted.
+
+    There are none if there is no such folder.
+    """
+    if not folders.input_dir.is_dir():
+        return []
+    names = [path.name for path in folders.input_dir.iterdir() if path.is_file()]
+    if suffix:
+        return sorted(name for name in names if name.endswith(suffix))
+    return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").split("/")[0] in kinds)
+
+
+_list_images = partial(list_input_files, kinds=("image",))
 
 
 def _pair_functions(module: str, classes: str) -> dict[str, str]:
@@ -31,6 +47,44 @@ _BLOCKS = (
 )
 
 IMPLEMENTATIONS: Mapping[str, str] = {
+    **_pair_functions(
+        "loading",
+        """
+        CheckpointLoaderSimple=checkpoint UNETLoader=unet CLIPLoader=clip DualCLIPLoader=dual_clip VAELoader=vae
+        LoraLoader=lora LoraLoaderModelOnly=lora_model_only
+        """,
+    ),
+    **_pair_functions(
+        "conditioning",
+        """
+        CLIPTextEncode=text_encode CLIPSetLastLayer=set_last_layer CLIPTextEncodeFlux=text_encode_flux
+        FluxGuidance=flux_guidance ConditioningCombine=combine ConditioningConcat=concat ConditioningAverage=average
+        ConditioningZeroOut=zero_out
+        """,
+    ),
+    **_pair_functions(
+        "sampling",
+        """
+        KSampler=ksampler KSamplerAdvanced=ksampler_advanced SamplerCustomAdvanced=sampler_custom_advanced
+        RandomNoise=random_noise DisableNoise=disable_noise BasicGuider=basic_guider CFGGuider=cfg_guider
+        KSamplerSelect=ksampler_select BasicScheduler=basic_scheduler KarrasScheduler=karras_scheduler
+        ModelSamplingFlux=model_sampling_flux ModelSamplingSD3=model_sampling_sd3
+        """,
+    ),
+    **_pair_functions(
+        "latents",
+        """
+        EmptyLatentImage=empty EmptySD3LatentImage=empty_sd3 LatentUpscale=upscale LatentUpscaleBy=upscale_by
+        RepeatLatentBatch=repeat VAEDecode=vae_decode VAEEncode=vae_encode VAEDecodeTiled=vae_decode_tiled
+        """,
+    ),
+    **_pair_functions(
+        "pictures",
+        """
+        EmptyImage=empty ImageScale=scale ImageScaleBy=scale_by ImageInvert=invert ImageBlur=blur ImageBlend=blend
+        ImageSharpen=sharpen ImageBatch=batch ImageCrop=crop
+        """,
+    ),
     **_pair_functions(
         "model_patches",
         """
@@ -176,7 +230,16 @@ IMPLEMENTATIONS: Mapping[str, str] = {
     **_pair_functions("upscaling", "UpscaleModelLoader=load ImageUpscaleWithModel=upscale"),
     **_pair_functions("animation", "SaveAnimatedWEBP=save_webp SaveAnimatedPNG=save_png"),
     **_pair_functions(
-        "files", "LoadImageMask=load_mask LoadImageOutput=load_image MaskPreview=preview_mask PreviewAny=preview_any"
+        "files",
+        """
+        LoadImage=load_image SaveImage=save_image SaveImageWebsocket=send_images PreviewImage=preview_image
+        LoadImageMask=load_mask LoadImageOutput=load_image MaskPreview=preview_mask PreviewAny=preview_any
+        """,
+    ),
+    **_pair_functions(
+        "primitives",
+        "PrimitiveString=value PrimitiveStringMultiline=value PrimitiveInt=value PrimitiveFloat=value "
+        "PrimitiveBoolean=value",
     ),
     **_pair_functions(
         "strings",
@@ -200,7 +263,9 @@ def fingerprint_image(folders: Folders, image: str, **_others: Any) -> str:
 
 
 # VALIDATE_INPUTS and IS_CHANGED of the classes that load an uploaded file.
-FILE_CHECKS: Mapping[str, tuple[Callable[..., str | None], Callable[..., Any]]] = {
+FILE_CHECKS: Mapping[str, tuple[Callable[..., str | None] | None, Callable[..., Any]]] = {
+    "LoadImage": (Deferred("files", "check"), Deferred("files", "fingerprint")),
+    "SaveImageWebsocket": (None, Deferred("files", "never_the_same")),
     "LoadImageMask": (check_image, fingerprint_image),
     "LoadImageOutput": (check_image, fingerprint_image),
     "LoadLatent": (Deferred("latent_files", "check"), Deferred("latent_files", "fingerprint")),
@@ -208,7 +273,8 @@ FILE_CHECKS: Mapping[str, tuple[Callable[..., str | None], Callable[..., Any]]] 
     "LoadVideo": (Deferred("media_files", "check_video"), Deferred("media_files", "fingerprint_video")),
 }
 COMBOS: Mapping[str, Mapping[str, Combo]] = {
-    "LoadImageMask": {"image": list_input_images},
+    "LoadImage": {"image": _list_images},
+    "LoadImageMask": {"image": _list_images},
     "LoadLatent": {"latent": partial(list_input_files, suffix=".latent")},
     "LoadAudio": {"audio": partial(list_input_files, kinds=("audio", "video"))},
     "LoadVideo": {"file": partial(list_input_files, kinds=("video",))},

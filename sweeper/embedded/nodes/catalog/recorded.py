@@ -1,7 +1,7 @@
-"""Node classes whose description is data: `recorded.json` holds, per class, what ComfyUI 0.3.64's `/object_info` said:
+"""The node classes by their descriptions: `recorded.json` holds, per class, what ComfyUI 0.3.64's `/object_info` said:
 names, types, defaults, ranges, options, order. Its prose (tooltips, descriptions) is left out: no client needs it.
 
-`implementations` says which function runs a class; classes that are spelled out in Python are in the modules beside.
+`implementations` says which function runs a class.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from sweeper.embedded.diffusion.names import CHECKPOINTS, CLIPS, VAES
+from sweeper.embedded.diffusion.names import CHECKPOINTS, CLIPS, LORAS, VAES
 from sweeper.embedded.nodes.base import InputSpec, NodeClass
 from sweeper.embedded.nodes.catalog.implementations import COMBOS, FILE_CHECKS, IMPLEMENTATIONS, LIST_INPUT_CLASSES
 from sweeper.embedded.nodes.catalog.spec_builders import Deferred
@@ -19,6 +19,8 @@ from sweeper.embedded.nodes.catalog.spec_builders import Deferred
 # Which names a loader's input offers. In the recording these lists are empty: that server had no models.
 _OFFERED: dict[str, tuple[str, ...]] = {
     "ckpt_name": CHECKPOINTS,
+    "unet_name": CHECKPOINTS,
+    "lora_name": LORAS,
     "model_path": ("procedural-paint",),
     "control_net_name": ("procedural-canny.safetensors", "procedural-depth.safetensors", "procedural-tile.safetensors"),
     "style_model_name": ("procedural-style.safetensors",),
@@ -80,7 +82,7 @@ def _read_node(name: str, record: Mapping[str, Any]) -> NodeClass:
 
 def _read_all() -> tuple[NodeClass, ...]:
     records = json.loads(files(__package__).joinpath("recorded.json").read_text("utf-8"))
-    return tuple(_read_node(name, records[name]) for name in IMPLEMENTATIONS)
+    return tuple(_read_node(name, records[name]) for name in records)
 
 
 NODES: tuple[NodeClass, ...] = _read_all()
