@@ -34,7 +34,7 @@ class Charge:
 
 
 class JobCost(NamedTuple):
-    """What an ended job cost in US dollars, as one number: the upper end of a range. `kind` is the least sure.
+    """What jobs cost in US dollars, as one number: the upper end of a range. `kind` is the least sure.
 
     If a charge has no upper bound, its lower bound counts and `kind` ends in ` (at least)`.
     """

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from sweeper.errors import InputError
 from sweeper.loading.load import load
-from sweeper.model.result import Result
+from sweeper.model.charges import AT_LEAST
+from sweeper.model.money import CURRENCY, format_usd
+from sweeper.model.result import SUCCEEDED, Result
 from sweeper.planning.plan import plan
 from sweeper.reporting.excluded_reasons import encode_exclusions
 from sweeper.reporting.run_again import describe_rerun
@@ -120,6 +122,21 @@ def describe_run(
         if data["workflow"] is None:
             data["workflow_missing"] = "the experiment has changed since this run"
     return data | {"asked": describe_rerun(record, layout, experiment)}
+
+
+def describe_spending(store: Store, rows: Sequence[Result]) -> str:
+    """What the results of these rows cost, of what all runs of the folder cost; empty if nothing has a price."""
+    spent = store.charges.load_whole_cost()
+    if spent is None:
+        return ""
+    shown = [row for row in rows if row.status == SUCCEEDED and row.cost is not None]
+    is_bounded = not any((row.cost_kind or "").endswith(AT_LEAST) for row in shown)
+    kept = _format_cost(sum(row.cost or 0.0 for row in shown), is_bounded=is_bounded)
+    return f"kept {kept} of {_format_cost(spent.usd, is_bounded=not spent.kind.endswith(AT_LEAST))} spent"
+
+
+def _format_cost(usd: float, *, is_bounded: bool) -> str:
+    return f"{'' if is_bounded else 'at least '}{format_usd(usd)} {CURRENCY}"
 
 
 def load_uploaded_inputs(store: Store, rows: Sequence[Result]) -> UploadedInputs:

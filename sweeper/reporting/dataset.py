@@ -15,6 +15,7 @@ from sweeper.model.result import STATUSES, Result
 from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.store.records import ArtifactRef, TableLayout
 from sweeper.tables.export import replace_surrogates
+from sweeper.tables.result_rows import list_outcome_columns
 
 FORMAT: Final = 3  # of the data; the page refuses any other
 _MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
@@ -35,6 +36,9 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
         for name in layout.slot_names
         if name not in axes
     ]
+    outcome = list_outcome_columns(layout)  # an older run may have an axis, a slot or a metric named `cost`
+    costs = {"cost": [row.cost for row in results]} if "cost" in outcome else {}
+    kinds = [("cost_kind", [row.cost_kind for row in results])] if "cost_kind" in outcome else []
     return {
         "format": FORMAT,
         "sides": sorted(SMALLER_SIDES),
@@ -53,11 +57,13 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
             _build_column("error_type", "outcome", [row.error_type for row in results]),
             _build_column("error", "outcome", [row.error for row in results]),
             _build_column("target", "outcome", [row.target for row in results]),
+            *(_build_column(name, "outcome", cells) for name, cells in kinds),
             *(_build_column(name, "metric", [row.metrics.get(name) for row in results]) for name in texts),
         ],
         "attempts": [row.attempts for row in results],
         "queued_s": [row.queued_s for row in results],
         "ran_s": [row.ran_s for row in results],
+        **costs,
         "digest": [row.digest for row in results],
     }
 
@@ -83,6 +89,8 @@ def build_row_outcome(row: Result, layout: TableLayout) -> dict[str, Any]:
         "attempts": row.attempts,
         "queued_s": row.queued_s,
         "ran_s": row.ran_s,
+        "cost": row.cost,
+        "cost_kind": row.cost_kind,
         "metrics": [row.metrics.get(name) for name in layout.metrics],
     }
 

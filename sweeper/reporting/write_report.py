@@ -30,6 +30,7 @@ from sweeper.reporting.contents import (
     build_file_entries,
     collect_artifacts,
     describe_run,
+    describe_spending,
     find_run_record,
     load_uploaded_inputs,
 )
@@ -76,10 +77,11 @@ def write_report(
         layout, rows = select_results(store.layout(run), [outcome.result for outcome in outcomes], trials)
         outcomes = [outcome for outcome in outcomes if trials is None or outcome.result.trial in trials]
         record, first_started = find_run_record(store, run), store.runs()[0].started
-        uploaded = load_uploaded_inputs(store, rows)
+        uploaded, spending = load_uploaded_inputs(store, rows), describe_spending(store, rows)
         stored = [(local_path(results, path, sha).name, sha) for path, sha in store.files()]
     data = build_dataset(rows, layout) | {
-        "places": encode_file_origins(list_file_origins(outcome.files) for outcome in outcomes)
+        "spending": spending,
+        "places": encode_file_origins(list_file_origins(outcome.files) for outcome in outcomes),
     }
     page_folders = [path.name for path in PAGE_FOLDER.iterdir() if path.is_dir()]
     folders = [out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER, *page_folders)]

@@ -20,6 +20,8 @@ _OF_EXECUTED: Final = f"""
 FROM charges c JOIN jobs j ON j.id = c.job
 WHERE j.state NOT IN ('{UNSENT}', '{REJECTED}') AND NOT (j.state = '{LOST}' AND j.prompt_id IS NULL)
 """
+# What `_to_cost` reads.
+_COST: Final = "total(coalesce(c.high, c.low)), group_concat(DISTINCT c.kind), count(*) - count(c.high)"
 # With min(), SQLite takes the other columns from the same row.
 _SELECT_TRIALS: Final = f"""
 SELECT t.run, t.digest, min(t.idx), t.params, t.columns
@@ -71,12 +73,18 @@ class JobCharges:
         """What each job of all runs cost that has ended: job id -> cost. Jobs without a charge are left out."""
         if not self._database.has_table("charges"):
             return {}
-        columns = "c.job, total(coalesce(c.high, c.low)), group_concat(DISTINCT c.kind), count(*) - count(c.high)"
-        sql = f"SELECT {columns} {_OF_EXECUTED} AND j.state NOT IN {OPEN_STATES} GROUP BY c.job"
-        return {
-            job: JobCost(round(usd, 9), f"{find_weakest_kind(kinds.split(','))}{AT_LEAST if unbounded else ''}")
-            for job, usd, kinds, unbounded in self._database.query(sql)
-        }
+        sql = f"SELECT c.job, {_COST} {_OF_EXECUTED} AND j.state NOT IN {OPEN_STATES} GROUP BY c.job"
+        return {job: _to_cost(*cost) for job, *cost in self._database.query(sql)}
+
+    def load_whole_cost(self) -> JobCost | None:
+        """What all jobs of all runs cost together, as one number; None if nothing has a price.
+
+        A job that has not ended counts with what it costs at most.
+        """
+        if not self._database.has_table("charges"):
+            return None
+        (cost,) = self._database.query(f"SELECT {_COST} {_OF_EXECUTED}")
+        return None if cost[1] is None else _to_cost(*cost)
 
     def load_trials(self) -> dict[tuple[int, str], tuple[int, dict[str, Any]]]:
         """The first trial of each charged job in its run: (run, digest) -> (trial, the cells of its slots and axes)."""
@@ -96,6 +104,10 @@ class JobCharges:
         sql = f"SELECT {columns} {_OF_EXECUTED} {order}"
         for node, class_type, low, high, kind, *job in self._database.query(sql):
             yield JobCharge(Charge(node, class_type, _to_amount(low, high), kind), *job)
+
+
+def _to_cost(usd: float, kinds: str, unbounded: int) -> JobCost:
+    return JobCost(round(usd, 9), f"{find_weakest_kind(kinds.split(','))}{AT_LEAST if unbounded else ''}")
 
 
 def _to_row(charge: Charge) -> tuple[Any, ...]:

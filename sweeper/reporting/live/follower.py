@@ -23,6 +23,7 @@ from sweeper.reporting.contents import (
     build_file_entries,
     collect_artifacts,
     describe_run,
+    describe_spending,
     find_run_record,
     load_uploaded_inputs,
 )
@@ -203,7 +204,7 @@ class Follower:
             "stopped_by": None if record is None else record.stopped_by,
             "flight": running,
             "problem": self._problem or self._check_problem,
-            "about": {name: self._state.info[name] for name in ("run", "asked")},
+            "about": {name: self._state.info[name] for name in ("run", "asked", "spending")},
         }
 
     def _build_row_update(self, index: int) -> dict[str, Any]:
@@ -311,7 +312,7 @@ class Follower:
     def _describe_run(self, store: Store, state: _RunState) -> dict[str, Any]:
         assert state.record is not None
         first_started = store.runs()[0].started
-        return describe_run(
+        info = describe_run(
             state.record,
             self.results,
             state.rows,
@@ -319,6 +320,7 @@ class Follower:
             load_uploaded_inputs(store, state.rows),
             first_started=first_started,
         )
+        return info | {"spending": describe_spending(store, state.rows)}
 
     def _read_changes(self, store: Store) -> bool:
         if not store.runs():
@@ -341,6 +343,8 @@ class Follower:
         state = replace(before, layout=layout, record=record, rows=rows, file_origins=origins, row_runs=runs)
         if before.record is None or before.record.id != record.id:
             state.info = self._describe_run(store, state)
+        else:
+            state.info = before.info | {"spending": describe_spending(store, rows)}
         if changed:
             self._add_files(state, changed)
         with self._lock:
@@ -351,7 +355,7 @@ class Follower:
             self._check_thread.request(self._generation, None)
         elif self._check_thread is not None and changed:
             self._check_thread.request(self._generation, [rows[index].trial for index in changed])
-        return bool(changed) or record != before.record
+        return bool(changed) or record != before.record or state.info != before.info
 
     def _add_files(self, state: _RunState, indices: Iterable[int]) -> None:
         """Register the files of these rows and make their thumbnails before a page hears of them."""
@@ -388,5 +392,5 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
     return _RunState(
         layout, None, rows, [[] for _ in rows], [0] * len(rows), [None] * len(rows),
-        info=describe_run(record, results, rows, layout, {}),
+        info=describe_run(record, results, rows, layout, {}) | {"spending": ""},
     )  # fmt: skip

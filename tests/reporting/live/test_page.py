@@ -11,8 +11,13 @@ import httpx
 import pytest
 
 from sweeper.embedded import EmbeddedServer
+from sweeper.model.charges import PRICED, Charge
+from sweeper.model.money import Amount
 from sweeper.reporting.live import LiveView
+from sweeper.store import Store, records
+from sweeper.store.records import JobRecord
 from tests.reporting import painting
+from tests.reporting.made_up_sweeps import Sweep
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -100,6 +105,23 @@ def test_cells_show_preview_then_picture_or_reason(painter, visit, start, tmp_pa
         assert page.evaluate("window.stillThere") is True
     page.wait_for_function("() => document.querySelector('.counts').textContent.includes('has ended')")
     assert not (out / "live").exists()
+
+
+def test_cost_appears_when_a_job_is_charged(visit, tmp_path):
+    out = Sweep({"steps": [4, 8]}, ends={1: ("pending", None)}).write(tmp_path / "results")
+    charge = Charge("7", "FluxProNode", Amount.exactly(0.25), PRICED)
+    line = "text => document.querySelector('.counts').textContent.includes(text)"
+    with Store.open(out) as store, LiveView(out) as view:
+        page = visit(view.url)
+        assert "spent" not in page.locator(".counts").inner_text()
+        digest = list(store.results())[1].digest
+        job = JobRecord("job1", 1, "embedded", digest, digest, 1, "p1", records.SUBMITTED, 1.0)
+        store.record_intent(job, charges=[charge])
+        page.wait_for_function(line, arg="kept 0.00 USD of 0.25 USD spent")
+        store.record_finished("job1", records.SUCCEEDED, charges=[charge])
+        page.wait_for_function(line, arg="kept 0.25 USD of 0.25 USD spent")
+        assert page.evaluate("sweeper.page.dataset.column('cost').numbers") == [None, 0.25]
+        assert page.evaluate("sweeper.page.dataset.column('cost_kind').label(1)") == "priced"
 
 
 def test_shared_cell_updates_when_a_hidden_trial_changes(painter, visit, start, tmp_path):

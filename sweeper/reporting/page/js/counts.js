@@ -14,6 +14,7 @@ const Counts = (() => {
     const states = el("span", { class: "numbers", role: "group", "aria-label": "Result of the check" });
     const missing = makeMissingList();
     const shown = el("span", { class: "dim" });
+    const spending = el("span", { class: "dim", title: "The cost of the results here, of what all runs of the folder cost" });
     const live = el("span", { class: "alive", role: "status" });
     /** @type {Map<string, HTMLButtonElement>} */
     const buttons = new Map(); // by filter
@@ -52,6 +53,7 @@ const Counts = (() => {
         replaceIfChanged(states, ["check:", ...words.map((word) => makeCount("check", word, byState.get(word) ?? 0))]);
       }
       missing.show(dataset.raw.check?.gone ?? []);
+      spending.textContent = dataset.raw.spending;
       live.textContent = Live.describe(dataset);
       showPressed();
     }
@@ -70,7 +72,7 @@ const Counts = (() => {
       showPressed();
     }
 
-    return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, live), update, show };
+    return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, spending, live), update, show };
   }
 
   /** @param {HTMLElement} host @param {(Node | string)[]} parts */

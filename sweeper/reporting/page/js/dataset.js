@@ -94,7 +94,8 @@ class Dataset {
     this.check = /** @type {CodedColumn[]} */ ((raw.check?.columns ?? []).map(Columns.decode)); // [state, reason], or empty
     this.statusColumn = Columns.makeCoded("status", "outcome", raw.statuses, Int32Array.from(raw.status));
     this.trialColumn = Columns.makeNumbers("trial", "trial", raw.trials);
-    this.jobNumbers = ["attempts", "queued_s", "ran_s"].map((name) => Columns.makeNumbers(name, "outcome", raw[name]));
+    const jobNumbers = ["attempts", "queued_s", "ran_s", "cost"].filter((name) => raw[name] !== undefined);
+    this.jobNumbers = jobNumbers.map((name) => Columns.makeNumbers(name, "outcome", raw[name]));
     /** @type {Column[]} */
     this.columns = [this.trialColumn, ...columns, this.statusColumn, ...this.outcome, ...this.jobNumbers, ...this.metrics, ...this.check];
     this.columns.push(...makeMetrics(raw.check?.measures ?? [], "check"));

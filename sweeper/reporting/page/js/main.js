@@ -88,7 +88,7 @@ class App {
       update: (change, options) => this.update(change, options),
       getState: () => this.state,
       getFilter: () => this.filter,
-      getNumberColumns: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts"].map((name) => dataset.outcomeColumn(name))],
+      getNumberColumns: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts", "cost"].map((name) => dataset.outcomeColumn(name))],
       getRows: () => this.getRows(),
       getTableRows: () => this.getTableRows(),
       getArrangement: () => this.view?.arrangement ?? Layout.arrange(dataset, this.state, this.filter.holds),

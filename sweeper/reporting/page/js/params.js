@@ -85,14 +85,15 @@ const Params = (() => {
       if (!isParam(column) && texts.every((text) => text === NONE)) return null;
       return el(
         "tr",
-        { class: column.name !== "ran_s" && differs(column) ? "differs" : "" },
+        { class: column.role !== "outcome" && differs(column) ? "differs" : "" },
         el("th", { scope: "row" }, column.name),
         texts.map((text) => el("td", {}, text)),
       );
     };
     const columns = dataset.columns.filter((column) => isParam(column) || isMetric(column));
-    // The duration comes last: it differs every time and was not asked for.
-    const sorted = [...columns.filter(differs), ...columns.filter((column) => !differs(column)), dataset.outcomeColumn("ran_s")];
+    // The duration and the cost come last: they differ every time and were not asked for.
+    const last = ["ran_s", "cost", "cost_kind"].flatMap((name) => dataset.column(name) ?? []);
+    const sorted = [...columns.filter(differs), ...columns.filter((column) => !differs(column)), ...last.filter(({ role }) => role === "outcome")];
     const names = ["A", "B"].map((name) => el("th", { scope: "col" }, name));
     const head = other >= 0 && el("thead", {}, el("tr", {}, el("th", {}, ""), names));
     return el("table", { class: "params" }, head, el("tbody", {}, sorted.map(makeLine)));

@@ -16,7 +16,7 @@ const TableColumns = (() => {
     const wanted = dataset.columns.filter((column) => names.includes(column.name));
     if (wanted.length > 0) return wanted;
     const hasFailed = dataset.countStatuses().has("failed");
-    const usual = ["trial", "status", "ran_s", ...(hasFailed ? ["error"] : [])];
+    const usual = ["trial", "status", "ran_s", ...(dataset.raw.spending ? ["cost"] : []), ...(hasFailed ? ["error"] : [])];
     return dataset.columns.filter(
       ({ name, role }) => ["axis", "metric", "mark"].includes(role) || name === "check" || usual.includes(name),
     );

@@ -1,0 +1,60 @@
+"""What jobs cost, on the page: the line of what was spent, and `cost` as a column, in the filter and in a trial."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeper.model.charges import MEASURED, OF_JOB, PRICED, Charge
+from sweeper.model.money import UNKNOWN_AMOUNT, Amount
+from sweeper.reporting.write_report import write_report
+from sweeper.store import Store
+from tests.reporting.made_up_sweeps import Sweep
+
+PRICES = [0.25, 0.5, 0.125]  # the second trial failed
+
+
+@pytest.fixture
+def priced(tmp_path):
+    """The results folder of three trials that cost something."""
+    out = Sweep({"steps": [4, 8, 16]}, ends={1: ("failed", ("E", "no"))}).write(tmp_path / "results")
+    with Store.open(out) as store, store.transaction():
+        for index, usd in enumerate(PRICES):
+            store.charges.replace(f"job{index}", [Charge("7", "FluxProNode", Amount(0.0, usd), PRICED)])
+    return out
+
+
+def read_table(page):
+    return page.locator(".tbody .trow").evaluate_all("rows => rows.map(row => [...row.children].map(c => c.innerText))")
+
+
+def test_cost_is_a_column_that_can_be_filtered_sorted_and_coloured(priced, opened):
+    page = opened(write_report(priced).page.parent, "#view=table&sort=-cost&where=cost > 0.2&colour=cost")
+
+    heads = [head.split()[0] for head in page.locator("[role=columnheader]").all_inner_texts()]
+    assert heads[4:7] == ["ran_s", "cost", "brightness"]
+    assert [(row[0], row[heads.index("cost")]) for row in read_table(page)] == [("1", "0.5"), ("0", "0.25")]
+    assert page.get_by_label("Colour by", exact=True).input_value() == "cost"
+    assert "kept 0.375 USD of 0.875 USD spent" in page.locator(".counts").inner_text()
+    page.goto(f"{page.url.partition('#')[0]}#trial=0&with=2")
+    page.wait_for_selector("dialog[open]")
+    lines = page.locator(".params tbody tr").evaluate_all(
+        "rows => rows.map(row => [row.className, ...[...row.children].map(cell => cell.innerText)])"
+    )
+    assert lines[-2:] == [["", "cost", "0.25", "0.125"], ["", "cost_kind", "priced", "priced"]]
+
+
+def test_line_says_if_a_cost_has_no_upper_bound(priced, opened):
+    with Store.open(priced) as store, store.transaction():
+        charges = [Charge("7", "X", UNKNOWN_AMOUNT, PRICED), Charge(OF_JOB, "", Amount.exactly(0.25), MEASURED)]
+        store.charges.replace("job1", charges)
+
+    page = opened(write_report(priced).page.parent)
+
+    assert "kept 0.375 USD of at least 0.625 USD spent" in page.locator(".counts").inner_text()
+
+
+def test_page_without_prices_has_no_cost(made, opened):
+    page = opened(made(Sweep({"steps": [4, 8]})), "#view=table")
+
+    assert "spent" not in page.locator(".counts").inner_text()
+    assert "cost" not in page.locator("[role=columnheader]").all_inner_texts()
