@@ -32,6 +32,7 @@ class Listener:
     started_at: float | None = None
     running_since: float | None = None
     node_starts: list[tuple[str, float]] = field(default_factory=list)
+    _started_nodes: set[str] = field(default_factory=set)
     _prices: dict[str, float] = field(default_factory=dict)  # in USD, by node
     _sees_all: bool = False  # whether it got the event that the execution began, and none was lost since
 
@@ -41,7 +42,7 @@ class Listener:
         has_ended = bool(self.node_starts) and not self.node_starts[-1][0]
         if not self._sees_all or not has_ended or len(self.node_starts) > _MAX_NODE_STARTS:
             return None
-        return frozenset(node for node, _ in self.node_starts if node)
+        return frozenset(self._started_nodes)
 
     @property
     def charged(self) -> ReportedCharges | None:
@@ -56,13 +57,14 @@ class Listener:
         node = data.get("node")
         if kind == "executing" and is_id(node) and len(self.node_starts) < _MAX_NODE_STARTS:
             self.node_starts.append((node, time.monotonic()))
+            self._started_nodes.add(node)
         if self.on_progress is not None:
             for node, value, maximum in _read_progress(kind, data):
                 self.on_progress(node, value, maximum)
 
     def handle_price(self, node: str, usd: float) -> None:
         """Note the price that a node shows, unless the node did not begin. A later one replaces an earlier one."""
-        if any(node == started for started, _ in self.node_starts):
+        if node in self._started_nodes:
             self._prices[node] = usd
 
     def lose_events(self) -> None:
