@@ -69,7 +69,9 @@ class Account:
         if badge is None:
             return None
         inputs = job.graph[node_id]["inputs"]
-        return self._charge(job, node_id, sum(self._draw_price(badge, values, inputs) for values in calls))
+        defaults = _list_defaults(node_class, inputs)
+        usd = sum(self._draw_price(badge, {**defaults, **values}, inputs) for values in calls)
+        return self._charge(job, node_id, usd)
 
     def charge_time(self, job: ServerJob, seconds: float) -> None:
         """Charge a job for the time that it ran."""
@@ -109,3 +111,16 @@ class Account:
             self._charged += usd
             job.charges[part] = job.charges.get(part, 0.0) + usd
             return job.charges[part]
+
+
+def _list_defaults(node_class: NodeClass, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the inputs of a node are if its graph leaves them out: the default, or else the first choice."""
+    required, optional = node_class.find_inputs(inputs)
+    defaults = {}
+    for name, (kind, options) in {**required, **optional}.items():
+        choices = kind if isinstance(kind, list) else options.get("options")
+        if "default" in options:
+            defaults[name] = options["default"]
+        elif isinstance(choices, list) and choices:
+            defaults[name] = choices[0]
+    return defaults

@@ -9,6 +9,7 @@ import pytest
 
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.errors import UsageError
+from tests.embedded.clients import Comfy
 from tests.embedded.probes import chain, probe_nodes, waiting
 from tests.waiting import wait_until
 
@@ -74,6 +75,34 @@ def test_object_info_shows_the_prices(serve, dialect):
     assert not classes["ProbeSave"].get("price_badge")
     if dialect == "comfyui":
         assert client.http.get("/object_info/ProbeSampler").json() == {"ProbeSampler": classes["ProbeSampler"]}
+
+
+def test_a_described_class_costs_what_its_badge_says():
+    badge = {
+        "engine": "jsonata",
+        "expr": '{"type": "usd", "usd": widgets.quality = "high" ? 0.4 : 0.1 * (inputs.image.connected ? 2 : 1)}',
+        "depends_on": {"widgets": [{"name": "quality", "type": "COMBO"}], "inputs": ["image"], "input_groups": []},
+    }
+    inputs = {
+        "required": {"prompt": ["STRING", {}]},
+        "optional": {"quality": ["COMBO", {"options": ["high", "low"]}], "image": ["IMAGE"]},
+    }
+    described = {"PaidImage": {"input": inputs, "output": ["IMAGE"], "api_node": True, "price_badge": badge}}
+
+    def paid(**values):
+        return {"class_type": "PaidImage", "inputs": {"prompt": "a fox", **values}}
+
+    graph = {
+        "1": paid(),
+        "2": paid(image=["1", 0], quality="low"),
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+    }
+    with EmbeddedServer("comfyui", object_info=described) as server:
+        client = Comfy(server)
+        prompt_id = client.submit(graph)
+        assert client.wait_for_end(prompt_id)["status"]["status_str"] == "success"
+        assert server.list_charges(prompt_id) == {"1": pytest.approx(0.4), "2": pytest.approx(0.2)}
+        client.http.close()
 
 
 def test_balance_falls_with_the_charges(serve):
