@@ -52,7 +52,8 @@ def _to_mean(value: Any) -> Any:
 
 def print_groups(groups: Rows, by: Sequence[str], columns: Sequence[str], labels: Labels) -> None:
     headers = [*by, "trials", "succeeded", *columns]
-    console.print_table(headers, [[_to_cell(name, group[name], labels) for name in headers] for group in groups])
+    rows = [[_to_cell(name, group[name], labels) for name in headers] for group in groups]
+    console.print_table(headers, rows, rounded=(COST_SUM,))
 
 
 def groups_to_json(groups: Rows) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ _COST: Final = "total(coalesce(c.high, c.low)), group_concat(DISTINCT c.kind), c
 # With min(), SQLite takes the other columns from the same row.
 _SELECT_TRIALS: Final = f"""
 SELECT t.run, t.digest, min(t.idx), t.params, t.columns
-FROM trials t JOIN (SELECT DISTINCT j.run, j.digest {_OF_EXECUTED}) USING (run, digest)
+FROM trials t WHERE (t.run, t.digest) IN (SELECT j.run, j.digest {_OF_EXECUTED})
 GROUP BY t.run, t.digest
 """  # noqa: S608 - all parts are constants
 
