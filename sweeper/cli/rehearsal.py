@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,15 +15,15 @@ from typing import Any, TypeVar, cast
 import click
 
 from sweeper.cli import console
-from sweeper.cli.node_class_source import load_classes
+from sweeper.cli.node_class_source import read_object_info
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
-from sweeper.errors import ExperimentError, Problem, UsageError
+from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.selection import Selection
-from sweeper.planning.plan import Plan, plan
-from sweeper.running.node_class_cache import get_cached_classes, get_embedded_classes
+from sweeper.planning.plan import plan
+from sweeper.running.node_class_cache import get_cached_object_info
 from sweeper.tables.results_folder import REHEARSAL, default_results_folder
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -36,27 +36,34 @@ class Rehearsal:
     object_info: Path | None
 
     def prepare(
-        self, experiment: Experiment, targets: Sequence[Any] | None, out: Path | str | None, *, check: bool
-    ) -> tuple[Experiment, Plan, Path]:
-        """The experiment without a storage for its pictures, its plan, and the folder of the rehearsal.
+        self, experiment: Experiment, targets: Sequence[Any] | None, out: Path | str | None, options: Mapping[str, Any]
+    ) -> tuple[Experiment, Path, dict[str, Any]]:
+        """The experiment without a storage for its pictures, the folder of the rehearsal, and the options of its run.
 
-        `targets`, `out`: those of the real run, None for the experiment's own. If `check`, checks the plan against the
-        node classes of the targets, and warns of a target whose classes are unknown.
+        `targets`, `out`, `options`: those of the real run, None for the experiment's own. If `options["check"]`, checks
+        the plan against the node classes of the targets, and warns of a target whose classes are unknown. Stand-ins run
+        the classes that the embedded server lacks.
 
-        Raises UsageError for an unusable option, and ExperimentError for what a target would refuse or the embedded
-        server cannot run.
+        Raises UsageError for an unusable option, and ExperimentError for what a target would refuse.
         """
         if isinstance(out, str):
             raise UsageError(f"--out {out}: a rehearsal keeps its pictures on this machine; give a folder as --out")
         local = replace(experiment, run=replace(experiment.run, out=None))
         expanded = plan(local)
-        problems = list(_iter_missing_classes(experiment))
-        for name, classes in _iter_classes(experiment, targets, self.object_info) if check else ():
-            found = expanded.fit(classes).problems
+        described = dict(_iter_object_infos(experiment, targets, self.object_info, warn=options["check"]))
+        keep_temp = local.run.keep_temp if options["keep_temp"] is None else options["keep_temp"]
+        problems = []
+        for name, object_info in described.items() if options["check"] else ():
+            fit = expanded.fit(NodeInfo.from_object_info(object_info))
+            found = fit.problems or (() if keep_temp else fit.unsaved)
             problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in found]
         if problems:
             raise ExperimentError(problems)
-        return local, expanded, (out or default_results_folder(experiment.file, experiment.name)) / REHEARSAL
+        folder = (out or default_results_folder(experiment.file, experiment.name)) / REHEARSAL
+        known = {class_type: declared for info in described.values() for class_type, declared in info.items()}
+        # Known classes were checked here, and the embedded server then has more than its own.
+        checked = {"check": False, "object_info": known} if described else {}
+        return local, folder, {**options, "plan": expanded, **checked}
 
 
 def rehearsal_options(command: _F) -> _F:
@@ -88,38 +95,27 @@ _object_info_option = click.option(
 )
 
 
-def _iter_missing_classes(experiment: Experiment) -> Iterator[Problem]:
-    """A problem for each node whose class the embedded server lacks."""
-    known = get_embedded_classes().classes
-    command = shlex.join(["sweeper", "plan", str(experiment.file)])
-    for node_id, node in experiment.template.graph.items():
-        if node["class_type"] not in known:
-            yield experiment.template.make_problem(
-                (node_id, "class_type"),
-                f"node {node_id}: a rehearsal runs on the embedded server, which has no class '{node['class_type']}'; "
-                f"to check the workflow without running it: {command}",
-            )
-
-
-def _iter_classes(
-    experiment: Experiment, targets: Sequence[Any] | None, object_info: Path | None
-) -> Iterator[tuple[str, NodeInfo]]:
-    """The name and the known classes of each real target. Warns of the others."""
+def _iter_object_infos(
+    experiment: Experiment, targets: Sequence[Any] | None, object_info: Path | None, *, warn: bool
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The name and the known node classes of each real target. Warns of the others."""
     if object_info is not None:
-        yield f"the server of {object_info.name}", load_classes(object_info)
+        yield f"the server of {object_info.name}", read_object_info(object_info)
         return
     named = {**load_named_targets(), **experiment.named_targets}
     specs = list(experiment.targets) if targets is None else targets
     for target in resolve_targets(specs, named=named, environ={}, with_keys=False):
-        classes = get_cached_classes(target)
+        if target.embedded:
+            continue  # the run itself checks against it
+        classes = get_cached_object_info(target)
         if classes is not None:
             yield target.name, classes
-            continue
-        command = shlex.join(["sweeper", "plan", str(experiment.file), "--target", target.name])
-        console.warn(
-            f"not checked against {target.name}, whose node classes are unknown here; `{command}` fetches them, or "
-            "give --object-info FILE"
-        )
+        elif warn:
+            command = shlex.join(["sweeper", "plan", str(experiment.file), "--target", target.name])
+            console.warn(
+                f"not checked against {target.name}, whose node classes are unknown here; `{command}` fetches them, or "
+                "give --object-info FILE"
+            )
 
 
 def build_real_command(experiment: Path, targets: Sequence[str], out: object, selection: Selection) -> str:

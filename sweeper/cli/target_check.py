@@ -79,7 +79,7 @@ async def _connect(target: Target, report: TargetReport, plan: Plan | None) -> l
     if target.embedded:
         from sweeper.embedded import EmbeddedServer
 
-        with EmbeddedServer(dialect="cloud") as server:
+        with EmbeddedServer(dialect="cloud", permissive=True) as server:
             return await _query_server(ComfyClient(replace(target, url=server.url)), report, plan)
     return await _query_server(ComfyClient(target), report, plan)
 

@@ -58,6 +58,7 @@ class EmbeddedServer:
             `workers`.
         object_info: the response of a server to GET /object_info. Stand-ins run those of its classes that this server
             lacks.
+        permissive: let stand-ins run classes that nothing describes, from what the submitted graph shows of them.
         nodes: class_type -> NodeClass; None: sweeper's own nodes.
 
     Raises:
@@ -80,6 +81,7 @@ class EmbeddedServer:
         previews: bool | None = None,
         faults: Faults | None = None,
         object_info: Mapping[str, Any] | None = None,
+        permissive: bool = False,
         nodes: Mapping[str, NodeClass] | None = None,
     ) -> None:
         _check_arguments(dialect, workers, cache)
@@ -88,12 +90,13 @@ class EmbeddedServer:
         self.account = Account(self.faults)
         workers = 1 if dialect == "comfyui" else self.faults.scenario.jobs_at_once or workers
         previews = dialect != "comfyui" if previews is None else previews
-        self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, previews)
+        self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, previews, permissive)
         self.data = None if data is None else Path(data).absolute()
         self._address = (host, port)
         own_nodes = NODE_CLASSES if nodes is None else nodes
         self._nodes = own_nodes if object_info is None else describe_classes(object_info, own_nodes)
-        _check_prices(self._nodes, self.faults)
+        if not permissive:
+            _check_prices(self._nodes, self.faults)
         self._running: _RunningServer | None = None
         self._lock = threading.RLock()  # a start waits for a stop in another thread, because both use the data folder
         self._last_seen = RequestLog()

@@ -16,6 +16,7 @@ from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJo
 from sweeper.embedded.node_inputs import is_link
 from sweeper.embedded.nodes.base import Folders, Interrupted, NodeClass
 from sweeper.embedded.picture_noise import add_noise
+from sweeper.embedded.stand_ins.class_guesses import guess_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,6 +46,12 @@ class ServerContext:
     seen: RequestLog
     save_metadata: bool = True
     previews: bool = True  # whether samplers send previews
+    permissive: bool = False  # whether stand-ins run classes that the server does not know
+
+
+def select_classes(nodes: Mapping[str, NodeClass], graph: Any, *, permissive: bool) -> Mapping[str, NodeClass]:
+    """The node classes for a graph: those of the server, and if it is `permissive`, stand-ins for all others."""
+    return guess_classes(graph, nodes) if permissive else nodes
 
 
 class NodeRunContext:
@@ -115,6 +122,7 @@ class _JobRun:
 
     def __init__(self, executor: Executor, job: ServerJob, messages: JobMessages) -> None:
         self.server = executor.server
+        self.nodes = select_classes(self.server.nodes, job.graph, permissive=self.server.permissive)
         self.cache = executor.cache
         self.job = job
         self.messages = messages
@@ -127,10 +135,10 @@ class _JobRun:
     def execute(self) -> str:
         self.job.set_state(EXECUTING)
         self.messages.send_start()
-        keys: Keys = compute_keys(self.graph, self.server.nodes, self._compute_fingerprint)
+        keys: Keys = compute_keys(self.graph, self.nodes, self._compute_fingerprint)
         self.cache.begin_prompt(keys)
         self.messages.send_cached([node_id for node_id in self.graph if self._is_cached(node_id)])
-        order = ExecutionOrder(self.graph, lambda kind: self.server.nodes[kind].output_node, self._is_cached)
+        order = ExecutionOrder(self.graph, lambda kind: self.nodes[kind].output_node, self._is_cached)
         for node_id in self.job.outputs:
             order.add(node_id)
         state = self._run_nodes(order)
@@ -164,7 +172,7 @@ class _JobRun:
         node = self.graph[node_id]
         if "is_changed" in node:
             return node["is_changed"]
-        node_class = self.server.nodes[node["class_type"]]
+        node_class = self.nodes[node["class_type"]]
         assert node_class.fingerprint is not None
         required, optional = node_class.find_inputs(node["inputs"])
         widgets = {
@@ -189,7 +197,7 @@ class _JobRun:
         self.messages.send_executing(node_id)
         node = self.graph[node_id]
         class_type = node["class_type"]
-        node_class = self.server.nodes[class_type]
+        node_class = self.nodes[class_type]
         inputs: dict[str, list[Any]] = {}
         try:
             inputs = self._resolve_inputs(node, node_class)
@@ -256,7 +264,7 @@ class _JobRun:
     def _prepare_pictures(self, context: NodeRunContext, inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """The inputs of a node that saves or shows, with the scenario's noise and the mark of stand-ins on pictures."""
         if self.server.faults.scenario.noise:
-            inputs = self._add_noise(inputs, self.server.nodes[self.graph[context.node_id]["class_type"]])
+            inputs = self._add_noise(inputs, self.nodes[self.graph[context.node_id]["class_type"]])
         names = self._find_stand_ins(context.node_id)
         if names:
             from sweeper.embedded.stand_ins.marks import METADATA_KEY, mark_inputs
@@ -270,7 +278,7 @@ class _JobRun:
         pending, visited, names = [node_id], {node_id}, set()
         while pending:
             node = self.graph[pending.pop()]
-            stands_in = self.server.nodes[node["class_type"]].stands_in
+            stands_in = self.nodes[node["class_type"]].stands_in
             if stands_in is not None and stands_in(node["inputs"]):
                 names.add(node["class_type"])
             sources = {value[0] for value in node["inputs"].values() if is_link(value)} - visited

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.embedded.cache import Cache, make_cache
 from sweeper.embedded.earlier_jobs import make_earlier_jobs
 from sweeper.embedded.event_streams import Hub
-from sweeper.embedded.executor import Executor, ServerContext
+from sweeper.embedded.executor import Executor, ServerContext, select_classes
 from sweeper.embedded.job_messages import JobMessages
 from sweeper.embedded.jobs import JobQueue, Journal, JournalError, ServerJob, StoredGraph
 from sweeper.embedded.request_log import RequestLog
@@ -51,6 +51,7 @@ class ServerSettings:
     workers: int = 1
     cache: str = "classic"
     previews: bool = True
+    permissive: bool = False
 
     @property
     def cloud(self) -> bool:
@@ -113,9 +114,9 @@ class Service:
 
     def start(self) -> None:
         """Start the workers."""
-        context = ServerContext(
-            self.nodes, self.folders, self.hub, self.faults, self.account, self.seen, previews=self.settings.previews
-        )
+        settings = self.settings
+        shown = {"previews": settings.previews, "permissive": settings.permissive}
+        context = ServerContext(self.nodes, self.folders, self.hub, self.faults, self.account, self.seen, **shown)
         for index, cache in enumerate(self._caches):
             args = (Executor(context, cache), index)
             thread = threading.Thread(target=self._run_worker, args=args, name=f"embedded-worker-{index}", daemon=True)
@@ -171,7 +172,7 @@ class Service:
             return 400, {"error": error, "node_errors": {}}
         result = validate(
             submission.graph,
-            self.nodes,
+            select_classes(self.nodes, submission.graph, permissive=self.settings.permissive),
             self.folders,
             targets=submission.targets,
             strict_models=self.settings.strict_models,

@@ -73,6 +73,12 @@ def get_cached_classes(target: Target) -> NodeInfo | None:
     return _parse_classes(_read_cache(target.url))
 
 
+def get_cached_object_info(target: Target) -> Mapping[str, Any] | None:
+    """The JSON that `get_cached_classes` parses, of a real target."""
+    answer: Mapping[str, Any] | None = _read_cache(target.url)
+    return None if _parse_classes(answer) is None else answer
+
+
 async def get_classes(client: ComfyClient, *, fresh: bool = False) -> NodeInfo | None:
     """The classes of a connected target, cached unless `fresh`; None if it does not return them or they are invalid."""
     cached = None if fresh else get_cached_classes(client.target)

@@ -7,14 +7,16 @@ them by `api_node` in its object_info.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.did_you_mean import join_names
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.template import Template
 from sweeper.planning.plan import Plan
-from sweeper.running.node_class_cache import get_cached_classes, get_classes
+from sweeper.running.node_class_cache import get_cached_classes, get_classes, get_embedded_classes
 from sweeper.running.settings import EffectiveSettings
 
 if TYPE_CHECKING:
@@ -56,6 +58,25 @@ async def check_target(client: ComfyClient, plan: Plan, settings: EffectiveSetti
     raise ExperimentError(
         replace(problem, message=f"{problem.message} (on {name}; --no-check submits it nevertheless)")
         for problem in problems
+    )
+
+
+def describe_stand_ins(template: Template, object_info: Mapping[str, Any] | None) -> str | None:
+    """Say which nodes of a template stand-ins run on the embedded server; None if it has all of their classes.
+
+    `object_info`: the classes that the server was told of. A name that none of them has may be a typo.
+    """
+    own = get_embedded_classes()
+    nearest = {
+        class_type: own.find_misspelt(class_type) if class_type not in (object_info or {}) else None
+        for class_type in sorted({node["class_type"] for node in template.graph.values()} - own.classes.keys())
+    }
+    if not nearest:
+        return None
+    names = [f"{name} (did you mean '{other}'?)" if other else name for name, other in nearest.items()]
+    return (
+        f"sweeper's own server lacks {join_names(names)}; stand-ins run these nodes, so that each input changes the "
+        "picture, but not as the real node would"
     )
 
 

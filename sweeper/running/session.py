@@ -39,7 +39,7 @@ from sweeper.running.live_feed import LiveFeed
 from sweeper.running.measure_run import measure_run
 from sweeper.running.node_class_cache import save_server
 from sweeper.running.output_location import open_artifact_folder
-from sweeper.running.preflight import check_target
+from sweeper.running.preflight import check_target, describe_stand_ins
 from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
 from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, mark_embedded_lost, record_run
@@ -120,6 +120,8 @@ class Session:
                 state = self._load_resume_state(store, missing)
                 if state.todo and not self.settings.fresh:
                     self._warn_of_renaming(store)
+                if state.todo and any(target.embedded for target in self.targets):
+                    self._warn_of_stand_ins()
                 if state.todo and not self.control.stopping:
                     clients = await self._connect(connections)
                     for client in clients:
@@ -138,6 +140,11 @@ class Session:
                 if missing.jobs and not self.control.stopping:
                     await self.control.run_unless_stopped(self._restore(missing, clients))
                 return await self._record_and_execute(store, state, clients if state.todo else ())
+
+    def _warn_of_stand_ins(self) -> None:
+        message = describe_stand_ins(self.experiment.template, self.settings.object_info)
+        if message is not None:
+            self.report(Notice(message))
 
     def _warn_of_renaming(self, store: Store | None) -> None:
         message = describe_renaming(self.plan, self.out, store, self.target_names)
@@ -195,8 +202,13 @@ class Session:
     def _start_embedded(self, stack: AsyncExitStack) -> str:
         # One picture per core. One more job in flight than workers keeps them busy; see `_get_concurrency`.
         self.embedded_workers = self.settings.concurrency or min(4, os.cpu_count() or 1)
-        server = stack.enter_context(embedded.EmbeddedServer(dialect="cloud", workers=self.embedded_workers))
-        return server.url
+        server = embedded.EmbeddedServer(
+            dialect="cloud",
+            workers=self.embedded_workers,
+            object_info=self.settings.object_info,
+            permissive=True,
+        )
+        return stack.enter_context(server).url
 
     def _get_concurrency(self, client: ComfyClient) -> int:
         if client.target.embedded:

@@ -28,6 +28,7 @@ class RunOptions:
     those that left no file. Without it, missing files are downloaded again if the server still has them.
     `check`: check the plan against the target's node classes before submitting. `alone`: the table of the results
     folder shows this run alone, and not results of earlier runs in the place of what it did not finish.
+    `object_info`: a server's response to GET /object_info, whose node classes the embedded server runs by stand-ins.
     """
 
     concurrency: int | None = None
@@ -45,6 +46,7 @@ class RunOptions:
     remake: bool = False
     check: bool = True
     alone: bool = False
+    object_info: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class EffectiveSettings:
     remake: bool
     check: bool
     alone: bool
+    object_info: Mapping[str, Any] | None
 
 
 def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: int) -> EffectiveSettings:
@@ -100,6 +103,7 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         remake=options.remake,
         check=options.check,
         alone=options.alone,
+        object_info=options.object_info,
     )
 
 

@@ -180,14 +180,13 @@ def test_a_ui_workflow_and_its_choices_come_from_the_given_classes(sweeper):
     assert "name one that it has, such as 'mine-v2.safetensors'" in outcome.err
 
 
-def test_custom_nodes_need_the_users_server(sweeper):
+def test_custom_nodes_run_by_stand_ins(sweeper):
     outcome = sweeper("init", "d", "--from", save_json(CUSTOM))
     assert outcome.code == 0
-    assert (
-        "does not have Efficient Loader, KSampler (Efficient), so the experiment's target is http://127" in outcome.err
-    )
+    assert "sweeper's own server lacks Efficient Loader, KSampler (Efficient): stand-ins run these" in outcome.err
     experiment = load("d/experiment.yaml")
-    assert experiment.targets == ("http://127.0.0.1:8188",)
+    assert experiment.targets == ("embedded",)
+    assert sweeper("run", "d/experiment.yaml", "--limit", "2", "--json").json["succeeded"] == 2
     assert {"prompt", "negative", "seed", "steps", "cfg", "width", "checkpoint"} <= set(experiment.template.slots)
     assert sweeper("init", "e", "--from", "w.json", "--target", "http://gpu:8188").code == 3
 

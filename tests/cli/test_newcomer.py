@@ -69,11 +69,8 @@ def test_template_without_slots_is_explained_once_with_the_command(sweeper, writ
 @pytest.mark.parametrize(
     ("class_type", "message"),
     [
-        (
-            "Efficient Loader",
-            "'Efficient Loader' is a custom node, or a core node that the embedded server lacks; check",
-        ),
-        ("KSamplr", "has no class 'KSamplr'; did you mean 'KSampler'? If it is a custom node, check"),
+        ("Efficient Loader", "the embedded server has no class 'Efficient Loader'; a stand-in draws for it; check it"),
+        ("KSamplr", "has no class 'KSamplr'; did you mean 'KSampler'? A stand-in draws for it; check it"),
     ],
 )
 def test_unknown_class_leads_to_the_server_that_has_it(sweeper, write, class_type, message):
@@ -84,7 +81,7 @@ def test_unknown_class_leads_to_the_server_that_has_it(sweeper, write, class_typ
 
     outcome = sweeper("plan", experiment)
 
-    assert outcome.code == 2
+    assert outcome.code == 0
     assert message + " against your server with --target, or --object-info FILE" in outcome.err
     known = {class_type: {"input": {"required": {"a": ["INT", {}]}}, "output": [], "output_node": True}}
     Path("known.json").write_text(json.dumps(known))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sweeper import embedded
 from sweeper.embedded import EmbeddedServer
@@ -67,15 +69,39 @@ def test_a_rehearsal_checks_against_the_target(sweeper, write, strict_classes):
     assert (outcome.code, "not checked" in outcome.err) == (0, False)
 
 
-def test_a_class_that_the_embedded_server_lacks_is_named(sweeper, write):
+def test_stand_ins_rehearse_the_classes_of_the_target(sweeper, write):
     experiment = write(CLOUD)
     graph = json.loads(Path("t.json").read_text())
-    graph["8"]["class_type"] = "My Decoder"
+    graph["8"] = {"class_type": "My Decoder", "inputs": {**graph["8"]["inputs"], "tiles": 8}}
     Path("t.json").write_text(json.dumps(graph))
-    outcome = sweeper("run", experiment, "--rehearse")
-    assert (outcome.code, Path("results").exists()) == (2, False)
-    assert "a rehearsal runs on the embedded server, which has no class 'My Decoder'" in outcome.err
-    assert f"sweeper plan {experiment}" in outcome.err
+    declared = embedded.node_classes()
+    tiles = ["INT", {"default": 1, "min": 1, "max": 8}]
+    decoder = {**declared["VAEDecode"], "name": "My Decoder"}
+    decoder["input"] = {"required": {**decoder["input"]["required"], "tiles": tiles}}
+    Path("info.json").write_text(json.dumps({**declared, "My Decoder": decoder}))
+    outcome = sweeper("run", experiment, "--rehearse", "--object-info", "info.json")
+    assert outcome.code == 0, outcome.err
+    assert "sweeper's own server lacks My Decoder; stand-ins run these nodes" in outcome.err
+    pictures = [path.read_bytes() for path in (REHEARSAL / "artifacts").glob("*.png")]
+    names = [json.loads(Image.open(io.BytesIO(picture)).info["sweeper_stand_ins"]) for picture in pictures]
+    assert names == [["My Decoder"]] * 3
+    graph["8"]["inputs"]["tiles"] = 9
+    Path("t.json").write_text(json.dumps(graph))
+    refused = sweeper("run", experiment, "--rehearse", "--object-info", "info.json")
+    assert (refused.code, "tiles" in refused.err) == (2, True)
+
+
+def test_a_class_that_nothing_describes_runs_with_a_warning(sweeper, write):
+    experiment = write(CLOUD)
+    graph = json.loads(Path("t.json").read_text())
+    graph["3"]["class_type"] = "KSamplr"
+    Path("t.json").write_text(json.dumps(graph))
+    for options in ((experiment, "--rehearse"), (experiment, "--target", "embedded")):
+        outcome = sweeper("run", *options)
+        assert outcome.code == 0, outcome.err
+        assert outcome.err.count("sweeper's own server lacks KSamplr (did you mean 'KSampler'?); stand-ins run") == 1
+    pictures = {path.read_bytes() for path in Path("results/shop/artifacts").glob("*.png")}
+    assert len(pictures) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -52,6 +53,19 @@ def test_serve_simulates_a_scenario(sweeper):
         caught.value.close()
 
     assert caught.value.code == 503
+
+
+def test_serve_has_the_classes_of_another_server(sweeper):
+    declared = {"Mine": {"input": {"required": {"amount": ["INT", {"default": 1}]}}, "output": ["IMAGE"]}}
+    Path("info.json").write_text(json.dumps(declared))
+    with (
+        run_server("--dialect", "comfyui", "--object-info", "info.json") as (_, first),
+        run_server("--dialect", "comfyui", "--like", first) as (_, url),
+        urllib.request.urlopen(f"{url}/object_info/Mine") as answer,
+    ):
+        assert json.load(answer)["Mine"] == {**declared["Mine"], "sweeper_stand_in": True}
+    assert "--like and --object-info both" in sweeper("serve", "--like", first, "--object-info", "info.json").err
+    assert sweeper("serve", "--like", "http://127.0.0.1:1").code == 3
 
 
 def ask_for_user(url, key=None):

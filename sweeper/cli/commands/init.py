@@ -128,21 +128,16 @@ def _make_files(
 
 
 def _choose_target(workflow: LoadedWorkflow, target: str | None, notes: list[str]) -> tuple[str, str]:
-    """The experiment's target and a remark: the user's, or the embedded server if it has every class."""
+    """The experiment's target and a remark: the user's, or the embedded server."""
     if target is not None:
         return target, "or another server: embedded, cloud, a URL"
-    missing = _find_missing_classes(workflow, get_embedded_classes())
-    if not missing:
-        return "embedded", f"sweeper's own server draws no real model; yours: {_LOCAL_COMFYUI}, or cloud"
-    notes.append(
-        f"sweeper's own server does not have {join_names(missing)}, so the experiment's target is {_LOCAL_COMFYUI}; "
-        "another server: `sweeper run --target URL`"
-    )
-    return _LOCAL_COMFYUI, "your ComfyUI, which must have the workflow's custom nodes; or cloud"
-
-
-def _find_missing_classes(workflow: LoadedWorkflow, info: NodeInfo) -> list[str]:
-    return sorted({str(node["class_type"]) for node in workflow.graph.values()} - set(info.classes))
+    missing = {str(node["class_type"]) for node in workflow.graph.values()} - get_embedded_classes().classes.keys()
+    if missing:
+        notes.append(
+            f"sweeper's own server lacks {join_names(sorted(missing))}: stand-ins run these nodes, so that you can try "
+            f"the sweep; for real pictures: `sweeper run --target URL`"
+        )
+    return "embedded", f"sweeper's own server draws no real model; yours: {_LOCAL_COMFYUI}, or cloud"
 
 
 def _list_choices(

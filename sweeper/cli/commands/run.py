@@ -150,7 +150,7 @@ def command(
     else:
         real = build_real_command(experiment, targets, out, selection)
         loaded = load_for_run(experiment, [EMBEDDED], overrides, trust=trust, out=Path(REHEARSAL))
-        loaded, run_options["plan"], out = rehearsal.prepare(loaded, requested, out, check=run_options["check"])
+        loaded, out, run_options = rehearsal.prepare(loaded, requested, out, run_options)
         requested = [EMBEDDED]
     with ExitStack() as stack:
         if view:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import click
 
 from sweeper.cli import console
-from sweeper.cli.node_class_source import read_object_info
+from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.comfy.credentials import read_key_from_variable, validate_key
@@ -64,6 +64,16 @@ _MAX_KEY_BYTES: Final = 8192  # of a key file that are read: a key, not /dev/zer
     help="Send previews of pictures in progress. [default: except in the comfyui dialect]",
 )
 @click.option(
+    "--like",
+    metavar="TARGET",
+    help="As --object-info, with the node classes of this server: cloud, a URL or a name from the targets file.",
+)
+@click.option(
+    "--permissive",
+    is_flag=True,
+    help="Let stand-ins run every other class too, from what the submitted workflow shows of it.",
+)
+@click.option(
     "--object-info",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -87,6 +97,8 @@ def command(
     data: Path | None,
     workers: int | None,
     previews: bool | None,
+    like: str | None,
+    permissive: bool,
     object_info: Path | None,
     scenario: Path | None,
     strict_models: bool,
@@ -97,6 +109,9 @@ def command(
     """
     from sweeper.embedded import EmbeddedServer, Faults, Scenario
 
+    if like is not None and object_info is not None:
+        raise UsageError("--like and --object-info both say which classes to serve; give one")
+    described = None if like is None and object_info is None else NodeClassSource(like, object_info).object_info
     if workers is not None and dialect == "comfyui":
         raise UsageError("--workers: a ComfyUI runs one job at a time; use the cloud dialect or v2")
     key = _read_api_key(api_key, api_key_env, api_key_file)
@@ -116,7 +131,8 @@ def command(
             workers=workers or 1,
             previews=previews,
             faults=Faults(scenario=rehearsal),
-            object_info=None if object_info is None else read_object_info(object_info),
+            object_info=described,
+            permissive=permissive,
         ) as server,
     ):
         console.print_line(server.url)

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 # How much one unit of an input may move each feature of light and style. None of them brings a thing into the picture.
-_REACH = {"dark": 0.3, "warm": 0.6, "saturation": 0.35, "contrast": 0.35, "facets": 0.3, "tint_u": 0.25, "tint_v": 0.25}
-_TINT = 0.35  # how strongly the tint of such an input shows
-_LAYOUT_REACH = 0.3
-_MOST = 2.0  # of a feature of light or style, however many nodes add to it
+_REACH = {"dark": 0.2, "warm": 0.5, "saturation": 0.3, "contrast": 0.2, "facets": 0.3, "tint_u": 0.15, "tint_v": 0.15}
+_TINT = 0.1  # how strongly the tint of such an input shows
+_LAYOUT_REACH = 0.25
+# The most of each of these features, however many nodes add to it.
+_MOST = {"dark": 0.5, "warm": 1.2, "saturation": 0.6, "contrast": 0.4, "facets": 0.8, "tint_u": 0.25, "tint_v": 0.25}
+_MOST_TINT, _MOST_LAYOUT = 0.6, 1.5
 _MAX_TEXT = 20_000  # characters of a prompt that count
 _MAX_BRACKETS = 50  # a text with more of them is no prompt but code
 _MAX_DEPTH, _MAX_ITEMS = 5, 64  # of nested values
-_STYLE = slice(INDEX["dark"], len(FEATURES) - HASHED)
+_STYLE = [INDEX[name] for name in _MOST]
+_STYLE_MOST = np.array([*_MOST.values()], np.float32)
 
 
 def make_no_features() -> Array:
@@ -97,7 +100,13 @@ def read_prompt(text: str) -> Array:
 
 
 def limit_style(features: Array) -> Array:
-    """The same features with light and style bounded smoothly, because many nodes add to them."""
+    """The same features with light, style and layout folded into bounds, because many nodes add to them.
+
+    A sine is smooth and, unlike a limit, leaves the last node as much to say as the first.
+    """
     limited = features.astype(np.float32)
-    limited[_STYLE] = np.float32(_MOST) * np.tanh(limited[_STYLE] / np.float32(_MOST))
+    limited[_STYLE] = _STYLE_MOST * np.sin(limited[_STYLE] / _STYLE_MOST)
+    limited[-HASHED:] = np.float32(_MOST_LAYOUT) * np.sin(limited[-HASHED:] / np.float32(_MOST_LAYOUT))
+    tint = INDEX["tint"]
+    limited[tint] = np.float32(_MOST_TINT) * np.tanh(limited[tint] / np.float32(_MOST_TINT))
     return limited

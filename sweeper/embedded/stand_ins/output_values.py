@@ -28,6 +28,7 @@ from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
 from sweeper.embedded.stand_ins import drawing
+from sweeper.embedded.stand_ins.features import limit_style
 from sweeper.embedded.stand_ins.histories import History, merge_histories
 from sweeper.embedded.stand_ins.scalar_outputs import make_scalar
 
@@ -107,7 +108,8 @@ def _make_clip(_context: Context, reading: NodeReading, _request: OutputRequest,
 
 
 def _add(own: models.Features, features: Array) -> models.Features:
-    return tuple(float(a + b) for a, b in zip(own, features.tolist(), strict=True))
+    total: models.Features = tuple(limit_style(np.array(own, np.float32) + features).tolist())
+    return total
 
 
 def _make_vae(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Vae:

@@ -28,6 +28,7 @@ _WORDS: Final = (
     "cool",
     "clear",
 )
+_USUAL_SIZE: Final = {"width": 512, "height": 512, "batch": 1, "frames": 33}
 _SIDES: Final = {"width": "width", "height": "height", "batch": "batch", "count": "batch", "frames": "frames"}
 _PYTHON_TYPES: Final[dict[str, type]] = {"STRING": str, "INT": int, "FLOAT": float, "BOOLEAN": bool, "COMBO": str}
 
@@ -40,9 +41,7 @@ def make_scalar(reading: NodeReading, request: OutputRequest) -> Any:
         found = _find_same(reading, request)
         return found if found is not None else (request.choices[0] if request.choices else reading.merge().text)
     found = _find_same(reading, request)
-    if found is not None:
-        return found
-    return _measure(reading, request)
+    return _measure(reading, request) if found is None else found
 
 
 def _find_same(reading: NodeReading, request: OutputRequest) -> Any:
@@ -54,6 +53,8 @@ def _find_same(reading: NodeReading, request: OutputRequest) -> Any:
     for name, value in fitting.items():
         if name.rpartition(".")[2].lower() == request.name.lower():
             return wanted(value)
+    if request.type == "INT" and _find_size_name(request) is not None:
+        return None  # another number of the node is no size
     numbers = [value for name, value in linked.items() if name in fitting]
     if len(numbers) > 1 and wanted in {int, float}:
         return wanted(sum(numbers))
@@ -71,15 +72,19 @@ def _is_of(value: Any, wanted: type) -> bool:
 def _measure(reading: NodeReading, request: OutputRequest) -> Any:
     """A number of what is upstream: the size of a picture, or one between 0 and 1."""
     history = reading.merge()
-    size = next((size for word, size in _SIDES.items() if word in request.name.lower()), None)
+    size = _find_size_name(request)
     share = 0.5 + 0.5 * float(project(history)[0])
     if request.type == "BOOLEAN":
         return share > 0.5
     if request.type == "FLOAT":
         return float(history.sizes.get("fps", share)) if "fps" in request.name.lower() else share
-    if size is not None and size in history.sizes:
-        return int(history.sizes[size])
+    if size is not None:
+        return int(history.sizes.get(size, _USUAL_SIZE[size]))
     return round(8 * share)
+
+
+def _find_size_name(request: OutputRequest) -> str | None:
+    return next((size for word, size in _SIDES.items() if word in request.name.lower()), None)
 
 
 def _make_text(reading: NodeReading, request: OutputRequest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +70,11 @@ def _make_values(shape: ClassShape, context: Context, reading: NodeReading, firs
 def _make_value(
     context: Context, shape: ClassShape, reading: NodeReading, request: OutputRequest, template: str
 ) -> Any:
-    if request.type != "*" and "," not in request.type:
+    if "," in request.type:
+        kinds = [kind.strip() for kind in request.type.split(",")]
+        kind = next((one.kind for one in reading.linked if one.kind in kinds), kinds[0])
+        return _make_value(context, shape, reading, replace(request, type=kind), template)
+    if request.type != "*":
         return make_output(context, reading, request)
     candidates = _find_candidates(shape, reading, template)
     if not candidates:

@@ -180,7 +180,7 @@ class GraphCheck:
 
     def find_notes(self) -> list[GraphProblem]:
         """Return what is odd but runs."""
-        notes: list[GraphProblem] = []
+        notes = list(self.find_unknown_classes()) if self.info.is_embedded else []
         for node_id in self.specs:
             is_reached = node_id in self.reached
             if not is_reached:
@@ -212,12 +212,12 @@ class GraphCheck:
 
     def find_structure_problems(self) -> Iterator[GraphProblem]:
         """Yield the errors that do not depend on literals: broken nodes, unknown classes, no output, a cycle."""
+        if not self.info.is_embedded:
+            yield from self.find_unknown_classes()
         for node_id, node in self.graph.items():
             if node_id in self.nodes:
-                class_type = node["class_type"]
-                if class_type not in self.info.classes:
-                    yield (node_id, "class_type"), f"node {node_id}: {self._explain_unknown_class(class_type)}"
-            elif not isinstance(node, Mapping):
+                continue
+            if not isinstance(node, Mapping):
                 yield (node_id,), f"node {node_id}: found {format_value(node)}, but a node is needed"
             elif not isinstance(node.get("class_type"), str):
                 yield (node_id,), f"node {node_id}: the key 'class_type' is missing or not a text"
@@ -231,18 +231,23 @@ class GraphCheck:
             yield (cycle[0],), f"these nodes link in a cycle: {' -> '.join(cycle)}"
         yield from self._find_crashing_links()
 
+    def find_unknown_classes(self) -> Iterator[GraphProblem]:
+        """Yield the nodes whose class the server lacks. The embedded server runs them, so there they are only notes."""
+        for node_id, node in self.nodes.items():
+            if node["class_type"] not in self.info.classes:
+                yield (node_id, "class_type"), f"node {node_id}: {self._explain_unknown_class(node['class_type'])}"
+
     def _explain_unknown_class(self, class_type: str) -> str:
         nearest = self.info.find_misspelt(class_type)
-        owner = "the embedded server" if self.info.is_embedded else "the server"
+        question = f"; did you mean '{nearest}'?" if nearest is not None else ""
         if self.info.is_embedded:
-            advice = "check against your server with --target, or --object-info FILE"
-        else:
-            advice = "install it on that server"
+            advice = "check it against your server with --target, or --object-info FILE"
+            found = f"the embedded server has no class '{class_type}'{question or ';'}"
+            return f"{found} {'A' if question else 'a'} stand-in draws for it; {advice}"
         if nearest is not None:
-            return f"{owner} has no class '{class_type}'; did you mean '{nearest}'? If it is a custom node, {advice}"
-        if self.info.is_embedded:
-            return f"'{class_type}' is a custom node, or a core node that {owner} lacks; {advice}"
-        return f"{owner} has no class '{class_type}'; if it is a custom node, {advice}, else update the server"
+            return f"the server has no class '{class_type}'{question} If it is a custom node, install it on that server"
+        advice = "if it is a custom node, install it on that server, else update the server"
+        return f"the server has no class '{class_type}'; {advice}"
 
     def _find_crashing_links(self) -> Iterator[GraphProblem]:
         """Yield links to missing nodes in nodes of unknown classes; `check_input` finds them in other nodes."""

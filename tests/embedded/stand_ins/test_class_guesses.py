@@ -1,0 +1,72 @@
+"""A permissive server: classes that nothing describes run from what the submitted graph shows of them."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sweeper.embedded import EmbeddedServer
+from tests.embedded.clients import Comfy
+from tests.embedded.stand_ins.test_stand_ins import change, distance, pixels, run
+from tests.embedded.test_pictures import fetch, txt2img
+
+FILM = {
+    "1": {"class_type": "UnknownLoader", "inputs": {"model": "film-14b.safetensors"}},
+    "2": {"class_type": "UnknownText", "inputs": {"positive_prompt": "a fox in the snow", "t5": ["1", 1]}},
+    "3": {"class_type": "UnknownSampler", "inputs": {
+        "model": ["1", 0], "text_embeds": ["2", 0], "width": 64, "height": 48, "shift": 5.0, "seed": 1,
+    }},
+    "4": {"class_type": "UnknownDecoder", "inputs": {"samples": ["3", 0], "vae": ["1", 2]}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "p"}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def client():
+    with EmbeddedServer("comfyui", permissive=True) as server:
+        comfy = Comfy(server)
+        yield comfy
+        comfy.http.close()
+
+
+def test_a_graph_of_unknown_classes_makes_a_picture_of_its_inputs(client):
+    first = pixels(client, FILM)
+    assert first.shape == (48, 64, 3)
+    for node_id, values in (("2", {"positive_prompt": "a boat"}), ("3", {"shift": 1.0}), ("3", {"seed": 2})):
+        assert distance(first, pixels(client, change(FILM, node_id, **values))) > 1
+
+
+def test_a_misspelt_sampler_between_known_classes_samples(client):
+    graph = txt2img()
+    graph["3"]["class_type"] = "KSamplr"
+    assert distance(pixels(client, graph), pixels(client, change(graph, "3", seed=2))) > 1
+
+
+def test_unknown_nodes_at_the_end_save_what_reaches_them(client):
+    graph = change(FILM, "9")
+    graph["9"] = {"class_type": "UnknownSaver", "inputs": {"images": ["4", 0]}}
+    graph["10"] = {"class_type": "UnknownNote", "inputs": {"text": "to do"}}
+    outputs = run(client, graph)
+    assert list(outputs) == ["9"]
+    picture = Image.open(io.BytesIO(fetch(client, outputs["9"]["images"][0])))
+    assert np.asarray(picture).shape == (48, 64, 3)
+
+
+def test_sizes_that_an_unknown_class_gives_can_be_used(client):
+    graph = txt2img()
+    graph["5"]["inputs"] |= {"width": ["s", 0], "height": ["s", 1]}
+    graph["s"] = {"class_type": "UnknownSize", "inputs": {"resolution": "96x64 (3:2)", "batch": 1}}
+    assert pixels(client, graph).shape == (64, 96, 3)
+
+
+@pytest.mark.parametrize("graph", [[], {"1": 3}, {"1": {"class_type": "X"}}, {"1": {"class_type": 5, "inputs": {}}}])
+def test_what_is_no_graph_is_refused(client, graph):
+    assert client.http.post("/prompt", json={"prompt": graph}).status_code == 400
+
+
+def test_a_server_that_is_not_permissive_refuses_unknown_classes(serve):
+    answer = serve("comfyui", nodes=None).http.post("/prompt", json={"prompt": FILM})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "missing_node_type")
