@@ -20,11 +20,10 @@ from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.host_names import OwnNames
 from sweeper.embedded.journal import SQLiteJournal
-from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.request_guard import RequestGuard
 from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.service import ServerSettings, Service
-from sweeper.embedded.stand_ins.class_descriptions import describe_classes
+from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.embedded.storage import StorageHost
 from sweeper.errors import UsageError
 
@@ -59,7 +58,7 @@ class EmbeddedServer:
         object_info: the response of a server to GET /object_info. Stand-ins run those of its classes that this server
             lacks.
         permissive: let stand-ins run classes that nothing describes, from what the submitted graph shows of them.
-        nodes: class_type -> NodeClass; None: sweeper's own nodes.
+        nodes: class_type -> NodeClass; None: sweeper's own nodes, and stand-ins for the other core nodes of ComfyUI.
 
     Raises:
         InputError: `object_info` describes no node classes.
@@ -93,7 +92,7 @@ class EmbeddedServer:
         self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, previews, permissive)
         self.data = None if data is None else Path(data).absolute()
         self._address = (host, port)
-        own_nodes = NODE_CLASSES if nodes is None else nodes
+        own_nodes = list_known_classes() if nodes is None else nodes
         self._nodes = own_nodes if object_info is None else describe_classes(object_info, own_nodes)
         if not permissive:
             _check_prices(self._nodes, self.faults)

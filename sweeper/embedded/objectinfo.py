@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.nodes import NODE_CLASSES
+from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,7 +128,8 @@ def node_classes() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as empty:
         folders = ServerFolders(Path(empty))
         folders.prepare()
-        return {name: make_object_info(node, folders, strict_models=False) for name, node in NODE_CLASSES.items()}
+        nodes = list_known_classes().items()
+        return {name: make_object_info(node, folders, strict_models=False) for name, node in nodes}
 
 
 def list_model_files(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[str, list[str]]:

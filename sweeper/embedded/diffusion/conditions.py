@@ -53,9 +53,7 @@ def _clip_box(top: int, left: int, height: int, width: int, size: tuple[int, int
 def _find_box(options: Mapping[str, Any], mask: Array | None, size: tuple[int, int]) -> Box:
     area = options.get("area")
     if area is not None and area[0] == "percentage":
-        # A video's area has six shares: temporal, height, width, z, y, x.
-        shares = area[1:] if len(area) == 5 else (area[2], area[3], area[5], area[6])
-        sides = [round(shares[i] * size[i % 2]) for i in range(4)]
+        sides = [round(area[1 + i] * size[i % 2]) for i in range(4)]
         return _clip_box(sides[2], sides[3], max(sides[0], 1), max(sides[1], 1), size)
     if area is not None:
         return _clip_box(area[2], area[3], area[0], area[1], size)
@@ -85,18 +83,6 @@ def _weight(options: Mapping[str, Any], mask: Array | None, box: Box, size: tupl
     return (rows[:, None] * columns[None] * strength)[None]
 
 
-def _times(options: Mapping[str, Any], frames: int) -> Array | None:
-    """The weight of each latent frame of a video, where an area has a length in time; its ends are feathered too."""
-    area = options.get("area")
-    if frames == 1 or area is None or len(area) != 7:
-        return None
-    first = min(round(area[4] * frames), frames - 1)
-    count = min(max(round(area[1] * frames), 1), frames - first)
-    weights = np.zeros(frames, np.float32)
-    weights[first : first + count] = _ramp(count, start=first > 0, end=first + count < frames)
-    return weights
-
-
 def _mask(options: Mapping[str, Any], size: tuple[int, int]) -> Array | None:
     mask = options.get("mask")
     if mask is None:
@@ -117,12 +103,10 @@ class ConditioningPart:
         *,
         size: tuple[int, int],
         sampling: Sampling,
-        frames: int = 1,
     ) -> None:
         mask = _mask(options, size)
         self.box = _find_box(options, mask, size)
         self._weights = _weight(options, mask, self.box, size)
-        self._times = _times(options, frames)
         self.distilled = float(options.get("guidance", 0.0) or 0.0)
         self._span = _levels(sampling, options.get("start_percent", 0.0), options.get("end_percent", 1.0))
         hints: tuple[Hint, ...] = options.get("hints", ())
@@ -135,8 +119,7 @@ class ConditioningPart:
 
     def weight(self, index: int) -> Array:
         """The weight of each pixel of the box, [h, w], for a batch item."""
-        plane = np.asarray(self._weights[index % len(self._weights)])
-        return plane if self._times is None else np.asarray(plane * self._times[index % len(self._times)])
+        return np.asarray(self._weights[index % len(self._weights)])
 
     def is_active(self, level: float) -> bool:
         return self._span[1] <= level <= self._span[0]

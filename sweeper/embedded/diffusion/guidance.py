@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +23,8 @@ import numpy as np
 from sweeper.embedded.diffusion.conditions import ConditioningPart
 from sweeper.embedded.diffusion.latent_noise import LatentNoise, ScaledNoise
 from sweeper.embedded.diffusion.models import Model
-from sweeper.embedded.diffusion.patches import apply_patches, cfg_of_frame
 from sweeper.embedded.diffusion.prior import DEVIATION, get_prior
-from sweeper.embedded.diffusion.scaling import resize
-from sweeper.embedded.diffusion.solvers import SOLVERS, UNLISTED, SolverRun
+from sweeper.embedded.diffusion.solvers import SOLVERS, SolverRun
 from sweeper.embedded.diffusion.text import pool
 from sweeper.embedded.diffusion.vocabulary import INDEX
 
@@ -48,38 +45,17 @@ _AVOIDED = 0.3  # how much of a negative prompt's light and style features is ta
 
 @dataclass(frozen=True, slots=True)
 class Guider:
-    """A model with what to draw, what to avoid (None: BasicGuider) and how strongly.
-
-    `middle` is DualCFGGuider's second conditioning: `cfg` then pushes from it to `positive`, `cfg_middle` from
-    `negative` to it; `nested` multiplies the two, as its style of that name does. With `empty` it is PerpNegGuider's:
-    guidance starts from that conditioning, and the negative acts, `neg_scale` times, only where it is not along the
-    positive (Armandpour et al. 2023, arXiv:2304.04968).
-    """
+    """A model with what to draw, what to avoid (None: BasicGuider) and how strongly."""
 
     model: Model
     positive: Conditioning
     negative: Conditioning | None
     cfg: float
-    middle: Conditioning | None = None
-    cfg_middle: float = 1.0
-    nested: bool = False
-    empty: Conditioning | None = None
-    neg_scale: float = 1.0
 
 
 def _apart(sigma: float) -> float:
     ratio = sigma / APART_AT
     return 1.5 * APART * math.sqrt(ratio) / (1 + ratio**2)
-
-
-def _apply_held(
-    features: Array, options: Mapping[str, Any], patch: Mapping[str, Any]
-) -> tuple[Array, Mapping[str, Any]]:
-    """A part's features and options with what a model patch holds every prompt to (`Model.held`)."""
-    if "features" in patch:
-        features = features + patch["features"]
-    more = {name: (*options.get(name, ()), patch[name]) for name in ("hints", "references") if name in patch}
-    return features, {**options, **more}
 
 
 def _subtract_avoided(features: Array, avoided: Array) -> Array:
@@ -92,11 +68,21 @@ def _subtract_avoided(features: Array, avoided: Array) -> Array:
     return features
 
 
-def _remove_parallel(side: Array, along: Array) -> Array:
-    """What of `side` is not along the other one."""
-    length = float(np.square(along).sum(dtype=np.float64))
-    share = float((side * along).sum(dtype=np.float64)) / length if length else 0.0
-    return side - along * np.float32(share)
+def _rescale(guided: Array, positive: Array, x: Array, sigma: float, share: float) -> Array:
+    """Bring the guided v-prediction's deviation back to the conditional one's, by `share`.
+
+    Lin et al. 2023, "Common diffusion noise schedules and sample steps are flawed", section 3.4.
+    """
+    root = math.sqrt(sigma**2 + 1)
+    scaled = x / np.float32(sigma**2 + 1)
+
+    def velocity(estimate: Array) -> Array:
+        return np.asarray((scaled - (x - estimate)) * np.float32(root / sigma))
+
+    v, own = velocity(guided), velocity(positive)
+    ratio = float(own.std()) / max(float(v.std()), 1e-12)
+    final = v * np.float32(share * ratio + 1 - share)
+    return np.asarray(x - (scaled - final * np.float32(sigma / root)))
 
 
 class _Denoiser:
@@ -109,9 +95,6 @@ class _Denoiser:
     def __init__(
         self, guider: Guider, size: tuple[int, int], source: Array | None, mask: Array | None, *, frames: int
     ) -> None:
-        patch = guider.model.perpendicular
-        if patch is not None and guider.empty is None and guider.negative is not None:
-            guider = replace(guider, empty=patch[0], neg_scale=patch[1])
         self._guider = guider
         self._flow = guider.model.sampling.flow
         self._source = source
@@ -121,29 +104,17 @@ class _Denoiser:
         negative = [pool(embedding) for embedding, _ in guider.negative or []]
         avoided = np.stack(negative).mean(axis=0, dtype=np.float32) if negative and guider.cfg > 1 else None
         self._positive = self._build_parts(guider.positive, avoided)
-        self._middle = self._build_parts(guider.middle or [], avoided)
-        self._negative = self._build_parts(guider.negative or [], None) if guider.empty is not None else []
-        unguided = negative if guider.empty is None else [pool(embedding) for embedding, _ in guider.empty]
-        self._reference = self._find_centre(unguided)
+        self._reference = self._find_centre(negative)
 
     def _build_parts(self, conditioning: Conditioning, avoided: Array | None) -> list[ConditioningPart]:
         guider = self._guider
         style = np.array(guider.model.style, np.float32)
         parts = []
-        for embedding, own_options in conditioning:
-            options, own = own_options, pool(embedding)
-            features = own + style
+        for embedding, options in conditioning:
+            features = pool(embedding) + style
             if avoided is not None:
-                shared = guider.empty is not None
-                features = _subtract_avoided(
-                    features, _remove_parallel(avoided, own) * np.float32(guider.neg_scale) if shared else avoided
-                )
-            for patch in guider.model.held:
-                features, options = _apply_held(features, options, patch)
-            part = ConditioningPart(
-                features, options, size=self._size, sampling=guider.model.sampling, frames=self._frames
-            )
-            parts.append(part)
+                features = _subtract_avoided(features, avoided)
+            parts.append(ConditioningPart(features, options, size=self._size, sampling=guider.model.sampling))
         return parts
 
     def _find_centre(self, negative: list[Array]) -> Array:
@@ -160,31 +131,18 @@ class _Denoiser:
         if self._flow:  # (1-s) x0 + s n is the same observation as x0 + s/(1-s) n
             signal = max(1.0 - sigma, 1e-4)
             x, sigma = x / np.float32(signal), sigma / signal
-        pairs = [self._denoise_item(item, sigma, level, index, len(x)) for index, item in enumerate(x)]
+        pairs = [self._denoise_item(item, sigma, level, index) for index, item in enumerate(x)]
         return np.stack([guided for guided, _ in pairs]), np.stack([reference for _, reference in pairs])
 
-    def _denoise_item(self, x: Array, sigma: float, level: float, index: int, count: int) -> tuple[Array, Array]:
+    def _denoise_item(self, x: Array, sigma: float, level: float, index: int) -> tuple[Array, Array]:
         guider = self._guider
         positive, away = self._estimate_side(self._positive, x, sigma, level, index)
         if guider.negative is None:
             return positive, positive
-        for operation in guider.model.operations:
-            # On what guidance adds: the unguided estimate plus the operation of the way from there.
-            changed = operation(away[None])[0]
-            positive, away = positive - away + changed, changed
-        cfg = cfg_of_frame(guider.model.patches, guider.cfg, index // self._frames, count // self._frames)
-        if guider.empty is not None:
-            _, negative = self._estimate_side(self._negative, x, sigma, level, index)
-            sideways = _remove_parallel(negative, away) * np.float32(guider.neg_scale)
-            guided = positive + away * np.float32(cfg - 1) - sideways * np.float32(cfg)
-        elif guider.middle is not None:
-            middle, away_middle = self._estimate_side(self._middle, x, sigma, level, index)
-            between = (positive - middle) * (_GUIDED * np.float32(_apart(sigma)))
-            push = cfg * guider.cfg_middle if guider.nested else cfg
-            guided = positive + between * np.float32(push - 1) + away_middle * np.float32(guider.cfg_middle - 1)
-        else:
-            guided = positive + away * np.float32(cfg - 1)
-        return apply_patches(guider.model.patches, guided, positive, x, sigma), positive - away
+        guided = positive + away * np.float32(guider.cfg - 1)
+        if guider.model.rescale:
+            guided = _rescale(guided, positive, x, sigma, guider.model.rescale)
+        return guided, positive - away
 
     def _estimate_side(
         self, parts: list[ConditioningPart], x: Array, sigma: float, level: float, index: int
@@ -227,10 +185,6 @@ class _Denoiser:
         return x * own + mean * (1 - own), new
 
 
-def _fit(planes: Array, height: int, width: int) -> Array:
-    return planes if planes.shape[2:] == (height, width) else resize(planes, width, height, "bilinear")
-
-
 def sample(
     guider: Guider,
     sampler: str,
@@ -250,7 +204,7 @@ def sample(
     1 where the picture may change, keeps the rest as it was (inpainting). `frames` items in a row are one video;
     `options` go to the solver. Raises ValueError for an unknown sampler.
     """
-    solver = SOLVERS.get(sampler) or UNLISTED.get(sampler)
+    solver = SOLVERS.get(sampler)
     if solver is None:
         raise ValueError(f"invalid sampler {sampler!r}; there are {', '.join(SOLVERS)}")
     levels = [float(sigma) for sigma in sigmas]
@@ -259,16 +213,13 @@ def sample(
     sampling = guider.model.sampling
     picture = latent if bool(np.any(latent)) and bool(np.any(noise)) else None
 
-    @lru_cache(maxsize=1)
-    def make_denoiser(height: int, width: int) -> _Denoiser:
-        sides = (None if side is None else _fit(side, height, width) for side in (picture, mask))
-        return _Denoiser(guider, (height, width), *sides, frames=frames)
+    evaluate = _Denoiser(guider, (latent.shape[2], latent.shape[3]), picture, mask, frames=frames)
 
     def denoise(x: Array, sigma: float) -> tuple[Array, Array]:
-        if mask is None or x.shape != latent.shape:  # a sampler that grows the picture leaves the mask behind
-            return make_denoiser(*x.shape[2:])(x, sigma)
+        if mask is None:
+            return evaluate(x, sigma)
         noisy = latent * np.float32(sampling.alpha(sigma)) + noise * np.float32(sigma)
-        guided, reference = make_denoiser(*x.shape[2:])(x * mask + noisy * (1 - mask), sigma)
+        guided, reference = evaluate(x * mask + noisy * (1 - mask), sigma)
         return guided * mask + latent * (1 - mask), reference * mask + latent * (1 - mask)
 
     x: Array

@@ -1,8 +1,8 @@
-"""What steers a picture beside text: control hints, reference pictures, and what a "vision model" reads off a picture.
+"""What steers a picture beside text: control hints, reference pictures, and what a picture says of itself.
 
 Nothing is learned here. A control hint pulls the luma of the estimate towards the hint's structure, by a share that
 rises smoothly from 0 with the strength (1 - exp(-1.2 strength)); a reference pulls all of it towards a latent. A
-picture read by CLIP vision becomes one row of an embedding: its mean colours, light and a hash-like but smooth
+picture that is read becomes one row of an embedding: its mean colours, light and a hash-like but smooth
 projection of its coarse layout, so that two similar pictures give similar rows.
 """
 
@@ -56,11 +56,6 @@ def load_control(name: str) -> ControlNet:
     """Raises ValueError for a name that climbs."""
     check_name(name)
     return ControlNet(name, _detect_reading(re.split(r"[\\/]", name)[-1].lower()))
-
-
-def retype_control(control: ControlNet, kind: str) -> ControlNet:
-    """A union model told what its hint is ("canny/lineart/anime_lineart/mlsd", "auto", ...)."""
-    return ControlNet(control.name, control.reading if kind == "auto" else _detect_reading(kind.lower()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,20 +175,9 @@ def _projection() -> Array:
     return draw_normal(_PROJECTION_SEED, 0, 0, 0, (HASHED, 3 * 64)) * np.float32(1 / 8)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class VisionOutput:
-    """What a vision model saw: one row of an embedding per picture, [B, F]."""
-
-    rows: Array
-
-
-def look(image: Array, name: str, *, crop: bool) -> VisionOutput:
-    """Read pictures [B, H, W, 3], 0-1, as `name`'s vision model does: every name looks a little otherwise."""
+def look(image: Array, name: str) -> Array:
+    """What a vision model of this name sees in pictures [B, H, W, 3], 0-1: one row of an embedding each, [B, F]."""
     planes = np.moveaxis(image[..., :3], -1, 1).astype(np.float32)
-    if crop:
-        side = min(planes.shape[2:])
-        top, left = (planes.shape[2] - side) // 2, (planes.shape[3] - side) // 2
-        planes = planes[:, :, top : top + side, left : left + side]
     small = resize(np.ascontiguousarray(planes), 8, 8, "area")
     rows = np.zeros((len(image), len(FEATURES)), np.float32)
     turn = np.float32(1) + np.float32(0.1) * digest_normals(f"vision/{name}", HASHED)
@@ -207,4 +191,4 @@ def look(image: Array, name: str, *, crop: bool) -> VisionOutput:
         row[INDEX["contrast"]] = 2 * (luma.std() - 0.18)
         row[INDEX["saturation"]] = 2 * (np.sqrt(u * u + v * v).mean() - 0.1)
         row[-HASHED:] = turn * (_projection() @ (picture.ravel() - np.float32(0.5)))
-    return VisionOutput(rows)
+    return rows

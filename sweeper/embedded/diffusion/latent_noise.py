@@ -45,14 +45,13 @@ class LatentNoise:
         """[B, C, h, w]: item i is the same whatever the batch size."""
         return self.draw_batch(_INITIAL, 0)
 
-    def draw_step(self, _sigma: float, _sigma_next: float, size: tuple[int, int] | None = None) -> Array:
-        """Fresh noise [B, C, h, w] for one sampler step, as ancestral samplers want it; `size` is another h, w."""
+    def draw_step(self, _sigma: float, _sigma_next: float) -> Array:
+        """Fresh noise [B, C, h, w] for one sampler step, as ancestral samplers want it."""
         self._steps += 1
-        return self.draw_batch(_STEP, self._steps, size)
+        return self.draw_batch(_STEP, self._steps)
 
-    def draw_batch(self, use: int, counter: int, size: tuple[int, int] | None = None) -> Array:
-        shape = self.shape if size is None else (*self.shape[:-2], *size)
-        return np.stack([draw_normal(self.seed, item, use, counter, shape) for item in self.items])
+    def draw_batch(self, use: int, counter: int) -> Array:
+        return np.stack([draw_normal(self.seed, item, use, counter, self.shape) for item in self.items])
 
     def brownian(self, sigma_max: float, *, stream: int = 0) -> BrownianPath:
         """The Brownian path over 0 .. sigma_max that the SDE samplers read; another `stream` is another path."""
@@ -70,15 +69,14 @@ class FrameNoise(LatentNoise):
         super().__init__(seed, [item for item in items for _ in range(frames)], shape)
         self._frames = frames
 
-    def draw_batch(self, use: int, counter: int, size: tuple[int, int] | None = None) -> Array:
-        shape = self.shape if size is None else (*self.shape[:-2], *size)
+    def draw_batch(self, use: int, counter: int) -> Array:
         drawn = []
         for index, item in enumerate(self.items):
             key, between = divmod(index % self._frames, _KEY)
-            first = draw_normal(self.seed, item + (key << 32), use, counter, shape)
+            first = draw_normal(self.seed, item + (key << 32), use, counter, self.shape)
             if between:
                 angle = between / _KEY * math.pi / 2
-                second = draw_normal(self.seed, item + ((key + 1) << 32), use, counter, shape)
+                second = draw_normal(self.seed, item + ((key + 1) << 32), use, counter, self.shape)
                 first = first * np.float32(math.cos(angle)) + second * np.float32(math.sin(angle))
             drawn.append(first)
         return np.stack(drawn)
@@ -91,8 +89,8 @@ class ScaledNoise:
         self._noise = noise
         self._factor = np.float32(factor)
 
-    def draw_step(self, sigma: float, sigma_next: float, size: tuple[int, int] | None = None) -> Array:
-        return self._noise.draw_step(sigma, sigma_next, size) * self._factor
+    def draw_step(self, sigma: float, sigma_next: float) -> Array:
+        return self._noise.draw_step(sigma, sigma_next) * self._factor
 
     def brownian(self, sigma_max: float, *, stream: int = 0) -> Callable[[float, float], Array]:
         path = self._noise.brownian(sigma_max, stream=stream)

@@ -8,14 +8,12 @@ the picture. A model says so in its repr: it is procedural, whatever file its na
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sweeper.embedded.diffusion.names import check_name
-from sweeper.embedded.diffusion.patches import Patch
 from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.text import digest_normals, encode, pool
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
@@ -47,12 +45,7 @@ class Model:
     name: str
     sampling: Sampling
     style: Features
-    patches: tuple[Patch, ...] = ()
-    # PerpNeg's (empty conditioning, neg_scale): the negative prompt acts only where it is not the positive's.
-    perpendicular: tuple[Any, float] | None = None
-    operations: tuple[Callable[[Array], Array], ...] = ()  # on what guidance adds (LatentApplyOperationCFG)
-    # Pictures and what was seen in them that every prompt is held to (model patches): options for a conditioning.
-    held: tuple[Mapping[str, Any], ...] = ()
+    rescale: float = 0.0  # how far guidance keeps the deviation of the unguided estimate (RescaleCFG)
 
     def __repr__(self) -> str:
         return f"<procedural model {self.name!r}>"

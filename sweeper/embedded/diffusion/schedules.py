@@ -39,25 +39,10 @@ def _zero_terminal() -> Table:
     return np.asarray(np.sqrt((1 - power) / power))
 
 
-def _cascade(shift: float) -> Table:
-    """Stable Cascade's cosine schedule (Pernias et al. 2023), 10000 steps, moved by `shift` in log SNR."""
-    offset = 8e-3
-    first = math.cos(offset / (1 + offset) * math.pi / 2) ** 2
-    signal = np.cos((np.arange(1, 10001) / 10000 + offset) / (1 + offset) * math.pi / 2) ** 2 / first
-    signal = np.clip(signal, 0.0001, 0.9999)
-    if shift != 1:
-        signal = np.clip(1 / (1 + np.exp(-(np.log(signal / (1 - signal)) + 2 * math.log(1 / shift)))), 0.0001, 0.9999)
-    return np.asarray(np.sqrt((1 - signal) / signal))
-
-
 @lru_cache(maxsize=64)
-def _make_table(kind: str, shift: float, low: float) -> Table:
+def _make_table(kind: str, shift: float) -> Table:
     if kind == "zsnr":
         return _zero_terminal()
-    if kind == "edm":
-        return np.exp(np.linspace(math.log(low), math.log(shift), 1000))
-    if kind == "cascade":
-        return _cascade(shift)
     if kind == "flux":
         return np.array([_time_shift_flux(shift, t / 10000) for t in range(1, 10001)])
     t = np.arange(1, 1001) / 1000
@@ -73,13 +58,11 @@ def _time_shift_flux(mu: float, t: float) -> float:
 class Sampling:
     """How a model mixes picture and noise.
 
-    `discrete`, `zsnr`, `edm`, `cascade`: x0 + sigma n, each with its own table of levels; `flow`, `flux`:
-    (1-s) x0 + s n.
+    `discrete`, `zsnr`: x0 + sigma n, each with its own table of levels; `flow`, `flux`: (1-s) x0 + s n.
     """
 
     kind: str = "discrete"
-    shift: float = 1.0  # of `flow` (SD3's time shift), `flux` (its mu), `cascade`; the highest level of `edm`
-    low: float = 0.0  # the lowest level of `edm`
+    shift: float = 1.0  # of `flow` (SD3's time shift) and `flux` (its mu)
 
     @property
     def flow(self) -> bool:
@@ -89,7 +72,7 @@ class Sampling:
     @property
     def sigmas(self) -> Table:
         """Every trained noise level, rising."""
-        return _scaled_linear() if self.kind == "discrete" else _make_table(self.kind, self.shift, self.low)
+        return _scaled_linear() if self.kind == "discrete" else _make_table(self.kind, self.shift)
 
     @property
     def sigma_min(self) -> float:

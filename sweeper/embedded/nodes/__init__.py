@@ -1,7 +1,7 @@
-"""The node classes that the embedded server runs, by class name.
+"""The node classes that the embedded server implements, by class name.
 
 Importing this imports neither NumPy nor Pillow: what a node does is imported when it
-first runs (`catalog.spec_builders`).
+first runs (`catalog.deferred`).
 """
 
 from __future__ import annotations

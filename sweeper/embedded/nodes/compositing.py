@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.diffusion.scaling import check_size, resize
-from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.mask_ops import repeat_batch, resize_mask, to_planes
-from sweeper.embedded.nodes.pictures import resize_image
+from sweeper.embedded.nodes.images import resize_image
+from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_planes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +46,6 @@ def same_channels(under: Array, over: Array) -> tuple[Array, Array]:
 
 
 def images_masked(
-    _context: Context,
     *,
     destination: Array,
     source: Array,
@@ -55,15 +53,14 @@ def images_masked(
     y: int,
     resize_source: bool,
     mask: Array | None = None,
-) -> NodeOutput:
+) -> Array:
     destination, source = same_channels(destination, source)
     sides = np.moveaxis(destination, -1, 1), np.moveaxis(source, -1, 1)
     laid = composite(*sides, x, y, mask, 1, fit=resize_source)
-    return NodeOutput((np.ascontiguousarray(np.moveaxis(laid, 1, -1)),))
+    return np.ascontiguousarray(np.moveaxis(laid, 1, -1))
 
 
 def latents_masked(
-    _context: Context,
     *,
     destination: dict[str, Any],
     source: dict[str, Any],
@@ -71,9 +68,9 @@ def latents_masked(
     y: int,
     resize_source: bool,
     mask: Array | None = None,
-) -> NodeOutput:
+) -> dict[str, Any]:
     laid = composite(destination["samples"], source["samples"], x, y, mask, 8, fit=resize_source)
-    return NodeOutput(({**destination, "samples": laid},))
+    return {**destination, "samples": laid}
 
 
 def _ramp(size: int, feather: int, *, start: bool, end: bool) -> Array:
@@ -86,9 +83,7 @@ def _ramp(size: int, feather: int, *, start: bool, end: bool) -> Array:
     return ramp
 
 
-def latents(
-    _context: Context, *, samples_to: dict[str, Any], samples_from: dict[str, Any], x: int, y: int, feather: int
-) -> NodeOutput:
+def latents(samples_to: dict[str, Any], samples_from: dict[str, Any], x: int, y: int, feather: int) -> dict[str, Any]:
     """LatentComposite: `x`, `y` and `feather` in image pixels; edges on the border of the destination stay hard."""
     x, y, feather = x // 8, y // 8, feather // 8
     under: Array = samples_to["samples"].copy()
@@ -99,12 +94,12 @@ def latents(
     share = rows[:, None] * columns[None]
     area = under[:, :, y : y + height, x : x + width]
     under[:, :, y : y + height, x : x + width] = over * share + area * (1 - share)
-    return NodeOutput(({**samples_to, "samples": under},))
+    return {**samples_to, "samples": under}
 
 
 def pad_for_outpaint(
-    _context: Context, *, image: Array, left: int, top: int, right: int, bottom: int, feathering: int
-) -> NodeOutput:
+    image: Array, left: int, top: int, right: int, bottom: int, feathering: int
+) -> tuple[Array, Array]:
     """The picture on grey, and a mask that is 1 on the new ground and rises squared towards it over `feathering`."""
     count, height, width, channels = image.shape
     check_size(count, height + top + bottom, width + left + right, channels)
@@ -122,80 +117,25 @@ def pad_for_outpaint(
         rise = np.maximum(feathering - distance, 0) / feathering
         inner = (rise * rise).astype(np.float32)
     mask[top : top + height, left : left + width] = inner
-    return NodeOutput((canvas, mask[None]))
+    return canvas, mask[None]
 
 
-def join_alpha(_context: Context, image: Array, alpha: Array) -> NodeOutput:
+def join_alpha(image: Array, alpha: Array) -> Array:
     """RGBA with 1 - `alpha` (a MASK) as its alpha."""
     count = min(len(image), len(to_planes(alpha)))
     opacity = 1.0 - resize_mask(alpha, image.shape[2], image.shape[1])[:count, ..., None]
-    return NodeOutput((np.concatenate([image[:count, ..., :3], opacity], axis=-1),))
+    return np.concatenate([image[:count, ..., :3], opacity], axis=-1)
 
 
-def split_alpha(_context: Context, image: Array) -> NodeOutput:
+def split_alpha(image: Array) -> tuple[Array, Array]:
     """The colours, and 1 - alpha as a MASK; nothing masked where there is no alpha."""
     alpha = image[..., 3] if image.shape[-1] > 3 else np.ones(image.shape[:3], np.float32)
-    return NodeOutput((np.ascontiguousarray(image[..., :3]), 1.0 - alpha))
-
-
-def _blend(src: Array, src_a: Array, dst: Array, dst_a: Array, mode: str) -> tuple[Array, Array]:
-    """Porter & Duff 1984 on premultiplied colours: (colours, alpha)."""
-    union = src_a + dst_a - src_a * dst_a
-    both = src_a * dst_a
-    zero = np.zeros_like(dst)
-    outside = (1 - dst_a) * src + (1 - src_a) * dst
-    rules: dict[str, Any] = {
-        "ADD": lambda: (np.clip(src + dst, 0, 1), np.clip(src_a + dst_a, 0, 1)),
-        "CLEAR": lambda: (zero, np.zeros_like(dst_a)),
-        "DARKEN": lambda: (outside + np.minimum(src, dst), union),
-        "DST": lambda: (dst, dst_a),
-        "DST_ATOP": lambda: (src_a * dst + (1 - dst_a) * src, src_a),
-        "DST_IN": lambda: (dst * src_a, both),
-        "DST_OUT": lambda: ((1 - src_a) * dst, (1 - src_a) * dst_a),
-        "DST_OVER": lambda: (dst + (1 - dst_a) * src, dst_a + (1 - dst_a) * src_a),
-        "LIGHTEN": lambda: (outside + np.maximum(src, dst), union),
-        "MULTIPLY": lambda: (src * dst, both),
-        "OVERLAY": lambda: (
-            np.where(2 * dst < dst_a, 2 * src * dst, both - 2 * (dst_a - src) * (src_a - dst)),
-            union,
-        ),
-        "SCREEN": lambda: (src + dst - src * dst, union),
-        "SRC": lambda: (src, src_a),
-        "SRC_ATOP": lambda: (dst_a * src + (1 - src_a) * dst, dst_a),
-        "SRC_IN": lambda: (src * dst_a, both),
-        "SRC_OUT": lambda: ((1 - dst_a) * src, (1 - dst_a) * src_a),
-        "SRC_OVER": lambda: (src + (1 - src_a) * dst, src_a + (1 - src_a) * dst_a),
-        "XOR": lambda: (outside, (1 - dst_a) * src_a + (1 - src_a) * dst_a),
-    }
-    if mode not in rules:
-        raise ValueError(f"unsupported mode {mode!r}; there are {', '.join(rules)}")
-    colours, alpha = rules[mode]()
-    return colours, alpha
-
-
-def porter_duff(
-    _context: Context, *, source: Array, source_alpha: Array, destination: Array, destination_alpha: Array, mode: str
-) -> NodeOutput:
-    """As many pictures as the shortest of the four batches has; the source is scaled to the destination's size."""
-    count = min(len(source), len(source_alpha), len(destination), len(destination_alpha))
-    height, width = destination.shape[1:3]
-    if source.shape[-1] != destination.shape[-1]:
-        raise ValueError(f"pictures of {source.shape[-1]} and {destination.shape[-1]} channels cannot be composed")
-    if source.shape[1:3] != (height, width):
-        source = resize_image(source[:count], width, height, "bicubic", centre=True)
-    masks = [to_planes(mask)[:count, ..., None] for mask in (source_alpha, destination_alpha)]
-    alphas = [
-        1 - (mask if mask.shape[1:3] == (height, width) else resize_image(mask, width, height, "bicubic", centre=True))
-        for mask in masks
-    ]
-    colours, alpha = _blend(source[:count] * alphas[0], alphas[0], destination[:count] * alphas[1], alphas[1], mode)
-    plain = np.where(alpha > 1e-5, colours / np.where(alpha > 1e-5, alpha, 1), 0)
-    return NodeOutput((np.clip(plain, 0, 1).astype(np.float32), (1 - alpha[..., 0]).astype(np.float32)))
+    return np.ascontiguousarray(image[..., :3]), 1.0 - alpha
 
 
 def resize_and_pad(
-    _context: Context, *, image: Array, target_width: int, target_height: int, padding_color: str, interpolation: str
-) -> NodeOutput:
+    image: Array, target_width: int, target_height: int, padding_color: str, interpolation: str
+) -> Array:
     """Scale to fit inside, keep the aspect ratio, and fill what is left evenly on both sides."""
     count, height, width, channels = image.shape
     scale = min(target_width / width, target_height / height)
@@ -206,7 +146,7 @@ def resize_and_pad(
     )
     y, x = (target_height - inner[1]) // 2, (target_width - inner[0]) // 2
     canvas[:, y : y + inner[1], x : x + inner[0]] = resize_image(image, inner[0], inner[1], interpolation)
-    return NodeOutput((canvas,))
+    return canvas
 
 
 _INKS = {"white": (1, 1, 1), "black": (0, 0, 0), "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
@@ -221,7 +161,6 @@ def _pad_evenly(image: Array, size: int, axis: int, grey: float) -> Array:
 
 
 def stitch(
-    _context: Context,
     *,
     image1: Array,
     direction: str,
@@ -229,10 +168,10 @@ def stitch(
     spacing_width: int,
     spacing_color: str,
     image2: Array | None = None,
-) -> NodeOutput:
+) -> Array:
     """Two pictures side by side; the shorter batch repeats its last, a missing alpha is opaque."""
     if image2 is None:
-        return NodeOutput((image1,))
+        return image1
     most = max(len(image1), len(image2))
     first, second = (side[np.minimum(np.arange(most), len(side) - 1)] for side in (image1, image2))
     level = direction in {"left", "right"}
@@ -257,4 +196,4 @@ def stitch(
         shape = (most, first.shape[1], gap) if level else (most, gap, first.shape[2])
         colour = np.array([*ink, 1.0][: first.shape[-1]], np.float32)
         parts.insert(1, np.broadcast_to(colour, (*shape, first.shape[-1])))
-    return NodeOutput((np.concatenate(parts, axis=2 if level else 1),))
+    return np.concatenate(parts, axis=2 if level else 1)

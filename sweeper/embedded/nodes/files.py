@@ -37,14 +37,9 @@ def resolve_input(folders: Folders, name: str) -> Path | None:
     return path if path.is_relative_to(root) and path.is_file() else None
 
 
-def check(context: Folders, image: str) -> str | None:
+def check(kind: str, context: Folders, name: str) -> str | None:
     """VALIDATE_INPUTS: the file is there, below its folder. (Paths that climb do not exist, for a client.)"""
-    return None if isinstance(image, str) and resolve_input(context, image) else f"Invalid image file: {image}"
-
-
-def fingerprint(context: Folders, image: str) -> str:
-    """IS_CHANGED: the file's SHA-256, so that new content under an old name is not a cached result."""
-    return hash_file(context, image)
+    return None if isinstance(name, str) and resolve_input(context, name) else f"Invalid {kind} file: {name}"
 
 
 def hash_file(context: Folders, name: str) -> str:
@@ -53,7 +48,12 @@ def hash_file(context: Folders, name: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
 
-def load_image(context: Context, image: str) -> NodeOutput:
+def find_change_time(context: Folders, file: str) -> float:
+    path = resolve_input(context, file)
+    return path.stat().st_mtime if path else 0.0
+
+
+def load_image(context: Context, image: str) -> tuple[Array, Array]:
     """IMAGE [frames, H, W, 3] and MASK [frames, H, W], 1 - alpha; a picture without alpha has an empty 64 x 64 mask.
 
     Turned as its EXIF says; frames of another size than the first are left out; of an MPO only the first is taken.
@@ -67,7 +67,7 @@ def load_image(context: Context, image: str) -> NodeOutput:
     frames = [frame for frame in frames if frame[0].shape == frames[0][0].shape]
     if single:
         frames = frames[:1]
-    return NodeOutput((np.stack([pixels for pixels, _ in frames]), np.stack([mask for _, mask in frames])))
+    return np.stack([pixels for pixels, _ in frames]), np.stack([mask for _, mask in frames])
 
 
 def _decode_frame(frame: Image.Image) -> tuple[Array, Array]:
@@ -135,13 +135,13 @@ def save_image(context: Context, images: Array, filename_prefix: str = "ComfyUI"
 
 
 @lru_cache(maxsize=1)
-def _make_preview_prefix() -> str:
+def make_preview_prefix() -> str:
     """ComfyUI's temporary prefix: five random letters per start of the server."""
     return "ComfyUI_temp_" + "".join(secrets.choice("abcdefghijklmnopqrstupvxyz") for _ in range(5))
 
 
 def preview_image(context: Context, images: Array) -> NodeOutput:
-    return _save_pngs(context, images, _make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=1)
+    return _save_pngs(context, images, make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=1)
 
 
 def send_images(context: Context, images: Array) -> NodeOutput:
@@ -160,10 +160,10 @@ def never_the_same(_context: Folders, **_inputs: Any) -> float:
 def preview_mask(context: Context, mask: Array) -> NodeOutput:
     """MaskPreview: the mask as grey pictures in the temporary folder."""
     grey = np.repeat(mask.reshape(-1, *mask.shape[-2:])[..., None], 3, axis=-1)
-    return _save_pngs(context, grey, _make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=4)
+    return _save_pngs(context, grey, make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=4)
 
 
-def preview_any(_context: Context, source: Any = None) -> NodeOutput:
+def preview_any(source: Any = None) -> NodeOutput:
     """PreviewAny: a value as text, JSON where it has a form in it."""
     if isinstance(source, str):
         text = source
@@ -177,7 +177,7 @@ def preview_any(_context: Context, source: Any = None) -> NodeOutput:
     return NodeOutput(ui={"text": [text]})
 
 
-def load_mask(context: Context, image: str, channel: str) -> NodeOutput:
+def load_mask(context: Context, image: str, channel: str) -> Array:
     """One channel of a file as MASK [1, H, W]; alpha turned around; empty, 64 x 64, where there is no such channel."""
     path = resolve_input(context, image)
     if path is None:
@@ -190,4 +190,4 @@ def load_mask(context: Context, image: str, channel: str) -> NodeOutput:
             clear = picture.mode in {"LA", "PA"} or "transparency" in picture.info
             picture = picture.convert("RGBA") if clear else _convert_to_rgb(picture).convert("RGBA")
     plane = np.asarray(picture.getchannel(channel[0].upper()), np.float32) / np.float32(255)
-    return NodeOutput(((1 - plane if channel == "alpha" else plane)[None],))
+    return np.asarray((1 - plane if channel == "alpha" else plane)[None])

@@ -1,22 +1,29 @@
-"""Latents: empty ones, resizing, batches, and the way to pictures and back.
+"""Latents: empty ones, sizes, arithmetic, batches, inpainting, and the way to pictures and back.
 
 A LATENT is {"samples": float32 [B, 4, h, w]} with, where it came from a picture, a "residue" (see `diffusion.vae`)
-that travels along and is ignored once the size has changed.
+that travels along and is ignored once the size has changed. Semantics as ComfyUI 0.3.64's.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sweeper.embedded.diffusion import vae as coder
+from sweeper.embedded.diffusion.hints import Reference
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.scaling import resize
-from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.base import Context
+from sweeper.embedded.nodes.conditioning import with_reference
+from sweeper.embedded.nodes.images import count_turns
+from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_planes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from sweeper.embedded.diffusion.guidance import Conditioning
 
     Array = NDArray[Any]
     Latent = dict[str, Any]
@@ -24,13 +31,9 @@ if TYPE_CHECKING:
 _VIDEO_LARGEST = 120 * 10**6  # pixels of one decoded video: a gigabyte and a half as IMAGE
 
 
-def empty(_context: Context, *, width: int, height: int, batch_size: int = 1) -> NodeOutput:
-    return NodeOutput(({"samples": np.zeros((batch_size, 4, height // 8, width // 8), np.float32)},))
-
-
-def empty_sd3(_context: Context, width: int, height: int, batch_size: int = 1) -> NodeOutput:
-    """16 channels, as SD3's; samplers refill an empty latent with their model's own."""
-    return NodeOutput(({"samples": np.zeros((batch_size, 16, height // 8, width // 8), np.float32)},))
+def empty(channels: str, width: int, height: int, batch_size: int = 1) -> Latent:
+    """Samplers refill an empty latent with their model's own number of channels."""
+    return {"samples": np.zeros((batch_size, int(channels), height // 8, width // 8), np.float32)}
 
 
 def get_picture_samples(latent: Latent) -> Array:
@@ -41,13 +44,11 @@ def get_picture_samples(latent: Latent) -> Array:
     return samples
 
 
-def upscale(
-    _context: Context, *, samples: Latent, upscale_method: str, width: int, height: int, crop: str
-) -> NodeOutput:
+def upscale(samples: Latent, upscale_method: str, width: int, height: int, crop: str) -> Latent:
     """To `width` x `height` image pixels, at least 64; a side of 0 follows the other one, both 0 changes nothing."""
     array = get_picture_samples(samples)
     if width == 0 and height == 0:
-        return NodeOutput((samples,))
+        return samples
     if width == 0:
         height = max(64, height)
         width = max(64, round(array.shape[3] * height / array.shape[2]))
@@ -56,16 +57,16 @@ def upscale(
         height = max(64, round(array.shape[2] * width / array.shape[3]))
     width, height = max(64, width), max(64, height)
     resized = resize(array, width // 8, height // 8, upscale_method, centre=crop == "center")
-    return NodeOutput(({**samples, "samples": resized},))
+    return {**samples, "samples": resized}
 
 
-def upscale_by(_context: Context, samples: Latent, upscale_method: str, scale_by: float) -> NodeOutput:
+def upscale_by(samples: Latent, upscale_method: str, scale_by: float) -> Latent:
     array = get_picture_samples(samples)
     resized = resize(array, round(array.shape[3] * scale_by), round(array.shape[2] * scale_by), upscale_method)
-    return NodeOutput(({**samples, "samples": resized},))
+    return {**samples, "samples": resized}
 
 
-def repeat(_context: Context, samples: Latent, amount: int) -> NodeOutput:
+def repeat(samples: Latent, amount: int) -> Latent:
     """The batch `amount` times in a row; each copy counts on in the batch index, so that it gets noise of its own."""
     array: Array = samples["samples"]
     result = {**samples, "samples": np.tile(array, (amount, 1, 1, 1))}
@@ -77,16 +78,16 @@ def repeat(_context: Context, samples: Latent, amount: int) -> NodeOutput:
     if indices is not None:
         span = max(indices) - min(indices) + 1
         result["batch_index"] = [index + copy * span for copy in range(amount) for index in indices]
-    return NodeOutput((result,))
+    return result
 
 
-def vae_decode(context: Context, samples: Latent, vae: Vae) -> NodeOutput:
-    """IMAGE float32 [B, 8h, 8w, 3], 0-1."""
+def vae_decode(context: Context, samples: Latent, vae: Vae, **_tiles: int) -> Array:
+    """IMAGE float32 [B, 8h, 8w, 3], 0-1. Tiles save a GPU's memory; the picture is the same without."""
     context.check()
     array: Array = samples["samples"]
     if array.ndim == 5:
-        return NodeOutput((_decode_video(context, array, vae, int(samples.get("frame_step", 4))),))
-    return NodeOutput((coder.decode(array, vae, samples.get("residue")),))
+        return _decode_video(context, array, vae, int(samples.get("frame_step", 4)))
+    return coder.decode(array, vae, samples.get("residue"))
 
 
 def _decode_video(context: Context, array: Array, vae: Vae, step: int) -> Array:
@@ -113,20 +114,157 @@ def _decode_video(context: Context, array: Array, vae: Vae, step: int) -> Array:
     return np.stack(frames)
 
 
-def vae_decode_tiled(
-    context: Context,
-    *,
-    samples: Latent,
-    vae: Vae,
-    tile_size: int,  # tiles save a GPU's memory; the picture is the same without
-    overlap: int = 64,
-    temporal_size: int = 64,
-    temporal_overlap: int = 8,
-) -> NodeOutput:
-    return vae_decode(context, samples, vae)
-
-
-def vae_encode(context: Context, pixels: Array, vae: Vae) -> NodeOutput:
+def vae_encode(context: Context, pixels: Array, vae: Vae, **_tiles: int) -> Latent:
     context.check()
     samples, residue = coder.encode(pixels, vae)
-    return NodeOutput(({"samples": samples, "residue": residue},))
+    return {"samples": samples, "residue": residue}
+
+
+def _with_samples(latent: Latent, samples: Array) -> Latent:
+    return {**latent, "samples": np.ascontiguousarray(samples, np.float32)}
+
+
+def _match_shape(first: Array, second: Array, *, repeat: bool = True) -> Array:
+    """`second` scaled (bilinear, centre crop) and repeated to the shape of `first`."""
+    if second.shape[1:] != first.shape[1:]:
+        second = resize(second, first.shape[-1], first.shape[-2], "bilinear", centre=True)
+    return repeat_batch(second, len(first)) if repeat else second
+
+
+def combine(how: str, samples1: Latent, samples2: Latent) -> Latent:
+    first: Array = samples1["samples"]
+    second = _match_shape(first, samples2["samples"])
+    return _with_samples(samples1, first + second if how == "add" else first - second)
+
+
+def multiply(samples: Latent, multiplier: float) -> Latent:
+    return _with_samples(samples, samples["samples"] * np.float32(multiplier))
+
+
+def _length(samples: Array) -> Array:
+    return np.asarray(np.sqrt(np.square(samples).sum(axis=1, keepdims=True)))
+
+
+def _unit(samples: Array) -> Array:
+    lengths = _length(samples)
+    return np.asarray(np.where(lengths > 0, samples / np.where(lengths > 0, lengths, 1), 0))
+
+
+def interpolate(samples1: Latent, samples2: Latent, ratio: float) -> Latent:
+    """Directions and lengths of the channel vectors mixed apart; `ratio` 1 is the first."""
+    first: Array = samples1["samples"]
+    second = _match_shape(first, samples2["samples"])
+    share = np.float32(ratio)
+    direction = _unit(_unit(first) * share + _unit(second) * (1 - share))
+    return _with_samples(samples1, direction * (_length(first) * share + _length(second) * (1 - share)))
+
+
+def blend(samples1: Latent, samples2: Latent, blend_factor: float) -> Latent:
+    first: Array = samples1["samples"]
+    second: Array = samples2["samples"]
+    if first.shape != second.shape:
+        second = resize(second, first.shape[3], first.shape[2], "bicubic", centre=True)
+    share = np.float32(blend_factor)
+    return _with_samples(samples1, first * share + second * (1 - share))
+
+
+def batch(samples1: Latent, samples2: Latent) -> Latent:
+    first: Array = samples1["samples"]
+    second = _match_shape(first, samples2["samples"], repeat=False)
+    indices = [latent.get("batch_index") or list(range(len(latent["samples"]))) for latent in (samples1, samples2)]
+    joined = np.concatenate([first, second])
+    return {**samples1, "samples": joined, "batch_index": indices[0] + indices[1]}
+
+
+def from_batch(samples: Latent, batch_index: int, length: int) -> Latent:
+    array: Array = samples["samples"]
+    start = min(len(array) - 1, batch_index)
+    stop = min(start + length, len(array))
+    result = {**samples, "samples": array[start:stop].copy()}
+    mask = samples.get("noise_mask")
+    if mask is not None and len(mask) > 1:
+        result["noise_mask"] = repeat_batch(mask, len(array))[start:stop].copy()
+    indices = samples.get("batch_index")
+    result["batch_index"] = indices[start:stop] if indices else list(range(start, stop))
+    return result
+
+
+def seed_behavior(samples: Latent, seed_behavior: str) -> Latent:
+    """`fixed`: every item gets the noise of the first; `random`: each its own."""
+    result = dict(samples)
+    if seed_behavior == "random":
+        result.pop("batch_index", None)
+    else:
+        result["batch_index"] = [samples.get("batch_index", [0])[0]] * len(samples["samples"])
+    return result
+
+
+def rotate(samples: Latent, rotation: str) -> Latent:
+    return _with_samples(samples, np.rot90(samples["samples"], count_turns(rotation), axes=(3, 2)))
+
+
+def flip(samples: Latent, flip_method: str) -> Latent:
+    return _with_samples(samples, np.flip(samples["samples"], 2 if flip_method.startswith("x") else 3))
+
+
+def crop(samples: Latent, width: int, height: int, x: int, y: int) -> Latent:
+    """In image pixels; the corner is kept at least 64 pixels inside."""
+    array = get_picture_samples(samples)
+    x, y = min(x // 8, array.shape[3] - 8), min(y // 8, array.shape[2] - 8)
+    return _with_samples(samples, array[:, :, y : y + height // 8, x : x + width // 8])
+
+
+def set_mask(samples: Latent, mask: Array) -> Latent:
+    return {**samples, "noise_mask": to_planes(mask)[:, None]}
+
+
+def _crop_to_factor(pixels: Array, mask: Array) -> tuple[Array, Array]:
+    """Both cut evenly to multiples of 8; the mask [B, H, W] first scaled to the picture."""
+    height, width = pixels.shape[1:3]
+    mask = resize_mask(mask, width, height)
+    top, left = (height % 8) // 2, (width % 8) // 2
+    area = (slice(None), slice(top, top + height // 8 * 8), slice(left, left + width // 8 * 8))
+    return pixels[area], mask[area]
+
+
+def _grey_out(pixels: Array, mask: Array) -> Array:
+    keep = (1.0 - np.rint(mask))[..., None]
+    greyed = pixels.copy()
+    greyed[..., :3] = (pixels[..., :3] - np.float32(0.5)) * keep + np.float32(0.5)
+    return greyed
+
+
+def _grow_mask(mask: Array, by: int) -> Array:
+    """A mask rounded and widened by a square of `by` pixels, as ComfyUI's convolution with ones does."""
+    if by == 0:
+        return mask
+    pad = math.ceil((by - 1) / 2)
+    padded = np.pad(np.rint(mask), ((0, 0), (pad, pad), (pad, pad)))
+    for axis in (1, 2):
+        count = padded.shape[axis] - by + 1
+        parts = [np.take(padded, range(i, i + count), axis=axis) for i in range(by)]
+        padded = np.maximum.reduce(parts)
+    return padded[:, : mask.shape[1], : mask.shape[2]]
+
+
+def encode_for_inpaint(pixels: Array, vae: Vae, mask: Array, grow_mask_by: int = 6) -> Latent:
+    """The picture with what is masked made grey, and a noise mask grown by `grow_mask_by` pixels."""
+    pixels, mask = _crop_to_factor(pixels, mask)
+    samples, residue = coder.encode(_grey_out(pixels, mask), vae)
+    grown = np.rint(_grow_mask(mask, grow_mask_by))[:, None]
+    return {"samples": samples, "residue": residue, "noise_mask": grown}
+
+
+def inpaint_conditioning(
+    positive: Conditioning, negative: Conditioning, vae: Vae, pixels: Array, mask: Array, *, noise_mask: bool = True
+) -> tuple[Conditioning, Conditioning, Latent]:
+    """Both conditionings are held to the picture outside the mask; the latent is the whole picture."""
+    samples, residue = coder.encode(pixels, vae)
+    cut_pixels, cut_mask = _crop_to_factor(pixels, mask)
+    greyed, _ = coder.encode(_grey_out(cut_pixels, cut_mask), vae)
+    reference = Reference(greyed, 0.9, where=1.0 - np.rint(cut_mask))
+    sides = with_reference(positive, reference), with_reference(negative, reference)
+    latent: Latent = {"samples": samples, "residue": residue}
+    if noise_mask:
+        latent["noise_mask"] = cut_mask[:, None]
+    return *sides, latent

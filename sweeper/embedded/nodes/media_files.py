@@ -1,7 +1,7 @@
 """Sounds and films on disk, through PyAV (the extra `media`, imported when one is written or read).
 
-Names, containers, codecs, metadata and what the nodes show are ComfyUI 0.3.64's: flac, mp3, opus; mp4 with H.264 and
-AAC; webm with VP9 or AV1. A VIDEO is a `Film`, or a `FilmFile` that is read when it is needed.
+Names, containers, codecs, metadata and what the nodes show are ComfyUI 0.3.64's: flac; mp4 with H.264 and AAC. A VIDEO
+is a `Film`, or a `FilmFile` that is read when it is needed.
 """
 
 from __future__ import annotations
@@ -9,21 +9,16 @@ from __future__ import annotations
 import importlib
 import io
 import math
-import os
-import secrets
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
-from sweeper.embedded.nodes.files import hash_file, make_metadata, resolve_input
-from sweeper.embedded.nodes.output_naming import FileReserver, ReservedFile
-from sweeper.embedded.nodes.sound import resample
+from sweeper.embedded.nodes.files import make_metadata, make_preview_prefix, resolve_input
+from sweeper.embedded.nodes.output_naming import FileReserver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +28,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Audio = dict[str, Any]
 
-_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _TAGS = {"movflags": "use_metadata_tags"}  # MP4 keeps only known tags otherwise
 
 
@@ -116,30 +110,12 @@ def _find_input(folders: Folders, name: str, kind: str) -> Path:
     return path
 
 
-def load_audio(context: Context, audio: str) -> NodeOutput:
-    return NodeOutput((read_sound(_find_input(context, audio, "audio")),))
+def load_audio(context: Context, audio: str) -> Audio:
+    return read_sound(_find_input(context, audio, "audio"))
 
 
-def load_video(context: Context, file: str) -> NodeOutput:
-    return NodeOutput((FilmFile(_find_input(context, file, "video")),))
-
-
-def check_audio(context: Folders, audio: str) -> str | None:
-    """VALIDATE_INPUTS: the file is there, below its folder."""
-    return None if isinstance(audio, str) and resolve_input(context, audio) else f"Invalid audio file: {audio}"
-
-
-def check_video(context: Folders, file: str) -> str | None:
-    return None if isinstance(file, str) and resolve_input(context, file) else f"Invalid video file: {file}"
-
-
-def fingerprint_audio(context: Folders, audio: str) -> str:
-    return hash_file(context, audio)
-
-
-def fingerprint_video(context: Folders, file: str) -> float:
-    """When it was changed: films are long."""
-    return _find_input(context, file, "video").stat().st_mtime
+def load_video(context: Context, file: str) -> FilmFile:
+    return FilmFile(_find_input(context, file, "video"))
 
 
 def _make_sound_frame(waveform: Array, rate: int) -> Any:
@@ -151,36 +127,26 @@ def _make_sound_frame(waveform: Array, rate: int) -> Any:
     return frame
 
 
-def _encode_sound(waveform: Array, rate: int, kind: str, quality: str, metadata: dict[str, str]) -> bytes:
-    """[C, N] as flac, mp3 or opus. Raises ValueError for more than two channels."""
+def _encode_flac(waveform: Array, rate: int, metadata: dict[str, str]) -> bytes:
+    """Encode [C, N]. Raises ValueError for more than two channels."""
     if len(waveform) > 2:
         raise ValueError(f"a sound of {len(waveform)} channels cannot be saved; one or two can")
-    codec = {"flac": "flac", "mp3": "libmp3lame", "opus": "libopus"}[kind]
     buffer = io.BytesIO()
-    with _import_av().open(buffer, mode="w", format=kind) as container:
+    with _import_av().open(buffer, mode="w", format="flac") as container:
         container.metadata.update(metadata)
-        stream = container.add_stream(codec, rate=rate, layout="mono" if len(waveform) == 1 else "stereo")
-        if quality == "V0":
-            stream.codec_context.qscale = 1
-        elif quality:
-            stream.bit_rate = int(quality.removesuffix("k")) * 1000
+        stream = container.add_stream("flac", rate=rate, layout="mono" if len(waveform) == 1 else "stereo")
         if waveform.shape[1]:
             container.mux(stream.encode(_make_sound_frame(waveform, rate)))
         container.mux(stream.encode(None))
     return buffer.getvalue()
 
 
-def _save_sounds(
-    context: Context, audio: Audio, prefix: str, kind: str, quality: str = "", *, temporary: bool = False
-) -> NodeOutput:
-    base = context.temp_dir if temporary else context.output_dir
-    reserver = FileReserver(base, prefix, None, f".{kind}")
-    rate = int(audio["sample_rate"])
-    saved_rate = next((allowed for allowed in _OPUS_RATES if allowed >= rate), 48000) if kind == "opus" else rate
+def _save_sounds(context: Context, audio: Audio, prefix: str, *, temporary: bool = False) -> NodeOutput:
+    reserver = FileReserver(context.temp_dir if temporary else context.output_dir, prefix, None, ".flac")
     results = []
     for number, waveform in enumerate(audio["waveform"]):
         context.check()
-        content = _encode_sound(resample(waveform, rate, saved_rate), saved_rate, kind, quality, make_metadata(context))
+        content = _encode_flac(waveform, int(audio["sample_rate"]), make_metadata(context))
         file = reserver.reserve(number)
         with file.open_draft() as draft:
             draft.write_bytes(content)
@@ -189,33 +155,20 @@ def _save_sounds(
 
 
 def save_flac(context: Context, audio: Audio, filename_prefix: str = "ComfyUI") -> NodeOutput:
-    return _save_sounds(context, audio, filename_prefix, "flac")
-
-
-def save_mp3(context: Context, audio: Audio, filename_prefix: str = "ComfyUI", quality: str = "128k") -> NodeOutput:
-    return _save_sounds(context, audio, filename_prefix, "mp3", quality)
-
-
-def save_opus(context: Context, audio: Audio, filename_prefix: str = "ComfyUI", quality: str = "128k") -> NodeOutput:
-    return _save_sounds(context, audio, filename_prefix, "opus", quality)
-
-
-@lru_cache(maxsize=1)
-def _make_temporary_prefix() -> str:
-    return "ComfyUI_temp_" + "".join(secrets.choice("abcdefghijklmnopqrstupvxyz") for _ in range(5))
+    return _save_sounds(context, audio, filename_prefix)
 
 
 def preview_audio(context: Context, audio: Audio) -> NodeOutput:
-    return _save_sounds(context, audio, _make_temporary_prefix(), "flac", temporary=True)
+    return _save_sounds(context, audio, make_preview_prefix(), temporary=True)
 
 
-def create_video(_context: Context, images: Array, fps: float, audio: Audio | None = None) -> NodeOutput:
-    return NodeOutput((Film(images, Fraction(fps), audio),))
+def create_video(images: Array, fps: float, audio: Audio | None = None) -> Film:
+    return Film(images, Fraction(fps), audio)
 
 
-def components(_context: Context, video: Film | FilmFile) -> NodeOutput:
+def components(video: Film | FilmFile) -> tuple[Array, Audio | None, float]:
     film = video.load()
-    return NodeOutput((film.images, film.audio, float(film.rate)))
+    return film.images, film.audio, float(film.rate)
 
 
 def _iterate_frames(context: Context, images: Array) -> Iterator[Any]:
@@ -224,49 +177,6 @@ def _iterate_frames(context: Context, images: Array) -> Iterator[Any]:
         context.check()
         pixels = np.clip(np.float32(255) * image[..., :3], 0, 255).astype(np.uint8)
         yield video_frame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-
-
-def _to_thousandth(rate: float | Fraction) -> Fraction:
-    return Fraction(round(rate * 1000), 1000)
-
-
-def _video_output(file: ReservedFile) -> NodeOutput:
-    return NodeOutput(ui={"images": [file.as_ui("output")], "animated": [True]})
-
-
-@contextmanager
-def _keep_priority() -> Iterator[None]:
-    """SVT-AV1 makes its caller a real-time thread where it may (as root), and with it all that is started from there
-    later: a browser that was did not keep its pages' storage.
-    """
-    if not hasattr(os, "sched_setscheduler"):  # Linux only
-        yield
-        return
-    before = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, *before)
-
-
-def save_webm(
-    context: Context, *, images: Array, filename_prefix: str, codec: str, fps: float, crf: float
-) -> NodeOutput:
-    codecs = {"vp9": ("libvpx-vp9", "yuv420p", {}), "av1": ("libsvtav1", "yuv420p10le", {"preset": "6"})}
-    if codec not in codecs:
-        raise ValueError(f"unknown codec {codec!r}; there are {', '.join(codecs)}")
-    name, pixels, options = codecs[codec]
-    av = _import_av()
-    file = FileReserver(context.output_dir, filename_prefix, images, ".webm").reserve(0)
-    with _keep_priority(), file.open_draft() as draft, av.open(str(draft), mode="w", format="webm") as container:
-        container.metadata.update(make_metadata(context))
-        stream = container.add_stream(name, rate=_to_thousandth(fps))
-        stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], pixels
-        stream.bit_rate, stream.options = 0, {"crf": str(crf), **options}
-        for frame in _iterate_frames(context, images):
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return _video_output(file)
 
 
 def save_video(
@@ -291,7 +201,7 @@ def save_video(
             _copy_streams(video.path, draft, make_metadata(context))
         else:
             _write_mp4(context, draft, video.load())
-    return _video_output(file)
+    return NodeOutput(ui={"images": [file.as_ui("output")], "animated": [True]})
 
 
 def _is_mp4(path: Path) -> bool:
@@ -314,7 +224,7 @@ def _copy_streams(source: Path, target: Path, metadata: dict[str, str]) -> None:
 
 
 def _write_mp4(context: Context, path: Path, film: Film) -> None:
-    rate = _to_thousandth(film.rate)
+    rate = Fraction(round(film.rate * 1000), 1000)
     with _import_av().open(str(path), mode="w", format="mp4", options=_TAGS) as container:
         container.metadata.update(make_metadata(context))
         stream = container.add_stream("h264", rate=rate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +14,8 @@ from sweeper.embedded.diffusion.latent_noise import FrameNoise, LatentNoise, Sca
 from sweeper.embedded.diffusion.models import Model
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
-from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
-from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.base import Context
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +69,7 @@ def _make_preview(denoised: Array) -> Image.Image:
     return Image.fromarray((np.clip(np.moveaxis(rgb, 0, -1), 0, 1) * 255).astype(np.uint8))
 
 
-def make_noise(latent: Latent, samples: Array, seed: int) -> tuple[Array, LatentNoise, int]:
+def _prepare_noise(latent: Latent, samples: Array, seed: int) -> tuple[Array, LatentNoise, int]:
     """The samples as [B, 4, h, w] (a video's frames in a row), their noise, and the frames of one video."""
     items = latent.get("batch_index") or range(len(samples))
     if samples.ndim == 4:
@@ -80,7 +79,7 @@ def make_noise(latent: Latent, samples: Array, seed: int) -> tuple[Array, Latent
     return flat, FrameNoise(seed, items, flat.shape[1:], frames), frames
 
 
-def unfold_frames(flat: Array, frames: int, like: Array) -> Array:
+def _unfold_frames(flat: Array, frames: int, like: Array) -> Array:
     """Frames in a row as [B, 4, t, h, w] again, where `like` is a video's."""
     if like.ndim == 4:
         return flat
@@ -88,7 +87,7 @@ def unfold_frames(flat: Array, frames: int, like: Array) -> Array:
 
 
 def run_sampler(
-    context: Context, *, guider: Guider, sampler: NamedSampler, sigmas: Array, latent: Latent, seed: int, noisy: bool
+    context: Context, guider: Guider, sampler: NamedSampler, sigmas: Array, latent: Latent, seed: int, *, noisy: bool
 ) -> tuple[Latent, Latent]:
     """Sample; the latent that results, and the last estimate of the clean one."""
     shaped = _prepare_samples(latent)
@@ -96,7 +95,7 @@ def run_sampler(
     total = len(sigmas) - 1
     if total < 1:
         return {**latent, "samples": shaped}, {**latent, "samples": shaped}
-    samples, source, frames = make_noise(latent, shaped, seed)
+    samples, source, frames = _prepare_noise(latent, shaped, seed)
     noise = source.draw_initial() if noisy else np.zeros_like(samples)
     last: list[Array] = [samples]
 
@@ -119,7 +118,7 @@ def run_sampler(
         frames=frames,
         options=dict(sampler.options),
     )
-    ends = (unfold_frames(end, frames, shaped) for end in (result, last[0]))
+    ends = (_unfold_frames(end, frames, shaped) for end in (result, last[0]))
     first, second = ({**latent, "samples": end} for end in ends)
     return first, second
 
@@ -137,19 +136,10 @@ def ksampler(
     negative: Conditioning,
     latent_image: Latent,
     denoise: float = 1.0,
-) -> NodeOutput:
+) -> Latent:
     sigmas = schedules.sampler_sigmas(model.sampling, scheduler, sampler_name, steps, denoise)
-    guider = Guider(model, positive, negative, cfg)
-    latent, _ = run_sampler(
-        context,
-        guider=guider,
-        sampler=NamedSampler(sampler_name),
-        sigmas=sigmas,
-        latent=latent_image,
-        seed=seed,
-        noisy=True,
-    )
-    return NodeOutput((latent,))
+    guider, sampler = Guider(model, positive, negative, cfg), NamedSampler(sampler_name)
+    return run_sampler(context, guider, sampler, sigmas, latent_image, seed, noisy=True)[0]
 
 
 def ksampler_advanced(
@@ -168,7 +158,7 @@ def ksampler_advanced(
     start_at_step: int,
     end_at_step: int,
     return_with_leftover_noise: str,
-) -> NodeOutput:
+) -> Latent:
     """A part of a schedule. Without leftover noise the last level is 0, wherever the part ends."""
     sigmas = schedules.sampler_sigmas(model.sampling, scheduler, sampler_name, steps).copy()
     if end_at_step < len(sigmas) - 1:
@@ -177,79 +167,56 @@ def ksampler_advanced(
             sigmas[-1] = 0
     # A part that starts behind the end does nothing.
     sigmas = sigmas[start_at_step:] if start_at_step < len(sigmas) - 1 else sigmas[:0]
-    guider = Guider(model, positive, negative, cfg)
+    guider, sampler = Guider(model, positive, negative, cfg), NamedSampler(sampler_name)
     noisy = add_noise != "disable"
-    return NodeOutput(
-        run_sampler(
-            context,
-            guider=guider,
-            sampler=NamedSampler(sampler_name),
-            sigmas=sigmas,
-            latent=latent_image,
-            seed=noise_seed,
-            noisy=noisy,
-        )[:1]
-    )
+    return run_sampler(context, guider, sampler, sigmas, latent_image, noise_seed, noisy=noisy)[0]
 
 
-def sampler_custom_advanced(
+def sampler_custom(
     context: Context,
     *,
-    noise: SeededNoise,
-    guider: Guider,
+    model: Model,
+    add_noise: bool,
+    noise_seed: int,
+    cfg: float,
+    positive: Conditioning,
+    negative: Conditioning,
     sampler: NamedSampler,
     sigmas: Array,
     latent_image: Latent,
-) -> NodeOutput:
-    seed = noise.seed if noise.seed is not None else 0
+) -> tuple[Latent, Latent]:
+    guider = Guider(model, positive, negative, cfg)
+    return run_sampler(context, guider, sampler, sigmas, latent_image, noise_seed, noisy=add_noise)
+
+
+def sampler_custom_advanced(
+    context: Context, noise: SeededNoise, guider: Guider, sampler: NamedSampler, sigmas: Array, latent_image: Latent
+) -> tuple[Latent, Latent]:
     noisy = noise.seed is not None
-    return NodeOutput(
-        run_sampler(context, guider=guider, sampler=sampler, sigmas=sigmas, latent=latent_image, seed=seed, noisy=noisy)
-    )
+    return run_sampler(context, guider, sampler, sigmas, latent_image, noise.seed or 0, noisy=noisy)
 
 
-def random_noise(_context: Context, noise_seed: int) -> NodeOutput:
-    return NodeOutput((SeededNoise(noise_seed),))
+def make_noise(noise_seed: int | None = None) -> SeededNoise:
+    """RandomNoise and DisableNoise."""
+    return SeededNoise(noise_seed)
 
 
-def disable_noise(_context: Context) -> NodeOutput:
-    return NodeOutput((SeededNoise(None),))
+def basic_guider(model: Model, conditioning: Conditioning) -> Guider:
+    return Guider(model, conditioning, None, 1.0)
 
 
-def basic_guider(_context: Context, model: Model, conditioning: Conditioning) -> NodeOutput:
-    return NodeOutput((Guider(model, conditioning, None, 1.0),))
+def cfg_guider(model: Model, positive: Conditioning, negative: Conditioning, cfg: float) -> Guider:
+    return Guider(model, positive, negative, cfg)
 
 
-def cfg_guider(
-    _context: Context, model: Model, positive: Conditioning, negative: Conditioning, cfg: float
-) -> NodeOutput:
-    return NodeOutput((Guider(model, positive, negative, cfg),))
+def select_named(sampler_name: str) -> NamedSampler:
+    return NamedSampler(sampler_name)
 
 
-def ksampler_select(_context: Context, sampler_name: str) -> NodeOutput:
-    return NodeOutput((NamedSampler(sampler_name),))
-
-
-def basic_scheduler(_context: Context, model: Model, scheduler: str, steps: int, denoise: float) -> NodeOutput:
-    """SIGMAS float32 [steps + 1]; none at denoise 0."""
-    if denoise <= 0:
-        return NodeOutput((np.zeros(0, np.float32),))
-    whole = int(steps / denoise) if denoise < 1 else steps
-    return NodeOutput((schedules.schedule(model.sampling, scheduler, whole)[-(steps + 1) :],))
-
-
-def karras_scheduler(_context: Context, steps: int, sigma_max: float, sigma_min: float, rho: float) -> NodeOutput:
-    return NodeOutput((schedules.karras(steps, sigma_min, sigma_max, rho),))
-
-
-def model_sampling_flux(
-    _context: Context, *, model: Model, max_shift: float, base_shift: float, width: int, height: int
-) -> NodeOutput:
-    """Flux's time shift, linear in the number of 16 x 16 patches between 256 and 4096 (Black Forest Labs)."""
-    slope = (max_shift - base_shift) / (4096 - 256)
-    shift = width * height / 256 * slope + base_shift - slope * 256
-    return NodeOutput((replace(model, sampling=Sampling("flux", shift)),))
-
-
-def model_sampling_sd3(_context: Context, model: Model, shift: float) -> NodeOutput:
-    return NodeOutput((replace(model, sampling=Sampling("flow", shift)),))
+def select(
+    name: str, *, s_noise: float = 1.0, solver_type: str = "", noise_device: str = "cpu", **options: Any
+) -> NamedSampler:
+    """A sampler with its options."""
+    if solver_type:
+        options["midpoint"] = solver_type == "midpoint"
+    return NamedSampler(name if noise_device == "cpu" else f"{name}_gpu", s_noise, tuple(options.items()))

@@ -1,14 +1,13 @@
-"""Text nodes (nodes_string.py of ComfyUI 0.3.64): joining, cutting, replacing, comparing.
+"""Texts (nodes_string.py of ComfyUI 0.3.64): joining, cutting, replacing, comparing; and primitives.
 
 ComfyUI sets no limit. Here a text that a node makes has at most `MAX_LENGTH` characters, because a few nodes that each
-double their input would otherwise fill the memory. Regular expressions are in `regular_expressions.py`.
+double their input would otherwise fill the memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from sweeper.embedded.nodes.base import Context, NodeOutput
+from typing import Any
 
 MAX_LENGTH = 10_000_000
 
@@ -19,6 +18,16 @@ _CASES: dict[str, Callable[[str], str]] = {
     "Title Case": str.title,
 }
 _TRIMS: dict[str, Callable[[str], str]] = {"Both": str.strip, "Left": str.lstrip, "Right": str.rstrip}
+_COMPARISONS: dict[str, Callable[[str, str], bool]] = {
+    "Equal": str.__eq__,
+    "Starts With": str.startswith,
+    "Ends With": str.endswith,
+}
+
+
+def hand_on(value: Any) -> Any:
+    """A primitive."""
+    return value
 
 
 def _check_length(length: int) -> None:
@@ -26,46 +35,39 @@ def _check_length(length: int) -> None:
         raise ValueError(f"the result has {length} characters; at most {MAX_LENGTH} are allowed")
 
 
-def concatenate(_context: Context, string_a: str, string_b: str, delimiter: str) -> NodeOutput:
+def concatenate(string_a: str, string_b: str, delimiter: str) -> str:
     _check_length(len(string_a) + len(delimiter) + len(string_b))
-    return NodeOutput((delimiter.join((string_a, string_b)),))
+    return delimiter.join((string_a, string_b))
 
 
-def substring(_context: Context, string: str, start: int, end: int) -> NodeOutput:
-    return NodeOutput((string[start:end],))
+def substring(string: str, start: int, end: int) -> str:
+    return string[start:end]
 
 
-def length(_context: Context, string: str) -> NodeOutput:
-    return NodeOutput((len(string),))
+def length(string: str) -> int:
+    return len(string)
 
 
-def convert_case(_context: Context, string: str, mode: str) -> NodeOutput:
-    return NodeOutput((_CASES.get(mode, str)(string),))
+def convert_case(string: str, mode: str) -> str:
+    return _CASES.get(mode, str)(string)
 
 
-def trim(_context: Context, string: str, mode: str) -> NodeOutput:
-    return NodeOutput((_TRIMS.get(mode, str)(string),))
+def trim(string: str, mode: str) -> str:
+    return _TRIMS.get(mode, str)(string)
 
 
-def replace(_context: Context, string: str, find: str, replace: str) -> NodeOutput:
+def replace(string: str, find: str, replace: str) -> str:
     # The count walks the whole text, so a text that cannot grow is not counted.
     if len(replace) > len(find):
         _check_length(len(string) + string.count(find) * (len(replace) - len(find)))
-    return NodeOutput((string.replace(find, replace),))
+    return string.replace(find, replace)
 
 
-def contains(_context: Context, string: str, substring: str, case_sensitive: bool) -> NodeOutput:
-    if not case_sensitive:
-        string, substring = string.lower(), substring.lower()
-    return NodeOutput((substring in string,))
+def contains(string: str, substring: str, case_sensitive: bool) -> bool:
+    return substring in string if case_sensitive else substring.lower() in string.lower()
 
 
-def compare(_context: Context, string_a: str, string_b: str, mode: str, case_sensitive: bool) -> NodeOutput:
+def compare(string_a: str, string_b: str, mode: str, case_sensitive: bool) -> bool:
     if not case_sensitive:
         string_a, string_b = string_a.lower(), string_b.lower()
-    rules: dict[str, Callable[[], bool]] = {
-        "Equal": lambda: string_a == string_b,
-        "Starts With": lambda: string_a.startswith(string_b),
-        "Ends With": lambda: string_a.endswith(string_b),
-    }
-    return NodeOutput((rules[mode](),))
+    return _COMPARISONS[mode](string_a, string_b)

@@ -10,8 +10,8 @@ import numpy as np
 
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.diffusion.text import digest_normals
-from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.pictures import blur_image, resize_image
+from sweeper.embedded.nodes.base import Context
+from sweeper.embedded.nodes.images import blur_image, resize_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,17 +33,17 @@ class UpscaleModel:
         return f"<procedural upscaler {self.name!r}>"
 
 
-def load(_context: Context, model_name: str) -> NodeOutput:
+def load(model_name: str) -> UpscaleModel:
     """`4x-UltraSharp`, `RealESRGAN_x2`, `x8`: the factor in the name, 4 where it names none."""
     check_name(model_name)
     stem = re.split(r"[\\/]", model_name)[-1].lower()
     match = re.search(r"(?<!\d)([1248])\s*x|x\s*([1248])(?!\d)", stem)
     factor = int(match.group(1) or match.group(2)) if match else 4
     crisp = 0.45 + 0.15 * float(np.tanh(digest_normals(f"upscale/{model_name}", 1)[0]))
-    return NodeOutput((UpscaleModel(model_name, factor, crisp),))
+    return UpscaleModel(model_name, factor, crisp)
 
 
-def upscale(context: Context, upscale_model: UpscaleModel, image: Array) -> NodeOutput:
+def upscale(context: Context, upscale_model: UpscaleModel, image: Array) -> Array:
     """Bicubic, then unsharp masking; raises ValueError for a picture that would be larger than `_LARGEST`."""
     height, width = (side * upscale_model.factor for side in image.shape[1:3])
     if height * width > _LARGEST:
@@ -55,4 +55,4 @@ def upscale(context: Context, upscale_model: UpscaleModel, image: Array) -> Node
             large += (large - blur_image(large, 2, 0.6)) * np.float32(upscale_model.crisp * 2)
         done.append(np.clip(large[0], 0, 1))
         context.progress(number + 1, len(image))
-    return NodeOutput((np.stack(done),))
+    return np.stack(done)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
+from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput
-from sweeper.embedded.nodes.catalog.spec_builders import Deferred
+from sweeper.embedded.nodes.catalog.deferred import Deferred
+from sweeper.embedded.nodes.catalog.recorded import list_other_declarations
 from sweeper.embedded.stand_ins.class_shape import ClassShape, make_shape
 from sweeper.errors import InputError
 from sweeper.model.node_classes.spec import NodeInfo, NodeSpec
@@ -77,6 +80,12 @@ def _make_fingerprint(files: tuple[str, ...]) -> Callable[..., Any]:
     return fingerprint
 
 
+@lru_cache(maxsize=1)
+def list_known_classes() -> Mapping[str, NodeClass]:
+    """The classes of the server, and stand-ins for the other core classes of ComfyUI 0.3.64."""
+    return describe_classes(list_other_declarations(), NODE_CLASSES)
+
+
 def describe_classes(object_info: Mapping[str, Any], own: Mapping[str, NodeClass]) -> dict[str, NodeClass]:
     """The classes of the server together with all those that an `object_info` describes.
 
@@ -89,7 +98,8 @@ def describe_classes(object_info: Mapping[str, Any], own: Mapping[str, NodeClass
         if not isinstance(declaration, Mapping):
             raise InputError(f"the class '{name}' of this object_info is no mapping")
         stand_in = make_stand_in(spec, declaration)
-        described[name] = _combine(own[name], stand_in, declaration) if name in own else stand_in
+        is_own = name in own and not isinstance(own[name].run, _StandInRun)
+        described[name] = _combine(own[name], stand_in, declaration) if is_own else stand_in
     return described
 
 

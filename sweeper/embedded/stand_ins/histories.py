@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.hints import VisionOutput, look
+from sweeper.embedded.diffusion.hints import look
 from sweeper.embedded.diffusion.models import Clip, Model, Vae
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
@@ -70,8 +70,6 @@ def read_value(key: str, value: Any, depth: int = 0) -> History:
         return History(np.array(features, np.float32) + make_direction(f"{key}/{type(value).__name__}"))
     if isinstance(value, Vae):
         return History(read_literal(key, [*value.textures, value.crisp], {}))
-    if isinstance(value, VisionOutput):
-        return History(value.rows.mean(axis=0, dtype=np.float32))
     if isinstance(value, Film | FilmFile):
         film = value.load()
         sizes = {"frames": float(len(film.images)), "fps": float(film.rate)}
@@ -109,12 +107,12 @@ def _read_array(key: str, array: Array) -> History:
     if array.ndim == 4 and array.shape[-1] in {1, 3, 4} and array.size:
         rgb = array[..., :3] if array.shape[-1] >= 3 else np.repeat(array[..., :1], 3, axis=-1)
         sizes = {"height": float(array.shape[1]), "width": float(array.shape[2]), "batch": float(len(array))}
-        features = look(_sample_items(rgb), key, crop=False).rows.mean(axis=0, dtype=np.float32)
+        features = look(_sample_items(rgb), key).mean(axis=0, dtype=np.float32)
         return History(features, 0, sizes, shrink_picture(rgb[:1]))
     if array.ndim == 3 and array.size:
         sizes = {"height": float(array.shape[1]), "width": float(array.shape[2])}
         grey = np.repeat(_sample_items(array)[..., None], 3, axis=-1)
-        return History(look(grey, key, crop=False).rows.mean(axis=0, dtype=np.float32), 0, sizes)
+        return History(look(grey, key).mean(axis=0, dtype=np.float32), 0, sizes)
     if not array.size or array.dtype.kind not in "fiu":
         return History(make_no_features())
     return History(read_literal(key, [float(array.mean()), float(array.std()), float(array.flat[0])], {}))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sweeper.embedded.diffusion.guidance import Guider
-from sweeper.embedded.diffusion.hints import ControlNet, VisionOutput
+from sweeper.embedded.diffusion.hints import ControlNet
 from sweeper.embedded.diffusion.models import Clip, Model, Vae
 from sweeper.embedded.nodes.media_files import Film, FilmFile
 from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
@@ -39,7 +39,6 @@ _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (NamedSampler, "SAMPLER"),
     (ControlNet, "CONTROL_NET"),
     (UpscaleModel, "UPSCALE_MODEL"),
-    (VisionOutput, "CLIP_VISION_OUTPUT"),
 )
 # The last part of an input's name -> the size that it gives.
 _SIZES: Final[Mapping[str, str]] = {

@@ -18,13 +18,12 @@ import numpy as np
 from sweeper.embedded.diffusion import models, schedules
 from sweeper.embedded.diffusion import vae as coder
 from sweeper.embedded.diffusion.guidance import Guider
-from sweeper.embedded.diffusion.hints import VisionOutput, look
 from sweeper.embedded.diffusion.models import Clip, Model, Vae
 from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.vocabulary import FEATURES
-from sweeper.embedded.nodes import conditioning_extras, latents, sound, upscaling
-from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes import conditioning, latents, sound, upscaling
+from sweeper.embedded.nodes.base import Context
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
 from sweeper.embedded.stand_ins import drawing
@@ -43,14 +42,8 @@ _LARGEST_RESIZED = 16 * 2**20  # pixels of all pictures of a batch in a new size
 _FRAME_STEP = 4  # frames for each latent of a film, as Wan's
 _MODEL_SUFFIX: Final = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$", re.IGNORECASE)
 _SCALARS: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
-_LOADERS: Final[Mapping[str, Callable[..., NodeOutput]]] = {
-    "AUDIO_ENCODER": sound.load_encoder,
-    "CLIP_VISION": conditioning_extras.load_vision,
-    "CONTROL_NET": conditioning_extras.load_control,
-    "GLIGEN": conditioning_extras.load_gligen,
-    "MODEL_PATCH": conditioning_extras.load_patch,
-    "PHOTOMAKER": conditioning_extras.load_photomaker,
-    "STYLE_MODEL": conditioning_extras.load_style,
+_LOADERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "CONTROL_NET": conditioning.load_control_net,
     "UPSCALE_MODEL": upscaling.load,
 }
 
@@ -60,7 +53,7 @@ def make_output(context: Context, reading: NodeReading, request: OutputRequest) 
     if request.type in _SCALARS:
         return make_scalar(reading, request)
     if request.type in _LOADERS:
-        return _load_named(context, reading, request)
+        return _load_named(reading, request)
     source = _pick_source(reading, request)
     make = _MAKERS.get(request.type)
     if make is None:
@@ -90,11 +83,11 @@ def _digest_history(history: History) -> str:
     return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
-def _load_named(context: Context, reading: NodeReading, request: OutputRequest) -> Any:
+def _load_named(reading: NodeReading, request: OutputRequest) -> Any:
     """A value of the server that is only a name: another history is another name."""
     source = _pick_source(reading, request)
     name = _name_model(reading) if source is None else str(getattr(source.value, "name", "")) or request.type
-    return _LOADERS[request.type](context, f"{name}~{_digest_history(_rest(reading, source))}").values[0]
+    return _LOADERS[request.type](f"{name}~{_digest_history(_rest(reading, source))}")
 
 
 def _make_model(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Model:
@@ -145,7 +138,7 @@ def _make_image(context: Context, reading: NodeReading, request: OutputRequest, 
         coded = reading.list_kind("LATENT")
         if coded and np.any(coded[0].value["samples"]) and coded[0].value["samples"].shape[1] == 4:
             vae = next((one.value for one in reading.list_kind("VAE")), drawing.PLAIN_VAE)
-            decoded = latents.vae_decode(context, coded[0].value, vae).values[0]
+            decoded = latents.vae_decode(context, coded[0].value, vae)
             return drawing.transform_image(decoded, reading.merge(coded[0]))
         films = reading.list_kind("VIDEO")
         if films:
@@ -288,9 +281,7 @@ def _make_audio(
         return drawing.transform_sound(sounds[0], reading.merge())
     seconds = drawing.plan_size(_all_sizes(reading)).seconds
     score = drawing.draw_latent(reading.merge(), 256, 128)[None]
-    played = sound.decode(context, {"samples": score, "audio_samples": int(seconds * sound.RATE)}, drawing.PLAIN_VAE)
-    audio: dict[str, Any] = played.values[0]
-    return audio
+    return sound.play(context, score, int(seconds * sound.RATE), drawing.PLAIN_VAE)
 
 
 def _make_sigmas(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Array:
@@ -335,25 +326,9 @@ def _make_guider(context: Context, reading: NodeReading, request: OutputRequest,
     return Guider(model, positive, found[1] if len(found) > 1 else None, _find_number(reading, "cfg", 5.0))
 
 
-def _make_vision(
-    _context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None
-) -> VisionOutput:
-    pictures = reading.list_kind("IMAGE")
-    if source is not None:
-        rows = source.value.rows
-    elif pictures:
-        rows = look(drawing.match_channels(pictures[0].value, 3), reading.class_type, crop=False).rows
-    else:
-        rows = np.zeros((1, len(FEATURES)), np.float32)
-    kept = source if source is not None else pictures[0] if pictures else None
-    return VisionOutput(np.asarray(rows + _rest(reading, kept).features, np.float32))
-
-
 _MAKERS: Final[Mapping[str, Callable[[Context, Any, OutputRequest, Any], Any]]] = {
     "AUDIO": _make_audio,
-    "AUDIO_ENCODER_OUTPUT": _make_vision,
     "CLIP": _make_clip,
-    "CLIP_VISION_OUTPUT": _make_vision,
     "CONDITIONING": _make_conditioning,
     "GUIDER": _make_guider,
     "IMAGE": _make_image,

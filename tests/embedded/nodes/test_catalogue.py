@@ -20,7 +20,8 @@ from sweeper.embedded.diffusion.names import SAMPLERS, SCHEDULERS
 from sweeper.embedded.diffusion.solvers import SOLVERS
 from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.nodes.catalog.spec_builders import Deferred
+from sweeper.embedded.nodes.catalog.deferred import NodeFunction
+from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text("utf-8"))
 
@@ -79,14 +80,25 @@ def test_class_is_described_as_comfyui_describes_it(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(NODE_CLASSES))
 def test_the_function_of_a_class_takes_its_inputs(name: str) -> None:
     node = NODE_CLASSES[name]
-    run = cast("Deferred", node.run)
+    run = cast("NodeFunction", node.run)
     function = getattr(importlib.import_module(f"sweeper.embedded.nodes.{run.module}"), run.function)
-    parameters = list(inspect.signature(function).parameters.values())[1:]
+    parameters = [one for one in inspect.signature(function).parameters.values() if one.name != "context"]
+    parameters = parameters[bool(run.variant) :]
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
     demanded = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
     assert open_ended or {*node.required, *node.optional} <= named
     assert open_ended or demanded <= set(node.required)
+
+
+def test_other_recorded_classes_are_stand_ins_with_their_descriptions() -> None:
+    known = list_known_classes()
+    assert known.keys() == RECORDED.keys()
+    for name in RECORDED.keys() - NODE_CLASSES.keys():
+        declared, expected = known[name].declaration, without_prose(RECORDED[name])
+        assert declared is not None
+        assert {key: declared.get(key) for key in expected} == expected, name
+        assert "tooltip" not in json.dumps(declared)
 
 
 def test_catalogue_contains_no_prose_of_comfyui() -> None:

@@ -152,28 +152,6 @@ def test_mask_file_is_checked_and_fingerprinted(context: Any) -> None:
     assert result == hashlib.sha256((context.input_dir / name).read_bytes()).hexdigest()
 
 
-def test_a_batch_is_saved_as_one_animation(context: Any) -> None:
-    frames = np.linspace(0, 1, 4, dtype=np.float32)[:, None, None, None] * np.ones((1, 8, 8, 3), np.float32)
-    context.extra_pnginfo = {"workflow": {"nodes": []}}
-    inputs = {"images": frames, "filename_prefix": "clip/a", "fps": 8.0}
-    webp = {"lossless": True, "quality": 80, "method": "fastest"}
-    result = NODE_CLASSES["SaveAnimatedWEBP"].run(context, **inputs, **webp).ui
-    assert result == {
-        "images": [{"filename": "a_00001_.webp", "subfolder": "clip", "type": "output"}],
-        "animated": [True],
-    }
-    with Image.open(context.output_dir / "clip" / "a_00001_.webp") as image:
-        image.load()  # the time of a frame is known once it is read
-        assert (image.n_frames, image.info["duration"]) == (4, 125)
-        assert json.loads(image.getexif()[0x0110].removeprefix("prompt:")) == context.prompt
-        assert json.loads(image.getexif()[0x010F].removeprefix("workflow:")) == {"nodes": []}
-    result = NODE_CLASSES["SaveAnimatedPNG"].run(context, **inputs, compress_level=4).ui
-    assert result["images"][0]["filename"] == "a_00002_.png"
-    with Image.open(context.output_dir / "clip" / "a_00002_.png") as image:
-        assert image.n_frames == 4
-    assert b"comfprompt\0" in (context.output_dir / "clip" / "a_00002_.png").read_bytes()
-
-
 def test_picture_is_rotated_by_its_exif(context: Any) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated by 90 degrees to the right

@@ -117,16 +117,6 @@ def test_joining_and_splitting_an_alpha_are_inverse(image: Any, field: Any) -> N
     assert back == pytest.approx(alpha, abs=1e-6)
 
 
-@pytest.mark.parametrize(("mode", "red"), [("SRC", 0.2), ("DST", 0.8), ("CLEAR", 0), ("MULTIPLY", 0.16), ("ADD", 1)])
-def test_porter_duff_modes_match_the_paper_for_opaque_pictures(mode: str, red: float) -> None:
-    source, destination = np.full((1, 1, 1, 3), 0.2, np.float32), np.full((1, 1, 1, 3), 0.8, np.float32)
-    opaque = np.zeros((1, 1, 1), np.float32)
-    inputs = {"source": source, "source_alpha": opaque, "destination": destination, "destination_alpha": opaque}
-    image, alpha = run("PorterDuffImageComposite", **inputs, mode=mode)
-    assert image[0, 0, 0, 0] == pytest.approx(red)
-    assert alpha.item() == (1 if mode == "CLEAR" else 0)
-
-
 def test_pictures_are_stitched_with_a_gap_and_scaled_to_one_height() -> None:
     first, second = np.zeros((1, 4, 2, 3), np.float32), np.ones((1, 8, 8, 3), np.float32)
     inputs = {"image1": first, "image2": second, "spacing_width": 1, "spacing_color": "red"}

@@ -10,61 +10,69 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.diffusion.solvers import adams, cfgpp, dpm, multistep, ode, sde
-from sweeper.embedded.diffusion.solvers.solver_run import SolverRun
+from sweeper.embedded.diffusion.solvers import multistep, single_step, whole_run
+from sweeper.embedded.diffusion.solvers.solver_run import SolverRun, StepSolver
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
-__all__ = ["SOLVERS", "UNLISTED", "Solver", "SolverRun"]
+__all__ = ["SOLVERS", "Solver", "SolverRun"]
 
 Solver = Callable[..., "Array"]  # (run, x, sigmas, **options)
 
+
+def _walk(step: Callable[..., Any], **options: Any) -> StepSolver:
+    return StepSolver(partial(step, **options) if options else step)
+
+
+def _walk_snr(step: Callable[..., Any], **options: Any) -> StepSolver:
+    """A solver in log SNR, which must be finite."""
+    return StepSolver(partial(step, **options) if options else step, finite_start=True)
+
+
 SOLVERS: dict[str, Solver] = {
-    "euler": ode.euler,
-    "euler_cfg_pp": cfgpp.euler_cfg_pp,
-    "euler_ancestral": ode.euler_ancestral,
-    "euler_ancestral_cfg_pp": cfgpp.euler_ancestral_cfg_pp,
-    "heun": ode.heun,
-    "heunpp2": ode.heunpp2,
-    "dpm_2": ode.dpm_2,
-    "dpm_2_ancestral": ode.dpm_2_ancestral,
-    "lms": multistep.lms,
-    "dpm_fast": dpm.dpm_fast,
-    "dpm_adaptive": dpm.dpm_adaptive,
-    "dpmpp_2s_ancestral": sde.dpmpp_2s_ancestral,
-    "dpmpp_2s_ancestral_cfg_pp": cfgpp.dpmpp_2s_ancestral_cfg_pp,
-    "dpmpp_sde": sde.dpmpp_sde,
-    "dpmpp_sde_gpu": partial(sde.dpmpp_sde, gpu=True),
-    "dpmpp_2m": cfgpp.dpmpp_2m,
-    "dpmpp_2m_cfg_pp": cfgpp.dpmpp_2m_cfg_pp,
-    "dpmpp_2m_sde": sde.dpmpp_2m_sde,
-    "dpmpp_2m_sde_gpu": partial(sde.dpmpp_2m_sde, gpu=True),
-    "dpmpp_2m_sde_heun": partial(sde.dpmpp_2m_sde, midpoint=False),
-    "dpmpp_2m_sde_heun_gpu": partial(sde.dpmpp_2m_sde, midpoint=False, gpu=True),
-    "dpmpp_3m_sde": sde.dpmpp_3m_sde,
-    "dpmpp_3m_sde_gpu": partial(sde.dpmpp_3m_sde, gpu=True),
-    "ddpm": ode.ddpm,
-    "lcm": ode.lcm,
-    "ipndm": multistep.ipndm,
-    "ipndm_v": multistep.ipndm_v,
-    "deis": multistep.deis,
-    "res_multistep": cfgpp.res_multistep,
-    "res_multistep_cfg_pp": partial(cfgpp.res_multistep, plus=True),
-    "res_multistep_ancestral": partial(cfgpp.res_multistep, eta=1.0),
-    "res_multistep_ancestral_cfg_pp": partial(cfgpp.res_multistep, eta=1.0, plus=True),
-    "gradient_estimation": multistep.gradient_estimation,
-    "gradient_estimation_cfg_pp": partial(multistep.gradient_estimation, plus=True),
-    "er_sde": sde.er_sde,
-    "seeds_2": sde.seeds_2,
-    "seeds_3": sde.seeds_3,
-    "sa_solver": adams.sa_solver,
-    "sa_solver_pece": partial(adams.sa_solver, pece=True),
-    "ddim": ode.euler,
-    "uni_pc": adams.uni_pc,
-    "uni_pc_bh2": partial(adams.uni_pc, b2=True),
+    "euler": StepSolver(single_step.euler, reaches_zero=True),
+    "euler_cfg_pp": _walk(single_step.euler_cfg_pp),
+    "euler_ancestral": StepSolver(single_step.euler_ancestral, reaches_zero=True),
+    "euler_ancestral_cfg_pp": _walk(single_step.euler_cfg_pp, eta=1.0),
+    "heun": StepSolver(single_step.heun, reaches_zero=True),
+    "heunpp2": StepSolver(single_step.heunpp2, reaches_zero=True),
+    "dpm_2": _walk(single_step.dpm_2),
+    "dpm_2_ancestral": _walk(single_step.dpm_2_ancestral),
+    "lms": StepSolver(multistep.lms, memory=99),
+    "dpm_fast": whole_run.dpm_fast,
+    "dpm_adaptive": whole_run.dpm_adaptive,
+    "dpmpp_2s_ancestral": _walk(single_step.dpmpp_2s_ancestral),
+    "dpmpp_2s_ancestral_cfg_pp": _walk(single_step.dpmpp_2s_ancestral_cfg_pp),
+    "dpmpp_sde": _walk_snr(single_step.dpmpp_sde),
+    "dpmpp_sde_gpu": _walk_snr(single_step.dpmpp_sde, stream=1),
+    "dpmpp_2m": _walk(multistep.dpmpp_2m),
+    "dpmpp_2m_cfg_pp": _walk(multistep.dpmpp_2m_cfg_pp),
+    "dpmpp_2m_sde": _walk_snr(multistep.dpmpp_multistep_sde, midpoint=True),
+    "dpmpp_2m_sde_gpu": _walk_snr(multistep.dpmpp_multistep_sde, midpoint=True, stream=1),
+    "dpmpp_2m_sde_heun": _walk_snr(multistep.dpmpp_multistep_sde),
+    "dpmpp_2m_sde_heun_gpu": _walk_snr(multistep.dpmpp_multistep_sde, stream=1),
+    "dpmpp_3m_sde": _walk_snr(multistep.dpmpp_multistep_sde, order=3),
+    "dpmpp_3m_sde_gpu": _walk_snr(multistep.dpmpp_multistep_sde, order=3, stream=1),
+    "ddpm": StepSolver(single_step.ddpm, reaches_zero=True),
+    "lcm": _walk(single_step.lcm),
+    "ipndm": _walk(multistep.ipndm),
+    "ipndm_v": _walk(multistep.ipndm_v),
+    "deis": StepSolver(multistep.deis, reaches_zero=True),
+    "res_multistep": _walk(multistep.res_multistep),
+    "res_multistep_cfg_pp": _walk(multistep.res_multistep, plus=True),
+    "res_multistep_ancestral": _walk(multistep.res_multistep, eta=1.0),
+    "res_multistep_ancestral_cfg_pp": _walk(multistep.res_multistep, eta=1.0, plus=True),
+    "gradient_estimation": _walk(multistep.gradient_estimation),
+    "gradient_estimation_cfg_pp": _walk(multistep.gradient_estimation, plus=True),
+    "er_sde": whole_run.er_sde,
+    "seeds_2": _walk_snr(single_step.seeds, shares=(0.5,)),
+    "seeds_3": _walk_snr(single_step.seeds, shares=(1 / 3, 2 / 3)),
+    "sa_solver": whole_run.sa_solver,
+    "sa_solver_pece": partial(whole_run.sa_solver, pece=True),
+    "ddim": StepSolver(single_step.euler, reaches_zero=True),
+    "uni_pc": whole_run.uni_pc,
+    "uni_pc_bh2": partial(whole_run.uni_pc, b2=True),
 }
-# Samplers that only a node of their own gives: no list offers these names.
-UNLISTED: dict[str, Solver] = {"lcm_upscale": ode.lcm_upscale}

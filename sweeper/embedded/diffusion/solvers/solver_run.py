@@ -1,8 +1,14 @@
-"""What a solver is given: the denoiser, the noise, the model's sampling, and where to report each step."""
+"""What a solver is given: the denoiser, the noise, the model's sampling, and where to report each step.
+
+Most solvers say only what one step does. `StepSolver` walks the noise levels and calls them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -39,6 +45,7 @@ class SolverRun:
         self.sampling = sampling
         self.report = report
         self.unguided: Array  # set by the first evaluation
+        self._paths: dict[int, StepNoise] = {}
 
     def denoise(self, x: Array, sigma: float) -> Array:
         """The guided estimate; `unguided` then holds the other side of the same evaluation."""
@@ -50,10 +57,91 @@ class SolverRun:
         denoised = self.denoise(x, sigma)
         return (x - denoised) / sigma, denoised
 
+    def draw_from_path(self, sigma: float, after: float, stream: int) -> Array:
+        """Noise of the run's Brownian path, so that the solver converges as steps grow; each stream is another path."""
+        if stream not in self._paths:
+            self._paths[stream] = self.noise.brownian(self.sampling.sigma_max, stream=stream)
+        return self._paths[stream](sigma, after)
+
     def with_finite_start(self, sigmas: Sequence[float]) -> list[float]:
         """Sigmas whose first has a finite log SNR: a flow model starts at pure noise, where it is minus infinity."""
         first = self.sampling.percent_to_sigma(1e-4) if self.sampling.flow and sigmas[0] >= 1 else sigmas[0]
         return [first, *sigmas[1:]]
+
+
+@dataclass(eq=False)
+class Step:
+    """One step between two noise levels: the latent, its estimates, and the steps before that the solver remembers."""
+
+    run: SolverRun
+    sigmas: list[float]
+    index: int
+    x: Array
+    denoised: Array
+    unguided: Array
+    past: list[Step] = field(default_factory=list)  # oldest first; theirs are empty
+
+    @property
+    def sigma(self) -> float:
+        return self.sigmas[self.index]
+
+    @property
+    def after(self) -> float:
+        """The level that the step goes to."""
+        return self.sigmas[self.index + 1]
+
+    @cached_property
+    def slope(self) -> Array:
+        """(x - D) / sigma."""
+        return (self.x - self.denoised) / self.sigma
+
+    @property
+    def log_step(self) -> float:
+        """How far the step goes in lambda = ln(alpha / sigma)."""
+        space = self.run.sampling
+        return space.log_snr(self.after) - space.log_snr(self.sigma)
+
+    def list_slopes(self, count: int) -> list[Array]:
+        """The slopes of this and up to count - 1 earlier steps, newest first."""
+        return [step.slope for step in (self, *reversed(self.past))][:count]
+
+    def draw_noise(self) -> Array:
+        return self.run.noise.draw_step(self.sigma, self.after)
+
+    def split(self, eta: float = 1.0) -> tuple[float, float, float]:
+        """Sigma to go down to, factor on x and noise on the way up again, for either kind of model."""
+        if self.run.sampling.flow:
+            return ancestral_flow_step(self.sigma, self.after, eta)
+        down, up = ancestral_step(self.sigma, self.after, eta)
+        return down, 1.0, up
+
+    def renoise(self, x: Array, scale: float, up: float) -> Array:
+        return x * scale + self.draw_noise() * up if self.after > 0 else x
+
+
+@dataclass(frozen=True, slots=True)
+class StepSolver:
+    """A solver of one function: from a `Step` to the latent after it."""
+
+    step: Callable[..., Array]
+    reaches_zero: bool = False  # the function does the step to level 0 too; else the estimate is the end
+    finite_start: bool = False  # see `SolverRun.with_finite_start`
+    memory: int = 3  # past steps
+
+    def __call__(self, run: SolverRun, x: Array, sigmas: list[float], **options: Any) -> Array:
+        """The latent at the last of the levels."""
+        levels = run.with_finite_start(sigmas) if self.finite_start else sigmas
+        past: list[Step] = []
+        for index, (sigma, after) in enumerate(pairwise(levels)):
+            denoised = run.denoise(x, sigma)
+            run.report(index, x, denoised)
+            if after == 0 and not self.reaches_zero:
+                return denoised
+            step = Step(run, levels, index, x, denoised, run.unguided, past)
+            x = self.step(step, **options)
+            step.past = []
+            past = [*past, step][-self.memory :]
+        return x
 
 
 def ancestral_step(sigma: float, sigma_next: float, eta: float = 1.0) -> tuple[float, float]:

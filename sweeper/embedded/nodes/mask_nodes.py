@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sweeper.embedded.diffusion.scaling import check_size, resize
-from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.base import Context
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 CHANNELS = ("red", "green", "blue", "alpha")
 # Rows or columns that a growing mask is worked on at once: one step of a whole picture at a time.
 _STEPS = 16384
+_LOGIC: dict[str, Any] = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}
+_ARITHMETIC: dict[str, Any] = {"multiply": np.multiply, "add": np.add, "subtract": np.subtract}
 
 
 def to_planes(mask: Array) -> Array:
@@ -34,40 +37,40 @@ def repeat_batch(batch: Array, count: int) -> Array:
     return batch[np.arange(count) % len(batch)]
 
 
-def solid(_context: Context, value: float, width: int, height: int) -> NodeOutput:
+def solid(value: float, width: int, height: int) -> Array:
     check_size(height, width)
-    return NodeOutput((np.full((1, height, width), value, np.float32),))
+    return np.full((1, height, width), value, np.float32)
 
 
-def invert(_context: Context, mask: Array) -> NodeOutput:
-    return NodeOutput((1.0 - mask,))
+def invert(mask: Array) -> Array:
+    return 1.0 - mask
 
 
-def to_image(_context: Context, mask: Array) -> NodeOutput:
-    return NodeOutput((np.repeat(to_planes(mask)[..., None], 3, axis=3),))
+def to_image(mask: Array) -> Array:
+    return np.repeat(to_planes(mask)[..., None], 3, axis=3)
 
 
-def from_image(_context: Context, image: Array, channel: str) -> NodeOutput:
+def from_image(image: Array, channel: str) -> Array:
     """One channel. Raises IndexError for the alpha of a picture that has none, as ComfyUI does."""
-    return NodeOutput((np.ascontiguousarray(image[..., CHANNELS.index(channel)]),))
+    return np.ascontiguousarray(image[..., CHANNELS.index(channel)])
 
 
-def from_colour(_context: Context, image: Array, color: int) -> NodeOutput:
+def from_colour(image: Array, color: int) -> Array:
     """1 where the rounded 8-bit colour is exactly 0xRRGGBB."""
     levels = np.rint(np.clip(image[..., :3], 0, 1) * np.float32(255)).astype(np.int32)
     packed = (levels[..., 0] << 16) + (levels[..., 1] << 8) + levels[..., 2]
-    return NodeOutput(((packed == color).astype(np.float32),))
+    return np.asarray((packed == color).astype(np.float32))
 
 
-def crop(_context: Context, *, mask: Array, x: int, y: int, width: int, height: int) -> NodeOutput:
-    return NodeOutput((np.ascontiguousarray(to_planes(mask)[:, y : y + height, x : x + width]),))
+def crop(mask: Array, x: int, y: int, width: int, height: int) -> Array:
+    return np.ascontiguousarray(to_planes(mask)[:, y : y + height, x : x + width])
 
 
 def _to_bool(mask: Array) -> Array:
     return np.rint(mask).astype(bool)
 
 
-def combine(_context: Context, *, destination: Array, source: Array, x: int, y: int, operation: str) -> NodeOutput:
+def combine(destination: Array, source: Array, x: int, y: int, operation: str) -> Array:
     """Combine `source` into `destination` at (x, y); what hangs over is left out. Raises ValueError when all does."""
     output = to_planes(destination).copy()
     over = to_planes(source)
@@ -75,29 +78,28 @@ def combine(_context: Context, *, destination: Array, source: Array, x: int, y: 
     if width < 0 or height < 0:
         raise ValueError(f"the source lies outside the destination of {output.shape[2]} x {output.shape[1]}")
     over, under = over[:, :height, :width], output[:, y : y + height, x : x + width]
-    if operation in {"and", "or", "xor"}:
-        logic = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}[operation]
-        result = logic(_to_bool(under), _to_bool(over)).astype(np.float32)
+    if operation in _LOGIC:
+        result = _LOGIC[operation](_to_bool(under), _to_bool(over)).astype(np.float32)
     else:
-        arithmetic = {"multiply": np.multiply, "add": np.add, "subtract": np.subtract}[operation]
-        result = arithmetic(under, over)
+        result = _ARITHMETIC[operation](under, over)
     output[:, y : y + height, x : x + width] = result
-    return NodeOutput((np.clip(output, 0, 1),))
+    return np.clip(output, 0, 1)
 
 
-def feather(_context: Context, *, mask: Array, left: int, top: int, right: int, bottom: int) -> NodeOutput:
+def feather(mask: Array, left: int, top: int, right: int, bottom: int) -> Array:
     """Linear ramps at the edges. ComfyUI counts from the far edge with -x, so its first step lies on the near one."""
     output = to_planes(mask).copy()
     height, width = output.shape[1:]
-    for index in range(min(left, width)):
-        output[:, :, index] *= np.float32((index + 1.0) / min(left, width))
-    for index in range(min(right, width)):
-        output[:, :, -index] *= np.float32((index + 1) / min(right, width))
-    for index in range(min(top, height)):
-        output[:, index, :] *= np.float32((index + 1) / min(top, height))
-    for index in range(min(bottom, height)):
-        output[:, -index, :] *= np.float32((index + 1) / min(bottom, height))
-    return NodeOutput((output,))
+    sides: list[tuple[int, int, Callable[[int], Any]]] = [
+        (left, width, lambda index: (..., index)),
+        (right, width, lambda index: (..., -index)),
+        (top, height, lambda index: (..., index, slice(None))),
+        (bottom, height, lambda index: (..., -index, slice(None))),
+    ]
+    for wanted, size, select in sides:
+        for index in range(min(wanted, size)):
+            output[select(index)] *= np.float32((index + 1) / min(wanted, size))
+    return output
 
 
 def _step(mask: Array, choose: Any, *, tapered: bool) -> Array:
@@ -111,7 +113,7 @@ def _step(mask: Array, choose: Any, *, tapered: bool) -> Array:
     return np.asarray(choose(choose(tall[..., :-2], tall[..., 1:-1]), tall[..., 2:]))
 
 
-def grow(context: Context, mask: Array, expand: int, tapered_corners: bool) -> NodeOutput:
+def grow(context: Context, mask: Array, expand: int, tapered_corners: bool) -> Array:
     """Grow the light by `expand` pixels, or shrink it by as many if negative."""
     output = to_planes(mask)
     for _ in range(min(abs(expand), _STEPS)):
@@ -120,8 +122,8 @@ def grow(context: Context, mask: Array, expand: int, tapered_corners: bool) -> N
         if np.array_equal(grown, output):
             break  # nothing moves any more
         output = grown
-    return NodeOutput((output,))
+    return output
 
 
-def threshold(_context: Context, mask: Array, value: float) -> NodeOutput:
-    return NodeOutput(((mask > np.float32(value)).astype(np.float32),))
+def threshold(mask: Array, value: float) -> Array:
+    return (mask > np.float32(value)).astype(np.float32)

@@ -1,0 +1,226 @@
+"""Image nodes: IMAGE is float32 [B, H, W, C], 0-1. Pixels, sizes and orders are ComfyUI 0.3.64's; BT.601 for YUV."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from sweeper.embedded.diffusion.scaling import check_size, resize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+def empty(width: int, height: int, batch_size: int = 1, color: int = 0) -> Array:
+    """One colour, 0xRRGGBB."""
+    check_size(batch_size, height, width, 3)
+    rgb = np.array([color >> 16 & 255, color >> 8 & 255, color & 255], np.float64) / 255
+    return np.broadcast_to(rgb.astype(np.float32), (batch_size, height, width, 3)).copy()
+
+
+def resize_image(image: Array, width: int, height: int, method: str, *, centre: bool = False) -> Array:
+    """IMAGE [B, h, w, C] to [B, height, width, C]; see `scaling.resize`."""
+    planes = resize(np.moveaxis(image, -1, 1), width, height, method, centre=centre)
+    return np.ascontiguousarray(np.moveaxis(planes, 1, -1))
+
+
+def scale(image: Array, upscale_method: str, width: int, height: int, crop: str) -> Array:
+    """A side of 0 follows the other one; both 0 changes nothing."""
+    if width == 0 and height == 0:
+        return image
+    if width == 0:
+        width = max(1, round(image.shape[2] * height / image.shape[1]))
+    elif height == 0:
+        height = max(1, round(image.shape[1] * width / image.shape[2]))
+    return resize_image(image, width, height, upscale_method, centre=crop == "center")
+
+
+def scale_by(image: Array, upscale_method: str, scale_by: float) -> Array:
+    width, height = round(image.shape[2] * scale_by), round(image.shape[1] * scale_by)
+    return resize_image(image, width, height, upscale_method)
+
+
+def invert(image: Array) -> Array:
+    return 1.0 - image
+
+
+def blur_image(image: Array, radius: int, sigma: float) -> Array:
+    """Gaussian blur with reflected edges. `sigma` counts in kernels: the kernel spans -1 .. 1, whatever its radius.
+
+    ComfyUI's kernel is exp(-(x^2 + y^2) / 2 sigma^2) normalised to 1, which is the product of two of one dimension.
+    """
+    if radius >= min(image.shape[1:3]):
+        short = 3 if radius >= image.shape[2] else 2
+        raise RuntimeError(  # PyTorch's own words, as a client of ComfyUI reads them
+            "Argument #6: Padding size should be less than the corresponding input dimension, but got: padding "
+            f"({radius}, {radius}) at dimension {short} of input {[len(image), image.shape[3], *image.shape[1:3]]}"
+        )
+    offsets = np.linspace(-1, 1, 2 * radius + 1)
+    kernel = np.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    padded = np.pad(image, ((0, 0), (radius, radius), (radius, radius), (0, 0)), mode="reflect")
+    height, width = image.shape[1:3]
+    rows = padded[:, :height] * kernel[0]
+    for offset in range(1, len(kernel)):
+        rows += padded[:, offset : offset + height] * kernel[offset]
+    result = rows[:, :, :width] * kernel[0]
+    for offset in range(1, len(kernel)):
+        result += rows[:, :, offset : offset + width] * kernel[offset]
+    return np.asarray(result)
+
+
+def blur(image: Array, blur_radius: int, sigma: float) -> Array:
+    return blur_image(image, blur_radius, sigma) if blur_radius else image
+
+
+def sharpen(image: Array, sharpen_radius: int, sigma: float, alpha: float) -> Array:
+    """Add ten times `alpha` of what blurring takes away, clipped to 0-1: ComfyUI's kernel as an unsharp mask."""
+    if not sharpen_radius:
+        return image
+    added = (image - blur_image(image, sharpen_radius, sigma)) * np.float32(alpha * 10)
+    return np.clip(image + added, 0, 1)
+
+
+def _soft_light(under: Array, over: Array) -> Any:
+    """W3C compositing's soft light."""
+    curve = np.where(under <= 0.25, ((16 * under - 12) * under + 4) * under, np.sqrt(np.maximum(under, 0)))
+    dark = under - (1 - 2 * over) * under * (1 - under)
+    return np.where(over <= 0.5, dark, under + (2 * over - 1) * (curve - under))
+
+
+def _blend_pixels(under: Array, over: Array, mode: str) -> Any:
+    if mode == "normal":
+        return over
+    if mode == "multiply":
+        return under * over
+    if mode == "screen":
+        return 1 - (1 - under) * (1 - over)
+    if mode == "overlay":
+        return np.where(under <= 0.5, 2 * under * over, 1 - 2 * (1 - under) * (1 - over))
+    if mode == "soft_light":
+        return _soft_light(under, over)
+    if mode == "difference":
+        return under - over
+    raise ValueError(f"Unsupported blend mode: {mode}")
+
+
+def blend(image1: Array, image2: Array, blend_factor: float, blend_mode: str) -> Array:
+    """Blend `image2` over `image1`; it is scaled to the first one's size, and an alpha channel follows the first."""
+    if image1.shape[3] < image2.shape[3]:
+        image2 = image2[..., : image1.shape[3]]
+    elif image1.shape[3] > image2.shape[3]:
+        # ComfyUI gives the *destination* one more, opaque channel here; the shapes then fail to match unless they
+        # broadcast. What was meant is done: the source becomes opaque.
+        image2 = np.concatenate([image2, np.ones((*image2.shape[:3], 1), np.float32)], axis=-1)
+    if image1.shape != image2.shape:
+        image2 = resize_image(image2, image1.shape[2], image1.shape[1], "bicubic", centre=True)
+    factor = np.float32(blend_factor)
+    mixed = image1 * (1 - factor) + _blend_pixels(image1, image2, blend_mode) * factor
+    return np.asarray(np.clip(mixed, 0, 1).astype(np.float32))
+
+
+def batch(image1: Array, image2: Array) -> Array:
+    if image1.shape[1:] != image2.shape[1:]:
+        image2 = resize_image(image2, image1.shape[2], image1.shape[1], "bilinear", centre=True)
+    return np.concatenate([image1, image2], axis=0)
+
+
+def crop(image: Array, width: int, height: int, x: int, y: int) -> Array:
+    """Cut out; a corner outside is moved to the last pixel, and what hangs over is left out."""
+    x, y = min(x, image.shape[2] - 1), min(y, image.shape[1] - 1)
+    return np.ascontiguousarray(image[:, y : y + height, x : x + width])
+
+
+def scale_to_pixels(image: Array, upscale_method: str, megapixels: float) -> Array:
+    """To about `megapixels` x 1024 x 1024 pixels, the aspect ratio kept."""
+    height, width = image.shape[1:3]
+    by = math.sqrt(int(megapixels * 1024 * 1024) / (width * height))
+    return resize_image(image, round(width * by), round(height * by), upscale_method)
+
+
+def scale_to_largest(image: Array, upscale_method: str, largest_size: int) -> Array:
+    height, width = image.shape[1:3]
+    if height > width:
+        width, height = round(width / height * largest_size), largest_size
+    elif width > height:
+        width, height = largest_size, round(height / width * largest_size)
+    else:
+        width = height = largest_size
+    return resize_image(image, width, height, upscale_method)
+
+
+def size(image: Array) -> tuple[int, int, int]:
+    return image.shape[2], image.shape[1], image.shape[0]
+
+
+def repeat(image: Array, amount: int) -> Array:
+    check_size(amount, *image.shape)
+    return np.tile(image, (amount, 1, 1, 1))
+
+
+def from_batch(image: Array, batch_index: int, length: int) -> Array:
+    start = min(len(image) - 1, batch_index)
+    return image[start : start + length].copy()
+
+
+def count_turns(rotation: str) -> int:
+    """Quarter turns to the right in "90 degrees", "180 degrees", "270 degrees"; 0 for anything else."""
+    return {"90": 1, "180": 2, "270": 3}.get(rotation.split(" ", maxsplit=1)[0], 0)
+
+
+def rotate(image: Array, rotation: str) -> Array:
+    return np.ascontiguousarray(np.rot90(image, count_turns(rotation), axes=(2, 1)))
+
+
+def flip(image: Array, flip_method: str) -> Array:
+    return np.ascontiguousarray(np.flip(image, 1 if flip_method.startswith("x") else 2))
+
+
+def to_yuv(image: Array) -> tuple[Array, ...]:
+    """Y, Cb and Cr as three grey pictures, the colours centred on 0.5 (kornia's rgb_to_ycbcr, which ComfyUI uses)."""
+    red, green, blue = (image[..., i] for i in range(3))
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = luma, (blue - luma) * 0.564 + 0.5, (red - luma) * 0.713 + 0.5
+    return tuple(np.repeat(plane[..., None], image.shape[-1], axis=-1) for plane in planes)
+
+
+def from_yuv(Y: Array, U: Array, V: Array) -> Array:
+    """Each plane is the mean of its picture's channels."""
+    luma, u, v = Y.mean(axis=-1), U.mean(axis=-1) - 0.5, V.mean(axis=-1) - 0.5
+    planes = [luma + 1.403 * v, luma - 0.714 * v - 0.344 * u, luma + 1.773 * u]
+    return np.asarray(np.clip(np.stack(planes, axis=-1), 0, 1).astype(np.float32))
+
+
+def _bayer(order: int) -> Array:
+    """The ordered dither matrix of side `order`, values -0.5 .. below 0.5 (Bayer 1973)."""
+    matrix = np.zeros((1, 1))
+    while len(matrix) < order:
+        matrix = np.block([[4 * matrix, 4 * matrix + 2], [4 * matrix + 3, 4 * matrix + 1]])
+    return np.asarray((matrix + 0.5) / matrix.size - 0.5)
+
+
+def quantize(image: Array, colors: int, dither: str) -> Array:
+    """Pillow's median cut to `colors`, without dither, with Floyd-Steinberg, or with a Bayer matrix added before."""
+    done = []
+    for pixels in image:
+        picture = Image.fromarray(
+            (pixels * 255).astype(np.uint8),
+        )
+        palette = picture.quantize(colors=colors)
+        if dither.startswith("bayer"):
+            count = len(palette.getpalette() or ()) // 3
+            spread = 2 * 256 / max(count, 1)
+            matrix = spread * _bayer(int(dither.rsplit("-", maxsplit=1)[-1])) + 0.5
+            tall, wide = (-(-side // len(matrix)) for side in pixels.shape[:2])
+            tiled = np.tile(matrix, (tall, wide))[: pixels.shape[0], : pixels.shape[1], None]
+            raised = np.clip(np.asarray(picture, np.float32) + tiled.astype(np.float32), 0, 255)
+            picture = Image.fromarray(raised.astype(np.uint8))
+        kind = Image.Dither.FLOYDSTEINBERG if dither == "floyd-steinberg" else Image.Dither.NONE
+        mapped = picture.quantize(palette=palette, dither=kind)
+        done.append(np.asarray(mapped.convert("RGB"), np.float32) / np.float32(255))
+    return np.stack(done)
