@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PLAIN_VAE: Final = Vae("stand-in", (0.2, 0.1, 0.0, 0.0))
 _SIDE = 512  # pixels, if nothing says a size
 _LARGEST = 2 * 2**20  # pixels of a drawn picture
-_LARGEST_FILM = 8 * 2**20  # pixels of all frames of a drawn film, or of a batch
+LARGEST_FILM = 8 * 2**20  # pixels of all frames of a drawn film, or of a batch
 _MAX_FRAMES, _MAX_BATCH, _MAX_SECONDS = 600, 16, 60.0
 _SWAY = 0.12  # of its width that a drawn film wanders over a scene
 _VEIL = 0.12  # how strongly a pattern lies over a picture: seen even where it is black or white
@@ -49,27 +49,40 @@ class DrawnSize:
     seconds: float
 
 
+def find_sides(sizes: Mapping[str, float]) -> tuple[float, float]:
+    """The width and the height that inputs ask for, without bounds: by sides, or by an aspect ratio and an area."""
+    width, height = sizes.get("width"), sizes.get("height")
+    usual = width / height if width and height else 16 / 9 if "short_side" in sizes else 1.0
+    aspect = min(max(sizes.get("aspect", usual), 0.1), 10.0)
+    if area := sizes.get("megapixels"):
+        side = (min(max(area, 0.01), 100.0) * 1e6) ** 0.5
+    elif short := sizes.get("short_side"):
+        return short * max(aspect, 1.0), short * max(1 / aspect, 1.0)
+    elif width and height and "aspect" not in sizes:
+        return width, height
+    elif (width or height) and "aspect" not in sizes:
+        return width or height or 0, height or width or 0
+    else:
+        side = _SIDE
+    return side * aspect**0.5, side * aspect**-0.5
+
+
 def plan_size(sizes: Mapping[str, float], *, film: bool = False) -> DrawnSize:
     """The size that inputs ask for, in bounds: sides are multiples of 8, and a long film shrinks evenly."""
-    width, height = sizes.get("width"), sizes.get("height")
-    if not width or not height or "aspect" in sizes:
-        usual = width / height if width and height else 16 / 9 if "short_side" in sizes else 1.0
-        aspect = min(max(sizes.get("aspect", usual), 0.1), 10.0)
-        if short := sizes.get("short_side"):
-            width, height = short * max(aspect, 1.0), short * max(1 / aspect, 1.0)
-        elif "aspect" in sizes or not (width or height):
-            width, height = _SIDE * aspect**0.5, _SIDE * aspect**-0.5
-        else:
-            width, height = width or height, height or width
+    width, height = find_sides(sizes)
     fps = min(max(sizes.get("fps", 16.0), 1.0), 120.0)
     seconds = min(max(sizes.get("seconds", sizes.get("frames", 0.0) / fps) or 2.0, 0.1), _MAX_SECONDS)
     frames = min(max(int(sizes.get("frames") or seconds * fps), 1), _MAX_FRAMES)
     batch = min(max(int(sizes.get("batch", 1)), 1), _MAX_BATCH)
-    pixels = (width or _SIDE) * (height or _SIDE)
-    most = min(_LARGEST, _LARGEST_FILM // (frames if film else batch))
-    factor = min(1.0, (most / pixels) ** 0.5)
-    sides = [min(max(int(side * factor) // 8 * 8, 16), 8192) for side in (width or _SIDE, height or _SIDE)]
-    return DrawnSize(sides[0], sides[1], batch, frames, fps, seconds)
+    width, height = fit_sides(width, height, min(_LARGEST, LARGEST_FILM // (frames if film else batch)))
+    return DrawnSize(width, height, batch, frames, fps, seconds)
+
+
+def fit_sides(width: float, height: float, most: float) -> tuple[int, int]:
+    """Sides that are multiples of 8 and have at most about `most` pixels together."""
+    factor = min(1.0, (most / max(width * height, 1)) ** 0.5)
+    sides = [min(max(int(side * factor) // 8 * 8, 16), 8192) for side in (width, height)]
+    return sides[0], sides[1]
 
 
 def draw_latent(history: History, width: int, height: int, item: int = 0) -> Array:
@@ -196,4 +209,8 @@ def transform_sound(audio: dict[str, Any], history: History) -> dict[str, Any]:
     waveform = audio["waveform"]
     later = np.roll(waveform, 1, axis=-1)
     changed = (waveform + later * np.float32(0.6 * numbers[0])) * np.float32(0.6 + 0.3 * numbers[1])
+    # A quiet tone, because a loud or an empty sound would show none of this.
+    pitch = (220 * (2 + numbers[2:5])) @ np.array([1, 0.1, 0.01], np.float32)
+    samples = np.arange(waveform.shape[-1], dtype=np.float64) * (2 * math.pi * float(pitch) / audio["sample_rate"])
+    changed = changed * np.float32(0.95) + (0.02 * np.sin(samples)).astype(np.float32)
     return {**audio, "waveform": np.asarray(np.clip(changed, -1, 1), np.float32)}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+SIDE_NAMES = frozenset({"width", "height", "aspect", "short_side", "megapixels"})  # sizes that ask for sides
 MAX_TEXT = 4000  # characters of the text that a history carries
 _SIDE = 512  # pixels of the longer side of a picture that a history carries
 _MAX_DEPTH, _MAX_ITEMS = 3, 8  # of values within values

@@ -48,6 +48,7 @@ _SIZES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("batch_size", "num_images", "image_count", "number_of_images", "n"), "batch"),
     **dict.fromkeys(("fps", "frame_rate", "framerate"), "fps"),
     **dict.fromkeys(("duration", "seconds", "duration_seconds", "video_duration"), "seconds"),
+    "megapixels": "megapixels",
     **dict.fromkeys(("scale_by", "upscale_by", "scale_factor", "upscale_factor", "rescale_factor"), "scale"),
 }
 _PROMPT_NAMES: Final = re.compile(r"prompt|text|caption|description|tags|lyrics|instruction", re.IGNORECASE)

@@ -28,7 +28,7 @@ from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.features import limit_style
-from sweeper.embedded.stand_ins.histories import History, merge_histories
+from sweeper.embedded.stand_ins.histories import SIDE_NAMES, History, merge_histories
 from sweeper.embedded.stand_ins.scalar_outputs import make_scalar
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_LARGEST_RESIZED = 16 * 2**20  # pixels of all pictures of a batch in a new size
+_LARGEST_RESIZED = 16 * 2**20  # pixels of a picture in a new size
 _FRAME_STEP = 4  # frames for each latent of a film, as Wan's
 _MODEL_SUFFIX: Final = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$", re.IGNORECASE)
 _SCALARS: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
@@ -171,8 +171,8 @@ def _all_sizes(reading: NodeReading) -> Mapping[str, float]:
     """The sizes that the node asks for, else those upstream; its own `aspect` or side replaces theirs as a whole."""
     upstream = dict(merge_histories(one.history for one in reading.linked).sizes)
     own = reading.sizes
-    if {"width", "height", "aspect", "short_side"} & own.keys():
-        upstream = {name: upstream[name] for name in upstream.keys() - {"width", "height", "aspect", "short_side"}}
+    if SIDE_NAMES & own.keys():
+        upstream = {name: size for name, size in upstream.items() if name not in SIDE_NAMES}
     return {**upstream, **own}
 
 
@@ -192,8 +192,10 @@ def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
         new_height = wanted_height or height * (wanted_width or width) / width
     else:
         new_width, new_height = width * factor, height * factor
-    shrink = min(1.0, (_LARGEST_RESIZED / max(new_width * new_height * len(image), 1)) ** 0.5)
-    return drawing.fit_image(image, max(1, round(new_width * shrink)), max(1, round(new_height * shrink)))
+    most = drawing.LARGEST_FILM / len(image) if len(image) > 1 else _LARGEST_RESIZED
+    if new_width * new_height > most:
+        return drawing.fit_image(image, *drawing.fit_sides(new_width, new_height, most))
+    return drawing.fit_image(image, max(1, round(new_width)), max(1, round(new_height)))
 
 
 def _make_mask(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Array:
@@ -258,16 +260,21 @@ def _make_video(context: Context, reading: NodeReading, _request: OutputRequest,
     audio = sounds[0].value if sounds else None
     if source is not None:
         film = source.value.load()
-        images = drawing.transform_image(_resize_as_asked(reading, film.images), reading.merge(source))
+        images = drawing.transform_image(_make_even(_resize_as_asked(reading, film.images)), reading.merge(source))
         return Film(images, film.rate, audio or film.audio)
     size = drawing.plan_size(_all_sizes(reading), film=True)
     pictures = reading.list_kind("IMAGE")
     if pictures and len(pictures[0].value) > 1 and not reading.prompt:
-        frames = drawing.transform_image(pictures[0].value, reading.merge(pictures[0]))
+        frames = drawing.transform_image(_make_even(pictures[0].value), reading.merge(pictures[0]))
     else:
         frames = _draw(reading, film=True)
     context.check()
     return Film(frames, Fraction(size.fps).limit_denominator(1000), audio)
+
+
+def _make_even(images: Array) -> Array:
+    """The pictures with even sides, as H.264 needs them."""
+    return images[:, : max(images.shape[1] // 2 * 2, 1), : max(images.shape[2] // 2 * 2, 1)]
 
 
 def _make_audio(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sweeper.embedded.stand_ins.drawing import project
-from sweeper.embedded.stand_ins.histories import MAX_TEXT
+from sweeper.embedded.stand_ins.arithmetic import compute
+from sweeper.embedded.stand_ins.drawing import find_sides, project
+from sweeper.embedded.stand_ins.histories import MAX_TEXT, SIDE_NAMES
 
 if TYPE_CHECKING:
     from sweeper.embedded.stand_ins.node_reading import NodeReading, OutputRequest
@@ -40,8 +41,22 @@ def make_scalar(reading: NodeReading, request: OutputRequest) -> Any:
     if request.type == "COMBO":
         found = _find_same(reading, request)
         return found if found is not None else (request.choices[0] if request.choices else reading.merge().text)
-    found = _find_same(reading, request)
-    return _measure(reading, request) if found is None else found
+    found = _compute_expression(reading)
+    found = _find_same(reading, request) if found is None else found
+    return _measure(reading, request) if found is None else _PYTHON_TYPES[request.type](found)
+
+
+def _compute_expression(reading: NodeReading) -> float | None:
+    """The value of the node's `expression` over its other numbers; None if it has none that is arithmetic."""
+    values = {**reading.widgets, **{one.name: one.value for one in reading.linked}}
+    expression = next((values[name] for name in ("expression", "formula", "value") if name in values), None)
+    if not isinstance(expression, str):
+        return None
+    numbers = {name.rpartition(".")[2]: value for name, value in values.items() if isinstance(value, int | float)}
+    try:
+        return compute(expression, numbers)
+    except ValueError:
+        return None
 
 
 def _find_same(reading: NodeReading, request: OutputRequest) -> Any:
@@ -78,6 +93,11 @@ def _measure(reading: NodeReading, request: OutputRequest) -> Any:
         return share > 0.5
     if request.type == "FLOAT":
         return float(history.sizes.get("fps", share)) if "fps" in request.name.lower() else share
+    if size in {"width", "height"} and SIDE_NAMES & history.sizes.keys():
+        multiple = next((value for name, value in reading.widgets.items() if name == "multiple"), 8)
+        side = find_sides(history.sizes)[size == "height"]
+        step = multiple if isinstance(multiple, int) and 0 < multiple <= 256 else 8
+        return round(side) if size in history.sizes else max(round(side / step), 1) * step
     if size is not None:
         return int(history.sizes.get(size, _USUAL_SIZE[size]))
     return round(8 * share)

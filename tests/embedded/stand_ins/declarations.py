@@ -103,6 +103,16 @@ OBJECT_INFO: dict[str, Any] = {
     "Split": declare({"images": ["IMAGE", {}]}, ["IMAGE"], lists=[True]),
     "Join": declare({"images": ["IMAGE", {}]}, ["IMAGE"], is_input_list=True),
     "Measure": declare({"image": ["IMAGE", {}]}, ["INT", "INT"], names=["width", "height"]),
+    "Sides": declare(
+        {
+            "aspect_ratio": ["COMBO", {"options": ["1:1 (Square)", "16:9 (Wide)"]}],
+            "megapixels": ["FLOAT", {"default": 1.0}],
+            "multiple": ["INT", {"default": 8}],
+        },
+        ["INT", "INT"],
+        names=["width", "height"],
+    ),
+    "Arithmetic": declare({"expression": ["STRING", {}], "a": ["INT", {}], "b": ["INT", {}]}, ["INT", "FLOAT"]),
     "Union": declare({"value": ["IMAGE,MASK", {}], "amount": ["FLOAT", FLOAT]}, ["IMAGE"]),
     "ShowText": declare({"text": ["STRING", {"forceInput": True}]}, ["STRING"], output_node=True),
     "SaveEverything": declare(

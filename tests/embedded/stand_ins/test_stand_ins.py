@@ -187,6 +187,31 @@ def test_texts_and_numbers_go_on_and_are_kept(client):
     assert other["shown"]["text"] != outputs["shown"]["text"]
 
 
+def test_sizes_are_computed_as_the_inputs_say(client):
+    graph = {
+        "sides": {"class_type": "Sides", "inputs": {"aspect_ratio": "16:9 (Wide)", "megapixels": 1.0, "multiple": 16}},
+        "half": {"class_type": "Arithmetic", "inputs": {"expression": "a // b // 8 * 8", "a": ["sides", 0], "b": 4}},
+        "9": {"class_type": "PreviewAny", "inputs": {"source": ["sides", 0]}},
+        "10": {"class_type": "PreviewAny", "inputs": {"source": ["sides", 1]}},
+        "11": {"class_type": "PreviewAny", "inputs": {"source": ["half", 0]}},
+    }
+    outputs = run(client, graph)
+    assert [outputs[node_id]["text"] for node_id in ("9", "10", "11")] == [["1328"], ["752"], ["328"]]
+
+
+def test_every_input_changes_a_sound(client):
+    graph = {
+        "1": {"class_type": "EmptyAudio", "inputs": {"duration": 0.2, "sample_rate": 8000, "channels": 1}},
+        "2": {"class_type": "AnySoundTool", "inputs": {"audio": ["1", 0], "amount": 0.5}},
+        "9": {"class_type": "SaveAudio", "inputs": {"audio": ["2", 0], "filename_prefix": "s"}},
+    }
+    sounds = set()
+    for amount in (0.5, 0.6, 1.0):
+        (file,) = run(client, change(graph, "2", amount=amount))["9"]["audio"]
+        sounds.add(fetch(client, file)[-600:])  # the samples, behind the metadata
+    assert len(sounds) == 3
+
+
 def test_a_film_is_saved_with_its_length(client):
     graph = {
         "1": {"class_type": "PartnerFilm", "inputs": {"prompt": "a boat", "duration": 1, "resolution": "144p"}},
