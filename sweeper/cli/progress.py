@@ -5,6 +5,7 @@ Only displays events; it decides nothing, and a run does the same without it.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from sweeper.cli import console
-from sweeper.model.money import TargetPrice
+from sweeper.model.money import CURRENCY, NOTHING, TargetPrice, format_usd
 from sweeper.model.result import FAILED, SUCCEEDED
 from sweeper.planning.prices import LearntTimes, price_time
 from sweeper.running import run_events as events
@@ -36,6 +37,7 @@ class RunCounts:
     def __init__(self, rates: Sequence[TargetPrice] = ()) -> None:
         self._rates = rates
         self._seconds: list[float] = []  # of each job that succeeded
+        self.cost: events.CostChanged | None = None  # the latest
         self.todo = 0
         self.statuses: Counter[str] = Counter()
         self.in_flight: set[int] = set()
@@ -118,29 +120,40 @@ class RunCounts:
         seconds = LearntTimes(jobs=self._seconds).estimate_seconds(left)
         return f"; {price_time(self._rates, left, seconds)} of GPU left" if seconds is not None else ""
 
+    def describe_spent(self) -> str:
+        """What the results folder has cost: `; 12.10 of 20.00 USD spent`; empty if nothing in it costs anything."""
+        if self.cost is None or self.cost.spent == NOTHING:
+            return ""
+        spent, budget = self.cost.spent, self.cost.budget
+        if budget is None or math.isinf(spent.high):
+            return f"; {spent} spent"
+        return f"; {format_usd(spent.high)} of {format_usd(budget)} {CURRENCY} spent"
+
     def __str__(self) -> str:
         awaited = self.describe_awaited()
         return (
             f"{self.statuses[SUCCEEDED]} done, {self.statuses[FAILED]} failed, "
             f"{len(self.in_flight)} under way{self.describe_waiting()}, {self.queued} queued"
-            f"{self.describe_cost()}{awaited and f'; {awaited}'}"
+            f"{self.describe_cost()}{self.describe_spent()}{awaited and f'; {awaited}'}"
         )
 
 
 class ProgressDisplay:
     """Shows a run's events: call it with each, inside its `with` block. `quiet` leaves only problems.
 
-    `rates` are the prices of the targets, if they have any.
+    `rates` are the prices of the targets, if they have any. `shows_error`: also why a run ended early.
     """
 
     def __init__(
         self,
         *,
         quiet: bool = False,
+        shows_error: bool = False,
         clock: Callable[[], float] = time.monotonic,
         rates: Sequence[TargetPrice] = (),
     ) -> None:
         self._quiet = quiet
+        self._shows_error = shows_error
         self._clock = clock
         self._counts = RunCounts(rates)
         self._bar: _Bar | None = None
@@ -162,6 +175,8 @@ class ProgressDisplay:
         """Show one event."""
         is_first_wait = isinstance(event, events.WaitingForTarget) and not self._counts.awaited
         self._counts.count(event)
+        if isinstance(event, events.CostChanged):
+            self._counts.cost = event
         if is_first_wait and self._counts.awaited and not self._quiet:
             self._print_line(_HOW_TO_STOP_WAITING.format(*self._counts.awaited))
         line = self._describe_event(event)
@@ -201,6 +216,8 @@ class ProgressDisplay:
                 return _describe_draining(event)
             case events.Notice():
                 return f"{console.paint('warning:', 'yellow')} {console.sanitize(event.message)}"
+            case events.RunEnded() if self._shows_error and event.run.error is not None:
+                return f"{console.paint('error:', 'red')} {console.sanitize(event.run.error)}"
             case events.Cancelling():
                 return f"cancelling {_format_jobs(event.in_flight)}"
             case events.TrialDone() if event.status == FAILED:
@@ -255,7 +272,8 @@ def _describe_retry(event: events.TargetDown) -> str:
 
 
 def _describe_draining(event: events.Draining) -> str:
-    why = {"interrupt": "interrupted", "max_failures": "too many failures"}.get(event.reason, event.reason)
+    reasons = {"interrupt": "interrupted", "max_failures": "too many failures", "budget": "no job fits into the budget"}
+    why = reasons.get(event.reason, event.reason)
     again = "; press Ctrl-C again to cancel" if event.reason == "interrupt" and event.in_flight else ""
     return f"{why}: submitting no more, waiting for {_format_jobs(event.in_flight)} in flight{again}"
 

@@ -22,11 +22,12 @@ from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.experiment import Experiment
-from sweeper.model.money import NOTHING
+from sweeper.model.money import NOTHING, Amount
 from sweeper.model.result import Run
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.planning.plan import plan as make_plan
 from sweeper.running.settings import RunOptions
+from sweeper.store import FILE_NAME, Store
 
 _MAX_UNPRICED_JOBS: Final = 100  # on a paid target whose price nobody stated
 
@@ -36,7 +37,8 @@ option = click.option("--yes", is_flag=True, help="Do not ask before the run spe
 def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Run]:
     """The same runner, but on a terminal it asks before a run that may cost more than `run.confirm_above`.
 
-    Without a terminal it says what the run may cost, and goes on. The runner raises SweeperError if the answer is no.
+    Without a terminal it says what the run may cost, unless the run has a budget, and goes on. The runner raises
+    SweeperError if the answer is no.
     """
 
     def run(experiment: Experiment, target: Any = None, out: Any = None, **rest: Any) -> Run:
@@ -45,7 +47,10 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
         if paid and not yes and rest.get("plan") is None:
             rest["plan"] = make_plan(experiment)
             summary = _summarize(experiment, target, out, rest)
-            _confirm(summary, paid, experiment.run.confirm_above)
+            budget = rest.get("budget")
+            budget = experiment.run.budget if budget is None else budget
+            left = None if budget is None else budget - _load_spent(Path(summary["out"]))
+            _confirm(summary, paid, experiment.run.confirm_above, left)
         return runner(experiment, target=target, out=out, **rest)
 
     return run
@@ -61,8 +66,18 @@ def _summarize(experiment: Experiment, specs: Any, out: Any, run_options: Mappin
     return {**summary.to_dict(), "has_classes": checked.classes is not None}
 
 
-def _confirm(summary: Mapping[str, Any], paid: Sequence[Target], confirm_above: float) -> None:
-    question = _find_question(summary, paid, confirm_above)
+def _load_spent(out: Path) -> float:
+    """What the jobs in a results folder cost, in US dollars; 0 if there is none yet."""
+    if not (out / FILE_NAME).is_file():
+        return 0.0
+    with Store.open(out, readonly=True) as store:
+        return store.charges.load_spent().high
+
+
+def _confirm(
+    summary: Mapping[str, Any], paid: Sequence[Target], confirm_above: float, budget_left: float | None
+) -> None:
+    question = _find_question(summary, paid, confirm_above, budget_left)
     if question is None:
         return
     if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
@@ -70,7 +85,7 @@ def _confirm(summary: Mapping[str, Any], paid: Sequence[Target], confirm_above: 
             console.print_status(console.sanitize(f"{label} {text}"))
         if not click.confirm(console.sanitize(f"{question[0].upper()}{question[1:]}?"), err=True):
             raise SweeperError("the answer was no, so nothing was submitted")
-    else:
+    elif budget_left is None:
         console.warn(f"about to {question} (--yes hides this line)")
 
 
@@ -90,10 +105,17 @@ def _may_cost(target: Target) -> bool:
     return target.price is not None or target.partner_key_env is not None or is_comfy_platform(target.url)
 
 
-def _find_question(summary: Mapping[str, Any], targets: Sequence[Target], confirm_above: float) -> str | None:
-    """What to ask about a plan; None if it costs too little to ask. `confirm_above` is in US dollars."""
+def _find_question(
+    summary: Mapping[str, Any], targets: Sequence[Target], confirm_above: float, budget_left: float | None
+) -> str | None:
+    """What to ask about a plan; None if it costs too little to ask.
+
+    `confirm_above` and what is left of the budget are in US dollars.
+    """
     jobs, cost = summary["jobs"], summary["cost"]
     amount = to_amount(cost["left"]) if cost is not None else NOTHING
+    if budget_left is not None:
+        amount = Amount(min(amount.low, max(budget_left, 0.0)), min(amount.high, max(budget_left, 0.0)))
     unpriced = [target.name for target in targets if is_comfy_platform(target.url) and target.price is None]
     has_no_price = not summary["has_classes"] or unpriced or math.isinf(amount.high)
     is_dear = (amount.low if math.isinf(amount.high) else amount.high) > confirm_above

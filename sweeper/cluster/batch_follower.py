@@ -45,12 +45,18 @@ class BatchFollower:
         self.context, self.store, self.registry, self.pool, self.name = context, store, registry, pool, name
 
     async def follow(self, batch: Batch, worker: WorkerInfo) -> BatchFinished | None:
-        """Start a batch on a worker and follow it to its end. Returns None if the worker is gone."""
+        """Start a batch on a worker and follow it to its end.
+
+        Returns None if the worker is gone, or if no job of the batch fits into the budget.
+        """
         start: BatchStart | None = None
         try:
             files = [file for item in batch.work_items for file in self.context.plan.files(item.trial)]
             await send_inputs(self.registry, worker, index_by_worker_name(files))
-            start = BatchStart(pack(self._build_items(batch)), await self._record_intents(batch, worker))
+            leases = await self._record_intents(batch, worker)
+            if not batch.work_items:
+                return None
+            start = BatchStart(pack(self._build_items(batch)), leases)
             number = 0
             while True:
                 update: WorkerUpdate | None = await self.registry.call(
@@ -95,19 +101,28 @@ class BatchFollower:
     # --- intents
 
     async def _record_intents(self, batch: Batch, worker: WorkerInfo) -> tuple[JobLease, ...]:
-        """Record the intents to submit the batch's jobs to the worker's server. Open jobs have theirs already."""
+        """Record the intents to submit the batch's jobs to the worker's server. Open jobs have theirs already.
+
+        Returns items to the pool that do not fit into the budget.
+        """
         if batch.server_id is not None:
             batch.work_by_job = {item.job.id: item for item in batch.work_items if item.job is not None}
             return ()
-        jobs = [self._make_job(item) for item in batch.work_items]
+        spending, jobs = self.context.spending, []
         with self.store.transaction(durable=False):
-            self.store.servers.save_server_id(worker.server_id, [job.id for job in jobs])
-            for item, job in zip(batch.work_items, jobs, strict=True):
+            for item in batch.work_items:
+                if spending is not None and not spending.fits(self.name, item.trial):
+                    break
+                job = self._make_job(item)
                 charges = self.context.charge_intent(item, job)
                 server_time = self.registry.get_server_time(worker.address)
                 self.store.record_intent(job, server_time=server_time, charges=charges)
                 item.job = job
                 item.submissions += 1
+                jobs.append(job)
+            self.store.servers.save_server_id(worker.server_id, [job.id for job in jobs])
+        self.pool.put_back(batch.work_items[len(jobs) :])
+        del batch.work_items[len(jobs) :]
         batch.work_by_job = {job.id: item for job, item in zip(jobs, batch.work_items, strict=True)}
         await self.context.flush()
         return tuple(JobLease(job.id, job.attempt, job.intended) for job in jobs)

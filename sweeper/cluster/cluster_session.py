@@ -218,7 +218,8 @@ class ClusterSession(Session):
             registry.reset()
             await registry.refresh()
             self._queue_open_items(context, store, state, pool, registry)
-            return await dispatcher.run()
+            error = await dispatcher.run()
+            return "; ".join(filter(None, (self._describe_end(store, state, plan, run_id), error))) or None
         finally:
             with contextlib.suppress(OSError):
                 marker.unlink()

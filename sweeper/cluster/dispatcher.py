@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -15,14 +16,14 @@ from sweeper.cluster import worker_rpc
 from sweeper.cluster.batch import Batch
 from sweeper.cluster.batch_follower import BatchFollower
 from sweeper.cluster.messages import BatchTask
-from sweeper.cluster.work_pool import MAX_BATCH_SIZE
+from sweeper.cluster.work_pool import BATCHES_PER_WORKER, MAX_BATCH_SIZE
 from sweeper.cluster.worker_plugin import RESOURCE_NAME, run_batch
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, make_worker_event
 from sweeper.errors import SweeperError
 from sweeper.running.async_tools import first_error
 from sweeper.running.run_events import Cancelling, Draining, Notice, TargetDown
 from sweeper.running.scheduler import describe_postponed
-from sweeper.running.stop_control import REFUSED, UNREACHABLE
+from sweeper.running.stop_control import BUDGET, REFUSED, UNREACHABLE
 from sweeper.store.records import OPEN_STATES, SUBMITTED, UNSENT
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Dispatcher:
         self._reported_stop = ""
         self._no_workers = False
         self._start_errors = 0
-        self._stealing = False
+        self._stealing = self._is_over_budget = False
         self._postponed_counts: Counter[str] = Counter()  # by server id: trials whose job may still be there
         self._given_up_servers: set[str] = set()  # by server id: they get no more work
         pool.on_change = self._changed.set
@@ -91,6 +92,8 @@ class Dispatcher:
             self._fill_window()
             if self.pool.empty and not self.batches:
                 return
+            if self._is_over_budget and not self.batches and not self.pool.is_waiting:
+                self.context.control.drain(BUDGET)
             if not self._stealing and self._idle_count:
                 self._spawn(self._steal_back())
             await self._changed.wait()
@@ -107,8 +110,21 @@ class Dispatcher:
         self._submit_searches()
         workers = self.registry.workers
         window = sum(worker.max_batches for worker in workers.values())
-        while len(self.batches) < window and (items := self.pool.take(self.pool.batch_size(len(workers)))):
+        while len(self.batches) < window and (items := self._take_batch(len(workers))):
             self._submit_batch(items)
+
+    def _take_batch(self, workers: int) -> list[WorkItem]:
+        """Take the items of the next batch; none if there are none now, or if their jobs do not fit into the budget."""
+        items = self.pool.take(self.pool.batch_size(workers))
+        spending, self._is_over_budget = self.context.spending, False
+        if not items or spending is None:
+            return items
+        affordable = spending.count_affordable(self.name, items[0].trial)
+        # As with the trials that are left, so that every worker gets a part of what the budget allows.
+        count = math.ceil(min(affordable / (BATCHES_PER_WORKER * max(1, workers)), len(items)))
+        self.pool.put_back(items[count:])
+        self._is_over_budget = not count
+        return items[:count]
 
     def _submit_searches(self) -> None:
         """Let workers search for open jobs, on each server that a worker can reach."""

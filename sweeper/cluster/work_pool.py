@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sweeper.running.work import WorkItem
 
 MAX_BATCH_SIZE: Final = 64  # trials; a dead worker leaves at most that many jobs to search for
-_BATCHES_PER_WORKER: Final = 2  # parts into which the remaining work is cut; idle workers steal the rest at the end
+BATCHES_PER_WORKER: Final = 2  # parts into which the remaining work is cut; idle workers steal the rest at the end
 
 
 class WorkPool:
@@ -37,7 +37,7 @@ class WorkPool:
 
     def batch_size(self, workers: int) -> int:
         """How many trials the next batch should have."""
-        return max(1, min(MAX_BATCH_SIZE, math.ceil(self.remaining / (_BATCHES_PER_WORKER * max(1, workers)))))
+        return max(1, min(MAX_BATCH_SIZE, math.ceil(self.remaining / (BATCHES_PER_WORKER * max(1, workers)))))
 
     def take(self, size: int) -> list[WorkItem]:
         """Take about `size` items for a batch, returned ones first; an empty list if there are none now."""
@@ -71,6 +71,10 @@ class WorkPool:
         self._returned.append(item)
         self.on_change()
 
+    def put_back(self, items: list[WorkItem]) -> None:
+        """Put items back that were taken, to be taken next."""
+        self._returned.extendleft(reversed(items))
+
     def add_open_item(self, server_id: str, item: WorkItem) -> None:
         """Add an item whose job may be on that server. In a closed pool, it stays open on record instead."""
         if self.closed:
@@ -86,6 +90,11 @@ class WorkPool:
     def idle(self) -> bool:
         """Whether no item waits to be submitted. `take` notices the end of the plan."""
         return self._fresh is None and not self._lookahead and not self._returned
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether items wait for their retry, or for a worker that can reach the server of their job."""
+        return bool(self.delayed or self.open_by_server)
 
     @property
     def empty(self) -> bool:

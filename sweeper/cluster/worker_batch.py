@@ -240,7 +240,7 @@ class WorkerBatch:
             run_id=self._run_id,
             store=self._store,
             folder=self.folder,
-            settings=replace(self.run_spec.settings, retries=0, fresh=False, limit=None),
+            settings=replace(self.run_spec.settings, retries=0, fresh=False, limit=None, budget=None),
             control=self.control,
             work_queue=BatchQueue(self._pending, self._return_work),
             report=make_reporter(self._inbox.put_nowait, self._name),

@@ -195,6 +195,11 @@ class WorkerRunContext(RunContext):
     async def flush(self) -> None:
         """Do nothing, because the driver recorded the intents before it started the batch."""
 
+    @property
+    def charges_jobs(self) -> bool:
+        """True, because the driver may have prices."""
+        return True
+
     def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:
         """Keep what the server says about an ended job for the message about its end. The driver has the prices."""
         self.usage_by_job[job.id] = usage

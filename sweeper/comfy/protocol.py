@@ -133,6 +133,7 @@ class JobState:
     charged: ReportedCharges | None = None
     cached: frozenset[str] | None = None
     executed: frozenset[str] | None = None
+    failed_node: str | None = None  # the id of the node that made it fail, if the server says it
 
     @property
     def account_advice(self) -> str | None:

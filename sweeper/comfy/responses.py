@@ -135,7 +135,9 @@ def make_failed_state(error: Any, **rest: Any) -> JobState:
     message = to_text(details.get("exception_message") or "failed without a reason").strip()
     node, node_type = (shorten(to_text(details.get(name)), _MAX_NAME_LENGTH) for name in ("node_id", "node_type"))
     prefix = f"node {node} ({node_type}): " if details.get("node_id") not in (None, "") else ""
-    return JobState("failed", error_type=kind, error=shorten(f"{prefix}{message}"), **rest)
+    failed_node = details.get("node_id") if is_id(details.get("node_id")) else None
+    text = shorten(f"{prefix}{message}")
+    return JobState("failed", error_type=kind, error=text, failed_node=failed_node, **rest)
 
 
 def to_seconds(value: Any) -> float | None:

@@ -358,8 +358,7 @@ def _make_run_settings(raw: Mapping[str, Any]) -> RunSettings:
     if isinstance(limit, str):
         settings["max_failures"] = float(limit.strip().removesuffix("%")) / 100
     settings |= {name: float(settings[name]) for name in ("timeout", "patience") if name in settings}
-    if "confirm_above" in settings:
-        settings["confirm_above"] = parse_usd(settings["confirm_above"])
+    settings |= {name: parse_usd(settings[name]) for name in ("confirm_above", "budget") if name in settings}
     return RunSettings(**settings)
 
 

@@ -77,7 +77,7 @@ class RunSettings:
 
     `timeout` and `patience` are in seconds. `max_failures` is a count (int) or a share from 0 to 1 (float). `out` is
     the URL of the storage for the pictures, None for the results folder. The command line asks before a run that may
-    cost more than `confirm_above`, in US dollars.
+    cost more than `confirm_above`, in US dollars. `budget` is the most that the results folder may cost, in US dollars.
     """
 
     concurrency: int | None = None
@@ -89,6 +89,7 @@ class RunSettings:
     keep_temp: bool = False
     out: str | None = None
     confirm_above: float = 5.0
+    budget: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

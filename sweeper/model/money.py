@@ -85,19 +85,24 @@ def format_usd(usd: float) -> str:
 class TargetPrice:
     """What a target costs, in US dollars: for each second in which a job runs, and for each job.
 
-    `nodes` has by class what one execution of a node costs at most, in place of the price that the class states.
-    `credits_per_usd`: how many credits one dollar buys, for what the server says in credits.
+    `nodes` has by class what one execution of a node costs at most, in place of the price that the class states. None:
+    the user says nothing about nodes. `credits_per_usd`: how many credits one dollar buys, for what the server says in
+    credits.
     """
 
     per_second: float = 0.0
     per_job: float = 0.0
-    nodes: Mapping[str, float] = field(default_factory=dict, hash=False)
+    nodes: Mapping[str, float] | None = field(default=None, hash=False)
     credits_per_usd: float = COMFY_CREDITS_PER_USD
 
     @property
     def has_rate(self) -> bool:
         """Whether every job costs something, whatever its nodes are."""
         return bool(self.per_second or self.per_job)
+
+    def get_node_price(self, class_type: str) -> float | None:
+        """Return what one execution of a node of that class costs at most; None if the user does not say that."""
+        return None if self.nodes is None else self.nodes.get(class_type)
 
 
 def parse_target_price(value: Any) -> TargetPrice:
@@ -114,13 +119,10 @@ def parse_target_price(value: Any) -> TargetPrice:
     if "per_second" in value and "per_hour" in value:
         raise UsageError("give `per_second` or `per_hour`, not both")
     rates = {key: _parse_price(key, value[key], value) / _RATES[key] for key in given}
-    nodes = value.get(_NODES, {})
-    if not isinstance(nodes, Mapping) or not all(isinstance(name, str) for name in nodes):
-        raise UsageError(f"`{_NODES}` is {nodes!r}, not a mapping of node classes such as {{Name: 0.05 USD}}")
     return TargetPrice(
         rates.get("per_second", rates.get("per_hour", 0.0)),
         rates.get("per_job", 0.0),
-        {name: _parse_price(f"{_NODES}.{name}", text, value) for name, text in nodes.items()},
+        _parse_node_prices(value) if _NODES in value else None,
         _parse_credits_per_usd(value, "") if _CREDITS_PER_USD in value else COMFY_CREDITS_PER_USD,
     )
 
@@ -131,6 +133,13 @@ def parse_usd(value: Any) -> float:
     if isinstance(value, bool) or not _SUM.fullmatch(text):
         raise UsageError(f"{value!r} is not a sum in US dollars such as `20 USD`")
     return float(text)
+
+
+def _parse_node_prices(settings: Mapping[str, Any]) -> dict[str, float]:
+    nodes = settings[_NODES]
+    if not isinstance(nodes, Mapping) or not all(isinstance(name, str) for name in nodes):
+        raise UsageError(f"`{_NODES}` is {nodes!r}, not a mapping of node classes such as {{Name: 0.05 USD}}")
+    return {name: _parse_price(f"{_NODES}.{name}", text, settings) for name, text in nodes.items()}
 
 
 def _parse_price(key: str, text: Any, settings: Mapping[str, Any]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.model.money import CURRENCY
+from sweeper.model.money import CURRENCY, NOTHING, Amount
 
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
@@ -70,9 +70,12 @@ class Run:
     table that show another result, of an earlier run, because this run has none or a worse one. `submitted` counts
     the submissions of this run that a server accepted or may have accepted, retries included.
 
-    `stopped_by` is None if the run was not stopped, else `interrupt`, `max_failures`, `refused` (key, credits or
-    subscription), `unreachable` or `unwritable` (the results folder, for example because the disk is full). `error`
+    `stopped_by` is None if the run was not stopped, else `interrupt`, `max_failures`, `budget`, `refused` (key, credits
+    or subscription), `unreachable` or `unwritable` (the results folder, for example because the disk is full). `error`
     gives the reason for people, or says what is left to do. `pictures` is the folder or URL that received the pictures.
+
+    `cost` is what the jobs of this run cost, `spent` those of all runs of the folder; a job that has not ended counts
+    with what it costs at most. `budget` is the most that they may cost, in US dollars, if there is a limit.
     """
 
     run_id: int
@@ -88,3 +91,6 @@ class Run:
     error: str | None = None
     pictures: str = ""
     kept: Mapping[str, int] = field(default_factory=dict)
+    cost: Amount = NOTHING
+    spent: Amount = NOTHING
+    budget: float | None = None

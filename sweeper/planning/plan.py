@@ -17,7 +17,7 @@ from typing import Any, Final
 from sweeper.errors import ExperimentError, Problem
 from sweeper.model.experiment import Axis, Block, Experiment, IncludeRow
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.template import Address
+from sweeper.model.template import Address, Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.axis_facts import find_linked_axes, find_value_order
@@ -96,6 +96,10 @@ class Plan:
     def workflow(self, trial: Trial) -> dict[str, Any]:
         """Return the API-format graph of a trial as a new dict. Input files have their local names in it."""
         return self.experiment.template.render(trial.params)
+
+    def get_template(self, _trial: Trial) -> Template:
+        """Return the template that makes the workflow of a trial, with its params."""
+        return self.experiment.template
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
         """Return the local files that the workflow of a trial reads."""

@@ -13,17 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sweeper.model.charges import PRICED, Charge, sum_charges
 from sweeper.model.money import NOTHING, UNKNOWN_AMOUNT, Amount, TargetPrice
-from sweeper.model.node_classes import NodeInfo, NodeSpec
-from sweeper.model.node_classes.price_badge import NodePrice, PriceCalculator
-from sweeper.model.workflow import find_sinks, iter_links
+from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes.price_badge import NodePrice
 from sweeper.planning.columns import merge_dimensions
 from sweeper.planning.node_prices import PricedNode, StatedPrice
 from sweeper.planning.order import find_dependencies
 from sweeper.planning.plan import Plan, PlanPart
 from sweeper.planning.run_sequence import RunSequence
 from sweeper.planning.server_cache import NO_CACHE, ServerCache
+from sweeper.planning.template_prices import TemplatePrices
 
 _MAX_PRICES: Final = 2_000  # combinations of values for which one node is priced, a few seconds
 _MAX_COMBINATIONS: Final = 1_000_000  # of the dimensions behind these values
@@ -107,7 +106,7 @@ class LearntTimes:
         return seconds * low, seconds * high
 
 
-class PlanPrices:
+class PlanPrices(TemplatePrices):
     """Computes what a plan costs.
 
     `classes` are the node classes of its target; None if they are not known. `prices` are those of its targets, each
@@ -123,46 +122,10 @@ class PlanPrices:
         *,
         shares_cache: bool = True,
     ) -> None:
+        super().__init__(plan.experiment.template, classes, prices)
         self._plan = plan
-        self._classes = classes
-        self._rates = [price or TargetPrice() for price in prices]
         self._learnt = learnt or LearntTimes()
         self._shares_cache = shares_cache
-        template = plan.experiment.template
-        calculator = PriceCalculator()
-        self._running = self._find_running_nodes()
-        found = (self._find_price(node, calculator) for node in template.graph if node in self._running)
-        self._nodes = [node for node in found if node is not None]
-        self._names = tuple(dict.fromkeys(name for node in self._nodes for name in node.names))
-        self._charges: dict[str, tuple[Charge, ...]] = {}
-
-    @property
-    def has_partner_nodes(self) -> bool:
-        """Whether the plan has nodes with prices of their own."""
-        return bool(self._nodes)
-
-    @property
-    def has_prices(self) -> bool:
-        """Whether anything in the plan has a price."""
-        return bool(self._nodes) or self._has_rates
-
-    @property
-    def _has_rates(self) -> bool:
-        """Whether a target has a price."""
-        return any(rate.has_rate for rate in self._rates)
-
-    def price_params(self, params: Mapping[str, Any]) -> Amount:
-        """Return what the partner nodes of one job with these params cost if all of them run."""
-        return sum_charges(self.price_nodes(params))
-
-    def price_nodes(self, params: Mapping[str, Any]) -> tuple[Charge, ...]:
-        """Return what each partner node of one job with these params costs if it runs."""
-        key = repr([params.get(name) for name in self._names])
-        if key not in self._charges:
-            self._charges[key] = tuple(
-                Charge(node.node_id, node.class_type, node.compute(params).amount, PRICED) for node in self._nodes
-            )
-        return self._charges[key]
 
     def price_mean_jobs(self, jobs: int) -> Amount | None:
         """Return what the time of jobs costs, each as long as the mean of earlier jobs.
@@ -194,34 +157,6 @@ class PlanPrices:
         jobs = sum(is_sent)
         differing = {name: list(rows.values()) for name, rows in axes.items() if _differs(rows.values())}
         return PlanCost(jobs, tuple(total.to_cost() for total in sums), differing, self._compute_time(jobs, runs))
-
-    def _find_running_nodes(self) -> set[str]:
-        """Return the nodes that an output node needs; no other node runs."""
-        graph = self._plan.experiment.template.graph
-        waiting = [node for node in graph if (spec := self._get_spec(node)) is not None and spec.is_output]
-        waiting = waiting or list(find_sinks(graph))
-        running: set[str] = set()
-        while waiting:
-            node = waiting.pop()
-            if node not in running:
-                running.add(node)
-                waiting += [source for _, source, _ in iter_links(graph[node])]
-        return running
-
-    def _get_spec(self, node: str) -> NodeSpec | None:
-        class_type = self._plan.experiment.template.graph[node]["class_type"]
-        return self._classes.classes.get(class_type) if self._classes is not None else None
-
-    def _find_price(self, node: str, calculator: PriceCalculator) -> PricedNode | StatedPrice | None:
-        """Return the price of a node: what a target states for its class, else what the class states."""
-        template, spec = self._plan.experiment.template, self._get_spec(node)
-        class_type = template.graph[node]["class_type"]
-        stated = [rate.nodes[class_type] for rate in self._rates if class_type in rate.nodes]
-        if stated:
-            return StatedPrice(node, class_type, Amount(min(stated), max(stated)))
-        if spec is None or spec.price_badge is None:
-            return None
-        return PricedNode(template, node, spec, spec.price_badge, calculator)
 
     def _find_executions(self, sequence: RunSequence, dimensions: frozenset[int]) -> tuple[Any, Any]:
         """Return in which jobs a node runs, at best and at worst."""

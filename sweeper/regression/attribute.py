@@ -26,6 +26,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import FAILED, Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec
+from sweeper.model.template import Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical, is_link
 from sweeper.planning.compatibility import Compatibility
@@ -76,6 +77,9 @@ class StoredPlan(Plan):
         graph = self._baseline.get_graph(self._accepted[trial.digest])
         assert graph is not None, "the plan contains only files whose workflow is known"
         return graph
+
+    def get_template(self, trial: Trial) -> Template:
+        return Template("", self.workflow(trial), {}, ())
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
         folder = self.experiment.file.parent

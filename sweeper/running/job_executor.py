@@ -70,6 +70,7 @@ class JobExecutor:
         Returns QueueFull if the server did not accept the job; the caller requeues the item.
 
         Raises TransientError if the target does not respond; requeue the item, and its job is searched for first.
+        Raises OverBudgetError if its next job does not fit into the budget.
         Raises RefusedError if the target refuses us. Raises UnreachableError for a response that no ComfyUI gives and,
         with `item.finished` set, if the target does not cancel a job.
         """
@@ -199,7 +200,8 @@ class JobExecutor:
     async def _prepare_submission(self, item: WorkItem) -> tuple[JobRecord, dict[str, Any]] | None:
         """Upload the item's files and flush its intent to the disk. Returns the job and the workflow to send.
 
-        Returns None if the run stops before the files are uploaded, or if the server rejects a file.
+        Returns None if the run stops before the files are uploaded, or if the server rejects a file. Raises
+        OverBudgetError.
         """
         context = self.context
         graph: dict[str, Any] = context.plan.workflow(item.trial)
@@ -214,6 +216,10 @@ class JobExecutor:
                 graph[file.node]["inputs"][file.input] = uploaded
         except RejectedError as error:
             rejection = error
+        if rejection is None:
+            await context.wait_for_budget(item, self.target_name)
+            if context.control.stopping:
+                return None
         job = self._record_intent(item, fingerprint(graph))
         if rejection is not None:
             self._record_rejection(item, job, rejection)
@@ -475,7 +481,11 @@ class JobExecutor:
         self, item: WorkItem, job: JobRecord, end: str, state: JobState, listener: Listener, **facts: Any
     ) -> None:
         """Record that a job which the server had ended as `end`. `facts`: as of `RunContext.finish_job`."""
-        usage = JobUsage(find_executed(self.context.node_classes, state, listener), find_charged(state, listener))
+        usage = None
+        if self.context.charges_jobs:
+            nodes = self.context.plan.workflow(item.trial).keys()
+            executed = find_executed(nodes, state, listener)
+            usage = JobUsage(executed, state.failed_node, find_charged(state, listener))
         self.context.finish_job(item, job, end, times=self._get_times(state, listener), usage=usage, **facts)
 
     def _get_times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:

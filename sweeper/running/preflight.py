@@ -35,7 +35,7 @@ async def check_target(client: ComfyClient, plan: Plan, settings: EffectiveSetti
     it gets the partner key that the user named for it, because nothing shows whether the workflow needs it.
     """
     if not settings.check and client.target.partner_key is None:
-        return get_cached_classes(client.target)
+        return get_cached_classes(client.target) if settings.budget is None else await get_classes(client)
     for fresh in (False, True):  # cached classes may be outdated, because models come and go
         classes = await get_classes(client, fresh=fresh)
         if classes is None:

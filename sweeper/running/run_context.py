@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from uuid import uuid4
 from sweeper.model import result
 from sweeper.model.charges import Charge
 from sweeper.model.trial import InputFile, Trial
-from sweeper.running.folder_spending import Spending
+from sweeper.running.folder_spending import FolderSpending
 from sweeper.running.group_commit import GroupCommit
 from sweeper.running.job_prices import JobUsage
 from sweeper.running.run_events import Event, TrialDone
@@ -113,10 +114,12 @@ class RunContext:
     error: str | None = None  # why the run stopped early, as a message
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     node_times: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
-    spending: Spending | None = None  # None: no job of this run costs anything
+    spending: FolderSpending | None = None  # None: no job of this run costs anything
     _group_commit: GroupCommit = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.spending is not None:
+            self.spending.on_end = self.work_queue.unblock_all
         self._group_commit = GroupCommit(self.store.sync)
 
     def close(self) -> None:
@@ -178,13 +181,40 @@ class RunContext:
         if state == records.UNSENT:
             item.submissions -= 1
 
+    @contextmanager
+    def follow(self, item: WorkItem) -> Iterator[None]:
+        """Let the budget of the run know that the item's job is in flight, as long as a target handles it."""
+        if self.spending is None:
+            yield
+            return
+        if item.open_job is not None:
+            self.spending.follow(item.open_job)
+        try:
+            yield
+        finally:
+            if item.open_job is not None:
+                self.spending.leave(item.open_job.id)
+
+    async def wait_for_budget(self, item: WorkItem, target: str) -> None:
+        """Wait until a job of the item fits into the budget, or the run stops. Raises OverBudgetError if it never will.
+
+        Record the intent at once, before anything else can be submitted.
+        """
+        if self.spending is not None:
+            await self.spending.wait_until_fits(target, item.trial, self.stopped)
+
     def charge_intent(self, item: WorkItem, job: JobRecord) -> tuple[Charge, ...]:
         """Return what a job costs at most that is about to be submitted."""
-        return () if self.spending is None else self.spending.record_intent(job, item.trial.params)
+        return () if self.spending is None else self.spending.record_intent(job, item.trial)
+
+    @property
+    def charges_jobs(self) -> bool:
+        """Whether somebody needs to know what servers say about the cost of jobs."""
+        return self.spending is not None
 
     def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:
         """Return what an ended job cost; None if that is what it was expected to cost at most."""
-        return None if self.spending is None else self.spending.record_end(job, item.trial.params, usage, self.now())
+        return None if self.spending is None else self.spending.record_end(job, item.trial, usage, self.now())
 
     def finish_trial(
         self,

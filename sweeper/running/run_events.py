@@ -142,9 +142,13 @@ class TrialDone:
 
 @dataclass(frozen=True, slots=True)
 class CostChanged:
-    """A job ended that may have cost something. `spent`: what all jobs of the results folder cost, at most if open."""
+    """What all jobs of the results folder cost, after one more ended. One that has not ended counts at most.
+
+    `budget`: the most that they may cost, in US dollars; None without a limit.
+    """
 
     spent: Amount
+    budget: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

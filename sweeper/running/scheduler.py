@@ -12,7 +12,7 @@ from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.health import HealthMonitor
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Cancelling, Draining
-from sweeper.running.stop_control import UNREACHABLE
+from sweeper.running.stop_control import BUDGET, UNREACHABLE
 from sweeper.running.target_worker import PendingTarget, TargetWorker
 
 _SILENCE_GRACE: Final = 5.0  # seconds without a response after which a cancelled worker is ended
@@ -43,6 +43,8 @@ class Scheduler:
         with self.context.control.subscribe(self._on_stop_changed):
             if self.context.control.stopping:
                 self._on_stop_changed()
+            if self.context.settings.budget is not None:
+                self._watchdogs = [asyncio.create_task(self._stop_when_over_budget())]
             try:
                 async with asyncio.TaskGroup() as group:
                     self._tasks = {worker: group.create_task(worker.run()) for worker in self.workers}
@@ -80,7 +82,7 @@ class Scheduler:
             self._reported_stop = stop
             if control.cancelling:
                 self.context.report(Cancelling(in_flight))
-                self._watchdogs = [
+                self._watchdogs += [
                     asyncio.create_task(_cancel_when_silent(worker, task)) for worker, task in self._tasks.items()
                 ]
             else:
@@ -89,6 +91,13 @@ class Scheduler:
         self.context.work_queue.close()
         for worker in self.workers:
             worker.wake()
+
+    async def _stop_when_over_budget(self) -> None:
+        """Drain the run when no target can submit another job within the budget, and none is to come back."""
+        work_queue = self.context.work_queue
+        while not work_queue.is_over_budget([worker.name for worker in self.workers if not worker.dead]):
+            await work_queue.wait_changed()
+        self.context.control.drain(BUDGET)
 
     def _on_worker_death(self, reason: str, message: str, is_account_problem: bool) -> None:
         """Stop the run if this was the last worker, or if the account cannot pay, which its owner has to settle.

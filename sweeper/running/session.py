@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from sweeper import embedded
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import Server
 from sweeper.comfy.target import Target, resolve_targets
-from sweeper.errors import ResultsError, SweeperError, TargetError
+from sweeper.errors import ResultsError, SweeperError, TargetError, UsageError
 from sweeper.images.metrics.registry import load_metrics
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
@@ -32,13 +32,14 @@ from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_small
 from sweeper.planning.transition_cost import TransitionCost
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.folder_lock import lock_folder
-from sweeper.running.folder_spending import Spending
+from sweeper.running.folder_spending import FolderSpending
 from sweeper.running.health import connect_all
 from sweeper.running.job_prices import JobPrices
 from sweeper.running.live_feed import LiveFeed
 from sweeper.running.measure_run import measure_run
 from sweeper.running.node_class_cache import save_server
 from sweeper.running.output_location import open_artifact_folder
+from sweeper.running.over_budget import describe_over_budget
 from sweeper.running.preflight import check_target, describe_stand_ins
 from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
@@ -48,10 +49,10 @@ from sweeper.running.run_events import Event, Notice, RunEnded, RunStarted, Targ
 from sweeper.running.scheduler import Scheduler
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.sharding import make_work_source
-from sweeper.running.stop_control import UNWRITABLE, StopControl
+from sweeper.running.stop_control import BUDGET, UNWRITABLE, StopControl
 from sweeper.running.target_worker import PendingTarget
 from sweeper.running.work_queue import WorkQueue
-from sweeper.store import FILE_NAME, Store
+from sweeper.store import FILE_NAME, Store, records
 from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob
 from sweeper.store.file_names import FileNaming
 from sweeper.store.live_folder import LiveFolder
@@ -95,6 +96,7 @@ class Session:
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
         self.embedded_workers = 0
         self.prices = JobPrices(plan, settings.timeout)
+        self.spending: FolderSpending | None = None
         self._check_lock: Callable[[], None] = lambda: None
 
     @classmethod
@@ -217,7 +219,7 @@ class Session:
         return self.settings.concurrency or client.target.concurrency or max_jobs or client.dialect.concurrency
 
     async def _record_and_execute(self, store: Store, state: ResumeState, clients: Sequence[Any]) -> Run:
-
+        self.spending = self._make_spending(store, state) if clients else None
         layout = TableLayout(
             self.experiment.name,
             tuple(self.plan.axis_columns),
@@ -234,6 +236,8 @@ class Session:
             store.servers.save_info(run_id, name, info)
         total = len(state.first_index) + sum(map(len, state.duplicates.values()))
         self.report(RunStarted(run_id, self.out, total, state.todo_rows, state.reused, self.target_names))
+        if self.spending is not None:
+            self.spending.report()
         folder = open_artifact_folder(self.out, self.artifact_url)
         unfinished = [
             UnfinishedJob(item.job.id, item.job.intended, self.naming.build_stem(item.trial))
@@ -297,7 +301,7 @@ class Session:
             check_lock=self._check_lock,
             is_watched=self.report.has_viewer,
             node_classes={name: node["class_type"] for name, node in self.experiment.template.graph.items()},
-            spending=self._make_spending(store, state),
+            spending=self.spending,
         )
 
         def make_limit(client: ComfyClient) -> ConcurrencyLimit:
@@ -308,6 +312,8 @@ class Session:
 
         async def prepare(client: ComfyClient, server: Server) -> ConcurrencyLimit:
             await self._check(client)
+            if self.settings.budget is not None:
+                self.prices.check_bounds(self._iter_unfinished(state))
             await self._register_server(client, server)
             store.servers.save_info(run_id, client.target.name, self.server_infos[client.target.name])
             return make_limit(client)
@@ -317,19 +323,69 @@ class Session:
             *((client, PendingTarget(reason, prepare)) for client, reason in self.pending),
         ]
         try:
-            return await Scheduler(context, targets).run()
+            error = await Scheduler(context, targets).run()
+            return "; ".join(filter(None, (self._describe_end(store, state, plan, run_id), error))) or None
         finally:
             context.close()
             for target, times in context.node_times.items():
                 store.servers.add_node_times(target, times)
 
-    def _make_spending(self, store: Store, state: ResumeState) -> Spending | None:
-        """Return what the folder has cost so far, to go on from there; None if no job of this run costs anything."""
+    def _make_spending(self, store: Store, state: ResumeState) -> FolderSpending | None:
+        """Return what the folder has cost so far, to go on from there; None if no job of this run costs anything.
+
+        Raises UsageError if a budget cannot be kept, because nobody knows what some jobs cost at most.
+        """
+        budget, prices = self.settings.budget, self.prices
         says_charges = any(is_comfy_platform(target.url) for target in self.targets)
-        if not self.prices.has_prices and not self.pending and not says_charges:
+        if not prices.has_prices and not self.pending and not says_charges and budget is None:
             return None
-        self.prices.learn(state.current_jobs.values())
-        return Spending(self.prices, store.charges.iter_all(), self.report)
+        prices.learn(state.current_jobs.values())
+        spending = FolderSpending(prices, store.charges.iter_all(), budget=budget, report=self.report)
+        for item in state.unresolved:
+            if item.open_job is not None:
+                spending.adopt(item.open_job, item.trial)
+        if budget is not None:
+            self._check_budget(spending, state)
+        return spending
+
+    def _check_budget(self, spending: FolderSpending, state: ResumeState) -> None:
+        ended = next((one for one in spending.unbounded_charges if not one.is_open), None)
+        if ended is not None:
+            raise UsageError(
+                f"budget: nobody knows what node {ended.charge.node} ({ended.charge.class_type}) cost in run "
+                f"{ended.run} on {ended.target}; {self.prices.advise(ended.charge.class_type)}"
+            )
+        self.prices.check_bounds(self._iter_unfinished(state))
+        unpriced = [target.name for target in self.targets if is_comfy_platform(target.url) and target.price is None]
+        if all(target.embedded for target in self.targets):
+            return
+        if not self.prices.has_prices:
+            self.report(Notice("the budget limits nothing, because nothing in this run has a price"))
+        elif unpriced:
+            names = " and ".join(unpriced)
+            self.report(
+                Notice(f"the budget counts only partner nodes on {names}, because its time has no price (`price:`)")
+            )
+
+    def _iter_unfinished(self, state: ResumeState) -> Iterator[Trial]:
+        """Yield the trials that this run may submit; of those that share a job, the first."""
+        for trial in self.plan.written():
+            is_first = state.first_index[trial.digest] == trial.index
+            if is_first and trial.digest not in state.done and self.is_selected(trial):
+                yield trial
+
+    def _describe_end(self, store: Store, state: ResumeState, plan: Plan, run_id: int) -> str | None:
+        """Say why the run ended at its budget, if it did."""
+        if self.control.reason != BUDGET or self.spending is None:
+            return None
+        again = (records.UNSENT, records.LOST, records.CANCELLED)
+        sent = {job.digest for job in store.jobs() if job.run == run_id and job.state not in again}
+        left = (
+            (item.trial, 1 + len(state.duplicates.get(item.trial.digest, ())))
+            for item in iter_remaining(plan, state, self.settings, self.is_selected)
+            if item.trial.digest not in sent
+        )
+        return describe_over_budget(self.spending, left)
 
     async def _finish(self, store: Store, run_id: int, stopped_by: str | None) -> None:
         """Record the end of the run, measure its files, and write the table."""
@@ -352,5 +408,8 @@ class Session:
             pictures=self.artifact_url or str(self.out / "artifacts"),
             stopped_by=self.control.reason,
             error=error,
+            cost=store.charges.load_spent(run_id),
+            spent=store.charges.load_spent(),
+            budget=self.settings.budget,
             **counts,
         )

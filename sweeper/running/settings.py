@@ -26,6 +26,7 @@ class RunOptions:
     can, they are retried without end. `keep_temp`: fetch previews (ComfyUI's type `temp`) too.
     `remake`: resubmit trials that succeeded but whose files are missing from the results folder, and with `keep_temp`
     those that left no file. Without it, missing files are downloaded again if the server still has them.
+    `budget`: the most that the results folder may cost in US dollars, over all its runs.
     `check`: check the plan against the target's node classes before submitting. `alone`: the table of the results
     folder shows this run alone, and not results of earlier runs in the place of what it did not finish.
     `object_info`: a server's response to GET /object_info, whose node classes the embedded server runs by stand-ins.
@@ -36,6 +37,7 @@ class RunOptions:
     timeout: float | None = None
     max_trials: int | None = None
     max_failures: int | float | None = None
+    budget: float | None = None
     fail_fast: bool = False
     retry_failed: bool = False
     fresh: bool = False
@@ -57,6 +59,7 @@ class EffectiveSettings:
     retries: int
     timeout: float | None
     allowed_failures: float  # the run stops when the number of failed trials exceeds it
+    budget: float | None
     retry_failed: bool
     fresh: bool
     limit: int | None
@@ -82,6 +85,8 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         raise UsageError(f"timeout: {options.timeout} is not a number of seconds above 0")
     if options.patience is not None and not options.patience >= 0:
         raise UsageError(f"patience: {options.patience} is not a number of seconds, at least 0")
+    if options.budget is not None and not options.budget >= 0:
+        raise UsageError(f"budget: {options.budget} is not a sum in US dollars, at least 0")
     max_trials = _apply_default(options.max_trials, defaults.max_trials)
     if max_trials is not None and trial_count > max_trials:
         raise UsageError(
@@ -95,6 +100,7 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         allowed_failures=0
         if options.fail_fast
         else _count_allowed_failures(_apply_default(options.max_failures, defaults.max_failures), trial_count),
+        budget=_apply_default(options.budget, defaults.budget),
         retry_failed=options.retry_failed,
         fresh=options.fresh,
         limit=options.limit,

@@ -17,6 +17,7 @@ INTERRUPT: Final = "interrupt"
 MAX_FAILURES: Final = "max_failures"
 REFUSED: Final = "refused"
 UNREACHABLE: Final = "unreachable"
+BUDGET: Final = "budget"  # no target may submit another job within the budget
 UNWRITABLE: Final = "unwritable"  # the results folder can no longer be written
 
 

@@ -25,6 +25,7 @@ from sweeper.errors import (
     UnreachableError,
 )
 from sweeper.running.concurrency_limit import ConcurrencyLimit, Permit
+from sweeper.running.folder_spending import OverBudgetError
 from sweeper.running.health import HealthMonitor
 from sweeper.running.job_executor import JobExecutor
 from sweeper.running.run_context import RunContext
@@ -169,15 +170,22 @@ class TargetWorker:
 
     @property
     def _prepares_ahead(self) -> bool:
-        return self.context.is_only_target and self.limit.has_short_jobs
+        # With a budget, an intent that is not sent yet would keep others from being sent.
+        has_budget = self.context.settings.budget is not None
+        return self.context.is_only_target and self.limit.has_short_jobs and not has_budget
 
     async def _execute(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> SweeperError | None:
         """Execute one item. Returns the error, if the caller has to recover from one and to requeue the item."""
         try:
-            answer = await executor.execute(item, permit)
+            with self.context.follow(item):
+                answer = await executor.execute(item, permit)
         except asyncio.CancelledError:  # the run is being cancelled, and the server is silent
             self._complete_or_postpone(item)
             raise
+        except OverBudgetError:
+            self.context.work_queue.block(self.name)
+            self._requeue(item)
+            return None
         except TransientError as error:
             return error
         except TargetError as error:

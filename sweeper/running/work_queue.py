@@ -28,6 +28,7 @@ class WorkQueue:
         self._source = source
         self._in_progress: Counter[str] = Counter()  # by target: how many items it has taken and not yet returned
         self._suspended: set[str] = set()
+        self._blocked: set[str] = set()  # targets whose next job does not fit into the budget
         self._dropped: set[str] = set()
         self._closed = False
         self._changed = asyncio.Event()
@@ -61,10 +62,14 @@ class WorkQueue:
         """Whether none of the `reachable` targets has an item or can get one."""
         if any(self._in_progress[target] for target in reachable):
             return False
-        is_available = not self._source.is_empty or any(
-            item.pinned_to is None or item.pinned_to in reachable for item in self._pending
-        )
-        return not (reachable and is_available)
+        if any(item.pinned_to in reachable for item in self._pending):
+            return False
+        has_new_work = not self._source.is_empty or any(item.pinned_to is None for item in self._pending)
+        return not (set(reachable) - self._blocked and has_new_work)
+
+    def is_over_budget(self, targets: Collection[str]) -> bool:
+        """Whether work is left that none of the `targets` gets, because it does not fit into the budget."""
+        return bool(self._blocked) and not self._is_exhausted and self.is_stuck(targets)
 
     def complete(self, target: str) -> None:
         """Note that a target is done with an item that it took."""
@@ -104,6 +109,18 @@ class WorkQueue:
         jobs = [item.job for item in self.find_pinned(target) if item.job is not None]
         return any(job.id == job.prompt_id for job in jobs)
 
+    def block(self, target: str) -> None:
+        """Give a target no new work, because its next job does not fit into the budget. It gets its own items back."""
+        self._blocked.add(target)
+        self._source.unassign(target)
+        self._wake()
+
+    def unblock_all(self) -> None:
+        """Give all targets new work again, because more jobs may fit into the budget now."""
+        if self._blocked:
+            self._blocked.clear()
+            self._wake()
+
     def suspend(self, target: str) -> None:
         """Give a target that does not respond no work, and the items reserved for it to the others."""
         self._suspended.add(target)
@@ -131,11 +148,12 @@ class WorkQueue:
     def _take_next(self, target: str) -> WorkItem | None:
         if target in self._suspended:
             return None
+        takes = (target,) if target in self._blocked else (None, target)
         for index, item in enumerate(self._pending):
-            if item.pinned_to in (None, target):
+            if item.pinned_to in takes:
                 del self._pending[index]
                 return item
-        return self._source.take(target)
+        return self._source.take(target) if None in takes else None
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -61,12 +61,13 @@ class JobCharges:
             "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?)", [(job_id, *_to_row(charge)) for charge in charges]
         )
 
-    def load_spent(self) -> Amount:
-        """The sum of all charges of all runs, those of jobs that have not ended included."""
+    def load_spent(self, run_id: int | None = None) -> Amount:
+        """The sum of all charges of all runs or of one, those of jobs that have not ended included."""
         if not self._database.has_table("charges"):
             return Amount()
-        sql = f"SELECT total(c.low), total(c.high), count(*) - count(c.high) {_OF_EXECUTED}"
-        ((low, high, unbounded),) = self._database.query(sql)
+        columns = "total(c.low), total(c.high), count(*) - count(c.high)"
+        sql = f"SELECT {columns} {_OF_EXECUTED} AND j.run = coalesce(?, j.run)"
+        ((low, high, unbounded),) = self._database.query(sql, (run_id,))
         return Amount(low, math.inf if unbounded else high)
 
     def load_job_costs(self) -> dict[str, JobCost]:

@@ -184,7 +184,7 @@ def test_unimportable_metric_is_reported_before_any_request(sweeper, sweep):
 DEFAULTS = {
     "concurrency": None, "retries": None, "timeout": None, "patience": None, "max_trials": None, "max_failures": None,
     "fail_fast": False, "retry_failed": False, "fresh": False, "where": None, "limit": None, "check": True,
-    "keep_temp": None, "remake": False,
+    "keep_temp": None, "remake": False, "budget": None,
 }  # fmt: skip
 
 
@@ -198,6 +198,8 @@ DEFAULTS = {
         (["--concurrency", "3", "--retries", "0"], (None, None, {"concurrency": 3, "retries": 0})),
         (["--timeout", "2.5", "--max-trials", "9"], (None, None, {"timeout": 2.5, "max_trials": 9})),
         (["--patience", "60"], (None, None, {"patience": 60.0})),
+        (["--budget", "20 USD"], (None, None, {"budget": 20.0})),
+        (["--budget", "0.5"], (None, None, {"budget": 0.5})),
         (["--max-failures", "3"], (None, None, {"max_failures": 3})),
         (["--max-failures", "25%"], (None, None, {"max_failures": 0.25})),
         (["--fail-fast", "--fresh"], (None, None, {"fail_fast": True, "fresh": True})),

@@ -68,6 +68,13 @@ def test_terminal_asks_before_it_spends(experiment, text, code):
         assert "error: the answer was no, so nothing was submitted" in shown
 
 
+def test_question_is_about_what_is_left_of_the_budget(experiment):
+    code, shown = answer(experiment({"budget": 7, "confirm_above": 6}), "n\n")
+    assert (code, "Submit 4 jobs to box for 7.00 USD? [y/N]" in shown) == (1, True)
+    code, shown = answer(experiment({"budget": 5, "confirm_above": 6}), "n\n")
+    assert (code, "[y/N]" in shown, "budget: 4.00 USD of 5.00 USD" in shown) == (1, False, True)
+
+
 def test_pipe_says_what_it_spends_and_goes_on(sweeper, experiment):
     file = experiment()
     outcome = sweeper("run", file, "--limit", 3)
@@ -97,6 +104,23 @@ def test_many_jobs_at_an_unknown_cost_are_asked_about(sweeper, write, monkeypatc
         outcome = sweeper("run", write(text))
         assert f"about to submit 101 jobs to {'box' if isinstance(target, dict) else 'cloud'}, {price}" in outcome.err
         assert outcome.code == 3
+
+
+def test_run_says_why_it_ends_at_its_budget_and_which_one_would_do(sweeper, experiment):
+    file = experiment({"budget": "5 USD"})
+    outcome = sweeper("run", file)
+    assert outcome.code == 1
+    assert "about to submit" not in outcome.err
+    assert "; 4.00 of 5.00 USD spent" in outcome.err
+    assert "no job fits into the budget: submitting no more" in outcome.err
+    assert (
+        "error: budget: 4.00 USD of 5.00 USD is spent, and the next job may cost 2.00 USD; 2 trials are" in outcome.err
+    )
+    again = sweeper("run", file, "--json", "--budget", "8")
+    assert "with `--budget '8.00 USD'`" in outcome.err
+    assert (again.code, again.json["succeeded"], again.json["stopped_by"]) == (0, 4, None)
+    check = sweeper("check", experiment({"budget": "3 USD"}))
+    assert (check.code, "budget: 2.00 USD of 3.00 USD is spent" in check.err) == (1, True)
 
 
 @pytest.mark.parametrize(

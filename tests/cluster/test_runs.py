@@ -11,7 +11,9 @@ pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 import sweeper
 from sweeper.cluster import run as run_on
 from sweeper.running.run_events import ClusterReady, TargetReady, TrialDone
+from sweeper.store import Store
 from sweeper.store.database import connect
+from tests.cluster.conftest import TARGET
 from tests.cluster.result_rows import rows_of
 
 
@@ -38,3 +40,26 @@ def test_rows_equal_those_of_a_local_run(servers, cluster, experiment, execution
     assert all(abs(ours - servers_clock) < 30 for ours, servers_clock in pairs)
     again = run_on(plan, cluster.scheduler_address, out=tmp_path / "distributed")
     assert (again.submitted, again.reused) == (0, 42)
+
+
+def test_budget_counts_the_jobs_of_all_workers(cluster, experiment, executions, tmp_path):
+    target = {**TARGET, "price": {"per_job": "0.01 USD", "nodes": {}}}
+    plan = experiment(seed=list(range(60)), target=target)
+
+    first = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", budget=0.25)
+    assert (first.stopped_by, first.succeeded, len(executions())) == ("budget", 25, 25)
+    assert (first.spent, first.error) == (first.cost, first.error)
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        assert store.charges.load_spent().high == pytest.approx(0.25)
+    second = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", budget=0.6)
+    assert (second.stopped_by, second.succeeded, len(executions())) == (None, 60, 60)
+
+
+def test_time_of_workers_jobs_is_learnt_and_charged(cluster, experiment, executions, tmp_path):
+    target = {**TARGET, "price": {"per_second": "1 USD", "nodes": {}}}
+    plan = experiment(seed=list(range(40)), target=target)
+
+    run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", budget=100.0)
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        seconds = sum(job.seconds for job in store.jobs() if job.state == "succeeded")
+    assert (run.stopped_by, run.succeeded, run.spent.high) == (None, 40, pytest.approx(seconds))

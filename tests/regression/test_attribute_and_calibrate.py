@@ -19,9 +19,12 @@ from PIL import Image
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
+from sweeper.embedded.faults import Faults
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+from sweeper.embedded.scenario import Scenario
 from sweeper.errors import UsageError
 from sweeper.regression.attribute import BOTH, NOT_REPRODUCIBLE, SERVER_DRIFTED, WORKFLOW_CHANGED
+from sweeper.store import Store
 
 GRAPH = {
     "1": {"class_type": "Paint", "inputs": {"level": "{{ level }}", "tint": 0}},
@@ -30,7 +33,9 @@ GRAPH = {
 
 
 @contextmanager
-def serve_nodes(*, shift: int = 0, sigma: float | Mapping[int, float] = 0.0) -> Iterator[str]:
+def serve_nodes(
+    *, shift: int = 0, sigma: float | Mapping[int, float] = 0.0, prices: Mapping[str, Any] | None = None
+) -> Iterator[str]:
     """A server that paints a grey level plus tint plus shift, plus normal noise with the deviation `sigma`."""
     random = np.random.default_rng(7)
 
@@ -69,7 +74,8 @@ def serve_nodes(*, shift: int = 0, sigma: float | Mapping[int, float] = 0.0) -> 
         node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), keep),
         node("Hum", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), hum),
     ]
-    with EmbeddedServer(nodes={one.name: one for one in nodes}) as server:
+    faults = Faults(scenario=Scenario(prices=prices or {}))
+    with EmbeddedServer(nodes={one.name: one for one in nodes}, faults=faults) as server:
         yield server.url
 
 
@@ -102,6 +108,21 @@ def test_attribution_finds_the_planted_cause(grey, tint, shift, sigma, verdict):
         found = sweeper.check(grey(tint=tint), target=url, attribute=True)
     assert [one.state for one in found] == ["changed", "changed"]
     assert {one.verdict for one in found} == {verdict}
+
+
+def test_attribution_and_calibration_are_charged_for_the_workflows_that_they_run(grey, monkeypatch):
+    monkeypatch.setenv("PAINT_KEY", "a secret")
+    depends_on = {"widgets": [{"name": "tint", "type": "INT"}], "inputs": [], "input_groups": []}
+    expr = '{"type": "usd", "usd": widgets.tint > 0 ? 0.05 : 0.01}'
+    with serve_nodes(prices={"Paint": {"engine": "jsonata", "expr": expr, "depends_on": depends_on}}) as url:
+        target = {"url": url, "partner_key_env": "PAINT_KEY", "name": "paint"}
+        sweeper.check(grey(tint=9), target=target, attribute=True)  # the accepted workflows have no tint
+        sweeper.calibrate(grey(tint=9), 2, target=target, budget=0.17)
+    spent = []
+    for folder in ("results/shop-check", "results/shop-check-attribution", "results/shop-calibrate"):
+        with Store.open(folder, readonly=True) as store:
+            spent.append(store.charges.load_spent().high)
+    assert spent == pytest.approx([2 * 0.05, 2 * 0.01, 3 * 0.05])
 
 
 def test_server_that_gives_the_accepted_picture_again_is_not_reproducible(grey):

@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
-
 import pytest
 
 import sweeper
-from sweeper.embedded import EmbeddedServer
-from sweeper.model.charges import ESTIMATED, OF_JOB, PRICED
+from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED
 from sweeper.model.money import Amount
 from sweeper.running.run_events import CostChanged
 from sweeper.store import Store
-from tests.running.conftest import NODES
-
-BADGE = {
-    "engine": "jsonata",
-    "expr": '{"type": "usd", "usd": widgets.seed > 99 ? 0.5 : 0.03}',
-    "depends_on": {"widgets": [{"name": "seed", "type": "INT"}], "inputs": [], "input_groups": []},
-}
+from tests.running.shop import KEY_VARIABLE, PRICE, Shop, load_charges
 
 
-class Shop(EmbeddedServer):
-    """A server whose node Paint costs money, and which counts how often it ran."""
-
-    def __init__(self, dialect: Any = "cloud", badge: Any = BADGE) -> None:
-        paint = NODES["Paint"]
-        self.runs: Counter[str] = Counter()  # by text and seed
-
-        def run(context: Any, text: str, seed: int) -> Any:
-            self.runs[f"{text}/{seed}"] += 1
-            return paint.run(context, text=text, seed=seed)
-
-        super().__init__(dialect, nodes={**NODES, "Paint": replace(paint, run=run, flags={"price_badge": badge})})
-        self.faults.retry_after = 0.0
-
-    def target(self, **more: Any) -> dict[str, Any]:
-        return {"url": self.url, "dialect": self.settings.dialect, "name": f"shop-{self.url[-5:]}", **more}
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, "a key")
 
 
 @pytest.fixture
-def shop() -> Iterator[Shop]:
+def shop():
     with Shop() as server:
         yield server
-
-
-def load_charges(out):
-    with Store.open(out, readonly=True) as store:
-        return list(store.charges.iter_all()), store.charges.load_spent()
 
 
 def test_each_job_is_charged_for_the_partner_node_that_ran_and_for_its_time(shop, experiment, tmp_path):
@@ -70,12 +40,31 @@ def test_each_job_is_charged_for_the_partner_node_that_ran_and_for_its_time(shop
     assert [event.spent for event in events if isinstance(event, CostChanged)][-1].high == pytest.approx(spent.high)
 
 
-def test_a_failed_job_may_have_cost_anything_up_to_its_price(shop, experiment, tmp_path):
-    shop.faults.fail_nodes = {"Keep"}
-    sweeper.run(experiment(seed=[1], run={"retries": 0}), shop.target(), tmp_path / "out")
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui", "v2"])
+def test_a_job_costs_what_the_server_says(dialect, experiment, tmp_path):
+    price = {"per_second": "1 USD", "nodes": {"Paint": "9 USD"}}
+    with Shop(dialect, tells_charges=True) as shop:
+        target = shop.target(price=price, concurrency=1)
+        run = sweeper.run(experiment(seed=[1, 2, 3, 4]), target, tmp_path / "out")
+
+    charges = [one.charge for one in load_charges(tmp_path / "out")[0]]
+    measured = [charge.amount.high for charge in charges if charge.kind == MEASURED]
+    assert (run.succeeded, shop.charged) == (4, pytest.approx(4 * PRICE))
+    assert measured == pytest.approx([PRICE] * len(measured), abs=1e-6)
+    if dialect == "comfyui":  # its events say what partner nodes cost, unless one comes after the end of the job
+        assert (len(measured) > 0, {charge.kind for charge in charges if charge.node == OF_JOB}) == (True, {ESTIMATED})
+    else:
+        assert len(measured) == len(charges) == 4
+
+
+@pytest.mark.parametrize(("node", "least"), [("Paint", 0.0), ("Keep", PRICE)])
+def test_a_failed_job_is_charged_for_what_ran_and_perhaps_for_what_failed(node, least, experiment, tmp_path):
+    with Shop("comfyui") as shop:
+        shop.faults.fail_nodes = {node}
+        sweeper.run(experiment(seed=[1], run={"retries": 0}), shop.target(), tmp_path / "out")
 
     ((charge,), spent) = load_charges(tmp_path / "out")
-    assert (charge.state, charge.charge.amount, spent) == ("failed", Amount(0, 0.03), Amount(0, 0.03))
+    assert (charge.state, charge.charge.amount, spent) == ("failed", Amount(least, PRICE), Amount(least, PRICE))
 
 
 def test_a_node_whose_result_the_server_has_cached_costs_nothing(experiment, tmp_path):
@@ -85,7 +74,7 @@ def test_a_node_whose_result_the_server_has_cached_costs_nothing(experiment, tmp
 
         charges, spent = load_charges(tmp_path / "out")
     assert [one.charge.amount for one in charges] == [Amount.exactly(0.03), Amount()]
-    assert spent.high == 0.03 * sum(shop.runs.values())
+    assert spent.high == 0.03 * shop.sold
 
 
 def test_a_job_that_the_server_refuses_costs_nothing(shop, experiment, tmp_path):

@@ -49,7 +49,7 @@ def command(
 
     requested = options.to_target_list(targets)
     loaded = load_for_run(experiment, requested, trust=trust)
-    with ProgressDisplay(quiet=quiet) as display:
+    with ProgressDisplay(quiet=quiet, shows_error=True) as display:
         calibration = calibrate(
             loaded,
             target=requested,

@@ -100,7 +100,7 @@ def command(
         runner = spending.confirm_before(runner, yes=yes)
         runner = trust_check.require_trust_before(runner, trust=trust, targets=requested)
     source = experiment if experiment.is_dir() else load_for_run(experiment, requested, selection.values, trust=trust)
-    with ProgressDisplay(quiet=quiet) as display:
+    with ProgressDisplay(quiet=quiet, shows_error=True) as display:
         comparisons = check(
             source, baseline, target=requested, out=out, named=load_named_targets(),
             progress=display, runner=runner, answer=answer, **check_options,

@@ -24,7 +24,7 @@ from sweeper.cli.run_cost import describe_run_cost, format_run_cost
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.experiment import Experiment
-from sweeper.model.money import TargetPrice
+from sweeper.model.money import TargetPrice, parse_usd
 from sweeper.model.result import FAILED, Run
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED, parse_target
@@ -50,6 +50,14 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
     if not (0 <= limit <= 1 if isinstance(limit, float) else limit >= 0):
         raise click.BadParameter(f"{text!r} is out of range: give at least 0, or 0% to 100%", ctx, param)
     return limit
+
+
+def _parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Parse `20 USD` or `20`, as in the experiment's `budget`."""
+    try:
+        return None if value is None else parse_usd(value)
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 @click.command(
@@ -87,6 +95,12 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Reject a larger plan. [default: 10000]")
 @click.option(
     "--max-failures", callback=_parse_max_failures, metavar="N|P%", help="Stop when more trials than this have failed."
+)
+@click.option(
+    "--budget",
+    callback=_parse_budget,
+    metavar="USD",
+    help="The most that the results folder may cost over all its runs, such as '20 USD'.",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial.")
 @click.option("--retry-failed", is_flag=True, help="Resubmit trials that failed in an earlier run.")

@@ -1,0 +1,213 @@
+"""The budget of a results folder: no job is submitted that may exceed it, whatever fails."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import ExitStack
+
+import pytest
+
+import sweeper
+from sweeper.errors import UnreachableError, UsageError
+from sweeper.running.run_events import JobSubmitted, Notice, TrialDone
+from tests.running.fault_proxy import AFTER, BEFORE, LATE, STREAM, FaultyProxy
+from tests.running.run_processes import Runners
+from tests.running.servers import Served
+from tests.running.shop import KEY_VARIABLE, PRICE, Shop, load_charges
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, "a key")
+
+
+@pytest.fixture
+def shop():
+    with Shop() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def runners():
+    with Runners() as found:
+        yield found
+
+
+def test_run_ends_in_order_at_the_budget_and_goes_on_with_a_larger_one(shop, experiment, tmp_path):
+    plan, out = experiment(seed=list(range(10))), tmp_path / "out"
+
+    first = sweeper.run(plan, shop.target(), out, budget=0.1)
+    assert (first.stopped_by, first.succeeded, first.pending, shop.sold) == ("budget", 3, 7, 3)
+    assert first.error == (
+        "budget: 0.09 USD of 0.10 USD is spent, and the next job may cost 0.03 USD; 7 trials are left, for about "
+        "0.21 USD. To go on, run the same command with `--budget '0.30 USD'`"
+    )
+    second = sweeper.run(plan, shop.target(), out, budget=0.1)
+    assert (second.stopped_by, second.submitted) == ("budget", 0)
+    third = sweeper.run(plan, shop.target(), out, budget=0.3)
+    assert (third.stopped_by, third.error, third.succeeded, shop.sold) == (None, None, 10, 10)
+    assert (third.cost.high, third.spent.high) == (pytest.approx(0.21), pytest.approx(0.3))
+
+
+def choose_fault(draw):
+    """Make a proxy's `decide`, which strikes a few requests at random."""
+    kinds, strikes = draw.sample([*BEFORE, *AFTER, *STREAM, LATE], 6), 12
+
+    def decide(asked):
+        nonlocal strikes
+        kind = draw.choice(kinds)
+        if not strikes or draw.random() > 0.2 or (kind in STREAM) != asked.path.endswith("/ws"):
+            return None
+        if asked.path.endswith("object_info") or (kind == LATE and not asked.submits):
+            return None
+        strikes -= 1
+        return kind
+
+    return decide
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_budget_holds_whatever_fails(seed, experiment, tmp_path):
+    draw = random.Random(seed)
+    plan = experiment(seed=list(range(8)), run={"retries": 3})
+    shops, targets = [], []
+
+    def attempt(budget):
+        """Run the same command until it gets as far as it can."""
+        for _ in range(5):
+            try:
+                run = sweeper.run(plan, targets, tmp_path / "out", budget=budget, patience=5.0, retry_failed=True)
+            except UnreachableError:  # at the start
+                continue
+            assert sum(shop.charged for shop in shops) <= run.spent.high + 1e-9 <= budget + 2e-9, run
+            assert run.spent == load_charges(tmp_path / "out")[1]
+            if run.stopped_by == "budget" or run.succeeded == 8:
+                return run
+        raise AssertionError(run)
+
+    with ExitStack() as stack:
+        for _ in range(1 + seed % 2):
+            dialect = draw.choice(["cloud", "comfyui", "v2"])
+            shop = stack.enter_context(Shop(dialect, tells_charges=draw.random() < 0.5))
+            proxy = stack.enter_context(FaultyProxy(shop.url, choose_fault(draw)))
+            shop.faults.fail_nodes, shop.faults.fail_node_times = {draw.choice(["Paint", "Keep"])}, draw.randint(0, 3)
+            shop.faults.fail_type = draw.choice(["OOMError", "RuntimeError"])
+            # API v2 has no call for node classes.
+            price = {"price": {"nodes": {"Paint": f"{PRICE} USD"}}} if dialect == "v2" else {}
+            targets.append(shop.target(url=proxy.url, concurrency=draw.choice([1, 2, 4]), **price))
+            shops.append(shop)
+        attempt(draw.randint(2, 8) * PRICE + draw.choice([0, 0.01]))
+        assert attempt(10.0).succeeded == 8
+
+
+def test_cheaper_target_goes_on_when_the_dear_one_does_not_fit(experiment, tmp_path):
+    with Shop() as dear, Shop() as cheap, Shop() as free:
+        targets = [
+            shop.target(name=name, price={"nodes": {"Paint": price}}, concurrency=2)
+            for shop, name, price in ((dear, "dear", "0.05 USD"), (cheap, "cheap", "0.01 USD"), (free, "free", "0 USD"))
+        ]
+        plan = experiment(seed=list(range(30)))
+        first = sweeper.run(plan, targets[:2], tmp_path / "out", budget=0.17)
+        cost = 0.05 * dear.sold + 0.01 * cheap.sold
+        assert (first.stopped_by, first.spent.high) == ("budget", pytest.approx(cost))
+        assert 0.16 < cost <= 0.17 + 1e-9
+        second = sweeper.run(plan, targets, tmp_path / "out", budget=0.17)
+        assert (second.stopped_by, second.succeeded + second.kept.get("free", 0)) == (None, 30)
+        assert cost == pytest.approx(0.05 * dear.sold + 0.01 * cheap.sold)
+
+
+def test_job_on_a_target_that_is_down_makes_nothing_wait_for_ever(experiment, tmp_path):
+    with Shop("comfyui") as away, Shop() as there, FaultyProxy(away.url) as proxy:
+        away.faults.stall_nodes, there.faults.node_seconds = {"Paint"}, 0.1
+
+        def leave(event):
+            if isinstance(event, JobSubmitted) and event.target == "away":
+                proxy.decide = lambda _: "reset"
+
+        price = {"nodes": {"Paint": "0.06 USD"}}
+        targets = [away.target(url=proxy.url, name="away", price=price), there.target(name="there", price=price)]
+        began = time.monotonic()
+        run = sweeper.run(
+            experiment(seed=list(range(6))), targets, tmp_path / "out", budget=0.13, patience=1.0, progress=leave
+        )
+
+    assert (run.stopped_by, run.spent.high) == ("budget", pytest.approx(0.12))
+    assert time.monotonic() - began < 30
+
+
+def test_jobs_go_one_at_a_time_until_it_is_known_how_long_they_take(shop, experiment, tmp_path):
+    shop.faults.node_seconds = 0.1
+    events = []
+    price = {"per_second": "0.1 USD", "nodes": {}}
+    run = sweeper.run(
+        experiment(seed=list(range(6))),
+        shop.target(price=price, concurrency=3),
+        tmp_path / "out",
+        budget=0.5,
+        progress=events.append,
+    )
+    order = [type(event) for event in events if isinstance(event, JobSubmitted | TrialDone)]
+    assert order[:4] == [JobSubmitted, TrialDone, JobSubmitted, JobSubmitted]
+    assert (run.stopped_by, run.succeeded) == (None, 6)
+    assert 0.6 * 0.2 < run.spent.high < 0.5
+
+
+def test_budget_is_refused_if_a_price_has_no_upper_bound(experiment, tmp_path):
+    out = tmp_path / "out"
+    with Shop(badge={"engine": "jsonata", "expr": '{"type": "text", "text": "$5/1M tokens"}'}) as shop:
+        with pytest.raises(UsageError, match=r"node 1 \(Paint\) costs at most on shop.*'\$5/1M tokens'; state that in"):
+            sweeper.run(experiment(seed=[1, 2, 3]), shop.target(), out, budget=1.0)
+        assert shop.seen.submits == 0
+        sweeper.run(experiment(seed=[1, 2, 3]), shop.target(), out, limit=1)
+        with pytest.raises(UsageError, match=r"what node 1 \(Paint\) cost in run 1 on shop"):
+            sweeper.run(experiment(seed=[1, 2, 3]), shop.target(), out, budget=1.0, where="seed == 2", fresh=True)
+        stated = shop.target(price={"nodes": {"Paint": "0.4 USD"}})
+        run = sweeper.run(experiment(seed=[1, 2, 3]), stated, out, budget=1.0)
+        assert (run.stopped_by, run.succeeded, shop.sold) == ("budget", 2, 2)
+
+
+def test_budget_is_refused_if_nobody_knows_the_nodes_of_a_paid_target(experiment, tmp_path):
+    with Shop("v2") as shop:  # API v2 has no call for them
+        paid = shop.target(price={"per_job": "0.01 USD"})
+        with pytest.raises(UsageError, match="does not say which node classes it has"):
+            sweeper.run(experiment(seed=[1]), paid, tmp_path / "out", budget=1.0)
+        assert shop.seen.submits == 0
+        events = []
+        run = sweeper.run(
+            experiment(seed=[1]), shop.target(has_key=False), tmp_path / "out", budget=1.0, progress=events.append
+        )
+    assert run.succeeded == 1
+    assert "the budget limits nothing" in next(event.message for event in events if isinstance(event, Notice))
+
+
+def test_remake_and_check_count_as_much_as_the_first_run(shop, experiment, tmp_path):
+    plan, out = experiment(seed=[1, 2, 3]), tmp_path / "out"
+    assert sweeper.run(plan, shop.target(), out, budget=0.15).succeeded == 3
+    shop.faults.missing_download_times = 10**6
+    for file in (out / "artifacts").iterdir():
+        file.unlink()
+    remade = sweeper.run(plan, shop.target(), out, budget=0.15, remake=True, retries=0)
+    assert (remade.stopped_by, shop.sold) == ("budget", 5)
+    shop.faults.missing_download_times = 0
+    fresh = sweeper.run(plan, shop.target(), out, budget=0.18, fresh=True)
+    assert (fresh.stopped_by, shop.sold, fresh.spent.high) == ("budget", 6, pytest.approx(0.18))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_budget_holds_when_the_run_is_killed(seed, coloured, runners, tmp_path):
+    draw = random.Random(seed)
+    plan = coloured(6, run={"retries": 3})
+    price = {"per_job": f"{PRICE} USD", "nodes": {}}
+    with Served(("cloud", "comfyui", "v2")[seed % 3], tmp_path / "data") as server:
+        target = server.target(price=price, concurrency=draw.choice([1, 3]))
+        budget = draw.randint(2, 5) * PRICE
+        for die_at in (draw.randint(20, 90), draw.randint(10, 60), None):
+            order = {} if die_at is None else {"die_at": die_at}
+            ended = runners.run(plan, target, tmp_path / "out", options={"budget": budget}, **order)
+            _, spent = load_charges(tmp_path / "out")
+            assert len(server.proxy.accepted) * PRICE <= spent.high + 1e-9 <= budget + 2e-9
+        assert ended.said[-1] == "stopped_by budget"
+        assert spent.high == pytest.approx(budget) == len(server.proxy.accepted) * PRICE
+        ended = runners.run(plan, target, tmp_path / "out", options={"budget": 6 * PRICE})
+        assert (ended.said[-1], len(server.proxy.accepted)) == ("stopped_by None", 6)
