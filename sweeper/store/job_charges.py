@@ -77,14 +77,14 @@ class JobCharges:
         sql = f"SELECT c.job, {_COST} {_OF_EXECUTED} AND j.state NOT IN {OPEN_STATES} GROUP BY c.job"
         return {job: _to_cost(*cost) for job, *cost in self._database.query(sql)}
 
-    def load_whole_cost(self) -> JobCost | None:
-        """What all jobs of all runs cost together, as one number; None if nothing has a price.
+    def load_whole_cost(self, run_id: int | None = None) -> JobCost | None:
+        """What all jobs of all runs or of one cost together, as one number; None if nothing has a price.
 
         A job that has not ended counts with what it costs at most.
         """
         if not self._database.has_table("charges"):
             return None
-        (cost,) = self._database.query(f"SELECT {_COST} {_OF_EXECUTED}")
+        (cost,) = self._database.query(f"SELECT {_COST} {_OF_EXECUTED} AND j.run = coalesce(?, j.run)", (run_id,))
         return None if cost[1] is None else _to_cost(*cost)
 
     def load_trials(self) -> dict[tuple[int, str], tuple[int, dict[str, Any]]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.embedded import EmbeddedServer
 from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED, Charge
 from sweeper.model.money import Amount
 from sweeper.store import Store, records
@@ -199,4 +200,18 @@ def test_run_ends_with_what_it_and_its_folder_cost(sweeper, write):
         "run": {"low": 0, "high": 0},
         "kind": None,
         "folder": {"low": 0.375, "high": 0.375},
+        "budget": None,
     }
+
+
+def test_run_on_a_target_with_a_price_ends_with_its_cost_and_budget(sweeper, write):
+    with EmbeddedServer(dialect="comfyui") as server:
+        experiment = write(
+            "template: t.json\nsweep: {grid: {seed: [1, 2]}}\nparams: {prompt: a fox, steps: 1, cfg: 1}\n"
+            f"target: {{url: '{server.url}', price: {{per_job: 0.25 USD}}}}\nrun: {{budget: 2 USD}}\n"
+        )
+        lines = [sweeper("run", experiment, "--limit", count).out.splitlines() for count in (1, 2)]
+
+    assert "cost      0.25 USD in this run (estimated), 0.25 USD in this folder of a budget of 2.00 USD" in lines[0]
+    assert "cost      0.25 USD in this run (estimated), 0.50 USD in this folder of a budget of 2.00 USD" in lines[1]
+    assert sweeper("costs", experiment, "--json").json["kept"] == {"low": 0.5, "high": 0.5}
