@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sweeper.embedded.request_log import RequestLog
 
 
+_MAX_LISTED = 2 * 2**30  # bytes of all pictures that a node makes of the items of lists: lists of lists grow fast
 _PREVIEW_METHODS = frozenset({"none", "auto", "latent2rgb", "taesd"})
 
 
@@ -331,9 +332,13 @@ def _run_calls(
     The lists of an output with OUTPUT_IS_LIST are joined, as in ComfyUI.
     """
     outputs = []
+    size = 0
     for arguments in calls:
         context.check()
         outputs.append(node_class.run(context, **arguments))
+        size += sum(map(_count_bytes, outputs[-1].values))
+        if size > _MAX_LISTED:
+            raise ValueError(f"the lists of this node's outputs are larger than {_MAX_LISTED // 2**30} GiB")
     values: list[list[Any]] = []
     for slot, slot_values in enumerate(zip(*(output.values for output in outputs), strict=True)):
         is_list = slot < len(node_class.output_is_list) and node_class.output_is_list[slot]
@@ -341,6 +346,11 @@ def _run_calls(
     uis = [output.ui for output in outputs if output.ui]
     ui = {name: [entry for each in uis for entry in each[name]] for name in uis[0]} if uis else None
     return tuple(values), ui
+
+
+def _count_bytes(value: Any) -> int:
+    """The size of a picture, or of a list of pictures."""
+    return sum(map(_count_bytes, value)) if isinstance(value, list) else int(getattr(value, "nbytes", 0))
 
 
 def _pick_node(order: ExecutionOrder) -> str:

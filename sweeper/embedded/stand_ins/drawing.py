@@ -30,7 +30,7 @@ PLAIN_VAE: Final = Vae("stand-in", (0.2, 0.1, 0.0, 0.0))
 _SIDE = 512  # pixels, if nothing says a size
 _LARGEST = 2 * 2**20  # pixels of a drawn picture
 LARGEST_FILM = 8 * 2**20  # pixels of all frames of a drawn film, or of a batch
-_MAX_FRAMES, _MAX_BATCH, _MAX_SECONDS = 600, 16, 60.0
+_MAX_FRAMES, _MAX_SECONDS = 600, 60.0
 _SWAY = 0.12  # of its width that a drawn film wanders over a scene
 _VEIL = 0.12  # how strongly a pattern lies over a picture: seen even where it is black or white
 _PROJECTION_SEED = 0x57A4D1
@@ -73,7 +73,7 @@ def plan_size(sizes: Mapping[str, float], *, film: bool = False) -> DrawnSize:
     fps = min(max(sizes.get("fps", 16.0), 1.0), 120.0)
     seconds = min(max(sizes.get("seconds", sizes.get("frames", 0.0) / fps) or 2.0, 0.1), _MAX_SECONDS)
     frames = min(max(int(sizes.get("frames") or seconds * fps), 1), _MAX_FRAMES)
-    batch = min(max(int(sizes.get("batch", 1)), 1), _MAX_BATCH)
+    batch = min(max(int(sizes.get("batch", 1)), 1), _MAX_FRAMES)
     width, height = fit_sides(width, height, min(_LARGEST, LARGEST_FILM // (frames if film else batch)))
     return DrawnSize(width, height, batch, frames, fps, seconds)
 

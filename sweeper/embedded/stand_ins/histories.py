@@ -111,7 +111,7 @@ def _read_array(key: str, array: Array) -> History:
         features = look(_sample_items(rgb), key).mean(axis=0, dtype=np.float32)
         return History(features, 0, sizes, shrink_picture(rgb[:1]))
     if array.ndim == 3 and array.size:
-        sizes = {"height": float(array.shape[1]), "width": float(array.shape[2])}
+        sizes = {"height": float(array.shape[1]), "width": float(array.shape[2]), "batch": float(len(array))}
         grey = np.repeat(_sample_items(array)[..., None], 3, axis=-1)
         return History(look(grey, key).mean(axis=0, dtype=np.float32), 0, sizes)
     if not array.size or array.dtype.kind not in "fiu":

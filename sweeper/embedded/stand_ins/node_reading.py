@@ -48,6 +48,7 @@ _SIZES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("batch_size", "num_images", "image_count", "number_of_images", "n"), "batch"),
     **dict.fromkeys(("fps", "frame_rate", "framerate"), "fps"),
     **dict.fromkeys(("duration", "seconds", "duration_seconds", "video_duration"), "seconds"),
+    "layers": "layers",
     "megapixels": "megapixels",
     **dict.fromkeys(("scale_by", "upscale_by", "scale_factor", "upscale_factor", "rescale_factor"), "scale"),
 }
@@ -155,6 +156,8 @@ def read_inputs(
         else:
             widgets[name] = value
         sizes.update({size: number for size, number in _find_sizes(name, value) if number > 0})
+    if any(one.history.sizes.get("batch", 1) > 1 for one in linked):
+        sizes.pop("batch", None)  # the count upstream; a batch size then says how much is worked on at once
     count = max(1, len(widgets))
     return NodeReading(
         class_type,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _LARGEST_RESIZED = 16 * 2**20  # pixels of a picture in a new size
+_MAX_LAYERS = 32  # of a picture in layers
 _FRAME_STEP = 4  # frames for each latent of a film, as Wan's
 _MODEL_SUFFIX: Final = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$", re.IGNORECASE)
 _SCALARS: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
@@ -143,7 +144,7 @@ def _make_image(context: Context, reading: NodeReading, request: OutputRequest, 
         films = reading.list_kind("VIDEO")
         if films:
             return drawing.transform_image(films[0].value.load().images, reading.merge(films[0]))
-        return _draw(reading, film="frames" in _all_sizes(reading), item=request.number)
+        return _draw(reading, film=_shows_film(reading), item=request.number)
     history = reading.merge(source)
     image = _resize_as_asked(reading, source.value)
     others = [one.value for one in reading.list_kind("IMAGE") if one.name != source.name]
@@ -176,8 +177,14 @@ def _all_sizes(reading: NodeReading) -> Mapping[str, float]:
     return {**upstream, **own}
 
 
+def _shows_film(reading: NodeReading) -> bool:
+    """Whether the pictures are frames of one scene: a length says so, or the pictures upstream."""
+    return "frames" in _all_sizes(reading) or any(one.history.sizes.get("batch", 1) > 1 for one in reading.linked)
+
+
 def _draw(reading: NodeReading, *, film: bool, item: int = 0) -> Array:
-    history, size = reading.merge(), drawing.plan_size(_all_sizes(reading), film=film)
+    sizes = _all_sizes(reading)
+    history, size = reading.merge(), drawing.plan_size({"frames": sizes.get("batch", 0.0), **sizes}, film=film)
     history = replace(history, seed=(history.seed + item) % 2**64)
     return drawing.draw_frames(history, size) if film else drawing.draw_image(history, size)
 
@@ -242,10 +249,12 @@ def _draw_latents(reading: NodeReading, source: LinkedInput | None) -> dict[str,
 
 
 def _shape_latent(samples: Array, reading: NodeReading, size: drawing.DrawnSize) -> dict[str, Any]:
-    """A film's latents are [B, 4, t, h, w], one for every four frames, and wander a little."""
-    if "frames" not in _all_sizes(reading):
+    """A film's latents are [B, 4, t, h, w], one for every four frames, and wander a little; layers have one each."""
+    sizes = _all_sizes(reading)
+    if "frames" not in sizes and "layers" not in sizes:
         return {"samples": samples}
-    count = (size.frames - 1) // _FRAME_STEP + 1
+    layers = min(max(int(sizes.get("layers", 0)), 0), _MAX_LAYERS)
+    count = (size.frames - 1) // _FRAME_STEP + 1 if "frames" in sizes else layers + 1
     moved = [np.roll(samples, round(3 * np.sin(index / max(count, 1) * 6.28)), axis=-1) for index in range(count)]
     return {"samples": np.stack(moved, axis=2)}
 

@@ -100,6 +100,10 @@ OBJECT_INFO: dict[str, Any] = {
         output_matchtypes=["what"],
     ),
     "Batch": declare({"images": ["COMFY_AUTOGROW_V3", {"template": GROWN_IMAGES}]}, ["IMAGE"]),
+    "Batches": declare(
+        {"prompt": ["STRING", {}], "batch_size": ["INT", {}], "width": ["INT", {}]}, ["IMAGE"], lists=[True]
+    ),
+    "Caption": declare({"image": ["IMAGE", {}]}, ["STRING"]),
     "Split": declare({"images": ["IMAGE", {}]}, ["IMAGE"], lists=[True]),
     "Join": declare({"images": ["IMAGE", {}]}, ["IMAGE"], is_input_list=True),
     "Measure": declare({"image": ["IMAGE", {}]}, ["INT", "INT"], names=["width", "height"]),
@@ -119,5 +123,7 @@ OBJECT_INFO: dict[str, Any] = {
         {"images": ["IMAGE", {}], "filename_prefix": ["STRING", {"default": "x"}]}, [], output_node=True
     ),
     "SaveModel3D": declare({"model": ["MODEL3D", {}]}, [], output_node=True),
-    "MakeModel3D": declare({"prompt": ["STRING", {"multiline": True}]}, ["MODEL3D"]),
+    "MakeModel3D": declare(
+        {"prompt": ["STRING", {"multiline": True}]}, ["MODEL3D"], optional={"curve": ["CURVE", {"default": {}}]}
+    ),
 }

@@ -263,6 +263,30 @@ def test_a_stand_in_runs_what_exceeds_the_servers_own_class(client):
     assert stand_ins == [None, '["KSampler"]', None, '["KSampler"]']
 
 
+def test_a_huge_prompt_and_nested_values_are_read_in_bounds(client):
+    nested: Any = {"a": 1}
+    for _ in range(40):
+        nested = {"b": [nested]}
+    odd = change(FILM, "2", positive_prompt="(" * 5000 + "fox" + " 9" * 50_000)
+    odd["p"] = {"class_type": "MakeModel3D", "inputs": {"prompt": "a house", "curve": nested}}
+    odd["10"] = {"class_type": "SaveModel3D", "inputs": {"model": ["p", 0]}}
+    assert draw(client, odd)[0].size == (64, 48)
+
+
+def test_lists_of_lists_are_bounded(client, monkeypatch):
+    monkeypatch.setattr("sweeper.embedded.executor._MAX_LISTED", 2**20)
+    text: Any = "a fox"
+    graph = {}
+    for level in range(3):  # each makes 8 pictures of each picture before
+        graph[f"b{level}"] = {"class_type": "Batches", "inputs": {"prompt": text, "batch_size": 8, "width": 64}}
+        graph[f"c{level}"] = {"class_type": "Caption", "inputs": {"image": [f"b{level}", 0]}}
+        text = [f"c{level}", 0]
+    graph["9"] = {"class_type": "ShowText", "inputs": {"text": text}}
+    status = client.run(graph)["status"]
+    assert status["status_str"] == "error"
+    assert "the lists of this node's outputs are larger" in str(status["messages"][-1])
+
+
 def test_wrong_inputs_of_a_described_class_are_refused(client):
     for values, kind in (
         ({"schedule": "nope"}, "value_not_in_list"),
