@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput
+from sweeper.embedded.nodes.base import Context, InputSpec, NodeClass, NodeOutput
 from sweeper.embedded.nodes.catalog.deferred import Deferred
 from sweeper.embedded.nodes.catalog.recorded import list_other_declarations
 from sweeper.embedded.stand_ins.class_shape import ClassShape, make_shape
@@ -20,7 +20,7 @@ from sweeper.model.node_classes.spec import NodeInfo, NodeSpec
 
 
 @dataclass(frozen=True, slots=True)
-class _StandInRun:
+class StandInRun:
     """Runs the nodes of a class by its shape."""
 
     shape: ClassShape
@@ -54,7 +54,7 @@ def make_stand_in(spec: NodeSpec, declaration: Mapping[str, Any]) -> NodeClass:
         outputs=cast("tuple[str, ...]", outputs),
         output_names=shape.output_names,
         output_node=spec.is_output,
-        run=_StandInRun(shape),
+        run=StandInRun(shape),
         fingerprint=_make_fingerprint(files) if files else None,
         models=frozenset(one.name for one in inputs if one.names_model or one.is_upload),
         python_module=_read_text(declaration, "python_module"),
@@ -98,9 +98,41 @@ def describe_classes(object_info: Mapping[str, Any], own: Mapping[str, NodeClass
         if not isinstance(declaration, Mapping):
             raise InputError(f"the class '{name}' of this object_info is no mapping")
         stand_in = make_stand_in(spec, declaration)
-        is_own = name in own and not isinstance(own[name].run, _StandInRun)
+        is_own = name in own and not isinstance(own[name].run, StandInRun)
         described[name] = _combine(own[name], stand_in, declaration) if is_own else stand_in
     return described
+
+
+def accept_options(node: NodeClass, options: Mapping[str, list[str]]) -> NodeClass:
+    """The same class with more options of its combos (input -> options). A stand-in runs the nodes that use them."""
+    groups = {"required": node.required, "optional": node.optional}
+    inputs = {
+        group: {name: _add_options(spec, options.get(name, [])) for name, spec in specs.items()}
+        for group, specs in groups.items()
+        if specs
+    }
+    declaration = {**(node.declaration or _declare_outputs(node)), "input": inputs}
+    stand_in = make_stand_in(NodeInfo.from_object_info({node.name: declaration}).classes[node.name], declaration)
+    if isinstance(node.run, StandInRun):
+        return stand_in
+    return _combine(node.run.own if isinstance(node.run, _OwnClass) else node, stand_in, declaration)
+
+
+def _add_options(spec: InputSpec, options: list[str]) -> list[Any]:
+    kind, details = spec
+    if isinstance(kind, list):
+        return [[*kind, *options], details]
+    return [kind, {**details, "options": [*details.get("options", []), *options]} if options else details]
+
+
+def _declare_outputs(node: NodeClass) -> dict[str, Any]:
+    return {
+        "output": list(node.outputs),
+        "output_name": list(node.output_names),
+        "output_is_list": list(node.output_is_list),
+        "output_node": node.output_node,
+        "is_input_list": node.input_is_list,
+    }
 
 
 def _combine(own: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]) -> NodeClass:
@@ -109,7 +141,7 @@ def _combine(own: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]
     if described[: len(own.outputs)] != [_simplify_output(output) for output in own.outputs]:
         return stand_in
     run = stand_in.run
-    assert isinstance(run, _StandInRun), "made by `make_stand_in`"
+    assert isinstance(run, StandInRun), "made by `make_stand_in`"
     combined = _OwnClass(own, run)
     return replace(
         own,
@@ -137,7 +169,7 @@ class _OwnClass:
     """Runs a class of the server where it has what a node asks for, else its stand-in."""
 
     own: NodeClass
-    stand_in: _StandInRun
+    stand_in: StandInRun
 
     def is_exceeded_by(self, inputs: Mapping[str, Any]) -> bool:
         """Whether a node uses an input or an option that the server's own class lacks."""

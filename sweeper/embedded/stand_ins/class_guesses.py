@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sweeper.embedded.node_inputs import is_link
-from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.stand_ins.class_descriptions import make_stand_in
+from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput
+from sweeper.embedded.stand_ins.class_descriptions import StandInRun, accept_options, make_stand_in
+from sweeper.embedded.stand_ins.class_shape import ClassShape
 from sweeper.model.node_classes.spec import ANY, NodeInfo
 
 _MAX_OUTPUTS = 256  # of a guessed class; a link may name any slot
@@ -36,36 +38,66 @@ _TYPES: Final = (
     (r"control_net", "CONTROL_NET"),
     (r"upscale_model", "UPSCALE_MODEL"),
 )
+_Slot = tuple[str | tuple[Any, ...], str, bool]  # the type of an output, its name, and whether a known class says so
 _NUMBERED: Final = re.compile(r"[_ .]?\d+$")
 
 
 def guess_classes(graph: Any, known: Mapping[str, NodeClass]) -> Mapping[str, NodeClass]:
-    """The known classes, and a stand-in for each other class of the nodes of a graph.
+    """The known classes, those that a graph gives unknown options with these, and a stand-in for each other class.
 
     `graph` may be any JSON value: what is no node is left for the validation to refuse.
     """
     items = graph.items() if isinstance(graph, Mapping) else ()
     nodes = {node_id: node for node_id, node in items if _is_node(node)}
     unknown = dict.fromkeys(node["class_type"] for node in nodes.values() if node["class_type"] not in known)
-    if not unknown:
+    extended = {name: accept_options(known[name], options) for name, options in _find_options(nodes, known).items()}
+    if not unknown and not extended:
         return known
-    declarations = _declare(nodes, tuple(unknown), known)
-    specs = NodeInfo.from_object_info(declarations).classes
-    return {**known, **{name: make_stand_in(specs[name], declarations[name]) for name in unknown}}
+    return {**known, **extended, **_guess_unknown(nodes, tuple(unknown), known)}
 
 
-def _is_node(node: Any) -> bool:
-    return (
-        isinstance(node, Mapping) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
-    )
+def _find_options(
+    nodes: Mapping[str, Mapping[str, Any]], known: Mapping[str, NodeClass]
+) -> dict[str, dict[str, list[str]]]:
+    """The options, class -> input -> options, that nodes use but their classes do not list: newer servers have more."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for node in nodes.values():
+        node_class = known.get(node["class_type"])
+        if node_class is None or node_class.check is not None:
+            continue
+        for name, (kind, options) in (*node_class.required.items(), *node_class.optional.items()):
+            value = node["inputs"].get(name)
+            choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
+            if name in node_class.models | node_class.combos.keys() or not isinstance(choices, list):
+                continue
+            if isinstance(value, str) and value not in choices:
+                found.setdefault(node["class_type"], {}).setdefault(name, []).append(value)
+    return found
 
 
-def _declare(
+@dataclass(frozen=True, slots=True)
+class _GuessedRun:
+    """Runs the nodes of a guessed class, each with the output types that its own links show."""
+
+    shapes: Mapping[str, ClassShape]
+
+    def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
+        return StandInRun(self.shapes[context.node_id])(context, **inputs)
+
+    def compute_fingerprint(self, context: Context, /, **_widgets: Any) -> str:
+        """Nodes with equal inputs may lead to other types."""
+        shape = self.shapes[context.node_id]
+        return repr((shape.outputs, shape.output_names))
+
+
+def _guess_unknown(
     nodes: Mapping[str, Mapping[str, Any]], unknown: tuple[str, ...], known: Mapping[str, NodeClass]
-) -> dict[str, dict[str, Any]]:
-    """An entry of an object_info for each unknown class."""
+) -> dict[str, NodeClass]:
+    """A stand-in for each unknown class. Links take each of its outputs for what they need."""
     inputs: dict[str, dict[str, Any]] = {name: {} for name in unknown}
-    outputs: dict[str, dict[int, tuple[str, str]]] = {name: {} for name in unknown}
+    slots: dict[str, dict[int, _Slot]] = {
+        node_id: {} for node_id, node in nodes.items() if node["class_type"] in inputs
+    }
     feeding = set()
     for node in nodes.values():
         for name, value in node["inputs"].items():
@@ -74,13 +106,37 @@ def _declare(
             if not is_link(value):
                 continue
             feeding.add(value[0])
-            source = nodes.get(value[0])
-            if source is not None and source["class_type"] in outputs and value[1] in range(_MAX_OUTPUTS):
-                slots = outputs[source["class_type"]]
-                if slots.get(int(value[1]), (ANY, ""))[0] == ANY:
-                    slots[int(value[1])] = _guess_type(node, name, known), name
+            if value[0] in slots and value[1] in range(_MAX_OUTPUTS):
+                guess = _guess_type(node, name, known)
+                before = slots[value[0]].get(int(value[1]))
+                if before is None or (guess[2] and not before[2]):
+                    slots[value[0]][int(value[1])] = guess
     sinks = set(_iter_sinks(nodes, feeding, known))
-    return {name: _make_declaration(inputs[name], outputs[name], is_output=name in sinks) for name in unknown}
+    classes = {}
+    for class_type in unknown:
+        own_slots = {node_id: slots[node_id] for node_id in slots if nodes[node_id]["class_type"] == class_type}
+        count = max((slot + 1 for found in own_slots.values() for slot in found), default=0)
+        declaration = {
+            "input": {"optional": inputs[class_type]},
+            "output": [ANY] * count,
+            "output_node": class_type in sinks,
+        }
+        stand_in = make_stand_in(NodeInfo.from_object_info({class_type: declaration}).classes[class_type], declaration)
+        shape = stand_in.run.shape  # type: ignore[attr-defined]  # made so by `make_stand_in`
+        run = _GuessedRun({node_id: _fill_slots(shape, found, count) for node_id, found in own_slots.items()})
+        classes[class_type] = replace(stand_in, run=run, fingerprint=run.compute_fingerprint)
+    return classes
+
+
+def _fill_slots(shape: ClassShape, slots: Mapping[int, _Slot], count: int) -> ClassShape:
+    found = [slots.get(index, (ANY, "", False)) for index in range(count)]
+    return replace(shape, outputs=tuple(kind for kind, _, _ in found), output_names=tuple(name for _, name, _ in found))
+
+
+def _is_node(node: Any) -> bool:
+    return (
+        isinstance(node, Mapping) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
+    )
 
 
 def _declare_input(value: Any) -> list[Any]:
@@ -91,16 +147,17 @@ def _declare_input(value: Any) -> list[Any]:
     return ["STRING", {}] if isinstance(value, str) else [ANY, {}]
 
 
-def _guess_type(node: Mapping[str, Any], name: str, known: Mapping[str, NodeClass]) -> str:
+def _guess_type(node: Mapping[str, Any], name: str, known: Mapping[str, NodeClass]) -> _Slot:
     """What an input takes: what its class says, or what its name usually means."""
     node_class = known.get(node["class_type"])
     if node_class is not None:
         required, optional = node_class.find_inputs(node["inputs"])
         declared = {**required, **optional}.get(name, (ANY, {}))[0]
-        return declared if isinstance(declared, str) else "COMBO"
+        return declared if isinstance(declared, str) else tuple(declared), name, declared != ANY
     plain = _NUMBERED.sub("", name.rpartition(".")[2].lower())
     # Types that nobody knows carry everything that led to them.
-    return next((kind for pattern, kind in _TYPES if re.fullmatch(pattern, plain)), f"GUESSED_{plain.upper()}")
+    kind = next((kind for pattern, kind in _TYPES if re.fullmatch(pattern, plain)), f"GUESSED_{plain.upper()}")
+    return kind, name, False
 
 
 def _iter_sinks(
@@ -113,15 +170,3 @@ def _iter_sinks(
     for node in linked or ([] if has_output else list(ends.values())):
         if node["class_type"] not in known:
             yield node["class_type"]
-
-
-def _make_declaration(
-    inputs: Mapping[str, Any], outputs: Mapping[int, tuple[str, str]], *, is_output: bool
-) -> dict[str, Any]:
-    slots = [outputs.get(index, (ANY, "")) for index in range(max(outputs, default=-1) + 1)]
-    return {
-        "input": {"optional": dict(inputs)},
-        "output": [kind for kind, _ in slots],
-        "output_name": [name for _, name in slots],
-        "output_node": is_output,
-    }

@@ -72,7 +72,7 @@ def _find_same(reading: NodeReading, request: OutputRequest) -> Any:
         return None  # another number of the node is no size
     numbers = [value for name, value in linked.items() if name in fitting]
     if len(numbers) > 1 and wanted in {int, float}:
-        return wanted(sum(numbers))
+        return wanted(round(sum(numbers) / len(numbers)) if wanted is int else sum(numbers) / len(numbers))
     if request.type == "COMBO":
         return next((value for value in fitting.values() if value in request.choices or not request.choices), None)
     return next((wanted(value) for value in fitting.values()), None)

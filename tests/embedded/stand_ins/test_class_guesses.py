@@ -55,6 +55,20 @@ def test_unknown_nodes_at_the_end_save_what_reaches_them(client):
     assert np.asarray(picture).shape == (48, 64, 3)
 
 
+def test_each_use_of_an_unknown_class_has_the_types_that_it_needs(client):
+    graph = txt2img()
+    for index, source in enumerate((["4", 0], ["6", 0], ["5", 0])):
+        graph[f"r{index}"] = {"class_type": "UnknownReroute", "inputs": {"any": source}}
+    graph["3"]["inputs"] |= {"model": ["r0", 0], "positive": ["r1", 0], "latent_image": ["r2", 0]}
+    assert pixels(client, graph).shape == (48, 64, 3)
+
+
+def test_an_option_of_a_newer_server_runs_and_counts(client):
+    newer = pixels(client, txt2img(sampler_name="newer_sampler"))
+    assert distance(newer, pixels(client, txt2img(sampler_name="newest_sampler"))) > 1
+    assert distance(newer, pixels(client, txt2img())) > 1
+
+
 def test_sizes_that_an_unknown_class_gives_can_be_used(client):
     graph = txt2img()
     graph["5"]["inputs"] |= {"width": ["s", 0], "height": ["s", 1]}
