@@ -72,6 +72,16 @@ RECORDS: Mapping[str, Mapping[str, Any]] = json.loads(files(__package__).joinpat
 NODES: tuple[NodeClass, ...] = tuple(_read_node(name, record) for name, record in RECORDS.items() if name in FUNCTIONS)
 
 
+def _accept_any_file(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs as a server of ours describes them: it takes any name where the recording server had no files to offer."""
+    specs = dict(group)
+    for name, spec in group.items():
+        options = spec[1] if len(spec) > 1 else {}
+        if spec[0] == [] or (spec[0] == "COMBO" and options.get("options") == []):
+            specs[name] = [spec[0], {**options, "any_file": True}]
+    return specs
+
+
 def list_other_declarations() -> dict[str, dict[str, Any]]:
     """The recorded classes that the server does not implement, in the form of `/object_info`."""
     return {
@@ -82,6 +92,7 @@ def list_other_declarations() -> dict[str, dict[str, Any]]:
             "name": name,
             "description": "",
             **record,
+            "input": {group: _accept_any_file(specs) for group, specs in record["input"].items()},
         }
         for name, record in RECORDS.items()
         if name not in FUNCTIONS
