@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sweeper.embedded.class_prices import compute_price
-from sweeper.embedded.jobs import ENDED
+from sweeper.embedded.faults import Faults
+from sweeper.embedded.jobs import ENDED, ServerJob
+from sweeper.embedded.nodes.base import NodeClass
 from sweeper.model.money import COMFY_CREDITS_PER_USD
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from sweeper.embedded.faults import Faults
-    from sweeper.embedded.jobs import ServerJob
-    from sweeper.embedded.nodes.base import NodeClass
 
 TIME = ""  # in the charges of a job, in place of a node id
 

@@ -8,15 +8,19 @@ still work, and their responses carry a `Deprecation` header (RFC 9745).
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.app_cloud_v2 import V2Routes, wrap_error
 from sweeper.embedded.asset_routes import AssetRoutes
+from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.cloud_jobs import CloudJobRoutes
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes
 from sweeper.embedded.http_helpers import (
@@ -38,14 +42,6 @@ from sweeper.embedded.request_guard import DropError, is_right_key, read_bearer
 from sweeper.embedded.request_parsing import read_flag
 from sweeper.embedded.service import Service
 from sweeper.embedded.userdata import UserDataRoutes
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
-
-    from sweeper.embedded.assets import AssetStore
 
 # The specification of August 2026 is the first that we know to call them deprecated.
 DEPRECATED_SINCE = f"@{int(datetime(2026, 8, 1, tzinfo=UTC).timestamp())}"
@@ -97,7 +93,7 @@ def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStor
     jobs = CloudJobRoutes(service, asset_store, sign_url)
     routes = CloudRoutes(service, jobs.find_job, asset_store)
     pictures = MediaRoutes(service, sign_url, asset_store)
-    assets = AssetRoutes(asset_store, service.queue, sign_url)
+    assets = AssetRoutes(service, asset_store, sign_url)
     userdata = UserDataRoutes(service.folders, cloud=True)
     table: list[tuple[str, Callable[..., Any], str]] = [
         ("/prompt", routes.submit, "POST"),

@@ -8,12 +8,15 @@ labels and lists its jobs. The Cloud dialect serves it beside `/api`, and refuse
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from sweeper.embedded.account import make_credits_header
+from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time, json_response, read_object
 from sweeper.embedded.jobs import (
@@ -29,20 +32,13 @@ from sweeper.embedded.jobs import (
     ServerJob,
     now_ms,
 )
+from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import read_bounded
+from sweeper.embedded.service import Service
 from sweeper.embedded.v2_asset_routes import V2AssetRoutes
 from sweeper.embedded.v2_event_routes import JobEventRoutes
 from sweeper.embedded.v2_labels import read_filters, read_labels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from starlette.requests import Request
-
-    from sweeper.embedded.assets import AssetStore
-    from sweeper.embedded.media_routes import UrlSigner
-    from sweeper.embedded.service import Service
 
 _STATUS_BY_STATE = {
     SUBMITTED: "queued",

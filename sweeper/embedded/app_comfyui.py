@@ -5,10 +5,13 @@ It behaves as measured on ComfyUI 0.33.0, except that it answers 400 where Comfy
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes
 from sweeper.embedded.http_helpers import (
@@ -21,19 +24,12 @@ from sweeper.embedded.http_helpers import (
     read_integer,
     read_object,
 )
+from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.local_jobs import LocalJobRoutes
 from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.service import Service, status_string
 from sweeper.embedded.userdata import UserDataRoutes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
-
-    from sweeper.embedded.jobs import ServerJob
 
 
 def make_comfyui_app(service: Service) -> Router:

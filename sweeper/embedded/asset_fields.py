@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.requests import Request
 
 from sweeper.embedded.http_helpers import RequestRefusedError, bad_request, read_object
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.requests import Request
-
-    from sweeper.embedded.request_parsing import Form
+from sweeper.embedded.request_parsing import Form
 
 
 async def read_fields(request: Request, allowed: Sequence[str], required: Sequence[str]) -> dict[str, Any]:

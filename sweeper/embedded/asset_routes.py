@@ -9,8 +9,9 @@ import asyncio
 import re
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from sweeper.embedded.asset_fields import (
@@ -31,6 +32,7 @@ from sweeper.embedded.http_helpers import (
     parse_json,
 )
 from sweeper.embedded.jobs import now_ms
+from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_parsing import (
     make_cursor,
     parse_cursor,
@@ -40,22 +42,17 @@ from sweeper.embedded.request_parsing import (
     read_form,
     read_words,
 )
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from sweeper.embedded.jobs import JobQueue
-    from sweeper.embedded.media_routes import UrlSigner
+from sweeper.embedded.service import Service
 
 HASH = re.compile(r"(blake3|sha256):[a-f0-9]{64}")
 
 
 class AssetRoutes:
-    """Endpoints for assets, which include the outputs of the jobs in `queue`. `sign_url` makes preview URLs."""
+    """Endpoints for assets, which include the outputs of jobs. `sign_url` makes the URLs of the contents."""
 
-    def __init__(self, asset_store: AssetStore, queue: JobQueue, sign_url: UrlSigner) -> None:
+    def __init__(self, service: Service, asset_store: AssetStore, sign_url: UrlSigner) -> None:
+        self.faults, self.seen, self.queue = service.faults, service.seen, service.queue
         self.asset_store = asset_store
-        self.queue = queue
         self.sign_url = sign_url
 
     async def list_assets(self, request: Request) -> Response:
@@ -72,7 +69,7 @@ class AssetRoutes:
         page = assets[offset : offset + limit]
         more = offset + len(page) < len(assets)
         cursor = {"next_cursor": make_cursor({"s": sort, "id": page[-1].id})} if more and sort in _CURSOR_SORTS else {}
-        described = [self._asset_json(asset) for asset in page]
+        described = [self.to_json(asset) for asset in page]
         return json_response({"assets": described, "total": len(assets), "has_more": more, **cursor})
 
     async def _select_assets(self, request: Request) -> list[Asset]:
@@ -151,11 +148,14 @@ class AssetRoutes:
 
     async def get_asset(self, request: Request) -> Response:
         """GET /api/assets/{id}: the record of an asset."""
-        return json_response(self._asset_json(await self._find_asset(request)))
+        return json_response(self.to_json(await self._find_asset(request)))
 
     async def get_content(self, request: Request) -> Response:
         """GET /api/assets/{id}/content: 302 to the file on the storage host."""
+        if self.faults.take("missing_download_times"):
+            raise RequestRefusedError(error_response(404, "not_found", "Asset not found"))
         location = (await self._find_asset(request)).location
+        self.seen.count(redirects=1)
         return Response(status_code=302, headers={"location": self.sign_url(*location)})
 
     async def update_asset(self, request: Request) -> Response:
@@ -171,7 +171,7 @@ class AssetRoutes:
                 raise RequestRefusedError(error_response(404, "not_found", "There is no such preview."))
         if "user_metadata" in fields:
             changes["user_metadata"] = read_metadata(fields)
-        changed = self._asset_json(self.asset_store.add(replace(asset, **changes, updated=now_ms())))
+        changed = self.to_json(self.asset_store.add(replace(asset, **changes, updated=now_ms())))
         names = ("id", "name", "hash", "tags", "mime_type", "user_metadata", "job_id", "updated_at")
         return json_response({name: changed[name] for name in names})
 
@@ -236,9 +236,10 @@ class AssetRoutes:
         return asset
 
     def _respond_with_asset(self, asset: Asset, *, new: bool) -> Response:
-        return json_response({**self._asset_json(asset), "created_new": new}, 201 if new else 200)
+        return json_response({**self.to_json(asset), "created_new": new}, 201 if new else 200)
 
-    def _asset_json(self, asset: Asset) -> dict[str, Any]:
+    def to_json(self, asset: Asset) -> dict[str, Any]:
+        """The record of an asset as the API shows it."""
         is_picture = asset.mime_type.startswith("image/")
         return {
             "id": asset.id,

@@ -13,22 +13,17 @@ import mimetypes
 import sqlite3
 import threading
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
 from sweeper.embedded.folders import ServerFolders, is_file
-from sweeper.embedded.jobs import ENDED, now_ms
+from sweeper.embedded.jobs import ENDED, ServerJob, now_ms
 from sweeper.embedded.upload_storage import write_atomically
 from sweeper.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from sweeper.embedded.jobs import ServerJob
-
 
 Location = tuple[str, str, str]  # type (input, output, temp), subfolder, file name
 

@@ -18,12 +18,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.embedded.node_inputs import is_link
-
-if TYPE_CHECKING:
-    from sweeper.embedded.nodes.base import NodeClass
+from sweeper.embedded.nodes.base import NodeClass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,14 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from sweeper.embedded.account import make_credits_header
+from sweeper.embedded.assets import Asset, AssetStore
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
@@ -29,18 +34,10 @@ from sweeper.embedded.job_records import (
     status_word,
 )
 from sweeper.embedded.jobs import ENDED, ERROR, LIMITED, LOST, ServerJob
+from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import make_cursor, parse_cursor, read_bounded, read_choice, read_words
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from sweeper.embedded.assets import Asset, AssetStore
-    from sweeper.embedded.media_routes import UrlSigner
-    from sweeper.embedded.service import Service
+from sweeper.embedded.service import Service
 
 # By the specification.
 PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -20,14 +22,8 @@ from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, bad_req
 from sweeper.embedded.objectinfo import list_model_files, make_object_info
 from sweeper.embedded.refusals import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.request_guard import DropError
+from sweeper.embedded.service import Service
 from sweeper.errors import DISTRIBUTION
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.requests import Request
-
-    from sweeper.embedded.service import Service
 
 FEATURES: dict[str, Any] = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
 

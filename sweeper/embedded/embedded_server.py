@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from socket import socket
+from types import TracebackType
+from typing import Any, Literal, Self
 
 from sweeper.did_you_mean import suggest
 from sweeper.embedded import hosting
@@ -20,19 +23,13 @@ from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.host_names import OwnNames
 from sweeper.embedded.journal import SQLiteJournal
+from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_guard import RequestGuard
 from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.embedded.storage import StorageHost
 from sweeper.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from socket import socket
-    from types import TracebackType
-
-    from sweeper.embedded.nodes.base import NodeClass
 
 
 class EmbeddedServer:

@@ -7,12 +7,10 @@ then a node that feeds an output node directly, then one that feeds it through o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sweeper.embedded.node_inputs import is_link
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 
 class ExecutionOrder:

@@ -11,18 +11,15 @@ import math
 import mimetypes
 import re
 import zlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from starlette.requests import Request
 from starlette.responses import Response
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from starlette.requests import Request
 
 MAX_BODY = 104_857_600  # 100 MiB: ComfyUI's default --max-upload-size
 MAX_DEPTH = 100  # levels of nesting in a JSON body; a workflow has about six

@@ -6,13 +6,11 @@ The names and rules are those of ComfyUI 0.33.0 (measured) and of Comfy Cloud's 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sweeper.embedded.jobs import ALLOCATED, CANCELLED, ENDED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, ServerJob
 from sweeper.embedded.service import status_string
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 # Raw state -> status; other states are "in_progress".
 _STATUS_BY_STATE = {

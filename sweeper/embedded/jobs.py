@@ -14,11 +14,9 @@ import threading
 import time
 import zlib
 from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+from typing import Any, Protocol
 
 # Raw states, named as Comfy Cloud names them.
 SUBMITTED = "submitted"

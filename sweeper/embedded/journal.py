@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 from sweeper.embedded.jobs import ENDED, LOST, SUBMITTED, WAITING, JournalError, ServerJob, StoredGraph
 from sweeper.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
 
 _FIELDS = (
     "number", "extra_data", "outputs", "state", "created", "changed", "started", "ended", "results", "meta", "labels",

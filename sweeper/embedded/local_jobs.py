@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import RequestRefusedError, json_response, parse_json, read_body
 from sweeper.embedded.job_records import STATUS_WORDS, describe_end, describe_workflow, make_row
-from sweeper.embedded.jobs import ENDED
+from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.submission import is_canonical_id
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from sweeper.embedded.jobs import ServerJob
 
 
 class LocalJobRoutes(CommonRoutes):

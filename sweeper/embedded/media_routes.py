@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.folders import KINDS, PathEscapeError, is_file, split_annotation
 from sweeper.embedded.http_helpers import RequestRefusedError, bad_request, file_response, json_response, parse_json
 from sweeper.embedded.image_files import ImageFileError, reencode, replace_alpha
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import Form, read_form
+from sweeper.embedded.service import Service
 from sweeper.embedded.upload_storage import StoredUpload, UploadError, store_by_content, store_by_name
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
-
-    from sweeper.embedded.assets import AssetStore
-    from sweeper.embedded.service import Service
 
 UrlSigner = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 # An error message shows longer lists as "(list of length 21)".
 MAX_LISTED = 20

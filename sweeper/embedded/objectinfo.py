@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
 from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
 
 # Input of a loader -> its model folder, as in ComfyUI's folder_paths. For other inputs the folder is the input's name.
 _MODEL_FOLDERS = {

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweeper.embedded.nodes.output_naming import Array
+    from sweeper.embedded.diffusion.arrays import Array
 
 
 def add_noise(images: Array, deviation: float, seed: str) -> Array:

@@ -8,20 +8,17 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sweeper.embedded.faults import Faults
 from sweeper.embedded.host_names import OwnNames, is_loopback
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response
 from sweeper.embedded.request_log import LoggedRequest, RequestLog
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from sweeper.embedded.faults import Faults
 
 Transports = MutableMapping[Any, asyncio.Transport]  # (our address, theirs) -> the connection's transport
 

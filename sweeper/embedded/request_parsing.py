@@ -9,15 +9,13 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
 
 from sweeper.embedded.http_helpers import RequestRefusedError, bad_request, parse_json, read_body, read_integer
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 
 @dataclass(frozen=True, slots=True)

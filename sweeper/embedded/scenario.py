@@ -4,31 +4,7 @@
 set single faults directly, see `faults.py`.) Each decision depends on the seed and on the number of earlier decisions
 of its kind, never on the clock, so that a rehearsal can be repeated.
 
-```yaml
-seed: 7                  # of every decision below
-latency: [0.02, 0.2]     # seconds before an answer: a number, or a range to draw from
-node_seconds: 0.5        # seconds added to every executed node: a number, or a range
-job_seconds: [2, 3]      # seconds added to every job, however many of its nodes are executed
-model_seconds: [2, 9]    # seconds more for every node that loads a model file
-tier: creator            # subscription (cloud): free and standard run 1 job at once, creator 3, pro 5
-concurrency: 3           # the same, as a number (cloud; a ComfyUI always runs one)
-credits: 50              # jobs that the account can pay for (cloud); then 402, and waiting jobs fail
-queue_bound: 20          # waiting jobs; another one is answered with 429. Default: 100, or 10,000 as a ComfyUI
-capacity_seconds: [0, 9] # seconds that a job waits for a machine although the account may run it
-earlier_jobs: 10000      # ended jobs that the listing already has
-failure_rate: 0.05       # share of the jobs that fail
-failure_type: OOMError   # and the exception they fail with
-error_rate: 0.02         # share of the requests that are answered with 503
-drop_rate: 0.01          # share of the submissions whose answer is lost although the job was taken
-refusal_rate: 0.05       # share of the submissions that are refused (cloud)
-refusal: BILLING_UNAVAILABLE  # and the `error.type` of the refusal
-cancel_rate: 0.02        # share of the jobs that somebody else cancels
-noise: 0.5               # standard deviation, of 255, of the normal noise in every picture that a node saves or shows
-prices: {Flux2ProImageNode: 0.03 USD}  # what one execution of a class costs, or its `price_badge`
-price_per_second: 0.0013 USD  # what the time of a job costs
-balance: 20 USD          # what is on the account at first (cloud)
-tells_charges: true      # whether clients are told what their jobs were charged
-```
+`README.md` has the keys with their meanings.
 """
 
 from __future__ import annotations
@@ -54,7 +30,7 @@ Span = tuple[float, float]  # seconds, from and to
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A checked scenario. The module describes the fields. Rates are shares from 0 to 1. `Scenario()` has no faults."""
+    """A checked scenario. `README.md` has the fields. Rates are shares from 0 to 1. `Scenario()` has no faults."""
 
     seed: int = 0
     latency: Span = (0.0, 0.0)

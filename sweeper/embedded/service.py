@@ -5,30 +5,27 @@ The apps of both dialects use this one object. It opens no socket.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sweeper.embedded.account import Account
 from sweeper.embedded.cache import Cache, make_cache
 from sweeper.embedded.earlier_jobs import make_earlier_jobs
 from sweeper.embedded.event_streams import Hub
 from sweeper.embedded.executor import Executor, ServerContext, select_classes
+from sweeper.embedded.faults import Faults
+from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.job_messages import JobMessages
 from sweeper.embedded.jobs import JobQueue, Journal, JournalError, ServerJob, StoredGraph
+from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.submission import PromptSubmission, SubmissionError, read_submission
 from sweeper.embedded.validation import make_error, validate
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Mapping
-
-    from sweeper.embedded.account import Account
-    from sweeper.embedded.faults import Faults
-    from sweeper.embedded.folders import ServerFolders
-    from sweeper.embedded.nodes.base import NodeClass
 
 # ComfyUI removes the oldest entries above this (MAXIMUM_HISTORY_SIZE, plus one because of how it compares).
 COMFYUI_HISTORY = 10_001

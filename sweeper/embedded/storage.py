@@ -10,9 +10,10 @@ import hashlib
 import hmac
 import secrets
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 from urllib.parse import quote, urlencode
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
@@ -20,13 +21,7 @@ from sweeper.embedded.folders import PathEscapeError, is_file
 from sweeper.embedded.http_helpers import file_response
 from sweeper.embedded.media_routes import truncate_if_faulty
 from sweeper.embedded.request_log import LoggedRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.requests import Request
-
-    from sweeper.embedded.service import Service
+from sweeper.embedded.service import Service
 
 URL_SECONDS = 300  # lifetime of a signed URL
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from blake3 import blake3
 
 from sweeper.embedded.folders import PathEscapeError, ServerFolders, is_file
 from sweeper.embedded.image_files import MAX_PIXELS, ImageFileError, open_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Cloud's published limits for an uploaded picture, besides MAX_PIXELS.
 CLOUD_MAX_BYTES = 50 * 1024 * 1024

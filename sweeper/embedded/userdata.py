@@ -9,19 +9,16 @@ from __future__ import annotations
 import json
 import mimetypes
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from sweeper.embedded.folders import PathEscapeError, ServerFolders, resolve_inside
 from sweeper.embedded.http_helpers import RequestRefusedError, json_response, read_body, read_json, read_object
 from sweeper.embedded.upload_storage import write_atomically
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from starlette.requests import Request
 
 
 class UserDataRoutes:

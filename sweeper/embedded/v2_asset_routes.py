@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from sweeper.embedded.asset_fields import read_fields, read_form_tags, read_tags, read_text
-from sweeper.embedded.asset_routes import HASH
-from sweeper.embedded.assets import Asset, AssetStore, make_id
-from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time, json_response
+from sweeper.embedded.asset_routes import HASH, AssetRoutes
+from sweeper.embedded.assets import Asset, make_id
+from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time
 from sweeper.embedded.jobs import now_ms
 from sweeper.embedded.request_parsing import read_form
 from sweeper.embedded.storage import URL_SECONDS
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    from starlette.requests import Request
-
-    from sweeper.embedded.media_routes import UrlSigner
-    from sweeper.embedded.service import Service
-
-
-class V2AssetRoutes:
+class V2AssetRoutes(AssetRoutes):
     """Endpoints below /api/v2/assets; `sign_url` makes the URLs of the contents."""
-
-    def __init__(self, service: Service, asset_store: AssetStore, sign_url: UrlSigner) -> None:
-        self.faults, self.seen = service.faults, service.seen
-        self.asset_store = asset_store
-        self.sign_url = sign_url
 
     def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
         """All routes: (path below /api, endpoint, method)."""
@@ -57,7 +46,7 @@ class V2AssetRoutes:
         stored, new = await asyncio.to_thread(self.asset_store.store, form.data, asset)
         self.seen.uploads.append(stored.location[2])
         self.seen.count(written=int(new))
-        return json_response({**self.to_json(stored), "created_new": new}, 201 if new else 200)
+        return self._respond_with_asset(stored, new=new)
 
     async def create_from_hash(self, request: Request) -> Response:
         """POST /api/v2/assets/from-hash: the stored asset with this content."""
@@ -67,7 +56,7 @@ class V2AssetRoutes:
         asset = self._find_by_hash(read_text(fields, "hash"))
         if asset is None:
             raise RequestRefusedError(error_response(404, "blob_not_found", "No asset has this hash."))
-        return json_response({**self.to_json(asset), "created_new": False})
+        return self._respond_with_asset(asset, new=False)
 
     async def check_hash(self, request: Request) -> Response:
         """HEAD /api/v2/assets/by-hash/{hash}: 200 if an asset has this content, else 404."""
@@ -76,30 +65,8 @@ class V2AssetRoutes:
     def _find_by_hash(self, text: str) -> Asset | None:
         return self.asset_store.find_by_hash(text) if HASH.fullmatch(text) else None
 
-    async def get_asset(self, request: Request) -> Response:
-        """GET /api/v2/assets/{id}: the record of an asset."""
-        return json_response(self.to_json(self._find_asset(request)))
-
-    async def delete_asset(self, request: Request) -> Response:
-        """DELETE /api/v2/assets/{id}: 204."""
-        self.asset_store.delete(self._find_asset(request).id)
-        return Response(status_code=204)
-
-    async def get_content(self, request: Request) -> Response:
-        """GET /api/v2/assets/{id}/content: 302 to the file on the storage host."""
-        if self.faults.take("missing_download_times"):
-            raise RequestRefusedError(error_response(404, "not_found", "Asset not found"))
-        self.seen.count(redirects=1)
-        return Response(status_code=302, headers={"location": self.sign_url(*self._find_asset(request).location)})
-
-    def _find_asset(self, request: Request) -> Asset:
-        asset = self.asset_store.get(request.path_params["id"].lower())
-        if asset is None:
-            raise RequestRefusedError(error_response(404, "not_found", "Asset not found"))
-        return asset
-
     def to_json(self, asset: Asset) -> dict[str, Any]:
-        """The record of an asset as the API shows it."""
+        """The record of an asset as API v2 shows it."""
         return {
             "id": asset.id,
             "hash": f"blake3:{asset.blake3}",

@@ -11,21 +11,16 @@ import asyncio
 import base64
 import json
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final
 from uuid import uuid4
 
 from starlette.responses import Response, StreamingResponse
 
-from sweeper.embedded.event_streams import PREVIEW_IMAGE_WITH_METADATA
+from sweeper.embedded.event_streams import PREVIEW_IMAGE_WITH_METADATA, Connection
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response
-from sweeper.embedded.jobs import ENDED
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-
-    from sweeper.embedded.event_streams import Connection
-    from sweeper.embedded.jobs import ServerJob
-    from sweeper.embedded.service import Service
+from sweeper.embedded.jobs import ENDED, ServerJob
+from sweeper.embedded.service import Service
 
 MAX_STREAMS: Final = 8
 HEARTBEAT_SECONDS: Final = 15.0

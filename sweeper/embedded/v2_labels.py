@@ -6,12 +6,10 @@ The rules are those that the documentation of comfy-sdk 0.5 states.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MAX_LABELS = 16  # of a job
 MAX_FILTERS = 3  # of a list

@@ -10,17 +10,15 @@ without inputs that no output depends on.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.embedded.node_inputs import InputSpecCache, InputValidator, is_link
+from sweeper.embedded.nodes.base import Folders, NodeClass
 
-if TYPE_CHECKING:
-    from sweeper.embedded.nodes.base import Folders, NodeClass
-
-# ComfyUI follows links by recursion, and fails a little below 1,000 of them.
-MAX_CHAIN = 900
+# The validation follows links by recursion, as ComfyUI does, which fails a little below 1,000 of them.
+MAX_CHAIN = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,29 +100,26 @@ def _describe_json_type(value: Any) -> str:
 
 
 Reasons = list[dict[str, Any]]
-_Visit = Generator[str, tuple[bool, Reasons], tuple[bool, Reasons]]
 
 
 class _GraphValidator:
-    """Follows the links from each output upstream, and checks every node once.
-
-    It uses generators on its own stack instead of recursion, because a long chain of nodes would exceed Python's
-    recursion limit.
-    """
+    """Follows the links from each output upstream, and checks every node once."""
 
     def __init__(self, graph: dict[str, Any], check: InputValidator) -> None:
         self.graph = graph
         self.check = check
         self.validated: dict[str, tuple[bool, Reasons]] = {}
         self.node_errors: dict[str, Any] = {}
+        self._path: list[str] = []  # from the output to the node that is checked now
 
     def run(self, outputs: list[str]) -> ValidationResult:
         valid_outputs: list[str] = []
         lines: list[str] = []
         for output in outputs:
             try:
-                valid, reasons = self._walk(output)
+                valid, reasons = self._visit(output)
             except Exception as problem:  # noqa: BLE001 - as in ComfyUI, any of them is an error of the graph
+                self._path.clear()
                 valid, reasons = False, [_make_exception_error("exception_during_validation", problem)]
                 self.validated[output] = (valid, reasons)
             if valid:
@@ -147,57 +142,25 @@ class _GraphValidator:
             )
             entry["dependent_outputs"].append(output)
 
-    def _walk(self, output: str) -> tuple[bool, Reasons]:
-        stack: list[tuple[str, _Visit]] = [(output, self._visit(output))]
-        open_nodes = {output}
-        answer: tuple[bool, Reasons] | None = None
-        problem: Exception | None = None
-        while stack:
-            node_id, visit = stack[-1]
-            try:
-                if problem is not None:
-                    caught, problem = problem, None
-                    upstream = visit.throw(caught)
-                else:
-                    upstream = visit.send(answer)  # type: ignore[arg-type]  # generators require None first
-                answer = None
-            except StopIteration as stop:
-                stack.pop()
-                open_nodes.discard(node_id)
-                answer = stop.value
-                continue
-            except Exception as raised:  # noqa: BLE001 - passed to the downstream node, which records it
-                stack.pop()
-                open_nodes.discard(node_id)
-                problem, answer = raised, None
-                continue
-            if upstream in open_nodes:
-                self._record_cycle([entry[0] for entry in stack], upstream)
-            if upstream in self.validated:
-                answer = self.validated[upstream]
-            elif len(stack) >= MAX_CHAIN:
-                problem = RecursionError("maximum recursion depth exceeded")
-            else:
-                open_nodes.add(upstream)
-                stack.append((upstream, self._visit(upstream)))
-        if problem is not None:
-            raise problem
-        assert answer is not None
-        return answer
-
-    def _record_cycle(self, path: list[str], start: str) -> None:
-        """Make every node of a cycle invalid: the nodes of `path` from `start` on, whose last one is linked to it."""
-        cycle = path[path.index(start) :]
+    def _record_cycle(self, start: str) -> None:
+        """Make every node of a cycle invalid: the nodes of the path from `start` on, whose last one is linked to it."""
+        cycle = self._path[self._path.index(start) :]
         shown = " -> ".join(f"{node_id} ({self.graph[node_id]['class_type']})" for node_id in (*cycle, start))
         for node_id in cycle:
             info = {"node_id": node_id, "cycle_nodes": cycle}
             error = make_error("dependency_cycle", "Dependency cycle detected", shown, **info)
             self.validated[node_id] = (False, [error])
 
-    def _visit(self, node_id: str) -> _Visit:
-        """Check one node. Yields the id of each linked node, and expects its (valid, errors) to be sent back."""
+    def _visit(self, node_id: str) -> tuple[bool, Reasons]:
+        """Check one node and all upstream. Returns whether it can run, and its own errors."""
+        if node_id in self._path:
+            self._record_cycle(node_id)
         if node_id in self.validated:
             return self.validated[node_id]
+        if len(self._path) >= MAX_CHAIN:
+            raise RecursionError("maximum recursion depth exceeded")
+        self._path.append(node_id)
+        depth = len(self._path)
         node = self.graph[node_id]
         errors: Reasons = []
         valid = True
@@ -207,8 +170,9 @@ class _GraphValidator:
             if upstream is None:
                 continue
             try:
-                upstream_valid, _ = yield upstream
+                upstream_valid, _ = self._visit(upstream)
             except Exception as problem:  # noqa: BLE001 - as in ComfyUI, it becomes an error of the linked node
+                del self._path[depth:]
                 record = _make_exception_error(
                     "exception_during_inner_validation",
                     problem,
@@ -221,9 +185,9 @@ class _GraphValidator:
             valid = valid and upstream_valid
         errors += self.check.run_class_check(node)
         is_free, cycle_errors = self.validated.get(node_id, (True, []))
-        result = (is_free and valid and not errors, cycle_errors + errors)
-        self.validated[node_id] = result
-        return result
+        self._path.pop()
+        self.validated[node_id] = is_free and valid and not errors, cycle_errors + errors
+        return self.validated[node_id]
 
 
 def _make_exception_error(kind: str, problem: Exception, **extra_info: Any) -> dict[str, Any]:

@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.hints import Hint, Reference, Structure, draw_to_reference
 from sweeper.embedded.diffusion.prior import Prior, get_prior
-from sweeper.embedded.diffusion.scaling import resize
+from sweeper.embedded.diffusion.scaling import make_ramp, resize
 from sweeper.embedded.diffusion.schedules import Sampling
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 _FEATHER = 8  # latent pixels
 
@@ -63,23 +59,13 @@ def _find_box(options: Mapping[str, Any], mask: Array | None, size: tuple[int, i
     return make_whole_box(*size)
 
 
-def _ramp(count: int, *, start: bool, end: bool) -> Array:
-    ramp = np.ones(count, np.float32)
-    for t in range(min(_FEATHER, count)):
-        if start:
-            ramp[t] *= np.float32((t + 1) / _FEATHER)
-        if end:
-            ramp[count - 1 - t] *= np.float32((t + 1) / _FEATHER)
-    return ramp
-
-
 def _weight(options: Mapping[str, Any], mask: Array | None, box: Box, size: tuple[int, int]) -> Array:
     """[B or 1, h, w] of the box."""
     strength = np.float32(options.get("strength", 1.0))
     if mask is not None:
         return box.view(mask) * np.float32(options.get("mask_strength", 1.0)) * strength
-    rows = _ramp(box.height, start=box.top > 0, end=box.top + box.height < size[0])
-    columns = _ramp(box.width, start=box.left > 0, end=box.left + box.width < size[1])
+    rows = make_ramp(box.height, _FEATHER, start=box.top > 0, end=box.top + box.height < size[0])
+    columns = make_ramp(box.width, _FEATHER, start=box.left > 0, end=box.left + box.width < size[1])
     return (rows[:, None] * columns[None] * strength)[None]
 
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.conditions import ConditioningPart
 from sweeper.embedded.diffusion.latent_noise import LatentNoise, ScaledNoise
 from sweeper.embedded.diffusion.models import Model
@@ -27,11 +28,6 @@ from sweeper.embedded.diffusion.prior import DEVIATION, get_prior
 from sweeper.embedded.diffusion.solvers import SOLVERS, SolverRun
 from sweeper.embedded.diffusion.text import pool
 from sweeper.embedded.diffusion.vocabulary import INDEX
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 Conditioning = list[list[Any]]  # [[embedding, options], ...]
 

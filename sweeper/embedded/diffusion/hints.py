@@ -12,21 +12,16 @@ import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.text import digest_normals
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 _PROJECTION_SEED = 0x1A6E
 _LINES = ("canny", "line", "scribble", "sketch", "edge", "hed", "mlsd", "pose", "pidi", "teed")

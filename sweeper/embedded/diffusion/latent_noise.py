@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+from sweeper.embedded.diffusion.arrays import Array
 
 SEED_MAX = 2**64 - 1  # the largest seed that ComfyUI's object_info allows
 _INITIAL, _STEP, _BROWNIAN = 1, 2, 3

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.vocabulary import HASHED
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 CANDIDATES = 24  # modes of the mixture per prompt: what a seed chooses among
 _PARAMETERS = 48

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,11 +16,6 @@ from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.text import digest_normals, encode, pool
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 _TOKENS = 77
 Features = tuple[float, ...]  # one number per name in FEATURES

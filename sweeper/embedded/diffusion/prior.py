@@ -17,19 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.layout import CANDIDATES
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.vocabulary import FEATURES, INDEX
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 SCALE = 6.0  # latent units per unit of luma; black to white is 6
 VARIANTS = 4
@@ -45,10 +40,10 @@ _MOSAIC_SEED = 0x3053A1C
 class _Mosaic:
     """Patches of a latent of one size; pixels are kept sorted by patch, so that sums over patches are `reduceat`."""
 
-    order: NDArray[np.intp]  # pixel at each sorted position
-    inverse: NDArray[np.intp]  # inverse of order
-    starts: NDArray[np.intp]
-    label: NDArray[np.intp]  # patch of each sorted pixel
+    order: Array  # pixel at each sorted position
+    inverse: Array  # inverse of order
+    starts: Array
+    label: Array  # patch of each sorted pixel
     variants: Array  # [J, 3, P], zero mean over J
 
 
@@ -107,7 +102,7 @@ class Prior:
         centre[:3] = self._modes.mean(axis=0)[:, self._mosaic.inverse].reshape(3, *self.shape[1:])
         return centre
 
-    def weights(self, x: Array, sigma: float) -> tuple[NDArray[np.float64], Array]:
+    def weights(self, x: Array, sigma: float) -> tuple[Array, Array]:
         """How likely each composition [K], and each variant of each patch [J, C], is given the noisy latent `x`."""
         flat = x[:3].reshape(3, -1)[:, self._mosaic.order]
         spread = (DEVIATION[:3].astype(np.float64) ** 2 + sigma**2)[:, None]

@@ -7,18 +7,12 @@ Formulae: PyTorch's documentation of torch.nn.functional.interpolate; cubic conv
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-
+from sweeper.embedded.diffusion.arrays import Array
 
 _MAX_NUMBERS = 2**28  # numbers in one array: a gigabyte of float32
 _MAX_EXACT = 16  # old pixels per new one up to which the exact mean is taken
@@ -101,7 +95,7 @@ def _bicubic(images: Array, new: int) -> Array:
     return total
 
 
-def _find_touched(size: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _find_touched(size: int, new: int) -> tuple[Array, Array]:
     """First old pixel that each new one touches, and how many."""
     index = np.arange(new)
     start = index * size // new
@@ -168,3 +162,14 @@ def _bislerp(images: Array, new: int) -> Array:
     mixed = np.where(dot > 1 - 1e-5, first, mixed)
     mixed = np.where(dot < 1e-5 - 1, first * (1 - share) + second * share, mixed)
     return np.ascontiguousarray(mixed, np.float32)
+
+
+def make_ramp(size: int, feather: int, *, start: bool, end: bool) -> Array:
+    """Ones [size] that fall off over `feather` numbers at the start, at the end, or at both."""
+    ramp = np.ones(size, np.float32)
+    for t in range(min(feather, size)):
+        if start:
+            ramp[t] *= np.float32((t + 1) / feather)
+        if end:
+            ramp[size - 1 - t] *= np.float32((t + 1) / feather)
+    return ramp

@@ -7,18 +7,13 @@ the embedding: a word with half the weight does half of what it does.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.layout import SceneLayout, make_layout, paint, rasterise, smooth, wave
 from sweeper.embedded.diffusion.subjects import draw_subjects
 from sweeper.embedded.diffusion.vocabulary import BACKDROPS, HASHED, INDEX, yuv
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 # backdrop: sky above, sky at the horizon, ground far, ground near (sRGB)
 _PALETTES: dict[str, tuple[tuple[int, int, int], ...]] = {

@@ -10,19 +10,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Table = NDArray[np.float64]
+from sweeper.embedded.diffusion.arrays import Array
 
 
 @lru_cache(maxsize=1)
-def _scaled_linear() -> Table:
+def _scaled_linear() -> Array:
     """Stable Diffusion's sigmas: betas linear in their square root from 0.00085 to 0.012, 1000 steps (Rombach 2022)."""
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     signal = np.cumprod(1.0 - betas)
@@ -30,7 +25,7 @@ def _scaled_linear() -> Table:
 
 
 @lru_cache(maxsize=1)
-def _zero_terminal() -> Table:
+def _zero_terminal() -> Array:
     """The same with a last step of (almost) pure noise (Lin et al. 2023, "Common diffusion noise schedules")."""
     signal = np.sqrt(1 / (_scaled_linear() ** 2 + 1))
     signal = (signal - signal[-1]) * (signal[0] / (signal[0] - signal[-1]))
@@ -40,7 +35,7 @@ def _zero_terminal() -> Table:
 
 
 @lru_cache(maxsize=64)
-def _make_table(kind: str, shift: float) -> Table:
+def _make_table(kind: str, shift: float) -> Array:
     if kind == "zsnr":
         return _zero_terminal()
     if kind == "flux":
@@ -70,7 +65,7 @@ class Sampling:
         return self.kind in {"flow", "flux"}
 
     @property
-    def sigmas(self) -> Table:
+    def sigmas(self) -> Array:
         """Every trained noise level, rising."""
         return _scaled_linear() if self.kind == "discrete" else _make_table(self.kind, self.shift)
 
@@ -182,7 +177,7 @@ def _linear_quadratic(sampling: Sampling, steps: int) -> list[float]:
     return [(1.0 - value) * sampling.sigma_max for value in [*risen, 1.0]]
 
 
-def _incomplete_beta(x: Table, a: float, b: float) -> Table:
+def _incomplete_beta(x: Array, a: float, b: float) -> Array:
     """Regularised incomplete beta I_x(a, b), by symmetry from the side where its fraction converges fast."""
     turned = x > (a + 1) / (a + b + 2)
     safe = np.clip(x, 1e-300, 1 - 1e-16)
@@ -192,7 +187,7 @@ def _incomplete_beta(x: Table, a: float, b: float) -> Table:
     return np.asarray(np.where(turned, 1 - _beta_fraction(np.where(turned, 1 - safe, 0.25), b, a), near))
 
 
-def _beta_fraction(x: Table, a: float, b: float) -> Table:
+def _beta_fraction(x: Array, a: float, b: float) -> Array:
     """I_x(a, b) for x <= (a+1)/(a+b+2), by its continued fraction (DLMF 8.17.22)."""
     front = np.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * np.log(x) + b * np.log1p(-x)) / a
     fraction = np.ones_like(x)
@@ -206,7 +201,7 @@ def _beta_fraction(x: Table, a: float, b: float) -> Table:
     return np.asarray(front / fraction)
 
 
-def _beta_below(tail: Table, a: float, b: float) -> Table:
+def _beta_below(tail: Array, a: float, b: float) -> Array:
     """The x with I_x(a, b) = `tail`, by bisection."""
     low, high = np.full_like(tail, 1e-300), np.full_like(tail, 0.5 if a == b else 1.0)
     for _ in range(80):
@@ -216,7 +211,7 @@ def _beta_below(tail: Table, a: float, b: float) -> Table:
     return high
 
 
-def _beta_quantile(share: Table, a: float, b: float) -> Table:
+def _beta_quantile(share: Array, a: float, b: float) -> Array:
     """Inverse of the beta distribution's CDF, each half from its own end."""
     lower, upper = _beta_below(np.minimum(share, 0.5), a, b), _beta_below(np.minimum(1 - share, 0.5), b, a)
     result = np.where(share <= 0.5, lower, 1 - upper)

@@ -7,19 +7,16 @@ is made of as (signed distance, colour).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.layout import SceneLayout, paint, rasterise, smooth, wave
 from sweeper.embedded.diffusion.vocabulary import SUBJECTS, yuv
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Colour = tuple[float, float, float]
-    Layer = tuple[Array, Colour]
+Colour = tuple[float, float, float]
+Layer = tuple[Array, Colour]
 
 _DARK, _LIGHT, _LAMP = yuv((38, 34, 38)), yuv((240, 236, 228)), yuv((255, 232, 150))
 

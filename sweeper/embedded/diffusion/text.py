@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.vocabulary import COLOURS, FEATURES, HASHED, INDEX, STOP, SUBJECTS, WORDS, yuv
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 # The group `(?>...)` and the possessive `*+` do not backtrack, so the time is linear in the length of the text.
 _PIECES = re.compile(

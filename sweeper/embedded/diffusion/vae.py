@@ -11,20 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.layout import smooth
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 FACTOR = 8
 _TILE = 256

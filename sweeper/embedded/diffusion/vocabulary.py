@@ -22,34 +22,12 @@ INDEX = {name: i for i, name in enumerate(FEATURES)}
 BACKDROPS = tuple(_GROUPS[0].split())
 SUBJECTS = tuple(_GROUPS[1].split())
 
-# Colours as sRGB, 0-255.
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (205, 35, 30),
-    "crimson": (170, 20, 45),
-    "orange": (240, 130, 25),
-    "golden": (225, 170, 45),
-    "gold": (225, 170, 45),
-    "yellow": (245, 215, 50),
-    "green": (50, 150, 60),
-    "emerald": (15, 140, 95),
-    "teal": (20, 140, 145),
-    "turquoise": (50, 195, 190),
-    "cyan": (40, 200, 225),
-    "blue": (35, 85, 205),
-    "navy": (20, 35, 95),
-    "indigo": (65, 35, 150),
-    "purple": (125, 45, 170),
-    "violet": (145, 75, 205),
-    "magenta": (215, 35, 150),
-    "pink": (245, 140, 175),
-    "brown": (120, 75, 40),
-    "white": (240, 240, 238),
-    "silver": (185, 190, 195),
-    "grey": (130, 130, 130),
-    "gray": (130, 130, 130),
-    "black": (25, 25, 30),
-}
-
+_COLOURS = """
+red 205 35 30, crimson 170 20 45, orange 240 130 25, golden 225 170 45, gold 225 170 45, yellow 245 215 50,
+green 50 150 60, emerald 15 140 95, teal 20 140 145, turquoise 50 195 190, cyan 40 200 225, blue 35 85 205,
+navy 20 35 95, indigo 65 35 150, purple 125 45 170, violet 145 75 205, magenta 215 35 150, pink 245 140 175,
+brown 120 75 40, white 240 240 238, silver 185 190 195, grey 130 130 130, gray 130 130 130, black 25 25 30
+"""
 # word(s) = feature value, ...; a `colour R G B` entry is the colour that a subject has by itself.
 _WORDS = """
 landscape valley horizon hills hill = land 1
@@ -140,6 +118,14 @@ def _parse(entry: str) -> tuple[dict[str, float], tuple[int, int, int] | None]:
                 y, u, v = yuv((int(numbers[1]), int(numbers[2]), int(numbers[3])))
                 values |= {"tint_y": y * values[name], "tint_u": u * values[name], "tint_v": v * values[name]}
     return values, colour
+
+
+def _parse_colours() -> dict[str, tuple[int, int, int]]:
+    entries = (entry.split() for entry in _COLOURS.split(","))
+    return {name: (int(red), int(green), int(blue)) for name, red, green, blue in entries}
+
+
+COLOURS = _parse_colours()  # sRGB, 0-255
 
 
 def yuv(rgb: tuple[int, int, int]) -> tuple[float, float, float]:

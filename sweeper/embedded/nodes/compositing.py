@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.scaling import check_size, resize
+from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.diffusion.scaling import check_size, make_ramp, resize
 from sweeper.embedded.nodes.images import resize_image
 from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_planes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 
 def composite(under: Array, over: Array, x: int, y: int, mask: Array | None, unit: int, *, fit: bool) -> Array:
@@ -73,24 +69,14 @@ def latents_masked(
     return {**destination, "samples": laid}
 
 
-def _ramp(size: int, feather: int, *, start: bool, end: bool) -> Array:
-    ramp = np.ones(size, np.float32)
-    for t in range(min(feather, size)):
-        if start:
-            ramp[t] *= np.float32((t + 1) / feather)
-        if end:
-            ramp[size - 1 - t] *= np.float32((t + 1) / feather)
-    return ramp
-
-
 def latents(samples_to: dict[str, Any], samples_from: dict[str, Any], x: int, y: int, feather: int) -> dict[str, Any]:
     """LatentComposite: `x`, `y` and `feather` in image pixels; edges on the border of the destination stay hard."""
     x, y, feather = x // 8, y // 8, feather // 8
     under: Array = samples_to["samples"].copy()
     over: Array = samples_from["samples"][:, :, : max(under.shape[2] - y, 0), : max(under.shape[3] - x, 0)]
     height, width = over.shape[2:]
-    rows = _ramp(height, feather, start=y != 0, end=y + height < under.shape[2])
-    columns = _ramp(width, feather, start=x != 0, end=x + width < under.shape[3])
+    rows = make_ramp(height, feather, start=y != 0, end=y + height < under.shape[2])
+    columns = make_ramp(width, feather, start=x != 0, end=x + width < under.shape[3])
     share = rows[:, None] * columns[None]
     area = under[:, :, y : y + height, x : x + width]
     under[:, :, y : y + height, x : x + width] = over * share + area * (1 - share)

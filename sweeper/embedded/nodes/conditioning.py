@@ -7,20 +7,15 @@ The options say where, when and by which picture an entry acts. They have ComfyU
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.diffusion.guidance import Conditioning
 from sweeper.embedded.diffusion.hints import ControlNet, Hint, Reference, load_control
 from sweeper.embedded.diffusion.models import Clip, Vae, embed
 from sweeper.embedded.nodes.mask_nodes import to_planes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sweeper.embedded.diffusion.guidance import Conditioning
-
-    Array = NDArray[Any]
 
 
 def encode(text: str, clip: Clip) -> Conditioning:

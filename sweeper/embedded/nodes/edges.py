@@ -5,14 +5,11 @@ Sources: Canny 1986 in the form of kornia's `canny` (Sobel, 8 directions), flat 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+from sweeper.embedded.diffusion.arrays import Array
 
 
 def _soften(plane: Array) -> Array:

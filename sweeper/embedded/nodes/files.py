@@ -8,19 +8,15 @@ import secrets
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
 from sweeper.embedded.nodes.output_naming import FileReserver, to_pil_images
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 
 def resolve_input(folders: Folders, name: str) -> Path | None:
@@ -42,6 +38,14 @@ def check(kind: str, context: Folders, name: str) -> str | None:
     return None if isinstance(name, str) and resolve_input(context, name) else f"Invalid {kind} file: {name}"
 
 
+def find_input(context: Folders, name: str, kind: str = "image") -> Path:
+    """The file that an input names. Raises FileNotFoundError."""
+    path = resolve_input(context, name)
+    if path is None:
+        raise FileNotFoundError(f"Invalid {kind} file: {name}")
+    return path
+
+
 def hash_file(context: Folders, name: str) -> str:
     """SHA-256, in hex, of the file that an upload's name means; nothing where there is none."""
     path = resolve_input(context, name)
@@ -58,10 +62,7 @@ def load_image(context: Context, image: str) -> tuple[Array, Array]:
 
     Turned as its EXIF says; frames of another size than the first are left out; of an MPO only the first is taken.
     """
-    path = resolve_input(context, image)
-    if path is None:
-        raise FileNotFoundError(f"Invalid image file: {image}")
-    with Image.open(path) as file:
+    with Image.open(find_input(context, image)) as file:
         frames = [_decode_frame(frame) for frame in ImageSequence.Iterator(file)]
         single = file.format == "MPO"
     frames = [frame for frame in frames if frame[0].shape == frames[0][0].shape]
@@ -179,10 +180,7 @@ def preview_any(source: Any = None) -> NodeOutput:
 
 def load_mask(context: Context, image: str, channel: str) -> Array:
     """One channel of a file as MASK [1, H, W]; alpha turned around; empty, 64 x 64, where there is no such channel."""
-    path = resolve_input(context, image)
-    if path is None:
-        raise FileNotFoundError(f"Invalid image file: {image}")
-    with Image.open(path) as file:
+    with Image.open(find_input(context, image)) as file:
         picture = ImageOps.exif_transpose(file)
         if picture.mode != "RGBA":
             if picture.mode == "I":

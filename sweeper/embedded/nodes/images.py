@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.scaling import check_size, resize
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 
 def empty(width: int, height: int, batch_size: int = 1, color: int = 0) -> Array:

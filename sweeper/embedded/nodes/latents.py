@@ -7,11 +7,13 @@ that travels along and is ignored once the size has changed. Semantics as ComfyU
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sweeper.embedded.diffusion import vae as coder
+from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.diffusion.guidance import Conditioning
 from sweeper.embedded.diffusion.hints import Reference
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.scaling import resize
@@ -20,13 +22,7 @@ from sweeper.embedded.nodes.conditioning import with_reference
 from sweeper.embedded.nodes.images import count_turns
 from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_planes
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sweeper.embedded.diffusion.guidance import Conditioning
-
-    Array = NDArray[Any]
-    Latent = dict[str, Any]
+Latent = dict[str, Any]
 
 _VIDEO_LARGEST = 120 * 10**6  # pixels of one decoded video: a gigabyte and a half as IMAGE
 

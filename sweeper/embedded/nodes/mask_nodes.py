@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.scaling import check_size, resize
 from sweeper.embedded.nodes.base import Context
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 CHANNELS = ("red", "green", "blue", "alpha")
 # Rows or columns that a growing mask is worked on at once: one step of a whole picture at a time.

@@ -9,24 +9,20 @@ from __future__ import annotations
 import importlib
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
-from sweeper.embedded.nodes.files import make_metadata, make_preview_prefix, resolve_input
+from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.files import find_input, make_metadata, make_preview_prefix
 from sweeper.embedded.nodes.output_naming import FileReserver
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Audio = dict[str, Any]
+Audio = dict[str, Any]
 
 _TAGS = {"movflags": "use_metadata_tags"}  # MP4 keeps only known tags otherwise
 
@@ -103,19 +99,12 @@ def read_sound(path: Path) -> Audio:
     return {"waveform": np.concatenate(parts, axis=1)[None].astype(np.float32), "sample_rate": rate}
 
 
-def _find_input(folders: Folders, name: str, kind: str) -> Path:
-    path = resolve_input(folders, name)
-    if path is None:
-        raise FileNotFoundError(f"Invalid {kind} file: {name}")
-    return path
-
-
 def load_audio(context: Context, audio: str) -> Audio:
-    return read_sound(_find_input(context, audio, "audio"))
+    return read_sound(find_input(context, audio, "audio"))
 
 
 def load_video(context: Context, file: str) -> FilmFile:
-    return FilmFile(_find_input(context, file, "video"))
+    return FilmFile(find_input(context, file, "video"))
 
 
 def _make_sound_frame(waveform: Array, rate: int) -> Any:

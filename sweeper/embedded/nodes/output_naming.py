@@ -12,15 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+from sweeper.embedded.diffusion.arrays import Array
 
 
 def _fill_tokens(prefix: str, width: int, height: int) -> str:

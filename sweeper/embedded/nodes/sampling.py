@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from sweeper.embedded.diffusion import schedules
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.guidance import Conditioning, Guider, sample
 from sweeper.embedded.diffusion.latent_noise import FrameNoise, LatentNoise, ScaledNoise
 from sweeper.embedded.diffusion.models import Model
@@ -17,11 +18,7 @@ from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
 from sweeper.embedded.nodes.base import Context
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Latent = dict[str, Any]
+Latent = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sweeper.embedded.diffusion import schedules
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.models import Model
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 _NONE: Array = np.zeros(0, np.float32)
 

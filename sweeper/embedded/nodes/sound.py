@@ -8,19 +8,16 @@ scale, as loud as it is light and as far right as it is blue. So prompt, seed an
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.nodes.base import Context
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Audio = dict[str, Any]
+Audio = dict[str, Any]
 
 RATE = 44100  # Hz
 _ROWS = 16  # of the score

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.diffusion.text import digest_normals
 from sweeper.embedded.nodes.base import Context
 from sweeper.embedded.nodes.images import blur_image, resize_image
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 _LARGEST = 64 * 10**6  # pixels of one upscaled picture
 

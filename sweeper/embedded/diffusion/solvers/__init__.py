@@ -8,28 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.solvers import multistep, single_step, whole_run
 from sweeper.embedded.diffusion.solvers.solver_run import SolverRun, StepSolver
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 __all__ = ["SOLVERS", "Solver", "SolverRun"]
 
 Solver = Callable[..., "Array"]  # (run, x, sigmas, **options)
 
 
-def _walk(step: Callable[..., Any], **options: Any) -> StepSolver:
-    return StepSolver(partial(step, **options) if options else step)
-
-
-def _walk_snr(step: Callable[..., Any], **options: Any) -> StepSolver:
-    """A solver in log SNR, which must be finite."""
-    return StepSolver(partial(step, **options) if options else step, finite_start=True)
+def _walk(step: Callable[..., Any], *, snr: bool = False, **options: Any) -> StepSolver:
+    """A solver of one function; `snr`: in log SNR, which must be finite."""
+    return StepSolver(partial(step, **options), finite_start=snr)
 
 
 SOLVERS: dict[str, Solver] = {
@@ -46,16 +38,16 @@ SOLVERS: dict[str, Solver] = {
     "dpm_adaptive": whole_run.dpm_adaptive,
     "dpmpp_2s_ancestral": _walk(single_step.dpmpp_2s_ancestral),
     "dpmpp_2s_ancestral_cfg_pp": _walk(single_step.dpmpp_2s_ancestral_cfg_pp),
-    "dpmpp_sde": _walk_snr(single_step.dpmpp_sde),
-    "dpmpp_sde_gpu": _walk_snr(single_step.dpmpp_sde, stream=1),
+    "dpmpp_sde": _walk(single_step.dpmpp_sde, snr=True),
+    "dpmpp_sde_gpu": _walk(single_step.dpmpp_sde, snr=True, stream=1),
     "dpmpp_2m": _walk(multistep.dpmpp_2m),
     "dpmpp_2m_cfg_pp": _walk(multistep.dpmpp_2m_cfg_pp),
-    "dpmpp_2m_sde": _walk_snr(multistep.dpmpp_multistep_sde, midpoint=True),
-    "dpmpp_2m_sde_gpu": _walk_snr(multistep.dpmpp_multistep_sde, midpoint=True, stream=1),
-    "dpmpp_2m_sde_heun": _walk_snr(multistep.dpmpp_multistep_sde),
-    "dpmpp_2m_sde_heun_gpu": _walk_snr(multistep.dpmpp_multistep_sde, stream=1),
-    "dpmpp_3m_sde": _walk_snr(multistep.dpmpp_multistep_sde, order=3),
-    "dpmpp_3m_sde_gpu": _walk_snr(multistep.dpmpp_multistep_sde, order=3, stream=1),
+    "dpmpp_2m_sde": _walk(multistep.dpmpp_multistep_sde, snr=True, midpoint=True),
+    "dpmpp_2m_sde_gpu": _walk(multistep.dpmpp_multistep_sde, snr=True, midpoint=True, stream=1),
+    "dpmpp_2m_sde_heun": _walk(multistep.dpmpp_multistep_sde, snr=True),
+    "dpmpp_2m_sde_heun_gpu": _walk(multistep.dpmpp_multistep_sde, snr=True, stream=1),
+    "dpmpp_3m_sde": _walk(multistep.dpmpp_multistep_sde, snr=True, order=3),
+    "dpmpp_3m_sde_gpu": _walk(multistep.dpmpp_multistep_sde, snr=True, order=3, stream=1),
     "ddpm": StepSolver(single_step.ddpm, reaches_zero=True),
     "lcm": _walk(single_step.lcm),
     "ipndm": _walk(multistep.ipndm),
@@ -68,8 +60,8 @@ SOLVERS: dict[str, Solver] = {
     "gradient_estimation": _walk(multistep.gradient_estimation),
     "gradient_estimation_cfg_pp": _walk(multistep.gradient_estimation, plus=True),
     "er_sde": whole_run.er_sde,
-    "seeds_2": _walk_snr(single_step.seeds, shares=(0.5,)),
-    "seeds_3": _walk_snr(single_step.seeds, shares=(1 / 3, 2 / 3)),
+    "seeds_2": _walk(single_step.seeds, snr=True, shares=(0.5,)),
+    "seeds_3": _walk(single_step.seeds, snr=True, shares=(1 / 3, 2 / 3)),
     "sa_solver": whole_run.sa_solver,
     "sa_solver_pece": partial(whole_run.sa_solver, pece=True),
     "ddim": StepSolver(single_step.euler, reaches_zero=True),

@@ -9,16 +9,11 @@ estimate), Gonzalez et al. 2023 (SEEDS, arXiv:2305.14267); the semantics are Com
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.solvers.solver_run import Step, ancestral_step
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 
 def euler(now: Step) -> Array:

@@ -9,15 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sweeper.embedded.diffusion.latent_noise import LatentNoise, ScaledNoise
-    from sweeper.embedded.diffusion.schedules import Sampling
-
-    Array = NDArray[Any]
+from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.diffusion.latent_noise import LatentNoise, ScaledNoise
+from sweeper.embedded.diffusion.schedules import Sampling
 
 
 class StepNoise(Protocol):

@@ -11,16 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.solvers.solver_run import SolverRun
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 _MOST = 2000  # steps of dpm_adaptive: far above what a smooth denoiser needs; a bound, so that no job hangs
 _RELATIVE, _ABSOLUTE = 0.05, 0.0078  # its tolerances
@@ -212,7 +207,7 @@ def sa_solver(run: SolverRun, x: Array, sigmas: list[float], *, pece: bool = Fal
     return predicted
 
 
-def _er_scale(value: NDArray[np.float64]) -> NDArray[np.float64]:
+def _er_scale(value: Array) -> Array:
     """The noise scaling of the authors' solver ER-SDE 5: v (exp(v^0.3) + 10)."""
     return np.asarray(value * (np.exp(value**0.3) + 10.0))
 
