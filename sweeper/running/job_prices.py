@@ -163,7 +163,9 @@ class JobPrices:
         """
         if job.target not in self._rates:
             return None
-        self.learn([job])
+        seconds = self._find_seconds(job, elapsed)
+        if job.state == SUCCEEDED:
+            self._seconds[job.target].append(seconds[1])
         charged = usage.charged or ReportedCharges()
         prices = {charge.node: charge for charge in self._get_prices(job.target, trial).price_nodes(trial.params)}
         graph = self._plan.get_template(trial).graph
@@ -176,17 +178,15 @@ class JobPrices:
             rest = max(0.0, charged.whole - sum_charges(measured).high)
             return (*measured, Charge(OF_JOB, "", Amount.exactly(rest), MEASURED))
         priced = [replace(charge, amount=_find_amount(charge, job, usage)) for charge in prices.values()]
-        return (*measured, *priced, *self._charge_seconds(job, elapsed))
+        time = (self._charge_time(job.target, seconds),) if self._rates[job.target].has_rate else ()
+        return (*measured, *priced, *time)
 
-    def _charge_seconds(self, job: JobRecord, elapsed: float) -> tuple[Charge, ...]:
-        """Return the charge for the time of an ended job: none if time costs nothing."""
-        target, seconds = job.target, job.seconds
-        if not self._rates[target].has_rate:
-            return ()
-        if seconds is not None:
-            return (self._charge_time(target, (seconds, seconds)),)
-        most = self._estimate_seconds(target)[1]
-        return (self._charge_time(target, (0.0, max(0.0, elapsed) if math.isinf(most) else most)),)
+    def _find_seconds(self, job: JobRecord, elapsed: float) -> tuple[float, float]:
+        """Return how many seconds an ended job ran at least and at most."""
+        if job.seconds is not None:
+            return job.seconds, job.seconds
+        # `elapsed` is wrong if somebody has set the clock back.
+        return 0.0, min(self._estimate_seconds(job.target)[1], elapsed if elapsed > 0 else math.inf)
 
     def _charge_time(self, target: str, seconds: tuple[float, float]) -> Charge:
         rate = self._rates[target]

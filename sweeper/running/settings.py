@@ -10,6 +10,7 @@ from sweeper.errors import UsageError
 from sweeper.model.experiment import RunSettings
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
+from sweeper.model.money import parse_usd
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
 
@@ -26,7 +27,7 @@ class RunOptions:
     can, they are retried without end. `keep_temp`: fetch previews (ComfyUI's type `temp`) too.
     `remake`: resubmit trials that succeeded but whose files are missing from the results folder, and with `keep_temp`
     those that left no file. Without it, missing files are downloaded again if the server still has them.
-    `budget`: the most that the results folder may cost in US dollars, over all its runs.
+    `budget`: the most that the results folder may cost over all its runs, in US dollars or as `20 USD`.
     `check`: check the plan against the target's node classes before submitting. `alone`: the table of the results
     folder shows this run alone, and not results of earlier runs in the place of what it did not finish.
     `object_info`: a server's response to GET /object_info, whose node classes the embedded server runs by stand-ins.
@@ -37,7 +38,7 @@ class RunOptions:
     timeout: float | None = None
     max_trials: int | None = None
     max_failures: int | float | None = None
-    budget: float | None = None
+    budget: float | str | None = None
     fail_fast: bool = False
     retry_failed: bool = False
     fresh: bool = False
@@ -85,8 +86,6 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         raise UsageError(f"timeout: {options.timeout} is not a number of seconds above 0")
     if options.patience is not None and not options.patience >= 0:
         raise UsageError(f"patience: {options.patience} is not a number of seconds, at least 0")
-    if options.budget is not None and not options.budget >= 0:
-        raise UsageError(f"budget: {options.budget} is not a sum in US dollars, at least 0")
     max_trials = _apply_default(options.max_trials, defaults.max_trials)
     if max_trials is not None and trial_count > max_trials:
         raise UsageError(
@@ -100,7 +99,7 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         allowed_failures=0
         if options.fail_fast
         else _count_allowed_failures(_apply_default(options.max_failures, defaults.max_failures), trial_count),
-        budget=_apply_default(options.budget, defaults.budget),
+        budget=_apply_default(_read_budget(options.budget), defaults.budget),
         retry_failed=options.retry_failed,
         fresh=options.fresh,
         limit=options.limit,
@@ -111,6 +110,14 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         alone=options.alone,
         object_info=options.object_info,
     )
+
+
+def _read_budget(budget: float | str | None) -> float | None:
+    if isinstance(budget, str):
+        return parse_usd(budget)
+    if budget is not None and not budget >= 0:
+        raise UsageError(f"budget: {budget} is not a sum in US dollars, at least 0")
+    return budget
 
 
 def _apply_default(value: Any, default: Any) -> Any:

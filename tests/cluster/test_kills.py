@@ -21,6 +21,7 @@ pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 import sweeper
 from sweeper.cluster import run as run_on
 from sweeper.running.run_events import JobSubmitted, TrialDone
+from tests.cluster.conftest import TARGET
 from tests.cluster.probes import WORKERS
 from tests.cluster.result_rows import raw_rows, rows_of
 
@@ -34,6 +35,11 @@ pytestmark = [
 SCRIPT = Path(__file__).with_name("killable_driver.py")
 KILLS = int(os.environ.get("SWEEPER_KILLS", "2"))
 TRIALS = 40
+# The budget is what all trials cost: a charge that counts twice would end the run early.
+PRICED = {
+    "target": {**TARGET, "price": {"per_job": "0.01 USD", "nodes": {}}},
+    "run": {"budget": TRIALS / 100},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -87,11 +93,12 @@ def test_killed_workers_lose_no_trial_and_repeat_none(cluster, experiment, execu
                 os.kill(workers.pop(), signal.SIGKILL)
                 killed += 1
 
-    run = run_on(experiment(seed=list(range(TRIALS))), cluster.scheduler_address, out=tmp_path / "out", progress=watch)
+    plan = experiment(seed=list(range(TRIALS)), **PRICED)
+    run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", progress=watch)
     assert killed == wanted
     assert_all_done(tmp_path / "out")
     assert executions() == [1] * TRIALS
-    assert (run.succeeded, run.stopped_by) == (TRIALS, None)
+    assert (run.succeeded, run.stopped_by, run.spent.high) == (TRIALS, None, pytest.approx(TRIALS / 100))
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
@@ -101,11 +108,11 @@ def test_killed_driver_is_resumed_and_no_trial_runs_twice(cluster, experiment, e
         [("save_server_id", 5), ("record_intent", TRIALS), ("record_submitted", TRIALS), ("record_finished", TRIALS)]
     )
     crash = (method, chance.choice(["before", "after"]), chance.randint(1, calls))
-    plan = experiment(seed=list(range(TRIALS)))
+    plan = experiment(seed=list(range(TRIALS)), **PRICED)
     with start(plan, cluster, tmp_path / "out", *crash) as driver:
         driver.communicate(timeout=60)
     assert driver.returncode == -signal.SIGKILL, crash
     run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out")
     assert_all_done(tmp_path / "out")
     assert executions() == [1] * TRIALS, crash
-    assert (run.succeeded, run.stopped_by) == (TRIALS, None)
+    assert (run.succeeded, run.stopped_by, run.spent.high) == (TRIALS, None, pytest.approx(TRIALS / 100))

@@ -43,9 +43,12 @@ def test_run_ends_in_order_at_the_budget_and_goes_on_with_a_larger_one(shop, exp
         "budget: 0.09 USD of 0.10 USD is spent, and the next job may cost 0.03 USD; 7 trials are left, for about "
         "0.21 USD. To go on, run the same command with `--budget '0.30 USD'`"
     )
+    for wrong in (-1, "20 credits"):
+        with pytest.raises(UsageError, match="is not a sum in US dollars"):
+            sweeper.run(plan, shop.target(), out, budget=wrong)
     second = sweeper.run(plan, shop.target(), out, budget=0.1)
     assert (second.stopped_by, second.submitted) == ("budget", 0)
-    third = sweeper.run(plan, shop.target(), out, budget=0.3)
+    third = sweeper.run(plan, shop.target(), out, budget="0.3 USD")
     assert (third.stopped_by, third.error, third.succeeded, shop.sold) == (None, None, 10, 10)
     assert (third.cost.high, third.spent.high) == (pytest.approx(0.21), pytest.approx(0.3))
 
