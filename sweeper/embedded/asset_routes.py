@@ -14,14 +14,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sweeper.embedded.asset_fields import (
-    read_fields,
-    read_form_tags,
-    read_id,
-    read_metadata,
-    read_tags,
-    read_text,
-)
 from sweeper.embedded.assets import Asset, AssetStore, make_id
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
@@ -38,8 +30,14 @@ from sweeper.embedded.request_parsing import (
     parse_cursor,
     read_bounded,
     read_choice,
+    read_fields,
     read_flag,
     read_form,
+    read_form_tags,
+    read_id,
+    read_metadata,
+    read_tags,
+    read_text,
     read_words,
 )
 from sweeper.embedded.service import Service

@@ -10,12 +10,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sweeper.embedded.asset_fields import read_fields, read_form_tags, read_tags, read_text
 from sweeper.embedded.asset_routes import HASH, AssetRoutes
 from sweeper.embedded.assets import Asset, make_id
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time
 from sweeper.embedded.jobs import now_ms
-from sweeper.embedded.request_parsing import read_form
+from sweeper.embedded.request_parsing import (
+    read_fields,
+    read_form,
+    read_form_tags,
+    read_tags,
+    read_text,
+)
 from sweeper.embedded.storage import URL_SECONDS
 
 

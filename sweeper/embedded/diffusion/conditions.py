@@ -110,7 +110,7 @@ class ConditioningPart:
     def is_active(self, level: float) -> bool:
         return self._span[1] <= level <= self._span[0]
 
-    def steer(self, mean: Array, level: float, index: int, frame: int) -> tuple[Array, float]:
+    def steer(self, mean: Array, level: float, index: int) -> tuple[Array, float]:
         """The prior's mean [4, h, w] of the box after references and hints have drawn on it.
 
         The second value is how much of it is still the prompt's: guidance does not push what a reference holds.
@@ -124,9 +124,9 @@ class ConditioningPart:
             canvas = np.zeros((4, *self._size), np.float32)
             self.box.view(canvas)[...] = mean
         own = 1.0
-        for reference in sorted(self._references, key=lambda one: one.weight_at(frame)):  # the strongest has its way
-            own *= 1 - reference.weight_at(frame) * reference.extent
-            canvas = draw_to_reference(canvas, reference, index, frame)
+        for reference in sorted(self._references, key=lambda one: one.weight):  # the strongest has its way
+            own *= 1 - reference.weight * reference.extent
+            canvas = draw_to_reference(canvas, reference, index)
         for structure in active:
             canvas = structure.pull(canvas, index)
         return self.box.view(canvas), own

@@ -84,18 +84,14 @@ def _rescale(guided: Array, positive: Array, x: Array, sigma: float, share: floa
 class _Denoiser:
     """D(x, sigma) of one guider at one latent size, for solvers.
 
-    `source` [B, 4, h, w] is an img2img picture, `mask` [B, 1, h, w] where it may change; `frames` is how many items
-    in a row are one video.
+    `source` [B, 4, h, w] is an img2img picture, `mask` [B, 1, h, w] where it may change.
     """
 
-    def __init__(
-        self, guider: Guider, size: tuple[int, int], source: Array | None, mask: Array | None, *, frames: int
-    ) -> None:
+    def __init__(self, guider: Guider, size: tuple[int, int], source: Array | None, mask: Array | None) -> None:
         self._guider = guider
         self._flow = guider.model.sampling.flow
         self._source = source
         self._mask = mask
-        self._frames = frames
         self._size = size
         negative = [pool(embedding) for embedding, _ in guider.negative or []]
         avoided = np.stack(negative).mean(axis=0, dtype=np.float32) if negative and guider.cfg > 1 else None
@@ -164,8 +160,7 @@ class _Denoiser:
     ) -> tuple[Array, float]:
         """The posterior mean, and how much of it is the prompt's (the rest is the img2img picture, not guided)."""
         x = part.box.view(x)
-        frame = index % self._frames if self._frames > 1 else index
-        mean, new = part.steer(part.prior.mean(x, sigma), level, index, frame)
+        mean, new = part.steer(part.prior.mean(x, sigma), level, index)
         spread = np.square(DEVIATION)[:, None, None] + np.float32(sigma**2)
         if self._source is not None:
             apart = part.box.view(self._source[index]) - mean
@@ -191,13 +186,12 @@ def sample(
     later: LatentNoise | ScaledNoise,
     report: Callable[[int, Array, Array], None],
     mask: Array | None = None,
-    frames: int = 1,
     options: Mapping[str, Any] | None = None,
 ) -> Array:
     """Run a sampler from `latent` [B, 4, h, w] with `noise` of the same shape added at the first of `sigmas`.
 
     `later` gives the noise of later steps, `report(step, x, denoised)` is called once per step. `mask` [B, 1, h, w],
-    1 where the picture may change, keeps the rest as it was (inpainting). `frames` items in a row are one video;
+    1 where the picture may change, keeps the rest as it was (inpainting).
     `options` go to the solver. Raises ValueError for an unknown sampler.
     """
     solver = SOLVERS.get(sampler)
@@ -209,7 +203,7 @@ def sample(
     sampling = guider.model.sampling
     picture = latent if bool(np.any(latent)) and bool(np.any(noise)) else None
 
-    evaluate = _Denoiser(guider, (latent.shape[2], latent.shape[3]), picture, mask, frames=frames)
+    evaluate = _Denoiser(guider, (latent.shape[2], latent.shape[3]), picture, mask)
 
     def denoise(x: Array, sigma: float) -> tuple[Array, Array]:
         if mask is None:

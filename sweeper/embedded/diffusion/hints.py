@@ -75,21 +75,16 @@ class Hint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """A latent [n, 4, h, w] that draws the estimate by `weight` (0-1), less so `reach` frames away from `frame`."""
+    """A latent [n, 4, h, w] that draws the estimate by `weight` (0-1)."""
 
     samples: Array
     weight: float
-    frame: int = 0
-    reach: float = math.inf
     where: Array | None = None  # [n, H, W], 1 where it holds; everywhere if None
 
     @property
     def extent(self) -> float:
         """The share of the picture that it holds."""
         return 1.0 if self.where is None else float(self.where.mean())
-
-    def weight_at(self, frame: int) -> float:
-        return self.weight * math.exp(-abs(frame - self.frame) / self.reach)
 
 
 def _resize(planes: Array, height: int, width: int, method: str = "area") -> Array:
@@ -150,13 +145,12 @@ def _find_peaks(luma: Array, height: int, width: int) -> Array:
     return _resize(blocks[:, None], height, width, "bilinear")[:, 0]
 
 
-def draw_to_reference(mean: Array, reference: Reference, index: int, frame: int) -> Array:
+def draw_to_reference(mean: Array, reference: Reference, index: int) -> Array:
     """`mean` [4, h, w] drawn to a reference; the amount of detail stays the model's."""
-    weight = np.float32(reference.weight_at(frame))
     samples = reference.samples[index % len(reference.samples)][None]
     if samples.shape[2:] != mean.shape[1:]:
         samples = _resize(samples, mean.shape[1], mean.shape[2], "bilinear")
-    share: Array = np.full(mean.shape[1:], weight, np.float32)
+    share: Array = np.full(mean.shape[1:], reference.weight, np.float32)
     if reference.where is not None:
         mask = reference.where[index % len(reference.where)][None, None]
         share = share * _resize(mask, mean.shape[1], mean.shape[2])[0, 0]

@@ -24,6 +24,7 @@ from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_plan
 
 Latent = dict[str, Any]
 
+_FRAME_STEP = 4  # frames of a video for each latent, as Wan's
 _VIDEO_LARGEST = 120 * 10**6  # pixels of one decoded video: a gigabyte and a half as IMAGE
 
 
@@ -82,16 +83,16 @@ def vae_decode(context: Context, samples: Latent, vae: Vae, **_tiles: int) -> Ar
     context.check()
     array: Array = samples["samples"]
     if array.ndim == 5:
-        return _decode_video(context, array, vae, int(samples.get("frame_step", 4)))
+        return _decode_video(context, array, vae)
     return coder.decode(array, vae, samples.get("residue"))
 
 
-def _decode_video(context: Context, array: Array, vae: Vae, step: int) -> Array:
-    """IMAGE [B * n, 8h, 8w, 3] of [B, 4, t, h, w]: n = (t - 1) * step + 1, the latents between two mixed evenly.
+def _decode_video(context: Context, array: Array, vae: Vae) -> Array:
+    """IMAGE [B * n, 8h, 8w, 3] of [B, 4, t, h, w]: n = (t - 1) * 4 + 1, the latents between two mixed evenly.
 
     Raises ValueError for more than `_VIDEO_LARGEST` pixels in all.
     """
-    count = (array.shape[2] - 1) * step + 1
+    count = (array.shape[2] - 1) * _FRAME_STEP + 1
     pixels = len(array) * count * array.shape[3] * array.shape[4] * 64
     if pixels > _VIDEO_LARGEST:
         raise ValueError(
@@ -102,10 +103,10 @@ def _decode_video(context: Context, array: Array, vae: Vae, step: int) -> Array:
     for video in array:
         for index in range(count):
             context.check()
-            low, part = divmod(index, step)
+            low, part = divmod(index, _FRAME_STEP)
             latent = video[:, low]
             if part:
-                latent = latent + (video[:, low + 1] - latent) * np.float32(part / step)
+                latent = latent + (video[:, low + 1] - latent) * np.float32(part / _FRAME_STEP)
             frames.append(coder.decode(latent[None], vae)[0])
     return np.stack(frames)
 

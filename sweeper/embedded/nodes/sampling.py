@@ -38,16 +38,11 @@ class NamedSampler:
 
 
 def _prepare_samples(latent: Latent) -> Array:
-    """The latent's array with this model's 4 channels at factor 8; an empty latent of another family is refilled."""
+    """The latent's array with this model's 4 channels; an empty latent of another family is refilled."""
     samples: Array = latent["samples"]
-    if samples.ndim not in {4, 5} and "pixels" not in latent:
+    if samples.ndim not in {4, 5} or (np.any(samples) and samples.shape[1] != 4):
         raise ValueError(f"this model takes latents [B, 4, h, w] or [B, 4, t, h, w]; not {list(samples.shape)}")
-    if not np.any(samples):
-        width, height = latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))
-        return np.zeros((samples.shape[0], 4, *samples.shape[2:-2], height // 8, width // 8), np.float32)
-    if samples.shape[1] != 4:
-        raise ValueError(f"this model takes latents of 4 channels; it was given {list(samples.shape)}")
-    return samples
+    return samples if np.any(samples) else np.zeros((samples.shape[0], 4, *samples.shape[2:]), np.float32)
 
 
 def _prepare_mask(latent: Latent, samples: Array) -> Array | None:
@@ -66,21 +61,20 @@ def _make_preview(denoised: Array) -> Image.Image:
     return Image.fromarray((np.clip(np.moveaxis(rgb, 0, -1), 0, 1) * 255).astype(np.uint8))
 
 
-def _prepare_noise(latent: Latent, samples: Array, seed: int) -> tuple[Array, LatentNoise, int]:
-    """The samples as [B, 4, h, w] (a video's frames in a row), their noise, and the frames of one video."""
+def _prepare_noise(latent: Latent, samples: Array, seed: int) -> tuple[Array, LatentNoise]:
+    """The samples as [B, 4, h, w] (a video's frames in a row), and their noise."""
     items = latent.get("batch_index") or range(len(samples))
     if samples.ndim == 4:
-        return samples, LatentNoise(seed, items, samples.shape[1:]), 1
-    frames = samples.shape[2]
+        return samples, LatentNoise(seed, items, samples.shape[1:])
     flat = np.ascontiguousarray(np.moveaxis(samples, 2, 1)).reshape(-1, 4, *samples.shape[3:])
-    return flat, FrameNoise(seed, items, flat.shape[1:], frames), frames
+    return flat, FrameNoise(seed, items, flat.shape[1:], samples.shape[2])
 
 
-def _unfold_frames(flat: Array, frames: int, like: Array) -> Array:
+def _unfold_frames(flat: Array, like: Array) -> Array:
     """Frames in a row as [B, 4, t, h, w] again, where `like` is a video's."""
     if like.ndim == 4:
         return flat
-    return np.ascontiguousarray(np.moveaxis(flat.reshape(-1, frames, *flat.shape[1:]), 1, 2))
+    return np.ascontiguousarray(np.moveaxis(flat.reshape(-1, like.shape[2], *flat.shape[1:]), 1, 2))
 
 
 def run_sampler(
@@ -88,11 +82,10 @@ def run_sampler(
 ) -> tuple[Latent, Latent]:
     """Sample; the latent that results, and the last estimate of the clean one."""
     shaped = _prepare_samples(latent)
-    latent = {key: value for key, value in latent.items() if key != "pixels"}
     total = len(sigmas) - 1
     if total < 1:
         return {**latent, "samples": shaped}, {**latent, "samples": shaped}
-    samples, source, frames = _prepare_noise(latent, shaped, seed)
+    samples, source = _prepare_noise(latent, shaped, seed)
     noise = source.draw_initial() if noisy else np.zeros_like(samples)
     last: list[Array] = [samples]
 
@@ -112,10 +105,9 @@ def run_sampler(
         later=source if sampler.s_noise == 1 else ScaledNoise(source, sampler.s_noise),
         report=report,
         mask=mask,
-        frames=frames,
         options=dict(sampler.options),
     )
-    ends = (_unfold_frames(end, frames, shaped) for end in (result, last[0]))
+    ends = (_unfold_frames(end, shaped) for end in (result, last[0]))
     first, second = ({**latent, "samples": end} for end in ends)
     return first, second
 
