@@ -35,8 +35,9 @@ async def check_target(client: ComfyClient, plan: Plan, settings: EffectiveSetti
     it gets the partner key that the user named for it, because nothing shows whether the workflow needs it.
     """
     if not settings.check and client.target.partner_key is None:
-        return get_cached_classes(client.target) if settings.budget is None else await get_classes(client)
-    for fresh in (False, True):  # cached classes may be outdated, because models come and go
+        return get_cached_classes(client.target) if settings.budget is None else await get_classes(client, fresh=True)
+    # Cached classes may be outdated, because models come and go. A budget needs the prices of today.
+    for fresh in (False, True) if settings.budget is None else (True,):
         classes = await get_classes(client, fresh=fresh)
         if classes is None:
             if client.target.partner_key_env is not None and client.target.partner_key is not None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 import sweeper
+from sweeper.embedded.scenario import Scenario
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.running.run_events import JobSubmitted, Notice, TrialDone
 from tests.running.fault_proxy import AFTER, BEFORE, LATE, STREAM, FaultyProxy
@@ -182,6 +183,16 @@ def test_budget_is_refused_if_nobody_knows_the_nodes_of_a_paid_target(experiment
         )
     assert run.succeeded == 1
     assert "the budget limits nothing" in next(event.message for event in events if isinstance(event, Notice))
+
+
+def test_budget_takes_no_prices_from_the_cache_of_node_classes(shop, experiment, tmp_path):
+    priced, shop.faults.scenario = shop.faults.scenario, Scenario()
+    sweeper.run(experiment(seed=[100]), shop.target(), tmp_path / "free")
+    shop.faults.scenario = priced
+    for check in (True, False):
+        out = tmp_path / f"checked-{check}"
+        run = sweeper.run(experiment(seed=[1, 2, 3]), shop.target(), out, budget=0.04, fresh=True, check=check)
+        assert (run.stopped_by, run.spent.high) == ("budget", PRICE)
 
 
 def test_remake_and_check_count_as_much_as_the_first_run(shop, experiment, tmp_path):
