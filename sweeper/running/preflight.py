@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.did_you_mean import join_names
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes.graph_check import STAND_IN_MEANING
 from sweeper.model.template import Template
 from sweeper.planning.plan import Plan
 from sweeper.running.node_class_cache import get_cached_classes, get_classes, get_embedded_classes
@@ -68,17 +69,14 @@ def describe_stand_ins(template: Template, object_info: Mapping[str, Any] | None
     `object_info`: the classes that the server was told of. A name that none of them has may be a typo.
     """
     own = get_embedded_classes()
-    nearest = {
-        class_type: own.find_misspelt(class_type) if class_type not in (object_info or {}) else None
-        for class_type in sorted({node["class_type"] for node in template.graph.values()} - own.classes.keys())
-    }
-    if not nearest:
-        return None
-    names = [f"{name} (did you mean '{other}'?)" if other else name for name, other in nearest.items()]
-    return (
-        f"sweeper's own server lacks {join_names(names)}; stand-ins run these nodes, so that each input changes the "
-        "picture, but not as the real node would"
-    )
+    names = []
+    for class_type in sorted({node["class_type"] for node in template.graph.values()}):
+        if class_type in own.classes and not own.classes[class_type].is_stand_in:
+            continue
+        is_known = class_type in own.classes or class_type in (object_info or {})
+        nearest = None if is_known else own.find_misspelt(class_type)
+        names.append(f"{class_type} (did you mean '{nearest}'?)" if nearest else class_type)
+    return f"stand-ins run {join_names(names)}: {STAND_IN_MEANING}" if names else None
 
 
 def attach_partner_key(client: ComfyClient, template: Template, classes: NodeInfo, *, required: bool) -> None:

@@ -81,7 +81,7 @@ def test_stand_ins_rehearse_the_classes_of_the_target(sweeper, write):
     Path("info.json").write_text(json.dumps({**declared, "My Decoder": decoder}))
     outcome = sweeper("run", experiment, "--rehearse", "--object-info", "info.json")
     assert outcome.code == 0, outcome.err
-    assert "sweeper's own server lacks My Decoder; stand-ins run these nodes" in outcome.err
+    assert "stand-ins run My Decoder: each of their inputs changes the picture" in outcome.err
     pictures = [path.read_bytes() for path in (REHEARSAL / "artifacts").glob("*.png")]
     names = [json.loads(Image.open(io.BytesIO(picture)).info["sweeper_stand_ins"]) for picture in pictures]
     assert names == [["My Decoder"]] * 3
@@ -99,7 +99,7 @@ def test_a_class_that_nothing_describes_runs_with_a_warning(sweeper, write):
     for options in ((experiment, "--rehearse"), (experiment, "--target", "embedded")):
         outcome = sweeper("run", *options)
         assert outcome.code == 0, outcome.err
-        assert outcome.err.count("sweeper's own server lacks KSamplr (did you mean 'KSampler'?); stand-ins run") == 1
+        assert outcome.err.count("stand-ins run KSamplr (did you mean 'KSampler'?): each of their") == 1
     pictures = {path.read_bytes() for path in Path("results/shop/artifacts").glob("*.png")}
     assert len(pictures) == 3
 

@@ -16,7 +16,7 @@ from sweeper.embedded.nodes.catalog.deferred import Deferred
 from sweeper.embedded.nodes.catalog.recorded import list_other_declarations
 from sweeper.embedded.stand_ins.class_shape import ClassShape, make_shape
 from sweeper.errors import InputError
-from sweeper.model.node_classes.spec import NodeInfo, NodeSpec
+from sweeper.model.node_classes.spec import STAND_IN_KEY, NodeInfo, NodeSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def make_stand_in(spec: NodeSpec, declaration: Mapping[str, Any]) -> NodeClass:
         python_module=_read_text(declaration, "python_module"),
         input_is_list=shape.input_is_list,
         output_is_list=shape.output_is_list,
-        declaration={**declaration, "sweeper_stand_in": True},
+        declaration={**declaration, STAND_IN_KEY: True},
         select_inputs=shape.select_inputs,
         stands_in=_stands_in_always,
     )

@@ -47,6 +47,7 @@ PREVIEW_CLASSES: Final = frozenset(
 )
 _UNSAVED_MESSAGE: Final = "it only shows its result, and no node of the workflow saves one; add a node that saves"
 _KEEP_PREVIEWS_HINT: Final = ", such as SaveImage, or keep previews with `--keep-temp` or `run: {keep_temp: true}`"
+STAND_IN_MEANING: Final = "each of their inputs changes the picture, but not as in the real node"
 _BRANCHES_HINT: Final = "list under `branches` in the slots file which inputs each choice has"
 _LINK_SYNTAX: Final = 'a link is written ["node id", output], a list as a value {"__value__": [...]}'
 
@@ -180,7 +181,7 @@ class GraphCheck:
 
     def find_notes(self) -> list[GraphProblem]:
         """Return what is odd but runs."""
-        notes = list(self.find_unknown_classes()) if self.info.is_embedded else []
+        notes = list(self.find_stand_ins())
         for node_id in self.specs:
             is_reached = node_id in self.reached
             if not is_reached:
@@ -236,6 +237,14 @@ class GraphCheck:
         for node_id, node in self.nodes.items():
             if node["class_type"] not in self.info.classes:
                 yield (node_id, "class_type"), f"node {node_id}: {self._explain_unknown_class(node['class_type'])}"
+
+    def find_stand_ins(self) -> Iterator[GraphProblem]:
+        """Note which classes the server only imitates, and those that it does not know if it is the embedded one."""
+        if self.info.is_embedded:
+            yield from self.find_unknown_classes()
+        names = {self.nodes[node_id]["class_type"] for node_id, spec in self.specs.items() if spec.is_stand_in}
+        if names:
+            yield (), f"stand-ins run {join_names(sorted(names))}: {STAND_IN_MEANING}"
 
     def _explain_unknown_class(self, class_type: str) -> str:
         nearest = self.info.find_misspelt(class_type)

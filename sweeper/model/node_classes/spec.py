@@ -30,6 +30,7 @@ ANY: Final = "*"
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
 DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
 MATCH_TYPE: Final = "COMFY_MATCHTYPE_V3"
+STAND_IN_KEY: Final = "sweeper_stand_in"  # what the embedded server adds to a class that it does not implement
 # Fields that ComfyUI's page writes into workflows, and that no class reads.
 PAGE_FIELDS: Final = frozenset(
     {"audioUI", "choose file to upload", "control_after_generate", "preview", "previewMode", "upload"}
@@ -120,7 +121,8 @@ class NodeSpec:
     `is_open_ended`: the class expects undeclared inputs, because it declares an *empty* group of optional inputs (as
     custom nodes with "any number of inputs" do), or because its declaration could not be understood. `is_partner`: the
     node calls a paid third party (`api_node`). `output_templates` has the match template of each output, or "".
-    `price_badge` is what the class says about its price.
+    `price_badge` is what the class says about its price. `is_stand_in`: the server is one of sweeper's own, which only
+    imitates the class.
     """
 
     class_type: str
@@ -132,6 +134,7 @@ class NodeSpec:
     is_partner: bool = False
     output_templates: tuple[str, ...] = ()
     price_badge: PriceBadge | None = None
+    is_stand_in: bool = False
 
     @property
     def is_dynamic(self) -> bool:
@@ -297,6 +300,7 @@ def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) ->
         is_partner=_get(declared, "api_node") is True,
         output_templates=tuple(str(name or "") for name in _as_sequence(_get(declared, "output_matchtypes"))),
         price_badge=parse_price_badge(_get(declared, "price_badge")),
+        is_stand_in=_get(declared, STAND_IN_KEY) is True,
     )
 
 

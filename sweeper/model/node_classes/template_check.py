@@ -130,7 +130,7 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
         (address.node, address.input) for address in leaves_by_address
     }
     fixed_problems = list(graph_check.find_structure_problems())
-    notes = list(graph_check.find_unknown_classes()) if info.is_embedded else []
+    notes = list(graph_check.find_stand_ins())
     for node_id in graph_check.specs:
         is_reached = node_id in graph_check.reached
         if not is_reached:
