@@ -6,19 +6,28 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from sweeper.comfy.protocol import JobState
 from sweeper.model.money import CURRENCY, NOTHING, Amount, format_usd
+from sweeper.running.retry_rules import is_out_of_memory, is_transient
 
 if TYPE_CHECKING:
     from sweeper.model.trial import Trial
     from sweeper.running.folder_spending import FolderSpending
+    from sweeper.store.records import JobRecord
 
 _DIGITS: Final = 2  # significant ones, of the budget to try next
 
 
-def describe_over_budget(spending: FolderSpending, left: Iterable[tuple[Trial, int]]) -> str:
+def may_pass(job: JobRecord) -> bool:
+    """Whether a job failed for a reason that may pass. The budget may have ended the run before its retry."""
+    state = JobState(job.state, error_type=job.error_type, error=job.error)
+    return is_out_of_memory(state) or is_transient(state)
+
+
+def describe_over_budget(spending: FolderSpending, left: Iterable[tuple[Trial, int]], *, failures: int = 0) -> str:
     """Describe the end of a run at its budget. `left`: the first trial of each job that is left, and how many it is.
 
-    The first of them comes next.
+    The first of them comes next. `failures`: how many of the jobs failed for a reason that may pass.
     """
     assert spending.budget is not None
     prices, spent = spending.prices, spending.spent
@@ -42,9 +51,13 @@ def describe_over_budget(spending: FolderSpending, left: Iterable[tuple[Trial, i
     are_left = "1 trial is" if trials == 1 else f"{trials} trials are"
     needed = spent.high + total.high + margin
     larger = _round_up(needed if math.isfinite(needed) else 2 * (spending.budget + spent.high))
+    retry = ""
+    if failures:
+        retry = f" and `--retry-failed`, because {failures} of them failed for a reason that may pass"
     return (
         f"budget: {amount} of {budget} is spent, and the next job may cost {format_usd(next_job.high)} {CURRENCY}; "
         f"{are_left} left, for about {total}. To go on, run the same command with `--budget '{larger} {CURRENCY}'`"
+        f"{retry}"
     )
 
 

@@ -39,7 +39,7 @@ from sweeper.running.live_feed import LiveFeed
 from sweeper.running.measure_run import measure_run
 from sweeper.running.node_class_cache import save_server
 from sweeper.running.output_location import open_artifact_folder
-from sweeper.running.over_budget import describe_over_budget
+from sweeper.running.over_budget import describe_over_budget, may_pass
 from sweeper.running.preflight import check_target, describe_stand_ins
 from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
@@ -379,13 +379,15 @@ class Session:
         if self.control.reason != BUDGET or self.spending is None:
             return None
         again = (records.UNSENT, records.LOST, records.CANCELLED)
-        sent = {job.digest for job in store.jobs() if job.run == run_id and job.state not in again}
+        last_jobs = {job.digest: job for job in store.jobs() if job.run == run_id}
+        failed = {digest for digest, job in last_jobs.items() if may_pass(job)}
+        sent = {digest for digest, job in last_jobs.items() if job.state not in again} - failed
         left = (
             (item.trial, 1 + len(state.duplicates.get(item.trial.digest, ())))
             for item in iter_remaining(plan, state, self.settings, self.is_selected)
             if item.trial.digest not in sent
         )
-        return describe_over_budget(self.spending, left)
+        return describe_over_budget(self.spending, left, failures=len(failed))
 
     async def _finish(self, store: Store, run_id: int, stopped_by: str | None) -> None:
         """Record the end of the run, measure its files, and write the table."""

@@ -140,6 +140,16 @@ def test_job_on_a_target_that_is_down_makes_nothing_wait_for_ever(experiment, tm
     assert time.monotonic() - began < 30
 
 
+def test_failure_that_the_budget_left_without_a_retry_is_named(shop, experiment, tmp_path):
+    shop.faults.fail_nodes, shop.faults.fail_node_times, shop.faults.fail_type = {"Keep"}, 1, "OOMError"
+    plan, target = experiment(seed=[1, 2]), shop.target(concurrency=1)
+    run = sweeper.run(plan, target, tmp_path / "out", budget=0.04)
+    assert (run.stopped_by, run.failed, run.pending) == ("budget", 1, 1)
+    assert "; 2 trials are left, for about 0.06 USD." in run.error
+    assert "with `--budget '0.09 USD'` and `--retry-failed`, because 1 of them failed" in run.error
+    assert sweeper.run(plan, target, tmp_path / "out", budget=0.1, retry_failed=True).succeeded == 2
+
+
 def test_jobs_go_one_at_a_time_until_it_is_known_how_long_they_take(shop, experiment, tmp_path):
     shop.faults.node_seconds = 0.1
     events = []
