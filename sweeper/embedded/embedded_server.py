@@ -26,6 +26,7 @@ from sweeper.embedded.journal import SQLiteJournal
 from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_guard import RequestGuard
 from sweeper.embedded.request_log import RequestLog
+from sweeper.embedded.scenario import DEFAULT
 from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.embedded.storage import StorageHost
@@ -92,7 +93,7 @@ class EmbeddedServer:
         own_nodes = list_known_classes() if nodes is None else nodes
         self._nodes = own_nodes if object_info is None else describe_classes(object_info, own_nodes)
         if not permissive:
-            _check_prices(self._nodes, self.faults)
+            _check_class_names(self._nodes, self.faults)
         self._running: _RunningServer | None = None
         self._lock = threading.RLock()  # a start waits for a stop in another thread, because both use the data folder
         self._last_seen = RequestLog()
@@ -257,10 +258,13 @@ def _check_account(dialect: str, faults: Faults) -> None:
         raise UsageError("scenario: balance: only the cloud dialect tells a balance; use it, or leave `balance` out")
 
 
-def _check_prices(nodes: Mapping[str, NodeClass], faults: Faults) -> None:
-    for name in faults.scenario.prices:
-        if name not in nodes:
-            raise UsageError(f"scenario: prices: this server has no class '{name}'{suggest(name, nodes)}")
+def _check_class_names(nodes: Mapping[str, NodeClass], faults: Faults) -> None:
+    seconds = faults.scenario.node_seconds
+    by_class = {"prices": faults.scenario.prices, "node_seconds": seconds if isinstance(seconds, dict) else {}}
+    for key, values in by_class.items():
+        for name in values:
+            if name not in nodes and (key, name) != ("node_seconds", DEFAULT):
+                raise UsageError(f"scenario: {key}: this server has no class '{name}'{suggest(name, nodes)}")
 
 
 def _bind(address: tuple[str, int]) -> socket:

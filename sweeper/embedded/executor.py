@@ -257,7 +257,7 @@ class _JobRun:
         while stall is not None and not stall.wait(0.01):
             if self.job.cancel_event.is_set():
                 raise Interrupted
-        self._wait(faults.draw_node_delay(loads=bool(node_class.models)))
+        self._wait(faults.draw_node_delay(class_type, loads=bool(node_class.models)))
         failure = self.planned_failure or faults.take_node_failure(node_id, class_type)
         if failure is not None:
             raise failure

@@ -98,10 +98,11 @@ class Faults:
         """Seconds to wait before the next answer."""
         return self.latency + self.scenario.draw_seconds("latency", self._count_call("latency"))
 
-    def draw_node_delay(self, *, loads: bool) -> float:
+    def draw_node_delay(self, class_type: str, *, loads: bool) -> float:
         """Seconds to add to the next executed node; `loads` if it reads a model file."""
         kinds = ("node_seconds", "model_seconds") if loads else ("node_seconds",)
-        return self.node_seconds + sum(self.scenario.draw_seconds(kind, self._count_call(kind)) for kind in kinds)
+        draw = self.scenario.draw_seconds
+        return self.node_seconds + sum(draw(kind, self._count_call(kind), class_type) for kind in kinds)
 
     def take_refusal(self) -> str | None:
         """The `error.type` with which to refuse the next submission, or None."""

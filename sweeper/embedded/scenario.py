@@ -25,6 +25,7 @@ from sweeper.errors import Problem, UsageError
 # Subscription -> number of jobs that run at once, by Cloud's documentation.
 TIERS = {"free": 1, "standard": 1, "creator": 3, "pro": 5}
 
+DEFAULT = "default"  # in `node_seconds` by class: all other classes
 Span = tuple[float, float]  # seconds, from and to
 
 
@@ -34,7 +35,7 @@ class Scenario:
 
     seed: int = 0
     latency: Span = (0.0, 0.0)
-    node_seconds: Span = (0.0, 0.0)
+    node_seconds: Span | Mapping[str, Span] = (0.0, 0.0)  # for all nodes, or by class with `default` for the others
     job_seconds: Span = (0.0, 0.0)
     model_seconds: Span = (0.0, 0.0)
     tier: str | None = None
@@ -116,9 +117,11 @@ class Scenario:
         rate: float = getattr(self, f"{kind}_rate")
         return self._draw(kind, index) < rate
 
-    def draw_seconds(self, kind: str, index: int) -> float:
+    def draw_seconds(self, kind: str, index: int, class_type: str = "") -> float:
         """The seconds of event `index` of a kind: "latency" or the name of another field with seconds."""
-        span: Span = getattr(self, kind)
+        span: Span | Mapping[str, Span] = getattr(self, kind)
+        if isinstance(span, Mapping):
+            span = span.get(class_type, span.get(DEFAULT, (0.0, 0.0)))
         return self.draw_between(*span, kind, index)
 
     def draw_between(self, low: float, high: float, kind: str, index: int) -> float:
@@ -154,6 +157,18 @@ def _parse_span(value: Any) -> Span:
     if len(value) != 2 or _parse_seconds(value[0]) > _parse_seconds(value[1]):
         raise ValueError("must be a range [from, to] in seconds")
     return _parse_seconds(value[0]), _parse_seconds(value[1])
+
+
+def _parse_node_seconds(value: Any) -> Span | Mapping[str, Span]:
+    if not isinstance(value, dict):
+        return _parse_span(value)
+    spans: dict[str, Span] = {}
+    for name, span in value.items():
+        try:
+            spans[str(name)] = _parse_span(span)
+        except ValueError as problem:
+            raise ValueError(f"{name}: {problem}") from None
+    return spans
 
 
 def _parse_share(value: Any) -> float:
@@ -195,7 +210,7 @@ def _parse_exception_name(value: Any) -> str:
 _PARSERS: Mapping[str, Any] = {
     "seed": lambda value: _parse_integer(value, 0),
     "latency": _parse_span,
-    "node_seconds": _parse_span,
+    "node_seconds": _parse_node_seconds,
     "job_seconds": _parse_span,
     "model_seconds": _parse_span,
     "tier": lambda value: _parse_word(value, TIERS),

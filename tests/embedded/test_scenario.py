@@ -53,6 +53,7 @@ def test_scenario_is_immutable():
         ("latency: .inf", "latency: must be a number of seconds"),
         ("latency: [1]", r"latency: must be a range \[from, to\] in seconds"),
         ("latency: [2, 1]", r"latency: must be a range \[from, to\] in seconds"),
+        ("node_seconds: {KSampler: [2, 1]}", r"node_seconds: KSampler: must be a range \[from, to\] in seconds"),
         ("concurrency: 0", "concurrency: must be a whole number, 1 or more, not 0"),
         ("queue_bound: x", "queue_bound: must be a whole number, 0 or more, not 'x'"),
         ("failure_type: two words", "failure_type: must be the name of an exception"),
@@ -262,6 +263,18 @@ def test_answers_and_nodes_can_be_slow(serve):
     wait_until(lambda: cloud.status(job) == "executing")
     cloud.http.post("/api/interrupt")
     assert cloud.wait_for_end(job)["status"] == "cancelled"
+
+
+def test_nodes_can_be_slow_by_class(serve):
+    seconds = Scenario.from_mapping({"node_seconds": {"ProbeSampler": 3600, "default": 0}})
+    cloud = serve("cloud", faults=Faults(scenario=seconds))
+    job = cloud.submit(chain())
+    wait_until(lambda: "ProbeSampler" not in cloud.server.seen.nodes and cloud.server.seen.nodes)
+    cloud.http.post("/api/interrupt")
+    assert cloud.wait_for_end(job)["status"] == "cancelled"
+    misspelt = Scenario.from_mapping({"node_seconds": {"ProbeSampla": 1}})
+    with pytest.raises(UsageError, match="node_seconds: this server has no class 'ProbeSampla'; did you mean"):
+        serve("cloud", faults=Faults(scenario=misspelt))
 
 
 def test_job_seconds_apply_even_if_all_nodes_are_cached(serve):
