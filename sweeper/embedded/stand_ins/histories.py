@@ -5,6 +5,7 @@ So a stand-in loader, a KSampler of the server and a stand-in upscaler work in o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,12 @@ def merge_histories(histories: Iterable[History]) -> History:
         texts[one.text] = None
     text = ", ".join(text for text in texts if text)[:MAX_TEXT]
     return History(limit_style(features), seed, sizes, picture, text)
+
+
+def digest_history(history: History) -> str:
+    """Twelve hexadecimal digits that any change of a history changes."""
+    content = history.features.astype("<f4").tobytes() + history.seed.to_bytes(8, "little") + history.text.encode()
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
 def read_value(key: str, value: Any, depth: int = 0) -> History:

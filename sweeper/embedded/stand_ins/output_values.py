@@ -6,7 +6,6 @@ made of everything upstream.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +27,7 @@ from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.features import limit_style
-from sweeper.embedded.stand_ins.histories import SIDE_NAMES, History, merge_histories
+from sweeper.embedded.stand_ins.histories import SIDE_NAMES, History, digest_history, merge_histories
 from sweeper.embedded.stand_ins.scalar_outputs import make_scalar
 
 if TYPE_CHECKING:
@@ -79,16 +78,11 @@ def _name_model(reading: NodeReading) -> str:
     return re.sub(r"[^\w.\- ]+", "_", re.split(r"[\\/]", name)[-1])[:200].strip(". ") or "stand-in"
 
 
-def _digest_history(history: History) -> str:
-    content = history.features.astype("<f4").tobytes() + history.seed.to_bytes(8, "little") + history.text.encode()
-    return hashlib.blake2b(content, digest_size=6).hexdigest()
-
-
 def _load_named(reading: NodeReading, request: OutputRequest) -> Any:
     """A value of the server that is only a name: another history is another name."""
     source = _pick_source(reading, request)
     name = _name_model(reading) if source is None else str(getattr(source.value, "name", "")) or request.type
-    return _LOADERS[request.type](f"{name}~{_digest_history(_rest(reading, source))}")
+    return _LOADERS[request.type](f"{name}~{digest_history(_rest(reading, source))}")
 
 
 def _make_model(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Model:
@@ -198,6 +192,8 @@ def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
         new_width = wanted_width or width * (wanted_height or height) / height
         new_height = wanted_height or height * (wanted_width or width) / width
     else:
+        if area := reading.sizes.get("megapixels"):
+            factor = (area * 1e6 / (width * height)) ** 0.5
         new_width, new_height = width * factor, height * factor
     most = drawing.LARGEST_FILM / len(image) if len(image) > 1 else _LARGEST_RESIZED
     if new_width * new_height > most:
@@ -221,7 +217,8 @@ def _make_latent(
     samples = None if source is None else source.value["samples"]
     if reading.is_seeded and (samples is None or not np.any(samples)):
         return _draw_latents(reading, source)
-    if samples is not None and source is not None:
+    pictures = reading.list_kind("IMAGE")
+    if samples is not None and source is not None and (np.any(samples) or not pictures):
         history = reading.merge(source)
         if reading.is_seeded and samples.ndim == 4 and samples.shape[1] == 4:  # from one latent to another
             share = np.float32(min(max(float(_find_number(reading, "denoise", 0.6)), 0.0), 1.0))
@@ -229,15 +226,26 @@ def _make_latent(
             if scene.shape[1:] == samples.shape[2:]:
                 samples = np.asarray(samples + (scene[None] - samples) * share, np.float32)
         return {**source.value, "samples": drawing.transform_latent(samples, history)}
-    pictures = reading.list_kind("IMAGE")
     if pictures and "CONDITIONING" not in request.siblings:
-        vae = next((one.value for one in reading.list_kind("VAE")), drawing.PLAIN_VAE)
-        encoded, _ = coder.encode(drawing.match_channels(_resize_as_asked(reading, pictures[0].value), 3), vae)
-        return {"samples": drawing.transform_latent(encoded, reading.merge(pictures[0]))}
+        return _encode_picture(reading, pictures[0], source)
     if reading.merge().text and "CONDITIONING" not in request.siblings:
         return _draw_latents(reading, None)
     size = drawing.plan_size(_all_sizes(reading), film="frames" in _all_sizes(reading))
     return _shape_latent(np.zeros((size.batch, 4, size.height // 8, size.width // 8), np.float32), reading, size)
+
+
+def _encode_picture(reading: NodeReading, picture: LinkedInput, into: LinkedInput | None) -> dict[str, Any]:
+    """A picture as latent; in the shape of an empty latent if it goes `into` one."""
+    vae = next((one.value for one in reading.list_kind("VAE")), drawing.PLAIN_VAE)
+    image = drawing.match_channels(_resize_as_asked(reading, picture.value), 3)
+    if into is not None:
+        shape = into.value["samples"].shape
+        image = drawing.fit_image(image[:1], max(shape[-1], 1) * 8, max(shape[-2], 1) * 8)
+    encoded, _ = coder.encode(image, vae)
+    samples = drawing.transform_latent(encoded, reading.merge(picture))
+    if into is not None and into.value["samples"].ndim == 5:
+        samples = np.repeat(samples[:, :, None], into.value["samples"].shape[2], axis=2)
+    return {"samples": samples}
 
 
 def _draw_latents(reading: NodeReading, source: LinkedInput | None) -> dict[str, Any]:
@@ -326,7 +334,7 @@ def _make_noise(
     _context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None
 ) -> SeededNoise:
     history = reading.merge()
-    return SeededNoise(int(_digest_history(history), 16)) if source is None else source.value
+    return SeededNoise(int(digest_history(history), 16)) if source is None else source.value
 
 
 def _make_guider(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Guider:

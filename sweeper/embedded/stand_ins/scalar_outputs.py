@@ -10,7 +10,7 @@ import numpy as np
 
 from sweeper.embedded.stand_ins.arithmetic import compute
 from sweeper.embedded.stand_ins.drawing import find_sides, project
-from sweeper.embedded.stand_ins.histories import MAX_TEXT, SIDE_NAMES
+from sweeper.embedded.stand_ins.histories import MAX_TEXT, SIDE_NAMES, digest_history
 
 if TYPE_CHECKING:
     from sweeper.embedded.stand_ins.node_reading import NodeReading, OutputRequest
@@ -29,6 +29,7 @@ _WORDS: Final = (
     "cool",
     "clear",
 )
+_SYLLABLES: Final = ("ba", "do", "fi", "ka", "lo", "me", "nu", "po", "ra", "si", "ta", "vo", "we", "xi", "yu", "za")
 _USUAL_SIZE: Final = {"width": 512, "height": 512, "batch": 1, "frames": 33}
 _SIDES: Final = {"width": "width", "height": "height", "batch": "batch", "count": "batch", "frames": "frames"}
 _PYTHON_TYPES: Final[dict[str, type]] = {"STRING": str, "INT": int, "FLOAT": float, "BOOLEAN": bool, "COMBO": str}
@@ -119,9 +120,15 @@ def _make_text(reading: NodeReading, request: OutputRequest) -> str:
     if not joined and not others:
         joined = ", ".join(str(value) for value in reading.widgets.values() if isinstance(value, str | int | float))
     if reading.is_seeded or others or not joined:
-        history = reading.merge()
-        places = np.floor((project(history)[:4] * 0.5 + 0.5) * len(_WORDS)).astype(int).clip(0, len(_WORDS) - 1)
-        words = " ".join(dict.fromkeys(_WORDS[place] for place in places))
         subject = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reading.class_type)
-        joined = f"{joined or history.text or subject}, {words}"
+        joined = f"{joined or reading.merge().text or subject}, {_write_words(reading)}"
     return joined[: MAX_TEXT * 4]
+
+
+def _write_words(reading: NodeReading) -> str:
+    """Words that follow what the node knows, and a name that any change of it changes."""
+    history = reading.merge()
+    places = np.floor((project(history)[:3] * 0.5 + 0.5) * len(_WORDS)).astype(int).clip(0, len(_WORDS) - 1)
+    words = " ".join(dict.fromkeys(_WORDS[place] for place in places))
+    digest = digest_history(history)
+    return f"{words} {''.join(_SYLLABLES[int(digest[index : index + 2], 16) % len(_SYLLABLES)] for index in (0, 2, 4))}"
