@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sweeper.embedded.nodes.base import Context
     from sweeper.embedded.stand_ins.histories import History
 
     Array = NDArray[Any]
@@ -93,9 +94,13 @@ def draw_latent(history: History, width: int, height: int, item: int = 0) -> Arr
     return scene.astype(np.float32)
 
 
-def draw_image(history: History, size: DrawnSize) -> Array:
+def draw_image(context: Context, history: History, size: DrawnSize) -> Array:
     """IMAGE [batch, height, width, 3] of the scene of a history, with the picture that it carries in it."""
-    return np.stack([_decode(history, size.width, size.height, item) for item in range(size.batch)])
+    images = []
+    for item in range(size.batch):
+        context.check()
+        images.append(_decode(history, size.width, size.height, item))
+    return np.stack(images)
 
 
 def draw_frames(history: History, size: DrawnSize) -> Array:
@@ -156,19 +161,21 @@ def _make_field(numbers: Array, height: int, width: int) -> Array:
     return np.asarray(0.5 + 0.5 * np.sin(x * (2 + 1.5 * a) + y * (2 + 1.5 * b) + 3 * c + 1.5 * d * x * y), np.float32)
 
 
-def transform_image(image: Array, history: History) -> Array:
-    """IMAGE with its tones, colours and a broad veil changed; alpha stays."""
+def transform_image(context: Context, image: Array, history: History) -> Array:
+    """IMAGE with its tones, colours and a broad veil changed; alpha stays. One picture at a time, to save memory."""
     numbers = project(history)
-    colours = np.clip(match_channels(image[..., :3], 3), 0, 1)
-    toned = colours ** np.exp(np.float32(0.4) * numbers[:3])
-    grey = toned.mean(axis=-1, keepdims=True)
-    toned = grey + (toned - grey) * np.float32(1 + 0.4 * numbers[3])
-    veil = (_VEIL * _make_field(numbers, *image.shape[1:3]))[None, :, :, None]
-    result = toned + (np.float32(0.5) + np.float32(0.5) * numbers[4:7] - toned) * veil
-    result = np.clip(result, 0, 1)
-    if image.shape[-1] == 4:
-        result = np.concatenate([result, image[..., 3:]], axis=-1)
-    return np.asarray(result, np.float32)
+    veil = (_VEIL * _make_field(numbers, *image.shape[1:3]))[:, :, None]
+    target = np.float32(0.5) + np.float32(0.5) * numbers[4:7]
+    changed = np.empty((*image.shape[:3], max(image.shape[3], 3)), np.float32)
+    changed[..., 3:] = image[..., 3:]
+    for index, picture in enumerate(image):
+        context.check()
+        colours = np.clip(match_channels(picture[None, ..., :3], 3)[0], 0, 1)
+        toned = colours ** np.exp(np.float32(0.4) * numbers[:3])
+        grey = toned.mean(axis=-1, keepdims=True)
+        toned = grey + (toned - grey) * np.float32(1 + 0.4 * numbers[3])
+        changed[index, ..., :3] = np.clip(toned + (target - toned) * veil, 0, 1)
+    return changed
 
 
 def transform_mask(mask: Array, history: History) -> Array:

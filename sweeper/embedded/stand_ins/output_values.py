@@ -134,11 +134,11 @@ def _make_image(context: Context, reading: NodeReading, request: OutputRequest, 
         if coded and np.any(coded[0].value["samples"]) and coded[0].value["samples"].shape[1] == 4:
             vae = next((one.value for one in reading.list_kind("VAE")), drawing.PLAIN_VAE)
             decoded = latents.vae_decode(context, coded[0].value, vae)
-            return drawing.transform_image(decoded, reading.merge(coded[0]))
+            return drawing.transform_image(context, decoded, reading.merge(coded[0]))
         films = reading.list_kind("VIDEO")
         if films:
-            return drawing.transform_image(films[0].value.load().images, reading.merge(films[0]))
-        return _draw(reading, film=_shows_film(reading), item=request.number)
+            return drawing.transform_image(context, films[0].value.load().images, reading.merge(films[0]))
+        return _draw(context, reading, film=_shows_film(reading), item=request.number)
     history = reading.merge(source)
     image = _resize_as_asked(reading, source.value)
     others = [one.value for one in reading.list_kind("IMAGE") if one.name != source.name]
@@ -148,9 +148,11 @@ def _make_image(context: Context, reading: NodeReading, request: OutputRequest, 
         image = drawing.mix_images(image, others, 0.4)
     if reading.is_seeded and reading.prompt:  # an edit: the scene that it describes shows
         height, width = image.shape[1:3]
-        scene = drawing.draw_image(history, drawing.plan_size({"width": float(width), "height": float(height)}))
+        scene = drawing.draw_image(
+            context, history, drawing.plan_size({"width": float(width), "height": float(height)})
+        )
         image = drawing.mix_images(image, [scene], 0.45)
-    return drawing.transform_image(image, history)
+    return drawing.transform_image(context, image, history)
 
 
 def join_images(images: list[Array]) -> Array:
@@ -176,11 +178,11 @@ def _shows_film(reading: NodeReading) -> bool:
     return "frames" in _all_sizes(reading) or any(one.history.sizes.get("batch", 1) > 1 for one in reading.linked)
 
 
-def _draw(reading: NodeReading, *, film: bool, item: int = 0) -> Array:
+def _draw(context: Context, reading: NodeReading, *, film: bool, item: int = 0) -> Array:
     sizes = _all_sizes(reading)
     history, size = reading.merge(), drawing.plan_size({"frames": sizes.get("batch", 0.0), **sizes}, film=film)
     history = replace(history, seed=(history.seed + item) % 2**64)
-    return drawing.draw_frames(history, size) if film else drawing.draw_image(history, size)
+    return drawing.draw_frames(history, size) if film else drawing.draw_image(context, history, size)
 
 
 def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
@@ -277,14 +279,16 @@ def _make_video(context: Context, reading: NodeReading, _request: OutputRequest,
     audio = sounds[0].value if sounds else None
     if source is not None:
         film = source.value.load()
-        images = drawing.transform_image(_make_even(_resize_as_asked(reading, film.images)), reading.merge(source))
+        images = drawing.transform_image(
+            context, _make_even(_resize_as_asked(reading, film.images)), reading.merge(source)
+        )
         return Film(images, film.rate, audio or film.audio)
     size = drawing.plan_size(_all_sizes(reading), film=True)
     pictures = reading.list_kind("IMAGE")
     if pictures and len(pictures[0].value) > 1 and not reading.prompt:
-        frames = drawing.transform_image(_make_even(pictures[0].value), reading.merge(pictures[0]))
+        frames = drawing.transform_image(context, _make_even(pictures[0].value), reading.merge(pictures[0]))
     else:
-        frames = _draw(reading, film=True)
+        frames = _draw(context, reading, film=True)
     context.check()
     return Film(frames, Fraction(size.fps).limit_denominator(1000), audio)
 

@@ -40,7 +40,7 @@ def save_inputs(context: Context, reading: NodeReading) -> Ui:
         ui["text"] = texts
     if not ui:
         size = drawing.plan_size({**reading.merge().sizes, **reading.sizes})
-        ui = _save_images(context, mark_images(drawing.draw_image(reading.merge(), size)), prefix, shows=shows)
+        ui = _save_images(context, mark_images(drawing.draw_image(context, reading.merge(), size)), prefix, shows=shows)
     return ui
 
 
