@@ -149,7 +149,10 @@ def read_inputs(
             features = features + read_literal(key, value, options)
         if name in links:
             kind = find_kind(value)
-            kind = kind if kind != "*" else declared if isinstance(declared, str) else "COMBO"
+            if kind in {"IMAGE", "MASK"} and not value.size:
+                kind = "*"  # an empty batch is as good as none
+            elif kind == "*":
+                kind = declared if isinstance(declared, str) else "COMBO"
             is_scalar = isinstance(value, str | int | float)
             history = History(read_literal(key, value, options)) if is_scalar else read_value(key, value)
             linked.append(LinkedInput(name, kind, value, history))

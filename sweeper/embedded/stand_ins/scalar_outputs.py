@@ -101,7 +101,7 @@ def _measure(reading: NodeReading, request: OutputRequest) -> Any:
         return round(side) if size in history.sizes else max(round(side / step), 1) * step
     if size is not None:
         return int(history.sizes.get(size, _USUAL_SIZE[size]))
-    return round(8 * share)
+    return max(1, round(8 * share))  # it may be a count or a length
 
 
 def _find_size_name(request: OutputRequest) -> str | None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes import NODE_CLASSES
+from sweeper.embedded.stand_ins.node_reading import read_inputs
 from tests.embedded.clients import Comfy
 from tests.embedded.stand_ins.declarations import OBJECT_INFO
 from tests.embedded.test_pictures import fetch, txt2img
@@ -285,6 +286,11 @@ def test_lists_of_lists_are_bounded(client, monkeypatch):
     status = client.run(graph)["status"]
     assert status["status_str"] == "error"
     assert "the lists of this node's outputs are larger" in str(status["messages"][-1])
+
+
+def test_an_empty_batch_is_as_good_as_none():
+    reading = read_inputs("X", {"image": ("IMAGE", {})}, {"image": np.zeros((0, 8, 8, 3))}, frozenset({"image"}))
+    assert reading.list_kind("IMAGE") == []
 
 
 def test_wrong_inputs_of_a_described_class_are_refused(client):
