@@ -169,7 +169,11 @@ def _scale(slot: Suggestion, factor: float) -> float:
         return value
     if slot.role in {"width", "height"}:
         return round(value * factor / 64) * 64
-    return max(1, round(value * factor)) if slot.type == "integer" else round(value * factor, 2)
+    scaled = round(value * factor, 2)
+    # If the class is unknown, the number in the workflow says whether the input takes fractions.
+    is_unknown = (slot.schema or {}).get("type") == ["integer", "number"]
+    is_whole = slot.type == "integer" or (is_unknown and isinstance(value, int))
+    return max(1, round(scaled)) if is_whole else scaled
 
 
 def _is_allowed(slot: Suggestion, value: Any) -> bool:

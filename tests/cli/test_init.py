@@ -186,6 +186,7 @@ def test_custom_nodes_run_by_stand_ins(sweeper):
     assert "sweeper's own server lacks Efficient Loader, KSampler (Efficient): stand-ins run these" in outcome.err
     experiment = load("d/experiment.yaml")
     assert experiment.targets == ("embedded",)
+    assert "steps: [4, 9]" in Path("d/experiment.yaml").read_text()
     assert sweeper("run", "d/experiment.yaml", "--limit", "2", "--json").json["succeeded"] == 2
     assert {"prompt", "negative", "seed", "steps", "cfg", "width", "checkpoint"} <= set(experiment.template.slots)
     assert sweeper("init", "e", "--from", "w.json", "--target", "http://gpu:8188").code == 3
