@@ -144,7 +144,8 @@ class SweeperWorkerPlugin(WorkerPlugin):
         if target.embedded:
             if self._embedded_server is None:
                 slots = self._count_embedded_slots(run_spec)
-                self._embedded_server = await asyncio.to_thread(start_embedded_server, slots)
+                classes = run_spec.settings.object_info
+                self._embedded_server = await asyncio.to_thread(start_embedded_server, slots, classes)
             return replace(target, url=self._embedded_server.url)
         if run_spec.driver_id not in self._targets:
             resolved = await asyncio.to_thread(resolve_on_worker, target, worker_environment())

@@ -92,8 +92,8 @@ def worker_environment() -> Mapping[str, str]:
     return os.environ
 
 
-def start_embedded_server(slots: int) -> EmbeddedServer:
-    """Start an embedded server in this process that runs `slots` jobs at a time."""
+def start_embedded_server(slots: int, object_info: Mapping[str, Any] | None) -> EmbeddedServer:
+    """Start an embedded server in this process that runs `slots` jobs at a time, with these node classes too."""
     from sweeper.embedded import EmbeddedServer
 
-    return EmbeddedServer(dialect="cloud", workers=slots, permissive=True).start()
+    return EmbeddedServer(dialect="cloud", workers=slots, object_info=object_info, permissive=True).start()
