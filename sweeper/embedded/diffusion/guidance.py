@@ -22,7 +22,7 @@ import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.conditions import ConditioningPart
-from sweeper.embedded.diffusion.latent_noise import LatentNoise, ScaledNoise
+from sweeper.embedded.diffusion.latent_noise import LatentNoise
 from sweeper.embedded.diffusion.models import Model
 from sweeper.embedded.diffusion.prior import DEVIATION, get_prior
 from sweeper.embedded.diffusion.solvers import SOLVERS, SolverRun
@@ -183,16 +183,17 @@ def sample(
     latent: Array,
     noise: Array,
     *,
-    later: LatentNoise | ScaledNoise,
+    later: LatentNoise,
+    s_noise: float = 1.0,
     report: Callable[[int, Array, Array], None],
     mask: Array | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Array:
     """Run a sampler from `latent` [B, 4, h, w] with `noise` of the same shape added at the first of `sigmas`.
 
-    `later` gives the noise of later steps, `report(step, x, denoised)` is called once per step. `mask` [B, 1, h, w],
-    1 where the picture may change, keeps the rest as it was (inpainting).
-    `options` go to the solver. Raises ValueError for an unknown sampler.
+    `later` gives the noise of later steps, `s_noise` times as strong. `report(step, x, denoised)` is called once per
+    step. `mask` [B, 1, h, w], 1 where the picture may change, keeps the rest as it was (inpainting). `options` go to
+    the solver. Raises ValueError for an unknown sampler.
     """
     solver = SOLVERS.get(sampler)
     if solver is None:
@@ -219,7 +220,7 @@ def sample(
         # At full noise the model has seen x0 + sigma n scaled to variance 1 + sigma^2 (ComfyUI's max_denoise).
         full = levels[0] > sampling.sigma_max * (1 - 1e-5)
         x = noise * np.float32((1 + levels[0] ** 2) ** 0.5 if full else levels[0]) + latent
-    result = solver(SolverRun(denoise, later, sampling, report), x, levels, **(options or {}))
+    result = solver(SolverRun(denoise, later, sampling, report, s_noise), x, levels, **(options or {}))
     if sampling.flow and levels[-1] < 1:
         result = result / np.float32(1 - levels[-1])
     return np.ascontiguousarray(result, np.float32)

@@ -7,7 +7,7 @@ counter's upper words tell apart initial noise, step noise and the nodes of a Br
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -42,7 +42,7 @@ class LatentNoise:
         """[B, C, h, w]: item i is the same whatever the batch size."""
         return self.draw_batch(_INITIAL, 0)
 
-    def draw_step(self, _sigma: float, _sigma_next: float) -> Array:
+    def draw_step(self) -> Array:
         """Fresh noise [B, C, h, w] for one sampler step, as ancestral samplers want it."""
         self._steps += 1
         return self.draw_batch(_STEP, self._steps)
@@ -77,21 +77,6 @@ class FrameNoise(LatentNoise):
                 first = first * np.float32(math.cos(angle)) + second * np.float32(math.sin(angle))
             drawn.append(first)
         return np.stack(drawn)
-
-
-class ScaledNoise:
-    """The noise of later steps, `factor` times as strong: a sampler's `s_noise`."""
-
-    def __init__(self, noise: LatentNoise, factor: float) -> None:
-        self._noise = noise
-        self._factor = np.float32(factor)
-
-    def draw_step(self, sigma: float, sigma_next: float) -> Array:
-        return self._noise.draw_step(sigma, sigma_next) * self._factor
-
-    def brownian(self, sigma_max: float, *, stream: int = 0) -> Callable[[float, float], Array]:
-        path = self._noise.brownian(sigma_max, stream=stream)
-        return lambda sigma, sigma_next: path(sigma, sigma_next) * self._factor
 
 
 class BrownianPath:

@@ -1,11 +1,6 @@
-"""Edges and morphology of IMAGE [B, H, W, C].
-
-Sources: Canny 1986 in the form of kornia's `canny` (Sobel, 8 directions), flat grey morphology.
-"""
+"""Edges of IMAGE [B, H, W, C]: Canny 1986 in the form of kornia's `canny` (Sobel, 8 directions)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -84,42 +79,3 @@ def canny(image: Array, low_threshold: float, high_threshold: float) -> Array:
         raise ValueError(f"a picture of {image.shape[2]} x {image.shape[1]} is too small to find edges in")
     edges = canny_edges(image, low_threshold, high_threshold)
     return np.repeat(edges[..., None], 3, axis=-1)
-
-
-def _extreme(image: Array, count: int, axis: int, choose: Any) -> Array:
-    """Maximum or minimum over `count` pixels along an axis, outside pixels ignored, by doubling windows."""
-    # An even window reaches one pixel further back for a minimum, and one further on for a maximum (kornia's kernels).
-    before = count // 2 if choose is np.minimum else count - count // 2 - 1
-    pads = [(0, 0)] * image.ndim
-    pads[axis] = (before, count - before - 1)
-    edge = -np.inf if choose is np.maximum else np.inf
-    window, covered = np.pad(image, pads, constant_values=edge), 1
-    while covered < count:
-        step = min(covered, count - covered)
-        length = window.shape[axis] - step
-        lower, upper = [slice(None)] * image.ndim, [slice(None)] * image.ndim
-        lower[axis], upper[axis] = slice(0, length), slice(step, step + length)
-        window = choose(window[tuple(lower)], window[tuple(upper)])
-        covered += step
-    return np.asarray(window)
-
-
-def morphology(image: Array, operation: str, kernel_size: int) -> Array:
-    def dilate(picture: Array) -> Array:
-        return _extreme(_extreme(picture, kernel_size, 1, np.maximum), kernel_size, 2, np.maximum)
-
-    def erode(picture: Array) -> Array:
-        return _extreme(_extreme(picture, kernel_size, 1, np.minimum), kernel_size, 2, np.minimum)
-
-    rules: dict[str, Any] = {
-        "erode": lambda: erode(image),
-        "dilate": lambda: dilate(image),
-        "open": lambda: dilate(erode(image)),
-        "close": lambda: erode(dilate(image)),
-        "gradient": lambda: dilate(image) - erode(image),
-        "top_hat": lambda: image - dilate(erode(image)),
-        "bottom_hat": lambda: erode(dilate(image)) - image,
-    }
-    if operation not in rules:
-        raise ValueError(f"Invalid operation {operation} for morphology. Must be one of {', '.join(rules)}")
-    return np.ascontiguousarray(rules[operation](), np.float32)

@@ -1,4 +1,4 @@
-"""Image nodes: IMAGE is float32 [B, H, W, C], 0-1. Pixels, sizes and orders are ComfyUI 0.3.64's; BT.601 for YUV."""
+"""Image nodes: IMAGE is float32 [B, H, W, C], 0-1. Pixels, sizes and orders are ComfyUI 0.3.64's."""
 
 from __future__ import annotations
 
@@ -175,21 +175,6 @@ def rotate(image: Array, rotation: str) -> Array:
 
 def flip(image: Array, flip_method: str) -> Array:
     return np.ascontiguousarray(np.flip(image, 1 if flip_method.startswith("x") else 2))
-
-
-def to_yuv(image: Array) -> tuple[Array, ...]:
-    """Y, Cb and Cr as three grey pictures, the colours centred on 0.5 (kornia's rgb_to_ycbcr, which ComfyUI uses)."""
-    red, green, blue = (image[..., i] for i in range(3))
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    planes = luma, (blue - luma) * 0.564 + 0.5, (red - luma) * 0.713 + 0.5
-    return tuple(np.repeat(plane[..., None], image.shape[-1], axis=-1) for plane in planes)
-
-
-def from_yuv(Y: Array, U: Array, V: Array) -> Array:
-    """Each plane is the mean of its picture's channels."""
-    luma, u, v = Y.mean(axis=-1), U.mean(axis=-1) - 0.5, V.mean(axis=-1) - 0.5
-    planes = [luma + 1.403 * v, luma - 0.714 * v - 0.344 * u, luma + 1.773 * u]
-    return np.asarray(np.clip(np.stack(planes, axis=-1), 0, 1).astype(np.float32))
 
 
 def _bayer(order: int) -> Array:

@@ -11,7 +11,7 @@ from PIL import Image
 from sweeper.embedded.diffusion import schedules
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.guidance import Conditioning, Guider, sample
-from sweeper.embedded.diffusion.latent_noise import FrameNoise, LatentNoise, ScaledNoise
+from sweeper.embedded.diffusion.latent_noise import FrameNoise, LatentNoise
 from sweeper.embedded.diffusion.models import Model
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
@@ -102,7 +102,8 @@ def run_sampler(
         levels,
         samples,
         noise,
-        later=source if sampler.s_noise == 1 else ScaledNoise(source, sampler.s_noise),
+        later=source,
+        s_noise=sampler.s_noise,
         report=report,
         mask=mask,
         options=dict(sampler.options),

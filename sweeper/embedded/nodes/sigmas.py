@@ -28,32 +28,12 @@ def polyexponential(steps: int, sigma_max: float, sigma_min: float, rho: float =
     return _end_with_zero(np.exp(np.linspace(1, 0, steps) ** rho * (high - low) + low))
 
 
-def laplace(steps: int, sigma_max: float, sigma_min: float, mu: float, beta: float) -> Array:
-    """Laplace noise schedule (Hang et al. 2024, arXiv:2407.03297); as in ComfyUI no zero is added, and it rises."""
-    x = np.linspace(0, 1, steps)
-    levels = mu - beta * np.sign(0.5 - x) * np.log(1 - 2 * np.abs(0.5 - x) + 1e-5)
-    return np.clip(np.exp(levels), sigma_min, sigma_max).astype(np.float32)
-
-
-def vp(steps: int, beta_d: float, beta_min: float, eps_s: float) -> Array:
-    """The continuous variance preserving schedule (Song et al. 2021)."""
-    t = np.linspace(1, eps_s, steps)
-    return _end_with_zero(np.sqrt(np.expm1(beta_d * t**2 / 2 + beta_min * t)))
-
-
 def basic(model: Model, scheduler: str, steps: int, denoise: float) -> Array:
     """None at denoise 0."""
     if denoise <= 0:
         return _NONE
     whole = int(steps / denoise) if denoise < 1 else steps
     return schedules.schedule(model.sampling, scheduler, whole)[-(steps + 1) :]
-
-
-def sd_turbo(model: Model, steps: int, denoise: float) -> Array:
-    """Every hundredth trained step from the top: 999, 899, ... (adversarial diffusion distillation)."""
-    start = 10 - int(10 * denoise)
-    times = [100 * k - 1 for k in range(10, 0, -1)][start : start + steps]
-    return _end_with_zero([model.sampling.sigma(time) for time in times])
 
 
 def beta_sampling(model: Model, steps: int, alpha: float, beta: float) -> Array:
@@ -108,9 +88,3 @@ def flip(sigmas: Array) -> Array:
     if len(turned) and turned[0] == 0:
         turned[0] = 0.0001
     return turned
-
-
-def set_first(sigmas: Array, sigma: float) -> Array:
-    changed = sigmas.copy()
-    changed[0] = sigma
-    return changed

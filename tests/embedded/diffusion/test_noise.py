@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.embedded.diffusion.latent_noise import FrameNoise, LatentNoise, ScaledNoise, draw_normal
+from sweeper.embedded.diffusion.latent_noise import FrameNoise, LatentNoise, draw_normal
+from sweeper.embedded.diffusion.schedules import Sampling
+from sweeper.embedded.diffusion.solvers import SolverRun
 
 SHAPE = (4, 16, 16)
 
@@ -40,10 +42,10 @@ def test_noise_is_standard_normal() -> None:
 
 def test_steps_get_fresh_but_reproducible_noise() -> None:
     noise = LatentNoise(3, [0], SHAPE)
-    first, second = noise.draw_step(2.0, 1.0), noise.draw_step(1.0, 0.5)
+    first, second = noise.draw_step(), noise.draw_step()
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, noise.draw_initial())
-    assert np.array_equal(first, LatentNoise(3, [0], SHAPE).draw_step(9.0, 8.0))
+    assert np.array_equal(first, LatentNoise(3, [0], SHAPE).draw_step())
 
 
 @given(st.lists(st.floats(0.01, 14.6), min_size=3, max_size=3, unique=True))
@@ -79,7 +81,9 @@ def test_video_noise_changes_slowly_and_is_standard_normal() -> None:
 
 
 def test_scaled_noise_is_the_noise_times_its_scale() -> None:
-    plain, scaled = LatentNoise(3, [0], SHAPE), ScaledNoise(LatentNoise(3, [0], SHAPE), 0.5)
-    assert np.array_equal(scaled.draw_step(2.0, 1.0), plain.draw_step(2.0, 1.0) * np.float32(0.5))
-    paths = plain.brownian(10.0), scaled.brownian(10.0)
-    assert np.array_equal(paths[1](4.0, 2.0), paths[0](4.0, 2.0) * np.float32(0.5))
+    plain, scaled = (
+        SolverRun(lambda x, _: (x, x), LatentNoise(3, [0], SHAPE), Sampling(), lambda *_: None, scale)
+        for scale in (1.0, 0.5)
+    )
+    assert np.array_equal(scaled.draw_noise(), plain.draw_noise() * np.float32(0.5))
+    assert np.array_equal(scaled.draw_from_path(4.0, 2.0, 0), plain.draw_from_path(4.0, 2.0, 0) * np.float32(0.5))

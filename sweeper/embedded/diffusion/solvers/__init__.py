@@ -59,7 +59,7 @@ SOLVERS: dict[str, Solver] = {
     "res_multistep_ancestral_cfg_pp": _walk(multistep.res_multistep, eta=1.0, plus=True),
     "gradient_estimation": _walk(multistep.gradient_estimation),
     "gradient_estimation_cfg_pp": _walk(multistep.gradient_estimation, plus=True),
-    "er_sde": whole_run.er_sde,
+    "er_sde": _walk(multistep.er_sde, snr=True),
     "seeds_2": _walk(single_step.seeds, snr=True, shares=(0.5,)),
     "seeds_3": _walk(single_step.seeds, snr=True, shares=(1 / 3, 2 / 3)),
     "sa_solver": whole_run.sa_solver,

@@ -139,10 +139,10 @@ def dpmpp_sde(now: Step, *, stream: int = 0, eta: float = 1.0, r: float = 0.5) -
 def seeds(now: Step, *, shares: tuple[float, ...]) -> Array:
     """SEEDS with inner points at `shares` of each step in lambda, eta 1; noise is carried from point to point."""
     run, space, h = now.run, now.run.sampling, now.log_step
-    estimate, noise, last_share, last_sigma, point = now.denoised, None, 0.0, now.sigma, now.x
+    estimate, noise, last_share, point = now.denoised, None, 0.0, now.x
     for share in (*shares, 1.0):
         level = now.after if share == 1.0 else space.from_log_snr(space.log_snr(now.sigma) + share * h)
-        fresh = run.noise.draw_step(last_sigma, level) * (-math.expm1(-2 * (share - last_share) * h)) ** 0.5
+        fresh = run.draw_noise() * (-math.expm1(-2 * (share - last_share) * h)) ** 0.5
         noise = fresh if noise is None else noise * math.exp(-(share - last_share) * h) + fresh
         grown = -math.expm1(-2 * share * h)
         if share == shares[0] or len(shares) == 1:
@@ -154,5 +154,5 @@ def seeds(now: Step, *, shares: tuple[float, ...]) -> Array:
             mixed = now.denoised * (grown - weight) + estimate * weight
         point = now.x * (level / now.sigma * math.exp(-share * h)) + mixed * space.alpha(level) + noise * level
         if share < 1:
-            estimate, last_share, last_sigma = run.denoise(point, level), share, level
+            estimate, last_share = run.denoise(point, level), share
     return point

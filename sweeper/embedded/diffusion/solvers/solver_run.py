@@ -9,17 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.latent_noise import LatentNoise, ScaledNoise
+from sweeper.embedded.diffusion.latent_noise import BrownianPath, LatentNoise
 from sweeper.embedded.diffusion.schedules import Sampling
-
-
-class StepNoise(Protocol):
-    """Standard normal noise for a step between two noise levels."""
-
-    def __call__(self, sigma: float, sigma_next: float, /) -> Array: ...
 
 
 class SolverRun:
@@ -32,16 +28,18 @@ class SolverRun:
     def __init__(
         self,
         denoise: Callable[[Array, float], tuple[Array, Array]],
-        noise: LatentNoise | ScaledNoise,
+        noise: LatentNoise,
         sampling: Sampling,
         report: Callable[[int, Array, Array], None],
+        s_noise: float = 1.0,  # how strong the noise of the steps is
     ) -> None:
         self._denoise = denoise
-        self.noise = noise
+        self._noise = noise
+        self._s_noise = np.float32(s_noise)
         self.sampling = sampling
         self.report = report
         self.unguided: Array  # set by the first evaluation
-        self._paths: dict[int, StepNoise] = {}
+        self._paths: dict[int, BrownianPath] = {}
 
     def denoise(self, x: Array, sigma: float) -> Array:
         """The guided estimate; `unguided` then holds the other side of the same evaluation."""
@@ -53,11 +51,15 @@ class SolverRun:
         denoised = self.denoise(x, sigma)
         return (x - denoised) / sigma, denoised
 
+    def draw_noise(self) -> Array:
+        """Fresh noise for one step."""
+        return self._noise.draw_step() * self._s_noise
+
     def draw_from_path(self, sigma: float, after: float, stream: int) -> Array:
         """Noise of the run's Brownian path, so that the solver converges as steps grow; each stream is another path."""
         if stream not in self._paths:
-            self._paths[stream] = self.noise.brownian(self.sampling.sigma_max, stream=stream)
-        return self._paths[stream](sigma, after)
+            self._paths[stream] = self._noise.brownian(self.sampling.sigma_max, stream=stream)
+        return self._paths[stream](sigma, after) * self._s_noise
 
     def with_finite_start(self, sigmas: Sequence[float]) -> list[float]:
         """Sigmas whose first has a finite log SNR: a flow model starts at pure noise, where it is minus infinity."""
@@ -102,7 +104,7 @@ class Step:
         return [step.slope for step in (self, *reversed(self.past))][:count]
 
     def draw_noise(self) -> Array:
-        return self.run.noise.draw_step(self.sigma, self.after)
+        return self.run.draw_noise()
 
     def split(self, eta: float = 1.0) -> tuple[float, float, float]:
         """Sigma to go down to, factor on x and noise on the way up again, for either kind of model."""

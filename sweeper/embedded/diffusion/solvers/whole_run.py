@@ -1,9 +1,8 @@
-"""Solvers that choose their own steps, or correct them: DPM-Solver, UniPC, SA-Solver, ER-SDE.
+"""Solvers that choose their own steps, or correct them: DPM-Solver, UniPC, SA-Solver.
 
 Sources: Lu et al. 2022 (DPM-Solver, arXiv:2206.00927, with t = -ln sigma) and the step controller that k-diffusion puts
 around it, Zhao et al. 2023 (UniPC, arXiv:2302.04867, variants B1(h) = h and B2(h) = exp(h) - 1), Xue et al. 2023
-(SA-Solver, arXiv:2309.05019, eqs. 15 and 18, predictor order 3, corrector order 4), Cui et al. 2023 (ER-SDE,
-arXiv:2309.06169).
+(SA-Solver, arXiv:2309.05019, eqs. 15 and 18, predictor order 3, corrector order 4).
 """
 
 from __future__ import annotations
@@ -201,46 +200,7 @@ def sa_solver(run: SolverRun, x: Array, sigmas: list[float], *, pece: bool = Fal
         h = lambdas[i + 1] - lambdas[i]
         weights = _adams_weights(lambdas[i - ahead + 1 : i + 1], lambdas[i], lambdas[i + 1], strength)
         spread = after * (-math.expm1(-2 * strength**2 * h)) ** 0.5
-        noise = run.noise.draw_step(sigma, after) * spread if strength else np.zeros_like(x)
+        noise = run.draw_noise() * spread if strength else np.zeros_like(x)
         predicted = x * (after / sigma * math.exp(-(strength**2) * h)) + noise
         predicted = predicted + _sum_weighted(weights, estimates[-ahead:]) * space.alpha(after)
     return predicted
-
-
-def _er_scale(value: Array) -> Array:
-    """The noise scaling of the authors' solver ER-SDE 5: v (exp(v^0.3) + 10)."""
-    return np.asarray(value * (np.exp(value**0.3) + 10.0))
-
-
-def er_sde(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
-    """Extended reverse-time SDE solver of order 3, integrals by 200 points as in the authors' code."""
-    space = run.sampling
-    sigmas = run.with_finite_start(sigmas)
-    levels = np.array([math.exp(-space.log_snr(s)) if s > 0 else 0.0 for s in sigmas])  # sigma / alpha
-    scales = _er_scale(levels)
-    old: Array | None = None
-    old_slope: Array | None = None
-    for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        denoised = run.denoise(x, sigma)
-        run.report(i, x, denoised)
-        if after == 0:
-            return denoised
-        alpha = space.alpha(after)
-        ratio = float(scales[i + 1] / scales[i])
-        x = x * (alpha / space.alpha(sigma) * ratio) + denoised * (alpha * (1 - ratio))
-        if old is not None:
-            dt = float(levels[i + 1] - levels[i])
-            width = -dt / 200
-            points = levels[i + 1] + np.arange(200) * width
-            integral = float(np.sum(1 / _er_scale(points))) * width
-            slope = (denoised - old) / float(levels[i] - levels[i - 1])
-            x = x + slope * (alpha * (dt + integral * float(scales[i + 1])))
-            if old_slope is not None:
-                moment = float(np.sum((points - levels[i]) / _er_scale(points))) * width
-                bend = (slope - old_slope) / float((levels[i] - levels[i - 2]) / 2)
-                x = x + bend * (alpha * (dt**2 / 2 + moment * float(scales[i + 1])))
-            old_slope = slope
-        up = max(float(levels[i + 1] ** 2 - levels[i] ** 2 * ratio**2), 0.0) ** 0.5
-        x = x + run.noise.draw_step(sigma, after) * (alpha * up)
-        old = denoised
-    return x

@@ -38,9 +38,9 @@ _BY_MODULE: Final = {
     """,
     "sigmas": """
         BasicScheduler=basic KarrasScheduler=karras ExponentialScheduler=polyexponential
-        PolyexponentialScheduler=polyexponential LaplaceScheduler=laplace VPScheduler=vp SDTurboScheduler=sd_turbo
+        PolyexponentialScheduler=polyexponential
         BetaSamplingScheduler=beta_sampling AlignYourStepsScheduler=align_your_steps SplitSigmas=split
-        SplitSigmasDenoise=split_denoise FlipSigmas=flip SetFirstSigma=set_first
+        SplitSigmasDenoise=split_denoise FlipSigmas=flip
     """,
     "latents": """
         EmptyLatentImage=empty:4 EmptySD3LatentImage=empty:16 LatentUpscale=upscale LatentUpscaleBy=upscale_by
@@ -54,10 +54,10 @@ _BY_MODULE: Final = {
         EmptyImage=empty ImageScale=scale ImageScaleBy=scale_by ImageScaleToTotalPixels=scale_to_pixels
         ImageScaleToMaxDimension=scale_to_largest GetImageSize=size ImageInvert=invert ImageBlur=blur
         ImageSharpen=sharpen ImageBlend=blend ImageBatch=batch ImageFromBatch=from_batch RepeatImageBatch=repeat
-        ImageCrop=crop ImageRotate=rotate ImageFlip=flip ImageRGBToYUV=to_yuv ImageYUVToRGB=from_yuv
+        ImageCrop=crop ImageRotate=rotate ImageFlip=flip
         ImageQuantize=quantize
     """,
-    "edges": "Canny=canny Morphology=morphology",
+    "edges": "Canny=canny",
     "upscaling": "UpscaleModelLoader=load ImageUpscaleWithModel=upscale",
     "compositing": """
         ImageCompositeMasked=images_masked LatentCompositeMasked=latents_masked LatentComposite=latents
