@@ -165,7 +165,7 @@ def preview_mask(context: Context, mask: Array) -> NodeOutput:
 
 
 def preview_any(source: Any = None) -> NodeOutput:
-    """PreviewAny: a value as text, JSON where it has a form in it."""
+    """PreviewAny: a value as text, JSON where it has a form in it, shown and passed on."""
     if isinstance(source, str):
         text = source
     elif isinstance(source, bool | int | float):
@@ -175,7 +175,7 @@ def preview_any(source: Any = None) -> NodeOutput:
             text = json.dumps(source)
         except (TypeError, ValueError):
             text = str(source)
-    return NodeOutput(ui={"text": [text]})
+    return NodeOutput((text,), ui={"text": [text]})
 
 
 def load_mask(context: Context, image: str, channel: str) -> Array:

@@ -97,6 +97,11 @@ def put(context: Any, name: str, image: Image.Image, **options: Any) -> str:
     return name
 
 
+@pytest.mark.parametrize(("value", "text"), [("a fox", "a fox"), (7, "7"), ({"width": 7}, '{"width": 7}')])
+def test_shown_text_is_also_passed_on(context: Any, value: Any, text: str) -> None:
+    assert context.run("PreviewAny", source=value) == text
+
+
 def test_mask_is_the_inverted_alpha(context: Any) -> None:
     name = put(context, "a.png", Image.new("RGBA", (5, 3), (255, 0, 51, 51)))
     image, mask = context.run("LoadImage", image=name)
