@@ -21,7 +21,7 @@ from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.text import digest_normals
-from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
+from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX, to_yuv
 
 _PROJECTION_SEED = 0x1A6E
 _LINES = ("canny", "line", "scribble", "sketch", "edge", "hed", "mlsd", "pose", "pidi", "teed")
@@ -122,7 +122,7 @@ class Structure:
         pulled = mean.copy()
         level = mean[0].mean(dtype=np.float32)
         if self._reading == "picture":
-            target = np.stack([luma - 0.5, 0.492 * (blue - luma), 0.877 * (red - luma)]) * np.float32(SCALE)
+            target = np.stack(to_yuv(red, green, blue)) * np.float32(SCALE)
             pulled[:3] += self._share * (target - mean[:3])
         elif self._reading == "shade":
             shade = level + np.float32(0.5 * SCALE) * (luma - luma.mean(dtype=np.float32))
@@ -171,13 +171,11 @@ def look(image: Array, name: str) -> Array:
     rows = np.zeros((len(image), len(FEATURES)), np.float32)
     turn = np.float32(1) + np.float32(0.1) * digest_normals(f"vision/{name}", HASHED)
     for row, picture in zip(rows, small, strict=True):
-        red, green, blue = (picture[i] for i in range(3))
-        luma = 0.299 * red + 0.587 * green + 0.114 * blue
-        u, v = 0.492 * (blue - luma), 0.877 * (red - luma)
-        row[INDEX["tint_y"]], row[INDEX["tint_u"]], row[INDEX["tint_v"]] = luma.mean() - 0.5, u.mean(), v.mean()
+        y, u, v = to_yuv(*picture)
+        row[INDEX["tint_y"]], row[INDEX["tint_u"]], row[INDEX["tint_v"]] = y.mean(), u.mean(), v.mean()
         row[INDEX["tint"]] = 0.8
-        row[INDEX["dark"]] = 1.6 * (0.5 - luma.mean())
-        row[INDEX["contrast"]] = 2 * (luma.std() - 0.18)
+        row[INDEX["dark"]] = -1.6 * y.mean()
+        row[INDEX["contrast"]] = 2 * (y.std() - 0.18)
         row[INDEX["saturation"]] = 2 * (np.sqrt(u * u + v * v).mean() - 0.1)
         row[-HASHED:] = turn * (_projection() @ (picture.ravel() - np.float32(0.5)))
     return rows

@@ -19,7 +19,7 @@ from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.layout import smooth
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.prior import SCALE
-from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
+from sweeper.embedded.diffusion.vocabulary import to_yuv, yuv_to_rgb
 
 FACTOR = 8
 _TILE = 256
@@ -176,9 +176,7 @@ def encode(pixels: Array, vae: Vae) -> tuple[Array, Residue]:
     top, left = (pixels.shape[1] % FACTOR) // 2, (pixels.shape[2] % FACTOR) // 2
     image = pixels[:, top : top + height * FACTOR, left : left + width * FACTOR, :3].astype(np.float32)
     mean = image.reshape(batch, height, FACTOR, width, FACTOR, 3).mean(axis=(2, 4))
-    red, green, blue = mean[..., 0], mean[..., 1], mean[..., 2]
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    planes = [luma - 0.5, 0.492 * (blue - luma), 0.877 * (red - luma)]
-    latent = np.stack([plane * SCALE for plane in planes] + [np.full_like(luma, _ENCODED_DETAIL)], axis=1)
+    planes = [plane * SCALE for plane in to_yuv(*np.moveaxis(mean, -1, 0))]
+    latent = np.stack([*planes, np.full_like(planes[0], _ENCODED_DETAIL)], axis=1)
     latent = latent.astype(np.float32)
     return latent, Residue(latent, image - decode(latent, vae))

@@ -129,10 +129,15 @@ COLOURS = _parse_colours()  # sRGB, 0-255
 
 
 def yuv(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
-    """From sRGB 0-255 to Y in -0.5 .. 0.5 and U, V (BT.601 weights, analogue scaling)."""
-    r, g, b = (value / 255 for value in rgb)
-    y = 0.299 * r + 0.587 * g + 0.114 * b
-    return y - 0.5, 0.492 * (b - y), 0.877 * (r - y)
+    """`to_yuv` of a colour 0-255."""
+    y, u, v = to_yuv(*(value / 255 for value in rgb))
+    return y, u, v
+
+
+def to_yuv(red: Any, green: Any, blue: Any) -> tuple[Any, Any, Any]:
+    """From sRGB 0-1 to Y in -0.5 .. 0.5 and U, V (BT.601 weights, analogue scaling)."""
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return luma - 0.5, 0.492 * (blue - luma), 0.877 * (red - luma)
 
 
 def _table() -> dict[str, tuple[dict[str, float], tuple[int, int, int] | None]]:
@@ -148,7 +153,7 @@ WORDS = _table()
 
 
 def yuv_to_rgb(planes: Any) -> Any:
-    """Inverse of `yuv` for an array [3, ...]: Y in -0.5 .. 0.5, U, V to R, G, B, 0-1 where in gamut."""
+    """Inverse of `to_yuv` for an array [3, ...]: Y in -0.5 .. 0.5, U, V to R, G, B, 0-1 where in gamut."""
     luma = planes[0] + 0.5
     red, blue = luma + planes[2] / 0.877, luma + planes[1] / 0.492
     result = planes.copy()

@@ -8,7 +8,7 @@ import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.scaling import check_size, make_ramp, resize
-from sweeper.embedded.nodes.images import resize_image
+from sweeper.embedded.nodes.images import resize_image, same_channels
 from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_planes
 
 
@@ -30,15 +30,6 @@ def composite(under: Array, over: Array, x: int, y: int, mask: Array | None, uni
     area = (..., slice(top, top + over.shape[-2]), slice(left, left + over.shape[-1]))
     under[area] = share * over + (1 - share) * under[area]
     return under
-
-
-def same_channels(under: Array, over: Array) -> tuple[Array, Array]:
-    """ComfyUI's image_alpha_fix: an alpha that `under` lacks is dropped; one that `over` lacks is made opaque."""
-    if under.shape[-1] < over.shape[-1]:
-        over = over[..., : under.shape[-1]]
-    elif under.shape[-1] > over.shape[-1]:
-        over = np.concatenate([over, np.ones((*over.shape[:-1], 1), np.float32)], axis=-1)
-    return under, over
 
 
 def images_masked(

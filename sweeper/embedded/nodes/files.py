@@ -105,14 +105,11 @@ def make_metadata(context: Context) -> dict[str, str]:
 
 
 def _make_png_info(context: Context) -> PngInfo | None:
-    """The text chunks: `prompt`, and one per key of extra_pnginfo, each JSON."""
-    if not context.save_metadata:
-        return None
-    info = PngInfo()
-    info.add_text("prompt", json.dumps(context.prompt))
-    for key, value in context.extra_pnginfo.items():
-        info.add_text(key, json.dumps(value))
-    return info
+    """The text chunks, if there are any."""
+    info, texts = PngInfo(), make_metadata(context)
+    for key, text in texts.items():
+        info.add_text(key, text)
+    return info if texts else None
 
 
 def _save_pngs(

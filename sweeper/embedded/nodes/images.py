@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,34 +90,36 @@ def _soft_light(under: Array, over: Array) -> Any:
     return np.where(over <= 0.5, dark, under + (2 * over - 1) * (curve - under))
 
 
-def _blend_pixels(under: Array, over: Array, mode: str) -> Any:
-    if mode == "normal":
-        return over
-    if mode == "multiply":
-        return under * over
-    if mode == "screen":
-        return 1 - (1 - under) * (1 - over)
-    if mode == "overlay":
-        return np.where(under <= 0.5, 2 * under * over, 1 - 2 * (1 - under) * (1 - over))
-    if mode == "soft_light":
-        return _soft_light(under, over)
-    if mode == "difference":
-        return under - over
-    raise ValueError(f"Unsupported blend mode: {mode}")
+_BLENDS: dict[str, Callable[[Array, Array], Any]] = {
+    "normal": lambda _under, over: over,
+    "multiply": lambda under, over: under * over,
+    "screen": lambda under, over: 1 - (1 - under) * (1 - over),
+    "overlay": lambda under, over: np.where(under <= 0.5, 2 * under * over, 1 - 2 * (1 - under) * (1 - over)),
+    "soft_light": _soft_light,
+    "difference": lambda under, over: under - over,
+}
+
+
+def same_channels(under: Array, over: Array) -> tuple[Array, Array]:
+    """ComfyUI's image_alpha_fix: an alpha that `under` lacks is dropped; one that `over` lacks is made opaque."""
+    if under.shape[-1] < over.shape[-1]:
+        over = over[..., : under.shape[-1]]
+    elif under.shape[-1] > over.shape[-1]:
+        over = np.concatenate([over, np.ones((*over.shape[:-1], 1), np.float32)], axis=-1)
+    return under, over
 
 
 def blend(image1: Array, image2: Array, blend_factor: float, blend_mode: str) -> Array:
     """Blend `image2` over `image1`; it is scaled to the first one's size, and an alpha channel follows the first."""
-    if image1.shape[3] < image2.shape[3]:
-        image2 = image2[..., : image1.shape[3]]
-    elif image1.shape[3] > image2.shape[3]:
-        # ComfyUI gives the *destination* one more, opaque channel here; the shapes then fail to match unless they
-        # broadcast. What was meant is done: the source becomes opaque.
-        image2 = np.concatenate([image2, np.ones((*image2.shape[:3], 1), np.float32)], axis=-1)
+    # Where only the first has an alpha, ComfyUI gives it one more channel, and the shapes then fail to match unless
+    # they broadcast. What was meant is done: the second becomes opaque.
+    image1, image2 = same_channels(image1, image2)
     if image1.shape != image2.shape:
         image2 = resize_image(image2, image1.shape[2], image1.shape[1], "bicubic", centre=True)
+    if blend_mode not in _BLENDS:
+        raise ValueError(f"Unsupported blend mode: {blend_mode}")
     factor = np.float32(blend_factor)
-    mixed = image1 * (1 - factor) + _blend_pixels(image1, image2, blend_mode) * factor
+    mixed = image1 * (1 - factor) + _BLENDS[blend_mode](image1, image2) * factor
     return np.asarray(np.clip(mixed, 0, 1).astype(np.float32))
 
 
