@@ -23,10 +23,12 @@ from sweeper.planning.prices import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode
+from sweeper.running.node_times import list_job_seconds
 from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.settings import RunOptions, TrialFilter
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, JobRecord
+from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import check_owner, default_results_folder
 
 
@@ -54,13 +56,14 @@ class PlanSummary:
         resolved = resolve_targets(specs, named=named, environ={}, with_keys=False)
         self.targets = [target.name for target in resolved]
         self._jobs, seconds, self._renaming = _load_records(self.out, self.targets, plan)
+        besides_nodes = seconds.pop(BESIDES_NODES, 0.0)
         costs = Costs(seconds, find_smallest_cache(map(get_cache_mode, resolved)))
         self.plan = plan.reordered(costs)  # the same order as the run's
         self.prices = PlanPrices(
             self.plan,
             checked.classes,
             [target.price for target in resolved],
-            LearntTimes(seconds, self._list_job_seconds()),
+            LearntTimes(seconds, self._list_job_seconds(), besides_nodes),
             shares_cache=len(resolved) == 1 and not any(is_comfy_platform(target.url) for target in resolved),
         )
         # One byte for each trial: whether it is the first with its digest, and whether it is new or open too.
@@ -193,8 +196,8 @@ class PlanSummary:
         return {**totals, "by_jobs": len(times), "job": {f"{name}_s": round(value, 3) for name, value in each.items()}}
 
     def _list_job_seconds(self) -> list[float]:
-        """The seconds of each earlier job that succeeded."""
-        return [job.seconds for job in self._jobs.values() if job.state == SUCCEEDED and job.seconds is not None]
+        """The seconds of each earlier job that succeeded; see `list_job_seconds`."""
+        return list_job_seconds(job for job in self._jobs.values() if job.state == SUCCEEDED)
 
     def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment

@@ -67,17 +67,11 @@ class BatchFollower:
                 await self._record_update(batch, worker, update)
                 number, start = update.number, None
                 if update.finished is not None:
-                    self._add_node_times(update.finished)
+                    self.context.node_times.add_sums(self.name, update.finished.node_times)
                     await self.registry.call(worker_rpc.close_batch, batch.id, address=worker.address)
                     return update.finished
         except WorkerGoneError:
             return None
-
-    def _add_node_times(self, finished: BatchFinished) -> None:
-        times = self.context.node_times.setdefault(self.name, {})
-        for name, (runs, seconds) in finished.node_times.items():
-            before = times.get(name, (0, 0.0))
-            times[name] = (before[0] + runs, before[1] + seconds)
 
     def _build_items(self, batch: Batch) -> list[BatchItem]:
         plan, is_search = self.context.plan, batch.server_id is not None

@@ -223,7 +223,7 @@ class ClusterSession(Session):
         finally:
             with contextlib.suppress(OSError):
                 marker.unlink()
-            for target, times in context.node_times.items():
+            for target, times in context.node_times.sum_up().items():
                 store.servers.add_node_times(target, times)
 
     def _make_context(

@@ -261,7 +261,7 @@ class WorkerBatch:
         finally:
             lease_task.cancel()
             await self._drain_inbox()
-        times = context.node_times.get(self.target_name, {})
+        times = context.node_times.sum_up().get(self.target_name, {})
         reason = None if self.control.reason == INTERRUPT else self.control.reason
         self._finish(reason, context.error, times)
 

@@ -79,10 +79,14 @@ class PlanCost:
 
 @dataclass(frozen=True, slots=True)
 class LearntTimes:
-    """What earlier jobs took: the mean seconds of each node class, and the seconds of each job."""
+    """What earlier jobs took: the mean seconds of each node class, and the seconds of each job.
+
+    `besides_nodes`: the mean seconds of a job in which none of its nodes ran.
+    """
 
     by_class: Mapping[str, float] = field(default_factory=dict)
     jobs: Sequence[float] = ()
+    besides_nodes: float = 0.0
 
     def get_spread(self, count: int) -> tuple[float, float]:
         """Return the factors between which the time of `count` jobs lies to the mean, with 95 % confidence.
@@ -210,9 +214,10 @@ class PlanPrices(TemplatePrices):
         if not learnt.jobs or not all(class_type in learnt.by_class for class_type in classes.values()):
             return learnt.estimate_seconds(jobs)
         low, high = learnt.get_spread(jobs)
+        rest = learnt.besides_nodes * jobs
         best = sum(runs[node][0] * learnt.by_class[class_type] for node, class_type in classes.items())
         worst = sum(runs[node][1] * learnt.by_class[class_type] for node, class_type in classes.items())
-        return best * low, worst * high
+        return (best + rest) * low, (worst + rest) * high
 
 
 def price_time(rates: Sequence[TargetPrice], jobs: int, seconds: tuple[float, float] | None) -> Amount:

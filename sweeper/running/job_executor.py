@@ -372,7 +372,7 @@ class JobExecutor:
         self._finish_job(item, job, records.SUCCEEDED, state, listener, artifacts=artifacts)
         item.finished = True
         seconds = item.job.seconds if item.job is not None else None
-        self.context.record_node_times(self.target_name, listener.node_seconds())
+        self.context.record_node_times(self.target_name, listener.node_seconds(), item.job)
         self.context.finish_trial(item, result.SUCCEEDED, self.target_name, artifacts=artifacts, seconds=seconds)
         return False
 

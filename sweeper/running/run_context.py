@@ -17,6 +17,7 @@ from sweeper.model.trial import InputFile, Trial
 from sweeper.running.folder_spending import FolderSpending
 from sweeper.running.group_commit import GroupCommit
 from sweeper.running.job_prices import JobUsage
+from sweeper.running.node_times import NodeTimes
 from sweeper.running.run_events import Event, TrialDone
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.stop_control import MAX_FAILURES, StopControl
@@ -88,8 +89,7 @@ class RunContext:
     """The state that the target workers of one run share.
 
     `duplicates`: by digest, the indexes of the trials that share it with an earlier trial. `random`, `now` (seconds
-    since 1970) and `new_id` are fields so that tests can replace them. `node_times`: by target and node class, how
-    often it ran and the seconds in all.
+    since 1970) and `new_id` are fields so that tests can replace them.
     """
 
     plan: WorkflowSource
@@ -113,7 +113,7 @@ class RunContext:
     failures: int = 0
     error: str | None = None  # why the run stopped early, as a message
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    node_times: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
+    node_times: NodeTimes = field(default_factory=NodeTimes)
     spending: FolderSpending | None = None  # None: no job of this run costs anything
     _group_commit: GroupCommit = field(init=False)
 
@@ -126,13 +126,12 @@ class RunContext:
         """End the context's thread; call it at the end of the run."""
         self._group_commit.close()
 
-    def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:
-        """Add up (node, seconds) pairs by node class. The session writes them to the store at the end of the run."""
-        times = self.node_times.setdefault(target, {})
-        for node, seconds in nodes:
-            if name := self.node_classes.get(node):
-                runs, total = times.get(name, (0, 0.0))
-                times[name] = (runs + 1, total + seconds)
+    def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]], job: JobRecord | None) -> None:
+        """Add the (node, seconds) pairs of a job. The session writes them to the store at the end of the run."""
+        pairs = [(name, seconds) for node, seconds in nodes if (name := self.node_classes.get(node))]
+        times = None if job is None or job.started is None or job.ended is None else (job.started, job.ended)
+        if pairs:
+            self.node_times.add_job(target, pairs, times)
 
     @property
     def is_only_target(self) -> bool:

@@ -327,7 +327,7 @@ class Session:
             return "; ".join(filter(None, (self._describe_end(store, state, plan, run_id), error))) or None
         finally:
             context.close()
-            for target, times in context.node_times.items():
+            for target, times in context.node_times.sum_up().items():
                 store.servers.add_node_times(target, times)
 
     def _make_spending(self, store: Store, state: ResumeState) -> FolderSpending | None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.store.records import to_compact_json
 
 if TYPE_CHECKING:
     from sweeper.store.database import Database
+
+
+BESIDES_NODES: Final = ""  # in place of a class: the time of a job in which none of its nodes ran
 
 
 class ServerFacts:
@@ -35,7 +38,10 @@ class ServerFacts:
             self._database.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", row)
 
     def mean_node_seconds(self, targets: Iterable[str]) -> dict[str, float]:
-        """The mean seconds that nodes of each class took on these targets: class -> seconds."""
+        """The mean seconds that nodes of each class took on these targets: class -> seconds.
+
+        `BESIDES_NODES` is among the classes if the time of jobs is known.
+        """
         rows = self._database.query(
             "SELECT class_type, sum(seconds) / sum(runs) FROM node_times"
             " WHERE target IN (SELECT value FROM json_each(?)) GROUP BY class_type",

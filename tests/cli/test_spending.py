@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.embedded import EmbeddedServer
+from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.store import Store
 from tests import ROOT
 
@@ -144,3 +144,20 @@ def test_stranger_cannot_switch_the_question_off(sweeper, write, monkeypatch, tm
     assert outcome.code == 2
     assert "run.confirm_above: lets runs cost 1000 USD without a question" in outcome.err
     assert "targets.cloud.price: states what https://cloud.comfy.org costs" in outcome.err
+
+
+def test_forecast_after_ten_jobs_is_near_what_the_server_charges(sweeper, write, monkeypatch, tmp_path):
+    """Against the account of the embedded server, which charges for the nodes that ran and for its seconds."""
+    monkeypatch.setenv("PARTNER_KEY", "secret")
+    rates = {"prices": {"KSampler": "0.03 USD"}, "price_per_second": "0.02 USD", "job_seconds": [0.2, 0.4]}
+    (tmp_path / "scenario.yaml").write_text(json.dumps({"tier": "pro", "seed": 5, **rates}))
+    faults = Faults(scenario=Scenario.read(tmp_path / "scenario.yaml"))
+    with EmbeddedServer(faults=faults) as shop:
+        price = {"per_second": "0.02 USD"}
+        target = {"name": "shop", "url": shop.url, "partner_key_env": "PARTNER_KEY", "price": price}
+        file = write(json.dumps({"template": "t.json", "target": target, "sweep": {"grid": {"seed": {"seeds": 20}}}}))
+        assert sweeper("run", file, "--yes", "--limit", 10).code == 0
+        forecast, charged = sweeper("plan", file, "--json").json["cost"]["left"], shop.charged
+        assert sweeper("run", file, "--yes").code == 0
+        rest = shop.charged - charged
+    assert (forecast["low"] + forecast["high"]) / 2 == pytest.approx(rest, rel=0.1)
