@@ -25,7 +25,6 @@ from sweeper.embedded.cloud_jobs import CloudJobRoutes
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
-    bad_request,
     error_response,
     format_time,
     json_response,
@@ -34,6 +33,8 @@ from sweeper.embedded.http_helpers import (
     read_id_list,
     read_integer,
     read_object,
+    refuse,
+    refuse_as,
 )
 from sweeper.embedded.job_records import describe_end
 from sweeper.embedded.jobs import ENDED, ServerJob
@@ -244,7 +245,7 @@ class CloudRoutes(CommonRoutes):
         prompt_id = data.get("prompt_id") if isinstance(data, dict) else None
         if isinstance(prompt_id, str) and prompt_id:
             if self.queue.find(prompt_id) is None:
-                raise RequestRefusedError(error_response(404, "not_found", "Job not found"))
+                raise refuse_as(404, "not_found", "Job not found")
             self.service.cancel(prompt_id)
         else:
             running, waiting = self.queue.snapshot()
@@ -295,9 +296,7 @@ async def _read_deletion(request: Request) -> tuple[list[str], bool]:
     data = await read_object(request)
     unknown = set(data) - {"delete", "clear"}
     if unknown or not isinstance(data.get("clear", False), bool):
-        raise RequestRefusedError(
-            bad_request("The body holds 'delete', a list of job ids, and 'clear', true or false.")
-        )
+        raise refuse("The body holds 'delete', a list of job ids, and 'clear', true or false.")
     return read_id_list(data["delete"]) if "delete" in data else [], data.get("clear", False)
 
 

@@ -18,7 +18,7 @@ from starlette.routing import Route, Router
 from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.common_routes import CommonRoutes
-from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time, json_response, read_object
+from sweeper.embedded.http_helpers import RequestRefusedError, format_time, json_response, read_object, refuse_as
 from sweeper.embedded.jobs import (
     ALLOCATED,
     CANCEL_REQUESTED,
@@ -98,7 +98,7 @@ class V2Routes(CommonRoutes):
         self.seen.count(submits=1)
         size = request.headers.get("content-length", "")
         if size.isdecimal() and int(size) > MAX_JOB_BYTES:
-            raise _refuse(413, "payload_too_large", f"A job has at most {MAX_JOB_BYTES} bytes.")
+            raise refuse_as(413, "payload_too_large", f"A job has at most {MAX_JOB_BYTES} bytes.")
         data = await read_object(request)
         workflow = data.get("workflow")
         _check_workflow(data, workflow)
@@ -129,16 +129,16 @@ class V2Routes(CommonRoutes):
         if value is None:
             return {}
         if not self.is_deployment:
-            raise _refuse(422, "metadata_not_supported", "Comfy Cloud keeps no labels.")
+            raise refuse_as(422, "metadata_not_supported", "Comfy Cloud keeps no labels.")
         return read_labels(value)
 
     def _claim_key(self, key: str) -> None:
         if not 0 < len(key) <= _MAX_KEY_LENGTH:
-            raise _refuse(422, "invalid_request", f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
+            raise refuse_as(422, "invalid_request", f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
         oldest = now_ms() - KEY_MS
         self._used_keys = {used: at for used, at in self._used_keys.items() if at > oldest}
         if key in self._used_keys:
-            raise _refuse(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
+            raise refuse_as(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
         self._used_keys[key] = now_ms()
 
     def _resolve_assets(self, value: Any) -> Any:
@@ -147,7 +147,7 @@ class V2Routes(CommonRoutes):
             info = value.get("info")
             asset = self.asset_store.get(str(info.get("id"))) if isinstance(info, dict) else None
             if asset is None:
-                raise _refuse(422, "missing_asset", f"There is no such asset: {info!r}")
+                raise refuse_as(422, "missing_asset", f"There is no such asset: {info!r}")
             kind, subfolder, name = asset.location
             return "/".join(filter(None, (subfolder, name))) + ("" if kind == "input" else f" [{kind}]")
         if isinstance(value, dict):
@@ -179,7 +179,7 @@ class V2Routes(CommonRoutes):
     async def list_jobs(self, request: Request) -> Response:
         """GET /api/v2/jobs: the newest jobs first, by pages; `metadata[KEY]=VALUE` selects by labels."""
         if not self.is_deployment:
-            raise _refuse(501, "not_implemented", "Comfy Cloud lists no jobs in API v2.")
+            raise refuse_as(501, "not_implemented", "Comfy Cloud lists no jobs in API v2.")
         limit = read_bounded(request, "limit", PAGE_SIZE, 1, MAX_PAGE_SIZE)
         filters = read_filters(request.query_params.multi_items()).items()
         jobs = [job for job in reversed(self.queue.list_jobs()) if filters <= job.labels.items()]
@@ -187,7 +187,7 @@ class V2Routes(CommonRoutes):
         if cursor:
             start = next((index for index, job in enumerate(jobs, 1) if job.id == cursor), None)
             if start is None:
-                raise _refuse(422, "invalid_cursor", "This server did not issue the cursor.")
+                raise refuse_as(422, "invalid_cursor", "This server did not issue the cursor.")
             jobs = jobs[start:]
         page: dict[str, Any] = {"jobs": [self._row_json(job) for job in jobs[:limit]]}
         return json_response({**page, "next_cursor": jobs[limit - 1].id} if len(jobs) > limit else page)
@@ -202,7 +202,7 @@ class V2Routes(CommonRoutes):
     def _find_job(self, request: Request) -> ServerJob:
         job = self.queue.find(request.path_params["id"])
         if job is None:
-            raise _refuse(404, "not_found", "Job not found")
+            raise refuse_as(404, "not_found", "Job not found")
         return job
 
     def _job_json(self, job: ServerJob) -> dict[str, Any]:
@@ -249,21 +249,17 @@ class V2Routes(CommonRoutes):
         }
 
 
-def _refuse(status: int, code: str, message: str) -> RequestRefusedError:
-    return RequestRefusedError(error_response(status, code, message))
-
-
 def _check_workflow(data: dict[str, Any], workflow: Any) -> None:
     unknown = sorted(set(data) - _FIELDS)
     if unknown:
-        raise _refuse(422, "invalid_workflow", f"Unknown fields: {', '.join(unknown)}.")
+        raise refuse_as(422, "invalid_workflow", f"Unknown fields: {', '.join(unknown)}.")
     extra = data.get("extra_data")
     if extra is not None and not (isinstance(extra, dict) and set(extra) == {"api_key_comfy_org"}):
-        raise _refuse(422, "invalid_request", "'extra_data' holds only 'api_key_comfy_org'.")
+        raise refuse_as(422, "invalid_request", "'extra_data' holds only 'api_key_comfy_org'.")
     if not isinstance(workflow, dict):
-        raise _refuse(422, "invalid_workflow", "'workflow' must be an API-format graph.")
+        raise refuse_as(422, "invalid_workflow", "'workflow' must be an API-format graph.")
     if isinstance(workflow.get("nodes"), list):
-        raise _refuse(422, "workflow_format_ui", "This workflow is in UI format; export it in API format.")
+        raise refuse_as(422, "workflow_format_ui", "This workflow is in UI format; export it in API format.")
 
 
 def _summarise_errors(body: dict[str, Any]) -> str:

@@ -15,14 +15,13 @@ from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes
 from sweeper.embedded.http_helpers import (
-    RequestRefusedError,
-    bad_request,
     json_response,
     parse_json,
     read_body,
     read_id_list,
     read_integer,
     read_object,
+    refuse,
 )
 from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.local_jobs import LocalJobRoutes
@@ -158,10 +157,10 @@ class ComfyRoutes(CommonRoutes):
         except ValueError:
             data = {}  # an empty or invalid body means any running job
         if not isinstance(data, dict):
-            raise RequestRefusedError(bad_request("The body must be a JSON object."))
+            raise refuse("The body must be a JSON object.")
         prompt_id = data.get("prompt_id") or None
         if prompt_id is not None and not isinstance(prompt_id, str):
-            raise RequestRefusedError(bad_request("prompt_id must be a string."))
+            raise refuse("prompt_id must be a string.")
         self.service.interrupt(prompt_id)
         return Response(status_code=200)
 

@@ -16,12 +16,11 @@ from starlette.responses import Response
 
 from sweeper.embedded.assets import Asset, AssetStore, make_id
 from sweeper.embedded.http_helpers import (
-    RequestRefusedError,
-    bad_request,
-    error_response,
     format_time,
     json_response,
     parse_json,
+    refuse,
+    refuse_as,
 )
 from sweeper.embedded.jobs import now_ms
 from sweeper.embedded.media_routes import UrlSigner
@@ -76,7 +75,7 @@ class AssetRoutes:
         excluded = _read_tag_filter(request, "tags_none", "exclude_tags")
         chosen = _read_tag_filter(request, "tags_any", "tags_any")
         if included & excluded:
-            raise RequestRefusedError(_refuse_tags("A tag cannot be both in 'tags_all' and in 'tags_none'."))
+            raise refuse_as(400, "INVALID_TAG_FILTER", "A tag cannot be both in 'tags_all' and in 'tags_none'.")
         digest = request.query_params.get("hash")
         part = request.query_params.get("name_contains", "").casefold()
         metadata = _parse_object(request.query_params.get("metadata_filter", "{}"), "metadata_filter")
@@ -97,7 +96,7 @@ class AssetRoutes:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
             message = "Send multipart/form-data with a 'file'."
-            raise RequestRefusedError(error_response(415, "unsupported_media_type", message))
+            raise refuse_as(415, "unsupported_media_type", message)
         form = await read_form(request, "file")
         ids = {"id": form.get("id") or None, "preview_id": form.get("preview_id") or None}
         asset_id = read_id(ids, "id")
@@ -120,12 +119,12 @@ class AssetRoutes:
         fields = await read_fields(request, names, ("hash", "tags"))
         digest = read_text(fields, "hash")
         if not HASH.fullmatch(digest):
-            raise RequestRefusedError(bad_request("'hash' must be blake3: or sha256: and 64 hex digits."))
+            raise refuse("'hash' must be blake3: or sha256: and 64 hex digits.")
         tags, metadata = read_tags(fields, minimum=1), read_metadata(fields)
         await self._load_assets()
         source = self.asset_store.find_by_hash(digest)
         if source is None:
-            raise RequestRefusedError(error_response(404, "not_found", "No asset has this hash."))
+            raise refuse_as(404, "not_found", "No asset has this hash.")
         name = read_text(fields, "name") if "name" in fields else source.name
         mime = read_text(fields, "mime_type") if "mime_type" in fields else source.mime_type
         assets = self.asset_store.list_assets()
@@ -140,7 +139,7 @@ class AssetRoutes:
         """HEAD /api/assets/hash/{hash}: 200 if an asset has this content, else 404."""
         digest = request.path_params["hash"]
         if not HASH.fullmatch(digest) or not digest.startswith("blake3:"):
-            raise RequestRefusedError(bad_request("The hash must be blake3: and 64 hex digits."))
+            raise refuse("The hash must be blake3: and 64 hex digits.")
         await self._load_assets()
         return Response(status_code=404 if self.asset_store.find_by_hash(digest) is None else 200)
 
@@ -151,7 +150,7 @@ class AssetRoutes:
     async def get_content(self, request: Request) -> Response:
         """GET /api/assets/{id}/content: 302 to the file on the storage host."""
         if self.faults.take("missing_download_times"):
-            raise RequestRefusedError(error_response(404, "not_found", "Asset not found"))
+            raise refuse_as(404, "not_found", "Asset not found")
         location = (await self._find_asset(request)).location
         self.seen.count(redirects=1)
         return Response(status_code=302, headers={"location": self.sign_url(*location)})
@@ -161,12 +160,12 @@ class AssetRoutes:
         asset = await self._find_asset(request)
         fields = await read_fields(request, ("name", "mime_type", "preview_id", "user_metadata"), ())
         if not fields:
-            raise RequestRefusedError(bad_request("Give at least one of name, mime_type, preview_id, user_metadata."))
+            raise refuse("Give at least one of name, mime_type, preview_id, user_metadata.")
         changes: dict[str, Any] = {name: read_text(fields, name) for name in ("name", "mime_type") if name in fields}
         if "preview_id" in fields:
             preview = changes["preview_id"] = read_id(fields, "preview_id")
             if preview is not None and self.asset_store.get(preview) is None:
-                raise RequestRefusedError(error_response(404, "not_found", "There is no such preview."))
+                raise refuse_as(404, "not_found", "There is no such preview.")
         if "user_metadata" in fields:
             changes["user_metadata"] = read_metadata(fields)
         changed = self.to_json(self.asset_store.add(replace(asset, **changes, updated=now_ms())))
@@ -223,14 +222,14 @@ class AssetRoutes:
         """GET /api/files/mask-layers?filename=: the files of the mask to which this file belongs."""
         layers = self.asset_store.find_mask_layers(request.query_params.get("filename", ""))
         if layers is None:
-            raise RequestRefusedError(error_response(404, "not_found", "Not a file of a mask."))
+            raise refuse_as(404, "not_found", "Not a file of a mask.")
         return json_response(layers)
 
     async def _find_asset(self, request: Request) -> Asset:
         await self._load_assets()
         asset = self.asset_store.get(request.path_params["id"].lower())
         if asset is None:
-            raise RequestRefusedError(error_response(404, "not_found", "Asset not found"))
+            raise refuse_as(404, "not_found", "Asset not found")
         return asset
 
     def _respond_with_asset(self, asset: Asset, *, new: bool) -> Response:
@@ -275,21 +274,17 @@ def _find_start(after: str, sort: str, assets: list[Asset]) -> int:
     cursor = parse_cursor(after)
     ids = [asset.id for asset in assets]
     if sort not in _CURSOR_SORTS or cursor.get("s") != sort or cursor.get("id") not in ids:
-        raise RequestRefusedError(bad_request("'after' is not a cursor of this list."))
+        raise refuse("'after' is not a cursor of this list.")
     return ids.index(cursor["id"]) + 1
 
 
 def _read_tag_filter(request: Request, name: str, alias: str) -> set[str]:
     if name != alias and name in request.query_params and alias in request.query_params:
-        raise RequestRefusedError(_refuse_tags(f"Send {name!r} or its older name {alias!r}, not both."))
+        raise refuse_as(400, "INVALID_TAG_FILTER", f"Send {name!r} or its older name {alias!r}, not both.")
     tags = {*read_words(request, name), *read_words(request, alias)}
     if len(tags) > MAX_TAGS:
-        raise RequestRefusedError(_refuse_tags(f"{name!r} takes at most {MAX_TAGS} tags."))
+        raise refuse_as(400, "INVALID_TAG_FILTER", f"{name!r} takes at most {MAX_TAGS} tags.")
     return tags
-
-
-def _refuse_tags(message: str) -> Response:
-    return error_response(400, "INVALID_TAG_FILTER", message)
 
 
 def _parse_object(text: str, name: str) -> dict[str, Any]:
@@ -298,5 +293,5 @@ def _parse_object(text: str, name: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise RequestRefusedError(bad_request(f"{name!r} must be a JSON object."))
+        raise refuse(f"{name!r} must be a JSON object.")
     return value

@@ -18,12 +18,11 @@ from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.assets import Asset, AssetStore
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import (
-    RequestRefusedError,
-    bad_request,
-    error_response,
     format_time,
     json_response,
     read_object,
+    refuse,
+    refuse_as,
 )
 from sweeper.embedded.job_records import (
     STATUS_WORDS,
@@ -70,7 +69,7 @@ class CloudJobRoutes(CommonRoutes):
         """The job that the path names. Raises RequestRefusedError with 404."""
         job = self.queue.find(request.path_params["job_id"])
         if job is None:
-            raise RequestRefusedError(error_response(404, "not_found", "Job not found"))
+            raise refuse_as(404, "not_found", "Job not found")
         return job
 
     # --- listing -----------------------------------------------------------------------------------------------------
@@ -110,7 +109,7 @@ class CloudJobRoutes(CommonRoutes):
             statuses = set(read_words(request, "status"))
             if not statuses <= set(STATUS_WORDS):
                 message = f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas."
-                raise RequestRefusedError(bad_request(message))
+                raise refuse(message)
             jobs = [job for job in jobs if status_word(job) in statuses]
         if "workflow_id" in query:
             jobs = [job for job in jobs if get_workflow_id(job) == query["workflow_id"]]
@@ -175,7 +174,7 @@ class CloudJobRoutes(CommonRoutes):
     async def cancel_job(self, request: Request) -> Response:
         """POST /api/jobs/{id}/cancel: `cancelled` is false if the job has ended or is being cancelled already."""
         if not _is_uuid(request.path_params["job_id"]):
-            raise RequestRefusedError(bad_request("The job id must be a UUID."))
+            raise refuse("The job id must be a UUID.")
         return json_response({"cancelled": self.service.cancel(self.find_job(request).id)})
 
     async def cancel_jobs(self, request: Request) -> Response:
@@ -184,11 +183,11 @@ class CloudJobRoutes(CommonRoutes):
         ids = data.get("job_ids")
         if set(data) != {"job_ids"} or not isinstance(ids, list) or not 1 <= len(ids) <= MAX_CANCELLED_JOBS:
             message = f"The body holds 'job_ids', a list of 1 to {MAX_CANCELLED_JOBS} job ids, and nothing else."
-            raise RequestRefusedError(bad_request(message))
+            raise refuse(message)
         if not all(_is_uuid(prompt_id) for prompt_id in ids):
-            raise RequestRefusedError(bad_request("'job_ids' must be UUIDs."))
+            raise refuse("'job_ids' must be UUIDs.")
         if any(self.queue.find(prompt_id) is None for prompt_id in ids):
-            raise RequestRefusedError(error_response(404, "not_found", "A job was not found; none was cancelled."))
+            raise refuse_as(404, "not_found", "A job was not found; none was cancelled.")
         return json_response({"cancelled": [prompt_id for prompt_id in ids if self.service.cancel(prompt_id)]})
 
 
@@ -206,7 +205,7 @@ def _read_after(request: Request) -> float | None:
         return None
     number = parse_cursor(text).get("v")
     if not isinstance(number, int | float):
-        raise RequestRefusedError(bad_request("'after' is not a cursor of jobs."))
+        raise refuse("'after' is not a cursor of jobs.")
     return number
 
 

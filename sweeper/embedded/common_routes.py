@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sweeper.embedded.cache import measure_memory
 from sweeper.embedded.event_streams import Connection, answer_feature_flags
-from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, bad_request, json_response, read_json
+from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, json_response, read_json, refuse
 from sweeper.embedded.objectinfo import list_model_files, make_object_info
 from sweeper.embedded.refusals import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.request_guard import DropError
@@ -49,7 +49,7 @@ class CommonRoutes:
         if isinstance(data, list | str):
             data = {}  # ComfyUI looks for "prompt" in it, and does not find it
         if not isinstance(data, dict):
-            raise RequestRefusedError(bad_request("The body must be a JSON object."))
+            raise refuse("The body must be a JSON object.")
         status, body = self.submit_with_faults(data)
         return json_response(body, status)
 

@@ -63,15 +63,14 @@ def _decompress(body: bytes) -> bytes:
     try:
         plain = decompressor.decompress(body, MAX_BODY)
     except zlib.error as problem:
-        raise RequestRefusedError(Response(f"Content-Encoding: {problem}", 400, media_type="text/plain")) from problem
+        raise refuse_in_text(400, f"Content-Encoding: {problem}") from problem
     if decompressor.unconsumed_tail:
         raise _make_too_large()
     return plain
 
 
 def _make_too_large() -> RequestRefusedError:
-    text = f"Maximum request body size {MAX_BODY} exceeded."
-    return RequestRefusedError(Response(text, 413, {"connection": "close"}, media_type="text/plain"))
+    return refuse_in_text(413, f"Maximum request body size {MAX_BODY} exceeded.", {"connection": "close"})
 
 
 def parse_json(body: bytes) -> Any:
@@ -109,7 +108,7 @@ async def read_object(request: Request) -> dict[str, Any]:
     """Read a JSON object from the body. Raises RequestRefusedError with 400 for anything else."""
     data = await read_json(request)
     if not isinstance(data, dict):
-        raise RequestRefusedError(bad_request("The body must be a JSON object."))
+        raise refuse("The body must be a JSON object.")
     return data
 
 
@@ -119,13 +118,25 @@ async def read_json(request: Request) -> Any:
     try:
         return parse_json(body)
     except ValueError as problem:
-        raise RequestRefusedError(bad_request(f"Invalid JSON: {problem}")) from problem
+        raise refuse(f"Invalid JSON: {problem}") from problem
 
 
-def bad_request(message: str, kind: str = "invalid_request") -> Response:
-    """A 400 response in the form of both dialects: ComfyUI's `error`, and Cloud's `code` and `message`."""
+def refuse(message: str) -> RequestRefusedError:
+    """Make a refusal with 400 in the form of both dialects: ComfyUI's `error`, and Cloud's `code` and `message`."""
+    kind = "invalid_request"
     error = {"type": kind, "message": message, "details": "", "extra_info": {}}
-    return json_response({"error": error, "node_errors": {}, "code": kind, "message": message}, 400)
+    body = {"error": error, "node_errors": {}, "code": kind, "message": message}
+    return RequestRefusedError(json_response(body, 400))
+
+
+def refuse_as(status: int, code: str, message: str) -> RequestRefusedError:
+    """Make a refusal in Cloud's form."""
+    return RequestRefusedError(error_response(status, code, message))
+
+
+def refuse_in_text(status: int, message: str, headers: Mapping[str, str] | None = None) -> RequestRefusedError:
+    """Make a refusal in plain text."""
+    return RequestRefusedError(Response(message, status, headers, media_type="text/plain"))
 
 
 def error_response(status: int, code: str, message: str) -> Response:
@@ -141,7 +152,7 @@ def format_time(milliseconds: int) -> str:
 def read_id_list(value: Any) -> list[str]:
     """Check a list of ids from a body. Raises RequestRefusedError with 400 for anything else."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise RequestRefusedError(bad_request("'delete' must be a list of job ids."))
+        raise refuse("'delete' must be a list of job ids.")
     return value
 
 
@@ -153,7 +164,7 @@ def read_integer(request: Request, name: str, default: int | None) -> int | None
     try:
         return int(text)
     except ValueError as problem:
-        raise RequestRefusedError(bad_request(f"'{name}' must be an integer, not {text!r}.")) from problem
+        raise refuse(f"'{name}' must be an integer, not {text!r}.") from problem
 
 
 def file_response(request: Request, path: Path, *, status: int = 200) -> Response:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.folders import KINDS, PathEscapeError, is_file, split_annotation
-from sweeper.embedded.http_helpers import RequestRefusedError, bad_request, file_response, json_response, parse_json
+from sweeper.embedded.http_helpers import RequestRefusedError, file_response, json_response, parse_json, refuse
 from sweeper.embedded.image_files import ImageFileError, reencode, replace_alpha
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import Form, read_form
@@ -53,7 +53,7 @@ class MediaRoutes:
             try:
                 data, media = await asyncio.to_thread(reencode, path, preview, channel, grey_alpha=grey_alpha)
             except ImageFileError as problem:
-                raise RequestRefusedError(bad_request(f"{path.name} cannot be converted: {problem}")) from problem
+                raise refuse(f"{path.name} cannot be converted: {problem}") from problem
             self.service.seen.count(downloads=1)
             return Response(data, 200, {"content-disposition": "inline"}, media_type=media)
         if self.sign_url is not None:
@@ -95,7 +95,7 @@ class MediaRoutes:
         try:
             masked = await asyncio.to_thread(replace_alpha, original, form.data)
         except ImageFileError as problem:
-            raise RequestRefusedError(bad_request(f"The mask does not fit: {problem}")) from problem
+            raise refuse(f"The mask does not fit: {problem}") from problem
         stored = await self._store(form, masked)
         if self.asset_store is None:
             return json_response(stored.to_json())
@@ -112,9 +112,9 @@ class MediaRoutes:
             path = self.service.folders.resolve(kind, ref.get("subfolder", ""), name)
         except (ValueError, TypeError, KeyError, AttributeError, PathEscapeError) as problem:
             message = 'original_ref must be JSON such as {"filename": "a.png", "subfolder": "", "type": "input"}.'
-            raise RequestRefusedError(bad_request(message)) from problem
+            raise refuse(message) from problem
         if not is_file(path):
-            raise RequestRefusedError(bad_request(f"original_ref: there is no {kind} file {name!r}."))
+            raise refuse(f"original_ref: there is no {kind} file {name!r}.")
         return path
 
     async def _store(self, form: Form, data: bytes) -> StoredUpload:
@@ -129,7 +129,7 @@ class MediaRoutes:
                     folders, data, filename=form.filename, subfolder=subfolder, kind=kind, overwrite=overwrite
                 )
         except UploadError as problem:
-            raise RequestRefusedError(bad_request(str(problem))) from problem
+            raise refuse(str(problem)) from problem
         self.service.seen.uploads.append(stored.name)
         self.service.seen.count(written=int(stored.new))
         return stored

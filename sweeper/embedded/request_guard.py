@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.host_names import OwnNames, is_loopback
-from sweeper.embedded.http_helpers import RequestRefusedError, error_response
+from sweeper.embedded.http_helpers import RequestRefusedError, refuse_as, refuse_in_text
 from sweeper.embedded.request_log import LoggedRequest, RequestLog
 
 Transports = MutableMapping[Any, asyncio.Transport]  # (our address, theirs) -> the connection's transport
@@ -86,7 +86,7 @@ class RequestGuard:
         """Raise RequestRefusedError for a foreign name or web page (403) and for a wrong or missing key (401)."""
         name = headers.get("host")
         if name is not None and name not in self.own_names:
-            raise RequestRefusedError(Response(_FOREIGN_NAME, 403, media_type="text/plain"))
+            raise refuse_in_text(403, _FOREIGN_NAME)
         if _is_cross_origin(headers):
             raise RequestRefusedError(Response(status_code=403))
         if self.api_key is None or self.is_public(scope["path"]):
@@ -96,21 +96,15 @@ class RequestGuard:
             key = QueryParams(scope["query_string"]).get("token", "")
         if not is_right_key(key or read_bearer(headers), self.api_key):
             message = "Missing or invalid API key: send it in the X-API-Key header."
-            raise RequestRefusedError(error_response(401, "unauthorized", message))
+            raise refuse_as(401, "unauthorized", message)
 
     def _inject_faults(self) -> None:
         if self.faults.take("error_500_times"):
-            raise RequestRefusedError(Response("500 Internal Server Error", 500, media_type="text/plain"))
+            raise refuse_in_text(500, "500 Internal Server Error")
         if self.faults.take("error_503_times") or self.faults.should_inject("error"):
-            raise RequestRefusedError(
-                Response("503 Service Unavailable", 503, self.retry_after_header(), media_type="text/plain")
-            )
+            raise refuse_in_text(503, "503 Service Unavailable", {"retry-after": f"{self.faults.retry_after:.0f}"})
         if self.faults.take("garbage_times"):
             raise RequestRefusedError(Response("<html><body>Gateway</body></html>", 200, media_type="text/html"))
-
-    def retry_after_header(self) -> dict[str, str]:
-        """The Retry-After header, in whole seconds."""
-        return {"retry-after": f"{self.faults.retry_after:.0f}"}
 
 
 def read_bearer(headers: Headers) -> str:

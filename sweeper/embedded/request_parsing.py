@@ -16,14 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from sweeper.embedded.http_helpers import (
-    RequestRefusedError,
-    bad_request,
-    parse_json,
-    read_body,
-    read_integer,
-    read_object,
-)
+from sweeper.embedded.http_helpers import parse_json, read_body, read_integer, read_object, refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +43,11 @@ async def read_form(request: Request, field: str) -> Form:
     try:
         form = await MultiPartParser(request.headers, stream_body(), max_files=8, max_fields=64).parse()
     except (MultiPartException, ValueError, KeyError) as problem:
-        raise RequestRefusedError(bad_request(f"Not a multipart form: {problem}")) from problem
+        raise refuse(f"Not a multipart form: {problem}") from problem
     try:
         file = form.get(field)
         if not isinstance(file, UploadFile):
-            raise RequestRefusedError(bad_request(f"The form needs a file field called {field!r}."))
+            raise refuse(f"The form needs a file field called {field!r}.")
         texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
         return Form(texts, file.filename or "", file.content_type or "", await file.read())
     finally:
@@ -65,7 +58,7 @@ def read_choice(request: Request, name: str, choices: tuple[str, ...], default: 
     """Read a query parameter that takes one of `choices`."""
     value = request.query_params.get(name, default)
     if value not in choices:
-        raise RequestRefusedError(bad_request(f"{name!r} takes {', '.join(choices)}, not {value!r}."))
+        raise refuse(f"{name!r} takes {', '.join(choices)}, not {value!r}.")
     return value
 
 
@@ -79,7 +72,7 @@ def read_bounded(request: Request, name: str, default: int, minimum: int, maximu
     number = read_integer(request, name, default)
     if number is None or number < minimum or (maximum is not None and number > maximum):
         bounds = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
-        raise RequestRefusedError(bad_request(f"{name!r} must be {bounds}."))
+        raise refuse(f"{name!r} must be {bounds}.")
     return number
 
 
@@ -95,7 +88,7 @@ def parse_cursor(text: str) -> dict[str, Any]:
     except ValueError:
         fields = None
     if not isinstance(fields, dict):
-        raise RequestRefusedError(bad_request("'after' is not a cursor; give the 'next_cursor' of a page."))
+        raise refuse("'after' is not a cursor; give the 'next_cursor' of a page.")
     return fields
 
 
@@ -109,7 +102,7 @@ async def read_fields(request: Request, allowed: Sequence[str], required: Sequen
     fields = await read_object(request)
     missing = [name for name in required if name not in fields]
     if missing:
-        raise RequestRefusedError(bad_request(f"Missing: {', '.join(missing)}."))
+        raise refuse(f"Missing: {', '.join(missing)}.")
     return {name: value for name, value in fields.items() if name in allowed}
 
 
@@ -117,7 +110,7 @@ def read_text(fields: Mapping[str, Any], name: str) -> str:
     """Read a string that is not empty."""
     value = fields.get(name)
     if not isinstance(value, str) or not value:
-        raise RequestRefusedError(bad_request(f"{name!r} must be a string."))
+        raise refuse(f"{name!r} must be a string.")
     return value
 
 
@@ -129,14 +122,14 @@ def read_id(fields: Mapping[str, Any], name: str) -> str | None:
     try:
         return str(uuid.UUID(value))
     except (ValueError, AttributeError, TypeError) as problem:
-        raise RequestRefusedError(bad_request(f"{name!r} must be a UUID.")) from problem
+        raise refuse(f"{name!r} must be a UUID.") from problem
 
 
 def read_tags(fields: Mapping[str, Any], minimum: int = 0) -> tuple[str, ...]:
     """Read the list `tags`, in order and without duplicates."""
     value = fields.get("tags")
     if not isinstance(value, list) or len(value) < minimum or not all(isinstance(tag, str) for tag in value):
-        raise RequestRefusedError(bad_request(f"'tags' must be a list of strings, {minimum} or more."))
+        raise refuse(f"'tags' must be a list of strings, {minimum} or more.")
     return tuple(dict.fromkeys(value))
 
 
@@ -144,7 +137,7 @@ def read_metadata(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Read the object `user_metadata`. Returns `{}` if it is missing."""
     value = fields.get("user_metadata", {})
     if not isinstance(value, dict):
-        raise RequestRefusedError(bad_request("'user_metadata' must be an object."))
+        raise refuse("'user_metadata' must be an object.")
     return value
 
 

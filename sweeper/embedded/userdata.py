@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sweeper.embedded.folders import PathEscapeError, ServerFolders, resolve_inside
-from sweeper.embedded.http_helpers import RequestRefusedError, json_response, read_body, read_json, read_object
+from sweeper.embedded.http_helpers import json_response, read_body, read_json, read_object, refuse_in_text
 from sweeper.embedded.upload_storage import write_atomically
 
 
@@ -32,10 +32,10 @@ class UserDataRoutes:
         """GET /userdata?dir=: the files of a folder, with `recurse` of its subfolders too. Paths are relative to it."""
         query = request.query_params
         if not query.get("dir"):
-            raise make_refusal(400, "Directory not provided")
+            raise refuse_in_text(400, "Directory not provided")
         folder = self._resolve_path(query["dir"])
         if not folder.is_dir():
-            raise make_refusal(404, "Directory not found")
+            raise refuse_in_text(404, "Directory not found")
         entries = folder.rglob("*") if _is_true(request, "recurse") else folder.iterdir()
         files = sorted(path for path in entries if path.is_file())
         return json_response([self._list_entry(request, path, path.relative_to(folder).as_posix()) for path in files])
@@ -60,14 +60,14 @@ class UserDataRoutes:
         """POST /userdata/{file}: write the body to a file. 409 if it exists and `overwrite=false`."""
         path = self._resolve_path(request.path_params["file"])
         if path == self.folders.user_dir.resolve():
-            raise make_refusal(400, "The file needs a name")
+            raise refuse_in_text(400, "The file needs a name")
         data = await read_body(request)
         self._check_overwrite(request, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
         except (OSError, ValueError) as problem:  # name too long, a file instead of a folder, a folder with this name
-            raise make_refusal(400, f"The file cannot be written: {problem.__class__.__name__}") from problem
+            raise refuse_in_text(400, f"The file cannot be written: {problem.__class__.__name__}") from problem
         return self._respond_with_file(request, path)
 
     async def delete_file(self, request: Request) -> Response:
@@ -84,7 +84,7 @@ class UserDataRoutes:
             path.parent.mkdir(parents=True, exist_ok=True)
             source.replace(path)
         except OSError as problem:
-            raise make_refusal(400, f"The file cannot be moved: {problem.__class__.__name__}") from problem
+            raise refuse_in_text(400, f"The file cannot be moved: {problem.__class__.__name__}") from problem
         return self._respond_with_file(request, path)
 
     # --- ComfyUI only -----------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ class UserDataRoutes:
         """GET /v2/userdata?path=: all files and folders below a folder, folders first."""
         folder = self._resolve_path(request.query_params.get("path", ""))
         if not folder.is_dir():
-            raise make_refusal(404, "Requested path not found")
+            raise refuse_in_text(404, "Requested path not found")
         root = self.folders.user_dir.resolve()
         paths = sorted(folder.rglob("*"), key=lambda path: (not path.is_dir(), path.name.lower()))
         return json_response([_tree_entry(path, path.relative_to(root).as_posix()) for path in paths])
@@ -132,14 +132,14 @@ class UserDataRoutes:
     def _check_overwrite(self, request: Request, path: Path) -> None:
         overwrite = request.query_params.get("overwrite", "true")
         if self.cloud and overwrite not in {"true", "false"}:  # ComfyUI accepts any other word as true
-            raise make_refusal(400, f"'overwrite' takes true or false, not {overwrite!r}")
+            raise refuse_in_text(400, f"'overwrite' takes true or false, not {overwrite!r}")
         if path.exists() and overwrite == "false":
-            raise make_refusal(409, "File already exists")
+            raise refuse_in_text(409, "File already exists")
 
     def _find_file(self, name: str) -> Path:
         path = self._resolve_path(name)
         if not path.is_file():
-            raise make_refusal(404, "File not found")
+            raise refuse_in_text(404, "File not found")
         return path
 
     def _resolve_path(self, name: str) -> Path:
@@ -147,9 +147,9 @@ class UserDataRoutes:
         try:
             path = resolve_inside(self.folders.user_dir, unquote(name))
         except PathEscapeError as problem:
-            raise make_refusal(403, "The path leads out of the user's folder") from problem
+            raise refuse_in_text(403, "The path leads out of the user's folder") from problem
         if len(os.fsencode(path)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
-            raise make_refusal(400, "The path is too long")
+            raise refuse_in_text(400, "The path is too long")
         return path
 
 
@@ -157,11 +157,6 @@ SETTINGS = "comfy.settings.json"  # among the user's files, as in ComfyUI
 
 # The limits of Linux. They are checked first, because `is_file` and `exists` raise for longer names.
 PATH_BYTES, NAME_BYTES = 4095, 255
-
-
-def make_refusal(status: int, message: str) -> RequestRefusedError:
-    """Make a refusal in plain text."""
-    return RequestRefusedError(Response(message, status, media_type="text/plain"))
 
 
 def _tree_entry(path: Path, name: str) -> dict[str, Any]:

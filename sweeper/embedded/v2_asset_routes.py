@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from sweeper.embedded.asset_routes import HASH, AssetRoutes
 from sweeper.embedded.assets import Asset, make_id
-from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time
+from sweeper.embedded.http_helpers import format_time, refuse_as
 from sweeper.embedded.jobs import now_ms
 from sweeper.embedded.request_parsing import (
     read_fields,
@@ -43,11 +43,11 @@ class V2AssetRoutes(AssetRoutes):
         form = await read_form(request, "file")
         path, expected = form.get("file_path") or form.filename, form.get("expected_hash")
         if not path:
-            raise RequestRefusedError(error_response(422, "invalid_request", "'file_path' is missing."))
+            raise refuse_as(422, "invalid_request", "'file_path' is missing.")
         kind = form.get("content_type") or form.content_type or "application/octet-stream"
         asset = Asset(make_id(), path, ("input", "", ""), "", "", 0, kind, now_ms(), now_ms(), read_form_tags(form))
         if expected and expected != f"blake3:{self.asset_store.hash_content(form.data)}":
-            raise RequestRefusedError(error_response(409, "hash_mismatch", "The content has another hash."))
+            raise refuse_as(409, "hash_mismatch", "The content has another hash.")
         stored, new = await asyncio.to_thread(self.asset_store.store, form.data, asset)
         self.seen.uploads.append(stored.location[2])
         self.seen.count(written=int(new))
@@ -60,7 +60,7 @@ class V2AssetRoutes(AssetRoutes):
             read_tags(fields)
         asset = self._find_by_hash(read_text(fields, "hash"))
         if asset is None:
-            raise RequestRefusedError(error_response(404, "blob_not_found", "No asset has this hash."))
+            raise refuse_as(404, "blob_not_found", "No asset has this hash.")
         return self._respond_with_asset(asset, new=False)
 
     async def check_hash(self, request: Request) -> Response:

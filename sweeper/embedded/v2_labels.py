@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sweeper.embedded.http_helpers import RequestRefusedError, error_response
+from sweeper.embedded.http_helpers import refuse_as
 
 MAX_LABELS = 16  # of a job
 MAX_FILTERS = 3  # of a list
@@ -22,12 +22,12 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # con
 def read_labels(value: Any) -> dict[str, str]:
     """Read the `metadata` of a submission. Raises RequestRefusedError with `metadata_invalid`."""
     if not isinstance(value, dict):
-        raise _refuse("metadata_invalid", "'metadata' must be an object of texts.")
+        raise refuse_as(422, "metadata_invalid", "'metadata' must be an object of texts.")
     if len(value) > MAX_LABELS:
-        raise _refuse("metadata_invalid", f"'metadata' has {len(value)} labels; {MAX_LABELS} are allowed.")
+        raise refuse_as(422, "metadata_invalid", f"'metadata' has {len(value)} labels; {MAX_LABELS} are allowed.")
     for key, text in value.items():
         if not _is_label(key, text):
-            raise _refuse("metadata_invalid", f"The label {key!r} breaks the rules for keys or values.")
+            raise refuse_as(422, "metadata_invalid", f"The label {key!r} breaks the rules for keys or values.")
     return value
 
 
@@ -35,7 +35,7 @@ def read_filters(query: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Read the parameters `metadata[KEY]=VALUE` of a list. Raises RequestRefusedError."""
     filters = {match[1]: text for name, text in query if (match := _FILTER.fullmatch(name))}
     if len(filters) > MAX_FILTERS or not all(_is_label(key, text) for key, text in filters.items()):
-        raise _refuse("invalid_metadata_filter", f"At most {MAX_FILTERS} valid labels can be asked for.")
+        raise refuse_as(422, "invalid_metadata_filter", f"At most {MAX_FILTERS} valid labels can be asked for.")
     return filters
 
 
@@ -46,7 +46,3 @@ def _is_label(key: str, text: Any) -> bool:
         and len(text.encode("utf-8", "surrogatepass")) <= _MAX_VALUE_BYTES
         and not _FORBIDDEN.search(text)
     )
-
-
-def _refuse(code: str, message: str) -> RequestRefusedError:
-    return RequestRefusedError(error_response(422, code, message))
