@@ -39,7 +39,7 @@ from sweeper.embedded.http_helpers import (
 from sweeper.embedded.job_records import describe_end
 from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
-from sweeper.embedded.request_guard import DropError, is_right_key, read_bearer
+from sweeper.embedded.request_guard import is_right_key, read_bearer
 from sweeper.embedded.request_parsing import read_flag
 from sweeper.embedded.service import Service
 from sweeper.embedded.userdata import UserDataRoutes
@@ -91,8 +91,7 @@ def _wrap_in_envelope(response: Response) -> Response:
 
 def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
     """Make the ASGI app of this dialect; `sign_url` makes the URLs to which /api/view redirects."""
-    jobs = CloudJobRoutes(service, asset_store, sign_url)
-    routes = CloudRoutes(service, jobs.find_job, asset_store)
+    routes = CloudRoutes(service, asset_store)
     pictures = MediaRoutes(service, sign_url, asset_store)
     assets = AssetRoutes(service, asset_store, sign_url)
     userdata = UserDataRoutes(service.folders, cloud=True)
@@ -119,7 +118,7 @@ def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStor
         ("/workflow_templates", routes.get_empty_object, "GET"),
         ("/global_subgraphs", routes.get_empty_object, "GET"),
         ("/global_subgraphs/{id}", routes.refuse_subgraph, "GET"),
-        *jobs.list_routes(),
+        *CloudJobRoutes(service, assets).list_routes(),
         *_list_asset_routes(assets),
         *V2Routes(service, asset_store, sign_url).list_routes(),
     ]
@@ -177,16 +176,14 @@ def _list_asset_routes(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any
 class CloudRoutes(CommonRoutes):
     """Endpoints for the deprecated job calls and for facts, in Cloud's form."""
 
-    def __init__(self, service: Service, find_job: Callable[[Request], ServerJob], asset_store: AssetStore) -> None:
+    def __init__(self, service: Service, asset_store: AssetStore) -> None:
         super().__init__(service)
-        self._find_job = find_job
         self._asset_store = asset_store
 
     async def get_status(self, request: Request) -> Response:
         """GET /api/job/{id}/status: the raw state of a job."""
-        if self.faults.take("drop_status_times"):
-            raise DropError
-        job = self._find_job(request)
+        self.drop_if("drop_status_times")
+        job = self.find_job(request)
         error = job.error
         return json_response(
             {
@@ -209,7 +206,7 @@ class CloudRoutes(CommonRoutes):
 
     async def get_history_entry(self, request: Request) -> Response:
         """GET /api/history_v2/{id}: the history entry of a job, or `{}` if it has not ended."""
-        job = self._find_job(request)
+        job = self.find_job(request)
         return json_response({job.id: _history_detail(job)} if job.state in ENDED else {})
 
     async def change_history(self, request: Request) -> Response:

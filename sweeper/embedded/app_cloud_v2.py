@@ -19,19 +19,8 @@ from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import RequestRefusedError, format_time, json_response, read_object, refuse_as
-from sweeper.embedded.jobs import (
-    ALLOCATED,
-    CANCEL_REQUESTED,
-    CANCELLED,
-    ENDED,
-    ERROR,
-    LOST,
-    SUBMITTED,
-    SUCCESS,
-    WAITING,
-    ServerJob,
-    now_ms,
-)
+from sweeper.embedded.job_records import status_word
+from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob, now_ms
 from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import read_bounded
@@ -40,16 +29,11 @@ from sweeper.embedded.v2_asset_routes import V2AssetRoutes
 from sweeper.embedded.v2_event_routes import JobEventRoutes
 from sweeper.embedded.v2_labels import read_filters, read_labels
 
-_STATUS_BY_STATE = {
-    SUBMITTED: "queued",
-    WAITING: "queued",
-    ALLOCATED: "queued",
-    CANCEL_REQUESTED: "canceling",
-    SUCCESS: "succeeded",
-    CANCELLED: "canceled",
-    ERROR: "failed",
-    LOST: "expired",
-}
+# What the status of `/api/jobs` is called here, unless the state has a name of its own.
+_STATUS_BY_WORD = {
+    "pending": "queued", "in_progress": "running", "completed": "succeeded", "failed": "failed", "cancelled": "canceled"
+}  # fmt: skip
+_STATUS_BY_STATE = {CANCEL_REQUESTED: "canceling", LOST: "expired"}
 KEY_MS: Final = 86_400_000  # how long an Idempotency-Key cannot be used again
 RETENTION_MS: Final = 30 * 86_400_000  # for `expires_at`; nothing is removed here
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 100  # jobs of a list
@@ -84,10 +68,10 @@ class V2Routes(CommonRoutes):
         return [
             ("/v2/jobs", self.create_job, "POST"),
             ("/v2/jobs", self.list_jobs, "GET"),
-            ("/v2/jobs/{id}", self.get_job, "GET"),
-            ("/v2/jobs/{id}/workflow", self.get_workflow, "GET"),
-            ("/v2/jobs/{id}/events", self.open_events, "GET"),
-            ("/v2/jobs/{id}/cancel", self.cancel_job, "POST"),
+            ("/v2/jobs/{job_id}", self.get_job, "GET"),
+            ("/v2/jobs/{job_id}/workflow", self.get_workflow, "GET"),
+            ("/v2/jobs/{job_id}/events", self.open_events, "GET"),
+            ("/v2/jobs/{job_id}/cancel", self.cancel_job, "POST"),
             *self._assets.list_routes(),
         ]
 
@@ -161,20 +145,19 @@ class V2Routes(CommonRoutes):
 
         Its charge stands in a header only, because comfy-sdk takes nothing but whole numbers in `metrics`.
         """
-        if self.faults.take("drop_status_times"):
-            raise DropError
-        job = self._find_job(request)
+        self.drop_if("drop_status_times")
+        job = self.find_job(request)
         described = await asyncio.to_thread(self._job_json, job)
         body = {**described, "status": self.faults.pop_odd_state() or described["status"]}
         return json_response(body, headers=make_credits_header(self.service.account.get_reported_credits(job)))
 
     async def get_workflow(self, request: Request) -> Response:
         """GET /api/v2/jobs/{id}/workflow: the graph of a job."""
-        return json_response({"workflow": self._find_job(request).graph, "format": "api"})
+        return json_response({"workflow": self.find_job(request).graph, "format": "api"})
 
     async def open_events(self, request: Request) -> Response:
         """GET /api/v2/jobs/{id}/events: the events of a job as Server-Sent Events."""
-        return self._events.open_stream(self._find_job(request))
+        return self._events.open_stream(self.find_job(request))
 
     async def list_jobs(self, request: Request) -> Response:
         """GET /api/v2/jobs: the newest jobs first, by pages; `metadata[KEY]=VALUE` selects by labels."""
@@ -194,20 +177,14 @@ class V2Routes(CommonRoutes):
 
     async def cancel_job(self, request: Request) -> Response:
         """POST /api/v2/jobs/{id}/cancel: cancel a waiting or running job. Returns the state of the job."""
-        job = self._find_job(request)
+        job = self.find_job(request)
         self.service.cancel_waiting([job.id])
         self.service.interrupt(job.id)
         return json_response(self._job_json(job))
 
-    def _find_job(self, request: Request) -> ServerJob:
-        job = self.queue.find(request.path_params["id"])
-        if job is None:
-            raise refuse_as(404, "not_found", "Job not found")
-        return job
-
     def _job_json(self, job: ServerJob) -> dict[str, Any]:
         ended = job.ended  # read first: if the job ends meanwhile, it must not be reported as ended without its outputs
-        status = _STATUS_BY_STATE.get(job.state, "running")
+        status = _get_status(job)
         waiting = [other.id for other in self.queue.snapshot()[1]] if status == "queued" else []
         path = f"/api/v2/jobs/{job.id}"
         return {
@@ -230,23 +207,27 @@ class V2Routes(CommonRoutes):
         if job.state in ENDED:
             self.asset_store.import_outputs([job])
         by_location = {asset.location: asset for asset in self.asset_store.list_assets()} if job.results else {}
-        for node_id, ui in job.results.items():
-            for file in (file for kind in ui.values() for file in kind if isinstance(file, dict)):
-                asset = by_location.get((file.get("type", ""), file.get("subfolder", ""), file.get("filename", "")))
-                if asset is not None:
-                    family = asset.mime_type.partition("/")[0]
-                    kind = family if family in {"image", "video", "audio", "text"} else "file"
-                    yield {**self._assets.to_json(asset), "node_id": node_id, "name": asset.location[2], "type": kind}
+        for location, source in job.output_files:
+            asset = by_location.get(location)
+            if asset is not None:
+                family = asset.mime_type.partition("/")[0]
+                kind = family if family in {"image", "video", "audio", "text"} else "file"
+                more = {"node_id": source["node_id"], "name": location[2], "type": kind}
+                yield self._assets.to_json(asset) | more
 
     def _row_json(self, job: ServerJob) -> dict[str, Any]:
         return {
             "id": job.id,
-            "status": _STATUS_BY_STATE.get(job.state, "running"),
+            "status": _get_status(job),
             "create_time": format_time(job.created),
             "update_time": format_time(job.changed or job.created),
             "deployment_id": "embedded",
             "metadata": job.labels,
         }
+
+
+def _get_status(job: ServerJob) -> str:
+    return _STATUS_BY_STATE.get(job.state) or _STATUS_BY_WORD[status_word(job)]
 
 
 def _check_workflow(data: dict[str, Any], workflow: Any) -> None:

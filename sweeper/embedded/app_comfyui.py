@@ -26,7 +26,6 @@ from sweeper.embedded.http_helpers import (
 from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.local_jobs import LocalJobRoutes
 from sweeper.embedded.media_routes import MediaRoutes
-from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.service import Service, status_string
 from sweeper.embedded.userdata import UserDataRoutes
 
@@ -114,8 +113,7 @@ class ComfyRoutes(CommonRoutes):
 
     async def get_queue(self, _: Request) -> Response:
         """GET /queue: 5-tuples with the whole graphs."""
-        if self.faults.take("drop_status_times"):
-            raise DropError
+        self.drop_if("drop_status_times")
         running, pending = self.queue.snapshot()
         listing = {"queue_running": running, "queue_pending": pending}
         return json_response({name: [_queue_item(job) for job in jobs] for name, jobs in listing.items()})
@@ -138,8 +136,7 @@ class ComfyRoutes(CommonRoutes):
 
     async def get_history_entry(self, request: Request) -> Response:
         """GET /history/{id}: the history entry of a job, or `{}` if no job with this id has ended."""
-        if self.faults.take("drop_status_times"):
-            raise DropError
+        self.drop_if("drop_status_times")
         job = self.queue.find_ended(request.path_params["prompt_id"])
         return json_response({} if job is None else {job.id: _history_entry(job)})
 

@@ -25,6 +25,7 @@ from sweeper.embedded.http_helpers import (
 from sweeper.embedded.jobs import now_ms
 from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_parsing import (
+    cut_page,
     make_cursor,
     parse_cursor,
     read_bounded,
@@ -63,11 +64,11 @@ class AssetRoutes:
         after = request.query_params.get("after")
         if after:
             offset = _find_start(after, sort, assets)
-        page = assets[offset : offset + limit]
-        more = offset + len(page) < len(assets)
-        cursor = {"next_cursor": make_cursor({"s": sort, "id": page[-1].id})} if more and sort in _CURSOR_SORTS else {}
-        described = [self.to_json(asset) for asset in page]
-        return json_response({"assets": described, "total": len(assets), "has_more": more, **cursor})
+        page, pagination = cut_page(assets, offset, limit)
+        answer = {"assets": [self.to_json(asset) for asset in page], **_select_totals(pagination)}
+        if pagination["has_more"] and sort in _CURSOR_SORTS:
+            answer["next_cursor"] = make_cursor({"s": sort, "id": page[-1].id})
+        return json_response(answer)
 
     async def _select_assets(self, request: Request) -> list[Asset]:
         read_flag(request, "include_public", default=True)  # nothing here is public
@@ -95,8 +96,7 @@ class AssetRoutes:
         """POST /api/assets: upload a file; 201, or 200 with the asset that has this content or this id already."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
-            message = "Send multipart/form-data with a 'file'."
-            raise refuse_as(415, "unsupported_media_type", message)
+            raise refuse_as(415, "unsupported_media_type", "Send multipart/form-data with a 'file'.")
         form = await read_form(request, "file")
         ids = {"id": form.get("id") or None, "preview_id": form.get("preview_id") or None}
         asset_id = read_id(ids, "id")
@@ -201,16 +201,14 @@ class AssetRoutes:
         """GET /api/tags: the tags, each with its number of assets."""
         limit, offset = read_bounded(request, "limit", 100, 1, 1000), read_bounded(request, "offset", 0, 0)
         order = read_choice(request, "order", ("count_desc", "name_asc"), "count_desc")
-        for name in (
-            "include_zero",
-            "include_public",
-        ):  # a tag without assets does not exist here, and nothing is public
+        for name in ("include_zero", "include_public"):  # neither a tag without assets nor a public asset exists here
             read_flag(request, name, default=False)
         prefix = request.query_params.get("prefix", "")
         counts = Counter(tag for asset in await self._load_assets() for tag in asset.tags if tag.startswith(prefix))
         tags = sorted(counts.items(), key=lambda item: (-item[1] if order == "count_desc" else 0, item[0]))
-        page = [{"name": name, "count": count} for name, count in tags[offset : offset + limit]]
-        return json_response({"tags": page, "total": len(tags), "has_more": offset + len(page) < len(tags)})
+        page, pagination = cut_page(tags, offset, limit)
+        rows = [{"name": name, "count": count} for name, count in page]
+        return json_response({"tags": rows} | _select_totals(pagination))
 
     async def count_tags(self, request: Request) -> Response:
         """GET /api/assets/tags/refine: count the tags of the assets that match the query."""
@@ -267,6 +265,10 @@ _SORT_KEYS: dict[str, Any] = {
 
 _CURSOR_SORTS = frozenset({"name", "created_at", "updated_at", "size"})
 MAX_TAGS = 100  # in one filter
+
+
+def _select_totals(pagination: dict[str, Any]) -> dict[str, Any]:
+    return {name: pagination[name] for name in ("total", "has_more")}
 
 
 def _find_start(after: str, sort: str, assets: list[Asset]) -> int:

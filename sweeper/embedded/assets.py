@@ -21,11 +21,9 @@ from typing import Any
 from blake3 import blake3
 
 from sweeper.embedded.folders import ServerFolders, is_file
-from sweeper.embedded.jobs import ENDED, ServerJob, now_ms
+from sweeper.embedded.jobs import ENDED, Location, ServerJob, now_ms
 from sweeper.embedded.upload_storage import write_atomically
 from sweeper.errors import UsageError
-
-Location = tuple[str, str, str]  # type (input, output, temp), subfolder, file name
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +154,8 @@ class AssetStore:
                 if job.id in self._imported_jobs or job.state not in ENDED:
                     continue
                 self._imported_jobs.add(job.id)
-                for file in job.output_files:
-                    location = (file.get("type", ""), file.get("subfolder", ""), file.get("filename", ""))
-                    if "filename" in file and location not in locations and is_file(self.folders.resolve(*location)):
+                for location, _ in job.output_files:
+                    if location not in locations and is_file(self.folders.resolve(*location)):
                         locations.add(location)
                         self._import_file(job, location)
 

@@ -15,15 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sweeper.embedded.account import make_credits_header
-from sweeper.embedded.assets import Asset, AssetStore
+from sweeper.embedded.asset_routes import AssetRoutes
+from sweeper.embedded.assets import Asset
 from sweeper.embedded.common_routes import CommonRoutes
-from sweeper.embedded.http_helpers import (
-    format_time,
-    json_response,
-    read_object,
-    refuse,
-    refuse_as,
-)
+from sweeper.embedded.http_helpers import json_response, read_object, refuse, refuse_as
 from sweeper.embedded.job_records import (
     STATUS_WORDS,
     describe_end,
@@ -33,9 +28,7 @@ from sweeper.embedded.job_records import (
     status_word,
 )
 from sweeper.embedded.jobs import ENDED, ERROR, LIMITED, LOST, ServerJob
-from sweeper.embedded.media_routes import UrlSigner
-from sweeper.embedded.request_guard import DropError
-from sweeper.embedded.request_parsing import make_cursor, parse_cursor, read_bounded, read_choice, read_words
+from sweeper.embedded.request_parsing import cut_page, make_cursor, parse_cursor, read_bounded, read_choice, read_words
 from sweeper.embedded.service import Service
 
 # By the specification.
@@ -43,17 +36,18 @@ PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs
 ASSETS_PAGE_SIZE, MAX_ASSETS_PAGE_SIZE = 20, 500
 MAX_CANCELLED_JOBS = 100  # in one request
 
+_ASSET_FIELDS = ("id", "name", "hash", "size", "mime_type", "created_at", "preview_url")
+_UNKNOWN_SOURCE = {"node_id": None, "output_key": None, "output_index": None}
 _MEDIA_WORDS = ("image", "video", "audio", "3d")
 _TYPES_OF_3D = ("model/", "text/vnd.wavefront")
 
 
 class CloudJobRoutes(CommonRoutes):
-    """Endpoints below /api/jobs, in Cloud's form. `sign_url` makes the preview URLs of the files in `asset_store`."""
+    """Endpoints below /api/jobs, in Cloud's form. `assets` describes the files of a job."""
 
-    def __init__(self, service: Service, asset_store: AssetStore, sign_url: UrlSigner) -> None:
+    def __init__(self, service: Service, assets: AssetRoutes) -> None:
         super().__init__(service)
-        self.asset_store = asset_store
-        self.sign_url = sign_url
+        self.assets = assets
 
     def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
         """All routes: (path below /api, endpoint, method)."""
@@ -64,13 +58,6 @@ class CloudJobRoutes(CommonRoutes):
             ("/jobs/{job_id}/assets", self.list_assets, "GET"),
             ("/jobs/{job_id}/cancel", self.cancel_job, "POST"),
         ]
-
-    def find_job(self, request: Request) -> ServerJob:
-        """The job that the path names. Raises RequestRefusedError with 404."""
-        job = self.queue.find(request.path_params["job_id"])
-        if job is None:
-            raise refuse_as(404, "not_found", "Job not found")
-        return job
 
     # --- listing -----------------------------------------------------------------------------------------------------
 
@@ -90,14 +77,13 @@ class CloudJobRoutes(CommonRoutes):
             jobs.sort(key=lambda job: (job.ended or 0) - (job.started or job.ended or 0))
         if order == "desc":
             jobs.reverse()
-        total = len(jobs)
         if after is not None:
             jobs = [job for job in jobs if (job.number < after if order == "desc" else job.number > after)]
-            offset = total = 0
-        page = jobs[offset : offset + limit]
-        more = offset + len(page) < len(jobs)
-        pagination: dict[str, Any] = {"offset": offset, "limit": limit, "total": total, "has_more": more}
-        if more and sort == "create_time":
+            offset = 0
+        page, pagination = cut_page(jobs, offset, limit)
+        if after is not None:
+            pagination["total"] = 0
+        if pagination["has_more"] and sort == "create_time":
             pagination["next_cursor"] = make_cursor({"s": sort, "v": page[-1].number})
         return json_response({"jobs": [_job_row(job) for job in page], "pagination": pagination})
 
@@ -108,22 +94,20 @@ class CloudJobRoutes(CommonRoutes):
         if "status" in query:
             statuses = set(read_words(request, "status"))
             if not statuses <= set(STATUS_WORDS):
-                message = f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas."
-                raise refuse(message)
+                raise refuse(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas.")
             jobs = [job for job in jobs if status_word(job) in statuses]
         if "workflow_id" in query:
             jobs = [job for job in jobs if get_workflow_id(job) == query["workflow_id"]]
         if "output_type" in query:
             media = read_choice(request, "output_type", _MEDIA_WORDS, "")
-            jobs = [job for job in jobs if any(_media_word(file) == media for file in job.output_files)]
+            jobs = [job for job in jobs if any(_media_word(name) == media for (_, _, name), _ in job.output_files)]
         return jobs
 
     # --- one job -----------------------------------------------------------------------------------------------------
 
     async def get_job(self, request: Request) -> Response:
         """GET /api/jobs/{id}: the full description of a job, with its workflow and why it still waits."""
-        if self.faults.take("drop_status_times"):
-            raise DropError
+        self.drop_if("drop_status_times")
         job = self.find_job(request)
         reason = self._get_queue_reason(job)
         position = self.queue.get_position(job) if reason == "concurrency_limit" else None
@@ -148,26 +132,15 @@ class CloudJobRoutes(CommonRoutes):
         limit = read_bounded(request, "limit", ASSETS_PAGE_SIZE, 1, MAX_ASSETS_PAGE_SIZE)
         offset = read_bounded(request, "offset", 0, 0)
         job = self.find_job(request)
-        await asyncio.to_thread(self.asset_store.import_outputs, [job])
-        assets = [asset for asset in self.asset_store.list_assets() if asset.prompt_id == job.id]
-        sources = _list_sources(job)
-        rows = [self._describe_asset(asset, sources) for asset in assets[offset : offset + limit]]
-        more = offset + len(rows) < len(assets)
-        pagination = {"offset": offset, "limit": limit, "total": len(assets), "has_more": more}
+        store, sources = self.assets.asset_store, dict(job.output_files)
+        await asyncio.to_thread(store.import_outputs, [job])
+        page, pagination = cut_page([one for one in store.list_assets() if one.prompt_id == job.id], offset, limit)
+        rows = [self._describe_asset(asset, sources.get(asset.location, _UNKNOWN_SOURCE)) for asset in page]
         return json_response({"job_id": job.id, "assets": rows, "pagination": pagination})
 
-    def _describe_asset(self, asset: Asset, sources: dict[tuple[str, str, str], dict[str, Any]]) -> dict[str, Any]:
-        unknown = {"node_id": None, "output_key": None, "output_index": None}
-        return {
-            "id": asset.id,
-            "name": asset.name,
-            "hash": f"blake3:{asset.blake3}",
-            "size": asset.size,
-            "mime_type": asset.mime_type,
-            "created_at": format_time(asset.created),
-            **({"preview_url": self.sign_url(*asset.location)} if asset.mime_type.startswith("image/") else {}),
-            **sources.get(asset.location, unknown),
-        }
+    def _describe_asset(self, asset: Asset, source: dict[str, Any]) -> dict[str, Any]:
+        record = self.assets.to_json(asset)
+        return {name: record[name] for name in _ASSET_FIELDS if name in record} | source
 
     # --- cancelling --------------------------------------------------------------------------------------------------
 
@@ -209,27 +182,14 @@ def _read_after(request: Request) -> float | None:
     return number
 
 
-def _media_word(file: dict[str, Any]) -> str:
-    kind = mimetypes.guess_type(str(file.get("filename")))[0] or ""
+def _media_word(filename: str) -> str:
+    kind = mimetypes.guess_type(filename)[0] or ""
     return "3d" if kind.startswith(_TYPES_OF_3D) else kind.partition("/")[0]
 
 
 def _job_row(job: ServerJob) -> dict[str, Any]:
     error = make_execution_error(job)
     return make_row(job) if error is None else make_row(job) | {"execution_error": error}
-
-
-def _list_sources(job: ServerJob) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """Location of each output file -> the node, output key and index that it comes from."""
-    return {
-        (file.get("type", ""), file.get("subfolder", ""), file.get("filename", "")): {
-            "node_id": node_id, "output_key": key, "output_index": index
-        }
-        for node_id, ui in job.results.items()
-        for key, files in ui.items()
-        for index, file in enumerate(files)
-        if isinstance(file, dict)
-    }  # fmt: skip
 
 
 def make_execution_error(job: ServerJob) -> dict[str, Any] | None:

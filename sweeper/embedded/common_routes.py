@@ -18,7 +18,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sweeper.embedded.cache import measure_memory
 from sweeper.embedded.event_streams import Connection, answer_feature_flags
-from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, json_response, read_json, refuse
+from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, json_response, read_json, refuse, refuse_as
+from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.objectinfo import list_model_files, make_object_info
 from sweeper.embedded.refusals import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.request_guard import DropError
@@ -42,6 +43,18 @@ class CommonRoutes:
         self.faults = service.faults
         self.seen = service.seen
 
+    def find_job(self, request: Request) -> ServerJob:
+        """The job that the path names. Raises RequestRefusedError with 404."""
+        job = self.queue.find(request.path_params["job_id"])
+        if job is None:
+            raise refuse_as(404, "not_found", "Job not found")
+        return job
+
+    def drop_if(self, fault: str) -> None:
+        """Close the socket without an answer if this budget of `Faults` is not used up. Raises DropError."""
+        if self.faults.take(fault):
+            raise DropError
+
     async def submit(self, request: Request) -> Response:
         """POST /prompt: submit a job."""
         self.seen.count(submits=1)
@@ -56,8 +69,7 @@ class CommonRoutes:
     def submit_with_faults(self, data: dict[str, Any], **job_fields: Any) -> tuple[int, dict[str, Any]]:
         """Submit a job, with the faults before and after `Service.submit`. Returns (HTTP status, body)."""
         self._check_limits(data.get("prompt"))
-        if self.faults.take("drop_before_accept"):
-            raise DropError
+        self.drop_if("drop_before_accept")
         status, body = self.service.submit(data, **job_fields)
         if status == 200 and (self.faults.take("drop_after_accept") or self.faults.should_inject("drop")):
             raise DropError

@@ -32,6 +32,7 @@ CANCELLED = "cancelled"
 LOST = "lost"
 ENDED = frozenset({SUCCESS, ERROR, CANCELLED, LOST})
 
+Location = tuple[str, str, str]  # of a file: type (input, output, temp), subfolder, file name
 
 _LOG = logging.getLogger(__name__)
 
@@ -110,9 +111,18 @@ class ServerJob:
         return next((data for event, data in reversed(self.messages) if event == "execution_error"), None)
 
     @property
-    def output_files(self) -> list[dict[str, Any]]:
-        """The files in the `ui` outputs of the job: {"filename", "subfolder", "type"}."""
-        return [file for ui in self.results.values() for kind in ui.values() for file in kind if isinstance(file, dict)]
+    def output_files(self) -> list[tuple[Location, dict[str, Any]]]:
+        """The files in the `ui` outputs of the job, each with the node, output key and index that it comes from."""
+        return [
+            (
+                (file.get("type", ""), file.get("subfolder", ""), file["filename"]),
+                {"node_id": node_id, "output_key": key, "output_index": index},
+            )
+            for node_id, ui in self.results.items()
+            for key, files in ui.items()
+            for index, file in enumerate(files)
+            if isinstance(file, dict) and "filename" in file
+        ]
 
     def set_state(self, state: str) -> None:
         """Enter a state. A job whose cancellation was requested keeps that state until it has ended."""

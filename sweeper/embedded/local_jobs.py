@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import RequestRefusedError, json_response, parse_json, read_body
 from sweeper.embedded.job_records import STATUS_WORDS, describe_end, describe_workflow, make_row
 from sweeper.embedded.jobs import ENDED, ServerJob
-from sweeper.embedded.request_guard import DropError
+from sweeper.embedded.request_parsing import cut_page
 from sweeper.embedded.submission import is_canonical_id
 
 
@@ -34,32 +35,24 @@ class LocalJobRoutes(CommonRoutes):
         words = [word.strip().lower() for word in query.get("status", "").split(",") if word.strip()]
         unknown = [word for word in words if word not in STATUS_WORDS]
         if unknown:
-            allowed = ", ".join(STATUS_WORDS)
-            raise _refuse(f"Invalid status value(s): {', '.join(unknown)}. Valid values: {allowed}")
+            raise _refuse(f"Invalid status value(s): {', '.join(unknown)}. Valid values: {', '.join(STATUS_WORDS)}")
         sort = _read_word(request, "sort_by", ("created_at", "execution_duration"))
         order = _read_word(request, "sort_order", ("desc", "asc"))
         limit, offset = _read_number(request, "limit", None), _read_number(request, "offset", 0)
         if limit is not None and limit <= 0:
             raise _refuse("limit must be a positive integer")
-        rows = [_make_row(job) for job in self._list_known_jobs()]
+        running, waiting = self.queue.snapshot()
+        rows = [_make_row(job) for job in (*running, *waiting, *self.queue.list_ended())]
         rows = [row for row in rows if not words or row["status"] in words]
         if query.get("workflow_id"):
             rows = [row for row in rows if row.get("workflow_id") == query["workflow_id"]]
-        rows.sort(key=_duration if sort == "execution_duration" else _creation, reverse=order == "desc")
-        offset = max(0, offset or 0)
-        page = rows[offset:][:limit]
-        more = offset + len(page) < len(rows)
-        pagination = {"offset": offset, "limit": limit, "total": len(rows), "has_more": more}
+        rows.sort(key=_duration if sort == "execution_duration" else itemgetter("create_time"), reverse=order == "desc")
+        page, pagination = cut_page(rows, max(0, offset or 0), limit)
         return json_response({"jobs": page, "pagination": pagination})
-
-    def _list_known_jobs(self) -> list[ServerJob]:
-        running, waiting = self.queue.snapshot()
-        return [*running, *waiting, *self.queue.list_ended()]
 
     async def get_job(self, request: Request) -> Response:
         """GET /api/jobs/{id}: a job; with its outputs and its workflow if it has ended."""
-        if self.faults.take("drop_status_times"):
-            raise DropError
+        self.drop_if("drop_status_times")
         prompt_id = request.path_params["job_id"]
         job = self.queue.find_ended(prompt_id) or self.queue.find(prompt_id)
         if job is None:
@@ -93,10 +86,6 @@ def _make_row(job: ServerJob) -> dict[str, Any]:
     error = {} if job.error is None else {"execution_error": job.error}
     counts = {"outputs_count": 0, "previewable_outputs_count": 0}
     return counts | make_row(job) | {"priority": job.number} | error
-
-
-def _creation(row: dict[str, Any]) -> int:
-    return int(row["create_time"])
 
 
 def _duration(row: dict[str, Any]) -> int:

@@ -10,13 +10,15 @@ import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from sweeper.embedded.http_helpers import parse_json, read_body, read_integer, read_object, refuse
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,13 @@ def read_bounded(request: Request, name: str, default: int, minimum: int, maximu
         bounds = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
         raise refuse(f"{name!r} must be {bounds}.")
     return number
+
+
+def cut_page(items: Sequence[Item], offset: int, limit: int | None) -> tuple[Sequence[Item], dict[str, Any]]:
+    """Cut a page out of a list. Returns (its items, the `pagination` that describes it)."""
+    page = items[offset:][:limit]
+    more = offset + len(page) < len(items)
+    return page, {"offset": offset, "limit": limit, "total": len(items), "has_more": more}
 
 
 def make_cursor(fields: dict[str, Any]) -> str:
