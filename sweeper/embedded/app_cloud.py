@@ -18,13 +18,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from sweeper.embedded.app_cloud_v2 import V2Routes, wrap_error
+from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
 from sweeper.embedded.asset_routes import AssetRoutes
 from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.cloud_jobs import CloudJobRoutes
-from sweeper.embedded.common_routes import FEATURES, CommonRoutes
+from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
+    RouteRow,
     error_response,
     format_time,
     json_response,
@@ -60,69 +61,43 @@ def is_public(path: str) -> bool:
 
 def shape_refusal(path: str, response: Response) -> Response:
     """Convert a refusal to the form of the specification: `code` and `message`, or plain text below /api/userdata."""
+    status = response.status_code
     json_body = response.headers.get("content-type", "").startswith("application/json")
     plain = path.startswith("/api/userdata")
-    if path.startswith("/api/v2/") and response.status_code >= 400:
-        return _wrap_in_envelope(response)
-    if response.status_code < 400 or json_body != plain:
+    text = bytes(response.body).decode("utf-8", "replace")
+    code = HTTPStatus(status).phrase
+    if status >= 400 and path.startswith("/api/v2/"):
+        shaped = make_v2_refusal(status, json.loads(text) if json_body else None)
+    elif status < 400 or json_body != plain:
         return response
-    code = HTTPStatus(response.status_code).phrase
-    if plain:
-        shaped = Response(code, response.status_code, media_type="text/plain")
+    elif plain:
+        shaped = Response(code, status, media_type="text/plain")
     else:
-        text = bytes(response.body).decode("utf-8", "replace") or code
-        shaped = error_response(response.status_code, code.lower().replace(" ", "_"), text)
+        shaped = error_response(status, code.lower().replace(" ", "_"), text or code)
     for name in ("retry-after", "connection", "deprecation"):
         if name in response.headers:
             shaped.headers[name] = response.headers[name]
     return shaped
 
 
-def _wrap_in_envelope(response: Response) -> Response:
-    json_body = response.headers.get("content-type", "").startswith("application/json")
-    code = "payload_too_large" if response.status_code == 413 else "upstream_error"
-    words = json.loads(bytes(response.body)) if json_body else {"code": code, "message": code.replace("_", " ")}
-    status = 422 if response.status_code == 400 else response.status_code
-    shaped = json_response(wrap_error(words, status), status)
-    if "retry-after" in response.headers:
-        shaped.headers["retry-after"] = response.headers["retry-after"]
-    return shaped
-
-
 def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
     """Make the ASGI app of this dialect; `sign_url` makes the URLs to which /api/view redirects."""
     routes = CloudRoutes(service, asset_store)
-    pictures = MediaRoutes(service, sign_url, asset_store)
+    media = MediaRoutes(service, sign_url, asset_store)
     assets = AssetRoutes(service, asset_store, sign_url)
     userdata = UserDataRoutes(service.folders, cloud=True)
-    table: list[tuple[str, Callable[..., Any], str]] = [
-        ("/prompt", routes.submit, "POST"),
-        ("/prompt", routes.get_prompt_info, "GET"),
+    table: list[RouteRow] = [
+        *list_shared_routes(routes, media, userdata),
         ("/queue", routes.get_queue, "GET"),
-        ("/view", pictures.view, "GET"),
-        ("/upload/image", pictures.upload_image, "POST"),
-        ("/upload/mask", pictures.upload_mask, "POST"),
-        ("/files/mask-layers", assets.get_mask_layers, "GET"),
-        ("/object_info", routes.get_object_info, "GET"),
-        ("/features", routes.get_features, "GET"),
-        ("/system_stats", routes.get_system_stats, "GET"),
         ("/user", routes.get_user, "GET"),
         ("/billing/balance", routes.get_balance, "GET"),
-        ("/userdata", userdata.list_files, "GET"),
-        ("/userdata/{file:path}/move/{dest:path}", userdata.move_file, "POST"),
-        ("/userdata/{file:path}", userdata.read_file, "GET"),
-        ("/userdata/{file:path}", userdata.write_file, "POST"),
-        ("/userdata/{file:path}", userdata.delete_file, "DELETE"),
-        ("/experiment/models", routes.get_experiment_folders, "GET"),
-        ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
-        ("/workflow_templates", routes.get_empty_object, "GET"),
         ("/global_subgraphs", routes.get_empty_object, "GET"),
         ("/global_subgraphs/{id}", routes.refuse_subgraph, "GET"),
         *CloudJobRoutes(service, assets).list_routes(),
-        *_list_asset_routes(assets),
+        *assets.list_routes(),
         *V2Routes(service, asset_store, sign_url).list_routes(),
     ]
-    deprecated: list[tuple[str, Callable[..., Any], str]] = [
+    deprecated: list[RouteRow] = [
         ("/job/{job_id}/status", routes.get_status, "GET"),
         ("/history", routes.change_history, "POST"),
         ("/history_v2", routes.list_history, "GET"),
@@ -154,23 +129,6 @@ def _mark_deprecated(endpoint: Callable[[Request], Awaitable[Response]]) -> Call
 async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer 404 for an unknown path, also to a request for an event stream."""
     await shape_refusal(scope["path"], error_response(404, "not_found", "Not found"))(scope, receive, send)
-
-
-def _list_asset_routes(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any], str]]:
-    return [
-        ("/assets", assets.list_assets, "GET"),
-        ("/assets", assets.upload_asset, "POST"),
-        ("/assets/from-hash", assets.create_from_hash, "POST"),
-        ("/assets/tags/refine", assets.count_tags, "GET"),
-        ("/assets/hash/{hash}", assets.check_hash, "HEAD"),
-        ("/assets/{id}", assets.get_asset, "GET"),
-        ("/assets/{id}", assets.update_asset, "PUT"),
-        ("/assets/{id}", assets.delete_asset, "DELETE"),
-        ("/assets/{id}/content", assets.get_content, "GET"),
-        ("/assets/{id}/tags", assets.add_tags, "POST"),
-        ("/assets/{id}/tags", assets.remove_tags, "DELETE"),
-        ("/tags", assets.list_tags, "GET"),
-    ]
 
 
 class CloudRoutes(CommonRoutes):

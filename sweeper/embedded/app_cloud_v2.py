@@ -8,7 +8,7 @@ labels and lists its jobs. The Cloud dialect serves it beside `/api`, and refuse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -18,7 +18,14 @@ from starlette.routing import Route, Router
 from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.common_routes import CommonRoutes
-from sweeper.embedded.http_helpers import RequestRefusedError, format_time, json_response, read_object, refuse_as
+from sweeper.embedded.http_helpers import (
+    RequestRefusedError,
+    RouteRow,
+    format_time,
+    json_response,
+    read_object,
+    refuse_as,
+)
 from sweeper.embedded.job_records import status_word
 from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob, now_ms
 from sweeper.embedded.media_routes import UrlSigner
@@ -63,8 +70,8 @@ class V2Routes(CommonRoutes):
         # When each Idempotency-Key was used, also before a restart.
         self._used_keys = {job.idempotency_key: job.created for job in self.queue.list_jobs() if job.idempotency_key}
 
-    def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
-        """All routes: (path below /api, endpoint, method)."""
+    def list_routes(self) -> list[RouteRow]:
+        """All routes."""
         return [
             ("/v2/jobs", self.create_job, "POST"),
             ("/v2/jobs", self.list_jobs, "GET"),
@@ -275,9 +282,13 @@ def _metrics_json(job: ServerJob) -> dict[str, int | None]:
     }
 
 
-def wrap_error(body: dict[str, Any], status: int) -> dict[str, Any]:
-    """Convert the body of a refusal to v2's form. `body` has v1's form, or v2's already."""
-    if "code" not in body:
-        return body
-    code = {401: "unauthorized", 402: "insufficient_credits"}.get(status, body["code"])
-    return {"error": {"code": code, "message": body["message"]}}
+def make_v2_refusal(status: int, body: dict[str, Any] | None) -> Response:
+    """Make a refusal in v2's form. `body` has v1's form, or v2's already; None: the refusal has no JSON."""
+    status = 422 if status == 400 else status
+    if body is None:
+        code = "payload_too_large" if status == 413 else "upstream_error"
+        body = {"code": code, "message": code.replace("_", " ")}
+    if "code" in body:
+        code = {401: "unauthorized", 402: "insufficient_credits"}.get(status, body["code"])
+        body = {"error": {"code": code, "message": body["message"]}}
+    return json_response(body, status)

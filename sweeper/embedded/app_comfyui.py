@@ -5,7 +5,6 @@ It behaves as measured on ComfyUI 0.33.0, except that it answers 400 where Comfy
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from starlette.requests import Request
@@ -13,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from sweeper.embedded.common_routes import FEATURES, CommonRoutes
+from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes
 from sweeper.embedded.http_helpers import (
     json_response,
     parse_json,
@@ -33,11 +32,10 @@ from sweeper.embedded.userdata import UserDataRoutes
 def make_comfyui_app(service: Service) -> Router:
     """Make the ASGI app of this dialect."""
     routes = ComfyRoutes(service)
-    pictures = MediaRoutes(service)
+    media = MediaRoutes(service)
     userdata = UserDataRoutes(service.folders, cloud=False)
-    table: list[tuple[str, Callable[..., Any], str]] = [
-        ("/prompt", routes.submit, "POST"),
-        ("/prompt", routes.get_prompt_info, "GET"),
+    table = [
+        *list_shared_routes(routes, media, userdata),
         ("/queue", routes.get_queue, "GET"),
         ("/queue", routes.change_queue, "POST"),
         ("/history", routes.list_history, "GET"),
@@ -45,22 +43,9 @@ def make_comfyui_app(service: Service) -> Router:
         ("/history/{prompt_id:path}", routes.get_history_entry, "GET"),
         ("/interrupt", routes.interrupt, "POST"),
         ("/free", routes.free, "POST"),
-        ("/view", pictures.view, "GET"),
-        ("/upload/image", pictures.upload_image, "POST"),
-        ("/upload/mask", pictures.upload_mask, "POST"),
-        ("/object_info", routes.get_object_info, "GET"),
         ("/object_info/{node_class}", routes.get_node_info, "GET"),
-        ("/system_stats", routes.get_system_stats, "GET"),
-        ("/features", routes.get_features, "GET"),
         ("/models", routes.get_model_folders, "GET"),
         ("/models/{folder}", routes.get_model_files, "GET"),
-        ("/experiment/models", routes.get_experiment_folders, "GET"),
-        ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
-        ("/userdata", userdata.list_files, "GET"),
-        ("/userdata/{file:path}/move/{dest:path}", userdata.move_file, "POST"),
-        ("/userdata/{file:path}", userdata.read_file, "GET"),
-        ("/userdata/{file:path}", userdata.write_file, "POST"),
-        ("/userdata/{file:path}", userdata.delete_file, "DELETE"),
         ("/v2/userdata", userdata.list_tree, "GET"),
         ("/users", userdata.get_users, "GET"),
         ("/settings", userdata.get_settings, "GET"),
@@ -68,7 +53,6 @@ def make_comfyui_app(service: Service) -> Router:
         ("/settings/{id}", userdata.get_settings, "GET"),
         ("/settings/{id}", userdata.change_settings, "POST"),
         ("/i18n", routes.get_empty_object, "GET"),
-        ("/workflow_templates", routes.get_empty_object, "GET"),
         ("/embeddings", routes.get_empty_list, "GET"),
         ("/extensions", routes.get_empty_list, "GET"),
         *LocalJobRoutes(service).list_routes(),

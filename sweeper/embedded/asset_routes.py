@@ -15,13 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sweeper.embedded.assets import Asset, AssetStore, make_id
-from sweeper.embedded.http_helpers import (
-    format_time,
-    json_response,
-    parse_json,
-    refuse,
-    refuse_as,
-)
+from sweeper.embedded.http_helpers import RouteRow, format_time, json_response, parse_json, refuse, refuse_as
 from sweeper.embedded.jobs import now_ms
 from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_parsing import (
@@ -52,6 +46,24 @@ class AssetRoutes:
         self.faults, self.seen, self.queue = service.faults, service.seen, service.queue
         self.asset_store = asset_store
         self.sign_url = sign_url
+
+    def list_routes(self) -> list[RouteRow]:
+        """All routes."""
+        return [
+            ("/files/mask-layers", self.get_mask_layers, "GET"),
+            ("/assets", self.list_assets, "GET"),
+            ("/assets", self.upload_asset, "POST"),
+            ("/assets/from-hash", self.create_from_hash, "POST"),
+            ("/assets/tags/refine", self.count_tags, "GET"),
+            ("/assets/hash/{hash}", self.check_hash, "HEAD"),
+            ("/assets/{id}", self.get_asset, "GET"),
+            ("/assets/{id}", self.update_asset, "PUT"),
+            ("/assets/{id}", self.delete_asset, "DELETE"),
+            ("/assets/{id}/content", self.get_content, "GET"),
+            ("/assets/{id}/tags", self.add_tags, "POST"),
+            ("/assets/{id}/tags", self.remove_tags, "DELETE"),
+            ("/tags", self.list_tags, "GET"),
+        ]
 
     async def list_assets(self, request: Request) -> Response:
         """GET /api/assets: the assets that match the query."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -18,7 +17,7 @@ from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.asset_routes import AssetRoutes
 from sweeper.embedded.assets import Asset
 from sweeper.embedded.common_routes import CommonRoutes
-from sweeper.embedded.http_helpers import json_response, read_object, refuse, refuse_as
+from sweeper.embedded.http_helpers import RouteRow, json_response, read_object, refuse, refuse_as
 from sweeper.embedded.job_records import (
     STATUS_WORDS,
     describe_end,
@@ -49,8 +48,8 @@ class CloudJobRoutes(CommonRoutes):
         super().__init__(service)
         self.assets = assets
 
-    def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
-        """All routes: (path below /api, endpoint, method)."""
+    def list_routes(self) -> list[RouteRow]:
+        """All routes."""
         return [
             ("/jobs", self.list_jobs, "GET"),
             ("/jobs/cancel", self.cancel_jobs, "POST"),

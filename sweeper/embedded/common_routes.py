@@ -18,12 +18,22 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sweeper.embedded.cache import measure_memory
 from sweeper.embedded.event_streams import Connection, answer_feature_flags
-from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, json_response, read_json, refuse, refuse_as
+from sweeper.embedded.http_helpers import (
+    MAX_BODY,
+    RequestRefusedError,
+    RouteRow,
+    json_response,
+    read_json,
+    refuse,
+    refuse_as,
+)
 from sweeper.embedded.jobs import ServerJob
+from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.objectinfo import list_model_files, make_object_info
 from sweeper.embedded.refusals import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.service import Service
+from sweeper.embedded.userdata import UserDataRoutes
 from sweeper.errors import DISTRIBUTION
 
 FEATURES: dict[str, Any] = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
@@ -177,6 +187,28 @@ class CommonRoutes:
             self.service.hub.detach(connection)
             writer.cancel()
             await asyncio.wait([writer])
+
+
+def list_shared_routes(routes: CommonRoutes, media: MediaRoutes, userdata: UserDataRoutes) -> list[RouteRow]:
+    """The routes that a ComfyUI and Comfy Cloud both have, without the prefix `/api`."""
+    return [
+        ("/prompt", routes.submit, "POST"),
+        ("/prompt", routes.get_prompt_info, "GET"),
+        ("/view", media.view, "GET"),
+        ("/upload/image", media.upload_image, "POST"),
+        ("/upload/mask", media.upload_mask, "POST"),
+        ("/object_info", routes.get_object_info, "GET"),
+        ("/features", routes.get_features, "GET"),
+        ("/system_stats", routes.get_system_stats, "GET"),
+        ("/userdata", userdata.list_files, "GET"),
+        ("/userdata/{file:path}/move/{dest:path}", userdata.move_file, "POST"),
+        ("/userdata/{file:path}", userdata.read_file, "GET"),
+        ("/userdata/{file:path}", userdata.write_file, "POST"),
+        ("/userdata/{file:path}", userdata.delete_file, "DELETE"),
+        ("/experiment/models", routes.get_experiment_folders, "GET"),
+        ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
+        ("/workflow_templates", routes.get_empty_object, "GET"),
+    ]
 
 
 def _format_cache_flags(policy: str) -> list[str]:

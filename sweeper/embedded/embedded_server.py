@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from socket import socket
 from types import TracebackType
@@ -172,71 +172,51 @@ class _RunningServer:
     """The parts of a server between start and stop."""
 
     def __init__(self, server: EmbeddedServer, address: tuple[str, int], nodes: Mapping[str, NodeClass]) -> None:
-        settings = server.settings
-        self._temporary = tempfile.TemporaryDirectory(prefix="sweeper-") if server.data is None else None
-        try:
-            base = Path(self._temporary.name) if self._temporary else server.data
-            assert base is not None
-            folders = ServerFolders(base)
-            folders.prepare()
-            durable = settings.cloud and server.data is not None
-            self._journal = SQLiteJournal(base / "jobs.sqlite") if durable else None
-        except BaseException:
-            self._remove_temporary()
-            raise
-        self._asset_store: AssetStore | None = None
-        try:
-            if settings.cloud:
-                self._asset_store = AssetStore(folders, base / "assets.sqlite" if durable else None)
-            self.service = Service(settings, nodes, folders, server.faults, server.account, journal=self._journal)
-            self._open(server, address)
-        except BaseException:
-            self._close()
-            raise
+        with ExitStack() as parts:
+            self._open(parts, server, address, nodes)
+            self._parts = parts.pop_all()
 
-    def _open(self, server: EmbeddedServer, address: tuple[str, int]) -> None:
-        service = self.service
-        if self._journal is not None:
-            service.restore(self._journal.load())
-        with ExitStack() as sockets:
-            main = sockets.enter_context(_bind(address))
-            self.url = hosting.base_url(main)
-            self.port: int = main.getsockname()[1]
-            self.storage_url: str | None = None
-            transports: dict[Any, Any] = {}
-            shared: dict[str, Any] = {"transports": transports, "own_names": OwnNames(address[0])}
-            options = {**shared, "seen": service.seen, "faults": server.faults, "api_key": server.settings.api_key}
-            if self._asset_store is not None:
-                second = sockets.enter_context(_bind((address[0], 0)))
-                self.storage_url = hosting.base_url(second)
-                storage = StorageHost(service, self.storage_url)
-                # The storage host needs no key, logs separately, and injects only its own faults.
-                files = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), **shared)
-                make_app = make_v2_app if server.settings.dialect == "v2" else make_cloud_app
-                app = make_app(service, storage.sign_url, self._asset_store)
-                guard = RequestGuard(app, is_public=is_public, shape_refusal=shape_refusal, **options)
-                sites = [(main, guard), (second, files)]
-            else:
-                sites = [(main, RequestGuard(make_comfyui_app(service), **options))]
-            self._thread = hosting.ServerThread(sites, transports, service.attach_loop)
-            self._thread.start()
-            sockets.pop_all()  # the thread closes them from now on
+    def _open(
+        self, parts: ExitStack, server: EmbeddedServer, address: tuple[str, int], nodes: Mapping[str, NodeClass]
+    ) -> None:
+        settings = server.settings
+        base = server.data or Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="sweeper-")))
+        folders = ServerFolders(base)
+        folders.prepare()
+        durable = settings.cloud and server.data is not None
+        journal = parts.enter_context(closing(SQLiteJournal(base / "jobs.sqlite"))) if durable else None
+        self.service = service = Service(settings, nodes, folders, server.faults, server.account, journal=journal)
+        if journal is not None:
+            service.restore(journal.load())
+        # The thread closes the sockets too, which does no harm.
+        main = parts.enter_context(_bind(address))
+        self.url = hosting.base_url(main)
+        self.port: int = main.getsockname()[1]
+        self.storage_url: str | None = None
+        transports: dict[Any, Any] = {}
+        shared: dict[str, Any] = {"transports": transports, "own_names": OwnNames(address[0])}
+        options = {**shared, "seen": service.seen, "faults": server.faults, "api_key": settings.api_key}
+        if settings.cloud:
+            asset_store = parts.enter_context(closing(AssetStore(folders, base / "assets.sqlite" if durable else None)))
+            second = parts.enter_context(_bind((address[0], 0)))
+            self.storage_url = hosting.base_url(second)
+            storage = StorageHost(service, self.storage_url)
+            # The storage host needs no key, logs separately, and injects only its own faults.
+            files = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), **shared)
+            make_app = make_v2_app if settings.dialect == "v2" else make_cloud_app
+            app = make_app(service, storage.sign_url, asset_store)
+            guard = RequestGuard(app, is_public=is_public, shape_refusal=shape_refusal, **options)
+            sites = [(main, guard), (second, files)]
+        else:
+            sites = [(main, RequestGuard(make_comfyui_app(service), **options))]
+        self._thread = hosting.ServerThread(sites, transports, service.attach_loop)
+        self._thread.start()
         service.start()
 
     def stop(self) -> None:
         self.service.stop()
         self._thread.stop()
-        self._close()
-
-    def _close(self) -> None:
-        for store in (self._journal, self._asset_store):
-            if store is not None:
-                store.close()
-        self._remove_temporary()
-
-    def _remove_temporary(self) -> None:
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        self._parts.close()
 
 
 def _check_arguments(dialect: str, workers: int, cache: str) -> None:

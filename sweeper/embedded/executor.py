@@ -149,7 +149,7 @@ class _JobRun:
     def _run_nodes(self, order: ExecutionOrder) -> str:
         node_id = next(iter(self.job.outputs), "")
         try:
-            self._wait(self.server.faults.draw_job_delay())
+            self._wait(self.server.faults.draw_seconds("job_seconds"))
             while order:
                 node_id = _pick_node(order)
                 self._run_node(node_id)
@@ -257,7 +257,8 @@ class _JobRun:
         while stall is not None and not stall.wait(0.01):
             if self.job.cancel_event.is_set():
                 raise Interrupted
-        self._wait(faults.draw_node_delay(class_type, loads=bool(node_class.models)))
+        kinds = ("node_seconds", "model_seconds") if node_class.models else ("node_seconds",)
+        self._wait(faults.node_seconds + sum(faults.draw_seconds(kind, class_type) for kind in kinds))
         failure = self.planned_failure or faults.take_node_failure(node_id, class_type)
         if failure is not None:
             raise failure

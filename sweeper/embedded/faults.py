@@ -94,15 +94,9 @@ class Faults:
         rate: float = getattr(self.scenario, f"{kind}_rate")
         return rate > 0 and self.scenario.should_inject(kind, self._count_call(kind))
 
-    def draw_answer_delay(self) -> float:
-        """Seconds to wait before the next answer."""
-        return self.latency + self.scenario.draw_seconds("latency", self._count_call("latency"))
-
-    def draw_node_delay(self, class_type: str, *, loads: bool) -> float:
-        """Seconds to add to the next executed node; `loads` if it reads a model file."""
-        kinds = ("node_seconds", "model_seconds") if loads else ("node_seconds",)
-        draw = self.scenario.draw_seconds
-        return self.node_seconds + sum(draw(kind, self._count_call(kind), class_type) for kind in kinds)
+    def draw_seconds(self, kind: str, class_type: str = "") -> float:
+        """Seconds to add now, by the field `kind` of the scenario; `class_type` is that of the node that runs."""
+        return self.scenario.draw_seconds(kind, self._count_call(kind), class_type)
 
     def take_refusal(self) -> str | None:
         """The `error.type` with which to refuse the next submission, or None."""
@@ -131,14 +125,6 @@ class Faults:
                 return False
             self._counts["paid"] += 1
             return True
-
-    def draw_job_delay(self) -> float:
-        """Seconds to add to the job that starts now."""
-        return self.scenario.draw_seconds("job_seconds", self._count_call("job_seconds"))
-
-    def draw_capacity_delay(self) -> float:
-        """Seconds for which the job that a worker has taken waits for a machine."""
-        return self.scenario.draw_seconds("capacity_seconds", self._count_call("capacity_seconds"))
 
     def is_queue_full(self, waiting: int, default_bound: int) -> bool:
         """Whether to refuse a submission while `waiting` jobs are queued. A scenario overrides the default bound."""

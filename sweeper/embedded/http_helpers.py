@@ -11,7 +11,7 @@ import math
 import mimetypes
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
@@ -20,6 +20,8 @@ from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
+
+RouteRow = tuple[str, Callable[..., Any], str]  # path, endpoint, method
 
 MAX_BODY = 104_857_600  # 100 MiB: ComfyUI's default --max-upload-size
 MAX_DEPTH = 100  # levels of nesting in a JSON body; a workflow has about six

@@ -142,16 +142,6 @@ class Journal(Protocol):
     def forget(self, ids: Collection[str]) -> None: ...
 
 
-class NoJournal:
-    """Stores nothing, as ComfyUI does."""
-
-    def save(self, job: ServerJob) -> None:
-        """Do nothing."""
-
-    def forget(self, ids: Collection[str]) -> None:
-        """Do nothing."""
-
-
 class JobQueue:
     """Waiting jobs in order of (number, id), running jobs, and ended jobs in order of completion.
 
@@ -160,6 +150,7 @@ class JobQueue:
         on_change: called with the number of queued and running jobs whenever it may have changed.
         history_limit: how many ended jobs to remember (ComfyUI: 10,001); None: all.
         keep_cancelled: whether to remember jobs that were cancelled while they waited (Cloud does, ComfyUI does not).
+        journal: stores the jobs on disk; None: nothing does, as in ComfyUI.
 
     """
 
@@ -176,7 +167,7 @@ class JobQueue:
         self.on_change = on_change
         self.history_limit = history_limit
         self.keep_cancelled = keep_cancelled
-        self.journal: Journal = journal or NoJournal()
+        self.journal = journal
         self._lock = threading.RLock()
         self._job_arrived = threading.Condition(self._lock)
         self._heap: list[tuple[float, str, int, ServerJob]] = []
@@ -199,7 +190,8 @@ class JobQueue:
     def put(self, job: ServerJob) -> None:
         """Store a job and queue it. Raises JournalError, and queues nothing, if it cannot be stored."""
         with self._lock:
-            self.journal.save(job)
+            if self.journal is not None:
+                self.journal.save(job)
             self._by_id[job.id] = job
             self._push(job)
             self._notify()
@@ -255,7 +247,8 @@ class JobQueue:
     def _save(self, job: ServerJob) -> None:
         """Store a job, or log why that failed: the job goes on in memory, and the worker must not die of it."""
         try:
-            self.journal.save(job)
+            if self.journal is not None:
+                self.journal.save(job)
         except JournalError:
             _LOG.exception("job %s: its state %s is not on disk", job.id, job.state)
 
@@ -388,7 +381,8 @@ class JobQueue:
             removed = [prompt_id for prompt_id in (self._ended if ids is None else ids) if prompt_id in self._ended]
             for prompt_id in removed:
                 self._remove_ended(prompt_id)
-            self.journal.forget(removed)
+            if self.journal is not None:
+                self.journal.forget(removed)
 
     def close(self) -> None:
         """Make every waiting worker return from `take`, and ask running jobs to stop."""

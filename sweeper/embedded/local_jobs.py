@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -10,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sweeper.embedded.common_routes import CommonRoutes
-from sweeper.embedded.http_helpers import RequestRefusedError, json_response, parse_json, read_body
+from sweeper.embedded.http_helpers import RequestRefusedError, RouteRow, json_response, parse_json, read_body
 from sweeper.embedded.job_records import STATUS_WORDS, describe_end, describe_workflow, make_row
 from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.request_parsing import cut_page
@@ -20,8 +19,8 @@ from sweeper.embedded.submission import is_canonical_id
 class LocalJobRoutes(CommonRoutes):
     """Endpoints below /api/jobs, in ComfyUI's form."""
 
-    def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
-        """All routes: (path, endpoint, method). ComfyUI has them with the prefix /api only."""
+    def list_routes(self) -> list[RouteRow]:
+        """All routes. ComfyUI has them with the prefix /api only."""
         return [
             ("/api/jobs", self.list_jobs, "GET"),
             ("/api/jobs/cancel", self.cancel_jobs, "POST"),

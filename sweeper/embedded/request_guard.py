@@ -69,7 +69,7 @@ class RequestGuard:
         headers = Headers(scope=scope)
         method = scope["method"] if scope["type"] == "http" else "WS"
         self.seen.requests.append(LoggedRequest(method, scope["path"], frozenset(headers.keys())))
-        delay = self.faults.draw_answer_delay()
+        delay = self.faults.latency + self.faults.draw_seconds("latency")
         if delay > 0:
             await asyncio.sleep(delay)
         try:

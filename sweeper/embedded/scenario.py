@@ -10,8 +10,10 @@ of its kind, never on the clock, so that a rehearsal can be repeated.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,18 +147,24 @@ def _suggest_file(path: Path) -> str:
     return suggest(path.name, names, "files there")
 
 
-def _parse_seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError("must be a number of seconds, 0 or more, or a range such as [0.1, 0.5]")
+def _parse_number(value: Any, maximum: float, rule: str) -> float:
+    """Parse a number from 0 to `maximum`. Raises ValueError with the rule."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= maximum:
+        raise ValueError(rule)
     return float(value)
 
 
+def _parse_seconds(value: Any) -> float:
+    rule = "must be a number of seconds, 0 or more, or a range such as [0.1, 0.5]"
+    return _parse_number(value, sys.float_info.max, rule)
+
+
 def _parse_span(value: Any) -> Span:
-    if not isinstance(value, list):
-        return _parse_seconds(value), _parse_seconds(value)
-    if len(value) != 2 or _parse_seconds(value[0]) > _parse_seconds(value[1]):
+    spans = value if isinstance(value, list) else [value, value]
+    seconds = [_parse_seconds(one) for one in spans]
+    if len(seconds) != 2 or seconds[0] > seconds[1]:
         raise ValueError("must be a range [from, to] in seconds")
-    return _parse_seconds(value[0]), _parse_seconds(value[1])
+    return seconds[0], seconds[1]
 
 
 def _parse_node_seconds(value: Any) -> Span | Mapping[str, Span]:
@@ -171,22 +179,10 @@ def _parse_node_seconds(value: Any) -> Span | Mapping[str, Span]:
     return spans
 
 
-def _parse_share(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError("must be a share from 0 to 1")
-    return float(value)
-
-
 def _parse_integer(value: Any, minimum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(f"must be a whole number, {minimum} or more")
     return value
-
-
-def _parse_deviation(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 255:
-        raise ValueError("must be a standard deviation from 0 to 255, such as 0.5")
-    return float(value)
 
 
 def _parse_word(value: Any, words: Collection[str]) -> str:
@@ -207,28 +203,19 @@ def _parse_exception_name(value: Any) -> str:
     return value
 
 
+_parse_share = partial(_parse_number, maximum=1, rule="must be a share from 0 to 1")
+_parse_count = partial(_parse_integer, minimum=0)
 _PARSERS: Mapping[str, Any] = {
-    "seed": lambda value: _parse_integer(value, 0),
-    "latency": _parse_span,
+    **dict.fromkeys(("latency", "job_seconds", "model_seconds", "capacity_seconds"), _parse_span),
+    **dict.fromkeys(("failure_rate", "error_rate", "drop_rate", "refusal_rate", "cancel_rate"), _parse_share),
+    **dict.fromkeys(("seed", "credits", "queue_bound", "earlier_jobs"), _parse_count),
+    **dict.fromkeys(("price_per_second", "balance"), parse_sum),
     "node_seconds": _parse_node_seconds,
-    "job_seconds": _parse_span,
-    "model_seconds": _parse_span,
-    "tier": lambda value: _parse_word(value, TIERS),
-    "credits": lambda value: _parse_integer(value, 0),
-    "concurrency": lambda value: _parse_integer(value, 1),
-    "queue_bound": lambda value: _parse_integer(value, 0),
-    "failure_rate": _parse_share,
+    "tier": partial(_parse_word, words=TIERS),
+    "concurrency": partial(_parse_integer, minimum=1),
     "failure_type": _parse_exception_name,
-    "error_rate": _parse_share,
-    "drop_rate": _parse_share,
-    "capacity_seconds": _parse_span,
-    "earlier_jobs": lambda value: _parse_integer(value, 0),
-    "refusal_rate": _parse_share,
-    "refusal": lambda value: _parse_word(value, REFUSALS),
-    "cancel_rate": _parse_share,
-    "noise": _parse_deviation,
+    "refusal": partial(_parse_word, words=REFUSALS),
+    "noise": partial(_parse_number, maximum=255, rule="must be a standard deviation from 0 to 255, such as 0.5"),
     "prices": parse_class_prices,
-    "price_per_second": parse_sum,
-    "balance": parse_sum,
     "tells_charges": _parse_flag,
 }

@@ -136,7 +136,7 @@ class Service:
                 executor.cache.clear()
             self.seen.record_job_start(job.id, self.queue.running)
             messages = JobMessages(self.hub, job)
-            seconds = self.faults.draw_capacity_delay()
+            seconds = self.faults.draw_seconds("capacity_seconds")
             if seconds > 0:
                 self.queue.hold(job, seconds)
             if self.faults.should_inject("cancel"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -12,7 +11,7 @@ from starlette.responses import Response
 
 from sweeper.embedded.asset_routes import HASH, AssetRoutes
 from sweeper.embedded.assets import Asset, make_id
-from sweeper.embedded.http_helpers import format_time, refuse_as
+from sweeper.embedded.http_helpers import RouteRow, format_time, refuse_as
 from sweeper.embedded.jobs import now_ms
 from sweeper.embedded.request_parsing import (
     read_fields,
@@ -27,8 +26,8 @@ from sweeper.embedded.storage import URL_SECONDS
 class V2AssetRoutes(AssetRoutes):
     """Endpoints below /api/v2/assets; `sign_url` makes the URLs of the contents."""
 
-    def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
-        """All routes: (path below /api, endpoint, method)."""
+    def list_routes(self) -> list[RouteRow]:
+        """All routes."""
         return [
             ("/v2/assets", self.upload_asset, "POST"),
             ("/v2/assets/from-hash", self.create_from_hash, "POST"),
