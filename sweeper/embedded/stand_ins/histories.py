@@ -144,7 +144,7 @@ def shrink_picture(image: Array) -> Array:
 
 def _read_latent(key: str, latent: Mapping[str, Any]) -> History:
     samples: Array = latent["samples"]
-    sizes = {"batch": float(len(samples))}
+    sizes = {"batch": float(len(samples)), **({"seconds": float(latent["seconds"])} if "seconds" in latent else {})}
     if "pixels" in latent or samples.ndim >= 4:
         width, height = latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))
         sizes |= {"width": float(width), "height": float(height)}

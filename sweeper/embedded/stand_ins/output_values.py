@@ -259,14 +259,18 @@ def _draw_latents(reading: NodeReading, source: LinkedInput | None) -> dict[str,
 
 
 def _shape_latent(samples: Array, reading: NodeReading, size: drawing.DrawnSize) -> dict[str, Any]:
-    """A film's latents are [B, 4, t, h, w], one for every four frames, and wander a little; layers have one each."""
+    """A film's latents are [B, 4, t, h, w], one for every four frames, and wander a little; layers have one each.
+
+    Those of a sound have no frames, so its `seconds` travel beside them.
+    """
     sizes = _all_sizes(reading)
+    length = {"seconds": size.seconds} if "seconds" in sizes else {}
     if "frames" not in sizes and "layers" not in sizes:
-        return {"samples": samples}
+        return {"samples": samples, **length}
     layers = min(max(int(sizes.get("layers", 0)), 0), _MAX_LAYERS)
     count = (size.frames - 1) // _FRAME_STEP + 1 if "frames" in sizes else layers + 1
     moved = [np.roll(samples, round(3 * np.sin(index / max(count, 1) * 6.28)), axis=-1) for index in range(count)]
-    return {"samples": np.stack(moved, axis=2)}
+    return {"samples": np.stack(moved, axis=2), **length}
 
 
 def _find_number(reading: NodeReading, name: str, default: float) -> float:

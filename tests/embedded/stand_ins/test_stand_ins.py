@@ -213,6 +213,19 @@ def test_every_input_changes_a_sound(client):
     assert len(sounds) == 3
 
 
+def test_sound_has_the_seconds_of_its_empty_latent(client):
+    av = pytest.importorskip("av")
+    graph = txt2img(steps=1) | {
+        "5": {"class_type": "EmptyAceStepLatentAudio", "inputs": {"seconds": 1.5, "batch_size": 1}},
+        "8": {"class_type": "VAEDecodeAudio", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+        "9": {"class_type": "SaveAudio", "inputs": {"audio": ["8", 0], "filename_prefix": "s"}},
+    }
+    (file,) = run(client, graph)["9"]["audio"]
+    with av.open(io.BytesIO(fetch(client, file))) as sound:
+        stream = sound.streams.audio[0]
+        assert sum(frame.samples for frame in sound.decode(stream)) == 1.5 * stream.rate
+
+
 def test_a_film_is_saved_with_its_length(client):
     graph = {
         "1": {"class_type": "PartnerFilm", "inputs": {"prompt": "a boat", "duration": 1, "resolution": "144p"}},
