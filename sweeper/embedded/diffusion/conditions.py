@@ -37,26 +37,19 @@ class Box:
         return planes[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def make_whole_box(height: int, width: int) -> Box:
-    return Box(0, 0, height, width)
-
-
-def _clip_box(top: int, left: int, height: int, width: int, size: tuple[int, int]) -> Box:
-    top, left = min(max(top, 0), size[0] - 1), min(max(left, 0), size[1] - 1)
-    return Box(top, left, max(min(height, size[0] - top), 1), max(min(width, size[1] - left), 1))
-
-
 def _find_box(options: Mapping[str, Any], mask: Array | None, size: tuple[int, int]) -> Box:
     area = options.get("area")
     if area is not None and area[0] == "percentage":
-        sides = [round(area[1 + i] * size[i % 2]) for i in range(4)]
-        return _clip_box(sides[2], sides[3], max(sides[0], 1), max(sides[1], 1), size)
-    if area is not None:
-        return _clip_box(area[2], area[3], area[0], area[1], size)
-    if mask is not None and options.get("set_area_to_bounds") and mask.any():
+        height, width, top, left = (round(area[1 + i] * size[i % 2]) for i in range(4))
+    elif area is not None:
+        height, width, top, left = area
+    elif mask is not None and options.get("set_area_to_bounds") and mask.any():
         rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
-        return _clip_box(int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1, size)
-    return make_whole_box(*size)
+        height, width, top, left = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1, int(rows[0]), int(columns[0])
+    else:
+        return Box(0, 0, *size)
+    top, left = min(max(top, 0), size[0] - 1), min(max(left, 0), size[1] - 1)
+    return Box(top, left, max(min(height, size[0] - top), 1), max(min(width, size[1] - left), 1))
 
 
 def _weight(options: Mapping[str, Any], mask: Array | None, box: Box, size: tuple[int, int]) -> Array:
@@ -83,12 +76,7 @@ class ConditioningPart:
     """One entry at one latent size. `features` [F] are those of its text and of the model."""
 
     def __init__(
-        self,
-        features: Array,
-        options: Mapping[str, Any],
-        *,
-        size: tuple[int, int],
-        sampling: Sampling,
+        self, features: Array, options: Mapping[str, Any], *, size: tuple[int, int], sampling: Sampling
     ) -> None:
         mask = _mask(options, size)
         self.box = _find_box(options, mask, size)
@@ -118,7 +106,7 @@ class ConditioningPart:
         active = [structure for structure, span in self._hints if span[1] <= level <= span[0]]
         if not active and not self._references:
             return mean, 1.0
-        if self.box == make_whole_box(*self._size):
+        if self.box == Box(0, 0, *self._size):
             canvas = mean
         else:  # hints lie on the whole picture
             canvas = np.zeros((4, *self._size), np.float32)
