@@ -45,6 +45,7 @@ class Sweep:
     suffix: str = "png"
     content: bytes | None = None
     file: str = "gone.yaml"
+    target: str = "embedded"
 
     def write(self, out: Path) -> Path:
         layout = TableLayout(self.name, tuple(self.axes), tuple(self.slots), ("brightness",))
@@ -59,7 +60,7 @@ class Sweep:
         pictures = [self._picture(out, n) for n in range(min(self.distinct, len(trials) * self.outputs))]
         with Store.open(out) as store:
             with store.transaction():
-                run = store.create_run(layout, file=self.file, targets=["embedded"], now=1_000_000.0)
+                run = store.create_run(layout, file=self.file, targets=[self.target], now=1_000_000.0)
                 store.add_trials(run, trials)
             self._jobs(store, run, trials, pictures)
             store.cache_metrics([(sha, "brightness", 10.0 + n % 90) for n, (_, sha, _) in enumerate(pictures)])
@@ -72,7 +73,7 @@ class Sweep:
                 state, error = self.ends.get(index, ("succeeded", None))
                 if state == "pending":
                     continue
-                job = JobRecord(f"job{index}", run, "embedded", digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0,
+                job = JobRecord(f"job{index}", run, self.target, digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0,
                           2.5, *(error or (None, None)))  # fmt: skip
                 store.record_intent(job)
                 count = self.outputs if state == "succeeded" else 0

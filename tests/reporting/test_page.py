@@ -35,6 +35,12 @@ def test_first_view_shows_all_trials_of_a_small_sweep(made, opened):
     page.wait_for_function(pictures)
 
 
+@pytest.mark.parametrize(("target", "is_said"), [("embedded", True), ("cloud", False)])
+def test_header_says_that_results_are_a_rehearsal(made, opened, target, is_said):
+    page = opened(made(Sweep({"steps": [4]}, target=target)))
+    assert ("embedded (rehearsal)" in page.locator(".counts").inner_text()) is is_said
+
+
 def test_long_labels_go_down_the_side(made, opened):
     page = opened(made(Sweep(AXES)))
     assert page.get_by_label("X axis", exact=True).input_value() == "steps"

@@ -204,7 +204,7 @@ class Follower:
             "stopped_by": None if record is None else record.stopped_by,
             "flight": running,
             "problem": self._problem or self._check_problem,
-            "about": {name: self._state.info[name] for name in ("run", "asked", "spending")},
+            "about": {name: self._state.info[name] for name in ("run", "targets", "asked", "spending")},
         }
 
     def _build_row_update(self, index: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ const Counts = (() => {
     const missing = makeMissingList();
     const shown = el("span", { class: "dim" });
     const spending = el("span", { class: "dim", title: "The cost of the results here, of what all runs of the folder cost" });
+    const rehearsal = el("span", { class: "dim", title: "sweeper's own server made these results, without a model" });
     const live = el("span", { class: "alive", role: "status" });
     /** @type {Map<string, HTMLButtonElement>} */
     const buttons = new Map(); // by filter
@@ -54,6 +55,9 @@ const Counts = (() => {
       }
       missing.show(dataset.raw.check?.gone ?? []);
       spending.textContent = dataset.raw.spending;
+      const targets = dataset.outcome.find(({ name }) => name === "target")?.values ?? [];
+      const isRehearsal = [...dataset.raw.targets, ...targets].includes("embedded");
+      rehearsal.textContent = isRehearsal ? "embedded (rehearsal)" : "";
       live.textContent = Live.describe(dataset);
       showPressed();
     }
@@ -72,7 +76,7 @@ const Counts = (() => {
       showPressed();
     }
 
-    return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, spending, live), update, show };
+    return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, spending, rehearsal, live), update, show };
   }
 
   /** @param {HTMLElement} host @param {(Node | string)[]} parts */
