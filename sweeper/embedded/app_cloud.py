@@ -227,7 +227,7 @@ class CloudRoutes(CommonRoutes):
             for asset in self._asset_store.list_assets():
                 for tag in asset.tags if "models" in asset.tags else ():
                     models.setdefault(tag, []).append(asset.name)
-        return json_response(self.describe_nodes(models))
+        return json_response(self.describe_nodes(self.service.nodes, models))
 
     async def get_user(self, _: Request) -> Response:
         """GET /api/user: the account is always active."""
@@ -252,7 +252,7 @@ async def _read_deletion(request: Request) -> tuple[list[str], bool]:
     unknown = set(data) - {"delete", "clear"}
     if unknown or not isinstance(data.get("clear", False), bool):
         raise refuse("The body holds 'delete', a list of job ids, and 'clear', true or false.")
-    return read_id_list(data["delete"]) if "delete" in data else [], data.get("clear", False)
+    return read_id_list(data), data.get("clear", False)
 
 
 def _history_row(job: ServerJob) -> dict[str, Any]:

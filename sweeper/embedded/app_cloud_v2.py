@@ -192,7 +192,7 @@ class V2Routes(CommonRoutes):
     def _job_json(self, job: ServerJob) -> dict[str, Any]:
         ended = job.ended  # read first: if the job ends meanwhile, it must not be reported as ended without its outputs
         status = _get_status(job)
-        waiting = [other.id for other in self.queue.snapshot()[1]] if status == "queued" else []
+        position = self.queue.get_position(job)
         path = f"/api/v2/jobs/{job.id}"
         return {
             "id": job.id,
@@ -201,7 +201,7 @@ class V2Routes(CommonRoutes):
             "started_at": None if job.started is None else format_time(job.started),
             "completed_at": None if ended is None else format_time(ended),
             "expires_at": format_time(job.created + RETENTION_MS),
-            "queue_position": waiting.index(job.id) if job.id in waiting else None,
+            "queue_position": None if position is None else position - 1,
             "progress": None,
             "outputs": list(self._list_outputs(job)),
             "error": _error_json(job) if status == "failed" else None,

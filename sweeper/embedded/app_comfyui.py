@@ -105,7 +105,7 @@ class ComfyRoutes(CommonRoutes):
     async def change_queue(self, request: Request) -> Response:
         """POST /queue: `clear` all or `delete` some waiting jobs; always 200, also for unknown ids."""
         data = await read_object(request)
-        ids = read_id_list(data["delete"]) if "delete" in data else []
+        ids = read_id_list(data)
         if data.get("clear"):
             self.service.cancel_waiting(None)
         self.service.cancel_waiting(ids)
@@ -127,7 +127,7 @@ class ComfyRoutes(CommonRoutes):
     async def change_history(self, request: Request) -> Response:
         """POST /history: remove all or some entries."""
         data = await read_object(request)
-        ids = read_id_list(data["delete"]) if "delete" in data else []
+        ids = read_id_list(data)
         self.queue.forget(None if data.get("clear") else ids)
         return Response(status_code=200)
 

@@ -60,8 +60,8 @@ class AssetRoutes:
             ("/assets/{id}", self.update_asset, "PUT"),
             ("/assets/{id}", self.delete_asset, "DELETE"),
             ("/assets/{id}/content", self.get_content, "GET"),
-            ("/assets/{id}/tags", self.add_tags, "POST"),
-            ("/assets/{id}/tags", self.remove_tags, "DELETE"),
+            ("/assets/{id}/tags", self.change_tags, "POST"),
+            ("/assets/{id}/tags", self.change_tags, "DELETE"),
             ("/tags", self.list_tags, "GET"),
         ]
 
@@ -189,25 +189,18 @@ class AssetRoutes:
         self.asset_store.delete((await self._find_asset(request)).id)
         return Response(status_code=204)
 
-    async def add_tags(self, request: Request) -> Response:
-        """POST /api/assets/{id}/tags: add tags."""
+    async def change_tags(self, request: Request) -> Response:
+        """POST and DELETE /api/assets/{id}/tags: add or remove the tags in the body."""
         asset = await self._find_asset(request)
         tags = read_tags(await read_fields(request, ("tags",), ("tags",)), minimum=1)
-        added = [tag for tag in tags if tag not in asset.tags]
-        total = (*asset.tags, *added)
-        self.asset_store.add(replace(asset, tags=total, updated=now_ms()))
-        present = [tag for tag in tags if tag in asset.tags]
-        return json_response({"added": added, "already_present": present, "total_tags": list(total)})
-
-    async def remove_tags(self, request: Request) -> Response:
-        """DELETE /api/assets/{id}/tags: remove the tags in the body."""
-        asset = await self._find_asset(request)
-        tags = read_tags(await read_fields(request, ("tags",), ("tags",)), minimum=1)
-        total = tuple(tag for tag in asset.tags if tag not in tags)
-        self.asset_store.add(replace(asset, tags=total, updated=now_ms()))
-        removed = [tag for tag in tags if tag in asset.tags]
-        absent = [tag for tag in tags if tag not in asset.tags]
-        return json_response({"removed": removed, "not_present": absent, "total_tags": list(total)})
+        present, absent = ([tag for tag in tags if (tag in asset.tags) is wanted] for wanted in (True, False))
+        if request.method == "POST":
+            total, changes = [*asset.tags, *absent], {"added": absent, "already_present": present}
+        else:
+            total = [tag for tag in asset.tags if tag not in tags]
+            changes = {"removed": present, "not_present": absent}
+        self.asset_store.add(replace(asset, tags=tuple(total), updated=now_ms()))
+        return json_response(changes | {"total_tags": total})
 
     async def list_tags(self, request: Request) -> Response:
         """GET /api/tags: the tags, each with its number of assets."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -99,27 +99,23 @@ class CommonRoutes:
 
     async def get_object_info(self, _: Request) -> Response:
         """GET /object_info."""
-        return json_response(self.describe_nodes())
-
-    def describe_nodes(self, user_models: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-        """All node classes, as /object_info describes them. `user_models`: see `make_object_info`."""
-        service = self.service
-        strict = service.settings.strict_models
-        return {
-            name: service.account.describe(
-                node, make_object_info(node, service.folders, strict_models=strict, user_models=user_models)
-            )
-            for name, node in service.nodes.items()
-        }
+        return json_response(self.describe_nodes(self.service.nodes))
 
     async def get_node_info(self, request: Request) -> Response:
         """GET /object_info/{node_class}; `{}` for an unknown class."""
-        name, service = request.path_params["node_class"], self.service
-        node = service.nodes.get(name)
-        if node is None:
-            return json_response({})
-        info = make_object_info(node, service.folders, strict_models=service.settings.strict_models)
-        return json_response({name: service.account.describe(node, info)})
+        name = request.path_params["node_class"]
+        return json_response(self.describe_nodes({name} & self.service.nodes.keys()))
+
+    def describe_nodes(
+        self, names: Iterable[str], user_models: Mapping[str, Sequence[str]] | None = None
+    ) -> dict[str, Any]:
+        """Node classes as /object_info describes them. `user_models`: see `make_object_info`."""
+        service, strict = self.service, self.service.settings.strict_models
+        infos = {
+            name: make_object_info(service.nodes[name], service.folders, strict_models=strict, user_models=user_models)
+            for name in names
+        }
+        return {name: service.account.describe(service.nodes[name], info) for name, info in infos.items()}
 
     async def get_features(self, _: Request) -> Response:
         """GET /features."""

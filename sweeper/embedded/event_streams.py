@@ -125,7 +125,7 @@ class Hub:
             self._post(struct.pack(">II", TEXT, len(encoded)) + encoded + text.encode(), None)
 
     def send_preview(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
-        """Send a preview: with metadata (event 4) to clients that asked for it, without (event 1) to the others."""
+        """Send a small JPEG, with metadata (event 4) to clients that asked for it, without (event 1) to the others."""
         if self.has_listener(sid):
             self._post_picture(_encode_jpeg(image), JPEG, {**metadata, "image_type": "image/jpeg"}, sid)
 

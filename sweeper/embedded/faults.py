@@ -144,11 +144,8 @@ class Faults:
         """The exception that this run of a node should raise, or None."""
         if not self.fail_nodes & {node_id, class_type}:
             return None
-        with self._lock:
-            if self.fail_node_times is not None:
-                if self.fail_node_times <= 0:
-                    return None
-                self.fail_node_times -= 1
+        if self.fail_node_times is not None and not self.take("fail_node_times"):
+            return None
         return make_exception(self.fail_type, self.fail_message)
 
     def draw_job_failure(self) -> Exception | None:

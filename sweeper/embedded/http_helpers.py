@@ -151,8 +151,9 @@ def format_time(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def read_id_list(value: Any) -> list[str]:
-    """Check a list of ids from a body. Raises RequestRefusedError with 400 for anything else."""
+def read_id_list(data: dict[str, Any]) -> list[str]:
+    """Read `delete`, a list of ids, which may be missing. Raises RequestRefusedError with 400 for anything else."""
+    value = data.get("delete", [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise refuse("'delete' must be a list of job ids.")
     return value
@@ -182,7 +183,7 @@ def file_response(request: Request, path: Path, *, status: int = 200) -> Respons
         "etag": etag,
         "last-modified": formatdate(stat.st_mtime, usegmt=True),
         "accept-ranges": "bytes",
-        "content-disposition": f"filename*=UTF-8''{_percent_encode(path.name)}",
+        "content-disposition": f"filename*=UTF-8''{quote(path.name, errors='replace')}",
     }
     if request.headers.get("if-none-match") in {etag, "*"}:
         return Response(status_code=304, headers=headers)
@@ -195,10 +196,6 @@ def file_response(request: Request, path: Path, *, status: int = 200) -> Respons
         return Response(status_code=416, headers={"content-range": f"bytes */{len(data)}"}, media_type=media)
     headers["content-range"] = f"bytes {start}-{stop - 1}/{len(data)}"
     return Response(data[start:stop], 206, headers, media_type=media)
-
-
-def _percent_encode(name: str) -> str:
-    return quote(name, errors="replace")
 
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)

@@ -38,10 +38,14 @@ class JobMessages:
         if self._has_audience or broadcast:
             self.hub.send(event, data, self.client)
 
+    def _send(self, event: str, data: dict[str, Any]) -> None:
+        if self._has_audience:
+            self.hub.send(event, data | {"prompt_id": self.job.id}, self.client)
+
     def send_start(self) -> None:
         """Announce that the job starts."""
         if self.hub.broadcast_all:
-            self.hub.send("notification", {"value": "Executing workflow...", "prompt_id": self.job.id})
+            self._send("notification", {"value": "Executing workflow..."})
         self._send_message("execution_start", {"prompt_id": self.job.id})
 
     def send_cached(self, nodes: list[str]) -> None:
@@ -69,15 +73,11 @@ class JobMessages:
         self._update_state(node_id, 0.0, 1.0, "running")
         if self.client is not None:
             self.hub.current_nodes[self.client] = node_id
-        if self._has_audience:
-            data = {"node": node_id, "display_node": node_id, "prompt_id": self.job.id}
-            self.hub.send("executing", data, self.client)
+        self._send("executing", {"node": node_id, "display_node": node_id})
 
     def send_executed(self, node_id: str, ui: Mapping[str, Any] | None) -> None:
         """Send the `ui` output of a node that ran, or of an output node whose result is cached."""
-        if self._has_audience:
-            data = {"node": node_id, "display_node": node_id, "output": ui, "prompt_id": self.job.id}
-            self.hub.send("executed", data, self.client)
+        self._send("executed", {"node": node_id, "display_node": node_id, "output": ui})
 
     def mark_finished(self, node_id: str) -> None:
         """Report that a node has its result."""
@@ -116,8 +116,7 @@ class JobMessages:
         """Announce that the job has ended. Call this after the history lists the job, because clients then read it."""
         if self.client is not None:
             self.hub.current_nodes.pop(self.client, None)
-        if self._has_audience:
-            self.hub.send("executing", {"node": None, "prompt_id": self.job.id}, self.client)
+        self._send("executing", {"node": None})
 
 
 def _node_ids(node_id: str) -> dict[str, Any]:

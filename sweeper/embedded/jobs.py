@@ -322,10 +322,10 @@ class JobQueue:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def delete(self, ids: Collection[str]) -> list[str]:
-        """Remove waiting jobs from the queue, one for each of `ids`. Returns the ids of the removed jobs."""
+    def delete(self, ids: Collection[str] | None) -> list[str]:
+        """Remove waiting jobs from the queue, one for each of `ids`, or all (None). Returns their ids."""
         with self._lock:
-            counts = Counter(ids)
+            counts = Counter([entry[1] for entry in self._heap] if ids is None else ids)
             remaining, cancelled = [], []
             for entry in self._heap:
                 if counts[entry[1]] > 0:
@@ -333,27 +333,17 @@ class JobQueue:
                     cancelled.append(entry[3])
                 else:
                     remaining.append(entry)
-            self._cancel(remaining, cancelled)
+            if not cancelled:
+                return []
+            self._heap = remaining
+            heapq.heapify(self._heap)
+            for job in cancelled:
+                if self.keep_cancelled:
+                    self._record_end(job, CANCELLED)
+                elif self._by_id.get(job.id) is job:
+                    del self._by_id[job.id]
+            self._notify()
             return [job.id for job in cancelled]
-
-    def clear(self) -> list[str]:
-        """Remove all waiting jobs from the queue. Returns their ids."""
-        with self._lock:
-            cancelled = [entry[3] for entry in self._heap]
-            self._cancel([], cancelled)
-            return [job.id for job in cancelled]
-
-    def _cancel(self, remaining: list[tuple[float, str, int, ServerJob]], cancelled: list[ServerJob]) -> None:
-        if not cancelled:
-            return
-        self._heap = remaining
-        heapq.heapify(self._heap)
-        for job in cancelled:
-            if self.keep_cancelled:
-                self._record_end(job, CANCELLED)
-            elif self._by_id.get(job.id) is job:
-                del self._by_id[job.id]
-        self._notify()
 
     def interrupt(self, prompt_id: str | None = None) -> list[str]:
         """Ask the running job with this id, or all running jobs, to stop. Returns their ids.

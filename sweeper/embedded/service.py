@@ -207,7 +207,7 @@ class Service:
 
     def cancel_waiting(self, ids: list[str] | None) -> list[str]:
         """Remove these jobs (None: all) from the queue if they still wait. Returns the ids of the removed jobs."""
-        removed = self.queue.clear() if ids is None else self.queue.delete(ids)
+        removed = self.queue.delete(ids)
         self.seen.cancelled.extend(removed)
         return removed
 

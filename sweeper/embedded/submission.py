@@ -77,12 +77,10 @@ def _parse_prompt_id(value: Any) -> str | None:
 
 
 def _parse_number(value: Any) -> float:
-    if isinstance(value, str | int | float):
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            pass
-        else:
-            if math.isfinite(number):
-                return number
-    raise SubmissionError(f"number must be a number, not {value!r}.")
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise SubmissionError(f"number must be a number, not {value!r}.")
+    return number
