@@ -22,7 +22,7 @@ from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
 from sweeper.embedded.asset_routes import AssetRoutes
 from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.cloud_jobs import CloudJobRoutes
-from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes
+from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
     RouteRow,
@@ -89,9 +89,9 @@ def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStor
     table: list[RouteRow] = [
         *list_shared_routes(routes, media, userdata),
         ("/queue", routes.get_queue, "GET"),
-        ("/user", routes.get_user, "GET"),
+        ("/user", make_constant_endpoint({"id": "embedded", "status": "active"}), "GET"),
         ("/billing/balance", routes.get_balance, "GET"),
-        ("/global_subgraphs", routes.get_empty_object, "GET"),
+        ("/global_subgraphs", make_constant_endpoint({}), "GET"),
         ("/global_subgraphs/{id}", routes.refuse_subgraph, "GET"),
         *CloudJobRoutes(service, assets).list_routes(),
         *assets.list_routes(),
@@ -228,10 +228,6 @@ class CloudRoutes(CommonRoutes):
                 for tag in asset.tags if "models" in asset.tags else ():
                     models.setdefault(tag, []).append(asset.name)
         return json_response(self.describe_nodes(self.service.nodes, models))
-
-    async def get_user(self, _: Request) -> Response:
-        """GET /api/user: the account is always active."""
-        return json_response({"id": "embedded", "status": "active"})
 
     async def get_balance(self, _: Request) -> Response:
         """GET /api/billing/balance: what is left on the account. The fields contain cents, whatever their names say."""

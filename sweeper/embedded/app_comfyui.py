@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes
+from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
 from sweeper.embedded.http_helpers import (
     json_response,
     parse_json,
@@ -47,14 +47,14 @@ def make_comfyui_app(service: Service) -> Router:
         ("/models", routes.get_model_folders, "GET"),
         ("/models/{folder}", routes.get_model_files, "GET"),
         ("/v2/userdata", userdata.list_tree, "GET"),
-        ("/users", userdata.get_users, "GET"),
+        ("/users", make_constant_endpoint({"storage": "server", "migrated": True}), "GET"),
         ("/settings", userdata.get_settings, "GET"),
         ("/settings", userdata.change_settings, "POST"),
         ("/settings/{id}", userdata.get_settings, "GET"),
         ("/settings/{id}", userdata.change_settings, "POST"),
-        ("/i18n", routes.get_empty_object, "GET"),
-        ("/embeddings", routes.get_empty_list, "GET"),
-        ("/extensions", routes.get_empty_list, "GET"),
+        ("/i18n", make_constant_endpoint({}), "GET"),
+        ("/embeddings", make_constant_endpoint([]), "GET"),
+        ("/extensions", make_constant_endpoint([]), "GET"),
         *LocalJobRoutes(service).list_routes(),
     ]
     paths: list[BaseRoute] = []
@@ -159,10 +159,6 @@ class ComfyRoutes(CommonRoutes):
         """GET /models/{folder}: the files of a model folder."""
         files = self.list_models().get(request.path_params["folder"])
         return Response(status_code=404) if files is None else json_response(files)
-
-    async def get_empty_list(self, _: Request) -> Response:
-        """GET of a list that is always empty here."""
-        return json_response([])
 
 
 def _queue_item(job: ServerJob) -> list[Any]:

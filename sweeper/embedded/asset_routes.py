@@ -19,19 +19,20 @@ from sweeper.embedded.http_helpers import RouteRow, format_time, json_response, 
 from sweeper.embedded.jobs import now_ms
 from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_parsing import (
+    FieldParser,
     cut_page,
     make_cursor,
     parse_cursor,
+    parse_id,
+    parse_object,
+    parse_some_tags,
+    parse_text,
     read_bounded,
     read_choice,
     read_fields,
     read_flag,
     read_form,
     read_form_tags,
-    read_id,
-    read_metadata,
-    read_tags,
-    read_text,
     read_words,
 )
 from sweeper.embedded.service import Service
@@ -110,8 +111,7 @@ class AssetRoutes:
         if kind != "multipart/form-data":
             raise refuse_as(415, "unsupported_media_type", "Send multipart/form-data with a 'file'.")
         form = await read_form(request, "file")
-        ids = {"id": form.get("id") or None, "preview_id": form.get("preview_id") or None}
-        asset_id = read_id(ids, "id")
+        asset_id = parse_id("id", form.get("id") or None)
         existing = None if asset_id is None else self.asset_store.get(asset_id)
         if existing is not None:
             return self._respond_with_asset(existing, new=False)
@@ -120,31 +120,29 @@ class AssetRoutes:
             asset_id or make_id(), name, ("input", "", ""), "", "", 0,
             form.get("mime_type") or form.content_type or "application/octet-stream",
             now_ms(), now_ms(), read_form_tags(form), _parse_object(form.get("user_metadata") or "{}", "user_metadata"),
-            read_id(ids, "preview_id"),
+            parse_id("preview_id", form.get("preview_id") or None),
         )  # fmt: skip
         stored, new = await asyncio.to_thread(self.asset_store.store, form.data, asset)
         return self._respond_with_asset(stored, new=new)
 
     async def create_from_hash(self, request: Request) -> Response:
         """POST /api/assets/from-hash: a new name and tags for stored content; 200 if it has this name already."""
-        names = ("hash", "name", "tags", "mime_type", "user_metadata")
-        fields = await read_fields(request, names, ("hash", "tags"))
-        digest = read_text(fields, "hash")
+        parsers = {"hash": parse_text, "tags": parse_some_tags} | _COMMON_PARSERS
+        fields = await read_fields(request, parsers, ("hash", "tags"))
+        digest = fields.pop("hash")
         if not HASH.fullmatch(digest):
             raise refuse("'hash' must be blake3: or sha256: and 64 hex digits.")
-        tags, metadata = read_tags(fields, minimum=1), read_metadata(fields)
         await self._load_assets()
         source = self.asset_store.find_by_hash(digest)
         if source is None:
             raise refuse_as(404, "not_found", "No asset has this hash.")
-        name = read_text(fields, "name") if "name" in fields else source.name
-        mime = read_text(fields, "mime_type") if "mime_type" in fields else source.mime_type
+        name = fields.get("name", source.name)
         assets = self.asset_store.list_assets()
         same = [asset for asset in assets if asset.blake3 == source.blake3 and asset.name == name]
         if same:
             return self._respond_with_asset(same[-1], new=False)
-        copy = replace(source, id=make_id(), name=name, tags=tags, user_metadata=metadata, mime_type=mime)
-        copy = self.asset_store.add(replace(copy, created=now_ms(), updated=now_ms()))
+        times = {"created": now_ms(), "updated": now_ms()}
+        copy = self.asset_store.add(replace(source, **{"user_metadata": {}, **fields, "id": make_id(), **times}))
         return self._respond_with_asset(copy, new=True)
 
     async def check_hash(self, request: Request) -> Response:
@@ -170,16 +168,12 @@ class AssetRoutes:
     async def update_asset(self, request: Request) -> Response:
         """PUT /api/assets/{id}: change at least one of name, mime type, preview and metadata."""
         asset = await self._find_asset(request)
-        fields = await read_fields(request, ("name", "mime_type", "preview_id", "user_metadata"), ())
-        if not fields:
+        changes = await read_fields(request, {"preview_id": parse_id} | _COMMON_PARSERS, ())
+        if not changes:
             raise refuse("Give at least one of name, mime_type, preview_id, user_metadata.")
-        changes: dict[str, Any] = {name: read_text(fields, name) for name in ("name", "mime_type") if name in fields}
-        if "preview_id" in fields:
-            preview = changes["preview_id"] = read_id(fields, "preview_id")
-            if preview is not None and self.asset_store.get(preview) is None:
-                raise refuse_as(404, "not_found", "There is no such preview.")
-        if "user_metadata" in fields:
-            changes["user_metadata"] = read_metadata(fields)
+        preview = changes.get("preview_id")
+        if preview is not None and self.asset_store.get(preview) is None:
+            raise refuse_as(404, "not_found", "There is no such preview.")
         changed = self.to_json(self.asset_store.add(replace(asset, **changes, updated=now_ms())))
         names = ("id", "name", "hash", "tags", "mime_type", "user_metadata", "job_id", "updated_at")
         return json_response({name: changed[name] for name in names})
@@ -192,7 +186,7 @@ class AssetRoutes:
     async def change_tags(self, request: Request) -> Response:
         """POST and DELETE /api/assets/{id}/tags: add or remove the tags in the body."""
         asset = await self._find_asset(request)
-        tags = read_tags(await read_fields(request, ("tags",), ("tags",)), minimum=1)
+        tags = (await read_fields(request, {"tags": parse_some_tags}, ("tags",)))["tags"]
         present, absent = ([tag for tag in tags if (tag in asset.tags) is wanted] for wanted in (True, False))
         if request.method == "POST":
             total, changes = [*asset.tags, *absent], {"added": absent, "already_present": present}
@@ -269,6 +263,7 @@ _SORT_KEYS: dict[str, Any] = {
 
 
 _CURSOR_SORTS = frozenset({"name", "created_at", "updated_at", "size"})
+_COMMON_PARSERS: dict[str, FieldParser] = {"name": parse_text, "mime_type": parse_text, "user_metadata": parse_object}
 MAX_TAGS = 100  # in one filter
 
 
@@ -296,9 +291,6 @@ def _read_tag_filter(request: Request, name: str, alias: str) -> set[str]:
 
 def _parse_object(text: str, name: str) -> dict[str, Any]:
     try:
-        value = parse_json(text.encode("utf-8", "surrogatepass"))
+        return parse_object(name, parse_json(text.encode("utf-8", "surrogatepass")))
     except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise refuse(f"{name!r} must be a JSON object.")
-    return value
+        return parse_object(name, None)

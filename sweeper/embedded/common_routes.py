@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -162,10 +162,6 @@ class CommonRoutes:
             raise RequestRefusedError(Response(status_code=404))
         return json_response([{"name": name, "pathIndex": 0} for name in files])
 
-    async def get_empty_object(self, _: Request) -> Response:
-        """GET of an object that is always empty here: translations, workflow templates, blueprints."""
-        return json_response({})
-
     async def stream_events(self, websocket: WebSocket) -> None:
         """WebSocket /ws: the event stream of a client."""
         if self.faults.refuse_events:
@@ -183,6 +179,15 @@ class CommonRoutes:
             self.service.hub.detach(connection)
             writer.cancel()
             await asyncio.wait([writer])
+
+
+def make_constant_endpoint(data: Any) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """Make the endpoint of a GET whose answer never changes here, such as a list that is always empty."""
+
+    async def respond(_: Request) -> Response:
+        return json_response(data)
+
+    return respond
 
 
 def list_shared_routes(routes: CommonRoutes, media: MediaRoutes, userdata: UserDataRoutes) -> list[RouteRow]:
@@ -203,7 +208,7 @@ def list_shared_routes(routes: CommonRoutes, media: MediaRoutes, userdata: UserD
         ("/userdata/{file:path}", userdata.delete_file, "DELETE"),
         ("/experiment/models", routes.get_experiment_folders, "GET"),
         ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
-        ("/workflow_templates", routes.get_empty_object, "GET"),
+        ("/workflow_templates", make_constant_endpoint({}), "GET"),
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,13 @@ from sweeper.embedded.upload_storage import StoredUpload, UploadError, store_by_
 UrlSigner = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
 
 
+@dataclass(eq=False)
 class MediaRoutes:
-    """Endpoints for files. Cloud only: `sign_url` makes the URLs to which /view redirects, and uploads become assets
-    in `asset_store`.
-    """
+    """Endpoints for files."""
 
-    def __init__(
-        self, service: Service, sign_url: UrlSigner | None = None, asset_store: AssetStore | None = None
-    ) -> None:
-        self.service = service
-        self.sign_url = sign_url
-        self.asset_store = asset_store
+    service: Service
+    sign_url: UrlSigner | None = None  # Cloud only: makes the URLs to which /view redirects
+    asset_store: AssetStore | None = None  # Cloud only: uploads become assets in it
 
     # --- view --------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Callable, MutableMapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,40 +30,19 @@ _FOREIGN_NAME = (
 )
 
 
+@dataclass(eq=False)
 class RequestGuard:
-    """ASGI middleware around one app.
+    """ASGI middleware around one app."""
 
-    Args:
-        app: the routes.
-        own_names: the names under which clients may address this server.
-        seen, faults: of the server.
-        transports: open connections, to close one without an answer.
-        api_key: the key required in X-API-Key or as Bearer token (event streams: in `token=`); None: no key.
-        is_public: whether a path needs no key.
-        shape_refusal: (path, refusal) -> the refusal in the form of this dialect.
-
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        own_names: OwnNames,
-        seen: RequestLog,
-        faults: Faults,
-        transports: Transports,
-        api_key: str | None = None,
-        is_public: Callable[[str], bool] = lambda _path: False,
-        shape_refusal: Callable[[str, Response], Response] = lambda _path, response: response,
-    ) -> None:
-        self.app = app
-        self.own_names = own_names
-        self.seen = seen
-        self.faults = faults
-        self.transports = transports
-        self.api_key = api_key
-        self.is_public = is_public
-        self.shape_refusal = shape_refusal
+    app: ASGIApp  # the routes
+    _: KW_ONLY
+    own_names: OwnNames  # under which clients may address this server
+    seen: RequestLog
+    faults: Faults
+    transports: Transports  # of the open connections, to close one without an answer
+    api_key: str | None = None  # required in X-API-Key or as Bearer token (event streams: in `token=`); None: no key
+    is_public: Callable[[str], bool] = lambda _path: False  # whether a path needs no key
+    shape_refusal: Callable[[str, Response], Response] = lambda _path, response: response  # to the dialect's form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

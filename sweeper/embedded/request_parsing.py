@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from starlette.requests import Request
 
 from sweeper.embedded.http_helpers import parse_json, read_body, read_integer, read_object, refuse
 
+FieldParser = Callable[[str, Any], Any]  # (name, value) -> the checked value
 Item = TypeVar("Item")
 
 
@@ -106,47 +107,49 @@ def read_words(request: Request, name: str) -> list[str]:
     return [word for text in request.query_params.getlist(name) for word in text.split(",") if word]
 
 
-async def read_fields(request: Request, allowed: Sequence[str], required: Sequence[str]) -> dict[str, Any]:
-    """Read the `allowed` fields of the body, a JSON object. The `required` ones must be there."""
+async def read_fields(request: Request, parsers: Mapping[str, FieldParser], required: Sequence[str]) -> dict[str, Any]:
+    """Read the fields of the body, a JSON object, that have a parser. The `required` ones must be there."""
     fields = await read_object(request)
     missing = [name for name in required if name not in fields]
     if missing:
         raise refuse(f"Missing: {', '.join(missing)}.")
-    return {name: value for name, value in fields.items() if name in allowed}
+    return {name: parse(name, fields[name]) for name, parse in parsers.items() if name in fields}
 
 
-def read_text(fields: Mapping[str, Any], name: str) -> str:
-    """Read a string that is not empty."""
-    value = fields.get(name)
+def parse_text(name: str, value: Any) -> str:
+    """Check a string that is not empty."""
     if not isinstance(value, str) or not value:
         raise refuse(f"{name!r} must be a string.")
     return value
 
 
-def read_id(fields: Mapping[str, Any], name: str) -> str | None:
-    """Read a UUID, in lower case. Returns None if the field is missing or null."""
-    value = fields.get(name)
-    if value is None:
-        return None
+def parse_id(name: str, value: Any) -> str | None:
+    """Parse a UUID to lower case; null stays None."""
     try:
-        return str(uuid.UUID(value))
+        return None if value is None else str(uuid.UUID(value))
     except (ValueError, AttributeError, TypeError) as problem:
         raise refuse(f"{name!r} must be a UUID.") from problem
 
 
-def read_tags(fields: Mapping[str, Any], minimum: int = 0) -> tuple[str, ...]:
-    """Read the list `tags`, in order and without duplicates."""
-    value = fields.get("tags")
-    if not isinstance(value, list) or len(value) < minimum or not all(isinstance(tag, str) for tag in value):
-        raise refuse(f"'tags' must be a list of strings, {minimum} or more.")
+def parse_tags(name: str, value: Any) -> tuple[str, ...]:
+    """Parse a list of strings: in order, without duplicates."""
+    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+        raise refuse(f"{name!r} must be a list of strings.")
     return tuple(dict.fromkeys(value))
 
 
-def read_metadata(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the object `user_metadata`. Returns `{}` if it is missing."""
-    value = fields.get("user_metadata", {})
+def parse_some_tags(name: str, value: Any) -> tuple[str, ...]:
+    """Parse a list of at least one string."""
+    tags = parse_tags(name, value)
+    if not tags:
+        raise refuse(f"{name!r} must have at least one string.")
+    return tags
+
+
+def parse_object(name: str, value: Any) -> dict[str, Any]:
+    """Check a JSON object."""
     if not isinstance(value, dict):
-        raise refuse("'user_metadata' must be an object.")
+        raise refuse(f"{name!r} must be a JSON object.")
     return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,12 +22,12 @@ from sweeper.embedded.http_helpers import json_response, read_body, read_json, r
 from sweeper.embedded.upload_storage import write_atomically
 
 
+@dataclass(eq=False)
 class UserDataRoutes:
-    """Endpoints for the files of users. With `cloud`, listings always contain all details."""
+    """Endpoints for the files of users."""
 
-    def __init__(self, folders: ServerFolders, *, cloud: bool) -> None:
-        self.folders = folders
-        self.cloud = cloud
+    folders: ServerFolders
+    cloud: bool  # listings always contain all details
 
     async def list_files(self, request: Request) -> Response:
         """GET /userdata?dir=: the files of a folder, with `recurse` of its subfolders too. Paths are relative to it."""
@@ -97,10 +98,6 @@ class UserDataRoutes:
         root = self.folders.user_dir.resolve()
         paths = sorted(folder.rglob("*"), key=lambda path: (not path.is_dir(), path.name.lower()))
         return json_response([_tree_entry(path, path.relative_to(root).as_posix()) for path in paths])
-
-    async def get_users(self, _: Request) -> Response:
-        """GET /users: there is one user, whose files are stored on the server."""
-        return json_response({"storage": "server", "migrated": True})
 
     async def get_settings(self, request: Request) -> Response:
         """GET /settings and /settings/{id}; null for a setting without a value."""

@@ -13,13 +13,7 @@ from sweeper.embedded.asset_routes import HASH, AssetRoutes
 from sweeper.embedded.assets import Asset, make_id
 from sweeper.embedded.http_helpers import RouteRow, format_time, refuse_as
 from sweeper.embedded.jobs import now_ms
-from sweeper.embedded.request_parsing import (
-    read_fields,
-    read_form,
-    read_form_tags,
-    read_tags,
-    read_text,
-)
+from sweeper.embedded.request_parsing import parse_tags, parse_text, read_fields, read_form, read_form_tags
 from sweeper.embedded.storage import URL_SECONDS
 
 
@@ -54,10 +48,8 @@ class V2AssetRoutes(AssetRoutes):
 
     async def create_from_hash(self, request: Request) -> Response:
         """POST /api/v2/assets/from-hash: the stored asset with this content."""
-        fields = await read_fields(request, ("hash", "file_path", "tags"), ("hash",))
-        if "tags" in fields:
-            read_tags(fields)
-        asset = self._find_by_hash(read_text(fields, "hash"))
+        fields = await read_fields(request, {"hash": parse_text, "tags": parse_tags}, ("hash",))
+        asset = self._find_by_hash(fields["hash"])
         if asset is None:
             raise refuse_as(404, "blob_not_found", "No asset has this hash.")
         return self._respond_with_asset(asset, new=False)
