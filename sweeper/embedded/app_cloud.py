@@ -37,7 +37,7 @@ from sweeper.embedded.http_helpers import (
     refuse,
     refuse_as,
 )
-from sweeper.embedded.job_records import describe_end
+from sweeper.embedded.job_records import describe_history
 from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.request_guard import is_right_key, read_bearer
@@ -256,7 +256,7 @@ def _history_row(job: ServerJob) -> dict[str, Any]:
     if isinstance(extra.get("extra_pnginfo"), dict):
         extra["extra_pnginfo"] = {key: value for key, value in extra["extra_pnginfo"].items() if key != "workflow"}
     prompt = {"priority": job.number, "prompt_id": job.id, "extra_data": extra}
-    return {"prompt_id": job.id, "create_time": job.created, "prompt": prompt} | _describe_history(job)
+    return {"prompt_id": job.id, "create_time": job.created, "prompt": prompt} | describe_history(job)
 
 
 def _history_detail(job: ServerJob) -> dict[str, Any]:
@@ -267,12 +267,7 @@ def _history_detail(job: ServerJob) -> dict[str, Any]:
         "extra_data": job.extra_data,
         "outputs_to_execute": list(job.outputs),
     }
-    return {"prompt": prompt} | _describe_history(job)
-
-
-def _describe_history(job: ServerJob) -> dict[str, Any]:
-    end = describe_end(job)
-    return {"outputs": end["outputs"], "status": end["execution_status"], "meta": job.meta}
+    return {"prompt": prompt} | describe_history(job)
 
 
 def _queue_item(job: ServerJob, position: int) -> list[Any]:

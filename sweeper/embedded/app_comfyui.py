@@ -22,10 +22,11 @@ from sweeper.embedded.http_helpers import (
     read_object,
     refuse,
 )
+from sweeper.embedded.job_records import describe_history
 from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.local_jobs import LocalJobRoutes
 from sweeper.embedded.media_routes import MediaRoutes
-from sweeper.embedded.service import Service, status_string
+from sweeper.embedded.service import Service
 from sweeper.embedded.userdata import UserDataRoutes
 
 
@@ -166,10 +167,4 @@ def _queue_item(job: ServerJob) -> list[Any]:
 
 
 def _history_entry(job: ServerJob) -> dict[str, Any]:
-    status = status_string(job)
-    return {
-        "prompt": _queue_item(job),
-        "outputs": job.results,
-        "status": {"status_str": status, "completed": status == "success", "messages": job.messages},
-        "meta": job.meta,
-    }
+    return {"prompt": _queue_item(job)} | describe_history(job)

@@ -78,7 +78,8 @@ class AssetRoutes:
         if after:
             offset = _find_start(after, sort, assets)
         page, pagination = cut_page(assets, offset, limit)
-        answer = {"assets": [self.to_json(asset) for asset in page], **_select_totals(pagination)}
+        answer = {"assets": [self.to_json(asset) for asset in page], "total": len(assets)}
+        answer["has_more"] = pagination["has_more"]
         if pagination["has_more"] and sort in _CURSOR_SORTS:
             answer["next_cursor"] = make_cursor({"s": sort, "id": page[-1].id})
         return json_response(answer)
@@ -207,7 +208,7 @@ class AssetRoutes:
         tags = sorted(counts.items(), key=lambda item: (-item[1] if order == "count_desc" else 0, item[0]))
         page, pagination = cut_page(tags, offset, limit)
         rows = [{"name": name, "count": count} for name, count in page]
-        return json_response({"tags": rows} | _select_totals(pagination))
+        return json_response({"tags": rows, "total": len(tags), "has_more": pagination["has_more"]})
 
     async def count_tags(self, request: Request) -> Response:
         """GET /api/assets/tags/refine: count the tags of the assets that match the query."""
@@ -265,10 +266,6 @@ _SORT_KEYS: dict[str, Any] = {
 _CURSOR_SORTS = frozenset({"name", "created_at", "updated_at", "size"})
 _COMMON_PARSERS: dict[str, FieldParser] = {"name": parse_text, "mime_type": parse_text, "user_metadata": parse_object}
 MAX_TAGS = 100  # in one filter
-
-
-def _select_totals(pagination: dict[str, Any]) -> dict[str, Any]:
-    return {name: pagination[name] for name in ("total", "has_more")}
 
 
 def _find_start(after: str, sort: str, assets: list[Asset]) -> int:

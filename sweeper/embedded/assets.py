@@ -157,12 +157,10 @@ class AssetStore:
                 for location, _ in job.output_files:
                     if location not in locations and is_file(self.folders.resolve(*location)):
                         locations.add(location)
-                        self._import_file(job, location)
-
-    def _import_file(self, job: ServerJob, location: Location) -> None:
-        kind, _, name = location
-        family = _guess_mime_type(name).partition("/")[0]  # Cloud tags an output picture with "output" and "image"
-        self._add_file(name, location, job.ended or now_ms(), tags=(kind, family), prompt_id=job.id)
+                        kind, _, name = location
+                        # Cloud tags an output picture with "output" and "image".
+                        tags = (kind, _guess_mime_type(name).partition("/")[0])
+                        self._add_file(name, location, job.ended or now_ms(), tags=tags, prompt_id=job.id)
 
     # --- masks -------------------------------------------------------------------------------------------------------
 

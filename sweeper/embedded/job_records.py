@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweeper.embedded.jobs import ALLOCATED, CANCELLED, ENDED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, ServerJob
-from sweeper.embedded.service import status_string
 
 # Raw state -> status; other states are "in_progress".
 _STATUS_BY_STATE = {
@@ -58,9 +57,16 @@ def make_row(job: ServerJob) -> dict[str, Any]:
 
 def describe_end(job: ServerJob) -> dict[str, Any]:
     """The fields that only the details of an ended job have."""
-    status = status_string(job)
-    described = {"status_str": status, "completed": status == "success", "messages": job.messages}
-    return {"outputs": job.results, "execution_status": described}
+    # `success` or `error`, ComfyUI's only values: an interrupted job is an `error` too.
+    succeeded = bool(job.messages) and job.messages[-1][0] == "execution_success"
+    words = {"status_str": "success" if succeeded else "error", "completed": succeeded, "messages": job.messages}
+    return {"outputs": job.results, "execution_status": words}
+
+
+def describe_history(job: ServerJob) -> dict[str, Any]:
+    """The history entry of a job without its `prompt`."""
+    end = describe_end(job)
+    return {"outputs": end["outputs"], "status": end["execution_status"], "meta": job.meta}
 
 
 def describe_workflow(job: ServerJob) -> dict[str, Any]:

@@ -12,14 +12,13 @@ import json
 import sqlite3
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from sweeper.embedded.jobs import ENDED, LOST, SUBMITTED, WAITING, JournalError, ServerJob, StoredGraph
 from sweeper.errors import UsageError
 
 _FIELDS = (
     "number", "extra_data", "outputs", "state", "created", "changed", "started", "ended", "results", "meta", "labels",
-    "charges", "idempotency_key",
+    "charges", "idempotency_key", "messages",
 )  # fmt: skip
 
 
@@ -54,9 +53,7 @@ class SQLiteJournal:
 
     def save(self, job: ServerJob) -> None:
         """Store the current state of a job. Raises JournalError."""
-        record: dict[str, Any] = {name: getattr(job, name) for name in _FIELDS}
-        record["messages"] = job.messages
-        text = json.dumps(record)
+        text = json.dumps({name: getattr(job, name) for name in _FIELDS})
         try:
             if self._db.execute("UPDATE job SET record = ? WHERE id = ?", (text, job.id)).rowcount == 0:
                 self._db.execute(

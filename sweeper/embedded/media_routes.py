@@ -23,7 +23,7 @@ from sweeper.embedded.image_files import ImageFileError, reencode, replace_alpha
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import Form, read_form
 from sweeper.embedded.service import Service
-from sweeper.embedded.upload_storage import StoredUpload, UploadError, store_by_content, store_by_name
+from sweeper.embedded.upload_storage import UploadError, store_by_content, store_by_name
 
 UrlSigner = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
 
@@ -83,7 +83,7 @@ class MediaRoutes:
     async def upload_image(self, request: Request) -> Response:
         """POST /upload/image: store a picture."""
         form = await read_form(request, "image")
-        return json_response((await self._store(form, form.data)).to_json())
+        return json_response(await self._store(form, form.data))
 
     async def upload_mask(self, request: Request) -> Response:
         """POST /upload/mask: store the picture named by `original_ref` with the alpha channel of the upload."""
@@ -95,11 +95,13 @@ class MediaRoutes:
             raise refuse(f"The mask does not fit: {problem}") from problem
         stored = await self._store(form, masked)
         if self.asset_store is None:
-            return json_response(stored.to_json())
-        mask = (await self._store(form, form.data)).name
-        self.asset_store.save_mask_layers({"mask": mask, "paint": None, "painted": None, "painted_masked": stored.name})
+            return json_response(stored)
+        mask = (await self._store(form, form.data))["name"]
+        self.asset_store.save_mask_layers(
+            {"mask": mask, "paint": None, "painted": None, "painted_masked": stored["name"]}
+        )
         metadata = {"is_mask": True, "original_hash": original.name, "mask_type": "painted_masked"}
-        return json_response({**stored.to_json(), "metadata": {**metadata, "related_files": {"mask": mask}}})
+        return json_response({**stored, "metadata": {**metadata, "related_files": {"mask": mask}}})
 
     def _find_original(self, text: str | None) -> Path:
         try:
@@ -114,22 +116,23 @@ class MediaRoutes:
             raise refuse(f"original_ref: there is no {kind} file {name!r}.")
         return path
 
-    async def _store(self, form: Form, data: bytes) -> StoredUpload:
+    async def _store(self, form: Form, data: bytes) -> dict[str, str]:
+        """Store an upload. Returns the answer to the client, which in Cloud repeats a subfolder that has no effect."""
         folders, subfolder, kind = self.service.folders, form.get("subfolder") or "", form.get("type") or "input"
         try:
             if self.asset_store is not None:
-                stored = await asyncio.to_thread(store_by_content, folders, data, subfolder=subfolder, kind=kind)
-                await asyncio.to_thread(self.asset_store.add_upload, form.filename, ("input", "", stored.name))
+                name, new = await asyncio.to_thread(store_by_content, folders, data)
+                await asyncio.to_thread(self.asset_store.add_upload, form.filename, ("input", "", name))
             else:
                 overwrite = form.get("overwrite") in {"true", "1"}
-                stored = store_by_name(
+                name, new = store_by_name(
                     folders, data, filename=form.filename, subfolder=subfolder, kind=kind, overwrite=overwrite
                 )
         except UploadError as problem:
             raise refuse(str(problem)) from problem
-        self.service.seen.uploads.append(stored.name)
-        self.service.seen.count(written=int(stored.new))
-        return stored
+        self.service.seen.uploads.append(name)
+        self.service.seen.count(written=int(new))
+        return {"name": name, "subfolder": subfolder, "type": kind}
 
 
 def truncate_if_faulty(service: Service, response: Response) -> Response:

@@ -224,8 +224,3 @@ class Service:
         """Ask the running job with this id, or all running jobs, to stop."""
         self.seen.interrupts.append(prompt_id)
         self.queue.interrupt(prompt_id)
-
-
-def status_string(job: ServerJob) -> str:
-    """`success` or `error`, ComfyUI's only values: an interrupted job is an `error` too."""
-    return "success" if job.messages and job.messages[-1][0] == "execution_success" else "error"

@@ -11,6 +11,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
@@ -28,21 +29,14 @@ URL_SECONDS = 300  # lifetime of a signed URL
 _CREDENTIALS = frozenset({"x-api-key", "authorization", "cookie"})
 
 
+@dataclass(eq=False)
 class StorageHost:
-    """Signs URLs and serves the files.
+    """Signs URLs and serves the files."""
 
-    Args:
-        service: the server whose files it serves.
-        base_url: the URL of this host, without a slash at the end.
-        now: the clock, in seconds since the epoch.
-
-    """
-
-    def __init__(self, service: Service, base_url: str, now: Callable[[], float] = time.time) -> None:
-        self.service = service
-        self.base_url = base_url
-        self.now = now
-        self._secret = secrets.token_bytes(32)
+    service: Service  # the server whose files it serves
+    base_url: str  # of this host, without a slash at the end
+    now: Callable[[], float] = time.time  # seconds since the epoch
+    _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def make_app(self) -> Router:
         """The ASGI app of the storage host."""

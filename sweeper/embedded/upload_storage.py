@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
@@ -21,27 +20,14 @@ class UploadError(Exception):
     """The upload is refused with 400."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredUpload:
-    """Where an upload is stored; `new` if a file was written for it."""
-
-    name: str
-    subfolder: str
-    type: str
-    new: bool
-
-    def to_json(self) -> dict[str, str]:
-        """The answer to the client."""
-        return {"name": self.name, "subfolder": self.subfolder, "type": self.type}
-
-
 def store_by_name(
     folders: ServerFolders, data: bytes, *, filename: str, subfolder: str, kind: str, overwrite: bool
-) -> StoredUpload:
+) -> tuple[str, bool]:
     """Store an upload under its own name, as ComfyUI does.
 
-    If another file has this name, the name becomes `a (1).png`. If the file has the same content, it is not written
-    again. Raises UploadError for a name or folder that leads out of its folder, and for an unknown `kind`.
+    Returns (the name, whether a file was written). If another file has this name, the name becomes `a (1).png`. If the
+    file has the same content, it is not written again. Raises UploadError for a name or folder that leads out of its
+    folder, and for an unknown `kind`.
     """
     if not filename or "/" in filename or "\\" in filename:
         raise UploadError(f"The file needs a plain name, not {filename!r}.")
@@ -55,18 +41,18 @@ def store_by_name(
     try:
         while not overwrite and is_file(folder / name):
             if (folder / name).read_bytes() == data:
-                return StoredUpload(name, subfolder, kind, new=False)
+                return name, False
             name = f"{stem} ({number}){suffix}"
             number += 1
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, data)
     except (OSError, ValueError) as problem:  # name too long, NUL character, a file instead of a folder
         raise UploadError(f"{filename!r} cannot be written: {problem}") from problem
-    return StoredUpload(name, subfolder, kind, new=True)
+    return name, True
 
 
-def store_by_content(folders: ServerFolders, data: bytes, *, subfolder: str, kind: str) -> StoredUpload:
-    """Store an upload under a hash of its content, as Cloud does. `subfolder` is ignored, and returned to the client.
+def store_by_content(folders: ServerFolders, data: bytes) -> tuple[str, bool]:
+    """Store an upload under a hash of its content, as Cloud does. Returns (the name, whether a file was written).
 
     Raises UploadError if it is not a picture, or exceeds the published limits.
     """
@@ -75,7 +61,7 @@ def store_by_content(folders: ServerFolders, data: bytes, *, subfolder: str, kin
     new = not path.exists()
     if new:
         write_atomically(path, data)
-    return StoredUpload(name, subfolder, kind, new)
+    return name, new
 
 
 def detect_suffix(data: bytes) -> str:
