@@ -194,7 +194,7 @@ def test_accepting_a_whole_run_removes_cases_that_no_longer_exist(shop):
 def test_failed_trial_fails_its_case_and_keeps_its_picture(shop):
     run_and_accept(shop)
     broken = json.loads(Path("shop.json").read_text())
-    broken["10"] = {"class_type": "NoSuchNode", "inputs": {}}
+    broken["10"] = {"class_type": "PrimitiveInt", "inputs": {"value": 1}}  # no picture
     broken["9"]["inputs"]["images"] = ["10", 0]
     Path("shop.json").write_text(json.dumps(broken))
     found = sweeper.check(shop.file, check=False)
