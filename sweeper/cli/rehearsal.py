@@ -10,22 +10,25 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import click
 
 from sweeper.cli import console
 from sweeper.cli.node_class_source import read_object_info
 from sweeper.cli.targets_file import load_named_targets
-from sweeper.comfy.target import resolve_targets
+from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.selection import Selection
 from sweeper.planning.plan import plan
 from sweeper.running.node_class_cache import get_cached_object_info
+from sweeper.store import FILE_NAME, Store
+from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import REHEARSAL, default_results_folder
 
+_JOB_SECONDS: Final = 1.0  # that the nodes of a rehearsed job wait at most, if none comes from the cache
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -36,13 +39,20 @@ class Rehearsal:
     object_info: Path | None
 
     def prepare(
-        self, experiment: Experiment, targets: Sequence[Any] | None, out: Path | str | None, options: Mapping[str, Any]
+        self,
+        experiment: Experiment,
+        targets: Sequence[Any] | None,
+        out: Path | str | None,
+        options: Mapping[str, Any],
+        *,
+        quiet: bool,
     ) -> tuple[Experiment, Path, dict[str, Any]]:
         """The experiment without a storage for its pictures, the folder of the rehearsal, and the options of its run.
 
         `targets`, `out`, `options`: those of the real run, None for the experiment's own. If `options["check"]`, checks
         the plan against the node classes of the targets, and warns of a target whose classes are unknown. Stand-ins run
-        the classes that the embedded server lacks.
+        the classes that the embedded server lacks. If earlier runs recorded how long nodes take on the targets, nodes
+        of the rehearsal take a share of that, which a line says unless `quiet`.
 
         Raises UsageError for an unusable option, and ExperimentError for what a target would refuse.
         """
@@ -59,11 +69,12 @@ class Rehearsal:
             problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in found]
         if problems:
             raise ExperimentError(problems)
-        folder = (out or default_results_folder(experiment.file, experiment.name)) / REHEARSAL
+        real = out or default_results_folder(experiment.file, experiment.name)
         known = {class_type: declared for info in described.values() for class_type, declared in info.items()}
         # Known classes were checked here, and the embedded server then has more than its own.
         checked = {"check": False, "object_info": known} if described else {}
-        return local, folder, {**options, "plan": expanded, **checked}
+        seconds = _scale_node_seconds(experiment, targets, real, quiet=quiet)
+        return local, real / REHEARSAL, {**options, "plan": expanded, "node_seconds": seconds, **checked}
 
 
 def rehearsal_options(command: _F) -> _F:
@@ -102,11 +113,7 @@ def _iter_object_infos(
     if object_info is not None:
         yield f"the server of {object_info.name}", read_object_info(object_info)
         return
-    named = {**load_named_targets(), **experiment.named_targets}
-    specs = list(experiment.targets) if targets is None else targets
-    for target in resolve_targets(specs, named=named, environ={}, with_keys=False):
-        if target.embedded:
-            continue  # the run itself checks against it
+    for target in _list_real_targets(experiment, targets):
         classes = get_cached_object_info(target)
         if classes is not None:
             yield target.name, classes
@@ -116,6 +123,37 @@ def _iter_object_infos(
                 f"not checked against {target.name}, whose node classes are unknown here; `{command}` fetches them, or "
                 "give --object-info FILE"
             )
+
+
+def _list_real_targets(experiment: Experiment, targets: Sequence[Any] | None) -> list[Target]:
+    """The targets of the real run, without keys. The run itself checks against the embedded server."""
+    named = {**load_named_targets(), **experiment.named_targets}
+    specs = list(experiment.targets) if targets is None else targets
+    resolved = resolve_targets(specs, named=named, environ={}, with_keys=False)
+    return [target for target in resolved if not target.embedded]
+
+
+def _scale_node_seconds(
+    experiment: Experiment, targets: Sequence[Any] | None, results: Path, *, quiet: bool
+) -> dict[str, float]:
+    """Seconds by class, in proportion to what nodes took on the targets; empty if `results` records none.
+
+    All nodes of the workflow together take at most `_JOB_SECONDS`.
+    """
+    if not (results / FILE_NAME).is_file():
+        return {}
+    names = [target.name for target in _list_real_targets(experiment, targets)]
+    with Store.open(results, readonly=True) as store:
+        learnt = store.servers.mean_node_seconds(names)
+    learnt.pop(BESIDES_NODES, None)
+    job = sum(learnt.get(node["class_type"], 0.0) for node in experiment.template.graph.values())
+    if job == 0:
+        return {}
+    share = min(1.0, _JOB_SECONDS / job)
+    if not quiet:
+        part = "the time" if share == 1 else f"1/{1 / share:.3g} of the time"
+        console.print_status(f"Each node takes {part} that nodes of its class took on {' and '.join(names)}.")
+    return {class_type: seconds * share for class_type, seconds in learnt.items()}
 
 
 def build_real_command(experiment: Path, targets: Sequence[str], out: object, selection: Selection) -> str:

@@ -204,9 +204,11 @@ class Session:
     def _start_embedded(self, stack: AsyncExitStack) -> str:
         # One picture per core. One more job in flight than workers keeps them busy; see `_get_concurrency`.
         self.embedded_workers = self.settings.concurrency or min(4, os.cpu_count() or 1)
+        seconds = {name: (each, each) for name, each in self.settings.node_seconds.items()}
         server = embedded.EmbeddedServer(
             dialect="cloud",
             workers=self.embedded_workers,
+            faults=embedded.Faults(scenario=embedded.Scenario(node_seconds=seconds)),
             object_info=self.settings.object_info,
             permissive=True,
         )
@@ -276,7 +278,8 @@ class Session:
         self, store: Store, state: ResumeState, clients: Sequence[Any], run_id: int, folder: ArtifactFolder
     ) -> str | None:
         """Let all targets execute the remaining work. Returns why that stopped early, as a message."""
-        costs = Costs(store.servers.mean_node_seconds(self.target_names), self.server_cache)
+        seconds = self.settings.node_seconds or store.servers.mean_node_seconds(self.target_names)
+        costs = Costs(seconds, self.server_cache)
         plan = self.plan.reordered(costs)
         source = make_work_source(
             iter_remaining(plan, state, self.settings, self.is_selected),

@@ -31,6 +31,7 @@ class RunOptions:
     `check`: check the plan against the target's node classes before submitting. `alone`: the table of the results
     folder shows this run alone, and not results of earlier runs in the place of what it did not finish.
     `object_info`: a server's response to GET /object_info, whose node classes the embedded server runs by stand-ins.
+    `node_seconds`: by class, the seconds that each of its nodes takes longer on the embedded server.
     """
 
     concurrency: int | None = None
@@ -50,6 +51,7 @@ class RunOptions:
     check: bool = True
     alone: bool = False
     object_info: Mapping[str, Any] | None = None
+    node_seconds: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class EffectiveSettings:
     check: bool
     alone: bool
     object_info: Mapping[str, Any] | None
+    node_seconds: Mapping[str, float]
 
 
 def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: int) -> EffectiveSettings:
@@ -109,6 +112,7 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         check=options.check,
         alone=options.alone,
         object_info=options.object_info,
+        node_seconds=options.node_seconds or {},
     )
 
 

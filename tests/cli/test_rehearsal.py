@@ -12,6 +12,7 @@ from PIL import Image
 
 from sweeper import embedded
 from sweeper.embedded import EmbeddedServer
+from sweeper.store import Store
 
 CLOUD = "template: t.json\ntarget: cloud\nsweep: {grid: {seed: [1, 2, 3]}}\nparams: {steps: 1}\n"
 REHEARSAL = Path("results/shop/rehearsal")
@@ -89,6 +90,21 @@ def test_stand_ins_rehearse_the_classes_of_the_target(sweeper, write):
     Path("t.json").write_text(json.dumps(graph))
     refused = sweeper("run", experiment, "--rehearse", "--object-info", "info.json")
     assert (refused.code, "tiles" in refused.err) == (2, True)
+
+
+def test_nodes_take_a_share_of_the_time_that_the_target_took(sweeper, write):
+    experiment = write(CLOUD)
+    Path("results/shop").mkdir(parents=True)
+    with Store.open(Path("results/shop")) as store:
+        store.servers.add_node_times("cloud", {"KSampler": (2, 60.0), "VAEDecode": (1, 10.0), "": (1, 500.0)})
+    options = ("--rehearse", "--no-check")
+    assert sweeper("run", experiment, *options, "--limit", "0", "--quiet").err == ""
+    outcome = sweeper("run", experiment, *options, "--limit", "1")
+    assert "Each node takes 1/40 of the time that nodes of its class took on cloud.\n" in outcome.err
+    with Store.open(REHEARSAL, readonly=True) as store:
+        seconds = store.servers.mean_node_seconds(["embedded"])
+    assert seconds["KSampler"] >= 0.75
+    assert 0.25 <= seconds["VAEDecode"] < seconds["KSampler"]
 
 
 def test_a_class_that_nothing_describes_runs_with_a_warning(sweeper, write):

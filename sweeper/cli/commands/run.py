@@ -164,7 +164,7 @@ def command(
     else:
         real = build_real_command(experiment, targets, out, selection)
         loaded = load_for_run(experiment, [EMBEDDED], overrides, trust=trust, out=Path(REHEARSAL))
-        loaded, out, run_options = rehearsal.prepare(loaded, requested, out, run_options)
+        loaded, out, run_options = rehearsal.prepare(loaded, requested, out, run_options, quiet=quiet)
         requested = [EMBEDDED]
     with ExitStack() as stack:
         if view:
