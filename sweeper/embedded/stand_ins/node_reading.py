@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -58,6 +58,7 @@ _SIDES: Final = re.compile(r"(?<!\d)(\d{2,5})\s*[x\u00d7*]\s*(\d{2,5})(?!\d)")
 _ASPECT: Final = re.compile(r"(?<![\d.])(\d{1,2}):(\d{1,2})(?!\d)")
 _SHORT_SIDE: Final = re.compile(r"\b(\d{3,4})p\b", re.IGNORECASE)
 _SECONDS: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*s?(?:ec(?:onds?)?)?\s*", re.IGNORECASE)
+_SWITCHES: Final = re.compile(r"select|switch|index|choice|choose|condition|boolean|which|^input$", re.IGNORECASE)
 SEED_OPTION: Final = "control_after_generate"
 
 
@@ -101,6 +102,19 @@ class NodeReading:
     def list_kind(self, kind: str) -> list[LinkedInput]:
         return [one for one in self.linked if one.kind == kind]
 
+    def choose(self, candidates: Mapping[str, Any]) -> str | None:
+        """The name of the candidate that a switch of the node selects: `text2` by 2, `on_true` by true; None without.
+
+        Of candidates with other names, the number counts from 0.
+        """
+        values = {**self.widgets, **{one.name: one.value for one in self.linked}}
+        switches = [value for name, value in values.items() if isinstance(value, bool | int) and is_switch(name)]
+        if not switches or len(candidates) < 2:
+            return None
+        ending, names = str(switches[0]).lower(), list(candidates)
+        named = [name for name in names if re.search(rf"(?<!\d){ending}$", name.lower())]
+        return named[0] if named else names[int(switches[0]) % len(names)]
+
     def merge(self, *without: LinkedInput) -> History:
         """Everything that the node knows, except for some of its inputs."""
         skipped = {one.name for one in without}
@@ -130,9 +144,9 @@ class OutputRequest:
 
 
 def read_inputs(
-    class_type: str, specs: Mapping[str, InputSpec], inputs: Mapping[str, Any], links: frozenset[str]
+    class_type: str, specs: Mapping[str, InputSpec], inputs: Mapping[str, Any], links: Mapping[str, Array]
 ) -> NodeReading:
-    """Read the inputs of a node. `links`: the names of those that other nodes give."""
+    """Read the inputs of a node. `links`: those that other nodes give, with features [F] to add to the value's own."""
     linked: list[LinkedInput] = []
     widgets: dict[str, Any] = {}
     texts: dict[bool, list[str]] = {False: [], True: []}
@@ -155,7 +169,7 @@ def read_inputs(
                 kind = declared if isinstance(declared, str) else "COMBO"
             is_scalar = isinstance(value, str | int | float)
             history = History(read_literal(key, value, options)) if is_scalar else read_value(key, value)
-            linked.append(LinkedInput(name, kind, value, history))
+            linked.append(LinkedInput(name, kind, value, replace(history, features=history.features + links[name])))
         else:
             widgets[name] = value
         sizes.update({size: number for size, number in _find_sizes(name, value) if number > 0})
@@ -178,6 +192,11 @@ def read_inputs(
 def is_seed(name: str, options: Mapping[str, Any]) -> bool:
     last = name.rpartition(".")[2].lower()
     return "seed" in last or (options.get(SEED_OPTION) is True and "index" not in last)
+
+
+def is_switch(name: str) -> bool:
+    """Whether an input of this name says which of the others goes on."""
+    return bool(_SWITCHES.search(name))
 
 
 def _combine_seeds(seeds: list[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from sweeper.embedded.stand_ins.arithmetic import compute
 from sweeper.embedded.stand_ins.drawing import find_sides, project
 from sweeper.embedded.stand_ins.histories import MAX_TEXT, SIDE_NAMES, digest_history
+from sweeper.embedded.stand_ins.node_reading import is_switch
 
 if TYPE_CHECKING:
     from sweeper.embedded.stand_ins.node_reading import NodeReading, OutputRequest
@@ -35,6 +37,12 @@ _SIDES: Final = {"width": "width", "height": "height", "batch": "batch", "count"
 _PYTHON_TYPES: Final[dict[str, type]] = {"STRING": str, "INT": int, "FLOAT": float, "BOOLEAN": bool, "COMBO": str}
 
 
+_OPERATIONS: Final[Mapping[str, str]] = {
+    "add": "a + b", "subtract": "a - b", "multiply": "a * b", "divide": "a / b", "modulo": "a % b", "power": "a ** b",
+    "+": "a + b", "-": "a - b", "*": "a * b", "/": "a / b", "//": "a // b", "%": "a % b", "**": "a ** b",
+}  # fmt: skip
+
+
 def make_scalar(reading: NodeReading, request: OutputRequest) -> Any:
     """Make a STRING, INT, FLOAT, BOOLEAN or COMBO."""
     if request.type == "STRING":
@@ -50,9 +58,12 @@ def make_scalar(reading: NodeReading, request: OutputRequest) -> Any:
 def _compute_expression(reading: NodeReading) -> float | None:
     """The value of the node's `expression` over its other numbers; None if it has none that is arithmetic."""
     values = {**reading.widgets, **{one.name: one.value for one in reading.linked}}
-    expression = next((values[name] for name in ("expression", "formula", "value") if name in values), None)
+    expression = next(
+        (values[name] for name in ("expression", "formula", "operation", "value") if name in values), None
+    )
     if not isinstance(expression, str):
         return None
+    expression = _OPERATIONS.get(expression.lower(), expression)
     numbers = {name.rpartition(".")[2]: value for name, value in values.items() if isinstance(value, int | float)}
     try:
         return compute(expression, numbers)
@@ -69,6 +80,9 @@ def _find_same(reading: NodeReading, request: OutputRequest) -> Any:
     for name, value in fitting.items():
         if name.rpartition(".")[2].lower() == request.name.lower():
             return wanted(value)
+    chosen = reading.choose({name: value for name, value in fitting.items() if not is_switch(name)})
+    if chosen is not None and request.type != "COMBO":
+        return wanted(fitting[chosen])
     if request.type == "INT" and _find_size_name(request) is not None:
         return None  # another number of the node is no size
     numbers = [value for name, value in linked.items() if name in fitting]
@@ -110,6 +124,11 @@ def _find_size_name(request: OutputRequest) -> str | None:
 
 def _make_text(reading: NodeReading, request: OutputRequest) -> str:
     """The texts that come in, joined; a class that writes (it has a seed, or reads a picture) adds words of its own."""
+    given = {name: value for name, value in reading.widgets.items() if isinstance(value, str)}
+    given |= {one.name: one.value for one in reading.linked if isinstance(one.value, str)}
+    chosen = None if reading.is_seeded else reading.choose(given)
+    if chosen is not None:
+        return str(given[chosen])
     texts = [one.value for one in reading.linked if isinstance(one.value, str)]
     own = [text for text in (reading.prompt,) if text and text not in texts]
     same = reading.widgets.get(request.name)

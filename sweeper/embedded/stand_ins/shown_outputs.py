@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,22 +50,43 @@ def _find_prefix(reading: NodeReading) -> str:
     return prefix if isinstance(prefix, str) and prefix.strip() else "ComfyUI"
 
 
+def _transform_inputs(context: Context, reading: NodeReading) -> Iterator[tuple[str, Any]]:
+    """The pictures, films and sounds that reach the node, by type, changed by its own values if it has any."""
+    media = [one for one in reading.linked if one.kind in {"IMAGE", "MASK", "VIDEO", "AUDIO"}]
+    history = reading.merge(*media)
+    for one in media:
+        value = one.value
+        if not np.any(history.features):
+            yield one.kind, value
+        elif one.kind == "IMAGE":
+            yield one.kind, mark_images(drawing.transform_image(context, value, history))
+        elif one.kind == "MASK":
+            yield one.kind, mark_images(drawing.transform_mask(value.reshape(-1, *value.shape[-2:]), history))
+        elif one.kind == "VIDEO":
+            film = value.load()
+            images = mark_images(drawing.transform_image(context, film.images, history))
+            yield one.kind, replace(film, images=images)
+        else:
+            yield one.kind, drawing.transform_sound(value, history)
+
+
 def _iterate_media(context: Context, reading: NodeReading, prefix: str, *, shows: bool) -> Iterator[Ui]:
-    sounds = [one.value for one in reading.list_kind("AUDIO")]
-    for one in reading.linked:
-        if one.kind == "IMAGE":
+    media = list(_transform_inputs(context, reading))
+    sounds = [value for kind, value in media if kind == "AUDIO"]
+    for kind, value in media:
+        if kind == "IMAGE":
             rate = reading.sizes.get("fps")
-            if rate is not None and len(one.value) > 1:
+            if rate is not None and len(value) > 1:
                 sound, sounds = (sounds[0], []) if sounds else (None, sounds)
-                frames = media_files.Film(_make_even(one.value), Fraction(rate).limit_denominator(1000), sound)
+                frames = media_files.Film(_make_even(value), Fraction(rate).limit_denominator(1000), sound)
                 yield _save_film(context, frames, prefix)
             else:
-                yield _save_images(context, one.value, prefix, shows=shows)
-        elif one.kind == "MASK":
-            grey = np.repeat(one.value.reshape(-1, *one.value.shape[-2:])[..., None], 3, axis=-1)
+                yield _save_images(context, value, prefix, shows=shows)
+        elif kind == "MASK":
+            grey = np.repeat(value.reshape(-1, *value.shape[-2:])[..., None], 3, axis=-1)
             yield _save_images(context, grey, prefix, shows=shows)
-        elif one.kind == "VIDEO":
-            yield _save_film(context, one.value, prefix)
+        elif kind == "VIDEO":
+            yield _save_film(context, value, prefix)
     for sound in sounds:
         save = media_files.preview_audio if shows else media_files.save_flac
         named = {} if shows else {"filename_prefix": prefix}

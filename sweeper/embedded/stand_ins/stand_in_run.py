@@ -10,16 +10,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.node_inputs import is_link
+from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.stand_ins.features import make_no_features, read_literal
 from sweeper.embedded.stand_ins.node_reading import LinkedInput, NodeReading, OutputRequest, find_kind, read_inputs
 from sweeper.embedded.stand_ins.output_values import join_images, make_output, transform_value
 from sweeper.embedded.stand_ins.shown_outputs import save_inputs
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sweeper.embedded.stand_ins.class_shape import ClassShape
+
+    Array = NDArray[Any]
 
 _MAX_LIST = 64  # items that an output with OUTPUT_IS_LIST gives
 _MAX_JOINED = 16  # items of an input list that are joined
+_MAX_ABOVE = 32  # nodes above a number that are read
+_ABOVE = 0.4  # how strongly they count, compared with the node's own inputs
 
 
 def run_stand_in(shape: ClassShape, context: Context, inputs: Mapping[str, Any]) -> NodeOutput:
@@ -42,11 +50,38 @@ def add_outputs(shape: ClassShape, context: Context, inputs: Mapping[str, Any], 
 def _read(shape: ClassShape, context: Context, inputs: Mapping[str, Any]) -> NodeReading:
     context.check()
     written = context.prompt.get(context.node_id, {}).get("inputs", {})
-    links = frozenset(name for name in inputs if is_link(written.get(name)))
+    links = {
+        name: _read_nodes_above(context.prompt, written[name], inputs[name])
+        for name in inputs
+        if is_link(written.get(name))
+    }
     if shape.input_is_list:
         inputs = {name: _join_items(items) for name, items in inputs.items() if items}
     specs = shape.list_specs(written)
     return read_inputs(shape.class_type, specs, inputs, links)
+
+
+def _read_nodes_above(prompt: Mapping[str, Any], link: list[Any], value: Any) -> Array:
+    """The features of everything that led to a text or number of a stand-in, which does not carry it, [F].
+
+    A value of the server's own classes says all that they know, and other values carry their history.
+    """
+    features = make_no_features()
+    if not isinstance(value, str | int | float | list):
+        return features
+    pending, visited = [link[0]], {link[0]}
+    while pending and len(visited) < _MAX_ABOVE:
+        node = prompt.get(pending.pop(0), {})
+        if node.get("class_type") in NODE_CLASSES:
+            continue
+        for name, given in node.get("inputs", {}).items():
+            if is_link(given):
+                if given[0] not in visited:
+                    visited.add(given[0])
+                    pending.append(given[0])
+            elif not name.endswith("filename_prefix"):
+                features += np.float32(_ABOVE) * read_literal(f"{node['class_type']}/{name}", given, {})
+    return features
 
 
 def _make_values(shape: ClassShape, context: Context, reading: NodeReading, first: int) -> tuple[Any, ...]:
@@ -80,11 +115,10 @@ def _make_value(
     if not candidates:
         literals = [value for value in reading.widgets.values() if not template and value is not None]
         return literals[0] if literals and not reading.linked else make_output(context, reading, request)
-    if len(candidates) > 1:
-        switches = [value for value in reading.widgets.values() if isinstance(value, bool | int)]
-        switches += [one.value for one in reading.linked if isinstance(one.value, bool | int)]
-        if switches:  # a class that chooses hands on what it chose
-            return candidates[int(switches[0]) % len(candidates)].value
+    by_name = {one.name: one for one in candidates}
+    chosen = reading.choose(by_name)
+    if chosen is not None:
+        return by_name[chosen].value
     return transform_value(context, reading, candidates[0], request)
 
 

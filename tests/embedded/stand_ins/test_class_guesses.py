@@ -55,6 +55,38 @@ def test_unknown_nodes_at_the_end_save_what_reaches_them(client):
     assert np.asarray(picture).shape == (48, 64, 3)
 
 
+def test_saver_transforms_what_it_saves_by_its_own_values(client):
+    graph = change(FILM, "9")
+    graph["9"] = {"class_type": "UnknownSaver", "inputs": {"images": ["4", 0], "quality": 90}}
+    plain = change(graph, "9")
+    del plain["9"]["inputs"]["quality"]
+    assert np.array_equal(pixels(client, plain), pixels(client, FILM))
+    assert distance(pixels(client, graph), pixels(client, change(graph, "9", quality=10))) > 1
+
+
+def test_stand_ins_show_what_led_to_a_number_that_it_does_not_carry(client):
+    graph = change(FILM, "3", steps=["n", 0])
+    graph["n"] = {"class_type": "UnknownNumbers", "inputs": {"first": 4, "mode": "slow", "other": ["m", 0]}}
+    graph["m"] = {"class_type": "UnknownNumber", "inputs": {"weight": 0.5}}
+    first = pixels(client, graph)
+    for node_id, values in (("n", {"mode": "fast"}), ("m", {"weight": 2.0})):
+        assert distance(first, pixels(client, change(graph, node_id, **values))) > 0.5
+
+
+def test_a_switch_selects_a_text_and_an_operation_computes(client):
+    graph = {
+        "a": {"class_type": "UnknownSwitch", "inputs": {"text1": "a fox", "text2": "a boat", "Input": 2}},
+        "b": {"class_type": "UnknownSum", "inputs": {"a": 7, "b": 5, "operation": "multiply"}},
+        "c": {"class_type": "EmptyImage", "inputs": {"width": ["b", 0], "height": 8, "batch_size": 1, "color": 0}},
+        "d": {"class_type": "StringConcatenate", "inputs": {"string_a": ["a", 0], "string_b": "", "delimiter": ""}},
+        "8": {"class_type": "PreviewAny", "inputs": {"source": ["d", 0]}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["c", 0], "filename_prefix": "p"}},
+    }
+    outputs = run(client, graph)
+    assert outputs["8"]["text"] == ["a boat"]
+    assert pixels(client, graph).shape == (8, 35, 3)
+
+
 def test_each_use_of_an_unknown_class_has_the_types_that_it_needs(client):
     graph = txt2img()
     for index, source in enumerate((["4", 0], ["6", 0], ["5", 0])):

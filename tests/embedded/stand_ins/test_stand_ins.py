@@ -14,6 +14,7 @@ from PIL import Image
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes import NODE_CLASSES
+from sweeper.embedded.stand_ins.features import make_no_features
 from sweeper.embedded.stand_ins.node_reading import read_inputs
 from tests.embedded.clients import Comfy
 from tests.embedded.stand_ins.declarations import OBJECT_INFO
@@ -302,7 +303,9 @@ def test_lists_of_lists_are_bounded(client, monkeypatch):
 
 
 def test_an_empty_batch_is_as_good_as_none():
-    reading = read_inputs("X", {"image": ("IMAGE", {})}, {"image": np.zeros((0, 8, 8, 3))}, frozenset({"image"}))
+    reading = read_inputs(
+        "X", {"image": ("IMAGE", {})}, {"image": np.zeros((0, 8, 8, 3))}, {"image": make_no_features()}
+    )
     assert reading.list_kind("IMAGE") == []
 
 
