@@ -78,11 +78,9 @@ class AssetRoutes:
         if after:
             offset = _find_start(after, sort, assets)
         page, pagination = cut_page(assets, offset, limit)
-        answer = {"assets": [self.to_json(asset) for asset in page], "total": len(assets)}
-        answer["has_more"] = pagination["has_more"]
-        if pagination["has_more"] and sort in _CURSOR_SORTS:
-            answer["next_cursor"] = make_cursor({"s": sort, "id": page[-1].id})
-        return json_response(answer)
+        more, rows = pagination["has_more"], [self.to_json(asset) for asset in page]
+        cursor = {"next_cursor": make_cursor({"s": sort, "id": page[-1].id})} if more and sort in _CURSOR_SORTS else {}
+        return json_response({"assets": rows, "total": len(assets), "has_more": more, **cursor})
 
     async def _select_assets(self, request: Request) -> list[Asset]:
         read_flag(request, "include_public", default=True)  # nothing here is public

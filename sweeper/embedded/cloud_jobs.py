@@ -154,8 +154,7 @@ class CloudJobRoutes(CommonRoutes):
         data = await read_object(request)
         ids = data.get("job_ids")
         if set(data) != {"job_ids"} or not isinstance(ids, list) or not 1 <= len(ids) <= MAX_CANCELLED_JOBS:
-            message = f"The body holds 'job_ids', a list of 1 to {MAX_CANCELLED_JOBS} job ids, and nothing else."
-            raise refuse(message)
+            raise refuse(f"The body holds only 'job_ids', a list of 1 to {MAX_CANCELLED_JOBS} job ids.")
         if not all(_is_uuid(prompt_id) for prompt_id in ids):
             raise refuse("'job_ids' must be UUIDs.")
         if any(self.queue.find(prompt_id) is None for prompt_id in ids):

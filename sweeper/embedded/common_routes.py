@@ -145,7 +145,9 @@ class CommonRoutes:
     def _build_argv(self) -> list[str]:
         settings = self.service.settings
         preview_flags = ["--preview-method", "auto"] if settings.previews and not settings.cloud else []
-        return ["main.py", *_format_cache_flags(settings.cache), *preview_flags]
+        name, *size = settings.cache.split()
+        # The first number of `--cache-ram` limits the results of the current job, which this server always keeps.
+        return ["main.py", f"--cache-{name}", *(["1"] if name == "ram" else []), *size, *preview_flags]
 
     def list_models(self) -> dict[str, list[str]]:
         """Model folder -> the file names that the loaders list."""
@@ -210,12 +212,6 @@ def list_shared_routes(routes: CommonRoutes, media: MediaRoutes, userdata: UserD
         ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
         ("/workflow_templates", make_constant_endpoint({}), "GET"),
     ]
-
-
-def _format_cache_flags(policy: str) -> list[str]:
-    name, *size = policy.split()
-    # The first number of `--cache-ram` limits the results of the current job, which this server always keeps.
-    return [f"--cache-{name}", *(["1"] if name == "ram" else []), *size]
 
 
 async def _write(websocket: WebSocket, connection: Connection) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.embedded.account import Account
@@ -43,7 +43,7 @@ class ServerSettings:
     """The options of an EmbeddedServer."""
 
     dialect: str = "cloud"
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     strict_models: bool = False
     workers: int = 1
     cache: str = "classic"
@@ -59,10 +59,6 @@ class ServerSettings:
     def queue_bound(self) -> int:
         """How many jobs may wait."""
         return CLOUD_QUEUE_BOUND if self.cloud else COMFYUI_QUEUE_BOUND
-
-    def __repr__(self) -> str:
-        key = None if self.api_key is None else "***"
-        return f"Settings(dialect={self.dialect!r}, api_key={key!r}, workers={self.workers}, cache={self.cache!r})"
 
 
 class Service:
