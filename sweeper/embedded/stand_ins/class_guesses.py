@@ -20,23 +20,17 @@ from sweeper.model.node_classes.spec import ANY, NodeInfo
 _MAX_OUTPUTS = 256  # of a guessed class; a link may name any slot
 _TYPES: Final = (
     (r"images?|pixels|frames|photo|picture|video_frames", "IMAGE"),
-    (r"masks?", "MASK"),
-    (r"samples|latents?|latent_image", "LATENT"),
-    (r"model", "MODEL"),
-    (r"clip", "CLIP"),
-    (r"vae", "VAE"),
     (r"positive|negative|conditioning|cond", "CONDITIONING"),
-    (r"video", "VIDEO"),
-    (r"audio", "AUDIO"),
+    (r"samples|latents?|latent_image", "LATENT"),
+    (r"masks?", "MASK"),
     (r"text|string|prompt|caption", "STRING"),
     (r"seed|noise_seed|steps|width|height|length|batch_size", "INT"),
     (r"cfg|denoise|fps|strength", "FLOAT"),
-    (r"sigmas", "SIGMAS"),
-    (r"sampler", "SAMPLER"),
-    (r"guider", "GUIDER"),
-    (r"noise", "NOISE"),
-    (r"control_net", "CONTROL_NET"),
-    (r"upscale_model", "UPSCALE_MODEL"),
+    *(
+        (name.lower(), name)
+        for name in ("MODEL", "CLIP", "VAE", "VIDEO", "AUDIO", "SIGMAS", "SAMPLER", "GUIDER", "NOISE")
+    ),
+    *((name.lower(), name) for name in ("CONTROL_NET", "UPSCALE_MODEL")),
 )
 _Slot = tuple[str | tuple[Any, ...], str, bool]  # the type of an output, its name, and whether a known class says so
 _NUMBERED: Final = re.compile(r"[_ .]?\d+$")

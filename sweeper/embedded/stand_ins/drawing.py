@@ -33,7 +33,6 @@ _LARGEST = 2 * 2**20  # pixels of a drawn picture
 LARGEST_FILM = 8 * 2**20  # pixels of all frames of a drawn film, or of a batch
 _MAX_FRAMES, _MAX_SECONDS = 600, 60.0
 _SWAY = 0.12  # of its width that a drawn film wanders over a scene
-_VEIL = 0.12  # how strongly a pattern lies over a picture: seen even where it is black or white
 _PROJECTION_SEED = 0x57A4D1
 _NUMBERS = 12
 
@@ -153,71 +152,14 @@ def project(history: History) -> Array:
     return np.asarray(np.tanh(numbers), np.float32)
 
 
-def _make_field(numbers: Array, height: int, width: int) -> Array:
-    """A broad pattern [height, width], 0-1."""
-    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
-    a, b, c, d = (float(number) for number in numbers[8:12])
-    return np.asarray(0.5 + 0.5 * np.sin(x * (2 + 1.5 * a) + y * (2 + 1.5 * b) + 3 * c + 1.5 * d * x * y), np.float32)
-
-
-def transform_image(context: Context, image: Array, history: History) -> Array:
-    """IMAGE with its tones, colours and a broad veil changed; alpha stays. One picture at a time, to save memory."""
-    numbers = project(history)
-    veil = (_VEIL * _make_field(numbers, *image.shape[1:3]))[:, :, None]
-    target = np.float32(0.5) + np.float32(0.5) * numbers[4:7]
-    changed = np.empty((*image.shape[:3], max(image.shape[3], 3)), np.float32)
-    changed[..., 3:] = image[..., 3:]
-    for index, picture in enumerate(image):
-        context.check()
-        colours = np.clip(match_channels(picture[None, ..., :3], 3)[0], 0, 1)
-        toned = colours ** np.exp(np.float32(0.4) * numbers[:3])
-        grey = toned.mean(axis=-1, keepdims=True)
-        toned = grey + (toned - grey) * np.float32(1 + 0.4 * numbers[3])
-        changed[index, ..., :3] = np.clip(toned + (target - toned) * veil, 0, 1)
-    return changed
-
-
-def transform_mask(mask: Array, history: History) -> Array:
-    """MASK [B, H, W] with its tones and a broad veil changed."""
-    numbers = project(history)
-    toned = np.clip(mask, 0, 1) ** np.exp(np.float32(0.4) * numbers[0])
-    veil = np.float32(_VEIL) * _make_field(numbers, *mask.shape[-2:])
-    return np.asarray(toned + (np.float32(0.5) + np.float32(0.5) * numbers[4] - toned) * veil, np.float32)
-
-
 def draw_mask(history: History, image: Array | None, size: DrawnSize) -> Array:
     """MASK [B, H, W]: what is light in a picture, or a soft disc."""
     numbers = project(history)
     if image is not None:
         luma = image[..., : min(image.shape[-1], 3)].mean(axis=-1)
         level = np.clip((luma - 0.45 - 0.2 * numbers[0]) * (4 + 2 * numbers[1]) + 0.5, 0, 1)
-        return transform_mask(np.asarray(level, np.float32), history)
+        return np.asarray(level, np.float32)
     y = np.linspace(-1, 1, size.height, dtype=np.float32)[:, None] - 0.4 * numbers[0]
     x = np.linspace(-1, 1, size.width, dtype=np.float32)[None] - 0.4 * numbers[1]
     disc = np.clip((0.55 + 0.2 * numbers[2] - np.hypot(x, y)) * 8 + 0.5, 0, 1)
     return np.repeat(np.asarray(disc, np.float32)[None], size.batch, axis=0)
-
-
-def transform_latent(samples: Array, history: History) -> Array:
-    """Latents [B, C, ..., h, w] with a broad pattern added to each channel; empty ones stay empty."""
-    if not np.any(samples):
-        return samples
-    numbers = project(history)
-    field = _make_field(numbers, *samples.shape[-2:]) - np.float32(0.5)
-    shape = (1, samples.shape[1], *(1,) * (samples.ndim - 2))
-    channels = np.resize(numbers, samples.shape[1]).reshape(shape)
-    return np.asarray(samples * np.float32(1 + 0.15 * numbers[0]) + field * channels * np.float32(2), np.float32)
-
-
-def transform_sound(audio: dict[str, Any], history: History) -> dict[str, Any]:
-    """AUDIO with its loudness and its treble changed."""
-    numbers = project(history)
-    waveform = audio["waveform"]
-    later = np.roll(waveform, 1, axis=-1)
-    changed = (waveform + later * np.float32(0.6 * numbers[0])) * np.float32(0.6 + 0.3 * numbers[1])
-    # A quiet tone, because a loud or an empty sound would show none of this.
-    pitch = (220 * (2 + numbers[2:5])) @ np.array([1, 0.1, 0.01], np.float32)
-    samples = np.arange(waveform.shape[-1], dtype=np.float64) * (2 * math.pi * float(pitch) / audio["sample_rate"])
-    changed = changed * np.float32(0.95) + (0.02 * np.sin(samples)).astype(np.float32)
-    return {**audio, "waveform": np.asarray(np.clip(changed, -1, 1), np.float32)}

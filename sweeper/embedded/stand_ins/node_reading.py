@@ -26,20 +26,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
-    (str, "STRING"),
-    (bool, "BOOLEAN"),
-    (int, "INT"),
-    (float, "FLOAT"),
-    (Model, "MODEL"),
-    (Clip, "CLIP"),
-    (Vae, "VAE"),
-    ((Film, FilmFile), "VIDEO"),
-    (Guider, "GUIDER"),
-    (SeededNoise, "NOISE"),
-    (NamedSampler, "SAMPLER"),
-    (ControlNet, "CONTROL_NET"),
-    (UpscaleModel, "UPSCALE_MODEL"),
-)
+    (str, "STRING"), (bool, "BOOLEAN"), (int, "INT"), (float, "FLOAT"), (Model, "MODEL"), (Clip, "CLIP"), (Vae, "VAE"),
+    ((Film, FilmFile), "VIDEO"), (Guider, "GUIDER"), (SeededNoise, "NOISE"), (NamedSampler, "SAMPLER"),
+    (ControlNet, "CONTROL_NET"), (UpscaleModel, "UPSCALE_MODEL"),
+)  # fmt: skip
 # The last part of an input's name -> the size that it gives.
 _SIZES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("width", "image_width", "target_width", "output_width", "resize_width", "new_width"), "width"),

@@ -17,7 +17,7 @@ import numpy as np
 from sweeper.embedded.diffusion import models, schedules
 from sweeper.embedded.diffusion import vae as coder
 from sweeper.embedded.diffusion.guidance import Guider
-from sweeper.embedded.diffusion.models import Clip, Model, Vae
+from sweeper.embedded.diffusion.models import Clip
 from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.vocabulary import FEATURES
@@ -26,9 +26,17 @@ from sweeper.embedded.nodes.base import Context
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
 from sweeper.embedded.stand_ins import drawing
-from sweeper.embedded.stand_ins.features import limit_style
-from sweeper.embedded.stand_ins.histories import SIDE_NAMES, History, digest_history, merge_histories
+from sweeper.embedded.stand_ins.histories import SIDE_NAMES, digest_history, merge_histories
 from sweeper.embedded.stand_ins.scalar_outputs import make_scalar
+from sweeper.embedded.stand_ins.value_changes import (
+    CHANGED,
+    change_film,
+    change_image,
+    change_mask,
+    change_samples,
+    change_sound,
+    make_even,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,23 +60,39 @@ def make_output(context: Context, reading: NodeReading, request: OutputRequest) 
     """Make the value of an output."""
     if request.type in _SCALARS:
         return make_scalar(reading, request)
-    if request.type in _LOADERS:
-        return _load_named(reading, request)
-    source = _pick_source(reading, request)
-    make = _MAKERS.get(request.type)
-    if make is None:
-        return reading.merge()
-    return make(context, reading, request, source)
-
-
-def _pick_source(reading: NodeReading, request: OutputRequest) -> LinkedInput | None:
     found = reading.list_kind(request.type)
-    return found[min(request.number, len(found) - 1)] if found else None
+    return _make(context, reading, request, found[min(request.number, len(found) - 1)] if found else None)
 
 
-def _rest(reading: NodeReading, source: LinkedInput | None) -> History:
-    """Everything but the value that goes on."""
-    return reading.merge() if source is None else reading.merge(source)
+def transform_value(context: Context, reading: NodeReading, source: LinkedInput, request: OutputRequest) -> Any:
+    """What comes in at one input, as an output of a type that follows it."""
+    if source.kind not in _NEW and source.kind not in _DRAWN:
+        return source.value
+    return _make(context, reading, replace(request, type=source.kind), source)
+
+
+def _make(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Any:
+    """What comes in, else a new value, changed by everything else that the node knows."""
+    if request.type in _LOADERS:  # a value of the server that is only a name: another history is another name
+        name = _name_model(reading) if source is None else str(getattr(source.value, "name", "")) or request.type
+        return _LOADERS[request.type](f"{name}~{digest_history(reading.merge(*_keep(source)))}")
+    if request.type == "NOISE":
+        return SeededNoise(int(digest_history(reading.merge()), 16))
+    if request.type in _DRAWN:
+        return _DRAWN[request.type](context, reading, request, source)
+    if request.type not in _NEW:
+        return reading.merge()
+    history = reading.merge(*_keep(source))
+    if request.type == "CONDITIONING":
+        history = reading.merge(*reading.list_kind("CONDITIONING"))  # the positive prompt must not colour the negative
+        if source is None and "neg" in request.name.lower():
+            history = replace(history, features=reading.features)
+    value = _NEW[request.type](reading, request) if source is None else source.value
+    return CHANGED[request.type](context, value, history)
+
+
+def _keep(source: LinkedInput | None) -> tuple[LinkedInput, ...]:
+    return () if source is None else (source,)
 
 
 def _name_model(reading: NodeReading) -> str:
@@ -78,54 +102,9 @@ def _name_model(reading: NodeReading) -> str:
     return re.sub(r"[^\w.\- ]+", "_", re.split(r"[\\/]", name)[-1])[:200].strip(". ") or "stand-in"
 
 
-def _load_named(reading: NodeReading, request: OutputRequest) -> Any:
-    """A value of the server that is only a name: another history is another name."""
-    source = _pick_source(reading, request)
-    name = _name_model(reading) if source is None else str(getattr(source.value, "name", "")) or request.type
-    return _LOADERS[request.type](f"{name}~{digest_history(_rest(reading, source))}")
-
-
-def _make_model(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Model:
-    model = models.load_model(_name_model(reading)) if source is None else source.value
-    return replace(model, style=_add(model.style, _rest(reading, source).features))
-
-
-def _make_clip(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Clip:
-    clip = models.load_clip(_name_model(reading)) if source is None else source.value
-    return replace(clip, bias=_add(clip.bias, _rest(reading, source).features))
-
-
-def _add(own: models.Features, features: Array) -> models.Features:
-    total: models.Features = tuple(limit_style(np.array(own, np.float32) + features).tolist())
-    return total
-
-
-def _make_vae(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Vae:
-    vae = models.load_vae(_name_model(reading)) if source is None else source.value
-    numbers = drawing.project(_rest(reading, source)).tolist()
-    textures = [min(max(old + 0.3 * new, 0.0), 1.0) for old, new in zip(vae.textures, numbers, strict=False)]
-    strokes, grain, hatch, paper = textures
-    return replace(vae, textures=(strokes, grain, hatch, paper), crisp=min(max(vae.crisp + 0.2 * numbers[4], 0.3), 1.2))
-
-
-def _make_conditioning(
-    _context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None
-) -> list[list[Any]]:
-    others = reading.list_kind("CONDITIONING")
-    history = reading.merge(*others)  # the positive prompt must not colour the negative one
-    if source is not None:
-        return [[_add_to_rows(rows, history.features), dict(options)] for rows, options in source.value]
-    is_negative = "neg" in request.name.lower()
+def _make_conditioning(reading: NodeReading, request: OutputRequest) -> list[list[Any]]:
     clip = next((one.value for one in reading.list_kind("CLIP")), Clip("stand-in", (0.0,) * len(FEATURES)))
-    text = reading.negative if is_negative else ""
-    features = reading.features if is_negative else history.features
-    return [[_add_to_rows(models.embed(clip, text), features), {}]]
-
-
-def _add_to_rows(rows: Array, features: Array) -> Array:
-    changed = rows.copy()
-    changed[:, 0] += features
-    return changed
+    return [[models.embed(clip, reading.negative if "neg" in request.name.lower() else ""), {}]]
 
 
 def _make_image(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Array:
@@ -134,10 +113,10 @@ def _make_image(context: Context, reading: NodeReading, request: OutputRequest, 
         if coded and np.any(coded[0].value["samples"]) and coded[0].value["samples"].shape[1] == 4:
             vae = next((one.value for one in reading.list_kind("VAE")), drawing.PLAIN_VAE)
             decoded = latents.vae_decode(context, coded[0].value, vae)
-            return drawing.transform_image(context, decoded, reading.merge(coded[0]))
+            return change_image(context, decoded, reading.merge(coded[0]))
         films = reading.list_kind("VIDEO")
         if films:
-            return drawing.transform_image(context, films[0].value.load().images, reading.merge(films[0]))
+            return change_image(context, films[0].value.load().images, reading.merge(films[0]))
         return _draw(context, reading, film=_shows_film(reading), item=request.number)
     history = reading.merge(source)
     image = _resize_as_asked(reading, source.value)
@@ -152,7 +131,7 @@ def _make_image(context: Context, reading: NodeReading, request: OutputRequest, 
             context, history, drawing.plan_size({"width": float(width), "height": float(height)})
         )
         image = drawing.mix_images(image, [scene], 0.45)
-    return drawing.transform_image(context, image, history)
+    return change_image(context, image, history)
 
 
 def join_images(images: list[Array]) -> Array:
@@ -203,13 +182,12 @@ def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
     return drawing.fit_image(image, max(1, round(new_width)), max(1, round(new_height)))
 
 
-def _make_mask(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Array:
+def _make_mask(context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Array:
     if source is not None:
-        mask = source.value if source.value.ndim == 3 else source.value[None]
-        return drawing.transform_mask(mask, reading.merge(source))
-    pictures = reading.list_kind("IMAGE")
-    size = drawing.plan_size(_all_sizes(reading))
-    return drawing.draw_mask(reading.merge(), pictures[0].value if pictures else None, size)
+        return change_mask(context, source.value, reading.merge(source))
+    pictures, history = reading.list_kind("IMAGE"), reading.merge()
+    mask = drawing.draw_mask(history, pictures[0].value if pictures else None, drawing.plan_size(_all_sizes(reading)))
+    return change_mask(context, mask, history) if pictures else mask
 
 
 def _make_latent(
@@ -227,7 +205,7 @@ def _make_latent(
             scene = drawing.draw_latent(history, samples.shape[3] * 8, samples.shape[2] * 8)
             if scene.shape[1:] == samples.shape[2:]:
                 samples = np.asarray(samples + (scene[None] - samples) * share, np.float32)
-        return {**source.value, "samples": drawing.transform_latent(samples, history)}
+        return {**source.value, "samples": change_samples(samples, history)}
     if pictures and "CONDITIONING" not in request.siblings:
         return _encode_picture(reading, pictures[0], source)
     if reading.merge().text and "CONDITIONING" not in request.siblings:
@@ -244,7 +222,7 @@ def _encode_picture(reading: NodeReading, picture: LinkedInput, into: LinkedInpu
         shape = into.value["samples"].shape
         image = drawing.fit_image(image[:1], max(shape[-1], 1) * 8, max(shape[-2], 1) * 8)
     encoded, _ = coder.encode(image, vae)
-    samples = drawing.transform_latent(encoded, reading.merge(picture))
+    samples = change_samples(encoded, reading.merge(picture))
     if into is not None and into.value["samples"].ndim == 5:
         samples = np.repeat(samples[:, :, None], into.value["samples"].shape[2], axis=2)
     return {"samples": samples}
@@ -283,101 +261,55 @@ def _make_video(context: Context, reading: NodeReading, _request: OutputRequest,
     audio = sounds[0].value if sounds else None
     if source is not None:
         film = source.value.load()
-        images = drawing.transform_image(
-            context, _make_even(_resize_as_asked(reading, film.images)), reading.merge(source)
-        )
-        return Film(images, film.rate, audio or film.audio)
+        resized = replace(film, images=_resize_as_asked(reading, film.images), audio=audio or film.audio)
+        return change_film(context, resized, reading.merge(source))
     size = drawing.plan_size(_all_sizes(reading), film=True)
     pictures = reading.list_kind("IMAGE")
     if pictures and len(pictures[0].value) > 1 and not reading.prompt:
-        frames = drawing.transform_image(context, _make_even(pictures[0].value), reading.merge(pictures[0]))
+        frames = change_image(context, make_even(pictures[0].value), reading.merge(pictures[0]))
     else:
         frames = _draw(context, reading, film=True)
     context.check()
     return Film(frames, Fraction(size.fps).limit_denominator(1000), audio)
 
 
-def _make_even(images: Array) -> Array:
-    """The pictures with even sides, as H.264 needs them."""
-    return images[:, : max(images.shape[1] // 2 * 2, 1), : max(images.shape[2] // 2 * 2, 1)]
-
-
 def _make_audio(
     context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None
 ) -> dict[str, Any]:
     if source is not None:
-        return drawing.transform_sound(source.value, reading.merge(source))
+        return change_sound(context, source.value, reading.merge(source))
     films = [one.value.load() for one in reading.list_kind("VIDEO")]
     sounds = [film.audio for film in films if film.audio is not None]
     if sounds:
-        return drawing.transform_sound(sounds[0], reading.merge())
+        return change_sound(context, sounds[0], reading.merge())
     seconds = drawing.plan_size(_all_sizes(reading)).seconds
     score = drawing.draw_latent(reading.merge(), 256, 128)[None]
     return sound.play(context, score, int(seconds * sound.RATE), drawing.PLAIN_VAE)
 
 
-def _make_sigmas(_context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Array:
-    numbers = drawing.project(_rest(reading, source))
-    if source is not None:
-        return np.asarray(source.value * np.float32(1 + 0.2 * numbers[0]), np.float32)
+def _make_sigmas(reading: NodeReading, _request: OutputRequest) -> Array:
     steps = int(min(max(_find_number(reading, "steps", 12), 1), 1000))
     sampling = next((one.value.sampling for one in reading.list_kind("MODEL")), Sampling())
     denoise = min(max(_find_number(reading, "denoise", 1.0), 0.0), 1.0)
-    levels = schedules.schedule(sampling, "normal", max(int(steps / max(denoise, 0.01)), 1))[-(steps + 1) :]
-    return np.asarray(levels * np.float32(1 + 0.1 * numbers[0]), np.float32)
+    return schedules.schedule(sampling, "normal", max(int(steps / max(denoise, 0.01)), 1))[-(steps + 1) :]
 
 
-def _make_sampler(
-    _context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None
-) -> NamedSampler:
-    """Ancestral Euler, whose noise depends smoothly on everything that the node knows."""
-    numbers = drawing.project(_rest(reading, source)).tolist()
-    if source is not None:
-        sampler: NamedSampler = source.value
-        return replace(sampler, s_noise=sampler.s_noise * (1 + 0.1 * numbers[0]))
-    return NamedSampler("euler_ancestral", 1 + 0.05 * numbers[0], (("eta", 0.5 + 0.45 * numbers[1]),))
+def _make_guider(reading: NodeReading, request: OutputRequest) -> Guider:
+    found = [one.value for one in reading.list_kind("CONDITIONING")] or [_make_conditioning(reading, request)]
+    model = next((one.value for one in reading.list_kind("MODEL")), None) or models.load_model(_name_model(reading))
+    return Guider(model, found[0], found[1] if len(found) > 1 else None, _find_number(reading, "cfg", 5.0))
 
 
-def _make_noise(
-    _context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None
-) -> SeededNoise:
-    history = reading.merge()
-    return SeededNoise(int(digest_history(history), 16)) if source is None else source.value
-
-
-def _make_guider(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Guider:
-    if source is not None:
-        guider: Guider = source.value
-        return replace(
-            guider, model=replace(guider.model, style=_add(guider.model.style, _rest(reading, source).features))
-        )
-    found = [one.value for one in reading.list_kind("CONDITIONING")]
-    models_in = reading.list_kind("MODEL")
-    model = _make_model(context, reading, request, models_in[0] if models_in else None)
-    positive = found[0] if found else _make_conditioning(context, reading, request, None)
-    return Guider(model, positive, found[1] if len(found) > 1 else None, _find_number(reading, "cfg", 5.0))
-
-
-_MAKERS: Final[Mapping[str, Callable[[Context, Any, OutputRequest, Any], Any]]] = {
-    "AUDIO": _make_audio,
-    "CLIP": _make_clip,
+_NEW: Final[Mapping[str, Callable[[NodeReading, OutputRequest], Any]]] = {
+    "CLIP": lambda reading, _: models.load_clip(_name_model(reading)),
     "CONDITIONING": _make_conditioning,
     "GUIDER": _make_guider,
-    "IMAGE": _make_image,
-    "LATENT": _make_latent,
-    "MASK": _make_mask,
-    "MODEL": _make_model,
-    "NOISE": _make_noise,
-    "SAMPLER": _make_sampler,
+    "MODEL": lambda reading, _: models.load_model(_name_model(reading)),
+    # Ancestral Euler, because the strength of its noise shows.
+    "SAMPLER": lambda _reading, _request: NamedSampler("euler_ancestral", 1.0, (("eta", 0.8),)),
     "SIGMAS": _make_sigmas,
-    "VAE": _make_vae,
-    "VIDEO": _make_video,
+    "VAE": lambda reading, _: models.load_vae(_name_model(reading)),
 }
-
-
-def transform_value(context: Context, reading: NodeReading, source: LinkedInput, request: OutputRequest) -> Any:
-    """What comes in at one input, as an output of a type that follows it."""
-    kind = source.kind
-    if kind in _SCALARS or kind not in _MAKERS:
-        return source.value
-    return _MAKERS[kind](context, reading, replace(request, type=kind), source)
+_DRAWN: Final[Mapping[str, Callable[[Context, Any, OutputRequest, Any], Any]]] = {
+    "AUDIO": _make_audio, "IMAGE": _make_image, "LATENT": _make_latent, "MASK": _make_mask, "VIDEO": _make_video
+}  # fmt: skip

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from sweeper.embedded.stand_ins.arithmetic import compute
 from sweeper.embedded.stand_ins.drawing import find_sides, project
 from sweeper.embedded.stand_ins.histories import MAX_TEXT, SIDE_NAMES, digest_history
@@ -18,20 +16,9 @@ if TYPE_CHECKING:
     from sweeper.embedded.stand_ins.node_reading import NodeReading, OutputRequest
 
 _WORDS: Final = (
-    "calm",
-    "bright",
-    "soft",
-    "golden",
-    "quiet",
-    "wide",
-    "distant",
-    "vivid",
-    "pale",
-    "warm",
-    "cool",
-    "clear",
-)
-_SYLLABLES: Final = ("ba", "do", "fi", "ka", "lo", "me", "nu", "po", "ra", "si", "ta", "vo", "we", "xi", "yu", "za")
+    "calm", "bright", "soft", "golden", "quiet", "wide", "distant", "vivid", "pale", "warm", "cool", "clear", "old",
+    "new", "fine", "bold",
+)  # fmt: skip
 _USUAL_SIZE: Final = {"width": 512, "height": 512, "batch": 1, "frames": 33}
 _SIDES: Final = {"width": "width", "height": "height", "batch": "batch", "count": "batch", "frames": "frames"}
 _PYTHON_TYPES: Final[dict[str, type]] = {"STRING": str, "INT": int, "FLOAT": float, "BOOLEAN": bool, "COMBO": str}
@@ -145,9 +132,6 @@ def _make_text(reading: NodeReading, request: OutputRequest) -> str:
 
 
 def _write_words(reading: NodeReading) -> str:
-    """Words that follow what the node knows, and a name that any change of it changes."""
-    history = reading.merge()
-    places = np.floor((project(history)[:3] * 0.5 + 0.5) * len(_WORDS)).astype(int).clip(0, len(_WORDS) - 1)
-    words = " ".join(dict.fromkeys(_WORDS[place] for place in places))
-    digest = digest_history(history)
-    return f"{words} {''.join(_SYLLABLES[int(digest[index : index + 2], 16) % len(_SYLLABLES)] for index in (0, 2, 4))}"
+    """Words that any change of what the node knows changes."""
+    digits = digest_history(reading.merge())[:6]
+    return " ".join(_WORDS[int(digit, 16)] for digit in digits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,8 @@ import numpy as np
 
 from sweeper.embedded.nodes import files, media_files
 from sweeper.embedded.stand_ins import drawing
-from sweeper.embedded.stand_ins.marks import mark_images
+from sweeper.embedded.stand_ins.marks import mark_images, mark_value
+from sweeper.embedded.stand_ins.value_changes import CHANGED, make_even
 
 if TYPE_CHECKING:
     from sweeper.embedded.nodes.base import Context
@@ -55,19 +55,8 @@ def _transform_inputs(context: Context, reading: NodeReading) -> Iterator[tuple[
     media = [one for one in reading.linked if one.kind in {"IMAGE", "MASK", "VIDEO", "AUDIO"}]
     history = reading.merge(*media)
     for one in media:
-        value = one.value
-        if not np.any(history.features):
-            yield one.kind, value
-        elif one.kind == "IMAGE":
-            yield one.kind, mark_images(drawing.transform_image(context, value, history))
-        elif one.kind == "MASK":
-            yield one.kind, mark_images(drawing.transform_mask(value.reshape(-1, *value.shape[-2:]), history))
-        elif one.kind == "VIDEO":
-            film = value.load()
-            images = mark_images(drawing.transform_image(context, film.images, history))
-            yield one.kind, replace(film, images=images)
-        else:
-            yield one.kind, drawing.transform_sound(value, history)
+        value = CHANGED[one.kind](context, one.value, history) if np.any(history.features) else one.value
+        yield one.kind, mark_value(value) if value is not one.value else value
 
 
 def _iterate_media(context: Context, reading: NodeReading, prefix: str, *, shows: bool) -> Iterator[Ui]:
@@ -78,7 +67,7 @@ def _iterate_media(context: Context, reading: NodeReading, prefix: str, *, shows
             rate = reading.sizes.get("fps")
             if rate is not None and len(value) > 1:
                 sound, sounds = (sounds[0], []) if sounds else (None, sounds)
-                frames = media_files.Film(_make_even(value), Fraction(rate).limit_denominator(1000), sound)
+                frames = media_files.Film(make_even(value)[..., :3], Fraction(rate).limit_denominator(1000), sound)
                 yield _save_film(context, frames, prefix)
             else:
                 yield _save_images(context, value, prefix, shows=shows)
@@ -91,11 +80,6 @@ def _iterate_media(context: Context, reading: NodeReading, prefix: str, *, shows
         save = media_files.preview_audio if shows else media_files.save_flac
         named = {} if shows else {"filename_prefix": prefix}
         yield dict(save(context, sound, **named).ui or {})
-
-
-def _make_even(images: Any) -> Any:
-    """H.264 takes even sides only."""
-    return images[:, : images.shape[1] // 2 * 2, : images.shape[2] // 2 * 2, :3]
 
 
 def _save_images(context: Context, images: Any, prefix: str, *, shows: bool) -> Ui:
