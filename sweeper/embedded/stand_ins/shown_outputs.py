@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from PIL import Image
 
 from sweeper.embedded.nodes import files, media_files
+from sweeper.embedded.nodes.output_naming import FileReserver, to_pil_images
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.marks import mark_images, mark_value
 from sweeper.embedded.stand_ins.value_changes import CHANGED, make_even
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 Ui = dict[str, list[Any]]
 _SHOWS: Final = re.compile(r"preview|show|display|compare|view", re.IGNORECASE)
+_ANIMATIONS: Final = ("webp", "gif", "png")
+_FIRST_TAG: Final = 0x0110  # of EXIF, and those below: where ComfyUI writes the metadata of an animated WebP
 _MAX_TEXT = 1_000_000  # characters of a text that a job keeps
 
 
@@ -65,7 +70,9 @@ def _iterate_media(context: Context, reading: NodeReading, prefix: str, *, shows
     for kind, value in media:
         if kind == "IMAGE":
             rate = reading.sizes.get("fps")
-            if rate is not None and len(value) > 1:
+            if rate is not None and len(value) > 1 and _is_animation(reading):
+                yield _save_animation(context, value, rate, prefix)
+            elif rate is not None and len(value) > 1:
                 sound, sounds = (sounds[0], []) if sounds else (None, sounds)
                 frames = media_files.Film(make_even(value)[..., :3], Fraction(rate).limit_denominator(1000), sound)
                 yield _save_film(context, frames, prefix)
@@ -85,6 +92,23 @@ def _iterate_media(context: Context, reading: NodeReading, prefix: str, *, shows
 def _save_images(context: Context, images: Any, prefix: str, *, shows: bool) -> Ui:
     saved = files.preview_image(context, images) if shows else files.save_image(context, images, prefix)
     return dict(saved.ui or {})
+
+
+def _is_animation(reading: NodeReading) -> bool:
+    """Whether frames become an animated picture: if the node says so, or if nothing here writes films."""
+    said = f"{reading.class_type} {reading.widgets.get('format', '')}".lower()
+    return any(word in said for word in _ANIMATIONS) or importlib.util.find_spec("av") is None
+
+
+def _save_animation(context: Context, images: Any, rate: float, prefix: str) -> Ui:
+    first, *others = to_pil_images(images)
+    file = FileReserver(context.output_dir, prefix, images, ".webp").reserve(0)
+    exif = Image.Exif()
+    for number, (key, text) in enumerate(files.make_metadata(context).items()):
+        exif[_FIRST_TAG - number] = f"{key}:{text}"
+    with file.open_draft() as draft:
+        first.save(draft, "WEBP", save_all=True, append_images=others, duration=round(1000 / rate), exif=exif)
+    return {"images": [file.as_ui("output")], "animated": [True]}
 
 
 def _save_film(context: Context, film: Any, prefix: str) -> Ui:

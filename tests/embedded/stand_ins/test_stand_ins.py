@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes import NODE_CLASSES
@@ -235,6 +235,26 @@ def test_a_film_is_saved_with_its_length(client):
     }
     frames = draw(client, graph)
     assert (len(frames), frames[0].size) == (16, (256, 144))
+
+
+def test_animated_picture_has_all_frames_and_needs_no_codec(client):
+    graph = {
+        "1": {"class_type": "PartnerFilm", "inputs": {"prompt": "a boat", "duration": 1, "resolution": "144p"}},
+        "2": {"class_type": "GetVideoComponents", "inputs": {"video": ["1", 0]}},
+        "9": {"class_type": "SaveAnimatedWEBP", "inputs": {
+            "images": ["2", 0], "filename_prefix": "anim", "fps": 8.0, "lossless": False, "quality": 80,
+            "method": "default"}},
+    }  # fmt: skip
+    (file,) = run(client, graph)["9"]["images"]
+    assert file["filename"] == "anim_00001_.webp"
+    with Image.open(io.BytesIO(fetch(client, file))) as picture:
+        assert "SaveAnimatedWEBP" in picture.getexif()[0x0110]
+        durations = []
+        for frame in ImageSequence.Iterator(picture):  # equal frames are one that lasts longer
+            frame.load()
+            durations.append(frame.info["duration"])
+        assert (sum(durations), picture.size) == (16 * 125, (256, 144))
+        assert len(durations) > 8
 
 
 def test_output_nodes_save_what_reaches_them_or_a_scene(client):
