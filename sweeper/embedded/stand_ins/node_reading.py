@@ -105,9 +105,9 @@ class NodeReading:
         named = [name for name in names if re.search(rf"(?<!\d){ending}$", name.lower())]
         return named[0] if named else names[int(switches[0]) % len(names)]
 
-    def merge(self, *without: LinkedInput) -> History:
+    def merge(self, *without: LinkedInput | None) -> History:
         """Everything that the node knows, except for some of its inputs."""
-        skipped = {one.name for one in without}
+        skipped = {one.name for one in without if one is not None}
         return merge_histories(
             [
                 History(self.features + self._read_texts(), self.seed, self.sizes, None, self.prompt),

@@ -28,15 +28,7 @@ from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.histories import SIDE_NAMES, digest_history, merge_histories
 from sweeper.embedded.stand_ins.scalar_outputs import make_scalar
-from sweeper.embedded.stand_ins.value_changes import (
-    CHANGED,
-    change_film,
-    change_image,
-    change_mask,
-    change_samples,
-    change_sound,
-    make_even,
-)
+from sweeper.embedded.stand_ins.value_changes import CHANGED, change_film, change_image, change_samples, make_even
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,24 +67,20 @@ def _make(context: Context, reading: NodeReading, request: OutputRequest, source
     """What comes in, else a new value, changed by everything else that the node knows."""
     if request.type in _LOADERS:  # a value of the server that is only a name: another history is another name
         name = _name_model(reading) if source is None else str(getattr(source.value, "name", "")) or request.type
-        return _LOADERS[request.type](f"{name}~{digest_history(reading.merge(*_keep(source)))}")
+        return _LOADERS[request.type](f"{name}~{digest_history(reading.merge(source))}")
     if request.type == "NOISE":
         return SeededNoise(int(digest_history(reading.merge()), 16))
     if request.type in _DRAWN:
         return _DRAWN[request.type](context, reading, request, source)
     if request.type not in _NEW:
         return reading.merge()
-    history = reading.merge(*_keep(source))
+    history = reading.merge(source)
     if request.type == "CONDITIONING":
         history = reading.merge(*reading.list_kind("CONDITIONING"))  # the positive prompt must not colour the negative
         if source is None and "neg" in request.name.lower():
             history = replace(history, features=reading.features)
-    value = _NEW[request.type](reading, request) if source is None else source.value
+    value = _NEW[request.type](context, reading, request) if source is None else source.value
     return CHANGED[request.type](context, value, history)
-
-
-def _keep(source: LinkedInput | None) -> tuple[LinkedInput, ...]:
-    return () if source is None else (source,)
 
 
 def _name_model(reading: NodeReading) -> str:
@@ -102,7 +90,7 @@ def _name_model(reading: NodeReading) -> str:
     return re.sub(r"[^\w.\- ]+", "_", re.split(r"[\\/]", name)[-1])[:200].strip(". ") or "stand-in"
 
 
-def _make_conditioning(reading: NodeReading, request: OutputRequest) -> list[list[Any]]:
+def _make_conditioning(_context: Context, reading: NodeReading, request: OutputRequest) -> list[list[Any]]:
     clip = next((one.value for one in reading.list_kind("CLIP")), Clip("stand-in", (0.0,) * len(FEATURES)))
     return [[models.embed(clip, reading.negative if "neg" in request.name.lower() else ""), {}]]
 
@@ -182,12 +170,9 @@ def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
     return drawing.fit_image(image, max(1, round(new_width)), max(1, round(new_height)))
 
 
-def _make_mask(context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Array:
-    if source is not None:
-        return change_mask(context, source.value, reading.merge(source))
-    pictures, history = reading.list_kind("IMAGE"), reading.merge()
-    mask = drawing.draw_mask(history, pictures[0].value if pictures else None, drawing.plan_size(_all_sizes(reading)))
-    return change_mask(context, mask, history) if pictures else mask
+def _make_mask(_context: Context, reading: NodeReading, _request: OutputRequest) -> Array:
+    picture = next((one.value for one in reading.list_kind("IMAGE")), None)
+    return drawing.draw_mask(reading.merge(), picture, drawing.plan_size(_all_sizes(reading)))
 
 
 def _make_latent(
@@ -273,43 +258,41 @@ def _make_video(context: Context, reading: NodeReading, _request: OutputRequest,
     return Film(frames, Fraction(size.fps).limit_denominator(1000), audio)
 
 
-def _make_audio(
-    context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None
-) -> dict[str, Any]:
-    if source is not None:
-        return change_sound(context, source.value, reading.merge(source))
-    films = [one.value.load() for one in reading.list_kind("VIDEO")]
-    sounds = [film.audio for film in films if film.audio is not None]
-    if sounds:
-        return change_sound(context, sounds[0], reading.merge())
+def _make_audio(context: Context, reading: NodeReading, _request: OutputRequest) -> dict[str, Any]:
+    for one in reading.list_kind("VIDEO"):
+        audio = one.value.load().audio
+        if audio is not None:
+            return dict(audio)
     seconds = drawing.plan_size(_all_sizes(reading)).seconds
     score = drawing.draw_latent(reading.merge(), 256, 128)[None]
     return sound.play(context, score, int(seconds * sound.RATE), drawing.PLAIN_VAE)
 
 
-def _make_sigmas(reading: NodeReading, _request: OutputRequest) -> Array:
+def _make_sigmas(_context: Context, reading: NodeReading, _request: OutputRequest) -> Array:
     steps = int(min(max(_find_number(reading, "steps", 12), 1), 1000))
     sampling = next((one.value.sampling for one in reading.list_kind("MODEL")), Sampling())
     denoise = min(max(_find_number(reading, "denoise", 1.0), 0.0), 1.0)
     return schedules.schedule(sampling, "normal", max(int(steps / max(denoise, 0.01)), 1))[-(steps + 1) :]
 
 
-def _make_guider(reading: NodeReading, request: OutputRequest) -> Guider:
-    found = [one.value for one in reading.list_kind("CONDITIONING")] or [_make_conditioning(reading, request)]
+def _make_guider(context: Context, reading: NodeReading, request: OutputRequest) -> Guider:
+    found = [one.value for one in reading.list_kind("CONDITIONING")] or [_make_conditioning(context, reading, request)]
     model = next((one.value for one in reading.list_kind("MODEL")), None) or models.load_model(_name_model(reading))
     return Guider(model, found[0], found[1] if len(found) > 1 else None, _find_number(reading, "cfg", 5.0))
 
 
-_NEW: Final[Mapping[str, Callable[[NodeReading, OutputRequest], Any]]] = {
-    "CLIP": lambda reading, _: models.load_clip(_name_model(reading)),
+_NEW: Final[Mapping[str, Callable[[Context, NodeReading, OutputRequest], Any]]] = {
+    "AUDIO": _make_audio,
+    "CLIP": lambda _context, reading, _: models.load_clip(_name_model(reading)),
     "CONDITIONING": _make_conditioning,
     "GUIDER": _make_guider,
-    "MODEL": lambda reading, _: models.load_model(_name_model(reading)),
+    "MASK": _make_mask,
+    "MODEL": lambda _context, reading, _: models.load_model(_name_model(reading)),
     # Ancestral Euler, because the strength of its noise shows.
-    "SAMPLER": lambda _reading, _request: NamedSampler("euler_ancestral", 1.0, (("eta", 0.8),)),
+    "SAMPLER": lambda *_: NamedSampler("euler_ancestral", 1.0, (("eta", 0.8),)),
     "SIGMAS": _make_sigmas,
-    "VAE": lambda reading, _: models.load_vae(_name_model(reading)),
+    "VAE": lambda _context, reading, _: models.load_vae(_name_model(reading)),
 }
 _DRAWN: Final[Mapping[str, Callable[[Context, Any, OutputRequest, Any], Any]]] = {
-    "AUDIO": _make_audio, "IMAGE": _make_image, "LATENT": _make_latent, "MASK": _make_mask, "VIDEO": _make_video
+    "IMAGE": _make_image, "LATENT": _make_latent, "VIDEO": _make_video
 }  # fmt: skip

@@ -67,7 +67,8 @@ def _read_nodes_above(prompt: Mapping[str, Any], link: list[Any], value: Any) ->
     A value of the server's own classes says all that they know, and other values carry their history.
     """
     features = make_no_features()
-    if not isinstance(value, str | int | float | list):
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str | int | float) for item in items):
         return features
     pending, visited = [link[0]], {link[0]}
     while pending and len(visited) < _MAX_ABOVE:

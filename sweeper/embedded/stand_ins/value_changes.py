@@ -52,7 +52,7 @@ def change_image(context: Context, image: Array, history: History) -> Array:
     return changed
 
 
-def change_mask(_context: Context, mask: Array, history: History) -> Array:
+def _change_mask(_context: Context, mask: Array, history: History) -> Array:
     """MASK [B, H, W] with its tones and a broad veil changed."""
     mask = mask.reshape(-1, *mask.shape[-2:])
     numbers = drawing.project(history)
@@ -82,7 +82,7 @@ def change_samples(samples: Array, history: History) -> Array:
     return np.asarray(samples * np.float32(1 + 0.15 * numbers[0]) + field * channels * np.float32(2), np.float32)
 
 
-def change_sound(_context: Context, audio: dict[str, Any], history: History) -> dict[str, Any]:
+def _change_sound(_context: Context, audio: dict[str, Any], history: History) -> dict[str, Any]:
     """AUDIO with its loudness and its treble changed."""
     numbers = drawing.project(history)
     waveform = audio["waveform"]
@@ -130,7 +130,7 @@ def _change_guider(context: Context, guider: Guider, history: History) -> Guider
 
 
 CHANGED: Final[Mapping[str, Callable[[Context, Any, History], Any]]] = {
-    "AUDIO": change_sound, "CLIP": _change_clip, "CONDITIONING": _change_conditioning, "GUIDER": _change_guider,
-    "IMAGE": change_image, "MASK": change_mask, "MODEL": _change_model,
+    "AUDIO": _change_sound, "CLIP": _change_clip, "CONDITIONING": _change_conditioning, "GUIDER": _change_guider,
+    "IMAGE": change_image, "MASK": _change_mask, "MODEL": _change_model,
     "SAMPLER": _change_sampler, "SIGMAS": _change_sigmas, "VAE": _change_vae, "VIDEO": change_film,
 }  # fmt: skip
