@@ -204,7 +204,7 @@ def test_cells_without_a_picture_say_why(made, opened):
 
 def test_several_files_of_a_trial_share_its_cell(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]}, outputs=3)))
-    assert page.locator('[data-trial="0"] img').count() == 3
+    page.wait_for_function("""() => document.querySelectorAll('[data-trial="0"] img').length === 3""")
 
 
 def test_pictures_without_thumbnails_are_shown_after_changes(made, opened):

@@ -157,6 +157,7 @@ def test_ctrl_c_twice_leaves_a_hanging_server_and_records_its_job(dialect, colou
 
 def test_a_library_user_can_stop_a_run(server, target, experiment, tmp_path):
     control = StopControl()
+    server.faults.node_seconds = 0.1  # so that the first job does not end before the run hears of the stop
 
     def watch(event):
         if isinstance(event, JobSubmitted):

@@ -82,13 +82,15 @@ def test_jobs_of_a_comfyui_that_exited_since_the_last_run_go_elsewhere(pair, exp
     one, two = pair
     one.faults.stall_nodes = {"Paint"}
     plan, targets = experiment(seed=[1, 2]), list_targets(one, two)
+    stopping = threading.Thread(target=one.stop)
 
     def watch(event):
-        if isinstance(event, JobSubmitted):
-            threading.Thread(target=one.stop).start()
+        if isinstance(event, JobSubmitted) and stopping.ident is None:
+            stopping.start()
 
     run = sweeper.run(plan, targets[:1], tmp_path / "out", progress=watch, patience=0.3)
     assert (run.stopped_by, run.pending) == ("unreachable", 2)
+    stopping.join(60)
     run = sweeper.run(plan, targets, tmp_path / "out", patience=0.3)
     assert (run.stopped_by, run.succeeded) == (None, 2)
     assert list(two.seen.executions.values()) == [1, 1]
