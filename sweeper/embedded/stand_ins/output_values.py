@@ -137,6 +137,8 @@ def _all_sizes(reading: NodeReading) -> Mapping[str, float]:
     own = reading.sizes
     if SIDE_NAMES & own.keys():
         upstream = {name: size for name, size in upstream.items() if name not in SIDE_NAMES}
+    if "frames" in own:
+        upstream.pop("batch", None)  # the pictures upstream are frames too
     return {**upstream, **own}
 
 

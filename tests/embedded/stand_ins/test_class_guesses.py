@@ -73,6 +73,18 @@ def test_stand_ins_show_what_led_to_a_number_that_it_does_not_carry(client):
         assert distance(first, pixels(client, change(graph, node_id, **values))) > 0.5
 
 
+def test_pictures_upstream_of_a_film_are_its_frames(client):
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 32, "batch_size": 5, "color": 0}},
+        "2": {"class_type": "UnknownFilm", "inputs": {"frames": ["1", 0], "width": 32, "height": 32, "length": 9}},
+        "3": {"class_type": "VAELoader", "inputs": {"vae_name": "a.safetensors"}},
+        "8": {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0], "vae": ["3", 0]}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "p"}},
+    }
+    film = change(graph, "2", seed=1)
+    assert len(run(client, film)["9"]["images"]) == 9
+
+
 def test_a_switch_selects_a_text_and_an_operation_computes(client):
     graph = {
         "a": {"class_type": "UnknownSwitch", "inputs": {"text1": "a fox", "text2": "a boat", "Input": 2}},
