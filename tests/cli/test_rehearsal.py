@@ -103,8 +103,8 @@ def test_nodes_take_a_share_of_the_time_that_the_target_took(sweeper, write):
     assert "Each node takes 1/40 of the time that nodes of its class took on cloud.\n" in outcome.err
     with Store.open(REHEARSAL, readonly=True) as store:
         seconds = store.servers.mean_node_seconds(["embedded"])
-    assert seconds["KSampler"] >= 0.75
-    assert 0.25 <= seconds["VAEDecode"] < seconds["KSampler"]
+    assert seconds["KSampler"] >= 0.7
+    assert 0.2 <= seconds["VAEDecode"] < seconds["KSampler"]
 
 
 def test_a_class_that_nothing_describes_runs_with_a_warning(sweeper, write):
