@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.model.node_classes.graph_check import STAND_IN_MEANING
+
 HEAD = "template: t.json\n"
 # name -> (the experiment, the line of the message, what the message contains)
 MISTAKES = {
@@ -69,7 +71,7 @@ def test_template_without_slots_is_explained_once_with_the_command(sweeper, writ
 @pytest.mark.parametrize(
     ("class_type", "message"),
     [
-        ("Efficient Loader", "the embedded server has no class 'Efficient Loader'; a stand-in draws for it; check it"),
+        ("Efficient Loader", f"stand-ins run Efficient Loader: {STAND_IN_MEANING}; check them"),
         ("KSamplr", "has no class 'KSamplr'; did you mean 'KSampler'? A stand-in draws for it; check it"),
     ],
 )

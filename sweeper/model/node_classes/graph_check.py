@@ -47,6 +47,7 @@ PREVIEW_CLASSES: Final = frozenset(
 )
 _UNSAVED_MESSAGE: Final = "it only shows its result, and no node of the workflow saves one; add a node that saves"
 _KEEP_PREVIEWS_HINT: Final = ", such as SaveImage, or keep previews with `--keep-temp` or `run: {keep_temp: true}`"
+_WHERE_TO_CHECK: Final = "against your server with --target, or --object-info FILE"
 STAND_IN_MEANING: Final = "each of their inputs changes the picture, but not as in the real node"
 _BRANCHES_HINT: Final = "list under `branches` in the slots file which inputs each choice has"
 _LINK_SYNTAX: Final = 'a link is written ["node id", output], a list as a value {"__value__": [...]}'
@@ -239,24 +240,29 @@ class GraphCheck:
                 yield (node_id, "class_type"), f"node {node_id}: {self._explain_unknown_class(node['class_type'])}"
 
     def find_stand_ins(self) -> Iterator[GraphProblem]:
-        """Note which classes the server only imitates, and those that it does not know if it is the embedded one."""
-        if self.info.is_embedded:
-            yield from self.find_unknown_classes()
+        """Note which classes the server only imitates, and at its node each name that may be a typo."""
         names = {self.nodes[node_id]["class_type"] for node_id, spec in self.specs.items() if spec.is_stand_in}
-        if names:
-            yield (), f"stand-ins run {join_names(sorted(names))}: {STAND_IN_MEANING}"
+        unknown = set()
+        if self.info.is_embedded:
+            for path, message in self.find_unknown_classes():
+                class_type = self.nodes[str(path[0])]["class_type"]
+                if self.info.find_misspelt(class_type) is not None:
+                    yield path, message
+                else:
+                    unknown.add(class_type)
+        if names or unknown:
+            advice = f"; check them {_WHERE_TO_CHECK}" if unknown else ""
+            yield (), f"stand-ins run {join_names(sorted(names | unknown))}: {STAND_IN_MEANING}{advice}"
 
     def _explain_unknown_class(self, class_type: str) -> str:
         nearest = self.info.find_misspelt(class_type)
-        question = f"; did you mean '{nearest}'?" if nearest is not None else ""
+        found = f"the {'embedded ' if self.info.is_embedded else ''}server has no class '{class_type}'"
+        question = f"{found}; did you mean '{nearest}'?"
         if self.info.is_embedded:
-            advice = "check it against your server with --target, or --object-info FILE"
-            found = f"the embedded server has no class '{class_type}'{question or ';'}"
-            return f"{found} {'A' if question else 'a'} stand-in draws for it; {advice}"
+            return f"{question} A stand-in draws for it; check it {_WHERE_TO_CHECK}"
         if nearest is not None:
-            return f"the server has no class '{class_type}'{question} If it is a custom node, install it on that server"
-        advice = "if it is a custom node, install it on that server, else update the server"
-        return f"the server has no class '{class_type}'; {advice}"
+            return f"{question} If it is a custom node, install it on that server"
+        return f"{found}; if it is a custom node, install it on that server, else update the server"
 
     def _find_crashing_links(self) -> Iterator[GraphProblem]:
         """Yield links to missing nodes in nodes of unknown classes; `check_input` finds them in other nodes."""
