@@ -1,4 +1,4 @@
-"""Worker-side stand-ins for the driver's plan, store and run context, so that the same job code runs on a worker.
+"""The plan, store and run context of a worker, in place of the driver's, so that the same job code runs on a worker.
 
 They decide nothing. They send the driver what the job code would have written to the store.
 """

@@ -31,7 +31,7 @@ _INPUTS: Final = "inputs"
 _PICTURE_SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
 _MEDIA_SUFFIXES: Final = _PICTURE_SUFFIXES | {".mp4", ".webm", ".mkv", ".mov", ".wav", ".mp3", ".flac", ".ogg", ".opus"}
 _LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
-_STAND_IN_SIZE: Final = (512, 512)
+_PLACEHOLDER_SIZE: Final = (512, 512)
 
 
 @click.command(
@@ -183,12 +183,12 @@ def _collect_inputs(
         content = workflow.pictures.get(name) or _read_neighbour(source, name)
         remark = 'or {files: "inputs/*.png"}: one trial for each file'
         if content is None and suffix not in _MEDIA_SUFFIXES - _PICTURE_SUFFIXES:
-            content = _draw_stand_in()
+            content = _draw_placeholder()
             name = f"{PurePosixPath(name).stem or 'picture'}.png"
-            remark = f"a grey stand-in, because {slot.value!r} was not found: put your picture there"
+            remark = f"a grey placeholder, because {slot.value!r} was not found: put your picture there"
             notes.append(
-                f"the workflow names the picture {slot.value!r}, which is not beside {source.name}; a grey stand-in is "
-                f"in {_INPUTS}/{name}: replace it by your picture before you run on a real server"
+                f"the workflow names the picture {slot.value!r}, which is not beside {source.name}; a grey placeholder "
+                f"is in {_INPUTS}/{name}: replace it by your picture before you run on a real server"
             )
         elif content is None:
             notes.append(
@@ -214,12 +214,12 @@ def _to_file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100]
 
 
-def _draw_stand_in() -> bytes:
+def _draw_placeholder() -> bytes:
     """A grey picture with a slope from dark to light, as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.linear_gradient("L").resize(_STAND_IN_SIZE).convert("RGB").save(buffer, "PNG")
+    Image.linear_gradient("L").resize(_PLACEHOLDER_SIZE).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
 
 
