@@ -106,8 +106,8 @@ class PlanDiff:
     def _describe_cost(self) -> dict[str, Any] | None:
         """What the partner nodes cost, at the same prices, in the run and in the plan, and `time` of the jobs likewise.
 
-        Each job takes the mean time of earlier jobs. `time` is None if it or its price is not known; the whole is None
-        if there are no partner nodes either.
+        Each job takes the mean time of earlier jobs. `time` is None if it or its price is not known. The result is
+        None if `time` is None and the plan has no partner nodes.
         """
         prices = self._summary.prices
         jobs = {row.digest: row for row in self._rows}

@@ -15,7 +15,7 @@ from sweeper.store import Store
 def describe_run_cost(run: Run) -> dict[str, Any] | None:
     """What the jobs of the run cost, and those of all runs of its folder, for JSON.
 
-    A job that has not ended counts with what it costs at most. None if nothing costs anything and there is no budget.
+    A job that has not ended counts as the most that it may cost. None for a run without costs and without a budget.
     """
     if run.spent == NOTHING and run.budget is None:
         return None

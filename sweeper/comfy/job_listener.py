@@ -37,7 +37,7 @@ class Listener:
     _sees_all: bool = False  # whether it got the event that the execution began, and none was lost since
 
     @property
-    def executed(self) -> frozenset[str] | None:
+    def executed_nodes(self) -> frozenset[str] | None:
         """The ids of the nodes that ran, so without those from the server's cache; None if events are missing."""
         has_ended = bool(self.node_starts) and not self.node_starts[-1][0]
         if not self._sees_all or not has_ended or len(self.node_starts) > _MAX_NODE_STARTS:
@@ -45,7 +45,7 @@ class Listener:
         return frozenset(self._started_nodes)
 
     @property
-    def charged(self) -> ReportedCharges | None:
+    def node_charges(self) -> ReportedCharges | None:
         """What the partner nodes said that they cost; None if none did."""
         return ReportedCharges(dict(self._prices)) if self._prices else None
 
@@ -92,7 +92,7 @@ def find_executed(nodes: Collection[str], state: JobState, listener: Listener | 
 
     A node that is not in the result was not reached, or its result came from the server's cache.
     """
-    executed = listener.executed if listener is not None else None
+    executed = listener.executed_nodes if listener is not None else None
     if executed is None:
         executed = state.executed if state.state != "succeeded" else None
     if executed is not None:
@@ -102,7 +102,7 @@ def find_executed(nodes: Collection[str], state: JobState, listener: Listener | 
 
 def find_charged(state: JobState, listener: Listener | None = None) -> ReportedCharges | None:
     """What the server says that an ended job was charged, in its details and its events; None if it says nothing."""
-    of_nodes = listener.charged if listener is not None else None
+    of_nodes = listener.node_charges if listener is not None else None
     if state.charged is None or of_nodes is None:
         return state.charged or of_nodes
     return ReportedCharges({**of_nodes.nodes, **state.charged.nodes}, state.charged.whole)

@@ -36,7 +36,7 @@ class Account:
         self._lock = threading.Lock()
 
     @property
-    def charged(self) -> float:
+    def charge_total(self) -> float:
         """What all jobs were charged, in USD."""
         with self._lock:
             return self._charged
@@ -45,7 +45,7 @@ class Account:
     def balance(self) -> float | None:
         """What is left of the scenario's `balance`, in USD, negative if it is overdrawn; None without one."""
         opening = self._faults.scenario.balance
-        return None if opening is None else opening - self.charged
+        return None if opening is None else opening - self.charge_total
 
     def restore(self, jobs: Iterable[ServerJob]) -> None:
         """Count the jobs of earlier processes, which a journal has stored. Later calls have no effect."""
@@ -86,7 +86,7 @@ class Account:
         return info if badge is None else info | {"api_node": True, "price_badge": badge}
 
     def get_reported_credits(self, job: ServerJob) -> float | None:
-        """What clients are told that a job was charged, in credits; None if they are told nothing, or not yet."""
+        """The charge of a job in credits, as the server tells it to clients; None as long as it tells nothing."""
         if not self._faults.scenario.tells_charges or job.state not in ENDED:
             return None
         return round(sum(job.charges.values()) * COMFY_CREDITS_PER_USD, 4)

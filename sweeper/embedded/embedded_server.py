@@ -122,9 +122,9 @@ class EmbeddedServer:
         return self._running.service.seen if self._running else self._last_seen
 
     @property
-    def charged(self) -> float:
+    def charge_total(self) -> float:
         """What all jobs were charged, in USD, also before a restart."""
-        return self.account.charged
+        return self.account.charge_total
 
     def list_charges(self, prompt_id: str) -> dict[str, float]:
         """What a job was charged, in USD: by the id of the node, and for its time by an empty text."""

@@ -46,7 +46,7 @@ def add_job(store, name, run, state, *charges, target="cloud", now=EVENING):
 
 
 @pytest.fixture
-def priced():
+def cost_folder():
     """Two runs. Trial 0 failed once, succeeded, and was made again; trials 2 and 3 share a job; trial 4 is running."""
     out = Path("results/shop")
     with Store.open(out) as store:
@@ -61,8 +61,8 @@ def priced():
     return out
 
 
-def test_each_row_has_what_its_job_cost_and_shared_jobs_count_once(sweeper, priced):
-    rows = sweeper("results", priced, "--json").json
+def test_each_row_has_what_its_job_cost_and_shared_jobs_count_once(sweeper, cost_folder):
+    rows = sweeper("results", cost_folder, "--json").json
 
     assert [(row["cost"], row["cost_kind"], row["currency"]) for row in rows] == [
         (0.04, "measured", "USD"),
@@ -72,23 +72,25 @@ def test_each_row_has_what_its_job_cost_and_shared_jobs_count_once(sweeper, pric
         (None, None, None),
     ]
     assert list(rows[0])[-6:] == ["ran_s", "cost", "cost_kind", "currency", "error_type", "error"]
-    assert [row["cost"] for row in sweeper("results", priced, "--json", "--run", "1").json][:2] == [0.05, 0.06]
-    frame = dataframe.results(priced)
+    assert [row["cost"] for row in sweeper("results", cost_folder, "--json", "--run", "1").json][:2] == [0.05, 0.06]
+    frame = dataframe.results(cost_folder)
     assert frame["cost"].dtype == "float64"
     assert frame["cost"].sum() == pytest.approx(0.102)
 
 
-def test_cost_can_be_filtered_sorted_and_summed_by_group(sweeper, priced):
-    where = sweeper("results", priced, "--where", "cost > 0.01", "--sort", "-cost", "--columns", "trial,cost", "--json")
+def test_cost_can_be_filtered_sorted_and_summed_by_group(sweeper, cost_folder):
+    where = sweeper(
+        "results", cost_folder, "--where", "cost > 0.01", "--sort", "-cost", "--columns", "trial,cost", "--json"
+    )
     assert where.json == [{"trial": 1, "cost": 0.06}, {"trial": 0, "cost": 0.04}]
 
-    table = sweeper("results", priced, "--by", "model", "--sort", "cost_sum").out.splitlines()
+    table = sweeper("results", cost_folder, "--by", "model", "--sort", "cost_sum").out.splitlines()
     assert [line.split() for line in table] == [
         ["model", "trials", "succeeded", "ran_s", "cost_sum", "cost"],
         ["dev", "2", "2", "2", "0.002", "0.0010", "±", "0.0014"],
         ["pro", "3", "2", "2", "0.1", "0.050", "±", "0.014"],
     ]
-    group = sweeper("results", priced, "--by", "model", "--json").json[0]
+    group = sweeper("results", cost_folder, "--by", "model", "--json").json[0]
     assert (group["cost_sum"], group["cost"]["n"], group["cost"]["mean"]) == (0.1, 2, 0.05)
 
 
@@ -98,8 +100,8 @@ def test_folder_without_prices_shows_no_cost(sweeper, recorded):
     assert {row["cost"] for row in sweeper("results", recorded, "--json").json} == {None}
 
 
-def test_costs_shows_what_was_spent_and_kept_in_all_runs(sweeper, priced):
-    outcome = sweeper("costs", priced, "--by", "model")
+def test_costs_shows_what_was_spent_and_kept_in_all_runs(sweeper, cost_folder):
+    outcome = sweeper("costs", cost_folder, "--by", "model")
 
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == COSTS
@@ -133,10 +135,10 @@ cost by model:
 """
 
 
-def test_costs_of_several_folders_are_added_up(sweeper, priced):
-    shutil.copytree(priced, "results/other")
+def test_costs_of_several_folders_are_added_up(sweeper, cost_folder):
+    shutil.copytree(cost_folder, "results/other")
 
-    data = sweeper("costs", priced, "results/other", priced, "--by", "seed", "--json").json
+    data = sweeper("costs", cost_folder, "results/other", cost_folder, "--by", "seed", "--json").json
 
     assert data["folders"] == ["results/shop", "results/other"]
     assert (data["jobs"], data["open_jobs"], data["kind"]) == (12, 2, "estimated")
@@ -147,15 +149,15 @@ def test_costs_of_several_folders_are_added_up(sweeper, priced):
     assert [(one["value"], one["spent"]["high"]) for one in data["by"]["seed"]] == [(1, 0.284), (2, 0.12), (3, 1.0)]
 
 
-def test_costs_writes_each_charge_as_a_csv_row(sweeper, process, priced):
-    outcome = sweeper("costs", priced, "--by", "model", "--csv", "costs.csv")
+def test_costs_writes_each_charge_as_a_csv_row(sweeper, process, cost_folder):
+    outcome = sweeper("costs", cost_folder, "--by", "model", "--csv", "costs.csv")
 
     assert (outcome.code, outcome.err) == (0, "wrote 7 rows to costs.csv\n")
     lines = Path("costs.csv").read_text().splitlines()
     assert lines[0] == "folder,run,trial,target,day,node,class,low,high,currency,kind,kept,model"
     assert lines[4] == "results/shop,1,1,cloud,2023-11-14,7,FluxProNode,0.03,0.05,USD,priced,true,pro"
     assert lines[5] == "results/shop,1,2,gpu,2023-11-14,,,0.002,0.002,USD,estimated,true,dev"
-    piped = process("costs", priced, "--by", "model", "--csv", "-")
+    piped = process("costs", cost_folder, "--by", "model", "--csv", "-")
     assert piped.out.splitlines() == lines
     assert piped.err.startswith("spent  0.682")
 
@@ -178,8 +180,8 @@ def test_costs_says_how_to_give_a_price_if_nothing_has_one(sweeper, recorded):
         (["nowhere"], "nowhere: no such results folder, and no experiment file of that name"),
     ],
 )
-def test_wrong_option_of_costs_exits_2(sweeper, priced, options, message):
-    outcome = sweeper("costs", priced, *options)
+def test_wrong_option_of_costs_exits_2(sweeper, cost_folder, options, message):
+    outcome = sweeper("costs", cost_folder, *options)
 
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
 

@@ -157,7 +157,7 @@ def test_forecast_after_ten_jobs_is_near_what_the_server_charges(sweeper, write,
         target = {"name": "shop", "url": shop.url, "partner_key_env": "PARTNER_KEY", "price": price}
         file = write(json.dumps({"template": "t.json", "target": target, "sweep": {"grid": {"seed": {"seeds": 20}}}}))
         assert sweeper("run", file, "--yes", "--limit", 10).code == 0
-        forecast, charged = sweeper("plan", file, "--json").json["cost"]["left"], shop.charged
+        forecast, charged = sweeper("plan", file, "--json").json["cost"]["left"], shop.charge_total
         assert sweeper("run", file, "--yes").code == 0
-        rest = shop.charged - charged
+        rest = shop.charge_total - charged
     assert (forecast["low"] + forecast["high"]) / 2 == pytest.approx(rest, rel=0.1)

@@ -204,31 +204,31 @@ def test_events_show_which_nodes_ran_and_what_they_cost():
         *ENDED,
         text_frame("3", "Price: 7 credits"),  # the job has ended, so it is the next job's
     )
-    assert listener.executed == {"2", "3"}
-    assert listener.charged == ReportedCharges({"2": pytest.approx(0.1)})
+    assert listener.executed_nodes == {"2", "3"}
+    assert listener.node_charges == ReportedCharges({"2": pytest.approx(0.1)})
 
 
 def test_prices_are_in_the_credits_of_the_target():
     listener = follow(*STARTED, text_frame("2", "Price: 100 credits"), *ENDED, price=TargetPrice(credits_per_usd=200.0))
-    assert listener.charged == ReportedCharges({"2": 0.5})
+    assert listener.node_charges == ReportedCharges({"2": 0.5})
 
 
 def test_text_may_name_its_job():
     listener = follow(
         *STARTED, text_frame("2", "Price: 21.1 credits", JOB), text_frame("2", "Price: 7 credits", OTHER), *ENDED
     )
-    assert listener.charged == ReportedCharges({"2": pytest.approx(0.1)})
+    assert listener.node_charges == ReportedCharges({"2": pytest.approx(0.1)})
 
 
 def test_events_that_may_be_missing_show_nothing():
-    assert follow(*STARTED[1:], *ENDED).executed is None
-    assert follow(*STARTED, None, *ENDED).executed is None
+    assert follow(*STARTED[1:], *ENDED).executed_nodes is None
+    assert follow(*STARTED, None, *ENDED).executed_nodes is None
 
 
 def test_frames_of_other_shapes_are_ignored():
     frame = text_frame("2", "Price: 7 credits")
     odd = [frame[:size] for size in range(0, len(frame) - 1, 3)]
-    assert follow(*STARTED, *odd, struct.pack(">II", 3, 2**32 - 1) + b"2Price: 7 credits", *ENDED).charged is None
+    assert follow(*STARTED, *odd, struct.pack(">II", 3, 2**32 - 1) + b"2Price: 7 credits", *ENDED).node_charges is None
 
 
 # --- both sources
@@ -264,7 +264,7 @@ def test_both_agree_with_the_account_of_the_embedded_server(dialect):
         with stream.follow(prompt_id, listener):
             while True:
                 state = await client.get_job(prompt_id)
-                if state.is_over and (dialect != "comfyui" or listener.executed is not None):
+                if state.is_over and (dialect != "comfyui" or listener.executed_nodes is not None):
                     break
                 await asyncio.sleep(0.01)
         charged = find_charged(state, listener)
@@ -280,7 +280,7 @@ def test_both_agree_with_the_account_of_the_embedded_server(dialect):
 
     with EmbeddedServer(dialect, faults=faults) as server:
         first, second, third = asyncio.run(go(server))
-        assert server.charged == pytest.approx(0.5 + 3 * 0.03)
+        assert server.charge_total == pytest.approx(0.5 + 3 * 0.03)
     close = {"abs": 0.005 / 211}  # the texts have two decimals of a credit
     if dialect == "comfyui":
         assert first == ({"1", "2", "3"}, pytest.approx({"1": 0.5, "2": 0.03}, **close))

@@ -31,15 +31,15 @@ def test_nodes_are_charged_when_they_run_and_not_from_the_cache(serve):
     client.wait_for_end(first)
     assert client.server.list_charges(first) == {"2": pytest.approx(0.005), "3": pytest.approx(0.04)}
     client.run(chain(steps=4))
-    assert client.server.charged == pytest.approx(0.045)
+    assert client.server.charge_total == pytest.approx(0.045)
     client.run(chain(steps=7))
-    assert client.server.charged == pytest.approx(0.115)
+    assert client.server.charge_total == pytest.approx(0.115)
 
 
 def test_a_job_that_fails_is_charged_for_what_ran(serve):
     client = serve("cloud", faults=with_scenario(prices={"ProbeSampler": "0.5 USD", "ProbeFail": "9 USD"}))
     client.run(chain(fail=True))
-    assert client.server.charged == pytest.approx(0.5)
+    assert client.server.charge_total == pytest.approx(0.5)
 
 
 def test_time_is_charged_also_of_a_cancelled_job(serve, gate):
@@ -50,15 +50,15 @@ def test_time_is_charged_also_of_a_cancelled_job(serve, gate):
     time.sleep(0.2)
     client.http.post(f"/api/jobs/{prompt_id}/cancel")
     client.wait_for_end(prompt_id)
-    assert 10 * 0.2 <= client.server.charged <= 10 * (time.monotonic() - submitted)
-    assert client.server.list_charges(prompt_id) == {"": client.server.charged}
+    assert 10 * 0.2 <= client.server.charge_total <= 10 * (time.monotonic() - submitted)
+    assert client.server.list_charges(prompt_id) == {"": client.server.charge_total}
 
 
 def test_a_range_is_drawn_by_the_seed(serve):
     def draw(seed):
         client = serve("comfyui", faults=with_scenario(prices={"ProbeSampler": RANGE}, seed=seed))
         client.run(chain())
-        return client.server.charged
+        return client.server.charge_total
 
     first, second, other = draw(1), draw(1), draw(2)
     assert first == second != other
@@ -126,9 +126,9 @@ def test_charges_outlive_a_restart(tmp_path):
         prompt_id = answer.json()["prompt_id"]
         wait_until(lambda: httpx.get(f"{server.url}/api/jobs/{prompt_id}").json()["status"] == "completed")
     with server:
-        assert server.charged == pytest.approx(0.5)
+        assert server.charge_total == pytest.approx(0.5)
     with EmbeddedServer(**options) as other:
-        assert (other.charged, other.list_charges(prompt_id)) == (pytest.approx(0.5), {"3": pytest.approx(0.5)})
+        assert (other.charge_total, other.list_charges(prompt_id)) == (pytest.approx(0.5), {"3": pytest.approx(0.5)})
 
 
 @pytest.mark.parametrize(

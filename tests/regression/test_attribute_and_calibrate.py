@@ -110,7 +110,7 @@ def test_attribution_finds_the_planted_cause(grey, tint, shift, sigma, verdict):
     assert {one.verdict for one in found} == {verdict}
 
 
-def test_attribution_and_calibration_are_charged_for_the_workflows_that_they_run(grey, monkeypatch):
+def test_attribution_and_calibration_are_charged_for_what_they_run(grey, monkeypatch):
     monkeypatch.setenv("PAINT_KEY", "a secret")
     depends_on = {"widgets": [{"name": "tint", "type": "INT"}], "inputs": [], "input_groups": []}
     expr = '{"type": "usd", "usd": widgets.tint > 0 ? 0.05 : 0.01}'

@@ -14,7 +14,7 @@ PRICES = [0.25, 0.5, 0.125]  # the second trial failed
 
 
 @pytest.fixture
-def priced(tmp_path):
+def cost_folder(tmp_path):
     """The results folder of three trials that cost something."""
     out = Sweep({"steps": [4, 8, 16]}, ends={1: ("failed", ("E", "no"))}).write(tmp_path / "results")
     with Store.open(out) as store, store.transaction():
@@ -27,8 +27,8 @@ def read_table(page):
     return page.locator(".tbody .trow").evaluate_all("rows => rows.map(row => [...row.children].map(c => c.innerText))")
 
 
-def test_cost_is_a_column_that_can_be_filtered_sorted_and_coloured(priced, opened):
-    page = opened(write_report(priced).page.parent, "#view=table&sort=-cost&where=cost > 0.2&colour=cost")
+def test_cost_is_a_column_that_can_be_filtered_sorted_and_coloured(cost_folder, opened):
+    page = opened(write_report(cost_folder).page.parent, "#view=table&sort=-cost&where=cost > 0.2&colour=cost")
 
     heads = [head.split()[0] for head in page.locator("[role=columnheader]").all_inner_texts()]
     assert heads[4:7] == ["ran_s", "cost", "brightness"]
@@ -43,12 +43,12 @@ def test_cost_is_a_column_that_can_be_filtered_sorted_and_coloured(priced, opene
     assert lines[-2:] == [["", "cost", "0.25", "0.125"], ["", "cost_kind", "priced", "priced"]]
 
 
-def test_line_says_if_a_cost_has_no_upper_bound(priced, opened):
-    with Store.open(priced) as store, store.transaction():
+def test_line_says_if_a_cost_has_no_upper_bound(cost_folder, opened):
+    with Store.open(cost_folder) as store, store.transaction():
         charges = [Charge("7", "X", UNKNOWN_AMOUNT, PRICED), Charge(OF_JOB, "", Amount.exactly(0.25), MEASURED)]
         store.charges.replace("job1", charges)
 
-    page = opened(write_report(priced).page.parent)
+    page = opened(write_report(cost_folder).page.parent)
 
     assert "kept 0.375 USD of at least 0.625 USD spent" in page.locator(".counts").inner_text()
 

@@ -84,7 +84,7 @@ def test_budget_holds_whatever_fails(seed, experiment, tmp_path):
                 run = sweeper.run(plan, targets, tmp_path / "out", budget=budget, patience=5.0, retry_failed=True)
             except UnreachableError:  # at the start
                 continue
-            assert sum(shop.charged for shop in shops) <= run.spent.high + 1e-9 <= budget + 2e-9, run
+            assert sum(shop.charge_total for shop in shops) <= run.spent.high + 1e-9 <= budget + 2e-9, run
             assert run.spent == load_charges(tmp_path / "out")[1]
             if run.stopped_by == "budget" or run.succeeded == 8:
                 return run

@@ -49,7 +49,7 @@ def test_a_job_costs_what_the_server_says(dialect, experiment, tmp_path):
 
     charges = [one.charge for one in load_charges(tmp_path / "out")[0]]
     measured = [charge.amount.high for charge in charges if charge.kind == MEASURED]
-    assert (run.succeeded, shop.charged) == (4, pytest.approx(4 * PRICE))
+    assert (run.succeeded, shop.charge_total) == (4, pytest.approx(4 * PRICE))
     assert measured == pytest.approx([PRICE] * len(measured), abs=1e-6)
     if dialect == "comfyui":  # its events say what partner nodes cost, unless one comes after the end of the job
         assert (len(measured) > 0, {charge.kind for charge in charges if charge.node == OF_JOB}) == (True, {ESTIMATED})

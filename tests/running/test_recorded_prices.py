@@ -70,7 +70,7 @@ def test_each_kind_of_price_is_charged_and_kept_within_a_budget(server, experime
     target = {"name": "box", "url": server.url, "partner_key_env": KEY_VARIABLE}
     with pytest.raises(UsageError, match=r"nobody knows what node 5 \(PaidTokens\) costs at most on box"):
         sweeper.run(experiment, target, tmp_path / "out", budget=2)
-    assert server.charged == 0
+    assert server.charge_total == 0
 
     target["price"] = {"nodes": {"PaidTokens": "0.07 USD"}}
     run = sweeper.run(experiment, target, tmp_path / "out", budget=2)
@@ -81,4 +81,4 @@ def test_each_kind_of_price_is_charged_and_kept_within_a_budget(server, experime
     }
     # A job costs 0.6 to 0.9 USD, so a third one might exceed the budget. The server has no price for tokens.
     assert (run.stopped_by, run.succeeded, spent) == ("budget", 2, Amount(pytest.approx(1.2), pytest.approx(1.8)))
-    assert spent.low - 2 * 0.07 - 1e-9 <= server.charged <= 2
+    assert spent.low - 2 * 0.07 - 1e-9 <= server.charge_total <= 2

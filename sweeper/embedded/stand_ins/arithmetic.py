@@ -27,13 +27,13 @@ _FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
 
 
 def compute(expression: str, names: Mapping[str, float]) -> float:
-    """The value of an expression over named numbers. Raises ValueError for what is no arithmetic, or too large."""
+    """The value of an expression over named numbers. Raises ValueError if it is not arithmetic, or too large."""
     if len(expression) > _MAX_LENGTH:
         raise ValueError(f"the expression has {len(expression)} characters; at most {_MAX_LENGTH} are allowed")
     try:
         return _compute(ast.parse(expression.strip(), mode="eval").body, names, 0)
     except (ArithmeticError, SyntaxError, TypeError, RecursionError, MemoryError) as problem:
-        raise ValueError(f"{expression!r} is no arithmetic here: {problem}") from problem
+        raise ValueError(f"{expression!r} is not arithmetic: {problem}") from problem
 
 
 def _compute(node: ast.expr, names: Mapping[str, float], depth: int) -> float:
@@ -54,7 +54,7 @@ def _compute(node: ast.expr, names: Mapping[str, float], depth: int) -> float:
 
 
 def _split(node: ast.expr) -> tuple[Callable[..., Any] | None, list[ast.expr]]:
-    """What a part of an expression does, and with which parts; None for what is no arithmetic."""
+    """The function that a part of an expression applies, and its arguments; None if it is not arithmetic."""
     match node:
         case ast.BinOp(left=left, op=sign, right=right) | ast.Compare(left=left, ops=[sign], comparators=[right]):
             return _OPERATORS.get(type(sign)), [left, right]

@@ -96,7 +96,7 @@ def describe_classes(object_info: Mapping[str, Any], own: Mapping[str, NodeClass
     for name, spec in info.classes.items():
         declaration = object_info[name]
         if not isinstance(declaration, Mapping):
-            raise InputError(f"the class '{name}' of this object_info is no mapping")
+            raise InputError(f"the class '{name}' of this object_info is not a mapping")
         stand_in = make_stand_in(spec, declaration)
         is_own = name in own and not isinstance(own[name].run, StandInRun)
         described[name] = _combine(own[name], stand_in, declaration) if is_own else stand_in

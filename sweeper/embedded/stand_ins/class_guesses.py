@@ -39,7 +39,7 @@ _NUMBERED: Final = re.compile(r"[_ .]?\d+$")
 def guess_classes(graph: Any, known: Mapping[str, NodeClass]) -> Mapping[str, NodeClass]:
     """The known classes, those that a graph gives unknown options with these, and a stand-in for each other class.
 
-    `graph` may be any JSON value: what is no node is left for the validation to refuse.
+    `graph` may be any JSON value: the validation refuses what is not a node.
     """
     items = graph.items() if isinstance(graph, Mapping) else ()
     nodes = {node_id: node for node_id, node in items if _is_node(node)}

@@ -77,7 +77,7 @@ class LinkedInput:
 
 @dataclass(frozen=True, slots=True)
 class NodeReading:
-    """All inputs of one run. `widgets` are the literals by name, `features` [F] what those that are no prompts add."""
+    """All inputs of one run. `widgets` are the literals by name, `features` [F] what all but the prompts add."""
 
     class_type: str
     linked: tuple[LinkedInput, ...]

@@ -71,7 +71,7 @@ def _find_same(reading: NodeReading, request: OutputRequest) -> Any:
     if chosen is not None and request.type != "COMBO":
         return wanted(fitting[chosen])
     if request.type == "INT" and _find_size_name(request) is not None:
-        return None  # another number of the node is no size
+        return None  # other numbers of the node are not sizes
     numbers = [value for name, value in linked.items() if name in fitting]
     if len(numbers) > 1 and wanted in {int, float}:
         return wanted(round(sum(numbers) / len(numbers)) if wanted is int else sum(numbers) / len(numbers))

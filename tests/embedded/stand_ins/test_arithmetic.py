@@ -23,6 +23,6 @@ def test_arithmetic_over_named_numbers(expression, value):
     ["", "c", "a.real", "'x' * 9", "9 ** 9 ** 9", "1 / 0", "(lambda: 1)()", "__import__('os')", "[1]", "(" * 300,
      "-" * 400 + "1", "1" * 501, "max()", "a << 4"],
 )  # fmt: skip
-def test_what_is_no_bounded_arithmetic_is_refused(expression):
+def test_anything_but_bounded_arithmetic_is_refused(expression):
     with pytest.raises(ValueError, match=r"arithmetic|number|levels|characters"):
         compute(expression, {"a": 513, "b": 3.5})
