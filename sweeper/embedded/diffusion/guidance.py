@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.conditions import ConditioningPart
 from sweeper.embedded.diffusion.latent_noise import LatentNoise
 from sweeper.embedded.diffusion.models import Model
-from sweeper.embedded.diffusion.prior import DEVIATION, get_prior
+from sweeper.embedded.diffusion.prior import DEVIATION, Prior, get_prior
+from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.solvers import SOLVERS, SolverRun
 from sweeper.embedded.diffusion.text import pool
 from sweeper.embedded.diffusion.vocabulary import INDEX
@@ -35,7 +35,7 @@ APART, APART_AT = 0.08, 1.2  # how far the sides are apart, and about where most
 SOURCE = 2.4  # noise level of the img2img prior
 # Guidance moves light and colour; on the amount of detail it acts little, or every guided picture were all edges.
 _GUIDED = np.array([1.0, 1.15, 1.15, 0.12], np.float32)[:, None, None]
-_NOTHING = 1e-37  # ComfyUI's weight where no conditioning speaks: the estimate is 0 there
+_HELD = np.float32(0.9)  # how much an inpainting model keeps of what its mask does not cover
 _AVOIDED = 0.3  # how much of a negative prompt's light and style features is taken off the positive's
 
 
@@ -64,21 +64,13 @@ def _subtract_avoided(features: Array, avoided: Array) -> Array:
     return features
 
 
-def _rescale(guided: Array, positive: Array, x: Array, sigma: float, share: float) -> Array:
-    """Bring the guided v-prediction's deviation back to the conditional one's, by `share`.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One entry of a conditioning at one latent size."""
 
-    Lin et al. 2023, "Common diffusion noise schedules and sample steps are flawed", section 3.4.
-    """
-    root = math.sqrt(sigma**2 + 1)
-    scaled = x / np.float32(sigma**2 + 1)
-
-    def velocity(estimate: Array) -> Array:
-        return np.asarray((scaled - (x - estimate)) * np.float32(root / sigma))
-
-    v, own = velocity(guided), velocity(positive)
-    ratio = float(own.std()) / max(float(v.std()), 1e-12)
-    final = v * np.float32(share * ratio + 1 - share)
-    return np.asarray(x - (scaled - final * np.float32(sigma / root)))
+    prior: Prior
+    distilled: float  # a guidance-distilled model has the guidance inside (FluxGuidance); 0 or 1: none
+    held: list[Array]  # InpaintModelConditioning: a picture [n, 4, h, w] and how far it holds, [n, 1, h, w]; or nothing
 
 
 class _Denoiser:
@@ -98,15 +90,16 @@ class _Denoiser:
         self._positive = self._build_parts(guider.positive, avoided)
         self._reference = self._find_centre(negative)
 
-    def _build_parts(self, conditioning: Conditioning, avoided: Array | None) -> list[ConditioningPart]:
-        guider = self._guider
-        style = np.array(guider.model.style, np.float32)
+    def _build_parts(self, conditioning: Conditioning, avoided: Array | None) -> list[_Part]:
+        style = np.array(self._guider.model.style, np.float32)
         parts = []
         for embedding, options in conditioning:
             features = pool(embedding) + style
             if avoided is not None:
                 features = _subtract_avoided(features, avoided)
-            parts.append(ConditioningPart(features, options, size=self._size, sampling=guider.model.sampling))
+            prior = get_prior(features, *self._size)
+            held = [resize(one, self._size[1], self._size[0], "area") for one in options.get("held", ())]
+            parts.append(_Part(prior, float(options.get("guidance", 0.0) or 0.0), held))
         return parts
 
     def _find_centre(self, negative: list[Array]) -> Array:
@@ -119,53 +112,40 @@ class _Denoiser:
         return total
 
     def __call__(self, x: Array, sigma: float) -> tuple[Array, Array]:
-        level = sigma
         if self._flow:  # (1-s) x0 + s n is the same observation as x0 + s/(1-s) n
             signal = max(1.0 - sigma, 1e-4)
             x, sigma = x / np.float32(signal), sigma / signal
-        pairs = [self._denoise_item(item, sigma, level, index) for index, item in enumerate(x)]
+        pairs = [self._denoise_item(item, sigma, index) for index, item in enumerate(x)]
         return np.stack([guided for guided, _ in pairs]), np.stack([reference for _, reference in pairs])
 
-    def _denoise_item(self, x: Array, sigma: float, level: float, index: int) -> tuple[Array, Array]:
+    def _denoise_item(self, x: Array, sigma: float, index: int) -> tuple[Array, Array]:
+        """The guided estimate and the reference: the mean over all entries, and how far it is from the reference."""
         guider = self._guider
-        positive, away = self._estimate_side(self._positive, x, sigma, level, index)
+        strength = _GUIDED * np.float32(_apart(sigma))
+        positive, away = np.zeros_like(x), np.zeros_like(x)
+        for part in self._positive:
+            estimate, new = self._posterior(part, x, sigma, index)
+            pushed = (estimate - self._reference) * (strength * np.float32(new))
+            if part.distilled > 1:
+                estimate = estimate + pushed * np.float32(part.distilled - 1)
+            positive += estimate / np.float32(len(self._positive))
+            away += pushed / np.float32(len(self._positive))
         if guider.negative is None:
             return positive, positive
-        guided = positive + away * np.float32(guider.cfg - 1)
-        if guider.model.rescale:
-            guided = _rescale(guided, positive, x, sigma, guider.model.rescale)
-        return guided, positive - away
+        return positive + away * np.float32(guider.cfg - 1), positive - away
 
-    def _estimate_side(
-        self, parts: list[ConditioningPart], x: Array, sigma: float, level: float, index: int
-    ) -> tuple[Array, Array]:
-        """The estimate of one conditioning, its parts averaged by weight, and how far it is from the reference."""
-        apart = _GUIDED * np.float32(_apart(sigma))
-        total, away, weights = np.zeros_like(x), np.zeros_like(x), np.full(x.shape[1:], _NOTHING, np.float32)
-        for part in parts:
-            if not part.is_active(level):
-                continue
-            box, weight = part.box, part.weight(index)
-            estimate, new = self._posterior(part, x, sigma, level, index)
-            pushed = (estimate - box.view(self._reference)) * (apart * np.float32(new))
-            if part.distilled > 1:  # a guidance-distilled model has the guidance inside (FluxGuidance)
-                estimate = estimate + pushed * np.float32(part.distilled - 1)
-            box.view(total)[...] += estimate * weight
-            box.view(away)[...] += pushed * weight
-            box.view(weights)[...] += weight
-        return total / weights, away / weights
-
-    def _posterior(
-        self, part: ConditioningPart, x: Array, sigma: float, level: float, index: int
-    ) -> tuple[Array, float]:
-        """The posterior mean, and how much of it is the prompt's (the rest is the img2img picture, not guided)."""
-        x = part.box.view(x)
-        mean, new = part.steer(part.prior.mean(x, sigma), level, index)
+    def _posterior(self, part: _Part, x: Array, sigma: float, index: int) -> tuple[Array, float]:
+        """The posterior mean, and how much of it is the prompt's: a picture that is given or held is not guided."""
+        mean, new = part.prior.mean(x, sigma), 1.0
+        if part.held:
+            picture, kept = (one[index % len(one)] for one in part.held)
+            mean[:3] += (_HELD * kept) * (picture[:3] - mean[:3])
+            new -= float(_HELD) * float(kept.mean())
         spread = np.square(DEVIATION)[:, None, None] + np.float32(sigma**2)
         if self._source is not None:
-            apart = part.box.view(self._source[index]) - mean
+            apart = self._source[index] - mean
             # What a mask keeps says nothing of whether the rest is to be kept.
-            visible = apart if self._mask is None else apart * part.box.view(self._mask[index])
+            visible = apart if self._mask is None else apart * self._mask[index]
             weight = float((visible * apart / spread).sum(dtype=np.float64))
             if weight > 0:
                 along = float(((x - mean) * visible / spread).sum(dtype=np.float64)) / weight

@@ -39,7 +39,6 @@ class Model:
     name: str
     sampling: Sampling
     style: Features
-    rescale: float = 0.0  # how far guidance keeps the deviation of the unguided estimate (RescaleCFG)
 
     def __repr__(self) -> str:
         return f"<procedural model {self.name!r}>"

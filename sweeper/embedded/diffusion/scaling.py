@@ -162,14 +162,3 @@ def _bislerp(images: Array, new: int) -> Array:
     mixed = np.where(dot > 1 - 1e-5, first, mixed)
     mixed = np.where(dot < 1e-5 - 1, first * (1 - share) + second * share, mixed)
     return np.ascontiguousarray(mixed, np.float32)
-
-
-def make_ramp(size: int, feather: int, *, start: bool, end: bool) -> Array:
-    """Ones [size] that fall off over `feather` numbers at the start, at the end, or at both."""
-    ramp = np.ones(size, np.float32)
-    for t in range(min(feather, size)):
-        if start:
-            ramp[t] *= np.float32((t + 1) / feather)
-        if end:
-            ramp[size - 1 - t] *= np.float32((t + 1) / feather)
-    return ramp

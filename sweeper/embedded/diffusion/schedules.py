@@ -24,20 +24,8 @@ def _scaled_linear() -> Array:
     return np.asarray(np.sqrt((1.0 - signal) / signal))
 
 
-@lru_cache(maxsize=1)
-def _zero_terminal() -> Array:
-    """The same with a last step of (almost) pure noise (Lin et al. 2023, "Common diffusion noise schedules")."""
-    signal = np.sqrt(1 / (_scaled_linear() ** 2 + 1))
-    signal = (signal - signal[-1]) * (signal[0] / (signal[0] - signal[-1]))
-    power = signal**2
-    power[-1] = 4.8973451890853435e-08  # ComfyUI's stand-in for zero
-    return np.asarray(np.sqrt((1 - power) / power))
-
-
 @lru_cache(maxsize=64)
 def _make_table(kind: str, shift: float) -> Array:
-    if kind == "zsnr":
-        return _zero_terminal()
     if kind == "flux":
         return np.array([_time_shift_flux(shift, t / 10000) for t in range(1, 10001)])
     t = np.arange(1, 1001) / 1000
@@ -53,7 +41,7 @@ def _time_shift_flux(mu: float, t: float) -> float:
 class Sampling:
     """How a model mixes picture and noise.
 
-    `discrete`, `zsnr`: x0 + sigma n, each with its own table of levels; `flow`, `flux`: (1-s) x0 + s n.
+    `discrete`: x0 + sigma n; `flow`, `flux`: (1-s) x0 + s n.
     """
 
     kind: str = "discrete"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.scaling import check_size, make_ramp, resize
+from sweeper.embedded.diffusion.scaling import check_size, resize
 from sweeper.embedded.nodes.images import resize_image, same_channels
 from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_planes
 
@@ -58,20 +58,6 @@ def latents_masked(
 ) -> dict[str, Any]:
     laid = composite(destination["samples"], source["samples"], x, y, mask, 8, fit=resize_source)
     return {**destination, "samples": laid}
-
-
-def latents(samples_to: dict[str, Any], samples_from: dict[str, Any], x: int, y: int, feather: int) -> dict[str, Any]:
-    """LatentComposite: `x`, `y` and `feather` in image pixels; edges on the border of the destination stay hard."""
-    x, y, feather = x // 8, y // 8, feather // 8
-    under: Array = samples_to["samples"].copy()
-    over: Array = samples_from["samples"][:, :, : max(under.shape[2] - y, 0), : max(under.shape[3] - x, 0)]
-    height, width = over.shape[2:]
-    rows = make_ramp(height, feather, start=y != 0, end=y + height < under.shape[2])
-    columns = make_ramp(width, feather, start=x != 0, end=x + width < under.shape[3])
-    share = rows[:, None] * columns[None]
-    area = under[:, :, y : y + height, x : x + width]
-    under[:, :, y : y + height, x : x + width] = over * share + area * (1 - share)
-    return {**samples_to, "samples": under}
 
 
 def pad_for_outpaint(

@@ -1,21 +1,16 @@
 """Text to conditioning, and what is done to conditionings: lists of [embedding [1, T, F], options].
 
-The options say where, when and by which picture an entry acts. They have ComfyUI's own names where it has them;
-`diffusion.conditions` reads them.
+`diffusion.guidance` reads the options: `guidance`, as ComfyUI names it, and `held` (see `InpaintModelConditioning`).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.guidance import Conditioning
-from sweeper.embedded.diffusion.hints import ControlNet, Hint, Reference, load_control
-from sweeper.embedded.diffusion.models import Clip, Vae, embed
-from sweeper.embedded.nodes.mask_nodes import to_planes
+from sweeper.embedded.diffusion.models import Clip, embed
 
 
 def encode(text: str, clip: Clip) -> Conditioning:
@@ -32,8 +27,8 @@ def set_last_layer(clip: Clip, stop_at_clip_layer: int) -> Clip:
     return replace(clip, skip=-1 - stop_at_clip_layer)
 
 
-def set_options(conditioning: Conditioning, **options: Any) -> Conditioning:
-    return [[embedding, {**old, **options}] for embedding, old in conditioning]
+def set_guidance(conditioning: Conditioning, guidance: float) -> Conditioning:
+    return [[embedding, {**old, "guidance": guidance}] for embedding, old in conditioning]
 
 
 def combine(conditioning_1: Conditioning, conditioning_2: Conditioning) -> Conditioning:
@@ -62,56 +57,3 @@ def average(
 
 def zero_out(conditioning: Conditioning) -> Conditioning:
     return [[np.zeros_like(rows), dict(options)] for rows, options in conditioning]
-
-
-def set_area(
-    unit: str, *, conditioning: Conditioning, width: float, height: float, x: float, y: float, strength: float
-) -> Conditioning:
-    """In pixels, or in shares of the picture."""
-    sides = (height, width, y, x)
-    area = ("percentage", *sides) if unit == "share" else tuple(int(side) // 8 for side in sides)
-    return set_options(conditioning, area=area, strength=strength, set_area_to_bounds=False)
-
-
-def set_mask(conditioning: Conditioning, mask: Array, strength: float, set_cond_area: str) -> Conditioning:
-    bounds = set_cond_area != "default"
-    return set_options(conditioning, mask=to_planes(mask), mask_strength=strength, set_area_to_bounds=bounds)
-
-
-def set_range(conditioning: Conditioning, start: float, end: float) -> Conditioning:
-    return set_options(conditioning, start_percent=start, end_percent=end)
-
-
-def _append_option(conditioning: Conditioning, name: str, entry: Any) -> Conditioning:
-    """One more entry in a tuple among the options."""
-    return [[rows, {**old, name: (*old.get(name, ()), entry)}] for rows, old in conditioning]
-
-
-def with_reference(conditioning: Conditioning, reference: Reference) -> Conditioning:
-    return _append_option(conditioning, "references", reference)
-
-
-def load_control_net(control_net_name: str) -> ControlNet:
-    return load_control(control_net_name)
-
-
-def apply_control(conditioning: Conditioning, control_net: ControlNet, image: Array, strength: float) -> Conditioning:
-    hint = Hint(control_net, image, strength)
-    return conditioning if strength == 0 else _append_option(conditioning, "hints", hint)
-
-
-def apply_control_advanced(
-    *,
-    positive: Conditioning,
-    negative: Conditioning,
-    control_net: ControlNet,
-    image: Array,
-    strength: float,
-    start_percent: float,
-    end_percent: float,
-    vae: Vae | None = None,  # hints are read as pictures, not as latents
-) -> tuple[Conditioning, Conditioning]:
-    if strength == 0:
-        return positive, negative
-    hint = Hint(control_net, image, strength, start_percent, end_percent)
-    return _append_option(positive, "hints", hint), _append_option(negative, "hints", hint)

@@ -14,11 +14,9 @@ import numpy as np
 from sweeper.embedded.diffusion import vae as coder
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.guidance import Conditioning
-from sweeper.embedded.diffusion.hints import Reference
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.nodes.base import Context
-from sweeper.embedded.nodes.conditioning import with_reference
 from sweeper.embedded.nodes.images import count_turns
 from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_planes
 
@@ -259,9 +257,9 @@ def inpaint_conditioning(
     samples, residue = coder.encode(pixels, vae)
     cut_pixels, cut_mask = _crop_to_factor(pixels, mask)
     greyed, _ = coder.encode(_grey_out(cut_pixels, cut_mask), vae)
-    reference = Reference(greyed, 0.9, where=1.0 - np.rint(cut_mask))
-    sides = with_reference(positive, reference), with_reference(negative, reference)
+    held = greyed, 1.0 - np.rint(cut_mask)[:, None]
+    sides = [[[rows, {**old, "held": held}] for rows, old in side] for side in (positive, negative)]
     latent: Latent = {"samples": samples, "residue": residue}
     if noise_mask:
         latent["noise_mask"] = cut_mask[:, None]
-    return *sides, latent
+    return sides[0], sides[1], latent

@@ -58,12 +58,3 @@ def set_flux(model: Model, max_shift: float, base_shift: float, width: int, heig
     slope = (max_shift - base_shift) / (4096 - 256)
     shift = width * height / 256 * slope + base_shift - slope * 256
     return replace(model, sampling=Sampling("flux", shift))
-
-
-def set_discrete(model: Model, sampling: str, zsnr: bool) -> Model:
-    """What a network predicts (`sampling`) is all one to an exact denoiser; `zsnr` changes the schedule."""
-    return replace(model, sampling=Sampling("zsnr") if zsnr else Sampling())
-
-
-def rescale_cfg(model: Model, multiplier: float) -> Model:
-    return replace(model, rescale=multiplier)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.hints import look
 from sweeper.embedded.diffusion.models import Clip, Model, Vae
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.text import pool
+from sweeper.embedded.diffusion.vision import look
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
 from sweeper.embedded.nodes.media_files import Film, FilmFile
 from sweeper.embedded.stand_ins.features import limit_style, make_direction, make_no_features, read_literal

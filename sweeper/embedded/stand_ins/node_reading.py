@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sweeper.embedded.diffusion.guidance import Guider
-from sweeper.embedded.diffusion.hints import ControlNet
 from sweeper.embedded.diffusion.models import Clip, Model, Vae
 from sweeper.embedded.nodes.media_files import Film, FilmFile
 from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (str, "STRING"), (bool, "BOOLEAN"), (int, "INT"), (float, "FLOAT"), (Model, "MODEL"), (Clip, "CLIP"), (Vae, "VAE"),
     ((Film, FilmFile), "VIDEO"), (Guider, "GUIDER"), (SeededNoise, "NOISE"), (NamedSampler, "SAMPLER"),
-    (ControlNet, "CONTROL_NET"), (UpscaleModel, "UPSCALE_MODEL"),
+    (UpscaleModel, "UPSCALE_MODEL"),
 )  # fmt: skip
 # The last part of an input's name -> the size that it gives.
 _SIZES: Final[Mapping[str, str]] = {

@@ -21,7 +21,7 @@ from sweeper.embedded.diffusion.models import Clip
 from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.vocabulary import FEATURES
-from sweeper.embedded.nodes import conditioning, latents, sound, upscaling
+from sweeper.embedded.nodes import latents, sound, upscaling
 from sweeper.embedded.nodes.base import Context
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
@@ -43,7 +43,6 @@ _FRAME_STEP = 4  # frames for each latent of a film, as Wan's
 _MODEL_SUFFIX: Final = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$", re.IGNORECASE)
 _SCALARS: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
 _LOADERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "CONTROL_NET": conditioning.load_control_net,
     "UPSCALE_MODEL": upscaling.load,
 }
 

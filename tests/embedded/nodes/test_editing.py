@@ -70,11 +70,9 @@ def test_an_upscale_model_enlarges_by_the_factor_in_its_name(name: str, factor: 
     assert abs(result.mean() - image.mean()) < 0.03
 
 
-@pytest.mark.parametrize("kind", ["UpscaleModelLoader", "ControlNetLoader"])
-def test_model_name_out_of_its_folder_is_refused(kind: str, context: Any) -> None:
-    argument = {"UpscaleModelLoader": "model_name", "ControlNetLoader": "control_net_name"}
+def test_model_name_out_of_its_folder_is_refused(context: Any) -> None:
     with pytest.raises(ValueError, match="invalid model name"):
-        context.run(kind, **{argument[kind]: "../secret.pth"})
+        context.run("UpscaleModelLoader", model_name="../secret.pth")
 
 
 def test_text_nodes(context: Any) -> None:
@@ -95,9 +93,6 @@ def test_schedules_follow_their_formulas(context: Any) -> None:
     assert geometric.tolist() == pytest.approx([10, 10**0.5, 1, 0.1**0.5, 0.1, 0])
     assert context.run("PolyexponentialScheduler", **ends, rho=1.0).tolist() == geometric.tolist()
     model = load_model("procedural-photo.safetensors")
-    aligned = context.run("AlignYourStepsScheduler", model_type="SD1", steps=10, denoise=1.0)
-    assert (len(aligned), aligned[0], aligned[-1]) == (11, np.float32(14.6146412293), 0)
-    assert len(context.run("AlignYourStepsScheduler", model_type="SD1", steps=10, denoise=0.5)) == 6
     beta = context.run("BetaSamplingScheduler", model=model, steps=12, alpha=0.6, beta=0.6)
     expected = context.run("BasicScheduler", model=model, scheduler="beta", steps=12, denoise=1.0)
     assert beta.tolist() == expected.tolist()

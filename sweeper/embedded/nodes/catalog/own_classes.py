@@ -19,14 +19,11 @@ _BY_MODULE: Final = {
         TripleCLIPLoader=clip LoraLoader=lora LoraLoaderModelOnly=lora ModelMergeSimple=merge:mix
         ModelMergeAdd=merge:add ModelMergeSubtract=merge:subtract CLIPMergeSimple=merge:mix CLIPMergeAdd=merge:add
         CLIPMergeSubtract=merge:subtract ModelSamplingSD3=set_flow ModelSamplingAuraFlow=set_flow
-        ModelSamplingFlux=set_flux ModelSamplingDiscrete=set_discrete RescaleCFG=rescale_cfg
+        ModelSamplingFlux=set_flux
     """,
     "conditioning": """
-        CLIPTextEncode=encode CLIPTextEncodeFlux=encode_flux CLIPSetLastLayer=set_last_layer FluxGuidance=set_options
-        ConditioningSetAreaStrength=set_options ConditioningSetArea=set_area:pixels
-        ConditioningSetAreaPercentage=set_area:share ConditioningSetMask=set_mask ConditioningSetTimestepRange=set_range
+        CLIPTextEncode=encode CLIPTextEncodeFlux=encode_flux CLIPSetLastLayer=set_last_layer FluxGuidance=set_guidance
         ConditioningCombine=combine ConditioningConcat=concat ConditioningAverage=average ConditioningZeroOut=zero_out
-        ControlNetLoader=load_control_net ControlNetApply=apply_control ControlNetApplyAdvanced=apply_control_advanced
     """,
     "sampling": """
         KSampler=ksampler KSamplerAdvanced=ksampler_advanced SamplerCustom=sampler_custom
@@ -39,8 +36,7 @@ _BY_MODULE: Final = {
     "sigmas": """
         BasicScheduler=basic KarrasScheduler=karras ExponentialScheduler=polyexponential
         PolyexponentialScheduler=polyexponential
-        BetaSamplingScheduler=beta_sampling AlignYourStepsScheduler=align_your_steps SplitSigmas=split
-        SplitSigmasDenoise=split_denoise FlipSigmas=flip
+        BetaSamplingScheduler=beta_sampling SplitSigmas=split SplitSigmasDenoise=split_denoise FlipSigmas=flip
     """,
     "latents": """
         EmptyLatentImage=empty:4 EmptySD3LatentImage=empty:16 LatentUpscale=upscale LatentUpscaleBy=upscale_by
@@ -60,7 +56,7 @@ _BY_MODULE: Final = {
     "edges": "Canny=canny",
     "upscaling": "UpscaleModelLoader=load ImageUpscaleWithModel=upscale",
     "compositing": """
-        ImageCompositeMasked=images_masked LatentCompositeMasked=latents_masked LatentComposite=latents
+        ImageCompositeMasked=images_masked LatentCompositeMasked=latents_masked
         ImagePadForOutpaint=pad_for_outpaint JoinImageWithAlpha=join_alpha SplitImageWithAlpha=split_alpha
         ResizeAndPadImage=resize_and_pad ImageStitch=stitch
     """,

@@ -22,7 +22,6 @@ _OFFERED: dict[str, tuple[str, ...]] = {
     "ckpt_name": CHECKPOINTS,
     "unet_name": CHECKPOINTS,
     "lora_name": LORAS,
-    "control_net_name": ("procedural-canny.safetensors", "procedural-depth.safetensors", "procedural-tile.safetensors"),
     "model_name": ("procedural-2x.pth", "procedural-4x.pth"),
     "vae_name": VAES,
     **{f"clip_name{number}": CLIPS for number in ("", 1, 2, 3)},
