@@ -24,6 +24,7 @@ from sweeper.embedded.job_messages import JobMessages
 from sweeper.embedded.jobs import JobQueue, Journal, JournalError, ServerJob, StoredGraph
 from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_log import RequestLog
+from sweeper.embedded.stand_ins.class_guesses import add_defaults
 from sweeper.embedded.submission import PromptSubmission, SubmissionError, read_submission
 from sweeper.embedded.validation import make_error, validate
 
@@ -163,6 +164,8 @@ class Service:
             self.seen.count(rejected=1)
             error = make_error(problem.kind, str(problem), problem.details)
             return 400, {"error": error, "node_errors": {}}
+        if self.settings.permissive:
+            add_defaults(submission.graph, self.nodes)
         result = validate(
             submission.graph,
             select_classes(self.nodes, submission.graph, permissive=self.settings.permissive),

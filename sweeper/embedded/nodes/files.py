@@ -124,7 +124,7 @@ def _save_pngs(
         with file.open_draft() as draft:
             picture.save(draft, format="PNG", pnginfo=info, compress_level=compress_level)
         results.append(file.as_ui(kind))
-    return NodeOutput(ui={"images": results})
+    return NodeOutput((images,), ui={"images": results})
 
 
 def save_image(context: Context, images: Array, filename_prefix: str = "ComfyUI") -> NodeOutput:
@@ -158,7 +158,8 @@ def never_the_same(_context: Folders, **_inputs: Any) -> float:
 def preview_mask(context: Context, mask: Array) -> NodeOutput:
     """MaskPreview: the mask as grey pictures in the temporary folder."""
     grey = np.repeat(mask.reshape(-1, *mask.shape[-2:])[..., None], 3, axis=-1)
-    return _save_pngs(context, grey, make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=4)
+    saved = _save_pngs(context, grey, make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=4)
+    return NodeOutput((mask,), saved.ui)
 
 
 def preview_any(source: Any = None) -> NodeOutput:

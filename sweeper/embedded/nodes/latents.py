@@ -17,7 +17,7 @@ from sweeper.embedded.diffusion.guidance import Conditioning
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.nodes.base import Context
-from sweeper.embedded.nodes.images import count_turns
+from sweeper.embedded.nodes.images import count_turns, find_start
 from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_planes
 
 Latent = dict[str, Any]
@@ -76,8 +76,8 @@ def repeat(samples: Latent, amount: int) -> Latent:
     return result
 
 
-def vae_decode(context: Context, samples: Latent, vae: Vae, **_tiles: int) -> Array:
-    """IMAGE float32 [B, 8h, 8w, 3], 0-1. Tiles save a GPU's memory; the picture is the same without."""
+def vae_decode(context: Context, samples: Latent, vae: Vae) -> Array:
+    """IMAGE float32 [B, 8h, 8w, 3], 0-1."""
     context.check()
     array: Array = samples["samples"]
     if array.ndim == 5:
@@ -109,7 +109,7 @@ def _decode_video(context: Context, array: Array, vae: Vae) -> Array:
     return np.stack(frames)
 
 
-def vae_encode(context: Context, pixels: Array, vae: Vae, **_tiles: int) -> Latent:
+def vae_encode(context: Context, pixels: Array, vae: Vae) -> Latent:
     context.check()
     samples, residue = coder.encode(pixels, vae)
     return {"samples": samples, "residue": residue}
@@ -173,7 +173,7 @@ def batch(samples1: Latent, samples2: Latent) -> Latent:
 
 def from_batch(samples: Latent, batch_index: int, length: int) -> Latent:
     array: Array = samples["samples"]
-    start = min(len(array) - 1, batch_index)
+    start = find_start(array, batch_index)
     stop = min(start + length, len(array))
     result = {**samples, "samples": array[start:stop].copy()}
     mask = samples.get("noise_mask")

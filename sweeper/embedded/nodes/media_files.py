@@ -40,11 +40,12 @@ def _import_av() -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Film:
-    """Pictures [n, H, W, 3], 0-1, their rate in frames a second, and a sound or none."""
+    """Pictures [n, H, W, 3], 0-1, their rate in frames a second, a sound or none, and the bits of a colour."""
 
     images: Array
     rate: Fraction
     audio: Audio | None = None
+    bit_depth: int = 8
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,8 +81,9 @@ class FilmFile:
             rate = Fraction(container.streams.video[0].average_rate or 1)
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
             sounds = bool(container.streams.audio)
+            bits = container.streams.video[0].format.components[0].bits
         images = np.stack(frames).astype(np.float32) / np.float32(255) if frames else np.zeros((0, 0, 0, 3), np.float32)
-        return Film(images, rate, read_sound(self.path) if sounds else None)
+        return Film(images, rate, read_sound(self.path) if sounds else None, bits)
 
 
 def read_sound(path: Path) -> Audio:
@@ -140,7 +142,7 @@ def _save_sounds(context: Context, audio: Audio, prefix: str, *, temporary: bool
         with file.open_draft() as draft:
             draft.write_bytes(content)
         results.append(file.as_ui("temp" if temporary else "output"))
-    return NodeOutput(ui={"audio": results})
+    return NodeOutput((audio,), ui={"audio": results})
 
 
 def save_flac(context: Context, audio: Audio, filename_prefix: str = "ComfyUI") -> NodeOutput:
@@ -151,13 +153,14 @@ def preview_audio(context: Context, audio: Audio) -> NodeOutput:
     return _save_sounds(context, audio, make_preview_prefix(), temporary=True)
 
 
-def create_video(images: Array, fps: float, audio: Audio | None = None) -> Film:
-    return Film(images, Fraction(fps), audio)
+def create_video(images: Array, fps: float, audio: Audio | None = None, bit_depth: int = 8) -> Film:
+    return Film(images, Fraction(fps), audio, bit_depth)
 
 
-def components(video: Film | FilmFile) -> tuple[Array, Audio | None, float]:
+def components(video: Film | FilmFile) -> tuple[Array, Audio | None, float, int, str]:
+    """Its pictures, sound, rate, bits of a colour, and colour space, which is always sRGB here."""
     film = video.load()
-    return film.images, film.audio, float(film.rate)
+    return film.images, film.audio, float(film.rate), film.bit_depth, "sRGB"
 
 
 def _iterate_frames(context: Context, images: Array) -> Iterator[Any]:
@@ -190,7 +193,7 @@ def save_video(
             _copy_streams(video.path, draft, make_metadata(context))
         else:
             _write_mp4(context, draft, video.load())
-    return NodeOutput(ui={"images": [file.as_ui("output")], "animated": [True]})
+    return NodeOutput((video,), ui={"images": [file.as_ui("output")], "animated": [True]})
 
 
 def _is_mp4(path: Path) -> bool:
@@ -218,12 +221,12 @@ def _write_mp4(context: Context, path: Path, film: Film) -> None:
         container.metadata.update(make_metadata(context))
         stream = container.add_stream("h264", rate=rate)
         stream.width, stream.height = film.size
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = "yuv420p10le" if film.bit_depth > 8 else "yuv420p"
         sound = None
         if film.audio is not None:
             sound = container.add_stream("aac", rate=int(film.audio["sample_rate"]))
         for frame in _iterate_frames(context, film.images):
-            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+            container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
         container.mux(stream.encode(None))
         if sound is not None and film.audio is not None:
             samples = int(film.audio["sample_rate"])

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sweeper.embedded.node_inputs import is_link
 from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput
 from sweeper.embedded.stand_ins.class_descriptions import StandInRun, accept_options, make_stand_in
-from sweeper.embedded.stand_ins.class_shape import ClassShape
+from sweeper.embedded.stand_ins.class_shape import WITH_ALPHA, ClassShape
 from sweeper.model.node_classes.spec import ANY, NodeInfo
 
 _MAX_OUTPUTS = 256  # of a guessed class; a link may name any slot
@@ -41,13 +41,26 @@ def guess_classes(graph: Any, known: Mapping[str, NodeClass]) -> Mapping[str, No
 
     `graph` may be any JSON value: the validation refuses what is not a node.
     """
-    items = graph.items() if isinstance(graph, Mapping) else ()
-    nodes = {node_id: node for node_id, node in items if _is_node(node)}
+    nodes = _list_nodes(graph)
     unknown = dict.fromkeys(node["class_type"] for node in nodes.values() if node["class_type"] not in known)
     extended = {name: accept_options(known[name], options) for name, options in _find_options(nodes, known).items()}
     if not unknown and not extended:
         return known
     return {**known, **extended, **_guess_unknown(nodes, tuple(unknown), known)}
+
+
+def add_defaults(graph: Any, known: Mapping[str, NodeClass]) -> None:
+    """Give the nodes of a graph the required inputs that they lack, if there is a default: an older server had none."""
+    for node in _list_nodes(graph).values():
+        if node["class_type"] in known:
+            for name, (_, options) in known[node["class_type"]].find_inputs(node["inputs"])[0].items():
+                if "default" in options:
+                    node["inputs"].setdefault(name, options["default"])
+
+
+def _list_nodes(graph: Any) -> dict[str, Any]:
+    items = graph.items() if isinstance(graph, Mapping) else ()
+    return {node_id: node for node_id, node in items if _is_node(node)}
 
 
 def _find_options(
@@ -147,6 +160,8 @@ def _guess_type(node: Mapping[str, Any], name: str, known: Mapping[str, NodeClas
     if node_class is not None:
         required, optional = node_class.find_inputs(node["inputs"])
         declared = {**required, **optional}.get(name, (ANY, {}))[0]
+        if declared == "IMAGE" and "alpha" in node["inputs"].values():
+            return declared, WITH_ALPHA, True
         return declared if isinstance(declared, str) else tuple(declared), name, declared != ANY
     plain = _NUMBERED.sub("", name.rpartition(".")[2].lower())
     # Types that nobody knows carry everything that led to them.

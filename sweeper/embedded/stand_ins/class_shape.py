@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sweeper.embedded.nodes.base import InputSpec
 from sweeper.model.node_classes.spec import ANY, AUTOGROW, DYNAMIC_COMBO, NodeSpec
 from sweeper.model.node_classes.spec import InputSpec as DescribedInput
 
 _Specs = dict[str, InputSpec]
+WITH_ALPHA: Final = "image with alpha"  # the name of an output whose pictures lead to a node that reads their alpha
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from sweeper.embedded.nodes.base import Context
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
 from sweeper.embedded.stand_ins import drawing
+from sweeper.embedded.stand_ins.class_shape import WITH_ALPHA
 from sweeper.embedded.stand_ins.histories import SIDE_NAMES, digest_history, merge_histories
 from sweeper.embedded.stand_ins.scalar_outputs import make_scalar
 from sweeper.embedded.stand_ins.value_changes import CHANGED, change_film, change_image, change_samples, make_even
@@ -95,6 +96,14 @@ def _make_conditioning(_context: Context, reading: NodeReading, request: OutputR
 
 
 def _make_image(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Array:
+    image = _make_colours(context, reading, request, source)
+    if request.name != WITH_ALPHA or image.shape[-1] > 3:
+        return image
+    alpha = drawing.draw_mask(reading.merge(source), image, drawing.plan_size({}))
+    return np.concatenate([image, alpha[..., None]], axis=-1)
+
+
+def _make_colours(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Array:
     if source is None:
         coded = reading.list_kind("LATENT")
         if coded and np.any(coded[0].value["samples"]) and coded[0].value["samples"].shape[1] == 4:

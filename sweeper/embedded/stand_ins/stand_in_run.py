@@ -33,18 +33,8 @@ _ABOVE = 0.4  # how strongly they count, compared with the node's own inputs
 def run_stand_in(shape: ClassShape, context: Context, inputs: Mapping[str, Any]) -> NodeOutput:
     """Make the outputs of a node from its inputs, and save what reaches it if it is an output node."""
     reading = _read(shape, context, inputs)
-    values = _make_values(shape, context, reading, 0)
+    values = _make_values(shape, context, reading)
     return NodeOutput(values, save_inputs(context, reading) if shape.is_output else None)
-
-
-def add_outputs(shape: ClassShape, context: Context, inputs: Mapping[str, Any], output: NodeOutput) -> NodeOutput:
-    """Add the outputs that a class of the server lacks: newer output nodes hand on what they save."""
-    reading = _read(shape, context, inputs)
-    values = list(output.values)
-    for index in range(len(values), len(shape.outputs)):
-        same = reading.list_kind(str(shape.outputs[index])) if not shape.output_is_list[index] else []
-        values += [same[0].value] if same else _make_values(shape, context, reading, index)[:1]
-    return NodeOutput(tuple(values), output.ui)
 
 
 def _read(shape: ClassShape, context: Context, inputs: Mapping[str, Any]) -> NodeReading:
@@ -85,11 +75,10 @@ def _read_nodes_above(prompt: Mapping[str, Any], link: list[Any], value: Any) ->
     return features
 
 
-def _make_values(shape: ClassShape, context: Context, reading: NodeReading, first: int) -> tuple[Any, ...]:
-    """The values of the outputs from `first` on."""
+def _make_values(shape: ClassShape, context: Context, reading: NodeReading) -> tuple[Any, ...]:
     values = []
     counts: Counter[str] = Counter()
-    for index, kind in enumerate(shape.outputs[first:], first):
+    for index, kind in enumerate(shape.outputs):
         context.check()
         kinds = tuple(one for one in shape.outputs if isinstance(one, str))
         if isinstance(kind, tuple):

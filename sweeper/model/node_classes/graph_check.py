@@ -298,8 +298,11 @@ class GraphCheck:
                 )
                 nearest = find_nearest(name, undeclared)
                 found = f"; found '{nearest}', which the class does not have" if nearest else ""
+                is_filled = self.info.is_embedded and not nearest and "default" in spec.options
+                if is_filled:
+                    found = f"; the embedded server takes {format_value(spec.options['default'])}, a ComfyUI refuses it"
                 message = f"{self.describe_node(node_id)}: the required input '{name}' is missing{reason}{found}"
-                yield (node_id, "inputs"), message, False
+                yield (node_id, "inputs"), message, is_filled
 
     def check_input(self, node_id: str, name: str, values: Mapping[str, Any]) -> Iterator[Finding]:
         """Yield what is wrong with one input of a node with these values."""

@@ -36,6 +36,7 @@ def test_sizes_batches_and_turns(context: Any) -> None:
     image = RNG.random((3, 4, 6, 3), dtype=np.float32)
     assert context.run("GetImageSize", image=image) == (6, 4, 3)
     assert np.array_equal(context.run("ImageFromBatch", image=image, batch_index=1, length=9), image[1:])
+    assert np.array_equal(context.run("ImageFromBatch", image=image, batch_index=-1, length=9), image[-1:])
     assert len(context.run("RepeatImageBatch", image=image, amount=2)) == 6
     turned = context.run("ImageRotate", image=image, rotation="90 degrees")
     assert np.array_equal(

@@ -81,13 +81,20 @@ def test_film_with_sound_can_be_read_back(context: Any) -> None:
     saved = context.output_dir / "video" / "48_00001_.mp4"
     (context.input_dir / "film.mp4").write_bytes(saved.read_bytes())
     loaded = context.run("LoadVideo", file="film.mp4")
-    images, audio, rate = context.run("GetVideoComponents", video=loaded)
+    images, audio, rate, bits, space = context.run("GetVideoComponents", video=loaded)
     assert images.shape == (12, 32, 48, 3)
     assert images.mean(axis=(1, 2, 3)).tolist() == pytest.approx(frames(12).mean(axis=(1, 2, 3)).tolist(), abs=0.03)
-    assert rate == 12.0
+    assert (rate, bits, space) == (12.0, 8, "sRGB")
     assert pitch(audio) == pytest.approx(440, abs=4)
     # The sound is cut to the length of the pictures: one second of three (AAC rounds up to its frames).
     assert audio["waveform"].shape[-1] / RATE == pytest.approx(1.0, abs=0.06)
+
+
+def test_film_of_ten_bits_stays_one(context: Any) -> None:
+    film = context.run("CreateVideo", images=frames(), fps=6.0, bit_depth=10)
+    run_ui(context, "SaveVideo", video=film, filename_prefix="deep", format="auto", codec="auto")
+    loaded = context.run("LoadVideo", file="deep_00001_.mp4 [output]")
+    assert context.run("GetVideoComponents", video=loaded)[3] == 10
 
 
 def test_mp4_is_copied_with_the_graph_added(context: Any) -> None:

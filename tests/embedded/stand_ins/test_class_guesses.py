@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sweeper.embedded import EmbeddedServer
+from sweeper.embedded.nodes import NODE_CLASSES
 from tests.embedded.clients import Comfy
 from tests.embedded.stand_ins.test_stand_ins import change, distance, pixels, run
 from tests.embedded.test_pictures import fetch, txt2img
@@ -71,6 +72,23 @@ def test_stand_ins_show_what_led_to_a_number_that_it_does_not_carry(client):
     first = pixels(client, graph)
     for node_id, values in (("n", {"mode": "fast"}), ("m", {"weight": 2.0})):
         assert distance(first, pixels(client, change(graph, node_id, **values))) > 0.5
+
+
+def test_a_missing_input_gets_its_default(client):
+    graph = txt2img()
+    steps = NODE_CLASSES["KSampler"].required["steps"][1]["default"]
+    expected = pixels(client, change(graph, "3", steps=steps))
+    del graph["3"]["inputs"]["steps"]
+    assert np.array_equal(pixels(client, graph), expected)
+
+
+def test_a_picture_whose_alpha_is_read_has_one(client):
+    graph = change(FILM, "9", images=["6", 0])
+    graph["5"] = {"class_type": "ImageToMask", "inputs": {"image": ["4", 0], "channel": "alpha"}}
+    graph["6"] = {"class_type": "MaskToImage", "inputs": {"mask": ["5", 0]}}
+    first = pixels(client, graph)
+    assert first.std() > 10
+    assert distance(first, pixels(client, change(graph, "3", shift=1.0))) > 1
 
 
 def test_pictures_upstream_of_a_film_are_its_frames(client):

@@ -320,3 +320,18 @@ def test_the_check_does_not_change_the_graph() -> None:
     find_graph_problems(graph, INFO)
     find_graph_notes(graph, INFO)
     assert graph == before
+
+
+def test_embedded_server_takes_the_default_of_a_missing_input() -> None:
+    embedded = NodeInfo.from_object_info(OBJECT_INFO, is_embedded=True)
+    graph = workflow()
+    del graph["3"]["inputs"]["steps"]
+    message = "node 3 (Sampler): the required input 'steps' is missing"
+    assert sentences(graph) == [message]
+    assert find_graph_problems(graph, embedded) == []
+    notes = [sentence for _, sentence in find_graph_notes(graph, embedded)]
+    assert notes == [f"{message}; the embedded server takes 20, a ComfyUI refuses it"]
+    graph["3"]["inputs"]["step"] = 20
+    assert [sentence for _, sentence in find_graph_problems(graph, embedded)] == [
+        f"{message}; found 'step', which the class does not have"
+    ]

@@ -40,7 +40,7 @@ _BY_MODULE: Final = {
     """,
     "latents": """
         EmptyLatentImage=empty:4 EmptySD3LatentImage=empty:16 LatentUpscale=upscale LatentUpscaleBy=upscale_by
-        VAEDecode=vae_decode VAEDecodeTiled=vae_decode VAEEncode=vae_encode VAEEncodeTiled=vae_encode
+        VAEDecode=vae_decode VAEEncode=vae_encode
         VAEEncodeForInpaint=encode_for_inpaint InpaintModelConditioning=inpaint_conditioning SetLatentNoiseMask=set_mask
         LatentAdd=combine:add LatentSubtract=combine:subtract LatentMultiply=multiply LatentInterpolate=interpolate
         LatentBlend=blend LatentBatch=batch LatentFromBatch=from_batch LatentBatchSeedBehavior=seed_behavior
