@@ -77,8 +77,7 @@ class Account:
 
     def get_badge(self, node_class: NodeClass) -> Any:
         """The `price_badge` of a class, as /object_info has it; None if it costs nothing."""
-        described = node_class.declaration or {}
-        return self._faults.scenario.prices.get(node_class.name) or described.get("price_badge")
+        return self._faults.scenario.prices.get(node_class.name) or node_class.declaration.get("price_badge")
 
     def describe(self, node_class: NodeClass, info: dict[str, Any]) -> dict[str, Any]:
         """The description of a class for /object_info, with its price."""

@@ -246,8 +246,6 @@ class _JobRun:
             "EXTRA_PNGINFO": self.job.extra_data.get("extra_pnginfo"),
             "UNIQUE_ID": node_id,
         }
-        if node_class.v3:
-            return {}
         return {name: [values[kind]] for name, kind in node_class.hidden.items() if kind in values}
 
     def _inject_faults(self, node_id: str, node_class: NodeClass) -> None:

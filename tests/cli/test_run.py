@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+from sweeper.embedded.nodes.base import NodeOutput, make_node_class
 from sweeper.model.result import Run
 from tests import ROOT
 from tests.waiting import read_line
@@ -43,10 +43,8 @@ def _keep(context, images, filename_prefix):
 
 
 def _make_node(name, required, outputs, run):
-    return NodeClass(
-        name=name, display_name=name, category="", description="", required=required, optional={}, hidden={},
-        outputs=outputs, output_names=outputs, output_node=not outputs, run=run,
-    )  # fmt: skip
+    record = {"input": {"required": required}, "output": list(outputs), "output_node": not outputs}
+    return make_node_class(name, record, run)
 
 
 NODES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import LocalCluster
 
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
 
 WORKERS = 3
 TEMPLATE = {
@@ -44,10 +44,8 @@ def _keep(context: Any, images: tuple[bytes, int], filename_prefix: str) -> Node
 
 
 def _node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
-    return NodeClass(
-        name=name, display_name=name, category="tests", description="", required=required, optional={}, hidden={},
-        outputs=outputs, output_names=outputs, output_node=not outputs, run=run,
-    )  # fmt: skip
+    record = {"input": {"required": required}, "output": list(outputs), "output_node": not outputs}
+    return make_node_class(name, record, run)
 
 
 INTEGER = ("INT", {"default": 0, "min": 0, "max": 2**63})

@@ -9,7 +9,7 @@ import itertools
 import threading
 from typing import Any
 
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
 
 MODELS = ["alpha", "beta", "gamma"]
 SAMPLERS = ["euler", "heun", "dpmpp_2m"]
@@ -96,7 +96,7 @@ def probe_nodes(gate: Gate | None = None) -> dict[str, NodeClass]:
         _node("ProbeFail", {**image, "fail": ("BOOLEAN", {"default": False})}, "IMAGE", switch),
         _node("ProbeWait", image, "IMAGE", wait),
         _node("ProbePicture", {}, "IMAGE", picture),
-        _node("ProbeSave", SAVING, None, save, output_node=True, hidden={"prompt": "PROMPT"}),
+        _node("ProbeSave", SAVING, None, save, hidden={"prompt": "PROMPT"}),
         _node(
             "ProbeFile",
             {"file": ([], {"image_upload": True})},
@@ -106,26 +106,32 @@ def probe_nodes(gate: Gate | None = None) -> dict[str, NodeClass]:
             fingerprint=read,
             combos={"file": lambda folders: sorted(path.name for path in folders.input_dir.iterdir())},
         ),
-        _node("ProbeCombo", {"mode": ("COMBO", {"options": ["normal", "screen"]})}, "IMAGE", passes, v3=True),
+        _node(
+            "ProbeCombo",
+            {"mode": ("COMBO", {"options": ["normal", "screen"]})},
+            "IMAGE",
+            passes,
+            facts={"api_node": False},
+        ),
         _node("ProbeKinds", KINDS, "IMAGE", passes),
     ]
     return {node.name: node for node in nodes}
 
 
-def _node(name: str, required: dict[str, Any], output: str | None, run: Any, **more: Any) -> NodeClass:
-    outputs = () if output is None else (output,)
-    facts: dict[str, Any] = {"optional": {}, "hidden": {}, "output_node": False} | more
-    return NodeClass(
-        name=name,
-        display_name=name,
-        category="probe",
-        description="",
-        required=required,
-        outputs=outputs,
-        output_names=outputs,
-        run=run,
-        **facts,
-    )
+def _node(
+    name: str,
+    required: dict[str, Any],
+    output: str | None,
+    run: Any,
+    *,
+    hidden: Any = None,
+    facts: Any = None,
+    **more: Any,
+) -> NodeClass:
+    specs = {key: [kind, options] if options else [kind] for key, (kind, options) in required.items()}
+    inputs = {"required": specs, **({"hidden": hidden} if hidden else {})}
+    record = {"input": inputs, "output": [output] if output else [], "output_node": not output, "category": "probe"}
+    return make_node_class(name, record | (facts or {}), run, **more)
 
 
 def chain(

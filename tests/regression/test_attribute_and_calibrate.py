@@ -20,7 +20,7 @@ from PIL import Image
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.faults import Faults
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
 from sweeper.embedded.scenario import Scenario
 from sweeper.errors import UsageError
 from sweeper.regression.attribute import BOTH, NOT_REPRODUCIBLE, SERVER_DRIFTED, WORKFLOW_CHANGED
@@ -63,10 +63,8 @@ def serve_nodes(
         return NodeOutput((), {"audio": [{"filename": name, "subfolder": "", "type": "output"}]})
 
     def node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
-        return NodeClass(
-            name=name, display_name=name, category="tests", description="", required=required, optional={}, hidden={},
-            outputs=outputs, output_names=outputs, output_node=not outputs, run=run,
-        )  # fmt: skip
+        record = {"input": {"required": required}, "output": list(outputs), "output_node": not outputs}
+        return make_node_class(name, record, run)
 
     number = ("INT", {"default": 0, "min": 0, "max": 255})
     nodes = [

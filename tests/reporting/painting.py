@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 import sweeper
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
 
 TEMPLATE = {
     "1": {"class_type": "Paint", "inputs": {"text": "{{ text }}"}},
@@ -49,10 +49,8 @@ def _keep(context: Any, images: str, filename_prefix: str) -> NodeOutput:
 
 
 def _node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
-    return NodeClass(
-        name=name, display_name=name, category="tests", description="", required=required, optional={}, hidden={},
-        outputs=outputs, output_names=outputs, output_node=not outputs, run=run,
-    )  # fmt: skip
+    record = {"input": {"required": required}, "output": list(outputs), "output_node": not outputs}
+    return make_node_class(name, record, run)
 
 
 def experiment(folder: Path, texts: list[str]) -> sweeper.Experiment:

@@ -13,7 +13,7 @@ import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
 from tests.running.servers import DIALECTS, REAL, WITH_UPLOAD, colour
 from tests.running.servers import TEMPLATE as COLOURED
 
@@ -41,10 +41,8 @@ def _keep(context: Any, images: bytes, filename_prefix: str) -> NodeOutput:
 
 
 def _node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
-    return NodeClass(
-        name=name, display_name=name, category="tests", description="", required=required, optional={}, hidden={},
-        outputs=outputs, output_names=outputs, output_node=not outputs, run=run,
-    )  # fmt: skip
+    record = {"input": {"required": required}, "output": list(outputs), "output_node": not outputs}
+    return make_node_class(name, record, run)
 
 
 NODES = {

@@ -7,7 +7,7 @@ Nothing here imports NumPy or Pillow, so that listing the nodes stays cheap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -84,19 +84,17 @@ Combo = Callable[[Folders], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class NodeClass:
-    """One class of node, as `object_info` describes it, and how to run it."""
+    """One class of node, and how to run it."""
 
     name: str  # class_type
-    display_name: str | None  # None where ComfyUI's object_info says null
-    category: str
-    required: Mapping[str, InputSpec]  # in ComfyUI's order, as are optional and hidden
+    declaration: Mapping[str, Any]  # its entry in object_info
+    required: Mapping[str, InputSpec]  # in ComfyUI's order, as is optional
     optional: Mapping[str, InputSpec]
-    # {"prompt": "PROMPT", ...}, or {"prompt": ["PROMPT"]} in the newer form; not passed to run: the Context has them
-    hidden: Mapping[str, Any]
     outputs: tuple[str, ...]
-    output_names: tuple[str, ...]
     output_node: bool
     run: Callable[..., NodeOutput]  # run(context, **inputs); linked inputs are resolved values
+    # {"prompt": "PROMPT", ...} of the older (V1) node form; not passed to run: the Context has them
+    hidden: Mapping[str, Any] = field(default_factory=dict)
     # IS_CHANGED: (context, **widget inputs) -> hashable, e.g. the SHA-256 of LoadImage's file
     fingerprint: Callable[..., Any] | None = None
     # VALIDATE_INPUTS: (context, **widget inputs) -> None, or the message: "Invalid image file: nope.png".
@@ -107,25 +105,14 @@ class NodeClass:
     # Inputs that name a model file. Any name that does not climb is taken for these unless the server is strict;
     # a strict server compares them with their combo.
     models: frozenset[str] = frozenset()
-    python_module: str = "nodes"
-    description: str = ""  # the catalogue leaves it so: it states ComfyUI's facts, not its prose
-    # deprecated, experimental, api_node, where object_info says something of them
-    flags: Mapping[str, bool] = field(default_factory=dict)
-    v3: bool = False  # ComfyUI's newer node form: its object_info also has deprecated, experimental, api_node
     # INPUT_IS_LIST: it runs once, and every input is the whole list; other classes run once per item (see executor).
     input_is_list: bool = False
     # OUTPUT_IS_LIST, one per output: the value is a list whose items go on one by one. Empty: none is.
     output_is_list: tuple[bool, ...] = ()
-    # For a class that an object_info describes (`stand_ins`): its entry there, which /object_info repeats; the inputs,
-    # (required, optional), of a node with these values; and whether a stand-in runs such a node.
-    declaration: Mapping[str, Any] | None = None
+    # For a class that an object_info describes (`stand_ins`): the inputs, (required, optional), of a node with these
+    # values; and whether a stand-in runs such a node.
     select_inputs: Callable[[Mapping[str, Any]], tuple[dict[str, InputSpec], dict[str, InputSpec]]] | None = None
     stands_in: Callable[[Mapping[str, Any]], bool] | None = None
-
-    @property
-    def output_tooltips(self) -> tuple[None, ...] | None:
-        """None where object_info lacks the key; ComfyUI's newer form lists a null per output that has no tooltip."""
-        return (None,) * len(self.outputs) if self.v3 else None
 
     def find_inputs(self, values: Mapping[str, Any]) -> tuple[Mapping[str, InputSpec], Mapping[str, InputSpec]]:
         """The required and the optional inputs of a node with these values."""
@@ -147,3 +134,54 @@ class NodeClass:
             # The newer form keeps its list among the options.
             filled[name] = (kind, {**options, "options": choices}) if kind == "COMBO" else (choices, options)
         return filled
+
+
+def make_node_class(name: str, record: Mapping[str, Any], run: Callable[..., NodeOutput], **more: Any) -> NodeClass:
+    """Make a class of a record (see `complete_declaration`); `more` are further fields of the `NodeClass`."""
+    groups = record["input"]
+    required, optional = (_read_specs(groups.get(group, {})) for group in ("required", "optional"))
+    hidden = {} if "api_node" in record else groups.get("hidden", {})
+    facts = required, optional, tuple(record["output"]), bool(record.get("output_node"))
+    return NodeClass(name, complete_declaration(name, record), *facts, run, hidden, **more)
+
+
+def _read_specs(group: Mapping[str, Sequence[Any]]) -> dict[str, InputSpec]:
+    return {name: (spec[0], spec[1] if len(spec) > 1 else {}) for name, spec in group.items()}
+
+
+def complete_declaration(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of a class in object_info, in ComfyUI's order. A record has at least its `input` and `output`.
+
+    A class of the newer (V3) node form has `api_node` in its record, and several keys more in its entry.
+    """
+    is_newer, outputs = "api_node" in record, record["output"]
+    return {
+        "input": record["input"],
+        "input_order": {group: list(specs) for group, specs in record["input"].items()},
+        "is_input_list": False,
+        "output": outputs,
+        "output_is_list": [False] * len(outputs),
+        "output_name": outputs,
+        **({"output_tooltips": [None] * len(outputs)} if is_newer else {}),
+        "name": name,
+        "display_name": name,
+        "description": "",  # this server states ComfyUI's facts, not its prose
+        "python_module": "nodes",
+        "category": "",
+        "output_node": False,
+        "has_intermediate_output": False,
+        "search_aliases": [],
+        **(_NEWER_FACTS if is_newer else {}),
+        **record,
+    }
+
+
+_NEWER_FACTS = {
+    "output_matchtypes": None,
+    "deprecated": False,
+    "experimental": False,
+    "dev_only": False,
+    "api_node": False,
+    "price_badge": None,
+    "essentials_category": None,
+}

@@ -31,11 +31,6 @@ class StandInRun:
         return run_stand_in(self.shape, context, inputs)
 
 
-def _read_text(declaration: Mapping[str, Any], key: str) -> str:
-    value = declaration.get(key)
-    return value if isinstance(value, str) else ""
-
-
 def make_stand_in(spec: NodeSpec, declaration: Mapping[str, Any]) -> NodeClass:
     """The node class of a stand-in, from a class's entry in an `object_info` and what it was parsed to."""
     shape = make_shape(spec, declaration)
@@ -43,24 +38,18 @@ def make_stand_in(spec: NodeSpec, declaration: Mapping[str, Any]) -> NodeClass:
     inputs = [*spec.inputs.values(), *spec.list_branch_inputs()]
     files = tuple(one.name for one in inputs if one.is_upload)
     outputs = tuple(list(output) if isinstance(output, tuple) else output for output in shape.outputs)
-    display_name = declaration.get("display_name")
     return NodeClass(
         name=spec.class_type,
-        display_name=display_name if isinstance(display_name, str) else None,
-        category=_read_text(declaration, "category"),
+        declaration={**declaration, STAND_IN_KEY: True},
         required=required,
         optional=optional,
-        hidden={},
         outputs=cast("tuple[str, ...]", outputs),
-        output_names=shape.output_names,
         output_node=spec.is_output,
         run=StandInRun(shape),
         fingerprint=_make_fingerprint(files) if files else None,
         models=frozenset(one.name for one in inputs if one.names_model or one.is_upload),
-        python_module=_read_text(declaration, "python_module"),
         input_is_list=shape.input_is_list,
         output_is_list=shape.output_is_list,
-        declaration={**declaration, STAND_IN_KEY: True},
         select_inputs=shape.select_inputs,
         stands_in=_stands_in_always,
     )
@@ -111,7 +100,7 @@ def accept_options(node: NodeClass, options: Mapping[str, list[str]]) -> NodeCla
         for group, specs in groups.items()
         if specs
     }
-    declaration = {**(node.declaration or _declare_outputs(node)), "input": inputs}
+    declaration = {**node.declaration, "input": inputs}
     stand_in = make_stand_in(NodeInfo.from_object_info({node.name: declaration}).classes[node.name], declaration)
     if isinstance(node.run, StandInRun):
         return stand_in
@@ -123,16 +112,6 @@ def _add_options(spec: InputSpec, options: list[str]) -> list[Any]:
     if isinstance(kind, list):
         return [[*kind, *options], details]
     return [kind, {**details, "options": [*details.get("options", []), *options]} if options else details]
-
-
-def _declare_outputs(node: NodeClass) -> dict[str, Any]:
-    return {
-        "output": list(node.outputs),
-        "output_name": list(node.output_names),
-        "output_is_list": list(node.output_is_list),
-        "output_node": node.output_node,
-        "is_input_list": node.input_is_list,
-    }
 
 
 def _combine(own: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]) -> NodeClass:
@@ -148,7 +127,6 @@ def _combine(own: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]
         required=stand_in.required,
         optional=stand_in.optional,
         outputs=stand_in.outputs,
-        output_names=stand_in.output_names,
         output_node=stand_in.output_node,
         run=combined,
         models=own.models | stand_in.models,
