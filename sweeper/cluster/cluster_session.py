@@ -183,7 +183,11 @@ class ClusterSession(Session):
             target = replace(target, partner_key="on the workers")
         worker_client = _WorkerClient(target, registry, worker.address)
         await super()._check(worker_client)
-        registry.run_spec = replace(registry.run_spec, has_partner_nodes=bool(worker_client.extra_data))
+        registry.run_spec = replace(
+            registry.run_spec,
+            has_partner_nodes=bool(worker_client.extra_data),
+            sampler_nodes=frozenset(self.sampler_nodes),
+        )
 
     async def _restore(self, missing: MissingFiles, clients: Sequence[Any]) -> None:
         """Report the missing files. A cluster does not fetch them again from the workers' servers."""

@@ -29,6 +29,7 @@ class RunSpec:
     `folder` is the results folder, and `token` the content of its `.shared` file: a worker that reads the same token
     there writes artifacts into the folder itself. `metrics`: name -> version of the metrics that workers measure.
     `naming`: how artifacts are named. `has_partner_nodes`: submissions need the key for paid partner nodes.
+    `sampler_nodes`: the ids of the nodes that are samplers.
     `artifact_url`: where workers store artifacts, None for the results folder.
     """
 
@@ -42,6 +43,7 @@ class RunSpec:
     token: str
     naming: FileNaming
     has_partner_nodes: bool = False
+    sampler_nodes: frozenset[str] = frozenset()
     artifact_url: str | None = None
 
 

@@ -249,6 +249,7 @@ class WorkerBatch:
             naming=self.run_spec.naming,
             send=self._inbox.put_nowait,
             usage_by_job=self._store.usage_by_job,
+            sampler_nodes=self.run_spec.sampler_nodes,
             node_classes={name: str(node["class_type"]) for name, node in self._items[0].graph.items()},
         )
         self._run_task = asyncio.create_task(Scheduler(context, [(client, limit)]).run())

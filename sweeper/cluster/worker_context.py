@@ -119,6 +119,7 @@ class RemoteStore:
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
         charges: Sequence[Charge] | None = None,
+        sampling_s: float | None = None,
     ) -> None:
         """Send how a job ended. An unsent job may be submitted later, so the batch reports it at its own end."""
         self.job_states[job_id] = state

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, Final, TypeGuard
 
 from sweeper.comfy.protocol import JobState, ReportedCharges, is_id
+from sweeper.comfy.step_times import StepTimes
 
 _MAX_NODE_STARTS: Final = 10_000  # of one job; a graph has at most a few hundred nodes, and loops repeat some
 _MAX_NUMBER: Final = 1e12  # of progress; the comparison also excludes NaN, infinity and huge integers
@@ -34,6 +35,7 @@ class Listener:
     node_starts: list[tuple[str, float]] = field(default_factory=list)
     _started_nodes: set[str] = field(default_factory=set)
     _prices: dict[str, float] = field(default_factory=dict)  # in USD, by node
+    _steps: dict[str, StepTimes] = field(default_factory=dict)  # by node
     _sees_all: bool = False  # whether it got the event that the execution began, and none was lost since
 
     @property
@@ -58,8 +60,10 @@ class Listener:
         if kind == "executing" and is_id(node) and len(self.node_starts) < _MAX_NODE_STARTS:
             self.node_starts.append((node, time.monotonic()))
             self._started_nodes.add(node)
-        if self.on_progress is not None:
-            for node, value, maximum in _read_progress(kind, data):
+        for node, value, maximum in _read_progress(kind, data):
+            if node in self._steps or len(self._steps) < _MAX_NODE_STARTS:
+                self._steps.setdefault(node, StepTimes()).add(value, maximum, time.monotonic())
+            if self.on_progress is not None:
                 self.on_progress(node, value, maximum)
 
     def handle_price(self, node: str, usd: float) -> None:
@@ -85,6 +89,12 @@ class Listener:
     def node_seconds(self) -> list[tuple[str, float]]:
         """(node, seconds) of each node whose beginning and end are known."""
         return [(node, end - start) for (node, start), (_, end) in pairwise(self.node_starts) if node]
+
+    def compute_step_seconds(self, nodes: Collection[str]) -> float | None:
+        """The seconds of all steps of these nodes together; None if none reported steps, or one reported too few."""
+        seconds = [steps.compute_seconds() for node, steps in self._steps.items() if node in nodes]
+        known = [one for one in seconds if one is not None]
+        return sum(known) or None if len(known) == len(seconds) else None
 
 
 def find_executed(nodes: Collection[str], state: JobState, listener: Listener | None = None) -> frozenset[str] | None:

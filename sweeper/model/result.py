@@ -22,6 +22,7 @@ OUTCOME_COLUMNS: Final = (
     "cost_kind", "currency", "error_type", "error",
 )  # fmt: skip
 RESERVED_COLUMNS: Final = ("trial", *OUTCOME_COLUMNS)
+SAMPLING_METRIC: Final = "sampling_s"  # the only metric of a job and not of a file; see `sweeper.comfy.step_times`
 
 
 @dataclass(frozen=True, slots=True)

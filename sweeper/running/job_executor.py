@@ -481,11 +481,12 @@ class JobExecutor:
         self, item: WorkItem, job: JobRecord, end: str, state: JobState, listener: Listener, **facts: Any
     ) -> None:
         """Record that a job which the server had ended as `end`. `facts`: as of `RunContext.finish_job`."""
-        usage = None
+        usage = JobUsage(sampling_s=listener.compute_step_seconds(self.context.sampler_nodes))
         if self.context.charges_jobs:
             nodes = self.context.plan.workflow(item.trial).keys()
             executed = find_executed(nodes, state, listener)
-            usage = JobUsage(executed, state.failed_node, find_charged(state, listener))
+            charged = find_charged(state, listener)
+            usage = replace(usage, executed=executed, failed_node=state.failed_node, charged=charged)
         self.context.finish_job(item, job, end, times=self._get_times(state, listener), usage=usage, **facts)
 
     def _get_times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:

@@ -32,12 +32,13 @@ class JobUsage:
     """What a server says about a job that ended.
 
     `executed`: the nodes that ran, so without those from its cache. `failed_node`: the one that made it fail.
-    `charged`: what it charged. None: it does not say.
+    `charged`: what it charged. `sampling_s`: the seconds of all steps of its samplers. None: it does not say.
     """
 
     executed: frozenset[str] | None = None
     failed_node: str | None = None
     charged: ReportedCharges | None = None
+    sampling_s: float | None = None
 
 
 class JobPrices:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -77,6 +77,7 @@ class JobStore(Protocol):
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
         charges: Sequence[Charge] | None = None,
+        sampling_s: float | None = None,
     ) -> None:
         """Record how a job ended, with its files; `error` is (error_type, message). `charges` None: as intended."""
 
@@ -105,6 +106,7 @@ class RunContext:
     duplicates: Mapping[str, list[int]]
     naming: FileNaming
     node_classes: Mapping[str, str] = field(default_factory=dict)  # node id -> class
+    sampler_nodes: Collection[str] = ()  # ids
     random: Random = field(default_factory=Random)
     now: Callable[[], float] = time.time
     new_id: Callable[[], str] = lambda: str(uuid4())
@@ -172,10 +174,12 @@ class RunContext:
         started, ended = times
         error_type, message = error or (None, None)
         job = replace(job, state=state, started=started, ended=ended, error_type=error_type, error=message)
-        charges = self.charge_end(item, job, usage or JobUsage())
+        usage = usage or JobUsage()
+        charges = self.charge_end(item, job, usage)
         self.store.record_finished(
-            job.id, state, started=started, ended=ended, error=error, artifacts=artifacts, charges=charges
-        )
+            job.id, state, started=started, ended=ended, error=error, artifacts=artifacts, charges=charges,
+            sampling_s=usage.sampling_s,
+        )  # fmt: skip
         item.job = job
         if state == records.UNSENT:
             item.submissions -= 1

@@ -23,6 +23,7 @@ from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import ResultsError, SweeperError, TargetError, UsageError
 from sweeper.images.metrics.registry import load_metrics
 from sweeper.model.experiment import Experiment
+from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec, is_comfy_platform
 from sweeper.model.trial import Trial
@@ -94,6 +95,7 @@ class Session:
         self.pending: list[tuple[ComfyClient, str]] = []  # targets that did not respond at the start, and why
         self.server_caches: list[ServerCache] = []
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
+        self.sampler_nodes: set[str] = set()  # ids of the nodes that are samplers on some target
         self.embedded_workers = 0
         self.prices = JobPrices(plan, settings.timeout)
         self.spending: FolderSpending | None = None
@@ -198,8 +200,11 @@ class Session:
         self.server_caches.append(save_server(client.target, server))
 
     async def _check(self, client: Any) -> None:
-        """Check the plan against the target; see `preflight.check_target`. Its node classes have prices."""
-        self.prices.add_target(client.target, await check_target(client, self.plan, self.settings))
+        """Check the plan against the target; see `preflight.check_target`. Its classes have prices and samplers."""
+        classes = await check_target(client, self.plan, self.settings)
+        self.prices.add_target(client.target, classes)
+        graph, known = self.experiment.template.graph, classes or NodeInfo({})
+        self.sampler_nodes |= {node_id for node_id, node in graph.items() if known.is_sampler(node["class_type"])}
 
     def _start_embedded(self, stack: AsyncExitStack) -> str:
         # One picture per core. One more job in flight than workers keeps them busy; see `_get_concurrency`.
@@ -304,6 +309,7 @@ class Session:
             check_lock=self._check_lock,
             is_watched=self.report.has_viewer,
             node_classes={name: node["class_type"] for name, node in self.experiment.template.graph.items()},
+            sampler_nodes=self.sampler_nodes,
             spending=self.spending,
         )
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.charges import JobCost
-from sweeper.model.result import Result
+from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.store.containment import check_artifact
 from sweeper.store.records import (
@@ -71,10 +71,10 @@ def build_results(
     costs: MutableMapping[str, JobCost],
     folder: Path,
 ) -> Iterator[Result]:
-    """Results from the rows of `select_rows`. `cached`: metric -> SHA-256 -> value. `folder`: the results folder.
+    """Results from the rows of `select_rows`. `folder`: the results folder.
 
-    `costs`: job id -> cost; once a row has the cost of a job, it is set to 0. Raises ResultsError for an artifact
-    outside of the folder.
+    `cached`: metric -> SHA-256, or for `sampling_s` the id of a job -> value. `costs`: job id -> cost; once a row has
+    the cost of a job, it is set to 0. Raises ResultsError for an artifact outside of the folder.
     """
     interned: dict[str, str] = {}
     for row in rows:
@@ -135,7 +135,7 @@ def _build_result(
         cost_kind=None if cost is None else cost.kind,
         error_type=error_type,
         error=error,
-        metrics=_row_metrics(sha256, digest, cached) if cached else _NO_METRICS,
+        metrics=_row_metrics(job_id, sha256, digest, cached) if cached else _NO_METRICS,
     )
 
 
@@ -152,10 +152,14 @@ def _compute_elapsed(since: float | None, until: float | None) -> float | None:
     return None if since is None or until is None else round(max(0.0, until - since), 6)
 
 
-def _row_metrics(sha256: Sequence[str], digest: str, cached: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        name: cell for name, known in cached.items() if (cell := _combine_values(sha256, digest, known)) is not None
+def _row_metrics(
+    job_id: str | None, sha256: Sequence[str], digest: str, cached: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    cells = {
+        name: known.get(job_id or "") if name == SAMPLING_METRIC else _combine_values(sha256, digest, known)
+        for name, known in cached.items()
     }
+    return {name: cell for name, cell in cells.items() if cell is not None}
 
 
 def _combine_values(sha256: Sequence[str], digest: str, known: Mapping[str, Any]) -> float | int | str | None:

@@ -21,7 +21,7 @@ from sweeper.did_you_mean import suggest
 from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.charges import Charge, JobCost
-from sweeper.model.result import Result
+from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.store.containment import check_artifact
 from sweeper.store.database import Database
 from sweeper.store.experiment_path import from_relative, to_relative
@@ -366,9 +366,11 @@ class Store:
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
         charges: Sequence[Charge] | None = None,
+        sampling_s: float | None = None,
     ) -> None:
         """Record how a job ended, and its files. `error` is (error_type, message). `charges` None: those of the intent.
 
+        `sampling_s`: the value of that metric, in seconds; None if it is unknown.
         The record is durable at the next `sync`. If a power cut loses it, the next run looks for the job on the server.
         """
         error_type, message = error or (None, None)
@@ -387,6 +389,8 @@ class Store:
             self._database.executemany("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
             if charges is not None:
                 self.charges.replace(job_id, charges)
+            if sampling_s is not None:
+                self._insert_metrics([(job_id, SAMPLING_METRIC, round(sampling_s, 6))])
 
     def end_run(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
         """Record when a run ended, and why if it did not finish."""
@@ -397,10 +401,13 @@ class Store:
         """Store (sha256, metric, value) rows; values are JSON. First delete all values of the metrics in `discard`."""
         with self.transaction():
             self._database.executemany("DELETE FROM metrics WHERE metric = ?", [(metric,) for metric in discard])
-            self._database.executemany(
-                "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
-                [(sha256, metric, json.dumps(value)) for sha256, metric, value in rows],
-            )
+            self._insert_metrics(rows)
+
+    def _insert_metrics(self, rows: Iterable[tuple[str, str, Any]]) -> None:
+        self._database.executemany(
+            "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
+            [(key, metric, json.dumps(value)) for key, metric, value in rows],
+        )
 
 
 def _replace_surrogates(text: str | None) -> str | None:

@@ -19,14 +19,14 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ExperimentError, Problem, SweeperError
-from sweeper.model.result import RESERVED_COLUMNS
+from sweeper.model.result import RESERVED_COLUMNS, SAMPLING_METRIC
 
 FORMULA_NAMES: Final = (
     "brightness", "contrast", "sharpness", "colourfulness", "entropy", "edge_density", "unique_colours",
     "perceptual_hash",
 )  # fmt: skip
 LEARNED_NAMES: Final = ("aesthetic", "prompt_similarity")
-METRIC_NAMES: Final = (*FORMULA_NAMES, *LEARNED_NAMES)
+METRIC_NAMES: Final = (*FORMULA_NAMES, *LEARNED_NAMES, SAMPLING_METRIC)
 ENTRY_POINT_GROUP: Final = "sweeper.metrics"
 
 _FUNCTION_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -84,6 +84,8 @@ def find_unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
 def load_metrics(names: Iterable[str]) -> dict[str, Metric]:
     """Load the metrics of these names. The user's modules are imported, from the current folder too.
 
+    `sampling_s` is left out, because the server's events measure it while a job runs.
+
     Raises ExperimentError with every name that is unknown, cannot be imported, or lacks its package or model file.
     """
     names = list(names)
@@ -91,7 +93,7 @@ def load_metrics(names: Iterable[str]) -> dict[str, Metric]:
     messages = list(unknown.values())
     metrics: dict[str, Metric] = {}
     for name in dict.fromkeys(names):
-        if name in unknown:
+        if name in unknown or name == SAMPLING_METRIC:
             continue
         try:
             metrics[name] = _load_metric(name)
