@@ -105,6 +105,13 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "templates/txt2img.json", tmp_path / "my-workflow.json")
     (experiment,) = (block.text for block in find_blocks("yaml", pages=[README]) if "template:" in block.text)
     (tmp_path / "mine.yaml").write_text(experiment)
+    (tmp_path / "experiments/drawbench.csv").write_text(
+        'Prompts,Category\nA red colored car.,Colors\n"One car, on the street.",Counting\nTcennis.,Misspellings\n'
+    )
+    (tmp_path / "experiments/PartiPrompts.tsv").write_text(
+        "Prompt\tCategory\tChallenge\tNote\n42\tAbstract\tBasic\t\ntwo red balls\tArtifacts\tQuantity\t\n"
+        'A wall with the words "Fly, now".\tOutdoor Scenes\tWriting & Symbols\tby hand\n'
+    )
     quickstart = tmp_path / "experiments/quickstart.yaml"
     quickstart.write_text(quickstart.read_text("utf-8").replace("384", "64"), encoding="utf-8")  # soon made
     monkeypatch.chdir(tmp_path)

@@ -244,6 +244,10 @@ def _describe_routine_event(event: events.Event) -> str | None:
         case events.ClusterReady():
             where = f", dashboard {event.dashboard}" if event.dashboard else ""
             return console.sanitize(f"cluster {event.address}: {event.workers} workers{where}")
+        case events.JudgeAsked():
+            pictures = f"{event.pictures} pictures" if event.pictures > 1 else "a picture"
+            times = f", {event.repeats} times each" if event.repeats > 1 else ""
+            return console.sanitize(f"{event.metric}: asking {event.model} at {event.host} about {pictures}{times}")
         case events.TargetReady():
             server = f"{_SERVER_NAMES.get(event.dialect, event.dialect)} {event.version}".rstrip()
             return console.sanitize(f"{event.target}: {server}, {event.concurrency} at a time")

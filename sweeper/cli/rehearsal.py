@@ -58,7 +58,8 @@ class Rehearsal:
         """
         if isinstance(out, str):
             raise UsageError(f"--out {out}: a rehearsal keeps its pictures on this machine; give a folder as --out")
-        local = replace(experiment, run=replace(experiment.run, out=None))
+        metrics = tuple(name for name in experiment.metrics if name not in experiment.judges)  # a judge may cost money
+        local = replace(experiment, run=replace(experiment.run, out=None), metrics=metrics, judges={})
         expanded = plan(local)
         described = dict(_iter_object_infos(experiment, targets, self.object_info, warn=options["check"]))
         keep_temp = local.run.keep_temp if options["keep_temp"] is None else options["keep_temp"]

@@ -16,10 +16,12 @@ from typing import Any, Final, Protocol
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ExperimentError, Problem
+from sweeper.loading.metric_list import build_judges, find_metric_problems, name_metrics
 from sweeper.loading.sweep_builder import BlockBuilder, KnownNames
 from sweeper.model.axis_values import AxisError, FileAccess, WorkBudget
 from sweeper.model.experiment import Experiment, HashedFile, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
+from sweeper.model.judge import Judge
 from sweeper.model.money import parse_usd
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.source import Source
@@ -59,7 +61,6 @@ def build_experiment(
     folder: ExperimentFiles,
     *,
     file: Path,
-    metric_problems: Iterable[tuple[int, str]] = (),
     problems: Iterable[Problem] = (),
     extra_used_names: frozenset[str] = frozenset(),
     named: NamedTargets | None = None,
@@ -78,7 +79,9 @@ def build_experiment(
     all_problems += [
         source.make_problem(path, message) for path, message in target_problems if path not in refused_paths
     ]
-    all_problems += [source.make_problem(("metrics", index), message) for index, message in metric_problems]
+    all_problems += [
+        source.make_problem(path, message) for path, message in find_metric_problems(source.value.get("metrics"))
+    ]
     # JSON Schema accepts 2.0 as an integer, but a float means a share in `max_failures`.
     value = convert_whole_floats("experiment", source.value)
     valid_source = source.with_value(
@@ -175,7 +178,8 @@ class _ExperimentBuilder:
             derive=derive,
             blocks=tuple(block.block for block in blocks),
             order=raw.get("order", "auto"),
-            metrics=tuple(raw.get("metrics", ())),
+            metrics=name_metrics(raw.get("metrics", ())),
+            judges=self.build_judges(),
             checks=raw.get("checks", {}),
             run=_make_run_settings(raw.get("run", {})),
             files=self.files,
@@ -200,10 +204,17 @@ class _ExperimentBuilder:
     def check_metric_names(self, blocks: list[BlockBuilder]) -> None:
         """Check that no metric has the name of a slot or axis, because all of them are columns of the table."""
         taken = {*self.template.slots, *(name for block in blocks for name in block.axis_names)}
-        for index, metric in enumerate(self.raw.get("metrics", [])):
+        for index, metric in enumerate(name_metrics(self.raw.get("metrics", []))):
             if metric in taken:
                 message = f"'{metric}' is also a slot or an axis, and the table would have two columns of that name"
                 self.add_problem(("metrics", index), message)
+
+    def build_judges(self) -> dict[str, Judge]:
+        entries, slots = self.raw.get("metrics", ()), self.template.slots
+        judges, problems = build_judges(entries, slots, knows_slots=not self.no_template)
+        for path, message in problems:
+            self.add_problem(path, message)
+        return judges
 
     def hash_default_files(self, blocks: list[BlockBuilder], given: set[str]) -> None:
         for slot in self.template.slots.values():

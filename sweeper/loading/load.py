@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import ExperimentError, ImageError, Problem, TemplateError
-from sweeper.images.metrics.registry import find_unknown_metrics
 from sweeper.loading.bounded_files import BoundError, compute_sha256, find_matching_files, read_text_bytes
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, with_derived_files
 from sweeper.loading.overrides import apply_overrides
@@ -87,16 +86,12 @@ def load_partial(
     if overrides and not find_schema_problems("experiment", value):
         value, unused_names = apply_overrides(value, overrides, template.slots if template is not None else {})
         source = source.with_value(value, {name: f"--set {name}" for name in overrides})
-    metrics = value.get("metrics")
-    names = [str(metric) for metric in metrics] if isinstance(metrics, list) else []
-    unknown_names = [(names.index(metric), message) for metric, message in find_unknown_metrics(names)]
     folder = _ExperimentFolder(file.parent)
     built = build_experiment(
         source,
         template,
         folder,
         file=file,
-        metric_problems=unknown_names,
         problems=problems,
         extra_used_names=unused_names,
         named=named,

@@ -109,6 +109,7 @@ def find_trust_needs(
         *_find_keys(experiment, targets, named or {}),
         *_find_prices(experiment, targets),
         *_find_code(experiment),
+        *_find_judges(experiment),
         *_find_templates(experiment, source, project),
         *_find_reads(experiment, source, project),
         *_find_input_files(experiment, project),
@@ -179,6 +180,13 @@ def _find_code(experiment: Experiment) -> _Needs:
         module, colon, _ = metric.partition(":")
         if colon:
             yield ("metrics", index), f"imports the module '{module}', from the current folder first, and runs its code"
+
+
+def _find_judges(experiment: Experiment) -> _Needs:
+    for name, judge in experiment.judges.items():
+        key = f", with the value of the environment variable {judge.key_env}" if judge.key_env else ""
+        path = ("metrics", experiment.metrics.index(name))
+        yield path, f"sends its pictures, and a question about them, to {judge.url}{key}"
 
 
 def _find_templates(experiment: Experiment, source: Source, project: Project) -> _Needs:

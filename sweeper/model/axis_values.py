@@ -282,7 +282,10 @@ def _divide(numerator: int, denominator: int) -> float:
 
 
 def _read_column(text: str, file: str, column: str) -> list[str]:
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # Tools that write tabs between cells do not quote them, so a quote in a prompt is a quote.
+    is_tabbed = file.casefold().endswith(".tsv")
+    form: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tabbed else {"strict": True}
+    rows = csv.reader(io.StringIO(text, newline=""), **form)
     try:
         header = next(rows, [])
         if column not in header:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sweeper.model.axis_values import Option
 from sweeper.model.expressions import Expression
+from sweeper.model.judge import Judge
 from sweeper.model.source import Source
 from sweeper.model.template import Template
 from sweeper.schemas.values import KeyPath
@@ -104,8 +105,9 @@ class HashedFile:
 class Experiment:
     """A template, the values to try in it, and how to run and check the trials.
 
-    `targets` are as written in the file, `named_targets` the names that the file defines for servers. `files` maps the
-    values of file slots to their files. `overrides` are values given from outside the file, as by `--set`.
+    `targets` are as written in the file, `named_targets` the names that the file defines for servers. `metrics` are the
+    columns to measure; `judges` has those of them that a judge answers. `files` maps the values of file slots to their
+    files. `overrides` are values given from outside the file, as by `--set`.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Experiment:
     blocks: tuple[Block, ...] = (Block(),)
     order: Literal["auto", "written"] = "auto"
     metrics: tuple[str, ...] = ()
+    judges: Mapping[str, Judge] = field(default_factory=dict)
     checks: Mapping[str, Any] = field(default_factory=dict)
     run: RunSettings = RunSettings()
     files: Mapping[str, HashedFile] = field(default_factory=dict)

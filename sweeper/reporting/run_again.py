@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeper.images.metrics.registry import find_unknown_metrics
+from sweeper.loading.metric_list import name_metrics
 from sweeper.loading.parse import parse_yaml
 from sweeper.model.experiment import Experiment
 from sweeper.model.source import SourceError
@@ -35,8 +37,11 @@ def describe_rerun(record: RunRecord, layout: TableLayout, experiment: Experimen
         kept["target"] = _remove_secrets(value["target"])
     if "targets" in value:
         kept["targets"] = {name: _remove_secrets(one) for name, one in value["targets"].items()}
-    if layout.metrics:
-        kept["metrics"] = list(layout.metrics)
+    entries = value.get("metrics", [])
+    judges = {name: entry for name, entry in zip(name_metrics(entries), entries, strict=True) if name != entry}
+    known = [name for name in layout.metrics if name in judges or not find_unknown_metrics([name])]
+    if known:
+        kept["metrics"] = [judges.get(name, name) for name in known]
     if value.get("run"):
         kept["run"] = value["run"]
     return {

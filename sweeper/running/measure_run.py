@@ -31,23 +31,8 @@ async def measure_run(
 
     Stops early if the run is cancelled; a later run measures the rest.
     """
-    if not metrics:
-        return []
-    cached = {name: store.load_cached_metrics(name) for name in metrics}
-    versions = {name: store.load_cached_metrics(_VERSION_PREFIX + name).get("") for name in metrics}
-    stale = [name for name, metric in metrics.items() if versions[name] != metric.version]
-    if stale:
-        store.cache_metrics([("", _VERSION_PREFIX + name, metrics[name].version) for name in stale], discard=stale)
-        cached.update({name: {} for name in stale})
-    # Earlier runs have the same columns, so measure again what they lost.
-    runs = [None, run_id] if not stale else [None, *(run.id for run in store.runs())]
-    files = iter(
-        [
-            (file, url)
-            for file, url in _list_files(store, runs, out)
-            if any(file.cache_key(metric) not in cached[name] for name, metric in metrics.items())
-        ]
-    )
+    unmeasured, cached = find_unmeasured(store, run_id, out, metrics)
+    files = iter(unmeasured)
     problems: dict[str, list[Path]] = {}
     # Decoding and NumPy release the interpreter lock. A user's function need not be safe to run in several threads.
     threads = 1 if any(metric.single_threaded for metric in metrics.values()) else min(os.cpu_count() or 1, _BATCH_SIZE)
@@ -63,6 +48,31 @@ async def measure_run(
     return [_describe_problem(problem, paths) for problem, paths in problems.items()]
 
 
+def find_unmeasured(
+    store: Store, run_id: int, out: Path, metrics: dict[str, Metric]
+) -> tuple[list[tuple[MetricInput, str]], dict[str, dict[str, Any]]]:
+    """The files of a run and of the table that lack a value, each with its recorded path; and the cached values.
+
+    Discards the values of metrics that have another version now.
+    """
+    if not metrics:
+        return [], {}
+    cached = {name: store.load_cached_metrics(name) for name in metrics}
+    versions = {name: store.load_cached_metrics(_VERSION_PREFIX + name).get("") for name in metrics}
+    stale = [name for name, metric in metrics.items() if versions[name] != metric.version]
+    if stale:
+        store.cache_metrics([("", _VERSION_PREFIX + name, metrics[name].version) for name in stale], discard=stale)
+        cached.update({name: {} for name in stale})
+    # Earlier runs have the same columns, so measure again what they lost.
+    runs = [None, run_id] if not stale else [None, *(run.id for run in store.runs())]
+    unmeasured = [
+        (file, url)
+        for file, url in _list_files(store, runs, out)
+        if any(file.cache_key(metric) not in cached[name] for name, metric in metrics.items())
+    ]
+    return unmeasured, cached
+
+
 def _measure_files(
     files: list[tuple[MetricInput, str]],
     metrics: dict[str, Metric],
@@ -73,10 +83,10 @@ def _measure_files(
     from sweeper.images.metrics.measure import measure_missing
 
     with tempfile.TemporaryDirectory(prefix="sweeper-measure-") as folder:
-        return list(measure_missing(_fetch_remote_files(files, Path(folder)), metrics, cached, problems))
+        return list(measure_missing(fetch_remote_files(files, Path(folder)), metrics, cached, problems))
 
 
-def _fetch_remote_files(files: Iterable[tuple[MetricInput, str]], folder: Path) -> Iterator[MetricInput]:
+def fetch_remote_files(files: Iterable[tuple[MetricInput, str]], folder: Path) -> Iterator[MetricInput]:
     """Yield the files, those at a URL downloaded to `folder` until the next is asked for. Skips files that are gone."""
     for file, path in files:
         if not is_url(path) or file.path.is_file():

@@ -195,6 +195,17 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeAsked:
+    """From now on, the judge of a metric is asked about up to `pictures` pictures, each `repeats` times."""
+
+    metric: str
+    model: str
+    host: str
+    pictures: int
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """The run has ended and its table is written."""
 
@@ -219,5 +230,6 @@ Event = (
     | Draining
     | Cancelling
     | Notice
+    | JudgeAsked
     | RunEnded
 )

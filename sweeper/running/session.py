@@ -31,6 +31,7 @@ from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_smallest_cache
 from sweeper.planning.transition_cost import TransitionCost
+from sweeper.running.ask_judges import ask_judges, check_judge_keys
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.folder_lock import lock_folder
 from sweeper.running.folder_spending import FolderSpending
@@ -110,7 +111,9 @@ class Session:
 
     async def run(self) -> Run:
         """Run from the first look at the store to the table."""
-        self.metrics = load_metrics(self.experiment.metrics)
+        judges = self.experiment.judges
+        check_judge_keys(judges)
+        self.metrics = load_metrics(name for name in self.experiment.metrics if name not in judges)
         async with AsyncExitStack() as connections:
             with ExitStack() as stack:
                 # A new folder is created only when a target responds. An existing one is locked before it is read.
@@ -403,6 +406,8 @@ class Session:
         store.end_run(run_id, now=time.time(), stopped_by=stopped_by)
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Notice(problem))
+        judges = self.experiment.judges
+        await ask_judges(store, run_id, self.out, judges, control=self.control, report=self.report)
         write_csv(store.results(), store.layout(), self.out / TABLE_NAME)
         if empty := store.count_without_files(run_id):
             self.report(Notice(describe_empty_trials(empty, self.settings)))

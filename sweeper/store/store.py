@@ -253,9 +253,10 @@ class Store:
             check_artifact(self.path.parent, path, sha256)
             yield path, sha256
 
-    def load_cached_metrics(self, metric: str) -> dict[str, Any]:
-        """The values of one metric: SHA-256 of a file -> value."""
-        rows = self._query("SELECT sha256, value FROM metrics WHERE metric = ?", (metric,))
+    def load_cached_metrics(self, metric: str, sha256: str | None = None) -> dict[str, Any]:
+        """The values of one metric: SHA-256 of a file -> value; of one file if it is given."""
+        sql = "SELECT sha256, value FROM metrics WHERE metric = ?1 AND (?2 IS NULL OR sha256 = ?2)"
+        rows = self._query(sql, (metric, sha256))
         return {sha256: json.loads(value) for sha256, value in rows}
 
     def _query_value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:

@@ -214,6 +214,11 @@ def test_a_cell_is_converted_to_the_type_of_the_slot(tmp_path, schema, text, wan
         assert (trial.params["x"], type(trial.params["x"])) == (wanted, type(wanted))
 
 
+def test_a_tsv_cell_may_begin_with_a_quote():
+    files = {"p.tsv": 'Prompt\tNote\n"Fly" on a wall, again\tx\n42\t\n'}
+    assert values({"csv": "p.tsv", "column": "Prompt"}, axis="p", files=files) == ['"Fly" on a wall, again', "42"]
+
+
 def test_a_csv_cell_may_contain_commas_quotes_and_lines():
     text = '\ufeffa,b\r\n1,"a ""red"", \r\nold fox"\r\n2,plain\r\n'
     cells = values({"csv": "t.csv", "column": "b"}, axis="p", files={"t.csv": text})

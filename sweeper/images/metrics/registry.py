@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -63,8 +63,8 @@ class MetricInput:
         return f"{self.sha256}:{self.digest}" if metric.reads_params else self.sha256
 
 
-def find_unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
-    """(name, message) for each name that is unknown or listed twice.
+def find_unknown_metrics(names: Iterable[str], known: Collection[str] = ()) -> list[tuple[str, str]]:
+    """(name, message) for each name that is unknown or listed twice. `known`: other names that are allowed.
 
     Names of entry points, and those of the form `module:function`, are accepted without importing anything.
     """
@@ -72,7 +72,7 @@ def find_unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
     for name, count in Counter(names).items():
         if count > 1:
             problems.append((name, f"'{name}' is listed {count} times; list it once"))
-        if name in METRIC_NAMES or _FUNCTION_PATH.fullmatch(name):
+        if name in METRIC_NAMES or name in known or _FUNCTION_PATH.fullmatch(name):
             continue
         plugins = _find_entry_points()
         if name not in plugins:
