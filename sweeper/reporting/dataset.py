@@ -26,7 +26,8 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
 
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`. `of[i]` is the index of the value of
     trial i in `values`, or -1 if it has none. If "no value" does not come last in the axis, `none` is the index of the
-    value after it. Metrics and seconds are plain lists of numbers or null; a metric of texts is a column of `outcome`.
+    value after it. `together` has the pairs of axes that vary together, or null if the run did not record them. Metrics
+    and seconds are plain lists of numbers or null; a metric of texts is a column of `outcome`.
     """
     texts = [name for name in layout.metrics if any(isinstance(row.metrics.get(name), str) for row in results)]
     axes = tuple(layout.axis_columns)
@@ -46,6 +47,7 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
         "trials": [row.trial for row in results],
         "columns": columns,
         "slots": list(layout.slot_names),
+        "together": None if layout.together is None else [list(pair) for pair in layout.together],
         "metrics": [
             {"name": name, "of": [row.metrics.get(name) for row in results]}
             for name in layout.metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import press_in_menu
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16], "seed": [1, 2]}
 
@@ -24,7 +25,7 @@ def page(made, opened):
 
 
 def test_focus_stays_on_moved_and_ticked_values(page):
-    page.get_by_role("button", name="Values…").click()
+    press_in_menu(page, "View", "Values…")
     page.get_by_role("button", name="Move 16 up").focus()
     for _ in range(3):  # the third press finds it at the top
         page.keyboard.press("Enter")
@@ -86,7 +87,7 @@ def test_current_trial_survives_a_rebuild_by_a_mark(page, view):
 def test_arrows_switch_tabs_and_tab_reaches_one(page):
     at = "() => [document.activeElement.textContent, document.querySelector('[aria-selected=true]').textContent]"
     page.get_by_role("tab", name="Grid").focus()
-    walked = {"ArrowRight": "Table", "End": "Plots", "ArrowLeft": "Table", "Home": "Grid"}
+    walked = {"ArrowRight": "Gallery", "End": "Plots", "ArrowLeft": "Table", "Home": "Grid"}
     for key, view in walked.items():
         page.keyboard.press(key)
         assert page.evaluate(at) == [view, view]

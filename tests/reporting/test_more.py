@@ -16,6 +16,7 @@ from sweeper.reporting.check_findings import CheckFindings, Finding
 from sweeper.reporting.write_report import write_report
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import open_menu
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 
@@ -63,6 +64,7 @@ def test_shared_cell_shows_status_of_hidden_trials(made, opened):
     assert grounds[0] not in grounds[1:]  # urgent states have a colour of their own
     page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
     assert "2 failed" in cells[0].get_attribute("title")
+    open_menu(page, "View")
     page.get_by_label("Size").fill("112")
     page.wait_for_function(
         "() => document.querySelectorAll('.badge')[1].textContent === '+2 …'"
@@ -111,7 +113,7 @@ def test_header_counts_states_and_lists_missing_cases(checked, opened):
     page.get_by_role("button", name="3 not compared").click()
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 3")
     assert page.get_by_label("Filter").input_value() == "check == 'not compared'"
-    assert page.get_by_role("button", pressed=True).all_inner_texts() == ["3 not compared", "Captions"]
+    assert page.get_by_role("button", pressed=True).all_inner_texts() == ["3 not compared"]
     page.get_by_role("button", name="3 not compared").press("Enter")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 6")
     page.get_by_text("2 missing").click()
@@ -253,6 +255,7 @@ def test_exported_kept_cases_are_accepted(real, opened, capsys, tmp_path):
     capsys.readouterr()
     assert main(["report", str(real / "out")]) == 0
     page = opened(Path(capsys.readouterr().out.strip()).parent)
+    open_menu(page, "Marks")
     exported = page.get_by_role("button", name="Export kept cases")
     page.evaluate("for (const row of [0, 1, 2]) sweeper.page.marks.set(row, {verdict: ''})")
     assert not exported.is_visible()
@@ -274,6 +277,7 @@ def test_table_is_coloured_by_a_number(made, opened):
     page = opened(made(Sweep(GRID)), "#view=table")
     shadows = "cells => cells.map(cell => cell.style.boxShadow).filter(Boolean).length"
     assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 0
+    open_menu(page, "View")
     page.get_by_label("Colour by", exact=True).select_option("brightness")
     assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 6
 

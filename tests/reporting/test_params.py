@@ -124,7 +124,7 @@ def test_missing_empty_and_blank_texts_look_different(made, opened):
     assert params(page)["seed"] == ["1", '"1"']
     page = opened(folder, '#view=table&columns=["style","negative"]')
     cells = page.locator(".tbody .trow").evaluate_all(
-        "rows => rows.map(row => [...row.children].map(c => c.innerText))"
+        "rows => rows.map(row => [...row.children].slice(1).map(c => c.innerText))"
     )
     assert cells[::2] == [["(none)", "(empty)"], ["(empty)", "(empty)"], ['" "', "(empty)"]]
     cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"

@@ -262,7 +262,7 @@ def test_plots_show_only_what_is_in_view(made, opened):
 def test_ticks_are_existing_values_and_do_not_overlap(made, opened):
     seeds = [150369102, 150369105, 738590412, 1619594292, 2**64 - 1, 2**64 - 3]
     page = opened(made(Sweep({"seed": seeds, "sampler": ["euler", "heun"]})), "#view=plots&metric=brightness")
-    along = page.get_by_role("img", name="brightness along seed")
+    along = page.get_by_role("group", name="brightness along seed")
     boxes = along.locator("text[text-anchor=middle]").evaluate_all(
         "all => all.map(t => [t.textContent, t.getBoundingClientRect().left, t.getBoundingClientRect().right])"
     )[:-1]

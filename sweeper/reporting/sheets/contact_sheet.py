@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -186,6 +186,23 @@ def _find_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: Table
     return [one for one in others if one.name.startswith(f"{axis.name}.") or _is_determined(axis, [one])]
 
 
+def _name_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> _SheetAxis:
+    """The axis with the names and values of those `others` in its own that vary together with it, as in a zip."""
+    partners = [
+        one
+        for one in _find_partners(axis, others, layout)
+        if len(one.order) > 1 and _is_determined(axis, [one]) and _is_determined(one, [axis])
+    ]
+    if not partners or len(axis.order) < 2:
+        return axis
+    labels = list(axis.labels)
+    for row, index in enumerate(axis.indices):
+        if index >= 0:
+            values = [one.labels[one.indices[row]] for one in partners if one.indices[row] >= 0]
+            labels[index] = " · ".join((axis.labels[index], *values))
+    return replace(axis, name=" · ".join((axis.name, *(one.name for one in partners))), labels=tuple(labels))
+
+
 def _is_determined(axis: _SheetAxis, others: Sequence[_SheetAxis]) -> bool:
     """Whether the values of `others` fix the value of `axis` in all rows."""
     index_by_key: dict[tuple[int, ...], int] = {}
@@ -205,9 +222,12 @@ def _build_sheet(
     results: Path,
 ) -> Sheet:
     """Build the sheet of one frame (a value of the animated axis)."""
-    x, y, moving = chosen
     shown = [axis for axis in chosen if axis is not None]
     outer = [axis for axis in axes.values() if axis not in shown and not _is_implied(axis, shown, layout)]
+    placed = [*shown, *outer]
+    hidden = [axis for axis in axes.values() if axis not in placed]
+    x, y, moving = (axis and _name_partners(axis, hidden, layout) for axis in chosen)
+    heads = [_name_partners(axis, hidden, layout) for axis in outer]
     sections: dict[tuple[int, ...], dict[tuple[int, int], Cell]] = {}
     for row, result in enumerate(rows):
         cells = sections.setdefault(tuple(axis.indices[row] for axis in outer), {})
@@ -215,7 +235,7 @@ def _build_sheet(
             at = (y.indices[row] if y else -1, x.indices[row] if x else -1)
             cells.setdefault(at, _build_cell(result, results))
     titled = [
-        Section(" · ".join(_format_title(axis, index) for axis, index in zip(outer, key, strict=True)), cells)
+        Section(" · ".join(_format_title(axis, index) for axis, index in zip(heads, key, strict=True)), cells)
         for key, cells in _sort_sections(sections.items(), outer, layout)
     ]
     now = _format_title(moving, frame) if moving is not None and frame is not None else ""

@@ -1,15 +1,16 @@
 // @ts-check
-// The bar above the views: counts, views, axes, filter, colour, marks, theme.
+// The bar above the views: counts, views, axes, filter; the rest is in two menus.
 "use strict";
 
 /** @typedef {{nodes: Node[], show: (state: State) => void}} BarPart */
 
 const Bar = (() => {
-  const { el, makeField, makeMenu, saveFile, copyText, announce } = Dom;
+  const { el, makeField, makeMenu, makePanel, saveFile, copyText, announce } = Dom;
   const THEME_KEY = "sweeper:theme";
   const THEMES = ["auto", "light", "dark"];
   const VIEWS = [
     ["grid", "Grid"],
+    ["gallery", "Gallery"],
     ["table", "Table"],
     ["plots", "Plots"],
   ];
@@ -20,15 +21,29 @@ const Bar = (() => {
     const input = new PendingInput(page);
     const counts = Counts.create(page);
     const tabs = makeTabs((view) => page.update({ view }));
-    const grid = GridControls.create(page, input);
+    const axes = GridControls.createAxes(page);
     const filter = makeFilter(page, input);
+    const looks = GridControls.createLooks(page, input);
+    const sort = makeSortMenu(page);
     const colour = makeColourMenu(page);
+    const legend = makeLegend(page);
     const marks = makeMarkButtons(page);
-    const title = el("h1", { title: dataset.raw.description || null }, dataset.raw.experiment);
+    const { experiment, description } = dataset.raw;
+    const subtitle = description && el("p", { class: "subtitle", title: description }, description);
+    const keys = el("button", { type: "button", title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
     host.append(
-      el("div", { class: "top" }, title, counts.node, tabs.nodes),
-      ...grid.nodes,
-      el("div", { class: "tools" }, filter.nodes, colour.nodes, marks.nodes, makeThemeButton()),
+      el("div", { class: "top" }, el("h1", {}, experiment), subtitle, counts.node, tabs.nodes),
+      el(
+        "div",
+        { class: "tools" },
+        axes.nodes,
+        sort.nodes,
+        filter.nodes,
+        legend.nodes,
+        makePanel("View", looks.nodes, colour.nodes, makeThemeButton()),
+        makePanel("Marks", marks.nodes),
+        keys,
+      ),
       filter.status,
     );
     counts.update();
@@ -38,23 +53,73 @@ const Bar = (() => {
      * @param {Arrangement | undefined} arrangement of the grid, if that is the view
      */
     function show(state, arrangement) {
-      for (const part of [tabs, grid, filter, colour, marks]) part.show(state);
+      for (const part of [tabs, axes, sort, filter, legend, looks, colour, marks]) part.show(state);
       counts.show(state, arrangement ? arrangement.shown : page.getRows().length);
     }
 
     return { show, updateCounts: counts.update, focusFilter: filter.focus };
   }
 
-  /** @param {Page} page @returns {BarPart} */
+  /**
+   * The order of the gallery.
+   * @param {Page} page @returns {BarPart}
+   */
+  function makeSortMenu({ dataset, getState, update }) {
+    const columns = dataset.columns.filter(({ role }) => role !== "slot" && role !== "label");
+    const menu = makeMenu(columns.map(({ name }) => [name, name]), "trial", (name) => update({ sort: name }));
+    const flip = el("button", { type: "button", "aria-label": "Descending", onclick: () => update({ sort: flipSort(getState().sort) }) });
+    const node = el("div", { class: "strip" }, makeField("Sort by", menu), flip);
+    const flipSort = (/** @type {string} */ sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);
+    return {
+      nodes: [node],
+      show({ view, sort }) {
+        node.hidden = view !== "gallery";
+        menu.value = sort.replace(/^-/, "");
+        flip.textContent = sort.startsWith("-") ? "▼" : "▲";
+        flip.setAttribute("aria-pressed", String(sort.startsWith("-")));
+      },
+    };
+  }
+
+  /**
+   * What colours the cells, and which trial is on top where several share one.
+   * @param {Page} page @returns {BarPart}
+   */
   function makeColourMenu(page) {
     const options = [["", "(nothing)"], ...page.getNumberColumns().map((column) => [column.name, column.name])];
     const menu = makeMenu(options, "", (name) => page.update({ colour: name }));
-    const node = makeField("Colour by", menu);
+    const stacks = makeMenu([["first", "the first"]], "first", (stack) => page.update({ stack }));
+    const [field, stackField] = [makeField("Colour by", menu), makeField("Of several in a cell", stacks)];
+    return {
+      nodes: [field, stackField],
+      show({ view, colour, stack }) {
+        field.hidden = view === "plots";
+        menu.value = colour;
+        stackField.hidden = view !== "grid" || colour === "";
+        const choices = [["first", "the first"], ["highest", `the highest ${colour}`], ["lowest", `the lowest ${colour}`]];
+        stacks.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
+        stacks.value = stack;
+      },
+    };
+  }
+
+  /**
+   * The scale of the colours. A sign at an end says that numbers lie beyond it.
+   * @param {Page} page @returns {BarPart}
+   */
+  function makeLegend(page) {
+    const node = el("span", { class: "scale", role: "img" });
     return {
       nodes: [node],
-      show({ view, colour }) {
-        node.hidden = view === "plots";
-        menu.value = colour;
+      show({ view }) {
+        const scale = page.getScale();
+        node.hidden = scale === null || view === "plots";
+        if (scale === null) return;
+        const { column, extent, range } = scale;
+        const [low, high] = extent.map(PlotData.formatShort);
+        const ends = [`${range[0] < extent[0] ? "≤ " : ""}${low}`, `${range[1] > extent[1] ? "≥ " : ""}${high}`];
+        node.replaceChildren(column.name, " ", ends[0], el("span", { class: "ramp" }), ends[1]);
+        node.setAttribute("aria-label", `Colours: ${column.name} from ${ends.join(" to ")}`);
       },
     };
   }
@@ -65,12 +130,17 @@ const Bar = (() => {
    */
   function makeFilter(page, input) {
     const { dataset } = page;
+    const options = el("datalist", { id: "filter-options" });
     const text = el("input", {
       type: "search",
+      list: options.id,
       placeholder: `${Expression.makeExample(dataset)}, or a word`,
       spellcheck: "false",
       autocomplete: "off",
-      oninput: () => input.schedule({ where: text.value }),
+      oninput() {
+        options.replaceChildren(...Suggest.complete(text.value, dataset).map((value) => el("option", { value })));
+        input.schedule({ where: text.value });
+      },
       onchange: () => input.apply(),
     });
     const menu = makeMenu([], "", (where) => page.update({ where }));
@@ -82,10 +152,10 @@ const Bar = (() => {
       if (!input.isPending("where") && text.value !== where) text.value = where;
       const count = page.getRows().length;
       status.textContent = describeFilter(where, page.getFilter(), count, dataset.size);
-      status.className = count > 0 ? "filter-status" : "filter-status error";
+      status.className = count > 0 && !page.getFilter().broken ? "filter-status" : "filter-status error";
     }
 
-    return { nodes: [makeField("Filter", text, "wide"), makeField("Show", menu)], status, show, focus: () => text.focus() };
+    return { nodes: [makeField("Filter", text, "wide"), options, makeField("Show", menu)], status, show, focus: () => text.focus() };
   }
 
   /** @param {HTMLSelectElement} menu @param {string} where @param {Dataset} dataset */
@@ -109,12 +179,12 @@ const Bar = (() => {
    * Whether the filter is an expression or a search, and how many trials it leaves.
    * @param {string} source @param {Filter} filter @param {number} found @param {number} size
    */
-  function describeFilter(source, { search, error }, found, size) {
+  function describeFilter(source, { search, error, broken }, found, size) {
     const count = `${found.toLocaleString("en")} of ${size.toLocaleString("en")} trials`;
     if (source.trim() === "") return "";
+    if (broken) return `Filter: cannot be read: ${error}${error.endsWith("?") ? "" : "."} Still showing ${count} of the filter before.`;
     if (!search) return `Filter: an expression, true for ${count}`;
-    const reason = /[=<>]/.test(source) ? `. It is not an expression: ${error}` : "";
-    return `Filter: searched the values for ${source.trim()}, found in ${count}${reason}`;
+    return `Filter: searched the values for ${source.trim()}, found in ${count}`;
   }
 
   /**

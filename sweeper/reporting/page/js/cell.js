@@ -84,7 +84,8 @@ const Cell = (() => {
     if (finding) parts.push(makeCheckLabel(finding, node, state.size));
     if (state.captions) {
       const caption = el("span");
-      fillCaption(caption, makeCaption(row, context), state.size, context.tint(row));
+      const text = stack ? makeStackCaption(row, stack, context) : makeCaption(row, context);
+      fillCaption(caption, text, state.size, context.tint(stack ?? [row]));
       parts.push(caption);
     }
     node.replaceChildren(...parts);
@@ -127,13 +128,13 @@ const Cell = (() => {
     node.draggable = true;
     const style = Sprites.centreStyle(file, box);
     Sprites.show(parts.sprite, file, style, () => {
-      parts.image ??= el("img", { alt: "", decoding: "sync", draggable: "false" });
+      parts.image ??= Media.reportLoss(el("img", { alt: "", decoding: "sync", draggable: "false" }));
       parts.image.style.cssText = style;
       parts.image.src = toUrl(Media.pickThumbnail(file, state.size, dataset.raw.sides));
       return parts.image;
     });
     // A text costs a layout of its cell, and memory until the browser collects the old one.
-    if (state.captions) fillCaption(parts.caption, context.skipsCaptions ? "" : makeCaption(row, context), state.size, context.tint(row));
+    if (state.captions) fillCaption(parts.caption, context.skipsCaptions ? "" : makeCaption(row, context), state.size, context.tint([row]));
     const wanted = state.captions ? [parts.sprite, parts.caption] : [parts.sprite];
     const { childNodes } = node;
     if (childNodes.length !== wanted.length || wanted.some((part, index) => part !== childNodes[index])) node.replaceChildren(...wanted);
@@ -189,10 +190,11 @@ const Cell = (() => {
    * @param {StackSummary} summary @param {number} size
    */
   function makeStackBadge({ more, kind, count }, size) {
-    if (!kind) return el("span", { class: "badge" }, `+${more}`);
+    const title = `${more + 1} trials share this cell: show them all`;
+    if (!kind) return el("span", { class: "badge stacked", title }, `+${more}`);
     const words = `+${more} · ${count} ${Stack.describeKind(kind)}`;
     const fits = TextWidth.shorten(words, size - 20) === words;
-    return el("span", { class: `badge below-${kind.replace(" ", "-")}` }, fits ? words : `+${more} ${SIGNS[kind]}`);
+    return el("span", { class: `badge stacked below-${kind.replace(" ", "-")}`, title }, fits ? words : `+${more} ${SIGNS[kind]}`);
   }
 
   /**
@@ -270,6 +272,18 @@ const Cell = (() => {
   }
 
   /**
+   * What a cell says that several trials share: the mean of what colours it, or the trial on top.
+   * @param {number} row @param {number[]} stack @param {CellContext} context
+   */
+  function makeStackCaption(row, stack, context) {
+    const { colour, state } = context;
+    if (!colour) return makeCaption(row, context);
+    if (state.stack !== "first") return `${state.stack} ${colour.label(row) || "no value"} of ${stack.length}`;
+    const mean = PlotData.computeMean(stack.map((one) => colour.value(one)));
+    return mean === undefined ? "no value" : `mean ${PlotData.formatShort(mean)} of ${stack.length}`;
+  }
+
+  /**
    * Show keep or reject, stars and whether there is a comment.
    * @param {HTMLElement} node @param {number} row @param {Marks} marks
    */
@@ -288,7 +302,7 @@ const Cell = (() => {
    */
   function completeTexts(node, row, context) {
     const parts = simpleParts.get(node);
-    if (context.state.captions && parts) fillCaption(parts.caption, makeCaption(row, context), context.state.size, context.tint(row));
+    if (context.state.captions && parts) fillCaption(parts.caption, makeCaption(row, context), context.state.size, context.tint([row]));
     describe(node, row, context);
   }
 

@@ -44,11 +44,27 @@ const Colours = (() => {
     return low <= high ? [low, high] : null;
   }
 
+  const OUTER_SHARE = 0.02; // of the numbers on each side
+  const MIN_NUMBERS = 20;
+
+  /**
+   * The extent of most of the numbers: beyond it lie 2 % on each side, so that one outlier does not make all others look
+   * alike. With few numbers it is the whole extent.
+   * @param {Iterable<Value>} numbers @returns {[number, number] | null}
+   */
+  function findRobustExtent(numbers) {
+    const sorted = Float64Array.from([...numbers].filter((value) => typeof value === "number")).sort();
+    if (sorted.length < MIN_NUMBERS) return findExtent(sorted);
+    const skipped = Math.floor(sorted.length * OUTER_SHARE);
+    const [low, high] = [sorted[skipped], sorted[sorted.length - 1 - skipped]];
+    return low < high ? [low, high] : findExtent(sorted);
+  }
+
   /**
    * Where a number lies in its extent, from 0 to 1; 0.5 if the extent is one number.
    * @param {number} value @param {[number, number]} extent
    */
   const toShare = (value, [low, high]) => (high > low ? (value - low) / (high - low) : 0.5);
 
-  return { LINES, findExtent, pick, pickText, toShare };
+  return { LINES, findExtent, findRobustExtent, pick, pickText, toShare };
 })();

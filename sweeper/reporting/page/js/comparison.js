@@ -16,7 +16,7 @@ const Comparison = (() => {
    */
   function create(mode, a, b, names) {
     if (mode === "single" || names.b === "")
-      {return el("div", { class: "stage single" }, a ? showFull(a) : el("p", { class: "word" }, names.none));}
+      {return el("div", { class: "stage single" }, a ? makeLens(a) : el("p", { class: "word" }, names.none));}
     if (mode === "side" || a?.kind !== "image" || b?.kind !== "image") {
       return el("div", { class: "stage side-by-side" }, makeFigure(a, "A", names.a), makeFigure(b, "B", names.b));
     }
@@ -27,12 +27,23 @@ const Comparison = (() => {
   /** @param {PageFile} file */
   const showFull = (file) => Media.create(file, { full: true });
 
+  /**
+   * A file in a box that `PanZoom` magnifies.
+   * @param {PageFile} file
+   */
+  function makeLens(file) {
+    if (file.kind !== "image") return showFull(file);
+    const lens = el("div", { class: "lens" }, showFull(file));
+    if (file.width) lens.style.setProperty("--shape", `${file.width} / ${file.height}`);
+    return lens;
+  }
+
   /** @param {PageFile | undefined} file @param {string} letter @param {string} name */
   const makeFigure = (file, letter, name) =>
     el(
       "figure",
       {},
-      file ? showFull(file) : el("p", { class: "word" }, "no such file"),
+      file ? makeLens(file) : el("p", { class: "word" }, "no such file"),
       el("figcaption", {}, el("b", {}, letter), ` ${name}`),
     );
 
@@ -55,14 +66,14 @@ const Comparison = (() => {
       pause.setAttribute("aria-pressed", String(!timer));
     }
     const controls = el("div", { class: "strip" }, pause, el("button", { type: "button", onclick: flip }, "Flip"), caption);
-    const stage = el("div", { class: "stage" }, el("div", { class: "stack" }, showFull(a), top), controls);
+    const stage = el("div", { class: "stage" }, el("div", { class: "stack lens" }, showFull(a), top), controls);
     stage.addEventListener("sweeper-gone", () => clearInterval(timer));
     return stage;
   }
 
   /** @param {PageFile} a @param {PageFile} b @param {PairNames} names */
   function makeSlider(a, b, names) {
-    const top = showFull(b);
+    const top = el("div", { class: "layer" }, showFull(b));
     const line = el("div", { class: "slider-line" });
     const label = "How much of A is visible";
     const range = el("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": label, oninput: update });
@@ -72,12 +83,12 @@ const Comparison = (() => {
     }
     /** @param {PointerEvent} event */
     function onPointer(event) {
-      if (event.buttons !== 1 && event.pointerType === "mouse") return;
+      if ((event.buttons !== 1 && event.pointerType === "mouse") || stack.closest(".magnified")) return; // a drag moves the pictures then
       const box = stack.getBoundingClientRect();
       range.value = String(((event.clientX - box.left) / box.width) * 100);
       update();
     }
-    const stack = el("div", { class: "stack", onpointermove: onPointer }, showFull(a), top, line);
+    const stack = el("div", { class: "stack lens", onpointermove: onPointer }, showFull(a), top, line);
     stack.addEventListener("dragstart", (event) => event.preventDefault());
     update();
     return el("div", { class: "stage" }, stack, el("div", { class: "strip" }, `A ${names.a}`, range, `B ${names.b}`));
@@ -99,7 +110,7 @@ const Comparison = (() => {
       if (problem) status.textContent = problem;
     });
     const controls = el("div", { class: "strip" }, "difference", gain, status);
-    return el("div", { class: "stage" }, el("div", { class: "stack" }, canvas), controls);
+    return el("div", { class: "stage" }, el("div", { class: "stack lens" }, canvas), controls);
   }
 
   /**

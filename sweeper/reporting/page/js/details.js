@@ -4,8 +4,6 @@
 
 const Details = (() => {
   const { el, copyText, saveFile } = Dom;
-  const KEYS =
-    "Arrows move · H holds B · S side · B blink · L slider · D difference · G one · K keep · R reject · 1-5 rate · C comment · Esc close";
 
   /**
    * Why there is no picture, and what a check found; null if there is nothing to say.
@@ -57,7 +55,7 @@ const Details = (() => {
       canOpen && el("a", { href: Cell.toUrl(file.path), target: "_blank", rel: "noopener" }, "Open the file"),
       file?.workflow &&
         el("p", { class: "dim" }, "Drag the picture into ComfyUI: it contains its workflow. A saved workflow can be dragged there too."),
-      el("p", { class: "dim keys" }, KEYS),
+      el("p", { class: "dim keys" }, "Key ? lists the keys."),
     );
   }
 

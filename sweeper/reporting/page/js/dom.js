@@ -99,14 +99,45 @@ const Dom = (() => {
     return select;
   }
 
+  /**
+   * A button that opens a panel below it. A press elsewhere or Escape closes the panel.
+   * @param {string} text of the button @param {Children[]} content
+   */
+  function makePanel(text, ...content) {
+    const panel = el("div", { class: "menu-panel", role: "group", "aria-label": text, hidden: true }, ...content);
+    const button = el("button", { type: "button", "aria-expanded": "false", "data-keep": text, onclick: () => toggle(panel.hidden === true) }, `${text} ▾`);
+    const node = el("div", { class: "menu" }, button, panel);
+
+    /** @param {boolean} isOpen */
+    function toggle(isOpen) {
+      panel.hidden = !isOpen;
+      button.setAttribute("aria-expanded", String(isOpen));
+      // It is as wide as its content, and grows to the side that has room.
+      if (isOpen) panel.classList.toggle("rightwards", node.getBoundingClientRect().right < panel.offsetWidth + 8);
+    }
+
+    document.addEventListener("pointerdown", (event) => {
+      if (!node.contains(/** @type {Node} */ (event.target))) toggle(false);
+    });
+    node.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || panel.hidden) return;
+      toggle(false);
+      button.focus();
+    });
+    return node;
+  }
+
   let hideTimer = 0;
 
   /**
-   * Show a message at the bottom of the page for some seconds; screen readers read it aloud.
+   * Show a message at the bottom of the page for some seconds; screen readers read it aloud. An open dialog shows it
+   * itself, because it covers the page and nothing outside of it is read.
    * @param {string} text
    */
   function announce(text) {
     const message = byId("message");
+    const host = document.querySelector("dialog[open]") ?? document.body;
+    if (message.parentElement !== host) host.append(message);
     message.textContent = text;
     message.classList.add("shown");
     clearTimeout(hideTimer);
@@ -141,5 +172,5 @@ const Dom = (() => {
     announce(`${what} copied`);
   }
 
-  return { el, svg, byId, makeField, makeMenu, redrawKeepingFocus, focusKey, focusByKey, announce, saveFile, copyText };
+  return { el, svg, byId, makeField, makeMenu, makePanel, redrawKeepingFocus, focusKey, focusByKey, announce, saveFile, copyText };
 })();

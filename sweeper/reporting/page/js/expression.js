@@ -1,7 +1,8 @@
 // @ts-check
 // The filter: tests rows by an expression over the columns, or searches for words. No code of the user is ever run.
 //
-// A label may be written in place of its value. A text that compares nothing is searched for in the values of each row.
+// A label may be written in place of its value. A text that compares nothing is searched for in the values of each row. One
+// that compares but cannot be read changes nothing.
 "use strict";
 
 /**
@@ -9,6 +10,7 @@
  * @property {(row: number) => boolean} holds whether a row passes
  * @property {boolean} search whether the text is searched for, because it is not an expression
  * @property {string} error why it is not an expression; "" if it is one
+ * @property {boolean} broken whether it compares something but cannot be read, as while one is still typing it
  */
 
 const Expression = (() => {
@@ -100,21 +102,22 @@ const Expression = (() => {
    */
   function compile(source, dataset) {
     const trimmed = source.trim();
-    if (trimmed === "") return { holds: () => true, search: false, error: "" };
+    if (trimmed === "") return { holds: () => true, search: false, error: "", broken: false };
     let [words, reason] = [trimmed, "it compares nothing"];
     try {
       const tree = ExpressionParser.parse(trimmed, new Set(dataset.columns.map((column) => column.name)));
       if (isCondition(tree, dataset)) {
         const test = acceptLabels(tree, dataset);
         const holds = (/** @type {number} */ row) => Boolean(evaluate(test, (name) => dataset.column(name)?.value(row)));
-        return { holds, search: false, error: "" };
+        return { holds, search: false, error: "", broken: false };
       }
       if (tree[0] === "value" && typeof tree[1] === "string") words = tree[1]; // quoted, for example to keep spaces at its ends
     } catch (error) {
       if (!(error instanceof ExpressionError)) throw error;
       reason = error.message;
+      if (/[=<>]/.test(trimmed)) return { holds: () => true, search: false, error: reason, broken: true };
     }
-    return { holds: makeSearch(words, dataset), search: true, error: reason };
+    return { holds: makeSearch(words, dataset), search: true, error: reason, broken: false };
   }
 
   /**
@@ -159,8 +162,8 @@ const Expression = (() => {
     const conditions = [number && `${number.name} >= ${number.value(row)}`, word && quoteCondition(word.name, word.value(row))];
     const text = conditions.filter(Boolean).join(" and ");
     // Check it: an axis may be called `in`, or a text contain what quotes cannot hold.
-    const { holds, search } = compile(text, dataset);
-    return text !== "" && !search && holds(row) ? text : FALLBACK;
+    const { holds, error } = compile(text, dataset);
+    return text !== "" && error === "" && holds(row) ? text : FALLBACK;
   }
 
   /**
@@ -173,5 +176,29 @@ const Expression = (() => {
     return letters.length <= MAX_QUOTED && !text.includes("\n") ? `${name} == ${quoted}` : `${quoted} in ${name}`;
   }
 
-  return { compile, makeExample };
+  /**
+   * A name as a filter takes it: in backticks unless it is a plain word.
+   * @param {string} name
+   */
+  const quoteName = (name) => (/^[A-Za-z_][\w.]*$/.test(name) && !ExpressionParser.KEYWORD.test(name) ? name : `\`${name}\``);
+
+  /**
+   * The condition that a column has the value of a code.
+   * @param {CodedColumn} column @param {number} code
+   */
+  function makeCondition({ name, values }, code) {
+    const value = code < 0 ? null : values[code];
+    const literal = typeof value === "string" ? `'${value.replace(/[\\']/g, "\\$&")}'` : value === null ? "none" : toText(value);
+    return `${quoteName(name)} == ${literal}`;
+  }
+
+  /**
+   * A filter and more conditions.
+   * @param {State} state @param {Filter} filter @param {string[]} conditions
+   */
+  function narrow({ where }, { broken, search }, conditions) {
+    return [...(where === "" || broken || search ? [] : [`(${where})`]), ...conditions].join(" and ");
+  }
+
+  return { compile, makeCondition, makeExample, narrow, quoteName };
 })();

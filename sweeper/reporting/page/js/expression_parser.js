@@ -144,8 +144,19 @@ class ExpressionParser {
       return ["value", token.text === "true" ? true : token.text === "false" ? false : null];
     }
     if (token.kind !== "name") throw new ExpressionError(`${token.text} is out of place`);
-    if (!this.columns.has(token.text)) throw new ExpressionError(`there is no column ${token.text}`);
-    return ["name", token.text];
+    return ["name", this.findColumn(token.text)];
+  }
+
+  /**
+   * The column of a name, whose case does not matter if only one column fits.
+   * @param {string} name
+   */
+  findColumn(name) {
+    if (this.columns.has(name)) return name;
+    const same = [...this.columns].filter((column) => column.toLowerCase() === name.toLowerCase());
+    if (same.length === 1) return same[0];
+    const nearest = Suggest.findNearest(name, this.columns);
+    throw new ExpressionError(`there is no column ${name}${nearest === undefined ? "" : `; did you mean ${nearest}?`}`);
   }
 
   /** @returns {Tree} */

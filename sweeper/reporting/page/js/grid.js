@@ -99,10 +99,11 @@ class GridView {
    * @param {number} width pixels
    * @param {Context} context
    */
-  static arrange(width, { dataset, state, holds }) {
+  static arrange(width, { dataset, state, holds, getSortedRows }) {
+    const perLine = Math.max(1, Math.floor((width - 24) / (state.size + 4)));
+    if (state.view === "gallery") return { arrangement: Layout.arrangeList(getSortedRows(), perLine), perLine: 0 };
     const arrangement = Layout.arrange(dataset, state, holds);
     const { x, y, xx, yy } = arrangement.axis;
-    const perLine = Math.max(1, Math.floor((width - 24) / (state.size + 4)));
     const isLong = x !== undefined && !y && !xx && !yy && arrangement.columns.length > perLine;
     return { arrangement, perLine: isLong ? perLine : 0 };
   }

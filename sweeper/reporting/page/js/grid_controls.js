@@ -1,5 +1,5 @@
 // @ts-check
-// The controls of the grid: its axes, the size of its cells, captions, and pins for the other axes.
+// The controls of the grid: its axes, values for the other axes, and how its cells look.
 "use strict";
 
 /**
@@ -60,7 +60,7 @@ class PendingInput {
 
 const GridControls = (() => {
   const { el, makeField, makeMenu, redrawKeepingFocus } = Dom;
-  const MAX_CHIPS = 12;
+  const MAX_CHIPS = 6;
   /** @type {[Direction, string][]} */
   const LABELS = [
     ["x", "X axis"],
@@ -69,10 +69,33 @@ const GridControls = (() => {
     ["yy", "Outer rows"],
   ];
 
-  /** @param {Page} page @param {PendingInput} input @returns {BarPart} */
-  function create(page, input) {
-    const { dataset, update } = page;
+  /**
+   * The axes, and values for those without a direction. In a small window they fold up.
+   * @param {Page} page @returns {BarPart}
+   */
+  function createAxes(page) {
+    const { dataset } = page;
     const axes = makeAxisMenus(page);
+    const pins = el("div", { class: "pins" });
+    const chips = el("div", { class: "chips", "aria-label": "Axes to drag" });
+    const node = el("details", { class: "more", open: !GridGeometry.isSmallWindow() }, el("summary", {}, "Axes"), axes.nodes, pins, chips);
+    return {
+      nodes: [node],
+      show(state) {
+        node.hidden = state.view !== "grid";
+        axes.show(state);
+        redrawKeepingFocus(pins, () => pins.replaceChildren(...makePinMenus(page, state)));
+        chips.replaceChildren(...Layout.listFreeAxes(dataset, state).slice(0, MAX_CHIPS).map(Drag.makeChip));
+      },
+    };
+  }
+
+  /**
+   * How the cells look: their size, their captions, and which values they show in which order.
+   * @param {Page} page @param {PendingInput} input @returns {BarPart}
+   */
+  function createLooks(page, input) {
+    const { dataset, update } = page;
     const size = el("input", {
       type: "range",
       min: 48,
@@ -81,30 +104,17 @@ const GridControls = (() => {
       oninput: () => input.schedule({ size: Number(size.value) }),
       onchange: () => input.apply(),
     });
+    const fit = el("button", { type: "button", title: "Make all columns fit into the window: key F", onclick: page.fit }, "Fit");
     const captions = el("button", { type: "button", onclick: () => update({ captions: !page.getState().captions }) }, "Captions");
-    const pins = el("div", { class: "tools pins" });
-    const chips = dataset.axes.length > 1 && ["Drag:", ...dataset.axes.slice(0, MAX_CHIPS).map(Drag.makeChip)];
     const values = dataset.axes.length > 0 && el("button", { type: "button", onclick: () => ValuesDialog.open(page) }, "Values…");
-    const tools = el(
-      "div",
-      { class: "tools" },
-      axes.nodes,
-      makeField("Size", size),
-      captions,
-      values,
-      pins,
-      el("div", { class: "chips", "aria-label": "Axes to drag" }, chips),
-    );
-    const summary = el("summary", {}, "Axes, size, marks");
-    const node = el("details", { class: "more", open: !GridGeometry.isSmallWindow() }, summary, tools);
+    const node = el("div", { class: "tools" }, makeField("Size", size), fit, captions, values);
     return {
       nodes: [node],
       show(state) {
-        node.hidden = state.view !== "grid";
-        axes.show(state);
+        node.hidden = !["grid", "gallery"].includes(state.view);
+        fit.hidden = state.view !== "grid";
         if (!input.isPending("size")) size.value = String(state.size);
         captions.setAttribute("aria-pressed", String(state.captions));
-        redrawKeepingFocus(pins, () => pins.replaceChildren(...makePinMenus(page, state)));
       },
     };
   }
@@ -143,5 +153,5 @@ const GridControls = (() => {
     });
   }
 
-  return { create };
+  return { createAxes, createLooks };
 })();

@@ -36,7 +36,8 @@ const GridEvents = (() => {
       if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
       const step = STEPS[event.key];
       const row = grid.getCurrentRow();
-      if (step !== undefined) {
+      if (event.key === "e" && row >= 0) expand(grid, row);
+      else if (step !== undefined) {
         const [r, c] = grid.current ?? grid.findFirstVisible();
         grid.setCurrent(r + step[0], c + step[1]);
       } else if (event.key === "Enter") {
@@ -48,6 +49,7 @@ const GridEvents = (() => {
     scroller.addEventListener("click", (event) => {
       const cell = findCell(event);
       const row = findRow(event);
+      if (event.target instanceof Element && event.target.closest(".stacked")) return expand(grid, row);
       if (cell instanceof HTMLElement && cell.matches(".none") && cell.title !== "") return Dom.announce(cell.title);
       if (row < 0 || (event.target instanceof Element && event.target.closest("audio"))) return;
       grid.show(row);
@@ -64,6 +66,18 @@ const GridEvents = (() => {
     scroller.addEventListener("pointerout", (event) => {
       if (event.target instanceof HTMLVideoElement) event.target.pause();
     });
+  }
+
+  /**
+   * Show all trials of a cell in the gallery; Back leads to the grid again.
+   * @param {GridView} grid
+   * @param {number} row of one of them
+   */
+  function expand({ arrangement, context }, row) {
+    const position = arrangement.locate(row);
+    if (position === null || arrangement.exists) return; // the gallery shows single trials already
+    const conditions = arrangement.values(...position).map(([axis, code]) => Expression.makeCondition(axis, code));
+    context.update({ view: "gallery", where: Expression.narrow(context.state, context.getFilter(), conditions) });
   }
 
   return { listen };

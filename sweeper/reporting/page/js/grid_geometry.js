@@ -23,6 +23,9 @@
 const GridGeometry = (() => {
   const GAP = 4;
   const BAND = 30;
+  const OUTER_GAP = 14; // between groups of columns
+  const SCROLLBAR = 18;
+  const [MIN_SIZE, MAX_SIZE] = [48, 512]; // of a cell
 
   /** Whether the window is as small as a phone's; css/page.css has the same limits. */
   const isSmallWindow = () => innerWidth <= 600 || innerHeight <= 520;
@@ -38,8 +41,22 @@ const GridGeometry = (() => {
     const labels = computeLabels(arrangement, state, windowWidth < 600);
     const { xx, yy } = arrangement.axis;
     const rows = computeOffsets(arrangement.rows, cells.cellHeight + GAP, yy ? BAND : 0, yy ? 10 : 0);
-    const columns = computeOffsets(arrangement.columns, cells.cellWidth + GAP, 0, xx ? 14 : 0);
+    const columns = computeOffsets(arrangement.columns, cells.cellWidth + GAP, 0, xx ? OUTER_GAP : 0);
     return { gap: GAP, band: BAND, ...cells, ...labels, tops: rows.starts, lefts: columns.starts, height: rows.end, width: columns.end };
+  }
+
+  /**
+   * The size of cells with which all columns fit into a width, within what the size may be.
+   * @param {Dataset} dataset @param {State} state
+   * @param {number} width pixels
+   * @param {(row: number) => boolean} [holds]
+   */
+  function fitSize(dataset, state, width, holds) {
+    const arrangement = Layout.arrange(dataset, state, holds);
+    const { side } = computeLabels(arrangement, state, width < 600);
+    const gaps = arrangement.axis.xx ? Layout.groupByOuter(arrangement.columns).length * OUTER_GAP : 0;
+    const room = width - side - gaps - SCROLLBAR;
+    return Math.min(MAX_SIZE, Math.max(MIN_SIZE, Math.floor(room / Math.max(1, arrangement.columns.length)) - GAP));
   }
 
   /**
@@ -60,15 +77,15 @@ const GridGeometry = (() => {
    * Labels are as large as their words need, within limits.
    * @param {Arrangement} arrangement @param {State} state @param {boolean} isNarrow
    */
-  function computeLabels({ axis }, state, isNarrow) {
-    /** @param {Axis | undefined} one */
-    const longest = (one) => (one ? one.order.reduce((most, code) => Math.max(most, one.labelOf(code).length), 0) : 0);
+  function computeLabels({ axis, heads }, state, isNarrow) {
+    /** @param {"x" | "y"} direction */
+    const longest = (direction) => axis[direction]?.order.reduce((most, code) => Math.max(most, heads[direction]?.labelOf(code).length ?? 0), 0) ?? 0;
     const wanted = Math.max(
       isNarrow ? 64 : 84,
-      longest(axis.y) * 9.3 + 20, // bold digits, so that a seed fits on one line
-      isNarrow ? 0 : (axis.y?.name.length ?? 0) * 7.5 + 30,
+      longest("y") * 9.3 + 20, // bold digits, so that a seed fits on one line
+      isNarrow ? 0 : (heads.y?.name.length ?? 0) * 7.5 + 30,
     );
-    const lineCount = Math.min(3, Math.max(1, Math.ceil((longest(axis.x) * 6.8) / (state.size - 8))));
+    const lineCount = Math.min(3, Math.max(1, Math.ceil((longest("x") * 6.8) / (state.size - 8))));
     const outer = axis.xx ? 28 : 0;
     if (!axis.x && !axis.y) return { side: 8, outer, head: 8 };
     return {
@@ -126,5 +143,5 @@ const GridGeometry = (() => {
     return [Math.max(0, Math.min(from, end - length)), end];
   }
 
-  return { compute, extendRange, findRange, isSmallWindow };
+  return { compute, extendRange, findRange, fitSize, isSmallWindow };
 })();

@@ -5,8 +5,8 @@
 const GridLabels = (() => {
   const { el } = Dom;
 
-  /** @param {Axis | undefined} axis @param {number} code */
-  const getLabel = (axis, code) => (axis === undefined ? "" : axis.labelOf(code));
+  /** @param {Head | undefined} head @param {number} code */
+  const getLabel = (head, code) => (head === undefined ? "" : head.labelOf(code));
 
   /**
    * Make the labels of a grid. All row labels share one sticky element, and so do all column labels: a browser keeps a
@@ -15,7 +15,7 @@ const GridLabels = (() => {
    * @param {(direction: Direction) => (name: string) => void} takeAxis what happens when an axis is dropped there
    */
   function create(arrangement, geometry, takeAxis) {
-    const { axis, rows } = arrangement;
+    const { axis, heads: names, rows } = arrangement;
     const heads = el("div", { class: "heads", role: "row", "aria-rowindex": 1 });
     const sides = el("div", { class: "sides", role: "presentation" });
     const bands = el("div", { class: "bands", role: "presentation" });
@@ -23,14 +23,14 @@ const GridLabels = (() => {
     sides.style.cssText = `width:${geometry.side}px;height:${geometry.height}px`;
     Drag.acceptAxis(heads, takeAxis("x"));
     Drag.acceptAxis(sides, takeAxis("y"));
-    heads.append(makeCorner(axis, geometry.side), ...makeOuterHeads(arrangement, geometry));
+    heads.append(makeCorner(arrangement, geometry.side), ...makeOuterHeads(arrangement, geometry));
     const groups = axis.yy ? Layout.groupByOuter(rows) : [];
     /** @type {Record<"columns" | "rows" | "bands", Map<number, HTMLElement>>} */
     const shown = { columns: new Map(), rows: new Map(), bands: new Map() };
     const actions = {
       columns: makeColumnActions(arrangement, geometry, heads),
       rows: makeRowActions(arrangement, geometry, sides),
-      bands: makeBandActions(groups, axis.yy, geometry, bands),
+      bands: makeBandActions(groups, names.yy, geometry, bands),
     };
 
     /**
@@ -51,11 +51,11 @@ const GridLabels = (() => {
   const drop = (/** @type {HTMLElement} */ node) => node.remove();
 
   /** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host */
-  function makeColumnActions({ axis, columns }, { side, lefts, cellWidth, head, outer }, host) {
+  function makeColumnActions({ heads, columns }, { side, lefts, cellWidth, head, outer }, host) {
     return {
       make: () => host.appendChild(el("div", { class: "head", role: "columnheader" }, el("span", {}, ""))),
       put(/** @type {HTMLElement} */ node, /** @type {number} */ c) {
-        writeLabel(node, getLabel(axis.x, columns[c].inner), cellWidth);
+        writeLabel(node, getLabel(heads.x, columns[c].inner), cellWidth);
         node.ariaColIndex = String(c + 2);
         node.style.cssText = `left:${side + lefts[c]}px;width:${cellWidth}px;height:${head - outer}px`;
       },
@@ -64,11 +64,11 @@ const GridLabels = (() => {
   }
 
   /** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host */
-  function makeRowActions({ axis, rows }, { side, tops, cellHeight }, host) {
+  function makeRowActions({ heads, rows }, { side, tops, cellHeight }, host) {
     return {
       make: () => host.appendChild(el("div", { class: "side", role: "rowheader" }, el("span", {}, ""))),
       put(/** @type {HTMLElement} */ node, /** @type {number} */ r) {
-        writeLabel(node, getLabel(axis.y, rows[r].inner), side);
+        writeLabel(node, getLabel(heads.y, rows[r].inner), side);
         node.id = `side-${r}`;
         node.style.cssText = `top:${tops[r]}px;height:${cellHeight}px`;
       },
@@ -78,15 +78,15 @@ const GridLabels = (() => {
 
   /**
    * @param {ReturnType<typeof Layout.groupByOuter>} groups of rows
-   * @param {Axis | undefined} axis @param {Geometry} geometry @param {HTMLElement} host
+   * @param {Head | undefined} names @param {Geometry} geometry @param {HTMLElement} host
    */
-  function makeBandActions(groups, axis, { head, band, tops, cellHeight }, host) {
+  function makeBandActions(groups, names, { head, band, tops, cellHeight }, host) {
     return {
       make: () => host.appendChild(el("div", { class: "band" }, el("div", { class: "band-title" }))),
       put(/** @type {HTMLElement} */ node, /** @type {number} */ index) {
         const { from, to, outer } = groups[index];
         const title = /** @type {HTMLElement} */ (node.firstElementChild);
-        title.replaceChildren(el("b", {}, axis?.name), ` ${getLabel(axis, outer)}`);
+        title.replaceChildren(el("b", {}, names?.name), ` ${getLabel(names, outer)}`);
         title.style.top = `${head}px`;
         const [top, end] = [tops[from] - band, tops[to - 1] + cellHeight];
         node.style.cssText = `top:${head + top}px;height:${end - top}px`;
@@ -109,17 +109,20 @@ const GridLabels = (() => {
     /** @type {Text} */ (span.firstChild).data = text;
   }
 
-  /** @param {Record<Direction, Axis | undefined>} axis @param {number} width */
-  function makeCorner({ x, y }, width) {
-    const makeName = (/** @type {Axis | undefined} */ axis, /** @type {string} */ arrow) =>
-      axis && el("span", {}, Drag.makeChip(axis), ` ${arrow}`);
-    const node = el("div", { class: "corner" }, makeName(x, "→"), makeName(y, "↓"));
+  /** @param {Arrangement} arrangement @param {number} width */
+  function makeCorner({ axis, heads }, width) {
+    /** @param {"x" | "y"} direction @param {string} arrow */
+    const makeName = (direction, arrow) => {
+      const [one, head] = [axis[direction], heads[direction]];
+      return one && el("span", {}, Drag.makeChip(one), head?.name.slice(one.name.length), ` ${arrow}`);
+    };
+    const node = el("div", { class: "corner" }, makeName("x", "→"), makeName("y", "↓"));
     node.style.width = `${width}px`;
     return node;
   }
 
   /** @param {Arrangement} arrangement @param {Geometry} geometry */
-  function makeOuterHeads({ axis: { xx }, columns }, { side, lefts, cellWidth }) {
+  function makeOuterHeads({ heads: { xx }, columns }, { side, lefts, cellWidth }) {
     if (!xx) return [];
     return Layout.groupByOuter(columns).map(({ from, to, outer }) => {
       const label = getLabel(xx, outer);

@@ -13,6 +13,7 @@
  * @property {[number, number]} extent of the means
  * @property {string} metric
  * @property {(value: number) => string} format
+ * @property {(r: number, c: number) => void} open shows the trials of a cell
  */
 
 const HeatMap = (() => {
@@ -38,7 +39,7 @@ const HeatMap = (() => {
     };
     const [width, height] = [cell.width * columnCount, cell.height * rowCount];
     const side = Math.min(140, 16 + LETTER_WIDTH * findLongest(rows.labels), room / 3);
-    const label = `Heat map of ${metric}, ${columnCount} by ${rowCount}; use the arrow keys to read its cells`;
+    const label = `Heat map of ${metric}, ${columnCount} by ${rowCount}; use the arrow keys to read its cells, Enter to show their trials`;
     const canvas = el("canvas", { width, height, tabindex: 0, role: "img", "aria-label": label });
     paint(canvas, cell, map);
     const marker = el("div", { class: "here", hidden: true });
@@ -118,8 +119,11 @@ const HeatMap = (() => {
     };
     canvas.addEventListener("pointermove", onPointer);
     canvas.addEventListener("pointerdown", onPointer);
+    const openCurrent = () => current !== null && map.getGroup(...current) !== undefined && map.open(...current);
+    canvas.addEventListener("click", openCurrent);
     canvas.addEventListener("keydown", (event) => {
       const step = STEPS[event.key];
+      if (event.key === "Enter") openCurrent();
       if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
       if (current === null) show(0, 0);
       else show(current[0] + step[0], current[1] + step[1]);

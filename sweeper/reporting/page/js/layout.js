@@ -5,9 +5,11 @@
 /** @typedef {"x" | "y" | "xx" | "yy"} Direction across, down, outer columns, outer rows */
 /** @typedef {{inner: number, outer: number}} Line a row or column of the grid, by the codes of its values; -1: no value */
 /** @typedef {[axis: Axis, code: number]} AxisValue */
+/** @typedef {{name: string, labelOf: (code: number) => string}} Head names an axis and its values at the head of lines */
 /**
  * @typedef {object} Arrangement
  * @property {Record<Direction, Axis | undefined>} axis
+ * @property {Record<Direction, Head | undefined>} heads what stands at the head of its rows and columns
  * @property {Line[]} columns
  * @property {Line[]} rows
  * @property {number} shown how many trials it shows
@@ -23,11 +25,13 @@
 const Layout = (() => {
   /** @type {Direction[]} */
   const DIRECTIONS = ["x", "y", "xx", "yy"];
+  const NO_DIRECTIONS = { x: "", y: "", xx: "", yy: "" }; // of the axes in a state
   const MAX_FIRST_COLUMNS = 8; // of a first view that repeats its X axis
   const MAX_ACROSS_LABEL = 24; // letters of a value that is shown across when there is only one axis
 
   /**
    * Choose the axes of the first view: the two with most values, longer texts down the side, then up to two outer ones.
+   * Seeds come last, because one compares prompts and settings first.
    * @param {Dataset} dataset @returns {Record<Direction, string>}
    */
   function chooseFirstView(dataset) {
@@ -35,7 +39,7 @@ const Layout = (() => {
     const chosen = [];
     const varying = dataset.axes.filter((axis) => axis.order.length > 1);
     // The sort is stable, so a page that is opened twice looks the same.
-    for (const axis of varying.sort((a, b) => b.order.length - a.order.length)) {
+    for (const axis of varying.sort((a, b) => Number(isSeed(a)) - Number(isSeed(b)) || b.order.length - a.order.length)) {
       if (chosen.length < 4 && !isDetermined(dataset, axis, chosen)) chosen.push(axis);
     }
     const [first, second, third, fourth] = chosen;
@@ -47,6 +51,9 @@ const Layout = (() => {
     if (!second && first && longestLabel(first) > MAX_ACROSS_LABEL) [view.x, view.y] = ["", first.name];
     return view;
   }
+
+  /** @param {Axis} axis */
+  const isSeed = ({ name }) => /(^|[^a-z])seed$/i.test(name);
 
   /** @param {Axis} axis */
   const longestLabel = (axis) => Math.max(...axis.order.map((code) => axis.labelOf(code).length));
@@ -101,7 +108,8 @@ const Layout = (() => {
   }
 
   /**
-   * Arrange the rows of the data that pass `holds` as a grid.
+   * Arrange the rows of the data that pass `holds` as a grid. Trials that share a cell are sorted as the view says, by
+   * the column that colours the cells.
    * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} [holds] @returns {Arrangement}
    */
   function arrange(dataset, view, holds = () => true) {
@@ -116,7 +124,9 @@ const Layout = (() => {
     const next = new Int32Array(dataset.size).fill(-1); // the next row in the same cell
     const used = { across: new Uint8Array(across.lines.length), down: new Uint8Array(down.lines.length) };
     let shown = 0;
-    for (let row = dataset.size - 1; row >= 0; row--) {
+    const order = orderStacks(dataset, view);
+    for (let index = dataset.size - 1; index >= 0; index--) {
+      const row = order === null ? index : order[index];
       const [c, r] = [across.indexOf(row), down.indexOf(row)];
       if (c < 0 || r < 0) continue;
       const key = r * across.lines.length + c;
@@ -129,7 +139,61 @@ const Layout = (() => {
       used.across[c] = used.down[r] = 1;
       shown += 1;
     }
-    return compact({ x, y, xx, yy }, across, down, used, { cells, filtered, next, shown, pins });
+    const axis = { x, y, xx, yy };
+    return compact(axis, makeHeads(dataset, axis), across, down, used, { cells, filtered, next, shown, pins });
+  }
+
+  /**
+   * @param {Dataset} dataset @param {Record<Direction, Axis | undefined>} axis
+   * @returns {Record<Direction, Head | undefined>}
+   */
+  function makeHeads(dataset, axis) {
+    const placed = Object.values(axis).flatMap((one) => one ?? []);
+    const [x, y, xx, yy] = DIRECTIONS.map((direction) => axis[direction] && makeHead(dataset, axis[direction], placed));
+    return { x, y, xx, yy };
+  }
+
+  /**
+   * The head of an axis. Beside each value it shows those of the axes that vary together with it, as in a zip: a reader
+   * would otherwise think that `cfg` makes the difference that its partner `sampler` makes.
+   * @param {Dataset} dataset @param {Axis} axis
+   * @param {Axis[]} [placed] axes with a head of their own @returns {Head}
+   */
+  function makeHead(dataset, axis, placed = []) {
+    const partners = dataset.axes.filter((one) => one !== axis && !placed.includes(one) && isPartner(dataset, axis, one));
+    if (partners.length === 0) return axis;
+    const axes = [axis, ...partners];
+    /** @type {Map<number, string>} */
+    const labels = new Map();
+    for (let row = 0; row < dataset.size; row++) {
+      const code = axis.codes[row];
+      if (labels.has(code)) continue;
+      const present = axes.filter((one) => one.codes[row] >= 0);
+      labels.set(code, present.map((one) => one.labelOf(one.codes[row])).join(" · ") || axis.labelOf(code));
+    }
+    return { name: axes.map(({ name }) => name).join(" · "), labelOf: (code) => labels.get(code) ?? axis.labelOf(code) };
+  }
+
+  /**
+   * Whether two axes vary together in the plan. A run of an old version did not record that; then the rows tell.
+   * @param {Dataset} dataset @param {Axis} axis @param {Axis} other
+   */
+  function isPartner(dataset, axis, other) {
+    if (axis.order.length < 2 || other.order.length < 2 || !isPaired(dataset, axis, other)) return false;
+    /** @type {[string, string][] | null} */
+    const together = dataset.raw.together;
+    return together === null || together.some((pair) => pair.includes(axis.name) && pair.includes(other.name));
+  }
+
+  /**
+   * All rows in the order in which trials lie in a cell, the one on top first; null for the written order.
+   * @param {Dataset} dataset @param {State} view
+   */
+  function orderStacks(dataset, view) {
+    const column = dataset.column(view.colour);
+    if (view.stack === "first" || !column?.numeric) return null;
+    const sort = view.stack === "highest" ? `-${column.name}` : column.name;
+    return TableColumns.sortRows(dataset, dataset.filterRows(() => true), sort);
   }
 
   /**
@@ -156,12 +220,13 @@ const Layout = (() => {
 
   /**
    * Leave out the lines without a trial: the halves of a zip would otherwise fill the page with empty cells.
-   * @param {Record<Direction, Axis | undefined>} axis @param {Lines} across @param {Lines} down
+   * @param {Record<Direction, Axis | undefined>} axis @param {Record<Direction, Head | undefined>} heads
+   * @param {Lines} across @param {Lines} down
    * @param {{across: Uint8Array, down: Uint8Array}} used
    * @param {{cells: Map<number, number>, filtered: Set<number>, next: Int32Array, shown: number, pins: AxisValue[]}} content
    * @returns {Arrangement}
    */
-  function compact(axis, across, down, used, { cells, filtered, next, shown, pins }) {
+  function compact(axis, heads, across, down, used, { cells, filtered, next, shown, pins }) {
     /** @param {Lines} lines @param {Uint8Array} isUsed */
     const keepUsed = ({ lines }, isUsed) => lines.map((line, index) => ({ ...line, index })).filter((line) => isUsed[line.index]);
     const columns = keepUsed(across, used.across);
@@ -172,6 +237,7 @@ const Layout = (() => {
     const keyOf = (r, c) => rows[r].index * across.lines.length + columns[c].index;
     return {
       axis,
+      heads,
       columns,
       rows,
       shown,
@@ -204,11 +270,10 @@ const Layout = (() => {
     const count = arrangement.columns.length;
     /** @param {number} r @param {number} c */
     const columnOf = (r, c) => (c < perLine && r * perLine + c < count ? r * perLine + c : -1);
-    /** @param {number} length */
-    const makeBlank = (length) => Array.from({ length }, () => ({ inner: -1, outer: -1 }));
     return {
       ...arrangement,
-      axis: { x: undefined, y: undefined, xx: undefined, yy: undefined },
+      axis: NO_AXES,
+      heads: NO_AXES,
       rows: makeBlank(Math.ceil(count / perLine)),
       columns: makeBlank(Math.min(perLine, count)),
       isFiltered: (r, c) => columnOf(r, c) >= 0 && arrangement.isFiltered(0, columnOf(r, c)),
@@ -218,6 +283,36 @@ const Layout = (() => {
       locate(row) {
         const position = arrangement.locate(row);
         return position && [Math.floor(position[1] / perLine), position[1] % perLine];
+      },
+    };
+  }
+
+  const NO_AXES = { x: undefined, y: undefined, xx: undefined, yy: undefined };
+  /** @param {number} length @returns {Line[]} */
+  const makeBlank = (length) => Array.from({ length }, () => ({ inner: -1, outer: -1 }));
+
+  /**
+   * Arrange rows of the data one after the other, in lines of `perLine`, as the gallery shows them.
+   * @param {number[]} list @param {number} perLine @returns {Arrangement}
+   */
+  function arrangeList(list, perLine) {
+    const indices = new Map(list.map((row, index) => [row, index]));
+    const find = (/** @type {number} */ r, /** @type {number} */ c) => (c < perLine ? (list[r * perLine + c] ?? -1) : -1);
+    return {
+      axis: NO_AXES,
+      heads: NO_AXES,
+      rows: makeBlank(Math.ceil(list.length / perLine)),
+      columns: makeBlank(Math.min(perLine, list.length)),
+      shown: list.length,
+      find,
+      trials: (r, c) => (find(r, c) < 0 ? [] : [find(r, c)]),
+      hasMore: () => false,
+      isFiltered: () => false,
+      values: () => [],
+      exists: (r, c) => find(r, c) >= 0,
+      locate(row) {
+        const index = indices.get(row);
+        return index === undefined ? null : [Math.floor(index / perLine), index % perLine];
       },
     };
   }
@@ -318,6 +413,6 @@ const Layout = (() => {
   }
 
   return {
-    DIRECTIONS, arrange, chooseFirstView, explainEmpty, groupByOuter, listFreeAxes, listPinChoices, orderCodes, shownCodes, wrap,
+    DIRECTIONS, NO_DIRECTIONS, arrange, arrangeList, chooseFirstView, explainEmpty, groupByOuter, listFreeAxes, listPinChoices, makeHead, orderCodes, shownCodes, wrap,
   };
 })();

@@ -9,7 +9,7 @@ const PlotFrame = (() => {
 
   /** @param {string} name @param {(Element | (Element | null)[])[]} content */
   const create = (name, ...content) =>
-    svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img", "aria-label": name }, ...content);
+    svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "group", "aria-label": name }, ...content);
 
   /** @param {number} x @param {number} y @param {string} text @param {"start" | "middle" | "end"} anchor */
   const makeText = (x, y, text, anchor) => svg("text", { x, y, "text-anchor": anchor }, text);
@@ -29,7 +29,22 @@ const PlotFrame = (() => {
       makeText(LEFT - 6, toY(value) + 4, PlotData.formatShort(value), "end"),
     ]);
 
-  return { WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN, create, makeRules, makeText, shareToX, shareToY };
+  /**
+   * A part of a plot that can be pressed, by keyboard too.
+   * @param {"circle" | "rect"} tag @param {Record<string, any>} attributes @param {string} words @param {() => void} onPress
+   */
+  function makeButton(tag, attributes, words, onPress) {
+    /** @param {KeyboardEvent} event */
+    function onkeydown(event) {
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      onPress();
+    }
+    const listeners = { onclick: onPress, onkeydown };
+    return svg(tag, { ...attributes, ...listeners, role: "button", tabindex: 0, "aria-label": words }, svg("title", {}, words));
+  }
+
+  return { WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN, create, makeButton, makeRules, makeText, shareToX, shareToY };
 })();
 
 const LinePlot = (() => {
@@ -46,16 +61,20 @@ const LinePlot = (() => {
    * Draw the means along an axis; where several trials share a point, a bar shows their range.
    * @param {number[]} allRows @param {Column} metric @param {Axis} along
    * @param {Axis | undefined} per the axis with one line for each value
-   * @param {State} state @returns {(Element | null)[]}
+   * @param {Context} context @returns {(Element | null)[]}
    */
-  function create(allRows, metric, along, per, state) {
+  function create(allRows, metric, along, per, context) {
+    const { dataset, state } = context;
+    const [alongHead, perHead] = [Layout.makeHead(dataset, along), per && Layout.makeHead(dataset, per)];
     const rows = allRows.filter((row) => along.codes[row] >= 0);
     if (rows.length === 0) return [el("p", { class: "empty" }, `No trial in view has a value of ${along.name}.`)];
     const groups = PlotData.groupRows(rows, metric, (row) => `${per === undefined ? 0 : per.codes[row]},${along.codes[row]}`);
     const ticks = PlotData.findPresentCodes(rows, along, state)
-      .map((code) => ({ x: Number(along.values[code]), code, label: along.labelOf(code) }))
+      .map((code) => ({ x: Number(along.values[code]), code, label: alongHead.labelOf(code) }))
       .sort((a, b) => a.x - b.x);
-    const yExtent = Colours.findExtent([...groups.values()].flatMap((group) => [group.low, group.high])) ?? [0, 0];
+    const rules = PlotData.makeTicks(Colours.findExtent([...groups.values()].flatMap((group) => [group.low, group.high])) ?? [0, 0]);
+    /** @type {[number, number]} */
+    const yExtent = [rules[0], rules[rules.length - 1]];
     /** @type {[number, number]} */
     const xExtent = [ticks[0].x, ticks[ticks.length - 1].x];
     const scale = {
@@ -63,46 +82,48 @@ const LinePlot = (() => {
       toY: (/** @type {number} */ value) => PlotFrame.shareToY(Colours.toShare(value, yExtent)),
     };
     const codes = per === undefined ? [0] : PlotData.findPresentCodes(rows, per, state);
-    const nameOf = (/** @type {number} */ code) => (per === undefined ? metric.name : per.labelOf(code));
+    const nameOf = (/** @type {number} */ code) => perHead?.labelOf(code) ?? metric.name;
     const lines = codes.slice(0, MAX_LINES).map((code, index) => {
       const points = ticks.flatMap((tick) => {
         const group = groups.get(`${code},${tick.code}`);
         return group === undefined ? [] : [{ ...tick, group }];
       });
-      return drawLine(points, Colours.LINES[index], `${nameOf(code)}`, along.name, groups.size <= MAX_DOTS, scale);
+      /** @param {number} at */
+      const open = (at) =>
+        Plots.openTrials(context, [Expression.makeCondition(along, at), ...(per === undefined ? [] : [Expression.makeCondition(per, code)])]);
+      return drawLine(points, Colours.LINES[index], `${nameOf(code)}`, along.name, groups.size <= MAX_DOTS ? open : null, scale);
     });
-    const [low, high] = yExtent;
-    const rules = low === high ? [low] : [0, 0.25, 0.5, 0.75, 1].map((share) => low + share * (high - low));
     const plot = PlotFrame.create(
       `${metric.name} along ${along.name}`,
       PlotFrame.makeRules(rules, scale.toY),
       makeTicks(ticks, scale.toX),
-      PlotFrame.makeText((WIDTH + LEFT) / 2, HEIGHT - 4, along.name, "middle"),
+      PlotFrame.makeText((WIDTH + LEFT) / 2, HEIGHT - 4, alongHead.name, "middle"),
       lines,
     );
-    return [plot, per !== undefined && per.order.length > 1 ? makeLegend(codes, nameOf) : null];
+    const hasBars = [...groups.values()].some((group) => group.count > 1);
+    const words = hasBars ? el("p", { class: "dim" }, "A dot is the mean of its trials; its bar reaches from the lowest to the highest.") : null;
+    return [plot, per !== undefined && per.order.length > 1 ? makeLegend(codes, nameOf) : null, words];
   }
 
   /**
-   * @param {Point[]} points @param {string} colour @param {string} name @param {string} along @param {boolean} hasDots
+   * @param {Point[]} points @param {string} colour @param {string} name @param {string} along
+   * @param {((code: number) => void) | null} open shows the trials of a dot; null: no dots, because there would be too many
    * @param {Scale} scale
    */
-  function drawLine(points, colour, name, along, hasDots, { toX, toY }) {
+  function drawLine(points, colour, name, along, open, { toX, toY }) {
     const path = points.map(({ x, group }, i) => `${i ? "L" : "M"}${toX(x).toFixed(1)} ${toY(group.mean).toFixed(1)}`).join("");
     const bars = points.map(({ x, group }) => `M${toX(x).toFixed(1)} ${toY(group.low).toFixed(1)}V${toY(group.high).toFixed(1)}`).join("");
-    const makeDot = (/** @type {Point} */ { x, label, group }) =>
-      svg(
-        "circle",
-        { cx: toX(x), cy: toY(group.mean), r: 3 },
-        svg("title", {}, `${name}, ${along} ${label}: ${PlotData.formatShort(group.mean)}`),
-      );
+    const makeDot = (/** @type {Point} */ { x, code, label, group }) => {
+      const words = `${name}, ${along} ${label}: ${PlotData.formatShort(group.mean)}, ${group.count} trial${group.count === 1 ? "" : "s"}`;
+      return PlotFrame.makeButton("circle", { cx: toX(x), cy: toY(group.mean), r: 4 }, words, () => open?.(code));
+    };
     return svg(
       "g",
       { stroke: colour, fill: colour },
       svg("title", {}, name),
       svg("path", { d: path, fill: "none", "stroke-width": 2 }),
       svg("path", { d: bars, "stroke-opacity": 0.4 }),
-      hasDots ? points.map(makeDot) : null,
+      open ? points.map(makeDot) : null,
     );
   }
 
@@ -138,28 +159,32 @@ const LinePlot = (() => {
 })();
 
 const Histogram = (() => {
-  const { svg } = Dom;
   const { WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN } = PlotFrame;
 
-  /** @param {number[]} rows @param {Column} metric */
-  function create(rows, metric) {
+  /** @param {number[]} rows @param {Column} metric @param {Context} context */
+  function create(rows, metric, context) {
     const values = rows.map((row) => metric.value(row));
-    const extent = Colours.findExtent(values) ?? [0, 0];
-    const binCount = extent[0] === extent[1] ? 1 : Math.min(40, Math.max(5, Math.ceil(Math.sqrt(values.length))));
+    const bounds = PlotData.makeTicks(Colours.findExtent(values) ?? [0, 0], Math.min(40, Math.max(5, Math.ceil(Math.sqrt(values.length)))));
+    const binCount = Math.max(1, bounds.length - 1);
+    /** @type {[number, number]} */
+    const extent = [bounds[0], bounds[bounds.length - 1]];
     const counts = countBins(values, extent, binCount);
-    const most = Math.max(...counts);
-    const toY = (/** @type {number} */ count) => PlotFrame.shareToY(count / most);
+    const rules = PlotData.makeTicks([0, Math.max(1, ...counts)]).filter(Number.isInteger);
+    const toY = (/** @type {number} */ count) => PlotFrame.shareToY(count / rules[rules.length - 1]);
     const width = (WIDTH - LEFT - MARGIN) / binCount;
-    const bars = counts.map((count, i) =>
-      svg(
-        "rect",
-        { x: LEFT + i * width, y: toY(count), width: Math.max(1, width - 1), height: HEIGHT - BOTTOM - toY(count), class: "bar" },
-        svg("title", {}, String(count)),
-      ),
-    );
+    const bars = counts.map((count, i) => {
+      if (count === 0) return null;
+      const isLast = i === counts.length - 1;
+      const [from, to] = [bounds[i], bounds[i + 1] ?? bounds[i]];
+      const name = Expression.quoteName(metric.name);
+      const box = { x: LEFT + i * width, y: toY(count), width: Math.max(1, width - 1), height: HEIGHT - BOTTOM - toY(count), class: "bar" };
+      const words = `${metric.name} ${PlotData.formatShort(from)} to ${PlotData.formatShort(to)}: ${count} trial${count === 1 ? "" : "s"}`;
+      const open = () => Plots.openTrials(context, [`${name} >= ${from}`, `${name} ${isLast ? "<=" : "<"} ${to}`]);
+      return PlotFrame.makeButton("rect", box, words, open);
+    });
     return PlotFrame.create(
       `Distribution of ${metric.name}`,
-      PlotFrame.makeRules(makeCountRules(most), toY),
+      PlotFrame.makeRules(rules, toY),
       bars,
       PlotFrame.makeText(LEFT, HEIGHT - BOTTOM + 16, PlotData.formatShort(extent[0]), "start"),
       PlotFrame.makeText(WIDTH - MARGIN, HEIGHT - BOTTOM + 16, PlotData.formatShort(extent[1]), "end"),
@@ -174,16 +199,6 @@ const Histogram = (() => {
     const counts = new Array(binCount).fill(0);
     for (const value of values) counts[Math.min(binCount - 1, Math.floor(Colours.toShare(value, extent) * binCount))] += 1;
     return counts;
-  }
-
-  /**
-   * Whole numbers from 0 to `most` in round steps, about five of them.
-   * @param {number} most
-   */
-  function makeCountRules(most) {
-    const power = 10 ** Math.max(0, Math.floor(Math.log10(most / 4)));
-    const step = [1, 2, 5, 10].map((part) => part * power).find((one) => one * 5 >= most) ?? 10 * power;
-    return Array.from({ length: Math.floor(most / step) + 1 }, (_, index) => index * step);
   }
 
   return { countBins, create };

@@ -13,9 +13,13 @@
  * @property {() => Column[]} getNumberColumns the columns that can colour cells and be plotted
  * @property {() => number[]} getRows the rows that pass the filter
  * @property {() => number[] | null} getTableRows the same in the table's order; null if another view is shown
+ * @property {() => number[]} getSortedRows the same in the order of the table and the gallery
+ * @property {() => {column: Column, extent: [number, number], range: [number, number]} | null} getScale what colours the
+ *   cells: the column, the numbers at the ends of the scale, and its lowest and highest number
  * @property {() => Arrangement} getArrangement
  * @property {() => boolean} isBusy whether the view is still being filled
  * @property {(row: number) => void} open opens a trial in the dialog
+ * @property {() => void} fit makes the columns of the grid fit into the window
  * @property {(key: string, row: number) => boolean} markByKey marks a row, if the key means a mark
  */
 /**
@@ -23,7 +27,7 @@
  * @property {State} state
  * @property {{width: number, height: number}} room pixels
  * @property {Column | undefined} colour the column that colours the cells
- * @property {(row: number) => string} tint the colour of a row
+ * @property {(rows: number[]) => string} tint the colour of the mean of some rows
  * @property {(row: number) => boolean} holds whether a row passes the filter
  * @property {Axis[]} free the axes whose values a cell's caption has to name
  */
@@ -45,9 +49,9 @@ class App {
   static MARK_DELAY = 400; // milliseconds after which marks are applied to a filter by marks
   static OUTCOME_DELAY = 1000; // the same for outcomes of a run that is still going
   /** @type {(keyof State)[]} settings that the grid depends on */
-  static GRID_KEYS = ["x", "y", "xx", "yy", "size", "captions", "pins", "hidden", "order", "where", "colour", "view"];
+  static GRID_KEYS = ["x", "y", "xx", "yy", "size", "captions", "pins", "hidden", "order", "where", "colour", "stack", "sort", "view"];
   /** @type {(keyof State)[]} the same for the table and the plots */
-  static OTHER_KEYS = ["view", "where", "colour", "metric", "lines", "sort", "columns", "x", "y"];
+  static OTHER_KEYS = ["view", "where", "colour", "metric", "against", "lines", "sort", "columns", "x", "y"];
   /** @type {(keyof State)[]} settings that change the layout, so that the scroll position loses its meaning */
   static LAYOUT_KEYS = ["x", "y", "xx", "yy", "view", "size"];
 
@@ -67,6 +71,8 @@ class App {
     this.tableRows = null;
     /** @type {View | null} */
     this.view = null;
+    /** @type {ReturnType<Page["getScale"]>} */
+    this.scale = null;
     this.rebuildTimer = 0;
     this.marks = new Marks(this.dataset, (rows) => this.showMarks(rows));
     this.page = this.makePage();
@@ -90,9 +96,12 @@ class App {
       getFilter: () => this.filter,
       getNumberColumns: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts", "cost"].map((name) => dataset.outcomeColumn(name))],
       getRows: () => this.getRows(),
-      getTableRows: () => this.getTableRows(),
+      getTableRows: () => (this.state.view === "table" ? this.getSortedRows() : null),
+      getSortedRows: () => this.getSortedRows(),
+      getScale: () => this.scale,
       getArrangement: () => this.view?.arrangement ?? Layout.arrange(dataset, this.state, this.filter.holds),
       isBusy: () => this.view?.isBusy?.() ?? false,
+      fit: () => this.fit(),
       open: (row) => this.update({ trial: String(dataset.trial(row)) }),
       markByKey: (key, row) => markByKey(marks, key, row),
     };
@@ -102,9 +111,8 @@ class App {
     return (this.rows ??= this.dataset.filterRows(this.filter.holds));
   }
 
-  getTableRows() {
-    const { view, sort } = this.state;
-    if (view !== "table") return null;
+  getSortedRows() {
+    const { sort } = this.state;
     const rows = this.getRows();
     if (this.tableRows?.rows !== rows || this.tableRows.sort !== sort)
       {this.tableRows = { rows, sort, sorted: TableColumns.sortRows(this.dataset, rows, sort) };}
@@ -121,6 +129,10 @@ class App {
     else location.hash = address;
     this.address = location.hash;
     this.apply(next);
+  }
+
+  fit() {
+    this.update({ size: GridGeometry.fitSize(this.dataset, this.state, this.host.clientWidth, this.filter.holds) });
   }
 
   /** @param {State} next */
@@ -145,7 +157,8 @@ class App {
   }
 
   compileFilter() {
-    this.filter = Expression.compile(this.state.where, this.dataset);
+    const filter = Expression.compile(this.state.where, this.dataset);
+    this.filter = filter.broken ? { ...filter, holds: this.filter.holds } : filter;
     this.rows = null;
   }
 
@@ -175,19 +188,22 @@ class App {
   /** @param {{width: number, height: number}} room @returns {ViewContext} */
   makeViewContext(room) {
     const { dataset, state } = this;
-    const column = dataset.column(state.colour);
+    const sorted = state.view === "gallery" ? dataset.column(state.sort.replace(/^-/, "")) : undefined;
+    const column = dataset.column(state.colour) ?? (["metric", "outcome", "check"].includes(sorted?.role ?? "") ? sorted : undefined);
     const colour = column?.numeric ? column : undefined;
-    const extent = colour && Colours.findExtent(this.getRows().map((row) => colour.value(row)));
+    const values = colour ? this.getRows().map((row) => colour.value(row)) : [];
+    const [extent, range] = [Colours.findRobustExtent(values), Colours.findExtent(values)];
+    this.scale = colour && extent && range ? { column: colour, extent, range } : null;
     return {
       state,
       room,
       colour,
-      tint(row) {
-        const value = colour?.value(row);
+      tint(rows) {
+        const value = colour && PlotData.computeMean(rows.map((row) => colour.value(row)));
         return extent && typeof value === "number" ? Colours.pick(Colours.toShare(value, extent)) : "transparent";
       },
       holds: this.filter.holds,
-      free: Layout.listFreeAxes(dataset, state).filter((axis) => state.pins[axis.name] === undefined),
+      free: Layout.listFreeAxes(dataset, state.view === "gallery" ? { ...state, ...Layout.NO_DIRECTIONS } : state).filter((axis) => state.pins[axis.name] === undefined),
     };
   }
 
@@ -233,8 +249,11 @@ class App {
     });
     addEventListener("keydown", (event) => {
       const isTyping = event.target instanceof Element && event.target.matches("input, textarea, select");
-      if (event.key !== "/" || isTyping || document.querySelector("dialog[open]")) return;
-      this.bar.focusFilter();
+      if (isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+      if (event.key === "/") this.bar.focusFilter();
+      else if (event.key === "?") Keys.open();
+      else if (event.key === "f" && this.state.view === "grid") this.fit();
+      else return;
       event.preventDefault();
     });
   }

@@ -59,15 +59,27 @@ const Media = (() => {
     const makeImage = (start) => {
       // A thumbnail is decoded with the frame that shows it, so that a cell is never empty once its file is loaded.
       const image = el("img", { alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
+      reportLoss(image);
       if (isFrame) {
         image.className = "frame";
-        image.style.backgroundColor = file.colour ?? "";
+        image.style.backgroundColor = file.colour ?? ""; // until it is loaded, not behind it
+        image.addEventListener("load", () => image.style.removeProperty("background-color"));
       }
       start(image, url);
       return image;
     };
     const sprite = box && Sprites.create(file, box, () => makeImage((image) => (image.src = url)));
     return sprite ?? makeImage(load);
+  }
+
+  /**
+   * Let a picture that cannot be loaded say so in its place.
+   * @param {HTMLImageElement} image
+   */
+  function reportLoss(image) {
+    image.addEventListener("error", () => (image.alt = "the picture cannot be loaded"));
+    image.addEventListener("load", () => (image.alt = ""));
+    return image;
   }
 
   /**
@@ -120,5 +132,5 @@ const Media = (() => {
     return [...counts].map(([word, count]) => `${count} ${word}${count > 1 ? "s" : ""}`).join(", ");
   }
 
-  return { addSign, choose, create, describeCount, describeKinds, getSign, pickThumbnail };
+  return { addSign, choose, create, describeCount, describeKinds, getSign, pickThumbnail, reportLoss };
 })();

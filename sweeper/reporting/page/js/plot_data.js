@@ -34,5 +34,27 @@ const PlotData = (() => {
     return groups;
   }
 
-  return { findPresentCodes, formatShort, groupRows };
+  /**
+   * The mean of the numbers among some values; undefined if there is none.
+   * @param {Value[]} values
+   */
+  function computeMean(values) {
+    const numbers = values.filter((value) => typeof value === "number");
+    return numbers.length === 0 ? undefined : numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+  }
+
+  /**
+   * Round numbers that divide an extent into about `count` steps.
+   * @param {[number, number]} extent @param {number} [count]
+   */
+  function makeTicks([low, high], count = 5) {
+    if (low === high) return [low];
+    const power = 10 ** Math.floor(Math.log10((high - low) / count));
+    const step = [1, 2, 5, 10].map((part) => part * power).find((one) => (high - low) / one <= count) ?? 10 * power;
+    const first = Math.floor(low / step + 1e-9);
+    const last = Math.ceil(high / step - 1e-9);
+    return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
+  }
+
+  return { computeMean, findPresentCodes, formatShort, groupRows, makeTicks };
 })();

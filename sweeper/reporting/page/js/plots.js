@@ -1,5 +1,6 @@
 // @ts-check
-// Plots of one number: a heat map over X and Y, lines along a numeric axis, and its distribution.
+// Plots of one number: a heat map over X and Y, lines along a numeric axis, its distribution, and another number against
+// it. What one presses opens its trials in the gallery. Four small kinds of plots need no library of 490 kB.
 "use strict";
 
 /** @typedef {{key: string, controls: Controls, scroller: HTMLElement, top: number}} PlotsScroll what the next plots take over */
@@ -24,8 +25,9 @@ const Plots = (() => {
     const along = [x, y, ...dataset.axes].find((axis) => axis?.numeric && axis.values.length > 1);
     const per = state.lines === "" ? [y, x].find((axis) => axis && axis !== along) : findAxis(state.lines);
     // Keep menus that have not changed: a run that is still going must not close an open one.
-    const key = JSON.stringify([metric.name, per?.name, state.x, state.y]);
-    const controls = last?.key === key ? last.controls : makeControls(context, numbers, metric, per);
+    const against = numbers.find((column) => column.name === state.against) ?? numbers.find((column) => column !== metric && column.role === "metric");
+    const key = JSON.stringify([metric.name, against?.name, per?.name, state.x, state.y]);
+    const controls = last?.key === key ? last.controls : makeControls(context, { numbers, metric, against, per });
     controls.state = state;
     const sections =
       rows.length === 0
@@ -33,11 +35,12 @@ const Plots = (() => {
         : [
             makeSection(
               `${metric.name} over ${state.x || "all"} and ${state.y || "all"} (means)`,
-              ...makeHeatMap(rows, metric, x, y, state, computeSectionWidth(context.room.width)),
+              ...makeHeatMap(rows, metric, x, y, context, computeSectionWidth(context.room.width)),
             ),
             along &&
-              makeSection(`${metric.name} along ${along.name}`, ...LinePlot.create(rows, metric, along, per === along ? undefined : per, state)),
-            makeSection(`${metric.name} of ${rows.length.toLocaleString("en")} trials`, Histogram.create(rows, metric)),
+              makeSection(`${metric.name} along ${along.name}`, ...LinePlot.create(rows, metric, along, per === along ? undefined : per, context)),
+            makeSection(`${metric.name} of ${rows.length.toLocaleString("en")} trials`, Histogram.create(rows, metric, context)),
+            against && makeSection(`${metric.name} against ${against.name}`, ...ScatterPlot.create(rows, against, metric, context)),
           ];
     const scroller = el("div", { class: "plots", tabindex: 0, "aria-label": "Plots" }, sections);
     if (last?.controls === controls) last.scroller.replaceWith(scroller);
@@ -50,8 +53,12 @@ const Plots = (() => {
     };
   }
 
-  /** @param {Context} context @param {Column[]} numbers @param {Column} metric @param {Axis | undefined} per @returns {Controls} */
-  function makeControls({ dataset, state, update }, numbers, metric, per) {
+  /**
+   * @param {Context} context
+   * @param {{numbers: Column[], metric: Column, against: Column | undefined, per: Axis | undefined}} shown
+   * @returns {Controls}
+   */
+  function makeControls({ dataset, state, update }, { numbers, metric, against, per }) {
     const controls = { state, node: el("div", { class: "tools plots-bar" }) };
     const axes = [["", "(none)"], ...dataset.axes.map((axis) => [axis.name, axis.name])];
     /** @param {Direction} direction */
@@ -62,6 +69,7 @@ const Plots = (() => {
       makeField("X axis", makeMenu(axes, state.x, setAxis("x"))),
       makeField("Y axis", makeMenu(axes, state.y, setAxis("y"))),
       makeField("One line per", makeMenu(axes, per?.name ?? "", (name) => update({ lines: name }))),
+      numbers.length > 1 ? makeField("Against", makeMenu(metrics, against?.name ?? "", (name) => update({ against: name }))) : "",
     );
     return controls;
   }
@@ -90,17 +98,21 @@ const Plots = (() => {
   const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title), content);
 
   /**
-   * @param {number[]} rows @param {Column} metric @param {Axis | undefined} x @param {Axis | undefined} y @param {State} state
+   * @param {number[]} rows @param {Column} metric @param {Axis | undefined} x @param {Axis | undefined} y @param {Context} context
    * @param {number} room pixels of width
    */
-  function makeHeatMap(rows, metric, x, y, state, room) {
+  function makeHeatMap(rows, metric, x, y, context, room) {
+    const { dataset, state } = context;
     const { findPresentCodes, formatShort, groupRows } = PlotData;
     const [across, down] = [findPresentCodes(rows, x, state), findPresentCodes(rows, y, state)];
     const groups = groupRows(rows, metric, (row) => `${y ? y.codes[row] : -1},${x ? x.codes[row] : -1}`);
     const extent = Colours.findExtent([...groups.values()].map((group) => group.mean)) ?? [0, 0];
     const scale = el("p", { class: "dim scale" }, formatShort(extent[0]), el("span", { class: "ramp" }), formatShort(extent[1]));
     /** @param {Axis | undefined} axis @param {number[]} codes */
-    const toLines = (axis, codes) => ({ name: axis?.name ?? "", labels: codes.map((code) => axis?.labelOf(code) ?? "all") });
+    const toLines = (axis, codes) => {
+      const head = axis && Layout.makeHead(dataset, axis);
+      return { name: head?.name ?? "", labels: codes.map((code) => head?.labelOf(code) ?? "all") };
+    };
     /** @type {HeatMapData} */
     const map = {
       rows: toLines(y, down),
@@ -109,20 +121,34 @@ const Plots = (() => {
       extent,
       metric: metric.name,
       format: formatShort,
+      open(r, c) {
+        const lines = /** @type {[Axis | undefined, number][]} */ ([[x, across[c]], [y, down[r]]]);
+        openTrials(context, lines.flatMap(([axis, code]) => (axis ? [Expression.makeCondition(axis, code)] : [])));
+      },
     };
     if (across.length * down.length > MAX_TABLE_CELLS) return [...HeatMap.create(map, room), scale];
-    return [el("div", { class: "wide" }, makeHeatTable(map)), scale];
+    const counts = [...new Set([...groups.values()].map((group) => group.count))];
+    const words = counts.length === 1 ? `Each number is the mean of ${counts[0]} trial${counts[0] === 1 ? "" : "s"}.` : "In brackets: of how many trials.";
+    return [el("div", { class: "wide" }, makeHeatTable(map, counts.length > 1)), scale, el("p", { class: "dim" }, words)];
   }
 
-  /** @param {HeatMapData} map */
-  function makeHeatTable({ rows, columns, getGroup, extent, format }) {
+  /**
+   * Show trials in the gallery.
+   * @param {Context} context @param {string[]} conditions
+   */
+  const openTrials = ({ state, getFilter, update }, conditions) =>
+    update({ view: "gallery", where: Expression.narrow(state, getFilter(), conditions) });
+
+  /** @param {HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
+  function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCounts) {
     const makeLabel = (/** @type {string} */ text) => el("span", { title: text }, text);
     /** @param {number} r @param {number} c */
     const makeCell = (r, c) => {
       const group = getGroup(r, c);
       if (group === undefined) return el("td", { class: "nothing", "aria-label": "no value" });
-      const title = `${group.count} trials, ${format(group.low)} to ${format(group.high)}`;
-      const cell = el("td", { title }, format(group.mean));
+      const title = `${group.count} trials, ${format(group.low)} to ${format(group.high)}: show them`;
+      const text = hasCounts ? `${format(group.mean)} (${group.count})` : format(group.mean);
+      const cell = el("td", { title }, el("button", { type: "button", onclick: () => open(r, c) }, text));
       cell.style.background = Colours.pick(Colours.toShare(group.mean, extent));
       cell.style.color = Colours.pickText(Colours.toShare(group.mean, extent));
       return cell;
@@ -135,5 +161,5 @@ const Plots = (() => {
     return el("table", { class: "heat" }, el("thead", {}, head), el("tbody", {}, body));
   }
 
-  return { create };
+  return { create, openTrials };
 })();

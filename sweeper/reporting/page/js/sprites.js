@@ -115,7 +115,7 @@ const Sprites = (() => {
     makers.delete(node);
     loading.set(node, image);
     // When it is loaded, its cell may show another trial.
-    image.onload = () => loading.get(node) === image && node.replaceWith(image);
+    image.onload = image.onerror = () => loading.get(node) === image && node.replaceWith(image);
     return true;
   }
 

@@ -4,12 +4,14 @@
 
 /**
  * @typedef {object} State
- * @property {string} view "grid", "table" or "plots"
+ * @property {string} view "grid", "gallery", "table" or "plots"
  * @property {string} where the filter
  * @property {string} colour the column that colours the cells; "" for none
  * @property {string} metric the number that the plots show
+ * @property {string} against the number across of the scatter plot
  * @property {string} lines the axis with one line for each value in the plots
- * @property {string} sort the column that sorts the table; `-` before it sorts descending
+ * @property {string} sort the column that sorts the table and the gallery; `-` before it sorts descending
+ * @property {string} stack which trial a cell shows that several share: one of STACKS
  * @property {string} columns of the table, as JSON; "" for the usual ones
  * @property {string} trial the trial that is open in the dialog; "" for none
  * @property {string} with the trial beside it, "accepted", or ""
@@ -32,8 +34,10 @@ const ViewState = (() => {
     where: "",
     colour: "",
     metric: "",
+    against: "",
     lines: "",
     sort: "trial",
+    stack: "first",
     columns: "",
     trial: "",
     with: "",
@@ -42,7 +46,8 @@ const ViewState = (() => {
   };
   const TEXT_KEYS = /** @type {(keyof typeof DEFAULTS)[]} */ (Object.keys(DEFAULTS));
   const TRIAL_KEYS = /** @type {const} */ (["trial", "with"]); // trial numbers, which change when the sweep grows
-  const VIEWS = ["grid", "table", "plots"];
+  const VIEWS = ["grid", "gallery", "table", "plots"];
+  const STACKS = ["first", "highest", "lowest"];
   const MODES = ["single", "side", "blink", "slider", "difference"];
 
   /** The settings by axis. They have no prototype, since an axis may be called `__proto__` or `constructor`. */
@@ -122,6 +127,7 @@ const ViewState = (() => {
     }
     if (!VIEWS.includes(state.view)) state.view = initial.view;
     if (!MODES.includes(state.mode)) state.mode = initial.mode;
+    if (!STACKS.includes(state.stack)) state.stack = initial.stack;
     if (!/^\d{1,3}$/.test(state.file)) state.file = initial.file;
     const size = Number(params.get("size"));
     if (Number.isInteger(size) && size >= 48 && size <= 512) state.size = size;

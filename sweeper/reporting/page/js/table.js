@@ -3,7 +3,8 @@
 "use strict";
 
 class TableView {
-  static ROW_HEIGHT = 30; // pixels
+  static ROW_HEIGHT = 48; // pixels
+  static PICTURE_WIDTH = 72;
   static OVERSCAN = 6; // rows that are kept on each side of the view
   static MAX_STICKY = 0.4; // share of the view that the first column may take and still stay in view
   /** @type {Record<string, number>} rows that a key moves */
@@ -20,7 +21,9 @@ class TableView {
     this.rows = TableColumns.sortRows(dataset, context.getRows(), state.sort);
     this.formatters = this.columns.map(Params.makeFormatter);
     const widths = this.columns.map(TableColumns.computeWidth);
-    this.template = widths.map((width) => `${width}px`).join(" ");
+    this.hasPictures = this.rows.some((row) => dataset.files(row)[0]?.thumb);
+    const picture = this.hasPictures ? TableView.PICTURE_WIDTH : 0;
+    this.template = [...(picture ? [picture] : []), ...widths].map((width) => `${width}px`).join(" ");
     /** @type {Map<number, HTMLElement>} */
     this.nodes = new Map(); // by index in `rows`
     this.current = -1; // index in `rows`
@@ -29,17 +32,17 @@ class TableView {
     this.head = this.makeHead();
     this.body = Dom.el("div", { class: "tbody", role: "rowgroup" });
     this.body.style.height = `${this.rows.length * TableView.ROW_HEIGHT}px`;
-    this.body.style.width = this.head.style.width = `${widths.reduce((sum, width) => sum + width, 0)}px`;
+    this.body.style.width = this.head.style.width = `${widths.reduce((sum, width) => sum + width, picture)}px`;
     this.scroller = Dom.el(
       "div",
       {
-        class: widths[0] <= context.room.width * TableView.MAX_STICKY ? "scroller table first-stays" : "scroller table",
+        class: (picture || widths[0]) <= context.room.width * TableView.MAX_STICKY ? "scroller table first-stays" : "scroller table",
         role: "grid",
         tabindex: 0,
         "aria-label": "Trials",
         "data-keep": "trials",
         "aria-rowcount": this.rows.length + 1,
-        "aria-colcount": this.columns.length,
+        "aria-colcount": this.columns.length + Number(this.hasPictures),
       },
       this.head,
       this.body,
@@ -81,7 +84,8 @@ class TableView {
       const spread = column.numeric && column.role !== "trial" && TableColumns.makeDistribution(column, this.rows);
       return Dom.el("span", { role: "columnheader", "aria-sort": direction }, button, spread);
     });
-    const head = Dom.el("div", { class: "trow thead", role: "row", "aria-rowindex": 1 }, cells);
+    const picture = this.hasPictures && Dom.el("span", { role: "columnheader", class: "picture" }, "picture");
+    const head = Dom.el("div", { class: "trow thead", role: "row", "aria-rowindex": 1 }, picture, cells);
     head.style.gridTemplateColumns = this.template;
     return head;
   }
@@ -94,10 +98,11 @@ class TableView {
       const text = this.formatters[i](row);
       const attributes = { role: "gridcell", class: column.numeric ? "number" : "", title: text.length > 24 ? text : null };
       const cell = Dom.el("span", attributes, text);
-      if (column === colour) cell.style.boxShadow = `inset 5px 0 ${tint(row)}`;
+      if (column === colour) cell.style.boxShadow = `inset 5px 0 ${tint([row])}`;
       return cell;
     });
-    const node = Dom.el("div", { class: `trow ${dataset.status(row)}`, role: "row", "aria-rowindex": index + 2 }, cells);
+    const picture = this.hasPictures && Dom.el("span", { role: "gridcell", class: "picture" }, this.makePicture(row));
+    const node = Dom.el("div", { class: `trow ${dataset.status(row)}`, role: "row", "aria-rowindex": index + 2 }, picture, cells);
     node.dataset.trial = String(dataset.trial(row));
     node.dataset.row = String(row);
     node.id = `row-${index}`;
@@ -105,6 +110,15 @@ class TableView {
     node.style.gridTemplateColumns = this.template;
     node.classList.toggle("current", index === this.current);
     return this.body.appendChild(node);
+  }
+
+  /** @param {number} row */
+  makePicture(row) {
+    const { dataset } = this.context;
+    const [file] = dataset.files(row);
+    if (!file?.thumb) return null;
+    const src = Cell.toUrl(Media.pickThumbnail(file, TableView.PICTURE_WIDTH, dataset.raw.sides));
+    return Media.reportLoss(Dom.el("img", { src, alt: "", loading: "lazy", draggable: "false" }));
   }
 
   draw() {

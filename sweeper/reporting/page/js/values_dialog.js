@@ -26,6 +26,7 @@ const ValuesDialog = (() => {
       const parts = [
         el("h2", {}, "Values shown, in this order"),
         makeField("Axis", chooser),
+        makeField("Sort by", makeSortMenu(page, axis, draw)),
         ...makeValues(page, axis, draw),
         el(
           "div",
@@ -52,6 +53,28 @@ const ValuesDialog = (() => {
   function hideCodes({ getState, update }, axis, codes, redraw) {
     update({ hidden: ViewState.withEntry(getState().hidden, axis.name, codes) });
     redraw();
+  }
+
+  /**
+   * A menu that sorts the values of an axis by the mean of a number, the highest first.
+   * @param {Page} page @param {Axis} axis @param {() => void} redraw
+   */
+  function makeSortMenu(page, axis, redraw) {
+    const options = [["", "choose…"], ["written", "as written"], ...page.getNumberColumns().map(({ name }) => [`=${name}`, `the mean ${name}`])];
+    return makeMenu(options, "", (choice) => {
+      const column = choice.startsWith("=") ? page.dataset.column(choice.slice(1)) : undefined;
+      const order = column && sortCodes(page.getRows(), axis, column);
+      page.update({ order: ViewState.withEntry(page.getState().order, axis.name, order) });
+      redraw();
+    });
+  }
+
+  /** @param {number[]} rows @param {Axis} axis @param {Column} column */
+  function sortCodes(rows, axis, column) {
+    const numbered = rows.filter((row) => typeof column.value(row) === "number");
+    const groups = PlotData.groupRows(numbered, column, (row) => String(axis.codes[row]));
+    const getMean = (/** @type {number} */ code) => groups.get(String(code))?.mean ?? -Infinity;
+    return [...axis.order].sort((a, b) => getMean(b) - getMean(a));
   }
 
   /**

@@ -77,7 +77,10 @@ class Zoom {
     this.shown = { row: -1, previous: -1, other: -1, wantsAccepted: false, mode: "", output: 0 };
     this.markControls = MarkControls.create(page.marks);
     this.parts = new ZoomParts(dialog, this.markControls.node);
-    Steps.listenForSwipes(this.parts.left, (down, across) => this.go(down, across));
+    this.panZoom = new PanZoom(this.parts.left);
+    Steps.listenForSwipes(this.parts.left, (down, across) => {
+      if (!this.panZoom.isMagnified()) this.go(down, across);
+    });
     dialog.addEventListener("dragstart", (event) => this.fillDrag(event));
     dialog.addEventListener("keydown", (event) => this.onKey(event));
     dialog.addEventListener("cancel", (event) => {
@@ -107,6 +110,7 @@ class Zoom {
     const row = this.findRow(state.trial);
     if (row < 0) {
       if (this.dialog.open) this.dialog.close();
+      this.panZoom.reset();
       this.parts.replaceStage("", ZoomParts.makeEmpty); // otherwise a film would keep playing
       return;
     }
@@ -227,9 +231,10 @@ class Zoom {
       "div",
       { class: "strip", role: "group", "aria-label": "How to compare" },
       buttons,
-      Zoom.makeButton("hold", { onclick: () => this.hold() }, "Hold as B"),
+      Zoom.makeButton("actual", { onclick: () => this.panZoom.toggleActualSize(), title: "One pixel of the picture on one of the screen: key Z" }, "1:1"),
+      Zoom.makeButton("hold", { onclick: () => this.hold(), "aria-pressed": String(other === row), title: "key H" }, "Compare with this"),
       hasAccepted && Zoom.makeButton("accepted", accepted, "Accepted as B"),
-      other >= 0 && Dom.el("span", { class: "dim" }, `B: trial ${this.dataset.trial(other)}`),
+      other >= 0 && Zoom.makeButton("release", { onclick: () => this.release(), title: "Stop comparing" }, `B: trial ${this.dataset.trial(other)} ✕`),
     );
   }
 
@@ -266,11 +271,17 @@ class Zoom {
     if (row !== undefined) this.replaceState({ trial: String(this.dataset.trial(row)) });
   }
 
-  /** Make this trial B, for comparison with others. */
+  /** Make this trial B, for comparison with others; if it is B, stop comparing. */
   hold() {
+    if (this.shown.other === this.shown.row) return this.release();
     const trial = String(this.dataset.trial(this.shown.row));
     this.replaceState({ with: trial });
-    Dom.announce(`trial ${trial} is held as B; move to another one`);
+    Dom.announce(`Comparing with trial ${trial}. Move to another trial.`);
+  }
+
+  release() {
+    this.replaceState({ with: "", mode: "single" });
+    Dom.announce("Not comparing any more.");
   }
 
   toggleAccepted() {
@@ -302,7 +313,8 @@ class Zoom {
     else if (Zoom.MODE_KEYS[key]) this.setMode(Zoom.MODE_KEYS[key]);
     else if (key === "h") this.hold();
     else if (key === "c") this.dialog.querySelector("textarea")?.focus();
-    else if (!this.page.markByKey(event.key, this.shown.row)) return;
+    else if (key === "?") Keys.open();
+    else if (!this.panZoom.onKey(key) && !this.page.markByKey(event.key, this.shown.row)) return;
     event.preventDefault();
   }
 

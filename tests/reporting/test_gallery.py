@@ -1,0 +1,98 @@
+"""From many trials to the right ones: shared cells, the gallery, sorted values, and plots that lead to pictures."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_actions import open_menu, press_in_menu
+
+SWEEP = {"steps": [4, 8], "sampler": ["euler", "heun"], "seed": [1, 2, 3]}  # brightness is 10 to 21, in written order
+
+
+@pytest.fixture
+def folder(made):
+    return made(Sweep(SWEEP))
+
+
+def list_trials(page):
+    return page.locator("#view .cell[data-trial]").evaluate_all("cells => cells.map(one => Number(one.dataset.trial))")
+
+
+def test_shared_cell_shows_the_mean_or_an_extreme_and_expands(folder, opened):
+    page = opened(folder, "#x=steps&y=sampler&xx=&yy=&colour=brightness")
+    captions = page.locator(".cell .caption")
+    assert captions.all_inner_texts() == ["mean 11 of 3", "mean 17 of 3", "mean 14 of 3", "mean 20 of 3"]
+    assert list_trials(page) == [0, 6, 3, 9]
+    open_menu(page, "View")
+    page.get_by_label("Of several in a cell").select_option(label="the highest brightness")
+    assert captions.all_inner_texts() == ["highest 12 of 3", "highest 18 of 3", "highest 15 of 3", "highest 21 of 3"]
+    assert list_trials(page) == [2, 8, 5, 11]
+    page.keyboard.press("Escape")
+    page.locator(".cell .badge").nth(1).click()
+    assert list_trials(page) == [6, 7, 8]
+    assert page.get_by_label("Filter").input_value() == "steps == 8 and sampler == 'euler'"
+    page.go_back()
+    page.wait_for_function("() => sweeper.page.getArrangement().columns.length === 2")
+
+
+def test_colours_leave_out_extremes_and_have_a_legend(made, opened):
+    page = opened(made(Sweep({"seed": list(range(60))})), "#colour=brightness")
+    assert page.locator("#bar .scale").inner_text().split() == ["brightness", "≤", "11", "≥", "68"]
+
+
+def test_gallery_sorts_by_any_column(folder, opened):
+    page = opened(folder, "#view=gallery&sort=-brightness&where=sampler == 'euler'")
+    assert list_trials(page) == [8, 7, 6, 2, 1, 0]
+    assert page.locator(".cell .caption").first.inner_text() == "18"
+    page.get_by_role("button", name="Descending").click()
+    assert list_trials(page) == [0, 1, 2, 6, 7, 8]
+    page.get_by_label("Sort by", exact=True).select_option("seed")
+    assert list_trials(page) == [0, 6, 1, 7, 2, 8]
+    page.locator(".cell").nth(1).click()
+    page.keyboard.press("ArrowRight")
+    assert "trial 1" in page.locator("#zoom .zoom-head").inner_text()
+
+
+def test_values_of_an_axis_sort_by_a_mean(folder, opened):
+    page = opened(folder, "#x=steps&y=sampler&xx=&yy=")
+    press_in_menu(page, "View", "Values…")
+    page.get_by_role("dialog").get_by_label("Sort by").select_option(label="the mean brightness")
+    page.get_by_role("button", name="Done").click()
+    assert page.get_by_role("columnheader").all_inner_texts() == ["8", "4"]
+
+
+def test_table_has_thumbnails(folder, opened):
+    page = opened(folder, "#view=table")
+    page.wait_for_function("() => document.querySelectorAll('.tbody .picture img').length === 12")
+    loaded = "all => all.every(one => one.complete && one.naturalWidth > 0)"
+    page.wait_for_function(f"() => ({loaded})([...document.querySelectorAll('.tbody .picture img')].slice(0, 8))")
+
+
+def test_plots_lead_to_their_trials(folder, opened):
+    address = "#view=plots&x=steps&y=sampler"
+    page = opened(folder, address)
+    page.locator(".heat td button").nth(3).click()
+    assert list_trials(page) == [9, 10, 11]
+    page.go_back()
+    page.locator(".plot circle").first.press("Enter")
+    assert list_trials(page) == [0, 1, 2]
+    page.go_back()
+    bar = page.locator(".plot rect").last
+    assert bar.get_attribute("aria-label") == "brightness 20 to 25: 2 trials"
+    bar.press("Enter")
+    assert page.get_by_label("Filter").input_value() == "brightness >= 20 and brightness <= 25"
+    assert list_trials(page) == [10, 11]
+    page.go_back()
+    axis = page.locator(".plot").first.locator("text").all_text_contents()
+    assert {"10", "15", "20"} <= set(axis)
+
+
+def test_scatter_plot_opens_a_trial(folder, opened):
+    page = opened(folder, "#view=plots&metric=brightness&against=ran_s")
+    dots = page.locator("canvas.scatter")
+    dots.press("ArrowRight")
+    dots.press("ArrowRight")
+    assert page.locator(".plots [role=status]").last.inner_text().startswith("trial 1: ran_s 0.5, brightness 11")
+    dots.press("Enter")
+    assert page.locator("#zoom").is_visible()
