@@ -51,12 +51,8 @@ def make_stand_in(spec: NodeSpec, declaration: Mapping[str, Any]) -> NodeClass:
         input_is_list=shape.input_is_list,
         output_is_list=shape.output_is_list,
         select_inputs=shape.select_inputs,
-        stands_in=_stands_in_always,
+        stands_in=lambda _inputs: True,
     )
-
-
-def _stands_in_always(_inputs: Mapping[str, Any]) -> bool:
-    return True
 
 
 def _make_fingerprint(files: tuple[str, ...]) -> Callable[..., Any]:

@@ -203,7 +203,8 @@ def _make_latent(
         return {**source.value, "samples": change_samples(samples, history)}
     if pictures and "CONDITIONING" not in request.siblings:
         return _encode_picture(reading, pictures[0], source)
-    if reading.merge().text and "CONDITIONING" not in request.siblings:
+    tells = reading.merge().text or reading.list_kind("AUDIO") or reading.list_kind("VIDEO")
+    if tells and "CONDITIONING" not in request.siblings:
         return _draw_latents(reading, None)
     size = drawing.plan_size(_all_sizes(reading), film="frames" in _all_sizes(reading))
     return _shape_latent(np.zeros((size.batch, 4, size.height // 8, size.width // 8), np.float32), reading, size)
@@ -218,8 +219,10 @@ def _encode_picture(reading: NodeReading, picture: LinkedInput, into: LinkedInpu
         image = drawing.fit_image(image[:1], max(shape[-1], 1) * 8, max(shape[-2], 1) * 8)
     encoded, _ = coder.encode(image, vae)
     samples = change_samples(encoded, reading.merge(picture))
-    if into is not None and into.value["samples"].ndim == 5:
-        samples = np.repeat(samples[:, :, None], into.value["samples"].shape[2], axis=2)
+    if into is not None:
+        samples = np.repeat(samples, len(into.value["samples"]), axis=0)
+        if into.value["samples"].ndim == 5:
+            samples = np.repeat(samples[:, :, None], into.value["samples"].shape[2], axis=2)
     return {"samples": samples}
 
 

@@ -71,7 +71,7 @@ def _iterate_media(context: Context, reading: NodeReading, prefix: str, *, shows
         if kind == "IMAGE":
             rate = reading.sizes.get("fps")
             if rate is not None and len(value) > 1 and _is_animation(reading):
-                yield _save_animation(context, value, rate, prefix)
+                yield _save_animation(context, value, rate, prefix, reading)
             elif rate is not None and len(value) > 1:
                 sound, sounds = (sounds[0], []) if sounds else (None, sounds)
                 frames = media_files.Film(make_even(value)[..., :3], Fraction(rate).limit_denominator(1000), sound)
@@ -100,14 +100,17 @@ def _is_animation(reading: NodeReading) -> bool:
     return any(word in said for word in _ANIMATIONS) or importlib.util.find_spec("av") is None
 
 
-def _save_animation(context: Context, images: Any, rate: float, prefix: str) -> Ui:
+def _save_animation(context: Context, images: Any, rate: float, prefix: str, reading: NodeReading) -> Ui:
     first, *others = to_pil_images(images)
     file = FileReserver(context.output_dir, prefix, images, ".webp").reserve(0)
     exif = Image.Exif()
     for number, (key, text) in enumerate(files.make_metadata(context).items()):
         exif[_FIRST_TAG - number] = f"{key}:{text}"
     with file.open_draft() as draft:
-        first.save(draft, "WEBP", save_all=True, append_images=others, duration=round(1000 / rate), exif=exif)
+        options = {"duration": round(1000 / rate), "exif": exif, "lossless": reading.widgets.get("lossless") is True}
+        if isinstance(quality := reading.widgets.get("quality"), int):
+            options["quality"] = min(max(quality, 0), 100)
+        first.save(draft, "WEBP", save_all=True, append_images=others, **options)
     return {"images": [file.as_ui("output")], "animated": [True]}
 
 

@@ -91,6 +91,13 @@ def test_a_picture_whose_alpha_is_read_has_one(client):
     assert distance(first, pixels(client, change(graph, "3", shift=1.0))) > 1
 
 
+def test_an_encoded_sound_counts(client):
+    graph = change(txt2img(), "3", latent_image=["encoded", 0], denoise=0.5)
+    graph["sound"] = {"class_type": "UnknownSound", "inputs": {"pitch": 1.0}}
+    graph["encoded"] = {"class_type": "VAEEncodeAudio", "inputs": {"audio": ["sound", 0], "vae": ["4", 2]}}
+    assert distance(pixels(client, graph), pixels(client, change(graph, "sound", pitch=2.0))) > 0.1
+
+
 def test_pictures_upstream_of_a_film_are_its_frames(client):
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 32, "batch_size": 5, "color": 0}},

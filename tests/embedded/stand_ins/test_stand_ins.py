@@ -255,6 +255,10 @@ def test_animated_picture_has_all_frames_and_needs_no_codec(client):
             durations.append(frame.info["duration"])
         assert (sum(durations), picture.size) == (16 * 125, (256, 144))
         assert len(durations) > 8
+    (exact,) = run(client, change(graph, "9", lossless=True))["9"]["images"]
+    assert [chunk in fetch(client, one) for one in (file, exact) for chunk in (b"VP8 ", b"VP8L")] == [
+        True, False, False, True,
+    ]  # fmt: skip
 
 
 def test_output_nodes_save_what_reaches_them_or_a_scene(client):
