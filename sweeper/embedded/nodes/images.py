@@ -135,11 +135,12 @@ def crop(image: Array, width: int, height: int, x: int, y: int) -> Array:
     return np.ascontiguousarray(image[:, y : y + height, x : x + width])
 
 
-def scale_to_pixels(image: Array, upscale_method: str, megapixels: float) -> Array:
-    """To about `megapixels` x 1024 x 1024 pixels, the aspect ratio kept."""
+def scale_to_pixels(image: Array, upscale_method: str, megapixels: float, resolution_steps: int = 1) -> Array:
+    """To about `megapixels` x 1024 x 1024 pixels, the aspect ratio kept, with sides in multiples of the steps."""
     height, width = image.shape[1:3]
     by = math.sqrt(int(megapixels * 1024 * 1024) / (width * height))
-    return resize_image(image, round(width * by), round(height * by), upscale_method)
+    width, height = (round(side * by / resolution_steps) * resolution_steps for side in (width, height))
+    return resize_image(image, width, height, upscale_method)
 
 
 def scale_to_largest(image: Array, upscale_method: str, largest_size: int) -> Array:

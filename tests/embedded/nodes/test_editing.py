@@ -22,6 +22,7 @@ def step_picture() -> Any:
     ("kind", "inputs", "size"),
     [
         ("ImageScaleToTotalPixels", {"megapixels": 0.01}, (145, 72)),
+        ("ImageScaleToTotalPixels", {"megapixels": 0.01, "resolution_steps": 16}, (144, 80)),
         ("ImageScaleToMaxDimension", {"largest_size": 50}, (50, 25)),
     ],
 )

@@ -1,9 +1,8 @@
 """The node classes by their descriptions: `recorded.json` holds, per class, what ComfyUI 0.3.64's `/object_info` said:
 names, types, defaults, ranges, options, order. Its prose (tooltips, descriptions) is left out: no client needs it.
-Some classes are as in ComfyUI 0.33.0, because saved workflows need what it added: CLIPLoader and DualCLIPLoader have
-more kinds of text encoders, FluxKontextMultiReferenceLatentMethod has another method, classes that save or show hand on
-their input, CreateVideo and GetVideoComponents know 10 bits, LTXVAddGuide has two more inputs, and the index of
-ImageFromBatch and LatentFromBatch may count from the end.
+Some classes are as in ComfyUI 0.33.0, because saved workflows need what it added: kinds of text encoders, a method of
+FluxKontextMultiReferenceLatentMethod, the outputs of classes that save or show, films of 10 bits, inputs of
+LTXVAddGuide and ImageScaleToTotalPixels, and an index of ImageFromBatch and LatentFromBatch that counts from the end.
 
 `own_classes` says which function runs a class.
 """
