@@ -7,22 +7,20 @@ Each worker thread has its own `Executor` with its own cache, and runs one job a
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.cache import Cache, CacheEntry, Keys, compute_keys
 from sweeper.embedded.execution_order import ExecutionOrder
+from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJob
 from sweeper.embedded.node_inputs import is_link
-from sweeper.embedded.nodes.base import Folders, Interrupted, NodeClass
+from sweeper.embedded.nodes.base import Context, Interrupted, NodeClass
 from sweeper.embedded.picture_noise import add_noise
 from sweeper.embedded.stand_ins.class_guesses import guess_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
-    from PIL import Image
 
     from sweeper.embedded.account import Account
     from sweeper.embedded.event_streams import Hub
@@ -40,12 +38,11 @@ class ServerContext:
     """The parts of a server that all its executors share."""
 
     nodes: Mapping[str, NodeClass]
-    folders: Folders
+    folders: ServerFolders
     hub: Hub
     faults: Faults
     account: Account
     seen: RequestLog
-    save_metadata: bool = True
     previews: bool = True  # whether samplers send previews
     permissive: bool = False  # whether stand-ins run classes that the server does not know
 
@@ -53,41 +50,6 @@ class ServerContext:
 def select_classes(nodes: Mapping[str, NodeClass], graph: Any, *, permissive: bool) -> Mapping[str, NodeClass]:
     """The node classes for a graph: those of the server, and if it is `permissive`, stand-ins for all others."""
     return guess_classes(graph, nodes) if permissive else nodes
-
-
-class NodeRunContext:
-    """The `nodes.base.Context` of one run of a node."""
-
-    def __init__(
-        self, server: ServerContext, job: ServerJob, messages: JobMessages, graph: Mapping[str, Any], node_id: str
-    ) -> None:
-        self.input_dir: Path = server.folders.input_dir
-        self.output_dir: Path = server.folders.output_dir
-        self.temp_dir: Path = server.folders.temp_dir
-        self.save_metadata = server.save_metadata
-        self.prompt = graph
-        info = job.extra_data.get("extra_pnginfo")
-        self.extra_pnginfo: Mapping[str, Any] = info if isinstance(info, dict) else {}
-        # A job may choose with `extra_data.preview_method`; other words mean the server's own setting.
-        method = str(job.extra_data.get("preview_method"))
-        self._previews = method != "none" if method in _PREVIEW_METHODS else server.previews
-        self._cancel = job.cancel_event
-        self._messages = messages
-        self.node_id = node_id
-
-    def check(self) -> None:
-        """Raise `Interrupted` if the job should stop."""
-        if self._cancel.is_set():
-            raise Interrupted
-
-    def progress(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
-        """Report `value` of `maximum` steps. Raises `Interrupted` if the job should stop."""
-        self.check()
-        self._messages.send_progress(self.node_id, value, maximum, preview if self._previews else None)
-
-    def show(self, picture: Image.Image) -> None:
-        """Send a picture in full size to the event stream."""
-        self._messages.send_picture(self.node_id, picture)
 
 
 class NodeFailedError(Exception):
@@ -146,6 +108,16 @@ class _JobRun:
         self._collect_results()
         return state
 
+    def _make_context(self, node_id: str) -> Context:
+        extra = self.job.extra_data
+        info = extra.get("extra_pnginfo")
+        # A job may choose with `preview_method`; other words mean the server's own setting.
+        method = str(extra.get("preview_method"))
+        previews = method != "none" if method in _PREVIEW_METHODS else self.server.previews
+        texts = info if isinstance(info, dict) else {}
+        folder, cancelled = self.server.folders.base, self.job.cancel_event
+        return Context(folder, node_id, self.graph, texts, cancelled, self.messages, previews)
+
     def _run_nodes(self, order: ExecutionOrder) -> str:
         node_id = next(iter(self.job.outputs), "")
         try:
@@ -182,7 +154,7 @@ class _JobRun:
             if (name in required or name in optional) and not is_link(value)
         }
         try:
-            context = NodeRunContext(self.server, self.job, self.messages, self.graph, node_id)
+            context = self._make_context(node_id)
             value = node_class.fingerprint(context, **widgets)
         except Exception:  # noqa: BLE001 - the error, such as a missing file, shows again when the node runs
             return float("nan")
@@ -202,11 +174,11 @@ class _JobRun:
         inputs: dict[str, list[Any]] = {}
         try:
             inputs = self._resolve_inputs(node, node_class)
-            context = NodeRunContext(self.server, self.job, self.messages, self.graph, node_id)
+            context = self._make_context(node_id)
             context.check()
             self._inject_faults(node_id, node_class)
             if node_class.output_node:
-                inputs = self._prepare_pictures(context, inputs)
+                context, inputs = self._prepare_pictures(context, inputs)
             calls = _list_calls(node_class, inputs)
             values, ui = _run_calls(node_class, context, calls)
         except Interrupted:
@@ -261,8 +233,8 @@ class _JobRun:
         if failure is not None:
             raise failure
 
-    def _prepare_pictures(self, context: NodeRunContext, inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """The inputs of a node that saves or shows, with the scenario's noise and the mark of stand-ins on pictures."""
+    def _prepare_pictures(self, context: Context, inputs: dict[str, list[Any]]) -> tuple[Context, dict[str, list[Any]]]:
+        """What a node gets that saves or shows: pictures with the scenario's noise, and with the mark of stand-ins."""
         if self.server.faults.scenario.noise:
             inputs = self._add_noise(inputs, self.nodes[self.graph[context.node_id]["class_type"]])
         names = self._find_stand_ins(context.node_id)
@@ -270,8 +242,8 @@ class _JobRun:
             from sweeper.embedded.stand_ins.marks import METADATA_KEY, mark_inputs
 
             inputs = mark_inputs(inputs)
-            context.extra_pnginfo = {**context.extra_pnginfo, METADATA_KEY: names}
-        return inputs
+            context = replace(context, extra_pnginfo={**context.extra_pnginfo, METADATA_KEY: names})
+        return context, inputs
 
     def _find_stand_ins(self, node_id: str) -> list[str]:
         """The classes of the stand-ins that had a part in what reaches a node, itself included."""
@@ -324,7 +296,7 @@ def _list_calls(node_class: NodeClass, inputs: Mapping[str, list[Any]]) -> list[
 
 
 def _run_calls(
-    node_class: NodeClass, context: NodeRunContext, calls: Iterable[Mapping[str, Any]]
+    node_class: NodeClass, context: Context, calls: Iterable[Mapping[str, Any]]
 ) -> tuple[tuple[list[Any], ...], dict[str, list[Any]] | None]:
     """Run a node with each of the arguments. Returns a list of values per output, and the joined `ui` of the runs.
 

@@ -5,9 +5,12 @@ A name that leads out of its folder (by `..`, an absolute path or a symbolic lin
 
 from __future__ import annotations
 
+import hashlib
+import mimetypes
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 KINDS = ("input", "output", "temp")
 
@@ -18,7 +21,7 @@ class PathEscapeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerFolders:
-    """input, output, temp and user below one base folder. Implements `nodes.base.Folders`."""
+    """input, output, temp and user below one base folder."""
 
     base: Path
 
@@ -51,6 +54,30 @@ class ServerFolders:
     def folder_for(self, kind: str) -> Path:
         """The folder of a `type`: input, output or temp. Raises KeyError otherwise."""
         return {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[kind]
+
+    def list_inputs(self, kind: str) -> list[str]:
+        """The uploads of a kind (image, audio, video) by their suffix, sorted. A video is audio too."""
+        if not self.input_dir.is_dir():
+            return []
+        kinds = {"audio": ("audio", "video")}.get(kind, (kind,))
+        names = sorted(path.name for path in self.input_dir.iterdir() if path.is_file())
+        return [name for name in names if (mimetypes.guess_type(name)[0] or "").startswith(kinds)]
+
+    def find_input(self, name: Any) -> Path | None:
+        """The file that a loader's value names (`a.png`, `sub/a.png`, `a.png [output]`); None if it is not there."""
+        if not isinstance(name, str):
+            return None
+        plain, kind = split_annotation(name)
+        try:
+            path = self.resolve(kind or "input", "", plain)
+        except PathEscapeError:
+            return None
+        return path if is_file(path) else None
+
+    def hash_input(self, name: Any) -> str:
+        """The SHA-256, in hex, of the file that a loader's value names; nothing if it is not there."""
+        path = self.find_input(name)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
     def resolve(self, kind: str, subfolder: str, name: str = "") -> Path:
         """The path of `name` in a subfolder of a `type`; it need not exist. Raises PathEscapeError, KeyError."""

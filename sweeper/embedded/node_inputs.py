@@ -7,12 +7,12 @@ model file name that leads out of its folder.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
+from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.nodes.base import InputSpec, NodeClass
 
 # An error message shows longer lists as "(list of length 21)".
 MAX_LISTED = 20
@@ -39,7 +39,7 @@ def is_unsafe_name(name: Any) -> bool:
 class InputSpecCache:
     """Input specs by class, with live lists (such as uploaded files) read at most once per request."""
 
-    def __init__(self, nodes: Mapping[str, NodeClass], folders: Folders) -> None:
+    def __init__(self, nodes: Mapping[str, NodeClass], folders: ServerFolders) -> None:
         self.nodes = nodes
         self.folders = folders
         self._cache: dict[str, tuple[dict[str, InputSpec], dict[str, InputSpec]]] = {}
@@ -72,7 +72,6 @@ class InputValidator:
         if not hasattr(inputs, "__contains__"):  # in a list or a string, each input counts as missing
             raise TypeError(f"argument of type '{type(inputs).__name__}' is not iterable")
         required, optional = self.specs.get(class_type, inputs)
-        checked_by_class = _names_checked_by_class(node_class.check, (*required, *optional))
         for name, spec in (*required.items(), *optional.items()):
             if name not in inputs:
                 if name in required:
@@ -84,8 +83,8 @@ class InputValidator:
                 yield name, spec, error, None if error else value[0]
             else:
                 any_file = name in node_class.models and not self.strict_models
-                has_class_check = name in checked_by_class
-                error = _check_value(inputs, name, spec, has_class_check=has_class_check, any_file=any_file)
+                is_input_file = name in node_class.input_files
+                error = _check_value(inputs, name, spec, is_input_file=is_input_file, any_file=any_file)
                 yield name, spec, error, None
 
     def _check_link(self, graph: dict[str, Any], name: str, spec: InputSpec, value: list[Any]) -> dict[str, Any] | None:
@@ -106,40 +105,25 @@ class InputValidator:
             linked_node=value,
         )
 
-    def run_class_check(self, node: dict[str, Any]) -> list[dict[str, Any]]:
-        """Run VALIDATE_INPUTS of the node's class, if it has one. Returns one error per input that it checks."""
-        node_class = self.specs.nodes[node["class_type"]]
-        if node_class.check is None or not isinstance(node["inputs"], dict):
-            return []
-        names = _names_checked_by_class(node_class.check, (*node_class.required, *node_class.optional))
-        values = {name: value for name, value in node["inputs"].items() if name in names and not is_link(value)}
-        if any(name not in values for name in names if name in node_class.required):
-            return []  # missing, or linked: then the value is known only when the node runs
-        message = node_class.check(self.specs.folders, **values)
-        if message is None:
-            return []
+    def check_files(self, node: dict[str, Any]) -> list[dict[str, Any]]:
+        """VALIDATE_INPUTS of the loaders: one error for each input that names a file that is not there."""
+        inputs = node["inputs"] if isinstance(node["inputs"], dict) else {}
         text = "Custom validation failed for node"
         return [
-            _make_error("custom_validation_failed", text, f"{name} - {message}", input_name=name) for name in values
+            _make_error(
+                "custom_validation_failed", text, f"{name} - Invalid {kind} file: {inputs[name]}", input_name=name
+            )
+            for name, kind in self.specs.nodes[node["class_type"]].input_files.items()
+            if name in inputs and not is_link(inputs[name]) and self.specs.folders.find_input(inputs[name]) is None
         ]
 
 
-def _names_checked_by_class(check: Any, inputs: tuple[str, ...]) -> tuple[str, ...]:
-    """The inputs that VALIDATE_INPUTS checks: its parameters after the first, or all inputs if it has `**kwargs`."""
-    if check is None:
-        return ()
-    parameters = inspect.signature(check).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return inputs
-    return tuple(parameters)[1:]
-
-
 def _check_value(
-    inputs: dict[str, Any], name: str, spec: InputSpec, *, has_class_check: bool, any_file: bool
+    inputs: dict[str, Any], name: str, spec: InputSpec, *, is_input_file: bool, any_file: bool
 ) -> dict[str, Any] | None:
     """Convert `inputs[name]` in place, then check its bounds or its list.
 
-    Bounds and list are not checked if `has_class_check`; with `any_file`, any safe file name is accepted.
+    Bounds and list are not checked if `is_input_file`; with `any_file`, any safe file name is accepted.
     """
     kind, options = spec
     value = inputs[name]
@@ -158,7 +142,7 @@ def _check_value(
             received_value=value,
             exception_message=str(problem),
         )
-    if has_class_check:
+    if is_input_file:
         return None
     is_number = isinstance(value, int | float)
     received = str(value) if is_number and not math.isfinite(value) else value  # JSON has no infinity

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.nodes.base import Folders, NodeClass
+from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
 
 # Input of a loader -> its model folder, as in ComfyUI's folder_paths. For other inputs the folder is the input's name.
@@ -36,7 +36,7 @@ _MODEL_FOLDERS = {
 
 def make_object_info(
     node: NodeClass,
-    folders: Folders,
+    folders: ServerFolders,
     *,
     strict_models: bool = True,
     user_models: Mapping[str, Sequence[str]] | None = None,
@@ -50,7 +50,7 @@ def make_object_info(
         return dict(node.declaration)
     groups = {group: dict(specs) for group, specs in node.declaration["input"].items()}
     for group, specs in zip(("required", "optional"), node.load_input_specs(folders), strict=True):
-        for name in specs.keys() & (node.models | node.combos.keys()):
+        for name in specs.keys() & (node.models | node.input_files.keys()):
             kind, options = specs[name]
             if name in node.models:
                 more = (user_models or {}).get(_find_folder(node, name), ())
@@ -76,7 +76,7 @@ def node_classes() -> dict[str, Any]:
         return {name: make_object_info(node, folders, strict_models=False) for name, node in nodes}
 
 
-def list_model_files(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[str, list[str]]:
+def list_model_files(nodes: Mapping[str, NodeClass], folders: ServerFolders) -> dict[str, list[str]]:
     """Model folder -> the file names that the loaders list, in order and without duplicates."""
     folder_files: dict[str, list[str]] = {}
     for node in nodes.values():

@@ -14,8 +14,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.node_inputs import InputSpecCache, InputValidator, is_link
-from sweeper.embedded.nodes.base import Folders, NodeClass
+from sweeper.embedded.nodes.base import NodeClass
 
 # The validation follows links by recursion, as ComfyUI does, which fails a little below 1,000 of them.
 MAX_CHAIN = 800
@@ -41,7 +42,7 @@ def make_error(kind: str, message: str, details: str = "", **extra_info: Any) ->
 def validate(
     graph: Any,
     nodes: Mapping[str, NodeClass],
-    folders: Folders,
+    folders: ServerFolders,
     *,
     targets: Collection[str] | None = None,
     strict_models: bool = False,
@@ -183,7 +184,7 @@ class _GraphValidator:
                 self.validated[upstream] = (False, [record])
                 upstream_valid = False
             valid = valid and upstream_valid
-        errors += self.check.run_class_check(node)
+        errors += self.check.check_files(node)
         is_free, cycle_errors = self.validated.get(node_id, (True, []))
         self._path.pop()
         self.validated[node_id] = is_free and valid and not errors, cycle_errors + errors

@@ -60,10 +60,6 @@ def read(context: Any, file: str) -> str:
     return text
 
 
-def check_file(context: Any, file: str) -> str | None:
-    return None if (context.input_dir / file).is_file() else f"Invalid image file: {file}"
-
-
 SAMPLING = {
     "model": ("PROBE_MODEL", {}),
     "cond": ("PROBE_COND", {}),
@@ -102,9 +98,8 @@ def probe_nodes(gate: Gate | None = None) -> dict[str, NodeClass]:
             {"file": ([], {"image_upload": True})},
             "IMAGE",
             lambda context, *, file: NodeOutput((read(context, file),)),
-            check=check_file,
             fingerprint=read,
-            combos={"file": lambda folders: sorted(path.name for path in folders.input_dir.iterdir())},
+            input_files={"file": "text"},
         ),
         _node(
             "ProbeCombo",

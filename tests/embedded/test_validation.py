@@ -172,7 +172,7 @@ def test_missing_file_is_refused_with_the_message_of_its_class(comfy):
     error = only_error(comfy, graph, "1")
     assert (error["type"], error["details"]) == (
         "custom_validation_failed",
-        "file - Invalid image file: nope.png",
+        "file - Invalid text file: nope.png",
     )
     (comfy.server.folders.input_dir / "nope.png").write_text("now it is there")
     assert comfy.run(graph)["status"]["status_str"] == "success"

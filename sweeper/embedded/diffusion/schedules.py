@@ -165,45 +165,15 @@ def _linear_quadratic(sampling: Sampling, steps: int) -> list[float]:
     return [(1.0 - value) * sampling.sigma_max for value in [*risen, 1.0]]
 
 
-def _incomplete_beta(x: Array, a: float, b: float) -> Array:
-    """Regularised incomplete beta I_x(a, b), by symmetry from the side where its fraction converges fast."""
-    turned = x > (a + 1) / (a + b + 2)
-    safe = np.clip(x, 1e-300, 1 - 1e-16)
-    near = _beta_fraction(np.where(turned, 0.25, safe), a, b)
-    if not turned.any():
-        return near
-    return np.asarray(np.where(turned, 1 - _beta_fraction(np.where(turned, 1 - safe, 0.25), b, a), near))
-
-
-def _beta_fraction(x: Array, a: float, b: float) -> Array:
-    """I_x(a, b) for x <= (a+1)/(a+b+2), by its continued fraction (DLMF 8.17.22)."""
-    front = np.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * np.log(x) + b * np.log1p(-x)) / a
-    fraction = np.ones_like(x)
-    for m in range(60, 0, -1):  # backward evaluation needs no guards against zero
-        half = m // 2
-        if m % 2:
-            d = -(a + half) * (a + b + half) * x / ((a + 2 * half) * (a + 2 * half + 1))
-        else:
-            d = half * (b - half) * x / ((a + 2 * half - 1) * (a + 2 * half))
-        fraction = 1 + d / fraction
-    return np.asarray(front / fraction)
-
-
-def _beta_below(tail: Array, a: float, b: float) -> Array:
-    """The x with I_x(a, b) = `tail`, by bisection."""
-    low, high = np.full_like(tail, 1e-300), np.full_like(tail, 0.5 if a == b else 1.0)
-    for _ in range(80):
-        middle = (low + high) / 2
-        below = _incomplete_beta(middle, a, b) < tail
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return high
-
-
 def _beta_quantile(share: Array, a: float, b: float) -> Array:
-    """Inverse of the beta distribution's CDF, each half from its own end."""
-    lower, upper = _beta_below(np.minimum(share, 0.5), a, b), _beta_below(np.minimum(1 - share, 0.5), b, a)
-    result = np.where(share <= 0.5, lower, 1 - upper)
-    # By symmetry the median is one half, exactly: bisection would stop just below, and round to another index.
+    """Inverse of the beta distribution's CDF, whose density over the logit of x is smooth for any `a` and `b`."""
+    reach = 40 / min(a, b, 1)  # where what is left of the density is below 1e-17
+    logit = np.linspace(-reach, reach, 2**17 + 1)
+    logs = -a * np.logaddexp(0, -logit) - b * np.logaddexp(0, logit)
+    density = np.exp(logs - logs.max())
+    below = np.append(0, np.cumsum(density[1:] + density[:-1]))
+    result = 1 / (1 + np.exp(-np.interp(share, below / below[-1], logit)))
+    # By symmetry the median is one half, exactly: just below, it would round to another index.
     return np.asarray(np.where(share == 0.5, 0.5, result) if a == b else result)
 
 

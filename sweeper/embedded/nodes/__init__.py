@@ -1,7 +1,7 @@
 """The node classes that the embedded server implements, by class name.
 
 Importing this imports neither NumPy nor Pillow: what a node does is imported when it
-first runs (`catalog.deferred`).
+first runs (`catalog.own_classes`).
 """
 
 from __future__ import annotations

@@ -7,13 +7,17 @@ Nothing here imports NumPy or Pillow, so that listing the nodes stays cheap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from sweeper.embedded.folders import ServerFolders
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from sweeper.embedded.job_messages import JobMessages
 
 # (type, options) as ComfyUI's object_info has it: ("INT", {"default": 20, "min": 1, "max": 10000}),
 # (["euler", ...], {}), ("MODEL", {}). On the wire, empty options are left out by old-style (V1) nodes only.
@@ -24,51 +28,30 @@ class Interrupted(Exception):  # noqa: N818 - not an error: a client asked the j
     """Raised by `Context.check()` when the running job is to stop; nodes let it pass."""
 
 
-class Folders(Protocol):
-    """The three folders that nodes may read and write; every `Context` is one."""
+@dataclass(frozen=True, slots=True)
+class Context(ServerFolders):
+    """What the executor gives to each run of a node, beside the folders that it may read and write."""
 
-    @property
-    def input_dir(self) -> Path: ...
-    @property
-    def output_dir(self) -> Path: ...
-    @property
-    def temp_dir(self) -> Path: ...
-
-
-class Context(Folders, Protocol):
-    """What the executor gives to each run of a node."""
-
-    @property
-    def prompt(self) -> Mapping[str, Any]:
-        """The whole graph, node id -> node, for the PNG's `prompt` text chunk."""
-        ...
-
-    @property
-    def node_id(self) -> str:
-        """The id of the node that runs."""
-        ...
-
-    @property
-    def extra_pnginfo(self) -> Mapping[str, Any]:
-        """Keyword -> JSON value: one more PNG text chunk each (ComfyUI's `extra_data.extra_pnginfo`)."""
-        ...
-
-    @property
-    def save_metadata(self) -> bool:
-        """False as under ComfyUI's `--disable-metadata`: pictures are then written without text chunks."""
-        ...
+    node_id: str
+    prompt: Mapping[str, Any]  # the whole graph, node id -> node, for the PNG's `prompt` text chunk
+    extra_pnginfo: Mapping[str, Any]  # keyword -> JSON value: one more PNG text chunk each
+    cancelled: threading.Event
+    messages: JobMessages
+    previews: bool
 
     def check(self) -> None:
         """Raise `Interrupted` if the job is to stop; called between sampler steps and in long loops."""
-        ...
+        if self.cancelled.is_set():
+            raise Interrupted
 
     def progress(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
         """Report `value` of `maximum` steps done, with a picture of the state so far; calls `check()` itself."""
-        ...
+        self.check()
+        self.messages.send_progress(self.node_id, value, maximum, preview if self.previews else None)
 
     def show(self, picture: Image.Image) -> None:
         """Send a picture as it is, as PNG, to the event stream (SaveImageWebsocket)."""
-        ...
+        self.messages.send_picture(self.node_id, picture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +60,6 @@ class NodeOutput:
 
     values: tuple[Any, ...] = ()  # one per output
     ui: Mapping[str, list[Any]] | None = None  # {"images": [{"filename", "subfolder", "type"}]}
-
-
-Combo = Callable[[Folders], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +77,9 @@ class NodeClass:
     hidden: Mapping[str, Any] = field(default_factory=dict)
     # IS_CHANGED: (context, **widget inputs) -> hashable, e.g. the SHA-256 of LoadImage's file
     fingerprint: Callable[..., Any] | None = None
-    # VALIDATE_INPUTS: (context, **widget inputs) -> None, or the message: "Invalid image file: nope.png".
-    # Inputs that `check` vouches for (its named parameters) are not compared with their combo, as in ComfyUI.
-    check: Callable[..., str | None] | None = None
-    # Live combos: input name -> callable giving the list; the static spec of such an input holds an empty list.
-    combos: Mapping[str, Combo] = field(default_factory=dict)
+    # Input -> the kind (image, audio, video) of the upload that it names. Its combo lists those uploads, although its
+    # static spec holds an empty list. VALIDATE_INPUTS: any file that exists may be named.
+    input_files: Mapping[str, str] = field(default_factory=dict)
     # Inputs that name a model file. Any name that does not climb is taken for these unless the server is strict;
     # a strict server compares them with their combo.
     models: frozenset[str] = frozenset()
@@ -119,21 +97,25 @@ class NodeClass:
         return (self.required, self.optional) if self.select_inputs is None else self.select_inputs(values)
 
     def load_input_specs(
-        self, folders: Folders, values: Mapping[str, Any] | None = None
+        self, folders: ServerFolders, values: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
         """The inputs of a node with these `values` (None: of the class), live combos filled in from the `folders`."""
         required, optional = (self.required, self.optional) if values is None else self.find_inputs(values)
         return self._fill_combos(required, folders), self._fill_combos(optional, folders)
 
-    def _fill_combos(self, specs: Mapping[str, InputSpec], folders: Folders) -> dict[str, InputSpec]:
-        live = self.combos
+    def _fill_combos(self, specs: Mapping[str, InputSpec], folders: ServerFolders) -> dict[str, InputSpec]:
         filled = dict(specs)
-        for name in live.keys() & specs.keys():
+        for name in self.input_files.keys() & specs.keys():
             kind, options = specs[name]
-            choices = live[name](folders)
+            choices = folders.list_inputs(self.input_files[name])
             # The newer form keeps its list among the options.
             filled[name] = (kind, {**options, "options": choices}) if kind == "COMBO" else (choices, options)
         return filled
+
+
+def hash_files(names: Iterable[str]) -> Callable[..., str]:
+    """IS_CHANGED: the content of the files that these inputs name, because it can change under an old name."""
+    return lambda folders, /, **widgets: "".join(folders.hash_input(widgets.get(name)) for name in names)
 
 
 def make_node_class(name: str, record: Mapping[str, Any], run: Callable[..., NodeOutput], **more: Any) -> NodeClass:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
-import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,46 +13,16 @@ from PIL import Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
+from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.output_naming import FileReserver, to_pil_images
 
 
-def resolve_input(folders: Folders, name: str) -> Path | None:
-    """The file that LoadImage's value names (`a.png`, `sub/a.png`, `a.png [output]`); None if it lies elsewhere."""
-    base = folders.input_dir
-    for label in ("output", "input", "temp"):
-        mark = f" [{label}]"
-        if name.endswith(mark):
-            base, name = getattr(folders, f"{label}_dir"), name.removesuffix(mark)
-    if not name or "\0" in name:
-        return None
-    root = base.resolve()
-    path = (root / name).resolve()
-    return path if path.is_relative_to(root) and path.is_file() else None
-
-
-def check(kind: str, context: Folders, name: str) -> str | None:
-    """VALIDATE_INPUTS: the file is there, below its folder. (Paths that climb do not exist, for a client.)"""
-    return None if isinstance(name, str) and resolve_input(context, name) else f"Invalid {kind} file: {name}"
-
-
-def find_input(context: Folders, name: str, kind: str = "image") -> Path:
+def find_input(context: Context, name: str, kind: str = "image") -> Path:
     """The file that an input names. Raises FileNotFoundError."""
-    path = resolve_input(context, name)
+    path = context.find_input(name)
     if path is None:
         raise FileNotFoundError(f"Invalid {kind} file: {name}")
     return path
-
-
-def hash_file(context: Folders, name: str) -> str:
-    """SHA-256, in hex, of the file that an upload's name means; nothing where there is none."""
-    path = resolve_input(context, name)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
-
-
-def find_change_time(context: Folders, file: str) -> float:
-    path = resolve_input(context, file)
-    return path.stat().st_mtime if path else 0.0
 
 
 def load_image(context: Context, image: str) -> tuple[Array, Array]:
@@ -97,19 +65,16 @@ def _convert_to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def make_metadata(context: Context) -> dict[str, str]:
-    """The graph and each key of extra_pnginfo as JSON; empty if the server writes no metadata."""
-    if not context.save_metadata:
-        return {}
+    """The graph and each key of extra_pnginfo as JSON."""
     graphs = {"prompt": context.prompt, **context.extra_pnginfo}
     return {name: json.dumps(value) for name, value in graphs.items()}
 
 
-def _make_png_info(context: Context) -> PngInfo | None:
-    """The text chunks, if there are any."""
-    info, texts = PngInfo(), make_metadata(context)
-    for key, text in texts.items():
+def _make_png_info(context: Context) -> PngInfo:
+    info = PngInfo()
+    for key, text in make_metadata(context).items():
         info.add_text(key, text)
-    return info if texts else None
+    return info
 
 
 def _save_pngs(
@@ -148,11 +113,6 @@ def send_images(context: Context, images: Array) -> NodeOutput:
         context.progress(number, len(images))
         context.show(picture)
     return NodeOutput()
-
-
-def never_the_same(_context: Folders, **_inputs: Any) -> float:
-    """IS_CHANGED of what is sent and kept nowhere: it is sent each time."""
-    return time.time()
 
 
 def preview_mask(context: Context, mask: Array) -> NodeOutput:

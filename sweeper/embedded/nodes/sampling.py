@@ -117,7 +117,6 @@ def ksampler(
     context: Context,
     *,
     model: Model,
-    seed: int,
     steps: int,
     cfg: float,
     sampler_name: str,
@@ -125,41 +124,25 @@ def ksampler(
     positive: Conditioning,
     negative: Conditioning,
     latent_image: Latent,
+    seed: int = 0,
     denoise: float = 1.0,
+    noise_seed: int | None = None,
+    add_noise: str = "enable",
+    start_at_step: int = 0,
+    end_at_step: int = 10000,
+    return_with_leftover_noise: str = "disable",
 ) -> Latent:
-    sigmas = schedules.sampler_sigmas(model.sampling, scheduler, sampler_name, steps, denoise)
-    guider, sampler = Guider(model, positive, negative, cfg), NamedSampler(sampler_name)
-    return run_sampler(context, guider, sampler, sigmas, latent_image, seed, noisy=True)[0]
-
-
-def ksampler_advanced(
-    context: Context,
-    *,
-    model: Model,
-    add_noise: str,
-    noise_seed: int,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    positive: Conditioning,
-    negative: Conditioning,
-    latent_image: Latent,
-    start_at_step: int,
-    end_at_step: int,
-    return_with_leftover_noise: str,
-) -> Latent:
-    """A part of a schedule. Without leftover noise the last level is 0, wherever the part ends."""
-    sigmas = schedules.sampler_sigmas(model.sampling, scheduler, sampler_name, steps).copy()
+    """KSampler, and KSamplerAdvanced: a part of a schedule. Without leftover noise it ends at level 0."""
+    sigmas = schedules.sampler_sigmas(model.sampling, scheduler, sampler_name, steps, denoise).copy()
     if end_at_step < len(sigmas) - 1:
         sigmas = sigmas[: end_at_step + 1]
         if return_with_leftover_noise != "enable":
             sigmas[-1] = 0
-    # A part that starts behind the end does nothing.
-    sigmas = sigmas[start_at_step:] if start_at_step < len(sigmas) - 1 else sigmas[:0]
+    if start_at_step:  # a part that starts behind the end does nothing
+        sigmas = sigmas[start_at_step:] if start_at_step < len(sigmas) - 1 else sigmas[:0]
     guider, sampler = Guider(model, positive, negative, cfg), NamedSampler(sampler_name)
-    noisy = add_noise != "disable"
-    return run_sampler(context, guider, sampler, sigmas, latent_image, noise_seed, noisy=noisy)[0]
+    noisy, chosen = add_noise != "disable", seed if noise_seed is None else noise_seed
+    return run_sampler(context, guider, sampler, sigmas, latent_image, chosen, noisy=noisy)[0]
 
 
 def sampler_custom(

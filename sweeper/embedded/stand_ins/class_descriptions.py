@@ -5,14 +5,13 @@ Imports neither NumPy nor Pillow; `stand_in_run` does, when the first stand-in r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
 from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.nodes.base import Context, InputSpec, NodeClass, NodeOutput
-from sweeper.embedded.nodes.catalog.deferred import Deferred
+from sweeper.embedded.nodes.base import Context, InputSpec, NodeClass, NodeOutput, hash_files
 from sweeper.embedded.nodes.catalog.recorded import list_other_declarations
 from sweeper.embedded.stand_ins.class_shape import ClassShape, make_shape
 from sweeper.errors import InputError
@@ -46,23 +45,13 @@ def make_stand_in(spec: NodeSpec, declaration: Mapping[str, Any]) -> NodeClass:
         outputs=cast("tuple[str, ...]", outputs),
         output_node=spec.is_output,
         run=StandInRun(shape),
-        fingerprint=_make_fingerprint(files) if files else None,
+        fingerprint=hash_files(files) if files else None,
         models=frozenset(one.name for one in inputs if one.names_model or one.is_upload),
         input_is_list=shape.input_is_list,
         output_is_list=shape.output_is_list,
         select_inputs=shape.select_inputs,
         stands_in=lambda _inputs: True,
     )
-
-
-def _make_fingerprint(files: tuple[str, ...]) -> Callable[..., Any]:
-    """IS_CHANGED of a class with uploads: the content of its files."""
-
-    def fingerprint(context: Context, /, **widgets: Any) -> str:
-        names = [widgets[name] for name in files if isinstance(widgets.get(name), str)]
-        return "".join(Deferred("files", "hash_file")(context, name) for name in names)
-
-    return fingerprint
 
 
 @lru_cache(maxsize=1)
@@ -153,7 +142,7 @@ class _OwnClass:
             if name not in known:
                 if name in resolved and value != resolved[name].default:
                     return True
-            elif isinstance(value, str) and name not in self.own.models | self.own.combos.keys():
+            elif isinstance(value, str) and name not in self.own.models | self.own.input_files.keys():
                 kind, options = known[name]
                 choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
                 if choices is not None and value not in choices:

@@ -70,12 +70,12 @@ def _find_options(
     found: dict[str, dict[str, list[str]]] = {}
     for node in nodes.values():
         node_class = known.get(node["class_type"])
-        if node_class is None or node_class.check is not None:
+        if node_class is None or node_class.input_files:
             continue
         for name, (kind, options) in (*node_class.required.items(), *node_class.optional.items()):
             value = node["inputs"].get(name)
             choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
-            if name in node_class.models | node_class.combos.keys() or not isinstance(choices, list):
+            if name in node_class.models | node_class.input_files.keys() or not isinstance(choices, list):
                 continue
             if isinstance(value, str) and value not in choices:
                 found.setdefault(node["class_type"], {}).setdefault(name, []).append(value)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.nodes.base import Interrupted
 
@@ -14,30 +14,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass
-class FolderContext:
-    base: Path
-    prompt: dict[str, Any] = field(default_factory=lambda: {"9": {"class_type": "SaveImage", "inputs": {}}})
-    extra_pnginfo: dict[str, Any] = field(default_factory=dict)
-    save_metadata: bool = True
-    stop_at: int | None = None
-    seen: list[tuple[int, int, tuple[int, int] | None]] = field(default_factory=list)
+class FolderContext(ServerFolders):
+    __setattr__ = object.__setattr__  # a test may change what a frozen context holds
 
-    def __post_init__(self) -> None:
-        for folder in (self.input_dir, self.output_dir, self.temp_dir):
-            folder.mkdir(exist_ok=True)
-
-    @property
-    def input_dir(self) -> Path:
-        return self.base / "input"
-
-    @property
-    def output_dir(self) -> Path:
-        return self.base / "output"
-
-    @property
-    def temp_dir(self) -> Path:
-        return self.base / "temp"
+    def __init__(self, base: Path) -> None:
+        super().__init__(base)
+        self.prepare()
+        self.prompt: dict[str, Any] = {"9": {"class_type": "SaveImage", "inputs": {}}}
+        self.extra_pnginfo: dict[str, Any] = {}
+        self.stop_at: int | None = None
+        self.seen: list[tuple[int, int, tuple[int, int] | None]] = []
 
     def check(self) -> None:
         if self.stop_at is not None and len(self.seen) >= self.stop_at:

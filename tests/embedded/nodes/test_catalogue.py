@@ -22,7 +22,7 @@ from sweeper.embedded.diffusion import schedules
 from sweeper.embedded.diffusion.names import SAMPLERS, SCHEDULERS
 from sweeper.embedded.diffusion.solvers import SOLVERS
 from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.nodes.catalog.deferred import NodeFunction
+from sweeper.embedded.nodes.catalog.own_classes import NodeFunction
 from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text("utf-8"))

@@ -5,12 +5,14 @@ All other classes of the recording are stand-ins (`sweeper.embedded.stand_ins`).
 
 from __future__ import annotations
 
-import mimetypes
+import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from typing import Any, Final
 
-from sweeper.embedded.nodes.base import Combo, Folders
-from sweeper.embedded.nodes.catalog.deferred import Deferred, NodeFunction
+from sweeper.embedded.nodes.base import Context, NodeOutput
 
 # By module: class=function, or class=function:variant where one function runs a family.
 _BY_MODULE: Final = {
@@ -26,7 +28,7 @@ _BY_MODULE: Final = {
         ConditioningCombine=combine ConditioningConcat=concat ConditioningAverage=average ConditioningZeroOut=zero_out
     """,
     "sampling": """
-        KSampler=ksampler KSamplerAdvanced=ksampler_advanced SamplerCustom=sampler_custom
+        KSampler=ksampler KSamplerAdvanced=ksampler SamplerCustom=sampler_custom
         SamplerCustomAdvanced=sampler_custom_advanced RandomNoise=make_noise DisableNoise=make_noise
         BasicGuider=basic_guider CFGGuider=cfg_guider KSamplerSelect=select_named
         SamplerEulerAncestral=select:euler_ancestral SamplerEulerAncestralCFGPP=select:euler_ancestral_cfg_pp
@@ -80,6 +82,35 @@ _BY_MODULE: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class NodeFunction:
+    """Runs the nodes of a class by a function of `sweeper.embedded.nodes.<module>`, imported at its first call.
+
+    The function takes the inputs by name, and before them the context if its first parameter has that name. Where one
+    function runs a family of classes, `variant` says which, as its first argument otherwise. It returns a `NodeOutput`,
+    a tuple of the outputs, or the only output.
+    """
+
+    module: str
+    function: str
+    variant: str = ""
+
+    def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
+        function, takes_context = _find_function(self.module, self.function)
+        first = (context,) if takes_context else (self.variant,) if self.variant else ()
+        result = function(*first, **inputs)
+        if isinstance(result, NodeOutput):
+            return result
+        return NodeOutput(result if isinstance(result, tuple) else (result,))
+
+
+@lru_cache(maxsize=512)
+def _find_function(module: str, name: str) -> tuple[Callable[..., Any], bool]:
+    """The function, and whether its first parameter is the context."""
+    function: Callable[..., Any] = getattr(import_module(f"sweeper.embedded.nodes.{module}"), name)
+    return function, next(iter(inspect.signature(function).parameters), "") == "context"
+
+
 def _read_functions() -> dict[str, NodeFunction]:
     functions = {}
     for module, classes in _BY_MODULE.items():
@@ -93,44 +124,10 @@ def _read_functions() -> dict[str, NodeFunction]:
 FUNCTIONS: Final[Mapping[str, NodeFunction]] = _read_functions()
 
 
-def _list_input_files(*kinds: str) -> Combo:
-    """A live combo: the files of the input folder that are of one of these kinds, by their suffix, sorted."""
-
-    def list_files(folders: Folders) -> list[str]:
-        if not folders.input_dir.is_dir():
-            return []
-        names = sorted(path.name for path in folders.input_dir.iterdir() if path.is_file())
-        return [name for name in names if (mimetypes.guess_type(name)[0] or "").split("/")[0] in kinds]
-
-    return list_files
-
-
-COMBOS: Final[Mapping[str, Mapping[str, Combo]]] = {
-    "LoadImage": {"image": _list_input_files("image")},
-    "LoadImageMask": {"image": _list_input_files("image")},
-    "LoadAudio": {"audio": _list_input_files("audio", "video")},
-    "LoadVideo": {"file": _list_input_files("video")},
-}
-_CHECK, _HASH = Deferred("files", "check"), Deferred("files", "hash_file")
-
-# VALIDATE_INPUTS. Each vouches for the input that its parameter names.
-CHECKS: Final[Mapping[str, Callable[..., str | None]]] = {
-    "LoadImage": lambda folders, image: _CHECK("image", folders, image),
-    "LoadImageMask": lambda folders, image: _CHECK("image", folders, image),
-    "LoadAudio": lambda folders, audio: _CHECK("audio", folders, audio),
-    "LoadVideo": lambda folders, file: _CHECK("video", folders, file),
-}
-
-
-def _hash_input(name: str) -> Callable[..., Any]:
-    """IS_CHANGED: the content of a file, so that new content under an old name is not a cached result."""
-    return lambda folders, **widgets: _HASH(folders, widgets[name])
-
-
-FINGERPRINTS: Final[Mapping[str, Callable[..., Any]]] = {
-    "LoadImage": _hash_input("image"),
-    "LoadImageMask": _hash_input("image"),
-    "LoadAudio": _hash_input("audio"),
-    "LoadVideo": Deferred("files", "find_change_time"),  # films are long
-    "SaveImageWebsocket": Deferred("files", "never_the_same"),
+# The inputs of the loaders that name a file of the input folder, and its kind.
+INPUT_FILES: Final[Mapping[str, Mapping[str, str]]] = {
+    "LoadImage": {"image": "image"},
+    "LoadImageMask": {"image": "image"},
+    "LoadAudio": {"audio": "audio"},
+    "LoadVideo": {"file": "video"},
 }

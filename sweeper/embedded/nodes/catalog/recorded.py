@@ -10,13 +10,14 @@ LTXVAddGuide and ImageScaleToTotalPixels, and an index of ImageFromBatch and Lat
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
 from sweeper.embedded.diffusion.names import CHECKPOINTS, CLIPS, LORAS, VAES
-from sweeper.embedded.nodes.base import NodeClass, complete_declaration, make_node_class
-from sweeper.embedded.nodes.catalog.own_classes import CHECKS, COMBOS, FINGERPRINTS, FUNCTIONS
+from sweeper.embedded.nodes.base import NodeClass, complete_declaration, hash_files, make_node_class
+from sweeper.embedded.nodes.catalog.own_classes import FUNCTIONS, INPUT_FILES
 
 # Which names a loader's input offers. In the recording these lists are empty: that server had no models.
 _OFFERED: dict[str, tuple[str, ...]] = {
@@ -42,6 +43,12 @@ def _fill(spec: list[Any], names: tuple[str, ...]) -> list[Any]:
     return ["COMBO", {**spec[1], "options": [*names]}] if spec[0] == "COMBO" else [[*names], *spec[1:]]
 
 
+def _find_fingerprint(name: str) -> Callable[..., Any] | None:
+    if name == "SaveImageWebsocket":  # what is sent and kept nowhere is sent each time
+        return lambda _folders, /, **_inputs: time.time()
+    return hash_files(INPUT_FILES[name]) if name in INPUT_FILES else None
+
+
 def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
     required: dict[str, list[Any]] = record["input"].get("required", {})
     offered = {
@@ -51,9 +58,8 @@ def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
         name,
         {**record, "input": {**record["input"], "required": {**required, **offered}}},
         FUNCTIONS[name],
-        fingerprint=FINGERPRINTS.get(name),
-        check=CHECKS.get(name),
-        combos=COMBOS.get(name, {}),
+        fingerprint=_find_fingerprint(name),
+        input_files=INPUT_FILES.get(name, {}),
         models=frozenset(offered),
     )
 
