@@ -14,21 +14,30 @@ const Colours = (() => {
   const LINES = ["#3b78c4", "#d9822b", "#3f9b57", "#b5459e", "#8a6d3b", "#2aa3a3", "#c4453b", "#7a7f87"];
 
   /**
-   * The colour of a share from 0 to 1.
+   * Red, green and blue of a share from 0 to 1, each from 0 to 255.
    * @param {number} share
    */
-  function pick(share) {
+  function mix(share) {
     const position = Math.min(1, Math.max(0, share)) * (STOPS.length - 1);
     const low = Math.min(STOPS.length - 2, Math.floor(position));
-    const mixed = STOPS[low].map((part, i) => Math.round(part + (STOPS[low + 1][i] - part) * (position - low)));
-    return `rgb(${mixed.join(", ")})`;
+    return STOPS[low].map((part, i) => Math.round(part + (STOPS[low + 1][i] - part) * (position - low)));
   }
 
   /**
-   * A text colour that is readable on `pick(share)`.
+   * The colour of a share from 0 to 1.
    * @param {number} share
    */
-  const pickText = (share) => (share > 0.55 ? "#111" : "#fff");
+  const pick = (share) => `rgb(${mix(share).join(", ")})`;
+
+  /**
+   * A text colour that is readable on `pick(share)`: black, unless white has more contrast (WCAG 2.2, contrast ratio).
+   * @param {number} share
+   */
+  function pickText(share) {
+    const [red, green, blue] = mix(share).map((part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+    const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+    return 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 ? "#fff" : "#000";
+  }
 
   /**
    * The lowest and the highest of some numbers, without missing ones; null if there is no number.

@@ -299,7 +299,7 @@ class GridView {
     const { head, tops, cellHeight } = this.geometry;
     row.index = r;
     row.node.ariaRowIndex = String(r + 2);
-    row.node.setAttribute("aria-owns", `side-${r}`); // its label is in another part of the document
+    if (this.arrangement.axis.y) row.node.setAttribute("aria-owns", `side-${r}`); // its label is in another part of the document
     row.node.style.cssText = `top:${head + tops[r]}px;height:${cellHeight}px`;
     row.complete = Recycle.cover(row.cells, columns, { ...this.cellActions(row, brief), put: (node, c) => this.putCell(node, c) });
     row.columns = columns;

@@ -16,7 +16,7 @@ const GridLabels = (() => {
    */
   function create(arrangement, geometry, takeAxis) {
     const { axis, heads: names, rows } = arrangement;
-    const heads = el("div", { class: "heads", role: "row", "aria-rowindex": 1 });
+    const heads = el("div", { class: "heads", role: names.x || names.xx ? "row" : "presentation", "aria-rowindex": names.x ? 1 : null });
     const sides = el("div", { class: "sides", role: "presentation" });
     const bands = el("div", { class: "bands", role: "presentation" });
     heads.style.height = `${geometry.head}px`;
@@ -38,8 +38,8 @@ const GridLabels = (() => {
      * @param {LineRange} rowRange @param {LineRange} columnRange
      */
     function draw(rowRange, columnRange) {
-      Recycle.cover(shown.columns, columnRange, actions.columns);
-      Recycle.cover(shown.rows, rowRange, actions.rows);
+      if (names.x) Recycle.cover(shown.columns, columnRange, actions.columns);
+      if (names.y) Recycle.cover(shown.rows, rowRange, actions.rows);
       const first = groups.findIndex((group) => group.to > rowRange[0]);
       const end = groups.findIndex((group) => group.from >= rowRange[1]);
       Recycle.cover(shown.bands, first < 0 ? [0, 0] : [first, end < 0 ? groups.length : end], actions.bands);

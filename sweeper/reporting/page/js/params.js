@@ -95,7 +95,7 @@ const Params = (() => {
     const last = ["ran_s", "cost", "cost_kind"].flatMap((name) => dataset.column(name) ?? []);
     const sorted = [...columns.filter(differs), ...columns.filter((column) => !differs(column)), ...last.filter(({ role }) => role === "outcome")];
     const names = ["A", "B"].map((name) => el("th", { scope: "col" }, name));
-    const head = other >= 0 && el("thead", {}, el("tr", {}, el("th", {}, ""), names));
+    const head = other >= 0 && el("thead", {}, el("tr", {}, el("td", {}), names));
     return el("table", { class: "params" }, head, el("tbody", {}, sorted.map(makeLine)));
   }
 
