@@ -1,23 +1,30 @@
-"""Compare a run with its baseline for the HTML page: once for `report`, again and again for `view`.
+"""Compare a run with its baseline for the HTML page: once for `report` and `check`, again and again for `view`.
 
 Turns the regression suite's comparisons into the page's findings, so that neither package has to import the other.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from sweeper.cli import console
 from sweeper.errors import InputError, ResultsError
+from sweeper.images.file_types import TEXT_TYPES
 from sweeper.model.experiment import Experiment
 from sweeper.regression.baseline import default_folder
 from sweeper.regression.check import check
-from sweeper.regression.comparison import STATES, Comparisons
+from sweeper.regression.comparison import STATES, Comparison, Comparisons
 from sweeper.reporting.check_findings import CheckFindings, Finding
 from sweeper.reporting.contents import find_run_record
 from sweeper.reporting.live.check_follower import CheckFunction
+from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
+
+_MAX_LINES: Final = 400  # of the difference of two texts
 
 
 def check_results(
@@ -61,7 +68,23 @@ def _has_baseline(folder: Path, run_id: str | None, experiment: Experiment | Non
     return default_folder(Path(record.file), record.experiment).is_dir()
 
 
-def _to_findings(comparisons: Comparisons) -> CheckFindings:
+def write_review(comparisons: Comparisons, out: Path) -> None:
+    """Write the page of a check: the report of its run, which opens on the cases that are not the same.
+
+    Raises ResultsError if the folder cannot be written.
+    """
+    trials = {comparison.trial for comparison in comparisons if comparison.trial is not None}
+    write_report(
+        comparisons.results, out, run=_get_run(comparisons), checked=_to_findings(comparisons, is_review=True),
+        trials=trials or None,
+    )  # fmt: skip
+
+
+def _get_run(comparisons: Comparisons) -> str | None:
+    return None if comparisons.run is None else str(comparisons.run)
+
+
+def _to_findings(comparisons: Comparisons, *, is_review: bool = False) -> CheckFindings:
     findings = [
         Finding(
             *(
@@ -74,9 +97,34 @@ def _to_findings(comparisons: Comparisons) -> CheckFindings:
             ),
             node=comparison.case.node,
             position=comparison.case.position,
+            verdict=comparison.verdict,
+            severity=comparison.severity,
+            text_difference=_compare_texts(comparison) if is_review else "",
         )
         for comparison in comparisons
         if comparison.trial is not None
     ]
     missing_cases = [comparison.case.name for comparison in comparisons if comparison.trial is None]
-    return CheckFindings(comparisons.baseline, STATES, findings, missing_cases)
+    notes = [f"{servers} ({count} cases)" for servers, count in comparisons.servers.items()]
+    notes += [] if comparisons.has_baseline else ["There is no baseline: nothing was compared."]
+    notes += [f"The run ended early: {comparisons.stopped_by}."] if comparisons.stopped_by else []
+    return CheckFindings(
+        comparisons.baseline,
+        STATES,
+        findings,
+        missing_cases,
+        notes=tuple(notes),
+        is_review=is_review,
+        accept_command=comparisons.accept_command,
+    )
+
+
+def _compare_texts(comparison: Comparison) -> str:
+    """The lines in which two texts differ, as a unified diff; empty for other files."""
+    accepted, now = comparison.accepted, comparison.now
+    if accepted is None or now is None or now.suffix[1:].lower() not in TEXT_TYPES:
+        return ""
+    if not accepted.is_file() or not now.is_file():
+        return ""
+    before, after = (path.read_text("utf-8", "replace").splitlines() for path in (accepted, now))
+    return "\n".join(islice(difflib.unified_diff(before, after, "accepted", "now", lineterm=""), _MAX_LINES))

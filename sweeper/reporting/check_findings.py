@@ -25,6 +25,8 @@ class Finding:
     """What a check found of one output, which `node` and `position` identify.
 
     `case` is the name for `sweeper accept --cases`, `accepted` the accepted file, `measures` the measured differences.
+    `verdict` says whose change it is, if that was asked for, and `severity` sorts: the mean difference, 0-255, or more.
+    `text_difference` are the lines in which two texts differ.
     """
 
     trial: int
@@ -35,6 +37,9 @@ class Finding:
     measures: Mapping[str, float] = field(default_factory=dict)
     node: str = ""
     position: int = 0
+    verdict: str = ""
+    severity: float = 0.0
+    text_difference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +47,17 @@ class CheckFindings:
     """The findings of a check.
 
     `state_order` lists its states from the most urgent on. `missing_cases` names accepted cases that no trial makes.
+    `notes` are sentences about the whole check. With `is_review`, the page opens on what is not the same.
+    `accept_command` makes the results of this run the baseline.
     """
 
     baseline: Path
     state_order: Sequence[str]
     findings: Sequence[Finding]
     missing_cases: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    is_review: bool = False
+    accept_command: str = ""
 
     def group_by_trial(self) -> dict[int, list[Finding]]:
         """The findings of each trial, the most urgent first."""
@@ -68,19 +78,29 @@ def build_check_data(
         replace_surrogates(one.reason) if one is not None else NO_CASE_COMPARED for one in first
     )
     names = sorted({name for one in first if one is not None for name in one.measures})
+    verdicts, whose = encode_values(replace_surrogates(one.verdict) if one is not None else "" for one in first)
+    has_verdicts = any(verdicts)
     return {
         "baseline": str(checked.baseline),
         "gone": list_missing_cases(checked),
         "columns": [
             {"name": "check", "role": "check", "values": states, "of": of},
             {"name": "check_reason", "role": "check", "values": reasons, "of": why},
+            *([{"name": "check_verdict", "role": "check", "values": verdicts, "of": whose}] if has_verdicts else []),
         ],
+        "notes": list(checked.notes),
+        "is_review": checked.is_review,
+        "accept_command": checked.accept_command,
+        "texts": [None if one is None else replace_surrogates(one.text_difference) or None for one in first],
         "measures": [
-            {
-                "name": f"check_{name}",
-                "of": [None if one is None else _drop_infinite(one.measures.get(name)) for one in first],
-            }
-            for name in names
+            {"name": "check_severity", "of": [None if one is None else _drop_infinite(one.severity) for one in first]},
+            *(
+                {
+                    "name": f"check_{name}",
+                    "of": [None if one is None else _drop_infinite(one.measures.get(name)) for one in first],
+                }
+                for name in names
+            ),
         ],
         "accepted": [
             [
@@ -103,7 +123,10 @@ def build_row_check(findings: Sequence[Finding], names: Mapping[Path, str]) -> d
     """Build the check of one row, to update a page that is already open; `names`: of the accepted files."""
     first = findings[0] if findings else None
     measures = (
-        {} if first is None else {f"check_{name}": _drop_infinite(value) for name, value in first.measures.items()}
+        {}
+        if first is None
+        else {f"check_{name}": _drop_infinite(value) for name, value in first.measures.items()}
+        | {"check_severity": _drop_infinite(first.severity)}
     )
     return {
         "state": NOT_COMPARED if first is None else first.state,

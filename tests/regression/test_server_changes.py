@@ -6,7 +6,6 @@ import json
 
 import sweeper
 from sweeper.regression.baseline import read_baseline
-from sweeper.regression.html_page import write_page
 from sweeper.regression.junit import to_junit_xml
 from sweeper.regression.markdown_summary import render_markdown
 from sweeper.regression.server_changes import describe_drift, list_changes, server_key
@@ -63,8 +62,8 @@ def test_manifest_records_the_server_and_a_check_reports_its_changes(shop, comma
     assert comparisons.servers[sentence] == 2
     assert "ComfyUI 0.33.0 -&gt; 9.9.9" in to_junit_xml(comparisons).decode()
     assert "9.9.9" in render_markdown(comparisons)
-    assert "9.9.9" in write_page(comparisons, shop.folder / "html").read_text("utf-8")
-    assert "9.9.9" in command("check", "results/shop-check").out
+    assert "9.9.9" in command("check", "results/shop-check", "--html", "page").out
+    assert "9.9.9" in (shop.folder / "page" / "data.json").read_text("utf-8")
     # An accepted picture keeps the server that made it, and the new one has its own.
     assert command("accept", "results/shop-check", "--add").code == 0
     baseline = read_baseline(path.parent, "shop")

@@ -84,6 +84,17 @@ def test_shared_cell_shows_check_states_of_hidden_trials(checked, opened):
     assert "3 trials share this cell: 3 not compared" in told[1][0]
 
 
+def test_check_shows_how_texts_differ(tmp_path, opened):
+    out = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
+    lines = "--- accepted\n+++ now\n-a fox\n+<script>alert(1)</script>"
+    found = [Finding(n, "changed", "text", f"steps={n}", severity=n, text_difference=lines) for n in range(2)]
+    report = write_report(out, checked=CheckFindings(tmp_path, ("changed",), found, is_review=True))
+    page = opened(report.page.parent)
+    assert page.locator(".cell").evaluate_all("all => all.map(one => one.dataset.trial)") == ["1", "0"]
+    page.locator(".cell").first.click()
+    assert page.locator("#zoom pre").inner_text() == lines
+
+
 def test_trial_is_shown_beside_its_accepted_picture(checked, opened):
     page = opened(checked, "#trial=1")
     page.get_by_role("button", name="Accepted as B").click()

@@ -45,7 +45,7 @@ def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
               help="Results folder of the new run. [default: results/NAME-check beside EXPERIMENT]")  # fmt: skip
 @_make_file_option("--junit", "Write JUnit XML.")
 @click.option("--html", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-              help="Write a page that shows each accepted picture, the new one and their difference.")  # fmt: skip
+              help="Write the page of the run, opened on what is not the same as accepted.")  # fmt: skip
 @_make_file_option("--summary", "Write Markdown; appends if FILE is $GITHUB_STEP_SUMMARY.")
 @click.option("--allow-new", is_flag=True, help="Do not fail on cases that have no accepted picture yet.")
 @click.option(
@@ -118,13 +118,14 @@ def command(
 def _write_reports(
     comparisons: Comparisons, junit_file: Path | None, html_folder: Path | None, summary_file: Path | None
 ) -> None:
-    from sweeper.regression import html_page, junit, markdown_summary
+    from sweeper.cli.baseline_check import write_review
+    from sweeper.regression import junit, markdown_summary
 
     if junit_file is not None:
         with atomic_write(junit_file) as file:
             file.write(junit.to_junit_xml(comparisons))
     if html_folder is not None:
-        html_page.write_page(comparisons, html_folder)
+        write_review(comparisons, html_folder)
     if summary_file is not None:
         summary_file.parent.mkdir(parents=True, exist_ok=True)
         shared = os.environ.get("GITHUB_STEP_SUMMARY")  # all steps of a job append to that file

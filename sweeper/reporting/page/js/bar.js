@@ -202,7 +202,7 @@ const Bar = (() => {
     const copyAccept = makeButton("Copy accept command", () => copyText(MarkExport.makeAcceptCommand(dataset, marks), "command"));
     const exportCases = makeButton("Export kept cases", () => {
       saveFile(`${fileName}-kept-cases.txt`, "text/plain", MarkExport.listCases(dataset, marks));
-      announce("use this file with: sweeper accept --cases FILE");
+      announce(`use this file with: ${MarkExport.getAcceptCommand(dataset)} --cases FILE`);
     });
     return {
       nodes: [exportMarks, copyAccept, exportCases],

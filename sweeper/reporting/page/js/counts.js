@@ -16,6 +16,7 @@ const Counts = (() => {
     const shown = el("span", { class: "dim" });
     const spending = el("span", { class: "dim", title: "The cost of the results here, of what all runs of the folder cost" });
     const rehearsal = el("span", { class: "dim", title: "sweeper's own server made these results, without a model" });
+    const notes = el("span", { class: "dim" }, (dataset.raw.check?.notes ?? []).join(" "));
     const live = el("span", { class: "alive", role: "status" });
     /** @type {Map<string, HTMLButtonElement>} */
     const buttons = new Map(); // by filter
@@ -76,7 +77,7 @@ const Counts = (() => {
       showPressed();
     }
 
-    return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, spending, rehearsal, live), update, show };
+    return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, spending, rehearsal, notes, live), update, show };
   }
 
   /** @param {HTMLElement} host @param {(Node | string)[]} parts */

@@ -22,6 +22,8 @@
  * @typedef {object} CheckFinding  what a check found of a trial
  * @property {string} state
  * @property {string} reason
+ * @property {string} verdict whose change it is; "" if nobody asked
+ * @property {string} text the lines in which two texts differ; "" for other files
  * @property {PageFile[]} accepted
  * @property {Origin[]} origins of the accepted files
  */
@@ -193,6 +195,8 @@ class Dataset {
     return {
       state: this.check[0].label(row),
       reason: this.check[1].label(row),
+      verdict: this.check[2]?.label(row) ?? "",
+      text: this.raw.check.texts?.[row] ?? "",
       accepted: accepted.map(({ file }) => this.fileList.get(file)),
       origins: accepted.map(({ at }) => at),
     };

@@ -19,6 +19,8 @@ const Details = (() => {
       reason && el("p", { class: `reason ${dataset.status(row)}` }, reason),
       finding &&
         el("p", { class: `reason ${finding.state === "changed" ? "failed" : ""}` }, `check: ${finding.state}`, finding.reason && `, ${finding.reason}`),
+      finding?.verdict && el("p", { class: "reason" }, finding.verdict),
+      finding?.text && el("pre", { class: "reason", tabindex: 0 }, finding.text),
     );
   }
 

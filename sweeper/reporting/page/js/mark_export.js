@@ -58,13 +58,19 @@ const MarkExport = (() => {
   }
 
   /**
+   * The command that accepts all trials.
+   * @param {Dataset} dataset
+   */
+  const getAcceptCommand = ({ raw }) => raw.check?.accept_command || `sweeper accept ${Workflow.quoteWord(raw.results)}`;
+
+  /**
    * The command that accepts the kept trials, selected by their values.
    * @param {Dataset} dataset @param {Marks} marks
    */
   function makeAcceptCommand(dataset, marks) {
     const conditions = findKept(marks).map((row) => Workflow.makeCondition(dataset, row));
     const where = conditions.every((one) => one !== "") ? ` --where ${Workflow.quoteWord(conditions.join(" or "))}` : "";
-    return `sweeper accept ${Workflow.quoteWord(dataset.raw.results)}${where}`;
+    return `${getAcceptCommand(dataset)}${where}`;
   }
 
   /**
@@ -76,5 +82,5 @@ const MarkExport = (() => {
     return names.map((name) => `${name}\n`).join("");
   }
 
-  return { listCases, listSlotColumns, makeAcceptCommand, toYaml };
+  return { getAcceptCommand, listCases, listSlotColumns, makeAcceptCommand, toYaml };
 })();

@@ -17,7 +17,9 @@ class Marks {
     this.onChange = onChange;
     this.prefix = `sweeper:${dataset.raw.experiment}:`;
     // The start of the folder's first run identifies the folder: it stays when the sweep grows or the folder moves.
-    this.key = `${this.prefix}began ${dataset.raw.began ?? ""}`;
+    // The marks of a check are about that check alone, because the same trial may change in another one.
+    const review = dataset.raw.check?.is_review ? ` check ${dataset.raw.run}` : "";
+    this.key = `${this.prefix}began ${dataset.raw.began ?? ""}${review}`;
     /** @type {Map<string, number[]>} */
     this.rowsByDigest = new Map();
     for (let row = 0; row < dataset.size; row++) {

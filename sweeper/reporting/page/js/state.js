@@ -70,7 +70,18 @@ const ViewState = (() => {
    */
   function makeInitial(dataset) {
     const size = GridGeometry.isSmallWindow() ? 112 : 160;
-    return { ...DEFAULTS, ...Layout.chooseFirstView(dataset), size, captions: true, ...makeAxisSettings() };
+    const review = dataset.raw.check?.is_review ? makeReview(dataset) : {};
+    return { ...DEFAULTS, ...Layout.chooseFirstView(dataset), size, captions: true, ...makeAxisSettings(), ...review };
+  }
+
+  /**
+   * What differs in the first view of a check: what is not the same comes first, each beside the accepted file.
+   * @param {Dataset} dataset
+   */
+  function makeReview(dataset) {
+    const beside = { mode: "side", with: "accepted" };
+    const isSame = dataset.filterRows((row) => dataset.finding(row)?.state !== "same").length === 0;
+    return isSame ? beside : { ...beside, view: "gallery", where: "check != 'same'", sort: "-check_severity" };
   }
 
   /**
