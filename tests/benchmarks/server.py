@@ -2,8 +2,9 @@
 
 A trivial graph (an 8 x 8 picture is saved), distinct in each job, queued as fast as one connection can and run to the
 last. Rival in the same run: the ComfyUI whose URL SWEEPER_REAL_COMFYUI names, if it names one; ask it with a subfolder
-of its own, since a full folder slows both. Then what must not fall over: 10,000 queued jobs, 500 open event streams.
-Prints jobs per second and ratios; nothing is asserted: a number from a busy machine is no failure.
+of its own, since a full folder slows both. Then what must not fall over: 10,000 queued jobs, in the comfyui dialect,
+because Comfy Cloud queues 100, and 500 open event streams. Prints jobs per second, ratios and memory; nothing is
+asserted: a number from a busy machine is no failure.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import websockets
 
-ROUNDS, QUEUED, STREAMS, HEARD = 7, 10_000, 500, 20
+ROUNDS, QUEUED, STREAMS, HEARD, PAGE = 7, 10_000, 500, 20, 1000
 
 
 def graph(number: int, folder: str) -> dict[str, object]:
@@ -35,13 +38,23 @@ def graph(number: int, folder: str) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def start_server(*options: str) -> Iterator[str]:
-    """A server in a process of its own, as a user starts it; its URL."""
+def start_server(*options: str) -> Iterator[tuple[str, int]]:
+    """A server in a process of its own, as a user starts it; its URL and process id."""
     command = [sys.executable, "-m", "sweeper", "serve", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.terminate()
+        try:
+            yield process.stdout.readline().strip(), process.pid
+        finally:
+            process.terminate()
+
+
+def read_memory(pid: int) -> str:
+    """The memory of a process in MiB, now and at most; "unknown" outside of Linux."""
+    status = Path(f"/proc/{pid}/status")
+    facts = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.is_file() else {}
+    sizes = [int(facts[key].split()[0]) // 1024 for key in ("VmRSS", "VmHWM") if key in facts]
+    return f"{sizes[0]} MiB, at most {sizes[1]} MiB" if sizes else "unknown"
 
 
 class Client:
@@ -64,6 +77,19 @@ class Client:
     def remaining(self) -> int:
         return self.ask("GET", "/api/prompt")["exec_info"]["queue_remaining"]  # type: ignore[index, call-overload, no-any-return]
 
+    def list_jobs(self) -> list[object]:
+        """All jobs, page by page."""
+        jobs: list[object] = []
+        while True:
+            page: Any = self.ask("GET", f"/api/jobs?limit={PAGE}&offset={len(jobs)}")
+            jobs += page["jobs"]
+            if not page["pagination"]["has_more"]:
+                return jobs
+
+    def count_completed(self) -> int:
+        page: Any = self.ask("GET", "/api/jobs?status=completed&limit=1")
+        return int(page["pagination"]["total"])
+
     def drain(self) -> None:
         while self.remaining():
             time.sleep(0.02)
@@ -85,17 +111,20 @@ def throughput(urls: dict[str, str], jobs: int) -> dict[str, list[float]]:
     return {name: found[1:] for name, found in rates.items()}  # the first round only warms up
 
 
-def queue_of(url: str, jobs: int) -> str:
+def queue_of(url: str, jobs: int, pid: int) -> str:
     client, folder = Client(url), f"bench-{uuid.uuid4().hex[:8]}"
     start = time.perf_counter()
     ids = [client.submit(number, folder) for number in range(jobs)]
     submitted, deepest = time.perf_counter() - start, client.remaining()
+    listing, listed = time.perf_counter(), len(client.list_jobs())
+    listing = time.perf_counter() - listing
     client.drain()
-    ended = client.ask("GET", "/api/jobs?status=completed&limit=1")["pagination"]["total"]  # type: ignore[index, call-overload]
+    ended = client.count_completed()
     seconds = time.perf_counter() - start
     return (
         f"{jobs} submitted at {jobs / submitted:.0f}/s, {deepest} still queued then; "
-        f"{ended} of {len(set(ids))} completed after {seconds:.1f} s"
+        f"{listed} listed in {listing:.1f} s; {ended} of {len(set(ids))} completed after {seconds:.1f} s; "
+        f"memory: {read_memory(pid)}"
     )
 
 
@@ -132,7 +161,7 @@ def main() -> None:
     options.add_argument("--jobs", type=int, default=300, help="in each round")
     jobs = options.parse_args().jobs
     real = os.environ.get("SWEEPER_REAL_COMFYUI")
-    with start_server("--dialect", "cloud") as cloud, start_server("--dialect", "comfyui") as comfyui:
+    with start_server("--dialect", "cloud") as (cloud, _), start_server("--dialect", "comfyui") as (comfyui, _):
         urls = {"embedded, cloud": cloud, "embedded, comfyui": comfyui}
         rates = throughput(urls | ({"real ComfyUI": real} if real else {}), jobs)
     for name, found in rates.items():
@@ -141,9 +170,9 @@ def main() -> None:
         pairs = zip(rates["embedded, comfyui"], rates["real ComfyUI"], strict=True)
         ratios = sorted(ours / theirs for ours, theirs in pairs)
         print(f"ratio, round by round: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
-    with start_server() as url:
-        print(queue_of(url, QUEUED))
-    with start_server() as url:
+    with start_server("--dialect", "comfyui") as (url, pid):
+        print(queue_of(url, QUEUED, pid))
+    with start_server() as (url, _):
         print(asyncio.run(streams_of(url, STREAMS)))
 
 
