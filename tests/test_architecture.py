@@ -97,7 +97,7 @@ def test_files_and_functions_are_small_and_say_what_they_are(path: Path) -> None
 
 
 def test_of_all_that_serves_one_module_waits_for_signals() -> None:
-    serving = [path for path in FILES if short(path).startswith(("cli/", "embedded/", "reporting/live/"))]
+    serving = [path for path in FILES if short(path).startswith(("cli/", "embedded/", "reporting/live/", "serving/"))]
     assert [short(path) for path in serving if "signal" in imported(path)] == ["cli/wait_for_signal.py"]
 
 
@@ -166,7 +166,7 @@ def test_functions_are_verbs() -> None:
     ] == []
 
 
-def test_the_package_has_at_most_19_names_at_its_top() -> None:
+def test_the_package_has_at_most_20_names_at_its_top() -> None:
     """So that `ls sweeper` tells the story: folders and modules, without what Python asks for and without README.md."""
     names = {path.name for path in ROOT.iterdir() if path.suffix in (".py", "") and path.name != "__pycache__"}
-    assert len(names - {"__init__.py", "__main__.py"}) <= 19
+    assert len(names - {"__init__.py", "__main__.py"}) <= 20

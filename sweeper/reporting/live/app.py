@@ -1,7 +1,7 @@
 """The live view's HTTP endpoints: the page's files, the run's data and artifacts, and a stream of changes.
 
-The name in a request is looked up among known names; it is never joined to a folder. `access` has already decided
-whether the request is allowed.
+The name in a request is looked up among known names; it is never joined to a folder. `AccessControl` has already
+decided whether the request is allowed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from starlette.routing import Route
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import as_json, as_script
-from sweeper.reporting.live.access import LOGIN_PAGE
 from sweeper.reporting.live.follower import Follower
 from sweeper.reporting.live.notifier import ChangeNotifier
 from sweeper.reporting.thumbnails import THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER
+from sweeper.serving.page_server import read_page_files
 
-_PAGE_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
 _KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comment keeps the connection open
 _MIN_INTERVAL_SECONDS: Final = 0.2  # between two messages
@@ -60,7 +59,7 @@ class _Endpoints:
     def __init__(self, follower: Follower, notifier: ChangeNotifier) -> None:
         self._follower = follower
         self._notifier = notifier
-        self._page_files = _read_page_files()
+        self._page_files = read_page_files(PAGE_FOLDER)
 
     async def serve_page(self, request: Request) -> Response:
         file = self._page_files.get(request.path_params["name"] or "index.html")
@@ -133,16 +132,6 @@ async def _stream_changes(
             except TimeoutError:
                 yield ": still here\n\n"
         yield "event: over\ndata: {}\n\n"
-
-
-def _read_page_files() -> dict[str, tuple[bytes, str]]:
-    """Read the files of the page and of the login page: relative path -> (content, media type)."""
-    return {
-        path.relative_to(root).as_posix(): (path.read_bytes(), _PAGE_TYPES[path.suffix])
-        for root in (PAGE_FOLDER, LOGIN_PAGE.parent)
-        for path in root.rglob("*")
-        if path.suffix in _PAGE_TYPES
-    }
 
 
 def _respond_with_file(path: Path | None) -> Response:

@@ -15,9 +15,9 @@ class ChangeNotifier:
         self._subscribers: set[asyncio.Event] = set()
         self.closed = False
 
-    def bind(self) -> None:
-        """Use the running event loop."""
-        self._loop = asyncio.get_running_loop()
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake the subscribers in this event loop."""
+        self._loop = loop
 
     def notify(self) -> None:
         if self._loop is not None:

@@ -1,9 +1,9 @@
-"""Access control of the live view: an ASGI layer that checks each request before the application sees it.
+"""Access control of the pages that sweeper serves: an ASGI layer that checks each request before the application.
 
 On a loopback address everybody on this machine has access, but only by a loopback name, so that a site that points its
 own name at 127.0.0.1 (DNS rebinding) is refused. On any other address a token is required, as `Authorization: Bearer`
 or as the cookie that `POST /session` sets. No URL that a server or proxy sees contains the token: the printed address
-has it after `#`, which browsers do not send.
+has it after `#`, which browsers do not send. Only a page of this server may send what the application writes down.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Collection
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -25,7 +27,7 @@ LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"
 # The login page needs these; they contain nothing of the run.
 _PUBLIC_PATHS: Final = frozenset({"/session", "/js/enter.js", "/css/page.css"})
-_MAX_BODY_BYTES: Final = 4096  # of a request's body, which is only a token
+MAX_BODY_BYTES: Final = 4096  # of a request's body
 _YEAR_SECONDS: Final = 365 * 86400
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self';"
@@ -42,11 +44,15 @@ SECURITY_HEADERS: Final = {
 
 
 class AccessControl:
-    """Passes a request to `app`, or answers it. `token` is None on a loopback address."""
+    """Passes a request to `app`, or answers it. `token` is None on a loopback address.
 
-    def __init__(self, app: ASGIApp, *, host: str, token: str | None) -> None:
+    `writable`: the paths that take POST requests. Their bodies are JSON, which `read_body` reads.
+    """
+
+    def __init__(self, app: ASGIApp, *, host: str, token: str | None, writable: Collection[str] = ()) -> None:
         self._app = app
         self._token = token
+        self._writable = frozenset(writable)
         # Cookies do not depend on the port, so two views on one machine need different names.
         self._cookie_name = f"{COOKIE_PREFIX}-{hashlib.sha256((token or '').encode()).hexdigest()[:12]}"
         self._own_names = OwnNames(host)
@@ -70,17 +76,20 @@ class AccessControl:
         """Answer a login or a refused request; None lets the request pass."""
         if request.headers.get("host", "") not in self._own_names:
             return PlainTextResponse("this server does not use this host name", 421)
-        if self._token is None:
-            return None if request.method in ("GET", "HEAD") else PlainTextResponse("only GET", 405)
-        if request.url.path == "/session" and request.method == "POST":
+        if self._token is not None and request.url.path == "/session" and request.method == "POST":
             return await self._create_session(request)
-        if request.method not in ("GET", "HEAD"):
+        if request.method == "POST" and request.url.path in self._writable:
+            if not _is_from_own_page(request):
+                return PlainTextResponse("only a page of this server may send this, as application/json", 403)
+        elif request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only GET", 405)
-        if request.url.path in _PUBLIC_PATHS or self._is_authorized(request):
+        if self._token is None or request.url.path in _PUBLIC_PATHS or self._is_authorized(request):
             return None
         if request.url.path == "/":
             return Response(LOGIN_PAGE.read_bytes(), 401, {"cache-control": "no-store"}, "text/html; charset=utf-8")
-        return PlainTextResponse("a token is required; `sweeper view` printed it", 401, {"www-authenticate": "Bearer"})
+        return PlainTextResponse(
+            "a token is required; the address that sweeper printed has it", 401, {"www-authenticate": "Bearer"}
+        )
 
     def _is_authorized(self, request: Request) -> bool:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
@@ -97,11 +106,9 @@ class AccessControl:
         return secrets.compare_digest(token.encode("utf-8", "replace"), self._token.encode())
 
     async def _create_session(self, request: Request) -> Response:
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > _MAX_BODY_BYTES:
-                return PlainTextResponse("too long", 413)
+        body = await read_body(request)
+        if body is None:
+            return PlainTextResponse("too long", 413)
         try:
             token = json.loads(body)["token"]
         except (ValueError, KeyError, TypeError):
@@ -111,3 +118,25 @@ class AccessControl:
         response = JSONResponse({"entered": True})
         response.set_cookie(self._cookie_name, token, max_age=_YEAR_SECONDS, httponly=True, samesite="strict")
         return response
+
+
+def _is_from_own_page(request: Request) -> bool:
+    """Whether no page of another site sends this POST request.
+
+    Another site's page can send JSON only if this server permits it in an answer to OPTIONS, and it does not. Browsers
+    also name the page's site in `Origin`.
+    """
+    origin = request.headers.get("origin")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_own = origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+    return is_own and kind == "application/json"
+
+
+async def read_body(request: Request) -> bytes | None:
+    """The body of a request, or None if it is too long."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return body

@@ -1,5 +1,5 @@
 // @ts-check
-// The login page of a live view. The token comes from the address, behind `#`, or the user types it.
+// The login page. The token comes from the address, behind `#`, or the user types it.
 "use strict";
 
 (() => {
@@ -17,7 +17,7 @@
     if (response.ok) location.replace("./");
     else {
       message.classList.add("shown");
-      message.textContent = "That is not the token. Copy it from the output of sweeper view.";
+      message.textContent = "That is not the token. Copy it from the output of sweeper: it follows #token= in the address.";
     }
   }
 
