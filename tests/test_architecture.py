@@ -97,7 +97,11 @@ def test_files_and_functions_are_small_and_say_what_they_are(path: Path) -> None
 
 
 def test_of_all_that_serves_one_module_waits_for_signals() -> None:
-    serving = [path for path in FILES if short(path).startswith(("cli/", "embedded/", "reporting/live/", "serving/"))]
+    serving = [
+        path
+        for path in FILES
+        if short(path).startswith(("cli/", "embedded/", "reporting/live/", "serving/", "voting/"))
+    ]
     assert [short(path) for path in serving if "signal" in imported(path)] == ["cli/wait_for_signal.py"]
 
 

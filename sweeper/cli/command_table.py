@@ -15,6 +15,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "Write the table as csv, tsv, jsonl, parquet or markdown."),
     "report": ("report", "Make a page of pictures that opens from disk, or contact sheets."),
     "view": ("view", "Show that page in a browser while the run continues."),
+    "vote": ("vote", "Ask which of two pictures is better, blind, on a page in a browser."),
+    "votes": ("votes", "Show the ranking that votes give, and merge votes of several people."),
     "accept": ("accept", "Accept the pictures of a run as the baseline; shows the changes first."),
     "check": ("check", "Run an experiment again and compare every picture with the accepted one."),
     "calibrate": ("calibrate", "Measure how much pictures vary between runs, and propose checks."),

@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the statements are made of the constants below
-"""A checksum of our own for each row that decides what is submitted, and the check of a store when it is opened.
+"""A checksum of our own for each row that decides what is submitted or that a person gave, and the check of a store.
 
 SQLite's integrity check sees damaged pages, but not a flipped bit in the text of a digest: the job of that digest would
 count as never sent, and be paid for again. Triggers keep a checksum of every row beside the tables.
@@ -25,6 +25,10 @@ _TABLES: Final = {  # the key and the columns of each table; the tables that dec
     "runs": ("id", "id, experiment, file, targets, layout, trials, started, ended, stopped_by"),
     "trials": ("run, idx", "run, idx, digest, params, columns"),
     "charges": ("job, node", "job, node, class_type, low, high, kind"),
+    "votes": (
+        "id",
+        "id, voter, axis, left_digest, left_sha256, right_digest, right_sha256, shown, answered, answer, undone",
+    ),
 }  # fmt: skip
 _CREATE_TABLE: Final = """
 CREATE TABLE checksums(
@@ -32,7 +36,7 @@ CREATE TABLE checksums(
 """
 _FUNCTION: Final = "sweeper_checksum"
 _SINCE_VERSION: Final = 6  # the first version of the store that has checksums
-_SINCE_VERSION_OF_TABLE: Final = {"charges": 7}  # the tables that older versions with checksums lack
+_SINCE_VERSION_OF_TABLE: Final = {"charges": 7, "votes": 8}  # the tables that older versions with checksums lack
 _MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
 _PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
 

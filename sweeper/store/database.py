@@ -17,7 +17,7 @@ from sweeper.errors import ResultsError
 from sweeper.store.checksums import find_damage, make_migration, make_triggers, register_checksum
 from sweeper.store.containment import refuse_links
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 
 # After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the
 # disk. SQLite's default of 1000 pages is about 100 jobs, so with short jobs the event loop would stall all the time.
@@ -70,7 +70,7 @@ CREATE TABLE uploads(
     5: """
 CREATE TABLE server_times(job TEXT PRIMARY KEY, intended REAL NOT NULL) WITHOUT ROWID;
 """,
-    6: make_migration(later_tables=("charges",)),
+    6: make_migration(later_tables=("charges", "votes")),
     # What each job was charged, in US dollars, by partner node; `high` is NULL if the charge has no upper bound.
     7: """
 CREATE TABLE charges(
@@ -78,6 +78,14 @@ CREATE TABLE charges(
     PRIMARY KEY(job, node)) WITHOUT ROWID;
 """
     + make_triggers("charges"),
+    # Two pictures that a voter saw, and the answer, NULL as long as there is none; see `votes`.
+    8: """
+CREATE TABLE votes(
+    id TEXT PRIMARY KEY, voter TEXT NOT NULL, axis TEXT NOT NULL, left_digest TEXT NOT NULL, left_sha256 TEXT NOT NULL,
+    right_digest TEXT NOT NULL, right_sha256 TEXT NOT NULL, shown REAL NOT NULL, answered REAL, answer TEXT,
+    undone INTEGER NOT NULL) WITHOUT ROWID;
+"""
+    + make_triggers("votes"),
 }
 
 _SUFFIXES: Final = ("-wal", "-shm", "-journal")  # of the files that SQLite keeps beside a database

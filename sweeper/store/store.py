@@ -43,6 +43,7 @@ from sweeper.store.records import (
 )
 from sweeper.store.row_queries import OF_FOLDER, OF_RUN, build_outcomes, build_results, select_rows
 from sweeper.store.server_facts import ServerFacts
+from sweeper.store.votes import VOTES_METRIC, Votes
 
 FILE_NAME: Final = "sweeper.sqlite"
 
@@ -77,6 +78,7 @@ class Store:
         self.path = database.path
         self.servers = ServerFacts(database)
         self.charges = JobCharges(database)
+        self.votes = Votes(database)
 
     @classmethod
     def open(cls, out: Path | str, *, readonly: bool = False) -> Store:
@@ -126,15 +128,20 @@ class Store:
         return run_id
 
     def layout(self, run_id: int | str | None = None) -> TableLayout:
-        """The columns of a run's table (by default the latest run's). Raises ResultsError for an unknown run."""
+        """The columns of a run's table (by default the latest run's). Raises ResultsError for an unknown run.
+
+        If the folder has votes, they are a metric, unless the experiment has a column of that name.
+        """
         run_id = self._resolve_run(run_id)
         layout = json.loads(self._query_value("SELECT layout FROM runs WHERE id = ?", (run_id,)))
         together = layout.get("together")
+        own = {*layout["axis_columns"], *layout["slot_names"], *layout["metrics"]}
+        votes = (VOTES_METRIC,) if VOTES_METRIC not in own and self.votes.has_any() else ()
         return TableLayout(
             layout["experiment"],
             tuple(layout["axis_columns"]),
             tuple(layout["slot_names"]),
-            tuple(layout["metrics"]),
+            (*layout["metrics"], *votes),
             {name: tuple(trials) for name, trials in layout.get("value_order", {}).items()},
             None if together is None else tuple((a, b) for a, b in together),
         )

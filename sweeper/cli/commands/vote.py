@@ -1,0 +1,90 @@
+"""`sweeper vote`: serve a page on which people say which of two pictures is better, without knowing what made them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from sweeper.cli import console, options
+from sweeper.cli.commands.view import host, port
+from sweeper.cli.open_page import open_in_browser
+from sweeper.cli.options import complete_from, format_examples
+from sweeper.cli.table_query import split_names
+from sweeper.cli.wait_for_signal import catch_stop_signals
+from sweeper.did_you_mean import join_names
+from sweeper.model.selection import Selection
+from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.select_rows import select_trials
+
+_ENVIRONMENT_VARIABLE: Final = "SWEEPER_VOTE_TOKEN"
+
+between = click.option("--between", multiple=True, metavar="AXIS,...", shell_complete=complete_from("columns"),
+                       help="The two pictures differ in this axis only. Several axes: in one of them. "
+                       "[default: every axis except seeds and prompts]")  # fmt: skip
+
+
+@click.command(
+    epilog=format_examples(
+        "sweeper vote experiments/quickstart.yaml --open",
+        "sweeper vote experiments/results/quickstart --between steps --host 0.0.0.0",
+    )
+)
+@options.results
+@between
+@click.option("--where", metavar="EXPR", help='Only the trials for which this is true, such as "steps > 4".')
+@click.option("--as", "voter", metavar="NAME", help="The voter's name. [default: the page asks for it]")
+@host
+@port
+@options.open_browser
+@options.as_json
+def command(
+    results: Path,
+    *,
+    between: tuple[str, ...],
+    where: str | None,
+    voter: str | None,
+    host: str,
+    port: int,
+    open_browser: bool,
+    as_json: bool,
+) -> None:
+    """Ask which of two pictures is better. They are equal in everything but one axis, and nothing shows which is which.
+
+    The first line on stdout is the address of the page. Each answer is stored in the results folder before the next
+    pair appears; a run may go on meanwhile. Several people can vote at the same time. On any address but loopback the
+    page requires a token, as `sweeper view` does; the environment variable SWEEPER_VOTE_TOKEN sets it. `sweeper votes`
+    shows the ranking. Ctrl-C stops the command.
+    """
+    from sweeper.voting.vote_app import check_voter
+    from sweeper.voting.vote_server import VoteServer
+
+    folder = find_results_folder(results)
+    token = os.environ.get(_ENVIRONMENT_VARIABLE) or None
+    server = VoteServer(
+        folder, between=split_names(between), select=lambda: select_trials(folder, None, Selection(where))[0],
+        voter=None if voter is None else check_voter(voter), host=host, port=port, token=token,
+    )  # fmt: skip
+    with catch_stop_signals() as wait, server:
+        console.print_line(json.dumps({"url": server.url, **server.summary}) if as_json else server.url)
+        console.print_status(_describe(server.summary))
+        console.print_status(
+            "Ctrl-C stops it" + ("" if server.token is None else "; anyone with this address can vote")
+        )
+        if open_browser:
+            # The address becomes an argument of the browser, which other users can see, so it goes without the token.
+            open_in_browser(server.url.partition("#")[0])
+        wait()
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    axes, pairs = join_names(summary["axes"]), summary["pairs"]
+    text = f"{pairs} pairs of pictures that differ only in {axes if len(summary['axes']) == 1 else f'one of {axes}'}"
+    if summary["equal"]:
+        text += f"; {summary['equal']} more pairs are left out, because their two files are equal"
+    if summary["missing"]:
+        text += f"; {summary['missing']} pictures are left out, because their files are missing"
+    return text

@@ -1,0 +1,234 @@
+"""Gives pairs of pictures to voters and stores their answers. Use it in one thread, because it has a store open.
+
+All that it knows is in the store: the pair that a voter sees is a vote without an answer. So a server that was killed
+continues where it was, and an answer that arrives twice counts once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Final
+
+import numpy as np
+
+from sweeper.did_you_mean import join_names
+from sweeper.errors import UsageError
+from sweeper.statistics.extra_packages import load_stats_package
+from sweeper.statistics.ranking import fit_strengths
+from sweeper.store import Store
+from sweeper.store.remote_artifacts import download_artifact
+from sweeper.store.votes import ANSWERS, Vote
+from sweeper.voting.pair_choice import PairChoice
+from sweeper.voting.pictures import VoteAxis, VotePictures
+from sweeper.voting.vote_tally import compare_values, write_metric
+
+_RELOAD_SECONDS: Final = 5.0  # between two looks at the table of a run that is going on, at least
+_RELOAD_FACTOR: Final = 20  # the pause is also this many times the last look
+
+
+class Ballot:
+    """The pairs of a results folder.
+
+    Args:
+        results: the folder.
+        between: the axes in which the two pictures may differ, by column; empty: all that people can compare.
+        select: reads which trials take part, None for all.
+
+    Raises:
+        UsageError, ResultsError: there is nothing to vote on.
+
+    """
+
+    def __init__(
+        self, results: Path, *, between: Sequence[str] = (), select: Callable[[], Collection[int] | None] = lambda: None
+    ) -> None:
+        load_stats_package("evalica")  # if it is missing, say so before anybody votes
+        self._results = results
+        self._between = between
+        self._select = select
+        self._broken: set[str] = set()
+        self._store = Store.open(results)
+        try:
+            self._votes_version: int | None = self._store.data_version()
+            self._votes = {vote.id: vote for vote in self._store.votes.load()}
+            self._load_pictures()
+            write_metric(self._store, self._pictures, list(self._votes.values()))
+        except BaseException:
+            self._store.close()
+            raise
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _load_pictures(self) -> None:
+        started = time.monotonic()
+        self._pictures_version = self._store.data_version()
+        self._pictures = VotePictures(self._store, self._select())
+        self._axes = self._pictures.select_axes(self._between)
+        self._choice = PairChoice(self._pictures, self._axes)
+        ended = time.monotonic()
+        self._next_load = ended + max(_RELOAD_SECONDS, _RELOAD_FACTOR * (ended - started))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What there is to vote on: names of the axes, number of pairs, pairs of equal and pictures without a file."""
+        return {
+            "experiment": self._pictures.layout.experiment,
+            "axes": [axis.name for axis in self._axes],
+            "pairs": self._choice.count,
+            "equal": self._choice.equal_count,
+            "missing": self._pictures.missing,
+        }
+
+    def serve_next(
+        self, voter: str, *, answered: tuple[str, str] | None = None, broken: str | None = None, again: bool = False
+    ) -> dict[str, Any]:
+        """Store an answer, (id of the vote, answer), and return what the page shows next.
+
+        `broken`: the id of a vote whose pictures the browser cannot show. `again`: repeat pairs when the voter has
+        answered all. Raises UsageError or ResultsError; then nothing is stored.
+        """
+        self._refresh()
+        if broken is not None and (vote := self._votes.get(broken)) is not None:
+            self._broken |= {*vote.pictures}
+        with self._write():
+            if answered is not None:
+                self._record_answer(voter, *answered)
+            shown = self._find_open(voter) or self._open_pair(voter, again=again)
+        return self._describe(voter, shown)
+
+    def undo(self, voter: str, vote_id: str) -> dict[str, Any]:
+        """Undo an answer and show its pair again. Raises UsageError or ResultsError."""
+        self._refresh()
+        vote = self._get_own(voter, vote_id)
+        if vote.counts:
+            shown = replace(vote, id=str(uuid.uuid4()), shown=time.time(), answered=None, answer=None)
+            with self._write():
+                self._store.votes.undo(vote.id)
+                self._store.votes.add(shown)
+                self._votes |= {vote.id: replace(vote, undone=True), shown.id: shown}
+        return self._describe(voter, self._find_open(voter))
+
+    def find_picture(self, vote_id: str, side: str) -> Path | None:
+        """The file of the left or right picture of a vote. Raises ResultsError if its storage does not respond."""
+        vote = self._votes.get(vote_id)
+        if vote is None or side not in ("left", "right"):
+            return None
+        digest, sha256 = (
+            (vote.left_digest, vote.left_sha256) if side == "left" else (vote.right_digest, vote.right_sha256)
+        )
+        index = self._pictures.find(digest, sha256)
+        picture = None if index is None else self._pictures.all[index]
+        if picture is None or picture.sha256 != sha256:
+            return None
+        return download_artifact(self._results, picture.path, sha256)
+
+    def write_metric(self, vote_id: str) -> None:
+        """Bring the metric of the pictures up to date with a vote that is new or was undone. Raises ResultsError."""
+        if (vote := self._votes.get(vote_id)) is not None and vote.answer is not None:
+            write_metric(self._store, self._pictures, list(self._votes.values()), vote)
+
+    # --- the votes
+
+    def _refresh(self) -> None:
+        """Read what other processes wrote: votes at once, and the table from time to time."""
+        version = self._store.data_version()
+        if version != self._votes_version:
+            self._votes = {vote.id: vote for vote in self._store.votes.load()}
+            self._votes_version = version
+        if version != self._pictures_version and time.monotonic() > self._next_load:
+            self._load_pictures()
+
+    @contextmanager
+    def _write(self) -> Iterator[None]:
+        """Store the votes that the block writes, all or none. If it fails, they are read again."""
+        try:
+            with self._store.transaction():
+                yield
+        except BaseException:
+            self._votes_version = None
+            raise
+
+    def _get_own(self, voter: str, vote_id: str) -> Vote:
+        vote = self._votes.get(vote_id)
+        if vote is None or vote.voter != voter:
+            raise UsageError("this folder knows no such vote of yours, so the answer was not stored")
+        return vote
+
+    def _record_answer(self, voter: str, vote_id: str, answer: str) -> None:
+        vote = self._get_own(voter, vote_id)
+        if answer not in ANSWERS:
+            raise UsageError(f"an answer is one of {join_names(ANSWERS)}")
+        if vote.answer is None:  # else the page did not hear that it was stored, and sent it again
+            now = time.time()
+            self._store.votes.record_answer(vote_id, answer, now)
+            self._votes[vote_id] = replace(vote, answer=answer, answered=now)
+
+    def _find_open(self, voter: str) -> Vote | None:
+        """The pair that the voter saw last and has not answered."""
+        waiting = [
+            vote
+            for vote in self._votes.values()
+            if vote.voter == voter and vote.answer is None and self._choice.has_pair(vote)
+            and not self._broken & {*vote.pictures}
+        ]  # fmt: skip
+        return max(waiting, key=lambda vote: vote.shown, default=None)
+
+    def _open_pair(self, voter: str, *, again: bool) -> Vote | None:
+        votes = list(self._votes.values())
+        pair = self._choice.choose(votes, voter, again=again, skip=self._broken)
+        if pair is None:
+            return None
+        axis, *sides = pair
+        left, right = (self._pictures.all[index] for index in sides)
+        # Sides must look random to the voter, and yet not depend on anything but the votes.
+        turn = f"{voter} {sum(vote.voter == voter for vote in votes)} {left.sha256} {right.sha256}"
+        if hashlib.sha256(turn.encode()).digest()[0] & 1:
+            left, right = right, left
+        vote = Vote(
+            str(uuid.uuid4()), voter, axis, left.row.digest, left.sha256, right.row.digest, right.sha256, time.time()
+        )
+        self._store.votes.add(vote)
+        self._votes[vote.id] = vote
+        return vote
+
+    # --- for the page
+
+    def _describe(self, voter: str, shown: Vote | None) -> dict[str, Any]:
+        counted = [vote for vote in self._votes.values() if vote.counts]
+        own = [vote for vote in counted if vote.voter == voter]
+        last = max(own, key=lambda vote: vote.answered or 0.0, default=None)
+        pair = None
+        if shown is not None:
+            left = self._pictures.find(shown.left_digest, shown.left_sha256)
+            right = self._pictures.find(shown.right_digest, shown.right_sha256)
+            assert left is not None
+            assert right is not None
+            pair = {"id": shown.id, "prompts": self._pictures.list_prompts(left, right)}
+        settled, total = map(sum, zip(*(self._count_settled(axis, counted) for axis in self._axes), strict=True))
+        return {
+            "pair": pair,
+            "last": None if last is None else last.id,
+            "own": self._choice.count_answered(counted, voter),
+            "pairs": self._choice.count,
+            "votes": len(counted),
+            "settled": settled,
+            "comparisons": total,
+        }
+
+    def _count_settled(self, axis: VoteAxis, votes: Sequence[Vote]) -> tuple[int, int]:
+        """How many pairs of values the votes tell apart, and how many pairs there are."""
+        strengths, covariance = fit_strengths(compare_values(self._pictures, axis, votes))
+        count = len(axis.values)
+        total = count * (count - 1) // 2
+        spread = np.diag(covariance)[:, None] + np.diag(covariance)[None, :] - 2.0 * covariance
+        limit = NormalDist().inv_cdf(1.0 - 0.025 / total)  # 95 % for all pairs together (Bonferroni)
+        apart = np.abs(strengths[:, None] - strengths[None, :]) > limit * np.sqrt(np.maximum(spread, 1e-12))
+        return int(np.triu(apart, 1).sum()), total

@@ -1,0 +1,228 @@
+// @ts-check
+// The vote page: shows a pair, takes the answer by key, mouse or touch, and asks for the next pair.
+"use strict";
+
+(() => {
+  /** @param {string} id */
+  const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+  const pictures = byId("pictures");
+  const frames = [...pictures.querySelectorAll("button")];
+  const undoButton = /** @type {HTMLButtonElement} */ (byId("undo"));
+  const nameField = /** @type {HTMLInputElement} */ (byId("name"));
+  const SWIPE = 60; // pixels that a finger moves, at least
+  const DRAG = 6; // pixels after which a press is not a click any more
+  /** @type {Record<string, string>} */
+  const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", " ": "tie", ArrowDown: "bad" };
+  const THEMES = ["auto", "light", "dark"];
+
+  let voter = "";
+  let busy = true;
+  let again = false;
+  /** @type {VoteState | null} */
+  let state = null;
+
+  /** @param {string} text empty: no problem */
+  function report(text) {
+    byId("problem").textContent = text;
+    byId("problem").hidden = text === "";
+  }
+
+  /** @param {string} id of a view */
+  function show(id) {
+    for (const view of ["name-form", "voting", "done"]) byId(view).hidden = view !== id;
+  }
+
+  /**
+   * Send a request and show the answer. One at a time.
+   * @param {string} path @param {object} body
+   */
+  async function request(path, body) {
+    busy = true;
+    pictures.setAttribute("aria-busy", "true");
+    undoButton.disabled = true;
+    try {
+      state = await VoteRequest.send(path, { voter, again, ...body }, report);
+      VoteRequest.forget();
+    } catch (refusal) {
+      VoteRequest.forget(); // sent again, it would be refused again
+      state = await VoteRequest.send("next", { voter, again }, report);
+      report(/** @type {Error} */ (refusal).message);
+    }
+    await showState();
+  }
+
+  async function showState() {
+    if (state === null) return;
+    const { pair } = state;
+    byId("progress").textContent = describeProgress(state);
+    if (pair === null) show("done");
+    else if (!(await showPair(pair))) {
+      request("next", { broken: pair.id });
+      return;
+    }
+    undoButton.disabled = state.last === null;
+    pictures.removeAttribute("aria-busy");
+    busy = false;
+  }
+
+  /** @param {VoteState} now */
+  function describeProgress(now) {
+    const of = now.votes === 1 ? "1 vote" : `${now.votes} votes`;
+    const settled = now.settled === 0 ? "not enough to tell any two values apart" : `enough to tell ${now.settled} of ${now.comparisons} pairs of values apart`;
+    return `${of}: ${settled}. You answered ${now.own} of ${now.pairs} pairs of pictures.`;
+  }
+
+  /**
+   * Show both pictures at the same moment, when both are decoded. False if the browser cannot decode one.
+   * @param {VotePair} pair
+   */
+  async function showPair(pair) {
+    const images = ["left", "right"].map((side, index) => {
+      const image = new Image();
+      image.src = `picture/${pair.id}/${side}`;
+      image.alt = index === 0 ? "first picture" : "second picture";
+      image.draggable = false;
+      return image;
+    });
+    try {
+      await Promise.all(images.map((image) => image.decode()));
+    } catch {
+      if (!(await isServing())) return showPair(pair);
+      return false;
+    }
+    show("voting");
+    frames.forEach((frame, index) => {
+      frame.replaceChildren(images[index]);
+      frame.classList.remove("chosen");
+    });
+    VoteZoom.reset();
+    byId("prompts").textContent = pair.prompts.map(([name, text]) => `${name}: ${text}`).join("  ·  ");
+    document.body.dataset.pair = pair.id;
+    return true;
+  }
+
+  /** Whether the server responds; waits until it does. */
+  async function isServing() {
+    let waited = false;
+    await VoteRequest.send("start", null, (text) => {
+      waited ||= text !== "";
+      report(text);
+    });
+    return !waited;
+  }
+
+  /** @param {string} answer */
+  function vote(answer) {
+    if (busy || !state?.pair) return;
+    const given = { voter, vote: state.pair.id, answer };
+    VoteRequest.keep(given);
+    for (const frame of frames) frame.classList.toggle("chosen", frame.dataset.answer === answer);
+    request("next", given);
+  }
+
+  function undo() {
+    if (!busy && state?.last) request("undo", { vote: state.last });
+  }
+
+  /** @param {KeyboardEvent} event */
+  function handleKey(event) {
+    const target = /** @type {HTMLElement} */ (event.target);
+    if (event.ctrlKey || event.altKey || event.metaKey || target.matches("input, summary")) return;
+    const answer = KEYS[event.key];
+    if (answer !== undefined) {
+      if (event.key === " " && target.matches("button")) return; // the focused button takes it
+      event.preventDefault();
+      if (!event.repeat) vote(answer);
+    } else if (event.key === "u" || event.key === "Backspace") undo();
+    else if (event.key === "z") VoteZoom.toggle();
+  }
+
+  /**
+   * Clicks vote, drags move a zoomed picture, and swipes vote.
+   * @param {HTMLButtonElement} frame
+   */
+  function followPointer(frame) {
+    /** @type {{x: number, y: number, lastX: number, lastY: number, moved: boolean} | null} */
+    let press = null;
+    let moved = false; // whether the press that ended last was a drag, so that its click does not vote
+    frame.addEventListener("pointerdown", (event) => {
+      press = { x: event.clientX, y: event.clientY, lastX: event.clientX, lastY: event.clientY, moved: false };
+      moved = false;
+      frame.setPointerCapture(event.pointerId);
+    });
+    frame.addEventListener("pointermove", (event) => {
+      if (press === null) return;
+      press.moved ||= Math.hypot(event.clientX - press.x, event.clientY - press.y) > DRAG;
+      if (VoteZoom.isZoomed()) VoteZoom.move((event.clientX - press.lastX) / frame.clientWidth, (event.clientY - press.lastY) / frame.clientHeight);
+      press.lastX = event.clientX;
+      press.lastY = event.clientY;
+    });
+    frame.addEventListener("pointerup", (event) => {
+      if (press === null) return;
+      const [dx, dy] = [event.clientX - press.x, event.clientY - press.y];
+      moved = press.moved;
+      press = null;
+      if (event.pointerType !== "touch" || VoteZoom.isZoomed() || Math.max(Math.abs(dx), Math.abs(dy)) < SWIPE) return;
+      if (Math.abs(dx) > Math.abs(dy)) vote(dx < 0 ? "left" : "right");
+      else vote(dy < 0 ? "tie" : "bad");
+    });
+    frame.addEventListener("pointercancel", () => (press = null));
+    frame.addEventListener("click", (event) => {
+      if (event.detail === 0 || !moved) vote(frame.dataset.answer ?? "");
+      moved = false;
+    });
+  }
+
+  /** @param {string} name */
+  async function begin(name) {
+    voter = name;
+    const unsent = VoteRequest.readUnsent(voter);
+    await request("next", unsent ?? {});
+    if (!byId("voting").hidden) byId("main").focus();
+  }
+
+  /** @param {string} name */
+  function setTheme(name) {
+    if (name === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = name;
+    byId("theme").textContent = `Theme: ${name}`;
+    localStorage.setItem("sweeper:theme", name);
+  }
+
+  function listen() {
+    frames.forEach(followPointer);
+    VoteZoom.start(pictures, () => byId("zoom").setAttribute("aria-pressed", String(VoteZoom.isZoomed())));
+    for (const button of byId("answers").querySelectorAll("button")) button.addEventListener("click", () => vote(button.dataset.answer ?? ""));
+    document.addEventListener("keydown", handleKey);
+    undoButton.addEventListener("click", undo);
+    byId("zoom").addEventListener("click", VoteZoom.toggle);
+    byId("again").addEventListener("click", () => {
+      again = true;
+      request("next", {});
+    });
+    byId("theme").addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(localStorage.getItem("sweeper:theme") ?? "auto") + 1) % 3]));
+    byId("name-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const name = nameField.value.trim();
+      if (name === "") return;
+      VoteRequest.keepName(name);
+      begin(name);
+    });
+  }
+
+  async function start() {
+    setTheme(localStorage.getItem("sweeper:theme") ?? "auto");
+    listen();
+    /** @type {VoteStart} */
+    const about = await VoteRequest.send("start", null, report);
+    document.title = `${about.experiment}: sweeper vote`;
+    if (about.voter !== null) begin(about.voter);
+    else {
+      show("name-form");
+      nameField.value = VoteRequest.readName();
+      nameField.focus();
+    }
+  }
+
+  start();
+})();

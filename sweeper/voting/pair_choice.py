@@ -1,0 +1,142 @@
+"""Choose the pair of pictures whose answer says most. The choice depends only on the pictures, the votes and the voter.
+
+All pairs that a voter has not answered come before any pair is repeated. Among them, in this order:
+
+1. One pair in four is one that another voter answered, so that their agreement can be measured.
+2. The two values whose order is least known: the expected gain of information about their strengths.
+3. The prompt, the seed and the values of the other axes that votes have met least often.
+4. The pair that was answered least often.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.statistics.ranking import compute_win_chances, fit_strengths
+from sweeper.store.votes import Vote
+from sweeper.voting.pictures import VoteAxis, VotePictures
+from sweeper.voting.vote_tally import compare_values
+
+_MAX_PAIRS: Final = 200_000  # with more, a sample is taken, so that a choice takes milliseconds
+_SHARED_EVERY: Final = 4
+_GAIN_STEP: Final = 0.8  # gains within this factor count as equal, so that prompts and seeds decide
+
+Integers = NDArray[np.int64]
+Pair = tuple[str, int, int]  # the name of the axis, and the indices of two pictures
+
+
+class PairChoice:
+    """All pairs of pictures that differ in one of some axes and in nothing else.
+
+    Pairs of equal files are left out, because nobody can tell them apart; `equal_count` counts them.
+    """
+
+    def __init__(self, pictures: VotePictures, axes: Sequence[VoteAxis]) -> None:
+        self._pictures = pictures
+        self._axes = axes
+        self.equal_count = 0
+        self._rows: dict[tuple[str, str, str], int] = {}
+        pairs: list[tuple[int, int, int]] = []
+        for number, axis in enumerate(axes):
+            for one, other in _list_pairs(axis, _MAX_PAIRS // len(axes)):
+                key = self._to_key(axis.name, one, other)
+                if key[1] == key[2]:
+                    self.equal_count += 1
+                elif self._rows.setdefault(key, len(pairs)) == len(pairs):
+                    pairs.append((number, one, other))
+        self.count = len(pairs)
+        table = np.array(pairs, dtype=np.int64).reshape(-1, 3)
+        self._axis_of, self._first, self._second = table.T
+        self._order = np.random.default_rng(0).permutation(self.count)
+
+    def has_pair(self, vote: Vote) -> bool:
+        """Whether the two pictures of a vote are one of the pairs."""
+        return (vote.axis, *vote.pictures) in self._rows
+
+    def count_answered(self, votes: Sequence[Vote], voter: str) -> int:
+        """How many of the pairs this voter has answered."""
+        return len({(v.axis, *v.pictures) for v in votes if v.counts and v.voter == voter and self.has_pair(v)})
+
+    def choose(
+        self, votes: Sequence[Vote], voter: str, *, again: bool = False, skip: Collection[str] = ()
+    ) -> Pair | None:
+        """The next pair, or None if there is none.
+
+        `again`: repeat pairs when the voter has answered all. `skip`: the SHA-256 of pictures that cannot be shown.
+        """
+        own, others = np.zeros(self.count, dtype=np.int64), np.zeros(self.count, dtype=np.int64)
+        counted = [vote for vote in votes if vote.counts]
+        for vote in counted:
+            row = self._rows.get((vote.axis, *vote.pictures))
+            if row is not None:
+                (own if vote.voter == voter else others)[row] += 1
+        left = np.arange(self.count)
+        if skip:
+            left = np.array([row for key, row in self._rows.items() if not {*key[1:]} & {*skip}], dtype=np.int64)
+        left = _keep_least(left, own)
+        if not len(left) or (own[left[0]] and not again):
+            return None
+        if sum(vote.voter == voter for vote in counted) % _SHARED_EVERY == _SHARED_EVERY - 1:
+            left = _keep_least(left, others == 0)
+        left = _keep_least(left, self._rank_gains(counted, left))
+        left = _keep_least(left, self._count_uses(own + others))
+        left = _keep_least(left, own + others)
+        turn = (self._order + zlib.crc32(voter.encode())) % self.count  # voters begin with different pairs
+        (row, *_) = _keep_least(left, turn)
+        return self._axes[self._axis_of[row]].name, int(self._first[row]), int(self._second[row])
+
+    def _rank_gains(self, votes: Sequence[Vote], left: Integers) -> Integers:
+        """A number for each pair: 0 for those with the largest expected gain of information, more for others."""
+        gains = np.zeros(self.count)
+        for number, axis in enumerate(self._axes):
+            strengths, covariance = fit_strengths(compare_values(self._pictures, axis, votes))
+            spread = np.diag(covariance)[:, None] + np.diag(covariance)[None, :] - 2.0 * covariance
+            wins = compute_win_chances(strengths)
+            by_values = np.log1p(wins * wins.T * spread)  # for a Gaussian approximation of what is known
+            values, rows = np.asarray(axis.value_of), self._axis_of == number
+            gains[rows] = by_values[values[self._first[rows]], values[self._second[rows]]]
+        steps = np.log(np.maximum(gains, 1e-300) / gains[left].max()) / np.log(_GAIN_STEP)
+        return np.asarray(np.floor(steps + 1e-9), dtype=np.int64)
+
+    def _count_uses(self, counts: Integers) -> NDArray[np.float64]:
+        """For each pair, how often votes met its values of the other axes, compared with an equal share."""
+        uses = np.zeros(self.count)
+        for axis in self._pictures.axes:
+            values = np.asarray(axis.value_of)[self._first]
+            varies = np.array([axis.name == one.name for one in self._axes])[self._axis_of]
+            met = np.bincount(values, np.where(varies, 0, counts), len(axis.values))
+            uses += np.where(varies, 0.0, met[values] * len(axis.values))
+        return uses
+
+    def _to_key(self, axis: str, one: int, other: int) -> tuple[str, str, str]:
+        first, second = sorted((self._pictures.all[one].sha256, self._pictures.all[other].sha256))
+        return axis, first, second
+
+
+def _keep_least(rows: Integers, key: NDArray[np.generic]) -> Integers:
+    """Those of some rows whose key is the smallest."""
+    keys = key[rows]
+    return rows[keys == keys.min()] if len(rows) else rows
+
+
+def _list_pairs(axis: VoteAxis, limit: int) -> Iterator[tuple[int, int]]:
+    """The pairs of pictures with different values in the same context; with more than `limit`, a sample of them."""
+    members: dict[int, list[int]] = {}
+    for picture, context in enumerate(axis.context_of):
+        members.setdefault(context, []).append(picture)
+    random = np.random.default_rng(0)
+    share = limit / max(sum(len(group) * (len(group) - 1) // 2 for group in members.values()), 1)
+    for group in members.values():
+        count = len(group) * (len(group) - 1) // 2
+        if share >= 1.0:
+            drawn = np.column_stack(np.triu_indices(len(group), 1))
+        else:
+            drawn = random.integers(0, len(group), (int(np.ceil(count * share)), 2))
+        for one, other in drawn.tolist():
+            if axis.value_of[group[one]] != axis.value_of[group[other]]:
+                yield group[one], group[other]

@@ -1,0 +1,88 @@
+"""Votes as JSON Lines, one vote on each line, to merge the votes of several results folders."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.did_you_mean import join_names
+from sweeper.errors import Problem, UsageError
+from sweeper.store import Store
+from sweeper.store.votes import ANSWERS, Vote
+
+_MAX_PROBLEMS: Final = 20
+_SHA256: Final = re.compile("[0-9a-f]{64}")
+_FIELDS: Final = tuple(field.name for field in fields(Vote))
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCounts:
+    """What became of the votes of a file: `lacking` are about pictures that the folder does not have."""
+
+    new: int
+    known: int
+    lacking: int
+
+
+def format_votes(votes: Iterable[Vote]) -> Iterator[str]:
+    """The lines of a file with these votes, without those that have no answer."""
+    for vote in votes:
+        if vote.answer is not None:
+            yield json.dumps(asdict(vote), ensure_ascii=False) + "\n"
+
+
+def read_votes(path: Path) -> list[Vote]:
+    """The votes of a file. Raises UsageError with the line of every mistake, and OSError."""
+    votes, problems = [], []
+    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
+        if line.strip():
+            try:
+                votes.append(_parse_vote(json.loads(line)))
+            except ValueError as error:
+                problems.append(Problem(str(path), number, "", f"not a vote: {error}"))
+    if problems:
+        raise UsageError(problems[:_MAX_PROBLEMS])
+    return votes
+
+
+def merge_votes(store: Store, votes: Sequence[Vote], source: Path) -> MergeCounts:
+    """Add the votes of a file to a folder. Order and repetitions do not matter.
+
+    Raises UsageError, and adds none, if a vote here has the id of another one in the file.
+    """
+    pictures = {sha256 for _, sha256 in store.files()}
+    here = [vote for vote in votes if pictures.issuperset(vote.pictures)]
+    with store.transaction():
+        added, different = store.votes.merge(here)
+        if different:
+            raise UsageError(
+                f"{source}: vote {different[0].id} is another one in {store.path.parent}; one of them was changed "
+                "since it was exported, so nothing was imported"
+            )
+    return MergeCounts(len(added), len(here) - len(added), len(votes) - len(here))
+
+
+def _parse_vote(value: Any) -> Vote:
+    """Raises ValueError with what is wrong."""
+    if not isinstance(value, dict) or set(value) != set(_FIELDS):
+        raise ValueError(f"expected a JSON object with the keys {join_names(_FIELDS)}")
+    for name in ("id", "voter", "axis"):
+        if not isinstance(value[name], str) or not 0 < len(value[name]) <= 200 or not value[name].isprintable():
+            raise ValueError(f"{name}: expected a text of 1 to 200 printable characters, not {value[name]!r:.80}")
+    for name in ("left_digest", "left_sha256", "right_digest", "right_sha256"):
+        if not isinstance(value[name], str) or not _SHA256.fullmatch(value[name]):
+            raise ValueError(f"{name}: expected a SHA-256 of 64 hexadecimal digits, not {value[name]!r:.80}")
+    for name in ("shown", "answered"):
+        number = value[name]
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < 1e12:
+            raise ValueError(f"{name}: expected seconds since 1970, not {number!r:.80}")
+        value[name] = float(number)
+    if value["answer"] not in ANSWERS:
+        raise ValueError(f"answer: expected one of {join_names(ANSWERS)}, not {value['answer']!r:.80}")
+    if value["undone"] not in (True, False):
+        raise ValueError(f"undone: expected true or false, not {value['undone']!r:.80}")
+    return Vote(**{**value, "undone": bool(value["undone"])})

@@ -1,0 +1,63 @@
+"""How often the intervals of a ranking hold the planted share, how often two equal values are called different, and how
+long a ranking takes.
+
+    python -m tests.benchmarks.votes [--simulations N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from sweeper.statistics.ranking import ItemComparisons, compute_win_chances, fit_strengths, rank, to_shares
+
+CASES = ((2, 20, 1.0), (3, 60, 1.0), (4, 60, 1.0), (4, 200, 2.0), (8, 200, 1.0), (8, 400, 2.0))
+
+
+def vote(random, strengths, count, ties=0.0):
+    """Comparisons of random pairs; a part of them ends in a tie, whoever is better."""
+    items = len(strengths)
+    first = random.integers(0, items, count)
+    second = (first + random.integers(1, items, count)) % items
+    points = (random.random(count) < compute_win_chances(strengths)[first, second]).astype(float)
+    points[random.random(count) < ties] = 0.5
+    return ItemComparisons(items, first.tolist(), second.tolist(), points.tolist())
+
+
+def measure_coverage(random, simulations):
+    print(f"share of {simulations} simulations in which an interval of 95 % holds the planted share")
+    for items, count, spread in CASES:
+        hits = []
+        for _ in range(simulations):
+            strengths = random.normal(0, spread, items)
+            ranking = rank(vote(random, strengths, count), resamples=300)
+            true = to_shares(strengths)
+            hits += [a <= share <= b for a, share, b in zip(ranking.low, true, ranking.high, strict=True)]
+        print(f"  {items} values, {count} votes, strengths ±{spread}: {np.mean(hits):.1%}")
+
+
+def measure_false_alarms(random, simulations):
+    print(f"share of {simulations} simulations in which equal values are called different (at most 5 % is right)")
+    for items, count, ties in ((2, 40, 0.0), (4, 100, 0.3), (8, 200, 0.0)):
+        wrong = [bool(rank(vote(random, np.zeros(items), count, ties)).apart) for _ in range(simulations)]
+        print(f"  {items} values, {count} votes, {ties:.0%} ties: {np.mean(wrong):.1%}")
+
+
+def measure_speed(random):
+    comparisons = vote(random, random.normal(size=6), 2000)
+    fit_strengths(comparisons)
+    start = time.perf_counter()
+    rank(comparisons)
+    print(f"a ranking of 6 values with intervals from 2,000 votes: {time.perf_counter() - start:.2f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--simulations", type=int, default=200)
+    given = parser.parse_args()
+    source = np.random.default_rng(1)
+    measure_speed(source)
+    measure_coverage(source, given.simulations)
+    measure_false_alarms(source, given.simulations)

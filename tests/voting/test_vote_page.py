@@ -1,0 +1,212 @@
+"""The vote page in a real Chromium: by keyboard, mouse and touch, by two people, and with a server that dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sweeper.store import Store
+from sweeper.voting.vote_server import VoteServer
+from tests.voting.folders import load, make_folder
+from tests.waiting import read_line, wait_until
+
+READY = "() => document.body.dataset.pair && !document.getElementById('pictures').ariaBusy"
+NEXT = "before => document.body.dataset.pair !== before && !document.getElementById('pictures').ariaBusy"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("voting") / "results")
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with VoteServer(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def visit(browser):
+    """Open the page as a voter; what the page writes to the console or throws fails the test."""
+    contexts, trouble = [], []
+
+    def go(url, voter, **options):
+        context = browser.new_context(**{"viewport": {"width": 1000, "height": 700}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(url)
+        page.get_by_label("Your name").fill(voter)
+        page.keyboard.press("Enter")
+        page.wait_for_function(READY)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert [text for text in trouble if not text.startswith("Failed to load resource")] == []
+
+
+def answer(page, act):
+    """Do something that answers, and wait for the next pair. Returns the id of the pair that it answered."""
+    before = page.evaluate("() => document.body.dataset.pair")
+    act()
+    page.wait_for_function(NEXT, arg=before)
+    return before
+
+
+def stored(folder, voter):
+    """The answers of a voter that count, by the id of the vote."""
+    return {vote.id: vote.answer for vote in load(folder)[1] if vote.voter == voter and vote.counts}
+
+
+def test_keyboard_answers_and_undoes(folder, server, visit):
+    page = visit(server.url, "kim")
+    given = {
+        answer(page, lambda key=key: page.keyboard.press(key)): word
+        for key, word in {
+            "ArrowLeft": "left", "ArrowRight": "right", "ArrowUp": "tie", "ArrowDown": "bad", "Space": "tie"
+        }.items()
+    }  # fmt: skip
+    assert stored(folder, "kim") == given
+    last = list(given)[-1]
+    shown = page.evaluate("() => [...document.querySelectorAll('.picture img')].map(image => image.naturalWidth)")
+    assert shown == [64, 64]
+    answer(page, lambda: page.keyboard.press("u"))
+    assert stored(folder, "kim") == {one: word for one, word in given.items() if one != last}
+    (again,) = [vote for vote in load(folder)[1] if vote.id == page.evaluate("() => document.body.dataset.pair")]
+    assert again.pictures == next(vote.pictures for vote in load(folder)[1] if vote.id == last)
+    answer(page, lambda: page.keyboard.press("Backspace"))
+    answer(page, lambda: page.keyboard.press("ArrowLeft"))
+    assert len(stored(folder, "kim")) == 4
+    assert "You answered 4 of 18 pairs of pictures" in page.get_by_role("status").inner_text()
+
+
+def test_mouse_answers_and_both_pictures_zoom_together(folder, server, visit):
+    page = visit(server.url, "max")
+    first, second = page.locator(".picture").all()
+    transforms = "() => [...document.querySelectorAll('.picture img')].map(image => image.style.transform)"
+    first.hover(position={"x": 40, "y": 40})
+    page.mouse.wheel(0, -400)
+    page.wait_for_function("() => document.getElementById('zoom').ariaPressed === 'true'")
+    zoomed = page.evaluate(transforms)
+    assert zoomed[0] == zoomed[1] != ""
+    page.mouse.down()
+    page.mouse.move(300, 300, steps=3)
+    page.mouse.up()  # a drag moves the pictures and does not vote
+    moved = page.evaluate(transforms)
+    assert moved[0] == moved[1] != zoomed[0]
+    page.keyboard.press("z")
+    assert page.evaluate(transforms)[0] == "translate(0%, 0%) scale(1)"
+    given = {answer(page, second.click): "right"}
+    for name, word in (("First", "left"), ("Equal", "tie"), ("Both bad", "bad")):
+        given[answer(page, page.get_by_role("group").get_by_role("button", name=name).click)] = word
+    assert stored(folder, "max") == given
+    answer(page, page.get_by_role("button", name="Undo").click)
+    assert len(stored(folder, "max")) == 3
+
+
+def test_touch_answers_by_tap_and_swipe(folder, server, visit):
+    page = visit(server.url, "tia", viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    devtools = page.context.new_cdp_session(page)
+
+    def swipe(dx, dy):
+        x, y = 190, 300
+        for kind, points in (("Start", [(x, y)]), ("Move", [(x + dx, y + dy)]), ("End", [])):
+            touches = [{"x": px, "y": py} for px, py in points]
+            devtools.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": touches})
+
+    given = {answer(page, page.locator(".picture").nth(1).tap): "right"}
+    for way, word in (((-120, 0), "left"), ((120, 5), "right"), ((0, -120), "tie"), ((4, 120), "bad")):
+        given[answer(page, lambda way=way: swipe(*way))] = word
+    assert stored(folder, "tia") == given
+
+
+def test_two_people_vote_at_once_and_end(tmp_path, visit):
+    folder = make_folder(tmp_path / "results")
+    with VoteServer(folder) as server:
+        pages = {name: visit(server.url, name) for name in ("ana", "bo")}
+        for _ in range(17):
+            for page in pages.values():
+                answer(page, lambda page=page: page.keyboard.press("ArrowLeft"))
+        pages["ana"].keyboard.press("ArrowLeft")
+        pages["ana"].get_by_text("You have answered all pairs").wait_for()
+        pages["ana"].get_by_role("button", name="Answer them again").click()
+        pages["ana"].wait_for_function(READY)
+        assert [len(stored(folder, name)) for name in ("ana", "bo")] == [18, 17]
+    by_voter = [{vote.pictures for vote in load(folder)[1] if vote.voter == name and vote.counts} for name in pages]
+    assert [len(pairs) for pairs in by_voter] == [18, 17]
+    with Store.open(folder, readonly=True) as store:
+        assert "votes" in store.layout().metrics
+
+
+def test_nothing_tells_the_setting_of_a_picture(folder, server, visit, browser):
+    """Neither addresses, headers, bodies nor the page have a setting, a file name, a digest or a hash."""
+    page = visit(server.url, "sly")
+    seen = []
+    page.on("response", lambda response: seen.extend([response]))
+    for key in ("ArrowLeft", "ArrowRight"):
+        answer(page, lambda key=key: page.keyboard.press(key))
+    pictures, votes = load(folder)
+    secrets = {"euler", "heun", "ddim", "artifacts", "picture-"}
+    secrets |= {text for picture in pictures.all for text in (picture.sha256[:16], picture.row.digest[:16])}
+    texts = [page.content()]
+    for response in seen:
+        texts += [response.url, str(response.all_headers()), response.body().decode("latin-1")]
+    assert len(seen) == 2 + 4
+    assert [secret for secret in secrets if any(secret in text for text in texts)] == []
+    assert not any({"last-modified", "etag", "content-disposition"} & {*one.all_headers()} for one in seen)
+    ids = [re.search(r"picture/(.{36})/(left|right)", one.url)[1] for one in seen if "/picture/" in one.url]
+    assert all(vote_id in {vote.id for vote in votes} for vote_id in ids)
+
+
+def start(folder, port=0):
+    command = [sys.executable, "-m", "sweeper", "vote", str(folder), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return process, read_line(process.stdout).strip()
+
+
+def test_vote_survives_kill_between_click_and_answer(tmp_path, visit):
+    folder = make_folder(tmp_path / "results")
+    process, url = start(folder)
+    try:
+        page = visit(url, "ana")
+        first = answer(page, lambda: page.keyboard.press("ArrowLeft"))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert stored(folder, "ana") == {first: "left"}  # the page was told that it is stored
+        second = page.evaluate("() => document.body.dataset.pair")
+        page.keyboard.press("ArrowRight")
+        page.get_by_role("alert").get_by_text("Your vote is kept here").wait_for()
+        process, again = start(folder, int(url.strip("/").rpartition(":")[2]))
+        assert again == url
+        page.wait_for_function(NEXT, arg=second)
+        assert stored(folder, "ana") == {first: "left", second: "right"}
+        # The server stores a vote, and dies before the page hears of it: the page sends it again, and it counts once.
+        third = page.evaluate("() => document.body.dataset.pair")
+        page.route("**/next", lambda route: (route.fetch(), route.abort(), page.unroute("**/next")))
+        answer(page, lambda: page.keyboard.press("ArrowUp"))
+        assert stored(folder, "ana") == {first: "left", second: "right", third: "tie"}
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+def test_vote_is_sent_after_a_reload(folder, server, visit):
+    page = visit(server.url, "rae")
+    pair = page.evaluate("() => document.body.dataset.pair")
+    page.route("**/next", lambda route: route.abort())
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("alert").get_by_text("Your vote is kept here").wait_for()
+    page.unroute("**/next")
+    page.reload()
+    page.wait_for_function("() => document.getElementById('name').value === 'rae'")  # the page remembers it
+    page.keyboard.press("Enter")
+    wait_until(lambda: stored(folder, "rae") == {pair: "left"})

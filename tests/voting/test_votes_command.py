@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sweeper
+from sweeper.cli import main
+from sweeper.store import Store
+from sweeper.store.votes import ANSWERS
+from sweeper.voting.vote_files import format_votes, merge_votes
+from sweeper.voting.vote_server import VoteServer
+from sweeper.voting.vote_tally import write_metric
+from tests.reporting.made_up_sweeps import Sweep
+from tests.voting.folders import load, make_folder, prefer, vote
+
+
+def invent(folder, count, *, voter="ana", seed=0, order=("euler", "heun", "ddim"), wrong=0.0):
+    """Votes of somebody who prefers the samplers in this order, with a share of wrong answers."""
+    pictures, _ = load(folder)
+    (axis, *_) = pictures.axes
+    draw, votes = random.Random(seed), []
+    while len(votes) < count:
+        one, other = draw.sample(range(len(pictures.all)), 2)
+        if axis.context_of[one] == axis.context_of[other]:
+            answer = prefer(list(order))(pictures, one, other)
+            answer = draw.choice(ANSWERS) if draw.random() < wrong else answer
+            votes.append(vote(pictures, one, other, answer, voter, answered=float(len(votes))))
+    return votes
+
+
+def store_votes(folder, votes):
+    with Store.open(folder) as store:
+        store.votes.add(*votes)
+    pictures, stored = load(folder)
+    with Store.open(folder) as store:
+        write_metric(store, pictures, stored)
+
+
+@pytest.fixture(scope="module")
+def voted(tmp_path_factory):
+    folder = make_folder(tmp_path_factory.mktemp("voted") / "results")
+    pictures, _ = load(folder)
+    store_votes(folder, [*invent(folder, 40), vote(pictures, 0, 6, "bad"), vote(pictures, 0, 6, "tie", "bo")])
+    return folder
+
+
+def run(capsys, *arguments):
+    code = main([str(one) for one in arguments])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_ranking_says_in_words_which_values_are_better(voted, capsys):
+    code, out, err = run(capsys, "votes", voted)
+    assert code == 0
+    assert "votes    42: ana 41, bo 1; 1 equal, 1 both bad" in out
+    assert "sampler: euler is better than heun, ddim" in out
+    assert "sampler: heun is better than ddim" in out
+    assert "undecided" not in out
+    assert [line.split()[0] for line in out.splitlines()[-3:]] == ["euler", "heun", "ddim"]
+    assert "agree    0%: 0 of 1 answers of two voters to the same pair" in out
+    assert "fewer than 10 different prompts and seeds have votes" in err
+
+
+def test_json_has_shares_with_intervals(voted, capsys):
+    data = json.loads(run(capsys, "votes", "list", voted, "--json")[1])
+    (axis,) = data["axes"]
+    assert (data["votes"], data["voters"], axis["votes"]) == (42, {"ana": 41, "bo": 1}, 42)
+    euler = axis["values"][0]
+    assert 0 <= euler["low"] < euler["share"] < euler["high"] <= 1
+    assert (euler["lost"], euler["bad"], euler["tied"]) == (0, 1, 1)
+    assert axis["better"][0] == {"better": "euler", "worse": "heun"}
+
+
+def test_single_pictures_are_ranked(voted, capsys):
+    rows = json.loads(run(capsys, "votes", voted, "--pictures", "--json")[1])["pictures"]
+    assert rows[0]["sampler"] == "euler"
+    assert rows[-1]["sampler"] == "ddim"
+    assert [row["share"] for row in rows] == sorted((row["share"] for row in rows), reverse=True)
+    assert str(rows[0]["trial"]) in run(capsys, "votes", voted, "--pictures")[1]
+
+
+def test_votes_are_a_metric_of_the_table(voted, capsys):
+    frame = sweeper.results(voted)
+    means = frame.groupby("sampler")["votes"].mean()
+    assert means["euler"] > means["heun"] > means["ddim"]
+    assert "votes" in run(capsys, "results", voted, "--by", "sampler")[1]
+    assert run(capsys, "export", voted, "-o", voted / "table.csv")[0] == 0
+    assert (voted / "table.csv").read_text().splitlines()[0].endswith("brightness,votes")
+
+
+def test_metric_follows_a_vote_and_its_undo(tmp_path):
+    folder = make_folder(tmp_path / "results", Sweep({"sampler": ["a", "b"], "seed": [1]}, outputs=2))
+    assert "votes" not in sweeper.results(folder).columns
+    with VoteServer(folder, voter="ana") as server, httpx.Client(base_url=server.url) as client:
+        shown = client.post("/next", json={}).json()
+        shown = client.post("/next", json={"vote": shown["pair"]["id"], "answer": "left"}).json()
+        assert shown["votes"] == 1
+        client.get("/start")  # waits until the metric is written
+        scores = sorted(sweeper.results(folder)["votes"])
+        assert scores == pytest.approx([1 - scores[1], scores[1]])
+        assert scores[1] > 0.6
+        client.post("/undo", json={"vote": shown["last"]})
+        client.get("/start")
+        assert sweeper.results(folder)["votes"].isna().all()
+
+
+def test_folder_without_votes_says_how_to_begin(tmp_path, capsys):
+    folder = make_folder(tmp_path / "results")
+    assert run(capsys, "votes", folder) == (0, "", f"no votes yet; start with `sweeper vote {folder}`\n")
+    assert run(capsys, "votes", folder, "--axis", "samplr")[0] == 2
+
+
+def test_export_and_import_merge_two_folders(tmp_path, capsys):
+    one, other = (make_folder(tmp_path / name) for name in ("one", "other"))
+    store_votes(one, invent(one, 5))
+    store_votes(other, invent(other, 4, voter="bo", seed=1))
+    file = tmp_path / "bo.jsonl"
+    assert run(capsys, "votes", "export", other, "-o", file)[2] == f"wrote 4 votes to {file}\n"
+    assert run(capsys, "votes", "import", one, file)[1] == f"{file}: 4 new votes, 0 known\n"
+    assert run(capsys, "votes", "import", one, file, file)[1] == f"{file}: 0 new votes, 4 known\n"
+    assert "ana 5, bo 4" in run(capsys, "votes", one)[1]
+    assert sweeper.results(one)["votes"].notna().sum() > sweeper.results(other)["votes"].notna().sum()
+
+
+def test_votes_about_pictures_that_are_not_here_are_counted(tmp_path, capsys):
+    folder = make_folder(tmp_path / "results")
+    (known, *_) = invent(folder, 1)
+    file = tmp_path / "v.jsonl"
+    file.write_text("".join(format_votes([known, replace(known, id="other", left_sha256="0" * 64)])))
+    code, out, err = run(capsys, "votes", "import", folder, file)
+    assert (code, out) == (0, f"{file}: 1 new votes, 0 known\n")
+    assert "1 votes are about pictures that this folder does not have" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": "maybe"}, "answer: expected one of left, right, tie, bad, not 'maybe'"),
+        ({"left_sha256": "abc"}, "left_sha256: expected a SHA-256 of 64 hexadecimal digits, not 'abc'"),
+        ({"voter": ""}, "voter: expected a text of 1 to 200 printable characters"),
+        ({"shown": "now"}, "shown: expected seconds since 1970, not 'now'"),
+        ({"undone": None}, "undone: expected true or false"),
+        ({"more": 1}, "expected a JSON object with the keys id, voter, axis"),
+    ],
+)
+def test_mistakes_in_a_file_are_named_by_line(tmp_path, capsys, change, message):
+    folder = make_folder(tmp_path / "results", Sweep({"sampler": ["euler", "heun"], "seed": [1]}))
+    (line,) = format_votes(invent(folder, 1))
+    file = tmp_path / "v.jsonl"
+    file.write_text(line + json.dumps(json.loads(line) | change) + "\n{]\n")
+    code, _, err = run(capsys, "votes", "import", folder, file)
+    assert code == 2
+    assert f"{file}:2: not a vote: {message}" in err
+    assert f"{file}:3: not a vote: " in err
+    assert load(folder)[1] == []
+
+
+def test_changed_vote_is_refused(tmp_path, capsys):
+    folder = make_folder(tmp_path / "results")
+    (one,) = invent(folder, 1)
+    store_votes(folder, [one])
+    file = tmp_path / "v.jsonl"
+    file.write_text("".join(format_votes([*invent(folder, 2), replace(one, answer="bad")])))
+    code, _, err = run(capsys, "votes", "import", folder, file)
+    assert code == 2
+    assert "was changed since it was exported, so nothing was imported" in err
+    assert load(folder)[1] == [one]
+
+
+def test_own_column_named_votes_is_refused(tmp_path, capsys):
+    folder = make_folder(tmp_path / "results", Sweep({"votes": [1, 2]}))
+    code, _, err = run(capsys, "vote", folder)
+    assert code == 2
+    assert "the experiment has a column 'votes', which is the name of the metric of votes" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--between", "samplr"], "--between: there is no column 'samplr'; did you mean 'sampler'"),
+        (["--where", "stps > 1"], "--where: "),
+        (["--as", " "], "a voter's name has 1 to 60 printable characters"),
+    ],
+)
+def test_mistakes_in_the_options_end_the_command(voted, capsys, options, message):
+    code, _, err = run(capsys, "vote", voted, *options)
+    assert code == 2
+    assert message in err
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Two copies of a folder, open."""
+    folders = [make_folder(tmp_path_factory.mktemp("merged") / name) for name in ("one", "other")]
+    with Store.open(folders[0]) as one, Store.open(folders[1]) as other:
+        yield invent(folders[0], 8, wrong=0.5), one, other
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_merge_does_not_depend_on_order_or_repetition(stores, data):
+    votes, one, other = stores
+    undone = [replace(vote, undone=True) for vote in votes]
+    files = data.draw(st.lists(st.lists(st.sampled_from([*votes, *undone]), max_size=6), max_size=4))
+    shuffled = [data.draw(st.permutations(file)) for file in data.draw(st.permutations([*files, *files[:1]]))]
+    contents = []
+    for store, sources in ((one, files), (other, shuffled)):
+        store._database.execute("DELETE FROM votes")
+        new = sum(merge_votes(store, source, store.path).new for source in sources)
+        contents.append(sorted(store.votes.load(), key=lambda vote: vote.id))
+        assert new == len(contents[-1])
+    assert contents[0] == contents[1]
+    assert {(v.id, v.undone) for v in contents[0]} == {
+        (v.id, v.undone or any(w.id == v.id and w.undone for file in files for w in file))
+        for file in files
+        for v in file
+    }
