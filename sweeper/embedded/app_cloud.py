@@ -1,7 +1,7 @@
 """The routes of the `cloud` dialect: Comfy Cloud's API below `/api`, and `/ws`.
 
 It follows the published specification. Unlike in ComfyUI, the server chooses ids and order of jobs and remembers
-cancelled jobs, and pictures come from the storage host. `cloud_jobs.py` has `/api/jobs`. The calls that it replaces
+cancelled jobs, and pictures come from the storage host. `job_routes.py` has `/api/jobs`. The calls that it replaces
 still work, and their responses carry a `Deprecation` header (RFC 9745).
 """
 
@@ -21,7 +21,6 @@ from starlette.types import Receive, Scope, Send
 from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
 from sweeper.embedded.asset_routes import AssetRoutes
 from sweeper.embedded.assets import AssetStore
-from sweeper.embedded.cloud_jobs import CloudJobRoutes
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
@@ -31,13 +30,10 @@ from sweeper.embedded.http_helpers import (
     json_response,
     parse_json,
     read_body,
-    read_id_list,
     read_integer,
-    read_object,
-    refuse,
     refuse_as,
 )
-from sweeper.embedded.job_records import describe_history
+from sweeper.embedded.job_routes import CloudJobRoutes, describe_history
 from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.request_guard import is_right_key, read_bearer
@@ -167,12 +163,6 @@ class CloudRoutes(CommonRoutes):
         job = self.find_job(request)
         return json_response({job.id: _history_detail(job)} if job.state in ENDED else {})
 
-    async def change_history(self, request: Request) -> Response:
-        """POST /api/history: remove all or some ended jobs."""
-        ids, everything = await _read_deletion(request)
-        self.queue.forget(None if everything else ids)
-        return Response(status_code=200)
-
     async def get_queue(self, _: Request) -> Response:
         """GET /api/queue: 5-tuples with the outputs before the metadata, unlike in ComfyUI."""
         running, pending = self.queue.snapshot()
@@ -184,7 +174,7 @@ class CloudRoutes(CommonRoutes):
 
     async def change_queue(self, request: Request) -> Response:
         """POST /api/queue: cancel some waiting or running jobs (`delete`), or all waiting ones (`clear`)."""
-        ids, everything = await _read_deletion(request)
+        ids, everything = await self.read_deletion(request)
         answer: dict[str, Any] = {"deleted": [prompt_id for prompt_id in ids if self.service.cancel(prompt_id)]}
         if everything:
             self.service.cancel_waiting(None)
@@ -240,15 +230,6 @@ class CloudRoutes(CommonRoutes):
     async def refuse_subgraph(self, _: Request) -> Response:
         """GET /api/global_subgraphs/{id}: there are no subgraphs."""
         return error_response(404, "not_found", "Subgraph not found")
-
-
-async def _read_deletion(request: Request) -> tuple[list[str], bool]:
-    """Read a body that holds only `delete`, a list of ids, and `clear`. Returns (ids, clear)."""
-    data = await read_object(request)
-    unknown = set(data) - {"delete", "clear"}
-    if unknown or not isinstance(data.get("clear", False), bool):
-        raise refuse("The body holds 'delete', a list of job ids, and 'clear', true or false.")
-    return read_id_list(data), data.get("clear", False)
 
 
 def _history_row(job: ServerJob) -> dict[str, Any]:

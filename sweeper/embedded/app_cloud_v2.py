@@ -8,7 +8,8 @@ labels and lists its jobs. The Cloud dialect serves it beside `/api`, and refuse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from sweeper.embedded.account import make_credits_header
+from sweeper.embedded.asset_routes import V2AssetRoutes
 from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import (
@@ -26,15 +28,13 @@ from sweeper.embedded.http_helpers import (
     read_object,
     refuse_as,
 )
-from sweeper.embedded.job_records import status_word
+from sweeper.embedded.job_routes import status_word
 from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob, now_ms
 from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import read_bounded
 from sweeper.embedded.service import Service
-from sweeper.embedded.v2_asset_routes import V2AssetRoutes
 from sweeper.embedded.v2_event_routes import JobEventRoutes
-from sweeper.embedded.v2_labels import read_filters, read_labels
 
 # What the status of `/api/jobs` is called here, unless the state has a name of its own.
 _STATUS_BY_WORD = {
@@ -46,6 +46,13 @@ RETENTION_MS: Final = 30 * 86_400_000  # for `expires_at`; nothing is removed he
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 100  # jobs of a list
 MAX_JOB_BYTES: Final = 10 * 2**20
 _MAX_KEY_LENGTH: Final = 255
+# The labels of jobs, by the rules that the documentation of comfy-sdk 0.5 states.
+MAX_LABELS = 16  # of a job
+MAX_FILTERS = 3  # of a list
+_MAX_VALUE_BYTES = 256
+_KEY = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # control and bidirectional characters
 _FIELDS: Final = frozenset({"workflow", "extra_data", "metadata"})
 
 
@@ -121,7 +128,7 @@ class V2Routes(CommonRoutes):
             return {}
         if not self.is_deployment:
             raise refuse_as(422, "metadata_not_supported", "Comfy Cloud keeps no labels.")
-        return read_labels(value)
+        return _parse_labels(value)
 
     def _claim_key(self, key: str) -> None:
         if not 0 < len(key) <= _MAX_KEY_LENGTH:
@@ -171,7 +178,7 @@ class V2Routes(CommonRoutes):
         if not self.is_deployment:
             raise refuse_as(501, "not_implemented", "Comfy Cloud lists no jobs in API v2.")
         limit = read_bounded(request, "limit", PAGE_SIZE, 1, MAX_PAGE_SIZE)
-        filters = read_filters(request.query_params.multi_items()).items()
+        filters = _parse_filters(request.query_params.multi_items()).items()
         jobs = [job for job in reversed(self.queue.list_jobs()) if filters <= job.labels.items()]
         cursor = request.query_params.get("cursor")
         if cursor:
@@ -292,3 +299,32 @@ def make_v2_refusal(status: int, body: dict[str, Any] | None) -> Response:
         code = {401: "unauthorized", 402: "insufficient_credits"}.get(status, body["code"])
         body = {"error": {"code": code, "message": body["message"]}}
     return json_response(body, status)
+
+
+def _parse_labels(value: Any) -> dict[str, str]:
+    """Read the `metadata` of a submission. Raises RequestRefusedError with `metadata_invalid`."""
+    if not isinstance(value, dict):
+        raise refuse_as(422, "metadata_invalid", "'metadata' must be an object of texts.")
+    if len(value) > MAX_LABELS:
+        raise refuse_as(422, "metadata_invalid", f"'metadata' has {len(value)} labels; {MAX_LABELS} are allowed.")
+    for key, text in value.items():
+        if not _is_label(key, text):
+            raise refuse_as(422, "metadata_invalid", f"The label {key!r} breaks the rules for keys or values.")
+    return value
+
+
+def _parse_filters(query: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Read the parameters `metadata[KEY]=VALUE` of a list. Raises RequestRefusedError."""
+    filters = {match[1]: text for name, text in query if (match := _FILTER.fullmatch(name))}
+    if len(filters) > MAX_FILTERS or not all(_is_label(key, text) for key, text in filters.items()):
+        raise refuse_as(422, "invalid_metadata_filter", f"At most {MAX_FILTERS} valid labels can be asked for.")
+    return filters
+
+
+def _is_label(key: str, text: Any) -> bool:
+    return (
+        _KEY.fullmatch(key) is not None
+        and isinstance(text, str)
+        and len(text.encode("utf-8", "surrogatepass")) <= _MAX_VALUE_BYTES
+        and not _FORBIDDEN.search(text)
+    )

@@ -17,14 +17,12 @@ from sweeper.embedded.http_helpers import (
     json_response,
     parse_json,
     read_body,
-    read_id_list,
     read_integer,
     read_object,
     refuse,
 )
-from sweeper.embedded.job_records import describe_history
+from sweeper.embedded.job_routes import LocalJobRoutes, describe_history
 from sweeper.embedded.jobs import ServerJob
-from sweeper.embedded.local_jobs import LocalJobRoutes
 from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.service import Service
 from sweeper.embedded.userdata import UserDataRoutes
@@ -105,9 +103,8 @@ class ComfyRoutes(CommonRoutes):
 
     async def change_queue(self, request: Request) -> Response:
         """POST /queue: `clear` all or `delete` some waiting jobs; always 200, also for unknown ids."""
-        data = await read_object(request)
-        ids = read_id_list(data)
-        if data.get("clear"):
+        ids, everything = await self.read_deletion(request)
+        if everything:
             self.service.cancel_waiting(None)
         self.service.cancel_waiting(ids)
         return Response(status_code=200)
@@ -124,13 +121,6 @@ class ComfyRoutes(CommonRoutes):
         self.drop_if("drop_status_times")
         job = self.queue.find_ended(request.path_params["prompt_id"])
         return json_response({} if job is None else {job.id: _history_entry(job)})
-
-    async def change_history(self, request: Request) -> Response:
-        """POST /history: remove all or some entries."""
-        data = await read_object(request)
-        ids = read_id_list(data)
-        self.queue.forget(None if data.get("clear") else ids)
-        return Response(status_code=200)
 
     async def interrupt(self, request: Request) -> Response:
         """POST /interrupt: stop the job `prompt_id` if it runs, or any running job; always 200."""

@@ -20,9 +20,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from sweeper.embedded.folders import ServerFolders, is_file
+from sweeper.embedded.folders import ServerFolders, is_file, write_atomically
 from sweeper.embedded.jobs import ENDED, Location, ServerJob, now_ms
-from sweeper.embedded.upload_storage import write_atomically
 from sweeper.errors import UsageError
 
 

@@ -16,11 +16,13 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from sweeper.embedded.node_inputs import is_link
+from sweeper.embedded.node_inputs import is_link, list_sources
 from sweeper.embedded.nodes.base import NodeClass
 
 
@@ -55,27 +57,19 @@ def compute_keys(
         fingerprint: node id -> fingerprint by the node's class; called only for classes that define one.
 
     """
-    keys: dict[str, str | None] = {}
-    for start in graph:
-        stack = [start]
-        path: set[str] = set()
-        while stack:
-            node_id = stack[-1]
-            if node_id in keys:
-                stack.pop()
-                continue
+    links = {node_id: set(list_sources(node)) for node_id, node in graph.items()}
+    sorter = TopologicalSorter({node_id: sources & graph.keys() for node_id, sources in links.items()})
+    with suppress(CycleError):
+        sorter.prepare()
+    keys: dict[str, str | None] = dict.fromkeys(graph)
+    while ready := sorter.get_ready():
+        for node_id in ready:
             node = graph[node_id]
-            links = [value[0] for value in node["inputs"].values() if is_link(value)]
-            missing = [link for link in links if link in graph and link not in keys]
-            if missing and node_id not in path:
-                path.add(node_id)
-                stack.extend(missing)
-                continue
-            stack.pop()
             mark = fingerprint(node_id) if nodes[node["class_type"]].fingerprint is not None else False
             always_runs = isinstance(mark, float) and math.isnan(mark)
-            uncachable = missing or always_runs or any(keys.get(link) is None for link in links)
-            keys[node_id] = None if uncachable else _compute_key(node, mark, keys)
+            if not always_runs and all(keys.get(source) is not None for source in links[node_id]):
+                keys[node_id] = _compute_key(node, mark, keys)
+        sorter.done(*ready)
     return keys
 
 

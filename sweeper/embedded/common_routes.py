@@ -24,6 +24,7 @@ from sweeper.embedded.http_helpers import (
     RouteRow,
     json_response,
     read_json,
+    read_object,
     refuse,
     refuse_as,
 )
@@ -92,6 +93,22 @@ class CommonRoutes:
             kind = QUEUE_LIMIT
         if kind is not None:
             raise RequestRefusedError(json_response(*make_refusal(kind, graph, faults.retry_after)))
+
+    async def read_deletion(self, request: Request) -> tuple[list[str], bool]:
+        """Read a body with `delete`, a list of ids, and `clear` (and nothing else, in Cloud). Returns (ids, clear)."""
+        data = await read_object(request)
+        ids, everything = data.get("delete", []), data.get("clear", False)
+        if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
+            raise refuse("'delete' must be a list of job ids.")
+        if self.service.settings.cloud and (data.keys() - {"delete", "clear"} or not isinstance(everything, bool)):
+            raise refuse("The body holds 'delete', a list of job ids, and 'clear', true or false.")
+        return ids, bool(everything)
+
+    async def change_history(self, request: Request) -> Response:
+        """POST /history: remove all or some ended jobs."""
+        ids, everything = await self.read_deletion(request)
+        self.queue.forget(None if everything else ids)
+        return Response(status_code=200)
 
     async def get_prompt_info(self, _: Request) -> Response:
         """GET /prompt."""

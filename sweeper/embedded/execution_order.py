@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sweeper.embedded.node_inputs import is_link
+from sweeper.embedded.node_inputs import list_sources
 
 
 class ExecutionOrder:
@@ -44,8 +44,7 @@ class ExecutionOrder:
                 continue
             self._blocked_by[current] = 0
             self._blocks.setdefault(current, {})
-            sources = [value[0] for value in self._graph[current]["inputs"].values() if is_link(value)]
-            for source in sources:
+            for source in list_sources(self._graph[current]):
                 if self._is_cached(source):
                     continue
                 waiting.append(source)

@@ -1,11 +1,12 @@
 """Runs the graph of a job: the nodes on which its outputs depend and whose results are not cached.
 
-Each worker thread has its own `Executor` with its own cache, and runs one job at a time. The executor reports through
-`JobMessages`. An exception of a node ends the job and is reported in its messages; it never ends the thread.
+Each worker thread has a cache of its own, and runs one job at a time. A run reports through `JobMessages`. An exception
+of a node ends the job and is reported in its messages; it never ends the thread.
 """
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,15 @@ from sweeper.embedded.cache import Cache, CacheEntry, Keys, compute_keys
 from sweeper.embedded.execution_order import ExecutionOrder
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJob
-from sweeper.embedded.node_inputs import is_link
+from sweeper.embedded.node_inputs import is_link, iterate_upstream
 from sweeper.embedded.nodes.base import Context, Interrupted, NodeClass
-from sweeper.embedded.picture_noise import add_noise
 from sweeper.embedded.stand_ins.class_guesses import guess_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sweeper.embedded.account import Account
-    from sweeper.embedded.event_streams import Hub
+    from sweeper.embedded.diffusion.arrays import Array
     from sweeper.embedded.faults import Faults
     from sweeper.embedded.job_messages import JobMessages
     from sweeper.embedded.request_log import RequestLog
@@ -34,22 +34,20 @@ _PREVIEW_METHODS = frozenset({"none", "auto", "latent2rgb", "taesd"})
 
 
 @dataclass(frozen=True, slots=True)
-class ServerContext:
-    """The parts of a server that all its executors share."""
+class ServerParts:
+    """What of a server its jobs use."""
 
     nodes: Mapping[str, NodeClass]
     folders: ServerFolders
-    hub: Hub
     faults: Faults
     account: Account
     seen: RequestLog
-    previews: bool = True  # whether samplers send previews
-    permissive: bool = False  # whether stand-ins run classes that the server does not know
+    previews: bool  # whether samplers send previews
+    permissive: bool  # whether stand-ins run classes that the server does not know
 
-
-def select_classes(nodes: Mapping[str, NodeClass], graph: Any, *, permissive: bool) -> Mapping[str, NodeClass]:
-    """The node classes for a graph: those of the server, and if it is `permissive`, stand-ins for all others."""
-    return guess_classes(graph, nodes) if permissive else nodes
+    def select_classes(self, graph: Any) -> Mapping[str, NodeClass]:
+        """The node classes for a graph: those of the server, and if it is permissive, stand-ins for all others."""
+        return guess_classes(graph, self.nodes) if self.permissive else self.nodes
 
 
 class NodeFailedError(Exception):
@@ -61,39 +59,33 @@ class NodeFailedError(Exception):
         self.details = details
 
 
-class Executor:
-    """Runs jobs one after another, and keeps node results between them by the policy of its cache."""
+def run_job(parts: ServerParts, cache: Cache, job: ServerJob, messages: JobMessages) -> str:
+    """Run a job to its end, and fill its messages, results and meta. Returns its final state.
 
-    def __init__(self, server: ServerContext, cache: Cache) -> None:
-        self.server = server
-        self.cache = cache
-
-    def run(self, job: ServerJob, messages: JobMessages) -> str:
-        """Run a job to its end, and fill its messages, results and meta. Returns its final state.
-
-        Never raises: an error in the server's own code fails the job too.
-        """
-        try:
-            return _JobRun(self, job, messages).execute()
-        except Exception as problem:  # noqa: BLE001 - the worker must outlive every job
-            messages.send_failure("", "", [], describe_failure(problem, {}))
-            return ERROR
+    `cache` keeps node results between the jobs of one worker. Never raises: an error in the server's own code fails the
+    job too.
+    """
+    try:
+        return _JobRun(parts, cache, job, messages).execute()
+    except Exception as problem:  # noqa: BLE001 - the worker must outlive every job
+        messages.send_failure("", "", [], describe_failure(problem, {}))
+        return ERROR
 
 
 class _JobRun:
     """The run of one job."""
 
-    def __init__(self, executor: Executor, job: ServerJob, messages: JobMessages) -> None:
-        self.server = executor.server
-        self.nodes = select_classes(self.server.nodes, job.graph, permissive=self.server.permissive)
-        self.cache = executor.cache
+    def __init__(self, parts: ServerParts, cache: Cache, job: ServerJob, messages: JobMessages) -> None:
+        self.parts = parts
+        self.nodes = parts.select_classes(job.graph)
+        self.cache = cache
         self.job = job
         self.messages = messages
         # Copies, because fingerprints are added to the nodes. As in ComfyUI, these are written to the PNG but must not
         # show in the history.
         self.graph: dict[str, Any] = {node_id: dict(node) for node_id, node in job.graph.items()}
         self.executed: list[str] = []
-        self.planned_failure = executor.server.faults.draw_job_failure()
+        self.planned_failure = parts.faults.draw_job_failure()
 
     def execute(self) -> str:
         self.job.set_state(EXECUTING)
@@ -113,15 +105,15 @@ class _JobRun:
         info = extra.get("extra_pnginfo")
         # A job may choose with `preview_method`; other words mean the server's own setting.
         method = str(extra.get("preview_method"))
-        previews = method != "none" if method in _PREVIEW_METHODS else self.server.previews
+        previews = method != "none" if method in _PREVIEW_METHODS else self.parts.previews
         texts = info if isinstance(info, dict) else {}
-        folder, cancelled = self.server.folders.base, self.job.cancel_event
+        folder, cancelled = self.parts.folders.base, self.job.cancel_event
         return Context(folder, node_id, self.graph, texts, cancelled, self.messages, previews)
 
     def _run_nodes(self, order: ExecutionOrder) -> str:
         node_id = next(iter(self.job.outputs), "")
         try:
-            self._wait(self.server.faults.draw_seconds("job_seconds"))
+            self._wait(self.parts.faults.draw_seconds("job_seconds"))
             while order:
                 node_id = _pick_node(order)
                 self._run_node(node_id)
@@ -186,9 +178,9 @@ class _JobRun:
         except Exception as problem:
             inputs = {**inputs, **self._hidden_inputs(node_id, node_class)}
             raise NodeFailedError(node_id, describe_failure(problem, inputs)) from problem
-        self.server.seen.record_node_run(node_id, class_type)
-        usd = self.server.account.charge_node(self.job, node_id, node_class, calls)
-        self.messages.send_text(node_id, self.server.account.make_price_text(usd))
+        self.parts.seen.record_node_run(node_id, class_type)
+        usd = self.parts.account.charge_node(self.job, node_id, node_class, calls)
+        self.messages.send_text(node_id, self.parts.account.make_price_text(usd))
         meta = {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
         self.cache.put(node_id, CacheEntry(values, ui, meta))
         if ui:
@@ -222,7 +214,7 @@ class _JobRun:
 
     def _inject_faults(self, node_id: str, node_class: NodeClass) -> None:
         """Stall, delay or fail as `Faults` say."""
-        faults, class_type = self.server.faults, node_class.name
+        faults, class_type = self.parts.faults, node_class.name
         stall = faults.get_stall(node_id, class_type)
         while stall is not None and not stall.wait(0.01):
             if self.job.cancel_event.is_set():
@@ -235,7 +227,7 @@ class _JobRun:
 
     def _prepare_pictures(self, context: Context, inputs: dict[str, list[Any]]) -> tuple[Context, dict[str, list[Any]]]:
         """What a node gets that saves or shows: pictures with the scenario's noise, and with the mark of stand-ins."""
-        if self.server.faults.scenario.noise:
+        if self.parts.faults.scenario.noise:
             inputs = self._add_noise(inputs, self.nodes[self.graph[context.node_id]["class_type"]])
         names = self._find_stand_ins(context.node_id)
         if names:
@@ -247,22 +239,19 @@ class _JobRun:
 
     def _find_stand_ins(self, node_id: str) -> list[str]:
         """The classes of the stand-ins that had a part in what reaches a node, itself included."""
-        pending, visited, names = [node_id], {node_id}, set()
-        while pending:
-            node = self.graph[pending.pop()]
+        names = set()
+        for source in iterate_upstream(self.graph, [node_id]):
+            node = self.graph[source]
             stands_in = self.nodes[node["class_type"]].stands_in
             if stands_in is not None and stands_in(node["inputs"]):
                 names.add(node["class_type"])
-            sources = {value[0] for value in node["inputs"].values() if is_link(value)} - visited
-            visited |= sources
-            pending += sources
         return sorted(names)
 
     def _add_noise(self, inputs: dict[str, list[Any]], node_class: NodeClass) -> dict[str, list[Any]]:
         """The inputs of a node that saves or shows pictures, with the scenario's noise in each picture."""
         types = {name: spec[0] for name, spec in {**node_class.required, **node_class.optional}.items()}
         return {
-            name: [add_noise(value, *self.server.faults.draw_noise()) for value in values]
+            name: [_add_noise(value, *self.parts.faults.draw_noise()) for value in values]
             if types.get(name) == "IMAGE"
             else values
             for name, values in inputs.items()
@@ -353,3 +342,14 @@ def describe_failure(problem: BaseException, inputs: Mapping[str, list[Any]]) ->
 
 def _to_json_value(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)[:2000]
+
+
+def _add_noise(images: Array, deviation: float, seed: str) -> Array:
+    """Add normal noise to the colours of IMAGE [B, H, W, C], as some GPUs do. `deviation` is of 255."""
+    import numpy as np
+
+    random = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
+    colours = images[..., :3]
+    noise = random.normal(0.0, deviation / 255, colours.shape)
+    noisy = np.clip(colours + noise, 0.0, 1.0).astype(images.dtype)
+    return np.concatenate([noisy, images[..., 3:]], axis=-1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,3 +112,13 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that nobody can read half of it: to a temporary file, which is then renamed."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -151,14 +151,6 @@ def format_time(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def read_id_list(data: dict[str, Any]) -> list[str]:
-    """Read `delete`, a list of ids, which may be missing. Raises RequestRefusedError with 400 for anything else."""
-    value = data.get("delete", [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise refuse("'delete' must be a list of job ids.")
-    return value
-
-
 def read_integer(request: Request, name: str, default: int | None) -> int | None:
     """Read an integer from the query. Raises RequestRefusedError with 400 for anything else."""
     text = request.query_params.get(name)

@@ -7,24 +7,28 @@ URL of the storage host. Images are decoded in a thread, so that the event loop 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.assets import AssetStore
-from sweeper.embedded.folders import KINDS, PathEscapeError, is_file, split_annotation
+from sweeper.embedded.folders import KINDS, PathEscapeError, ServerFolders, is_file, split_annotation, write_atomically
 from sweeper.embedded.http_helpers import RequestRefusedError, file_response, json_response, parse_json, refuse
-from sweeper.embedded.image_files import ImageFileError, reencode, replace_alpha
+from sweeper.embedded.image_files import MAX_PIXELS, ImageFileError, open_image, reencode, replace_alpha
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import Form, read_form
 from sweeper.embedded.service import Service
-from sweeper.embedded.upload_storage import UploadError, store_by_content, store_by_name
 
+# Cloud's published limits for an uploaded picture, besides MAX_PIXELS.
+CLOUD_MAX_BYTES = 50 * 1024 * 1024
+CLOUD_MAX_EDGE = 16_384
 UrlSigner = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
 
 
@@ -119,17 +123,14 @@ class MediaRoutes:
     async def _store(self, form: Form, data: bytes) -> dict[str, str]:
         """Store an upload. Returns the answer to the client, which in Cloud repeats a subfolder that has no effect."""
         folders, subfolder, kind = self.service.folders, form.get("subfolder") or "", form.get("type") or "input"
-        try:
-            if self.asset_store is not None:
-                name, new = await asyncio.to_thread(store_by_content, folders, data)
-                await asyncio.to_thread(self.asset_store.add_upload, form.filename, ("input", "", name))
-            else:
-                overwrite = form.get("overwrite") in {"true", "1"}
-                name, new = store_by_name(
-                    folders, data, filename=form.filename, subfolder=subfolder, kind=kind, overwrite=overwrite
-                )
-        except UploadError as problem:
-            raise refuse(str(problem)) from problem
+        if self.asset_store is not None:
+            name, new = await asyncio.to_thread(_store_by_content, folders, data)
+            await asyncio.to_thread(self.asset_store.add_upload, form.filename, ("input", "", name))
+        else:
+            overwrite = form.get("overwrite") in {"true", "1"}
+            name, new = _store_by_name(
+                folders, data, filename=form.filename, subfolder=subfolder, kind=kind, overwrite=overwrite
+            )
         self.service.seen.uploads.append(name)
         self.service.seen.count(written=int(new))
         return {"name": name, "subfolder": subfolder, "type": kind}
@@ -159,3 +160,62 @@ class HalfResponse(Response):
 
 def _empty_response(status: int) -> Response:
     return Response(status_code=status)
+
+
+def _store_by_name(
+    folders: ServerFolders, data: bytes, *, filename: str, subfolder: str, kind: str, overwrite: bool
+) -> tuple[str, bool]:
+    """Store an upload under its own name, as ComfyUI does.
+
+    Returns (the name, whether a file was written). If another file has this name, the name becomes `a (1).png`. If the
+    file has the same content, it is not written again. Raises RequestRefusedError for a name or folder that leads out
+    of its folder, and for an unknown `kind`.
+    """
+    if not filename or "/" in filename or "\\" in filename:
+        raise refuse(f"The file needs a plain name, not {filename!r}.")
+    try:
+        folder = folders.resolve(kind, subfolder)
+        folders.resolve(kind, subfolder, filename)
+    except (PathEscapeError, KeyError) as problem:
+        raise refuse(f"Uploads cannot be stored in {kind} {subfolder!r}.") from problem
+    stem, suffix = os.path.splitext(filename)  # noqa: PTH122 - ".png" alone has no suffix, as in ComfyUI
+    name, number = filename, 1
+    try:
+        while not overwrite and is_file(folder / name):
+            if (folder / name).read_bytes() == data:
+                return name, False
+            name = f"{stem} ({number}){suffix}"
+            number += 1
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / name, data)
+    except (OSError, ValueError) as problem:  # name too long, NUL character, a file instead of a folder
+        raise refuse(f"{filename!r} cannot be written: {problem}") from problem
+    return name, True
+
+
+def _store_by_content(folders: ServerFolders, data: bytes) -> tuple[str, bool]:
+    """Store an upload under a hash of its content, as Cloud does. Returns (the name, whether a file was written).
+
+    Raises RequestRefusedError if it is not a picture, or exceeds the published limits.
+    """
+    name = f"{blake3(data).hexdigest()}{_detect_suffix(data)}"
+    path = folders.input_dir / name
+    new = not path.exists()
+    if new:
+        write_atomically(path, data)
+    return name, new
+
+
+def _detect_suffix(data: bytes) -> str:
+    """The suffix of a picture by its content, such as `.png`. Raises RequestRefusedError."""
+    if len(data) > CLOUD_MAX_BYTES:
+        raise refuse(f"The file has {len(data)} bytes; at most {CLOUD_MAX_BYTES} are allowed.")
+    try:
+        with open_image(data) as picture:
+            kind, (width, height) = picture.format or "", picture.size
+    except ImageFileError as problem:
+        raise refuse("The file is not a picture that can be read.") from problem
+    if max(width, height) > CLOUD_MAX_EDGE or width * height > MAX_PIXELS:
+        limits = f"{CLOUD_MAX_EDGE} an edge and {MAX_PIXELS} in all"
+        raise refuse(f"The picture has {width} x {height} pixels; at most {limits} are allowed.")
+    return {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")

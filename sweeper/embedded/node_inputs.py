@@ -8,7 +8,7 @@ model file name that leads out of its folder.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sweeper.embedded.folders import ServerFolders
@@ -26,6 +26,22 @@ def is_link(value: Any) -> bool:
     return (
         isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
     )
+
+
+def list_sources(node: Mapping[str, Any]) -> list[str]:
+    """The ids of the nodes to which the inputs of a node are linked."""
+    return [value[0] for value in node["inputs"].values() if is_link(value)]
+
+
+def iterate_upstream(graph: Mapping[str, Any], starts: Iterable[str]) -> Iterator[str]:
+    """These nodes and all upstream of them, each once."""
+    pending, visited = list(starts), set(starts)
+    while pending:
+        node_id = pending.pop()
+        yield node_id
+        sources = set(list_sources(graph[node_id])) - visited
+        visited |= sources
+        pending += sources
 
 
 def is_unsafe_name(name: Any) -> bool:

@@ -14,15 +14,13 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from sweeper.did_you_mean import suggest
 from sweeper.embedded.class_prices import parse_class_prices, parse_sum
 from sweeper.embedded.refusals import REFUSALS
-from sweeper.errors import Problem, UsageError
+from sweeper.errors import UsageError
+from sweeper.model.source import Source
 
 # Subscription -> number of jobs that run at once, by Cloud's documentation.
 TIERS = {"free": 1, "standard": 1, "creator": 3, "pro": 5}
@@ -60,38 +58,17 @@ class Scenario:
     tells_charges: bool = False
 
     @classmethod
-    def read(cls, path: str | Path) -> Scenario:
-        """Read a scenario from a YAML or JSON file. Raises UsageError that lists every wrong key and value."""
-        name = str(path)
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-            node = yaml.compose(text, yaml.SafeLoader)
-            data = yaml.safe_load(text)
-        except FileNotFoundError:
-            raise UsageError(Problem(name, 0, "", f"there is no such file{_suggest_file(Path(path))}")) from None
-        except OSError as error:
-            raise UsageError(Problem(name, 0, "", f"cannot be read: {error.strerror}")) from error
-        except UnicodeDecodeError as error:
-            raise UsageError(Problem(name, 0, "", f"is not UTF-8 text (byte {error.start})")) from error
-        except (yaml.YAMLError, ValueError) as error:  # an invalid date is a ValueError
-            mark = getattr(error, "problem_mark", None)
-            reason = getattr(error, "problem", None) or error
-            line = mark.line + 1 if mark is not None else 0
-            raise UsageError(Problem(name, line, "", f"is not YAML: {reason}")) from error
-        if not isinstance(data, dict | None):
-            message = f"is not a scenario: give a mapping such as 'latency: 0.1', not {type(data).__name__}"
-            raise UsageError(Problem(name, 0, "", message))
-        keys = node.value if data and node is not None else ()
-        return cls.from_mapping(data or {}, name, {str(key.value): key.start_mark.line + 1 for key, _ in keys})
+    def from_mapping(cls, data: Mapping[str, Any]) -> Scenario:
+        """Make a scenario from a mapping. Raises UsageError that lists every mistake."""
+        return cls.from_source(Source("scenario", data, dict))
 
     @classmethod
-    def from_mapping(
-        cls, data: Mapping[str, Any], file: str = "scenario", lines: Mapping[str, int] | None = None
-    ) -> Scenario:
-        """Make a scenario from a mapping. Raises UsageError that lists every mistake.
-
-        Error messages name `file`, and the line of a key in it if `lines` has one.
-        """
+    def from_source(cls, source: Source) -> Scenario:
+        """Make a scenario from a parsed file. Raises UsageError that lists every wrong key and value, with its line."""
+        data = {} if source.value is None else source.value
+        if not isinstance(data, Mapping):
+            message = f"is not a scenario: give a mapping such as 'latency: 0.1', not {type(data).__name__}"
+            raise UsageError(source.make_problem((), message))
         names = [field.name for field in fields(cls)]
         values: dict[str, Any] = {}
         wrong: list[tuple[str, str]] = []
@@ -106,7 +83,7 @@ class Scenario:
         if "tier" in data and "concurrency" in data:
             wrong.append(("tier", "`tier` and `concurrency` both say how many jobs run at once; give one"))
         if wrong:
-            raise UsageError(Problem(file, (lines or {}).get(key, 0), key, message) for key, message in wrong)
+            raise UsageError(source.make_problem((key,), message) for key, message in wrong)
         return cls(**values)
 
     @property
@@ -136,15 +113,6 @@ class Scenario:
 
     def _draw(self, kind: str, index: int) -> float:
         return random.Random(f"{self.seed} {kind} {index}").random()
-
-
-def _suggest_file(path: Path) -> str:
-    """The end of "there is no such file": the nearest file name, or the names in that folder."""
-    try:
-        names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml", ".json"))
-    except OSError:
-        return f"; there is no folder '{path.parent}' either"
-    return suggest(path.name, names, "files there")
 
 
 def _parse_number(value: Any, maximum: float, rule: str) -> float:

@@ -6,6 +6,7 @@ The apps of both dialects use this one object. It opens no socket.
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 import uuid
@@ -14,14 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.embedded.account import Account
-from sweeper.embedded.cache import Cache, make_cache
-from sweeper.embedded.earlier_jobs import make_earlier_jobs
+from sweeper.embedded.cache import make_cache
 from sweeper.embedded.event_streams import Hub
-from sweeper.embedded.executor import Executor, ServerContext, select_classes
+from sweeper.embedded.executor import ServerParts, run_job
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.job_messages import JobMessages
-from sweeper.embedded.jobs import JobQueue, Journal, JournalError, ServerJob, StoredGraph
+from sweeper.embedded.jobs import SUCCESS, JobQueue, Journal, JournalError, ServerJob, StoredGraph, now_ms
 from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.stand_ins.class_guesses import add_defaults
@@ -89,11 +89,12 @@ class Service:
             keep_cancelled=settings.cloud,
             journal=journal,
         )
+        shown = settings.previews, settings.permissive
+        self._parts = ServerParts(nodes, folders, faults, account, self.seen, *shown)
         self._counter = 0
         if faults.scenario.earlier_jobs:
-            self.restore(make_earlier_jobs(faults.scenario.earlier_jobs, faults.scenario.seed))
-        self._caches: list[Cache] = [make_cache(settings.cache) for _ in range(settings.workers)]
-        self._clear_caches = [threading.Event() for _ in self._caches]
+            self.restore(_make_earlier_jobs(faults.scenario.earlier_jobs, faults.scenario.seed))
+        self._clear_caches = [threading.Event() for _ in range(settings.workers)]
         self._threads: list[threading.Thread] = []
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -108,12 +109,9 @@ class Service:
 
     def start(self) -> None:
         """Start the workers."""
-        settings = self.settings
-        shown = {"previews": settings.previews, "permissive": settings.permissive}
-        context = ServerContext(self.nodes, self.folders, self.hub, self.faults, self.account, self.seen, **shown)
-        for index, cache in enumerate(self._caches):
-            args = (Executor(context, cache), index)
-            thread = threading.Thread(target=self._run_worker, args=args, name=f"embedded-worker-{index}", daemon=True)
+        for index in range(self.settings.workers):
+            name = f"embedded-worker-{index}"
+            thread = threading.Thread(target=self._run_worker, args=(index,), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -126,11 +124,12 @@ class Service:
         self.hub.close()
         self._threads.clear()
 
-    def _run_worker(self, executor: Executor, index: int) -> None:
+    def _run_worker(self, index: int) -> None:
+        cache = make_cache(self.settings.cache)
         while (job := self.queue.take()) is not None:
             if self._clear_caches[index].is_set():
                 self._clear_caches[index].clear()
-                executor.cache.clear()
+                cache.clear()
             self.seen.record_job_start(job.id, self.queue.running)
             messages = JobMessages(self.hub, job)
             seconds = self.faults.draw_seconds("capacity_seconds")
@@ -139,7 +138,7 @@ class Service:
             if self.faults.should_inject("cancel"):
                 self.queue.interrupt(job.id)
             started = time.monotonic()
-            state = executor.run(job, messages)
+            state = run_job(self._parts, cache, job, messages)
             self.account.charge_time(job, time.monotonic() - started)
             self.queue.finish(job, state)
             messages.send_end()
@@ -168,7 +167,7 @@ class Service:
             add_defaults(submission.graph, self.nodes)
         result = validate(
             submission.graph,
-            select_classes(self.nodes, submission.graph, permissive=self.settings.permissive),
+            self._parts.select_classes(submission.graph),
             self.folders,
             targets=submission.targets,
             strict_models=self.settings.strict_models,
@@ -223,3 +222,30 @@ class Service:
         """Ask the running job with this id, or all running jobs, to stop."""
         self.seen.interrupts.append(prompt_id)
         self.queue.interrupt(prompt_id)
+
+
+_SECONDS_APART = 1
+_GRAPH = StoredGraph(
+    {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "earlier"}},
+    }
+)
+
+
+def _make_earlier_jobs(count: int, seed: int) -> list[ServerJob]:
+    """Make this many successful jobs of another client, oldest first. Their files are gone."""
+    draw = random.Random(f"{seed} earlier jobs")
+    began = now_ms() - count * _SECONDS_APART * 1000
+    jobs = []
+    for number in range(count):
+        prompt_id = str(uuid.UUID(int=draw.getrandbits(128), version=4))
+        at = began + number * _SECONDS_APART * 1000
+        file = {"filename": f"earlier_{number:05}_.png", "subfolder": "", "type": "output"}
+        end = ("execution_success", {"prompt_id": prompt_id, "timestamp": at + 1})
+        job = ServerJob(
+            prompt_id, number, _GRAPH, {}, ("9",), SUCCESS, created=at, changed=at + 1, started=at, ended=at + 1,
+            messages=[end], results={"9": {"images": [file]}},
+        )  # fmt: skip
+        jobs.append(job)
+    return jobs

@@ -17,9 +17,8 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sweeper.embedded.folders import PathEscapeError, ServerFolders, resolve_inside
+from sweeper.embedded.folders import PathEscapeError, ServerFolders, resolve_inside, write_atomically
 from sweeper.embedded.http_helpers import json_response, read_body, read_json, read_object, refuse_in_text
-from sweeper.embedded.upload_storage import write_atomically
 
 
 @dataclass(eq=False)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.node_inputs import InputSpecCache, InputValidator, is_link
+from sweeper.embedded.node_inputs import InputSpecCache, InputValidator, is_link, iterate_upstream
 from sweeper.embedded.nodes.base import NodeClass
 
 # The validation follows links by recursion, as ComfyUI does, which fails a little below 1,000 of them.
@@ -213,9 +213,7 @@ def _find_fatal_error(
         if not isinstance(node.get("inputs"), dict):
             message = "Cannot execute because a node is missing the inputs property."
             return make_error("invalid_prompt", message, f"Node ID '#{node_id}'")
-    pending, visited = list(outputs), set(outputs)
-    while pending:
-        node_id = pending.pop()
+    for node_id in iterate_upstream(graph, outputs):
         node = graph[node_id]
         node_class = nodes[node["class_type"]]
         for name, value in node["inputs"].items():
@@ -229,7 +227,4 @@ def _find_fatal_error(
             if unknown and not (isinstance(value[1], int) and -slots <= value[1] < slots):
                 message = f"Cannot execute because input {name} is linked to slot {value[1]}, which does not exist."
                 return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
-            if value[0] not in visited:
-                visited.add(value[0])
-                pending.append(value[0])
     return None

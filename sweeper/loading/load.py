@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
-from sweeper.errors import ExperimentError, ImageError, Problem, TemplateError
+from sweeper.errors import ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
 from sweeper.loading.bounded_files import BoundError, compute_sha256, find_matching_files, read_text_bytes
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, with_derived_files
 from sweeper.loading.overrides import apply_overrides
@@ -139,6 +139,11 @@ def read_workflow(file: str | os.PathLike[str]) -> Source:
     return _read_source(Path(file), _format_path(Path(file)), parse_json, TemplateError)
 
 
+def read_yaml_file(file: Path) -> Source:
+    """Read a YAML or JSON file that is no experiment, without checking it. Raises UsageError."""
+    return _read_source(file, str(file), parse_yaml, UsageError)
+
+
 def _load_referenced_template(source: Source, file: Path, problems: list[Problem]) -> Template | None:
     name = source.value.get("template")
     if not isinstance(name, str) or not name:
@@ -177,7 +182,7 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _read_source(path: Path, name: str, parse: Any, error_class: type[ExperimentError | TemplateError]) -> Source:
+def _read_source(path: Path, name: str, parse: Any, error_class: type[InputError]) -> Source:
     try:
         text = read_text_bytes(path, is_regular=error_class is not ExperimentError).decode("utf-8-sig")
         source: Source = parse(text.replace("\r\n", "\n").replace("\r", "\n"), name)
@@ -196,7 +201,7 @@ def _read_source(path: Path, name: str, parse: Any, error_class: type[Experiment
     except (OSError, ValueError) as error:
         folder = isinstance(error, OSError) and path.is_dir()
         cause = (
-            _describe_folder(path, name, ".yaml" if error_class is ExperimentError else ".json")
+            _describe_folder(path, name, ".json" if error_class is TemplateError else ".yaml")
             if folder
             else f"cannot be read: {_describe_cause(error)}"
         )

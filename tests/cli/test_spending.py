@@ -150,8 +150,7 @@ def test_forecast_after_ten_jobs_is_near_what_the_server_charges(sweeper, write,
     """Against the account of the embedded server, which charges for the nodes that ran and for its seconds."""
     monkeypatch.setenv("PARTNER_KEY", "secret")
     rates = {"prices": {"KSampler": "0.03 USD"}, "price_per_second": "0.02 USD", "job_seconds": [0.2, 0.4]}
-    (tmp_path / "scenario.yaml").write_text(json.dumps({"tier": "pro", "seed": 5, **rates}))
-    faults = Faults(scenario=Scenario.read(tmp_path / "scenario.yaml"))
+    faults = Faults(scenario=Scenario.from_mapping({"tier": "pro", "seed": 5, **rates}))
     with EmbeddedServer(faults=faults) as shop:
         price = {"per_second": "0.02 USD"}
         target = {"name": "shop", "url": shop.url, "partner_key_env": "PARTNER_KEY", "price": price}

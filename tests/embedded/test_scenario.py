@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,9 +12,14 @@ import yaml
 
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.errors import UsageError
+from sweeper.loading.load import read_yaml_file
 from tests import ROOT
 from tests.embedded.probes import chain, waiting
 from tests.waiting import wait_until
+
+
+def read_scenario(path: Path) -> Scenario:
+    return Scenario.from_source(read_yaml_file(path))
 
 
 def test_scenario_is_read_from_a_file(tmp_path):
@@ -22,12 +28,12 @@ def test_scenario_is_read_from_a_file(tmp_path):
         "seed: 7\nlatency: [0.02, 0.2]\nnode_seconds: 0.5\njob_seconds: [2, 3]\nconcurrency: 3\nqueue_bound: 20\n"
         "failure_rate: 0.05\nfailure_type: OOMError\nerror_rate: 0.02\ndrop_rate: 0.01\nnoise: 0.5\n"
     )
-    assert Scenario.read(path) == Scenario(
+    assert read_scenario(path) == Scenario(
         seed=7, latency=(0.02, 0.2), node_seconds=(0.5, 0.5), job_seconds=(2.0, 3.0), concurrency=3,
         queue_bound=20, failure_rate=0.05, failure_type="OOMError", error_rate=0.02, drop_rate=0.01, noise=0.5,
     )  # fmt: skip
     path.write_text("")
-    assert Scenario.read(path) == Scenario()
+    assert read_scenario(path) == Scenario()
 
 
 def test_scenario_in_the_readme_is_valid():
@@ -63,14 +69,14 @@ def test_scenario_is_immutable():
         ("refusal: NO_MONEY", "refusal: must be one of PAYMENT_REQUIRED, .*, not 'NO_MONEY'"),
         ("credits: -1", "credits: must be a whole number, 0 or more, not -1"),
         ("- 1", "is not a scenario: give a mapping such as 'latency: 0.1', not list"),
-        ("a: [", ":1: is not YAML: expected the node content, but found '<stream end>'"),
+        ("a: [", ":2: is not YAML: while parsing a flow node did not find expected node content"),
     ],
 )
 def test_mistake_in_a_file_is_reported_with_its_line(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=message) as raised:
-        Scenario.read(path)
+        read_scenario(path)
     assert str(raised.value).startswith(str(path))
 
 
@@ -78,7 +84,7 @@ def test_all_mistakes_in_a_file_are_reported_with_their_lines(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("seed: 7\nlatncy: 0.1\nfailure_rate: 5%\n\ntier: pro\nconcurrency: 0\n")
     with pytest.raises(UsageError) as raised:
-        Scenario.read(path)
+        read_scenario(path)
     assert [str(problem).removeprefix(str(path)) for problem in raised.value.problems] == [
         ":2: latncy: unknown key 'latncy'; did you mean 'latency'?",
         ":3: failure_rate: must be a share from 0 to 1, not '5%'",
@@ -89,18 +95,18 @@ def test_all_mistakes_in_a_file_are_reported_with_their_lines(tmp_path):
 
 def test_missing_file_is_reported_with_the_nearest_name(tmp_path):
     (tmp_path / "slow.yaml").write_text("seed: 1\n")
-    with pytest.raises(UsageError, match=r"slo\.yaml: there is no such file; did you mean 'slow\.yaml'\?"):
-        Scenario.read(tmp_path / "slo.yaml")
+    with pytest.raises(UsageError, match=r"slo\.yaml: there is no such file; did you mean '.*slow\.yaml'\?"):
+        read_scenario(tmp_path / "slo.yaml")
     with pytest.raises(UsageError, match=r"none\.yaml: there is no such file; there is no folder '.*gone' either"):
-        Scenario.read(tmp_path / "gone" / "none.yaml")
+        read_scenario(tmp_path / "gone" / "none.yaml")
 
 
-@pytest.mark.parametrize(("data", "said"), [(b"\xff", "is not UTF-8 text (byte 0)"), (None, "cannot be read: ")])
+@pytest.mark.parametrize(("data", "said"), [(b"\xff", "is not UTF-8 text (byte 0)"), (None, "is a folder")])
 def test_unreadable_file_is_reported(tmp_path, data, said):
     path = tmp_path / "odd.yaml"
     path.mkdir() if data is None else path.write_bytes(data)
     with pytest.raises(UsageError) as raised:
-        Scenario.read(path)
+        read_scenario(path)
     assert str(raised.value).startswith(f"{path}: {said}")
 
 

@@ -14,6 +14,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.comfy.credentials import read_key_from_variable, validate_key
 from sweeper.errors import UsageError
+from sweeper.loading.load import read_yaml_file
 
 _MAX_KEY_BYTES: Final = 8192  # of a key file that are read: a key, not /dev/zero
 
@@ -115,7 +116,7 @@ def command(
     if workers is not None and dialect == "comfyui":
         raise UsageError("--workers: a ComfyUI runs one job at a time; use the cloud dialect or v2")
     key = _read_api_key(api_key, api_key_env, api_key_file)
-    rehearsal = Scenario() if scenario is None else Scenario.read(scenario)
+    rehearsal = Scenario() if scenario is None else Scenario.from_source(read_yaml_file(scenario))
     if workers is not None and rehearsal.jobs_at_once is not None:
         key = "concurrency" if rehearsal.tier is None else "tier"
         raise UsageError(f"--workers and `{key}` of {scenario} both say how many jobs run at once; give one")

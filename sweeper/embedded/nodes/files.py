@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.output_naming import FileReserver, to_pil_images
+from sweeper.embedded.nodes.output_naming import save_files, to_pil_images
 
 
 def find_input(context: Context, name: str, kind: str = "image") -> Path:
@@ -70,31 +70,24 @@ def make_metadata(context: Context) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in graphs.items()}
 
 
-def _make_png_info(context: Context) -> PngInfo:
+def _save_pngs(
+    context: Context, images: Array, prefix: str, *, temporary: bool = False, compress_level: int = 4
+) -> NodeOutput:
     info = PngInfo()
     for key, text in make_metadata(context).items():
         info.add_text(key, text)
-    return info
 
+    def write(path: Path, picture: Image.Image) -> None:
+        picture.save(path, format="PNG", pnginfo=info, compress_level=compress_level)
 
-def _save_pngs(
-    context: Context, images: Array, prefix: str, *, base: Path, kind: str, compress_level: int
-) -> NodeOutput:
-    reserver = FileReserver(base, prefix, images, ".png")
-    info = _make_png_info(context)
-    results = []
-    for number, picture in enumerate(to_pil_images(images)):
-        context.check()
-        file = reserver.reserve(number)
-        with file.open_draft() as draft:
-            picture.save(draft, format="PNG", pnginfo=info, compress_level=compress_level)
-        results.append(file.as_ui(kind))
-    return NodeOutput((images,), ui={"images": results})
+    size = images[0].shape[1], images[0].shape[0]
+    saved = save_files(context, prefix, ".png", to_pil_images(images), write, size=size, temporary=temporary)
+    return NodeOutput((images,), ui={"images": saved})
 
 
 def save_image(context: Context, images: Array, filename_prefix: str = "ComfyUI") -> NodeOutput:
     """PNG files `<prefix>_00001_.png` in the output folder. Raises Exception for a prefix that climbs out of it."""
-    return _save_pngs(context, images, filename_prefix, base=context.output_dir, kind="output", compress_level=4)
+    return _save_pngs(context, images, filename_prefix)
 
 
 @lru_cache(maxsize=1)
@@ -104,7 +97,7 @@ def make_preview_prefix() -> str:
 
 
 def preview_image(context: Context, images: Array) -> NodeOutput:
-    return _save_pngs(context, images, make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=1)
+    return _save_pngs(context, images, make_preview_prefix(), temporary=True, compress_level=1)
 
 
 def send_images(context: Context, images: Array) -> NodeOutput:
@@ -118,7 +111,7 @@ def send_images(context: Context, images: Array) -> NodeOutput:
 def preview_mask(context: Context, mask: Array) -> NodeOutput:
     """MaskPreview: the mask as grey pictures in the temporary folder."""
     grey = np.repeat(mask.reshape(-1, *mask.shape[-2:])[..., None], 3, axis=-1)
-    saved = _save_pngs(context, grey, make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=4)
+    saved = _save_pngs(context, grey, make_preview_prefix(), temporary=True)
     return NodeOutput((mask,), saved.ui)
 
 

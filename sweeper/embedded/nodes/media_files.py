@@ -20,7 +20,7 @@ import numpy as np
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.files import find_input, make_metadata, make_preview_prefix
-from sweeper.embedded.nodes.output_naming import FileReserver
+from sweeper.embedded.nodes.output_naming import save_files
 
 Audio = dict[str, Any]
 
@@ -133,16 +133,11 @@ def _encode_flac(waveform: Array, rate: int, metadata: dict[str, str]) -> bytes:
 
 
 def _save_sounds(context: Context, audio: Audio, prefix: str, *, temporary: bool = False) -> NodeOutput:
-    reserver = FileReserver(context.temp_dir if temporary else context.output_dir, prefix, None, ".flac")
-    results = []
-    for number, waveform in enumerate(audio["waveform"]):
-        context.check()
-        content = _encode_flac(waveform, int(audio["sample_rate"]), make_metadata(context))
-        file = reserver.reserve(number)
-        with file.open_draft() as draft:
-            draft.write_bytes(content)
-        results.append(file.as_ui("temp" if temporary else "output"))
-    return NodeOutput((audio,), ui={"audio": results})
+    def write(path: Path, waveform: Array) -> None:
+        path.write_bytes(_encode_flac(waveform, int(audio["sample_rate"]), make_metadata(context)))
+
+    saved = save_files(context, prefix, ".flac", audio["waveform"], write, temporary=temporary)
+    return NodeOutput((audio,), ui={"audio": saved})
 
 
 def save_flac(context: Context, audio: Audio, filename_prefix: str = "ComfyUI") -> NodeOutput:
@@ -184,16 +179,15 @@ def save_video(
         raise ValueError("Only MP4 format is supported for now")
     if codec not in {"auto", "h264"}:
         raise ValueError("Only H264 codec is supported for now")
-    _import_av()
-    width, height = video.size
-    reserver = FileReserver(context.output_dir, filename_prefix, np.empty((1, height, width)), ".mp4")
-    file = reserver.reserve(0)
-    with file.open_draft() as draft:
-        if isinstance(video, FilmFile) and _is_mp4(video.path):
-            _copy_streams(video.path, draft, make_metadata(context))
+
+    def write(path: Path, film: Film | FilmFile) -> None:
+        if isinstance(film, FilmFile) and _is_mp4(film.path):
+            _copy_streams(film.path, path, make_metadata(context))
         else:
-            _write_mp4(context, draft, video.load())
-    return NodeOutput((video,), ui={"images": [file.as_ui("output")], "animated": [True]})
+            _write_mp4(context, path, film.load())
+
+    saved = save_files(context, filename_prefix, ".mp4", [video], write, size=video.size)
+    return NodeOutput((video,), ui={"images": saved, "animated": [True]})
 
 
 def _is_mp4(path: Path) -> bool:

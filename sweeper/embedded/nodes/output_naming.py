@@ -1,6 +1,6 @@
 """Where a saved file goes: prefix, folder and number as ComfyUI 0.3.64 forms them; no two jobs share one.
 
-What is written there, and in which format, is for `files` and `animation`.
+What is written there, and in which format, is for `files` and `media_files`.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.nodes.base import Context
 
 
 def _fill_tokens(prefix: str, width: int, height: int) -> str:
@@ -66,50 +66,43 @@ def _reserve_file(folder: Path, name: str, counter: int, suffix: str) -> tuple[P
             return path, counter
 
 
-@dataclass(frozen=True, slots=True)
-class ReservedFile:
-    """One file that is ours to write, below the root, in `subfolder`."""
+def save_files(
+    context: Context,
+    prefix: str,
+    suffix: str,
+    items: Iterable[Any],
+    write: Callable[[Path, Any], object],
+    *,
+    size: tuple[int, int] = (0, 0),
+    temporary: bool = False,
+) -> list[dict[str, str]]:
+    """Save a file `<prefix>_<number>_<suffix>` for each item by `write(path, item)`.
 
-    path: Path
-    subfolder: str
-
-    @contextmanager
-    def open_draft(self) -> Iterator[Path]:
-        """A path to write to; it becomes the file when all went well, and nothing is left when it did not."""
-        draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
+    `size`: width and height, for %width% and %height%; %batch_num% is the index of an item. `temporary`: to previews.
+    Returns the files as a node's `ui` names them. Raises Exception for a prefix that climbs out of the folder. If
+    `write` raises, its file does not stay.
+    """
+    root = (context.temp_dir if temporary else context.output_dir).resolve()
+    subfolder, name = _split_prefix(_fill_tokens(prefix, *size), root)
+    folder = root / subfolder
+    folder.mkdir(parents=True, exist_ok=True)
+    counter = _next_counter(folder, name)
+    saved = []
+    for number, item in enumerate(items):
+        context.check()
+        path, counter = _reserve_file(folder, name.replace("%batch_num%", str(number)), counter, suffix)
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            yield draft
-            draft.replace(self.path)
+            write(draft, item)
+            draft.replace(path)
         except BaseException:
             draft.unlink(missing_ok=True)
-            self.path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             raise
-
-    def as_ui(self, kind: str) -> dict[str, str]:
-        """The file as a node's `ui` names it."""
-        return {"filename": self.path.name, "subfolder": self.subfolder.replace(os.sep, "/"), "type": kind}
-
-
-class FileReserver:
-    """Reserves the numbered files of one save. Raises Exception for a prefix that climbs out of `base`."""
-
-    def __init__(self, base: Path, prefix: str, images: Array | None, suffix: str) -> None:
-        """`images` fill %width% and %height%; both are 0 where there are none, as in ComfyUI."""
-        root = base.resolve()
-        width, height = (0, 0) if images is None else (images[0].shape[1], images[0].shape[0])
-        filled = _fill_tokens(prefix, width, height)
-        self._subfolder, self._name = _split_prefix(filled, root)
-        self._folder = root / self._subfolder
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._suffix = suffix
-        self._counter = _next_counter(self._folder, self._name)
-
-    def reserve(self, number: int) -> ReservedFile:
-        """Reserve the file of the batch item `number`, which %batch_num% stands for."""
-        name = self._name.replace("%batch_num%", str(number))
-        path, counter = _reserve_file(self._folder, name, self._counter, self._suffix)
-        self._counter = counter + 1
-        return ReservedFile(path, self._subfolder)
+        counter += 1
+        kind = "temp" if temporary else "output"
+        saved.append({"filename": path.name, "subfolder": subfolder.replace(os.sep, "/"), "type": kind})
+    return saved
 
 
 def to_pil_images(images: Array) -> Iterator[Image.Image]:

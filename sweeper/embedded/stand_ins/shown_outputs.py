@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image
 
 from sweeper.embedded.nodes import files, media_files
-from sweeper.embedded.nodes.output_naming import FileReserver, to_pil_images
+from sweeper.embedded.nodes.output_naming import save_files, to_pil_images
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.marks import mark_images, mark_value
 from sweeper.embedded.stand_ins.value_changes import CHANGED, make_even
@@ -102,16 +103,17 @@ def _is_animation(reading: NodeReading) -> bool:
 
 def _save_animation(context: Context, images: Any, rate: float, prefix: str, reading: NodeReading) -> Ui:
     first, *others = to_pil_images(images)
-    file = FileReserver(context.output_dir, prefix, images, ".webp").reserve(0)
     exif = Image.Exif()
     for number, (key, text) in enumerate(files.make_metadata(context).items()):
         exif[_FIRST_TAG - number] = f"{key}:{text}"
-    with file.open_draft() as draft:
-        options = {"duration": round(1000 / rate), "exif": exif, "lossless": reading.widgets.get("lossless") is True}
-        if isinstance(quality := reading.widgets.get("quality"), int):
-            options["quality"] = min(max(quality, 0), 100)
-        first.save(draft, "WEBP", save_all=True, append_images=others, **options)
-    return {"images": [file.as_ui("output")], "animated": [True]}
+    options = {"duration": round(1000 / rate), "exif": exif, "lossless": reading.widgets.get("lossless") is True}
+    if isinstance(quality := reading.widgets.get("quality"), int):
+        options["quality"] = min(max(quality, 0), 100)
+
+    def write(path: Path, picture: Image.Image) -> None:
+        picture.save(path, "WEBP", save_all=True, append_images=others, **options)
+
+    return {"images": save_files(context, prefix, ".webp", [first], write, size=first.size), "animated": [True]}
 
 
 def _save_film(context: Context, film: Any, prefix: str) -> Ui:

@@ -53,9 +53,8 @@ _BY_MODULE: Final = {
         ImageScaleToMaxDimension=scale_to_largest GetImageSize=size ImageInvert=invert ImageBlur=blur
         ImageSharpen=sharpen ImageBlend=blend ImageBatch=batch ImageFromBatch=from_batch RepeatImageBatch=repeat
         ImageCrop=crop ImageRotate=rotate ImageFlip=flip
-        ImageQuantize=quantize
+        ImageQuantize=quantize Canny=canny
     """,
-    "edges": "Canny=canny",
     "upscaling": "UpscaleModelLoader=load ImageUpscaleWithModel=upscale",
     "compositing": """
         ImageCompositeMasked=images_masked LatentCompositeMasked=latents_masked
