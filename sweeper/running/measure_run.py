@@ -1,4 +1,5 @@
-"""Measures the metrics of a run's artifacts after the run. Each file is measured once; the store caches the values.
+"""Measures the metrics of a run's artifacts after the run, and during it while somebody watches. Each file is measured
+once; the store caches the values.
 
 The cache also keeps the version of each metric, under a name that no metric can have. If a metric has another version
 now (its function was edited, its model replaced), its old values are discarded and measured again.
@@ -9,18 +10,24 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.errors import ResultsError
 from sweeper.images.metrics.registry import Metric, MetricInput
 from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
 from sweeper.store.remote_artifacts import download_artifact, is_url, local_path
 
 _BATCH_SIZE = 16  # files that are measured between two checks whether the run is cancelled
+_WATCHED_BATCH_SIZE: Final = 64  # files that are measured between two pauses during a run
+_MIN_PAUSE: Final = 1.5  # seconds
+_REST_FACTOR: Final = 3  # the pause is also this many times the last measuring, because the run needs CPU time
 _VERSION_PREFIX: Final = "version of "  # a metric's name has no space
 
 
@@ -46,6 +53,49 @@ async def measure_run(
         for key, name, value in rows:
             cached[name][key] = value
     return [_describe_problem(problem, paths) for problem, paths in problems.items()]
+
+
+@asynccontextmanager
+async def measure_while_watched(
+    store: Store, run_id: int, out: Path, metrics: dict[str, Metric], is_watched: Callable[[], bool]
+) -> AsyncIterator[None]:
+    """Inside, measure the files of a run as long as somebody looks at its page.
+
+    `measure_run` measures the rest after the run, and reports all problems.
+    """
+    current = {name: metrics[name] for name in get_cacheable_versions(store, metrics)}
+    task = asyncio.create_task(_measure_in_turns(store, run_id, out, current, is_watched))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _measure_in_turns(
+    store: Store, run_id: int, out: Path, metrics: dict[str, Metric], is_watched: Callable[[], bool]
+) -> None:
+    pause = _MIN_PAUSE
+    while metrics:
+        await asyncio.sleep(pause)
+        if is_watched():
+            start = time.monotonic()
+            with suppress(ResultsError):  # the measuring after the run reports it
+                store.cache_metrics(await asyncio.to_thread(_measure_new_files, run_id, out, metrics))
+            pause = max(_MIN_PAUSE, _REST_FACTOR * (time.monotonic() - start))
+
+
+def _measure_new_files(run_id: int, out: Path, metrics: dict[str, Metric]) -> list[tuple[str, str, Any]]:
+    """The cache rows of some files of a run that lack a value. Runs in a thread, with a connection of its own."""
+    with Store.open(out, readonly=True) as store:
+        cached = {name: store.load_cached_metrics(name) for name in metrics}
+        files = (
+            (file, url)
+            for file, url in _list_files(store, [run_id], out)
+            if any(file.cache_key(metric) not in cached[name] for name, metric in metrics.items())
+        )
+        batch = list(islice(files, _WATCHED_BATCH_SIZE))
+    return _measure_files(batch, metrics, cached, {})
 
 
 def find_unmeasured(

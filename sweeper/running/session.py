@@ -38,7 +38,7 @@ from sweeper.running.folder_spending import FolderSpending
 from sweeper.running.health import connect_all
 from sweeper.running.job_prices import JobPrices
 from sweeper.running.live_feed import LiveFeed
-from sweeper.running.measure_run import measure_run
+from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import save_server
 from sweeper.running.output_location import open_artifact_folder
 from sweeper.running.over_budget import describe_over_budget, may_pass
@@ -259,7 +259,8 @@ class Session:
         try:
             if clients:
                 self._mark_embedded_lost(store, state)
-                error = await self._execute(store, state, clients, run_id, folder)
+                async with measure_while_watched(store, run_id, self.out, self.metrics, self.report.has_viewer):
+                    error = await self._execute(store, state, clients, run_id, folder)
             await self._finish(store, run_id, self.control.reason)
         except BaseException as failure:
             # If the results folder cannot be written any more, that is how the run ended, and not an error of ours.

@@ -204,8 +204,21 @@ class Follower:
             "stopped_by": None if record is None else record.stopped_by,
             "flight": running,
             "problem": self._problem or self._check_problem,
+            **self._estimate_end(),
             "about": {name: self._state.info[name] for name in ("run", "targets", "asked", "spending")},
         }
+
+    def _estimate_end(self) -> dict[str, Any]:
+        """How many trials have ended (`done`), and the seconds until all have, at the pace of this run (`left_s`)."""
+        rows, record = self._state.rows, self._state.record
+        left = sum(row.status == PENDING for row in rows)
+        seconds = None
+        if record is not None and left and self._is_running():
+            own = sum(
+                run == record.id and row.status != PENDING for row, run in zip(rows, self._state.row_runs, strict=True)
+            )
+            seconds = round((time.time() - record.started) / own * left) if own else None
+        return {"done": len(rows) - left, "left_s": seconds}
 
     def _build_row_update(self, index: int) -> dict[str, Any]:
         row = self._state.rows[index]

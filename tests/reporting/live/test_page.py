@@ -93,7 +93,7 @@ def test_cells_show_preview_then_picture_or_reason(painter, visit, start, tmp_pa
         page.wait_for_selector(".cell.running .preview")
         page.wait_for_function("() => document.querySelector('.cell.running .preview').naturalWidth > 0")
         assert "step 3 of 10" in page.locator(".cell.running").first.get_attribute("title")
-        assert "● running" in page.locator(".counts").inner_text()
+        assert "● running, 0 of 3 done" in page.locator(".counts").inner_text()
         painter.go_on.set()
         page.wait_for_function("() => document.querySelectorAll('.cell.succeeded img').length === 2")
         page.wait_for_selector('.cell.failed[data-trial="1"]')

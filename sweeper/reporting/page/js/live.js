@@ -21,7 +21,7 @@ const Live = (() => {
       for (const row of update.rows) dataset.updateRow(row);
       if (update.gone) dataset.raw.check.gone = update.gone;
       Object.assign(dataset.raw, update.about); // another run of the same plan may have begun, with other options
-      Object.assign(live, { running: update.running, problem: update.problem, stopped_by: update.stopped_by });
+      for (const name of ["running", "problem", "stopped_by", "done", "left_s"]) live[name] = update[name];
       if (wasRunning && !update.running) Dom.announce("the run has ended");
       onChange(new Set([...changed, ...update.rows.map((/** @type {{row: number}} */ { row }) => row)]), update.rows.length > 0);
     });
@@ -66,8 +66,19 @@ const Live = (() => {
     if (live.hasEnded) return "sweeper view has ended";
     if (live.isAway) return "sweeper view does not respond; reconnecting";
     if (live.problem) return live.problem;
-    if (live.running) return "● running";
+    if (live.running) return ["● running", `${live.done} of ${dataset.size} done`, describeLeft(live.left_s)].filter(Boolean).join(", ");
     return live.stopped_by ? `stopped: ${live.stopped_by}` : "not running";
+  }
+
+  /**
+   * How long a run still takes, roughly, because the next trials may take longer than those before.
+   * @param {number | null} seconds
+   */
+  function describeLeft(seconds) {
+    if (seconds === null) return "";
+    if (seconds < 90) return `about ${Math.max(5, Math.ceil(seconds / 5) * 5)} s left`;
+    const minutes = Math.round(seconds / 60);
+    return minutes < 90 ? `about ${minutes} min left` : `about ${Math.round(minutes / 60)} h left`;
   }
 
   return { describe, follow };
