@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sweeper.running.run import run as run
     from sweeper.running.run import run_async as run_async
     from sweeper.tables.dataframe import results as results
+    from sweeper.tables.effects import effects as effects
 
 # public name -> the module that defines it
 _MODULES = {
@@ -43,6 +44,7 @@ _MODULES = {
     "calibrate": "sweeper.regression.calibrate",
     "check": "sweeper.regression.check",
     "compare_images": "sweeper.images.compare",
+    "effects": "sweeper.tables.effects",
     "load": "sweeper.loading.load",
     "load_template": "sweeper.loading.load",
     "plan": "sweeper.planning.plan",

@@ -23,6 +23,7 @@ OUTCOME_COLUMNS: Final = (
 )  # fmt: skip
 RESERVED_COLUMNS: Final = ("trial", *OUTCOME_COLUMNS)
 SAMPLING_METRIC: Final = "sampling_s"  # the only metric of a job and not of a file; see `sweeper.comfy.step_times`
+REPEAT_COLUMN: Final = "sweeper_repeat"  # the axis that `sweeper calibrate` adds: the number of the repeat
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from sweeper.errors import ImageError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.result import REPEAT_COLUMN
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.model.trial import InputFile, Trial
 from sweeper.planning.compatibility import Compatibility
@@ -37,7 +38,6 @@ from sweeper.tables.results_folder import default_results_folder
 
 CasePictures: TypeAlias = tuple[Case, list[Path]]  # a case, and its picture from each repeat
 
-REPEAT: Final = "sweeper_repeat"
 _PICTURE_MEASURES: Final = ("ssim", "psnr", "mae", "differing", "windowed")
 # The measures with proposed thresholds, for any type of file, and their values for equal files.
 _EQUAL_VALUES: Final[Mapping[str, float]] = {
@@ -73,8 +73,8 @@ class RepeatedPlan(Plan):
         self.experiment = plan.experiment
         self._plan, self._repeats = plan, repeats
         self._trials = list(plan.written())
-        self.axis_columns = (*plan.axis_columns, REPEAT)
-        self.axis_sizes = {**plan.axis_sizes, REPEAT: repeats}
+        self.axis_columns = (*plan.axis_columns, REPEAT_COLUMN)
+        self.axis_sizes = {**plan.axis_sizes, REPEAT_COLUMN: repeats}
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -89,14 +89,14 @@ class RepeatedPlan(Plan):
     def written(self) -> Iterator[Trial]:
         for index, (repeat, trial) in enumerate(itertools.product(range(self._repeats), self._trials)):
             digest = hashlib.sha256(f"{trial.digest}/{repeat}".encode()).hexdigest()
-            yield Trial(index, trial.params, trial.axes, digest, {**trial.columns, REPEAT: repeat})
+            yield Trial(index, trial.params, trial.axes, digest, {**trial.columns, REPEAT_COLUMN: repeat})
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
         repeat, index = divmod(trial.index, len(self._trials))
         graph = self._plan.workflow(self._trials[index])
         for node in graph.values():
             if "load" not in node["class_type"].casefold():
-                node["inputs"] = {**node["inputs"], REPEAT: repeat}
+                node["inputs"] = {**node["inputs"], REPEAT_COLUMN: repeat}
         return graph
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
@@ -147,7 +147,7 @@ def _collect_pictures(folder: Path, run_id: int) -> list[CasePictures]:
     run_cases.fetch(outputs)
     pictures: dict[str, CasePictures] = {}
     for output in outputs:
-        cells = {axis: value for axis, value in output.case.cells.items() if axis != REPEAT}
+        cells = {axis: value for axis, value in output.case.cells.items() if axis != REPEAT_COLUMN}
         case = Case(cells, output.case.node, output.case.position)
         pictures.setdefault(case.key, (case, []))[1].append(output.path)
     return list(pictures.values())

@@ -11,7 +11,7 @@ from sweeper.errors import UsageError
 
 @cache
 def load_stats_package(name: str) -> Any:
-    """A module of scipy, statsmodels or another package of the extra `stats`, such as `scipy.special`.
+    """A module of scipy or another package of the extra `stats`, such as `scipy.special`.
 
     Raises UsageError with the command that installs the extra if the package is missing.
     """

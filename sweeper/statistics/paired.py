@@ -11,7 +11,8 @@ The variances of a, b, c and e come from the sums of squares of d around the mea
 expectations (Searle, Casella & McCulloch, "Variance Components", 1992, chapter 5). If no pair is missing, this is the
 analysis of variance: with seeds alone, a t-test of the means of the seeds; with prompts and seeds, the variance of the
 mean is (MS_p + MS_s - MS_ps) / n with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946, 110-114). There,
-a variance counts as 0 if its F test has p > 0.25 (the rule for pooling of Bancroft & Han, JASA 78, 1983, 981-983).
+a variance counts as 0 if its F test has p > 0.5 (on the level for pooling: Bozivich, Bancroft & Hartley, Annals of
+Mathematical Statistics 27, 1956, 1017-1043).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import numpy as np
 
 from sweeper.statistics.extra_packages import load_stats_package
 
-_POOLING_LEVEL: Final = 0.25
+POOLING_LEVEL: Final = (
+    0.5  # with 0.25, a family would have a false alarm in up to 12 % of sweeps (tests/benchmarks/effects.py)
+)
 _NOTHING: Final = 1e-9  # a sum of squares that is 0 but for rounding
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
@@ -176,7 +179,7 @@ class PairDesign:
                 above = self._count_df(used)[index]
                 p_values[index] = float(special.fdtrc(above, below, found / expected)) if expected > _NOTHING else 0.0
             least = max(p_values, key=lambda index: p_values[index], default=0)
-            if not p_values or p_values[least] <= _POOLING_LEVEL:
+            if not p_values or p_values[least] <= POOLING_LEVEL:
                 return used, variances
             used.remove(least)
 

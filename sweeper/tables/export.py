@@ -271,15 +271,15 @@ def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _iter_markdown_lines(table: pd.DataFrame) -> Iterator[str]:
-    names = [_format_markdown_cell(str(name)) for name in table.columns]
+    names = [format_markdown_cell(str(name)) for name in table.columns]
     yield "| " + " | ".join(names) + " |\n"
     yield "|" + " --- |" * len(names) + "\n"
     for columns in _iter_columns(table):
         for cells in zip(*columns, strict=True):
-            yield "| " + " | ".join(map(_format_markdown_cell, cells)) + " |\n"
+            yield "| " + " | ".join(map(format_markdown_cell, cells)) + " |\n"
 
 
-def _format_markdown_cell(value: Any) -> str:
+def format_markdown_cell(value: Any) -> str:
     """A cell of a GitHub table: one line, with everything escaped that Markdown would interpret."""
     if value is None:
         return ""

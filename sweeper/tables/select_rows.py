@@ -43,11 +43,18 @@ class OptionErrors:
     def add(self, option: str, message: str) -> None:
         self._problems.append(Problem("", 0, option, message))
 
-    def check_columns(self, option: str, requested: Iterable[str], names: Sequence[str]) -> None:
-        """Add an error for each name of `requested` that is not in `names`."""
+    def check_columns(
+        self,
+        option: str,
+        requested: Iterable[str],
+        names: Sequence[str],
+        kinds: tuple[str, str] = ("column", "columns"),
+    ) -> None:
+        """Add an error for each name of `requested` that is not in `names`. `kinds`: what names are, one and many."""
+        one, many = kinds
         for name in requested:
             if name not in names:
-                self.add(option, f"there is no column '{name}'{suggest(name, names, 'columns')}")
+                self.add(option, f"there is no {one} '{name}'{suggest(name, names, many)}")
 
     def raise_if_any(self) -> None:
         """Raise UsageError with all errors, if any."""

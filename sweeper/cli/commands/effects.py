@@ -1,0 +1,69 @@
+"""`sweeper effects`: say which axes matter for a metric, by how much, which values differ, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import click
+
+from sweeper.cli import console, options
+from sweeper.cli.options import complete_from, format_examples
+from sweeper.cli.table_query import split_names
+from sweeper.errors import UsageError
+from sweeper.model.selection import Selection
+from sweeper.tables.export import atomic_write
+
+_OPTIONS: Final = {"metric": "--metric", "axis": "--axis", "over": "--over"}
+
+
+@click.command(
+    epilog=format_examples(
+        "sweeper effects experiments/quickstart.yaml --metric sharpness",
+        "sweeper effects experiments/quickstart.yaml --metric ran_s --axis steps --over prompt,seed",
+        "sweeper effects experiments/quickstart.yaml -o effects.md",
+    )
+)
+@options.results
+@click.option("--metric", "metrics", multiple=True, metavar="NAME,...", shell_complete=complete_from("columns"),
+              help="Only these metrics, or ran_s or cost. [default: every metric that holds numbers]")  # fmt: skip
+@click.option("--axis", "axes", multiple=True, metavar="NAME,...", shell_complete=complete_from("columns"),
+              help="Compare only the values of these axes. [default: every axis that is not a replicate]")  # fmt: skip
+@click.option("--over", multiple=True, metavar="NAME,...", shell_complete=complete_from("columns"),
+              help="Replicates: axes whose values stand for many others. [default: seeds and prompts]")  # fmt: skip
+@click.option(
+    "--format", "kind", type=click.Choice(["table", "markdown"]), help="[default: table; markdown for FILE.md]"
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write the answer to this file.")  # fmt: skip
+@options.run_id
+@options.selection
+@options.as_json
+def command(
+    results: Path, *, metrics: tuple[str, ...], axes: tuple[str, ...], over: tuple[str, ...], kind: str | None,
+    output: Path | None, run_id: str | None, selection: Selection, as_json: bool,
+) -> None:  # fmt: skip
+    """Say what matters: the share of the variance of each axis, and the differences between its values.
+
+    RESULTS is a results folder, or an experiment file. Differences are means over trials that are equal in all other
+    axes, with 95 % intervals; p is corrected for all comparisons of the metric. See sweeper/statistics/README.md.
+    """
+    if as_json and kind is not None:
+        raise UsageError(f"--json and --format {kind} exclude each other; give one")
+    from sweeper.cli.effects_text import effects_to_json, render_effects
+    from sweeper.tables.effects import EffectQuery, analyse_effects
+
+    query = EffectQuery(split_names(metrics), split_names(axes), split_names(over), selection, run_id)
+    answer = analyse_effects(results, query, _OPTIONS)
+    if as_json:
+        text = json.dumps(effects_to_json(answer), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    else:
+        is_markdown = kind == "markdown" or (kind is None and output is not None and output.suffix.lower() == ".md")
+        text = render_effects(answer, markdown=is_markdown)
+    if output is None:
+        console.print_line(text.removesuffix("\n"))
+        return
+    with atomic_write(output) as handle:
+        handle.write(text.encode("utf-8", "replace"))
+    console.print_status(f"wrote {output}")

@@ -1,0 +1,198 @@
+"""How much of the variance each factor explains, and each pair of factors together.
+
+The sums of squares are those of type II: a factor beside all others, a pair of factors beside all factors and all
+other pairs. Of a complete factorial, they add up to the total. A factor is tested against its interactions with the
+replicates, if they are more than noise (p <= 0.5), otherwise against the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Final
+
+import numpy as np
+
+from sweeper.statistics.extra_packages import load_stats_package
+from sweeper.statistics.factorial import Factor
+from sweeper.statistics.paired import POOLING_LEVEL, Numbers, renumber
+
+_MAX_COLUMNS: Final = 500  # of all pairs of factors: an analysis with more takes seconds
+_TOLERANCE: Final = 1e-9  # relative to the largest: smaller numbers are errors of rounding
+
+Term = tuple[int, ...]  # the index of a factor, or of two
+
+
+@dataclass(frozen=True, slots=True)
+class TermShare:
+    """The share of the variance that one factor explains, or two beyond the sum of each, with its 95 % interval.
+
+    `sum_of_squares` has `df` degrees of freedom, `p` is the p-value of its F test with `error_df`. The interval is that
+    of the noncentral F distribution, with Patnaik's approximation (Biometrika 36, 1949, 202-232).
+    """
+
+    term: Term
+    share: float
+    low: float
+    high: float
+    p: float
+    sum_of_squares: float
+    df: int
+    f: float
+    error_df: float
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceShares:
+    """The shares of all terms. `rest` is the share of the residual, which includes the terms in `left_out`.
+
+    `inseparable` are the factors that explain nothing that other factors do not explain, because they vary together.
+    """
+
+    terms: tuple[TermShare, ...]
+    rest: float
+    rest_df: int
+    left_out: tuple[Term, ...]
+    inseparable: tuple[int, ...]
+
+
+class VarianceModel:
+    """The analysis of variance of some trials. Metrics that are known for the same trials share its decompositions."""
+
+    def __init__(self, factors: Sequence[Factor]) -> None:
+        """`factors` have the values of these trials only."""
+        self._trials = len(factors[0].codes) if factors else 0
+        self._replicates = {index for index, factor in enumerate(factors) if factor.is_replicate}
+        columns: dict[Term, Numbers] = {(index,): _code(factor) for index, factor in enumerate(factors)}
+        columns = {term: column for term, column in columns.items() if column.shape[1]}
+        pairs, self._left_out = _choose_pairs(columns, self._trials)
+        columns |= pairs
+        self._terms = tuple(columns)
+        self._design = np.hstack(list(columns.values())) if columns else np.empty((self._trials, 0))
+        self._design -= self._design.mean(axis=0)
+        self._products = self._design.T @ self._design
+        ends = np.cumsum([column.shape[1] for column in columns.values()])
+        self._places = {
+            term: np.arange(end - column.shape[1], end)
+            for (term, column), end in zip(columns.items(), ends, strict=True)
+        }
+        self._decompositions: dict[tuple[Term, ...], tuple[Numbers, Numbers]] = {}
+
+    def share_out(self, numbers: Numbers) -> VarianceShares | None:
+        """Share out the variance of one number for each trial. None if it is 0, or the trials leave no rest."""
+        values = numbers - numbers.mean() if len(numbers) else numbers
+        total = float(values @ values)
+        if total <= (_TOLERANCE * float(np.max(np.abs(numbers), initial=0.0))) ** 2 * len(values):
+            return None
+        projections = self._design.T @ values
+        explained, rank = self._explain(self._terms, projections)
+        rest_df = self._trials - 1 - rank
+        if rest_df < 1:
+            return None
+        rest = total - explained if total - explained > _TOLERANCE * total else 0.0
+        sums = {term: self._compute_sum_of_squares(term, projections) for term in self._terms}
+        terms = tuple(
+            _test_term(term, sums[term], total, *_choose_error(term, sums, self._replicates, rest / rest_df, rest_df))
+            for term in self._terms
+            if sums[term][1]
+        )
+        inseparable = tuple(term[0] for term, (_, df) in sums.items() if len(term) == 1 and not df)
+        return VarianceShares(terms, rest / total, rest_df, tuple(self._left_out), inseparable)
+
+    def _explain(self, terms: Sequence[Term], projections: Numbers) -> tuple[float, int]:
+        """The sum of squares that these terms explain together, and its degrees of freedom."""
+        if not terms:
+            return 0.0, 0
+        places, key = np.concatenate([self._places[term] for term in terms]), tuple(sorted(terms))
+        places.sort()
+        if key not in self._decompositions:
+            weights, vectors = np.linalg.eigh(self._products[np.ix_(places, places)])
+            kept = weights > _TOLERANCE * weights[-1]
+            self._decompositions[key] = (weights[kept], vectors[:, kept])
+        weights, vectors = self._decompositions[key]
+        return float(((vectors.T @ projections[places]) ** 2 / weights).sum()), len(weights)
+
+    def _compute_sum_of_squares(self, term: Term, projections: Numbers) -> tuple[float, int]:
+        """What a term explains beside the other terms of no higher order, and its degrees of freedom."""
+        others = [other for other in self._terms if other != term and len(other) <= len(term)]
+        rest = [place for other in others for place in self._places[other]]
+        if not rest or np.abs(self._products[np.ix_(self._places[term], rest)]).max() <= _TOLERANCE:
+            return self._explain([term], projections)  # orthogonal, as in a complete factorial
+        whole, rank = self._explain([*others, term], projections)
+        part, other_rank = self._explain(others, projections)
+        return max(whole - part, 0.0), rank - other_rank
+
+
+def _code(factor: Factor) -> Numbers:
+    """The columns of a factor: one for each value but the last, as deviations from it."""
+    codes = renumber(factor.codes)
+    levels = int(codes.max(initial=0)) + 1
+    table = np.vstack([np.eye(levels - 1), np.full((1, levels - 1), -1.0)])
+    result: Numbers = table[codes]
+    return result
+
+
+def _choose_pairs(columns: Mapping[Term, Numbers], trials: int) -> tuple[dict[Term, Numbers], list[Term]]:
+    """The columns of the pairs of factors, and the pairs that are left out because they have too many."""
+    pairs = [(one + other, columns[one].shape[1] * columns[other].shape[1]) for one, other in combinations(columns, 2)]
+    main = sum(column.shape[1] for column in columns.values())
+    chosen, left_out, count = {}, [], 0
+    for pair, width in sorted(pairs, key=lambda pair: pair[1]):
+        if count + width > _MAX_COLUMNS or main + count + width > trials - 2:
+            left_out.append(pair)
+            continue
+        count += width
+        one, other = columns[pair[:1]], columns[pair[1:]]
+        chosen[pair] = (one[:, :, None] * other[:, None, :]).reshape(trials, width)
+    return dict(sorted(chosen.items())), sorted(left_out)
+
+
+def _choose_error(
+    term: Term, sums: Mapping[Term, tuple[float, int]], replicates: set[int], rest: float, rest_df: int
+) -> tuple[float, float]:
+    """The mean square against which a term is tested, and its degrees of freedom (Satterthwaite's)."""
+    if len(term) > 1 or term[0] in replicates:
+        return rest, rest_df
+    special: Any = load_stats_package("scipy.special")
+    found = [sums.get(tuple(sorted((term[0], other))), (0.0, 0)) for other in replicates]
+    squares = [(total / df, df) for total, df in found if df]
+    kept = [(one, df) for one, df in squares if rest == 0 or special.fdtrc(df, rest_df, one / rest) <= POOLING_LEVEL]
+    terms = [*kept, *([((1 - len(kept)) * rest, rest_df)] if len(kept) != 1 else [])]
+    error = max(sum(one for one, _ in terms), rest)
+    spread = sum(one**2 / df for one, df in terms)
+    return error, (error**2 / spread if spread else float(rest_df))
+
+
+def _test_term(term: Term, found: tuple[float, int], total: float, error: float, error_df: float) -> TermShare:
+    special: Any = load_stats_package("scipy.special")
+    squares, df = found
+    share = squares / total
+    if squares <= _TOLERANCE * total or error <= 0:
+        known = squares > _TOLERANCE * total
+        ratio = np.inf if known else 0.0
+        return TermShare(term, share, share, share, float(not known), squares, df, float(ratio), error_df)
+    ratio = squares / df / error
+    bounds = [_find_noncentrality(ratio, df, error_df, chance) * error for chance in (0.975, 0.025)]
+    low, high = (bound / (bound + total - squares) if bound else 0.0 for bound in bounds)
+    p = float(special.fdtrc(df, error_df, ratio))
+    return TermShare(term, share, min(low, share), max(high, share), p, squares, df, ratio, error_df)
+
+
+def _find_noncentrality(ratio: float, df: int, error_df: float, chance: float) -> float:
+    """The noncentrality for which an F statistic is at most `ratio` with this chance; 0 if there is none."""
+    special: Any = load_stats_package("scipy.special")
+
+    def compute_chance(noncentrality: float) -> float:
+        scale = (df + noncentrality) / df
+        return float(special.fdtr((df + noncentrality) ** 2 / (df + 2 * noncentrality), error_df, ratio / scale))
+
+    low, high = 0.0, max(df * ratio, 1.0)
+    if compute_chance(low) < chance:
+        return 0.0
+    while compute_chance(high) > chance:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if compute_chance(middle) > chance else (low, middle)
+    return high

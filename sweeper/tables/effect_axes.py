@@ -1,0 +1,212 @@
+"""The axes of a results table as the factors of an experiment: which vary together, and which are replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, Final
+
+import numpy as np
+
+from sweeper.did_you_mean import join_names
+from sweeper.model.axis_values import format_label
+from sweeper.model.result import REPEAT_COLUMN, Result
+from sweeper.model.workflow import encode_canonical
+from sweeper.statistics.paired import Codes, renumber
+from sweeper.store.records import TableLayout
+from sweeper.tables.export import format_number
+
+_MAX_NAMED: Final = 4  # values in a sentence
+_FEW: Final = 4  # values of a replicate: the interval of fewer is more than twice as wide as that of many
+
+
+@dataclass(frozen=True, slots=True)
+class EffectAxis:
+    """An axis, or several that vary together: its columns, their cells for each value, and the value of each trial."""
+
+    columns: tuple[str, ...]
+    values: tuple[tuple[Any, ...], ...]
+    labels: tuple[str, ...]
+    codes: Codes
+    is_replicate: bool = False
+
+    @property
+    def name(self) -> str:
+        return " + ".join(self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class EffectAxes:
+    """The axes with more than one value, and the columns with one. `notes` say what a reader must know about them."""
+
+    axes: tuple[EffectAxis, ...]
+    constant: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def list_axis_columns(layout: TableLayout) -> list[str]:
+    """The axis columns, without those that only label another."""
+    columns = layout.axis_columns
+    return [name for name in columns if not (name.endswith(".label") and name.removesuffix(".label") in columns)]
+
+
+def find_effect_axes(
+    rows: Sequence[Result], layout: TableLayout, axes: Sequence[str], over: Sequence[str]
+) -> EffectAxes:
+    """The axes of these rows. `axes` are never replicates; `over` are, or by default seeds and prompts."""
+    found = [_read_axis(name, rows, layout) for name in list_axis_columns(layout)]
+    constant = tuple(axis.name for axis in found if len(axis.values) < 2)
+    found, notes = _join_linked([axis for axis in found if len(axis.values) > 1], layout.together or ())
+    found = _mark_replicates(found, axes, over)
+    alone = [axis for axis in found if axis.is_replicate and len(axis.values) == len(rows) > 1]
+    notes += [f"{axis.name} has another value in each trial, so what it changes counts as noise" for axis in alone]
+    found = [axis for axis in found if axis not in alone]
+    return EffectAxes(tuple(found), constant, (*notes, *_describe_few(found), *_describe_confounding(found)))
+
+
+def _read_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> EffectAxis:
+    # A block that does not sweep a slot has no cell for it, but a value.
+    cells = [row.params.get(name) if row.columns.get(name) is None else row.columns[name] for row in rows]
+    ordered = layout.values_in_order(name, [row.columns.get(name) for row in rows])
+    indexes: dict[Hashable, int] = {}
+    firsts: list[Any] = []
+    for cell in (*(cell for cell in ordered if cell is not None), *cells):
+        if (key := _to_key(cell)) not in indexes:
+            indexes[key] = len(firsts)
+            firsts.append(cell)
+    codes = np.array([indexes[_to_key(cell)] for cell in cells], dtype=np.int64)
+    label_column = f"{name}.label"
+    labels = {
+        int(code): row.columns[label_column]
+        for code, row in zip(codes, rows, strict=True)
+        if row.columns.get(label_column) is not None
+    }
+    texts = tuple(_format_value(labels.get(index, cell)) for index, cell in enumerate(firsts))
+    return EffectAxis((name,), tuple((cell,) for cell in firsts), texts, codes)
+
+
+def _to_key(cell: Any) -> Hashable:
+    return (type(cell), cell) if isinstance(cell, (int, float, str)) else encode_canonical(cell)
+
+
+def _format_value(value: Any) -> str:
+    return "none" if value is None else format_number(value) if isinstance(value, float) else format_label(value)
+
+
+def _join_linked(
+    axes: Sequence[EffectAxis], together: Collection[tuple[str, str]]
+) -> tuple[list[EffectAxis], list[str]]:
+    """Join the axes that the experiment links, and those of which each value has one value of the other."""
+    groups = [[axis] for axis in axes]
+    linked = {frozenset(pair) for pair in together}
+    for one, other in combinations(axes, 2):
+        sizes = {len(one.values), len(other.values), _count_combinations(one, other)}
+        if len(sizes) == 1 or frozenset((*one.columns, *other.columns)) in linked:
+            first = next(group for group in groups if one in group)
+            second = next(group for group in groups if other in group)
+            if first is not second:
+                first += second
+                groups.remove(second)
+    joined = [_join(group) for group in groups]
+    notes = [
+        f"{join_names(axis.columns)} vary together, so they are one axis" for axis in joined if len(axis.columns) > 1
+    ]
+    return joined, notes
+
+
+def _join(group: Sequence[EffectAxis]) -> EffectAxis:
+    if len(group) == 1:
+        return group[0]
+    codes = renumber(*(axis.codes for axis in group))
+    firsts = [[int(axis.codes[index]) for axis in group] for index in np.unique(codes, return_index=True)[1]]
+    values = tuple(
+        tuple(cell for axis, code in zip(group, first, strict=True) for cell in axis.values[code]) for first in firsts
+    )
+    labels = tuple(", ".join(axis.labels[code] for axis, code in zip(group, first, strict=True)) for first in firsts)
+    return EffectAxis(tuple(name for axis in group for name in axis.columns), values, labels, codes)
+
+
+def _count_combinations(one: EffectAxis, other: EffectAxis) -> int:
+    return len(np.unique(one.codes * len(other.values) + other.codes))
+
+
+def _mark_replicates(axes: Sequence[EffectAxis], named: Sequence[str], over: Sequence[str]) -> list[EffectAxis]:
+    def mark(is_replicate: Any) -> list[EffectAxis]:
+        return [replace(axis, is_replicate=not set(axis.columns) & set(named) and is_replicate(axis)) for axis in axes]
+
+    if over:
+        return mark(lambda axis: bool(set(axis.columns) & set(over)))
+    marked = mark(lambda axis: _is_sample(axis, prompts=True))
+    # Of a sweep over prompts and seeds alone, the prompts are what a user can choose.
+    return marked if any(not axis.is_replicate for axis in marked) else mark(_is_sample)
+
+
+def _is_sample(axis: EffectAxis, *, prompts: bool = False) -> bool:
+    """Whether an axis has seeds or prompts, and beside them nothing but texts, such as negative prompts."""
+    cells = list(zip(*axis.values, strict=True))
+    kinds = [_find_kind(name, values) for name, values in zip(axis.columns, cells, strict=True)]
+    wanted = {"seed", "prompt"} if prompts else {"seed"}
+    return bool(wanted & set(kinds)) and "" not in kinds
+
+
+def _find_kind(name: str, cells: Iterable[Any]) -> str:
+    """What a column holds: `seed`, `prompt`, `text`, or nothing of these (an empty text)."""
+    types, lowered = {type(cell) for cell in cells if cell is not None}, name.casefold()
+    if name == REPEAT_COLUMN or ("seed" in lowered and types <= {int}):
+        return "seed"
+    if types <= {str}:
+        return "prompt" if "prompt" in lowered and "neg" not in lowered else "text"
+    return ""
+
+
+def _describe_few(axes: Sequence[EffectAxis]) -> list[str]:
+    """Say what it means that a replicate axis has few values; of two values, see `statistics.paired`."""
+    replicates = [axis for axis in axes if axis.is_replicate]
+    most = max((len(axis.values) for axis in replicates), default=0)
+    notes = []
+    for axis in replicates:
+        count = len(axis.values)
+        if count == 2 < most:
+            notes.append(f"{axis.name} has only 2 values, so the intervals hold for these 2")
+        elif count < _FEW:
+            others = [other.columns[0] for other in replicates if other is not axis]
+            alone = f"; to ask about these {count} alone, give --over {','.join(others)}" if others else ""
+            notes.append(f"{axis.name} has only {count} values to stand for all, so the intervals are wide{alone}")
+    return notes
+
+
+def _describe_confounding(axes: Sequence[EffectAxis]) -> list[str]:
+    """Say which values ran only with some values of another axis, because raw means would mislead there."""
+    notes = []
+    for one, other in combinations([axis for axis in axes if not axis.is_replicate], 2):
+        table = np.zeros((len(one.values), len(other.values)), dtype=bool)
+        table[one.codes, other.codes] = True
+        if table.all():
+            continue
+        for axis, against, ran in ((one, other, table), (other, one, table.T)):
+            if (ran.sum(axis=1) == 1).all():
+                notes.append(f"each value of {axis.name} ran with one value of {against.name}, so what {against.name} "
+                             f"changes cannot be separated from {axis.name}")  # fmt: skip
+                break
+        else:
+            # The rarer combinations are described from the side with fewer values to name.
+            axis, against, ran = min(
+                ((one, other, table), (other, one, table.T)), key=lambda side: int((~side[2].all(axis=1)).sum())
+            )
+            notes += _name_partial(axis, against, ran)
+    return notes
+
+
+def _name_partial(axis: EffectAxis, against: EffectAxis, ran: Any) -> list[str]:
+    partial = [index for index in range(len(axis.values)) if not ran[index].all()]
+    if len(partial) > _MAX_NAMED:
+        return [
+            f"{len(partial)} of {len(axis.values)} values of {axis.name} ran only with some values of {against.name}"
+        ]
+    notes = []
+    for index in partial:
+        values = [against.labels[other] for other in np.flatnonzero(ran[index])]
+        shown = join_names(values) if len(values) <= _MAX_NAMED else f"{len(values)} of {len(against.values)} values"
+        notes.append(f"{axis.name} {axis.labels[index]} ran only with {against.name} {shown}")
+    return notes

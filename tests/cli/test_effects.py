@@ -1,0 +1,207 @@
+"""`sweeper effects` and `sweeper.effects`: the right answer in words, tables and JSON, also for difficult sweeps."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import sweeper
+from sweeper.cli import main
+from tests.tables.written_results import make_grid, write_results
+
+SAMPLER_EFFECTS = {"euler": 0.0, "heun": 2.0, "lcm": -1.5}
+
+
+def plant(rows, rng, noise=0.5):
+    """A metric that rises with cfg and depends on the sampler, the prompt and the seed."""
+    prompts = {row["prompt"]: rng.normal(0, 4) for row in rows}
+    seeds = {row["seed"]: rng.normal(0, 2) for row in rows}
+    return [
+        2.0 * row["cfg"] + SAMPLER_EFFECTS[row["sampler"]] + prompts[row["prompt"]] + seeds[row["seed"]]
+        + rng.normal(0, noise)
+        for row in rows
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def confounded(tmp_path_factory):
+    """240 trials of which sampler lcm ran only with high cfg, so that its raw mean is best though it is worst."""
+    prompts = [f"a picture of number {number}" for number in range(6)]
+    rows = make_grid(sampler=list(SAMPLER_EFFECTS), cfg=[3, 5, 7, 9], prompt=prompts, seed=[11, 22, 33, 44])
+    rows = [row for row in rows if row["sampler"] != "lcm" or row["cfg"] > 6]
+    rng = np.random.default_rng(7)
+    metrics = {"quality": plant(rows, rng), "unrelated": list(rng.normal(0, 1, len(rows)))}
+    return write_results(tmp_path_factory.mktemp("confounded"), rows, metrics, ran_s=[row["cfg"] / 2 for row in rows])
+
+
+def run_effects(capsys, *arguments):
+    code = main(["effects", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_planted_confound_does_not_mislead(confounded, capsys):
+    code, out, _ = run_effects(capsys, confounded, "--metric", "quality")
+    assert code == 0
+    assert "240 trials succeeded; differences are over prompt (6) and seed (4)" in out
+    assert "note: sampler lcm ran only with cfg 7, 9" in out
+    assert "cfg matters: " in out
+    assert "(highest 9, lowest 3)" in out
+    assert "above lcm (highest heun, lowest lcm)" in out
+    frame = sweeper.results(confounded)
+    assert frame.groupby("sampler")["quality"].mean().idxmax() == "lcm"
+
+
+def test_differences_are_the_planted_ones(confounded):
+    frame = sweeper.effects(confounded, metrics=["quality"], axes=["sampler"])
+    pair = frame[(frame["value"] == "heun") & (frame["other"] == "lcm")].iloc[0]
+    assert pair["low"] < 3.5 < pair["high"]
+    assert pair["high"] - pair["low"] < 1
+    assert pair["p_holm"] < 0.001
+    assert pair["pairs"] == 48
+    assert set(frame["axis"]) == {"sampler"}
+
+
+def test_metric_of_noise_shows_no_difference(confounded, capsys):
+    _, out, _ = run_effects(capsys, confounded, "--metric", "unrelated")
+    assert "matters" not in out
+    assert "sampler: no difference seen (less than 0." in out
+
+
+def test_seconds_are_a_metric_too(confounded, capsys):
+    _, out, _ = run_effects(capsys, confounded, "--metric", "ran_s")
+    assert "cfg matters: " in out
+    assert "9 is 3 above 3 (highest 9, lowest 3)" in out
+
+
+def test_json_has_every_pair_and_share(confounded, capsys):
+    code, out, _ = run_effects(capsys, confounded, "--metric", "quality", "--json")
+    (metric,) = json.loads(out)["metrics"]
+    assert code == 0
+    assert [effect["axis"] for effect in metric["effects"]] == ["cfg", "sampler"]
+    assert len(metric["effects"][0]["comparisons"]) == 4 + 6
+    assert metric["effects"][0]["highest"] == ["9"]
+    assert sum(share["share"] for share in metric["shares"]) + metric["rest"] == pytest.approx(1, abs=0.1)
+
+
+def test_markdown_goes_to_a_file(confounded, capsys, tmp_path):
+    file = tmp_path / "answer.md"
+    code, out, err = run_effects(capsys, confounded, "--metric", "quality", "-o", file)
+    text = file.read_text("utf-8")
+    assert (code, out) == (0, "")
+    assert f"wrote {file}" in err
+    assert "## quality\n- cfg matters" in text
+    assert "| axis | value | against | difference | low | high | p (Holm) | pairs |\n| --- |" in text
+
+
+def test_every_wrong_option_is_reported_at_once(confounded, capsys):
+    arguments = ["--metric", "qualty", "--axis", "samplr", "--over", "sed", "--where", "stps > 3"]
+    code, _, err = run_effects(capsys, confounded, *arguments)
+    assert code == 2
+    assert "--metric: there is no metric 'qualty'; did you mean 'quality'?" in err
+    assert "--axis: there is no axis 'samplr'; did you mean 'sampler'?" in err
+    assert "--over: there is no axis 'sed'; did you mean 'seed'?" in err
+    assert "--where: " in err
+    code, _, err = run_effects(capsys, confounded, "--axis", "cfg", "--over", "cfg,seed")
+    assert code == 2
+    assert "--over: 'cfg' is also in --axis" in err
+
+
+def test_where_selects_trials_and_says_if_none(confounded, capsys):
+    _, out, _ = run_effects(capsys, confounded, "--metric", "quality", "--where", "cfg == 9")
+    assert "72 trials succeeded" in out
+    assert "cfg" not in out
+    _, out, _ = run_effects(capsys, confounded, "--metric", "quality", "--where", "cfg == 4")
+    assert "--where: cfg == 4 matches none of the 240 trials" in out
+    assert "quality\n  no successful trial has a value" in out
+
+
+def test_few_seeds_say_how_many_more_would_settle_it(tmp_path, capsys):
+    rows = make_grid(steps=[4, 8], seed=[1, 2, 3])
+    _, out, _ = run_effects(capsys, write_results(tmp_path, rows, {"m": [0, 0, 0, 0.5, 1, 1.5]}))
+    # The t-test of differences with mean 1 and standard deviation 0.5 has a power of 80 % with 5 seeds.
+    assert "steps is not settled: 75 % of the variance; the difference may be up to 2.2 either way" in out
+    assert "2 more values of seed would settle it, if it is as large as it looks now" in out
+    assert "note: seed has only 3 values to stand for all, so the intervals are wide" in out
+
+
+@pytest.mark.parametrize(
+    ("rows", "metrics", "expected"),
+    [
+        (make_grid(cfg=[1, 2], seed=[1, 2]), {"m": ["yes", "no"] * 2}, "m\n  holds no numbers, but for example 'yes'"),
+        (make_grid(cfg=[1, 2], seed=[1, 2]), {"m": [0.5] * 4}, "m\n  is 0.5 in all 4 trials, so nothing changes it"),
+        (make_grid(cfg=[1, 2], seed=[1, 2]), {"m": [None, None, 1.0, None]}, "m\n  only one trial has a number"),
+        (make_grid(cfg=[1], seed=[1, 2]), {"m": [1.0, 2.0]}, "m\n  there is no axis to compare"),
+        (make_grid(cfg=[1, 2]), {"m": [1.0, 2.0]}, "cfg cannot be judged: there is only one pair of trials"),
+        (
+            [{"cfg": 1, "steps": 4, "seed": 1}, {"cfg": 2, "steps": 8, "seed": 1}, {"cfg": 3, "steps": 8, "seed": 1}],
+            {"m": [1.0, 2.0, 4.0]},
+            "each value of cfg ran with one value of steps, so what steps changes cannot be separated from cfg",
+        ),
+        (make_grid(cfg=list(range(31)), seed=[1, 2]), {"m": list(range(62))}, "cfg has 31 values, too many"),
+    ],
+)  # fmt: skip
+def test_each_hindrance_has_a_line(rows, metrics, expected, tmp_path, capsys):
+    code, out, _ = run_effects(capsys, write_results(tmp_path, rows, metrics), "--metric", "m")
+    assert code == 0
+    assert expected in out
+    assert "nan" not in out.lower()
+    assert main(["effects", str(tmp_path), "--metric", "m", "--json"]) == 0
+
+
+def test_axes_that_vary_together_are_one(tmp_path, capsys):
+    rows = [
+        {"width": width, "height": width * 2, "style": style, "style.label": style[:3], "seed": seed}
+        for width in (64, 96, 128)
+        for style in ("oil painting", "ink drawing")
+        for seed in range(5)
+    ]
+    rng = np.random.default_rng(1)
+    values = [row["width"] / 10 + rng.normal(0, 0.2) for row in rows]
+    folder = write_results(tmp_path, rows, {"m": values}, together=[("width", "height"), ("style", "style.label")])
+    _, out, _ = run_effects(capsys, folder, "--axis", "height")
+    assert "note: width, height vary together, so they are one axis" in out
+    assert "width + height matters: " in out
+    assert "(highest 128, 256, lowest 64, 128)" in out
+    assert set(sweeper.effects(folder, axes=["style"])["value"]) == {"oil"}
+
+
+def test_failed_trials_leave_the_matched_ones(tmp_path):
+    rows = make_grid(sampler=["a", "b"], prompt=["p one", "p two", "p three"], seed=list(range(6)))
+    rng = np.random.default_rng(2)
+    values = [10.0 * (row["sampler"] == "a") + 100 * row["seed"] + rng.normal(0, 1) for row in rows]
+    folder = write_results(tmp_path, rows, {"m": values}, failed=[0, 1, 2, 20, 30])
+    (row,) = sweeper.effects(folder).to_dict("records")
+    assert row["pairs"] == 18 - 4  # trials 2 and 20 are a pair
+    assert row["low"] < 10 < row["high"]
+
+
+def test_repeated_runs_show_the_noise_of_the_server(tmp_path, capsys):
+    rows = make_grid(cfg=[1, 2, 3], seed=list(range(20)))
+    rng = np.random.default_rng(3)
+    values = [row["cfg"] * 10 + rng.normal(0, 2) for _ in range(3) for row in rows]
+    folder = write_results(tmp_path, rows, {"m": values}, runs=3)
+    _, out, _ = run_effects(capsys, folder, "--json")
+    assert json.loads(out)["metrics"][0]["server_noise"] == pytest.approx(2, rel=0.25)
+    _, out, _ = run_effects(capsys, folder)
+    assert "the server's own noise is " in out
+
+
+def test_unmeasured_sweep_is_judged_by_its_seconds(tmp_path, capsys):
+    rows = make_grid(steps=[2, 4], seed=[1, 2, 3])
+    folder = write_results(tmp_path, rows, {}, ran_s=[2, 2.1, 2.2, 4, 4.2, 4.1])
+    _, out, _ = run_effects(capsys, folder)
+    assert "ran_s\n  steps matters: " in out
+
+
+def test_missing_extra_says_what_to_install(confounded, capsys, monkeypatch):
+    from sweeper.statistics.extra_packages import load_stats_package
+
+    load_stats_package.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "scipy.special", None)
+    code, _, err = run_effects(capsys, confounded)
+    load_stats_package.cache_clear()
+    assert code == 2
+    assert "python -m pip install 'comfy-sweeper[stats]'" in err
