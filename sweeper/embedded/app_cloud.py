@@ -30,6 +30,7 @@ from sweeper.embedded.http_helpers import (
     json_response,
     parse_json,
     read_body,
+    read_flag,
     read_integer,
     refuse_as,
 )
@@ -37,7 +38,6 @@ from sweeper.embedded.job_routes import CloudJobRoutes, describe_history
 from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.request_guard import is_right_key, read_bearer
-from sweeper.embedded.request_parsing import read_flag
 from sweeper.embedded.service import Service
 from sweeper.embedded.userdata import UserDataRoutes
 

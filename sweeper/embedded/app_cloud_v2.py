@@ -25,6 +25,7 @@ from sweeper.embedded.http_helpers import (
     RouteRow,
     format_time,
     json_response,
+    read_bounded,
     read_object,
     refuse_as,
 )
@@ -32,7 +33,6 @@ from sweeper.embedded.job_routes import status_word
 from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob, now_ms
 from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_guard import DropError
-from sweeper.embedded.request_parsing import read_bounded
 from sweeper.embedded.service import Service
 from sweeper.embedded.v2_event_routes import JobEventRoutes
 

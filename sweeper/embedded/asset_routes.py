@@ -16,15 +16,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sweeper.embedded.assets import Asset, AssetStore, make_id
-from sweeper.embedded.http_helpers import RouteRow, format_time, json_response, parse_json, refuse, refuse_as
-from sweeper.embedded.jobs import now_ms
-from sweeper.embedded.media_routes import UrlSigner
-from sweeper.embedded.request_parsing import (
+from sweeper.embedded.http_helpers import (
     FieldParser,
+    RouteRow,
     cut_page,
+    format_time,
+    json_response,
     make_cursor,
     parse_cursor,
     parse_id,
+    parse_json,
     parse_object,
     parse_some_tags,
     parse_tags,
@@ -36,9 +37,12 @@ from sweeper.embedded.request_parsing import (
     read_form,
     read_form_tags,
     read_words,
+    refuse,
+    refuse_as,
 )
+from sweeper.embedded.jobs import now_ms
+from sweeper.embedded.media_routes import URL_SECONDS, UrlSigner
 from sweeper.embedded.service import Service
-from sweeper.embedded.storage import URL_SECONDS
 
 HASH = re.compile(r"(blake3|sha256):[a-f0-9]{64}")
 

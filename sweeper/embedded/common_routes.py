@@ -31,8 +31,8 @@ from sweeper.embedded.http_helpers import (
 from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.objectinfo import list_model_files, make_object_info
-from sweeper.embedded.refusals import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.request_guard import DropError
+from sweeper.embedded.scenario import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.service import Service
 from sweeper.embedded.userdata import UserDataRoutes
 from sweeper.errors import DISTRIBUTION

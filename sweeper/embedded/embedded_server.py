@@ -23,13 +23,13 @@ from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.host_names import OwnNames
 from sweeper.embedded.journal import SQLiteJournal
+from sweeper.embedded.media_routes import StorageHost
 from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_guard import RequestGuard
 from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.scenario import DEFAULT
 from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
-from sweeper.embedded.storage import StorageHost
 from sweeper.errors import UsageError
 
 

@@ -28,7 +28,7 @@ class Faults:
     # --- POST /prompt ------------------------------------------------------------------------------------------------
     no_credits: bool = False  # 402, PAYMENT_REQUIRED
     inactive_subscription: bool = False  # 402, CLOUD_SUBSCRIPTION_REQUIRED
-    refusal: str = ""  # refuse with this `error.type` of `refusals.py`
+    refusal: str = ""  # refuse with this `error.type` of `scenario.REFUSALS`
     refusal_times: int | None = None  # how many submissions are refused with it; None: all
     queue_full_times: int = 0  # 429 with Retry-After
     retry_after: float = 1.0  # the Retry-After of 429 and 503; 0 is sent as 0

@@ -23,10 +23,16 @@ from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
     RouteRow,
+    cut_page,
     json_response,
+    make_cursor,
+    parse_cursor,
     parse_json,
     read_body,
+    read_bounded,
+    read_choice,
     read_object,
+    read_words,
     refuse,
     refuse_as,
 )
@@ -42,7 +48,6 @@ from sweeper.embedded.jobs import (
     WAITING,
     ServerJob,
 )
-from sweeper.embedded.request_parsing import cut_page, make_cursor, parse_cursor, read_bounded, read_choice, read_words
 from sweeper.embedded.service import Service
 from sweeper.embedded.submission import is_canonical_id
 

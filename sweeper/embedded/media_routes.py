@@ -1,29 +1,47 @@
-"""GET /view and the two uploads, for both dialects.
+"""GET /view and the two uploads, for both dialects, and the storage host of the Cloud dialect.
 
 /view answers with the same statuses as ComfyUI (`server.py`, view_image). In the Cloud dialect it redirects to a signed
-URL of the storage host. Images are decoded in a thread, so that the event loop stays free.
+URL of the storage host, which expires. Images are decoded in a thread, so that the event loop stays free.
+
+The storage host has a port of its own, needs no key and checks only the signature. A client that sends a credential
+there leaks it to a third party: the request is served, as a real object store would do, and `RequestLog.foreign_keys`
+counts it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import os
+import secrets
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from blake3 import blake3
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.folders import KINDS, PathEscapeError, ServerFolders, is_file, split_annotation, write_atomically
-from sweeper.embedded.http_helpers import RequestRefusedError, file_response, json_response, parse_json, refuse
+from sweeper.embedded.http_helpers import (
+    Form,
+    RequestRefusedError,
+    file_response,
+    json_response,
+    parse_json,
+    read_form,
+    refuse,
+)
 from sweeper.embedded.image_files import MAX_PIXELS, ImageFileError, open_image, reencode, replace_alpha
 from sweeper.embedded.request_guard import DropError
-from sweeper.embedded.request_parsing import Form, read_form
+from sweeper.embedded.request_log import LoggedRequest
 from sweeper.embedded.service import Service
 
 # Cloud's published limits for an uploaded picture, besides MAX_PIXELS.
@@ -219,3 +237,57 @@ def _detect_suffix(data: bytes) -> str:
         limits = f"{CLOUD_MAX_EDGE} an edge and {MAX_PIXELS} in all"
         raise refuse(f"The picture has {width} x {height} pixels; at most {limits} are allowed.")
     return {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")
+
+
+URL_SECONDS = 300  # lifetime of a signed URL
+
+_CREDENTIALS = frozenset({"x-api-key", "authorization", "cookie"})
+
+
+@dataclass(eq=False)
+class StorageHost:
+    """Signs URLs and serves the files."""
+
+    service: Service  # the server whose files it serves
+    base_url: str  # of this host, without a slash at the end
+    now: Callable[[], float] = time.time  # seconds since the epoch
+    _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    def make_app(self) -> Router:
+        """The ASGI app of the storage host."""
+        return Router([Route("/{kind}/{path:path}", self.serve_file, methods=["GET"])], redirect_slashes=False)
+
+    def sign_url(self, kind: str, subfolder: str, name: str) -> str:
+        """Make a URL that gives access to a file for `URL_SECONDS`."""
+        path = "/" + quote("/".join(part for part in (kind, subfolder, name) if part), errors="surrogateescape")
+        expires = int(self.now()) + URL_SECONDS
+        query = urlencode({"X-Expires": expires, "X-Signature": self._compute_signature(path, expires)})
+        return f"{self.base_url}{path}?{query}"
+
+    def _compute_signature(self, path: str, expires: int) -> str:
+        return hmac.new(self._secret, f"{path}\n{expires}".encode(), hashlib.sha256).hexdigest()
+
+    async def serve_file(self, request: Request) -> Response:
+        """GET of a signed URL: 403 if it is forged or expired, 404 if the file no longer exists."""
+        seen = self.service.seen
+        names = frozenset(request.headers.keys())
+        seen.storage_requests.append(LoggedRequest(request.method, request.url.path, names))
+        if names & _CREDENTIALS or "token" in request.query_params:
+            seen.count(foreign_keys=1)
+        if self.service.faults.take("expire_download_times") or not self._is_valid(request):
+            return Response("<Error><Code>AccessDenied</Code></Error>", 403, media_type="application/xml")
+        try:
+            path = self.service.folders.resolve(request.path_params["kind"], "", request.path_params["path"])
+        except (PathEscapeError, KeyError):
+            return Response(status_code=403)
+        if not is_file(path):
+            return Response("<Error><Code>NoSuchKey</Code></Error>", 404, media_type="application/xml")
+        seen.count(downloads=1)
+        return truncate_if_faulty(self.service, file_response(request, path))
+
+    def _is_valid(self, request: Request) -> bool:
+        expires, signature = request.query_params.get("X-Expires", ""), request.query_params.get("X-Signature", "")
+        if not expires.isdecimal() or int(expires) < self.now():
+            return False
+        expected = self._compute_signature(request.scope["raw_path"].decode("latin-1"), int(expires))
+        return hmac.compare_digest(signature.encode(), expected.encode())

@@ -52,42 +52,33 @@ def is_unsafe_name(name: Any) -> bool:
     return parts[0] == "" or ".." in parts or parts[0].endswith(":")
 
 
-class InputSpecCache:
-    """Input specs by class, with live lists (such as uploaded files) read at most once per request."""
+class InputValidator:
+    """Checks the inputs of the nodes of a request. `strict_models`: a model name must be in the list of its loader."""
 
-    def __init__(self, nodes: Mapping[str, NodeClass], folders: ServerFolders) -> None:
+    def __init__(self, nodes: Mapping[str, NodeClass], folders: ServerFolders, strict_models: bool) -> None:
         self.nodes = nodes
         self.folders = folders
-        self._cache: dict[str, tuple[dict[str, InputSpec], dict[str, InputSpec]]] = {}
-
-    def get(self, class_type: str, inputs: Any) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
-        """(required, optional) of a node with these inputs, in the class's order."""
-        if self.nodes[class_type].select_inputs is not None:
-            values = inputs if isinstance(inputs, dict) else {}
-            return self.nodes[class_type].load_input_specs(self.folders, values)
-        if class_type not in self._cache:
-            self._cache[class_type] = self.nodes[class_type].load_input_specs(self.folders)
-        return self._cache[class_type]
-
-
-class InputValidator:
-    """Checks the inputs of nodes. With `strict_models`, a model name must be in the list of its loader."""
-
-    def __init__(self, specs: InputSpecCache, strict_models: bool) -> None:
-        self.specs = specs
         self.strict_models = strict_models
+        self._specs: dict[str, tuple[dict[str, InputSpec], dict[str, InputSpec]]] = {}
+
+    def _load_specs(self, node_class: NodeClass, inputs: Any) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
+        """(required, optional) of a node with these inputs; live lists are read once."""
+        if node_class.select_inputs is not None:
+            return node_class.load_input_specs(self.folders, inputs if isinstance(inputs, dict) else {})
+        if node_class.name not in self._specs:
+            self._specs[node_class.name] = node_class.load_input_specs(self.folders)
+        return self._specs[node_class.name]
 
     def check_inputs(self, graph: dict[str, Any], node: dict[str, Any]) -> Iterator[CheckedInput]:
         """Check each input of the class, and convert values in place.
 
         Raises KeyError, IndexError or TypeError for a broken link, where ComfyUI does.
         """
-        class_type = node["class_type"]
-        node_class = self.specs.nodes[class_type]
+        node_class = self.nodes[node["class_type"]]
         inputs: Any = node["inputs"]
         if not hasattr(inputs, "__contains__"):  # in a list or a string, each input counts as missing
             raise TypeError(f"argument of type '{type(inputs).__name__}' is not iterable")
-        required, optional = self.specs.get(class_type, inputs)
+        required, optional = self._load_specs(node_class, inputs)
         for name, spec in (*required.items(), *optional.items()):
             if name not in inputs:
                 if name in required:
@@ -107,7 +98,7 @@ class InputValidator:
         if len(value) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             return _make_error("bad_linked_input", message, name, input_config=spec, received_value=value)
-        source = self.specs.nodes[graph[value[0]]["class_type"]]
+        source = self.nodes[graph[value[0]]["class_type"]]
         received = source.outputs[value[1]]
         if _are_types_compatible(received, spec[0]):
             return None
@@ -129,8 +120,8 @@ class InputValidator:
             _make_error(
                 "custom_validation_failed", text, f"{name} - Invalid {kind} file: {inputs[name]}", input_name=name
             )
-            for name, kind in self.specs.nodes[node["class_type"]].input_files.items()
-            if name in inputs and not is_link(inputs[name]) and self.specs.folders.find_input(inputs[name]) is None
+            for name, kind in self.nodes[node["class_type"]].input_files.items()
+            if name in inputs and not is_link(inputs[name]) and self.folders.find_input(inputs[name]) is None
         ]
 
 

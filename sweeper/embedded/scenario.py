@@ -18,12 +18,27 @@ from typing import Any
 
 from sweeper.did_you_mean import suggest
 from sweeper.embedded.class_prices import parse_class_prices, parse_sum
-from sweeper.embedded.refusals import REFUSALS
 from sweeper.errors import UsageError
 from sweeper.model.source import Source
 
 # Subscription -> number of jobs that run at once, by Cloud's documentation.
 TIERS = {"free": 1, "standard": 1, "creator": 3, "pro": 5}
+
+# How Comfy Cloud refuses a submission for other reasons than its graph: `error.type` -> (status, message), as in its
+# published specification (the `openapi.yaml` of Comfy-Org/ComfyUI, November 2026), which names no type for the 413.
+QUEUE_LIMIT = "QUEUE_LIMIT"
+REFUSALS = {
+    "PAYMENT_REQUIRED": (402, "Payment required: no active subscription or no funds."),
+    "CLOUD_SUBSCRIPTION_REQUIRED": (402, "Payment required: this needs a Comfy Cloud subscription."),
+    "FREE_TIER_EXHAUSTED": (402, "The free jobs of this period are used up."),
+    "PARTNER_NODE_PAYMENT_REQUIRED": (402, "Payment required: the workflow has partner nodes."),
+    "MODEL_PAYMENT_REQUIRED": (402, "Payment required: the workflow names a model that the plan excludes."),
+    "PARTNER_NODE_DISABLED": (403, "The workspace does not allow these partner nodes."),
+    "WORKFLOW_TOO_LARGE": (413, "The workflow is too large."),
+    QUEUE_LIMIT: (429, "Too many jobs are queued; try again later."),
+    "FREE_TIER_UNAVAILABLE": (429, "The free tier is switched off for now."),
+    "BILLING_UNAVAILABLE": (429, "Billing does not respond; nothing was queued."),
+}
 
 DEFAULT = "default"  # in `node_seconds` by class: all other classes
 Span = tuple[float, float]  # seconds, from and to
@@ -187,3 +202,22 @@ _PARSERS: Mapping[str, Any] = {
     "prices": parse_class_prices,
     "tells_charges": _parse_flag,
 }
+
+
+def make_refusal(kind: str, graph: Any, retry_after: float) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """The body, status and headers for an `error.type` of REFUSALS.
+
+    `retry_after`: seconds, sent with the types for which the specification tells clients to wait.
+    """
+    status, message = REFUSALS[kind]
+    error: dict[str, Any] = {"type": kind, "message": message, "details": "", "extra_info": {}}
+    if kind == "PARTNER_NODE_DISABLED":
+        nodes = graph.values() if isinstance(graph, dict) else ()
+        classes = sorted({str(node.get("class_type")) for node in nodes if isinstance(node, dict)})
+        error |= {"class_types": classes, "providers": ["embedded"]}
+    if kind == "BILLING_UNAVAILABLE":
+        error["reason"] = "funds_unavailable"
+    code = "queue_full" if kind == QUEUE_LIMIT else kind.lower()
+    waits = kind in {QUEUE_LIMIT, "BILLING_UNAVAILABLE"}
+    headers = {"retry-after": f"{retry_after:.0f}"} if waits else {}
+    return {"error": error, "node_errors": {}, "code": code, "message": message}, status, headers

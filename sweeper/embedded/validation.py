@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.node_inputs import InputSpecCache, InputValidator, is_link, iterate_upstream
+from sweeper.embedded.node_inputs import InputValidator, is_link, iterate_upstream
 from sweeper.embedded.nodes.base import NodeClass
 
 # The validation follows links by recursion, as ComfyUI does, which fails a little below 1,000 of them.
@@ -71,7 +71,7 @@ def validate(
             outputs.append(node_id)
     if not outputs:
         return ValidationResult(make_error("prompt_no_outputs", "Prompt has no outputs"), (), {})
-    verdict = _GraphValidator(graph, InputValidator(InputSpecCache(nodes, folders), strict_models)).run(outputs)
+    verdict = _GraphValidator(graph, InputValidator(nodes, folders, strict_models)).run(outputs)
     if verdict.error is None:
         error = _find_fatal_error(graph, nodes, verdict.outputs)
         if error is not None:

@@ -34,11 +34,10 @@ _BY_MODULE: Final = {
         SamplerEulerAncestral=select:euler_ancestral SamplerEulerAncestralCFGPP=select:euler_ancestral_cfg_pp
         SamplerDPMPP_2S_Ancestral=select:dpmpp_2s_ancestral SamplerDPMPP_2M_SDE=select:dpmpp_2m_sde
         SamplerDPMPP_3M_SDE=select:dpmpp_3m_sde SamplerDPMPP_SDE=select:dpmpp_sde SamplerLMS=select:lms
-    """,
-    "sigmas": """
-        BasicScheduler=basic KarrasScheduler=karras ExponentialScheduler=polyexponential
-        PolyexponentialScheduler=polyexponential
-        BetaSamplingScheduler=beta_sampling SplitSigmas=split SplitSigmasDenoise=split_denoise FlipSigmas=flip
+        BasicScheduler=schedule_named KarrasScheduler=schedule_karras
+        ExponentialScheduler=schedule_polyexponential PolyexponentialScheduler=schedule_polyexponential
+        BetaSamplingScheduler=schedule_beta SplitSigmas=split_schedule
+        SplitSigmasDenoise=split_schedule_by_denoise FlipSigmas=flip_schedule
     """,
     "latents": """
         EmptyLatentImage=empty:4 EmptySD3LatentImage=empty:16 LatentUpscale=upscale LatentUpscaleBy=upscale_by
