@@ -89,7 +89,7 @@ def read_judge_key(judge: Judge) -> str | None:
     key = read_key_from_variable(judge.key_env, os.environ)
     if key is None:
         raise UsageError(
-            f"needs its key in the environment variable {judge.key_env}, which is not set; set it, or remove the metric"
+            f"needs its key in the environment variable {judge.key_env}, which is not set; set it, or remove the judge"
         )
     return validate_key(key, f"the environment variable {judge.key_env}")
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from sweeper.cli import console, options
+from sweeper.cli.commands.vote import between
+from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import complete_from, format_examples
 from sweeper.cli.table_query import split_names
 from sweeper.did_you_mean import join_names
+from sweeper.errors import UsageError
+from sweeper.model.judge import CHAT_PATH, Judge
+from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
+from sweeper.model.urls import normalise_url
 from sweeper.store import Store
 from sweeper.store.votes import BAD, TIE, Vote
 from sweeper.tables.export import atomic_write, encode_line
@@ -25,6 +32,10 @@ if TYPE_CHECKING:
     from sweeper.statistics.ranking import Agreement
     from sweeper.voting.pictures import VotePictures
     from sweeper.voting.vote_tally import ValueRanking
+
+
+_VARIABLE: Final = re.compile("[A-Z_][A-Z0-9_]*")
+_QUESTION: Final = "Which picture is better: follows the prompt more closely, and has fewer flaws?"
 
 
 class _VotesGroup(options.SuggestingGroup):
@@ -235,3 +246,55 @@ def import_votes(results: Path, files: tuple[Path, ...], *, as_json: bool) -> No
                 f"{file}: {counts.lacking} votes are about pictures that this folder does not have; finish the same "
                 "run here, and import the file again"
             )
+
+
+@command.command(
+    "judge",
+    epilog=format_examples(
+        "sweeper votes judge experiments/quickstart.yaml --url http://127.0.0.1:11434/v1 --model qwen2.5vl --limit 100"
+    ),
+)
+@options.results
+@between
+@click.option("--url", required=True, help="The address of an OpenAI-compatible API.")
+@click.option("--model", required=True, help="The name of a vision model there.")
+@click.option("--key-env", metavar="NAME", help="The environment variable with the key, if the API needs one.")
+@click.option("--question", default=_QUESTION, metavar="TEXT", help=f"What to ask. [default: {_QUESTION}]")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(min=1), metavar="N", help="At most N votes."
+)
+@options.as_json
+def let_judge_vote(
+    results: Path, *, between: tuple[str, ...], url: str, model: str, key_env: str | None, question: str, limit: int,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Let a vision model vote, as the voter `judge:MODEL`. It gets the pictures and their prompt.
+
+    The model sees each pair in both orders, with two requests. If it does not choose the same picture both times, that
+    is a tie. It is never asked about a pair again. Exit code 1 if the judge fails; the votes so far are kept.
+    """
+    from sweeper.voting.ballot import Ballot
+    from sweeper.voting.judge_votes import cast_votes
+
+    if key_env is not None and not _VARIABLE.fullmatch(key_env):
+        raise UsageError("--key-env: give the name of a variable, such as OPENAI_API_KEY, and never the key itself")
+    if key_env in CLOUD_KEYS:
+        raise UsageError(f"--key-env: the key in {key_env} belongs to {CLOUD_URL}, and goes to no other server")
+    judge = Judge("judge", question, normalise_url(url).removesuffix(CHAT_PATH), model, key_env)
+    with closing(Ballot(find_results_folder(results), between=split_names(between))) as ballot:
+        votes = cast_votes(ballot, judge, limit)
+    if as_json:
+        names = ("voter", "answers", "unclear", "refused", "error")
+        console.print_json({name: getattr(votes, name) for name in names})
+    else:
+        counts = "".join(f", {count} {answer}" for answer, count in sorted(votes.answers.items()))
+        console.print_line(f"{votes.answers.total()} votes of {console.sanitize(votes.voter)}{counts}")
+        if votes.unclear:
+            console.warn(f"{votes.unclear} answers are neither left, right nor tie, and count as ties")
+        if votes.refused:
+            console.warn(
+                f"{votes.refused} pairs have no vote, because a picture cannot be read or the judge refuses it"
+            )
+    if votes.error:
+        console.warn(f"the judge stopped: {votes.error}")
+    return FAILED if votes.error else OK
