@@ -13,21 +13,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, Final
-
-import numpy as np
 
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
 from sweeper.statistics.extra_packages import load_stats_package
-from sweeper.statistics.ranking import fit_strengths
 from sweeper.store import Store
 from sweeper.store.remote_artifacts import download_artifact
 from sweeper.store.votes import ANSWERS, Vote
-from sweeper.voting.pair_choice import PairChoice
-from sweeper.voting.pictures import VoteAxis, VotePictures
-from sweeper.voting.vote_tally import compare_values, write_metric
+from sweeper.voting.pair_choice import Floats, PairChoice
+from sweeper.voting.pictures import VotePictures
+from sweeper.voting.vote_tally import write_metric
 
 _RELOAD_SECONDS: Final = 5.0  # between two looks at the table of a run that is going on, at least
 _RELOAD_FACTOR: Final = 20  # the pause is also this many times the last look
@@ -53,7 +49,7 @@ class Ballot:
         self._results = results
         self._between = between
         self._select = select
-        self._broken: set[str] = set()
+        self._broken: dict[str, set[str]] = {}  # by voter, the SHA-256 of pictures that the browser cannot show
         self._store = Store.open(results)
         try:
             self._votes_version: int | None = self._store.data_version()
@@ -73,6 +69,7 @@ class Ballot:
         self._pictures = VotePictures(self._store, self._select())
         self._axes = self._pictures.select_axes(self._between)
         self._choice = PairChoice(self._pictures, self._axes)
+        self._fits: tuple[list[Vote], list[tuple[Floats, Floats]]] | None = None
         ended = time.monotonic()
         self._next_load = ended + max(_RELOAD_SECONDS, _RELOAD_FACTOR * (ended - started))
 
@@ -97,7 +94,7 @@ class Ballot:
         """
         self._refresh()
         if broken is not None and (vote := self._votes.get(broken)) is not None:
-            self._broken |= {*vote.pictures}
+            self._broken.setdefault(voter, set()).update(vote.pictures)
         with self._write():
             if answered is not None:
                 self._record_answer(voter, *answered)
@@ -177,13 +174,20 @@ class Ballot:
             vote
             for vote in self._votes.values()
             if vote.voter == voter and vote.answer is None and self._choice.has_pair(vote)
-            and not self._broken & {*vote.pictures}
+            and not {*vote.pictures} & self._broken.get(voter, set())
         ]  # fmt: skip
         return max(waiting, key=lambda vote: vote.shown, default=None)
 
+    def _fit(self, counted: list[Vote]) -> list[tuple[Floats, Floats]]:
+        """What `PairChoice.fit` returns; a request needs it twice for the same votes."""
+        if self._fits is None or self._fits[0] != counted:
+            self._fits = counted, self._choice.fit(counted)
+        return self._fits[1]
+
     def _open_pair(self, voter: str, *, again: bool) -> Vote | None:
         votes = list(self._votes.values())
-        pair = self._choice.choose(votes, voter, again=again, skip=self._broken)
+        fits = self._fit([vote for vote in votes if vote.counts])
+        pair = self._choice.choose(votes, voter, fits, again=again, skip=self._broken.get(voter, ()))
         if pair is None:
             return None
         axis, *sides = pair
@@ -212,7 +216,7 @@ class Ballot:
             assert left is not None
             assert right is not None
             pair = {"id": shown.id, "prompts": self._pictures.list_prompts(left, right)}
-        settled, total = map(sum, zip(*(self._count_settled(axis, counted) for axis in self._axes), strict=True))
+        settled, total = self._choice.count_settled(self._fit(counted))
         return {
             "pair": pair,
             "last": None if last is None else last.id,
@@ -222,13 +226,3 @@ class Ballot:
             "settled": settled,
             "comparisons": total,
         }
-
-    def _count_settled(self, axis: VoteAxis, votes: Sequence[Vote]) -> tuple[int, int]:
-        """How many pairs of values the votes tell apart, and how many pairs there are."""
-        strengths, covariance = fit_strengths(compare_values(self._pictures, axis, votes))
-        count = len(axis.values)
-        total = count * (count - 1) // 2
-        spread = np.diag(covariance)[:, None] + np.diag(covariance)[None, :] - 2.0 * covariance
-        limit = NormalDist().inv_cdf(1.0 - 0.025 / total)  # 95 % for all pairs together (Bonferroni)
-        apart = np.abs(strengths[:, None] - strengths[None, :]) > limit * np.sqrt(np.maximum(spread, 1e-12))
-        return int(np.triu(apart, 1).sum()), total

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterator, Sequence
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,7 @@ _SHARED_EVERY: Final = 4
 _GAIN_STEP: Final = 0.8  # gains within this factor count as equal, so that prompts and seeds decide
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Pair = tuple[str, int, int]  # the name of the axis, and the indices of two pictures
 
 
@@ -62,10 +64,36 @@ class PairChoice:
         """How many of the pairs this voter has answered."""
         return len({(v.axis, *v.pictures) for v in votes if v.counts and v.voter == voter and self.has_pair(v)})
 
+    def fit(self, votes: Sequence[Vote]) -> list[tuple[Floats, Floats]]:
+        """What is known about the values of each axis: the strengths, and the variance of each difference of two."""
+        fits = []
+        for axis in self._axes:
+            strengths, covariance = fit_strengths(compare_values(self._pictures, axis, votes))
+            own = np.diag(covariance)
+            fits.append((strengths, np.maximum(own[:, None] + own[None, :] - 2.0 * covariance, 0.0)))
+        return fits
+
+    def count_settled(self, fits: Sequence[tuple[Floats, Floats]]) -> tuple[int, int]:
+        """How many pairs of values the votes tell apart, and how many pairs of values there are, on all axes."""
+        settled = total = 0
+        for strengths, variances in fits:
+            pairs = len(strengths) * (len(strengths) - 1) // 2
+            limit = NormalDist().inv_cdf(1.0 - 0.025 / pairs)  # 95 % for all pairs of an axis together (Bonferroni)
+            differences = np.abs(strengths[:, None] - strengths[None, :])
+            settled += int(np.triu(differences > limit * np.sqrt(variances), 1).sum())
+            total += pairs
+        return settled, total
+
     def choose(
-        self, votes: Sequence[Vote], voter: str, *, again: bool = False, skip: Collection[str] = ()
+        self,
+        votes: Sequence[Vote],
+        voter: str,
+        fits: Sequence[tuple[Floats, Floats]],
+        *,
+        again: bool = False,
+        skip: Collection[str] = (),
     ) -> Pair | None:
-        """The next pair, or None if there is none.
+        """The next pair, or None if there is none. `fits`: what `fit` returns for these votes.
 
         `again`: repeat pairs when the voter has answered all. `skip`: the SHA-256 of pictures that cannot be shown.
         """
@@ -83,27 +111,25 @@ class PairChoice:
             return None
         if sum(vote.voter == voter for vote in counted) % _SHARED_EVERY == _SHARED_EVERY - 1:
             left = _keep_least(left, others == 0)
-        left = _keep_least(left, self._rank_gains(counted, left))
+        left = _keep_least(left, self._rank_gains(fits, left))
         left = _keep_least(left, self._count_uses(own + others))
         left = _keep_least(left, own + others)
         turn = (self._order + zlib.crc32(voter.encode())) % self.count  # voters begin with different pairs
         (row, *_) = _keep_least(left, turn)
         return self._axes[self._axis_of[row]].name, int(self._first[row]), int(self._second[row])
 
-    def _rank_gains(self, votes: Sequence[Vote], left: Integers) -> Integers:
+    def _rank_gains(self, fits: Sequence[tuple[Floats, Floats]], left: Integers) -> Integers:
         """A number for each pair: 0 for those with the largest expected gain of information, more for others."""
         gains = np.zeros(self.count)
-        for number, axis in enumerate(self._axes):
-            strengths, covariance = fit_strengths(compare_values(self._pictures, axis, votes))
-            spread = np.diag(covariance)[:, None] + np.diag(covariance)[None, :] - 2.0 * covariance
+        for number, (axis, (strengths, variances)) in enumerate(zip(self._axes, fits, strict=True)):
             wins = compute_win_chances(strengths)
-            by_values = np.log1p(wins * wins.T * spread)  # for a Gaussian approximation of what is known
+            by_values = np.log1p(wins * wins.T * variances)  # for a Gaussian approximation of what is known
             values, rows = np.asarray(axis.value_of), self._axis_of == number
             gains[rows] = by_values[values[self._first[rows]], values[self._second[rows]]]
         steps = np.log(np.maximum(gains, 1e-300) / gains[left].max()) / np.log(_GAIN_STEP)
         return np.asarray(np.floor(steps + 1e-9), dtype=np.int64)
 
-    def _count_uses(self, counts: Integers) -> NDArray[np.float64]:
+    def _count_uses(self, counts: Integers) -> Floats:
         """For each pair, how often votes met its values of the other axes, compared with an equal share."""
         uses = np.zeros(self.count)
         for axis in self._pictures.axes:

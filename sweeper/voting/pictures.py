@@ -16,7 +16,7 @@ from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import is_url, local_path
 from sweeper.store.votes import VOTES_METRIC
-from sweeper.tables.export import to_json_text
+from sweeper.tables.export import format_number, to_json_text
 from sweeper.tables.select_rows import OptionErrors
 
 _LABEL: Final = ".label"
@@ -87,8 +87,8 @@ class VotePictures:
 
     def find(self, digest: str, sha256: str) -> int | None:
         """The index of a picture that was voted on; if its trial has another picture now, the index of that one."""
-        keys = ((digest, sha256), digest, sha256)
-        return next((self._indices[key] for key in keys if key in self._indices), None)
+        index = self._indices.get((digest, sha256))
+        return self._indices.get(digest, self._indices.get(sha256)) if index is None else index
 
     def list_prompts(self, one: int, other: int) -> list[tuple[str, str]]:
         """The prompts that two pictures have in common: (name, text) of each."""
@@ -178,4 +178,6 @@ def _format_value(columns: Sequence[str], row: Result) -> str:
 
 
 def _format_cell(value: Any) -> str:
+    if isinstance(value, float):
+        return format_number(value)
     return value if isinstance(value, str) else to_json_text(value)

@@ -22,11 +22,15 @@ def make_choice(pictures, *between):
     return PairChoice(pictures, pictures.select_axes(between))
 
 
+def choose(choice, votes, voter="ana", **more):
+    return choice.choose(votes, voter, choice.fit([vote for vote in votes if vote.counts]), **more)
+
+
 def ask(pictures, choice, count, answer, *, voter="ana", votes=()):
     """The votes of a voter who answers `count` pairs."""
     votes = list(votes)
     for _ in range(count):
-        axis, one, other = choice.choose(votes, voter)
+        axis, one, other = choose(choice, votes, voter)
         votes.append(vote(pictures, one, other, answer(pictures, one, other), voter, axis=axis))
     return votes
 
@@ -43,18 +47,18 @@ def test_no_pair_comes_twice_before_all_were_answered(pictures):
     choice = make_choice(pictures)
     votes = ask(pictures, choice, 18, prefer(["euler", "heun", "ddim"]))
     assert len({one.pictures for one in votes}) == 18
-    assert choice.choose(votes, "ana") is None
-    assert choice.choose(votes, "bo") is not None
-    axis, one, other = choice.choose(votes, "ana", again=True)
+    assert choose(choice, votes, "ana") is None
+    assert choose(choice, votes, "bo") is not None
+    axis, one, other = choose(choice, votes, "ana", again=True)
     again = [*votes, vote(pictures, one, other, "tie", axis=axis)]
-    assert choice.choose(again, "ana", again=True)[1:] != (one, other)
+    assert choose(choice, again, "ana", again=True)[1:] != (one, other)
 
 
 def test_undone_vote_does_not_count(pictures):
     choice = make_choice(pictures)
     votes = ask(pictures, choice, 5, prefer(["euler", "heun", "ddim"]))
-    undone = [*votes, vote(pictures, *choice.choose(votes, "ana")[1:], "left", undone=True)]
-    assert choice.choose(undone, "ana") == choice.choose(votes, "ana")
+    undone = [*votes, vote(pictures, *choose(choice, votes, "ana")[1:], "left", undone=True)]
+    assert choose(choice, undone, "ana") == choose(choice, votes, "ana")
 
 
 def test_prompts_seeds_and_values_are_balanced(pictures):
@@ -105,7 +109,7 @@ def test_one_pair_in_four_is_one_that_another_voter_answered(pictures):
 
 def test_choice_depends_on_nothing_but_the_votes(pictures):
     votes = ask(pictures, make_choice(pictures), 6, lambda *_: "tie")
-    assert make_choice(pictures).choose(votes, "ana") == make_choice(pictures).choose(votes, "ana")
+    assert choose(make_choice(pictures), votes) == choose(make_choice(pictures), votes)
 
 
 def test_axes_that_vary_together_are_one(tmp_path):
@@ -121,7 +125,7 @@ def test_equal_files_are_left_out(tmp_path):
     pictures, _ = load(make_folder(tmp_path, Sweep({"sampler": ["a", "b"], "seed": [1, 2]}, distinct=1)))
     choice = make_choice(pictures)
     assert (choice.count, choice.equal_count) == (0, 2)
-    assert choice.choose([], "ana") is None
+    assert choose(choice, [], "ana") is None
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,19 @@ import re
 import signal
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
 
 from sweeper.store import Store
 from sweeper.voting.vote_server import VoteServer
+from tests.reporting.made_up_sweeps import Sweep
 from tests.voting.folders import load, make_folder
 from tests.waiting import read_line, wait_until
 
+AXE = """async () => {
+    const found = (await axe.run(document, { resultTypes: ['violations'], preload: false })).violations;
+    return found.flatMap(({ id, nodes }) => nodes.map(one => [id, one.target.join(' '), one.failureSummary])); }"""
 READY = "() => document.body.dataset.pair && !document.getElementById('pictures').ariaBusy"
 NEXT = "before => document.body.dataset.pair !== before && !document.getElementById('pictures').ariaBusy"
 
@@ -145,6 +150,35 @@ def test_two_people_vote_at_once_and_end(tmp_path, visit):
     assert [len(pairs) for pairs in by_voter] == [18, 17]
     with Store.open(folder, readonly=True) as store:
         assert "votes" in store.layout().metrics
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
+def test_axe_finds_nothing(tmp_path, browser, theme, width):
+    folder = make_folder(tmp_path / "results", Sweep({"sampler": ["euler", "heun"], "prompt": ["a fox"]}))
+    options = {"color_scheme": theme, "viewport": {"width": width, "height": 800}, "bypass_csp": True}
+    with VoteServer(folder, host="0.0.0.0", token="sesame") as server, browser.new_context(**options) as context:
+        page = context.new_page()
+        found = {}
+
+        def look(name):
+            page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+            found[name] = page.evaluate(AXE)
+
+        page.goto(f"http://127.0.0.1:{server.url.rpartition(':')[2].partition('/')[0]}/")
+        look("login")
+        page.get_by_label("The token").fill("sesame")
+        page.keyboard.press("Enter")
+        page.get_by_label("Your name").fill("ana")
+        look("name")
+        page.keyboard.press("Enter")
+        page.wait_for_function(READY)
+        page.get_by_text("Keys").click()
+        look("pair")
+        page.keyboard.press("z")
+        page.keyboard.press("ArrowLeft")
+        page.get_by_text("You have answered all pairs").wait_for()
+        look("done")
+    assert {name: problems for name, problems in found.items() if problems} == {}
 
 
 def test_nothing_tells_the_setting_of_a_picture(folder, server, visit, browser):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, astuple
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _VARIABLE: Final = re.compile("[A-Z_][A-Z0-9_]*")
 _QUESTION: Final = "Which picture is better: follows the prompt more closely, and has fewer flaws?"
+_MAX_NAMED: Final = 3  # undecided pairs of values in a sentence
 
 
 class _VotesGroup(options.SuggestingGroup):
@@ -141,9 +143,12 @@ def _print_ranking(one: ValueRanking) -> None:
     for value, worse in worse_of.items():
         if worse:
             console.print_line(f"{one.axis.name}: {values[value]} is better than {join_names(worse)}")
-    total = len(values) * (len(values) - 1) // 2
-    if len(ranking.apart) < total:
-        console.print_line(f"{one.axis.name}: {total - len(ranking.apart)} of {total} pairs of values are undecided")
+    pairs = [*combinations(order, 2)]
+    undecided = [f"{values[a]} and {values[b]}" for a, b in pairs if not {(a, b), (b, a)} & ranking.apart]
+    if len(undecided) > _MAX_NAMED:
+        console.print_line(f"{one.axis.name}: {len(undecided)} of {len(pairs)} pairs of values are undecided")
+    elif undecided:
+        console.print_line(f"{one.axis.name}: undecided between {'; '.join(undecided)}")
     headers = (one.axis.name, "share", "95 % interval", "won", "equal", "lost", "both bad")
     console.print_table(headers, [_make_row(one, value) for value in order])
     if not ranking.by_groups:

@@ -74,9 +74,10 @@
 
   /**
    * Show both pictures at the same moment, when both are decoded. False if the browser cannot decode one.
-   * @param {VotePair} pair
+   * @param {VotePair} pair @param {number} [attempts] how often a running server may fail to send one
+   * @returns {Promise<boolean>}
    */
-  async function showPair(pair) {
+  async function showPair(pair, attempts = 2) {
     const images = ["left", "right"].map((side, index) => {
       const image = new Image();
       image.src = `picture/${pair.id}/${side}`;
@@ -88,7 +89,7 @@
       await Promise.all(images.map((image) => image.decode()));
     } catch {
       if (!(await isServing())) return showPair(pair);
-      return false;
+      return attempts > 1 && showPair(pair, attempts - 1);
     }
     show("voting");
     frames.forEach((frame, index) => {
@@ -127,10 +128,10 @@
   /** @param {KeyboardEvent} event */
   function handleKey(event) {
     const target = /** @type {HTMLElement} */ (event.target);
-    if (event.ctrlKey || event.altKey || event.metaKey || target.matches("input, summary")) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || target.matches("input")) return;
     const answer = KEYS[event.key];
     if (answer !== undefined) {
-      if (event.key === " " && target.matches("button")) return; // the focused button takes it
+      if (event.key === " " && target.matches("button, summary")) return; // the focused element takes it
       event.preventDefault();
       if (!event.repeat) vote(answer);
     } else if (event.key === "u" || event.key === "Backspace") undo();

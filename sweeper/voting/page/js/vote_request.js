@@ -27,13 +27,12 @@ const VoteRequest = (() => {
         report("The server does not respond. Your vote is kept here and will be sent again.");
       }
       if (response?.status === 401) location.reload(); // to the login page
-      if (response !== null && response.status < 500) {
-        const value = await response.json();
-        report("");
-        if (!response.ok) throw new Error(value.problem);
-        return value;
+      if (response !== null) {
+        const value = await response.json().catch(() => ({ problem: `The server responds with status ${response.status}` }));
+        report(response.ok || response.status === 400 ? "" : `${value.problem}. Your vote is kept here and will be sent again.`);
+        if (response.status === 400) throw new Error(value.problem);
+        if (response.ok) return value;
       }
-      if (response !== null) report(`${(await response.json()).problem}. Your vote will be sent again.`);
       await wait(pause);
     }
   }
