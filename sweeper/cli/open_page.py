@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.cli import console
+from sweeper.store.trial_marks import Mark
 
 if TYPE_CHECKING:
     from sweeper.reporting.write_report import Report
@@ -28,13 +29,14 @@ def write_checked_report(
     baseline: Path | None = None,
     with_check: bool = True,
     trials: Collection[int] | None = None,
+    marks: Iterable[Mark] = (),
 ) -> Report:
     """Write the page of a run with the findings of its check, and warn of missing artifacts. Raises SweeperError."""
     from sweeper.cli.baseline_check import check_results
     from sweeper.reporting.write_report import write_report
 
     checked = check_results(folder, run, baseline, trials) if with_check or baseline is not None else None
-    report = write_report(folder, out, run=run, checked=checked, trials=trials)
+    report = write_report(folder, out, run=run, checked=checked, trials=trials, marks=marks)
     if report.missing_count:
         console.warn(f"{report.missing_count} artifacts are missing; the page marks their cells")
     return report

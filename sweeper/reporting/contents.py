@@ -5,7 +5,7 @@ The report (`write_report`) and the live view (`sweeper.reporting.live`) share i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from sweeper.reporting.workflows import UploadedInputs, encode_workflows
 from sweeper.store import Store
 from sweeper.store.records import RunRecord, TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
+from sweeper.store.trial_marks import Mark
+from sweeper.tables.export import replace_surrogates
 
 FILES_FOLDER: Final = "files"
 MEDIA_TYPES: Final = {
@@ -122,6 +124,11 @@ def describe_run(
         if data["workflow"] is None:
             data["workflow_missing"] = "the experiment has changed since this run"
     return data | {"asked": describe_rerun(record, layout, experiment)}
+
+
+def encode_marks(marks: Iterable[Mark]) -> dict[str, Any]:
+    """Build the page's `marks`: digest -> mark."""
+    return {mark.digest: {**mark.to_json(), "comment": replace_surrogates(mark.comment)} for mark in marks}
 
 
 def describe_spending(store: Store, rows: Sequence[Result]) -> str:

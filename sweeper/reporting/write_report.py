@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +31,7 @@ from sweeper.reporting.contents import (
     collect_artifacts,
     describe_run,
     describe_spending,
+    encode_marks,
     find_run_record,
     load_uploaded_inputs,
 )
@@ -40,6 +41,7 @@ from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnails, select_pictu
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.remote_artifacts import local_path
+from sweeper.store.trial_marks import Mark, merge_marks
 from sweeper.tables.export import describe_write_error
 from sweeper.tables.select_rows import select_results
 
@@ -62,10 +64,11 @@ def write_report(
     run: str | None = None,
     checked: CheckFindings | None = None,
     trials: Collection[int] | None = None,
+    marks: Iterable[Mark] = (),
 ) -> Report:
     """Write the report of a results folder to `out`, by default `<results>/report/`.
 
-    `checked`: findings to show. `trials`: show only these trials of the run.
+    `checked`: findings to show. `trials`: show only these trials of the run. `marks`: added to those of the folder.
 
     Raises ResultsError if the results cannot be read or the folder cannot be written.
     """
@@ -78,9 +81,11 @@ def write_report(
         outcomes = [outcome for outcome in outcomes if trials is None or outcome.result.trial in trials]
         record, first_started = find_run_record(store, run), store.runs()[0].started
         uploaded, spending = load_uploaded_inputs(store, rows), describe_spending(store, rows)
+        all_marks = [] if checked is not None and checked.is_review else merge_marks(store.marks.load(), marks)
         stored = [(local_path(results, path, sha).name, sha) for path, sha in store.files()]
     data = build_dataset(rows, layout) | {
         "spending": spending,
+        "marks": encode_marks(all_marks),
         "places": encode_file_origins(list_file_origins(outcome.files) for outcome in outcomes),
     }
     page_folders = [path.name for path in PAGE_FOLDER.iterdir() if path.is_dir()]

@@ -29,6 +29,7 @@ _TABLES: Final = {  # the key and the columns of each table; the tables that dec
         "id",
         "id, voter, axis, left_digest, left_sha256, right_digest, right_sha256, shown, answered, answer, undone",
     ),
+    "marks": ("digest", "digest, verdict, stars, comment, changed"),
 }  # fmt: skip
 _CREATE_TABLE: Final = """
 CREATE TABLE checksums(
@@ -36,7 +37,11 @@ CREATE TABLE checksums(
 """
 _FUNCTION: Final = "sweeper_checksum"
 _SINCE_VERSION: Final = 6  # the first version of the store that has checksums
-_SINCE_VERSION_OF_TABLE: Final = {"charges": 7, "votes": 8}  # the tables that older versions with checksums lack
+_SINCE_VERSION_OF_TABLE: Final = {
+    "charges": 7,
+    "votes": 8,
+    "marks": 9,
+}  # the tables that older versions with checksums lack
 _MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
 _PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
 

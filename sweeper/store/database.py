@@ -17,7 +17,7 @@ from sweeper.errors import ResultsError
 from sweeper.store.checksums import find_damage, make_migration, make_triggers, register_checksum
 from sweeper.store.containment import refuse_links
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 
 # After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the
 # disk. SQLite's default of 1000 pages is about 100 jobs, so with short jobs the event loop would stall all the time.
@@ -70,7 +70,7 @@ CREATE TABLE uploads(
     5: """
 CREATE TABLE server_times(job TEXT PRIMARY KEY, intended REAL NOT NULL) WITHOUT ROWID;
 """,
-    6: make_migration(later_tables=("charges", "votes")),
+    6: make_migration(later_tables=("charges", "votes", "marks")),
     # What each job was charged, in US dollars, by partner node; `high` is NULL if the charge has no upper bound.
     7: """
 CREATE TABLE charges(
@@ -86,6 +86,12 @@ CREATE TABLE votes(
     undone INTEGER NOT NULL) WITHOUT ROWID;
 """
     + make_triggers("votes"),
+    9: """
+CREATE TABLE marks(
+    digest TEXT PRIMARY KEY, verdict TEXT NOT NULL, stars INTEGER NOT NULL, comment TEXT NOT NULL,
+    changed INTEGER NOT NULL) WITHOUT ROWID;
+"""
+    + make_triggers("marks"),
 }
 
 _SUFFIXES: Final = ("-wal", "-shm", "-journal")  # of the files that SQLite keeps beside a database

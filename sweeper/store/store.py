@@ -43,6 +43,7 @@ from sweeper.store.records import (
 )
 from sweeper.store.row_queries import OF_FOLDER, OF_RUN, build_outcomes, build_results, select_rows
 from sweeper.store.server_facts import ServerFacts
+from sweeper.store.trial_marks import Marks
 from sweeper.store.votes import VOTES_METRIC, Votes
 
 FILE_NAME: Final = "sweeper.sqlite"
@@ -79,6 +80,7 @@ class Store:
         self.servers = ServerFacts(database)
         self.charges = JobCharges(database)
         self.votes = Votes(database)
+        self.marks = Marks(database)
 
     @classmethod
     def open(cls, out: Path | str, *, readonly: bool = False) -> Store:

@@ -116,7 +116,7 @@ def test_emptied_store_beside_results_is_refused(whole, tmp_path):
         Store.open(tmp_path)
 
 
-@pytest.mark.parametrize("version", range(1, 8))
+@pytest.mark.parametrize("version", range(1, 9))
 def test_store_of_each_older_version_gets_checksums(tmp_path, version):
     with closing(connect(tmp_path / FILE_NAME, readonly=False)) as database:
         steps = "".join(MIGRATIONS[number] for number in range(2, version + 1))

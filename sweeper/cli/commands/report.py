@@ -14,6 +14,7 @@ from sweeper.cli.options import complete_from, format_examples
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
 from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
+from sweeper.store.trial_marks import Mark, parse_mark_file
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_trials
 
@@ -39,6 +40,8 @@ from sweeper.tables.select_rows import select_trials
     "--check/--no-check", "with_check", default=True,
     help="Show how each picture compares with the accepted one. [default: if there is a baseline]",
 )  # fmt: skip
+@click.option("--marks", "mark_files", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              multiple=True, help="Show the marks of this file too, which the page saved; repeatable.")  # fmt: skip
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Draw contact sheets (.png, .webp) instead of the page; several pages are numbered.")  # fmt: skip
 @click.option("--x", metavar="AXIS", shell_complete=complete_from("columns"),
@@ -60,6 +63,7 @@ def command(
     run_id: str | None,
     baseline: Path | None,
     with_check: bool,
+    mark_files: tuple[Path, ...],
     sheet: Path | None,
     selection: Selection,
     open_browser: bool,
@@ -75,8 +79,10 @@ def command(
     if sheet is not None:
         if out is not None:
             raise UsageError("--sheet FILE says where the sheets go; -o is for the page")
-        if baseline is not None or not with_check:
-            raise UsageError("sheets show no check; --baseline and --no-check are for the page")
+        if baseline is not None or not with_check or mark_files:
+            raise UsageError(
+                "sheets show neither a check nor marks; --baseline, --no-check and --marks are for the page"
+            )
         from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
 
         files = write_sheets(folder, sheet, SheetOptions(**sheet_options), run=run_id, trials=trials)
@@ -92,13 +98,24 @@ def command(
     if given:
         belong = "belong" if len(given) > 1 else "belongs"
         raise UsageError(f"{', '.join(given)} {belong} to --sheet FILE; the page chooses axes and sizes in the browser")
-    report = write_checked_report(folder, out, run=run_id, baseline=baseline, with_check=with_check, trials=trials)
+    marks = [mark for file in mark_files for mark in _read_marks(file)]
+    report = write_checked_report(
+        folder, out, run=run_id, baseline=baseline, with_check=with_check, trials=trials, marks=marks
+    )
     if as_json:
         console.print_json({"page": str(report.page), "trials": report.trial_count, "missing": report.missing_count})
     else:
         console.print_line(str(report.page))
     if open_browser:
         open_in_browser(report.page)
+
+
+def _read_marks(file: Path) -> list[Mark]:
+    """Read a file of marks that the page saved. Raises UsageError."""
+    try:
+        return parse_mark_file(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as problem:
+        raise UsageError(f"--marks {file}: {problem}") from None
 
 
 def _select_trials(folder: Path, run_id: str | None, selection: Selection) -> frozenset[int] | None:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from sweeper.errors import ResultsError
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import as_json, as_script
@@ -25,7 +26,9 @@ from sweeper.reporting.live.follower import Follower
 from sweeper.reporting.live.notifier import ChangeNotifier
 from sweeper.reporting.thumbnails import THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER
+from sweeper.serving.access import read_body
 from sweeper.serving.page_server import read_page_files
+from sweeper.store.trial_marks import parse_marks
 
 _THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
 _KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comment keeps the connection open
@@ -44,6 +47,7 @@ def make_app(follower: Follower, notifier: ChangeNotifier) -> Starlette:
             Route("/data.js", endpoints.serve_data),
             Route("/data.json", endpoints.serve_data),
             Route("/events", endpoints.serve_events),
+            Route("/marks", endpoints.store_marks, methods=["POST"]),
             Route("/files/{name}", endpoints.serve_artifact),
             Route(f"/{ACCEPTED_FOLDER}/{{name}}", endpoints.serve_accepted),
             Route(f"/{THUMBS_FOLDER}/{{name}}", endpoints.serve_thumb),
@@ -100,6 +104,21 @@ class _Endpoints:
             )
         media = "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
         return Response(image, headers=_NO_STORE | _SANDBOX, media_type=media)
+
+    async def store_marks(self, request: Request) -> Response:
+        """POST /marks: a mapping of digests to marks."""
+        body = await read_body(request)
+        if body is None:
+            return PlainTextResponse("too long", 413)
+        try:
+            marks = parse_marks(json.loads(body))
+        except ValueError as problem:
+            return PlainTextResponse(str(problem), 400)
+        try:
+            await asyncio.to_thread(self._follower.store_marks, marks)
+        except ResultsError as problem:
+            return PlainTextResponse(str(problem), 503)
+        return Response(status_code=204)
 
     async def serve_events(self, request: Request) -> Response:
         last = request.headers.get("last-event-id") or request.query_params.get("since", "")

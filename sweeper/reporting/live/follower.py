@@ -24,6 +24,7 @@ from sweeper.reporting.contents import (
     collect_artifacts,
     describe_run,
     describe_spending,
+    encode_marks,
     find_run_record,
     load_uploaded_inputs,
 )
@@ -35,6 +36,7 @@ from sweeper.running.folder_lock import is_locked
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.live_folder import LiveFolder, TrialProgress
 from sweeper.store.records import RunRecord, TableLayout
+from sweeper.store.trial_marks import Mark
 
 _MIN_INTERVAL_SECONDS: Final = 0.25  # seconds between two reads, at least
 _REST_FACTOR: Final = 4  # the pause is also this many times the last read, because a run in this process needs CPU time
@@ -98,6 +100,8 @@ class Follower:
         self._check_state = None if check is None else CheckState(CheckFindings(Path(), (), ()))
         self._check_thread = None if check is None else CheckThread(check, self._apply_check)
         self._check_problem: str | None = None
+        self._marks: dict[str, Any] = {}
+        self._marks_number = 0  # number of the change that last updated the marks
         self._full_check_number = 0  # number of the change that last updated the missing cases
         try:
             self._state = self._read_initial()
@@ -145,6 +149,11 @@ class Follower:
         """The folder that holds the folder of thumbnails."""
         return self._thumbs.report
 
+    def store_marks(self, marks: Sequence[Mark]) -> None:
+        """Write marks into the folder. Raises ResultsError if that is not possible, or nothing has run yet."""
+        with Store.open(self.results) as store, store.transaction():
+            store.marks.add(marks)
+
     def find_artifact(self, name: str) -> Path | None:
         """The artifact of the run with this name, or None for any other name."""
         return self._files.get(name)
@@ -170,7 +179,7 @@ class Follower:
             data["sprites"] = state.sprites.as_data()
             if self._check_state is not None:
                 data["check"] = self._check_state.build_data(state.rows, data["files"])
-            return data | state.info | {"live": self._build_live_state()}
+            return data | state.info | {"marks": self._marks, "live": self._build_live_state()}
 
     def get_changes(self, number: int, generation: int) -> dict[str, Any] | None:
         """The changes after change `number`; None if the page has to reload."""
@@ -186,7 +195,8 @@ class Follower:
                 if self._check_state is not None and self._full_check_number > number
                 else {}
             )
-            return {"rows": rows, **check, **self._build_live_state()}
+            marks = {"marks": self._marks} if self._marks_number > number else {}
+            return {"rows": rows, **check, **marks, **self._build_live_state()}
 
     def _build_live_state(self) -> dict[str, Any]:
         record = self._state.record
@@ -320,6 +330,7 @@ class Follower:
         state.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
         self._thumbs.sprites.clear()
         state.info = self._describe_run(store, state)
+        self._marks = encode_marks(store.marks.load())
         return state
 
     def _describe_run(self, store: Store, state: _RunState) -> dict[str, Any]:
@@ -335,9 +346,19 @@ class Follower:
         )
         return info | {"spending": describe_spending(store, state.rows)}
 
-    def _read_changes(self, store: Store) -> bool:
-        if not store.runs():
+    def _read_marks(self, store: Store) -> bool:
+        """Read the marks; return whether there are new ones."""
+        marks = encode_marks(store.marks.load())
+        if marks == self._marks:
             return False
+        with self._lock:
+            self._marks, self._marks_number = marks, self._change_number + 1
+        return True
+
+    def _read_changes(self, store: Store) -> bool:
+        has_new_marks = self._read_marks(store)
+        if not store.runs():
+            return has_new_marks
         record = find_run_record(store, self._run)
         layout = store.layout(record.id)
         rows, origins, runs = _load_rows(store, record.id, of_folder=self._run is None)
@@ -368,7 +389,7 @@ class Follower:
             self._check_thread.request(self._generation, None)
         elif self._check_thread is not None and changed:
             self._check_thread.request(self._generation, [rows[index].trial for index in changed])
-        return bool(changed) or record != before.record or state.info != before.info
+        return bool(changed) or has_new_marks or record != before.record or state.info != before.info
 
     def _add_files(self, state: _RunState, indices: Iterable[int]) -> None:
         """Register the files of these rows and make their thumbnails before a page hears of them."""

@@ -60,7 +60,7 @@ class LiveView:
     def __enter__(self) -> Self:
         self._follower.start()
         app = make_app(self._follower, self._notifier)
-        self._server.start(app, on_loop=self._notifier.bind)
+        self._server.start(app, writable=["/marks"], on_loop=self._notifier.bind)
         return self
 
     def __exit__(

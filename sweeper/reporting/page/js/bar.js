@@ -199,13 +199,30 @@ const Bar = (() => {
       if (marks.count() === 0) return announce("nothing is marked yet; for the current cell, K keeps, R rejects, 1 to 5 rate");
       saveFile(`${fileName}-kept.yaml`, "application/yaml", MarkExport.toYaml(dataset, marks));
     });
+    const save = makeButton("Save marks", () => {
+      saveFile(`${fileName}-marks.json`, "application/json", marks.toFile());
+      announce("others open this file by Load marks, or with: sweeper report --marks FILE");
+    });
+    const picker = el("input", { type: "file", accept: ".json", hidden: true, "aria-label": "A file of saved marks", onchange: loadFile });
+    const load = makeButton("Load marks…", () => picker.click());
+    async function loadFile() {
+      const [file] = picker.files ?? [];
+      if (file === undefined) return;
+      picker.value = "";
+      try {
+        const [added, count] = marks.readFile(await file.text());
+        announce(`${added} of ${count} marks in ${file.name} are new here`);
+      } catch (error) {
+        announce(`${file.name} cannot be loaded: ${error instanceof Error ? error.message : error}`);
+      }
+    }
     const copyAccept = makeButton("Copy accept command", () => copyText(MarkExport.makeAcceptCommand(dataset, marks), "command"));
     const exportCases = makeButton("Export kept cases", () => {
       saveFile(`${fileName}-kept-cases.txt`, "text/plain", MarkExport.listCases(dataset, marks));
       announce(`use this file with: ${MarkExport.getAcceptCommand(dataset)} --cases FILE`);
     });
     return {
-      nodes: [exportMarks, copyAccept, exportCases],
+      nodes: [save, load, picker, exportMarks, copyAccept, exportCases],
       show() {
         exportMarks.textContent = marks.count() ? `Export marks (${marks.count()})` : "Export marks";
         exportCases.hidden = MarkExport.listCases(dataset, marks) === "";

@@ -8,8 +8,9 @@ const Live = (() => {
    * @param {Dataset} dataset
    * @param {(rows: Set<number>, hasOutcomes: boolean) => void} onChange gets the rows to be shown again, and whether a
    *   trial has a new outcome
+   * @param {(marks: Record<string, any>) => void} onMarks gets all marks when one has changed
    */
-  function follow(dataset, onChange) {
+  function follow(dataset, onChange, onMarks) {
     const { live } = dataset.raw;
     if (live === undefined) return;
     dataset.updateRunning(live.flight);
@@ -22,6 +23,7 @@ const Live = (() => {
       if (update.gone) dataset.raw.check.gone = update.gone;
       Object.assign(dataset.raw, update.about); // another run of the same plan may have begun, with other options
       for (const name of ["running", "problem", "stopped_by", "done", "left_s"]) live[name] = update[name];
+      if (update.marks) onMarks(update.marks);
       if (wasRunning && !update.running) Dom.announce("the run has ended");
       onChange(new Set([...changed, ...update.rows.map((/** @type {{row: number}} */ { row }) => row)]), update.rows.length > 0);
     });

@@ -81,7 +81,7 @@ class App {
     this.listen();
     this.build(false);
     this.showState();
-    Live.follow(this.dataset, (rows, hasOutcomes) => this.showChanges(rows, hasOutcomes));
+    Live.follow(this.dataset, (rows, hasOutcomes) => this.showChanges(rows, hasOutcomes), (marks) => this.marks.takeOver(marks));
     Sprites.loadAll();
   }
 

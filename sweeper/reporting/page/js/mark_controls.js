@@ -23,6 +23,7 @@ const MarkControls = (() => {
     stars.dataset.keep = "stars";
     const comment = el("textarea", {
       rows: 2,
+      maxlength: Marks.MAX_COMMENT,
       "data-keep": "comment",
       placeholder: "comment",
       "aria-label": "Comment",

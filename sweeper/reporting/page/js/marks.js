@@ -1,16 +1,21 @@
 // @ts-check
-// Marks: what a user thinks of the trials (keep, reject, stars, a comment). They are kept in this browser.
+// Marks: what people think of the trials (keep, reject, stars, a comment). A page that `sweeper view` serves sends them to
+// the results folder; otherwise this browser keeps them. Of two marks of a trial, the newer one counts, so marks from
+// files, browsers and folders can be merged in any order.
 "use strict";
 
 /** @typedef {{verdict: "" | "keep" | "reject", stars: number, comment: string}} Mark stars: 1 to 5, or 0 */
+/** @typedef {Mark & {changed: number}} DatedMark changed: milliseconds since 1970; one without a mark says it was removed */
 
 class Marks {
+  static MAX_COMMENT = 1000; // letters
+  static RETRY_DELAY = 3000; // milliseconds
   /** @type {Mark} */
   static NONE = { verdict: "", stars: 0, comment: "" };
 
   /**
    * @param {Dataset} dataset
-   * @param {(rows: number[]) => void} onChange called after each change, also one that another tab of this report made
+   * @param {(rows: number[]) => void} onChange called after each change, also one that another tab or visitor made
    */
   constructor(dataset, onChange) {
     this.dataset = dataset;
@@ -28,20 +33,24 @@ class Marks {
       if (rows) rows.push(row);
       else this.rowsByDigest.set(digest, [row]);
     }
-    /** @type {Map<string, Mark>} by digest, also of trials that are not in the sweep now but may return */
+    /** @type {Map<string, DatedMark>} by digest, also of trials that are not in the sweep now but may return */
     this.byDigest = new Map();
+    /** @type {Set<string>} digests of marks that the server does not have yet */
+    this.unsent = new Set();
+    this.retryTimer = 0;
+    this.merge(Object.entries(dataset.raw.marks ?? {}));
     try {
       const saved = localStorage.getItem(this.key);
-      const entries = saved === null ? this.readOldKeys() : parseMarks(saved);
-      for (const [digest, mark] of entries) this.byDigest.set(digest, cleanMark(mark));
+      const kept = this.merge(saved === null ? this.readOldKeys() : parseMarks(saved));
+      if (dataset.raw.live) for (const digest of kept) this.unsent.add(digest);
     } catch {
       // Some browsers store nothing for pages from a disk: marks then last as long as the page.
     }
     addEventListener("storage", (event) => {
-      const changed = event.key === this.key ? this.mergeSaved() : [];
-      if (changed.length > 0) this.report(changed);
+      if (event.key === this.key) this.report(this.mergeSaved());
     });
     this.addColumns();
+    this.send();
   }
 
   /**
@@ -56,32 +65,47 @@ class Marks {
   }
 
   /**
-   * Take over what another tab of this report has saved; returns the digests whose marks changed.
-   * @returns {string[]}
+   * Take over the marks that are newer than those here; returns their digests.
+   * @param {Iterable<[digest: string, mark: any]>} entries @returns {string[]}
    */
-  mergeSaved() {
-    /** @type {Map<string, Mark>} */
-    let saved;
-    try {
-      const text = localStorage.getItem(this.key);
-      if (text === null) return []; // nothing saved yet, or somebody deleted it all: keep what is shown
-      saved = new Map(parseMarks(text).map(([digest, mark]) => [digest, cleanMark(mark)]));
-    } catch {
-      return []; // as in the constructor
-    }
-    const isChanged = (/** @type {string} */ digest) => JSON.stringify(saved.get(digest)) !== JSON.stringify(this.byDigest.get(digest));
-    const changed = [...new Set([...saved.keys(), ...this.byDigest.keys()])].filter(isChanged);
-    for (const digest of changed) {
-      const mark = saved.get(digest);
-      if (mark) this.byDigest.set(digest, mark);
-      else this.byDigest.delete(digest);
+  merge(entries) {
+    const changed = [];
+    for (const [digest, raw] of entries) {
+      const mark = cleanMark(raw);
+      const own = this.byDigest.get(digest);
+      if (own === undefined ? isEmpty(mark) && mark.changed === 0 : mark.changed <= own.changed) continue;
+      this.byDigest.set(digest, mark);
+      changed.push(digest);
     }
     return changed;
   }
 
+  /** Take over what another tab of this report has saved; returns the digests whose marks changed. */
+  mergeSaved() {
+    try {
+      return this.merge(parseMarks(localStorage.getItem(this.key)));
+    } catch {
+      return []; // as in the constructor
+    }
+  }
+
+  /**
+   * Take over marks from a server or a file, and keep them.
+   * @param {Record<string, any>} marks by digest
+   * @param {{isFile?: boolean}} [options] whether the server does not know them
+   * @returns {number} how many are new here
+   */
+  takeOver(marks, { isFile = false } = {}) {
+    const changed = this.merge(Object.entries(marks));
+    if (changed.length === 0) return 0;
+    this.save(isFile ? changed : []);
+    this.report(changed);
+    return changed.length;
+  }
+
   /** @param {string[]} digests */
   report(digests) {
-    this.onChange(digests.flatMap((digest) => this.rowsByDigest.get(digest) ?? []));
+    if (digests.length > 0) this.onChange(digests.flatMap((digest) => this.rowsByDigest.get(digest) ?? []));
   }
 
   /**
@@ -91,15 +115,67 @@ class Marks {
   set(row, change) {
     const digest = this.dataset.digest(row);
     const changed = this.mergeSaved(); // the other marks may be another tab's, so only this one is overwritten
-    const mark = cleanMark({ ...this.byDigest.get(digest), ...change });
-    if (mark.verdict || mark.stars || mark.comment) this.byDigest.set(digest, mark);
-    else this.byDigest.delete(digest);
+    const before = this.byDigest.get(digest);
+    const now = Math.max(Date.now(), (before?.changed ?? 0) + 1); // newer than what it changes, whatever the clocks say
+    this.byDigest.set(digest, cleanMark({ ...before, ...change, changed: now }));
+    this.save([digest]);
+    this.report([...new Set([...changed, digest])]);
+  }
+
+  /**
+   * Keep all marks in this browser, and send some to the server.
+   * @param {string[]} digests those that the server does not know
+   */
+  save(digests) {
+    const isLive = this.dataset.raw.live !== undefined;
+    if (isLive) for (const digest of digests) this.unsent.add(digest);
     try {
       localStorage.setItem(this.key, JSON.stringify(Object.fromEntries(this.byDigest)));
     } catch {
-      Dom.announce("this browser does not save marks; export them before you close the page");
+      if (!isLive) Dom.announce("this browser does not save marks; save them as a file before you close the page");
     }
-    this.report([...new Set([...changed, digest])]);
+    this.send();
+  }
+
+  /** Send the marks that the server does not have yet, one after the other; those that fail are sent again later. */
+  async send() {
+    if (this.retryTimer !== 0 || this.unsent.size === 0) return;
+    this.retryTimer = setTimeout(() => {
+      this.retryTimer = 0;
+      this.send();
+    }, Marks.RETRY_DELAY);
+    for (const digest of [...this.unsent]) {
+      const mark = this.byDigest.get(digest);
+      const headers = { "content-type": "application/json" };
+      const response = await fetch("marks", { method: "POST", headers, body: JSON.stringify({ [digest]: mark }) }).catch(() => null);
+      if (response === null || response.status >= 500) return; // the server is away, or cannot write now
+      if (!response.ok) Dom.announce(`the mark is kept in this browser only: ${await response.text()}`);
+      if (this.byDigest.get(digest) === mark) this.unsent.delete(digest);
+    }
+    clearTimeout(this.retryTimer);
+    this.retryTimer = 0;
+    this.send();
+  }
+
+  /** All marks as a file that another page of this sweep reads. */
+  toFile() {
+    return `${JSON.stringify({ sweeper_marks: 1, experiment: this.dataset.raw.experiment, marks: Object.fromEntries(this.byDigest) }, null, 1)}\n`;
+  }
+
+  /**
+   * Take over the marks of such a file; returns how many are new here and how many the file has.
+   * @param {string} text @returns {[number, number]}
+   * @throws {Error} with the reason in words, if it is another file
+   */
+  readFile(text) {
+    let content;
+    try {
+      content = JSON.parse(text);
+    } catch {
+      throw new Error("it is not JSON");
+    }
+    if (content?.sweeper_marks !== 1 || typeof content.marks !== "object") throw new Error("it is not a file of saved marks");
+    return [this.takeOver(content.marks, { isFile: true }), Object.keys(content.marks).length];
   }
 
   /** Marks are also columns, to filter by, to sort by, and to show in the table. An axis of the same name comes first. */
@@ -118,12 +194,13 @@ class Marks {
 
   /** @param {number} row @returns {Mark} */
   get(row) {
-    return this.byDigest.get(this.dataset.digest(row)) ?? Marks.NONE;
+    const { verdict, stars, comment } = this.byDigest.get(this.dataset.digest(row)) ?? Marks.NONE;
+    return { verdict, stars, comment };
   }
 
   /** @param {number} row */
   has(row) {
-    return this.byDigest.size > 0 && this.byDigest.has(this.dataset.digest(row));
+    return this.byDigest.size > 0 && !isEmpty(this.byDigest.get(this.dataset.digest(row)) ?? Marks.NONE);
   }
 
   /**
@@ -136,7 +213,7 @@ class Marks {
 
   /** How many trials of the sweep have a mark. */
   count() {
-    return [...this.byDigest.keys()].filter((digest) => this.rowsByDigest.has(digest)).length;
+    return [...this.byDigest].filter(([digest, mark]) => this.rowsByDigest.has(digest) && !isEmpty(mark)).length;
   }
 }
 
@@ -145,14 +222,18 @@ function parseMarks(text) {
   return Object.entries(JSON.parse(text ?? "{}"));
 }
 
+/** @param {Mark} mark */
+const isEmpty = ({ verdict, stars, comment }) => !(verdict || stars || comment);
+
 /**
  * A mark that has been stored, with everything unusable left out.
- * @param {any} mark @returns {Mark}
+ * @param {any} mark @returns {DatedMark}
  */
 function cleanMark(mark) {
   return {
     verdict: ["keep", "reject"].includes(mark?.verdict) ? mark.verdict : "",
     stars: Number.isInteger(mark?.stars) && mark.stars > 0 && mark.stars <= 5 ? mark.stars : 0,
-    comment: typeof mark?.comment === "string" ? mark.comment : "",
+    comment: typeof mark?.comment === "string" ? mark.comment.slice(0, Marks.MAX_COMMENT) : "",
+    changed: Number.isSafeInteger(mark?.changed) && mark.changed > 0 ? mark.changed : 0,
   };
 }

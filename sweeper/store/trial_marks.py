@@ -1,0 +1,113 @@
+"""What people think of the trials in a results folder: keep or reject, stars, a comment. The live page writes it here.
+
+Of two marks of a trial, the newer one counts, so marks of several people, browsers and files merge in any order.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from sweeper.store.database import Database
+
+MAX_COMMENT: Final = 1000  # letters
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_VERDICTS: Final = ("", "keep", "reject")
+_MAX_STARS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The mark of the trials with a digest. Fields are columns.
+
+    `verdict` is `keep`, `reject` or empty, `stars` 1 to 5 or 0. `changed`: milliseconds since 1970. A mark without any
+    of them says that somebody removed it.
+    """
+
+    digest: str
+    verdict: str = ""
+    stars: int = 0
+    comment: str = ""
+    changed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The mark as the page has it, without its digest."""
+        return {"verdict": self.verdict, "stars": self.stars, "comment": self.comment, "changed": self.changed}
+
+
+def parse_mark_file(content: bytes) -> list[Mark]:
+    """Read a file of marks that the page saved. Raises ValueError with the reason."""
+    value = json.loads(content)
+    if not isinstance(value, Mapping) or value.get("sweeper_marks") != 1:
+        raise ValueError("this is not a file of marks; the page writes one with `Marks > Save marks`")
+    return parse_marks(value.get("marks"))
+
+
+def parse_marks(value: Any) -> list[Mark]:
+    """Read marks by digest, as the page writes them. Raises ValueError with the reason."""
+    if not isinstance(value, Mapping):
+        raise ValueError("marks must be a mapping of digests to marks")  # noqa: TRY004 - the caller tells the user
+    return [_parse_mark(digest, mark) for digest, mark in value.items()]
+
+
+def _parse_mark(digest: str, value: Any) -> Mark:
+    if not _DIGEST.fullmatch(digest) or not isinstance(value, Mapping):
+        raise ValueError(f"'{digest[:70]}' must be the digest of a trial, with a mark")
+    mark = Mark(digest, *(value.get(name, default) for name, default in _DEFAULTS.items()))
+    is_whole = all(type(one) is int and one >= 0 for one in (mark.stars, mark.changed))
+    is_text = mark.verdict in _VERDICTS and isinstance(mark.comment, str) and len(mark.comment) <= MAX_COMMENT
+    if not is_whole or not is_text or mark.stars > _MAX_STARS or mark.changed >= 2**53:
+        raise ValueError(
+            f"the mark of {digest[:12]} must have a verdict (keep, reject or empty), 0 to {_MAX_STARS} stars, a "
+            f"comment of at most {MAX_COMMENT} letters, and the time of its change in milliseconds"
+        )
+    return mark
+
+
+_DEFAULTS: Final = {"verdict": "", "stars": 0, "comment": "", "changed": 0}
+
+
+def merge_marks(*groups: Iterable[Mark]) -> list[Mark]:
+    """The newest mark of each trial."""
+    newest: dict[str, Mark] = {}
+    for mark in (mark for group in groups for mark in group):
+        if mark.digest not in newest or mark.changed > newest[mark.digest].changed:
+            newest[mark.digest] = mark
+    return list(newest.values())
+
+
+class Marks:
+    """The part of `Store` about marks, on the same database. Every method may raise ResultsError.
+
+    Marks may be written while a run is going on, because runs do not touch them.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load(self) -> list[Mark]:
+        """Every mark, also those that say that one was removed."""
+        if not self._database.has_table("marks"):
+            return []
+        rows = self._database.query("SELECT digest, verdict, stars, comment, changed FROM marks ORDER BY digest")
+        return [Mark(*row) for row in rows]
+
+    def add(self, marks: Iterable[Mark]) -> None:
+        """Add marks; one that is not newer than the stored mark of its trial is left out.
+
+        Call inside `transaction`. An upsert would not do: its conflict clause would rule the triggers of checksums.
+        """
+        for mark in marks:
+            known = self._database.query("SELECT changed FROM marks WHERE digest = ?", (mark.digest,))
+            changed = next((row[0] for row in known), None)
+            if changed is None:
+                self._database.execute("INSERT INTO marks VALUES (?, ?, ?, ?, ?)", astuple(mark))
+            elif mark.changed > changed:
+                values = (mark.verdict, mark.stars, mark.comment, mark.changed, mark.digest)
+                self._database.execute(
+                    "UPDATE marks SET verdict = ?, stars = ?, comment = ?, changed = ? WHERE digest = ?", values
+                )
