@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sweeper.cli import console, options
+from sweeper.cli import console
+from sweeper.cli import options as shared_options
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples
+from sweeper.cli.verdict_options import VerdictOptions, run_verdict, verdict_options
 from sweeper.errors import ResultsError
 from sweeper.tables.results_folder import find_results_folder
 
@@ -19,28 +21,41 @@ if TYPE_CHECKING:
     from sweeper.regression.by_axis import AxisValue
     from sweeper.regression.cases import RunCases
     from sweeper.regression.compare_runs import CaseDifference
+    from sweeper.regression.verdict_pairs import SideTrials
+
+T = TypeVar("T")
 
 
 @click.command(
     epilog=format_examples(
         "sweeper compare experiments/results/quickstart experiments/results/quickstart-check",
         "sweeper compare experiments/results/quickstart@1 results/quickstart@2",
+        "sweeper compare results/old results/new --verdict --maximize sharpness",
+        "sweeper compare experiments/quickstart.yaml --axis steps=4,8 --verdict --html verdict.html",
     )
 )
 @click.argument("before", metavar="RUN")
-@click.argument("after", metavar="RUN")
-@options.as_json
-def command(before: str, after: str, *, as_json: bool) -> int:
+@click.argument("after", metavar="RUN", required=False)
+@verdict_options
+@shared_options.as_json
+def command(before: str, after: str | None, *, options: VerdictOptions, as_json: bool) -> int:
     """Compare the pictures of two runs: which cases are new, gone, same or changed, and which axis values changed most.
 
     RUN is a results folder or an experiment file (its default folder). Add @ID for another run than the latest. A case
     with a missing or unreadable file is not compared. Exit code 1 unless all cases are the same.
+
+    With --verdict: compare the metrics of matched trials, and say whether the second run, or the second value of an
+    axis, is better, worse, equivalent or undecided. Exit code 1 unless every metric is better or equivalent.
     """
+    options.check(1 if after is None else 2)
+    names = [before] if after is None else [before, after]
+    if options.verdict:
+        return run_verdict(_read_sides(names), options, as_json=as_json)
     from sweeper.regression import by_axis, compare_runs
     from sweeper.regression.comparison import NOT_COMPARED
 
     states = compare_runs.STATES
-    differences = compare_runs.compare_runs(*_read_runs(before, after))
+    differences = compare_runs.compare_runs(*_read_runs(names))
     counts = Counter(difference.state for difference in differences)
     axes = by_axis.group_by_axis(differences)
     if as_json:
@@ -125,19 +140,32 @@ def _axis_to_json(axis_value: AxisValue, states: Sequence[str]) -> dict[str, Any
     }
 
 
-def _read_runs(before: str, after: str) -> tuple[RunCases, RunCases]:
-    """The cases of both runs. Raises ResultsError with the problems of both."""
+def _read_runs(names: Sequence[str]) -> list[RunCases]:
+    """The cases of the runs. Raises ResultsError with the problems of all."""
     from sweeper.regression.cases import read_run
 
-    runs, problems = [], []
-    for name in (before, after):
+    return _read_all(names, lambda folder, run, _: read_run(folder, run))
+
+
+def _read_sides(names: Sequence[str]) -> list[SideTrials]:
+    """The trials of the runs, for a verdict. Raises ResultsError with the problems of all."""
+    from sweeper.regression.verdict_pairs import read_side
+
+    short = [Path(name).stem for name in names]
+    labels = dict(zip(names, short if len(set(short)) == len(names) else names, strict=True))
+    return _read_all(names, lambda folder, run, name: read_side(folder, run, labels[name]))
+
+
+def _read_all(names: Sequence[str], read: Callable[[Path, str | None, str], T]) -> list[T]:
+    found, problems = [], []
+    for name in names:
         folder, separator, run_id = name.rpartition("@")
         if not separator or Path(name).exists():
             folder, run_id = name, ""
         try:
-            runs.append(read_run(find_results_folder(folder), run_id or None))
+            found.append(read(find_results_folder(folder), run_id or None, name))
         except ResultsError as error:
             problems.append(str(error))
     if problems:
         raise ResultsError("\n".join(dict.fromkeys(problems)))
-    return runs[0], runs[1]
+    return found

@@ -1,0 +1,202 @@
+"""Match the trials of two sides, old and new, as one table: two values of an axis, or two results folders.
+
+Trials match if they are equal in everything that both sides have in common. What only one side has, or where the two
+have no value in common, is what they differ in; it is named and not matched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sweeper.did_you_mean import join_names, suggest
+from sweeper.errors import ResultsError, UsageError
+from sweeper.model.axis_values import format_label
+from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.workflow import encode_canonical
+from sweeper.statistics.paired import Codes, renumber
+from sweeper.store import Store
+from sweeper.store.records import TableLayout
+from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, list_axis_columns
+
+_SIDE: Final = "which side"  # the column of the joined table that tells new trials (True) from old ones
+_MAX_NAMED: Final = 3  # values in a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class SideTrials:
+    """The successful trials of one side; `label` names it, `folder` is its results folder.
+
+    `axis` is the axis if the label is one of its values.
+    """
+
+    label: str
+    folder: Path
+    layout: TableLayout
+    rows: tuple[Result, ...]
+    axis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedTrials:
+    """Both sides, with the axes in which trials are matched.
+
+    `old[i]` and `new[i]` are the trials of match i: several if they differ only in what is not matched. `cells` has
+    what they have in common, and `axes` the number of values that each axis has among them. `settings` and `replicates`
+    number these values for each match (see `sweeper.statistics.paired`). `notes` are facts for the reader.
+    """
+
+    old_side: SideTrials
+    new_side: SideTrials
+    old: tuple[tuple[Result, ...], ...]
+    new: tuple[tuple[Result, ...], ...]
+    cells: tuple[Mapping[str, Any], ...]
+    axes: Mapping[str, int]
+    settings: Codes
+    replicates: tuple[Codes, ...]
+    notes: tuple[str, ...]
+
+
+def read_side(folder: Path, run: str | None, label: str) -> SideTrials:
+    """Read the successful trials of a results folder. Raises ResultsError."""
+    with Store.open(folder, readonly=True) as store:
+        layout = store.layout(run)
+        rows = tuple(row for row in store.results(run) if row.status == SUCCEEDED)
+    if not rows:
+        raise ResultsError(f"{folder}: no trial has succeeded, so there is nothing to compare")
+    return SideTrials(label, folder, layout, rows)
+
+
+def split_by_axis(side: SideTrials, axis: str, values: str) -> tuple[SideTrials, SideTrials]:
+    """The trials with the old value and with the new value of an axis; `values` is `OLD,NEW`, as the table shows them.
+
+    Raises UsageError for an unknown axis or value.
+    """
+    names = list_axis_columns(side.layout)
+    if axis not in names:
+        raise UsageError(f"--axis: there is no axis '{axis}'{suggest(axis, names, 'axes')}")
+    groups: dict[str, list[Result]] = {}
+    for row in side.rows:
+        label = row.columns.get(f"{axis}.label")
+        groups.setdefault(format_label(row.columns.get(axis) if label is None else label), []).append(row)
+    parts = values.split(",")
+    splits = [(",".join(parts[:at]).strip(), ",".join(parts[at:]).strip()) for at in range(1, len(parts))]
+    known = [pair for pair in splits if groups.keys() >= set(pair)]  # a value may contain a comma
+    if not splits or (not known and len(splits) > 1):
+        raise UsageError(
+            f"--axis {axis}={values}: write two values, --axis {axis}=OLD,NEW; there are {join_names(groups)}"
+        )
+    old, new = (known or splits)[0]
+    unknown = [value for value in (old, new) if value not in groups]
+    if unknown:
+        hints = (f"no trial has {axis} '{value}'{suggest(value, groups, 'values')}" for value in unknown)
+        raise UsageError(f"--axis {axis}={values}: {'; '.join(hints)}")
+    if old == new:
+        raise UsageError(f"--axis {axis}={values}: give two different values")
+    before, after = (replace(side, label=value, rows=tuple(groups[value]), axis=axis) for value in (old, new))
+    return before, after
+
+
+def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> MatchedTrials:
+    """Match the trials of two sides. `over`: the axes that are replicates, by default seeds and prompts.
+
+    Raises UsageError for an unknown name, or if no trial of one side matches one of the other.
+    """
+    names = list(dict.fromkeys(name for side in (old, new) for name in list_axis_columns(side.layout)))
+    if unknown := [name for name in over if name not in names]:
+        raise UsageError(f"--over: there is no axis '{unknown[0]}'{suggest(unknown[0], names, 'axes')}")
+    values = {name: (_list_values(old.rows, name), _list_values(new.rows, name)) for name in names}
+    shared = [name for name, (one, other) in values.items() if one.keys() & other.keys()]
+    notes = [_describe_difference(old, new, name, *values[name]) for name in names if name not in (*shared, old.axis)]
+    notes += _describe_fixed(old.rows, new.rows, names)
+    rows = [_with_cells(row, shared, is_new=True) for row in new.rows]
+    rows += [_with_cells(row, shared, is_new=False) for row in old.rows]
+    together = [pair for pair in old.layout.together or () if set(pair) <= set(shared)]
+    layout = TableLayout("", (_SIDE, *shared), (), together=tuple(together))
+    found = find_effect_axes(rows, layout, [_SIDE], [name for name in over if name in shared])
+    axes = tuple(axis for axis in found.axes if _SIDE not in axis.columns)
+    cells = renumber(*(axis.codes for axis in axes)) if axes else np.zeros(len(rows), dtype=np.int64)
+    groups: list[tuple[list[int], list[int]]] = [([], []) for _ in range(int(cells.max()) + 1)]
+    for index, cell in enumerate(cells):
+        groups[cell][index < len(new.rows)].append(index)
+    matches = [(olds, news) for olds, news in groups if olds and news]
+    alone = [sum(len(group[side]) for group in groups if not group[1 - side]) for side in (0, 1)]
+    for count, side, other in zip(alone, (old, new), (new, old), strict=True):
+        if count:
+            notes.append(f"{count} of {len(side.rows)} trials of {side.label} match none of {other.label}")
+    if not matches:
+        raise UsageError("; ".join(["no trial of one side is equal to one of the other in all else", *notes]))
+    originals = (*new.rows, *old.rows)
+    firsts = [news[0] for _, news in matches]
+    settings = [axis.codes[firsts] for axis in axes if not axis.is_replicate]
+    return MatchedTrials(
+        old, new,
+        tuple(tuple(originals[index] for index in olds) for olds, _ in matches),
+        tuple(tuple(originals[index] for index in news) for _, news in matches),
+        tuple(_name_cells(rows[first], axes) for first in firsts),
+        {axis.name: len(set(axis.codes[firsts])) for axis in axes},
+        renumber(*settings) if settings else np.zeros(len(matches), dtype=np.int64),
+        tuple(axis.codes[firsts] for axis in axes if axis.is_replicate),
+        (*notes, *(note for note in found.notes if _SIDE not in note)),
+    )  # fmt: skip
+
+
+def _get_cell(row: Result, name: str) -> Any:
+    """The value of an axis, also where it is not swept: then it is that of the slot."""
+    cell = row.columns.get(name)
+    return row.params.get(name) if cell is None else cell
+
+
+def _to_key(value: Any) -> Hashable:
+    return encode_canonical(value)
+
+
+def _list_values(rows: Iterable[Result], name: str) -> dict[Hashable, str]:
+    """The texts of the values of an axis; empty if these trials do not have it."""
+    texts: dict[Hashable, str] = {}
+    for row in rows:
+        cell, label = _get_cell(row, name), row.columns.get(f"{name}.label")
+        if cell is not None:
+            texts[_to_key(cell)] = format_label(cell if label is None else label)
+    return texts
+
+
+def _with_cells(row: Result, names: Collection[str], *, is_new: bool) -> Result:
+    labels = {f"{name}.label": row.columns.get(f"{name}.label") for name in names}
+    cells = {name: _get_cell(row, name) for name in names}
+    return replace(row, columns={_SIDE: is_new, **cells, **labels}, params={})
+
+
+def _name_cells(row: Result, axes: Sequence[EffectAxis]) -> dict[str, Any]:
+    return {name: row.columns.get(f"{name}.label") or row.columns[name] for axis in axes for name in axis.columns}
+
+
+def _describe_difference(
+    old: SideTrials, new: SideTrials, name: str, one: Mapping[Hashable, str], other: Mapping[Hashable, str]
+) -> str:
+    """Say in what the two sides differ."""
+    texts = [f"{side.label} has {_format_values(values)}" for side, values in ((old, one), (new, other)) if values]
+    mean = "; the mean over them is compared" if max(len(one), len(other)) > 1 else ""
+    return f"{name} is not matched: {' and '.join(texts)}{'' if one and other else ' alone'}{mean}"
+
+
+def _format_values(values: Mapping[Hashable, str]) -> str:
+    texts = [text if len(text) <= 40 else f"{text[:37]}..." for text in values.values()]
+    return join_names(texts) if len(texts) <= _MAX_NAMED else f"{len(texts)} values"
+
+
+def _describe_fixed(old: Iterable[Result], new: Iterable[Result], axes: Collection[str]) -> list[str]:
+    """Say which slots that are not swept have another value in the new trials."""
+    sides = [[row.params for row in rows] for rows in (old, new)]
+    notes = []
+    for name in sides[0][0]:
+        values = [{_to_key(params.get(name)): params.get(name) for params in side} for side in sides]
+        if name not in axes and all(name in side[0] and len(one) == 1 for side, one in zip(sides, values, strict=True)):
+            ((one, before),), ((other, after),) = values[0].items(), values[1].items()
+            if one != other:
+                notes.append(f"{name} differs too: {format_label(before)} and {format_label(after)}")
+    return notes
