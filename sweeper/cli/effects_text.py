@@ -24,19 +24,15 @@ TableRows = Sequence[Mapping[str, str]]
 def render_effects(answer: EffectsAnswer, *, markdown: bool) -> str:
     """The answer: what the trials are, then for each metric the words and the tables."""
     lines = [_say_trials(answer), *(f"note: {note}" for note in answer.axes.notes)]
-    lines = [f"{line}  " if markdown else line for line in map(_make_plain, lines)]
+    form, heading, item = (format_markdown_cell, "## ", "- ") if markdown else (console.sanitize, "", "  ")
+    lines = [form(line) + ("  " if markdown else "") for line in lines]
     for metric in answer.metrics:
-        lines += ["", f"## {_make_plain(metric.metric)}" if markdown else _make_plain(metric.metric)]
-        lines += [f"{'- ' if markdown else '  '}{_make_plain(line)}" for line in _say_metric(metric)]
+        lines += ["", heading + form(metric.metric), *(item + form(line) for line in _say_metric(metric))]
         for rows in (_list_shares(metric), _list_comparisons(metric)):
             if rows:
                 lines.append("")
                 lines += _render_markdown_table(rows) if markdown else _render_table(rows)
     return "\n".join(lines) + "\n"
-
-
-def _make_plain(line: str) -> str:
-    return console.sanitize(line)
 
 
 def _render_table(rows: TableRows) -> Lines:
@@ -167,7 +163,7 @@ def _list_shares(metric: MetricEffects) -> TableRows:
         if share is not None
     ]
     for name, part in (("(axes that overlap)", metric.overlap), ("(unexplained)", metric.rest)):
-        if part is not None and abs(part) >= 0.0005:
+        if part is not None and abs(part) >= 0.005:
             rows.append({"explained by": name, "of the variance": _format_share(part), "from": "", "to": ""})
     return rows
 
@@ -274,7 +270,6 @@ def _effect_to_json(effect: AxisEffect) -> dict[str, Any]:
         "highest": [labels[value] for value in effect.highest],
         "lowest": [labels[value] for value in effect.lowest],
         "needed": None if effect.needed is None else {"axis": effect.needed[0], "more": effect.needed[1]},
-        "matched_trials": effect.matched,
         "comparisons": [
             {
                 "value": labels[comparison.value],

@@ -77,12 +77,6 @@ class Factorial:
             found.append(ValueComparison(value, other, self._get_design(index, used).estimate(differences, level)))
         return found
 
-    def count_matched(self, index: int, numbers: Numbers) -> int:
-        """The number of trials that have a partner: a trial with another value of the factor and all else equal."""
-        rows = self._get_cells(index).rows
-        known = (rows >= 0) & np.isfinite(numbers[rows])
-        return int(known[known.sum(axis=1) > 1].sum())
-
     @property
     def replicates(self) -> tuple[int, ...]:
         return tuple(index for index, factor in enumerate(self.factors) if factor.is_replicate)

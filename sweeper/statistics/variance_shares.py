@@ -45,16 +45,14 @@ class TermShare:
 
 @dataclass(frozen=True, slots=True)
 class VarianceShares:
-    """The shares of all terms. `rest` is the share of the residual, which includes the terms in `left_out`.
+    """The shares of the terms that explain anything beside the others. `rest` is the share of the residual.
 
-    `inseparable` are the factors that explain nothing that other factors do not explain, because they vary together.
+    The residual includes pairs of factors with too many combinations.
     """
 
     terms: tuple[TermShare, ...]
     rest: float
     rest_df: int
-    left_out: tuple[Term, ...]
-    inseparable: tuple[int, ...]
 
 
 class VarianceModel:
@@ -66,8 +64,7 @@ class VarianceModel:
         self._replicates = {index for index, factor in enumerate(factors) if factor.is_replicate}
         columns: dict[Term, Numbers] = {(index,): _code(factor) for index, factor in enumerate(factors)}
         columns = {term: column for term, column in columns.items() if column.shape[1]}
-        pairs, self._left_out = _choose_pairs(columns, self._trials)
-        columns |= pairs
+        columns |= _choose_pairs(columns, self._trials)
         self._terms = tuple(columns)
         self._design = np.hstack(list(columns.values())) if columns else np.empty((self._trials, 0))
         self._design -= self._design.mean(axis=0)
@@ -97,8 +94,7 @@ class VarianceModel:
             for term in self._terms
             if sums[term][1]
         )
-        inseparable = tuple(term[0] for term, (_, df) in sums.items() if len(term) == 1 and not df)
-        return VarianceShares(terms, rest / total, rest_df, tuple(self._left_out), inseparable)
+        return VarianceShares(terms, rest / total, rest_df)
 
     def _explain(self, terms: Sequence[Term], projections: Numbers) -> tuple[float, int]:
         """The sum of squares that these terms explain together, and its degrees of freedom."""
@@ -133,19 +129,18 @@ def _code(factor: Factor) -> Numbers:
     return result
 
 
-def _choose_pairs(columns: Mapping[Term, Numbers], trials: int) -> tuple[dict[Term, Numbers], list[Term]]:
-    """The columns of the pairs of factors, and the pairs that are left out because they have too many."""
+def _choose_pairs(columns: Mapping[Term, Numbers], trials: int) -> dict[Term, Numbers]:
+    """The columns of the pairs of factors, without the pairs that have too many."""
     pairs = [(one + other, columns[one].shape[1] * columns[other].shape[1]) for one, other in combinations(columns, 2)]
     main = sum(column.shape[1] for column in columns.values())
-    chosen, left_out, count = {}, [], 0
+    chosen, count = {}, 0
     for pair, width in sorted(pairs, key=lambda pair: pair[1]):
         if count + width > _MAX_COLUMNS or main + count + width > trials - 2:
-            left_out.append(pair)
             continue
         count += width
         one, other = columns[pair[:1]], columns[pair[1:]]
         chosen[pair] = (one[:, :, None] * other[:, None, :]).reshape(trials, width)
-    return dict(sorted(chosen.items())), sorted(left_out)
+    return dict(sorted(chosen.items()))
 
 
 def _choose_error(

@@ -32,6 +32,7 @@ from sweeper.tables.server_noise import measure_server_noise
 LEVEL: Final = 0.05  # of a p-value that counts, after the correction of its family
 _MAX_VALUES: Final = 30  # of an axis, because each pair of values is compared
 _MOST_PROPOSED: Final = 10  # seeds in all, or three times the present ones: a difference that needs more is hardly seen
+_SMALLEST: Final = 1e-50  # the fourth power of a smaller number may be 0, and of its inverse infinite
 _NUMBER_COLUMNS: Final = ("ran_s", "queued_s", "cost", "attempts")
 
 
@@ -59,7 +60,6 @@ class AxisEffect:
     axis: EffectAxis
     share: TermShare | None
     comparisons: tuple[tuple[ValueComparison, float | None], ...]
-    matched: int
     highest: tuple[int, ...] = ()
     lowest: tuple[int, ...] = ()
     needed: tuple[str, int] | None = None
@@ -255,14 +255,14 @@ class _Analysis:
         effects = []
         for index, found in compared.items():
             pairs = tuple((comparison, next(adjusted)) for comparison in found)
-            effects.append(self._describe(index, pairs, _get_share(shares, (index,)), numbers, len(family)))
+            effects.append(self._describe(index, pairs, _get_share(shares, (index,)), len(family)))
         return tuple(sorted(effects, key=lambda effect: -effect.share.share if effect.share else 1.0))
 
     def _describe(
         self, index: int, comparisons: tuple[tuple[ValueComparison, float | None], ...], share: TermShare | None,
-        numbers: Numbers, family: int,
+        family: int,
     ) -> AxisEffect:  # fmt: skip
-        axis, matched = self._axes.axes[index], self._factorial.count_matched(index, numbers)
+        axis = self._axes.axes[index]
         note = ""
         if len(axis.values) > _MAX_VALUES:
             note = (f"has {len(axis.values)} values, too many to compare each pair (at most {_MAX_VALUES}); select "
@@ -270,7 +270,7 @@ class _Analysis:
         elif not comparisons:
             note = "cannot be judged, because no two trials differ in it alone"
         highest, lowest = (_find_extremes(len(axis.values), comparisons, sign) for sign in (1, -1))
-        effect = AxisEffect(axis, share, comparisons, matched, highest, lowest, None, note)
+        effect = AxisEffect(axis, share, comparisons, highest, lowest, None, note)
         return effect if effect.is_seen else replace(effect, needed=self._count_needed(comparisons, family))
 
     def _count_needed(
@@ -309,6 +309,8 @@ def _explain_no_analysis(cells: Sequence[Any], values: Numbers) -> str:
         return "only one trial has a number, and a comparison needs two"
     if float(np.ptp(values)) == 0:
         return f"is {float(values[0]):g} in all {len(values)} trials, so nothing changes it"
+    if not _SMALLEST < float(np.ptp(values)) < 1 / _SMALLEST:
+        return f"differs by {float(np.ptp(values)):g}, which is beyond what can be computed"
     return ""
 
 

@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, variance
-from typing import Any
+from typing import Any, Final
 
 from sweeper.model.result import REPEAT_COLUMN
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import SUCCEEDED
 from sweeper.tables.aggregate import is_number
 
+_LARGEST: Final = 1e100  # the square of a larger number may be infinite
 Repeats = Mapping[str, Sequence[float]]  # metric -> its numbers in the repeats of one trial
 
 
@@ -33,6 +34,7 @@ def measure_server_noise(folder: Path, names: Sequence[str]) -> dict[str, float]
     noise = {}
     for name in names:
         samples = [trial[name] for trial in trials if len(trial.get(name, ())) > 1]
+        samples = [sample for sample in samples if max(map(abs, sample)) < _LARGEST]
         if samples:
             squares = math.fsum(variance(sample) * (len(sample) - 1) for sample in samples)
             noise[name] = math.sqrt(squares / sum(len(sample) - 1 for sample in samples))

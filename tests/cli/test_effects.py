@@ -189,6 +189,25 @@ def test_repeated_runs_show_the_noise_of_the_server(tmp_path, capsys):
     assert "the server's own noise is " in out
 
 
+def test_calibration_shows_the_noise_of_the_server_too(tmp_path):
+    rng = np.random.default_rng(4)
+    rows = make_grid(cfg=[1, 2], seed=[1, 2, 3])
+    folder = write_results(tmp_path / "made", rows, {"m": [float(row["cfg"]) for row in rows]})
+    repeats = make_grid(cfg=[1, 2], seed=[1, 2, 3], sweeper_repeat=list(range(10)))
+    write_results(tmp_path / "made-calibrate", repeats, {"m": [row["cfg"] + rng.normal(0, 3) for row in repeats]})
+    assert main(["effects", str(folder), "-o", str(tmp_path / "answer.txt")]) == 0
+    noise = (tmp_path / "answer.txt").read_text("utf-8").partition("the server's own noise is ")[2].partition(",")[0]
+    assert float(noise) == pytest.approx(3, rel=0.25)
+
+
+def test_requested_axis_with_one_value_is_named(tmp_path, capsys):
+    rows = make_grid(steps=[8], cfg=[1, 2], seed=[1, 2, 3])
+    folder = write_results(tmp_path, rows, {"m": [1.0, 1.1, 1.2, 4, 4.1, 4.3]})
+    _, out, _ = run_effects(capsys, folder, "--axis", "steps,cfg")
+    assert "note: steps has one value, so there is nothing to compare" in out
+    assert "cfg matters: " in out
+
+
 def test_unmeasured_sweep_is_judged_by_its_seconds(tmp_path, capsys):
     rows = make_grid(steps=[2, 4], seed=[1, 2, 3])
     folder = write_results(tmp_path, rows, {}, ran_s=[2, 2.1, 2.2, 4, 4.2, 4.1])

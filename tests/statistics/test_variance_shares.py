@@ -102,11 +102,11 @@ def test_share_interval_covers_the_true_share():
     assert covered >= 364  # 380 expected
 
 
-def test_factors_that_vary_together_are_named():
+def test_factor_that_another_one_determines_explains_nothing():
     codes = np.repeat(np.arange(4), 5)
     factors = [make_factor("a", codes), make_factor("b", codes // 2), make_factor("c", np.tile(np.arange(5), 4))]
     shares = compute_variance_shares(factors, np.random.default_rng(4).normal(0, 1, 20))
-    assert shares.inseparable == (1,)
+    assert [term.term for term in shares.terms] == [(0,), (2,), (1, 2)]
 
 
 @pytest.mark.parametrize("numbers", [[3.0] * 6, [1.0, 2.0]])
