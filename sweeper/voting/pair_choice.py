@@ -42,14 +42,14 @@ class PairChoice:
         self._pictures = pictures
         self._axes = axes
         self.equal_count = 0
-        self._rows: dict[tuple[str, str, str], int] = {}
+        self._rows: dict[tuple[str, str], int] = {}  # by the SHA-256 of both pictures, sorted
         pairs: list[tuple[int, int, int]] = []
         for number, axis in enumerate(axes):
             for one, other in _list_pairs(axis, _MAX_PAIRS // len(axes)):
-                key = self._to_key(axis.name, one, other)
-                if key[1] == key[2]:
+                first, second = sorted((pictures.all[one].sha256, pictures.all[other].sha256))
+                if first == second:
                     self.equal_count += 1
-                elif self._rows.setdefault(key, len(pairs)) == len(pairs):
+                elif self._rows.setdefault((first, second), len(pairs)) == len(pairs):
                     pairs.append((number, one, other))
         self.count = len(pairs)
         table = np.array(pairs, dtype=np.int64).reshape(-1, 3)
@@ -58,11 +58,11 @@ class PairChoice:
 
     def has_pair(self, vote: Vote) -> bool:
         """Whether the two pictures of a vote are one of the pairs."""
-        return (vote.axis, *vote.pictures) in self._rows
+        return vote.pictures in self._rows
 
     def count_answered(self, votes: Sequence[Vote], voter: str) -> int:
         """How many of the pairs this voter has answered."""
-        return len({(v.axis, *v.pictures) for v in votes if v.counts and v.voter == voter and self.has_pair(v)})
+        return len({v.pictures for v in votes if v.counts and v.voter == voter and self.has_pair(v)})
 
     def fit(self, votes: Sequence[Vote]) -> list[tuple[Floats, Floats]]:
         """What is known about the values of each axis: the strengths, and the variance of each difference of two."""
@@ -100,12 +100,12 @@ class PairChoice:
         own, others = np.zeros(self.count, dtype=np.int64), np.zeros(self.count, dtype=np.int64)
         counted = [vote for vote in votes if vote.counts]
         for vote in counted:
-            row = self._rows.get((vote.axis, *vote.pictures))
+            row = self._rows.get(vote.pictures)
             if row is not None:
                 (own if vote.voter == voter else others)[row] += 1
         left = np.arange(self.count)
         if skip:
-            left = np.array([row for key, row in self._rows.items() if not {*key[1:]} & {*skip}], dtype=np.int64)
+            left = np.array([row for key, row in self._rows.items() if not {*key} & {*skip}], dtype=np.int64)
         left = _keep_least(left, own)
         if not len(left) or (own[left[0]] and not again):
             return None
@@ -138,10 +138,6 @@ class PairChoice:
             met = np.bincount(values, np.where(varies, 0, counts), len(axis.values))
             uses += np.where(varies, 0.0, met[values] * len(axis.values))
         return uses
-
-    def _to_key(self, axis: str, one: int, other: int) -> tuple[str, str, str]:
-        first, second = sorted((self._pictures.all[one].sha256, self._pictures.all[other].sha256))
-        return axis, first, second
 
 
 def _keep_least(rows: Integers, key: NDArray[np.generic]) -> Integers:

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.model.result import SUCCEEDED, Result
-from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import is_url, local_path
 from sweeper.store.votes import VOTES_METRIC
-from sweeper.tables.export import format_number, to_json_text
-from sweeper.tables.select_rows import OptionErrors
+from sweeper.tables.effect_axes import find_effect_axes
+from sweeper.tables.select_rows import OptionErrors, select_results
 
 _LABEL: Final = ".label"
-# Of two pictures with different seeds or prompts, nobody can say which setting is better.
-_PROMPTS: Final = ("prompt", "text")
-_NOT_COMPARED: Final = ("seed", *_PROMPTS)
+_PROMPTS: Final = ("prompt", "text")  # parts of the names of slots that hold one
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +34,26 @@ class VotePicture:
 
 @dataclass(frozen=True, slots=True)
 class VoteAxis:
-    """An axis, or several that vary together, such as those of a zip.
+    """An axis with several values, or several axes that vary together, such as those of a zip.
 
     `values` are texts in the order of the experiment. `value_of[p]` is the index of the value of picture p, and
-    `context_of[p]` is the same number for pictures that are equal in everything but this axis.
+    `context_of[p]` is the same number for pictures that are equal in everything but this axis. `is_usual`: votes are
+    about it unless the user chooses axes. Seeds are not, nor are prompts beside other axes.
     """
 
-    name: str
     columns: tuple[str, ...]
     values: tuple[str, ...]
     value_of: Sequence[int]
     context_of: Sequence[int]
+    is_usual: bool
 
     @property
-    def is_compared(self) -> bool:
-        """Whether votes compare its values unless the user chooses the axes."""
-        return len(self.values) > 1 and not any(word in self.name.lower() for word in _NOT_COMPARED)
+    def name(self) -> str:
+        return self.columns[0]
+
+    def separates(self, one: int, other: int) -> bool:
+        """Whether two pictures differ in this axis and in nothing else."""
+        return self.context_of[one] == self.context_of[other] and self.value_of[one] != self.value_of[other]
 
 
 class VotePictures:
@@ -102,23 +103,27 @@ class VotePictures:
     def get_axes(self, columns: Sequence[str], option: str) -> list[VoteAxis]:
         """The axes with these columns. Raises UsageError, which names the option, if there is no such column."""
         by_column = {column: axis for axis in self.axes for column in axis.columns}
+        columns = [name if name in by_column else name.removesuffix(_LABEL) for name in columns]
         errors = OptionErrors()
-        errors.check_columns(option, columns, list(by_column))
+        for name in columns:
+            if name in self.layout.axis_columns and name not in by_column:
+                several = join_names([axis.name for axis in self.axes]) or "none"
+                errors.add(
+                    f"{option} {name}", f"has one value among the {len(self.all)} pictures; with several: {several}"
+                )
+            else:
+                errors.check_columns(option, [name], list(by_column))
         errors.raise_if_any()
         return list({by_column[name].name: by_column[name] for name in columns}.values())
 
     def select_axes(self, between: Sequence[str]) -> list[VoteAxis]:
         """The axes with these columns; without any, those whose values people can compare. Raises UsageError."""
-        chosen = self.get_axes(between, "--between") or [axis for axis in self.axes if axis.is_compared]
-        single = [axis.name for axis in chosen if len(axis.values) < 2]
-        if chosen and not single:
-            return chosen
-        several = [axis.name for axis in self.axes if len(axis.values) > 1]
-        found = f"--between {single[0]}: there are not two values" if single else "there is no axis to compare"
-        raise UsageError(
-            f"{found} among the {len(self.all)} pictures; "
-            + (f"give --between with one of: {join_names(several)}" if several else "run a sweep with more values")
-        )
+        chosen = self.get_axes(between, "--between") or [axis for axis in self.axes if axis.is_usual]
+        if not chosen:
+            several = join_names([axis.name for axis in self.axes])
+            rest = f"give --between with one of: {several}" if several else "run a sweep of several values"
+            raise UsageError(f"there is no axis to compare among the {len(self.all)} pictures; {rest}")
+        return chosen
 
 
 def _check_names(store: Store, layout: TableLayout) -> None:
@@ -131,53 +136,18 @@ def _check_names(store: Store, layout: TableLayout) -> None:
 
 
 def _build_axes(layout: TableLayout, rows: Sequence[Result], pictures: Sequence[VotePicture]) -> list[VoteAxis]:
-    groups = _group_columns(layout)
-    keys = [[_to_key(columns, picture.row) for picture in pictures] for columns in groups]
+    layout, rows = select_results(layout, list(rows), {picture.row.trial for picture in pictures})
+    positions = {row.trial: position for position, row in enumerate(rows)}
+    row_of = [positions[picture.row.trial] for picture in pictures]
+    # With all axes named, none is left out because each trial has another value of it.
+    found = find_effect_axes(rows, layout, layout.axis_columns, ()).axes
+    usual = {axis.columns for axis in find_effect_axes(rows, layout, (), ()).axes if not axis.is_replicate}
+    codes = [axis.codes[row_of].tolist() for axis in found]
+    outputs = [picture.output for picture in pictures]
     axes = []
-    for index, columns in enumerate(groups):
-        others = [*keys[:index], *keys[index + 1 :], [picture.output for picture in pictures]]
+    for index, axis in enumerate(found):
         contexts: dict[Hashable, int] = {}
-        context_of = [contexts.setdefault(point, len(contexts)) for point in zip(*others, strict=True)]
-        texts = {key: _format_value(columns, picture.row) for key, picture in zip(keys[index], pictures, strict=True)}
-        order = [key for key in _list_keys_in_order(columns, layout, rows) if key in texts]
-        positions = {key: position for position, key in enumerate(order)}
-        value_of = [positions[key] for key in keys[index]]
-        axes.append(VoteAxis(columns[0], columns, tuple(texts[key] for key in order), value_of, context_of))
+        points = zip(*codes[:index], *codes[index + 1 :], outputs, strict=True)
+        context_of = [contexts.setdefault(point, len(contexts)) for point in points]
+        axes.append(VoteAxis(axis.columns, axis.labels, codes[index], context_of, axis.columns in usual))
     return axes
-
-
-def _group_columns(layout: TableLayout) -> list[tuple[str, ...]]:
-    """The axis columns, those that vary together in one group. A group begins with a column that is not a label."""
-    names = layout.axis_columns
-    pairs = [*(layout.together or ()), *((name, name.removesuffix(_LABEL)) for name in names if name.endswith(_LABEL))]
-    group_of = {name: {name} for name in names}
-    for one, other in pairs:
-        if one in group_of and other in group_of and group_of[one] is not group_of[other]:
-            group_of[one] |= group_of[other]
-            group_of |= dict.fromkeys(group_of[other], group_of[one])
-    groups = {id(group): group for group in group_of.values()}.values()
-    return [tuple(sorted(group, key=lambda name: (name.endswith(_LABEL), names.index(name)))) for group in groups]
-
-
-def _list_keys_in_order(columns: Sequence[str], layout: TableLayout, rows: Sequence[Result]) -> list[tuple[bytes, ...]]:
-    """The values of a group of columns in the order of the experiment."""
-    first_of = layout.value_order.get(columns[0], ())
-    ordered = [rows[trial] for trial in first_of] if len(columns) == 1 else []
-    return list(dict.fromkeys(_to_key(columns, row) for row in (*ordered, *rows)))
-
-
-def _to_key(columns: Sequence[str], row: Result) -> tuple[bytes, ...]:
-    return tuple(encode_canonical(row.columns.get(name)) for name in columns)
-
-
-def _format_value(columns: Sequence[str], row: Result) -> str:
-    """A value as people know it: its label, if it has one. Values of several columns are joined."""
-    labels = [name for name in columns if name.endswith(_LABEL)]
-    plain = [name for name in columns if f"{name}{_LABEL}" not in labels and name not in labels]
-    return ", ".join(_format_cell(row.columns.get(name)) for name in (*labels, *plain))
-
-
-def _format_cell(value: Any) -> str:
-    if isinstance(value, float):
-        return format_number(value)
-    return value if isinstance(value, str) else to_json_text(value)

@@ -64,11 +64,12 @@ def _list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote])
     """(left value, right value, context, answer) of each vote that counts, if its trials are still in the table."""
     answers = []
     for vote in votes:
-        if vote.answer is None or vote.undone or vote.axis != axis.name:
+        if vote.answer is None or vote.undone:
             continue
         left = pictures.find(vote.left_digest, vote.left_sha256)
         right = pictures.find(vote.right_digest, vote.right_sha256)
-        if left is not None and right is not None and axis.value_of[left] != axis.value_of[right]:
+        # Whatever the axis was called when the vote was given: axes may vary together now that did not then.
+        if left is not None and right is not None and axis.separates(left, right):
             answers.append((axis.value_of[left], axis.value_of[right], axis.context_of[left], vote.answer))
     return answers
 

@@ -113,12 +113,12 @@ def test_choice_depends_on_nothing_but_the_votes(pictures):
 
 
 def test_axes_that_vary_together_are_one(tmp_path):
-    layout = {"sampler": ["euler", "heun"], "sampler.label": ["fast", "slow"]}
-    sweep = Sweep(layout, skip=frozenset({1, 2}))
+    axes = {"sampler": ["euler", "heun"], "sampler.label": ["fast", "slow"], "cfg": [5, 7]}
+    sweep = Sweep(axes, skip=frozenset({1, 2, 3, 4, 5, 6}))
     pictures, _ = load(make_folder(tmp_path, sweep))
     (axis,) = pictures.axes
-    assert (axis.name, axis.columns, axis.values) == ("sampler", ("sampler", "sampler.label"), ("fast", "slow"))
-    assert make_choice(pictures, "sampler.label").count == 1
+    assert (axis.name, axis.columns, axis.values) == ("sampler", ("sampler", "cfg"), ("fast, 5", "slow, 7"))
+    assert make_choice(pictures, "sampler.label").count == make_choice(pictures, "cfg").count == 1
 
 
 def test_equal_files_are_left_out(tmp_path):
@@ -134,7 +134,7 @@ def test_equal_files_are_left_out(tmp_path):
         (["samplr"], "--between: there is no column 'samplr'; did you mean 'sampler'"),
         (
             ["steps"],
-            "--between steps: there are not two values among the 4 pictures; give --between with one of: sampler",
+            "--between steps: has one value among the 4 pictures; with several: sampler, seed",
         ),
     ],
 )
@@ -146,10 +146,14 @@ def test_axis_that_cannot_be_compared_is_named(tmp_path, between, message):
 
 
 def test_seeds_and_prompts_are_compared_only_on_request(tmp_path):
-    pictures, _ = load(make_folder(tmp_path, Sweep({"prompt": ["a", "b"], "seed": [1, 2]})))
-    with pytest.raises(UsageError, match="there is no axis to compare among the 4 pictures; give --between with one"):
-        pictures.select_axes([])
-    assert make_choice(pictures, "prompt").count == 2
+    axes = {"sampler": ["euler", "heun"], "prompt": ["a", "b"], "seed": [1, 2]}
+    pictures, _ = load(make_folder(tmp_path / "one", Sweep(axes)))
+    assert [axis.name for axis in pictures.select_axes([])] == ["sampler"]
+    assert make_choice(pictures, "prompt").count == 4
+    seeds, _ = load(make_folder(tmp_path / "other", Sweep({"seed": [1, 2, 3]})))
+    with pytest.raises(UsageError, match="no axis to compare among the 3 pictures; give --between with one of: seed"):
+        seeds.select_axes([])
+    assert make_choice(seeds, "seed").count == 3
 
 
 def test_choice_among_thousands_of_trials_is_fast(tmp_path):

@@ -90,10 +90,9 @@ def list_votes(results: Path, *, axes: tuple[str, ...], by_picture: bool, as_jso
 
     with Store.open(find_results_folder(results), readonly=True) as store:
         pictures, votes = VotePictures(store), [vote for vote in store.votes.load() if vote.counts]
-    with_votes = {vote.axis for vote in votes}
     named = pictures.get_axes(split_names(axes), "--axis")
-    named = named or [axis for axis in pictures.axes if axis.name in with_votes]
-    rankings = [] if by_picture else [rank_values(pictures, axis, votes) for axis in named]
+    rankings = [] if by_picture else [rank_values(pictures, axis, votes) for axis in named or pictures.axes]
+    rankings = [ranking for ranking in rankings if named or ranking.votes]
     rows = _list_pictures(pictures, votes) if by_picture else []
     agreement = compare_voters(votes)
     voters = dict(Counter(vote.voter for vote in votes).most_common())
