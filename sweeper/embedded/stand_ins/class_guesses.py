@@ -19,10 +19,10 @@ from sweeper.model.node_classes.spec import ANY, NodeInfo
 
 _MAX_OUTPUTS = 256  # of a guessed class; a link may name any slot
 _TYPES: Final = (
-    (r"images?|pixels|frames|photo|picture|video_frames", "IMAGE"),
+    (r"samples|(\w+_)?latents?|latent_images?", "LATENT"),
+    (r"(\w+_)?images?|pixels|frames|photo|picture|video_frames", "IMAGE"),
     (r"positive|negative|conditioning|cond", "CONDITIONING"),
-    (r"samples|latents?|latent_image", "LATENT"),
-    (r"masks?", "MASK"),
+    (r"(\w+_)?masks?", "MASK"),
     (r"text|string|prompt|caption", "STRING"),
     (r"seed|noise_seed|steps|width|height|length|batch_size", "INT"),
     (r"cfg|denoise|fps|strength", "FLOAT"),

@@ -98,6 +98,14 @@ def test_an_encoded_sound_counts(client):
     assert distance(pixels(client, graph), pixels(client, change(graph, "sound", pitch=2.0))) > 0.1
 
 
+def test_the_last_word_of_a_name_is_its_type(client):
+    graph = change(txt2img(), "3", latent_image=["joined", 0], denoise=0.5)
+    graph["image"] = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}}
+    graph["first"] = {"class_type": "UnknownEncoder", "inputs": {"start_image": ["image", 0], "strength": 1.0}}
+    graph["joined"] = {"class_type": "UnknownJoin", "inputs": {"video_latent": ["first", 0]}}
+    assert distance(pixels(client, graph), pixels(client, change(graph, "first", strength=0.2))) > 0.5
+
+
 def test_pictures_upstream_of_a_film_are_its_frames(client):
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 32, "batch_size": 5, "color": 0}},
