@@ -35,6 +35,12 @@ def render_effects(answer: EffectsAnswer, *, markdown: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def say_effects(answer: EffectsAnswer) -> dict[str, Lines]:
+    """The words of the answer without the tables: those of each metric, each with what the trials are."""
+    trials = [_say_trials(answer), *answer.axes.notes]
+    return {metric.metric: [*_say_metric(metric), *trials] for metric in answer.metrics}
+
+
 def _render_table(rows: TableRows) -> Lines:
     lines: Lines = []
     print_table(rows, lines.append)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import webbrowser
 from collections.abc import Collection, Iterable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sweeper.cli import console
+from sweeper.store import Store
 from sweeper.store.trial_marks import Mark
 
 if TYPE_CHECKING:
     from sweeper.reporting.write_report import Report
+
+_MAX_ANSWERED: Final = 3000  # trials; for more, the answer would take longer than the page
 
 
 def open_in_browser(address: str | Path) -> None:
@@ -36,7 +40,22 @@ def write_checked_report(
     from sweeper.reporting.write_report import write_report
 
     checked = check_results(folder, run, baseline, trials) if with_check or baseline is not None else None
-    report = write_report(folder, out, run=run, checked=checked, trials=trials, marks=marks)
+    answers = _say_what_matters(folder, run) if trials is None else {}
+    report = write_report(folder, out, run=run, checked=checked, trials=trials, marks=marks, answers=answers)
     if report.missing_count:
         console.warn(f"{report.missing_count} artifacts are missing; the page marks their cells")
     return report
+
+
+def _say_what_matters(folder: Path, run: str | None) -> dict[str, list[str]]:
+    """What `sweeper effects` says of each metric. Nothing without the extra `stats`, or for a large sweep."""
+    if find_spec("scipy") is None or find_spec("statsmodels") is None:
+        return {}
+    with Store.open(folder, readonly=True) as store:
+        layout = store.layout(run)
+        if not layout.metrics or sum(store.count_by_status(run).values()) > _MAX_ANSWERED:
+            return {}
+    from sweeper.cli.effects_text import say_effects
+    from sweeper.tables.effects import EffectQuery, analyse_effects
+
+    return say_effects(analyse_effects(folder, EffectQuery(run=run), dict.fromkeys(("metric", "axis", "over"), "")))

@@ -42,7 +42,7 @@ from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.remote_artifacts import local_path
 from sweeper.store.trial_marks import Mark, merge_marks
-from sweeper.tables.export import describe_write_error
+from sweeper.tables.export import describe_write_error, replace_surrogates
 from sweeper.tables.select_rows import select_results
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
@@ -65,10 +65,12 @@ def write_report(
     checked: CheckFindings | None = None,
     trials: Collection[int] | None = None,
     marks: Iterable[Mark] = (),
+    answers: Mapping[str, Sequence[str]] | None = None,
 ) -> Report:
     """Write the report of a results folder to `out`, by default `<results>/report/`.
 
     `checked`: findings to show. `trials`: show only these trials of the run. `marks`: added to those of the folder.
+    `answers`: by metric, sentences about what matters for it.
 
     Raises ResultsError if the results cannot be read or the folder cannot be written.
     """
@@ -86,6 +88,7 @@ def write_report(
     data = build_dataset(rows, layout) | {
         "spending": spending,
         "marks": encode_marks(all_marks),
+        "answers": {name: list(map(replace_surrogates, lines)) for name, lines in (answers or {}).items()},
         "places": encode_file_origins(list_file_origins(outcome.files) for outcome in outcomes),
     }
     page_folders = [path.name for path in PAGE_FOLDER.iterdir() if path.is_dir()]

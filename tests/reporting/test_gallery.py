@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from sweeper.cli import main
+from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import open_menu, press_in_menu
 
@@ -96,3 +100,20 @@ def test_scatter_plot_opens_a_trial(folder, opened):
     assert page.locator(".plots [role=status]").last.inner_text().startswith("trial 1: ran_s 0.5, brightness 11")
     dots.press("Enter")
     assert page.locator("#zoom").is_visible()
+
+
+def test_plots_begin_with_what_matters(tmp_path, opened):
+    out = Sweep(SWEEP).write(tmp_path / "results")
+    told = {"brightness": ["steps matters: 80 % of the variance", "<b>12</b> trials"]}
+    page = opened(write_report(out, answers=told).page.parent, "#view=plots&metric=brightness")
+    assert page.locator(".plots section").first.inner_text().split("\n") == [
+        "What matters for brightness",
+        *told["brightness"],
+    ]
+
+
+def test_report_says_what_matters(tmp_path, capsys):
+    out = Sweep(SWEEP).write(tmp_path / "results")
+    assert main(["report", str(out)]) == 0
+    data = json.loads((out / "report" / "data.json").read_text())
+    assert any(line.startswith("steps matters: ") for line in data["answers"]["brightness"])

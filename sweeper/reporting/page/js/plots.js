@@ -33,6 +33,7 @@ const Plots = (() => {
       rows.length === 0
         ? [el("p", { class: "empty" }, `No trial in view has a value of ${metric.name}.`)]
         : [
+            makeAnswer(dataset, metric),
             makeSection(
               `${metric.name} over ${state.x || "all"} and ${state.y || "all"} (means)`,
               ...makeHeatMap(rows, metric, x, y, context, computeSectionWidth(context.room.width)),
@@ -130,6 +131,16 @@ const Plots = (() => {
     const counts = [...new Set([...groups.values()].map((group) => group.count))];
     const words = counts.length === 1 ? `Each number is the mean of ${counts[0]} trial${counts[0] === 1 ? "" : "s"}.` : "In brackets: of how many trials.";
     return [el("div", { class: "wide" }, makeHeatTable(map, counts.length > 1)), scale, el("p", { class: "dim" }, words)];
+  }
+
+  /**
+   * What `sweeper effects` says of a metric; null if it says nothing.
+   * @param {Dataset} dataset @param {Column} metric
+   */
+  function makeAnswer({ raw }, { name }) {
+    /** @type {string[] | undefined} */
+    const lines = raw.answers?.[name];
+    return lines === undefined ? null : makeSection(`What matters for ${name}`, el("ul", { class: "answer" }, lines.map((line) => el("li", {}, line))));
   }
 
   /**
