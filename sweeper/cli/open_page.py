@@ -49,7 +49,7 @@ def write_checked_report(
 
 def _say_what_matters(folder: Path, run: str | None) -> dict[str, list[str]]:
     """What `sweeper effects` says of each metric. Nothing without the extra `stats`, or for a large sweep."""
-    if find_spec("scipy") is None or find_spec("statsmodels") is None:
+    if find_spec("scipy") is None:
         return {}
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(run)

@@ -108,17 +108,22 @@ def write_report(
             data["check"] = _link_accepted(checked, rows, data["files"], out)
         data |= describe_run(record, results, rows, layout, uploaded, first_started=first_started)
         remove_stale_files(out, data, stored, thumbnails.prune_index(pictures))
-        _write_file(out / "data.json", as_json(data))
-        _write_file(out / "data.js", as_script(data))
-        for source in sorted(PAGE_FOLDER.rglob("*")):
-            if source.suffix in (".html", ".js", ".css"):
-                path = out / source.relative_to(PAGE_FOLDER)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write_file(path, source.read_text("utf-8"))
+        _write_page(out, data)
     except OSError as error:
         reason = describe_write_error(out / "index.html", error)
         raise ResultsError(f"{out}: the report cannot be written: {reason}") from error
     return Report(out / "index.html", len(rows), sum(path is None for path, _ in artifacts.values()))
+
+
+def _write_page(out: Path, data: Mapping[str, Any]) -> None:
+    """Write the data, and the page that shows it."""
+    _write_file(out / "data.json", as_json(data))
+    _write_file(out / "data.js", as_script(data))
+    for source in sorted(PAGE_FOLDER.rglob("*")):
+        if source.suffix in (".html", ".js", ".css"):
+            path = out / source.relative_to(PAGE_FOLDER)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_file(path, source.read_text("utf-8"))
 
 
 def _link_accepted(

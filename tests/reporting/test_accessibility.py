@@ -49,3 +49,12 @@ def test_axe_finds_nothing_on_any_view(made, opened, theme, width):
     page.keyboard.press("?")
     found["keys"] = page.evaluate(FIND, FALSE_ALARM)
     assert {place: problems for place, problems in found.items() if problems} == {}
+
+
+def test_steps_are_read_aloud_and_blinking_waits_if_motion_is_unwanted(made, opened):
+    page = opened(made(Sweep(SWEEP)), "#x=steps&y=prompt&trial=0&with=4&mode=blink", reduced_motion="reduce")
+    assert page.get_by_role("button", name="Pause").get_attribute("aria-pressed") == "true"
+    page.get_by_role("button", name="Flip").click()
+    assert page.locator("#zoom figcaption").inner_text().startswith("B ")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#zoom > [role=status]").text_content().startswith("trial 4: prompt: a fox · steps: 8")

@@ -58,8 +58,9 @@ const Comparison = (() => {
       caption.textContent = showsB ? `B ${names.b}` : `A ${names.a}`;
     };
     top.style.visibility = "hidden";
-    let timer = setInterval(flip, BLINK_PERIOD);
-    const pause = el("button", { type: "button", "aria-pressed": "false", onclick: togglePause }, "Pause");
+    const wantsRest = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    let timer = wantsRest ? 0 : setInterval(flip, BLINK_PERIOD);
+    const pause = el("button", { type: "button", "aria-pressed": String(wantsRest), onclick: togglePause }, "Pause");
     function togglePause() {
       clearInterval(timer);
       timer = timer ? 0 : setInterval(flip, BLINK_PERIOD);

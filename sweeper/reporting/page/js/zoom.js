@@ -25,7 +25,8 @@ class ZoomParts {
     this.left = Dom.el("div", { class: "zoom-left" }, modes, stage, outputs);
     const panel = Dom.el("aside", { class: "panel" }, outcome, markControls, params, facts, actions);
     dialog.tabIndex = -1; // it receives the focus of elements that are removed
-    dialog.replaceChildren(head, Dom.el("div", { class: "zoom-body" }, this.left, panel));
+    this.status = Dom.el("p", { class: "offscreen", role: "status" }); // read aloud when another trial is shown
+    dialog.replaceChildren(head, Dom.el("div", { class: "zoom-body" }, this.left, panel), this.status);
   }
 
   static makeEmpty() {
@@ -143,6 +144,7 @@ class Zoom {
     const { dataset, parts } = this;
     const file = dataset.files(row)[output];
     parts.replace("head", this.makeHead(), isNewTrial);
+    if (isNewTrial) parts.status.textContent = `trial ${dataset.trial(row)}: ${dataset.title(row)}`;
     parts.replace("modes", this.makeModes(), isNewTrial);
     parts.replace("outputs", this.makeOutputs(), isNewTrial);
     parts.replace("outcome", Details.makeOutcome(dataset, row), isNewTrial);
