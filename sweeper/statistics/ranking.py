@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
+from math import comb, sqrt
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -116,12 +117,20 @@ def rank(comparisons: ItemComparisons, *, resamples: int = RESAMPLES, seed: int 
     drawn = random.multinomial(size, np.full(size, 1 / size), resamples) if size else np.zeros((resamples, 0))
     prior = random.poisson(1.0, (resamples, 2, comparisons.count)) + _RESAMPLED_PRIOR
     fits = [model.fit(weights[group_of], wins) for weights, wins in zip(drawn, prior, strict=True)]
-    strengths = np.array(fits).reshape(resamples, comparisons.count)
+    fitted = model.fit()
+    wider = _compute_t_factor(size) if by_groups else 1.0
+    strengths = fitted + wider * (np.array(fits).reshape(resamples, comparisons.count) - fitted)
     low, high = np.quantile(to_shares(strengths), [0.025, 0.975], axis=0)
     return Ranking(
-        tuple(to_shares(model.fit()).tolist()), tuple(low.tolist()), tuple(high.tolist()),
+        tuple(to_shares(fitted).tolist()), tuple(low.tolist()), tuple(high.tolist()),
         _find_apart(strengths), by_groups,
     )  # fmt: skip
+
+
+def _compute_t_factor(count: int) -> float:
+    """How much wider the 95 % interval of a mean of `count` values is than the resamples of the values make it."""
+    quantile = load_stats_package("scipy.special").stdtrit(count - 1, 0.975)
+    return float(quantile / NormalDist().inv_cdf(0.975) * sqrt(count / (count - 1)))
 
 
 def _find_apart(strengths: Floats) -> frozenset[tuple[int, int]]:

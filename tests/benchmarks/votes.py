@@ -38,6 +38,24 @@ def measure_coverage(random, simulations):
         print(f"  {items} values, {count} votes, strengths ±{spread}: {np.mean(hits):.1%}")
 
 
+def measure_coverage_of_groups(random, simulations):
+    """Here every prompt has strengths of its own, around those of the values."""
+    print(f"the same where prompts differ much: 3 values, 8 votes about each prompt, {simulations} simulations")
+    for prompts in (10, 30):
+        hits = []
+        for _ in range(simulations):
+            own = np.array([0.4, 0.0, -0.4]) + random.normal(0, 1.0, (4000, 3))
+            true = to_shares(own).mean(axis=0)  # over as many prompts as nobody tries
+            votes = [(group, vote(random, own[group], 8)) for group in range(prompts)]
+            first, second, points = (
+                [cell for _, some in votes for cell in getattr(some, name)] for name in ("first", "second", "points")
+            )
+            groups = [group for group, some in votes for _ in some.first]
+            ranking = rank(ItemComparisons(3, first, second, points, groups), resamples=300)
+            hits += [a <= share <= b for a, share, b in zip(ranking.low, true, ranking.high, strict=True)]
+        print(f"  {prompts} prompts: {np.mean(hits):.1%}")
+
+
 def measure_false_alarms(random, simulations):
     print(f"share of {simulations} simulations in which equal values are called different (at most 5 % is right)")
     for items, count, ties in ((2, 40, 0.0), (4, 100, 0.3), (8, 200, 0.0)):
@@ -60,4 +78,5 @@ if __name__ == "__main__":
     source = np.random.default_rng(1)
     measure_speed(source)
     measure_coverage(source, given.simulations)
+    measure_coverage_of_groups(source, given.simulations)
     measure_false_alarms(source, given.simulations)
