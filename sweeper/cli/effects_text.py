@@ -95,7 +95,7 @@ def _say_effect(effect: AxisEffect) -> str:
     if effect.note:
         return f"{name} {effect.note}"
     share = f"{_format_share(effect.share.share)} of the variance; " if effect.share else ""
-    if effect.is_seen:
+    if effect.differs:
         return f"{name} matters: {share}{_say_largest(effect)}{_say_extremes(effect)}"
     bounds = [
         max(abs(low), abs(high))
@@ -108,13 +108,17 @@ def _say_effect(effect: AxisEffect) -> str:
     if not max(bounds):
         return f"{name} changes nothing: each difference is 0"
     most = _round_to(max(bounds), max(bounds))
+    if effect.is_seen:
+        hint = f"; {_say_needed(*effect.needed)}" if effect.needed else ""
+        return f"{name} matters: {share}but no two of its values are told apart yet{hint}"
     if effect.needed is None:
         return f"{name}: no difference seen (less than {most} either way)"
-    replicate, more = effect.needed
-    return (
-        f"{name} is not settled: {share}the difference may be up to {most} either way; {more} more "
-        f"value{'s' if more != 1 else ''} of {replicate} would settle it, if it is as large as it looks now"
-    )
+    return f"{name} is not settled: {share}the difference may be up to {most} either way; {_say_needed(*effect.needed)}"
+
+
+def _say_needed(replicate: str, more: int) -> str:
+    values = "values" if more != 1 else "value"
+    return f"{more} more {values} of {replicate} would settle it, if it is as large as it looks now"
 
 
 def _say_largest(effect: AxisEffect) -> str:

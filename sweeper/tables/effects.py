@@ -16,7 +16,7 @@ import pandas as pd
 
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.selection import EVERYTHING, Selection
-from sweeper.statistics.corrections import adjust_p_values
+from sweeper.statistics.corrections import adjust_in_steps, adjust_p_values
 from sweeper.statistics.factorial import Factor, Factorial, ValueComparison, count_needed_values
 from sweeper.statistics.paired import Codes, Numbers, renumber
 from sweeper.statistics.variance_shares import TermShare, VarianceModel, VarianceShares
@@ -51,14 +51,15 @@ class EffectQuery:
 class AxisEffect:
     """The effect of one axis on one metric.
 
-    `comparisons` are (comparison, p-value corrected by Holm for all comparisons of the metric). `share` is None if the
-    trials are too few, `note` says why there are no comparisons. `highest` are the value with the highest mean and
-    those that are not seen to be lower, if these are at most half of all; `lowest` likewise. `needed`: (replicate axis,
-    how many more of its values would settle the largest difference).
+    `p` is the p-value of the whole axis, and `comparisons` are (comparison, p-value), all corrected as
+    `adjust_in_steps` does. `share` is None if the trials are too few, `note` says why there are no comparisons.
+    `highest` are the value with the highest mean and those that are not seen to be lower, if these are at most half of
+    all; `lowest` likewise. `needed`: (replicate axis, how many more of its values would settle the largest difference).
     """
 
     axis: EffectAxis
     share: TermShare | None
+    p: float | None
     comparisons: tuple[tuple[ValueComparison, float | None], ...]
     highest: tuple[int, ...] = ()
     lowest: tuple[int, ...] = ()
@@ -67,6 +68,11 @@ class AxisEffect:
 
     @property
     def is_seen(self) -> bool:
+        """Whether the axis has an effect; `differs` may still be false, if no two of its values are told apart."""
+        return self.p is not None and self.p <= LEVEL
+
+    @property
+    def differs(self) -> bool:
         return any(p is not None and p <= LEVEL for _, p in self.comparisons)
 
 
@@ -118,7 +124,7 @@ def effects(
     - `metric`, `axis`: axes that vary together are one, such as `width + height`
     - `value`, `other`: the values as text; `other` is None for the mean of all other values
     - `difference`, `low`, `high`: the mean over matched trials, and its 95 % interval
-    - `p`, `p_holm`: the p-value, and corrected for all comparisons of the metric
+    - `p`, `p_holm`: the p-value, and corrected: within the axis, and for the number of axes
     - `pairs`, `df`: how many pairs of trials were compared, and the degrees of freedom
     - `share`, `share_low`, `share_high`: the part of the metric's variance that the axis explains, 0 to 1
 
@@ -250,17 +256,20 @@ class _Analysis:
             index: self._factorial.compare(index, numbers) if self._factors[index].levels <= _MAX_VALUES else []
             for index in self._compared
         }
-        family = [comparison for found in compared.values() for comparison in found]
-        adjusted = iter(adjust_p_values([comparison.difference.p for comparison in family]))
-        effects = []
-        for index, found in compared.items():
-            pairs = tuple((comparison, next(adjusted)) for comparison in found)
-            effects.append(self._describe(index, pairs, _get_share(shares, (index,)), len(family)))
+        terms = {index: _get_share(shares, (index,)) for index in compared}
+        axes, adjusted = adjust_in_steps(
+            [None if term is None else term.p for term in terms.values()],
+            [[comparison.difference.p for comparison in found] for found in compared.values()],
+        )
+        effects = [
+            self._describe(index, p, tuple(zip(found, p_values, strict=True)), terms[index])
+            for (index, found), p, p_values in zip(compared.items(), axes, adjusted, strict=True)
+        ]
         return tuple(sorted(effects, key=lambda effect: -effect.share.share if effect.share else 1.0))
 
     def _describe(
-        self, index: int, comparisons: tuple[tuple[ValueComparison, float | None], ...], share: TermShare | None,
-        family: int,
+        self, index: int, p: float | None, comparisons: tuple[tuple[ValueComparison, float | None], ...],
+        share: TermShare | None,
     ) -> AxisEffect:  # fmt: skip
         axis = self._axes.axes[index]
         note = ""
@@ -270,12 +279,10 @@ class _Analysis:
         elif not comparisons:
             note = "cannot be judged, because no two trials differ in it alone"
         highest, lowest = (_find_extremes(len(axis.values), comparisons, sign) for sign in (1, -1))
-        effect = AxisEffect(axis, share, comparisons, highest, lowest, None, note)
-        return effect if effect.is_seen else replace(effect, needed=self._count_needed(comparisons, family))
+        effect = AxisEffect(axis, share, p, comparisons, highest, lowest, None, note)
+        return effect if effect.differs else replace(effect, needed=self._count_needed(comparisons))
 
-    def _count_needed(
-        self, comparisons: Sequence[tuple[ValueComparison, float | None]], family: int
-    ) -> tuple[str, int] | None:
+    def _count_needed(self, comparisons: Sequence[tuple[ValueComparison, float | None]]) -> tuple[str, int] | None:
         """The replicate axis of which the fewest more values would settle the largest difference, and how many."""
         pairs = [found for found, _ in comparisons if found.other is not None]
         if not pairs:
@@ -284,7 +291,7 @@ class _Analysis:
         options = []
         for place, index in enumerate(self._factorial.replicates):
             present = largest.levels[place]
-            needed = count_needed_values(largest, place, LEVEL / family, max(3 * present, _MOST_PROPOSED))
+            needed = count_needed_values(largest, place, LEVEL / len(comparisons), max(3 * present, _MOST_PROPOSED))
             if needed is not None:
                 options.append((needed - present, self._axes.axes[index].name))
         return min(((name, more) for more, name in options), key=lambda option: option[1], default=None)

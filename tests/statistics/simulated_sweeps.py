@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 
-from sweeper.statistics.corrections import adjust_p_values
+from sweeper.statistics.corrections import adjust_in_steps
 from sweeper.statistics.factorial import Factor, Factorial
+from sweeper.statistics.variance_shares import VarianceModel
 
 _EFFECTS = ((0.0, 1.0), (0.0, 0.5, 2.0))  # of the values of sampler and cfg, if effects are planted
 _SHARED = 40  # simulations that have the same trials missing
@@ -48,10 +49,13 @@ def simulate(scenario: Scenario, count: int, rng: np.random.Generator, *, plante
             cells = grid[rng.random(len(grid)) >= scenario.missing]
             names = ("sampler", "cfg", "prompt", "seed")
             factors = [Factor(name, cells[:, i], sizes[i], is_replicate=i > 1) for i, name in enumerate(names)]
-            factorial = Factorial(factors)
+            factorial, model = Factorial(factors), VarianceModel(factors)
         numbers = _draw(scenario, cells, effects, rng)
         alarms, comparisons = [], []
+        shares = model.share_out(numbers)
+        tests = [next((t.p for t in (shares.terms if shares else ()) if t.term == (index,)), None) for index in (0, 1)]
         for index in (0, 1):
+            comparisons.append([])
             for found in factorial.compare(index, numbers):
                 of = effects[index]
                 truth = of[found.value] - (
@@ -61,10 +65,11 @@ def simulate(scenario: Scenario, count: int, rng: np.random.Generator, *, plante
                     continue
                 compared += 1
                 covered += found.difference.low <= truth <= found.difference.high
-                comparisons.append(found.difference.p)
+                comparisons[-1].append(found.difference.p)
                 alarms.append(truth == 0)
-        adjusted = adjust_p_values(comparisons)
-        alarmed += any(p <= 0.05 for p, is_null in zip(adjusted, alarms, strict=True) if is_null)
+        axes, adjusted = adjust_in_steps(tests, comparisons)
+        nulls = [p for p, is_null in zip(chain(*adjusted), alarms, strict=True) if is_null]
+        alarmed += any(p is not None and p <= 0.05 for p in (nulls if planted else axes))
     return Outcome(covered / compared, alarmed / count)
 
 

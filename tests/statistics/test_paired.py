@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from sweeper.errors import UsageError
-from sweeper.statistics.corrections import adjust_p_values
+from sweeper.statistics.corrections import adjust_in_steps, adjust_p_values
 from sweeper.statistics.extra_packages import load_stats_package
 from sweeper.statistics.paired import PairDesign
 
@@ -99,3 +99,9 @@ def test_holm_gives_the_adjusted_values_of_r():
 def test_missing_package_says_what_to_install():
     with pytest.raises(UsageError, match=r"no_such_package, which is not installed; run: .*'comfy-sweeper\[stats\]'"):
         load_stats_package("no_such_package.special")
+
+
+def test_comparisons_are_corrected_within_their_axis_and_not_below_it():
+    axes, comparisons = adjust_in_steps([0.004, 0.03, None], [[0.001, 0.02], [0.001], [0.2, 0.5]])
+    assert axes == pytest.approx([0.012, 0.06, 0.4])  # the third has no test: its smallest comparison stands for it
+    assert comparisons == [pytest.approx([0.012, 0.02]), pytest.approx([0.06]), pytest.approx([0.4, 0.5])]
