@@ -102,13 +102,16 @@ def _make_value(
     if request.type != "*":
         return make_output(context, reading, request)
     candidates = _find_candidates(shape, reading, template)
+    values = {one.name: one.value for one in candidates}
+    values |= {
+        name: value for name, value in reading.widgets.items() if template and shape.find_template(name) == template
+    }
+    chosen = reading.choose(values)
+    if chosen is not None:
+        return values[chosen]
     if not candidates:
         literals = [value for value in reading.widgets.values() if not template and value is not None]
         return literals[0] if literals and not reading.linked else make_output(context, reading, request)
-    by_name = {one.name: one for one in candidates}
-    chosen = reading.choose(by_name)
-    if chosen is not None:
-        return by_name[chosen].value
     return transform_value(context, reading, candidates[0], request)
 
 

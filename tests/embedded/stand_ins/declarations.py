@@ -99,6 +99,15 @@ OBJECT_INFO: dict[str, Any] = {
         ["COMFY_MATCHTYPE_V3"],
         output_matchtypes=["what"],
     ),
+    "Branch": declare(
+        {
+            "switch": ["BOOLEAN", {}],
+            "on_false": ["COMFY_MATCHTYPE_V3", {"template": {"template_id": "what", "allowed_types": "*"}}],
+            "on_true": ["COMFY_MATCHTYPE_V3", {"template": {"template_id": "what", "allowed_types": "*"}}],
+        },
+        ["COMFY_MATCHTYPE_V3"],
+        output_matchtypes=["what"],
+    ),
     "Batch": declare({"images": ["COMFY_AUTOGROW_V3", {"template": GROWN_IMAGES}]}, ["IMAGE"]),
     "Batches": declare(
         {"prompt": ["STRING", {}], "batch_size": ["INT", {}], "width": ["INT", {}]}, ["IMAGE"], lists=[True]

@@ -157,6 +157,16 @@ def test_a_dynamic_combo_adds_its_inputs_and_a_match_type_follows_its_input(clie
     assert [error["extra_info"]["input_name"] for error in errors] == ["kind.width", "kind.height"]
 
 
+def test_a_switch_hands_on_the_chosen_branch_linked_or_not(client):
+    graph = {
+        "1": {"class_type": "PrimitiveString", "inputs": {"value": "a boat"}},
+        "2": {"class_type": "Branch", "inputs": {"switch": False, "on_false": "a fox", "on_true": ["1", 0]}},
+        "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
+    }
+    assert run(client, graph)["3"]["text"] == ["a fox"]
+    assert run(client, change(graph, "2", switch=True))["3"]["text"] == ["a boat"]
+
+
 def test_autogrow_and_lists_keep_every_picture(client):
     grown = picture_graph("Batch", **{"images.image0": ["small", 0], "images.image1": ["fox", 0]})
     assert [picture.size for picture in draw(client, grown)] == [(96, 64)] * 2
