@@ -113,7 +113,8 @@ class Session:
         """Run from the first look at the store to the table."""
         judges = self.experiment.judges
         check_judge_keys(judges)
-        self.metrics = load_metrics(name for name in self.experiment.metrics if name not in judges)
+        names = [name for name in self.experiment.metrics if name not in judges]
+        self.metrics = load_metrics(names, Path(self.experiment.file).parent)
         async with AsyncExitStack() as connections:
             with ExitStack() as stack:
                 # A new folder is created only when a target responds. An existing one is locked before it is read.

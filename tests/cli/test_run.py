@@ -175,7 +175,10 @@ def test_unimportable_metric_is_reported_before_any_request(sweeper, sweep):
     outcome = sweeper("run", sweep("params: {seed: 1}\nmetrics: [no_such_module:f]\n"))
 
     assert outcome.code == 2
-    assert outcome.err == "error: metric 'no_such_module:f' cannot be imported: No module named 'no_such_module'\n"
+    assert outcome.err == (
+        "error: metric 'no_such_module:f' cannot be imported: No module named 'no_such_module'; looked beside the "
+        "experiment, in the current folder and among installed packages\n"
+    )
     assert not Path("results").exists()
 
 

@@ -81,8 +81,8 @@ def find_unknown_metrics(names: Iterable[str], known: Collection[str] = ()) -> l
     return problems
 
 
-def load_metrics(names: Iterable[str]) -> dict[str, Metric]:
-    """Load the metrics of these names. The user's modules are imported, from the current folder too.
+def load_metrics(names: Iterable[str], folder: Path | None = None) -> dict[str, Metric]:
+    """Load the metrics of these names. The user's modules are imported, also from `folder` and the current folder.
 
     `sampling_s` is left out, because the server's events measure it while a job runs.
 
@@ -96,14 +96,22 @@ def load_metrics(names: Iterable[str]) -> dict[str, Metric]:
         if name in unknown or name == SAMPLING_METRIC:
             continue
         try:
-            metrics[name] = _load_metric(name)
+            metrics[name] = _load_metric(name, folder)
         except SweeperError as error:
             messages.append(f"metric '{name}' {error}")
         except Exception as error:  # noqa: BLE001 - importing runs the user's module, which may raise anything
-            messages.append(f"metric '{name}' cannot be imported: {_describe_error(error)}")
+            messages.append(f"metric '{name}' cannot be imported: {_describe_error(error)}{_say_where(error, folder)}")
     if messages:
         raise ExperimentError([Problem("", 0, "", message) for message in messages])
     return metrics
+
+
+def _say_where(error: Exception, folder: Path | None) -> str:
+    """Where a module was looked for, if it was not found."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    beside = "" if folder is None else "beside the experiment, "
+    return f"; looked {beside}in the current folder and among installed packages"
 
 
 def _describe_error(error: Exception) -> str:
@@ -111,7 +119,7 @@ def _describe_error(error: Exception) -> str:
     return str(error) if is_clear else f"{type(error).__name__}: {error}"
 
 
-def _load_metric(name: str) -> Metric:
+def _load_metric(name: str, folder: Path | None) -> Metric:
     if name in FORMULA_NAMES:
         from sweeper.images.metrics.formulas import FORMULAS
 
@@ -122,7 +130,7 @@ def _load_metric(name: str) -> Metric:
         model = load_learned(name)
         return Metric(model.function, model.version, model.reads_params)
     if _FUNCTION_PATH.fullmatch(name):
-        return _wrap_function(_import_function(name))
+        return _wrap_function(_import_function(name, folder))
     return _wrap_function(_find_entry_points()[name].load())
 
 
@@ -131,15 +139,16 @@ def _find_entry_points() -> Mapping[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in RESERVED_COLUMNS}
 
 
-def _import_function(name: str) -> Any:
+def _import_function(name: str, folder: Path | None) -> Any:
     module, _, function = name.partition(":")
     # `sweeper` is a console script. Unlike `python -m`, it does not look for modules in the current folder.
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
+    added = [str(one.absolute()) for one in (folder, Path.cwd()) if one is not None]
+    sys.path[:0] = added
     try:
         return getattr(importlib.import_module(module), function)
     finally:
-        sys.path.remove(folder)
+        for one in added:
+            sys.path.remove(one)
 
 
 def _wrap_function(function: Any) -> Metric:

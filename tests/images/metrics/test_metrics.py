@@ -113,7 +113,8 @@ def test_all_bad_names_are_reported_at_once(write_module):
         f"metric 'math:pi' cannot be imported: {math.pi} is not a function",
         "metric 'needy_metrics:f' cannot be imported: it must accept (picture) or (picture, params), but "
         "takes (a, b, c)",
-        "metric 'no_such_module:f' cannot be imported: No module named 'no_such_module'",
+        "metric 'no_such_module:f' cannot be imported: No module named 'no_such_module'; "
+        "looked in the current folder and among installed packages",
         "unknown metric 'sharpnes' (your own is written module:function); did you mean 'sharpness'?",
     ]
 

@@ -153,7 +153,7 @@ const Expression = (() => {
    */
   function makeExample(dataset) {
     const usable = dataset.axes.filter(({ name, values }) => values.length > 1 && /^[A-Za-z_]\w*$/.test(name));
-    const number = usable.find((axis) => axis.numeric);
+    const number = usable.find((axis) => axis.numeric && !Layout.isSeed(axis)) ?? usable.find((axis) => axis.numeric);
     const word = usable.find((axis) => axis.values.every((value) => typeof value === "string"));
     const least = number?.values.reduce((a, b) => (b < a ? b : a));
     const rows = dataset.filterRows((row) => [number, word].every((axis) => axis === undefined || axis.codes[row] >= 0));

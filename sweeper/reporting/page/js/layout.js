@@ -413,6 +413,6 @@ const Layout = (() => {
   }
 
   return {
-    DIRECTIONS, NO_DIRECTIONS, arrange, arrangeList, chooseFirstView, explainEmpty, groupByOuter, listFreeAxes, listPinChoices, makeHead, orderCodes, shownCodes, wrap,
+    DIRECTIONS, NO_DIRECTIONS, arrange, arrangeList, chooseFirstView, explainEmpty, groupByOuter, isSeed, listFreeAxes, listPinChoices, makeHead, orderCodes, shownCodes, wrap,
   };
 })();

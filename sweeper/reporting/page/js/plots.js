@@ -22,7 +22,8 @@ const Plots = (() => {
     const [x, y] = [findAxis(state.x), findAxis(state.y)];
     const isShown = makeVisibleTest(dataset, state);
     const rows = context.getRows().filter((row) => typeof metric.value(row) === "number" && isShown(row));
-    const along = [x, y, ...dataset.axes].find((axis) => axis?.numeric && axis.values.length > 1);
+    const numeric = [x, y, ...dataset.axes].filter((axis) => axis?.numeric && axis.values.length > 1);
+    const along = numeric.find((axis) => axis && !Layout.isSeed(axis)) ?? numeric[0];
     const per = state.lines === "" ? [y, x].find((axis) => axis && axis !== along) : findAxis(state.lines);
     // Keep menus that have not changed: a run that is still going must not close an open one.
     const against = numbers.find((column) => column.name === state.against) ?? numbers.find((column) => column !== metric && column.role === "metric");
@@ -70,7 +71,7 @@ const Plots = (() => {
       makeField("X axis", makeMenu(axes, state.x, setAxis("x"))),
       makeField("Y axis", makeMenu(axes, state.y, setAxis("y"))),
       makeField("One line per", makeMenu(axes, per?.name ?? "", (name) => update({ lines: name }))),
-      numbers.length > 1 ? makeField("Against", makeMenu(metrics, against?.name ?? "", (name) => update({ against: name }))) : "",
+      numbers.length > 1 ? makeField("Against", makeMenu([["", "(none)"], ...metrics], against?.name ?? "", (name) => update({ against: name }))) : "",
     );
     return controls;
   }
