@@ -99,7 +99,7 @@ def test_nodes_take_a_share_of_the_time_that_the_target_took(sweeper, write):
         store.servers.add_node_times("cloud", {"KSampler": (2, 60.0), "VAEDecode": (1, 10.0), "": (1, 500.0)})
     options = ("--rehearse", "--no-check")
     assert sweeper("run", experiment, *options, "--limit", "0", "--quiet").err == ""
-    outcome = sweeper("run", experiment, *options, "--limit", "1")
+    outcome = sweeper("run", experiment, *options, "--limit", "3")  # of a job, a busy machine may miss events
     assert "Each node takes 1/40 of the time that nodes of its class took on cloud.\n" in outcome.err
     with Store.open(REHEARSAL, readonly=True) as store:
         seconds = store.servers.mean_node_seconds(["embedded"])

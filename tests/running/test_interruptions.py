@@ -62,7 +62,7 @@ def test_jobs_of_a_killed_embedded_server_are_sent_again(runners, tmp_path):
 
 def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=list(range(30)))
-    ended = runners.run(plan, target, tmp_path / "out", file_limit=160_000)
+    ended = runners.run(plan, target, tmp_path / "out", file_limit=200_000)
     assert ended.said[-1] == "stopped_by unwritable"
     assert "check that the disk is not full" in ended.error
     run = sweeper.run(plan, target, tmp_path / "out")
