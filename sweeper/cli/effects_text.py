@@ -9,9 +9,10 @@ from typing import Any, Final
 from sweeper.cli import console
 from sweeper.cli.console import to_json_number
 from sweeper.cli.text_table import print_table, shorten_cell
+from sweeper.statistics.corrections import LEVEL
 from sweeper.statistics.variance_shares import TermShare
 from sweeper.tables.effect_axes import EffectAxis
-from sweeper.tables.effects import LEVEL, AxisEffect, EffectsAnswer, MetricEffects
+from sweeper.tables.effects import AxisEffect, EffectsAnswer, MetricEffects
 from sweeper.tables.export import format_markdown_cell, format_rounded
 
 _MAX_PAIRS: Final = 10  # of an axis in a table; of more, only the differences from the other values are shown
@@ -23,11 +24,11 @@ TableRows = Sequence[Mapping[str, str]]
 
 def render_effects(answer: EffectsAnswer, *, markdown: bool) -> str:
     """The answer: what the trials are, then for each metric the words and the tables."""
-    lines = [_say_trials(answer), *(f"note: {note}" for note in answer.axes.notes)]
+    lines = [_describe_trials(answer), *(f"note: {note}" for note in answer.axes.notes)]
     form, heading, item = (format_markdown_cell, "## ", "- ") if markdown else (console.sanitize, "", "  ")
     lines = [form(line) + ("  " if markdown else "") for line in lines]
     for metric in answer.metrics:
-        lines += ["", heading + form(metric.metric), *(item + form(line) for line in _say_metric(metric))]
+        lines += ["", heading + form(metric.metric), *(item + form(line) for line in _describe_metric(metric))]
         for rows in (_list_shares(metric), _list_comparisons(metric)):
             if rows:
                 lines.append("")
@@ -35,10 +36,10 @@ def render_effects(answer: EffectsAnswer, *, markdown: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def say_effects(answer: EffectsAnswer) -> dict[str, Lines]:
+def describe_effects(answer: EffectsAnswer) -> dict[str, Lines]:
     """The words of the answer without the tables: those of each metric, each with what the trials are."""
-    trials = [_say_trials(answer), *answer.axes.notes]
-    return {metric.metric: [*_say_metric(metric), *trials] for metric in answer.metrics}
+    trials = [_describe_trials(answer), *answer.axes.notes]
+    return {metric.metric: [*_describe_metric(metric), *trials] for metric in answer.metrics}
 
 
 def _render_table(rows: TableRows) -> Lines:
@@ -53,7 +54,7 @@ def _render_markdown_table(rows: TableRows) -> Lines:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _say_trials(answer: EffectsAnswer) -> str:
+def _describe_trials(answer: EffectsAnswer) -> str:
     if answer.message:
         return answer.message
     replicates = [f"{axis.name} ({len(axis.values)})" for axis in answer.axes.axes if axis.is_replicate]
@@ -65,15 +66,15 @@ def _say_trials(answer: EffectsAnswer) -> str:
     return f"{answer.trials} trials succeeded; {over}"
 
 
-def _say_metric(metric: MetricEffects) -> Iterator[str]:
+def _describe_metric(metric: MetricEffects) -> Iterator[str]:
     if metric.note:
         yield metric.note
         return
     for effect in metric.effects:
-        yield _say_effect(effect)
+        yield _describe_effect(effect)
     for one, other, share, p in metric.interactions:
         if p <= LEVEL:
-            yield _say_interaction(one, other, _format_share(share.share))
+            yield _describe_interaction(one, other, _format_share(share.share))
     if metric.rest is None:
         yield "there are too few trials to share out the variance"
     if metric.server_noise is not None:
@@ -83,20 +84,20 @@ def _say_metric(metric: MetricEffects) -> Iterator[str]:
         )
 
 
-def _say_interaction(one: EffectAxis, other: EffectAxis, share: str) -> str:
+def _describe_interaction(one: EffectAxis, other: EffectAxis, share: str) -> str:
     if one.is_replicate or other.is_replicate:
         axis, replicate = (other, one) if one.is_replicate else (one, other)
         return f"what {axis.name} changes differs from {replicate.name} to {replicate.name}: {share} of the variance"
     return f"{one.name} and {other.name} act together: {share} of the variance; what one changes depends on the other"
 
 
-def _say_effect(effect: AxisEffect) -> str:
+def _describe_effect(effect: AxisEffect) -> str:
     name = effect.axis.name
     if effect.note:
         return f"{name} {effect.note}"
     share = f"{_format_share(effect.share.share)} of the variance; " if effect.share else ""
     if effect.differs:
-        return f"{name} matters: {share}{_say_largest(effect)}{_say_extremes(effect)}"
+        return f"{name} matters: {share}{_describe_largest(effect)}{_describe_extremes(effect)}"
     bounds = [
         max(abs(low), abs(high))
         for comparison, _ in effect.comparisons
@@ -109,19 +110,20 @@ def _say_effect(effect: AxisEffect) -> str:
         return f"{name} changes nothing: each difference is 0"
     most = _round_to(max(bounds), max(bounds))
     if effect.is_seen:
-        hint = f"; {_say_needed(*effect.needed)}" if effect.needed else ""
+        hint = f"; {_describe_needed(*effect.needed)}" if effect.needed else ""
         return f"{name} matters: {share}but no two of its values are told apart yet{hint}"
     if effect.needed is None:
         return f"{name}: no difference seen (less than {most} either way)"
-    return f"{name} is not settled: {share}the difference may be up to {most} either way; {_say_needed(*effect.needed)}"
+    needed = _describe_needed(*effect.needed)
+    return f"{name} is not settled: {share}the difference may be up to {most} either way; {needed}"
 
 
-def _say_needed(replicate: str, more: int) -> str:
+def _describe_needed(replicate: str, more: int) -> str:
     values = "values" if more != 1 else "value"
     return f"{more} more {values} of {replicate} would settle it, if it is as large as it looks now"
 
 
-def _say_largest(effect: AxisEffect) -> str:
+def _describe_largest(effect: AxisEffect) -> str:
     """The largest difference of two values that is seen, such as `9 is 34 to 52 above 5`."""
     seen = [found for found, p in effect.comparisons if p is not None and p <= LEVEL]
     largest = max(seen, key=lambda found: (found.other is not None, abs(found.difference.mean)))
@@ -141,7 +143,7 @@ def _say_largest(effect: AxisEffect) -> str:
     return f"{_quote(upper)} is {_round_to(low, margin)} to {_round_to(high, margin)} above {_quote(lower)}"
 
 
-def _say_extremes(effect: AxisEffect) -> str:
+def _describe_extremes(effect: AxisEffect) -> str:
     """Which values are highest and lowest, as far as the differences that are seen allow it."""
     if len(effect.axis.labels) < 3:
         return ""

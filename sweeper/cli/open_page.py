@@ -19,8 +19,11 @@ _MAX_ANSWERED: Final = 3000  # trials; for more, the answer would take longer th
 
 
 def open_in_browser(address: str | Path) -> None:
-    """Open a URL or a file in the browser, and say so if there is none."""
-    url = address.resolve().as_uri() if isinstance(address, Path) else address
+    """Open a URL or a file in the browser, and say so if there is none.
+
+    The address becomes an argument of the browser, which other users can see, so a token after `#` is left out.
+    """
+    url = address.resolve().as_uri() if isinstance(address, Path) else address.partition("#")[0]
     if not webbrowser.open(url):
         console.warn(f"this machine has no browser to open the page in; its address is {url}")
 
@@ -40,14 +43,14 @@ def write_checked_report(
     from sweeper.reporting.write_report import write_report
 
     checked = check_results(folder, run, baseline, trials) if with_check or baseline is not None else None
-    answers = _say_what_matters(folder, run) if trials is None else {}
+    answers = _find_answers(folder, run) if trials is None else {}
     report = write_report(folder, out, run=run, checked=checked, trials=trials, marks=marks, answers=answers)
     if report.missing_count:
         console.warn(f"{report.missing_count} artifacts are missing; the page marks their cells")
     return report
 
 
-def _say_what_matters(folder: Path, run: str | None) -> dict[str, list[str]]:
+def _find_answers(folder: Path, run: str | None) -> dict[str, list[str]]:
     """What `sweeper effects` says of each metric. Nothing without the extra `stats`, or for a large sweep."""
     if find_spec("scipy") is None:
         return {}
@@ -55,7 +58,7 @@ def _say_what_matters(folder: Path, run: str | None) -> dict[str, list[str]]:
         layout = store.layout(run)
         if not layout.metrics or sum(store.count_by_status(run).values()) > _MAX_ANSWERED:
             return {}
-    from sweeper.cli.effects_text import say_effects
+    from sweeper.cli.effects_text import describe_effects
     from sweeper.tables.effects import EffectQuery, analyse_effects
 
-    return say_effects(analyse_effects(folder, EffectQuery(run=run), dict.fromkeys(("metric", "axis", "over"), "")))
+    return describe_effects(analyse_effects(folder, EffectQuery(run=run)))

@@ -29,7 +29,7 @@ from sweeper.embedded.http_helpers import (
     read_object,
     refuse_as,
 )
-from sweeper.embedded.job_routes import status_word
+from sweeper.embedded.job_routes import get_status_word
 from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob, now_ms
 from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_guard import DropError
@@ -241,7 +241,7 @@ class V2Routes(CommonRoutes):
 
 
 def _get_status(job: ServerJob) -> str:
-    return _STATUS_BY_STATE.get(job.state) or _STATUS_BY_WORD[status_word(job)]
+    return _STATUS_BY_STATE.get(job.state) or _STATUS_BY_WORD[get_status_word(job)]
 
 
 def _check_workflow(data: dict[str, Any], workflow: Any) -> None:

@@ -69,7 +69,7 @@ _MODEL_SUFFIXES = (".obj", ".fbx", ".gltf", ".glb", ".usdz")
 _TEXT_SUFFIXES = (".txt", ".md", ".json")
 
 
-def status_word(job: ServerJob) -> str:
+def get_status_word(job: ServerJob) -> str:
     """The status of a job: one of STATUS_WORDS."""
     return _STATUS_BY_STATE.get(job.state, "in_progress")
 
@@ -84,7 +84,7 @@ def get_workflow_id(job: ServerJob) -> str | None:
 
 def make_row(job: ServerJob) -> dict[str, Any]:
     """The fields of a job that a listing has, without its error. Times are milliseconds since the epoch."""
-    row: dict[str, Any] = {"id": job.id, "status": status_word(job), "create_time": job.created}
+    row: dict[str, Any] = {"id": job.id, "status": get_status_word(job), "create_time": job.created}
     workflow_id = get_workflow_id(job)
     if workflow_id is not None:
         row["workflow_id"] = workflow_id
@@ -217,7 +217,7 @@ class CloudJobRoutes(CommonRoutes):
             pagination["total"] = 0
         if pagination["has_more"] and sort == "create_time":
             pagination["next_cursor"] = make_cursor({"s": sort, "v": page[-1].number})
-        return json_response({"jobs": [_job_row(job) for job in page], "pagination": pagination})
+        return json_response({"jobs": [_make_job_row(job) for job in page], "pagination": pagination})
 
     def _select_jobs(self, request: Request) -> list[ServerJob]:
         """The jobs that match the query, oldest first."""
@@ -227,12 +227,12 @@ class CloudJobRoutes(CommonRoutes):
             statuses = set(read_words(request, "status"))
             if not statuses <= set(STATUS_WORDS):
                 raise refuse(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas.")
-            jobs = [job for job in jobs if status_word(job) in statuses]
+            jobs = [job for job in jobs if get_status_word(job) in statuses]
         if "workflow_id" in query:
             jobs = [job for job in jobs if get_workflow_id(job) == query["workflow_id"]]
         if "output_type" in query:
             media = read_choice(request, "output_type", _MEDIA_WORDS, "")
-            jobs = [job for job in jobs if any(_media_word(name) == media for (_, _, name), _ in job.output_files)]
+            jobs = [job for job in jobs if any(_guess_media(name) == media for (_, _, name), _ in job.output_files)]
         return jobs
 
     # --- one job -----------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class CloudJobRoutes(CommonRoutes):
         job = self.find_job(request)
         reason = self._get_queue_reason(job)
         position = self.queue.get_position(job) if reason == "concurrency_limit" else None
-        detail = {**_job_row(job), "update_time": job.changed or job.created, "workflow": describe_workflow(job)}
+        detail = {**_make_job_row(job), "update_time": job.changed or job.created, "workflow": describe_workflow(job)}
         if job.state in ENDED:
             detail |= describe_end(job) | {"execution_meta": job.meta}
         status = self.faults.pop_odd_state() or detail["status"]
@@ -255,7 +255,7 @@ class CloudJobRoutes(CommonRoutes):
 
     def _get_queue_reason(self, job: ServerJob) -> str | None:
         """`concurrency_limit` if the account's own running jobs hold a job back, else `capacity`."""
-        if status_word(job) != "pending":
+        if get_status_word(job) != "pending":
             return None
         return "concurrency_limit" if self.queue.get_state(job) == LIMITED else "capacity"
 
@@ -313,12 +313,12 @@ def _read_after(request: Request) -> float | None:
     return number
 
 
-def _media_word(filename: str) -> str:
+def _guess_media(filename: str) -> str:
     kind = mimetypes.guess_type(filename)[0] or ""
     return "3d" if kind.startswith(_TYPES_OF_3D) else kind.partition("/")[0]
 
 
-def _job_row(job: ServerJob) -> dict[str, Any]:
+def _make_job_row(job: ServerJob) -> dict[str, Any]:
     error = make_execution_error(job)
     return make_row(job) if error is None else make_row(job) | {"execution_error": error}
 
@@ -372,7 +372,9 @@ class LocalJobRoutes(CommonRoutes):
         rows = [row for row in rows if not words or row["status"] in words]
         if query.get("workflow_id"):
             rows = [row for row in rows if row.get("workflow_id") == query["workflow_id"]]
-        rows.sort(key=_duration if sort == "execution_duration" else itemgetter("create_time"), reverse=order == "desc")
+        rows.sort(
+            key=_get_duration if sort == "execution_duration" else itemgetter("create_time"), reverse=order == "desc"
+        )
         page, pagination = cut_page(rows, max(0, offset or 0), limit)
         return json_response({"jobs": page, "pagination": pagination})
 
@@ -414,7 +416,7 @@ def _make_local_row(job: ServerJob) -> dict[str, Any]:
     return counts | make_row(job) | {"priority": job.number} | error
 
 
-def _duration(row: dict[str, Any]) -> int:
+def _get_duration(row: dict[str, Any]) -> int:
     return int(row.get("execution_end_time", 0) - row.get("execution_start_time", 0))
 
 

@@ -11,19 +11,20 @@ import numpy as np
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
-from sweeper.model.result import Result
+from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.regression.verdict_pairs import MatchedTrials
 from sweeper.statistics.equivalence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Decision, decide_all
 from sweeper.statistics.paired import MeanDifference, Numbers, PairDesign
+from sweeper.store.votes import VOTES_METRIC
 from sweeper.tables.aggregate import is_number
 
 BETTER, WORSE = "better", "worse"
 DEFAULT_MARGIN: Final = 0.2  # standard deviations of the metric among the old trials: Cohen's "small" effect
 _SHOWN_PAIRS: Final = 6
 _COLUMNS: Final = ("ran_s", "cost")  # columns that are no metric and can be judged
-_OF_JOBS: Final = (*_COLUMNS, "sampling_s", "votes")  # metrics that two equal pictures need not share
-_MAXIMIZED: Final = ("aesthetic", "prompt_similarity", "votes")
-_MINIMIZED: Final = ("ran_s", "sampling_s", "cost")
+_OF_JOBS: Final = (*_COLUMNS, SAMPLING_METRIC, VOTES_METRIC)  # metrics that two equal pictures need not share
+_MAXIMIZED: Final = ("aesthetic", "prompt_similarity", VOTES_METRIC)
+_MINIMIZED: Final = (*_COLUMNS, SAMPLING_METRIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,8 @@ def _choose_metrics(matched: MatchedTrials, query: VerdictQuery) -> tuple[list[s
         return list(dict.fromkeys(query.metrics)), one_sided
     rows = [row for side in sides for row in side.rows]
     names = [name for name in common if any(is_number(row.metrics.get(name)) for row in rows)]
-    if "votes" in names and sides[0].folder != sides[1].folder:
-        names.remove("votes")
+    if VOTES_METRIC in names and sides[0].folder != sides[1].folder:
+        names.remove(VOTES_METRIC)
         one_sided.append("votes compare pictures of one folder only, so they are not judged")
     if not names:
         raise UsageError("no metric with numbers is on both sides; name some under `metrics:`, or give --metric ran_s")

@@ -21,7 +21,7 @@ from sweeper.model.workflow import encode_canonical
 from sweeper.statistics.paired import Codes, renumber
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
-from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, list_axis_columns
+from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, get_cell, list_axis_columns
 
 _SIDE: Final = "which side"  # the column of the joined table that tells new trials (True) from old ones
 _MAX_NAMED: Final = 3  # values in a sentence
@@ -113,8 +113,8 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
     shared = [name for name, (one, other) in values.items() if one.keys() & other.keys()]
     notes = [_describe_difference(old, new, name, *values[name]) for name in names if name not in (*shared, old.axis)]
     notes += _describe_fixed(old.rows, new.rows, names)
-    rows = [_with_cells(row, shared, is_new=True) for row in new.rows]
-    rows += [_with_cells(row, shared, is_new=False) for row in old.rows]
+    rows = [_replace_cells(row, shared, is_new=True) for row in new.rows]
+    rows += [_replace_cells(row, shared, is_new=False) for row in old.rows]
     together = [pair for pair in old.layout.together or () if set(pair) <= set(shared)]
     layout = TableLayout("", (_SIDE, *shared), (), together=tuple(together))
     found = find_effect_axes(rows, layout, [_SIDE], [name for name in over if name in shared])
@@ -145,29 +145,19 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
     )  # fmt: skip
 
 
-def _get_cell(row: Result, name: str) -> Any:
-    """The value of an axis, also where it is not swept: then it is that of the slot."""
-    cell = row.columns.get(name)
-    return row.params.get(name) if cell is None else cell
-
-
-def _to_key(value: Any) -> Hashable:
-    return encode_canonical(value)
-
-
 def _list_values(rows: Iterable[Result], name: str) -> dict[Hashable, str]:
     """The texts of the values of an axis; empty if these trials do not have it."""
     texts: dict[Hashable, str] = {}
     for row in rows:
-        cell, label = _get_cell(row, name), row.columns.get(f"{name}.label")
+        cell, label = get_cell(row, name), row.columns.get(f"{name}.label")
         if cell is not None:
-            texts[_to_key(cell)] = format_label(cell if label is None else label)
+            texts[encode_canonical(cell)] = format_label(cell if label is None else label)
     return texts
 
 
-def _with_cells(row: Result, names: Collection[str], *, is_new: bool) -> Result:
+def _replace_cells(row: Result, names: Collection[str], *, is_new: bool) -> Result:
     labels = {f"{name}.label": row.columns.get(f"{name}.label") for name in names}
-    cells = {name: _get_cell(row, name) for name in names}
+    cells = {name: get_cell(row, name) for name in names}
     return replace(row, columns={_SIDE: is_new, **cells, **labels}, params={})
 
 
@@ -194,7 +184,7 @@ def _describe_fixed(old: Iterable[Result], new: Iterable[Result], axes: Collecti
     sides = [[row.params for row in rows] for rows in (old, new)]
     notes = []
     for name in sides[0][0]:
-        values = [{_to_key(params.get(name)): params.get(name) for params in side} for side in sides]
+        values = [{encode_canonical(params.get(name)): params.get(name) for params in side} for side in sides]
         if name not in axes and all(name in side[0] and len(one) == 1 for side, one in zip(sides, values, strict=True)):
             ((one, before),), ((other, after),) = values[0].items(), values[1].items()
             if one != other:

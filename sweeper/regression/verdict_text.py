@@ -62,13 +62,13 @@ def _make_row(one: MetricVerdict) -> dict[str, str]:
         "difference": "" if difference is None else f"{difference.mean:+.3g}",
         "interval": f"{difference.low:+.3g} to {difference.high:+.3g}" if difference and has_interval else "",
         "margin": f"{one.margin:.3g}" if one.margin else "",
-        "p different": "" if decision is None else format_p(decision.p_difference),
-        "p equivalent": "" if decision is None else format_p(decision.p_equivalence),
+        "p different": "" if decision is None else _format_p(decision.p_difference),
+        "p equivalent": "" if decision is None else _format_p(decision.p_equivalence),
         "pairs": "" if difference is None else str(difference.pairs),
     }
 
 
-def format_p(p: float | None) -> str:
+def _format_p(p: float | None) -> str:
     """A p-value with two digits."""
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
 

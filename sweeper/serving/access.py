@@ -33,6 +33,7 @@ CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self';"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+NO_STORE: Final = {"cache-control": "no-store"}  # for what may change
 SECURITY_HEADERS: Final = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
@@ -86,7 +87,7 @@ class AccessControl:
         if self._token is None or request.url.path in _PUBLIC_PATHS or self._is_authorized(request):
             return None
         if request.url.path == "/":
-            return Response(LOGIN_PAGE.read_bytes(), 401, {"cache-control": "no-store"}, "text/html; charset=utf-8")
+            return Response(LOGIN_PAGE.read_bytes(), 401, NO_STORE, "text/html; charset=utf-8")
         return PlainTextResponse(
             "a token is required; the address that sweeper printed has it", 401, {"www-authenticate": "Bearer"}
         )

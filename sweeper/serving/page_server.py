@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from sweeper.embedded.host_names import is_loopback
 from sweeper.embedded.hosting import ServerThread, bind
 from sweeper.errors import UsageError
-from sweeper.serving.access import LOGIN_PAGE, AccessControl
+from sweeper.serving.access import LOGIN_PAGE, NO_STORE, AccessControl
 
 _FIRST_PORT: Final = 49152  # of the range for private use
 _PORT_COUNT: Final = 16384
@@ -74,14 +77,28 @@ class PageServer:
         self._listener.close()
 
 
-def read_page_files(root: Path) -> dict[str, tuple[bytes, str]]:
-    """Read the files of a page, and of the login page: relative path -> (content, media type)."""
-    return {
+def make_page_route(root: Path) -> Route:
+    """Make the last route of an application: it serves the files of a page, and of the login page."""
+    files = {
         path.relative_to(folder).as_posix(): (path.read_bytes(), _PAGE_TYPES[path.suffix])
         for folder in (root, LOGIN_PAGE.parent)
         for path in folder.rglob("*")
         if path.suffix in _PAGE_TYPES
     }
+
+    async def serve_page(request: Request) -> Response:
+        file = files.get(request.path_params["name"] or "index.html")
+        if file is None:
+            return respond_not_found()
+        content, media_type = file
+        return Response(content, headers=NO_STORE, media_type=f"{media_type}; charset=utf-8")
+
+    return Route("/{name:path}", serve_page)
+
+
+def respond_not_found() -> Response:
+    """The response to a request for something that is not there."""
+    return PlainTextResponse("not found", 404)
 
 
 def _listen(host: str, port: int, identity: str) -> socket.socket:

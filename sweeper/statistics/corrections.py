@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+LEVEL: Final = 0.05  # a p-value counts if it is at most this after the correction of its family
 
 
 def adjust_p_values(p_values: Sequence[float | None]) -> list[float | None]:

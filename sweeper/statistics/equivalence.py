@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.statistics.corrections import adjust_p_values
+from sweeper.statistics.corrections import LEVEL, adjust_p_values
 from sweeper.statistics.extra_packages import load_stats_package
 from sweeper.statistics.factorial import POWER
 from sweeper.statistics.paired import MeanDifference
 
-LEVEL: Final = 0.05
 EQUIVALENT, HIGHER, LOWER, UNDECIDED = "equivalent", "higher", "lower", "undecided"
 _MAX_GROWTH: Final = 100  # times the present pairs: more are not proposed
 

@@ -27,9 +27,8 @@ import numpy as np
 
 from sweeper.statistics.extra_packages import load_stats_package
 
-POOLING_LEVEL: Final = (
-    0.5  # with 0.25, a family would have a false alarm in up to 12 % of sweeps (tests/benchmarks/effects.py)
-)
+# With 0.25, a family would have a false alarm in up to 12 % of sweeps (tests/benchmarks/effects.py).
+POOLING_LEVEL: Final = 0.5
 _NOTHING: Final = 1e-9  # a sum of squares that is 0 but for rounding
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]

@@ -32,7 +32,7 @@ _RESAMPLED_PRIOR: Final = 1e-3  # wins against the average item that every resam
 
 @dataclass(frozen=True, slots=True)
 class ItemComparisons:
-    """ItemComparisons of items, which are numbered from 0. One entry of each list is one comparison.
+    """Comparisons of items, which are numbered from 0. One entry of each list is one comparison.
 
     `points`: what the first item got: 1 for a win, 0.5 for a tie, 0 for a loss. `groups`: comparisons that are alike,
     such as those of the same prompt and seed, have the same value.
@@ -164,7 +164,7 @@ def measure_agreement(answers: Mapping[str, Mapping[Hashable, str]]) -> Agreemen
 
 
 class _Model:
-    """ItemComparisons as evalica takes them: one row for each two items and result, with a weight.
+    """Comparisons as evalica takes them: one row for each two items and result, with a weight.
 
     The last item is the average one. The last rows are the win and the loss of each item against it.
     """

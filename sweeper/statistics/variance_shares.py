@@ -70,7 +70,7 @@ class VarianceModel:
         self._design -= self._design.mean(axis=0)
         self._products = self._design.T @ self._design
         ends = np.cumsum([column.shape[1] for column in columns.values()])
-        self._places = {
+        self._columns_of = {
             term: np.arange(end - column.shape[1], end)
             for (term, column), end in zip(columns.items(), ends, strict=True)
         }
@@ -100,20 +100,20 @@ class VarianceModel:
         """The sum of squares that these terms explain together, and its degrees of freedom."""
         if not terms:
             return 0.0, 0
-        places, key = np.concatenate([self._places[term] for term in terms]), tuple(sorted(terms))
-        places.sort()
+        columns, key = np.concatenate([self._columns_of[term] for term in terms]), tuple(sorted(terms))
+        columns.sort()
         if key not in self._decompositions:
-            weights, vectors = np.linalg.eigh(self._products[np.ix_(places, places)])
+            weights, vectors = np.linalg.eigh(self._products[np.ix_(columns, columns)])
             kept = weights > _TOLERANCE * weights[-1]
             self._decompositions[key] = (weights[kept], vectors[:, kept])
         weights, vectors = self._decompositions[key]
-        return float(((vectors.T @ projections[places]) ** 2 / weights).sum()), len(weights)
+        return float(((vectors.T @ projections[columns]) ** 2 / weights).sum()), len(weights)
 
     def _compute_sum_of_squares(self, term: Term, projections: Numbers) -> tuple[float, int]:
         """What a term explains beside the other terms of no higher order, and its degrees of freedom."""
         others = [other for other in self._terms if other != term and len(other) <= len(term)]
-        rest = [place for other in others for place in self._places[other]]
-        if not rest or np.abs(self._products[np.ix_(self._places[term], rest)]).max() <= _TOLERANCE:
+        rest = [column for other in others for column in self._columns_of[other]]
+        if not rest or np.abs(self._products[np.ix_(self._columns_of[term], rest)]).max() <= _TOLERANCE:
             return self._explain([term], projections)  # orthogonal, as in a complete factorial
         whole, rank = self._explain([*others, term], projections)
         part, other_rank = self._explain(others, projections)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ class Mark:
 
     def to_json(self) -> dict[str, Any]:
         """The mark as the page has it, without its digest."""
-        return {"verdict": self.verdict, "stars": self.stars, "comment": self.comment, "changed": self.changed}
+        values = asdict(self)
+        del values["digest"]
+        return values
+
+
+_DEFAULTS: Final = Mark("").to_json()
 
 
 def parse_mark_file(content: bytes) -> list[Mark]:
@@ -68,9 +73,6 @@ def _parse_mark(digest: str, value: Any) -> Mark:
     return mark
 
 
-_DEFAULTS: Final = {"verdict": "", "stars": 0, "comment": "", "changed": 0}
-
-
 def merge_marks(*groups: Iterable[Mark]) -> list[Mark]:
     """The newest mark of each trial."""
     newest: dict[str, Mark] = {}
@@ -99,7 +101,7 @@ class Marks:
     def add(self, marks: Iterable[Mark]) -> None:
         """Add marks; one that is not newer than the stored mark of its trial is left out.
 
-        Call inside `transaction`. An upsert would not do: its conflict clause would rule the triggers of checksums.
+        Call inside `transaction`. No upsert, because its conflict clause would also rule the triggers of the checksums.
         """
         for mark in marks:
             known = self._database.query("SELECT changed FROM marks WHERE digest = ?", (mark.digest,))

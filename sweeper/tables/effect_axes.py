@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
@@ -51,6 +51,12 @@ def list_axis_columns(layout: TableLayout) -> list[str]:
     return [name for name in columns if not (name.endswith(".label") and name.removesuffix(".label") in columns)]
 
 
+def get_cell(row: Result, name: str) -> Any:
+    """The value of an axis, also where a block does not sweep it: then it is that of the slot."""
+    cell = row.columns.get(name)
+    return row.params.get(name) if cell is None else cell
+
+
 def find_effect_axes(
     rows: Sequence[Result], layout: TableLayout, axes: Sequence[str], over: Sequence[str]
 ) -> EffectAxes:
@@ -67,8 +73,7 @@ def find_effect_axes(
 
 
 def _read_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> EffectAxis:
-    # A block that does not sweep a slot has no cell for it, but a value.
-    cells = [row.params.get(name) if row.columns.get(name) is None else row.columns[name] for row in rows]
+    cells = [get_cell(row, name) for row in rows]
     ordered = layout.values_in_order(name, [row.columns.get(name) for row in rows])
     indexes: dict[Hashable, int] = {}
     firsts: list[Any] = []
@@ -133,7 +138,7 @@ def _count_combinations(one: EffectAxis, other: EffectAxis) -> int:
 
 
 def _mark_replicates(axes: Sequence[EffectAxis], named: Sequence[str], over: Sequence[str]) -> list[EffectAxis]:
-    def mark(is_replicate: Any) -> list[EffectAxis]:
+    def mark(is_replicate: Callable[[EffectAxis], bool]) -> list[EffectAxis]:
         return [replace(axis, is_replicate=not set(axis.columns) & set(named) and is_replicate(axis)) for axis in axes]
 
     if over:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.selection import EVERYTHING, Selection
-from sweeper.statistics.corrections import adjust_in_steps, adjust_p_values
+from sweeper.statistics.corrections import LEVEL, adjust_in_steps, adjust_p_values
 from sweeper.statistics.factorial import Factor, Factorial, ValueComparison, count_needed_values
 from sweeper.statistics.paired import Codes, Numbers, renumber
 from sweeper.statistics.variance_shares import TermShare, VarianceModel, VarianceShares
@@ -29,10 +29,10 @@ from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
 from sweeper.tables.server_noise import measure_server_noise
 
-LEVEL: Final = 0.05  # of a p-value that counts, after the correction of its family
 _MAX_VALUES: Final = 30  # of an axis, because each pair of values is compared
 _MOST_PROPOSED: Final = 10  # seeds in all, or three times the present ones: a difference that needs more is hardly seen
 _SMALLEST: Final = 1e-50  # the fourth power of a smaller number may be 0, and of its inverse infinite
+_ARGUMENT_NAMES: Final = {"metric": "metrics", "axis": "axes", "over": "over"}  # of `effects`
 _NUMBER_COLUMNS: Final = ("ran_s", "queued_s", "cost", "attempts")
 
 
@@ -131,7 +131,7 @@ def effects(
     Raises UsageError for an unknown name or without the extra `stats`, and ResultsError.
     """
     query = EffectQuery(metrics, axes, over, Selection(where))
-    answer = analyse_effects(results, query, {"metric": "metrics", "axis": "axes", "over": "over"})
+    answer = analyse_effects(results, query)
     columns = (
         "metric", "axis", "value", "other", "difference", "low", "high", "p", "p_holm", "pairs", "df", "share",
         "share_low", "share_high",
@@ -154,7 +154,7 @@ def _to_row(effect: AxisEffect, comparison: ValueComparison, p_holm: float | Non
 
 
 def analyse_effects(
-    results: str | os.PathLike[str], query: EffectQuery, option_names: Mapping[str, str]
+    results: str | os.PathLike[str], query: EffectQuery, option_names: Mapping[str, str] = _ARGUMENT_NAMES
 ) -> EffectsAnswer:
     """Analyse the successful trials of a results folder.
 
@@ -289,9 +289,9 @@ class _Analysis:
             return None
         largest = max(pairs, key=lambda found: abs(found.difference.mean)).difference
         options = []
-        for place, index in enumerate(self._factorial.replicates):
-            present = largest.levels[place]
-            needed = count_needed_values(largest, place, LEVEL / len(comparisons), max(3 * present, _MOST_PROPOSED))
+        for position, index in enumerate(self._factorial.replicates):
+            present = largest.levels[position]
+            needed = count_needed_values(largest, position, LEVEL / len(comparisons), max(3 * present, _MOST_PROPOSED))
             if needed is not None:
                 options.append((needed - present, self._axes.axes[index].name))
         return min(((name, more) for more, name in options), key=lambda option: option[1], default=None)

@@ -10,9 +10,8 @@ from pathlib import Path
 from statistics import fmean, variance
 from typing import Any, Final
 
-from sweeper.model.result import REPEAT_COLUMN
+from sweeper.model.result import REPEAT_COLUMN, SUCCEEDED
 from sweeper.store import FILE_NAME, Store
-from sweeper.store.records import SUCCEEDED
 from sweeper.tables.aggregate import is_number
 
 _LARGEST: Final = 1e100  # the square of a larger number may be infinite

@@ -18,15 +18,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sweeper.errors import ImageError, SweeperError, UsageError
-from sweeper.serving.access import MAX_BODY_BYTES, read_body
-from sweeper.serving.page_server import read_page_files
+from sweeper.serving.access import MAX_BODY_BYTES, NO_STORE, read_body
+from sweeper.serving.page_server import make_page_route, respond_not_found
 from sweeper.voting.ballot import Ballot
 from sweeper.voting.plain_picture import read_plain_picture
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
 WRITABLE_PATHS: Final = ("/next", "/undo")
 MAX_NAME: Final = 60  # characters of a voter's name
-_NO_STORE: Final = {"cache-control": "no-store"}
 _PICTURE_HEADERS: Final = {
     "cache-control": "private, max-age=31536000, immutable",
     "content-security-policy": "default-src 'none'; sandbox",
@@ -44,7 +43,7 @@ def make_vote_app(ballot: Ballot, thread: Executor, voter: str | None) -> Starle
             Route("/next", endpoints.serve_next, methods=["POST"]),
             Route("/undo", endpoints.serve_undo, methods=["POST"]),
             Route("/picture/{vote}/{side}", endpoints.serve_picture),
-            Route("/{name:path}", endpoints.serve_page),
+            make_page_route(PAGE_FOLDER),
         ]
     )
 
@@ -64,17 +63,10 @@ class _Endpoints:
         self._ballot = ballot
         self._thread = thread
         self._voter = voter
-        self._page_files = read_page_files(PAGE_FOLDER)
-
-    async def serve_page(self, request: Request) -> Response:
-        file = self._page_files.get(request.path_params["name"] or "index.html")
-        if file is None:
-            return PlainTextResponse("not found", 404)
-        return Response(file[0], headers=_NO_STORE, media_type=f"{file[1]}; charset=utf-8")
 
     async def serve_start(self, _request: Request) -> Response:
         summary = await self._run(lambda: self._ballot.summary)
-        return JSONResponse({"voter": self._voter, **summary}, headers=_NO_STORE)
+        return JSONResponse({"voter": self._voter, **summary}, headers=NO_STORE)
 
     async def serve_next(self, request: Request) -> Response:
         """Store the answer of the body, if it has one, and answer with the next pair."""
@@ -96,7 +88,7 @@ class _Endpoints:
         try:
             path = await self._run(lambda: self._ballot.find_picture(vote, side))
             if path is None:
-                return PlainTextResponse("not found", 404)
+                return respond_not_found()
             content, media_type = await asyncio.to_thread(read_plain_picture, path)
         except ImageError:  # its text has the name of the file, which may tell the settings
             return PlainTextResponse("the picture cannot be read", 422)
@@ -117,7 +109,7 @@ class _Endpoints:
         if (vote := _read_text(value, "vote")) is not None:
             # After the answer, because the voter waits for that. If it fails, the next start of the server does it.
             self._thread.submit(self._ballot.write_metric, vote)
-        return JSONResponse(answer, headers=_NO_STORE)
+        return JSONResponse(answer, headers=NO_STORE)
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

@@ -13,7 +13,7 @@ from sweeper.voting.ballot import Ballot
 from sweeper.voting.vote_app import WRITABLE_PATHS, make_vote_app
 
 
-class VoteServer:
+class VoteServer(PageServer):
     """Serves the page on which people vote; a context manager.
 
     Args:
@@ -37,34 +37,25 @@ class VoteServer:
         port: int = 0,
         token: str | None = None,
     ) -> None:
-        self._server = PageServer(host, port, f"vote {results.resolve()}", token)
+        super().__init__(host, port, f"vote {results.resolve()}", token)
         # SQLite's connections belong to one thread.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sweeper-vote")
+        self._ballot_thread = ThreadPoolExecutor(1, thread_name_prefix="sweeper-vote")
         try:
-            self._ballot = self._thread.submit(lambda: Ballot(results, between=between, select=select)).result()
-            self.summary: dict[str, Any] = self._thread.submit(lambda: self._ballot.summary).result()
+            self._ballot = self._ballot_thread.submit(lambda: Ballot(results, between=between, select=select)).result()
+            self.summary: dict[str, Any] = self._ballot_thread.submit(lambda: self._ballot.summary).result()
         except BaseException:
-            self._thread.shutdown()
-            self._server.close()
+            self._ballot_thread.shutdown()
+            self.close()
             raise
         self._voter = voter
 
-    @property
-    def token(self) -> str | None:
-        return self._server.token
-
-    @property
-    def url(self) -> str:
-        """The address of the page. A token follows after `#`, which browsers send to no server."""
-        return self._server.url
-
     def __enter__(self) -> Self:
-        self._server.start(make_vote_app(self._ballot, self._thread, self._voter), writable=WRITABLE_PATHS)
+        self.start(make_vote_app(self._ballot, self._ballot_thread, self._voter), writable=WRITABLE_PATHS)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.stop()
-        self._thread.submit(self._ballot.close)
-        self._thread.shutdown()
+        self.stop()
+        self._ballot_thread.submit(self._ballot.close)
+        self._ballot_thread.shutdown()

@@ -64,7 +64,7 @@ def _list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote])
     """(left value, right value, context, answer) of each vote that counts, if its trials are still in the table."""
     answers = []
     for vote in votes:
-        if vote.answer is None or vote.undone:
+        if vote.answer is None or not vote.counts:
             continue
         left = pictures.find(vote.left_digest, vote.left_sha256)
         right = pictures.find(vote.right_digest, vote.right_sha256)
@@ -76,7 +76,7 @@ def _list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote])
 
 def count_pictures(votes: Iterable[Vote]) -> dict[Hashable, AnswerCounts]:
     """The counts of each picture, by SHA-256."""
-    return _count_answers((v.left_sha256, v.right_sha256, v.answer) for v in votes if v.answer and not v.undone)
+    return _count_answers((v.left_sha256, v.right_sha256, v.answer) for v in votes if v.answer and v.counts)
 
 
 def _count_answers(answers: Iterable[tuple[Hashable, Hashable, str]]) -> dict[Hashable, AnswerCounts]:
@@ -91,7 +91,7 @@ def compare_voters(votes: Iterable[Vote]) -> Agreement:
     """How far voters agree about the same two pictures. A voter's last answer about them counts."""
     answers: dict[str, dict[Hashable, str]] = {}
     for vote in votes:
-        if vote.answer is not None and not vote.undone:
+        if vote.answer is not None and vote.counts:
             is_first_left = vote.left_sha256 == vote.pictures[0]
             answer = vote.answer if is_first_left else _OF_RIGHT.get(vote.answer, vote.answer)
             answers.setdefault(vote.voter, {})[vote.pictures] = answer

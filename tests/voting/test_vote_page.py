@@ -24,17 +24,6 @@ READY = "() => document.body.dataset.pair && !document.getElementById('pictures'
 NEXT = "before => document.body.dataset.pair !== before && !document.getElementById('pictures').ariaBusy"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("voting") / "results")
-
-
-@pytest.fixture(scope="module")
-def server(folder):
-    with VoteServer(folder) as server:
-        yield server
-
-
 @pytest.fixture
 def visit(browser):
     """Open the page as a voter; what the page writes to the console or throws fails the test."""

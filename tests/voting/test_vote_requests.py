@@ -13,18 +13,7 @@ from PIL import Image, PngImagePlugin
 from sweeper.errors import ImageError
 from sweeper.voting.plain_picture import read_plain_picture
 from sweeper.voting.vote_server import VoteServer
-from tests.voting.folders import load, make_folder
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("requests") / "results")
-
-
-@pytest.fixture(scope="module")
-def server(folder):
-    with VoteServer(folder) as server:
-        yield server
+from tests.voting.folders import load
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
             "Ctrl-C stops it" + ("" if view.token is None else "; anyone with this address can see it")
         )
         if open_browser:
-            _open_view(view)
+            open_in_browser(view.url)
         wait()
 
 
@@ -80,11 +80,6 @@ def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any)
     return LiveView(folder, experiment=experiment, check=check, token=token, **view_options)
 
 
-def _open_view(view: LiveView) -> None:
-    # The address becomes an argument of the browser, which other users can see, so it goes without the token.
-    open_in_browser(view.url.partition("#")[0])
-
-
 @contextmanager
 def start_view(folder: Path, experiment: Experiment, *, open_browser: bool) -> Iterator[Callable[[], None]]:
     """For `sweeper run --view`: serve the page of a run. Yields a function that waits for Ctrl-C after the run."""
@@ -97,5 +92,5 @@ def start_view(folder: Path, experiment: Experiment, *, open_browser: bool) -> I
     with _make_view(folder, experiment) as view:
         console.print_status(f"view      {view.url}")
         if open_browser:
-            _open_view(view)
+            open_in_browser(view.url)
         yield wait_until_stopped

@@ -75,8 +75,7 @@ def command(
             "Ctrl-C stops it" + ("" if server.token is None else "; anyone with this address can vote")
         )
         if open_browser:
-            # The address becomes an argument of the browser, which other users can see, so it goes without the token.
-            open_in_browser(server.url.partition("#")[0])
+            open_in_browser(server.url)
         wait()
 
 

@@ -19,11 +19,11 @@ _PROJECTION_SEED = 0x1A6E
 
 
 @lru_cache(maxsize=1)
-def _projection() -> Array:
+def _make_projection() -> Array:
     return draw_normal(_PROJECTION_SEED, 0, 0, 0, (HASHED, 3 * 64)) * np.float32(1 / 8)
 
 
-def look(image: Array, name: str) -> Array:
+def embed_pictures(image: Array, name: str) -> Array:
     """What a vision model of this name sees in pictures [B, H, W, 3], 0-1: one row of an embedding each, [B, F]."""
     planes = np.moveaxis(image[..., :3], -1, 1).astype(np.float32)
     small = resize(np.ascontiguousarray(planes), 8, 8, "area")
@@ -36,5 +36,5 @@ def look(image: Array, name: str) -> Array:
         row[INDEX["dark"]] = -1.6 * y.mean()
         row[INDEX["contrast"]] = 2 * (y.std() - 0.18)
         row[INDEX["saturation"]] = 2 * (np.sqrt(u * u + v * v).mean() - 0.1)
-        row[-HASHED:] = turn * (_projection() @ (picture.ravel() - np.float32(0.5)))
+        row[-HASHED:] = turn * (_make_projection() @ (picture.ravel() - np.float32(0.5)))
     return rows

@@ -16,7 +16,7 @@ from sweeper.embedded.diffusion.models import Clip, Model, Vae
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.text import pool
-from sweeper.embedded.diffusion.vision import look
+from sweeper.embedded.diffusion.vision import embed_pictures
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
 from sweeper.embedded.nodes.media_files import Film, FilmFile
 from sweeper.embedded.stand_ins.features import limit_style, make_direction, make_no_features, read_literal
@@ -115,12 +115,12 @@ def _read_array(key: str, array: Array) -> History:
     if array.ndim == 4 and array.shape[-1] in {1, 3, 4} and array.size:
         rgb = array[..., :3] if array.shape[-1] >= 3 else np.repeat(array[..., :1], 3, axis=-1)
         sizes = {"height": float(array.shape[1]), "width": float(array.shape[2]), "batch": float(len(array))}
-        features = look(_sample_items(rgb), key).mean(axis=0, dtype=np.float32)
+        features = embed_pictures(_sample_items(rgb), key).mean(axis=0, dtype=np.float32)
         return History(features, 0, sizes, shrink_picture(rgb[:1]))
     if array.ndim == 3 and array.size:
         sizes = {"height": float(array.shape[1]), "width": float(array.shape[2]), "batch": float(len(array))}
         grey = np.repeat(_sample_items(array)[..., None], 3, axis=-1)
-        return History(look(grey, key).mean(axis=0, dtype=np.float32), 0, sizes)
+        return History(embed_pictures(grey, key).mean(axis=0, dtype=np.float32), 0, sizes)
     if not array.size or array.dtype.kind not in "fiu":
         return History(make_no_features())
     return History(read_literal(key, [float(array.mean()), float(array.std()), float(array.flat[0])], {}))

@@ -43,9 +43,6 @@ _MAX_LAYERS = 32  # of a picture in layers
 _FRAME_STEP = 4  # frames for each latent of a film, as Wan's
 _MODEL_SUFFIX: Final = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$", re.IGNORECASE)
 _SCALARS: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
-_LOADERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "UPSCALE_MODEL": upscaling.load,
-}
 
 
 def make_output(context: Context, reading: NodeReading, request: OutputRequest) -> Any:
@@ -65,9 +62,9 @@ def transform_value(context: Context, reading: NodeReading, source: LinkedInput,
 
 def _make(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Any:
     """What comes in, else a new value, changed by everything else that the node knows."""
-    if request.type in _LOADERS:  # a value of the server that is only a name: another history is another name
+    if request.type == "UPSCALE_MODEL":  # a value of the server that is only a name: another history is another name
         name = _name_model(reading) if source is None else str(getattr(source.value, "name", "")) or request.type
-        return _LOADERS[request.type](f"{name}~{digest_history(reading.merge(source))}")
+        return upscaling.load(f"{name}~{digest_history(reading.merge(source))}")
     if request.type == "NOISE":
         return SeededNoise(int(digest_history(reading.merge()), 16))
     if request.type in _DRAWN:

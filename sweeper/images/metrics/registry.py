@@ -100,13 +100,15 @@ def load_metrics(names: Iterable[str], folder: Path | None = None) -> dict[str, 
         except SweeperError as error:
             messages.append(f"metric '{name}' {error}")
         except Exception as error:  # noqa: BLE001 - importing runs the user's module, which may raise anything
-            messages.append(f"metric '{name}' cannot be imported: {_describe_error(error)}{_say_where(error, folder)}")
+            messages.append(
+                f"metric '{name}' cannot be imported: {_describe_error(error)}{_describe_search(error, folder)}"
+            )
     if messages:
         raise ExperimentError([Problem("", 0, "", message) for message in messages])
     return metrics
 
 
-def _say_where(error: Exception, folder: Path | None) -> str:
+def _describe_search(error: Exception, folder: Path | None) -> str:
     """Where a module was looked for, if it was not found."""
     if not isinstance(error, ModuleNotFoundError):
         return ""

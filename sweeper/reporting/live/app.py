@@ -26,14 +26,13 @@ from sweeper.reporting.live.follower import Follower
 from sweeper.reporting.live.notifier import ChangeNotifier
 from sweeper.reporting.thumbnails import THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER
-from sweeper.serving.access import read_body
-from sweeper.serving.page_server import read_page_files
+from sweeper.serving.access import NO_STORE, read_body
+from sweeper.serving.page_server import make_page_route, respond_not_found
 from sweeper.store.trial_marks import parse_marks
 
 _THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
 _KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comment keeps the connection open
 _MIN_INTERVAL_SECONDS: Final = 0.2  # between two messages
-_NO_STORE: Final = {"cache-control": "no-store"}
 _IMMUTABLE: Final = {"cache-control": "private, max-age=31536000, immutable"}  # for files that never change
 # A file from a server may run no scripts when it is opened by itself.
 _SANDBOX: Final = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
@@ -52,7 +51,7 @@ def make_app(follower: Follower, notifier: ChangeNotifier) -> Starlette:
             Route(f"/{ACCEPTED_FOLDER}/{{name}}", endpoints.serve_accepted),
             Route(f"/{THUMBS_FOLDER}/{{name}}", endpoints.serve_thumb),
             Route("/preview/{trial:int}", endpoints.serve_preview),
-            Route("/{name:path}", endpoints.serve_page),
+            make_page_route(PAGE_FOLDER),
         ]
     )
 
@@ -63,20 +62,12 @@ class _Endpoints:
     def __init__(self, follower: Follower, notifier: ChangeNotifier) -> None:
         self._follower = follower
         self._notifier = notifier
-        self._page_files = read_page_files(PAGE_FOLDER)
-
-    async def serve_page(self, request: Request) -> Response:
-        file = self._page_files.get(request.path_params["name"] or "index.html")
-        if file is None:
-            return _respond_not_found()
-        content, media_type = file
-        return Response(content, headers=_NO_STORE, media_type=f"{media_type}; charset=utf-8")
 
     async def serve_data(self, request: Request) -> Response:
         data = await asyncio.to_thread(self._follower.build_data)
         if request.url.path.endswith(".js"):
-            return Response(as_script(data), headers=_NO_STORE, media_type="text/javascript")
-        return Response(as_json(data), headers=_NO_STORE, media_type="application/json")
+            return Response(as_script(data), headers=NO_STORE, media_type="text/javascript")
+        return Response(as_json(data), headers=NO_STORE, media_type="application/json")
 
     async def serve_artifact(self, request: Request) -> Response:
         return _respond_with_file(self._follower.find_artifact(request.path_params["name"]))
@@ -88,7 +79,7 @@ class _Endpoints:
         name = request.path_params["name"]
         path = self._follower.thumbs / THUMBS_FOLDER / name
         if not _THUMB_NAME.fullmatch(name) or not path.is_file():
-            return _respond_not_found()
+            return respond_not_found()
         return FileResponse(path, media_type="image/webp", headers=_IMMUTABLE)
 
     async def serve_preview(self, request: Request) -> Response:
@@ -98,12 +89,10 @@ class _Endpoints:
             # A trial may end before the page requests the preview it heard of. That is not an error, so the browser's
             # console must not report one.
             return (
-                Response(status_code=204, headers=_NO_STORE)
-                if self._follower.has_trial(trial)
-                else _respond_not_found()
+                Response(status_code=204, headers=NO_STORE) if self._follower.has_trial(trial) else respond_not_found()
             )
         media = "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
-        return Response(image, headers=_NO_STORE | _SANDBOX, media_type=media)
+        return Response(image, headers=NO_STORE | _SANDBOX, media_type=media)
 
     async def store_marks(self, request: Request) -> Response:
         """POST /marks: a mapping of digests to marks."""
@@ -126,7 +115,7 @@ class _Endpoints:
         if match is None:
             return PlainTextResponse("the parameter since=GENERATION.NUMBER is missing", 400)
         stream = _stream_changes(self._follower, self._notifier, int(match[1]), int(match[2]))
-        return StreamingResponse(stream, media_type="text/event-stream", headers=_NO_STORE)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=NO_STORE)
 
 
 async def _stream_changes(
@@ -156,11 +145,7 @@ async def _stream_changes(
 def _respond_with_file(path: Path | None) -> Response:
     """Send a file that came from a server, or 404."""
     if path is None or not path.is_file():
-        return _respond_not_found()
+        return respond_not_found()
     media = MEDIA_TYPES.get(path.suffix.lower())
     shown = {} if media else {"content-disposition": "attachment"}
     return FileResponse(path, media_type=media or "application/octet-stream", headers=_IMMUTABLE | _SANDBOX | shown)
-
-
-def _respond_not_found() -> Response:
-    return PlainTextResponse("not found", 404)

@@ -14,7 +14,7 @@ from sweeper.reporting.live.notifier import ChangeNotifier
 from sweeper.serving.page_server import PageServer
 
 
-class LiveView:
+class LiveView(PageServer):
     """Serves the page of a results folder and keeps it up to date; a context manager.
 
     Args:
@@ -41,26 +41,17 @@ class LiveView:
         check: CheckFunction | None = None,
     ) -> None:
         self._notifier = ChangeNotifier()
-        self._server = PageServer(host, port, str(results.resolve()), token)
+        super().__init__(host, port, str(results.resolve()), token)
         try:
             self._follower = Follower(results, self._notifier.notify, run=run, experiment=experiment, check=check)
         except BaseException:
-            self._server.close()
+            self.close()
             raise
-
-    @property
-    def token(self) -> str | None:
-        return self._server.token
-
-    @property
-    def url(self) -> str:
-        """The address of the page. A token follows after `#`, which browsers send to no server."""
-        return self._server.url
 
     def __enter__(self) -> Self:
         self._follower.start()
         app = make_app(self._follower, self._notifier)
-        self._server.start(app, writable=["/marks"], on_loop=self._notifier.bind)
+        self.start(app, writable=["/marks"], on_loop=self._notifier.bind)
         return self
 
     def __exit__(
@@ -68,4 +59,4 @@ class LiveView:
     ) -> None:
         self._follower.stop()
         self._notifier.close()
-        self._server.stop()
+        self.stop()

@@ -62,5 +62,5 @@ const VoteZoom = (() => {
     for (const frame of pictures.querySelectorAll("button")) frame.addEventListener("wheel", handleWheel, { passive: false });
   }
 
-  return { start, apply, move, reset, toggle: () => (scale > 1 ? reset() : zoomAt(3, 0, 0)), isZoomed: () => scale > 1 };
+  return { start, move, reset, toggle: () => (scale > 1 ? reset() : zoomAt(3, 0, 0)), isZoomed: () => scale > 1 };
 })();

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from sweeper.voting.vote_server import VoteServer
+from tests.voting.folders import make_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("voting") / "results")
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with VoteServer(folder) as server:
+        yield server
