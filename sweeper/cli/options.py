@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,19 @@ def complete_from(completer: str) -> Callable[[click.Context, click.Parameter, s
         return COMPLETERS[completer](ctx, param, incomplete)
 
     return complete
+
+
+def split_names(texts: Iterable[str]) -> list[str]:
+    """`("a, b", "c")` as `["a", "b", "c"]`: an option may be repeated, and may hold several names."""
+    return [name for text in texts for part in text.split(",") if (name := part.strip())]
+
+
+def make_names_option(option: str, parameter: str, text: str, metavar: str = "NAME,...") -> Callable[..., Any]:
+    """Make an option for names of columns. The command gets a list, which is empty without the option."""
+    return click.option(
+        option, parameter, multiple=True, metavar=metavar, shell_complete=complete_from("columns"),
+        callback=lambda _context, _parameter, texts: split_names(texts), help=text,
+    )  # fmt: skip
 
 
 class SuggestingGroup(click.Group):
@@ -107,6 +120,9 @@ run_id = click.option(
     help="Only the results of this run (see `sweeper runs`). [default: of each trial, the best result of all runs]",
 )
 open_browser = click.option("--open", "open_browser", is_flag=True, help="Also open the page in the browser.")
+over = make_names_option(
+    "--over", "over", "Replicates: axes whose values stand for many others. [default: seeds and prompts]"
+)
 results = click.argument("results", type=click.Path(path_type=Path), metavar="RESULTS")
 experiment = click.argument("experiment", type=click.Path(path_type=Path), metavar="EXPERIMENT")
 

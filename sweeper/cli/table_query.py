@@ -23,11 +23,6 @@ def select_trials(results: Path, run: str | None, selection: Selection) -> froze
     return trials
 
 
-def split_names(texts: Iterable[str]) -> list[str]:
-    """`("a, b", "c")` as `["a", "b", "c"]`: an option may be repeated, and may hold several names."""
-    return [name for text in texts for part in text.split(",") if (name := part.strip())]
-
-
 def sort_rows(rows: Rows, sorts: Iterable[str]) -> Rows:
     """Sort by each column of `sorts`; the first is the primary key, and `-name` sorts in descending order.
 

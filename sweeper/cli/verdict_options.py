@@ -13,8 +13,7 @@ import click
 
 from sweeper.cli import console
 from sweeper.cli.exit_codes import FAILED, OK
-from sweeper.cli.options import complete_from
-from sweeper.cli.table_query import split_names
+from sweeper.cli.options import make_names_option, over
 from sweeper.cli.text_table import print_table
 from sweeper.errors import UsageError
 
@@ -59,8 +58,6 @@ def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_options(*args: Any, **values: Any) -> Any:
         names = VerdictOptions.__dataclass_fields__
         own = {name: values.pop(name) for name in names}
-        for name in ("metrics", "maximize", "minimize", "over"):
-            own[name] = split_names(own[name])
         return command(*args, options=VerdictOptions(**own), **values)
 
     for option in reversed(_OPTIONS):
@@ -68,20 +65,15 @@ def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_options
 
 
-def _name_option(option: str, parameter: str, text: str) -> Callable[..., Any]:
-    complete = complete_from("columns")
-    return click.option(option, parameter, multiple=True, metavar="NAME,...", shell_complete=complete, help=text)
-
-
 _OPTIONS = (
     click.option("--verdict", is_flag=True, help="Judge by metrics: is the second better, worse or equivalent?"),
     click.option("--axis", metavar="NAME=OLD,NEW", help="With --verdict: compare two values of an axis of one RUN."),
-    _name_option("--metric", "metrics", "Judge only these metrics, or ran_s or cost. [default: all with numbers]"),
+    make_names_option("--metric", "metrics", "Judge only these metrics, or ran_s or cost. [default: all with numbers]"),
     click.option("--margin", "margins", multiple=True, metavar="NAME=NUMBER",
                  help="A smaller difference in this metric does not matter. [default: 0.2 standard deviations]"),
-    _name_option("--maximize", "maximize", "Higher is better in these metrics."),
-    _name_option("--minimize", "minimize", "Lower is better in these metrics."),
-    _name_option("--over", "over", "Replicates: axes whose values stand for many others. [default: seeds and prompts]"),
+    make_names_option("--maximize", "maximize", "Higher is better in these metrics."),
+    make_names_option("--minimize", "minimize", "Lower is better in these metrics."),
+    over,
     click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
                  help="Write the verdict as a comment for a pull request."),
     click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",

@@ -15,7 +15,7 @@ from sweeper.embedded.cache import Cache, CacheEntry, Keys, compute_keys
 from sweeper.embedded.execution_order import ExecutionOrder
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJob
-from sweeper.embedded.node_inputs import is_link, iterate_upstream
+from sweeper.embedded.node_inputs import is_link, iter_upstream
 from sweeper.embedded.nodes.base import Context, Interrupted, NodeClass
 from sweeper.embedded.stand_ins.class_guesses import guess_classes
 
@@ -240,7 +240,7 @@ class _JobRun:
     def _find_stand_ins(self, node_id: str) -> list[str]:
         """The classes of the stand-ins that had a part in what reaches a node, itself included."""
         names = set()
-        for source in iterate_upstream(self.graph, [node_id]):
+        for source in iter_upstream(self.graph, [node_id]):
             node = self.graph[source]
             stands_in = self.nodes[node["class_type"]].stands_in
             if stands_in is not None and stands_in(node["inputs"]):

@@ -122,7 +122,7 @@ def summarize_outputs(results: Mapping[str, Any]) -> dict[str, Any]:
     """
     count, previews = 0, []
     previewable = 0
-    for node_id, kind, item in _iterate_items(results):
+    for node_id, kind, item in _iter_items(results):
         source = {"nodeId": node_id, "mediaType": kind}
         file = _as_file(item)
         if file is None:
@@ -143,7 +143,7 @@ def summarize_outputs(results: Mapping[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _iterate_items(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+def _iter_items(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     for node_id, ui in results.items():
         for kind, items in ui.items():
             if kind != "animated" and isinstance(items, list | tuple):  # `animated` is a flag

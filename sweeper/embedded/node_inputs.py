@@ -33,7 +33,7 @@ def list_sources(node: Mapping[str, Any]) -> list[str]:
     return [value[0] for value in node["inputs"].values() if is_link(value)]
 
 
-def iterate_upstream(graph: Mapping[str, Any], starts: Iterable[str]) -> Iterator[str]:
+def iter_upstream(graph: Mapping[str, Any], starts: Iterable[str]) -> Iterator[str]:
     """These nodes and all upstream of them, each once."""
     pending, visited = list(starts), set(starts)
     while pending:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.node_inputs import InputValidator, is_link, iterate_upstream
+from sweeper.embedded.node_inputs import InputValidator, is_link, iter_upstream
 from sweeper.embedded.nodes.base import NodeClass
 
 # The validation follows links by recursion, as ComfyUI does, which fails a little below 1,000 of them.
@@ -213,7 +213,7 @@ def _find_fatal_error(
         if not isinstance(node.get("inputs"), dict):
             message = "Cannot execute because a node is missing the inputs property."
             return make_error("invalid_prompt", message, f"Node ID '#{node_id}'")
-    for node_id in iterate_upstream(graph, outputs):
+    for node_id in iter_upstream(graph, outputs):
         node = graph[node_id]
         node_class = nodes[node["class_type"]]
         for name, value in node["inputs"].items():

@@ -37,11 +37,8 @@ CREATE TABLE checksums(
 """
 _FUNCTION: Final = "sweeper_checksum"
 _SINCE_VERSION: Final = 6  # the first version of the store that has checksums
-_SINCE_VERSION_OF_TABLE: Final = {
-    "charges": 7,
-    "votes": 8,
-    "marks": 9,
-}  # the tables that older versions with checksums lack
+# The tables that older versions with checksums lack.
+_SINCE_VERSION_OF_TABLE: Final = {"charges": 7, "votes": 8, "marks": 9}
 _MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
 _PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
 

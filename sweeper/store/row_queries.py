@@ -135,7 +135,7 @@ def _build_result(
         cost_kind=None if cost is None else cost.kind,
         error_type=error_type,
         error=error,
-        metrics=_row_metrics(job_id, sha256, digest, cached) if cached else _NO_METRICS,
+        metrics=_collect_metrics(job_id, sha256, digest, cached) if cached else _NO_METRICS,
     )
 
 
@@ -152,7 +152,7 @@ def _compute_elapsed(since: float | None, until: float | None) -> float | None:
     return None if since is None or until is None else round(max(0.0, until - since), 6)
 
 
-def _row_metrics(
+def _collect_metrics(
     job_id: str | None, sha256: Sequence[str], digest: str, cached: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     cells = {

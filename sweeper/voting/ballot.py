@@ -18,10 +18,11 @@ from typing import Any, Final
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
 from sweeper.statistics.extra_packages import load_stats_package
+from sweeper.statistics.ranking import Floats
 from sweeper.store import Store
 from sweeper.store.remote_artifacts import download_artifact
 from sweeper.store.votes import ANSWERS, Vote
-from sweeper.voting.pair_choice import Floats, PairChoice
+from sweeper.voting.pair_choice import PairChoice
 from sweeper.voting.pictures import VotePictures
 from sweeper.voting.vote_tally import write_metric
 

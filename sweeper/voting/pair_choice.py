@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.statistics.ranking import compute_win_chances, fit_strengths
+from sweeper.statistics.ranking import Floats, compute_win_chances, fit_strengths
 from sweeper.store.votes import Vote
 from sweeper.voting.pictures import VoteAxis, VotePictures
 from sweeper.voting.vote_tally import compare_values
@@ -28,7 +28,6 @@ _SHARED_EVERY: Final = 4
 _GAIN_STEP: Final = 0.8  # gains within this factor count as equal, so that prompts and seeds decide
 
 Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Pair = tuple[str, int, int]  # the name of the axis, and the indices of two pictures
 
 

@@ -1,4 +1,4 @@
-"""How often `sweeper compare --verdict` is wrong, by simulation: `python -m tests.benchmarks.verdict [TIMES]`."""
+"""How often `sweeper compare --verdict` is wrong, by simulation: `python tests/benchmarks/verdict.py [TIMES]`."""
 
 from __future__ import annotations
 

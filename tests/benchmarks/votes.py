@@ -1,7 +1,7 @@
 """How often the intervals of a ranking hold the planted share, how often two equal values are called different, and how
 long a ranking takes.
 
-    python -m tests.benchmarks.votes [--simulations N]
+    python tests/benchmarks/votes.py [--simulations N]
 """
 
 from __future__ import annotations

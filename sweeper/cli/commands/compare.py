@@ -31,7 +31,7 @@ T = TypeVar("T")
         "sweeper compare experiments/results/quickstart experiments/results/quickstart-check",
         "sweeper compare experiments/results/quickstart@1 results/quickstart@2",
         "sweeper compare results/old results/new --verdict --maximize sharpness",
-        "sweeper compare experiments/quickstart.yaml --axis steps=4,8 --verdict --html verdict.html",
+        "sweeper compare experiments/quickstart.yaml --axis steps=6,20 --verdict --html verdict.html",
     )
 )
 @click.argument("before", metavar="RUN")

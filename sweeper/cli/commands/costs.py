@@ -12,8 +12,7 @@ from typing import Any, Final
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.options import complete_from, format_examples
-from sweeper.cli.table_query import split_names
+from sweeper.cli.options import complete_from, format_examples, split_names
 from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError

@@ -9,8 +9,7 @@ from typing import Final
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.options import complete_from, format_examples
-from sweeper.cli.table_query import split_names
+from sweeper.cli.options import format_examples, make_names_option
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
 from sweeper.tables.export import atomic_write
@@ -26,12 +25,13 @@ _OPTIONS: Final = {"metric": "--metric", "axis": "--axis", "over": "--over"}
     )
 )
 @options.results
-@click.option("--metric", "metrics", multiple=True, metavar="NAME,...", shell_complete=complete_from("columns"),
-              help="Only these metrics, or ran_s or cost. [default: every metric that holds numbers]")  # fmt: skip
-@click.option("--axis", "axes", multiple=True, metavar="NAME,...", shell_complete=complete_from("columns"),
-              help="Compare only the values of these axes. [default: every axis that is not a replicate]")  # fmt: skip
-@click.option("--over", multiple=True, metavar="NAME,...", shell_complete=complete_from("columns"),
-              help="Replicates: axes whose values stand for many others. [default: seeds and prompts]")  # fmt: skip
+@make_names_option(
+    "--metric", "metrics", "Only these metrics, or ran_s or cost. [default: every metric that holds numbers]"
+)
+@make_names_option(
+    "--axis", "axes", "Compare only the values of these axes. [default: every axis that is not a replicate]"
+)
+@options.over
 @click.option(
     "--format", "kind", type=click.Choice(["table", "markdown"]), help="[default: table; markdown for FILE.md]"
 )
@@ -41,7 +41,7 @@ _OPTIONS: Final = {"metric": "--metric", "axis": "--axis", "over": "--over"}
 @options.selection
 @options.as_json
 def command(
-    results: Path, *, metrics: tuple[str, ...], axes: tuple[str, ...], over: tuple[str, ...], kind: str | None,
+    results: Path, *, metrics: list[str], axes: list[str], over: list[str], kind: str | None,
     output: Path | None, run_id: str | None, selection: Selection, as_json: bool,
 ) -> None:  # fmt: skip
     """Say what matters: the share of the variance of each axis, and the differences between its values.
@@ -54,7 +54,7 @@ def command(
     from sweeper.cli.effects_text import effects_to_json, render_effects
     from sweeper.tables.effects import EffectQuery, analyse_effects
 
-    query = EffectQuery(split_names(metrics), split_names(axes), split_names(over), selection, run_id)
+    query = EffectQuery(metrics, axes, over, selection, run_id)
     answer = analyse_effects(results, query, _OPTIONS)
     if as_json:
         text = json.dumps(effects_to_json(answer), ensure_ascii=False, indent=2, allow_nan=False) + "\n"

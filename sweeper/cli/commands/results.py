@@ -12,8 +12,8 @@ import click
 
 from sweeper.cli import console, group_tables, options
 from sweeper.cli.group_tables import COST_SUM
-from sweeper.cli.options import complete_from, format_examples
-from sweeper.cli.table_query import sort_rows, split_names
+from sweeper.cli.options import complete_from, format_examples, split_names
+from sweeper.cli.table_query import sort_rows
 from sweeper.did_you_mean import join_names
 from sweeper.model.selection import Selection
 from sweeper.store import Store

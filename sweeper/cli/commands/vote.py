@@ -12,8 +12,7 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.commands.view import host, port
 from sweeper.cli.open_page import open_in_browser
-from sweeper.cli.options import complete_from, format_examples
-from sweeper.cli.table_query import split_names
+from sweeper.cli.options import format_examples, make_names_option
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.did_you_mean import join_names
 from sweeper.model.selection import Selection
@@ -22,9 +21,13 @@ from sweeper.tables.select_rows import select_trials
 
 _ENVIRONMENT_VARIABLE: Final = "SWEEPER_VOTE_TOKEN"
 
-between = click.option("--between", multiple=True, metavar="AXIS,...", shell_complete=complete_from("columns"),
-                       help="The two pictures differ in this axis only. Several axes: in one of them. "
-                       "[default: every axis except seeds and prompts]")  # fmt: skip
+between = make_names_option(
+    "--between",
+    "between",
+    "The two pictures differ in this axis only. Several axes: in one of them. [default: every axis except seeds and "
+    "prompts]",
+    "AXIS,...",
+)
 
 
 @click.command(
@@ -44,7 +47,7 @@ between = click.option("--between", multiple=True, metavar="AXIS,...", shell_com
 def command(
     results: Path,
     *,
-    between: tuple[str, ...],
+    between: list[str],
     where: str | None,
     voter: str | None,
     host: str,
@@ -65,7 +68,7 @@ def command(
     folder = find_results_folder(results)
     token = os.environ.get(_ENVIRONMENT_VARIABLE) or None
     server = VoteServer(
-        folder, between=split_names(between), select=lambda: select_trials(folder, None, Selection(where))[0],
+        folder, between=between, select=lambda: select_trials(folder, None, Selection(where))[0],
         voter=None if voter is None else check_voter(voter), host=host, port=port, token=token,
     )  # fmt: skip
     with catch_stop_signals() as wait, server:

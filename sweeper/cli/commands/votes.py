@@ -17,8 +17,7 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.commands.vote import between
 from sweeper.cli.exit_codes import FAILED, OK
-from sweeper.cli.options import complete_from, format_examples
-from sweeper.cli.table_query import split_names
+from sweeper.cli.options import format_examples, make_names_option
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
 from sweeper.model.judge import CHAT_PATH, Judge
@@ -74,11 +73,10 @@ def command(context: click.Context) -> None:
     ),
 )
 @options.results
-@click.option("--axis", "axes", multiple=True, metavar="AXIS,...", shell_complete=complete_from("columns"),
-              help="Rank the values of this axis. [default: every axis with votes]")  # fmt: skip
+@make_names_option("--axis", "axes", "Rank the values of this axis. [default: every axis with votes]", "AXIS,...")
 @click.option("--pictures", "by_picture", is_flag=True, help="Rank the single pictures instead.")
 @options.as_json
-def list_votes(results: Path, *, axes: tuple[str, ...], by_picture: bool, as_json: bool) -> None:
+def list_votes(results: Path, *, axes: list[str], by_picture: bool, as_json: bool) -> None:
     """Rank the values of each axis, or single pictures, and show how far the voters agree.
 
     The share of a value is the part of its comparisons with the other values that it is expected to win; a tie is half
@@ -90,7 +88,7 @@ def list_votes(results: Path, *, axes: tuple[str, ...], by_picture: bool, as_jso
 
     with Store.open(find_results_folder(results), readonly=True) as store:
         pictures, votes = VotePictures(store), [vote for vote in store.votes.load() if vote.counts]
-    named = pictures.get_axes(split_names(axes), "--axis")
+    named = pictures.get_axes(axes, "--axis")
     rankings = [] if by_picture else [rank_values(pictures, axis, votes) for axis in named or pictures.axes]
     rankings = [ranking for ranking in rankings if named or ranking.votes]
     rows = _list_pictures(pictures, votes) if by_picture else []
@@ -269,7 +267,7 @@ def import_votes(results: Path, files: tuple[Path, ...], *, as_json: bool) -> No
 )
 @options.as_json
 def let_judge_vote(
-    results: Path, *, between: tuple[str, ...], url: str, model: str, key_env: str | None, question: str, limit: int,
+    results: Path, *, between: list[str], url: str, model: str, key_env: str | None, question: str, limit: int,
     as_json: bool,
 ) -> int:  # fmt: skip
     """Let a vision model vote, as the voter `judge:MODEL`. It gets the pictures and their prompt.
@@ -285,7 +283,7 @@ def let_judge_vote(
     if key_env in CLOUD_KEYS:
         raise UsageError(f"--key-env: the key in {key_env} belongs to {CLOUD_URL}, and goes to no other server")
     judge = Judge("judge", question, normalise_url(url).removesuffix(CHAT_PATH), model, key_env)
-    with closing(Ballot(find_results_folder(results), between=split_names(between))) as ballot:
+    with closing(Ballot(find_results_folder(results), between=between)) as ballot:
         votes = cast_votes(ballot, judge, limit)
     if as_json:
         names = ("voter", "answers", "unclear", "refused", "error")

@@ -158,7 +158,7 @@ def components(video: Film | FilmFile) -> tuple[Array, Audio | None, float, int,
     return film.images, film.audio, float(film.rate), film.bit_depth, "sRGB"
 
 
-def _iterate_frames(context: Context, images: Array) -> Iterator[Any]:
+def _iter_frames(context: Context, images: Array) -> Iterator[Any]:
     video_frame = _import_av().VideoFrame
     for image in images:
         context.check()
@@ -219,7 +219,7 @@ def _write_mp4(context: Context, path: Path, film: Film) -> None:
         sound = None
         if film.audio is not None:
             sound = container.add_stream("aac", rate=int(film.audio["sample_rate"]))
-        for frame in _iterate_frames(context, film.images):
+        for frame in _iter_frames(context, film.images):
             container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
         container.mux(stream.encode(None))
         if sound is not None and film.audio is not None:

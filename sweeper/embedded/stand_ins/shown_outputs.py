@@ -35,7 +35,7 @@ def save_inputs(context: Context, reading: NodeReading) -> Ui:
     shows = bool(_SHOWS.search(reading.class_type))
     prefix = _find_prefix(reading)
     ui: Ui = {}
-    for saved in _iterate_media(context, reading, prefix, shows=shows):
+    for saved in _iter_media(context, reading, prefix, shows=shows):
         for name, entries in saved.items():
             ui.setdefault(name, []).extend(entries)
     texts = [one.value[:_MAX_TEXT] for one in reading.linked if isinstance(one.value, str)]
@@ -65,7 +65,7 @@ def _transform_inputs(context: Context, reading: NodeReading) -> Iterator[tuple[
         yield one.kind, mark_value(value) if value is not one.value else value
 
 
-def _iterate_media(context: Context, reading: NodeReading, prefix: str, *, shows: bool) -> Iterator[Ui]:
+def _iter_media(context: Context, reading: NodeReading, prefix: str, *, shows: bool) -> Iterator[Ui]:
     media = list(_transform_inputs(context, reading))
     sounds = [value for kind, value in media if kind == "AUDIO"]
     for kind, value in media:

@@ -59,9 +59,8 @@ class _RunState:
     row_runs: list[int | None]
     artifacts: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
-    sprites: Sprites = field(
-        default_factory=lambda: Sprites((), {})
-    )  # of the pictures that existed when it was first read
+    # Of the pictures that existed when the run was first read.
+    sprites: Sprites = field(default_factory=lambda: Sprites((), {}))
 
 
 class Follower:
