@@ -56,6 +56,15 @@ def test_table_has_two_neighbours(made, opened):
     assert read_shown_trial(page) == "5"
 
 
+@pytest.mark.parametrize(("view", "key"), [("gallery", "ArrowRight"), ("table", "ArrowDown")])
+def test_next_trial_follows_one_that_its_mark_took_out_of_the_filter(made, opened, view, key):
+    page = opened(made(Sweep(GRID)), f"#view={view}&sort=-steps&trial=1&where=mark == ''")  # the order is 2 5 1 4 0 3
+    page.keyboard.press("k")
+    page.wait_for_function("() => sweeper.page.getRows().length === 5")
+    page.keyboard.press(key)
+    assert read_shown_trial(page) == "4"
+
+
 def test_swipe_leads_to_the_next_trial_but_scroll_does_not(made, opened):
     page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0", **PHONE)
     assert not page.locator(".keys").is_visible()

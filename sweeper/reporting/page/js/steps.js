@@ -22,10 +22,10 @@ const Steps = (() => {
    */
   function findNeighbour(page, row, down, across) {
     const tableRows = page.getTableRows();
-    if (tableRows !== null) return tableRows[tableRows.indexOf(row) + down + across];
+    if (tableRows !== null) return stepInList(page, tableRows, row, down + across);
     const arrangement = page.getArrangement();
     const position = arrangement.locate(row);
-    if (position === null) return undefined;
+    if (position === null) return page.getState().view === "gallery" ? stepInList(page, page.getSortedRows(), row, down + across) : undefined;
     const stack = arrangement.trials(...position);
     if (stack.length > 1 && across !== 0) {
       const next = stack[stack.indexOf(row) + across];
@@ -39,6 +39,16 @@ const Steps = (() => {
       c += across;
     }
     return undefined;
+  }
+
+  /**
+   * The row some steps further in a list. A row that its new mark took out of the filter still has its place in the order.
+   * @param {Page} page @param {number[]} rows @param {number} row @param {number} step @returns {number | undefined}
+   */
+  function stepInList(page, rows, row, step) {
+    if (rows.includes(row)) return rows[rows.indexOf(row) + step];
+    const index = TableColumns.sortRows(page.dataset, [...rows, row].sort((a, b) => a - b), page.getState().sort).indexOf(row);
+    return rows[step > 0 ? index + step - 1 : index + step];
   }
 
   /**
