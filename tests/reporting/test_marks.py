@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.cli import main
+from sweeper.errors import ResultsError
 from sweeper.reporting.live import LiveView
+from sweeper.reporting.live.follower import Follower
 from sweeper.store import Store
 from sweeper.store.trial_marks import Mark, merge_marks
 from tests.reporting.made_up_sweeps import Sweep
@@ -108,7 +110,23 @@ def test_mark_is_sent_again_when_the_view_is_back(browser, tmp_path):
     page.evaluate(MARK, [0, {"stars": 3}])  # nobody listens now
     with LiveView(out, port=port):
         wait_until(lambda: list(load_marks(out).values()) == [("", 3, "")])
+        page.wait_for_function("() => document.querySelector('.counts').textContent.includes('not running')")
     page.context.close()
+
+
+def test_page_says_why_the_folder_takes_no_marks(browser, tmp_path, monkeypatch):
+    def refuse(follower, marks):
+        raise ResultsError("the folder is not writable")
+
+    monkeypatch.setattr(Follower, "store_marks", refuse)
+    with LiveView(SWEEP.write(tmp_path / "results")) as view:
+        page = browser.new_context().new_page()
+        page.goto(view.url)
+        page.wait_for_selector(".cell[data-trial]")
+        page.evaluate(MARK, [0, {"stars": 3}])
+        told = "the mark is kept in this browser only: the folder is not writable"
+        page.wait_for_function("told => document.querySelector('#message').textContent === told", arg=told)
+        page.context.close()
 
 
 MARKS = st.lists(

@@ -33,8 +33,7 @@ const Live = (() => {
       whenNotTyping(() => location.reload());
     });
     source.addEventListener("over", () => {
-      source.close();
-      live.hasEnded = true;
+      live.hasEnded = true; // the browser keeps trying to reconnect; if the view starts again, it sends `anew`
       onChange(new Set(), false);
     });
     source.addEventListener("error", () => {
@@ -42,7 +41,7 @@ const Live = (() => {
       onChange(new Set(), false);
     });
     source.addEventListener("open", () => {
-      live.isAway = false;
+      live.isAway = live.hasEnded = false;
       onChange(new Set(), false);
     });
   }

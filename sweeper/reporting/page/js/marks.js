@@ -38,6 +38,7 @@ class Marks {
     /** @type {Set<string>} digests of marks that the server does not have yet */
     this.unsent = new Set();
     this.retryTimer = 0;
+    this.problem = ""; // why the server cannot store marks now
     this.merge(Object.entries(dataset.raw.marks ?? {}));
     try {
       const saved = localStorage.getItem(this.key);
@@ -148,8 +149,10 @@ class Marks {
       const mark = this.byDigest.get(digest);
       const headers = { "content-type": "application/json" };
       const response = await fetch("marks", { method: "POST", headers, body: JSON.stringify({ [digest]: mark }) }).catch(() => null);
+      const problem = response === null || response.ok ? "" : await response.text();
+      if (problem !== "" && problem !== this.problem) Dom.announce(`the mark is kept in this browser only: ${problem}`);
+      this.problem = problem;
       if (response === null || response.status >= 500) return; // the server is away, or cannot write now
-      if (!response.ok) Dom.announce(`the mark is kept in this browser only: ${await response.text()}`);
       if (this.byDigest.get(digest) === mark) this.unsent.delete(digest);
     }
     clearTimeout(this.retryTimer);
