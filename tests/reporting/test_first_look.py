@@ -43,6 +43,17 @@ def test_bar_is_one_line_and_prompts_come_before_seeds(made, opened):
         assert page.locator(".menu-panel:visible").count() == 1  # another press closes it
     page.keyboard.press("Escape")
     assert page.locator(".menu-panel:visible").count() == 0
+    page.evaluate("() => sweeper.page.update({ colour: 'brightness' })")
+    assert page.locator("#bar").bounding_box()["height"] < 100  # the legend needs no line of its own
+
+
+def test_menus_fit_into_a_narrow_window(made, opened):
+    page = opened(made(Sweep(GRID)), viewport={"width": 390, "height": 800})
+    for name in ("View", "Marks"):
+        open_menu(page, name)
+        box = page.locator(".menu-panel:visible").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
 
 
 def test_fit_shows_all_columns(made, opened):

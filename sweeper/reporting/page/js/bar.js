@@ -32,14 +32,13 @@ const Bar = (() => {
     const subtitle = description && el("p", { class: "subtitle", title: description }, description);
     const keys = el("button", { type: "button", title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
     host.append(
-      el("div", { class: "top" }, el("h1", {}, experiment), subtitle, counts.node, tabs.nodes),
+      el("div", { class: "top" }, el("h1", {}, experiment), subtitle, counts.node, legend.nodes, tabs.nodes),
       el(
         "div",
         { class: "tools" },
         axes.nodes,
         sort.nodes,
         filter.nodes,
-        legend.nodes,
         makePanel("View", looks.nodes, colour.nodes, makeThemeButton()),
         makePanel("Marks", marks.nodes),
         keys,
@@ -179,10 +178,11 @@ const Bar = (() => {
    * Whether the filter is an expression or a search, and how many trials it leaves.
    * @param {string} source @param {Filter} filter @param {number} found @param {number} size
    */
-  function describeFilter(source, { search, error, broken }, found, size) {
+  function describeFilter(source, { search, error, broken, condition }, found, size) {
     const count = `${found.toLocaleString("en")} of ${size.toLocaleString("en")} trials`;
     if (source.trim() === "") return "";
-    if (broken) return `Filter: cannot be read: ${error}${error.endsWith("?") ? "" : "."} Still showing ${count} of the filter before.`;
+    const shown = condition === "" ? "Showing all trials." : `Still showing ${count} of the filter before.`;
+    if (broken) return `Filter: cannot be read: ${error}${error.endsWith("?") ? "" : "."} ${shown}`;
     if (!search) return `Filter: an expression, true for ${count}`;
     return `Filter: searched the values for ${source.trim()}, found in ${count}`;
   }
