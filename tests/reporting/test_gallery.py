@@ -36,6 +36,9 @@ def test_shared_cell_shows_the_mean_or_an_extreme_and_expands(folder, opened):
     page.locator(".cell .badge").nth(1).click()
     assert list_trials(page) == [6, 7, 8]
     assert page.get_by_label("Filter").input_value() == "steps == 8 and sampler == 'euler'"
+    page.evaluate("() => sweeper.page.update({ colour: '' })")
+    assert captions.all_inner_texts() == ["1", "2", "3"]  # the seeds: all else is the same
+    page.go_back()
     page.go_back()
     page.wait_for_function("() => sweeper.page.getArrangement().columns.length === 2")
 
@@ -90,6 +93,78 @@ def test_plots_lead_to_their_trials(folder, opened):
     page.go_back()
     axis = page.locator(".plot").first.locator("text").all_text_contents()
     assert {"10", "15", "20"} <= set(axis)
+
+
+# Of each trial: whether the condition of its value finds exactly the trials with that value.
+EXACT = """() => {
+  const { dataset } = sweeper.page;
+  const find = (...value) => dataset.filterRows(Expression.compile(Expression.makeCondition(...value), dataset).holds);
+  return dataset.axes.flatMap((axis) => axis.order.flatMap((code) => {
+    const rows = dataset.filterRows((row) => axis.codes[row] === code);
+    return String(find(axis, code)) === String(rows) ? [] : [Expression.makeCondition(axis, code)];
+  }));
+}"""
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"in": ["y'z", 'q"r', "b\\", "a\nb", "`", "", " ", "none", "true", "1", "<b>", "x == 1", None, True, 1, 1.5]},
+        {"a `b` c": [-3, 0.1, 1e-9, 1e25, 1.2345678901234567e19, 2**60, 1 - 2**61, 10**29]},
+        {"size": [[1, 2], [1, "2"], [], {}, {"a": 1}, {"a": [None]}, None]},
+        {"style": ["a", "b"], "style.label": ["b", "a"]},
+    ],
+    ids=["texts", "numbers", "lists", "labels"],
+)
+def test_condition_finds_exactly_the_trials_of_a_value(made, opened, axes):
+    page = opened(made(Sweep({**axes, "seed": [1, 2]}, distinct=1)))
+    assert page.evaluate(EXACT) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "opener", "trials"),
+    [
+        ("#x=steps&y=&xx=&yy=&where=heun", ".cell .badge", [3, 4, 5]),
+        ("#view=plots&x=steps&y=&hide=seed:3&hide=sampler:euler", ".heat td button", [3, 4]),
+        ("#view=plots&x=steps&y=&where=heun", ".heat td button", [3, 4, 5]),
+    ],
+)
+def test_search_and_hidden_values_stay_for_the_gallery(folder, opened, address, opener, trials):
+    page = opened(folder, address)
+    page.locator(opener).first.click()
+    assert list_trials(page) == trials
+
+
+def test_filter_in_effect_stays_for_the_gallery_while_another_is_typed(folder, opened):
+    page = opened(folder, "#view=plots&x=steps&y=")
+    for text in ("seed == 1", "seed == 1 and"):
+        page.get_by_label("Filter").fill(text)
+        page.wait_for_function("text => sweeper.page.getState().where === text", arg=text)
+    page.locator(".heat td button").first.click()
+    assert list_trials(page) == [0, 3]
+
+
+# For each bar: the count that it names, and how many trials the filter finds that a press on it sets.
+PRESS_BARS = """() => {
+  const { dataset, update, getRows } = sweeper.page;
+  const values = [-0.3, -0.27, -0.24, -0.2, -0.1 - 0.2, -0.25, -0.2, -0.15, -0.1, -0.1, -0.05, 0];
+  dataset.metrics[0].value = (row) => values[row];
+  const findBars = () => [...document.querySelectorAll(".plot rect")];
+  update({ view: "plots", metric: dataset.metrics[0].name });
+  return findBars().map((_, index) => {
+    const bar = findBars()[index];
+    bar.dispatchEvent(new MouseEvent("click"));
+    const counts = [Number(bar.getAttribute("aria-label").match(/: (\\d+)/)[1]), getRows().length];
+    update({ view: "plots", where: "" });
+    return counts;
+  });
+}"""
+
+
+def test_bars_count_the_trials_that_they_open(folder, opened):
+    counts = opened(folder).evaluate(PRESS_BARS)
+    assert sum(named for named, _ in counts) == 12
+    assert [named for named, _ in counts] == [found for _, found in counts]
 
 
 def test_scatter_plot_opens_a_trial(folder, opened):

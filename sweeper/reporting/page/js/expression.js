@@ -1,8 +1,9 @@
 // @ts-check
 // The filter: tests rows by an expression over the columns, or searches for words. No code of the user is ever run.
 //
-// A label may be written in place of its value. A text that compares nothing is searched for in the values of each row. One
-// that compares but cannot be read changes nothing.
+// A label may be written in place of its value, unless it is itself a value of the column. A text that compares nothing is
+// searched for in the values of each row, also as a part: `'fox' and steps == 4`. One that compares but cannot be read changes
+// nothing.
 "use strict";
 
 /**
@@ -11,6 +12,7 @@
  * @property {boolean} search whether the text is searched for, because it is not an expression
  * @property {string} error why it is not an expression; "" if it is one
  * @property {boolean} broken whether it compares something but cannot be read, as while one is still typing it
+ * @property {string} condition the same as a part of a longer filter; "" if every row passes
  */
 
 const Expression = (() => {
@@ -19,7 +21,10 @@ const Expression = (() => {
   /** @param {Value} a @param {Value} b */
   const isComparable = (a, b) => (isNumber(a) && isNumber(b)) || (typeof a === "string" && typeof b === "string");
   /** @param {Value} a @param {Value} b */
-  const isEqual = (a, b) => (isNumber(a) && isNumber(b) ? a == b : a === b); // eslint-disable-line eqeqeq -- 5n == 5 but not 5n === 5
+  function isEqual(a, b) {
+    if (isNumber(a) && isNumber(b)) return a == b; // eslint-disable-line eqeqeq -- 5n == 5 but not 5n === 5
+    return typeof a === "object" && a !== null && b !== null ? toText(a) === toText(b) : a === b; // a list or mapping equals its JSON text
+  }
   /** @param {Value} a @param {Value} b */
   const isIn = (a, b) =>
     Array.isArray(b) ? b.some((item) => isEqual(a, item)) : typeof b === "string" && typeof a === "string" && b.includes(a);
@@ -41,28 +46,30 @@ const Expression = (() => {
     "%": (a, b) => Number(a) % Number(b),
   };
 
-  /** @param {Tree} tree @param {(name: string) => Value} get @returns {Value} */
-  function evaluate(tree, get) {
+  /** @param {Tree} tree @param {Dataset} dataset @param {number} row @returns {Value} */
+  function evaluate(tree, dataset, row) {
     const [operator, left, right] = tree;
     switch (operator) {
       case "value":
         return left;
       case "name":
-        return get(left);
+        return dataset.column(left)?.value(row);
+      case "search":
+        return left(row);
       case "list":
-        return tree.slice(1).map((item) => evaluate(item, get));
+        return tree.slice(1).map((item) => evaluate(item, dataset, row));
       case "not":
-        return !evaluate(left, get);
+        return !evaluate(left, dataset, row);
       case "negative": {
-        const value = evaluate(left, get);
+        const value = evaluate(left, dataset, row);
         return typeof value === "bigint" ? -value : -Number(value);
       }
       case "and":
-        return evaluate(left, get) && evaluate(right, get);
+        return evaluate(left, dataset, row) && evaluate(right, dataset, row);
       case "or":
-        return evaluate(left, get) || evaluate(right, get);
+        return evaluate(left, dataset, row) || evaluate(right, dataset, row);
       default:
-        return BINARY[operator](evaluate(left, get), evaluate(right, get));
+        return BINARY[operator](evaluate(left, dataset, row), evaluate(right, dataset, row));
     }
   }
 
@@ -75,9 +82,11 @@ const Expression = (() => {
    */
   function acceptLabels(tree, dataset) {
     const [operator, ...operands] = tree;
-    if (operator === "value" || operator === "name") return tree;
+    if (["value", "name", "search"].includes(operator)) return tree;
     const names = operands.filter((operand) => operand[0] === "name");
-    const label = JOINS[operator] && names.length === 1 ? `${names[0][1]}.label` : "";
+    const column = names.length === 1 && JOINS[operator] ? dataset.column(names[0][1]) : undefined;
+    const isValue = operands.some(([kind, value]) => kind === "value" && column?.codes && column.values.includes(value));
+    const label = column && !isValue ? `${column.name}.label` : "";
     if (dataset.column(label)?.role !== "label") return [operator, ...operands.map((operand) => acceptLabels(operand, dataset))];
     return [JOINS[operator], tree, [operator, ...operands.map((operand) => (operand === names[0] ? ["name", label] : operand))]];
   }
@@ -97,27 +106,37 @@ const Expression = (() => {
   }
 
   /**
+   * A tree in which a text that stands where a condition belongs has become a search for its words.
+   * @param {Tree} tree @param {Dataset} dataset @returns {Tree}
+   */
+  function acceptWords(tree, dataset) {
+    const [operator, ...operands] = tree;
+    if (operator === "value" && typeof operands[0] === "string") return ["search", makeSearch(operands[0], dataset)];
+    return ["and", "or", "not"].includes(operator) ? [operator, ...operands.map((operand) => acceptWords(operand, dataset))] : tree;
+  }
+
+  /**
    * Compile a filter; a text that is not a condition is searched for.
    * @param {string} source @param {Dataset} dataset @returns {Filter}
    */
   function compile(source, dataset) {
     const trimmed = source.trim();
-    if (trimmed === "") return { holds: () => true, search: false, error: "", broken: false };
+    if (trimmed === "") return { holds: () => true, search: false, error: "", broken: false, condition: "" };
     let [words, reason] = [trimmed, "it compares nothing"];
     try {
       const tree = ExpressionParser.parse(trimmed, new Set(dataset.columns.map((column) => column.name)));
       if (isCondition(tree, dataset)) {
-        const test = acceptLabels(tree, dataset);
-        const holds = (/** @type {number} */ row) => Boolean(evaluate(test, (name) => dataset.column(name)?.value(row)));
-        return { holds, search: false, error: "", broken: false };
+        const test = acceptLabels(acceptWords(tree, dataset), dataset);
+        const holds = (/** @type {number} */ row) => Boolean(evaluate(test, dataset, row));
+        return { holds, search: false, error: "", broken: false, condition: `(${trimmed})` };
       }
       if (tree[0] === "value" && typeof tree[1] === "string") words = tree[1]; // quoted, for example to keep spaces at its ends
     } catch (error) {
       if (!(error instanceof ExpressionError)) throw error;
       reason = error.message;
-      if (/[=<>]/.test(trimmed)) return { holds: () => true, search: false, error: reason, broken: true };
+      if (/[=<>]/.test(trimmed)) return { holds: () => true, search: false, error: reason, broken: true, condition: "" };
     }
-    return { holds: makeSearch(words, dataset), search: true, error: reason, broken: false };
+    return { holds: makeSearch(words, dataset), search: true, error: reason, broken: false, condition: quoteText(words) };
   }
 
   /**
@@ -172,33 +191,38 @@ const Expression = (() => {
    */
   function quoteCondition(name, text) {
     const letters = [...text.split("\n")[0]];
-    const quoted = `'${letters.slice(0, MAX_QUOTED).join("").replace(/[\\']/g, "\\$&")}'`;
+    const quoted = quoteText(letters.slice(0, MAX_QUOTED).join(""));
     return letters.length <= MAX_QUOTED && !text.includes("\n") ? `${name} == ${quoted}` : `${quoted} in ${name}`;
   }
 
   /**
-   * A name as a filter takes it: in backticks unless it is a plain word.
+   * A name as a filter takes it: in backticks, each in the name written twice, unless it is a plain word.
    * @param {string} name
    */
-  const quoteName = (name) => (/^[A-Za-z_][\w.]*$/.test(name) && !ExpressionParser.KEYWORD.test(name) ? name : `\`${name}\``);
+  const quoteName = (name) =>
+    /^[A-Za-z_][\w.]*$/.test(name) && !ExpressionParser.KEYWORD.test(name) ? name : `\`${name.replaceAll("`", "``")}\``;
+
+  /** @param {string} text */
+  const quoteText = (text) => `'${text.replace(/[\\']/g, "\\$&")}'`;
+
+  /** @param {Value} value */
+  function toLiteral(value) {
+    if (value === null) return "none";
+    if (typeof value === "string" || typeof value === "object") return quoteText(toText(value));
+    return Number.isInteger(value) && !Number.isSafeInteger(value) ? value.toExponential() : toText(value); // digits alone are a BigInt
+  }
 
   /**
    * The condition that a column has the value of a code.
    * @param {CodedColumn} column @param {number} code
    */
-  function makeCondition({ name, values }, code) {
-    const value = code < 0 ? null : values[code];
-    const literal = typeof value === "string" ? `'${value.replace(/[\\']/g, "\\$&")}'` : value === null ? "none" : toText(value);
-    return `${quoteName(name)} == ${literal}`;
-  }
+  const makeCondition = ({ name, values }, code) => `${quoteName(name)} == ${toLiteral(code < 0 ? null : values[code])}`;
 
   /**
    * A filter and more conditions.
-   * @param {State} state @param {Filter} filter @param {string[]} conditions
+   * @param {Filter} filter @param {string[]} conditions
    */
-  function narrow({ where }, { broken, search }, conditions) {
-    return [...(where === "" || broken || search ? [] : [`(${where})`]), ...conditions].join(" and ");
-  }
+  const narrow = ({ condition }, conditions) => [condition, ...conditions].filter(Boolean).join(" and ");
 
   return { compile, makeCondition, makeExample, narrow, quoteName };
 })();

@@ -12,7 +12,7 @@ class ExpressionError extends Error {}
 
 class ExpressionParser {
   static TOKEN =
-    /\s*(?:(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|`([^`]*)`|([A-Za-z_][\w.]*)|(==|!=|<=|>=|[-+*/%<>()[\],]))/y;
+    /\s*(?:(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|`((?:[^`]|``)*)`|([A-Za-z_][\w.]*)|(==|!=|<=|>=|[-+*/%<>()[\],]))/y;
   static KEYWORD = /^(and|or|not|in|true|false|none|null)$/i;
   static COMPARISONS = ["==", "!=", "<", "<=", ">", ">=", "in", "not in"];
   static LEVELS = [["or"], ["and"], ExpressionParser.COMPARISONS, ["+", "-"], ["*", "/", "%"]];
@@ -57,7 +57,7 @@ class ExpressionParser {
       const text = single ?? double;
       if (number !== undefined) tokens.push({ kind: "value", text: number, value: ExpressionParser.toNumber(number) });
       else if (text !== undefined) tokens.push({ kind: "value", text, value: text.replace(/\\(.)/g, "$1") });
-      else if (quotedName !== undefined) tokens.push({ kind: "name", text: quotedName, value: null });
+      else if (quotedName !== undefined) tokens.push({ kind: "name", text: quotedName.replaceAll("``", "`"), value: null });
       else if (word === undefined) tokens.push({ kind: "sign", text: sign, value: null });
       else if (KEYWORD.test(word)) tokens.push({ kind: "keyword", text: word.toLowerCase(), value: null });
       else tokens.push({ kind: "name", text: word, value: null });
@@ -122,7 +122,7 @@ class ExpressionParser {
 
   /** @param {() => Tree} parse @returns {Tree} */
   nest(parse) {
-    if (++this.depth > ExpressionParser.MAX_DEPTH) throw new ExpressionError("is nested too deeply");
+    if (++this.depth > ExpressionParser.MAX_DEPTH) throw new ExpressionError("it is nested too deeply");
     const tree = parse();
     this.depth -= 1;
     return tree;
@@ -138,7 +138,7 @@ class ExpressionParser {
     }
     if (this.accept("[")) return this.parseList();
     const token = this.tokens[this.next++];
-    if (token === undefined) throw new ExpressionError("is not finished");
+    if (token === undefined) throw new ExpressionError("it is not finished");
     if (token.kind === "value") return ["value", token.value];
     if (token.kind === "keyword" && ["true", "false", "none", "null"].includes(token.text)) {
       return ["value", token.text === "true" ? true : token.text === "false" ? false : null];

@@ -77,7 +77,7 @@ const GridEvents = (() => {
     const position = arrangement.locate(row);
     if (position === null || arrangement.exists) return; // the gallery shows single trials already
     const conditions = arrangement.values(...position).map(([axis, code]) => Expression.makeCondition(axis, code));
-    context.update({ view: "gallery", where: Expression.narrow(context.state, context.getFilter(), conditions) });
+    context.update({ view: "gallery", where: Expression.narrow(context.getFilter(), conditions) });
   }
 
   return { listen };

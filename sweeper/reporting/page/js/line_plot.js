@@ -90,7 +90,7 @@ const LinePlot = (() => {
       });
       /** @param {number} at */
       const open = (at) =>
-        Plots.openTrials(context, [Expression.makeCondition(along, at), ...(per === undefined ? [] : [Expression.makeCondition(per, code)])]);
+        Plots.openTrials(context, metric, [Expression.makeCondition(along, at), ...(per === undefined ? [] : [Expression.makeCondition(per, code)])]);
       return drawLine(points, Colours.LINES[index], `${nameOf(code)}`, along.name, groups.size <= MAX_DOTS ? open : null, scale);
     });
     const plot = PlotFrame.create(
@@ -164,22 +164,26 @@ const Histogram = (() => {
   /** @param {number[]} rows @param {Column} metric @param {Context} context */
   function create(rows, metric, context) {
     const values = rows.map((row) => metric.value(row));
-    const bounds = PlotData.makeTicks(Colours.findExtent(values) ?? [0, 0], Math.min(40, Math.max(5, Math.ceil(Math.sqrt(values.length)))));
+    const [low, high] = Colours.findExtent(values) ?? [0, 0];
+    const bounds = PlotData.makeTicks([low, high], Math.min(40, Math.max(5, Math.ceil(Math.sqrt(values.length)))));
     const binCount = Math.max(1, bounds.length - 1);
     /** @type {[number, number]} */
     const extent = [bounds[0], bounds[bounds.length - 1]];
-    const counts = countBins(values, extent, binCount);
+    const counts = bounds.slice(0, binCount).map(() => 0);
+    // Compare with the bounds themselves, as the filter does that a press on the bar sets.
+    for (const value of values) counts[bounds.filter((bound, i) => i > 0 && i < binCount && bound <= value).length] += 1;
     const rules = PlotData.makeTicks([0, Math.max(1, ...counts)]).filter(Number.isInteger);
     const toY = (/** @type {number} */ count) => PlotFrame.shareToY(count / rules[rules.length - 1]);
     const width = (WIDTH - LEFT - MARGIN) / binCount;
     const bars = counts.map((count, i) => {
       if (count === 0) return null;
       const isLast = i === counts.length - 1;
-      const [from, to] = [bounds[i], bounds[i + 1] ?? bounds[i]];
+      const from = i === 0 ? Math.min(bounds[0], low) : bounds[i]; // rounded bounds may just miss the lowest and the highest number
+      const to = isLast ? Math.max(bounds[bounds.length - 1], high) : bounds[i + 1];
       const name = Expression.quoteName(metric.name);
       const box = { x: LEFT + i * width, y: toY(count), width: Math.max(1, width - 1), height: HEIGHT - BOTTOM - toY(count), class: "bar" };
       const words = `${metric.name} ${PlotData.formatShort(from)} to ${PlotData.formatShort(to)}: ${count} trial${count === 1 ? "" : "s"}`;
-      const open = () => Plots.openTrials(context, [`${name} >= ${from}`, `${name} ${isLast ? "<=" : "<"} ${to}`]);
+      const open = () => Plots.openTrials(context, metric, [`${name} >= ${from}`, `${name} ${isLast ? "<=" : "<"} ${to}`]);
       return PlotFrame.makeButton("rect", box, words, open);
     });
     return PlotFrame.create(

@@ -158,7 +158,7 @@ class App {
 
   compileFilter() {
     const filter = Expression.compile(this.state.where, this.dataset);
-    this.filter = filter.broken ? { ...filter, holds: this.filter.holds } : filter;
+    this.filter = filter.broken ? { ...filter, holds: this.filter.holds, condition: this.filter.condition } : filter;
     this.rows = null;
   }
 
@@ -203,8 +203,18 @@ class App {
         return extent && typeof value === "number" ? Colours.pick(Colours.toShare(value, extent)) : "transparent";
       },
       holds: this.filter.holds,
-      free: Layout.listFreeAxes(dataset, state.view === "gallery" ? { ...state, ...Layout.NO_DIRECTIONS } : state).filter((axis) => state.pins[axis.name] === undefined),
+      free: this.listCaptionAxes(),
     };
+  }
+
+  /** The axes whose values a cell's caption has to name: in the gallery those in which the trials in view differ. */
+  listCaptionAxes() {
+    const { dataset, state } = this;
+    const isGallery = state.view === "gallery";
+    const rows = this.getRows();
+    const isNamed = (/** @type {Axis} */ axis) =>
+      isGallery ? rows.length < 2 || rows.some((row) => axis.codes[row] !== axis.codes[rows[0]]) : state.pins[axis.name] === undefined;
+    return Layout.listFreeAxes(dataset, isGallery ? { ...state, ...Layout.NO_DIRECTIONS } : state).filter(isNamed);
   }
 
   // --- changes of the data

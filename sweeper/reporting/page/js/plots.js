@@ -125,7 +125,7 @@ const Plots = (() => {
       format: formatShort,
       open(r, c) {
         const lines = /** @type {[Axis | undefined, number][]} */ ([[x, across[c]], [y, down[r]]]);
-        openTrials(context, lines.flatMap(([axis, code]) => (axis ? [Expression.makeCondition(axis, code)] : [])));
+        openTrials(context, metric, lines.flatMap(([axis, code]) => (axis ? [Expression.makeCondition(axis, code)] : [])));
       },
     };
     if (across.length * down.length > MAX_TABLE_CELLS) return [...HeatMap.create(map, room), scale];
@@ -145,11 +145,15 @@ const Plots = (() => {
   }
 
   /**
-   * Show trials in the gallery.
-   * @param {Context} context @param {string[]} conditions
+   * Show the trials of a part of a plot in the gallery: no hidden value, and none without the number that is plotted.
+   * @param {Context} context @param {Column} metric @param {string[]} conditions
    */
-  const openTrials = ({ state, getFilter, update }, conditions) =>
-    update({ view: "gallery", where: Expression.narrow(state, getFilter(), conditions) });
+  function openTrials({ dataset, state, getFilter, getRows, update }, metric, conditions) {
+    const hidden = dataset.axes.flatMap((axis) => (state.hidden[axis.name] ?? []).map((code) => `not ${Expression.makeCondition(axis, code)}`));
+    const isComplete = getRows().every((row) => typeof metric.value(row) === "number");
+    const known = isComplete ? [] : [`${Expression.quoteName(metric.name)} != none`];
+    update({ view: "gallery", where: Expression.narrow(getFilter(), [...conditions, ...known, ...hidden]) });
+  }
 
   /** @param {HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
   function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCounts) {
