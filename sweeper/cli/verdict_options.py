@@ -15,7 +15,7 @@ from sweeper.cli import console
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import make_names_option, over
 from sweeper.cli.text_table import print_table
-from sweeper.errors import UsageError
+from sweeper.errors import Problem, UsageError
 
 if TYPE_CHECKING:
     from sweeper.regression.verdict import MetricVerdict, Verdict
@@ -83,20 +83,10 @@ _OPTIONS = (
 
 def run_verdict(sides: Sequence[SideTrials], options: VerdictOptions, *, as_json: bool) -> int:
     """Judge two sides, or one by its axis; print the verdict and write the files. Returns the exit code."""
-    from sweeper.regression.verdict import VerdictQuery, find_verdict
     from sweeper.regression.verdict_page import write_verdict_page
-    from sweeper.regression.verdict_pairs import match_trials, split_by_axis
     from sweeper.regression.verdict_text import describe_metric, describe_verdict, list_metric_rows, render_markdown
 
-    if options.axis is not None:
-        axis, equals, values = options.axis.partition("=")
-        if not equals:
-            raise UsageError(
-                f"--axis {options.axis}: write NAME=OLD,NEW, such as checkpoint=a.safetensors,b.safetensors"
-            )
-        sides = split_by_axis(sides[0], axis.strip(), values)
-    query = VerdictQuery(options.metrics, _parse_margins(options.margins), options.maximize, options.minimize)
-    verdict = find_verdict(match_trials(sides[0], sides[1], options.over), query)
+    verdict = _judge(sides, options)
     if as_json:
         console.print_json(_to_json(verdict))
     else:
@@ -116,17 +106,43 @@ def run_verdict(sides: Sequence[SideTrials], options: VerdictOptions, *, as_json
     return OK if verdict.ok else FAILED
 
 
-def _parse_margins(texts: Sequence[str]) -> dict[str, float]:
-    margins: dict[str, float] = {}
-    for text in texts:
-        name, _, number = text.partition("=")
+def _judge(sides: Sequence[SideTrials], options: VerdictOptions) -> Verdict:
+    """Judge the sides, or the one by its axis. Raises UsageError with the mistakes in all options."""
+    from sweeper.regression.verdict import VerdictQuery, check_query, find_verdict
+    from sweeper.regression.verdict_pairs import check_over, match_trials, split_by_axis
+
+    margins, problems = _parse_margins(options.margins)
+    query = VerdictQuery(options.metrics, margins, options.maximize, options.minimize)
+    axis, equals, values = (options.axis or "").partition("=")
+    axis = axis.strip()
+    problems += [*check_query(sides, query), *check_over(sides, options.over, axis)]
+    if options.axis is not None and not equals:
+        problems.append(f"--axis {options.axis}: write NAME=OLD,NEW, such as checkpoint=a.safetensors,b.safetensors")
+    elif options.axis is not None:
         try:
-            margins[name.strip()] = float(number)
+            sides = split_by_axis(sides[0], axis, values)
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError([Problem("", 0, "", problem) for problem in problems])
+    return find_verdict(match_trials(sides[0], sides[1], options.over), query)
+
+
+def _parse_margins(texts: Sequence[str]) -> tuple[dict[str, float], list[str]]:
+    """The margin of each metric, and the mistakes."""
+    margins: dict[str, float] = {}
+    problems = []
+    for text in texts:
+        name, _, number = (part.strip() for part in text.partition("="))
+        try:
+            margin = float(number)
         except ValueError:
-            margins[name.strip()] = math.nan
-        if not 0 < margins[name.strip()] < math.inf:
-            raise UsageError(f"--margin {text}: write NAME=NUMBER with a number above 0, such as sharpness=2")
-    return margins
+            margin = math.nan
+        if not 0 < margin < math.inf:
+            problems.append(f"--margin {text}: write NAME=NUMBER with a number above 0, such as sharpness=2")
+        elif margins.setdefault(name, margin) != margin:
+            problems.append(f"--margin {text}: {name} has the margin {margins[name]:g} already; give one")
+    return margins, problems
 
 
 def _to_json(verdict: Verdict) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.model.result import SAMPLING_METRIC, Result
-from sweeper.regression.verdict_pairs import MatchedTrials
+from sweeper.regression.verdict_pairs import MatchedTrials, SideTrials
 from sweeper.statistics.equivalence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Decision, decide_all
 from sweeper.statistics.paired import MeanDifference, Numbers, PairDesign
 from sweeper.store.votes import VOTES_METRIC
@@ -94,7 +94,7 @@ class Verdict:
 
 
 def find_verdict(matched: MatchedTrials, query: VerdictQuery) -> Verdict:
-    """Judge the metrics of matched trials. Raises UsageError for every mistake in the query."""
+    """Judge the metrics of matched trials. Raises UsageError if there is none to judge."""
     names, notes = _choose_metrics(matched, query)
     found = [_measure(matched, name, (query.margins or {}).get(name)) for name in names]
     measured = {one.metric: one for one in found if one.difference is not None}
@@ -112,10 +112,9 @@ def _decide(one: MetricVerdict, decision: Decision | None, direction: int) -> Me
     return replace(one, word=word, direction=direction, decision=decision)
 
 
-def _choose_metrics(matched: MatchedTrials, query: VerdictQuery) -> tuple[list[str], list[str]]:
-    sides = (matched.old_side, matched.new_side)
-    common = [name for name in sides[0].layout.metrics if name in sides[1].layout.metrics]
-    allowed = [*common, *_COLUMNS]
+def check_query(sides: Sequence[SideTrials], query: VerdictQuery) -> list[str]:
+    """The mistakes in a query about these sides."""
+    allowed = [*_list_common(sides), *_COLUMNS]
     options = {"--metric": query.metrics, "--margin": query.margins or (), "--maximize": query.maximize,
                "--minimize": query.minimize}  # fmt: skip
     problems = [
@@ -125,8 +124,16 @@ def _choose_metrics(matched: MatchedTrials, query: VerdictQuery) -> tuple[list[s
         if name not in allowed
     ]
     problems += [f"--maximize and --minimize both name {one}" for one in query.maximize if one in query.minimize]
-    if problems:
-        raise UsageError("\n".join(problems))
+    return problems
+
+
+def _list_common(sides: Sequence[SideTrials]) -> list[str]:
+    return [name for name in sides[0].layout.metrics if all(name in side.layout.metrics for side in sides)]
+
+
+def _choose_metrics(matched: MatchedTrials, query: VerdictQuery) -> tuple[list[str], list[str]]:
+    sides = (matched.old_side, matched.new_side)
+    common = _list_common(sides)
     one_sided = [
         f"{name} is a metric of {side.label} alone, so it is not judged"
         for side in sides

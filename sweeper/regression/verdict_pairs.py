@@ -15,13 +15,12 @@ import numpy as np
 
 from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import ResultsError, UsageError
-from sweeper.model.axis_values import format_label
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
 from sweeper.statistics.paired import Codes, renumber
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
-from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, get_cell, list_axis_columns
+from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, format_value, get_cell, list_axis_columns
 
 _SIDE: Final = "which side"  # the column of the joined table that tells new trials (True) from old ones
 _MAX_NAMED: Final = 3  # values in a sentence
@@ -72,7 +71,7 @@ def read_side(folder: Path, run: str | None, label: str) -> SideTrials:
 
 
 def split_by_axis(side: SideTrials, axis: str, values: str) -> tuple[SideTrials, SideTrials]:
-    """The trials with the old value and with the new value of an axis; `values` is `OLD,NEW`, as the table shows them.
+    """The trials with the old value and with the new value of an axis; `values` is `OLD,NEW`, numbers in any form.
 
     Raises UsageError for an unknown axis or value.
     """
@@ -82,9 +81,11 @@ def split_by_axis(side: SideTrials, axis: str, values: str) -> tuple[SideTrials,
     groups: dict[str, list[Result]] = {}
     for row in side.rows:
         label = row.columns.get(f"{axis}.label")
-        groups.setdefault(format_label(row.columns.get(axis) if label is None else label), []).append(row)
+        groups.setdefault(format_value(row.columns.get(axis) if label is None else label), []).append(row)
     parts = values.split(",")
-    splits = [(",".join(parts[:at]).strip(), ",".join(parts[at:]).strip()) for at in range(1, len(parts))]
+    splits = [
+        tuple(_find_text(",".join(part), groups) for part in (parts[:at], parts[at:])) for at in range(1, len(parts))
+    ]
     known = [pair for pair in splits if groups.keys() >= set(pair)]  # a value may contain a comma
     if not splits or (not known and len(splits) > 1):
         raise UsageError(
@@ -101,14 +102,34 @@ def split_by_axis(side: SideTrials, axis: str, values: str) -> tuple[SideTrials,
     return before, after
 
 
+def _find_text(value: str, texts: Collection[str]) -> str:
+    """The one of these texts that a user means: the table shows 7.0, and an experiment may have 7."""
+    text = value.strip()
+    if text in texts:
+        return text
+    try:
+        return format_value(float(text))
+    except ValueError:
+        return text
+
+
+def check_over(sides: Sequence[SideTrials], over: Sequence[str], compared: str = "") -> list[str]:
+    """The mistakes in `--over`. `compared`: the axis whose values are the sides."""
+    names = list(dict.fromkeys(name for side in sides for name in list_axis_columns(side.layout)))
+    problems = [
+        f"--over: there is no axis '{name}'{suggest(name, names, 'axes')}" for name in over if name not in names
+    ]
+    if compared and compared in over:
+        problems.append(f"--over: '{compared}' is also in --axis; a replicate is not compared")
+    return problems
+
+
 def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> MatchedTrials:
     """Match the trials of two sides. `over`: the axes that are replicates, by default seeds and prompts.
 
-    Raises UsageError for an unknown name, or if no trial of one side matches one of the other.
+    Raises UsageError if no trial of one side matches one of the other.
     """
     names = list(dict.fromkeys(name for side in (old, new) for name in list_axis_columns(side.layout)))
-    if unknown := [name for name in over if name not in names]:
-        raise UsageError(f"--over: there is no axis '{unknown[0]}'{suggest(unknown[0], names, 'axes')}")
     values = {name: (_list_values(old.rows, name), _list_values(new.rows, name)) for name in names}
     shared = [name for name, (one, other) in values.items() if one.keys() & other.keys()]
     notes = [_describe_difference(old, new, name, *values[name]) for name in names if name not in (*shared, old.axis)]
@@ -151,7 +172,7 @@ def _list_values(rows: Iterable[Result], name: str) -> dict[Hashable, str]:
     for row in rows:
         cell, label = get_cell(row, name), row.columns.get(f"{name}.label")
         if cell is not None:
-            texts[encode_canonical(cell)] = format_label(cell if label is None else label)
+            texts[encode_canonical(cell)] = format_value(cell if label is None else label)
     return texts
 
 
@@ -188,5 +209,5 @@ def _describe_fixed(old: Iterable[Result], new: Iterable[Result], axes: Collecti
         if name not in axes and all(name in side[0] and len(one) == 1 for side, one in zip(sides, values, strict=True)):
             ((one, before),), ((other, after),) = values[0].items(), values[1].items()
             if one != other:
-                notes.append(f"{name} differs too: {format_label(before)} and {format_label(after)}")
+                notes.append(f"{name} differs too: {format_value(before)} and {format_value(after)}")
     return notes

@@ -88,7 +88,7 @@ def _read_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> Effect
         for code, row in zip(codes, rows, strict=True)
         if row.columns.get(label_column) is not None
     }
-    texts = tuple(_format_value(labels.get(index, cell)) for index, cell in enumerate(firsts))
+    texts = tuple(format_value(labels.get(index, cell)) for index, cell in enumerate(firsts))
     return EffectAxis((name,), tuple((cell,) for cell in firsts), texts, codes)
 
 
@@ -96,7 +96,8 @@ def _to_key(cell: Any) -> Hashable:
     return (type(cell), cell) if isinstance(cell, (int, float, str)) else encode_canonical(cell)
 
 
-def _format_value(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """A value of an axis as `sweeper effects` and a verdict show it, and as `--axis` takes it."""
     return "none" if value is None else format_number(value) if isinstance(value, float) else format_label(value)
 
 

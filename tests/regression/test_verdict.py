@@ -151,6 +151,11 @@ def test_same_pictures_are_equivalent_and_equal_numbers_say_nothing(tmp_path, co
         (["--axis", "checkpoint=old,new", "--metric", "entrop"], "--metric: there is no metric 'entrop' on both sides"),
         (["--axis", "checkpoint=old,new", "--margin", "entropy=0"], "with a number above 0, such as sharpness=2"),
         (["--axis", "checkpoint=old,new", "--over", "sed"], "--over: there is no axis 'sed'; did you mean 'seed'?"),
+        (["--axis", "checkpoint=old,new", "--over", "checkpoint"], "--over: 'checkpoint' is also in --axis"),
+        (
+            ["--axis", "checkpoint=old,new", *["--margin", "entropy=1", "--margin", "entropy=2"]],
+            "has the margin 1 already",
+        ),
         ([], "one RUN only"),
     ],
 )
@@ -158,6 +163,28 @@ def test_wrong_options_end_with_code_2_and_the_next_step(swept, compare, argumen
     code, out, err = compare(swept, *arguments, "--verdict")
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_mistakes_in_several_options_are_reported_at_once(swept, compare):
+    options = ["--axis=checkpoint=old,nwe", "--margin=entropy", "--margin=entrop=1", "--metric=x", "--over=sed,prmpt"]
+    code, _, err = compare(swept, *options, "--verdict")
+    assert code == 2
+    for start in (
+        "--axis ",
+        "--margin entropy:",
+        "--margin: ",
+        "--metric: ",
+        "--over: there is no axis 'sed'",
+        "--over: there is no axis 'prmpt'",
+    ):
+        assert f"error: {start}" in err
+
+
+def test_numbers_of_an_axis_are_found_in_any_form(tmp_path, compare):
+    folder = write_results(tmp_path / "r", make_grid(cfg=[3.0, 7.5], seed=SEEDS), {"entropy": list(range(8))})
+    answers = [judge(compare, folder, "--axis", f"cfg={values}")[1] for values in ("3,7.5", "3.0,7.50")]
+    assert [answer["matched_pairs"] for answer in answers] == [4, 4]
+    assert {answer["old"] for answer in answers} == {"3"}  # as `sweeper effects` shows it
 
 
 def test_options_of_a_verdict_need_verdict(swept, compare):
