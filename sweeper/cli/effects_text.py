@@ -17,6 +17,7 @@ from sweeper.tables.export import format_markdown_cell, format_rounded
 
 _MAX_PAIRS: Final = 10  # of an axis in a table; of more, only the differences from the other values are shown
 _MAX_NAMED: Final = 4  # values in a sentence
+_SMALL_SHARE: Final = 0.005  # of the variance: not worth a sentence
 
 Lines = list[str]
 TableRows = Sequence[Mapping[str, str]]
@@ -63,7 +64,7 @@ def _describe_trials(answer: EffectsAnswer) -> str:
         if replicates
         else "nothing is repeated with other seeds or prompts, so the other axes take their place"
     )
-    return f"{answer.trials} trials succeeded; {over}"
+    return f"{answer.trials} {'trial' if answer.trials == 1 else 'trials'} succeeded; {over}"
 
 
 def _describe_metric(metric: MetricEffects) -> Iterator[str]:
@@ -73,7 +74,7 @@ def _describe_metric(metric: MetricEffects) -> Iterator[str]:
     for effect in metric.effects:
         yield _describe_effect(effect)
     for one, other, share, p in metric.interactions:
-        if p <= LEVEL:
+        if p <= LEVEL and share.share >= _SMALL_SHARE and not (one.is_replicate and other.is_replicate):
             yield _describe_interaction(one, other, _format_share(share.share))
     if metric.rest is None:
         yield "there are too few trials to share out the variance"
@@ -105,7 +106,9 @@ def _describe_effect(effect: AxisEffect) -> str:
         if low is not None and high is not None and comparison.other is not None
     ]
     if not bounds:
-        return f"{name} cannot be judged: there is only one pair of trials for each difference"
+        return (
+            f"{name} cannot be judged: there is only one pair of trials for each difference; run more seeds or prompts"
+        )
     if not max(bounds):
         return f"{name} changes nothing: each difference is 0"
     most = _round_to(max(bounds), max(bounds))
@@ -175,7 +178,7 @@ def _list_shares(metric: MetricEffects) -> TableRows:
         if share is not None
     ]
     for name, part in (("(axes that overlap)", metric.overlap), ("(unexplained)", metric.rest)):
-        if part is not None and abs(part) >= 0.005:
+        if part is not None and abs(part) >= _SMALL_SHARE:
             rows.append({"explained by": name, "of the variance": _format_share(part), "from": "", "to": ""})
     return rows
 

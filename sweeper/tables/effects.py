@@ -171,6 +171,7 @@ def analyse_effects(
     layout, rows = select_results(layout, rows, frozenset(done))
     found = find_effect_axes(rows, layout, query.axes, query.over)
     names = query.metrics or [name for name in layout.metrics if _holds_numbers(rows, name)] or ["ran_s"]
+    names = [] if message else names
     analysis = _Analysis(rows, found, query.axes)
     noise = measure_server_noise(folder, names)
     metrics = tuple(
@@ -304,7 +305,9 @@ class _Analysis:
         return [
             (self._axes.axes[term.term[0]], self._axes.axes[term.term[1]], term, p)
             for term, p in sorted(zip(terms, adjusted, strict=True), key=lambda pair: -pair[0].share)
-            if len(term.term) > 1 and p is not None and set(term.term) & set(self._compared)
+            if len(term.term) > 1
+            and p is not None
+            and (set(term.term) & set(self._compared) or set(term.term) <= set(self._factorial.replicates))
         ]
 
 
