@@ -270,10 +270,15 @@ def test_metric_that_reads_params_is_computed_once_per_trial(tmp_path):
 def test_failing_metric_is_reported_and_others_are_kept(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     files = [registry.MetricInput(sha256, tmp_path / "a.png") for sha256 in ("aa", "bb")]
-    loaded = {"bad": registry.Metric(lambda _: math.nan, ""), **registry.load_metrics(["brightness"])}
+    functions = {"bad": lambda _: math.nan, "nothing": lambda _: None}
+    loaded = {name: registry.Metric(function, "") for name, function in functions.items()}
+    loaded |= registry.load_metrics(["brightness"])
     problems = {}
 
     measured = list(measure_missing(files, loaded, {}, problems))
 
     assert measured == [("aa", "brightness", 0.0), ("bb", "brightness", 0.0)]
-    assert problems == {"metric 'bad' gave nan, which is not a finite number": [tmp_path / "a.png"] * 2}
+    assert problems == {
+        "metric 'bad' gave nan, which is not a finite number": [tmp_path / "a.png"] * 2,
+        "metric 'nothing' failed: TypeError: it returned None; return a number or a text": [tmp_path / "a.png"] * 2,
+    }
