@@ -122,7 +122,10 @@ class VotePictures:
         if not chosen:
             several = join_names([axis.name for axis in self.axes])
             rest = f"give --between with one of: {several}" if several else "run a sweep of several values"
-            raise UsageError(f"there is no axis to compare among the {len(self.all)} pictures; {rest}")
+            if not self.all:
+                raise UsageError("no successful trial has a picture to vote on; films, sounds and texts are not shown")
+            count = f"the {len(self.all)} pictures" if len(self.all) > 1 else "one picture"
+            raise UsageError(f"there is no axis to compare among {count}; {rest}")
         return chosen
 
 

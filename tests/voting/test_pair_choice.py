@@ -10,6 +10,7 @@ from sweeper.store import Store
 from sweeper.voting.pair_choice import PairChoice
 from sweeper.voting.pictures import VotePictures
 from tests.reporting.made_up_sweeps import Sweep
+from tests.tables.written_results import write_results
 from tests.voting.folders import load, make_folder, prefer, vote
 
 
@@ -154,6 +155,13 @@ def test_seeds_and_prompts_are_compared_only_on_request(tmp_path):
     with pytest.raises(UsageError, match="no axis to compare among the 3 pictures; give --between with one of: seed"):
         seeds.select_axes([])
     assert make_choice(seeds, "seed").count == 3
+
+
+def test_results_without_pictures_say_what_is_missing(tmp_path):
+    rows = [{"cfg": 1}, {"cfg": 2}]
+    pictures, _ = load(write_results(tmp_path, rows, {"quality": [1.0, 2.0]}, failed=[0, 1]))
+    with pytest.raises(UsageError, match="no successful trial has a picture to vote on; films, sounds and texts"):
+        pictures.select_axes([])
 
 
 def test_choice_among_thousands_of_trials_is_fast(tmp_path):

@@ -123,6 +123,31 @@ def test_touch_answers_by_tap_and_swipe(folder, server, visit):
     assert stored(folder, "tia") == given
 
 
+def test_two_fingers_zoom_and_do_not_vote(folder, server, visit):
+    page = visit(server.url, "pia", viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    devtools = page.context.new_cdp_session(page)
+    boxes = [page.locator(".picture").nth(index).bounding_box() for index in range(2)]
+    top, bottom = (box["y"] + box["height"] / 2 for box in boxes)
+
+    def pinch(first, both, moved):
+        steps = (("Start", first), ("Start", both), ("Move", moved), ("End", moved[:1]), ("End", []))
+        for kind, points in steps:
+            touches = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+            devtools.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": touches})
+
+    def read_scale():
+        matrix = "() => new DOMMatrix(getComputedStyle(document.querySelectorAll('.picture img')[1]).transform).a"
+        return page.evaluate(matrix)
+
+    pinch([(180, top)], [(180, top), (210, top)], [(150, top), (240, top)])
+    assert read_scale() == pytest.approx(3, abs=0.1)
+    pinch([(100, top)], [(100, top), (280, bottom)], [(180, top), (190, top + 10)])
+    assert read_scale() == 1
+    assert stored(folder, "pia") == {}
+    answer(page, page.locator(".picture").nth(1).tap)
+    assert list(stored(folder, "pia").values()) == ["right"]
+
+
 def test_two_people_vote_at_once_and_end(tmp_path, visit):
     folder = make_folder(tmp_path / "results")
     with VoteServer(folder) as server:

@@ -84,7 +84,8 @@ def command(
 
 def _describe(summary: dict[str, Any]) -> str:
     axes, pairs = join_names(summary["axes"]), summary["pairs"]
-    text = f"{pairs} pairs of pictures that differ only in {axes if len(summary['axes']) == 1 else f'one of {axes}'}"
+    count = f"{pairs} {'pair' if pairs == 1 else 'pairs'} of pictures"
+    text = f"{count} that differ only in {axes if len(summary['axes']) == 1 else f'one of {axes}'}"
     if summary["equal"]:
         text += f"; {summary['equal']} more pairs are left out, because their two files are equal"
     if summary["missing"]:

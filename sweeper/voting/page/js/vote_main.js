@@ -138,40 +138,48 @@
     else if (event.key === "z") VoteZoom.toggle();
   }
 
-  /**
-   * Clicks vote, drags move a zoomed picture, and swipes vote.
-   * @param {HTMLButtonElement} frame
-   */
-  function followPointer(frame) {
-    /** @type {{x: number, y: number, lastX: number, lastY: number, moved: boolean} | null} */
-    let press = null;
-    let moved = false; // whether the press that ended last was a drag, so that its click does not vote
-    frame.addEventListener("pointerdown", (event) => {
-      press = { x: event.clientX, y: event.clientY, lastX: event.clientX, lastY: event.clientY, moved: false };
-      moved = false;
-      frame.setPointerCapture(event.pointerId);
-    });
-    frame.addEventListener("pointermove", (event) => {
-      if (press === null) return;
-      press.moved ||= Math.hypot(event.clientX - press.x, event.clientY - press.y) > DRAG;
-      if (VoteZoom.isZoomed()) VoteZoom.move((event.clientX - press.lastX) / frame.clientWidth, (event.clientY - press.lastY) / frame.clientHeight);
-      press.lastX = event.clientX;
-      press.lastY = event.clientY;
-    });
-    frame.addEventListener("pointerup", (event) => {
-      if (press === null) return;
-      const [dx, dy] = [event.clientX - press.x, event.clientY - press.y];
-      moved = press.moved;
-      press = null;
-      if (event.pointerType !== "touch" || VoteZoom.isZoomed() || Math.max(Math.abs(dx), Math.abs(dy)) < SWIPE) return;
-      if (Math.abs(dx) > Math.abs(dy)) vote(dx < 0 ? "left" : "right");
-      else vote(dy < 0 ? "tie" : "bad");
-    });
-    frame.addEventListener("pointercancel", () => (press = null));
-    frame.addEventListener("click", (event) => {
-      if (event.detail === 0 || !moved) vote(frame.dataset.answer ?? "");
-      moved = false;
-    });
+  /** Clicks vote, drags move a zoomed picture, two fingers zoom, and swipes vote. */
+  function followPointers() {
+    /** @type {Map<number, {x: number, y: number}>} where each finger or the mouse button is down, on either picture */
+    const pointers = new Map();
+    let first = { x: 0, y: 0 }; // where the press began
+    let moved = false; // whether the press is a drag or a pinch, so that its click does not vote
+    let pinched = false;
+    for (const frame of frames) {
+      frame.addEventListener("pointerdown", (event) => {
+        const point = { x: event.clientX, y: event.clientY };
+        pinched = moved = pointers.size > 0;
+        if (!pinched) first = point;
+        pointers.set(event.pointerId, point);
+        frame.setPointerCapture(event.pointerId);
+      });
+      frame.addEventListener("pointermove", (event) => {
+        const last = pointers.get(event.pointerId);
+        if (last === undefined) return;
+        const now = { x: event.clientX, y: event.clientY };
+        const other = [...pointers].find(([id]) => id !== event.pointerId)?.[1];
+        pointers.set(event.pointerId, now);
+        moved ||= Math.hypot(now.x - first.x, now.y - first.y) > DRAG;
+        if (other !== undefined) {
+          const spread = (/** @type {{x: number, y: number}} */ point) => Math.max(1, Math.hypot(point.x - other.x, point.y - other.y));
+          VoteZoom.zoomAt(frame, spread(now) / spread(last), (now.x + other.x) / 2, (now.y + other.y) / 2);
+        } else if (VoteZoom.isZoomed()) VoteZoom.move((now.x - last.x) / frame.clientWidth, (now.y - last.y) / frame.clientHeight);
+      });
+      frame.addEventListener("pointerup", (event) => {
+        if (!pointers.delete(event.pointerId) || pinched || event.pointerType !== "touch" || VoteZoom.isZoomed()) return;
+        const [dx, dy] = [event.clientX - first.x, event.clientY - first.y];
+        if (Math.max(Math.abs(dx), Math.abs(dy)) < SWIPE) return;
+        if (Math.abs(dx) > Math.abs(dy)) vote(dx < 0 ? "left" : "right");
+        else vote(dy < 0 ? "tie" : "bad");
+      });
+      for (const name of /** @type {const} */ (["pointercancel", "lostpointercapture"])) {
+        frame.addEventListener(name, (event) => pointers.delete(event.pointerId));
+      }
+      frame.addEventListener("click", (event) => {
+        if (event.detail === 0 || !moved) vote(frame.dataset.answer ?? "");
+        moved = false;
+      });
+    }
   }
 
   /** @param {string} name */
@@ -191,7 +199,7 @@
   }
 
   function listen() {
-    frames.forEach(followPointer);
+    followPointers();
     VoteZoom.start(pictures, () => byId("zoom").setAttribute("aria-pressed", String(VoteZoom.isZoomed())));
     for (const button of byId("answers").querySelectorAll("button")) button.addEventListener("click", () => vote(button.dataset.answer ?? ""));
     document.addEventListener("keydown", handleKey);

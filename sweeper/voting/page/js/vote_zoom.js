@@ -1,5 +1,5 @@
 // @ts-check
-// Zoom and move both pictures together, by wheel, key and drag.
+// Zoom and move both pictures together, by wheel, pinch, key and drag.
 "use strict";
 
 const VoteZoom = (() => {
@@ -22,10 +22,16 @@ const VoteZoom = (() => {
   }
 
   /**
-   * Zoom so that the point (atX, atY) stays where it is; both from -0.5 to 0.5, as parts of the frame.
-   * @param {number} factor @param {number} atX @param {number} atY
+   * Zoom so that the point of the window stays where it is.
+   * @param {Element} frame of the picture under the point @param {number} factor @param {number} clientX @param {number} clientY
    */
-  function zoomAt(factor, atX, atY) {
+  function zoomAt(frame, factor, clientX, clientY) {
+    const box = frame.getBoundingClientRect();
+    zoom(factor, (clientX - box.left) / box.width - 0.5, (clientY - box.top) / box.height - 0.5);
+  }
+
+  /** @param {number} factor @param {number} atX from -0.5 to 0.5, as a part of the frame @param {number} atY */
+  function zoom(factor, atX, atY) {
     const next = Math.max(1, Math.min(MAX_SCALE, scale * factor));
     x = atX - ((atX - x) * next) / scale;
     y = atY - ((atY - y) * next) / scale;
@@ -49,8 +55,7 @@ const VoteZoom = (() => {
   /** @param {WheelEvent} event */
   function handleWheel(event) {
     event.preventDefault();
-    const frame = /** @type {HTMLElement} */ (event.currentTarget).getBoundingClientRect();
-    zoomAt(Math.exp(-event.deltaY / 300), (event.clientX - frame.left) / frame.width - 0.5, (event.clientY - frame.top) / frame.height - 0.5);
+    zoomAt(/** @type {HTMLElement} */ (event.currentTarget), Math.exp(-event.deltaY / 300), event.clientX, event.clientY);
   }
 
   /**
@@ -62,5 +67,5 @@ const VoteZoom = (() => {
     for (const frame of pictures.querySelectorAll("button")) frame.addEventListener("wheel", handleWheel, { passive: false });
   }
 
-  return { start, move, reset, toggle: () => (scale > 1 ? reset() : zoomAt(3, 0, 0)), isZoomed: () => scale > 1 };
+  return { start, zoomAt, move, reset, toggle: () => (scale > 1 ? reset() : zoom(3, 0, 0)), isZoomed: () => scale > 1 };
 })();
