@@ -50,7 +50,7 @@ def test_marks_are_saved_loaded_and_shown_by_the_report(made, opened, browser, t
     second.wait_for_function("() => document.querySelector('#message').textContent.startsWith('0 of 2 marks')")
     assert second.evaluate(READ) == [["reject", 0, "like <b>this</b>"], ["", 4, ""], ["", 1, ""]]
     wrong = tmp_path / "wrong.json"
-    wrong.write_text("[]")
+    wrong.write_text('{"sweeper_marks": 1, "marks": null}')
     second.locator("input[type=file]").set_input_files(wrong)
     second.wait_for_function(
         "() => document.querySelector('#message').textContent.includes('not a file of saved marks')"

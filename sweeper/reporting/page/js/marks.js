@@ -177,7 +177,7 @@ class Marks {
     } catch {
       throw new Error("it is not JSON");
     }
-    if (content?.sweeper_marks !== 1 || typeof content.marks !== "object") throw new Error("it is not a file of saved marks");
+    if (content?.sweeper_marks !== 1 || typeof content.marks !== "object" || content.marks === null) throw new Error("it is not a file of saved marks");
     return [this.takeOver(content.marks, { isFile: true }), Object.keys(content.marks).length];
   }
 
