@@ -125,6 +125,7 @@ def test_condition_finds_exactly_the_trials_of_a_value(made, opened, axes):
     ("address", "opener", "trials"),
     [
         ("#x=steps&y=&xx=&yy=&where=heun", ".cell .badge", [3, 4, 5]),
+        ("#x=steps&y=&xx=&yy=&hide=seed:3&hide=sampler:euler", ".cell .badge", [3, 4]),
         ("#view=plots&x=steps&y=&hide=seed:3&hide=sampler:euler", ".heat td button", [3, 4]),
         ("#view=plots&x=steps&y=&where=heun", ".heat td button", [3, 4, 5]),
     ],

@@ -331,6 +331,7 @@ def test_zip_partners_share_one_pin_menu(zipped, opened):
         ("where=steps%20%3E%209", "the filter leaves none"),
         ("pin=cfg:7&pin=denoise:0.5", "choosing cfg 7 and denoise 0.5 leaves none"),
         ("hide=steps:4,8", "hiding values of steps leaves none"),
+        ("x=steps&y=&xx=&yy=&hide=cfg:5,6,7", "hiding values of cfg leaves none"),
         ("pin=cfg:7&where=cfg%20%3C%207", "the filter and choosing cfg 7 leave none together"),
         ("pin=cfg:7&hide=steps:4", None),
     ],

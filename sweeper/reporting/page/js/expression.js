@@ -219,10 +219,17 @@ const Expression = (() => {
   const makeCondition = ({ name, values }, code) => `${quoteName(name)} == ${toLiteral(code < 0 ? null : values[code])}`;
 
   /**
+   * The conditions that axes have none of their hidden values.
+   * @param {Axis[]} axes @param {State} state
+   */
+  const excludeHidden = (axes, { hidden }) =>
+    axes.flatMap((axis) => (hidden[axis.name] ?? []).map((code) => `not ${makeCondition(axis, code)}`));
+
+  /**
    * A filter and more conditions.
    * @param {Filter} filter @param {string[]} conditions
    */
   const narrow = ({ condition }, conditions) => [condition, ...conditions].filter(Boolean).join(" and ");
 
-  return { compile, makeCondition, makeExample, narrow, quoteName };
+  return { compile, excludeHidden, makeCondition, makeExample, narrow, quoteName };
 })();

@@ -76,8 +76,11 @@ const GridEvents = (() => {
   function expand({ arrangement, context }, row) {
     const position = arrangement.locate(row);
     if (position === null || arrangement.exists) return; // the gallery shows single trials already
-    const conditions = arrangement.values(...position).map(([axis, code]) => Expression.makeCondition(axis, code));
-    context.update({ view: "gallery", where: Expression.narrow(context.getFilter(), conditions) });
+    const values = arrangement.values(...position);
+    const conditions = values.map(([axis, code]) => Expression.makeCondition(axis, code));
+    const others = context.dataset.axes.filter((axis) => !values.some(([one]) => one === axis));
+    const hidden = Expression.excludeHidden(others, context.state);
+    context.update({ view: "gallery", where: Expression.narrow(context.getFilter(), [...conditions, ...hidden]) });
   }
 
   return { listen };

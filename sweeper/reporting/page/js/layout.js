@@ -108,6 +108,21 @@ const Layout = (() => {
   }
 
   /**
+   * The axes that may hide trials: a value that is chosen for an axis is shown even if it is hidden.
+   * @param {Dataset} dataset @param {AxisValue[]} pins
+   */
+  const listHidingAxes = (dataset, pins) => dataset.axes.filter((axis) => !pins.some(([pinned]) => pinned === axis));
+
+  /**
+   * Make a test whether no value of a row is hidden.
+   * @param {Axis[]} axes @param {State} view @returns {(row: number) => boolean}
+   */
+  function makeVisibleTest(axes, view) {
+    const hiding = axes.filter((axis) => view.hidden[axis.name]?.length > 0).map((axis) => ({ axis, codes: new Set(view.hidden[axis.name]) }));
+    return (row) => hiding.every(({ axis, codes }) => !codes.has(axis.codes[row]));
+  }
+
+  /**
    * Arrange the rows of the data that pass `holds` as a grid. Trials that share a cell are sorted as the view says, by
    * the column that colours the cells.
    * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} [holds] @returns {Arrangement}
@@ -117,9 +132,10 @@ const Layout = (() => {
     const across = makeLines(x, xx, view);
     const down = makeLines(y, yy, view);
     const pins = listPins(dataset, view);
+    const isVisible = makeVisibleTest(listHidingAxes(dataset, pins), view);
     /** @type {Map<number, number>} cell -> its first row of the data */
     const cells = new Map();
-    /** @type {Set<number>} cells with trials that the filter or a pin leaves out */
+    /** @type {Set<number>} cells with trials that the filter, a pin or a hidden value leaves out */
     const filtered = new Set();
     const next = new Int32Array(dataset.size).fill(-1); // the next row in the same cell
     const used = { across: new Uint8Array(across.lines.length), down: new Uint8Array(down.lines.length) };
@@ -130,7 +146,7 @@ const Layout = (() => {
       const [c, r] = [across.indexOf(row), down.indexOf(row)];
       if (c < 0 || r < 0) continue;
       const key = r * across.lines.length + c;
-      if (pins.some(([axis, code]) => axis.codes[row] !== code) || !holds(row)) {
+      if (pins.some(([axis, code]) => axis.codes[row] !== code) || !isVisible(row) || !holds(row)) {
         filtered.add(key);
         continue;
       }
@@ -387,9 +403,7 @@ const Layout = (() => {
    */
   function explainEmpty(dataset, view, holds) {
     const pins = listPins(dataset, view);
-    const hiding = DIRECTIONS.flatMap((direction) => axisAlong(dataset, view, direction) ?? [])
-      .filter((axis) => view.hidden[axis.name]?.length > 0)
-      .map((axis) => ({ axis, hidden: new Set(view.hidden[axis.name]) }));
+    const hiding = listHidingAxes(dataset, pins).filter((axis) => view.hidden[axis.name]?.length > 0);
     const join = (/** @type {string[]} */ words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
     /** @type {[string, (row: number) => boolean][]} */
     const reasons = [
@@ -399,8 +413,8 @@ const Layout = (() => {
         (row) => pins.every(([axis, code]) => axis.codes[row] === code),
       ],
       [
-        `hiding values of ${join(hiding.map(({ axis }) => axis.name))}`,
-        (row) => !hiding.some(({ axis, hidden }) => hidden.has(axis.codes[row])),
+        `hiding values of ${join(hiding.map(({ name }) => name))}`,
+        makeVisibleTest(hiding, view),
       ],
     ];
     const rows = dataset.filterRows(() => true);
@@ -413,6 +427,6 @@ const Layout = (() => {
   }
 
   return {
-    DIRECTIONS, NO_DIRECTIONS, arrange, arrangeList, chooseFirstView, explainEmpty, groupByOuter, isSeed, listFreeAxes, listPinChoices, makeHead, orderCodes, shownCodes, wrap,
+    DIRECTIONS, NO_DIRECTIONS, arrange, arrangeList, chooseFirstView, explainEmpty, groupByOuter, isSeed, listFreeAxes, listPinChoices, makeHead, makeVisibleTest, orderCodes, shownCodes, wrap,
   };
 })();

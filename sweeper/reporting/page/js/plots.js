@@ -20,7 +20,7 @@ const Plots = (() => {
     const metric = numbers.find((column) => column.name === state.metric) ?? numbers[0];
     const findAxis = (/** @type {string} */ name) => dataset.axes.find((axis) => axis.name === name);
     const [x, y] = [findAxis(state.x), findAxis(state.y)];
-    const isShown = makeVisibleTest(dataset, state);
+    const isShown = Layout.makeVisibleTest(dataset.axes, state);
     const rows = context.getRows().filter((row) => typeof metric.value(row) === "number" && isShown(row));
     const numeric = [x, y, ...dataset.axes].filter((axis) => axis?.numeric && axis.values.length > 1);
     const along = numeric.find((axis) => axis && !Layout.isSeed(axis)) ?? numeric[0];
@@ -85,17 +85,6 @@ const Plots = (() => {
     return (width - 48 - 28 * (count - 1)) / count;
   }
 
-  /**
-   * Make a test whether no value of a row is hidden in the grid.
-   * @param {Dataset} dataset @param {State} state @returns {(row: number) => boolean}
-   */
-  function makeVisibleTest(dataset, state) {
-    const hidden = dataset.axes
-      .map((axis) => ({ axis, codes: new Set(state.hidden[axis.name] ?? []) }))
-      .filter(({ codes }) => codes.size > 0);
-    return (row) => hidden.every(({ axis, codes }) => !codes.has(axis.codes[row]));
-  }
-
   /** @param {string} title @param {(Node | null)[]} content */
   const makeSection = (title, ...content) => el("section", {}, el("h2", {}, title), content);
 
@@ -149,10 +138,9 @@ const Plots = (() => {
    * @param {Context} context @param {Column} metric @param {string[]} conditions
    */
   function openTrials({ dataset, state, getFilter, getRows, update }, metric, conditions) {
-    const hidden = dataset.axes.flatMap((axis) => (state.hidden[axis.name] ?? []).map((code) => `not ${Expression.makeCondition(axis, code)}`));
     const isComplete = getRows().every((row) => typeof metric.value(row) === "number");
     const known = isComplete ? [] : [`${Expression.quoteName(metric.name)} != none`];
-    update({ view: "gallery", where: Expression.narrow(getFilter(), [...conditions, ...known, ...hidden]) });
+    update({ view: "gallery", where: Expression.narrow(getFilter(), [...conditions, ...known, ...Expression.excludeHidden(dataset.axes, state)]) });
   }
 
   /** @param {HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
