@@ -174,6 +174,10 @@ def _measure(matched: MatchedTrials, name: str, margin: float | None) -> MetricV
     known = np.isfinite(old) & np.isfinite(new)
     if not known.any():
         return MetricVerdict(name, UNDECIDED, note="No matched trials have numbers on both sides")
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(np.std([*old[known], *new[known]]))
+        if not math.isfinite(spread):
+            return MetricVerdict(name, UNDECIDED, note="The numbers are too large to compute with")
     spread = float(np.std(old[known], ddof=1)) if known.sum() > 1 else 0.0
     facts: dict[str, Any] = {"old": float(old[known].mean()), "new": float(new[known].mean()),
                              "margin": DEFAULT_MARGIN * spread if margin is None else margin}  # fmt: skip
@@ -182,7 +186,8 @@ def _measure(matched: MatchedTrials, name: str, margin: float | None) -> MetricV
         return MetricVerdict(name, EQUIVALENT, **facts, note=note)
     differences = new[known] - old[known]
     if not differences.any():
-        note = f"All {len(differences)} pairs are equal, so nothing says how much a pair can differ"
+        pairs = f"All {len(differences)} pairs are" if len(differences) > 1 else "The one pair is"
+        note = f"{pairs} equal, so nothing says how much a pair can differ"
         return MetricVerdict(name, UNDECIDED, **facts, note=note)
     design = PairDesign(matched.settings[known], [codes[known] for codes in matched.replicates])
     difference = design.estimate(differences)

@@ -20,7 +20,14 @@ from sweeper.model.workflow import encode_canonical
 from sweeper.statistics.paired import Codes, renumber
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
-from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, format_value, get_cell, list_axis_columns
+from sweeper.tables.effect_axes import (
+    EffectAxis,
+    find_effect_axes,
+    find_kind,
+    format_value,
+    get_cell,
+    list_axis_columns,
+)
 
 _SIDE: Final = "which side"  # the column of the joined table that tells new trials (True) from old ones
 _MAX_NAMED: Final = 3  # values in a sentence
@@ -127,11 +134,12 @@ def check_over(sides: Sequence[SideTrials], over: Sequence[str], compared: str =
 def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> MatchedTrials:
     """Match the trials of two sides. `over`: the axes that are replicates, by default seeds and prompts.
 
-    Raises UsageError if no trial of one side matches one of the other.
+    Raises UsageError if no trial of one side matches one of the other, or the sides have other seeds.
     """
     names = list(dict.fromkeys(name for side in (old, new) for name in list_axis_columns(side.layout)))
     values = {name: (_list_values(old.rows, name), _list_values(new.rows, name)) for name in names}
     shared = [name for name, (one, other) in values.items() if one.keys() & other.keys()]
+    _check_seeds(old, new, [name for name in names if name not in (*shared, old.axis)])
     notes = [_describe_difference(old, new, name, *values[name]) for name in names if name not in (*shared, old.axis)]
     notes += _describe_fixed(old.rows, new.rows, names)
     rows = [_replace_cells(row, shared, is_new=True) for row in new.rows]
@@ -164,6 +172,21 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
         tuple(axis.codes[firsts] for axis in axes if axis.is_replicate),
         (*notes, *(note for note in found.notes if _SIDE not in note)),
     )  # fmt: skip
+
+
+def _check_seeds(old: SideTrials, new: SideTrials, unmatched: Iterable[str]) -> None:
+    """Raise UsageError if several trials share a seed that the other side lacks: its influence has no interval.
+
+    A seed for each trial alone is noise, as any other.
+    """
+    for name in unmatched:
+        cells = [[cell for row in side.rows if (cell := get_cell(row, name)) is not None] for side in (old, new)]
+        repeated = any(len(set(map(encode_canonical, one))) < len(one) for one in cells)
+        if all(cells) and repeated and find_kind(name, [*cells[0], *cells[1]]) == "seed":
+            raise UsageError(
+                f"{name}: {old.label} and {new.label} have no value in common, so a difference may be due to the "
+                "seeds; run both with the same ones"
+            )
 
 
 def _list_values(rows: Iterable[Result], name: str) -> dict[Hashable, str]:

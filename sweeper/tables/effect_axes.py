@@ -152,12 +152,12 @@ def _mark_replicates(axes: Sequence[EffectAxis], named: Sequence[str], over: Seq
 def _is_sample(axis: EffectAxis, *, prompts: bool = False) -> bool:
     """Whether an axis has seeds or prompts, and beside them nothing but texts, such as negative prompts."""
     cells = list(zip(*axis.values, strict=True))
-    kinds = [_find_kind(name, values) for name, values in zip(axis.columns, cells, strict=True)]
+    kinds = [find_kind(name, values) for name, values in zip(axis.columns, cells, strict=True)]
     wanted = {"seed", "prompt"} if prompts else {"seed"}
     return bool(wanted & set(kinds)) and "" not in kinds
 
 
-def _find_kind(name: str, cells: Iterable[Any]) -> str:
+def find_kind(name: str, cells: Iterable[Any]) -> str:
     """What a column holds: `seed`, `prompt`, `text`, or nothing of these (an empty text)."""
     types, lowered = {type(cell) for cell in cells if cell is not None}, name.casefold()
     if name == REPEAT_COLUMN or ("seed" in lowered and types <= {int}):

@@ -59,7 +59,9 @@ async def _cast_votes(ballot: Ballot, judge: Judge, limit: int) -> JudgeVotes:
                 break
             in_a_row = 0 if answer else in_a_row + 1
             if in_a_row == _MAX_UNCLEAR:
-                votes.error = f"{in_a_row} answers in a row are neither left, right nor tie; word the question so"
+                votes.error = (
+                    f"{in_a_row} answers in a row are neither left, right nor tie; ask for these words with --question"
+                )
                 break
             votes.unclear += not answer
             votes.answers[answer or TIE] += 1

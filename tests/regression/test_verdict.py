@@ -127,6 +127,22 @@ def test_two_folders_are_matched_by_what_they_have_in_common(two_folders, compar
     ]
 
 
+def test_other_seeds_on_each_side_are_refused(tmp_path, compare):
+    rows = {name: make_grid(prompt=PROMPTS, seed=seeds) for name, seeds in (("a", [1, 2]), ("b", [3, 4]))}
+    folders = [write_results(tmp_path / name, own, {"entropy": list(range(12))}) for name, own in rows.items()]
+    code, _, err = compare(*folders, "--verdict")
+    assert code == 2
+    assert (
+        "seed: a and b have no value in common, so a difference may be due to the seeds; run both with the same" in err
+    )
+    own_seeds = [{**row, "seed": 100 * number + index} for number in (1, 2) for index, row in enumerate(rows["a"])]
+    halves = [{"checkpoint": "old"}] * 12 + [{"checkpoint": "new"}] * 12
+    mixed = [{**half, **row} for half, row in zip(halves, own_seeds, strict=True)]
+    folder = write_results(tmp_path / "own", mixed, {"entropy": list(range(12)) + list(range(1, 25, 2))})
+    _, answer, _ = judge(compare, folder, "--axis", "checkpoint=old,new")
+    assert answer["matched_pairs"] == 6
+
+
 def test_same_pictures_are_equivalent_and_equal_numbers_say_nothing(tmp_path, compare):
     rows = make_grid(prompt=PROMPTS, seed=SEEDS)
     same = write_results(tmp_path / "one", rows, {"contrast": list(range(24))})
@@ -191,6 +207,14 @@ def test_options_of_a_verdict_need_verdict(swept, compare):
     code, _, err = compare(swept, swept, "--metric", "entropy", "--html", "x")
     assert code == 2
     assert "--metric and --html: this belongs to a verdict; add --verdict" in err
+
+
+def test_numbers_near_the_largest_float_give_no_verdict(tmp_path, compare):
+    rows = make_grid(checkpoint=["old", "new"], prompt=PROMPTS)
+    folder = write_results(tmp_path / "r", rows, {"huge": [1e300 * index for index in range(12)]})
+    _, answer, words = judge(compare, folder, "--axis", "checkpoint=old,new")
+    assert words == {"huge": "undecided"}
+    assert answer["metrics"][0]["note"] == "The numbers are too large to compute with"
 
 
 def test_results_of_one_pair_give_no_verdict(tmp_path, compare):
