@@ -114,7 +114,7 @@ def _describe_effect(effect: AxisEffect) -> str:
     most = _round_to(max(bounds), max(bounds))
     if effect.is_seen:
         hint = f"; {_describe_needed(*effect.needed)}" if effect.needed else ""
-        return f"{name} matters: {share}but no two of its values are told apart yet{hint}"
+        return f"{name} matters: {share}which of its values differ is not settled{hint}"
     if effect.needed is None:
         return f"{name}: no difference seen (less than {most} either way)"
     needed = _describe_needed(*effect.needed)

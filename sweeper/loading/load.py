@@ -140,7 +140,7 @@ def read_workflow(file: str | os.PathLike[str]) -> Source:
 
 
 def read_yaml_file(file: Path) -> Source:
-    """Read a YAML or JSON file that is no experiment, without checking it. Raises UsageError."""
+    """Read a YAML or JSON file other than an experiment, without checking it. Raises UsageError."""
     return _read_source(file, str(file), parse_yaml, UsageError)
 
 

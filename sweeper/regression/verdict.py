@@ -21,7 +21,7 @@ from sweeper.tables.aggregate import is_number
 BETTER, WORSE = "better", "worse"
 DEFAULT_MARGIN: Final = 0.2  # standard deviations of the metric among the old trials: Cohen's "small" effect
 _SHOWN_PAIRS: Final = 6
-_COLUMNS: Final = ("ran_s", "cost")  # columns that are no metric and can be judged
+_COLUMNS: Final = ("ran_s", "cost")  # columns beside the metrics that can be judged
 _OF_JOBS: Final = (*_COLUMNS, SAMPLING_METRIC, VOTES_METRIC)  # metrics that two equal pictures need not share
 _MAXIMIZED: Final = ("aesthetic", "prompt_similarity", VOTES_METRIC)
 _MINIMIZED: Final = (*_COLUMNS, SAMPLING_METRIC)

@@ -26,14 +26,16 @@ def plant(rows, rng, noise=0.5):
 
 
 @pytest.fixture(scope="module")
-def confounded(tmp_path_factory):
+def confounded_sweep(tmp_path_factory):
     """240 trials of which sampler lcm ran only with high cfg, so that its raw mean is best though it is worst."""
     prompts = [f"a picture of number {number}" for number in range(6)]
     rows = make_grid(sampler=list(SAMPLER_EFFECTS), cfg=[3, 5, 7, 9], prompt=prompts, seed=[11, 22, 33, 44])
     rows = [row for row in rows if row["sampler"] != "lcm" or row["cfg"] > 6]
     rng = np.random.default_rng(7)
     metrics = {"quality": plant(rows, rng), "unrelated": list(rng.normal(0, 1, len(rows)))}
-    return write_results(tmp_path_factory.mktemp("confounded"), rows, metrics, ran_s=[row["cfg"] / 2 for row in rows])
+    return write_results(
+        tmp_path_factory.mktemp("confounded_sweep"), rows, metrics, ran_s=[row["cfg"] / 2 for row in rows]
+    )
 
 
 def run_effects(capsys, *arguments):
@@ -42,20 +44,20 @@ def run_effects(capsys, *arguments):
     return code, captured.out, captured.err
 
 
-def test_planted_confound_does_not_mislead(confounded, capsys):
-    code, out, _ = run_effects(capsys, confounded, "--metric", "quality")
+def test_planted_confound_does_not_mislead(confounded_sweep, capsys):
+    code, out, _ = run_effects(capsys, confounded_sweep, "--metric", "quality")
     assert code == 0
     assert "240 trials succeeded; differences are over prompt (6) and seed (4)" in out
     assert "note: sampler lcm ran only with cfg 7, 9" in out
     assert "cfg matters: " in out
     assert "(highest 9, lowest 3)" in out
     assert "above lcm (highest heun, lowest lcm)" in out
-    frame = sweeper.results(confounded)
+    frame = sweeper.results(confounded_sweep)
     assert frame.groupby("sampler")["quality"].mean().idxmax() == "lcm"
 
 
-def test_differences_are_the_planted_ones(confounded):
-    frame = sweeper.effects(confounded, metrics=["quality"], axes=["sampler"])
+def test_differences_are_the_planted_ones(confounded_sweep):
+    frame = sweeper.effects(confounded_sweep, metrics=["quality"], axes=["sampler"])
     pair = frame[(frame["value"] == "heun") & (frame["other"] == "lcm")].iloc[0]
     assert pair["low"] < 3.5 < pair["high"]
     assert pair["high"] - pair["low"] < 1
@@ -64,20 +66,20 @@ def test_differences_are_the_planted_ones(confounded):
     assert set(frame["axis"]) == {"sampler"}
 
 
-def test_metric_of_noise_shows_no_difference(confounded, capsys):
-    _, out, _ = run_effects(capsys, confounded, "--metric", "unrelated")
+def test_metric_of_noise_shows_no_difference(confounded_sweep, capsys):
+    _, out, _ = run_effects(capsys, confounded_sweep, "--metric", "unrelated")
     assert "matters" not in out
     assert "sampler: no difference seen (less than 0." in out
 
 
-def test_seconds_are_a_metric_too(confounded, capsys):
-    _, out, _ = run_effects(capsys, confounded, "--metric", "ran_s")
+def test_seconds_are_a_metric_too(confounded_sweep, capsys):
+    _, out, _ = run_effects(capsys, confounded_sweep, "--metric", "ran_s")
     assert "cfg matters: " in out
     assert "9 is 3 above 3 (highest 9, lowest 3)" in out
 
 
-def test_json_has_every_pair_and_share(confounded, capsys):
-    code, out, _ = run_effects(capsys, confounded, "--metric", "quality", "--json")
+def test_json_has_every_pair_and_share(confounded_sweep, capsys):
+    code, out, _ = run_effects(capsys, confounded_sweep, "--metric", "quality", "--json")
     (metric,) = json.loads(out)["metrics"]
     assert code == 0
     assert [effect["axis"] for effect in metric["effects"]] == ["cfg", "sampler"]
@@ -97,9 +99,9 @@ def test_shares_of_a_complete_sweep_add_up_to_all_of_it(tmp_path, capsys):
     assert sum(share["share"] for share in metric["shares"]) + metric["rest"] == pytest.approx(1)
 
 
-def test_markdown_goes_to_a_file(confounded, capsys, tmp_path):
+def test_markdown_goes_to_a_file(confounded_sweep, capsys, tmp_path):
     file = tmp_path / "answer.md"
-    code, out, err = run_effects(capsys, confounded, "--metric", "quality", "-o", file)
+    code, out, err = run_effects(capsys, confounded_sweep, "--metric", "quality", "-o", file)
     text = file.read_text("utf-8")
     assert (code, out) == (0, "")
     assert f"wrote {file}" in err
@@ -107,24 +109,24 @@ def test_markdown_goes_to_a_file(confounded, capsys, tmp_path):
     assert "| axis | value | against | difference | low | high | p (Holm) | pairs |\n| --- |" in text
 
 
-def test_every_wrong_option_is_reported_at_once(confounded, capsys):
+def test_every_wrong_option_is_reported_at_once(confounded_sweep, capsys):
     arguments = ["--metric", "qualty", "--axis", "samplr", "--over", "sed", "--where", "stps > 3"]
-    code, _, err = run_effects(capsys, confounded, *arguments)
+    code, _, err = run_effects(capsys, confounded_sweep, *arguments)
     assert code == 2
     assert "--metric: there is no metric 'qualty'; did you mean 'quality'?" in err
     assert "--axis: there is no axis 'samplr'; did you mean 'sampler'?" in err
     assert "--over: there is no axis 'sed'; did you mean 'seed'?" in err
     assert "--where: " in err
-    code, _, err = run_effects(capsys, confounded, "--axis", "cfg", "--over", "cfg,seed")
+    code, _, err = run_effects(capsys, confounded_sweep, "--axis", "cfg", "--over", "cfg,seed")
     assert code == 2
     assert "--over: 'cfg' is also in --axis" in err
 
 
-def test_where_selects_trials_and_says_if_none(confounded, capsys):
-    _, out, _ = run_effects(capsys, confounded, "--metric", "quality", "--where", "cfg == 9")
+def test_where_selects_trials_and_says_if_none(confounded_sweep, capsys):
+    _, out, _ = run_effects(capsys, confounded_sweep, "--metric", "quality", "--where", "cfg == 9")
     assert "72 trials succeeded" in out
     assert "cfg" not in out
-    _, out, _ = run_effects(capsys, confounded, "--metric", "quality", "--where", "cfg == 4")
+    _, out, _ = run_effects(capsys, confounded_sweep, "--metric", "quality", "--where", "cfg == 4")
     assert "--where: cfg == 4 matches none of the 240 trials" in out
     assert "quality" not in out
 
@@ -226,12 +228,12 @@ def test_unmeasured_sweep_is_judged_by_its_seconds(tmp_path, capsys):
     assert "ran_s\n  steps matters: " in out
 
 
-def test_missing_extra_says_what_to_install(confounded, capsys, monkeypatch):
+def test_missing_extra_says_what_to_install(confounded_sweep, capsys, monkeypatch):
     from sweeper.statistics.extra_packages import load_stats_package
 
     load_stats_package.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "scipy.special", None)
-    code, _, err = run_effects(capsys, confounded)
+    code, _, err = run_effects(capsys, confounded_sweep)
     load_stats_package.cache_clear()
     assert code == 2
     assert "python -m pip install 'comfy-sweeper[stats]'" in err

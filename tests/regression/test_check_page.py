@@ -64,7 +64,7 @@ def test_accept_takes_what_was_kept_on_the_page(shop, command, open_page):
     assert states == {trial: "same" if trial in kept else "changed" for trial in range(3)}
 
 
-def test_page_shows_all_if_nothing_changed_and_forgets_marks_of_an_earlier_check(shop, command, open_page):
+def test_page_shows_all_if_nothing_changed_and_forgets_older_marks(shop, command, open_page):
     assert command("run", "shop.yaml", "-q").code == 0
     assert command("accept", "results/shop").code == 0
     assert command("check", "shop.yaml", "--html", "page", "-q").code == 0

@@ -14,7 +14,7 @@ GRID = {"prompt": ["a fox", "a boat"], "seed": [11, 12, 13], "cfg": [5, 7]}
 
 
 @pytest.fixture
-def zipped(project, tmp_path, capsys):
+def zipped_report(project, tmp_path, capsys):
     """A report of a sweep whose width and color vary together."""
     file = project(sweep={"grid": {"height": [8, 16]}, "zip": [{"width": [8, 16, 24], "color": [1, 2, 3]}]})
     assert main(["run", str(file), "--out", str(tmp_path / "out"), "--target", "embedded"]) == 0
@@ -23,13 +23,13 @@ def zipped(project, tmp_path, capsys):
     return tmp_path / "out" / "report"
 
 
-def test_heads_show_the_partners_of_a_zip(zipped, opened):
-    page = opened(zipped, "#x=width&y=height")
+def test_heads_show_the_partners_of_a_zip(zipped_report, opened):
+    page = opened(zipped_report, "#x=width&y=height")
     assert page.get_by_role("columnheader").all_inner_texts() == ["8 · 1", "16 · 2", "24 · 3"]
     assert "width · color" in page.locator(".corner").inner_text().replace("\n", " ")
     page.get_by_label("Y axis", exact=True).select_option("color")  # it has a head of its own then
     assert page.get_by_role("columnheader").all_inner_texts() == ["8", "16", "24"]
-    plots = opened(zipped, "#view=plots&x=width&y=height")
+    plots = opened(zipped_report, "#view=plots&x=width&y=height")
     assert plots.locator(".heat [scope=col]").all_inner_texts() == ["8 · 1", "16 · 2", "24 · 3"]
 
 

@@ -36,9 +36,9 @@ def judge(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def project(tmp_path_factory):
     """A results folder with two pictures of two prompts, to copy."""
-    folder = tmp_path_factory.mktemp("made")
+    folder = tmp_path_factory.mktemp("project")
     (folder / "e.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     assert sweeper.run(folder / "e.yaml", out=folder / "out").succeeded == 2
     return folder
@@ -52,20 +52,20 @@ EXPERIMENT = {
 
 
 @pytest.fixture
-def ask(made, judge, tmp_path):
+def ask(project, judge, tmp_path):
     """Runs the experiment with a judge: `ask(repeats=1)` gives the column, and the messages of the run."""
     out = tmp_path / "out"
 
     def run(**settings):
         if not out.exists():
             out.mkdir()
-            for source in sorted((made / "out").rglob("*")):
-                target = out / source.relative_to(made / "out")
+            for source in sorted((project / "out").rglob("*")):
+                target = out / source.relative_to(project / "out")
                 target.mkdir() if source.is_dir() else target.write_bytes(source.read_bytes())
         settings = {"question": "One fox?", "url": judge.url, "model": "tiny", "key_env": "JUDGE_KEY", **settings}
-        (made / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": [{"judge": settings}]}))
+        (project / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": [{"judge": settings}]}))
         events = []
-        done = sweeper.run(made / "e.yaml", out=out, progress=events.append)
+        done = sweeper.run(project / "e.yaml", out=out, progress=events.append)
         assert (done.submitted, done.succeeded, done.stopped_by) == (0, 2, None)
         column = sweeper.results(out)[settings.get("name", "judge")].tolist()
         messages = [event.message for event in events if isinstance(event, Notice)]
@@ -188,20 +188,20 @@ def test_key_is_in_no_file(ask, judge):
     assert not [file for file in ask.out.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 
-def test_missing_key_ends_a_run_before_anything_is_submitted(made, judge, monkeypatch, tmp_path):
+def test_missing_key_ends_a_run_before_anything_is_submitted(project, judge, monkeypatch, tmp_path):
     monkeypatch.delenv("JUDGE_KEY")
     settings = {"question": "One fox?", "url": judge.url, "model": "tiny", "key_env": "JUDGE_KEY"}
-    (made / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": [{"judge": settings}]}))
+    (project / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": [{"judge": settings}]}))
     with pytest.raises(ExperimentError, match="needs its key in the environment variable JUDGE_KEY, which is not set"):
-        sweeper.run(made / "e.yaml", out=tmp_path / "new")
+        sweeper.run(project / "e.yaml", out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_stranger_needs_trust_and_a_rehearsal_asks_nobody(made, judge, monkeypatch, tmp_path, capsys):
+def test_stranger_needs_trust_and_a_rehearsal_asks_nobody(project, judge, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SWEEPER_TRUST_FILE", str(tmp_path / "none.json"))
     settings = {"question": "One fox?", "url": judge.url, "model": "tiny", "key_env": "JUDGE_KEY"}
-    (made / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": ["sharpness", {"judge": settings}]}))
-    arguments = ["run", str(made / "e.yaml"), "--out", str(tmp_path / "new"), "--quiet"]
+    (project / "e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metrics": ["sharpness", {"judge": settings}]}))
+    arguments = ["run", str(project / "e.yaml"), "--out", str(tmp_path / "new"), "--quiet"]
     assert main([*arguments]) == 2
     message = capsys.readouterr().err
     assert "metrics[1]: sends its pictures, and a question about them, to http://127.0.0.1" in message
@@ -237,10 +237,10 @@ def test_pair_is_judged_in_both_orders(judge, answers, verdict):
     assert judge_messages.LEFT in judge.texts[0]
 
 
-def test_smaller_experiment_of_a_report_has_the_whole_judge(ask, made):
+def test_smaller_experiment_of_a_report_has_the_whole_judge(ask, project):
     settings = {"question": "One fox?", "model": "tiny", "key_env": "JUDGE_KEY", "name": "one_fox"}
     ask(repeats=1, **settings)
-    experiment = sweeper.load(made / "e.yaml")
+    experiment = sweeper.load(project / "e.yaml")
     with Store.open(ask.out, readonly=True) as store:
         (*_, record), layout = store.runs(), replace(store.layout(), metrics=("one_fox", "votes", "sharpness"))
     (entry, sharpness) = describe_rerun(record, layout, experiment)["kept"]["metrics"]

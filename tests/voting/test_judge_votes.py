@@ -18,8 +18,8 @@ KEY = "sk-judge-0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
     experiment = {
         "template": str(ROOT / "templates" / "txt2img.json"),
         "params": {"width": 64, "height": 64},
@@ -39,11 +39,11 @@ def judge(monkeypatch):
 
 
 @pytest.fixture
-def let_vote(made, judge, capsys):
+def let_vote(results, judge, capsys):
     def run(model, *options):
         capsys.readouterr()
         arguments = ["--url", judge.url, "--model", model, "--key-env", "JUDGE_KEY", "--json", *options]
-        code = main(["votes", "judge", str(made), *arguments])
+        code = main(["votes", "judge", str(results), *arguments])
         streams = capsys.readouterr()
         return code, json.loads(streams.out) if streams.out else None, streams.err
 
@@ -55,7 +55,7 @@ def prefer_larger(body):
     return "left" if left > right else "right"
 
 
-def test_votes_of_a_judge_are_stored_and_no_pair_is_asked_about_twice(let_vote, judge, made, capsys):
+def test_votes_of_a_judge_are_stored_and_no_pair_is_asked_about_twice(let_vote, judge, results, capsys):
     judge.reply = prefer_larger
     code, first, _ = let_vote("larger", "--limit", "4")
     assert (code, first["answers"].get("tie"), first["voter"]) == (0, None, "judge:larger")
@@ -65,7 +65,7 @@ def test_votes_of_a_judge_are_stored_and_no_pair_is_asked_about_twice(let_vote, 
     assert (code, sum(rest["answers"].values()), len(judge.bodies)) == (0, 2, 12)
     assert let_vote("larger")[1]["answers"] == {}
     assert len(judge.bodies) == 12
-    main(["votes", "list", str(made), "--json"])
+    main(["votes", "list", str(results), "--json"])
     assert json.loads(capsys.readouterr().out)["voters"]["judge:larger"] == 6
     assert {headers["authorization"] for headers in judge.headers} == {f"Bearer {KEY}"}
 

@@ -55,7 +55,7 @@ def answer(page, act):
     return before
 
 
-def stored(folder, voter):
+def load_answers(folder, voter):
     """The answers of a voter that count, by the id of the vote."""
     return {vote.id: vote.answer for vote in load(folder)[1] if vote.voter == voter and vote.counts}
 
@@ -68,17 +68,17 @@ def test_keyboard_answers_and_undoes(folder, server, visit):
             "ArrowLeft": "left", "ArrowRight": "right", "ArrowUp": "tie", "ArrowDown": "bad", "Space": "tie"
         }.items()
     }  # fmt: skip
-    assert stored(folder, "kim") == given
+    assert load_answers(folder, "kim") == given
     last = list(given)[-1]
     shown = page.evaluate("() => [...document.querySelectorAll('.picture img')].map(image => image.naturalWidth)")
     assert shown == [64, 64]
     answer(page, lambda: page.keyboard.press("u"))
-    assert stored(folder, "kim") == {one: word for one, word in given.items() if one != last}
+    assert load_answers(folder, "kim") == {one: word for one, word in given.items() if one != last}
     (again,) = [vote for vote in load(folder)[1] if vote.id == page.evaluate("() => document.body.dataset.pair")]
     assert again.pictures == next(vote.pictures for vote in load(folder)[1] if vote.id == last)
     answer(page, lambda: page.keyboard.press("Backspace"))
     answer(page, lambda: page.keyboard.press("ArrowLeft"))
-    assert len(stored(folder, "kim")) == 4
+    assert len(load_answers(folder, "kim")) == 4
     assert "You answered 4 of 18 pairs of pictures" in page.get_by_role("status").inner_text()
 
 
@@ -101,9 +101,9 @@ def test_mouse_answers_and_both_pictures_zoom_together(folder, server, visit):
     given = {answer(page, second.click): "right"}
     for name, word in (("First", "left"), ("Equal", "tie"), ("Both bad", "bad")):
         given[answer(page, page.get_by_role("group").get_by_role("button", name=name).click)] = word
-    assert stored(folder, "max") == given
+    assert load_answers(folder, "max") == given
     answer(page, page.get_by_role("button", name="Undo").click)
-    assert len(stored(folder, "max")) == 3
+    assert len(load_answers(folder, "max")) == 3
 
 
 def test_touch_answers_by_tap_and_swipe(folder, server, visit):
@@ -120,7 +120,7 @@ def test_touch_answers_by_tap_and_swipe(folder, server, visit):
     given = {answer(page, page.locator(".picture").nth(1).tap): "right"}
     for way, word in (((-120, 0), "left"), ((120, 5), "right"), ((0, -120), "tie"), ((4, 120), "bad")):
         given[answer(page, lambda way=way: swipe(*way))] = word
-    assert stored(folder, "tia") == given
+    assert load_answers(folder, "tia") == given
 
 
 def test_two_fingers_zoom_and_do_not_vote(folder, server, visit):
@@ -143,9 +143,9 @@ def test_two_fingers_zoom_and_do_not_vote(folder, server, visit):
     assert read_scale() == pytest.approx(3, abs=0.1)
     pinch([(100, top)], [(100, top), (280, bottom)], [(180, top), (190, top + 10)])
     assert read_scale() == 1
-    assert stored(folder, "pia") == {}
+    assert load_answers(folder, "pia") == {}
     answer(page, page.locator(".picture").nth(1).tap)
-    assert list(stored(folder, "pia").values()) == ["right"]
+    assert list(load_answers(folder, "pia").values()) == ["right"]
 
 
 def test_two_people_vote_at_once_and_end(tmp_path, visit):
@@ -159,7 +159,7 @@ def test_two_people_vote_at_once_and_end(tmp_path, visit):
         pages["ana"].get_by_text("You have answered all pairs").wait_for()
         pages["ana"].get_by_role("button", name="Answer them again").click()
         pages["ana"].wait_for_function(READY)
-        assert [len(stored(folder, name)) for name in ("ana", "bo")] == [18, 17]
+        assert [len(load_answers(folder, name)) for name in ("ana", "bo")] == [18, 17]
     by_voter = [{vote.pictures for vote in load(folder)[1] if vote.voter == name and vote.counts} for name in pages]
     assert [len(pairs) for pairs in by_voter] == [18, 17]
     with Store.open(folder, readonly=True) as store:
@@ -229,19 +229,19 @@ def test_vote_survives_kill_between_click_and_answer(tmp_path, visit):
         first = answer(page, lambda: page.keyboard.press("ArrowLeft"))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
-        assert stored(folder, "ana") == {first: "left"}  # the page was told that it is stored
+        assert load_answers(folder, "ana") == {first: "left"}  # the page was told that it is stored
         second = page.evaluate("() => document.body.dataset.pair")
         page.keyboard.press("ArrowRight")
         page.get_by_role("alert").get_by_text("Your vote is kept here").wait_for()
         process, again = start(folder, int(url.strip("/").rpartition(":")[2]))
         assert again == url
         page.wait_for_function(NEXT, arg=second)
-        assert stored(folder, "ana") == {first: "left", second: "right"}
+        assert load_answers(folder, "ana") == {first: "left", second: "right"}
         # The server stores a vote, and dies before the page hears of it: the page sends it again, and it counts once.
         third = page.evaluate("() => document.body.dataset.pair")
         page.route("**/next", lambda route: (route.fetch(), route.abort(), page.unroute("**/next")))
         answer(page, lambda: page.keyboard.press("ArrowUp"))
-        assert stored(folder, "ana") == {first: "left", second: "right", third: "tie"}
+        assert load_answers(folder, "ana") == {first: "left", second: "right", third: "tie"}
     finally:
         process.kill()
         process.communicate(timeout=60)
@@ -257,4 +257,4 @@ def test_vote_is_sent_after_a_reload(folder, server, visit):
     page.reload()
     page.wait_for_function("() => document.getElementById('name').value === 'rae'")  # the page remembers it
     page.keyboard.press("Enter")
-    wait_until(lambda: stored(folder, "rae") == {pair: "left"})
+    wait_until(lambda: load_answers(folder, "rae") == {pair: "left"})

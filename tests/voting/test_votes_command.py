@@ -43,8 +43,8 @@ def store_votes(folder, votes):
 
 
 @pytest.fixture(scope="module")
-def voted(tmp_path_factory):
-    folder = make_folder(tmp_path_factory.mktemp("voted") / "results")
+def voted_folder(tmp_path_factory):
+    folder = make_folder(tmp_path_factory.mktemp("voted_folder") / "results")
     pictures, _ = load(folder)
     store_votes(folder, [*invent(folder, 40), vote(pictures, 0, 6, "bad"), vote(pictures, 0, 6, "tie", "bo")])
     return folder
@@ -56,8 +56,8 @@ def run(capsys, *arguments):
     return code, out.out, out.err
 
 
-def test_ranking_says_in_words_which_values_are_better(voted, capsys):
-    code, out, err = run(capsys, "votes", voted)
+def test_ranking_says_in_words_which_values_are_better(voted_folder, capsys):
+    code, out, err = run(capsys, "votes", voted_folder)
     assert code == 0
     assert "votes    42: ana 41, bo 1; 1 equal, 1 both bad" in out
     assert "sampler: euler is better than heun, ddim" in out
@@ -68,8 +68,8 @@ def test_ranking_says_in_words_which_values_are_better(voted, capsys):
     assert "fewer than 10 different prompts and seeds have votes" in err
 
 
-def test_json_has_shares_with_intervals(voted, capsys):
-    data = json.loads(run(capsys, "votes", "list", voted, "--json")[1])
+def test_json_has_shares_with_intervals(voted_folder, capsys):
+    data = json.loads(run(capsys, "votes", "list", voted_folder, "--json")[1])
     (axis,) = data["axes"]
     assert (data["votes"], data["voters"], axis["votes"]) == (42, {"ana": 41, "bo": 1}, 42)
     euler = axis["values"][0]
@@ -78,21 +78,21 @@ def test_json_has_shares_with_intervals(voted, capsys):
     assert axis["better"][0] == {"better": "euler", "worse": "heun"}
 
 
-def test_single_pictures_are_ranked(voted, capsys):
-    rows = json.loads(run(capsys, "votes", voted, "--pictures", "--json")[1])["pictures"]
+def test_single_pictures_are_ranked(voted_folder, capsys):
+    rows = json.loads(run(capsys, "votes", voted_folder, "--pictures", "--json")[1])["pictures"]
     assert rows[0]["sampler"] == "euler"
     assert rows[-1]["sampler"] == "ddim"
     assert [row["share"] for row in rows] == sorted((row["share"] for row in rows), reverse=True)
-    assert str(rows[0]["trial"]) in run(capsys, "votes", voted, "--pictures")[1]
+    assert str(rows[0]["trial"]) in run(capsys, "votes", voted_folder, "--pictures")[1]
 
 
-def test_votes_are_a_metric_of_the_table(voted, capsys):
-    frame = sweeper.results(voted)
+def test_votes_are_a_metric_of_the_table(voted_folder, capsys):
+    frame = sweeper.results(voted_folder)
     means = frame.groupby("sampler")["votes"].mean()
     assert means["euler"] > means["heun"] > means["ddim"]
-    assert "votes" in run(capsys, "results", voted, "--by", "sampler")[1]
-    assert run(capsys, "export", voted, "-o", voted / "table.csv")[0] == 0
-    assert (voted / "table.csv").read_text().splitlines()[0].endswith("brightness,votes")
+    assert "votes" in run(capsys, "results", voted_folder, "--by", "sampler")[1]
+    assert run(capsys, "export", voted_folder, "-o", voted_folder / "table.csv")[0] == 0
+    assert (voted_folder / "table.csv").read_text().splitlines()[0].endswith("brightness,votes")
 
 
 def test_metric_follows_a_vote_and_its_undo(tmp_path):
@@ -189,8 +189,8 @@ def test_own_column_named_votes_is_refused(tmp_path, capsys):
         (["--as", " "], "a voter's name has 1 to 60 printable characters"),
     ],
 )
-def test_mistakes_in_the_options_end_the_command(voted, capsys, options, message):
-    code, _, err = run(capsys, "vote", voted, *options)
+def test_mistakes_in_the_options_end_the_command(voted_folder, capsys, options, message):
+    code, _, err = run(capsys, "vote", voted_folder, *options)
     assert code == 2
     assert message in err
 

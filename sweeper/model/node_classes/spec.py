@@ -141,12 +141,6 @@ class NodeSpec:
         """Whether the value of one input decides which other inputs exist."""
         return any(spec.branches for spec in self.inputs.values())
 
-    @property
-    def is_sampler(self) -> bool:
-        """Whether the class makes a latent picture of another one, or of noise, with a model."""
-        types = {spec.type for spec in self.inputs.values()}
-        return "LATENT" in self.outputs and bool(types & {"MODEL", "GUIDER"}) and bool(types & {"LATENT", "SIGMAS"})
-
     def resolve_inputs(self, values: Mapping[str, Any]) -> dict[str, InputSpec]:
         """Return the inputs of a node with these values, in order: the inputs of a branch follow their dynamic combo.
 
@@ -241,9 +235,12 @@ class NodeInfo:
         return find_nearest(class_type, self.classes, _MISSPELT_CLASS)
 
     def is_sampler(self, class_type: str) -> bool:
-        """Whether nodes of this class sample: by its types, or by its name, as custom nodes have types of their own."""
+        """Whether nodes of this class make latents of noise or latents with a model, by their types or their name."""
         spec = self.classes.get(class_type)
-        return "sampler" in class_type.casefold() or (spec is not None and spec.is_sampler)
+        if spec is None or "sampler" in class_type.casefold():  # custom nodes have types of their own
+            return "sampler" in class_type.casefold()
+        types = {one.type for one in spec.inputs.values()}
+        return "LATENT" in spec.outputs and bool(types & {"MODEL", "GUIDER"}) and bool(types & {"LATENT", "SIGMAS"})
 
     def get_spec(self, class_type: str) -> NodeSpec:
         """Return a class. Raises KeyError with the nearest name in its message."""
