@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -237,3 +238,20 @@ def test_missing_extra_says_what_to_install(confounded_sweep, capsys, monkeypatc
     load_stats_package.cache_clear()
     assert code == 2
     assert "python -m pip install 'comfy-sweeper[stats]'" in err
+
+
+def test_axis_may_matter_before_its_values_are_told_apart(tmp_path, capsys):
+    rng = random.Random(0)
+    rows = make_grid(steps=[4, 8, 16, 32], prompt=["a fox", "a boat", "an oak", "a cat"], seed=[11, 22, 33])
+    steps = sorted({row["steps"] for row in rows})
+    means = {
+        (n, prompt): rng.gauss(n * 1.5, 1.5) for n in range(4) for prompt in ("a fox", "a boat", "an oak", "a cat")
+    }
+    numbers = [means[steps.index(row["steps"]), row["prompt"]] + rng.gauss(0, 0.3) for row in rows]
+    folder = write_results(tmp_path / "results", rows, {"quality": numbers})
+    code, out, _ = run_effects(capsys, folder, "--json")
+    (effect,) = json.loads(out)["metrics"][0]["effects"]
+    assert (code, effect["seen"], min(one["p_holm"] for one in effect["comparisons"]) > 0.05) == (0, True, True)
+    sentence = run_effects(capsys, folder)[1].split("quality\n")[1].splitlines()[0]
+    assert sentence.startswith("  steps matters: ")
+    assert "% of the variance; which of its values differ is not settled" in sentence
