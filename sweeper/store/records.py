@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.result import Result
+from sweeper.model.search_columns import Objective, SearchColumns
 
 # The states of a job. INTENT is committed before the request leaves, so a crash can never hide a submission.
 INTENT: Final = "intent"  # the request may or may not have reached the server
@@ -40,6 +41,7 @@ class TableLayout:
     `value_order` is for axes whose values appear in the rows in another order than in the experiment. It maps the
     column to the first trial of each value, in the experiment's order (trials, because a value may be a long prompt).
     `together` lists the pairs of axes that vary together, as in a zip; None in runs that older versions recorded.
+    `search`: what a search adds; None if the run is not a round of one.
 
     The fields are the keys of the JSON in the column `runs.layout`.
     """
@@ -50,6 +52,7 @@ class TableLayout:
     metrics: tuple[str, ...] = ()
     value_order: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     together: tuple[tuple[str, str], ...] | None = None
+    search: SearchColumns | None = None
 
     def values_in_order(self, column: str, cells: Sequence[Any]) -> list[Any]:
         """The values of an axis column in the order of the experiment.
@@ -58,6 +61,22 @@ class TableLayout:
         unknown.
         """
         return [cells[trial] for trial in self.value_order.get(column, ())]
+
+
+def to_search_json(search: SearchColumns | None) -> dict[str, Any] | None:
+    """Return the part of a layout's JSON about a search."""
+    if search is None:
+        return None
+    objectives = [[one.metric, one.maximize] for one in search.objectives]
+    return {"objectives": objectives, "space": search.space, "over": search.over}
+
+
+def from_search_json(value: Mapping[str, Any] | None) -> SearchColumns | None:
+    """Read what `to_search_json` returned."""
+    if value is None:
+        return None
+    objectives = tuple(Objective(metric, maximize) for metric, maximize in value["objectives"])
+    return SearchColumns(objectives, tuple(value["space"]), tuple(value["over"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.charges import JobCost
 from sweeper.model.result import SAMPLING_METRIC, Result
+from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.store.containment import check_artifact
 from sweeper.store.records import (
@@ -96,6 +98,17 @@ def build_outcomes(
             for _, path, sha256, node, position in outputs
         )
         yield TrialOutcome(_build_result(row, outputs, cached, costs, interned), row[-1], files)
+
+
+def add_search_columns(rows: Sequence[Result], search: SearchColumns) -> Iterator[Result]:
+    """Yield all rows of a search with the columns `round` and `objective` among their metrics."""
+    objectives = search.compute_objectives(rows)
+    for row in rows:
+        columns = dict(row.columns)
+        found = dict(zip(search.objective_columns, objectives[search.get_point(row)], strict=True))
+        cells = {ROUND: columns.pop(ROUND, None), **found}
+        metrics = {**row.metrics, **{name: cell for name, cell in cells.items() if cell is not None}}
+        yield replace(row, columns=columns, metrics=metrics)
 
 
 def _parse_outputs(row: tuple[Any, ...], folder: Path) -> list[list[Any]]:

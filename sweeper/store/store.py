@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -39,9 +40,18 @@ from sweeper.store.records import (
     RunRecord,
     TableLayout,
     TrialOutcome,
+    from_search_json,
     to_compact_json,
+    to_search_json,
 )
-from sweeper.store.row_queries import OF_FOLDER, OF_RUN, build_outcomes, build_results, select_rows
+from sweeper.store.row_queries import (
+    OF_FOLDER,
+    OF_RUN,
+    add_search_columns,
+    build_outcomes,
+    build_results,
+    select_rows,
+)
 from sweeper.store.server_facts import ServerFacts
 from sweeper.store.trial_marks import Marks
 from sweeper.store.votes import VOTES_METRIC, Votes
@@ -139,13 +149,15 @@ class Store:
         together = layout.get("together")
         own = {*layout["axis_columns"], *layout["slot_names"], *layout["metrics"]}
         votes = (VOTES_METRIC,) if VOTES_METRIC not in own and self.votes.has_any() else ()
+        search = from_search_json(layout.get("search"))
         return TableLayout(
             layout["experiment"],
             tuple(layout["axis_columns"]),
             tuple(layout["slot_names"]),
-            (*layout["metrics"], *votes),
+            (*layout["metrics"], *votes, *(() if search is None else search.columns)),
             {name: tuple(trials) for name, trials in layout.get("value_order", {}).items()},
             None if together is None else tuple((a, b) for a, b in together),
+            search,
         )
 
     def results(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[Result]:
@@ -155,17 +167,26 @@ class Store:
         no run is named. `row_queries` has the rules. A run that was recorded as `alone` never shows others' results.
 
         A metric of the run's layout is filled in if every output of the row has been measured. With several pictures it
-        is the mean of their numbers.
+        is the mean of their numbers. The rows of a search have its columns among the metrics.
         """
         run_id, of_folder = self._resolve_view(run_id, of_folder)
         rows = self._query(select_rows(of_folder=of_folder), (run_id,))
-        yield from build_results(rows, *self._load_cells(run_id), self.path.parent)
+        results = build_results(rows, *self._load_cells(run_id), self.path.parent)
+        search = self.layout(run_id).search
+        yield from results if search is None else add_search_columns(list(results), search)
 
     def outcomes(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
         run_id, of_folder = self._resolve_view(run_id, of_folder)
         rows = self._query(select_rows(of_folder=of_folder, with_files=True), (run_id,))
-        yield from build_outcomes(rows, *self._load_cells(run_id), self.path.parent)
+        outcomes = build_outcomes(rows, *self._load_cells(run_id), self.path.parent)
+        search = self.layout(run_id).search
+        if search is None:
+            yield from outcomes
+            return
+        found = list(outcomes)
+        rows_of_table = add_search_columns([outcome.result for outcome in found], search)
+        yield from (replace(one, result=row) for one, row in zip(found, rows_of_table, strict=True))
 
     def _load_cells(self, run_id: int) -> tuple[dict[str, dict[str, Any]], dict[str, JobCost]]:
         """The cached values of the run's metrics, and what each job cost."""
@@ -312,7 +333,7 @@ class Store:
         `alone`: while it is the latest run, the folder's table shows only what this run claims.
         """
         # These facts are stored inside the layout's JSON, so that they need no column that older stores lack.
-        facts = {"overrides": overrides or {}, "alone": alone}
+        facts = {"overrides": overrides or {}, "alone": alone, "search": to_search_json(layout.search)}
         text = to_compact_json({**{name: getattr(layout, name) for name in TableLayout.__slots__}, **facts})
         cursor = self._database.execute(
             "INSERT INTO runs(experiment, file, targets, layout, trials, started) VALUES (?, ?, ?, ?, 0, ?)",

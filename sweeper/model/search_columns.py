@@ -1,0 +1,117 @@
+"""What the table of a search shows beside its trials: the round that asked for each, and the objective of its point.
+
+A point is one choice of values for the axes of the search's space. Its trials differ only in the axes of `over`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.workflow import encode_canonical
+
+ROUND: Final = "round"  # 0: the trial was done before the search
+OBJECTIVE: Final = "objective"
+_ROUNDS_OF_FIT: Final = 100  # the fit converges in a few, unless hardly any two points share a combination
+_TOLERANCE: Final = 1e-12  # of the largest value
+
+PointKey = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A column of numbers, which the search makes as large as possible, or as small if not `maximize`."""
+
+    metric: str
+    maximize: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SearchColumns:
+    """The objectives of a search, and the axis columns of its space and of `over`."""
+
+    objectives: tuple[Objective, ...]
+    space: tuple[str, ...]
+    over: tuple[str, ...] = ()
+
+    @property
+    def objective_columns(self) -> tuple[str, ...]:
+        """The columns of the objectives: `objective`, or with several `objective.sharpness` and so on."""
+        if len(self.objectives) == 1:
+            return (OBJECTIVE,)
+        return tuple(f"{OBJECTIVE}.{objective.metric}" for objective in self.objectives)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a search adds to the table, in order."""
+        return (ROUND, *self.objective_columns)
+
+    def get_point(self, row: Result) -> PointKey:
+        """Return what identifies the point of a trial."""
+        return tuple([encode_canonical(row.columns.get(name)) for name in self.space])
+
+    def get_combination(self, row: Result) -> PointKey:
+        """Return what identifies the values of `over` of a trial."""
+        return tuple([encode_canonical(row.columns.get(name)) for name in self.over])
+
+    def compute_objectives(self, rows: Sequence[Result]) -> dict[PointKey, tuple[float | None, ...]]:
+        """Return the objectives of each point: means over its trials; None where no trial has a number.
+
+        `rows` are all rows of the table. If a point lacks some combinations of `over` that others have, the mean is
+        adjusted for how the others did there: see `adjust_means`.
+        """
+        points = dict.fromkeys(map(self.get_point, rows))
+        means = [
+            adjust_means(
+                (self.get_point(row), self.get_combination(row), value)
+                for row in rows
+                if (value := get_number(row, objective.metric)) is not None
+            )
+            for objective in self.objectives
+        ]
+        return {point: tuple(mean.get(point) for mean in means) for point in points}
+
+
+def get_number(row: Result, column: str) -> float | None:
+    """Return the number of a successful trial in a column of metrics or of the outcome, such as `cost`."""
+    if row.status != SUCCEEDED:
+        return None
+    value: Any = row.metrics.get(column, getattr(row, column, None))
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def adjust_means(values: Iterable[tuple[Hashable, Hashable, float]]) -> dict[Hashable, float]:
+    """Return the mean of each point as if it had all combinations, from (point, combination, value) triples.
+
+    The least squares fit of `value = point + combination`, with the effects of the combinations adding up to 0. So the
+    mean of a point with all combinations is the plain mean. The fit alternates between points and combinations.
+    """
+    cells: dict[Hashable, dict[Hashable, float]] = defaultdict(dict)
+    for point, combination, value in values:
+        cells[point][combination] = value
+    effects: dict[Hashable, float] = dict.fromkeys([key for row in cells.values() for key in row], 0.0)
+    means = _average(cells, effects)
+    if all(len(row) == len(effects) for row in cells.values()):
+        return means
+    largest = max(abs(value) for row in cells.values() for value in row.values())
+    for _ in range(_ROUNDS_OF_FIT):
+        rests: dict[Hashable, list[float]] = {key: [] for key in effects}
+        for point, row in cells.items():
+            for key, value in row.items():
+                rests[key].append(value - means[point])
+        effects = {key: sum(rest) / len(rest) for key, rest in rests.items()}
+        centre = sum(effects.values()) / len(effects)
+        effects = {key: effect - centre for key, effect in effects.items()}
+        before, means = means, _average(cells, effects)
+        if all(abs(means[point] - before[point]) <= _TOLERANCE * largest for point in means):
+            break
+    return means
+
+
+def _average(
+    cells: Mapping[Hashable, Mapping[Hashable, float]], effects: Mapping[Hashable, float]
+) -> dict[Hashable, float]:
+    return {point: sum(value - effects[key] for key, value in row.items()) / len(row) for point, row in cells.items()}
