@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sweeper.regression.check import check as check
     from sweeper.running.run import run as run
     from sweeper.running.run import run_async as run_async
+    from sweeper.running.search_rounds import search as search
     from sweeper.tables.dataframe import results as results
     from sweeper.tables.effects import effects as effects
 
@@ -51,6 +52,7 @@ _MODULES = {
     "results": "sweeper.tables.dataframe",
     "run": "sweeper.running.run",
     "run_async": "sweeper.running.run",
+    "search": "sweeper.running.search_rounds",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - ruff wants a literal; sorting the table keeps it the only list of names

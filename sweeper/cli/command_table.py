@@ -8,6 +8,7 @@ COMPLETION_VARIABLE = "_SWEEPER_COMPLETE"  # set by the script of `sweeper compl
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run a sweep: submit the trials not done yet, save every picture, write results.csv."),
     "plan": ("plan", "Show what a run would do: axes, trials, order, new and done. Submits nothing."),
+    "search": ("search", "Let an optimiser choose the trials: `search:` of an experiment."),
     "validate": ("validate", "Check experiments and templates; report every mistake in every file."),
     "results": ("results", "Show the table of a run."),
     "runs": ("runs", "List the runs of a results folder."),

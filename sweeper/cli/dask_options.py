@@ -13,6 +13,7 @@ from sweeper.errors import UsageError
 if TYPE_CHECKING:
     from sweeper.model.result import Run
     from sweeper.regression.match_files import CompareFunction
+    from sweeper.running.session import Session
 
 dask = click.option(
     "--dask",
@@ -33,15 +34,30 @@ def choose_runner(dask: str | None, resources: tuple[str, ...]) -> Callable[...,
 
     Raises UsageError for resources without a cluster, and for a resource that is not NAME=N.
     """
-    if dask is None:
-        if resources:
-            raise UsageError("--dask-resource needs --dask: it says what a worker of the cluster must have")
+    if _is_local(dask, resources):
         from sweeper.running.run import run
 
         return run
     from sweeper.cluster import run as run_on
 
+    assert dask is not None
     return partial(run_on, cluster=dask, resources=dict(map(_parse_resource, resources)))
+
+
+def choose_session(dask: str | None, resources: tuple[str, ...]) -> type[Session] | None:
+    """The class that executes the runs of a search on a cluster; None: in this process. Raises as `choose_runner`."""
+    if _is_local(dask, resources):
+        return None
+    from sweeper.cluster import bind_session
+
+    assert dask is not None
+    return bind_session(dask, dict(map(_parse_resource, resources)))
+
+
+def _is_local(dask: str | None, resources: tuple[str, ...]) -> bool:
+    if dask is None and resources:
+        raise UsageError("--dask-resource needs --dask: it says what a worker of the cluster must have")
+    return dask is None
 
 
 def choose_comparer(dask: str | None) -> CompareFunction | None:

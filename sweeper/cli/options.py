@@ -139,6 +139,16 @@ def selection(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_selection
 
 
+def settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--set` alone. The command gets its values as one argument `values`."""
+
+    @functools.wraps(command)
+    def with_settings(*args: Any, settings: tuple[str, ...], **rest: Any) -> Any:
+        return command(*args, values=parse_settings(settings), **rest)
+
+    return _settings(with_settings)
+
+
 def get_workflow_path(file: Path) -> Path:
     """The workflow of a template. `file` is that workflow, or the slots file beside it."""
     stem = file.name.removesuffix(".slots.yaml")

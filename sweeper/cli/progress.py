@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from sweeper.cli import console
+from sweeper.cli.search_text import describe_round
 from sweeper.model.money import CURRENCY, NOTHING, TargetPrice, format_usd
 from sweeper.model.result import FAILED, SUCCEEDED
 from sweeper.planning.prices import LearntTimes, price_time
@@ -38,6 +39,8 @@ class RunCounts:
         self._rates = rates
         self._seconds: list[float] = []  # of each job that succeeded
         self.cost: events.CostChanged | None = None  # the latest
+        self.search: events.RoundPlanned | None = None  # the latest
+        self.runs = 0
         self.todo = 0
         self.statuses: Counter[str] = Counter()
         self.in_flight: set[int] = set()
@@ -49,6 +52,7 @@ class RunCounts:
         match event:
             case events.RunStarted():  # also starts a second run, such as that of `check --attribute`
                 self.todo = event.todo
+                self.runs += 1
                 self.statuses.clear()
                 self.in_flight.clear()
                 self.waiting.clear()
@@ -222,6 +226,12 @@ class ProgressDisplay:
                 return f"cancelling {_format_jobs(event.in_flight)}"
             case events.TrialDone() if event.status == FAILED:
                 return self._describe_failure(event)
+            case events.RoundPlanned():
+                self._counts.search = event
+            case events.RunStarted() if self._counts.search is not None and self._counts.runs > 1:
+                return None  # the line of the first round said it
+            case events.TargetReady() if self._counts.search is not None and self._counts.runs:
+                return None
         return None if self._quiet else _describe_routine_event(event)
 
     def _describe_failure(self, event: events.TrialDone) -> str | None:
@@ -244,6 +254,8 @@ def _describe_routine_event(event: events.Event) -> str | None:
         case events.ClusterReady():
             where = f", dashboard {event.dashboard}" if event.dashboard else ""
             return console.sanitize(f"cluster {event.address}: {event.workers} workers{where}")
+        case events.RoundPlanned():
+            return console.sanitize(describe_round(event))
         case events.JudgeAsked():
             pictures = f"{event.pictures} pictures" if event.pictures > 1 else "a picture"
             times = f", {event.repeats} times each" if event.repeats > 1 else ""

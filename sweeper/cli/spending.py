@@ -25,6 +25,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.money import NOTHING, Amount
 from sweeper.model.result import Run
 from sweeper.model.target_spec import is_comfy_platform
+from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.running.settings import RunOptions
 from sweeper.store import FILE_NAME, Store
@@ -54,6 +55,28 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
         return runner(experiment, target=target, out=out, **rest)
 
     return run
+
+
+def confirm_search(
+    experiment: Experiment, target: Any, out: Any, plan: Plan, *, trials: int, budget: float | None, yes: bool
+) -> None:
+    """On a terminal, ask before a search of up to `trials` trials that may cost more than `run.confirm_above`.
+
+    `plan`: the next of these trials, from whose cost that of the others is estimated. Raises SweeperError if the answer
+    is no.
+    """
+    paid = [one for one in _resolve_targets(experiment, target) if _may_cost(one)]
+    if not paid or yes:
+        return
+    summary = dict(_summarize(experiment, target, out, {"plan": plan}))
+    if summary["jobs"]:
+        factor = trials / summary["jobs"]
+        summary["jobs"] = trials
+        if summary["cost"] is not None:
+            left = to_amount(summary["cost"]["left"])
+            summary["cost"] = {**summary["cost"], "left": Amount(left.low * factor, left.high * factor).to_dict()}
+    left_of_budget = None if budget is None else budget - _load_spent(Path(summary["out"]))
+    _confirm(summary, paid, experiment.run.confirm_above, left_of_budget)
 
 
 def _summarize(experiment: Experiment, specs: Any, out: Any, run_options: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,11 +25,13 @@ from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
     from sweeper.cluster.address import describe_open_address as describe_open_address
+    from sweeper.cluster.cluster_session import bind_session as bind_session
     from sweeper.cluster.cluster_session import run as run
     from sweeper.cluster.cluster_session import run_async as run_async
     from sweeper.cluster.remote_compare import compare_on_cluster as compare_on_cluster
 
 _MODULES = {
+    "bind_session": "cluster_session",
     "compare_on_cluster": "remote_compare",
     "describe_open_address": "address",
     "run": "cluster_session",

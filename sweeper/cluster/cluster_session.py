@@ -67,7 +67,7 @@ def run(
 
     Raises UsageError also if the workers have another version, and UnreachableError if no scheduler responds.
     """
-    return local_run.run(experiment, session=_bind_session(cluster, resources), **rest)
+    return local_run.run(experiment, session=bind_session(cluster, resources), **rest)
 
 
 async def run_async(
@@ -78,10 +78,12 @@ async def run_async(
     **rest: Any,
 ) -> Run:
     """Run an experiment as `run` does, inside an event loop."""
-    return await local_run.run_async(experiment, session=_bind_session(cluster, resources), **rest)
+    return await local_run.run_async(experiment, session=bind_session(cluster, resources), **rest)
 
 
-def _bind_session(cluster: str, resources: Mapping[str, float] | None) -> type[ClusterSession]:
+def bind_session(cluster: str, resources: Mapping[str, float] | None) -> type[ClusterSession]:
+    """Return the session class of runs on this cluster; the arguments are those of `run`."""
+
     class BoundSession(ClusterSession):
         address = resolve_address(cluster, os.environ)
         worker_resources: Mapping[str, float] = dict(resources or {})

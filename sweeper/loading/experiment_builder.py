@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ExperimentError, Problem
 from sweeper.loading.metric_list import build_judges, find_metric_problems, name_metrics
+from sweeper.loading.search_builder import SearchBuilder, find_objective_problems, list_objective_metrics
 from sweeper.loading.sweep_builder import BlockBuilder, KnownNames
 from sweeper.model.axis_values import AxisError, FileAccess, WorkBudget
 from sweeper.model.experiment import Experiment, HashedFile, RunSettings
@@ -31,7 +32,14 @@ from sweeper.planning.plan import iter_derived_values
 from sweeper.schemas import convert_whole_floats, find_schema_problems, load_schema
 from sweeper.schemas.values import KeyPath, format_value
 
-_PLAN_KEYS: Final = ("", "template", "params", "derive", "sweep")  # the keys that define the trials; "": the whole file
+_PLAN_KEYS: Final = (
+    "",
+    "template",
+    "params",
+    "derive",
+    "sweep",
+    "search",
+)  # the keys that define the trials; "": the whole file
 _ANY_VALUE: Final = SlotSchema(None)  # for variables: any finite JSON value
 
 
@@ -81,6 +89,12 @@ def build_experiment(
     ]
     all_problems += [
         source.make_problem(path, message) for path, message in find_metric_problems(source.value.get("metrics"))
+    ]
+    measured = source.value.get("metrics")
+    names = name_metrics(measured if isinstance(measured, list) else ())
+    objective_problems = find_objective_problems(source.value.get("search"), names)
+    all_problems += [
+        source.make_problem(path, message) for path, message in objective_problems if path not in refused_paths
     ]
     # JSON Schema accepts 2.0 as an integer, but a float means a share in `max_failures`.
     value = convert_whole_floats("experiment", source.value)
@@ -158,7 +172,9 @@ class _ExperimentBuilder:
         raw = self.raw
         name = raw.get("name", _slugify(self.file.stem))
         derive = self.compile_derived(raw.get("derive", {}))
-        blocks = self.build_blocks(name, derive)
+        search = self.build_search(name, derive)
+        sweep = self.build_blocks(name, derive) if "sweep" in raw or search is None else []
+        blocks = [*sweep, *([search] if search is not None else [])]
         params = self.build_params(raw.get("params", {}), derive, blocks)
         for block in blocks:
             self.check_given(
@@ -176,9 +192,10 @@ class _ExperimentBuilder:
             description=raw.get("description", ""),
             params=params,
             derive=derive,
-            blocks=tuple(block.block for block in blocks),
+            blocks=tuple(block.block for block in sweep),
+            search=None if search is None else search.search,
             order=raw.get("order", "auto"),
-            metrics=name_metrics(raw.get("metrics", ())),
+            metrics=self.list_metrics(),
             judges=self.build_judges(),
             checks=raw.get("checks", {}),
             run=_make_run_settings(raw.get("run", {})),
@@ -208,6 +225,11 @@ class _ExperimentBuilder:
             if metric in taken:
                 message = f"'{metric}' is also a slot or an axis, and the table would have two columns of that name"
                 self.add_problem(("metrics", index), message)
+
+    def list_metrics(self) -> tuple[str, ...]:
+        """List the columns to measure: those of `metrics`, and those that a search needs."""
+        listed = name_metrics(self.raw.get("metrics", ()))
+        return tuple(dict.fromkeys((*listed, *list_objective_metrics(self.raw.get("search")))))
 
     def build_judges(self) -> dict[str, Judge]:
         entries, slots = self.raw.get("metrics", ()), self.template.slots
@@ -265,6 +287,10 @@ class _ExperimentBuilder:
                 for index, block in enumerate(raw)
             ]
         return [BlockBuilder(self, raw, ("sweep",), name, self.collect_names(derive))]
+
+    def build_search(self, name: str, derive: Mapping[str, Expression]) -> SearchBuilder | None:
+        raw = self.raw.get("search")
+        return None if raw is None else SearchBuilder(self, raw, name, self.collect_names(derive))
 
     def build_params(
         self, raw: Mapping[str, Any], derive: Mapping[str, Expression], blocks: list[BlockBuilder]
@@ -333,7 +359,7 @@ class _ExperimentBuilder:
                     message += (
                         f"; if {{{{ {name} }}}} is not a slot, put its text between {{% raw %}} and {{% endraw %}}"
                     )
-                self.add_problem(builder.block.path if self.raw.get("sweep") else (), message)
+                self.add_problem(builder.block.path if self.raw.get(str(builder.block.path[0])) else (), message)
 
 
 def with_derived_files(experiment: Experiment, folder: ExperimentFiles) -> Experiment:
@@ -380,7 +406,7 @@ def _get_top_key(problem: Problem) -> str:
 
 def _iter_names(value: Mapping[str, Any], path: KeyPath) -> Iterator[str]:
     """Yield the names that a refused part of the experiment may define: those in its path and inside it."""
-    if path[:1] in (("params",), ("derive",), ("sweep",)):
+    if path[:1] in (("params",), ("derive",), ("sweep",), ("search",)):
         yield from (part for part in path[1:] if isinstance(part, str))
     elif path[:1] and path[0] in load_schema("experiment")["properties"]:
         return
@@ -396,8 +422,13 @@ def _iter_names(value: Mapping[str, Any], path: KeyPath) -> Iterator[str]:
 
 def _widen_path(path: KeyPath) -> KeyPath:
     """Return the path of the whole axis or zip group that contains a refused part, to check nothing of it again."""
-    for key, below in (("grid", 2), ("zip", 2)):
-        if path[:1] == ("sweep",) and key in path:
+    for section, key, below in (
+        ("sweep", "grid", 2),
+        ("sweep", "zip", 2),
+        ("search", "space", 2),
+        ("search", "over", 2),
+    ):
+        if path[:1] == (section,) and key in path:
             return path[: path.index(key) + below]
     return path
 

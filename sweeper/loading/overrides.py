@@ -20,20 +20,24 @@ def apply_overrides(
     """Return the experiment with each name overridden, and the names that only a replaced `derive` reads.
 
     An axis gets the given values, which may be labels of labelled values or bundles. A name with one value that no
-    block sweeps moves to `params`. A name with several values becomes an axis of every block, innermost. A derived name
-    becomes a plain one. `value` must be a valid experiment by the schema.
+    block sweeps moves to `params`. A name with several values becomes an axis of every block, innermost, and of the
+    space of a search. A derived name becomes a plain one. `value` must be a valid experiment by the schema.
     """
     changed = dict(value)
     forms = {name: _to_axis_form(item, slots.get(name)) for name, item in overrides.items()}
     axes = {name: form for name, form in forms.items() if form is not None}
     raw = value.get("sweep")
-    if raw is None and axes:
+    if raw is None and axes and "search" not in value:
         raw = {}
     blocks = [] if raw is None else raw if isinstance(raw, list) else [raw]
     new_blocks = [_override_block(block, overrides, axes) for block in blocks]
     if raw is not None:
         changed["sweep"] = new_blocks if isinstance(raw, list) else new_blocks[0]
+    if "search" in value:
+        changed["search"] = _override_search(value["search"], overrides, axes)
     swept_names = [set(_iter_axis_names(block)) & overrides.keys() for block in new_blocks]
+    if "search" in value:
+        swept_names.append({*changed["search"]["space"], *changed["search"].get("over", {})} & overrides.keys())
     swept_everywhere = set.intersection(*swept_names) if swept_names else set()
     params = {**(value.get("params") or {}), **overrides}
     changed["params"] = {name: item for name, item in params.items() if name not in swept_everywhere}
@@ -85,6 +89,18 @@ def _override_block(block: Mapping[str, Any], overrides: Overrides, axes: Mappin
     if "include" in block:
         rows = [row for row in block["include"] if row.keys() & overrides.keys() <= listed.keys()]
         changed["include"] = [other for row in rows for other in _override_row(row, listed)]
+    return changed
+
+
+def _override_search(search: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any]) -> dict[str, Any]:
+    changed = dict(search)
+    for section in {"space", "over"} & search.keys():
+        changed[section] = {
+            name: _choose_options(form, axes.get(name, [overrides[name]])) if name in overrides else form
+            for name, form in search[section].items()
+        }
+    given = {*changed["space"], *changed.get("over", {})}
+    changed["space"] |= {name: form for name, form in axes.items() if name not in given}
     return changed
 
 

@@ -176,10 +176,12 @@ def _has_target_list(experiment: Experiment) -> bool:
 
 
 def _find_code(experiment: Experiment) -> _Needs:
+    listed = experiment.source.value.get("metrics", ()) if experiment.source is not None else ()
     for index, metric in enumerate(experiment.metrics):
         module, colon, _ = metric.partition(":")
         if colon:
-            yield ("metrics", index), f"imports the module '{module}', from the current folder first, and runs its code"
+            path = ("metrics", index) if index < len(listed) else ("search",)
+            yield path, f"imports the module '{module}', from the current folder first, and runs its code"
 
 
 def _find_judges(experiment: Experiment) -> _Needs:
@@ -203,7 +205,7 @@ def _find_templates(experiment: Experiment, source: Source, project: Project) ->
 
 def _find_reads(experiment: Experiment, source: Source, project: Project) -> _Needs:
     """Yield the axes that take their values from files outside of the project."""
-    for path, form in _iter_axis_forms(source.value.get("sweep")):
+    for path, form in (*_iter_axis_forms(source.value.get("sweep")), *_iter_search_forms(source.value.get("search"))):
         for key in _READING_FORMS:
             name = form.get(key)
             if isinstance(name, str):
@@ -228,6 +230,14 @@ def _iter_axis_forms(sweep: Any) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
             for name, form in group.items() if isinstance(group, Mapping) else ():
                 if isinstance(form, Mapping):
                     yield (*group_path, name), form
+
+
+def _iter_search_forms(search: Any) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
+    for section in ("space", "over"):
+        axes = search.get(section) if isinstance(search, Mapping) else None
+        for name, form in axes.items() if isinstance(axes, Mapping) else ():
+            if isinstance(form, Mapping):
+                yield ("search", section, name), form
 
 
 def _cut_pattern(pattern: str) -> Path:
@@ -261,7 +271,7 @@ def _find_input_files(experiment: Experiment, project: Project) -> _Needs:
 
 def _iter_value_locations(experiment: Experiment) -> Iterator[tuple[str, KeyPath]]:
     """Yield each text that the file gives to a name, with its path in the file."""
-    for block in experiment.blocks:
+    for block in experiment.written_blocks:
         for index, row in enumerate(block.include):
             yield from ((value, (*block.path, "include", index)) for value in row.values.values() if _is_text(value))
         for axis in (axis for dimension in block.dimensions for axis in dimension):

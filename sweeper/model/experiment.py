@@ -10,66 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sweeper.model.axis_values import Option
 from sweeper.model.expressions import Expression
 from sweeper.model.judge import Judge
+from sweeper.model.search_spec import Search
 from sweeper.model.source import Source
+from sweeper.model.sweep_block import Block
 from sweeper.model.template import Template
-from sweeper.schemas.values import KeyPath
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """A name (a slot, or a variable of an expression) with its options; `path` is its location in the file."""
-
-    name: str
-    options: tuple[Option, ...]
-    path: KeyPath
-
-    def locate_option(self, source: Source | None, index: int) -> KeyPath:
-        """Return the path of an option: its item if the file lists the values, else the path of the axis."""
-        item = (*self.path, index)
-        return item if source is not None and item in source.lines else self.path
-
-
-Dimension = tuple[Axis, ...]  # axes that vary together: one grid axis, or a zip group
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A reproducible random subset of `n` trials."""
-
-    n: int
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class IncludeRow:
-    """An `include` row: one option for every axis of its block, and the values of other slots."""
-
-    options: Mapping[str, Option]
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One block of the sweep: the product of its dimensions, filtered, and extra rows.
-
-    An `exclude` row maps the index of a dimension to the indexes of its options that match. `path` is the location of
-    the block in the file.
-    """
-
-    dimensions: tuple[Dimension, ...] = ()
-    exclude: tuple[Mapping[int, frozenset[int]], ...] = ()
-    include: tuple[IncludeRow, ...] = ()
-    where: Expression | None = None
-    sample: Sample | None = None
-    path: KeyPath = ("sweep",)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The number of options of each dimension."""
-        return tuple(len(dimension[0].options) for dimension in self.dimensions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +51,10 @@ class HashedFile:
 class Experiment:
     """A template, the values to try in it, and how to run and check the trials.
 
-    `targets` are as written in the file, `named_targets` the names that the file defines for servers. `metrics` are the
-    columns to measure; `judges` has those of them that a judge answers. `files` maps the values of file slots to their
-    files. `overrides` are values given from outside the file, as by `--set`.
+    `blocks` is empty if there is a `search` and no sweep. `targets` are as written in the file, `named_targets` the
+    names that the file defines for servers. `metrics` are the columns to measure; `judges` has those of them that a
+    judge answers. `files` maps the values of file slots to their files. `overrides` are values given from outside the
+    file, as by `--set`.
     """
 
     name: str
@@ -119,6 +66,7 @@ class Experiment:
     params: Mapping[str, Any] = field(default_factory=dict)
     derive: Mapping[str, Expression] = field(default_factory=dict)
     blocks: tuple[Block, ...] = (Block(),)
+    search: Search | None = None
     order: Literal["auto", "written"] = "auto"
     metrics: tuple[str, ...] = ()
     judges: Mapping[str, Judge] = field(default_factory=dict)
@@ -132,3 +80,8 @@ class Experiment:
     def axis_names(self) -> tuple[str, ...]:
         """Every axis of every block, in the order of first appearance."""
         return tuple(dict.fromkeys(axis.name for block in self.blocks for group in block.dimensions for axis in group))
+
+    @property
+    def written_blocks(self) -> tuple[Block, ...]:
+        """The blocks of the sweep, and the block of the search, which only serves to check values."""
+        return self.blocks if self.search is None else (*self.blocks, self.search.block)

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
-from sweeper.model.experiment import Dimension, Experiment
+from sweeper.model.experiment import Experiment
 from sweeper.model.expressions import Expression, ExpressionError
 from sweeper.model.slot_values import ValueRefusedError
+from sweeper.model.sweep_block import Dimension
 from sweeper.model.template import MISSING, Leaf, drop_unchosen_inputs, set_at_path
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical, encode_graph, make_file_marker

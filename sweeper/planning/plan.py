@@ -7,6 +7,7 @@ one numbering.
 from __future__ import annotations
 
 import copy
+import shlex
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +16,10 @@ from math import prod
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
-from sweeper.model.experiment import Axis, Block, Experiment, IncludeRow
+from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.search_columns import SearchColumns
+from sweeper.model.sweep_block import Axis, Block, IncludeRow
 from sweeper.model.template import Address, Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical
@@ -74,8 +77,11 @@ class Plan:
         self._parts = [_with_best_order(experiment, part, costs) for part in _compile_parts(experiment)]
         if len(self) == 0:
             source = experiment.source
-            message = "no trial is left, because `exclude` and `where` drop all of them"
-            raise ExperimentError(source.make_problem(("sweep",), message) if source is not None else message)
+            key, message = "sweep", "no trial is left, because `exclude` and `where` drop all of them"
+            if not experiment.blocks:
+                command = shlex.join(["sweeper", "search", str(experiment.file)])
+                key, message = "search", f"there is a `search:` and no `sweep:`; run it with `{command}`"
+            raise ExperimentError(source.make_problem((key,), message) if source is not None else message)
 
     def __len__(self) -> int:
         return sum(part.count for part in self._parts)
@@ -165,6 +171,11 @@ class Plan:
     def together(self) -> tuple[tuple[str, str], ...] | None:
         """The pairs of axis columns that vary together: see `find_linked_axes`. None if the plan is not a product."""
         return find_linked_axes(self._parts) if self._parts else None
+
+    @property
+    def search_columns(self) -> SearchColumns | None:
+        """What the table of a search shows beside the trials; None for other plans."""
+        return None
 
     @property
     def drop_counts(self) -> list[DropCounts]:
@@ -299,8 +310,8 @@ def iter_value_pairs(
 
 
 def _iter_grids(experiment: Experiment) -> Iterator[Grid]:
-    """Yield the product of each block, and its `include` rows, before filters."""
-    for block in experiment.blocks:
+    """Yield the product of each block, and its `include` rows, before filters; and that of the search."""
+    for block in experiment.written_blocks:
         yield Grid(experiment, block.dimensions, {})
         yield from (_make_include_grid(experiment, block, row) for row in block.include)
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
 
-from sweeper.model.experiment import Block, Experiment, Sample
+from sweeper.model.experiment import Experiment
 from sweeper.model.expressions import ExpressionError
+from sweeper.model.sweep_block import Block, Sample
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.columns import Column, ComputedColumn
 from sweeper.planning.grid import Grid

@@ -106,13 +106,22 @@ def record_run(
     target_names: tuple[str, ...],
     experiment: Experiment,
     now: float,
-    alone: bool,
+    settings: EffectiveSettings,
 ) -> int:
-    """Write the run, its trials, and their current jobs. Returns the run's id. `alone`: see `Store.create_run`."""
+    """Write the run, its trials, and their current jobs. Returns the run's id.
+
+    If the run extends an earlier one, its first trials are recorded already.
+    """
     with store.transaction():
-        file, overrides = str(experiment.file), experiment.overrides
-        run_id = store.create_run(layout, file=file, targets=target_names, now=now, overrides=overrides, alone=alone)
-        store.add_trials(run_id, ((t.index, t.digest, t.params, t.columns) for t in plan.written()))
+        file, overrides, extended = str(experiment.file), experiment.overrides, settings.extends
+        if extended is None:
+            recorded, run_id = 0, store.create_run(
+                layout, file=file, targets=target_names, now=now, overrides=overrides, alone=settings.alone
+            )  # fmt: skip
+        else:
+            recorded, run_id = store.extend_run(extended, layout, overrides), extended
+        added = islice(plan.written(), recorded, None)
+        store.add_trials(run_id, ((t.index, t.digest, t.params, t.columns) for t in added))
         store.assign_jobs(run_id, (job for digest, job in state.current_jobs.items() if digest in state.first_index))
     return run_id
 

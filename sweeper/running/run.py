@@ -90,7 +90,7 @@ async def run_async(
         plan=plan,
         settings=resolve_settings(options, experiment.run, len(plan)),
         is_selected=TrialFilter(options.where, plan),
-        targets=_resolve_targets(session_class, experiment, target, named or {}, environ),
+        targets=resolve_run_targets(session_class, experiment, target, named or {}, environ),
         output=output,
         report=progress or (lambda _: None),
         control=control or StopControl(),
@@ -99,7 +99,7 @@ async def run_async(
         return await opened.run()
 
 
-def _resolve_targets(
+def resolve_run_targets(
     session: type[Session],
     experiment: Experiment,
     specs: TargetSpec | Sequence[TargetSpec] | None,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweeper.model.money import Amount
 from sweeper.model.result import Run
+from sweeper.model.search_result import SearchedPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,23 @@ class JudgeAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundPlanned:
+    """A search asks for `points` points with `trials` trials; with 0 points, for more trials of earlier points.
+
+    `asked`: the trials that it has asked for before, of at most `limit` (None: no limit). `best`: the best point so
+    far, None if there is none yet. `objectives`: the names of its objectives.
+    """
+
+    number: int
+    points: int
+    trials: int
+    asked: int
+    limit: int | None
+    objectives: tuple[str, ...]
+    best: SearchedPoint | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """The run has ended and its table is written."""
 
@@ -231,5 +249,6 @@ Event = (
     | Cancelling
     | Notice
     | JudgeAsked
+    | RoundPlanned
     | RunEnded
 )

@@ -238,10 +238,11 @@ class Session:
             tuple(self.experiment.metrics),
             self.plan.value_order,
             self.plan.together,
+            self.plan.search_columns,
         )
         run_id = record_run(
             self.plan, store, state, layout,
-            target_names=self.target_names, experiment=self.experiment, now=time.time(), alone=self.settings.alone,
+            target_names=self.target_names, experiment=self.experiment, now=time.time(), settings=self.settings,
         )  # fmt: skip
         for name, info in self.server_infos.items():
             store.servers.save_info(run_id, name, info)

@@ -30,6 +30,8 @@ class RunOptions:
     `budget`: the most that the results folder may cost over all its runs, in US dollars or as `20 USD`.
     `check`: check the plan against the target's node classes before submitting. `alone`: the table of the results
     folder shows this run alone, and not results of earlier runs in the place of what it did not finish.
+    `extends`: the id of an ended run of this process, whose trials are the first ones of the plan. No new run is
+    recorded, and that one gets the others. A search does this with each round.
     `object_info`: a server's response to GET /object_info, whose node classes the embedded server runs by stand-ins.
     `node_seconds`: by class, the seconds that each of its nodes takes longer on the embedded server.
     """
@@ -50,6 +52,7 @@ class RunOptions:
     remake: bool = False
     check: bool = True
     alone: bool = False
+    extends: int | None = None
     object_info: Mapping[str, Any] | None = None
     node_seconds: Mapping[str, float] | None = None
 
@@ -71,6 +74,7 @@ class EffectiveSettings:
     remake: bool
     check: bool
     alone: bool
+    extends: int | None
     object_info: Mapping[str, Any] | None
     node_seconds: Mapping[str, float]
 
@@ -111,6 +115,7 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         remake=options.remake,
         check=options.check,
         alone=options.alone,
+        extends=options.extends,
         object_info=options.object_info,
         node_seconds=options.node_seconds or {},
     )

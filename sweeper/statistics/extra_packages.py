@@ -1,8 +1,9 @@
-"""The packages of the extra `stats`. Each is imported when it is first needed."""
+"""The packages of the extras `stats` and `search`. Each is imported when it is first needed."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from functools import cache
 from typing import Any
 
@@ -23,3 +24,21 @@ def load_stats_package(name: str) -> Any:
             f"sweeper computes statistics with {package}, which is not installed; run: "
             "python -m pip install 'comfy-sweeper[stats]'"
         ) from None
+
+
+def require_search_packages(method: str) -> None:
+    """Check that the packages of a method of `sweeper search` are installed, without importing them.
+
+    Raises UsageError with the command that installs those that are missing.
+    """
+    missing = [name for name in ("optuna", "scipy") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"sweeper searches with {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed; run: python -m pip install 'comfy-sweeper[search]'"
+        )
+    if method == "gp" and importlib.util.find_spec("torch") is None:
+        raise UsageError(
+            "search.method: gp needs PyTorch, which is not installed; run: python -m pip install torch, or use "
+            "`method: auto`, which needs only Optuna"
+        )

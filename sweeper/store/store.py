@@ -175,6 +175,11 @@ class Store:
         search = self.layout(run_id).search
         yield from results if search is None else add_search_columns(list(results), search)
 
+    def iter_trials(self) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """The digest, the params and the columns of each trial of each run, in the order of the runs."""
+        for digest, params, columns in self._query("SELECT digest, params, columns FROM trials ORDER BY run, idx"):
+            yield digest, json.loads(params), json.loads(columns)
+
     def outcomes(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
         run_id, of_folder = self._resolve_view(run_id, of_folder)
@@ -332,15 +337,20 @@ class Store:
 
         `alone`: while it is the latest run, the folder's table shows only what this run claims.
         """
-        # These facts are stored inside the layout's JSON, so that they need no column that older stores lack.
-        facts = {"overrides": overrides or {}, "alone": alone, "search": to_search_json(layout.search)}
-        text = to_compact_json({**{name: getattr(layout, name) for name in TableLayout.__slots__}, **facts})
+        text = _encode_layout(layout, overrides, alone=alone)
         cursor = self._database.execute(
             "INSERT INTO runs(experiment, file, targets, layout, trials, started) VALUES (?, ?, ?, ?, 0, ?)",
             (layout.experiment, to_relative(self.path.parent, file), json.dumps(list(targets)), text, now),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
+
+    def extend_run(self, run_id: int, layout: TableLayout, overrides: Mapping[str, Any] | None = None) -> int:
+        """Open a run that ended, to add trials to it; return how many it has. Call inside `transaction`."""
+        text = _encode_layout(layout, overrides, alone=False)
+        sql = "UPDATE runs SET layout = ?, ended = NULL, stopped_by = NULL WHERE id = ?"
+        self._database.execute(sql, (text, run_id))
+        return int(self._query_value("SELECT trials FROM runs WHERE id = ?", (run_id,)))
 
     def add_trials(self, run_id: int, trials: Iterable[tuple[int, str, Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Add (index, digest, params, columns) rows to a run. Call inside `transaction`."""
@@ -439,6 +449,12 @@ class Store:
             "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
             [(key, metric, json.dumps(value)) for key, metric, value in rows],
         )
+
+
+def _encode_layout(layout: TableLayout, overrides: Mapping[str, Any] | None, *, alone: bool) -> str:
+    """The layout as JSON, with facts that need no column of their own, which older stores would lack."""
+    facts = {"overrides": overrides or {}, "alone": alone, "search": to_search_json(layout.search)}
+    return to_compact_json({**{name: getattr(layout, name) for name in TableLayout.__slots__}, **facts})
 
 
 def _replace_surrogates(text: str | None) -> str | None:

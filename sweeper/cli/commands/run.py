@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from sweeper.cli import console, dask_options, options, spending, trust_check
+from sweeper.cli import console, dask_options, options, run_options, spending, trust_check
 from sweeper.cli.checked_plan import load_for_run
 from sweeper.cli.commands.plan import show_dry_run
 from sweeper.cli.commands.view import start_view
@@ -24,7 +24,7 @@ from sweeper.cli.run_cost import describe_run_cost, format_run_cost
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.experiment import Experiment
-from sweeper.model.money import TargetPrice, parse_usd
+from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED, Run
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED, parse_target
@@ -37,29 +37,6 @@ REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
 _MAX_ERROR_TYPES: Final = 5  # shown in the summary
 
 
-def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str | None) -> int | float | None:
-    """Parse `3` or `10%`, as in the experiment's `max_failures`: a count, or a share from 0 to 1."""
-    if value is None:
-        return None
-    text = value.strip()
-    try:
-        limit = float(text[:-1]) / 100 if text.endswith("%") else int(text)
-    except ValueError:
-        message = f"{text!r} is neither a count such as 3 nor a share such as 10%"
-        raise click.BadParameter(message, ctx, param) from None
-    if not (0 <= limit <= 1 if isinstance(limit, float) else limit >= 0):
-        raise click.BadParameter(f"{text!r} is out of range: give at least 0, or 0% to 100%", ctx, param)
-    return limit
-
-
-def _parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Parse `20 USD` or `20`, as in the experiment's `budget`."""
-    try:
-        return None if value is None else parse_usd(value)
-    except UsageError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-
-
 @click.command(
     epilog=format_examples(
         "sweeper run experiments/quickstart.yaml",
@@ -68,59 +45,18 @@ def _parse_budget(ctx: click.Context, param: click.Parameter, value: str | None)
 )
 @options.experiment
 @options.targets
-@click.option(
-    "-o",
-    "--out",
-    type=options.DirOrUrl(),
-    metavar="DIR|URL",
-    help="Results folder, or a URL to save the pictures to instead, such as s3://bucket/folder. "
-    "[default: results/NAME beside EXPERIMENT]",
-)
-@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Jobs in flight per target.")
-@click.option(
-    "--retries", type=click.IntRange(min=0), metavar="N", help="How many more times to submit a trial that fails."
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="S",
-    help="Cancel a job that runs longer than this many seconds.",
-)
-@click.option(
-    "--patience",
-    type=click.FloatRange(min=0),
-    metavar="S",
-    help="Seconds to retry a target that stops responding, if no other target can continue. [default: 300]",
-)
-@click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Reject a larger plan. [default: 10000]")
-@click.option(
-    "--max-failures", callback=_parse_max_failures, metavar="N|P%", help="Stop when more trials than this have failed."
-)
-@click.option(
-    "--budget",
-    callback=_parse_budget,
-    metavar="USD",
-    help="The most that the results folder may cost over all its runs, such as '20 USD'.",
-)
-@click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial.")
-@click.option("--retry-failed", is_flag=True, help="Resubmit trials that failed in an earlier run.")
+@run_options.out
+@run_options.limits
 @click.option("--fresh", is_flag=True, help="Resubmit all trials, including those that succeeded.")
 @click.option("--remake", is_flag=True, help="Resubmit trials that succeeded but have no files (any more).")
 @options.selection
-@click.option(
-    "--keep-temp/--no-keep-temp", default=None, help="Also download previews (files of type temp). [default: off]"
-)
-@click.option(
-    "--check/--no-check",
-    default=True,
-    help="First check every workflow against the target's node classes. [default: on]",
-)
+@run_options.downloads
 @rehearsal_options
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
 @spending.option
-@click.option("--view", is_flag=True, help="Show the run in a browser, until Ctrl-C.")
+@run_options.view
 @options.open_browser
 @click.option("--dry-run", is_flag=True, help="Show what the run would do, as `sweeper plan` does. Submits nothing.")
 @options.as_json
@@ -141,41 +77,39 @@ def command(
     quiet: bool,
     dask: str | None,
     dask_resources: tuple[str, ...],
-    **run_options: Any,
+    **settings: Any,
 ) -> int:
     """Run a sweep: submit the trials that are not done yet, save every picture, and write results.csv beside them.
 
     The same command again resumes the sweep and repeats no finished trial. Ctrl-C waits for running jobs; a second
     Ctrl-C cancels them.
     """
-    if run_options["fail_fast"] and run_options["max_failures"] is not None:
-        raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
     requested = options.to_target_list(targets)
     overrides = selection.values
-    run_options |= {"where": selection.where, "limit": selection.limit}
+    settings |= {"where": selection.where, "limit": selection.limit}
     if dry_run:
-        given = {"--view": view, "--open": open_browser, "--remake": run_options["remake"]}
-        _reject_for_dry_run(given | {"--rehearse": rehearsal is not None, "--no-check": not run_options["check"]})
+        given = {"--view": view, "--open": open_browser, "--remake": settings["remake"]}
+        _reject_for_dry_run(given | {"--rehearse": rehearsal is not None, "--no-check": not settings["check"]})
         folder = out if isinstance(out, Path) else None
-        show_dry_run(experiment, requested, folder, overrides, RunOptions(**run_options), trust=trust, as_json=as_json)
+        show_dry_run(experiment, requested, folder, overrides, RunOptions(**settings), trust=trust, as_json=as_json)
         return 0
     if rehearsal is None:
         loaded, real = load_for_run(experiment, requested, overrides, trust=trust, out=out), None
     else:
         real = build_real_command(experiment, targets, out, selection)
         loaded = load_for_run(experiment, [EMBEDDED], overrides, trust=trust, out=Path(REHEARSAL))
-        loaded, out, run_options = rehearsal.prepare(loaded, requested, out, run_options, quiet=quiet)
+        loaded, out, settings = rehearsal.prepare(loaded, requested, out, settings, quiet=quiet)
         requested = [EMBEDDED]
     with ExitStack() as stack:
         if view:
             folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
-        with ProgressDisplay(quiet=quiet, rates=_list_rates(loaded, requested)) as display:
+        with ProgressDisplay(quiet=quiet, rates=list_rates(loaded, requested)) as display:
             runner = dask_options.choose_runner(dask, dask_resources)
             run = spending.confirm_before(runner, yes=yes)(
-                loaded, target=requested, out=out, named=load_named_targets(), progress=display, **run_options
+                loaded, target=requested, out=out, named=load_named_targets(), progress=display, **settings
             )
-        report = _format_report_command(run, experiment, loaded.name)
+        report = format_report_command(run, experiment, loaded.name)
         _show_end(run, report, real, as_json=as_json, quiet=quiet, open_page=open_browser and not view)
         if view and run.stopped_by != "interrupt":
             wait_until_stopped()
@@ -183,7 +117,7 @@ def command(
     return get_run_exit_code(run.stopped_by, ok=not (run.failed or run.cancelled or run.stopped_by or run.error))
 
 
-def _list_rates(experiment: Experiment, requested: list[str] | None) -> list[TargetPrice]:
+def list_rates(experiment: Experiment, requested: list[str] | None) -> list[TargetPrice]:
     """The prices of the targets; empty if none has one. Mistakes in targets are reported elsewhere."""
     named = {**load_named_targets(), **experiment.named_targets}
     specs = experiment.targets if requested is None else requested
@@ -200,7 +134,7 @@ def _reject_for_dry_run(given: Mapping[str, object]) -> None:
         )
 
 
-def _refresh_report(run: Run, *, create: bool) -> Path | None:
+def refresh_report(run: Run, *, create: bool) -> Path | None:
     """Write the page of the results folder again if it has one, or with `create`. Returns the page.
 
     None if there is none, if it cannot be written, which is only a warning, or if the user wants the run to end now.
@@ -214,7 +148,7 @@ def _refresh_report(run: Run, *, create: bool) -> Path | None:
         return None
 
 
-def _format_report_command(run: Run, experiment: Path, name: str) -> str:
+def format_report_command(run: Run, experiment: Path, name: str) -> str:
     """The command that makes the page of the run: with the experiment's file if it has its default folder."""
     is_default = run.out == default_results_folder(experiment, name)
     return shlex.join(["sweeper", "report", str(experiment) if is_default else display_path(run.out)])
@@ -229,10 +163,10 @@ def _show_end(
     cost = describe_run_cost(run)
     if not as_json and not quiet:
         _show(run, cost)
-    page = _refresh_report(run, create=open_page)
+    page = refresh_report(run, create=open_page)
     if as_json:
         real = {} if real_command is None else {"real_run": real_command}
-        console.print_json(_as_json(run) | {"cost": cost, "report": None if page is None else str(page)} | real)
+        console.print_json(run_to_json(run) | {"cost": cost, "report": None if page is None else str(page)} | real)
     elif not quiet:
         console.print_line(f"report    {f'{page} (up to date)' if page else report_command}")
         if real_command is not None:
@@ -241,7 +175,8 @@ def _show_end(
         open_in_browser(page)
 
 
-def _as_json(run: Run) -> dict[str, Any]:
+def run_to_json(run: Run) -> dict[str, Any]:
+    """The summary of a run for --json."""
     return {
         "run": run.run_id,
         "out": str(run.out),

@@ -1,0 +1,223 @@
+"""`sweeper search`: let an optimiser choose the trials of an experiment, round by round."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from sweeper.cli import console, dask_options, options, run_options, spending, trust_check
+from sweeper.cli.checked_plan import CheckedPlan, find_classes, load_for_run
+from sweeper.cli.commands.run import format_report_command, list_rates, refresh_report, run_to_json
+from sweeper.cli.commands.view import start_view
+from sweeper.cli.exit_codes import get_run_exit_code
+from sweeper.cli.open_page import open_in_browser
+from sweeper.cli.options import format_examples
+from sweeper.cli.plan_cost import format_cost
+from sweeper.cli.plan_summary import PlanSummary
+from sweeper.cli.progress import ProgressDisplay
+from sweeper.cli.run_cost import describe_run_cost, format_run_cost
+from sweeper.cli.search_text import describe_aim, describe_end, describe_point, list_axes, list_best, point_to_json
+from sweeper.cli.targets_file import load_named_targets
+from sweeper.comfy.target import resolve_targets
+from sweeper.errors import UsageError
+from sweeper.model.experiment import Experiment
+from sweeper.model.search_result import SearchResult
+from sweeper.model.search_spec import Search
+from sweeper.running.settings import RunOptions
+from sweeper.tables.results_folder import default_results_folder
+
+_BEST: Final = 5  # points in the summary
+_FINISHED: Final = ("trials", "until", "exhausted", "votes")
+
+
+@click.command(
+    epilog=format_examples(
+        "sweeper search experiments/search.yaml --preview",
+        "sweeper search experiments/search.yaml --trials 100",
+    )
+)
+@options.experiment
+@options.targets
+@run_options.out
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials the search may ask for in "
+              "all, instead of the experiment's `trials`.")  # fmt: skip
+@run_options.limits
+@options.settings
+@run_options.downloads
+@dask_options.dask
+@dask_options.resources
+@trust_check.option
+@spending.option
+@run_options.view
+@options.open_browser
+@click.option("--preview", is_flag=True, help="Show the next points and what the search may cost. Submits nothing.")
+@options.as_json
+@options.quiet
+def command(
+    experiment: Path,
+    *,
+    targets: tuple[str, ...],
+    out: Path | str | None,
+    trials: int | None,
+    values: Mapping[str, Any],
+    trust: bool,
+    yes: bool,
+    view: bool,
+    open_browser: bool,
+    preview: bool,
+    as_json: bool,
+    quiet: bool,
+    dask: str | None,
+    dask_resources: tuple[str, ...],
+    **settings: Any,
+) -> int:
+    """Let an optimiser choose the trials of an experiment with a `search:` section, round by round.
+
+    The results folder is the memory: the same command goes on where an earlier one ended, and rows that a sweep of the
+    same folder has already count. Needs the extra `search` (Optuna).
+    """
+    from sweeper.running.search_rounds import preview_search, require_search, search
+
+    requested = options.to_target_list(targets)
+    loaded = load_for_run(experiment, requested, values, trust=trust, out=out)
+    spec = _apply_options(require_search(loaded), trials, settings["budget"])
+    loaded = replace(loaded, search=spec)
+    named = {**load_named_targets(), **loaded.named_targets}
+    resolved = resolve_targets(requested or list(loaded.targets), named=named, environ={}, with_keys=False)
+    folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
+    next_round = preview_search(loaded, resolved, folder, settings["concurrency"])
+    most = settings["max_trials"] or loaded.run.max_trials
+    left = next_round.state.trials_left
+    left = next_round.unfinished + (most if left is None else min(left, most))
+    if preview:
+        if view or open_browser:
+            raise UsageError("--preview submits nothing, so there is no page to show; drop --view and --open")
+        _show_preview(loaded, requested, folder, next_round, left, as_json=as_json)
+        return 0
+    budget = spec.budget if spec.budget is not None else loaded.run.budget
+    if next_round.plan is not None:
+        spending.confirm_search(loaded, requested, out, next_round.plan, trials=left, budget=budget, yes=yes)
+    with ExitStack() as stack:
+        if view:
+            wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
+        with ProgressDisplay(quiet=quiet, rates=list_rates(loaded, requested)) as display:
+            result = search(
+                loaded, target=requested, out=out, named=load_named_targets(), progress=display,
+                session=dask_options.choose_session(dask, dask_resources), **settings,
+            )  # fmt: skip
+        _show_end(result, spec, experiment, loaded.name, as_json=as_json, quiet=quiet,
+                  open_page=open_browser and not view)  # fmt: skip
+        if view and result.ended_by != "interrupt":
+            wait_until_stopped()
+    run = result.run
+    is_complete = result.ended_by in _FINISHED and (run is None or not (run.failed or run.cancelled or run.error))
+    return get_run_exit_code(run.stopped_by if run is not None else None, ok=is_complete)
+
+
+def _apply_options(search: Search, trials: int | None, budget: float | None) -> Search:
+    return replace(
+        search,
+        trials=search.trials if trials is None else trials,
+        budget=search.budget if budget is None else budget,
+    )
+
+
+def _show_preview(
+    experiment: Experiment, targets: list[str] | None, out: Path, preview: Any, left: int, *, as_json: bool
+) -> None:
+    search, state = experiment.search, preview.state
+    assert search is not None
+    summary: dict[str, Any] = {"targets": [], "cost": None, "jobs": 0}
+    if preview.plan is not None:
+        checked = CheckedPlan(preview.plan, (), find_classes(experiment, targets))
+        counted = PlanSummary(checked, targets, out, RunOptions())
+        counted.add_all()
+        summary = counted.to_dict()
+    points = [point for batch in preview.batches for point in batch.points]
+    described = [state.describe_values(point) for point in points]
+    if as_json:
+        console.print_json(
+            {
+                "name": experiment.name, "out": str(out), "targets": summary["targets"],
+                "asked": state.asked, "trials": search.trials, "left": left, "batch": preview.batch,
+                "unfinished": preview.unfinished, "ended_by": preview.ended_by,
+                "best": [point_to_json(point, search.objectives) for point in state.describe_best(_BEST)],
+                "points": described, "round_jobs": summary["jobs"], "round_cost": summary["cost"],
+            }
+        )  # fmt: skip
+        return
+    on = f" on {', '.join(summary['targets'])}" if summary["targets"] else ""
+    console.print_line(f"{experiment.name}: search of {experiment.template.file}{on}")
+    console.print_line(describe_aim(search))
+    console.print_line()
+    axes = list(list_axes(search))
+    widths = [max(len(axis[column]) for axis in axes) for column in (0, 1)]
+    for name, count, text in axes:
+        console.print_line(console.sanitize(f"  {name:<{widths[0]}}  {count:>{widths[1]}}  {text}"))
+    console.print_line()
+    for label, text in _describe_preview(search, preview, left):
+        console.print_line(console.sanitize(f"{label:<10} {text}"))
+    for label, text, _ in format_cost(summary):
+        console.print_line(console.sanitize(f"{label:<10} {text}  for the {summary['jobs']} jobs of the next round"))
+    if described:
+        console.print_line()
+        console.print_line("The next points:")
+        console.print_table(list(described[0]), [list(values.values()) for values in described])
+
+
+def _describe_preview(search: Search, preview: Any, left: int) -> list[tuple[str, str]]:
+    state, lines = preview.state, []
+    if state.points:
+        lines.append(("so far", f"{len(state.points)} points, {state.asked} trials asked for"))
+    if (best := next(iter(state.describe_best(_BEST)), None)) is not None:
+        lines.append(("best", describe_point(best, [objective.metric for objective in search.objectives])))
+    if preview.unfinished:
+        lines.append(("unfinished", f"{preview.unfinished} trials of an interrupted round run first"))
+    lines.append(("left", f"at most {left} trials, {preview.batch} points in a round"))
+    if preview.ended_by is not None:
+        lines.append(("ended", describe_end(SearchResult(None, preview.ended_by, 0, 0, state.asked), search)))
+    return lines
+
+
+def _show_end(
+    result: SearchResult, search: Search, experiment: Path, name: str, *, as_json: bool, quiet: bool, open_page: bool
+) -> None:
+    run = result.run
+    if result.error:
+        console.print_error(result.error)
+    cost = None if run is None else describe_run_cost(run)
+    if not as_json and not quiet:
+        console.print_line(f"{result.trials} trials of {result.points} points in {result.rounds} rounds; "
+                           f"{describe_end(result, search)}")  # fmt: skip
+        if result.best:
+            console.print_line()
+            headers, rows, rounded = list_best(result.best, search.objectives)
+            console.print_table(headers, rows, rounded=rounded)
+            console.print_line()
+        if run is not None:
+            console.print_line(f"table     {run.out / 'results.csv'}")
+        if cost is not None:
+            console.print_line(f"cost      {format_run_cost(cost)}")
+    page = None if run is None else refresh_report(run, create=open_page)
+    if as_json:
+        console.print_json(
+            {
+                "ended_by": result.ended_by, "error": result.error, "rounds": result.rounds, "points": result.points,
+                "trials": result.trials, "best": [point_to_json(point, search.objectives) for point in result.best],
+                "run": None if run is None else run_to_json(run), "cost": cost,
+                "report": None if page is None else str(page),
+            }
+        )  # fmt: skip
+    elif not quiet and run is not None:
+        report = format_report_command(run, experiment, name)
+        console.print_line(f"report    {f'{page} (up to date)' if page else report}")
+        results = shlex.join(["sweeper", "results", report.split(maxsplit=2)[2], "--best", "5"])
+        console.print_line(f"best      {results}")
+    if page is not None and open_page:
+        open_in_browser(page)

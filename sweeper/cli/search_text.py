@@ -1,0 +1,106 @@
+"""The text of a search: its rounds while it runs, what it would do, and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sweeper.cli import console
+from sweeper.cli.schema_text import join_choices
+from sweeper.cli.text_table import shorten_cell
+from sweeper.did_you_mean import join_names
+from sweeper.model.search_columns import Objective
+from sweeper.model.search_result import SearchedPoint, SearchResult
+from sweeper.model.search_spec import NumberRange, Search
+from sweeper.running.run_events import RoundPlanned
+
+_ENDINGS: Final = {
+    "trials": "{trials} trials were asked for; `trials:` or --trials allows more",
+    "until": "no trial was better for {patience} trials",
+    "exhausted": "every allowed point of the space was tried",
+    "budget": "no further trial fits into the budget",
+    "interrupt": "interrupted; the same command goes on",
+}
+
+
+def describe_round(event: RoundPlanned) -> str:
+    """The line that announces a round: what it asks for, and the best so far."""
+    points = _pluralize(event.points, "new point") if event.points else "points of earlier rounds"
+    of = "" if event.limit is None else f" of {event.limit}"
+    text = f"round {event.number}: {_pluralize(event.trials, 'trial')} of {points} ({event.asked}{of} done)"
+    return text if event.best is None else f"{text}; best {describe_point(event.best, event.objectives)}"
+
+
+def describe_point(point: SearchedPoint, objectives: Sequence[str]) -> str:
+    """`sharpness 344.7 at cfg 5.51, steps 20`."""
+    pairs = zip(objectives, point.objectives, strict=True)
+    found = " and ".join(f"{name} {console.format_measure(value)}" for name, value in pairs)
+    values = ", ".join(f"{name} {shorten_cell(console.format_cell(cell))}" for name, cell in point.values.items())
+    return f"{found} at {values}"
+
+
+def describe_aim(search: Search) -> str:
+    """`maximize sharpness over 2 prompts x 2 seeds: 4 trials of each point`."""
+    aims = [f"{'maximize' if one.maximize else 'minimize'} {one.metric}" for one in search.objectives]
+    if not search.over:
+        return join_names(aims)
+    over = " x ".join(f"{len(axis.options)} {axis.name}" for axis in search.over)
+    count = 1
+    for axis in search.over:
+        count *= len(axis.options)
+    early = " at most, fewer of points that are clearly worse" if search.stop_early else ""
+    return f"{join_names(aims)} over {over}: {_pluralize(count, 'trial')} of each point{early}"
+
+
+def list_axes(search: Search) -> Iterator[tuple[str, str, str]]:
+    """(name, number of values or nothing, values) of each axis of the space."""
+    for one in search.space:
+        if one.numbers is not None:
+            yield one.name, "", _describe_range(one.numbers)
+        else:
+            cells = [shorten_cell(console.format_cell(option.cell)) for option in one.axis.options]
+            yield one.name, str(len(cells)), join_choices(cells)
+
+
+def _describe_range(numbers: NumberRange) -> str:
+    kind = "integers, " if numbers.is_integer else ""
+    scale = ", log scale" if numbers.is_log else ""
+    return f"{kind}{console.format_cell(numbers.low)} to {console.format_cell(numbers.high)}{scale}"
+
+
+def describe_end(result: SearchResult, search: Search) -> str:
+    """Why the search ended, and what to do next."""
+    text = _ENDINGS.get(result.ended_by, result.error or f"stopped: {result.ended_by}")
+    return text.format(trials=result.trials, patience=search.patience)
+
+
+def list_best(
+    points: Sequence[SearchedPoint], objectives: Sequence[Objective]
+) -> tuple[list[str], list[list[Any]], list[str]]:
+    """The headers and rows of a table of points, and the headers whose numbers are rounded."""
+    names = [objective.metric for objective in objectives]
+    axes = list(points[0].values) if points else []
+    rows = [[*point.objectives, *point.values.values(), point.round, _format_rows(point.trials)] for point in points]
+    return [*names, *axes, "round", "trials"], rows, names
+
+
+def point_to_json(point: SearchedPoint, objectives: Sequence[Objective]) -> Mapping[str, Any]:
+    """A point for --json."""
+    names = [objective.metric for objective in objectives]
+    return {
+        "values": dict(point.values),
+        "objectives": dict(zip(names, point.objectives, strict=True)),
+        "round": point.round,
+        "trials": list(point.trials),
+    }
+
+
+def _format_rows(trials: Sequence[int]) -> str:
+    """`12-15`, or `3, 8` for rows that are not in a row."""
+    if len(trials) > 2 and list(trials) == list(range(trials[0], trials[-1] + 1)):
+        return f"{trials[0]}-{trials[-1]}"
+    return ", ".join(map(str, trials))
+
+
+def _pluralize(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,141 @@
+"""Build the `search` section of an experiment from the mapping that a user wrote: objectives, space, `over`, end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
+
+from sweeper.images.metrics.registry import find_unknown_metrics
+from sweeper.loading.sweep_builder import BlockBuilder, BlockOwner, KnownNames
+from sweeper.model.axis_values import Option
+from sweeper.model.money import parse_usd
+from sweeper.model.search_columns import OBJECTIVE, ROUND, Objective
+from sweeper.model.search_spec import NumberRange, Search, SpaceAxis
+from sweeper.model.slot_values import ValueRefusedError
+from sweeper.model.sweep_block import Axis, Dimension
+from sweeper.schemas.values import KeyPath
+
+PATH: Final[KeyPath] = ("search",)
+UNMEASURED: Final = ("votes", "cost", "ran_s", "queued_s")  # objectives that are columns of the table without a metric
+_DIRECTIONS: Final = ("maximize", "minimize")
+_PROBES: Final = 8  # numbers inside a continuous range that are checked, to find a slot that takes only some
+
+
+def find_objective_problems(raw: Any, metrics: Collection[str]) -> list[tuple[KeyPath, str]]:
+    """(path, message) for each objective that is unknown or given twice, and if there is none, or no end.
+
+    `metrics`: the columns that the experiment measures anyway. The schema finds other mistakes.
+    """
+    if not isinstance(raw, Mapping):
+        return []
+    problems: list[tuple[KeyPath, str]] = []
+    names = [(path, name) for path, name, _ in _iter_objectives(raw)]
+    if not any(key in raw for key in _DIRECTIONS):
+        problems.append((PATH, "says nothing about its aim; write `maximize:` or `minimize:` and a metric"))
+    if not any(key in raw for key in ("trials", "budget", "until")):
+        problems.append((PATH, "has no end; write `trials: 60`, `budget: 5 USD` or `until: no better for 15 trials`"))
+    for index, (path, name) in enumerate(names):
+        if name in [other for _, other in names[:index]]:
+            problems.append((path, f"'{name}' is given twice; give each metric one direction"))
+        elif name not in (*UNMEASURED, *metrics):
+            problems += [(path, message) for _, message in find_unknown_metrics([name])]
+    return problems
+
+
+def list_objective_metrics(raw: Any) -> list[str]:
+    """The metrics that a search needs, whether the experiment lists them or not."""
+    names = [name for _, name, _ in _iter_objectives(raw)] if isinstance(raw, Mapping) else []
+    return [name for name in dict.fromkeys(names) if name not in UNMEASURED]
+
+
+def _iter_objectives(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, bool]]:
+    for key in _DIRECTIONS:
+        given = raw.get(key)
+        for index, name in enumerate(given if isinstance(given, list) else [given]):
+            if isinstance(name, str):
+                yield ((*PATH, key, index) if isinstance(given, list) else (*PATH, key)), name, key == "maximize"
+
+
+class SearchBuilder(BlockBuilder):
+    """Builds the search. Its block is the product of all options, where a continuous range has its two ends."""
+
+    def __init__(self, owner: BlockOwner, raw: Mapping[str, Any], experiment: str, names: KnownNames) -> None:
+        self._ranges: dict[str, NumberRange] = {}
+        super().__init__(owner, raw, PATH, experiment, names)
+        for name in (ROUND, OBJECTIVE):
+            if name in self.axis_names:
+                owner.add_problem(self.given_paths[name], f"an axis of a search cannot be named '{name}': the table "
+                                  "has a column of that name")  # fmt: skip
+        axes = {axis.name: axis for dimension in self.block.dimensions for axis in dimension}
+        until = raw.get("until")
+        self.search = Search(
+            objectives=tuple(Objective(name, maximize) for _, name, maximize in _iter_objectives(raw)),
+            space=tuple(SpaceAxis(axes[name], self._ranges.get(name)) for name in raw.get("space", {}) if name in axes),
+            over=tuple(axes[name] for name in raw.get("over", {}) if name in axes),
+            where=self.block.where,
+            trials=raw.get("trials"),
+            budget=parse_usd(raw["budget"]) if "budget" in raw else None,
+            patience=int(until.split()[3]) if until is not None else None,
+            batch=raw.get("batch"),
+            method=raw.get("method", "auto"),
+            seed=raw.get("seed", 0),
+            stop_early=raw.get("stop_early", False),
+        )
+
+    def _build_dimensions(self) -> Iterator[Dimension]:
+        for section in ("space", "over"):
+            for name, form in self.raw.get(section, {}).items():
+                path: KeyPath = (*PATH, section, name)
+                is_continuous = section == "space" and _is_continuous(form)
+                axis = self._build_range(name, form, path) if is_continuous else self._build_axis(name, form, path)
+                if axis is not None:
+                    yield (axis,)
+
+    def _build_range(self, name: str, form: Mapping[str, Any], path: KeyPath) -> Axis | None:
+        """Build the axis of a continuous range, whose options are the two ends. None if it has a mistake."""
+        ends = [form["from"], form["to"]]
+        slot = self.names.slots.get(name)
+        is_integer = slot is not None and slot.schema.is_integer
+        is_log = form.get("scale") == "log"
+        message = None
+        if not ends[0] < ends[1]:
+            message = f"a range to search goes up, but {ends[0]} is not below {ends[1]}"
+        elif is_log and ends[0] <= 0:
+            message = "a log scale needs `from` and `to` above 0"
+        elif is_integer and not all(float(end).is_integer() for end in ends):
+            message = "the slot takes integers, but the range does not begin and end with one"
+        if message is not None:
+            self.owner.add_problem(path, message)
+            self.given_paths.setdefault(name, path)
+            return None
+        numbers = NumberRange(ends[0], ends[1], is_integer=is_integer, is_log=is_log)
+        options = [Option(end) for end in ends]
+        self._check_name(name, options, path)
+        normalised = tuple([self._normalise_option(name, one, path, index, form) for index, one in enumerate(options)])
+        self._record_given(name, options, path)
+        self._check_inside(name, numbers, path)
+        self._ranges[name] = numbers
+        return Axis(name, normalised, path)
+
+    def _check_inside(self, name: str, numbers: NumberRange, path: KeyPath) -> None:
+        """Add a problem if the slot refuses a number inside the range, because it takes only multiples of a number."""
+        slot = self.names.slots.get(name)
+        if slot is None:
+            return
+        try:
+            for end in (numbers.low, numbers.high):
+                slot.schema.normalise(end)
+        except ValueRefusedError:  # reported for the end
+            return
+        for index in range(1, _PROBES):
+            number = numbers.round(numbers.low + (numbers.high - numbers.low) * (index / _PROBES) ** 1.1)
+            try:
+                slot.schema.normalise(number)
+            except ValueRefusedError as error:
+                message = f"the slot does not take every number of the range: {error}; write a `step`"
+                self.owner.add_problem(path, message)
+                return
+
+
+def _is_continuous(form: Any) -> bool:
+    return isinstance(form, dict) and "from" in form and "to" in form and not {"step", "count"} & form.keys()

@@ -1,0 +1,162 @@
+"""Choose the points to try next, by Optuna's samplers (https://optuna.readthedocs.io) or without knowledge.
+
+The choice depends only on the search, the points tried so far in their order, and the seed. So it is the same on every
+machine and after every interruption.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from scipy.stats.qmc import Sobol
+
+from sweeper.planning.searching.points import Point, SearchSpace
+
+STARTUP_POINTS: Final = 10  # spread evenly before a method learns from them
+_POPULATION: Final = 20  # points of a generation of nsga2
+_MAX_REFUSED: Final = 20  # proposals that are known or not allowed, before the nearest point that is neither
+_CANDIDATES: Final = 256  # random points among which the nearest is looked for, at a time
+_MAX_DRAWS: Final = 8  # times that so many are drawn
+
+
+@dataclass(frozen=True, slots=True)
+class TriedPoint:
+    """A point and its objectives, in the order of the search; None: it failed, or its objectives are not known yet."""
+
+    point: Point
+    values: tuple[float, ...] | None
+
+
+class Proposer:
+    """Proposes points of one search.
+
+    Args:
+        space: the space of the search.
+        find_allowed: says for some points whether each may be tried, because of `where`.
+
+    """
+
+    def __init__(self, space: SearchSpace, find_allowed: Callable[[Sequence[Point]], Sequence[bool]]) -> None:
+        self._space = space
+        self._search = space.search
+        self._find_allowed = find_allowed
+        self._distributions = {str(index): self._make_distribution(index) for index in range(len(space.axes))}
+
+    def propose(self, tried: Sequence[TriedPoint], count: int) -> list[Point]:
+        """Return up to `count` new points; fewer if hardly any allowed point is left."""
+        known = {one.point for one in tried}
+        seed = np.random.SeedSequence([self._search.seed, len(tried)])
+        numbers = np.random.default_rng(seed)
+        learnt = sum(one.values is not None for one in tried)
+        method = self._search.method
+        if method in ("random", "qmc") or learnt < STARTUP_POINTS:
+            stream = self._iter_random(numbers) if method == "random" else self._iter_sobol(len(tried))
+        else:
+            stream = self._iter_optuna(tried, int(seed.generate_state(1)[0]))
+        found: list[Point] = []
+        while len(found) < count:
+            point = self._take_new(stream, known, numbers)
+            if point is None:
+                break
+            known.add(point)
+            found.append(point)
+        return found
+
+    def _take_new(self, stream: Iterator[Point], known: set[Point], numbers: np.random.Generator) -> Point | None:
+        """The first point of the stream that is new and allowed, or one near to what it proposes."""
+        proposed: Point | None = None
+        for _ in range(_MAX_REFUSED):
+            proposed = next(stream)
+            if self._is_new(proposed, known):
+                return proposed
+        assert proposed is not None
+        centre = proposed
+        for _ in range(_MAX_DRAWS):
+            vectors = numbers.random((_CANDIDATES, len(self._space.axes))).tolist()
+            drawn = [self._space.from_vector(vector) for vector in vectors]
+            candidates = self._keep_new(dict.fromkeys(drawn), known)
+            if candidates:
+                return min(candidates, key=lambda point: self._space.measure_distance(point, centre))
+        candidates = self._keep_new(self._space.list_points(), known)
+        return min(candidates, key=lambda point: self._space.measure_distance(point, centre), default=None)
+
+    def _is_new(self, point: Point, known: set[Point]) -> bool:
+        return bool(self._keep_new([point], known))
+
+    def _keep_new(self, points: Any, known: set[Point]) -> list[Point]:
+        new = [point for point in points if point not in known]
+        return [point for point, allowed in zip(new, self._find_allowed(new), strict=True) if allowed]
+
+    def _iter_random(self, numbers: np.random.Generator) -> Iterator[Point]:
+        while True:
+            yield self._space.from_vector(numbers.random(len(self._space.axes)).tolist())
+
+    def _iter_sobol(self, start: int) -> Iterator[Point]:
+        """Points that fill the space evenly, as scrambled Sobol' sequences do, beginning after the first `start`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that the number of points is no power of 2
+            sequence = Sobol(len(self._space.axes), rng=np.random.default_rng(self._search.seed))
+            if start:
+                sequence.fast_forward(start)
+            while True:
+                yield self._space.from_vector(sequence.random(1)[0].tolist())
+
+    def _iter_optuna(self, tried: Sequence[TriedPoint], seed: int) -> Iterator[Point]:
+        """What a sampler of Optuna proposes after these points. A proposal counts as being tried from then on."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        directions = [
+            StudyDirection.MAXIMIZE if one.maximize else StudyDirection.MINIMIZE for one in self._search.objectives
+        ]
+        study = optuna.create_study(sampler=self._make_sampler(seed), directions=directions)
+        learnt = 0
+        for one in tried:
+            params = {key: one.point[int(key)] for key in self._distributions}
+            attributes = {"NSGAIISampler:generation": learnt // _POPULATION}  # so that nsga2 knows the generation
+            if one.values is None:
+                state = TrialState.FAIL
+                study.add_trial(optuna.create_trial(state=state, params=params, distributions=self._distributions))
+                continue
+            study.add_trial(
+                optuna.create_trial(
+                    values=one.values, params=params, distributions=self._distributions, system_attrs=attributes
+                )
+            )
+            learnt += 1
+        while True:
+            trial = study.ask(self._distributions)
+            yield tuple([self._decode(index, trial.params[str(index)]) for index in range(len(self._space.axes))])
+
+    def _make_sampler(self, seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that an option is experimental
+            match self._search.method:
+                case "gp":
+                    return GPSampler(seed=seed, n_startup_trials=1, deterministic_objective=not self._search.over)
+                case "nsga2":
+                    return NSGAIISampler(population_size=_POPULATION, seed=seed)
+                case _:
+                    return TPESampler(seed=seed, n_startup_trials=1)
+
+    def _make_distribution(self, index: int) -> BaseDistribution:
+        one = self._space.axes[index]
+        if one.numbers is None:
+            count = len(one.axis.options)
+            if self._space.is_ordered(index):
+                return IntDistribution(0, count - 1)
+            return CategoricalDistribution(tuple(range(count)))
+        if one.numbers.is_integer:
+            return IntDistribution(int(one.numbers.low), int(one.numbers.high), log=one.numbers.is_log)
+        return FloatDistribution(one.numbers.low, one.numbers.high, log=one.numbers.is_log)
+
+    def _decode(self, index: int, value: float) -> int | float:
+        numbers = self._space.axes[index].numbers
+        return int(value) if numbers is None else numbers.round(value)

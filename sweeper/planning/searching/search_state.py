@@ -1,0 +1,218 @@
+"""What is known about the points of a search, from the rows of its table; and whether the search has ended.
+
+Everything is computed anew from the rows, so a search that was interrupted anywhere continues as if it had not been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from sweeper.model.result import FAILED, SUCCEEDED, Result
+from sweeper.model.search_columns import get_number
+from sweeper.model.search_result import SearchedPoint
+from sweeper.planning.searching.points import Point, SearchSpace
+from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
+
+TRIALS: Final = "trials"  # why a search ends: so many rows were asked for
+UNTIL: Final = "until"  # so many rows did not improve it
+VOTES: Final = "votes"  # an objective for which people have to vote after each round
+EXHAUSTED: Final = "exhausted"  # no point is left to try
+_STAGES: Final = (4, 2, 1)  # with `stop_early`, a point gets a quarter of the combinations, then half of them, then all
+
+FindWorse = Callable[[Sequence[Mapping[int, float]], bool], Sequence[int]]
+
+
+@dataclass(slots=True)
+class PointState:
+    """A point and what is known about it.
+
+    `numbers`: by combination, the values of the objectives of a successful trial (None: not measured). `objectives`:
+    their means; None if a trial has no number yet, or if all failed. `rows`: the indexes of its trials.
+    """
+
+    point: Point
+    round: int
+    combinations: list[int] = field(default_factory=list)
+    numbers: dict[int, tuple[float | None, ...]] = field(default_factory=dict)
+    rows: list[int] = field(default_factory=list)
+    objectives: tuple[float, ...] | None = None
+
+
+class SearchState:
+    """The points of a search plan with the rows of its table; without a plan, a search that has not begun."""
+
+    def __init__(self, space: SearchSpace, plan: SearchPlan | None = None, rows: Sequence[Result] = ()) -> None:
+        self.space, self.search = space, space.search
+        self.points: dict[Point, PointState] = {}
+        self.asked = 0  # rows that the search asked for
+        self.failed = self.succeeded = 0
+        if plan is not None:
+            self._read(plan, rows)
+
+    def _read(self, plan: SearchPlan, rows: Sequence[Result]) -> None:
+        columns = plan.search_columns
+        means = columns.compute_objectives(rows)
+        for (round_number, point, combination), row in zip(plan.iter_cells(), rows, strict=True):
+            state = self.points.setdefault(point, PointState(point, round_number))
+            state.combinations.append(combination)
+            state.rows.append(row.trial)
+            self.asked += round_number > 0
+            self.failed += row.status == FAILED
+            self.succeeded += row.status == SUCCEEDED
+            if row.status == SUCCEEDED:
+                numbers = [get_number(row, objective.metric) for objective in columns.objectives]
+                state.numbers[combination] = tuple(numbers)
+            found = [number for number in means[columns.get_point(row)] if number is not None]
+            state.objectives = tuple(found) if len(found) == len(columns.objectives) else None
+
+    @property
+    def rounds(self) -> int:
+        """The number of the last round."""
+        return max((state.round for state in self.points.values()), default=0)
+
+    @cached_property
+    def front(self) -> list[PointState]:
+        """The points that no other point beats in all objectives; with one objective, the best. Best first."""
+        known = [state for state in self.points.values() if state.objectives is not None]
+        front = [one for one in known if not any(self.beats(other, one) for other in known)]
+        return sorted(front, key=lambda state: self._sign(state)[0], reverse=True)
+
+    @property
+    def best(self) -> PointState | None:
+        """The best point; with several objectives, the best in the first of them."""
+        return next(iter(self.front), None)
+
+    def beats(self, one: PointState, other: PointState) -> bool:
+        """Whether a point is at least as good in every objective and better in one."""
+        pairs = list(zip(self._sign(one), self._sign(other), strict=True))
+        return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+    def _sign(self, state: PointState) -> tuple[float, ...]:
+        assert state.objectives is not None
+        pairs = zip(state.objectives, self.search.objectives, strict=True)
+        return tuple(value if objective.maximize else -value for value, objective in pairs)
+
+    def list_unmeasured(self) -> list[str]:
+        """List the objectives that no successful trial has a number of; votes also if some point has none."""
+        found = [numbers for state in self.points.values() for numbers in state.numbers.values()]
+        missing = [
+            objective.metric
+            for index, objective in enumerate(self.search.objectives)
+            if found and all(numbers[index] is None for numbers in found)
+        ]
+        needs_votes = any(objective.metric == VOTES for objective in self.search.objectives)
+        waits = any(state.numbers and state.objectives is None for state in self.points.values())
+        return [*missing, *([VOTES] if needs_votes and waits and VOTES not in missing else [])]
+
+    @property
+    def trials_left(self) -> int | None:
+        """How many more rows the search may ask for; None without a limit."""
+        return None if self.search.trials is None else max(self.search.trials - self.asked, 0)
+
+    def count_stale(self) -> int:
+        """Count the rows that were asked for since the best points changed."""
+        known = [state for state in self.points.values() if state.objectives is not None]
+        last = 0
+        front: list[PointState] = []
+        for state in known:  # in the order in which they were asked for
+            if not any(self.beats(other, state) or self._sign(other) == self._sign(state) for other in front):
+                front = [other for other in front if not self.beats(state, other)] + [state]
+                last = max(state.rows)
+        return sum(row > last for state in self.points.values() if state.round for row in state.rows)
+
+    def has_lost_patience(self) -> bool:
+        """Whether `until` ends the search."""
+        patience = self.search.patience
+        return patience is not None and self.best is not None and self.count_stale() >= patience
+
+    def find_next_stage(self, find_worse: FindWorse) -> list[PointBatch]:
+        """Return the combinations that points of earlier rounds still lack, as far as the trials suffice.
+
+        With `stop_early`, a point that is clearly worse gets no more, and the others get the next stage.
+        """
+        every = len(self.space.combinations)
+        lacking = [state for state in self.points.values() if state.round and len(state.combinations) < every]
+        if not lacking:
+            return []
+        worse = self._find_worse(find_worse) if self.search.stop_early else set()
+        open_points = [state for state in lacking if state.point not in worse]
+        allowed = self.space.find_allowed([state.point for state in open_points])
+        left = self.trials_left
+        batches: list[PointBatch] = []
+        for state, combinations in zip(open_points, allowed, strict=True):
+            missing = [index for index in combinations if index not in state.combinations]
+            have = len(combinations) - len(missing)
+            wanted = tuple(missing[: self.get_stage_end(have, len(combinations)) - have])
+            if wanted and (left is None or len(wanted) <= left):
+                left = None if left is None else left - len(wanted)
+                _append(batches, state.round, state.point, wanted)
+        return batches
+
+    def get_stage_end(self, have: int, count: int) -> int:
+        """Return how many of `count` combinations a point has after its next stage, if it has `have` now."""
+        if not self.search.stop_early:
+            return count
+        return next(end for part in _STAGES if (end := -(-count // part)) > have or part == 1)
+
+    def _find_worse(self, find_worse: FindWorse) -> set[Point]:
+        """Find the points that are clearly worse in every objective."""
+        states = [state for state in self.points.values() if state.numbers]
+        found: set[int] | None = None
+        for index, objective in enumerate(self.search.objectives):
+            values = [
+                {key: number for key, numbers in state.numbers.items() if (number := numbers[index]) is not None}
+                for state in states
+            ]
+            worse = set(find_worse(values, objective.maximize))
+            found = worse if found is None else found & worse
+        return {states[index].point for index in found or ()}
+
+    def make_round(self, points: Sequence[Point]) -> list[PointBatch]:
+        """Return the first stage of some new points as the next round."""
+        batches: list[PointBatch] = []
+        for point, allowed in zip(points, self.space.find_allowed(points), strict=True):
+            _append(batches, self.rounds + 1, point, allowed[: self.get_stage_end(0, len(allowed))])
+        return batches
+
+    def describe_best(self, count: int) -> tuple[SearchedPoint, ...]:
+        """Return the best `count` points, best first; with several objectives, the whole front."""
+        if len(self.search.objectives) > 1:
+            return tuple(self._describe(state) for state in self.front)
+        known = [state for state in self.points.values() if state.objectives is not None]
+        best = sorted(known, key=lambda state: self._sign(state)[0], reverse=True)
+        return tuple(self._describe(state) for state in best[:count])
+
+    def describe_values(self, point: Point) -> dict[str, Any]:
+        """Return the values of a point by axis, as the table shows them."""
+        return {
+            one.name: value if one.numbers is not None else one.axis.options[int(value)].cell
+            for one, value in zip(self.space.axes, point, strict=True)
+        }
+
+    def _describe(self, state: PointState) -> SearchedPoint:
+        return SearchedPoint(self.describe_values(state.point), state.objectives or (), state.round, tuple(state.rows))
+
+
+def _append(batches: list[PointBatch], round_number: int, point: Point, combinations: tuple[int, ...]) -> None:
+    """Add a point to the last batch if it has the same round and combinations, else to a new one."""
+    last = batches[-1] if batches else None
+    if last is not None and (last.round, last.combinations) == (round_number, combinations):
+        batches[-1] = PointBatch(round_number, (*last.points, point), combinations)
+    else:
+        batches.append(PointBatch(round_number, (point,), combinations))
+
+
+def group_points(cells: Sequence[tuple[int, Point, int]]) -> list[PointBatch]:
+    """Return the batches of some (round, point, combination) triples: points in order of round and first appearance."""
+    rounds: dict[Point, int] = {}
+    combinations: dict[Point, list[int]] = {}
+    for round_number, point, combination in cells:
+        rounds[point] = min(rounds.get(point, round_number), round_number)
+        combinations.setdefault(point, []).append(combination)
+    batches: list[PointBatch] = []
+    for point in sorted(rounds, key=lambda point: rounds[point]):
+        _append(batches, rounds[point], point, tuple(sorted(set(combinations[point]))))
+    return batches

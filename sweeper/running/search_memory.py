@@ -1,0 +1,61 @@
+"""The memory of a search: the rows of its results folder, of all runs. There is no other record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sweeper.model.result import Result
+from sweeper.model.search_columns import ROUND
+from sweeper.planning.searching.points import Point, SearchSpace
+from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
+from sweeper.planning.searching.search_state import group_points
+from sweeper.store import Store
+from sweeper.store.records import FAILED, REJECTED, SUCCEEDED
+
+_ENDED = (SUCCEEDED, FAILED, REJECTED)
+
+
+def load_batches(space: SearchSpace, store: Store, targets: Sequence[str]) -> list[PointBatch]:
+    """Return what the search asked for earlier, and what other runs have done of its space, as batches.
+
+    A row counts if the experiment would make the same workflow of its point today, so that a changed template or
+    space leaves out what no longer belongs to it. Rows of other runs count if their jobs on these targets have ended;
+    they are round 0.
+    """
+    digests: dict[tuple[Point, int], str] = {}
+    rounds: dict[tuple[Point, int], int] = {}
+    ended = {digest for digest, job in store.current_jobs(targets).items() if job.state in _ENDED}
+    for digest, params, columns in store.iter_trials():
+        asked = columns.get(ROUND, 0) if isinstance(columns.get(ROUND, 0), int) else 0
+        if not asked and digest not in ended:
+            continue
+        point, combination = space.read_point(params, columns), space.read_combination(params, columns)
+        if point is not None and combination is not None:
+            digests[point, combination] = digest
+            rounds[point, combination] = max(asked, rounds.get((point, combination), 0))
+    if not digests:
+        return []
+    plan = SearchPlan(space, group_points([(rounds[key], *key) for key in digests]))
+    cells = [
+        (rounds[point, combination], point, combination)
+        for (_, point, combination), trial in zip(plan.iter_cells(), plan.written(), strict=True)
+        if trial.digest == digests[point, combination]
+    ]
+    return group_points(cells)
+
+
+def load_rows(plan: SearchPlan, store: Store) -> list[Result]:
+    """Return a row for each trial of a plan, with the best result that any run has for it."""
+    found: dict[str, Result] = {}
+    for run in store.runs():
+        for row in store.results(run.id):
+            known = found.get(row.digest)
+            if known is None or known.status != SUCCEEDED or row.status == SUCCEEDED:
+                found[row.digest] = row
+    return [
+        replace(found[trial.digest], trial=trial.index, columns=trial.columns, params=trial.params)
+        if trial.digest in found
+        else Result(trial.index, trial.columns, trial.params, trial.digest)
+        for trial in plan.written()
+    ]

@@ -1,0 +1,273 @@
+"""A search: rounds of trials, each an ordinary run, whose points Optuna chooses by the results of earlier rounds.
+
+The results folder is the memory. After each step the next one is computed from its rows, so a search that was
+interrupted anywhere continues where it was, with the points that it would have asked for anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.comfy.target import Target
+from sweeper.errors import ExperimentError, UsageError
+from sweeper.loading.load import load
+from sweeper.model.experiment import Experiment
+from sweeper.model.result import PENDING, Run
+from sweeper.model.search_result import SearchResult
+from sweeper.model.search_spec import Search
+from sweeper.model.target_spec import NamedTargets, TargetSpec
+from sweeper.planning.searching.points import Point, SearchSpace
+from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
+from sweeper.planning.searching.search_state import EXHAUSTED, TRIALS, UNTIL, VOTES, SearchState
+from sweeper.running.async_tools import run_sync
+from sweeper.running.output_location import resolve_output
+from sweeper.running.run import resolve_run_targets, run_async
+from sweeper.running.run_events import Event, RoundPlanned
+from sweeper.running.search_memory import load_batches, load_rows
+from sweeper.running.session import Session
+from sweeper.running.settings import RunOptions
+from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
+from sweeper.statistics.extra_packages import require_search_packages
+from sweeper.store import FILE_NAME, Store
+
+FAILING: Final = "failing"  # why a search ends: no trial of the first points succeeded
+_HOPELESS: Final = 8  # failed trials without a success that end a search
+_BEST: Final = 5  # points in the summary of a search with one objective
+_DEFAULT_CONCURRENCY: Final = 2  # of a server that says nothing; the embedded server has one for each core
+
+
+def search(
+    experiment: Experiment | str | os.PathLike[str],
+    target: TargetSpec | Sequence[TargetSpec] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    **rest: Any,
+) -> SearchResult:
+    """Search the space of an experiment's `search` section, and wait for the end. The arguments are those of `run`.
+
+    Continues an earlier search of the same results folder. Raises what `run` raises.
+    """
+    rest.setdefault("handle_signals", True)
+    return run_sync(lambda: search_async(experiment, target, out, **rest))
+
+
+async def search_async(
+    experiment: Experiment | str | os.PathLike[str],
+    target: TargetSpec | Sequence[TargetSpec] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    options: RunOptions | None = None,
+    progress: Callable[[Event], None] | None = None,
+    control: StopControl | None = None,
+    named: NamedTargets | None = None,
+    environ: Mapping[str, str] | None = None,
+    handle_signals: bool = False,
+    session: type[Session] | None = None,
+    **changes: Any,
+) -> SearchResult:
+    """Search as `search` does, inside an event loop. The arguments are those of `run_async`."""
+    loaded = experiment if isinstance(experiment, Experiment) else load(experiment)
+    spec = require_search(loaded)
+    control = control or StopControl()
+    given = replace(options or RunOptions(), **changes)
+    if given.where is not None or given.limit is not None:
+        raise UsageError("a search has no --where and --limit; write `where` and `trials` under `search:`")
+    given = replace(given, budget=given.budget if given.budget is not None else spec.budget)
+    targets = resolve_run_targets(session or Session, loaded, target, named or {}, environ or os.environ)
+    arguments: dict[str, Any] = {"target": target, "out": out, "named": named, "environ": environ, "session": session}
+    rounds = _Rounds(loaded, targets, resolve_output(out, loaded)[0], given.concurrency)
+
+    async def run_round(plan: SearchPlan, extends: int | None) -> Run:
+        return await run_async(
+            loaded, plan=plan, options=replace(given, extends=extends), progress=progress, control=control, **arguments
+        )
+
+    with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
+        return await rounds.run(run_round, control, progress or (lambda _: None))
+
+
+def require_search(experiment: Experiment) -> Search:
+    """Return the search of an experiment. Raises ExperimentError if it has none, UsageError without Optuna."""
+    if experiment.search is None:
+        message = "has no `search:`; write what to maximize, the space and an end, or use `sweeper run`"
+        source = experiment.source
+        raise ExperimentError(source.make_problem((), message) if source is not None else message)
+    require_search_packages(experiment.search.method)
+    return experiment.search
+
+
+def count_parallel_jobs(targets: Sequence[Target], concurrency: int | None) -> int:
+    """Return how many jobs the targets run at once, as far as that is known before they respond."""
+    cores = min(4, os.cpu_count() or 1)
+    defaults = [cores if target.embedded else target.concurrency or _DEFAULT_CONCURRENCY for target in targets]
+    return sum(concurrency or default for default in defaults)
+
+
+@dataclass(slots=True)
+class _Step:
+    """What to do next: run these batches, or end for a reason."""
+
+    batches: Sequence[PointBatch] = ()
+    ended_by: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPreview:
+    """What a search would do next.
+
+    `state`: what is known. `batches`: the trials of the next round, with the points `points`. `unfinished`: trials of
+    earlier rounds that an interrupted run left. `ended_by`: why it would ask for nothing. `plan`: the trials that would
+    run next, None if there are none. `batch`: how many points a round has.
+    """
+
+    state: SearchState
+    batches: Sequence[PointBatch]
+    unfinished: int
+    ended_by: str | None
+    plan: SearchPlan | None
+    batch: int
+
+
+def preview_search(
+    experiment: Experiment, targets: Sequence[Target], out: Path, concurrency: int | None = None
+) -> SearchPreview:
+    """Return what a search would do next. Submits nothing. Raises as `search_async` does."""
+    rounds = _Rounds(experiment, targets, out, concurrency)
+    return rounds.preview()
+
+
+class _Rounds:
+    """The rounds of one call of `search_async`. `out`: the results folder."""
+
+    def __init__(self, experiment: Experiment, targets: Sequence[Target], out: Path, concurrency: int | None) -> None:
+        search = require_search(experiment)
+        self.space = SearchSpace(experiment, search)
+        self.search, self.out = search, out
+        self.target_names = tuple(target.name for target in targets)
+        self.batch = search.batch or count_parallel_jobs(targets, concurrency or experiment.run.concurrency)
+        self.batches: list[PointBatch] = []
+        self.run_id: int | None = None
+
+    async def run(
+        self, run_round: Callable[..., Any], control: StopControl, report: Callable[[Event], None]
+    ) -> SearchResult:
+        """Run rounds until the search ends."""
+        latest: Run | None = None
+        while True:
+            if self._has_changed():
+                self.batches, self.run_id = self._load_batches(), None
+            state = SearchState(self.space)
+            if self.batches:
+                plan = SearchPlan(self.space, self.batches)
+                latest = await run_round(plan, self.run_id)
+                self.run_id = latest.run_id
+                state = self._load_state(plan)
+            if latest is not None and latest.stopped_by is not None:
+                return _summarize(state, latest, _Step(ended_by=latest.stopped_by, error=latest.error))
+            step = await asyncio.to_thread(self._choose_step, state)
+            if step.ended_by is None and control.stopping:
+                step = _Step(ended_by=control.reason or INTERRUPT)
+            if step.ended_by is not None:
+                return _summarize(state, latest, step)
+            report(self._describe_round(state, step.batches))
+            self.batches += step.batches
+
+    def preview(self) -> SearchPreview:
+        """Find out what would be next, from the rows of all runs."""
+        state, unfinished = SearchState(self.space), 0
+        if self._has_changed():
+            with Store.open(self.out, readonly=True) as store:
+                self.batches = load_batches(self.space, store, self.target_names)
+                if self.batches:
+                    plan = SearchPlan(self.space, self.batches)
+                    rows = load_rows(plan, store)
+                    state, unfinished = SearchState(self.space, plan, rows), sum(row.status == PENDING for row in rows)
+        step = _Step() if unfinished else self._choose_step(state)
+        batches = self.batches if unfinished else step.batches
+        plan_of_step = SearchPlan(self.space, batches) if batches else None
+        return SearchPreview(state, step.batches, unfinished, step.ended_by, plan_of_step, self.batch)
+
+    def _has_changed(self) -> bool:
+        """Whether the folder has runs that are not of this call: before the first round, or from another process."""
+        if not (self.out / FILE_NAME).is_file():
+            return False
+        with Store.open(self.out, readonly=True) as store:
+            runs = store.runs()
+        return bool(runs) and runs[-1].id != self.run_id
+
+    def _load_batches(self) -> list[PointBatch]:
+        with Store.open(self.out, readonly=True) as store:
+            return load_batches(self.space, store, self.target_names)
+
+    def _load_state(self, plan: SearchPlan) -> SearchState:
+        with Store.open(self.out, readonly=True) as store:
+            return SearchState(self.space, plan, list(store.results(self.run_id)))
+
+    def _choose_step(self, state: SearchState) -> _Step:
+        """Choose what to do after the rounds so far."""
+        if (problem := self._find_problem(state)) is not None:
+            return problem
+        if state.has_lost_patience():
+            return _Step(ended_by=UNTIL)
+        if stage := state.find_next_stage(lambda _values, _maximize: ()):
+            return _Step(stage)
+        left = state.trials_left
+        count = self.batch if left is None else min(self.batch, left // len(self.space.combinations))
+        if count == 0:
+            return _Step(ended_by=TRIALS)
+        points = self._propose(state, count)
+        return _Step(state.make_round(points)) if points else _Step(ended_by=EXHAUSTED)
+
+    def _find_problem(self, state: SearchState) -> _Step | None:
+        """Find out why it would make no sense to go on."""
+        if state.failed >= _HOPELESS and not state.succeeded:
+            return _Step(ended_by=FAILING, error=f"all {state.failed} trials failed, so the search learns nothing")
+        unmeasured = state.list_unmeasured()
+        if VOTES in unmeasured:
+            return _Step(ended_by=VOTES)
+        if unmeasured:
+            names = " and ".join(f"'{name}'" for name in unmeasured)
+            message = f"the trials succeeded, but have no number in the column {names}, which the search needs"
+            return _Step(ended_by=FAILING, error=message)
+        return None
+
+    def _propose(self, state: SearchState, count: int) -> list[Point]:
+        from sweeper.planning.searching.proposals import (  # noqa: PLC0415 - `require_search` reports a missing Optuna
+            Proposer,
+            TriedPoint,
+        )
+
+        def find_allowed(points: Sequence[Point]) -> list[bool]:
+            return [bool(combinations) for combinations in self.space.find_allowed(points)]
+
+        tried = [TriedPoint(one.point, one.objectives) for one in state.points.values()]
+        return Proposer(self.space, find_allowed).propose(tried, count)
+
+    def _describe_round(self, state: SearchState, batches: Sequence[PointBatch]) -> RoundPlanned:
+        return RoundPlanned(
+            number=batches[-1].round,
+            points=len({point for batch in batches for point in batch.points} - state.points.keys()),
+            trials=sum(batch.count for batch in batches),
+            asked=state.asked,
+            limit=self.search.trials,
+            objectives=tuple(objective.metric for objective in self.search.objectives),
+            best=next(iter(state.describe_best(1)), None),
+        )
+
+
+def _summarize(state: SearchState, run: Run | None, step: _Step) -> SearchResult:
+    return SearchResult(
+        run=run,
+        ended_by=step.ended_by or INTERRUPT,
+        rounds=state.rounds,
+        points=sum(one.round > 0 for one in state.points.values()),
+        trials=state.asked,
+        best=state.describe_best(_BEST),
+        error=step.error,
+    )
