@@ -15,7 +15,7 @@ from sweeper.model.search_spec import NumberRange, Search
 from sweeper.running.run_events import RoundPlanned
 
 _ENDINGS: Final = {
-    "trials": "{trials} trials were asked for; `trials:` or --trials allows more",
+    "trials": "that is the limit; `trials:` or --trials allows more",
     "until": "no trial was better for {patience} trials",
     "exhausted": "every allowed point of the space was tried",
     "budget": "no further trial fits into the budget",
@@ -25,9 +25,10 @@ _ENDINGS: Final = {
 
 def describe_round(event: RoundPlanned) -> str:
     """The line that announces a round: what it asks for, and the best so far."""
-    points = _pluralize(event.points, "new point") if event.points else "points of earlier rounds"
+    trials = _pluralize(event.trials, "trial" if event.points else "more trial")
+    points = _pluralize(event.points, "new point") if event.points else "points asked for earlier"
     of = "" if event.limit is None else f" of {event.limit}"
-    text = f"round {event.number}: {_pluralize(event.trials, 'trial')} of {points} ({event.asked}{of} done)"
+    text = f"round {event.number}: {trials} of {points} ({event.asked}{of} done)"
     return text if event.best is None else f"{text}; best {describe_point(event.best, event.objectives)}"
 
 
@@ -71,6 +72,8 @@ def _describe_range(numbers: NumberRange) -> str:
 def describe_end(result: SearchResult, search: Search) -> str:
     """Why the search ended, and what to do next."""
     text = _ENDINGS.get(result.ended_by, result.error or f"stopped: {result.ended_by}")
+    if result.ended_by == "trials" and search.trials is not None and result.trials < search.trials:
+        text = f"the {search.trials - result.trials} trials left are too few for another point"
     return text.format(trials=result.trials, patience=search.patience)
 
 

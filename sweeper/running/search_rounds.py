@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from sweeper.comfy.target import Target
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.loading.load import load
@@ -33,6 +35,7 @@ from sweeper.running.search_memory import load_batches, load_rows
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
+from sweeper.statistics.early_stopping import find_clearly_worse
 from sweeper.statistics.extra_packages import require_search_packages
 from sweeper.store import FILE_NAME, Store
 
@@ -77,7 +80,8 @@ async def search_async(
     given = replace(options or RunOptions(), **changes)
     if given.where is not None or given.limit is not None:
         raise UsageError("a search has no --where and --limit; write `where` and `trials` under `search:`")
-    given = replace(given, budget=given.budget if given.budget is not None else spec.budget)
+    budgets = [one for one in (spec.budget, loaded.run.budget) if one is not None]
+    given = replace(given, budget=given.budget if given.budget is not None else min(budgets, default=None))
     targets = resolve_run_targets(session or Session, loaded, target, named or {}, environ or os.environ)
     arguments: dict[str, Any] = {"target": target, "out": out, "named": named, "environ": environ, "session": session}
     rounds = _Rounds(loaded, targets, resolve_output(out, loaded)[0], given.concurrency)
@@ -215,7 +219,7 @@ class _Rounds:
             return problem
         if state.has_lost_patience():
             return _Step(ended_by=UNTIL)
-        if stage := state.find_next_stage(lambda _values, _maximize: ()):
+        if stage := state.find_next_stage(_find_worse):
             return _Step(stage)
         left = state.trials_left
         count = self.batch if left is None else min(self.batch, left // len(self.space.combinations))
@@ -259,6 +263,10 @@ class _Rounds:
             objectives=tuple(objective.metric for objective in self.search.objectives),
             best=next(iter(state.describe_best(1)), None),
         )
+
+
+def _find_worse(tables: Sequence[Sequence[Sequence[float]]], maximize: Sequence[bool]) -> Sequence[int]:
+    return find_clearly_worse([np.array(table) for table in tables], maximize)
 
 
 def _summarize(state: SearchState, run: Run | None, step: _Step) -> SearchResult:

@@ -5,7 +5,8 @@ Everything is computed anew from the rows, so a search that was interrupted anyw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -22,7 +23,9 @@ VOTES: Final = "votes"  # an objective for which people have to vote after each 
 EXHAUSTED: Final = "exhausted"  # no point is left to try
 _STAGES: Final = (4, 2, 1)  # with `stop_early`, a point gets a quarter of the combinations, then half of them, then all
 
-FindWorse = Callable[[Sequence[Mapping[int, float]], bool], Sequence[int]]
+# For each objective, the numbers of each point by combination (NaN: none), and whether larger is better -> the indexes
+# of the points that are clearly worse.
+FindWorse = Callable[[Sequence[Sequence[Sequence[float]]], Sequence[bool]], Sequence[int]]
 
 
 @dataclass(slots=True)
@@ -74,9 +77,27 @@ class SearchState:
         return max((state.round for state in self.points.values()), default=0)
 
     @cached_property
+    def _lacking(self) -> dict[Point, tuple[int, ...]]:
+        """The points that were not tried on each combination that `where` allows, and the combinations they lack."""
+        every = len(self.space.combinations)
+        states = [state for state in self.points.values() if state.round and len(state.combinations) < every]
+        allowed = self.space.find_allowed([state.point for state in states])
+        lacking = {
+            state.point: tuple(index for index in combinations if index not in state.combinations)
+            for state, combinations in zip(states, allowed, strict=True)
+        }
+        return {point: combinations for point, combinations in lacking.items() if combinations}
+
+    @cached_property
+    def _comparable(self) -> list[PointState]:
+        """The points whose objectives are known, in the order of the search: if there are any, the complete ones."""
+        known = [state for state in self.points.values() if state.objectives is not None]
+        return [state for state in known if state.point not in self._lacking] or known
+
+    @cached_property
     def front(self) -> list[PointState]:
         """The points that no other point beats in all objectives; with one objective, the best. Best first."""
-        known = [state for state in self.points.values() if state.objectives is not None]
+        known = self._comparable
         front = [one for one in known if not any(self.beats(other, one) for other in known)]
         return sorted(front, key=lambda state: self._sign(state)[0], reverse=True)
 
@@ -114,10 +135,9 @@ class SearchState:
 
     def count_stale(self) -> int:
         """Count the rows that were asked for since the best points changed."""
-        known = [state for state in self.points.values() if state.objectives is not None]
         last = 0
         front: list[PointState] = []
-        for state in known:  # in the order in which they were asked for
+        for state in self._comparable:
             if not any(self.beats(other, state) or self._sign(other) == self._sign(state) for other in front):
                 front = [other for other in front if not self.beats(state, other)] + [state]
                 last = max(state.rows)
@@ -133,22 +153,16 @@ class SearchState:
 
         With `stop_early`, a point that is clearly worse gets no more, and the others get the next stage.
         """
-        every = len(self.space.combinations)
-        lacking = [state for state in self.points.values() if state.round and len(state.combinations) < every]
-        if not lacking:
-            return []
-        worse = self._find_worse(find_worse) if self.search.stop_early else set()
-        open_points = [state for state in lacking if state.point not in worse]
-        allowed = self.space.find_allowed([state.point for state in open_points])
+        worse = self._find_worse(find_worse) if self.search.stop_early and self._lacking else set()
         left = self.trials_left
         batches: list[PointBatch] = []
-        for state, combinations in zip(open_points, allowed, strict=True):
-            missing = [index for index in combinations if index not in state.combinations]
-            have = len(combinations) - len(missing)
-            wanted = tuple(missing[: self.get_stage_end(have, len(combinations)) - have])
-            if wanted and (left is None or len(wanted) <= left):
+        for point, missing in self._lacking.items():
+            state = self.points[point]
+            have = len(state.combinations)
+            wanted = missing[: self.get_stage_end(have, have + len(missing)) - have]
+            if point not in worse and (left is None or len(wanted) <= left):
                 left = None if left is None else left - len(wanted)
-                _append(batches, state.round, state.point, wanted)
+                _append(batches, state.round, point, wanted)
         return batches
 
     def get_stage_end(self, have: int, count: int) -> int:
@@ -160,15 +174,13 @@ class SearchState:
     def _find_worse(self, find_worse: FindWorse) -> set[Point]:
         """Find the points that are clearly worse in every objective."""
         states = [state for state in self.points.values() if state.numbers]
-        found: set[int] | None = None
-        for index, objective in enumerate(self.search.objectives):
-            values = [
-                {key: number for key, numbers in state.numbers.items() if (number := numbers[index]) is not None}
-                for state in states
-            ]
-            worse = set(find_worse(values, objective.maximize))
-            found = worse if found is None else found & worse
-        return {states[index].point for index in found or ()}
+        every = range(len(self.space.combinations))
+        tables = [
+            [[_get_number(state, combination, index) for combination in every] for state in states]
+            for index in range(len(self.search.objectives))
+        ]
+        worse = find_worse(tables, [objective.maximize for objective in self.search.objectives]) if states else ()
+        return {states[index].point for index in worse}
 
     def make_round(self, points: Sequence[Point]) -> list[PointBatch]:
         """Return the first stage of some new points as the next round."""
@@ -181,8 +193,7 @@ class SearchState:
         """Return the best `count` points, best first; with several objectives, the whole front."""
         if len(self.search.objectives) > 1:
             return tuple(self._describe(state) for state in self.front)
-        known = [state for state in self.points.values() if state.objectives is not None]
-        best = sorted(known, key=lambda state: self._sign(state)[0], reverse=True)
+        best = sorted(self._comparable, key=lambda state: self._sign(state)[0], reverse=True)
         return tuple(self._describe(state) for state in best[:count])
 
     def describe_values(self, point: Point) -> dict[str, Any]:
@@ -194,6 +205,12 @@ class SearchState:
 
     def _describe(self, state: PointState) -> SearchedPoint:
         return SearchedPoint(self.describe_values(state.point), state.objectives or (), state.round, tuple(state.rows))
+
+
+def _get_number(state: PointState, combination: int, objective: int) -> float:
+    numbers = state.numbers.get(combination)
+    number = None if numbers is None else numbers[objective]
+    return math.nan if number is None else number
 
 
 def _append(batches: list[PointBatch], round_number: int, point: Point, combinations: tuple[int, ...]) -> None:
