@@ -163,6 +163,7 @@ class ProgressDisplay:
         self._bar: _Bar | None = None
         self._last_line_at = float("-inf")
         self._failure_count = 0
+        self._notices: set[str] = set()
         self._last_waiting = ""
 
     def __enter__(self) -> Self:
@@ -218,7 +219,10 @@ class ProgressDisplay:
                 return f"{event.target}: {event.reason}; {_describe_retry(event)}"
             case events.Draining():
                 return _describe_draining(event)
+            case events.Notice() if event.message in self._notices and self._counts.search is not None:
+                return None  # each round of a search would say it again
             case events.Notice():
+                self._notices.add(event.message)
                 return f"{console.paint('warning:', 'yellow')} {console.sanitize(event.message)}"
             case events.RunEnded() if self._shows_error and event.run.error is not None:
                 return f"{console.paint('error:', 'red')} {console.sanitize(event.run.error)}"

@@ -20,7 +20,7 @@ from sweeper.comfy.target import Target
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment
-from sweeper.model.result import PENDING, Run
+from sweeper.model.result import FAILED, PENDING, Run
 from sweeper.model.search_result import SearchResult
 from sweeper.model.search_spec import Search
 from sweeper.model.target_spec import NamedTargets, TargetSpec
@@ -30,7 +30,7 @@ from sweeper.planning.searching.search_state import EXHAUSTED, TRIALS, UNTIL, VO
 from sweeper.running.async_tools import run_sync
 from sweeper.running.output_location import resolve_output
 from sweeper.running.run import resolve_run_targets, run_async
-from sweeper.running.run_events import Event, RoundPlanned
+from sweeper.running.run_events import Event, RoundPlanned, TrialDone
 from sweeper.running.search_memory import load_batches, load_rows
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions
@@ -82,17 +82,26 @@ async def search_async(
         raise UsageError("a search has no --where and --limit; write `where` and `trials` under `search:`")
     budgets = [one for one in (spec.budget, loaded.run.budget) if one is not None]
     given = replace(given, budget=given.budget if given.budget is not None else min(budgets, default=None))
-    targets = resolve_run_targets(session or Session, loaded, target, named or {}, environ or os.environ)
+    targets = resolve_run_targets(
+        session or Session, loaded, target, named or {}, os.environ if environ is None else environ
+    )
     arguments: dict[str, Any] = {"target": target, "out": out, "named": named, "environ": environ, "session": session}
     rounds = _Rounds(loaded, targets, resolve_output(out, loaded)[0], given.concurrency)
+    failed = 0
+
+    def report(event: Event) -> None:
+        nonlocal failed
+        failed += isinstance(event, TrialDone) and event.status == FAILED
+        if progress is not None:
+            progress(event)
 
     async def run_round(plan: SearchPlan, extends: int | None) -> Run:
-        return await run_async(
-            loaded, plan=plan, options=replace(given, extends=extends), progress=progress, control=control, **arguments
-        )
+        limit = _limit_failures(given, loaded, spec.trials or len(plan), failed)
+        round_options = replace(given, extends=extends, max_failures=limit)
+        return await run_async(loaded, plan=plan, options=round_options, progress=report, control=control, **arguments)
 
     with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
-        return await rounds.run(run_round, control, progress or (lambda _: None))
+        return await rounds.run(run_round, control, report)
 
 
 def require_search(experiment: Experiment) -> Search:
@@ -103,6 +112,17 @@ def require_search(experiment: Experiment) -> Search:
         raise ExperimentError(source.make_problem((), message) if source is not None else message)
     require_search_packages(experiment.search.method)
     return experiment.search
+
+
+def _limit_failures(options: RunOptions, experiment: Experiment, trials: int, failed: int) -> int | None:
+    """Return how many trials of a round may fail, if `failed` of the search have failed already; None: any number.
+
+    A share counts of all `trials` of the search, because a round has too few.
+    """
+    allowed = experiment.run.max_failures if options.max_failures is None else options.max_failures
+    if isinstance(allowed, float):
+        allowed = int(allowed * trials)
+    return None if allowed is None else max(allowed - failed, 0)
 
 
 def count_parallel_jobs(targets: Sequence[Target], concurrency: int | None) -> int:

@@ -64,6 +64,13 @@ class SearchPlan(Plan):
         return SearchColumns(search.objectives, space, tuple(axis.name for axis in search.over))
 
     @cached_property
+    def axis_sizes(self) -> Mapping[str, int]:
+        """The number of values of each axis in the whole space, so that files have like names in all rounds."""
+        search = self.space.search
+        sizes = {one.name: len(one.axis.options) for one in search.space}  # the two ends of a range
+        return sizes | {axis.name: len(axis.options) for axis in search.over}
+
+    @cached_property
     def value_order(self) -> Mapping[str, tuple[int, ...]]:
         """The first trial of each value of an axis column: numbers of a range go up, options are as written."""
         first_of: dict[str, dict[float, int]] = {}
