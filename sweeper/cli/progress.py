@@ -57,6 +57,8 @@ class RunCounts:
                 self.in_flight.clear()
                 self.waiting.clear()
                 self.awaited.clear()
+            case events.RoundPlanned():
+                self.search = event
             case events.WaitingForTarget() if event.seconds is not None:
                 self.awaited[event.target] = event.seconds
             case events.WaitingForTarget() | events.TargetUp() | events.TargetDown():
@@ -184,7 +186,7 @@ class ProgressDisplay:
             self._counts.cost = event
         if is_first_wait and self._counts.awaited and not self._quiet:
             self._print_line(_HOW_TO_STOP_WAITING.format(*self._counts.awaited))
-        line = self._describe_event(event)
+        line = None if self._repeats_earlier_round(event) else self._describe_event(event)
         if line is not None:
             self._print_line(line)
         if self._quiet:
@@ -195,6 +197,21 @@ class ProgressDisplay:
             self._bar.update(self._counts)
         elif isinstance(event, events.TrialDone) or self._describe_waits() != self._last_waiting:
             self._show_status_line()
+
+    def _repeats_earlier_round(self, event: events.Event) -> bool:
+        """Whether a round of a search says again what an earlier one said."""
+        if self._counts.search is None:
+            return False
+        match event:
+            case events.RunStarted():
+                return self._counts.runs > 1
+            case events.TargetReady():
+                return self._counts.runs > 0
+            case events.Notice():
+                is_known = event.message in self._notices
+                self._notices.add(event.message)
+                return is_known
+        return False
 
     def _describe_waits(self) -> str:
         return self._counts.describe_waiting() + self._counts.describe_awaited()
@@ -219,10 +236,7 @@ class ProgressDisplay:
                 return f"{event.target}: {event.reason}; {_describe_retry(event)}"
             case events.Draining():
                 return _describe_draining(event)
-            case events.Notice() if event.message in self._notices and self._counts.search is not None:
-                return None  # each round of a search would say it again
             case events.Notice():
-                self._notices.add(event.message)
                 return f"{console.paint('warning:', 'yellow')} {console.sanitize(event.message)}"
             case events.RunEnded() if self._shows_error and event.run.error is not None:
                 return f"{console.paint('error:', 'red')} {console.sanitize(event.run.error)}"
@@ -230,12 +244,6 @@ class ProgressDisplay:
                 return f"cancelling {_format_jobs(event.in_flight)}"
             case events.TrialDone() if event.status == FAILED:
                 return self._describe_failure(event)
-            case events.RoundPlanned():
-                self._counts.search = event
-            case events.RunStarted() if self._counts.search is not None and self._counts.runs > 1:
-                return None  # the line of the first round said it
-            case events.TargetReady() if self._counts.search is not None and self._counts.runs:
-                return None
         return None if self._quiet else _describe_routine_event(event)
 
     def _describe_failure(self, event: events.TrialDone) -> str | None:
