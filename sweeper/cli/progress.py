@@ -57,8 +57,6 @@ class RunCounts:
                 self.in_flight.clear()
                 self.waiting.clear()
                 self.awaited.clear()
-            case events.RoundPlanned():
-                self.search = event
             case events.WaitingForTarget() if event.seconds is not None:
                 self.awaited[event.target] = event.seconds
             case events.WaitingForTarget() | events.TargetUp() | events.TargetDown():
@@ -184,6 +182,8 @@ class ProgressDisplay:
         self._counts.count(event)
         if isinstance(event, events.CostChanged):
             self._counts.cost = event
+        if isinstance(event, events.RoundPlanned):
+            self._counts.search = event
         if is_first_wait and self._counts.awaited and not self._quiet:
             self._print_line(_HOW_TO_STOP_WAITING.format(*self._counts.awaited))
         line = None if self._repeats_earlier_round(event) else self._describe_event(event)
