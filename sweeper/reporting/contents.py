@@ -115,13 +115,16 @@ def describe_run(
         data["description"] = experiment.description
         value = experiment.source.value if experiment.source is not None else {}
         data["template"] = value.get("template") if isinstance(value, dict) else None
-        planned = plan(experiment)
-        data["workflow"] = encode_workflows(planned, rows, uploaded)
-        data["left_out"] = encode_exclusions(planned, rows, layout)
+        if layout.search is None:
+            planned = plan(experiment)
+            data["workflow"] = encode_workflows(planned, rows, uploaded)
+            data["left_out"] = encode_exclusions(planned, rows, layout)
     except (InputError, OSError) as error:
         data["workflow_missing"] = f"the experiment can no longer be read: {str(error).splitlines()[0]}"
     else:
-        if data["workflow"] is None:
+        if layout.search is not None:
+            data["workflow_missing"] = "a search chooses its trials while it runs, so its file does not list this one"
+        elif data["workflow"] is None:
             data["workflow_missing"] = "the experiment has changed since this run"
     return data | {"asked": describe_rerun(record, layout, experiment)}
 

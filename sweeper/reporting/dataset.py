@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.model.result import STATUSES, Result
+from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.store.records import ArtifactRef, TableLayout
 from sweeper.tables.export import replace_surrogates
@@ -27,7 +28,8 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`. `of[i]` is the index of the value of
     trial i in `values`, or -1 if it has none. If "no value" does not come last in the axis, `none` is the index of the
     value after it. `together` has the pairs of axes that vary together, or null if the run did not record them. Metrics
-    and seconds are plain lists of numbers or null; a metric of texts is a column of `outcome`.
+    and seconds are plain lists of numbers or null; a metric of texts is a column of `outcome`. `search` is there only
+    for a search: its objectives, with their columns, and the axes of its space.
     """
     texts = [name for name in layout.metrics if any(isinstance(row.metrics.get(name), str) for row in results)]
     axes = tuple(layout.axis_columns)
@@ -67,6 +69,15 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
         "ran_s": [row.ran_s for row in results],
         **costs,
         "digest": [row.digest for row in results],
+        **({} if layout.search is None else {"search": _build_search(layout.search)}),
+    }
+
+
+def _build_search(search: SearchColumns) -> dict[str, Any]:
+    objectives = zip(search.objectives, search.objective_columns, strict=True)
+    return {
+        "objectives": [{"metric": one.metric, "column": name, "maximize": one.maximize} for one, name in objectives],
+        "space": list(search.space),
     }
 
 

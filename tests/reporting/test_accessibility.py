@@ -6,6 +6,8 @@ from importlib.resources import files
 
 import pytest
 
+from sweeper.reporting.write_report import write_report
+from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import open_menu
 
@@ -58,3 +60,17 @@ def test_steps_are_read_aloud_and_blinking_waits_if_motion_is_unwanted(made, ope
     assert page.locator("#zoom figcaption").inner_text().startswith("B ")
     page.keyboard.press("ArrowRight")
     assert page.locator("#zoom > [role=status]").text_content().startswith("trial 4: prompt: a fox · steps: 8")
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
+def test_axe_finds_nothing_on_the_page_of_a_search(tmp_path, opened, theme, width):
+    rounds = [[{"cfg": 3, "sampler": "euler"}], [{"cfg": 9, "sampler": "heun"}, {"cfg": 5, "sampler": "euler"}]]
+    measures = {"sharpness": lambda point: point["cfg"], "brightness": lambda point: 10 - point["cfg"]}
+    goals = [("sharpness", True), ("brightness", True)]
+    sweep = SearchSweep(rounds, measures, goals, short={1: 1}, failed=frozenset({2}))
+    folder = write_report(sweep.write(tmp_path)).page.parent
+    page = opened(folder, color_scheme=theme, viewport={"width": width, "height": 900})
+    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
+    page.get_by_role("img", name="Pareto front").press("ArrowRight")  # opens the card
+    assert page.locator(".card").is_visible()
+    assert page.evaluate(FIND, FALSE_ALARM) == []

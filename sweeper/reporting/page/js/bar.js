@@ -9,6 +9,7 @@ const Bar = (() => {
   const THEME_KEY = "sweeper:theme";
   const THEMES = ["auto", "light", "dark"];
   const VIEWS = [
+    ["search", "Search"], // only on the page of a search
     ["grid", "Grid"],
     ["gallery", "Gallery"],
     ["table", "Table"],
@@ -20,7 +21,8 @@ const Bar = (() => {
     const { dataset } = page;
     const input = new PendingInput(page);
     const counts = Counts.create(page);
-    const tabs = makeTabs((view) => page.update({ view }));
+    const views = VIEWS.filter(([name]) => name !== "search" || dataset.raw.search);
+    const tabs = makeTabs(views, (view) => page.update({ view }));
     const axes = GridControls.createAxes(page);
     const filter = makeFilter(page, input);
     const looks = GridControls.createLooks(page, input);
@@ -92,7 +94,7 @@ const Bar = (() => {
     return {
       nodes: [field, stackField],
       show({ view, colour, stack }) {
-        field.hidden = view === "plots";
+        field.hidden = ["plots", "search"].includes(view);
         menu.value = colour;
         stackField.hidden = view !== "grid" || colour === "";
         const choices = [["first", "the first"], ["highest", `the highest ${colour}`], ["lowest", `the lowest ${colour}`]];
@@ -112,7 +114,7 @@ const Bar = (() => {
       nodes: [node],
       show({ view }) {
         const scale = page.getScale();
-        node.hidden = scale === null || view === "plots";
+        node.hidden = scale === null || ["plots", "search"].includes(view);
         if (scale === null) return;
         const { column, extent, range } = scale;
         const [low, high] = extent.map(PlotData.formatShort);
@@ -263,10 +265,10 @@ const Bar = (() => {
 
   /**
    * The views as tabs. Tab reaches the chosen one; the arrow keys choose another.
-   * @param {(view: string) => void} choose @returns {BarPart}
+   * @param {string[][]} views @param {(view: string) => void} choose @returns {BarPart}
    */
-  function makeTabs(choose) {
-    const tabs = VIEWS.map(([name, text]) =>
+  function makeTabs(views, choose) {
+    const tabs = views.map(([name, text]) =>
       el("button", { type: "button", role: "tab", "aria-controls": "view", onclick: () => choose(name) }, text),
     );
     /** @param {KeyboardEvent} event */
@@ -280,13 +282,13 @@ const Bar = (() => {
       if (index < 0 || next === undefined) return;
       event.preventDefault();
       tabs[next].focus();
-      choose(VIEWS[next][0]);
+      choose(views[next][0]);
     }
     return {
       nodes: [el("div", { class: "tabs", role: "tablist", "aria-label": "View", onkeydown: onKey }, tabs)],
       show({ view }) {
         tabs.forEach((tab, index) => {
-          const isChosen = VIEWS[index][0] === view;
+          const isChosen = views[index][0] === view;
           tab.setAttribute("aria-selected", String(isChosen));
           tab.tabIndex = isChosen ? 0 : -1;
         });

@@ -30,6 +30,12 @@ const Colours = (() => {
   const pick = (share) => `rgb(${mix(share).join(", ")})`;
 
   /**
+   * The colour of a share as a thin line or a small mark: the larger the share, the more it stands out from the page.
+   * @param {number} share
+   */
+  const pickVivid = (share) => `light-dark(${pick(0.85 * (1 - share))}, ${pick(0.12 + 0.88 * share)})`;
+
+  /**
    * A text colour that is readable on `pick(share)`: black, unless white has more contrast (WCAG 2.2, contrast ratio).
    * @param {number} share
    */
@@ -75,5 +81,5 @@ const Colours = (() => {
    */
   const toShare = (value, [low, high]) => (high > low ? (value - low) / (high - low) : 0.5);
 
-  return { LINES, findExtent, findRobustExtent, pick, pickText, toShare };
+  return { LINES, findExtent, findRobustExtent, pick, pickText, pickVivid, toShare };
 })();

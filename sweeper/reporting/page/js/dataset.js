@@ -235,7 +235,7 @@ class Dataset {
    * @param {Map<string, number>} wanted
    */
   explainExclusion(wanted) {
-    this.explainer ??= Exclusions.createExplainer(this.raw.left_out);
+    this.explainer ??= this.raw.search ? () => Exclusions.NOT_CHOSEN : Exclusions.createExplainer(this.raw.left_out);
     return this.explainer(wanted);
   }
 

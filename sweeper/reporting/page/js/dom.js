@@ -66,14 +66,17 @@ const Dom = (() => {
    */
   function focusKey(host) {
     const focused = document.activeElement;
-    return focused instanceof HTMLElement && host.contains(focused) ? focused.dataset.keep : undefined;
+    return isFocusable(focused) && host.contains(focused) ? focused.dataset.keep : undefined;
   }
 
   /** @param {ParentNode} host @param {string | undefined} key */
   function focusByKey(host, key) {
     const node = key === undefined ? null : host.querySelector(`[data-keep="${CSS.escape(key)}"]`);
-    if (node instanceof HTMLElement) node.focus();
+    if (isFocusable(node)) node.focus();
   }
+
+  /** @param {Element | null} node @returns {node is HTMLElement | SVGElement} */
+  const isFocusable = (node) => node instanceof HTMLElement || node instanceof SVGElement;
 
   let fieldCount = 0;
 

@@ -17,6 +17,7 @@
 
 const Exclusions = (() => {
   const UNKNOWN = "Not in the plan: `exclude`, `where` or `sample` of the experiment leaves it out";
+  const NOT_CHOSEN = "Not tried: the search has not chosen these values";
   const NEVER_COMBINED = "Not in the plan: the sweep never combines these values";
 
   /**
@@ -79,5 +80,5 @@ const Exclusions = (() => {
     visit(0, 0);
   }
 
-  return { createExplainer };
+  return { NOT_CHOSEN, createExplainer };
 })();

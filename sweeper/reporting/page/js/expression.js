@@ -231,5 +231,5 @@ const Expression = (() => {
    */
   const narrow = ({ condition }, conditions) => [condition, ...conditions].filter(Boolean).join(" and ");
 
-  return { compile, excludeHidden, makeCondition, makeExample, narrow, quoteName };
+  return { compile, excludeHidden, makeCondition, makeExample, narrow, quoteName, toLiteral };
 })();

@@ -12,6 +12,10 @@ const Keys = (() => {
       [["arrows", "move"], ["Enter", "open the trial"], ["K R", "keep, reject"], ["1 to 5, 0", "rate, not rated"], ["F", "fit the columns into the window"], ["E", "show all trials of a cell"]],
     ],
     [
+      "In a chart of a search",
+      [["← →", "the next point"], ["Enter", "show its pictures"], ["↑ ↓", "on an end of an axis: choose a range"], ["Delete", "there: remove the range"]],
+    ],
+    [
       "In an open trial",
       [
         ["arrows", "the next trial"],

@@ -27,6 +27,7 @@ const Layout = (() => {
   const DIRECTIONS = ["x", "y", "xx", "yy"];
   const NO_DIRECTIONS = { x: "", y: "", xx: "", yy: "" }; // of the axes in a state
   const MAX_FIRST_COLUMNS = 8; // of a first view that repeats its X axis
+  const MAX_FIRST_VALUES = 12; // of an axis in the first view of a search
   const MAX_ACROSS_LABEL = 24; // letters of a value that is shown across when there is only one axis
 
   /**
@@ -37,7 +38,7 @@ const Layout = (() => {
   function chooseFirstView(dataset) {
     /** @type {Axis[]} */
     const chosen = [];
-    const varying = dataset.axes.filter((axis) => axis.order.length > 1);
+    const varying = listFirstAxes(dataset);
     // The sort is stable, so a page that is opened twice looks the same.
     for (const axis of varying.sort((a, b) => Number(isSeed(a)) - Number(isSeed(b)) || b.order.length - a.order.length)) {
       if (chosen.length < 4 && !isDetermined(dataset, axis, chosen)) chosen.push(axis);
@@ -50,6 +51,17 @@ const Layout = (() => {
     if (third && columnCount * third.order.length <= MAX_FIRST_COLUMNS) [view.xx, view.yy] = [view.yy, view.xx];
     if (!second && first && longestLabel(first) > MAX_ACROSS_LABEL) [view.x, view.y] = ["", first.name];
     return view;
+  }
+
+  /**
+   * The axes that vary. An axis of a search may have another value in each point: then a grid along it would be a mere
+   * diagonal, so only those with few values are among them, if there are any.
+   * @param {Dataset} dataset
+   */
+  function listFirstAxes(dataset) {
+    const varying = dataset.axes.filter((axis) => axis.order.length > 1);
+    const few = dataset.raw.search ? varying.filter((axis) => axis.order.length <= MAX_FIRST_VALUES) : [];
+    return few.length > 0 ? few : varying;
   }
 
   /** @param {Axis} axis */

@@ -182,6 +182,7 @@ class App {
   createView(context, scroll) {
     if (this.state.view === "table") return new TableView(this.host, context, scroll);
     if (this.state.view === "plots") return Plots.create(this.host, context, scroll);
+    if (this.state.view === "search") return new SearchView(this.host, context, scroll);
     return new GridView(this.host, context, scroll);
   }
 

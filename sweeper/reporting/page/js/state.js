@@ -4,10 +4,10 @@
 
 /**
  * @typedef {object} State
- * @property {string} view "grid", "gallery", "table" or "plots"
+ * @property {string} view "search", "grid", "gallery", "table" or "plots"
  * @property {string} where the filter
  * @property {string} colour the column that colours the cells; "" for none
- * @property {string} metric the number that the plots show
+ * @property {string} metric the number that the plots show, and the objective in the charts of a search
  * @property {string} against the number across of the scatter plot
  * @property {string} lines the axis with one line for each value in the plots
  * @property {string} sort the column that sorts the table and the gallery; `-` before it sorts descending
@@ -71,8 +71,20 @@ const ViewState = (() => {
   function makeInitial(dataset) {
     const size = GridGeometry.isSmallWindow() ? 112 : 160;
     const review = dataset.raw.check?.is_review ? makeReview(dataset) : {};
-    return { ...DEFAULTS, ...Layout.chooseFirstView(dataset), size, captions: true, ...makeAxisSettings(), ...review };
+    const search = dataset.raw.search ? makeSearchStart(dataset.raw.search.objectives[0]) : {};
+    return { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size, captions: true, ...makeAxisSettings(), ...review };
   }
+
+  /**
+   * What differs in the first view of a search: the best come first, and lie on top where several trials share a cell.
+   * @param {{column: string, maximize: boolean}} objective
+   */
+  const makeSearchStart = ({ column, maximize }) => ({
+    view: "search",
+    colour: column,
+    sort: `${maximize ? "-" : ""}${column}`,
+    stack: maximize ? "highest" : "lowest",
+  });
 
   /**
    * What differs in the first view of a check: what is not the same comes first, each beside the accepted file.
@@ -136,7 +148,7 @@ const ViewState = (() => {
       const name = params.get(direction);
       if (name === "" || dataset.axes.some((axis) => axis.name === name)) state[direction] = name ?? "";
     }
-    if (!VIEWS.includes(state.view)) state.view = initial.view;
+    if (!VIEWS.includes(state.view) && !(state.view === "search" && dataset.raw.search)) state.view = initial.view;
     if (!MODES.includes(state.mode)) state.mode = initial.mode;
     if (!STACKS.includes(state.stack)) state.stack = initial.stack;
     if (!/^\d{1,3}$/.test(state.file)) state.file = initial.file;

@@ -81,6 +81,7 @@ const Workflow = (() => {
    */
   function explainNoCommand(dataset, row) {
     if (!isKnown(dataset, row)) return explainMissing(dataset);
+    if (dataset.raw.search) return "a search chooses its trials itself; mark this one `keep`, and Marks > Export marks makes an experiment of it";
     if (dataset.raw.asked.options === null) return "a value that --set gave this run cannot be written in a command";
     const columns = listUsableSlots(dataset, row);
     for (let other = 0; other < dataset.size; other++) {
