@@ -39,7 +39,6 @@ class RunCounts:
         self._rates = rates
         self._seconds: list[float] = []  # of each job that succeeded
         self.cost: events.CostChanged | None = None  # the latest
-        self.search: events.RoundPlanned | None = None  # the latest
         self.runs = 0
         self.todo = 0
         self.statuses: Counter[str] = Counter()
@@ -145,7 +144,8 @@ class RunCounts:
 class ProgressDisplay:
     """Shows a run's events: call it with each, inside its `with` block. `quiet` leaves only problems.
 
-    `rates` are the prices of the targets, if they have any. `shows_error`: also why a run ended early.
+    `rates` are the prices of the targets, if they have any. `shows_error`: also why a run ended early. `is_search`: the
+    runs are the rounds of a search.
     """
 
     def __init__(
@@ -155,8 +155,10 @@ class ProgressDisplay:
         shows_error: bool = False,
         clock: Callable[[], float] = time.monotonic,
         rates: Sequence[TargetPrice] = (),
+        is_search: bool = False,
     ) -> None:
         self._quiet = quiet
+        self._is_search = is_search
         self._shows_error = shows_error
         self._clock = clock
         self._counts = RunCounts(rates)
@@ -182,8 +184,6 @@ class ProgressDisplay:
         self._counts.count(event)
         if isinstance(event, events.CostChanged):
             self._counts.cost = event
-        if isinstance(event, events.RoundPlanned):
-            self._counts.search = event
         if is_first_wait and self._counts.awaited and not self._quiet:
             self._print_line(_HOW_TO_STOP_WAITING.format(*self._counts.awaited))
         line = None if self._repeats_earlier_round(event) else self._describe_event(event)
@@ -200,11 +200,11 @@ class ProgressDisplay:
 
     def _repeats_earlier_round(self, event: events.Event) -> bool:
         """Whether a round of a search says again what an earlier one said."""
-        if self._counts.search is None:
+        if not self._is_search:
             return False
         match event:
-            case events.RunStarted():
-                return self._counts.runs > 1
+            case events.RunStarted():  # nothing to do: an earlier search is only read
+                return self._counts.runs > 1 or event.todo == 0
             case events.TargetReady():
                 return self._counts.runs > 0
             case events.Notice():

@@ -5,6 +5,7 @@ A point is one choice of values for the axes of the search's space. Its trials d
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,11 +77,12 @@ class SearchColumns:
 
 
 def get_number(row: Result, column: str) -> float | None:
-    """Return the number of a successful trial in a column of metrics or of the outcome, such as `cost`."""
+    """Return the finite number of a successful trial in a column of metrics or of the outcome, such as `cost`."""
     if row.status != SUCCEEDED:
         return None
     value: Any = row.metrics.get(column, getattr(row, column, None))
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None
 
 
 def adjust_means(values: Iterable[tuple[Hashable, Hashable, float]]) -> dict[Hashable, float]:

@@ -97,7 +97,9 @@ async def search_async(
 
     async def run_round(plan: SearchPlan, extends: int | None) -> Run:
         limit = _limit_failures(given, loaded, spec.trials or len(plan), failed)
-        round_options = replace(given, extends=extends, max_failures=limit)
+        # Trials that fail in this call are not retried by its next round.
+        retries = given.retry_failed and extends is None
+        round_options = replace(given, extends=extends, max_failures=limit, retry_failed=retries)
         return await run_async(loaded, plan=plan, options=round_options, progress=report, control=control, **arguments)
 
     with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
@@ -145,14 +147,16 @@ class _Step:
 class SearchPreview:
     """What a search would do next.
 
-    `state`: what is known. `batches`: the trials of the next round, with the points `points`. `unfinished`: trials of
-    earlier rounds that an interrupted run left. `ended_by`: why it would ask for nothing. `plan`: the trials that would
-    run next, None if there are none. `batch`: how many points a round has.
+    `state`: what is known. `batches`: the trials of the next round. `unfinished`: trials of earlier rounds that an
+    interrupted run left; `unmeasured`: trials of other runs whose metrics are measured first. Without them, the next
+    round is not known yet. `ended_by`: why it would ask for nothing. `plan`: the trials that would run next, None if
+    there are none. `batch`: how many points a round has.
     """
 
     state: SearchState
     batches: Sequence[PointBatch]
     unfinished: int
+    unmeasured: int
     ended_by: str | None
     plan: SearchPlan | None
     batch: int
@@ -212,10 +216,11 @@ class _Rounds:
                     plan = SearchPlan(self.space, self.batches)
                     rows = load_rows(plan, store)
                     state, unfinished = SearchState(self.space, plan, rows), sum(row.status == PENDING for row in rows)
-        step = _Step() if unfinished else self._choose_step(state)
+        unmeasured = state.succeeded if state.list_unmeasured() not in ([], [VOTES]) else 0
+        step = _Step() if unfinished or unmeasured else self._choose_step(state)
         batches = self.batches if unfinished else step.batches
         plan_of_step = SearchPlan(self.space, batches) if batches else None
-        return SearchPreview(state, step.batches, unfinished, step.ended_by, plan_of_step, self.batch)
+        return SearchPreview(state, step.batches, unfinished, unmeasured, step.ended_by, plan_of_step, self.batch)
 
     def _has_changed(self) -> bool:
         """Whether the folder has runs that are not of this call: before the first round, or from another process."""

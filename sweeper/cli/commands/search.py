@@ -106,7 +106,7 @@ def command(
     with ExitStack() as stack:
         if view:
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
-        with ProgressDisplay(quiet=quiet, rates=list_rates(loaded, requested)) as display:
+        with ProgressDisplay(quiet=quiet, rates=list_rates(loaded, requested), is_search=True) as display:
             result = search(
                 loaded, target=requested, out=out, named=load_named_targets(), progress=display,
                 session=dask_options.choose_session(dask, dask_resources), **settings,
@@ -116,7 +116,8 @@ def command(
         if view and result.ended_by != "interrupt":
             wait_until_stopped()
     run = result.run
-    is_complete = result.ended_by in _FINISHED and (run is None or not (run.failed or run.cancelled or run.error))
+    has_ended = result.ended_by in _FINISHED or (result.ended_by == "budget" and spec.budget is not None)
+    is_complete = has_ended and (run is None or not (run.failed or run.cancelled or run.error))
     return get_run_exit_code(run.stopped_by if run is not None else None, ok=is_complete)
 
 
@@ -146,7 +147,7 @@ def _show_preview(
             {
                 "name": experiment.name, "out": str(out), "targets": summary["targets"],
                 "asked": state.asked, "trials": search.trials, "left": left, "batch": preview.batch,
-                "unfinished": preview.unfinished, "ended_by": preview.ended_by,
+                "unfinished": preview.unfinished, "unmeasured": preview.unmeasured, "ended_by": preview.ended_by,
                 "best": [point_to_json(point, search.objectives) for point in state.describe_best(_BEST)],
                 "points": described, "round_jobs": summary["jobs"], "round_cost": summary["cost"],
             }
@@ -177,6 +178,8 @@ def _describe_preview(search: Search, preview: Any, left: int) -> list[tuple[str
         lines.append(("so far", f"{len(state.points)} points, {state.asked} trials asked for"))
     if (best := next(iter(state.describe_best(_BEST)), None)) is not None:
         lines.append(("best", describe_point(best, [objective.metric for objective in search.objectives])))
+    if preview.unmeasured:
+        lines.append(("unmeasured", f"the pictures of {preview.unmeasured} trials of other runs are measured first"))
     if preview.unfinished:
         lines.append(("unfinished", f"{preview.unfinished} trials of an interrupted round run first"))
     lines.append(("left", f"at most {left} trials, {preview.batch} points in a round"))

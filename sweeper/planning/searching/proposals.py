@@ -102,21 +102,21 @@ class Proposer:
 
     def _iter_sobol(self, start: int) -> Iterator[Point]:
         """Points that fill the space evenly, as scrambled Sobol' sequences do, beginning after the first `start`."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that the number of points is no power of 2
-            sequence = Sobol(len(self._space.axes), rng=np.random.default_rng(self._search.seed))
-            if start:
-                sequence.fast_forward(start)
-            while True:
-                yield self._space.from_vector(sequence.random(1)[0].tolist())
+        sequence = Sobol(len(self._space.axes), rng=np.random.default_rng(self._search.seed))
+        if start:
+            sequence.fast_forward(start)
+        while True:
+            yield self._space.from_vector(sequence.random(1)[0].tolist())
 
     def _iter_optuna(self, tried: Sequence[TriedPoint], seed: int) -> Iterator[Point]:
         """What a sampler of Optuna proposes after these points. A proposal counts as being tried from then on."""
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         directions = [
             StudyDirection.MAXIMIZE if one.maximize else StudyDirection.MINIMIZE for one in self._search.objectives
         ]
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(sampler=self._make_sampler(seed), directions=directions)
+        optuna.logging.set_verbosity(verbosity)
         learnt = 0
         for one in tried:
             params = {key: one.point[int(key)] for key in self._distributions}
