@@ -27,7 +27,7 @@ from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.running.node_times import list_job_seconds
 from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.settings import RunOptions, TrialFilter
-from sweeper.store import FILE_NAME, Store
+from sweeper.store import Store
 from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, JobRecord
 from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import check_owner, default_results_folder
@@ -243,7 +243,7 @@ def _load_records(
 
     The message is that of `describe_renaming`. Raises UsageError if the results are of another experiment.
     """
-    if not (out / FILE_NAME).is_file():
+    if not Store.exists(out):
         return {}, {}, describe_renaming(plan, out, None, targets)
     with Store.open(out, readonly=True) as store:
         check_owner(store, plan.experiment.file, plan.experiment.name)

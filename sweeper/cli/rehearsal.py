@@ -24,7 +24,7 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.selection import Selection
 from sweeper.planning.plan import plan
 from sweeper.running.node_class_cache import get_cached_object_info
-from sweeper.store import FILE_NAME, Store
+from sweeper.store import Store
 from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import REHEARSAL, default_results_folder
 
@@ -141,7 +141,7 @@ def _scale_node_seconds(
 
     All nodes of the workflow together take at most `_JOB_SECONDS`.
     """
-    if not (results / FILE_NAME).is_file():
+    if not Store.exists(results):
         return {}
     names = [target.name for target in _list_real_targets(experiment, targets)]
     with Store.open(results, readonly=True) as store:

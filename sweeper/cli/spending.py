@@ -28,7 +28,7 @@ from sweeper.model.target_spec import is_comfy_platform
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.running.settings import RunOptions
-from sweeper.store import FILE_NAME, Store
+from sweeper.store import Store
 
 _MAX_UNPRICED_JOBS: Final = 100  # on a paid target whose price nobody stated
 
@@ -91,7 +91,7 @@ def _summarize(experiment: Experiment, specs: Any, out: Any, run_options: Mappin
 
 def _load_spent(out: Path) -> float:
     """What the jobs in a results folder cost, in US dollars; 0 if there is none yet."""
-    if not (out / FILE_NAME).is_file():
+    if not Store.exists(out):
         return 0.0
     with Store.open(out, readonly=True) as store:
         return store.charges.load_spent().high

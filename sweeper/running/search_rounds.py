@@ -37,7 +37,7 @@ from sweeper.running.settings import RunOptions
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
 from sweeper.statistics.early_stopping import find_clearly_worse
 from sweeper.statistics.extra_packages import require_search_packages
-from sweeper.store import FILE_NAME, Store
+from sweeper.store import Store
 
 FAILING: Final = "failing"  # why a search ends: no trial of the first points succeeded
 _HOPELESS: Final = 8  # failed trials without a success that end a search
@@ -224,7 +224,7 @@ class _Rounds:
 
     def _has_changed(self) -> bool:
         """Whether the folder has runs that are not of this call: before the first round, or from another process."""
-        if not (self.out / FILE_NAME).is_file():
+        if not Store.exists(self.out):
             return False
         with Store.open(self.out, readonly=True) as store:
             runs = store.runs()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -18,6 +18,8 @@ from sweeper.store.checksums import find_damage, make_migration, make_triggers, 
 from sweeper.store.containment import refuse_links
 
 SCHEMA_VERSION: Final = 9
+
+_LATER_FILES: Final = ("artifacts", "results.csv")  # a run makes them after the store
 
 # After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the
 # disk. SQLite's default of 1000 pages is about 100 jobs, so with short jobs the event loop would stall all the time.
@@ -143,6 +145,15 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     return connection
 
 
+def is_blank(path: Path) -> bool:
+    """Whether a process was killed while it created this database, before there was a table in it."""
+    if any((path.parent / name).exists() for name in _LATER_FILES):  # it lost its content; opening it says so
+        return False
+    with suppress(sqlite3.DatabaseError), closing(connect(path, readonly=True)) as connection:
+        return not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+    return False
+
+
 def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> None:
     """Check that this is a store of ours, and unless `readonly` create or upgrade its schema. Raises ResultsError."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -181,7 +192,7 @@ def _check_not_emptied(path: Path) -> None:
     A process that was killed while it created the store leaves an empty file too, but no results.
     """
     if path.is_file() and path.stat().st_size == 0:
-        for name in ("artifacts", "results.csv"):
+        for name in _LATER_FILES:
             if (path.parent / name).exists():
                 raise _make_damage_error(path, f"it is empty, but {name} beside it is from an earlier run")
 

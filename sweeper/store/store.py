@@ -24,7 +24,7 @@ from sweeper.model import result
 from sweeper.model.charges import Charge, JobCost
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.store.containment import check_artifact
-from sweeper.store.database import Database
+from sweeper.store.database import Database, is_blank
 from sweeper.store.experiment_path import from_relative, to_relative
 from sweeper.store.job_charges import JobCharges
 from sweeper.store.records import (
@@ -103,6 +103,12 @@ class Store:
         if readonly and not path.is_file():
             raise ResultsError(f"{out}: no results here (looked for {FILE_NAME}); `sweeper run` makes them")
         return cls(Database(path, readonly=readonly))
+
+    @staticmethod
+    def exists(out: Path) -> bool:
+        """Whether `out` has a store. One that a killed process left without a table counts as none."""
+        path = out / FILE_NAME
+        return path.is_file() and not is_blank(path)
 
     def close(self) -> None:
         self._database.close()

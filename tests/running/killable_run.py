@@ -5,10 +5,12 @@ runs would take longer than the runs. It writes {"pid": ...} at once, {"said": .
 and for the final messages, and {"ended": ...} when that process has ended: 0, or minus the signal.
 
 An order has: experiment (file), target (or a list), out, options, and optionally `die_at` (the number of the step to
-die at), `steps` (true to report the name of every step), `file_limit` (bytes that no file may exceed, as on a full
-disk), and `powerless` (true to take root's power to write into read-only files). A step is a statement of the database
-that changes something, or opening for writing, syncing, linking, renaming or removing a file, each before and after.
-Requests belong to the proxy.
+die at, or the names of steps, of which it dies at the last one once the others have come in this
+order), `steps` (true to report the name of every step), `file_limit` (bytes that no file may exceed, as on a full
+disk), `powerless` (true to take root's power to write into read-only files), and `searches` (true for `sweeper.search`
+instead of `sweeper.run`). A step is a statement of the database that changes something, or opening for writing,
+syncing, linking, renaming or removing a file, each before and after. Requests belong to the proxy. Each round that a
+search has planned, and not recorded yet, is a step too.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import sweeper.planning
 import sweeper.running
 import sweeper.store
 from sweeper.errors import SweeperError
+from sweeper.running.run_events import RoundPlanned
 
 CALLS = ("fsync", "link", "rename", "replace", "unlink")
 
@@ -39,13 +42,17 @@ CALLS = ("fsync", "link", "rename", "replace", "unlink")
 class Steps:
     """Counts the steps of this process, and kills it at one of them like kill -9."""
 
-    def __init__(self, die_at: int | None) -> None:
+    def __init__(self, die_at: int | list[str] | None) -> None:
         self.die_at = die_at
+        self.awaited = list(die_at) if isinstance(die_at, list) else []
         self.names: list[str] = []
 
     def __call__(self, name: str) -> None:
         self.names.append(name)
-        if len(self.names) == self.die_at:
+        is_awaited = self.awaited[:1] == [name]
+        if is_awaited:
+            del self.awaited[0]
+        if len(self.names) == self.die_at or (is_awaited and not self.awaited):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def install(self, out: str) -> None:
@@ -77,7 +84,7 @@ class Steps:
             original = getattr(sqlite3.Connection, name)
 
             def call(self: Any, *arguments: Any) -> Any:
-                what = " ".join([name, *str(arguments[0] if arguments else "").split()[:3]])
+                what = " ".join([name, *str(arguments[0] if arguments else "").split()[:5]])
                 if "SELECT" in what:
                     return original(self, *arguments)
                 step(f"before {what}")
@@ -111,19 +118,26 @@ def carry_out(order: dict[str, Any], said: Any) -> None:
         give_up_power()
     steps = Steps(order.get("die_at"))
     steps.install(order["out"])
+
+    def report(event: Any) -> None:
+        say(type(event).__name__)
+        if isinstance(event, RoundPlanned):
+            steps(f"round {event.number} planned")
+
+    execute = sweeper.search if order.get("searches") else sweeper.run
     try:
-        run = sweeper.run(
+        run: Any = execute(
             sweeper.load(order["experiment"]),
             order["target"],
             order["out"],
-            progress=lambda event: say(type(event).__name__),
+            progress=report,
             **order.get("options", {}),
         )
     except SweeperError as error:
         say(f"{type(error).__name__}: {error}")
     else:
         say(f"error {run.error}")
-        say(f"stopped_by {run.stopped_by}")
+        say(f"stopped_by {run.ended_by if order.get('searches') else run.stopped_by}")
     if order.get("steps"):
         say("steps " + json.dumps(steps.names))
 
@@ -144,10 +158,18 @@ def warm_up() -> None:
         importlib.import_module(name)
 
 
+def warm_up_searches() -> None:
+    """Import what searches import late. It takes a second, so runs do without."""
+    for name in ("sweeper.planning.searching.proposals", "optuna.samplers._tpe.sampler"):
+        importlib.import_module(name)
+
+
 def main() -> None:
     warm_up()
     for line in sys.stdin:
         order = json.loads(line)
+        if order.get("searches"):
+            warm_up_searches()
         reading, writing = os.pipe()
         pid = os.fork()
         if not pid:

@@ -291,6 +291,20 @@ def test_foreign_file_is_described_and_left_unchanged(tmp_path, content, make, r
     assert path.read_bytes() == before
 
 
+def test_an_empty_file_that_a_killed_process_left_is_not_a_store(tmp_path):
+    assert not Store.exists(tmp_path)
+    (tmp_path / "sweeper.sqlite").touch()
+    assert not Store.exists(tmp_path)
+    (tmp_path / "artifacts").mkdir()  # so there were results, and opening it reports that they are lost
+    assert Store.exists(tmp_path)
+    (tmp_path / "artifacts").rmdir()
+    (tmp_path / "sweeper.sqlite").write_bytes(b"not a database, and opening it says so")
+    assert Store.exists(tmp_path)
+    (tmp_path / "sweeper.sqlite").unlink()
+    Store.open(tmp_path).close()
+    assert Store.exists(tmp_path)
+
+
 def test_reading_an_empty_file_is_an_error(tmp_path):
     (tmp_path / "sweeper.sqlite").touch()
     with pytest.raises(ResultsError, match="not a sweeper store: an empty file; restore"):
