@@ -10,9 +10,10 @@ from sweeper.cli import console
 from sweeper.cli.console import to_json_number
 from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.statistics.corrections import LEVEL
+from sweeper.statistics.response_curve import ENDS, INSIDE, RISING
 from sweeper.statistics.variance_shares import TermShare
+from sweeper.tables.effect_answer import AxisEffect, EffectsAnswer, MetricEffects, Trend
 from sweeper.tables.effect_axes import EffectAxis
-from sweeper.tables.effects import AxisEffect, EffectsAnswer, MetricEffects
 from sweeper.tables.export import format_markdown_cell, format_rounded
 
 _MAX_PAIRS: Final = 10  # of an axis in a table; of more, only the differences from the other values are shown
@@ -30,7 +31,8 @@ def render_effects(answer: EffectsAnswer, *, markdown: bool) -> str:
     lines = [form(line) + ("  " if markdown else "") for line in lines]
     for metric in answer.metrics:
         lines += ["", heading + form(metric.metric), *(item + form(line) for line in _describe_metric(metric))]
-        for rows in (_list_shares(metric), _list_comparisons(metric)):
+        counted = "pairs" if answer.points is None else "points"
+        for rows in (_list_shares(metric), _list_comparisons(metric, counted)):
             if rows:
                 lines.append("")
                 lines += _render_markdown_table(rows) if markdown else _render_table(rows)
@@ -59,12 +61,15 @@ def _describe_trials(answer: EffectsAnswer) -> str:
     if answer.message:
         return answer.message
     replicates = [f"{axis.name} ({len(axis.values)})" for axis in answer.axes.axes if axis.is_replicate]
+    if answer.points is not None:
+        over = f"; each number is the mean of a point over {' and '.join(replicates)}" if replicates else ""
+        return f"{_count(answer.trials, 'trial')} of {_count(answer.points, 'point')} succeeded{over}"
     over = (
         f"differences are over {' and '.join(replicates)}"
         if replicates
         else "nothing is repeated with other seeds or prompts, so the other axes take their place"
     )
-    return f"{answer.trials} {'trial' if answer.trials == 1 else 'trials'} succeeded; {over}"
+    return f"{_count(answer.trials, 'trial')} succeeded; {over}"
 
 
 def _describe_metric(metric: MetricEffects) -> Iterator[str]:
@@ -72,7 +77,7 @@ def _describe_metric(metric: MetricEffects) -> Iterator[str]:
         yield metric.note
         return
     for effect in metric.effects:
-        yield _describe_effect(effect)
+        yield _describe_effect(effect, metric.maximize)
     for one, other, share, p in metric.interactions:
         if p <= LEVEL and share.share >= _SMALL_SHARE and not (one.is_replicate and other.is_replicate):
             yield _describe_interaction(one, other, _format_share(share.share))
@@ -92,13 +97,22 @@ def _describe_interaction(one: EffectAxis, other: EffectAxis, share: str) -> str
     return f"{one.name} and {other.name} act together: {share} of the variance; what one changes depends on the other"
 
 
-def _describe_effect(effect: AxisEffect) -> str:
+def _describe_effect(effect: AxisEffect, maximize: bool | None) -> str:
     name = effect.axis.name
     if effect.note:
         return f"{name} {effect.note}"
     share = f"{_format_share(effect.share.share)} of the variance; " if effect.share else ""
     if effect.differs:
-        return f"{name} matters: {share}{_describe_largest(effect)}{_describe_extremes(effect)}"
+        where = (
+            _describe_extremes(effect, maximize)
+            if effect.trend is None
+            else f" ({_describe_trend(effect.trend, effect.axis.labels, maximize)})"
+        )
+        return f"{name} matters: {share}{_describe_largest(effect)}{where}"
+    if effect.is_idle and effect.whole is not None:
+        return (
+            f"{name}: no sign that it matters; it explains at most {_format_share(effect.whole.high)} of the variance"
+        )
     bounds = [
         max(abs(low), abs(high))
         for comparison, _ in effect.comparisons
@@ -112,6 +126,8 @@ def _describe_effect(effect: AxisEffect) -> str:
     if not max(bounds):
         return f"{name} changes nothing: each difference is 0"
     most = _round_to(max(bounds), max(bounds))
+    if effect.whole is not None and not effect.is_seen:
+        return f"{name} is not settled: it explains at most {_format_share(effect.whole.high)} of the variance"
     if effect.is_seen:
         hint = f"; {_describe_needed(*effect.needed)}" if effect.needed else ""
         return f"{name} matters: {share}which of its values differ is not settled{hint}"
@@ -119,6 +135,15 @@ def _describe_effect(effect: AxisEffect) -> str:
         return f"{name}: no difference seen (less than {most} either way)"
     needed = _describe_needed(*effect.needed)
     return f"{name} is not settled: {share}the difference may be up to {most} either way; {needed}"
+
+
+def _describe_trend(trend: Trend, labels: Sequence[str], maximize: bool | None) -> str:
+    """Where the fitted curve is best, or of a metric without a direction, where it is highest."""
+    value, low, high = (labels[index] for index in (trend.value, trend.low, trend.high))
+    top, bottom = ("highest", "lowest") if maximize is None else ("best", "worst")
+    if trend.word in (INSIDE, ENDS):
+        return f"{top if trend.word == INSIDE else bottom} near {value}, of {low} to {high}"
+    return f"{top} at {value}, the {'highest' if trend.word == RISING else 'lowest'} value tried"
 
 
 def _describe_needed(replicate: str, more: int) -> str:
@@ -146,16 +171,21 @@ def _describe_largest(effect: AxisEffect) -> str:
     return f"{_quote(upper)} is {_round_to(low, margin)} to {_round_to(high, margin)} above {_quote(lower)}"
 
 
-def _describe_extremes(effect: AxisEffect) -> str:
+def _describe_extremes(effect: AxisEffect, maximize: bool | None) -> str:
     """Which values are highest and lowest, as far as the differences that are seen allow it."""
     if len(effect.axis.labels) < 3:
         return ""
+    words = ("highest", "lowest") if maximize is None else ("best", "worst") if maximize else ("worst", "best")
     texts = [
         f"{word} {' or '.join(_quote(effect.axis.labels[value]) for value in values)}"
-        for word, values in (("highest", effect.highest), ("lowest", effect.lowest))
+        for word, values in zip(words, (effect.highest, effect.lowest), strict=True)
         if values and len(values) <= _MAX_NAMED
     ]
     return f" ({', '.join(texts)})" if texts else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _quote(label: str) -> str:
@@ -183,7 +213,7 @@ def _list_shares(metric: MetricEffects) -> TableRows:
     return rows
 
 
-def _list_comparisons(metric: MetricEffects) -> TableRows:
+def _list_comparisons(metric: MetricEffects, counted: str) -> TableRows:
     rows = []
     for effect in metric.effects:
         pairs = sum(comparison.other is not None for comparison, _ in effect.comparisons)
@@ -201,7 +231,7 @@ def _list_comparisons(metric: MetricEffects) -> TableRows:
                     "low": "" if found.low is None else _round_to(found.low, margin),
                     "high": "" if found.high is None else _round_to(found.high, margin),
                     "p (Holm)": "" if p is None else _format_p(p),
-                    "pairs": str(found.pairs),
+                    counted: str(found.pairs),
                 }
             )
     return rows
@@ -234,6 +264,7 @@ def effects_to_json(answer: EffectsAnswer) -> dict[str, Any]:
     return {
         "folder": str(answer.folder),
         "trials": answer.trials,
+        "points": answer.points,
         "message": answer.message,
         "axes": [
             {"axis": axis.name, "columns": axis.columns, "values": axis.values, "replicate": axis.is_replicate}
@@ -255,6 +286,7 @@ def _metric_to_json(metric: MetricEffects) -> dict[str, Any]:
         "metric": metric.metric,
         "trials": metric.trials,
         "note": metric.note,
+        "maximize": metric.maximize,
         "server_noise": metric.server_noise,
         "standard_deviation": metric.spread,
         "shares": [
@@ -277,11 +309,14 @@ def _metric_to_json(metric: MetricEffects) -> dict[str, Any]:
 
 
 def _effect_to_json(effect: AxisEffect) -> dict[str, Any]:
-    labels = effect.axis.labels
+    labels, trend, whole = effect.axis.labels, effect.trend, effect.whole
     return {
         "axis": effect.axis.name,
         "note": effect.note,
         "seen": effect.is_seen,
+        "idle": effect.is_idle,
+        "whole_share": None if whole is None else {"share": whole.share, "high": whole.high, "p": whole.p},
+        "trend": None if trend is None else {"word": trend.word, "value": labels[trend.value]},
         "highest": [labels[value] for value in effect.highest],
         "lowest": [labels[value] for value in effect.lowest],
         "needed": None if effect.needed is None else {"axis": effect.needed[0], "more": effect.needed[1]},

@@ -13,25 +13,25 @@ from typing import Any, Final
 
 import numpy as np
 
+from sweeper.statistics.extra_packages import load_stats_package
 from sweeper.statistics.paired import Numbers
 
 ERROR_RATE: Final = 0.01  # the chance that the best point is dropped, over all looks at it and all rivals
-_MOST_DF: Final = 1000  # more make no difference, but the sum in `compute_t_tail` longer
 _ROUNDING: Final = 1e-12  # of the largest value: a smaller deviation is an error of rounding
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-def find_clearly_worse(values: Sequence[Numbers], maximize: Sequence[bool]) -> list[int]:
+def find_clearly_worse(values: Sequence[Numbers], maximize: Sequence[bool], looks: int | None = None) -> list[int]:
     """Return the points without a number for each combination that are clearly worse than one and the same other point.
 
     `values` has one table for each objective: a row for each point, a column for each combination, and NaN for a trial
     that did not run or has no number. `maximize` says for each objective whether larger is better. With several
     objectives, a point is dropped only if its rival is clearly better in each of them.
 
-    A rival has a number wherever the point has one. The test is one-sided, at the level `ERROR_RATE` / (rivals * looks)
-    (Bonferroni), where looks is the number of combinations but one. So a point that is truly as good as all others is
-    dropped with a chance of at most `ERROR_RATE`, if each point is looked at once for each number of its combinations.
+    `looks` is how often the caller looks at a point with new combinations; by default after each one but the last. A
+    rival has a number wherever the point has one. The test is one-sided, at the level `ERROR_RATE` / (rivals * looks)
+    (Bonferroni). So a point that is truly as good as all others is dropped with a chance of at most `ERROR_RATE`.
     """
     tables = [table if larger else -table for table, larger in zip(values, maximize, strict=True)]
     known: Flags = np.isfinite(np.stack(tables).sum(axis=0))
@@ -42,7 +42,7 @@ def find_clearly_worse(values: Sequence[Numbers], maximize: Sequence[bool]) -> l
         shared = known[point]
         rivals: Flags = np.logical_and.reduce(known[:, shared], axis=1)
         rivals[point] = False
-        tests = int(rivals.sum()) * (known.shape[1] - 1)
+        tests = int(rivals.sum()) * (looks or known.shape[1] - 1)
         worse = rivals.copy()
         for table, (variance, df) in zip(tables, noises, strict=True):
             leads = np.where(rivals[:, None], table[:, shared] - table[point, shared], 0.0).mean(axis=1)
@@ -74,22 +74,5 @@ def _is_clear(leads: Numbers, error: float, df: int, tests: int) -> Flags:
     ahead: Flags = leads > 0
     if error == 0:
         return ahead
-    tails = compute_t_tail(np.where(ahead, leads, 0.0) / error, min(df, _MOST_DF))
+    tails: Numbers = load_stats_package("scipy.special").stdtr(df, -np.where(ahead, leads, 0.0) / error)
     return ahead & (tails * tests <= ERROR_RATE)
-
-
-def compute_t_tail(t: Numbers, df: int) -> Numbers:
-    """The chances that Student's t with `df` degrees of freedom is larger than each `t`, which is not negative.
-
-    Abramowitz & Stegun, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4. (A search does not need scipy.)
-    """
-    angle = np.arctan2(t, math.sqrt(df))
-    cosine, odd = np.cos(angle), df % 2
-    term: Numbers = cosine if odd else np.ones_like(t)
-    total: Numbers = np.zeros_like(t)
-    for index in range(1 + odd, df, 2):
-        total += term
-        term = term * cosine**2 * index / (index + 1)
-    inner = np.sin(angle) * total
-    within: Numbers = 2 / math.pi * (angle + inner) if odd else inner
-    return (1 - within) / 2

@@ -8,7 +8,7 @@ replicates, if they are more than noise (p <= 0.5), otherwise against the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ import numpy as np
 from sweeper.statistics.extra_packages import load_stats_package
 from sweeper.statistics.factorial import Factor
 from sweeper.statistics.paired import POOLING_LEVEL, Numbers, renumber
+from sweeper.statistics.response_curve import Curve
 
 _MAX_COLUMNS: Final = 500  # of all pairs of factors: an analysis with more takes seconds
 _TOLERANCE: Final = 1e-9  # relative to the largest: smaller numbers are errors of rounding
@@ -58,13 +59,20 @@ class VarianceShares:
 class VarianceModel:
     """The analysis of variance of some trials. Metrics that are known for the same trials share its decompositions."""
 
-    def __init__(self, factors: Sequence[Factor]) -> None:
-        """`factors` have the values of these trials only."""
-        self._trials = len(factors[0].codes) if factors else 0
-        self._replicates = {index for index, factor in enumerate(factors) if factor.is_replicate}
-        columns: dict[Term, Numbers] = {(index,): _code(factor) for index, factor in enumerate(factors)}
+    def __init__(self, factors: Sequence[Factor | Curve], least_rest: int = 1) -> None:
+        """`factors` have the values of these trials only. Their pairs leave the rest `least_rest` degrees of freedom.
+
+        A curve has two columns, of which only the straight one is paired with other factors.
+        """
+        columns: dict[Term, Numbers] = {(index,): code_factor(factor) for index, factor in enumerate(factors)}
         columns = {term: column for term, column in columns.items() if column.shape[1]}
-        columns |= _choose_pairs(columns, self._trials)
+        self._trials = len(next(iter(columns.values()))) if columns else 0
+        self._replicates = {i for i, one in enumerate(factors) if isinstance(one, Factor) and one.is_replicate}
+        paired = {
+            term: column[:, :1] if isinstance(factors[term[0]], Curve) else column for term, column in columns.items()
+        }
+        main = sum(column.shape[1] for column in columns.values())
+        columns |= _choose_pairs(paired, self._trials, self._trials - 1 - least_rest - main)
         self._terms = tuple(columns)
         self._design = np.hstack(list(columns.values())) if columns else np.empty((self._trials, 0))
         self._design -= self._design.mean(axis=0)
@@ -96,6 +104,40 @@ class VarianceModel:
         )
         return VarianceShares(terms, rest / total, rest_df)
 
+    def share_out_whole(self, index: int, numbers: Numbers) -> TermShare | None:
+        """The share that a factor explains alone or in pairs, beside all that is explained without it.
+
+        `high` bounds what it would explain if it varied independently of the other factors: the upper bound of its own
+        term is divided by the part of its columns that the others leave (the smallest, 1 - R^2 of its canonical
+        correlation with them). None if the trials are too few for all its pairs, or if the others leave nothing.
+        """
+        shares = self.share_out(numbers)
+        own = [term for term in self._terms if index in term]
+        rest = [term for term in self._terms if index not in term]
+        mains = [term for term in rest if len(term) == 1]
+        main = None if shares is None else next((one for one in shares.terms if one.term == (index,)), None)
+        if shares is None or main is None or len(own) != 1 + len(mains):
+            return None
+        values = numbers - numbers.mean()
+        projections, total = self._design.T @ values, float(values @ values)
+        explained, rank = self._explain(self._terms, projections)
+        without, rest_rank = self._explain(rest, projections)
+        left = self._measure_left([(index,)], mains)
+        if rank == rest_rank or left <= _TOLERANCE:
+            return None
+        found = max(explained - without, 0.0), rank - rest_rank
+        whole = _test_term((index,), found, total, shares.rest * total / shares.rest_df, shares.rest_df)
+        return replace(whole, high=min(max(whole.high, main.high / left), 1.0))
+
+    def _measure_left(self, terms: Sequence[Term], others: Sequence[Term]) -> float:
+        """The smallest part of the variance of any mixture of the columns of some terms that the others leave."""
+        bases = [
+            np.linalg.qr(self._design[:, np.concatenate([self._columns_of[term] for term in group])])[0]
+            for group in (terms, others)
+            if group
+        ]
+        return 1 - float(np.linalg.norm(bases[0].T @ bases[1], 2)) ** 2 if others else 1.0
+
     def _explain(self, terms: Sequence[Term], projections: Numbers) -> tuple[float, int]:
         """The sum of squares that these terms explain together, and its degrees of freedom."""
         if not terms:
@@ -120,8 +162,10 @@ class VarianceModel:
         return max(whole - part, 0.0), rank - other_rank
 
 
-def _code(factor: Factor) -> Numbers:
-    """The columns of a factor: one for each value but the last, as deviations from it."""
+def code_factor(factor: Factor | Curve) -> Numbers:
+    """The columns of a factor: one for each value but the last, as deviations from it. Those of a curve are its own."""
+    if isinstance(factor, Curve):
+        return factor.columns
     codes = renumber(factor.codes)
     levels = int(codes.max(initial=0)) + 1
     table = np.vstack([np.eye(levels - 1), np.full((1, levels - 1), -1.0)])
@@ -129,13 +173,12 @@ def _code(factor: Factor) -> Numbers:
     return result
 
 
-def _choose_pairs(columns: Mapping[Term, Numbers], trials: int) -> dict[Term, Numbers]:
-    """The columns of the pairs of factors, without the pairs that have too many."""
+def _choose_pairs(columns: Mapping[Term, Numbers], trials: int, most: int) -> dict[Term, Numbers]:
+    """The columns of the pairs of factors, without the pairs that have too many; at most `most` in all."""
     pairs = [(one + other, columns[one].shape[1] * columns[other].shape[1]) for one, other in combinations(columns, 2)]
-    main = sum(column.shape[1] for column in columns.values())
     chosen, count = {}, 0
     for pair, width in sorted(pairs, key=lambda pair: pair[1]):
-        if count + width > _MAX_COLUMNS or main + count + width > trials - 2:
+        if count + width > min(_MAX_COLUMNS, most):
             continue
         count += width
         one, other = columns[pair[:1]], columns[pair[1:]]

@@ -61,7 +61,7 @@ def find_effect_axes(
     rows: Sequence[Result], layout: TableLayout, axes: Sequence[str], over: Sequence[str]
 ) -> EffectAxes:
     """The axes of these rows. `axes` are never replicates; `over` are, or by default seeds and prompts."""
-    found = [_read_axis(name, rows, layout) for name in list_axis_columns(layout)]
+    found = [read_axis(name, rows, layout) for name in list_axis_columns(layout)]
     constant = tuple(axis.name for axis in found if len(axis.values) < 2)
     unswept = [f"{name} has one value, so there is nothing to compare" for name in axes if name in constant]
     found, notes = _join_linked([axis for axis in found if len(axis.values) > 1], layout.together or ())
@@ -72,7 +72,8 @@ def find_effect_axes(
     return EffectAxes(tuple(found), constant, (*unswept, *notes, *_describe_few(found), *_describe_confounding(found)))
 
 
-def _read_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> EffectAxis:
+def read_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> EffectAxis:
+    """Read an axis column; its values are in the order of the experiment, if that is known."""
     cells = [get_cell(row, name) for row in rows]
     ordered = layout.values_in_order(name, [row.columns.get(name) for row in rows])
     indexes: dict[Hashable, int] = {}

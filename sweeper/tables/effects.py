@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from sweeper.did_you_mean import join_names
 from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.statistics.corrections import LEVEL, adjust_in_steps, adjust_p_values
 from sweeper.statistics.factorial import Factor, Factorial, ValueComparison, count_needed_values
@@ -23,15 +24,23 @@ from sweeper.statistics.variance_shares import TermShare, VarianceModel, Varianc
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.aggregate import is_number
+from sweeper.tables.effect_answer import (
+    MAX_VALUES,
+    AxisEffect,
+    EffectsAnswer,
+    MetricEffects,
+    explain_no_analysis,
+    find_extremes,
+    get_share,
+)
 from sweeper.tables.effect_axes import EffectAxes, EffectAxis, find_effect_axes, list_axis_columns
 from sweeper.tables.result_rows import list_outcome_columns
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
 from sweeper.tables.server_noise import measure_server_noise
 
-_MAX_VALUES: Final = 30  # of an axis, because each pair of values is compared
 _MOST_PROPOSED: Final = 10  # seeds in all, or three times the present ones: a difference that needs more is hardly seen
-_SMALLEST: Final = 1e-50  # the fourth power of a smaller number may be 0, and of its inverse infinite
 _ARGUMENT_NAMES: Final = {"metric": "metrics", "axis": "axes", "over": "over"}  # of `effects`
 _NUMBER_COLUMNS: Final = ("ran_s", "queued_s", "cost", "attempts")
 
@@ -45,67 +54,6 @@ class EffectQuery:
     over: Sequence[str] = ()
     selection: Selection = EVERYTHING
     run: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AxisEffect:
-    """The effect of one axis on one metric.
-
-    `p` is the p-value of the whole axis, and `comparisons` are (comparison, p-value), all corrected as
-    `adjust_in_steps` does. `share` is None if the trials are too few, `note` says why there are no comparisons.
-    `highest` are the value with the highest mean and those that are not seen to be lower, if these are at most half of
-    all; `lowest` likewise. `needed`: (replicate axis, how many more of its values would settle the largest difference).
-    """
-
-    axis: EffectAxis
-    share: TermShare | None
-    p: float | None
-    comparisons: tuple[tuple[ValueComparison, float | None], ...]
-    highest: tuple[int, ...] = ()
-    lowest: tuple[int, ...] = ()
-    needed: tuple[str, int] | None = None
-    note: str = ""
-
-    @property
-    def is_seen(self) -> bool:
-        """Whether the axis has an effect; `differs` may still be false, if no two of its values are told apart."""
-        return self.p is not None and self.p <= LEVEL
-
-    @property
-    def differs(self) -> bool:
-        return any(p is not None and p <= LEVEL for _, p in self.comparisons)
-
-
-@dataclass(frozen=True, slots=True)
-class MetricEffects:
-    """The effects on one metric, those of most variance first. `note` says why there are none.
-
-    `interactions` are (two axes, their share, p-value corrected by Holm for all shares of the metric). `rest` is the
-    share that no axis explains, `overlap` the one that several axes explain, because trials are missing. `spread` is
-    the standard deviation of the numbers, `server_noise` that of repeats of a trial, if there are any.
-    """
-
-    metric: str
-    trials: int
-    effects: tuple[AxisEffect, ...] = ()
-    replicates: tuple[tuple[EffectAxis, TermShare], ...] = ()
-    interactions: tuple[tuple[EffectAxis, EffectAxis, TermShare, float], ...] = ()
-    rest: float | None = None
-    overlap: float = 0.0
-    spread: float = 0.0
-    server_noise: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EffectsAnswer:
-    """The answer to a query. `message` says that `--where` or `--set` select nothing."""
-
-    folder: Path
-    trials: int
-    axes: EffectAxes
-    metrics: tuple[MetricEffects, ...]
-    message: str = ""
 
 
 def effects(
@@ -169,29 +117,51 @@ def analyse_effects(
     trials, message = select_trials(folder, query.run, query.selection)
     done = [row.trial for row in rows if row.status == SUCCEEDED and (trials is None or row.trial in trials)]
     layout, rows = select_results(layout, rows, frozenset(done))
-    found = find_effect_axes(rows, layout, query.axes, query.over)
-    names = query.metrics or [name for name in layout.metrics if _holds_numbers(rows, name)] or ["ran_s"]
-    names = [] if message else names
-    analysis = _Analysis(rows, found, query.axes)
+    names = [] if message else _choose_metrics(query, rows, layout)
     noise = measure_server_noise(folder, names)
-    metrics = tuple(
-        replace(analysis.analyse(name, _read_numbers(name, rows, layout)), server_noise=noise.get(name))
-        for name in names
-    )
-    return EffectsAnswer(folder, len(rows), found, metrics, message)
+    points = None
+    if layout.search is None:
+        found = find_effect_axes(rows, layout, query.axes, query.over)
+        analysis = _Analysis(rows, found, query.axes)
+        metrics = [analysis.analyse(name, _read_numbers(name, rows, layout)) for name in names]
+    else:
+        found = find_search_axes(rows, layout, layout.search)
+        surfaces = SearchAnalysis(rows, found, layout.search, query.axes)
+        metrics, points = [surfaces.analyse(name) for name in names], surfaces.points
+    metrics = [replace(metric, server_noise=noise.get(metric.metric)) for metric in metrics]
+    return EffectsAnswer(folder, len(rows), found, tuple(metrics), message, points)
+
+
+def _choose_metrics(query: EffectQuery, rows: Sequence[Result], layout: TableLayout) -> list[str]:
+    """The metrics asked for, or all that hold numbers. Of a search, those of its objectives come first."""
+    search = layout.search
+    first = [] if search is None else [objective.metric for objective in search.objectives]
+    own = () if search is None else search.columns
+    others = [name for name in layout.metrics if name not in own and _holds_numbers(rows, name)]
+    return list(dict.fromkeys(query.metrics or [*first, *others])) or ["ran_s"]
 
 
 def _check_query(query: EffectQuery, layout: TableLayout, option_names: Mapping[str, str]) -> None:
     errors = OptionErrors()
-    axes, outcome = list_axis_columns(layout), list_outcome_columns(layout)
-    metrics = [*layout.metrics, *(name for name in _NUMBER_COLUMNS if name in outcome)]
+    search, outcome = layout.search, list_outcome_columns(layout)
+    axes = list_axis_columns(layout) if search is None else list(search.space)
+    numbers = [name for name in layout.metrics if search is None or name != ROUND]
+    metrics = [*numbers, *(name for name in _NUMBER_COLUMNS if name in outcome)]
     errors.check_columns(option_names["metric"], query.metrics, metrics, ("metric", "metrics"))
     errors.check_columns(option_names["axis"], query.axes, axes, ("axis", "axes"))
-    errors.check_columns(option_names["over"], query.over, axes, ("axis", "axes"))
+    if search is None:
+        errors.check_columns(option_names["over"], query.over, axes, ("axis", "axes"))
+    elif query.over:
+        errors.add(option_names["over"], _explain_over(search))
     RowFilter(query.selection, layout, errors)  # adds the mistakes in `--where` and `--set`
     for name in set(query.axes) & set(query.over):
         errors.add(option_names["over"], f"'{name}' is also in {option_names['axis']}; a replicate is not compared")
     errors.raise_if_any()
+
+
+def _explain_over(search: SearchColumns) -> str:
+    what = f"are means over {join_names(search.over)}" if search.over else "have no replicates"
+    return f"belongs to sweeps; the results of this search {what}; leave it out"
 
 
 def _holds_numbers(rows: Sequence[Result], name: str) -> bool:
@@ -227,7 +197,7 @@ class _Analysis:
         known = np.array([is_number(cell) for cell in cells], dtype=bool)
         count = int(known.sum())
         values = np.array([cell if ok else np.nan for cell, ok in zip(cells, known, strict=True)], dtype=float)
-        if note := _explain_no_analysis(cells, values[known]):
+        if note := explain_no_analysis(cells, values[known]):
             return MetricEffects(name, count, note=note)
         sums = np.bincount(self._cells[known], values[known], minlength=self._cells.max() + 1)
         counts = np.bincount(self._cells[known], minlength=self._cells.max() + 1)
@@ -239,7 +209,7 @@ class _Analysis:
             name,
             count,
             self._find_effects(numbers, shares),
-            tuple((self._axes.axes[i], s) for i in self._factorial.replicates if (s := _get_share(shares, (i,)))),
+            tuple((self._axes.axes[i], s) for i in self._factorial.replicates if (s := get_share(shares, (i,)))),
             tuple(self._find_interactions(shares)),
             None if shares is None else shares.rest,
             0.0 if shares is None else 1 - shares.rest - sum(term.share for term in shares.terms),
@@ -254,10 +224,10 @@ class _Analysis:
 
     def _find_effects(self, numbers: Numbers, shares: VarianceShares | None) -> tuple[AxisEffect, ...]:
         compared = {
-            index: self._factorial.compare(index, numbers) if self._factors[index].levels <= _MAX_VALUES else []
+            index: self._factorial.compare(index, numbers) if self._factors[index].levels <= MAX_VALUES else []
             for index in self._compared
         }
-        terms = {index: _get_share(shares, (index,)) for index in compared}
+        terms = {index: get_share(shares, (index,)) for index in compared}
         axes, adjusted = adjust_in_steps(
             [None if term is None else term.p for term in terms.values()],
             [[comparison.difference.p for comparison in found] for found in compared.values()],
@@ -274,12 +244,12 @@ class _Analysis:
     ) -> AxisEffect:  # fmt: skip
         axis = self._axes.axes[index]
         note = ""
-        if len(axis.values) > _MAX_VALUES:
-            note = (f"has {len(axis.values)} values, too many to compare each pair (at most {_MAX_VALUES}); select "
+        if len(axis.values) > MAX_VALUES:
+            note = (f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES}); select "
                     f"some, or call it a replicate: --over {axis.columns[0]}")  # fmt: skip
         elif not comparisons:
             note = "cannot be judged, because no two trials differ in it alone"
-        highest, lowest = (_find_extremes(len(axis.values), comparisons, sign) for sign in (1, -1))
+        highest, lowest = (find_extremes(len(axis.values), comparisons, sign) for sign in (1, -1))
         effect = AxisEffect(axis, share, p, comparisons, highest, lowest, None, note)
         return effect if effect.differs else replace(effect, needed=self._count_needed(comparisons))
 
@@ -309,38 +279,3 @@ class _Analysis:
             and p is not None
             and (set(term.term) & set(self._compared) or set(term.term) <= set(self._factorial.replicates))
         ]
-
-
-def _explain_no_analysis(cells: Sequence[Any], values: Numbers) -> str:
-    if not len(values):
-        other = next((cell for cell in cells if cell is not None), None)
-        return "no successful trial has a value" if other is None else f"holds no numbers, but for example '{other}'"
-    if len(values) == 1:
-        return "only one trial has a number, and a comparison needs two"
-    if float(np.ptp(values)) == 0:
-        return f"is {float(values[0]):g} in all {len(values)} trials, so nothing changes it"
-    if not _SMALLEST < float(np.ptp(values)) < 1 / _SMALLEST:
-        return f"differs by {float(np.ptp(values)):g}, which is beyond what can be computed"
-    return ""
-
-
-def _get_share(shares: VarianceShares | None, term: tuple[int, ...]) -> TermShare | None:
-    return None if shares is None else next((one for one in shares.terms if one.term == term), None)
-
-
-def _find_extremes(
-    levels: int, comparisons: Sequence[tuple[ValueComparison, float | None]], sign: int
-) -> tuple[int, ...]:
-    """The values that are not seen to be below the highest one (sign 1), or above the lowest (-1); empty if all are."""
-    scores = np.zeros(levels)
-    worse: set[tuple[int, int]] = set()
-    for comparison, p in comparisons:
-        if comparison.other is None:
-            continue
-        mean = sign * comparison.difference.mean
-        scores[[comparison.value, comparison.other]] += (mean, -mean)
-        if p is not None and p <= LEVEL:
-            worse.add((comparison.other, comparison.value) if mean > 0 else (comparison.value, comparison.other))
-    best = int(np.argmax(scores))
-    found = tuple(value for value in range(levels) if (value, best) not in worse)
-    return found if 2 * len(found) <= levels else ()

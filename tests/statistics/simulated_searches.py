@@ -80,17 +80,21 @@ def draw(scenario: Scenario, rng: np.random.Generator) -> tuple[np.ndarray, np.n
         differs -= differs.mean(axis=1, keepdims=True)
     values = (truth - differs.mean(axis=1))[:, None, None] + differs[:, :, None] + noise
     values += rng.normal(0, 3, (1, scenario.prompts, 1)) + rng.normal(0, 2, (1, 1, scenario.seeds))
-    order = [prompt * scenario.seeds + seed for seed in range(scenario.seeds) for prompt in range(scenario.prompts)]
-    return truth, values.reshape(scenario.points, -1)[:, order]  # all prompts with the first seed, then the next
+    # the first few trials of a point differ in prompt and in seed
+    order = [(i % scenario.prompts) * scenario.seeds + (i % scenario.prompts + i // scenario.prompts) % scenario.seeds
+             for i in range(scenario.prompts * scenario.seeds)]  # fmt: skip
+    assert len(set(order)) == len(order)
+    return truth, values.reshape(scenario.points, -1)[:, order]
 
 
 def run_search(scenario: Scenario, values: np.ndarray) -> np.ndarray:
-    """What a search sees that looks at each point after each of its trials."""
+    """What a search sees whose points get a quarter of their trials, then half of them, then all."""
     seen = np.full_like(values, np.nan)
+    ends = sorted({-(-values.shape[1] // part) for part in (4, 2, 1)})
     for start in range(0, scenario.points, scenario.batch):
         going = set(range(start, min(start + scenario.batch, scenario.points)))
-        for combination in range(values.shape[1]):
+        for end in ends:
             points = sorted(going)
-            seen[points, combination] = values[points, combination]
-            going -= set(find_clearly_worse([seen[: start + scenario.batch]], [True]))
+            seen[points, :end] = values[points, :end]
+            going -= set(find_clearly_worse([seen[: start + scenario.batch]], [True], looks=len(ends) - 1))
     return seen

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.store import Store
 from sweeper.store.records import FAILED, INTENT, SUCCEEDED, Artifact, JobRecord, TableLayout
 
@@ -26,10 +27,11 @@ def write_results(
     ran_s: Sequence[float] | None = None,
     together: Sequence[tuple[str, str]] = (),
     runs: int = 1,
+    search: SearchColumns | None = None,
 ) -> Path:
     """Write runs with one trial for each row. `metrics` has a value for each trial, or in several runs for each job."""
-    columns = tuple(rows[0])
-    layout = TableLayout("made", columns, columns, tuple(metrics), together=tuple(together))
+    columns = tuple(name for name in rows[0] if name != ROUND)
+    layout = TableLayout("made", columns, columns, tuple(metrics), together=tuple(together), search=search)
     digests = [hashlib.sha256(repr(sorted(row.items())).encode()).hexdigest() for row in rows]
     with Store.open(folder) as store:
         for run in range(runs):

@@ -1,0 +1,91 @@
+"""A fitted curve over the numbers of an axis: a line and its bend, for the points of a search.
+
+With a factor for each axis without numbers, such curves are a response surface (Box & Wilson, Journal of the Royal
+Statistical Society B 13, 1951, 1-45).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+
+from sweeper.statistics.corrections import LEVEL
+from sweeper.statistics.extra_packages import load_stats_package
+from sweeper.statistics.paired import MeanDifference, Numbers
+
+LOG_RATIO: Final = 100  # of the largest to the smallest number: from here on, the curve is one of the logarithms
+INSIDE, RISING, FALLING, ENDS = "inside", "rising", "falling", "ends"  # where the largest value of a curve is
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An axis of numbers, one for each point."""
+
+    numbers: Numbers
+
+    @cached_property
+    def scaled(self) -> Numbers:
+        """The numbers, or their logarithms, with mean 0 and standard deviation 1."""
+        low, high = float(self.numbers.min()), float(self.numbers.max())
+        numbers = np.log(self.numbers) if low > 0 and high / low >= LOG_RATIO else self.numbers
+        result: Numbers = (numbers - numbers.mean()) / (float(numbers.std()) or 1.0)
+        return result
+
+    @property
+    def columns(self) -> Numbers:
+        result: Numbers = np.column_stack([self.scaled, self.scaled**2])
+        return result
+
+
+class LinearFit:
+    """The least squares fit of one number for each point to the columns of all axes, without their pairs."""
+
+    def __init__(self, blocks: Sequence[Numbers], numbers: Numbers) -> None:
+        design = np.hstack(blocks)
+        design = design - design.mean(axis=0)
+        self._ends = np.cumsum([block.shape[1] for block in blocks])
+        self._blocks = blocks
+        inverse = np.linalg.pinv(design.T @ design, hermitian=True)
+        self._weights = inverse @ design.T @ (numbers - numbers.mean())
+        residuals = numbers - numbers.mean() - design @ self._weights
+        self.df = len(numbers) - 1 - int(np.linalg.matrix_rank(design))
+        self._variances: Numbers = inverse * float(residuals @ residuals) / max(self.df, 1)
+
+    def compare(self, axis: int, point: int, other: int, level: float = 0.95) -> MeanDifference:
+        """The difference that an axis makes between its values at two points, if all other axes are equal."""
+        columns = self._get_columns(axis)
+        contrast = self._blocks[axis][point] - self._blocks[axis][other]
+        mean = float(contrast @ self._weights[columns])
+        variance = float(contrast @ self._variances[columns, columns] @ contrast)
+        error = math.sqrt(max(variance, 0.0))
+        special: Any = load_stats_package("scipy.special")
+        margin = float(special.stdtrit(self.df, (1 + level) / 2)) * error
+        p = 2 * float(special.stdtr(self.df, -abs(mean) / error)) if error else float(mean == 0)
+        size = len(self._blocks[axis])
+        return MeanDifference(mean, mean - margin, mean + margin, p, self.df, size, (), (error**2,))
+
+    def find_largest(self, axis: int, sign: int) -> tuple[str, int]:
+        """Where the curve of an axis is largest, or smallest if `sign` is -1: a word, and the point nearest to there.
+
+        INSIDE: at a top between the numbers, which is more than chance above both ends. ENDS: likewise at both ends;
+        the point is the one nearest to the bottom. Otherwise RISING or FALLING, with the point at that end.
+        """
+        columns = self._get_columns(axis)
+        scaled = self._blocks[axis][:, 0]
+        slope, bend = self._weights[columns]
+        low, high = int(np.argmin(scaled)), int(np.argmax(scaled))
+        turn = -slope / (2 * bend) if bend else math.inf
+        point = int(np.argmin(np.abs(scaled - turn)))
+        if scaled[low] < turn < scaled[high] and point not in (low, high):
+            leads = [self.compare(axis, point, end) for end in (low, high)]
+            if all(lead.p is not None and lead.p <= LEVEL for lead in leads):
+                return INSIDE if sign * bend < 0 else ENDS, point
+        return (RISING, high) if sign * self.compare(axis, high, low).mean >= 0 else (FALLING, low)
+
+    def _get_columns(self, axis: int) -> slice:
+        return slice(int(self._ends[axis]) - self._blocks[axis].shape[1], int(self._ends[axis]))

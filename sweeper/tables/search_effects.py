@@ -1,0 +1,206 @@
+"""What the points of a search say about the axes of its space.
+
+The points differ in several axes at once, so there are no pairs of trials that differ in one axis alone. A response
+surface takes their place: a curve for each axis of numbers, a mean for each value of the others, and what two axes do
+together. One number for each point enters it, because the trials of a point are not independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from sweeper.model.result import Result
+from sweeper.model.search_columns import Objective, SearchColumns, adjust_means, get_number
+from sweeper.statistics.corrections import adjust_in_steps, adjust_p_values
+from sweeper.statistics.factorial import Factor, ValueComparison
+from sweeper.statistics.paired import Codes, Numbers
+from sweeper.statistics.response_curve import ENDS, INSIDE, Curve, LinearFit
+from sweeper.statistics.variance_shares import VarianceModel, VarianceShares, code_factor
+from sweeper.store.records import TableLayout
+from sweeper.tables.aggregate import is_number
+from sweeper.tables.effect_answer import (
+    MAX_VALUES,
+    AxisEffect,
+    MetricEffects,
+    Trend,
+    explain_no_analysis,
+    find_extremes,
+    get_share,
+)
+from sweeper.tables.effect_axes import EffectAxes, EffectAxis, read_axis
+
+_FEWEST_OF_CURVE: Final = 4  # numbers of an axis: three are three values, without a curve between them
+_LEAST_REST: Final = 5  # degrees of freedom beside the axes: an F test with fewer finds hardly anything
+_LEAST_REST_OF_PAIRS: Final = 10  # and beside the pairs of axes
+
+
+@dataclass(frozen=True, slots=True)
+class IdleAxis:
+    """An axis that hardly matters for any objective: with 95 % confidence, it explains at most this share (0 to 1)."""
+
+    name: str
+    highest_share: float
+
+
+def find_search_axes(rows: Sequence[Result], layout: TableLayout, search: SearchColumns) -> EffectAxes:
+    """The axes of the space and of `over` (these are the replicates) that have more than one value in these rows."""
+    found = [(name, read_axis(name, rows, layout)) for name in (*search.space, *search.over)]
+    axes = [replace(axis, is_replicate=name in search.over) for name, axis in found if len(axis.values) > 1]
+    constant = tuple(name for name, axis in found if len(axis.values) < 2)
+    notes = ("a search tries good regions more often, so shares are those of the variance among the points it tried",)
+    return EffectAxes(tuple(axes), constant, notes)
+
+
+def find_idle_axes(rows: Sequence[Result], layout: TableLayout) -> list[IdleAxis]:
+    """Return the axes of a search that are known to hardly matter for any of its objectives, in the order of its space.
+
+    `rows` are all rows of the table. An axis of which too little is known is not among them. Raises UsageError without
+    scipy.
+    """
+    search = layout.search
+    if search is None:
+        return []
+    analysis = SearchAnalysis(rows, find_search_axes(rows, layout, search), search, ())
+    found = [
+        {effect.axis.name: effect for effect in analysis.analyse(objective.metric).effects}
+        for objective in search.objectives
+    ]
+    return [
+        IdleAxis(name, max(effect.whole.high for effect in effects if effect.whole is not None))
+        for name in search.space
+        if len(effects := [effects[name] for effects in found if name in effects]) == len(found)
+        and all(effect.is_idle for effect in effects)
+    ]
+
+
+class SearchAnalysis:
+    """The trials of a search by their points. `requested`: show only these axes, if there are any."""
+
+    def __init__(
+        self, rows: Sequence[Result], axes: EffectAxes, search: SearchColumns, requested: Sequence[str]
+    ) -> None:
+        self._rows, self._search, self._requested = rows, search, requested
+        self._axes = [axis for axis in axes.axes if not axis.is_replicate]
+        self._keys = [search.get_point(row) for row in rows]
+        self._combinations = [search.get_combination(row) for row in rows]
+        self._first = {key: index for index, key in reversed(list(enumerate(self._keys)))}  # the first row of a point
+        self.points = len(self._first)
+
+    def analyse(self, name: str) -> MetricEffects:
+        """Analyse a column of numbers."""
+        numbers = [get_number(row, name) for row in self._rows]
+        known = [number for number in numbers if number is not None and is_number(number)]
+        metric = MetricEffects(name, len(known), maximize=self._find_direction(name))
+        if note := explain_no_analysis([row.metrics.get(name) for row in self._rows], np.array(known)):
+            return replace(metric, note=note)
+        means = adjust_means(
+            (key, combination, number)
+            for key, combination, number in zip(self._keys, self._combinations, numbers, strict=True)
+            if number is not None and is_number(number)
+        )
+        firsts = np.array([self._first[key] for key in self._first if key in means])
+        values = np.array([means[key] for key in self._first if key in means])
+        axes = [(axis, axis.codes[firsts]) for axis in self._axes if len(np.unique(axis.codes[firsts])) > 1]
+        if not axes:
+            return replace(metric, note="there is no axis to compare: each has one value")
+        factors = [_make_factor(axis, codes) for axis, codes in axes]
+        needed = 1 + sum(code_factor(factor).shape[1] for factor in factors) + _LEAST_REST
+        if len(values) < needed:
+            what = f"{len(axes)} axes" if len(axes) > 1 else "1 axis"
+            return replace(metric, note=f"{len(values)} points are too few for {what} that differ at once; "
+                                        f"that takes at least {needed}")  # fmt: skip
+        return _Surface(axes, factors, values).describe(metric, self._requested)
+
+    def _find_direction(self, name: str) -> bool | None:
+        search = self._search
+        pairs: list[tuple[str, Objective]] = list(zip(search.objective_columns, search.objectives, strict=True))
+        return next((one.maximize for column, one in pairs if name in (column, one.metric)), None)
+
+
+def _make_factor(axis: EffectAxis, codes: Codes) -> Factor | Curve:
+    cells = [axis.values[code][0] for code in codes.tolist()]
+    if all(is_number(cell) for cell in cells) and len(set(cells)) >= _FEWEST_OF_CURVE:
+        return Curve(np.array(cells, dtype=float))
+    return Factor(axis.name, codes, len(axis.values))
+
+
+class _Surface:
+    """The response surface of one metric: `values` has its mean at each point, `axes` the code of each point."""
+
+    def __init__(
+        self, axes: Sequence[tuple[EffectAxis, Codes]], factors: Sequence[Factor | Curve], values: Numbers
+    ) -> None:
+        self._axes, self._factors, self._values = axes, factors, values
+        self._model = VarianceModel(factors, _LEAST_REST_OF_PAIRS)
+        self._fit = LinearFit([code_factor(factor) for factor in factors], values)
+
+    def describe(self, metric: MetricEffects, requested: Sequence[str]) -> MetricEffects:
+        shares = self._model.share_out(self._values)
+        if shares is None:
+            return replace(metric, note="all points have the same mean, so no axis changes it")
+        shown = [i for i, (axis, _) in enumerate(self._axes) if not requested or axis.name in requested]
+        sign = -1 if metric.maximize is False else 1
+        compared = {index: self._compare(index, sign) for index in shown}
+        p_values, adjusted = adjust_in_steps(
+            [None if (term := get_share(shares, (index,))) is None else term.p for index in shown],
+            [[one.difference.p for one in comparisons] for comparisons, _ in compared.values()],
+        )
+        effects = [
+            self._describe_axis(
+                index, shares, p, tuple(zip(compared[index][0], found, strict=True)), compared[index][1]
+            )
+            for index, p, found in zip(shown, p_values, adjusted, strict=True)
+        ]
+        return replace(
+            metric,
+            effects=tuple(sorted(effects, key=lambda effect: -effect.share.share if effect.share else 1.0)),
+            interactions=tuple(
+                (self._axes[one.term[0]][0], self._axes[one.term[1]][0], one, p)
+                for one, p in zip(shares.terms, adjust_p_values([term.p for term in shares.terms]), strict=True)
+                if len(one.term) > 1 and p is not None and set(one.term) & set(shown)
+            ),
+            rest=shares.rest,
+            overlap=max(0.0, 1 - shares.rest - sum(term.share for term in shares.terms)),  # may add up to more than 1
+            spread=float(np.std(self._values)),
+        )
+
+    def _describe_axis(
+        self, index: int, shares: VarianceShares, p: float | None,
+        comparisons: tuple[tuple[ValueComparison, float | None], ...], trend: Trend | None,
+    ) -> AxisEffect:  # fmt: skip
+        axis = self._axes[index][0]
+        share = get_share(shares, (index,))
+        note = ""
+        if share is None:
+            note = "cannot be separated from the other axes at these points"
+        elif not comparisons:
+            note = f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES})"
+        highest: tuple[int, ...] = ()
+        lowest: tuple[int, ...] = ()
+        if trend is None:
+            highest, lowest = (find_extremes(len(axis.values), comparisons, sign) for sign in (1, -1))
+        whole = self._model.share_out_whole(index, self._values)
+        return AxisEffect(axis, share, p, comparisons, highest, lowest, None, note, trend, whole)
+
+    def _compare(self, index: int, sign: int) -> tuple[list[ValueComparison], Trend | None]:
+        """Compare the ends of a curve, with its turn if it has one, or each pair of other values."""
+        codes = self._axes[index][1]
+        factor = self._factors[index]
+        if isinstance(factor, Curve):
+            low, high = int(np.argmin(factor.numbers)), int(np.argmax(factor.numbers))
+            word, point = self._fit.find_largest(index, sign)
+            trend = Trend(word, int(codes[point]), int(codes[low]), int(codes[high]))
+            pairs = [(high, low), *([(point, low), (point, high)] if word in (INSIDE, ENDS) else [])]
+        else:
+            firsts: Mapping[int, int] = {code: point for point, code in reversed(list(enumerate(codes.tolist())))}
+            present = sorted(firsts) if len(firsts) <= MAX_VALUES else []
+            trend = None
+            pairs = [(firsts[one], firsts[other]) for i, one in enumerate(present) for other in present[i + 1 :]]
+        return [
+            ValueComparison(int(codes[one]), int(codes[other]), self._fit.compare(index, one, other))
+            for one, other in pairs
+        ], trend

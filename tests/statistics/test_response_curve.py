@@ -1,0 +1,90 @@
+"""Curves over the points of a search: against statsmodels, and where they say that the best value is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+
+from sweeper.statistics.factorial import Factor
+from sweeper.statistics.response_curve import ENDS, FALLING, INSIDE, RISING, Curve, LinearFit
+from sweeper.statistics.variance_shares import VarianceModel, code_factor
+
+CFG = np.linspace(1, 12, 40)
+
+
+def draw_points(rng, count=40):
+    frame = pd.DataFrame({"cfg": rng.uniform(1, 12, count), "steps": rng.integers(4, 40, count).astype(float)})
+    frame["sampler"] = rng.integers(0, 3, count)
+    frame["y"] = -((frame.cfg - 6) ** 2) / 5 + 0.1 * frame.steps + frame.sampler + rng.normal(0, 0.5, count)
+    return frame, [Curve(frame.cfg.to_numpy()), Curve(frame.steps.to_numpy()), make_sampler(frame.sampler)]
+
+
+def make_sampler(codes):
+    return Factor("sampler", np.asarray(codes), 3)
+
+
+def fit(factors, numbers):
+    return LinearFit([code_factor(factor) for factor in factors], numbers)
+
+
+def test_shares_and_differences_are_those_of_statsmodels():
+    frame, factors = draw_points(np.random.default_rng(1))
+    plain = ols("y ~ cfg + I(cfg**2) + steps + I(steps**2) + C(sampler)", frame).fit()
+    (own,) = (term for term in VarianceModel(factors).share_out(frame.y.to_numpy()).terms if term.term == (2,))
+    table = anova_lm(plain, typ=2)
+    assert own.sum_of_squares == pytest.approx(table.loc["C(sampler)", "sum_sq"])
+    found = fit(factors, frame.y.to_numpy())
+    first, last = (int(np.flatnonzero(frame.sampler == code)[0]) for code in (0, 2))
+    low, high = plain.conf_int().loc["C(sampler)[T.2]"]
+    difference = found.compare(2, last, first)
+    assert (difference.low, difference.high) == pytest.approx((low, high))
+    assert difference.p == pytest.approx(plain.pvalues["C(sampler)[T.2]"])
+    one, other = frame.loc[0, "cfg"], frame.loc[1, "cfg"]
+    test = plain.t_test(f"{one - other} * cfg + {one**2 - other**2} * I(cfg ** 2) = 0")
+    difference = found.compare(0, 0, 1)
+    assert difference.mean == pytest.approx(float(test.effect[0]))
+    assert difference.p == pytest.approx(float(test.pvalue))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "sign", "word", "value"),
+    [
+        (-((CFG - 5) ** 2), 1, INSIDE, 5),
+        (-((CFG - 5) ** 2), -1, ENDS, 5),
+        ((CFG - 8) ** 2, -1, INSIDE, 8),
+        (CFG, 1, RISING, 12),
+        (CFG, -1, FALLING, 1),
+        (-((CFG - 13) ** 2), 1, RISING, 12),
+        (-((CFG - 11.95) ** 2), 1, RISING, 12),  # the last number is the nearest to the top
+    ],
+)
+def test_best_value_is_the_planted_one(numbers, sign, word, value):
+    noise = np.random.default_rng(2).normal(0, 0.3, len(CFG))
+    found, point = fit([Curve(CFG)], numbers + noise).find_largest(0, sign)
+    assert found == word
+    assert CFG[point] == pytest.approx(value, abs=0.4)
+
+
+def test_curve_over_decades_is_one_of_logarithms():
+    numbers = np.geomspace(0.001, 10, 40)
+    found, point = fit([Curve(numbers)], -((np.log10(numbers) + 1) ** 2)).find_largest(0, 1)
+    assert found == INSIDE
+    assert numbers[point] == pytest.approx(0.1, rel=0.3)
+
+
+def test_axis_that_moves_with_another_is_not_bounded_by_its_own_share():
+    rng = np.random.default_rng(3)
+    cfg = rng.uniform(1, 12, 60)
+    alone, tied = rng.uniform(1, 12, 60), cfg + rng.normal(0, 0.3, 60)
+    numbers = cfg + rng.normal(0, 0.3, 60)
+    bounds = [VarianceModel([Curve(cfg), Curve(other)], 10).share_out_whole(1, numbers).high for other in (alone, tied)]
+    assert bounds[0] < 0.05 < bounds[1]
+
+
+def test_whole_share_needs_points_for_all_pairs():
+    frame, factors = draw_points(np.random.default_rng(4), 20)
+    assert VarianceModel(factors, 10).share_out_whole(2, frame.y.to_numpy()) is None
+    assert VarianceModel(factors, 5).share_out_whole(2, frame.y.to_numpy()).share > 0.02
