@@ -12,9 +12,13 @@ from typing import Any, Final
 from sweeper.errors import InputError
 from sweeper.loading.load import load
 from sweeper.model.charges import AT_LEAST
+from sweeper.model.experiment import Experiment
 from sweeper.model.money import CURRENCY, format_usd
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.planning.plan import plan
+from sweeper.planning.searching.points import SearchSpace
+from sweeper.planning.searching.search_plan import SearchPlan
+from sweeper.planning.searching.search_state import group_points
 from sweeper.reporting.excluded_reasons import encode_exclusions
 from sweeper.reporting.run_again import describe_rerun
 from sweeper.reporting.thumbnails import THUMBS_FOLDER
@@ -119,14 +123,26 @@ def describe_run(
             planned = plan(experiment)
             data["workflow"] = encode_workflows(planned, rows, uploaded)
             data["left_out"] = encode_exclusions(planned, rows, layout)
+        elif (searched := _plan_search_again(experiment, rows)) is not None:
+            data["workflow"] = encode_workflows(searched, rows, uploaded)
     except (InputError, OSError) as error:
         data["workflow_missing"] = f"the experiment can no longer be read: {str(error).splitlines()[0]}"
     else:
-        if layout.search is not None:
-            data["workflow_missing"] = "a search chooses its trials while it runs, so its file does not list this one"
-        elif data["workflow"] is None:
+        if data["workflow"] is None:
             data["workflow_missing"] = "the experiment has changed since this run"
     return data | {"asked": describe_rerun(record, layout, experiment)}
+
+
+def _plan_search_again(experiment: Experiment, rows: Sequence[Result]) -> SearchPlan | None:
+    """Return the plan of the points of these rows; None if the experiment has no search any more with such points."""
+    if experiment.search is None:
+        return None
+    space = SearchSpace(experiment, experiment.search)
+    found = [
+        (space.read_point(row.params, row.columns), space.read_combination(row.params, row.columns)) for row in rows
+    ]
+    cells = [(0, point, index) for point, index in found if point is not None and index is not None]
+    return SearchPlan(space, group_points(cells)) if cells else None
 
 
 def encode_marks(marks: Iterable[Mark]) -> dict[str, Any]:

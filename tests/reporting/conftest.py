@@ -69,6 +69,7 @@ def project(tmp_path):
     def experiment(**more):
         file = tmp_path / "e.yaml"
         value = {"name": "e", "template": "t.json", "sweep": {"grid": {"width": [8, 16]}}, **more}
+        value = {key: one for key, one in value.items() if one is not None}
         file.write_text(yaml.safe_dump(value))
         return file
 

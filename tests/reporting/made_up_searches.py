@@ -34,15 +34,22 @@ class SearchSweep:
     pending: frozenset[int] = frozenset()
     file: str = "gone.yaml"
 
-    def write(self, out: Path) -> Path:
-        points = [(number, point) for number, points in enumerate(self.rounds) for point in points]
-        space = tuple(points[0][1])
+    @property
+    def points(self) -> list[tuple[int, Point]]:
+        """The round and the values of each point."""
+        return [(number, point) for number, points in enumerate(self.rounds) for point in points]
+
+    @property
+    def layout(self) -> TableLayout:
+        space = tuple(self.points[0][1])
         search = SearchColumns(tuple(Objective(*one) for one in self.objectives), space, tuple(self.over))
-        layout = TableLayout("made-up", (*space, *self.over), (), tuple(self.measures), together=(), search=search)
+        return TableLayout("made-up", (*space, *self.over), (), tuple(self.measures), together=(), search=search)
+
+    def write(self, out: Path) -> Path:
         (out / "artifacts").mkdir(parents=True, exist_ok=True)
         with Store.open(out) as store, store.transaction():
-            run = store.create_run(layout, file=self.file, targets=["embedded"], now=1_000_000.0)
-            self.add(store, run, points)
+            run = store.create_run(self.layout, file=self.file, targets=["embedded"], now=1_000_000.0)
+            self.add(store, run, self.points)
             if not self.pending:
                 store.end_run(run, now=1_000_060.0, stopped_by=None)
         return out

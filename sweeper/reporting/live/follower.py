@@ -17,6 +17,7 @@ from typing import Any, Final
 from sweeper.errors import InputError, ResultsError
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import PENDING, Result
+from sweeper.model.search_columns import SearchColumns
 from sweeper.planning.plan import plan
 from sweeper.reporting.check_findings import CheckFindings
 from sweeper.reporting.contents import (
@@ -218,11 +219,14 @@ class Follower:
         }
 
     def _estimate_end(self) -> dict[str, Any]:
-        """How many trials have ended (`done`), and the seconds until all have, at the pace of this run (`left_s`)."""
+        """How many trials have ended (`done`), and the seconds until all have, at the pace of this run (`left_s`).
+
+        Nobody knows how many trials a search will ask for.
+        """
         rows, record = self._state.rows, self._state.record
         left = sum(row.status == PENDING for row in rows)
         seconds = None
-        if record is not None and left and self._is_running():
+        if record is not None and left and self._state.layout.search is None and self._is_running():
             own = sum(
                 run == record.id and row.status != PENDING for row, run in zip(rows, self._state.row_runs, strict=True)
             )
@@ -319,14 +323,17 @@ class Follower:
             )
         return _make_planned_state(self._experiment, self.results)
 
-    def _load_state(self, store: Store) -> _RunState:
-        """Load the current state of the run, and make its thumbnails."""
+    def _load_state(self, store: Store, known: _RunState | None = None) -> _RunState:
+        """Load the current state of the run, and make its thumbnails. If it has grown, `known` is its former state."""
         record = find_run_record(store, self._run)
         rows, origins, runs = _load_rows(store, record.id, of_folder=self._run is None)
         state = _RunState(store.layout(record.id), record, rows, origins, [0] * len(rows), runs)
         self._add_files(state, range(len(rows)))
-        thumbs = self._thumbs.get_known(sha for _, sha in state.artifacts.values())
-        state.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
+        if known is not None:
+            state.sprites = known.sprites
+        else:
+            thumbs = self._thumbs.get_known(sha for _, sha in state.artifacts.values())
+            state.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
         self._thumbs.sprites.clear()
         state.info = self._describe_run(store, state)
         self._marks = encode_marks(store.marks.load())
@@ -363,7 +370,8 @@ class Follower:
         rows, origins, runs = _load_rows(store, record.id, of_folder=self._run is None)
         before = self._state
         if not _is_same_plan(before, layout, rows):
-            state = self._load_state(store)
+            has_grown = layout.search is not None and before.record is not None and before.record.id == record.id
+            state = self._load_state(store, before if has_grown else None)
             with self._lock:
                 self._state = state
                 self._generation += 1
@@ -415,12 +423,19 @@ def _is_same_plan(state: _RunState, layout: TableLayout, rows: Sequence[Result])
 
 
 def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
-    """Make the state of an experiment that has not run here: all trials are pending."""
-    planned = plan(experiment)
-    columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
-    known = (planned.value_order, planned.together)
-    layout = TableLayout(experiment.name, columns, slots, tuple(experiment.metrics), *known)
-    rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
+    """Make the state of an experiment that has not run here: all trials are pending. A search has none yet."""
+    rows: list[Result] = []
+    if experiment.search is not None and not experiment.blocks:
+        spec = experiment.search
+        names = tuple(one.name for one in spec.space), tuple(axis.name for axis in spec.over)
+        search = SearchColumns(spec.objectives, *names)
+        layout = TableLayout(experiment.name, (), (), (*experiment.metrics, *search.columns), search=search)
+    else:
+        planned = plan(experiment)
+        columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
+        known = (planned.value_order, planned.together)
+        layout = TableLayout(experiment.name, columns, slots, tuple(experiment.metrics), *known)
+        rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
     return _RunState(

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import httpx
 import pytest
 
+import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.model.charges import PRICED, Charge
 from sweeper.model.money import Amount
@@ -17,6 +19,7 @@ from sweeper.reporting.live import LiveView
 from sweeper.store import Store, records
 from sweeper.store.records import JobRecord
 from tests.reporting import painting
+from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -295,3 +298,35 @@ def test_table_keeps_row_and_focus_during_a_run(painter, visit, start, tmp_path)
         painter.go_on.set()
         page.wait_for_selector(".tbody .trow.failed.current")
         assert page.evaluate("document.activeElement.matches('.scroller.table')")
+
+
+def test_search_grows_on_the_open_page_without_a_reload(visit, tmp_path):
+    rounds = [[], [{"cfg": 9.0, "sampler": "euler"}, {"cfg": 3.0, "sampler": "heun"}], [{"cfg": 6.0, "sampler": "lcm"}]]
+    measures = {"sharpness": lambda point: 10 - abs(point["cfg"] - 6)}
+    begun, grown = SearchSweep(rounds[:2], measures), SearchSweep(rounds, measures)
+    out = begun.write(tmp_path / "results")
+    with LiveView(out) as view:
+        page = visit(f"{view.url}#hide=cfg:9")
+        page.evaluate("globalThis.isSamePage = true")
+        with Store.open(out) as store, store.transaction():
+            run = store.latest_run_id()
+            assert store.extend_run(run, replace(grown.layout, value_order={"cfg": (2, 4, 0)})) == 4
+            grown.add(store, run, grown.points[2:], 4)
+        page.wait_for_selector('.slices .mark[data-point="3"]')
+        assert "objective 10" in page.locator(".best button").first.inner_text()
+        assert page.evaluate("isSamePage && sweeper.page.dataset.size") == 6
+        assert page.evaluate("sweeper.page.getState().hidden.cfg") == [2]  # it was 0
+        assert page.evaluate("sweeper.page.dataset.column('cfg').values") == [3, 6, 9]
+        page.get_by_role("tab", name="Grid").click()
+        assert "cfg (3)" in page.get_by_label("X axis", exact=True).inner_text()
+        page.locator('.cell[data-trial="4"]').click()
+        page.locator("#zoom").get_by_role("button", name="Keep").click()
+        assert page.evaluate("sweeper.page.marks.count()") == 1
+
+
+def test_page_of_a_search_that_has_not_begun_waits_for_points(visit, project, tmp_path):
+    search = {"maximize": "brightness", "trials": 4, "space": {"width": {"from": 8, "to": 32, "step": 8}}}
+    file = project(sweep=None, search=search)
+    with LiveView(tmp_path / "results", experiment=sweeper.load(file)) as view:
+        page = visit(view.url)
+        assert page.locator("#view .empty").inner_text() == "No point has an objective yet."

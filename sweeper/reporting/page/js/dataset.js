@@ -30,11 +30,11 @@
 
 /** The files of the page. The data stores them in columns; each file is decoded when it is first used. */
 class PageFiles {
-  /** @param {{count: number, columns: Record<string, any>}} raw */
-  constructor({ count, columns }) {
+  /** @param {{count: number, columns: Record<string, any>} | PageFile[]} raw a list as data.json has it */
+  constructor(raw) {
     /** @type {(PageFile | undefined)[]} */
-    this.decoded = new Array(count);
-    this.columns = columns;
+    this.decoded = Array.isArray(raw) ? raw : new Array(raw.count);
+    this.columns = Array.isArray(raw) ? {} : raw.columns;
   }
 
   /** @param {number} index @returns {PageFile} */
@@ -108,6 +108,19 @@ class Dataset {
     this.running = new Map();
     /** @type {((wanted: Map<string, number>) => string) | null} */
     this.explainer = null;
+    if (raw.live) this.updateRunning(raw.live.flight);
+  }
+
+  /**
+   * Take over data of the same columns with more rows; false if the columns differ. Codes may change their meaning.
+   * @param {any} raw the data as data.json has it
+   */
+  replace(raw) {
+    const next = new Dataset(raw);
+    const listNames = (/** @type {Dataset} */ { columns }) => JSON.stringify(columns.filter(({ role }) => role !== "mark").map(({ name, role }) => [name, role]));
+    const isSame = listNames(next) === listNames(this);
+    if (isSame) Object.assign(this, next);
+    return isSame;
   }
 
   // --- columns

@@ -124,7 +124,7 @@ const GridControls = (() => {
    * @param {Page} page @returns {BarPart}
    */
   function makeAxisMenus({ dataset, getState, update }) {
-    const options = [["", "(none)"], ...dataset.axes.map((axis) => [axis.name, `${axis.name} (${axis.order.length})`])];
+    const options = [["", "(none)"], ...dataset.axes.map(({ name }) => [name, name])];
     const menus = LABELS.map(([direction, label]) => {
       const setAxis = (/** @type {string} */ name) => update(ViewState.withAxis(getState(), direction, name));
       const menu = makeMenu(options, "", setAxis);
@@ -135,7 +135,11 @@ const GridControls = (() => {
     return {
       nodes: menus.map(({ node }) => node),
       show(state) {
-        for (const { direction, menu } of menus) menu.value = state[direction];
+        for (const { direction, menu } of menus) {
+          menu.value = state[direction];
+          // A search finds more values while it runs.
+          dataset.axes.forEach((axis, index) => (menu.options[index + 1].text = `${axis.name} (${axis.order.length})`));
+        }
       },
     };
   }

@@ -3,17 +3,30 @@
 "use strict";
 
 const Live = (() => {
+  const MAX_PAUSE = 5000; // milliseconds between two rounds of a search, in which it chooses points
+
+  /**
+   * @typedef {object} Listeners
+   * @property {(rows: Set<number>, hasOutcomes: boolean) => void} onChange gets the rows to be shown again, and whether a
+   *   trial has a new outcome
+   * @property {(marks: Record<string, any>) => void} onMarks gets all marks when one has changed
+   * @property {(raw: any) => boolean} onAnew gets the data of a search with other trials; false: the page must load again
+   */
+
   /**
    * Follow the run.
-   * @param {Dataset} dataset
-   * @param {(rows: Set<number>, hasOutcomes: boolean) => void} onChange gets the rows to be shown again, and whether a
-   *   trial has a new outcome
-   * @param {(marks: Record<string, any>) => void} onMarks gets all marks when one has changed
+   * @param {Dataset} dataset @param {Listeners} listeners
    */
-  function follow(dataset, onChange, onMarks) {
+  function follow(dataset, listeners) {
     const { live } = dataset.raw;
     if (live === undefined) return;
-    dataset.updateRunning(live.flight);
+    const { onChange, onMarks, onAnew } = listeners;
+    let pauseTimer = 0;
+    function end() {
+      live.running = false;
+      Dom.announce(`the ${dataset.raw.search ? "search" : "run"} has ended`);
+      onChange(new Set(), false);
+    }
     const source = new EventSource(`events?since=${live.generation}.${live.number}`);
     source.addEventListener("change", (event) => {
       const update = JSON.parse(event.data);
@@ -24,11 +37,18 @@ const Live = (() => {
       Object.assign(dataset.raw, update.about); // another run of the same plan may have begun, with other options
       for (const name of ["running", "problem", "stopped_by", "done", "left_s"]) live[name] = update[name];
       if (update.marks) onMarks(update.marks);
-      if (wasRunning && !update.running) Dom.announce("the run has ended");
+      clearTimeout(pauseTimer);
+      if (wasRunning && !update.running && dataset.raw.search) {
+        live.running = true;
+        pauseTimer = setTimeout(end, MAX_PAUSE);
+      } else if (wasRunning && !update.running) end();
       onChange(new Set([...changed, ...update.rows.map((/** @type {{row: number}} */ { row }) => row)]), update.rows.length > 0);
     });
-    source.addEventListener("anew", () => {
+    source.addEventListener("anew", async () => {
       source.close();
+      clearTimeout(pauseTimer);
+      const raw = dataset.raw.search ? await fetch("data.json").then((response) => response.json()).catch(() => null) : null;
+      if (raw?.search && onAnew(raw)) return follow(dataset, listeners);
       // A run with another plan began. The address names values, so the reloaded page shows the same ones.
       whenNotTyping(() => location.reload());
     });
@@ -67,6 +87,7 @@ const Live = (() => {
     if (live.hasEnded) return "sweeper view has ended";
     if (live.isAway) return "sweeper view does not respond; reconnecting";
     if (live.problem) return live.problem;
+    if (live.running && dataset.raw.search) return `● searching, ${live.done} done, ${dataset.size - live.done} asked for`;
     if (live.running) return ["● running", `${live.done} of ${dataset.size} done`, describeLeft(live.left_s)].filter(Boolean).join(", ");
     return live.stopped_by ? `stopped: ${live.stopped_by}` : "not running";
   }

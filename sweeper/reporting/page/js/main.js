@@ -81,7 +81,11 @@ class App {
     this.listen();
     this.build(false);
     this.showState();
-    Live.follow(this.dataset, (rows, hasOutcomes) => this.showChanges(rows, hasOutcomes), (marks) => this.marks.takeOver(marks));
+    Live.follow(this.dataset, {
+      onChange: (rows, hasOutcomes) => this.showChanges(rows, hasOutcomes),
+      onMarks: (marks) => this.marks.takeOver(marks),
+      onAnew: (next) => this.showMoreRows(next),
+    });
     Sprites.loadAll();
   }
 
@@ -240,6 +244,23 @@ class App {
     this.bar.updateCounts();
     const { where, colour, view } = this.state;
     if (hasOutcomes && (where !== "" || colour !== "" || view !== "grid")) this.rebuildSoon(App.OUTCOME_DELAY);
+  }
+
+  /**
+   * Show the data of a search that has asked for more trials; false if the page has to load again.
+   * @param {any} raw
+   */
+  showMoreRows(raw) {
+    const { sprites } = this.dataset.raw;
+    if (!this.dataset.replace(raw)) return false;
+    if (JSON.stringify(sprites) !== JSON.stringify(raw.sprites)) Sprites.install(raw.sprites);
+    this.marks.readRows();
+    this.state = ViewState.read(this.address, this.initial, this.dataset); // a value may have another code
+    this.compileFilter();
+    this.build(true);
+    this.bar.show(this.state, this.view?.arrangement);
+    this.bar.updateCounts();
+    return true;
   }
 
   /** @param {number} delay milliseconds */

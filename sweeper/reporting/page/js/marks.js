@@ -27,12 +27,7 @@ class Marks {
     this.key = `${this.prefix}began ${dataset.raw.began ?? ""}${review}`;
     /** @type {Map<string, number[]>} */
     this.rowsByDigest = new Map();
-    for (let row = 0; row < dataset.size; row++) {
-      const digest = dataset.digest(row);
-      const rows = this.rowsByDigest.get(digest);
-      if (rows) rows.push(row);
-      else this.rowsByDigest.set(digest, [row]);
-    }
+    this.readRows();
     /** @type {Map<string, DatedMark>} by digest, also of trials that are not in the sweep now but may return */
     this.byDigest = new Map();
     /** @type {Set<string>} digests of marks that the server does not have yet */
@@ -50,8 +45,19 @@ class Marks {
     addEventListener("storage", (event) => {
       if (event.key === this.key) this.report(this.mergeSaved());
     });
-    this.addColumns();
     this.send();
+  }
+
+  /** Read which trials there are, at first and when the dataset has more of them. */
+  readRows() {
+    this.rowsByDigest.clear();
+    for (let row = 0; row < this.dataset.size; row++) {
+      const digest = this.dataset.digest(row);
+      const rows = this.rowsByDigest.get(digest);
+      if (rows) rows.push(row);
+      else this.rowsByDigest.set(digest, [row]);
+    }
+    this.addColumns();
   }
 
   /**

@@ -114,8 +114,8 @@ const SearchCharts = (() => {
     /** @type {SearchPoint | undefined} */
     let best;
     let line = "";
-    for (const point of points) {
-      if (point.objectives[index] === null || (best !== undefined && isBetter(point, best) >= 0)) continue;
+    for (const point of SearchPoints.listComparable(points, [index])) {
+      if (best !== undefined && isBetter(point, best) >= 0) continue;
       line += best === undefined ? `M${xOf(point).toFixed(1)} ${toY(up.toShare(point) ?? 0).toFixed(1)}` : `H${xOf(point).toFixed(1)}V${toY(up.toShare(point) ?? 0).toFixed(1)}`;
       best = point;
     }

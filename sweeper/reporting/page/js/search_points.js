@@ -33,7 +33,7 @@ const SearchPoints = (() => {
   const KIND_WORDS = {
     tried: "tried by the search",
     earlier: "done before the search",
-    stopped: "stopped early",
+    stopped: "stopped early or incomplete",
     failed: "failed, so without an objective",
     pending: "without an objective yet",
   };
@@ -93,6 +93,16 @@ const SearchPoints = (() => {
   }
 
   /**
+   * The points that can be compared: with all their trials, if there are any of those. A mean of fewer says less.
+   * @param {SearchPoint[]} points @param {number[]} indices of the objectives that have to be known
+   */
+  function listComparable(points, indices) {
+    const known = points.filter(({ objectives }) => indices.every((index) => objectives[index] !== null));
+    const complete = known.filter(({ kind }) => kind !== "stopped");
+    return complete.length > 0 ? complete : known;
+  }
+
+  /**
    * Compare two points by an objective, the better one first; points without one come last.
    * @param {Objective} objective @param {number} index of the objective
    */
@@ -107,7 +117,7 @@ const SearchPoints = (() => {
    * @param {SearchPoint[]} points @param {Objective[]} objectives @param {number[]} [indices] of the objectives, by default all
    */
   function findFront(points, objectives, indices = [...objectives.keys()]) {
-    const known = points.filter((point) => indices.every((index) => point.objectives[index] !== null));
+    const known = listComparable(points, indices);
     const [first] = indices;
     const signed = (/** @type {SearchPoint} */ point, /** @type {number} */ index) =>
       /** @type {number} */ (point.objectives[index]) * (objectives[index].maximize ? 1 : -1);
@@ -123,5 +133,5 @@ const SearchPoints = (() => {
     return [round > 0 && `round ${round}`, count, kind !== "tried" && KIND_WORDS[kind]].filter(Boolean).join(" · ");
   }
 
-  return { KIND_WORDS, collect, describeKind, findFront, makeComparison };
+  return { KIND_WORDS, collect, describeKind, findFront, listComparable, makeComparison };
 })();

@@ -81,7 +81,7 @@ class SearchView {
   /** @param {number} index of the objective @param {ChartSize} size */
   makeHistory(index, size) {
     const chart = SearchCharts.createHistory(this.search, index, this.goals[index], size);
-    return this.makeSection(this.goals.length > 1 ? `History of ${this.search.objectives[index].short}` : "History", "", this.add(chart), index === 0 && SearchCharts.makeLegend(this.search.points), Dom.el("p", { class: "dim" }, "The line is the best so far."));
+    return this.makeSection(this.goals.length > 1 ? `History of ${this.search.objectives[index].short}` : "History", "", this.add(chart), index === 0 && SearchCharts.makeLegend(this.search.points), Dom.el("p", { class: "dim" }, "The line is the best so far, of the points with all their trials."));
   }
 
   describeFront() {
@@ -97,7 +97,7 @@ class SearchView {
     const { points, objectives } = this.search;
     const inView = points.filter(({ shown }) => shown.length > 0);
     const isFront = objectives.length > 1;
-    const known = inView.filter(({ objectives: values }) => values[this.index] !== null).sort(SearchPoints.makeComparison(objectives[this.index], this.index));
+    const known = SearchPoints.listComparable(inView, [this.index]).sort(SearchPoints.makeComparison(objectives[this.index], this.index));
     const front = isFront ? SearchPoints.findFront(inView, objectives).sort(SearchPoints.makeComparison(objectives[this.index], this.index)) : known;
     const best = front.slice(0, isFront ? SearchView.FRONT_COUNT : SearchView.BEST_COUNT);
     const words = best.length < front.length && isFront ? `The first ${best.length} of ${front.length} on the front` : isFront ? "On the front" : "Best points";
