@@ -12,7 +12,6 @@ from typing import Any, Final
 from sweeper.errors import InputError
 from sweeper.loading.load import load
 from sweeper.model.charges import AT_LEAST
-from sweeper.model.experiment import Experiment
 from sweeper.model.money import CURRENCY, format_usd
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.planning.plan import plan
@@ -123,8 +122,8 @@ def describe_run(
             planned = plan(experiment)
             data["workflow"] = encode_workflows(planned, rows, uploaded)
             data["left_out"] = encode_exclusions(planned, rows, layout)
-        elif (searched := _plan_search_again(experiment, rows)) is not None:
-            data["workflow"] = encode_workflows(searched, rows, uploaded)
+        elif experiment.search is not None:
+            data |= _describe_search(SearchSpace(experiment, experiment.search), rows, uploaded)
     except (InputError, OSError) as error:
         data["workflow_missing"] = f"the experiment can no longer be read: {str(error).splitlines()[0]}"
     else:
@@ -133,16 +132,23 @@ def describe_run(
     return data | {"asked": describe_rerun(record, layout, experiment)}
 
 
-def _plan_search_again(experiment: Experiment, rows: Sequence[Result]) -> SearchPlan | None:
-    """Return the plan of the points of these rows; None if the experiment has no search any more with such points."""
-    if experiment.search is None:
-        return None
-    space = SearchSpace(experiment, experiment.search)
-    found = [
-        (space.read_point(row.params, row.columns), space.read_combination(row.params, row.columns)) for row in rows
-    ]
-    cells = [(0, point, index) for point, index in found if point is not None and index is not None]
-    return SearchPlan(space, group_points(cells)) if cells else None
+def _describe_search(space: SearchSpace, rows: Sequence[Result], uploaded: UploadedInputs) -> dict[str, Any]:
+    """Build the workflows of the rows whose points are in the space, and `wanted`: how many trials each point gets.
+
+    `where` may leave out some combinations of a point. A row whose point is not in the space any more has null.
+    """
+    points = [space.read_point(row.params, row.columns) for row in rows]
+    combinations = [space.read_combination(row.params, row.columns) for row in rows]
+    cells = [(0, *one) for one in zip(points, combinations, strict=True) if None not in one]
+    if not cells:
+        return {}
+    distinct = list(dict.fromkeys(point for point in points if point is not None))
+    wanted = dict(zip(distinct, map(len, space.find_allowed(distinct)), strict=True))
+    plan_again = SearchPlan(space, group_points(cells))  # type: ignore[arg-type]  # none of them is None
+    return {
+        "workflow": encode_workflows(plan_again, rows, uploaded),
+        "wanted": [None if point is None else wanted[point] for point in points],
+    }
 
 
 def encode_marks(marks: Iterable[Mark]) -> dict[str, Any]:

@@ -221,7 +221,11 @@ def test_page_of_a_sweep_has_no_search_view(tmp_path, opened):
 
 
 def test_trials_of_a_search_have_workflows_but_no_rerun_command(project, tmp_path, opened):
-    search = {"maximize": "brightness", "trials": 3, "space": {"width": [8, 16, 24], "color": {"from": 0, "to": 9}}}
+    search = {
+        "maximize": "brightness",
+        "trials": 3,
+        "space": {"width": [8, 16, 24], "color": {"from": 0, "to": 9, "step": 1}},
+    }
     out = tmp_path / "results"
     assert main(["search", str(project(sweep=None, search=search)), "--out", str(out), "-q"]) == 0
     page = opened(write_report(out).page.parent, "#view=grid&x=width&y=color&xx=&yy=&trial=2")
@@ -233,3 +237,14 @@ def test_trials_of_a_search_have_workflows_but_no_rerun_command(project, tmp_pat
     page.keyboard.press("Escape")
     words = page.evaluate("sweeper.page.dataset.explainExclusion(new Map([['width', 0], ['color', 1]]))")
     assert words == "Not tried: the search has not chosen these values"
+
+
+def test_point_is_complete_with_the_combinations_that_where_allows(project, tmp_path, opened):
+    search = {
+        "maximize": "brightness", "trials": 6, "space": {"width": [8, 16]}, "over": {"color": [0, 255, 65280]},
+        "where": "width == 8 or color > 0",
+    }  # fmt: skip
+    out = tmp_path / "results"
+    assert main(["search", str(project(sweep=None, search=search)), "--out", str(out), "-q"]) == 0
+    page = opened(write_report(out).page.parent)
+    assert find_section(page, "History").locator(".key").inner_text() == "2 tried by the search"

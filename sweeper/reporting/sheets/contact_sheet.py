@@ -16,16 +16,19 @@ from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.model.result import Result
+from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.dataset import encode_axis, select_axes
+from sweeper.reporting.sheets.best_points import BestPoint, list_best_points
 from sweeper.reporting.sheets.cells import Cell
 from sweeper.reporting.sheets.pages import Section, Sheet, draw_frames, draw_pages
 from sweeper.reporting.thumbnails import is_film
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
-from sweeper.tables.export import describe_write_error, format_number
+from sweeper.tables.export import describe_write_error, format_number, format_rounded
 from sweeper.tables.select_rows import select_results
 
+_MAX_POINTS: Final = 10  # on the sheet of a search
 _STILL_SUFFIXES: Final = (".png", ".webp")
 _ANIMATION_SUFFIXES: Final = (".webp", ".png", ".gif")
 _SAVE_OPTIONS: Final[dict[str, dict[str, int]]] = {".webp": {"quality": 92}}  # the default of 80 damages the letters
@@ -80,10 +83,13 @@ def write_sheets(
         layout, rows = select_results(store.layout(run), list(store.results(run)), trials)
     download_artifacts(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
     axes = _collect_axes(rows, layout)
-    x, y = _choose_axes(axes, options, layout)
-    moving = axes[options.animate] if options.animate is not None else None
-    steps: list[int | None] = [None] if moving is None else list(moving.order)
-    sheets = [_build_sheet(rows, axes, (x, y, moving), step, layout=layout, results=results) for step in steps]
+    moving = axes.get(options.animate or "")
+    if layout.search is not None and not (options.x or options.y or options.animate):
+        sheets = [_build_search_sheet(rows, axes, layout.search, layout.experiment, results)]
+    else:
+        x, y = _choose_axes(axes, options, layout)
+        steps: list[int | None] = [None] if moving is None else list(moving.order)
+        sheets = [_build_sheet(rows, axes, (x, y, moving), step, layout=layout, results=results) for step in steps]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if moving is None:
@@ -244,6 +250,40 @@ def _build_sheet(
         tuple(titled),
         f"{layout.experiment} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
     )  # fmt: skip
+
+
+def _build_search_sheet(
+    rows: Sequence[Result], axes: dict[str, _SheetAxis], search: SearchColumns, experiment: str, results: Path
+) -> Sheet:
+    """Build the sheet of a search: a row for each of its best points, a column for each combination of `over`."""
+    found = list_best_points(rows, search)
+    best = found[:_MAX_POINTS]
+    over = [axes[name] for name in search.over if name in axes and len(axes[name].order) > 1]
+    space = [axes[name] for name in search.space if name in axes]
+    across: dict[tuple[int, ...], int] = {}
+    cells: dict[tuple[int, int], Cell] = {}
+    for down, point in enumerate(best):
+        for row in point.rows:
+            column = across.setdefault(tuple(axis.indices[row] for axis in over), len(across))
+            cells[down, column] = _build_cell(rows[row], results)
+    columns = sorted(across, key=lambda key: [axis.order.index(index) for axis, index in zip(over, key, strict=True)])
+    labels = [" · ".join(_format_label(axis, index) for axis, index in zip(over, key, strict=True)) for key in columns]
+    goals = " and ".join(f"{'highest' if one.maximize else 'lowest'} {one.metric}" for one in search.objectives)
+    kind = "complete points" if len(search.objectives) == 1 else "points on the Pareto front"
+    shown = f"{len(best)} of {len(found)} {kind}: {goals}"
+    return Sheet(
+        experiment, "", " · ".join(axis.name for axis in over), "point",
+        tuple((across[key], label) for key, label in zip(columns, labels, strict=True)),
+        tuple((down, _describe_point(point, space, search)) for down, point in enumerate(best)),
+        (Section("", cells),),
+        f"{experiment} · {shown} · made with sweeper",
+    )  # fmt: skip
+
+
+def _describe_point(point: BestPoint, space: Sequence[_SheetAxis], search: SearchColumns) -> str:
+    pairs = zip(search.objectives, point.objectives, strict=False)  # there are none, if they are not known
+    goals = [f"{objective.metric} {format_rounded(value)}" for objective, value in pairs]
+    return " · ".join([*goals, *(_format_title(axis, axis.indices[point.rows[0]]) for axis in space)])
 
 
 def _sort_sections(

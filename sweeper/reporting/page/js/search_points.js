@@ -16,6 +16,7 @@
  * @property {number[]} rows all its trials
  * @property {number[]} shown those that pass the filter
  * @property {number} round 0: before the search
+ * @property {number} wanted how many trials it has unless it is stopped early
  * @property {(number | null)[]} objectives
  * @property {PointKind} kind
  */
@@ -25,7 +26,6 @@
  * @property {Objective[]} objectives
  * @property {Axis[]} space
  * @property {SearchPoint[]} points in the order of their numbers
- * @property {number} fullCount how many trials a point has that was not stopped early
  */
 
 const SearchPoints = (() => {
@@ -63,19 +63,21 @@ const SearchPoints = (() => {
     }
     const points = [...groups.values()].map((rows) => ({ rows, round: Math.min(...rows.map((row) => round.value(row) ?? 0)) }));
     const tried = points.filter((point) => point.round > 0);
-    const fullCount = Math.max(0, ...(tried.length ? tried : points).map(({ rows }) => rows.length));
+    // If the experiment cannot be read any more, nobody knows which combinations its `where` leaves out.
+    const most = Math.max(0, ...(tried.length ? tried : points).map(({ rows }) => rows.length));
+    const wantedOf = (/** @type {number[]} */ [row]) => dataset.raw.wanted?.[row] ?? most;
     const lastRound = dataset.raw.live?.running ? Math.max(0, ...points.map((point) => point.round)) : Infinity;
     return {
       objectives: columns,
       space: axes,
-      fullCount,
       points: points
         .sort((a, b) => a.round - b.round || a.rows[0] - b.rows[0])
         .map(({ rows, round }, index) => {
           const values = columns.map(({ column }) => rows.map((row) => column.value(row)).find((value) => typeof value === "number") ?? null);
-          const isShort = rows.length < fullCount && round < lastRound;
+          const wanted = wantedOf(rows);
+          const isShort = rows.length < wanted && round < lastRound;
           const kind = findKind(dataset, rows, values.every((value) => value !== null), round, isShort);
-          return { number: index + 1, rows, shown: rows.filter(holds), round, objectives: values, kind };
+          return { number: index + 1, rows, shown: rows.filter(holds), round, wanted, objectives: values, kind };
         }),
     };
   }
@@ -126,10 +128,10 @@ const SearchPoints = (() => {
     return known.filter((point) => !known.some((other) => dominates(other, point))).sort(makeComparison(objectives[first], first));
   }
 
-  /** @param {SearchPoint} point @param {Search} search */
-  function describeKind({ kind, rows, round }, { fullCount }) {
+  /** @param {SearchPoint} point */
+  function describeKind({ kind, rows, round, wanted }) {
     const trials = `${rows.length} trial${rows.length === 1 ? "" : "s"}`;
-    const count = kind === "stopped" ? `${rows.length} of ${fullCount} trials` : trials;
+    const count = kind === "stopped" ? `${rows.length} of ${wanted} trials` : trials;
     return [round > 0 && `round ${round}`, count, kind !== "tried" && KIND_WORDS[kind]].filter(Boolean).join(" · ");
   }
 

@@ -113,7 +113,7 @@ class SearchView {
       "button",
       { type: "button", onclick: () => this.open(point), title: "Show all pictures of this point", "data-keep": `best ${point.number}` },
       Dom.el("span", { class: "thumbs" }, thumbs),
-      Dom.el("span", { class: "words" }, Dom.el("b", {}, this.describeGoals(point)), Dom.el("span", {}, this.describeSpace(point)), Dom.el("span", { class: "dim" }, `point ${point.number} · ${SearchPoints.describeKind(point, this.search)}`)),
+      Dom.el("span", { class: "words" }, Dom.el("b", {}, this.describeGoals(point)), Dom.el("span", {}, this.describeSpace(point)), Dom.el("span", { class: "dim" }, `point ${point.number} · ${SearchPoints.describeKind(point)}`)),
     );
     button.dataset.point = String(point.number);
     return button;
@@ -243,7 +243,7 @@ class SearchView {
         this.makeThumb(point.rows.find((one) => this.context.dataset.files(one)[0]?.thumb) ?? row) ?? "",
         Dom.el("b", {}, this.describeGoals(point)),
         ...this.space.map((dimension) => Dom.el("span", {}, `${dimension.name}: ${dimension.format(point)}`)),
-        Dom.el("span", { class: "dim" }, `point ${point.number} · ${SearchPoints.describeKind(point, this.search)}`),
+        Dom.el("span", { class: "dim" }, `point ${point.number} · ${SearchPoints.describeKind(point)}`),
         point.kind === "failed" ? Dom.el("span", { class: "error" }, this.describeFailure(point)) : "",
       );
     }

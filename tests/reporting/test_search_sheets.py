@@ -1,0 +1,66 @@
+"""The contact sheet of a search: its best points, one in each row."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeper.reporting.sheets import contact_sheet
+from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
+from tests.reporting.made_up_searches import SearchSweep
+
+POINTS = [
+    [],
+    [{"cfg": 2.5, "sampler": "euler"}, {"cfg": 8.0, "sampler": "heun"}, {"cfg": 6.25, "sampler": "euler"}],
+    [{"cfg": 6.0, "sampler": "heun"}, {"cfg": 12.0, "sampler": "lcm"}],
+]
+MEASURES = {"sharpness": lambda point: 100 - (point["cfg"] - 6) ** 2, "brightness": lambda point: point["cfg"]}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The sheets that were drawn."""
+    sheets = []
+    draw = contact_sheet.draw_pages
+    monkeypatch.setattr(contact_sheet, "draw_pages", lambda sheet, *rest: (sheets.append(sheet), draw(sheet, *rest))[1])
+    return sheets
+
+
+def write(sweep, tmp_path, **options):
+    return write_sheets(sweep.write(tmp_path / "results"), tmp_path / "sheet.png", SheetOptions(cell=32, **options))
+
+
+def test_sheet_of_a_search_has_a_row_for_each_of_its_best_points(tmp_path, drawn):
+    over = {"prompt": ["a fox", "a boat"], "seed": [7]}
+    sweep = SearchSweep(POINTS, MEASURES, over=over, short={2: 1}, failed=frozenset({4}))  # 6.25 was stopped early
+    (file,) = write(sweep, tmp_path)
+    assert file.stat().st_size > 0
+    (sheet,) = drawn
+    assert [label for _, label in sheet.down] == [
+        "sharpness 100 · cfg 6 · sampler heun",
+        "sharpness 96 · cfg 8 · sampler heun",
+        "sharpness 87.75 · cfg 2.5 · sampler euler",
+    ]
+    assert (sheet.x, [label for _, label in sheet.across]) == ("prompt", ["a fox", "a boat"])
+    assert all(len(sheet.sections[0].cells[down, across].paths) == 1 for down in range(3) for across in range(2))
+    assert sheet.footer == "made-up · 3 of 3 complete points: highest sharpness · made with sweeper"
+
+
+def test_sheet_of_several_objectives_shows_the_front(tmp_path, drawn):
+    write(SearchSweep(POINTS, MEASURES, (("sharpness", True), ("brightness", False))), tmp_path)
+    (sheet,) = drawn
+    assert [label for _, label in sheet.down] == [
+        "sharpness 100 · brightness 6 · cfg 6 · sampler heun",
+        "sharpness 87.75 · brightness 2.5 · cfg 2.5 · sampler euler",
+    ]
+    assert "2 of 2 points on the Pareto front: highest sharpness and lowest brightness" in sheet.footer
+
+
+def test_sheet_without_objectives_shows_the_points_in_order(tmp_path, drawn):
+    write(SearchSweep(POINTS, {"sharpness": lambda _: float("nan")}, pending=frozenset(range(5))), tmp_path)
+    assert [label for _, label in drawn[0].down][:2] == ["cfg 2.5 · sampler euler", "cfg 8 · sampler heun"]
+
+
+def test_requested_axes_give_the_usual_sheet(tmp_path, drawn):
+    write(SearchSweep(POINTS, MEASURES), tmp_path, x="sampler", y="seed")
+    assert drawn[0].x == "sampler"
+    assert len(drawn[0].sections) == 5  # one for each value of cfg
