@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Make a folder with a template and an experiment to edit."),
     "trust": ("trust", "Trust a folder's experiments with keys, own code and files elsewhere."),
     "serve": ("serve", "Serve the API of Comfy Cloud, ComfyUI or API v2 on this machine, without a GPU."),
+    "mcp": ("mcp", "Let an assistant build and run sweeps, in one folder and within a budget."),
     "completion": ("completion", "Print the script by which a shell completes commands and options."),
     "schema": ("schema", "Print the path of the JSON Schema with which editors check experiments."),
     "doctor": ("doctor", "Check this installation and the targets."),

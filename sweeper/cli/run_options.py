@@ -28,7 +28,7 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
     return limit
 
 
-def _parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+def parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Parse `20 USD` or `20`, as in the experiment's `budget`."""
     try:
         return None if value is None else parse_usd(value)
@@ -71,7 +71,7 @@ _SHARED: Final = (
     ),
     click.option(
         "--budget",
-        callback=_parse_budget,
+        callback=parse_budget,
         metavar="USD",
         help="The most that the results folder may cost over all its runs, such as '20 USD'.",
     ),

@@ -43,7 +43,7 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
     """
 
     def run(experiment: Experiment, target: Any = None, out: Any = None, **rest: Any) -> Run:
-        paid = [one for one in _resolve_targets(experiment, target) if _may_cost(one)]
+        paid = list_paid_targets(experiment, target)
         # A given plan repeats a few jobs of a run about which the user was asked, as `check --attribute` does.
         if paid and not yes and rest.get("plan") is None:
             rest["plan"] = make_plan(experiment)
@@ -65,7 +65,7 @@ def confirm_search(
     `plan`: the next of these trials, from whose cost that of the others is estimated. Raises SweeperError if the answer
     is no.
     """
-    paid = [one for one in _resolve_targets(experiment, target) if _may_cost(one)]
+    paid = list_paid_targets(experiment, target)
     if not paid or yes:
         return
     summary = dict(_summarize(experiment, target, out, {"plan": plan}))
@@ -110,6 +110,11 @@ def _confirm(
             raise SweeperError("the answer was no, so nothing was submitted")
     elif budget_left is None:
         console.warn(f"about to {question} (--yes hides this line)")
+
+
+def list_paid_targets(experiment: Experiment, specs: Sequence[Any] | None) -> list[Target]:
+    """The targets of a run on which jobs can cost anything. `specs` None: the experiment's."""
+    return [target for target in _resolve_targets(experiment, specs) if _may_cost(target)]
 
 
 def _resolve_targets(experiment: Experiment, specs: Sequence[Any] | None) -> Sequence[Target]:

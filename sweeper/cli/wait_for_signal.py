@@ -1,4 +1,4 @@
-"""Wait for Ctrl-C or SIGTERM, in commands that run until the user stops them."""
+"""Wait for Ctrl-C or SIGTERM, in commands that run until the user stops them; and send it to a process of ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
+
+INTERRUPT: Final = signal.SIGINT  # what Ctrl-C sends
 
 
 @contextmanager

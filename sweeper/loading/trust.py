@@ -110,10 +110,21 @@ def find_trust_needs(
         *_find_prices(experiment, targets),
         *_find_code(experiment),
         *_find_judges(experiment),
+        *_find_output(experiment, project, out),
+    ]
+    problems = {source.make_problem(path, message) for path, message in needs}
+    return sorted(problems | {*find_outside_reads(experiment, project)})
+
+
+def find_outside_reads(experiment: Experiment, project: Project) -> list[Problem]:
+    """List the files outside of a project that the experiment reads, each with its location."""
+    source = experiment.source
+    if source is None:
+        return []
+    needs = [
         *_find_templates(experiment, source, project),
         *_find_reads(experiment, source, project),
         *_find_input_files(experiment, project),
-        *_find_output(experiment, project, out),
     ]
     return sorted({source.make_problem(path, message) for path, message in needs})
 

@@ -1,0 +1,297 @@
+"""The tools that an assistant sees. Each runs a command of sweeper with `--json` and returns its answer.
+
+The docstrings are what the assistant reads, so they say when to use a tool and what comes next. The protocol is
+https://modelcontextprotocol.io/specification; the SDK speaks it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Image
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import ToolAnnotations
+
+from sweeper.cli.assistant.cli_process import CommandProcess, run_command
+from sweeper.cli.assistant.workspace import Workspace, describe_budget, load_spent
+from sweeper.errors import InputError, SweeperError, UsageError
+
+_MAX_ROWS: Final = 200  # of a table in one answer
+_SHEET_MEGAPIXELS: Final = 4  # of the first page, which an assistant can still see
+_WAIT: Final = 20.0  # seconds that `get_progress` may wait for the end
+_READS: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+_SUBMITS: Final = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True)
+_Tool = TypeVar("_Tool", bound=Callable[..., Any])
+_INSTRUCTIONS: Final = """\
+sweeper runs a ComfyUI workflow over grids of prompts, seeds and settings, and keeps every picture in a table.
+1. `list_slots` shows what a workflow lets you change; `make_template` makes a template of it.
+2. Write an experiment (YAML: template, params, sweep: grid:) with `save_experiment`, and check it with `validate`.
+3. `plan_run` says how many trials it has and what they cost. Tell the person before you run something that costs money.
+4. `start_run` runs it in the background; `get_progress` follows it. The same experiment again continues where it was.
+5. `get_table`, `get_effects` and `get_contact_sheet` show the results; `make_report` makes the page for the person.
+All paths are relative to the root folder. Messages say what is wrong and what to do next; follow them."""
+
+
+@dataclass(slots=True)
+class Runs:
+    """The run that this server started last, and what its runs may still cost. One runs at a time."""
+
+    workspace: Workspace
+    current: CommandProcess | None = None
+    spent_before: float = 0.0  # by the results folder of the current run
+    load_spent: Callable[[], float] = field(default=lambda: 0.0)
+    budget_left: float | None = None
+
+    def __post_init__(self) -> None:
+        self.budget_left = self.workspace.budget
+
+    @property
+    def is_running(self) -> bool:
+        return self.current is not None and self.current.exit_code is None
+
+    def settle(self) -> None:
+        """Take what the ended run cost from the budget."""
+        if self.budget_left is not None and not self.is_running:
+            self.budget_left -= self.load_spent() - self.spent_before
+            self.spent_before = self.load_spent()
+
+    async def start(self, command: str, experiment: str, arguments: Sequence[str], checked: Any) -> CommandProcess:
+        """Start `run` or `search` of a checked experiment, within what is left of the budget."""
+        if self.is_running:
+            raise UsageError("a run is going on; wait for it with `get_progress`, or stop it with `stop_run`")
+        self.settle()
+        self.load_spent = lambda: load_spent(checked)
+        self.spent_before = self.load_spent()
+        limit = (
+            [] if self.budget_left is None else ["--budget", f"{self.spent_before + max(self.budget_left, 0.0):.6f}"]
+        )
+        words = [command, experiment, *arguments, *limit, "--json"]
+        self.current = await CommandProcess.start(words, self.workspace.root)
+        return self.current
+
+    async def close(self) -> None:
+        """Stop what runs: jobs in flight are waited for, as after Ctrl-C."""
+        if self.current is not None and self.is_running:
+            self.current.interrupt()
+            if not await self.current.wait(60):
+                self.current.interrupt()
+                await self.current.wait(30)
+
+
+def make_server(workspace: Workspace) -> tuple[MCPServer, Runs]:
+    """Make the server with all tools. Close the Runs when it has ended."""
+    server = MCPServer("sweeper", instructions=_INSTRUCTIONS, log_level="WARNING")
+    runs = Runs(workspace)
+    _add_building_tools(server, workspace)
+    _add_running_tools(server, workspace, runs)
+    _add_result_tools(server, workspace)
+    return server, runs
+
+
+def _tool(server: MCPServer, hints: ToolAnnotations) -> Callable[[_Tool], _Tool]:
+    """Add a tool. Its SweeperErrors become errors with their messages, which the assistant can act on."""
+
+    def add(function: _Tool) -> _Tool:
+        @functools.wraps(function)
+        async def explain_errors(*args: Any, **rest: Any) -> Any:
+            try:
+                return await function(*args, **rest)
+            except (SweeperError, OSError) as error:
+                raise ToolError(str(error)) from error
+
+        server.add_tool(explain_errors, annotations=hints, structured_output=False)
+        return function
+
+    return add
+
+
+def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
+    async def call(*words: str, allowed: Sequence[int] = (0,)) -> Any:
+        return await run_command([*words, "--json"], workspace.root, allowed=allowed)
+
+    @_tool(server, _READS)
+    async def list_slots(workflow: str) -> str:
+        """List every input of a workflow (JSON as ComfyUI exports it, or a picture that carries one) that can become a
+        slot: node, input, type, current value, suggested name.
+        """
+        return _to_text(await call("template", "slots", str(workspace.resolve(workflow))))
+
+    @_tool(server, _SUBMITS)
+    async def make_template(workflow: str, output: str) -> str:
+        """Make a template with named slots (OUTPUT.json and OUTPUT.slots.yaml) from a workflow or a picture.
+
+        Experiments name it under `template:`, relative to the experiment.
+        """
+        target = workspace.resolve(output)
+        if target.exists():
+            raise UsageError(f"{output} exists already; choose another name")
+        words = ("template", "new", str(workspace.resolve(workflow)), "-o", str(target))
+        return _to_text(await call(*words))
+
+    @_tool(server, _SUBMITS)
+    async def save_experiment(path: str, text: str) -> str:
+        """Write an experiment (YAML) and check it. An existing experiment is replaced; any other file is refused.
+
+        Example: {template: templates/txt2img.json, params: {width: 512, height: 512}, sweep: {grid: {steps: [8, 20],
+        seed: {seeds: 2}}}, metrics: [sharpness]}
+        """
+        workspace.save_experiment(path, text)
+        return await validate(path)
+
+    @_tool(server, _READS)
+    async def validate(path: str) -> str:
+        """Report every mistake in an experiment or template, with its line and what to write instead."""
+        file, target = workspace.resolve(path), []
+        try:
+            workspace.check_servers(workspace.load_experiment(path, {})[1], ())
+        except InputError:  # validate reports it; no server is asked for its node classes
+            target = ["--target", "embedded"]
+        return _to_text(await call("validate", str(file), *target, allowed=(0, 2)))
+
+    @_tool(server, _READS)
+    async def plan_run(
+        experiment: str, target: str = "", values: dict[str, Any] | None = None, where: str = "", limit: int = -1
+    ) -> str:
+        """Say what a run would do, without submitting anything: axes, number of trials, how many are done, cost, time.
+
+        `values` gives slots other values than the experiment, such as {"steps": [4, 8]}; `where` is a condition such as
+        "steps > 4"; `limit` is the most trials to submit (-1: all).
+        """
+        path, loaded = workspace.load_experiment(experiment, dict(values or {}))
+        workspace.check_servers(loaded, _list_targets(target))
+        return _to_text(await call("plan", str(path), *_make_options(target, values, where, limit)))
+
+
+def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> None:
+    @_tool(server, _SUBMITS)
+    async def start_run(
+        experiment: str,
+        target: str = "",
+        values: dict[str, Any] | None = None,
+        where: str = "",
+        limit: int = -1,
+        *,
+        rehearse: bool = False,
+    ) -> str:
+        """Start a run in the background: the trials of the experiment that are not done yet. Call `plan_run` before.
+
+        The arguments are those of `plan_run`. `rehearse` runs it on sweeper's own server, at no cost. Follow it with
+        `get_progress`. Runs never cost more than the budget that the person set.
+        """
+        path, loaded = workspace.load_experiment(experiment, dict(values or {}))
+        if not rehearse:
+            workspace.check_spending(loaded, _list_targets(target))
+        options = [*_make_options(target, values, where, limit), *(["--rehearse"] if rehearse else [])]
+        await runs.start("run", str(path), options, loaded)
+        return f"started; {describe_budget(runs.budget_left)}. Call get_progress."
+
+    @_tool(server, _SUBMITS)
+    async def start_search(experiment: str, target: str = "", trials: int = 0) -> str:
+        """Start a search in the background: an optimiser chooses the trials, as the section `search` says.
+
+        Example of the section: {maximize: sharpness, trials: 60, space: {cfg: {from: 1, to: 12}}, over: {seed: {seeds:
+        2}}}. `trials`: the most trials in all (0: as written).
+        """
+        path, loaded = workspace.load_experiment(experiment, {})
+        workspace.check_spending(loaded, _list_targets(target))
+        options = [*_make_options(target, None, "", -1), *(["--trials", str(trials)] if trials else [])]
+        await runs.start("search", str(path), options, loaded)
+        return f"started; {describe_budget(runs.budget_left)}. Call get_progress."
+
+    @_tool(server, _READS)
+    async def get_progress(wait_seconds: float = 5.0) -> str:
+        """Show how far the run is, or its summary if it has ended. Waits for the end, at most so many seconds (20)."""
+        if runs.current is None:
+            return "no run was started"
+        await runs.current.wait(min(max(wait_seconds, 0.0), _WAIT))
+        runs.settle()
+        state = {
+            "running": runs.is_running,
+            "exit_code": runs.current.exit_code,
+            "summary": runs.current.parse_output(),
+            "messages": runs.current.read_messages()[-4000:],
+            "budget": describe_budget(runs.budget_left),
+        }
+        return _to_text(state)
+
+    @_tool(server, _SUBMITS)
+    async def stop_run() -> str:
+        """Stop the run: it submits nothing more and waits for its jobs. A second call cancels those jobs."""
+        if runs.current is None or not runs.is_running:
+            return "no run is going on"
+        runs.current.interrupt()
+        return "stopping; call get_progress"
+
+
+def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
+    async def call(*words: str) -> Any:
+        return await run_command([*words, "--json"], workspace.root)
+
+    @_tool(server, _READS)
+    async def get_table(
+        results: str, columns: str = "", where: str = "", sort: str = "", by: str = "", limit: int = 50
+    ) -> str:
+        """Show rows of the table of an experiment or a results folder (at most 200 in one answer).
+
+        `columns`, `sort` and `by` are names separated by commas; `sort` may be "-sharpness"; `by` gives one row for
+        each value of these axes, with means.
+        """
+        words = ["results", str(workspace.find_results(results)), "--limit", str(min(max(limit, 1), _MAX_ROWS))]
+        for option, value in (("--columns", columns), ("--where", where), ("--sort", sort), ("--by", by)):
+            words += [option, value] if value else []
+        return _to_text(await call(*words))
+
+    @_tool(server, _READS)
+    async def get_effects(results: str, metric: str = "") -> str:
+        """Say which axes matter for a metric (default: all), by how much, and how sure that is."""
+        words = ["effects", str(workspace.find_results(results)), *(["--metric", metric] if metric else [])]
+        return _to_text(await call(*words))
+
+    @_tool(server, _READS)
+    async def get_contact_sheet(results: str, x: str = "", y: str = "", where: str = "", cell: int = 192) -> Image:
+        """Show the pictures as one image: a grid of two axes (default: chosen by sweeper), with their values written.
+
+        `cell`: pixels of the longer side of a picture. A large run is cut to its first page; choose trials by `where`.
+        """
+        folder = workspace.find_results(results)
+        with tempfile.TemporaryDirectory(prefix="sweeper-") as temporary:
+            sheet = Path(temporary, "sheet.webp")
+            words = ["report", str(folder), "--sheet", str(sheet), "--cell", str(cell)]
+            words += ["--megapixels", str(_SHEET_MEGAPIXELS)]
+            for option, value in (("--x", x), ("--y", y), ("--where", where)):
+                words += [option, value] if value else []
+            await call(*words)
+            return Image(data=_read_first_page(Path(temporary)), format="webp")
+
+    @_tool(server, _SUBMITS)
+    async def make_report(results: str, *, open_in_browser: bool = False) -> str:
+        """Make the page of the results for the person; `open_in_browser` opens it on their machine."""
+        words = ["report", str(workspace.find_results(results)), *(["--open"] if open_in_browser else [])]
+        return _to_text(await call(*words))
+
+
+def _read_first_page(folder: Path) -> bytes:
+    return min(folder.glob("*.webp")).read_bytes()
+
+
+def _list_targets(target: str) -> list[str]:
+    return [name.strip() for name in target.split(",") if name.strip()]
+
+
+def _make_options(target: str, values: Mapping[str, Any] | None, where: str, limit: int) -> list[str]:
+    options = [word for name in _list_targets(target) for word in ("--target", name)]
+    for name, value in (values or {}).items():
+        options += ["--set", f"{name}={json.dumps(value)}"]
+    options += ["--where", where] if where else []
+    return options + (["--limit", str(limit)] if limit >= 0 else [])
+
+
+def _to_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1)

@@ -1,0 +1,207 @@
+"""`sweeper mcp` as an assistant sees it: through the client of the official SDK, over stdin and stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENT = """\
+name: tiny
+template: templates/txt2img.json
+params: {width: 64, height: 64, prompt: a fox}
+metrics: [sharpness]
+sweep:
+  grid:
+    steps: [1, 2]
+    seed: [1, 2]
+"""
+SEARCH = """\
+name: tiny-search
+template: templates/txt2img.json
+params: {width: 64, height: 64, prompt: a fox}
+search: {maximize: sharpness, trials: 4, space: {cfg: {from: 1, to: 8}}}
+"""
+SECRET = "comfyui-0123456789abcdef"
+
+Conversation = Callable[[Client], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "sweeps"
+    folder.mkdir()
+    shutil.copytree(ROOT / "templates", folder / "templates")
+    return folder
+
+
+def talk(root: Path, conversation: Conversation, *options: str) -> None:
+    """Start the server as an assistant does, and talk to it; at most 100 seconds."""
+
+    async def run() -> None:
+        parameters = StdioServerParameters(
+            command=sys.executable,
+            args=["-m", "sweeper", "mcp", "--root", str(root), *options],
+            env={
+                "PYTHONPATH": str(ROOT),
+                "COMFY_CLOUD_API_KEY": SECRET,
+                "SWEEPER_TARGETS": str(root.parent / "targets.yaml"),
+                "SWEEPER_TRUST_FILE": str(root.parent / "trusted.json"),
+            },
+        )
+        async with asyncio.timeout(100), Client(stdio_client(parameters)) as client:
+            await conversation(client)
+
+    (root.parent / "targets.yaml").write_text("{}")
+    asyncio.run(run())
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> Any:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    text = result.content[0].text
+    assert SECRET not in text
+    return json.loads(text) if text[:1] in "{[" else text
+
+
+async def refuse(client: Client, tool: str, **arguments: Any) -> str:
+    result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    text: str = result.content[0].text
+    assert SECRET not in text
+    return text
+
+
+async def wait_for_end(client: Client) -> Any:
+    while (state := await call(client, "get_progress", wait_seconds=20))["running"]:
+        pass
+    return state
+
+
+def test_an_assistant_builds_runs_and_reads_a_sweep(root: Path) -> None:
+    async def conversation(client: Client) -> None:
+        slots = await call(client, "list_slots", workflow="templates/txt2img.json")
+        assert "steps" in json.dumps(slots)
+        checked = await call(client, "save_experiment", path="tiny.yaml", text=EXPERIMENT)
+        assert [report["valid"] for report in checked] == [True]
+        plan = await call(client, "plan_run", experiment="tiny.yaml", values={"seed": [1, 2, 3]})
+        assert (plan["count"], plan["cost"]) == (6, None)
+        assert await call(client, "get_progress") == "no run was started"
+        started = await call(client, "start_run", experiment="tiny.yaml")
+        assert started == "started; nothing may cost money. Call get_progress."
+        state = await wait_for_end(client)
+        assert (state["exit_code"], state["summary"]["succeeded"]) == (0, 4)
+        rows = await call(client, "get_table", results="tiny.yaml", columns="steps,seed,sharpness", sort="-sharpness")
+        assert len(rows) == 4
+        assert rows[0]["sharpness"] == max(row["sharpness"] for row in rows)
+        effects = await call(client, "get_effects", results="tiny.yaml")
+        assert "sharpness" in json.dumps(effects)
+        sheet = (await client.call_tool("get_contact_sheet", {"results": "tiny.yaml", "x": "steps"})).content[0]
+        with Image.open(io.BytesIO(base64.b64decode(sheet.data))) as picture:
+            assert picture.format == "WEBP"
+            assert min(picture.size) > 100
+        report = await call(client, "make_report", results="tiny.yaml")
+        assert (root / "results/tiny/report/index.html").is_file()
+        assert "index.html" in json.dumps(report)
+        await call(client, "save_experiment", path="search.yaml", text=SEARCH)
+        await call(client, "start_search", experiment="search.yaml")
+        assert (await wait_for_end(client))["summary"]["trials"] == 4
+
+    talk(root, conversation)
+
+
+def test_mistakes_come_back_with_the_next_step(root: Path) -> None:
+    async def conversation(client: Client) -> None:
+        wrong = EXPERIMENT.replace("steps:", "stepz:")
+        (report,) = await call(client, "save_experiment", path="tiny.yaml", text=wrong)
+        assert not report["valid"]
+        assert "did you mean 'steps'?" in report["problems"][0]["message"]
+        assert "is not an experiment" in await refuse(client, "save_experiment", path="a.yaml", text="[1, 2]")
+        assert "there is no such file" in await refuse(client, "plan_run", experiment="none.yaml")
+        await call(client, "save_experiment", path="tiny.yaml", text=EXPERIMENT)
+        assert "there are no results" in await refuse(client, "get_table", results="tiny.yaml")
+
+    talk(root, conversation)
+
+
+def test_paths_stay_in_the_root(root: Path) -> None:
+    (root.parent / "outside.yaml").write_text(EXPERIMENT)
+    (root / "link").symlink_to(root.parent)
+
+    async def conversation(client: Client) -> None:
+        for path in ("../outside.yaml", "/etc/passwd", ".hidden/e.yaml", "link/outside.yaml"):
+            for tool, arguments in (
+                ("validate", {"path": path}),
+                ("plan_run", {"experiment": path}),
+                ("start_run", {"experiment": path}),
+                ("get_table", {"results": path}),
+                ("list_slots", {"workflow": path}),
+                ("make_template", {"workflow": "templates/txt2img.json", "output": path}),
+                ("save_experiment", {"path": path, "text": EXPERIMENT}),
+            ):
+                assert "outside of" in await refuse(client, tool, **arguments), (tool, path)
+
+    talk(root, conversation)
+
+
+def test_an_experiment_cannot_read_outside_of_the_root(root: Path) -> None:
+    (root.parent / "secrets.txt").write_text("one\ntwo\n")
+    (root.parent / ".git").mkdir()  # the project is larger than the root
+
+    async def conversation(client: Client) -> None:
+        text = EXPERIMENT.replace("seed: [1, 2]", "prompt: {lines: ../secrets.txt}").replace(", prompt: a fox", "")
+        (root / "tiny.yaml").write_text(text)
+        assert "outside of the project" in await refuse(client, "start_run", experiment="tiny.yaml")
+
+    talk(root, conversation)
+
+
+def test_nothing_may_cost_money_without_a_budget(root: Path) -> None:
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        (root / "stranger.yaml").write_text(EXPERIMENT + "target: http://198.51.100.7:8188\n")
+        text = await refuse(client, "start_run", experiment="tiny.yaml", target="cloud")
+        assert "the person who started this server set no budget" in text
+        text = await refuse(client, "start_run", experiment="tiny.yaml", target="http://198.51.100.7:8188")
+        assert "is not a target that this server may use" in text
+        assert "is not a server that this server may use" in await refuse(
+            client, "start_run", experiment="stranger.yaml"
+        )
+
+    talk(root, conversation)
+
+
+def test_a_budget_needs_a_price(root: Path) -> None:
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        text = await refuse(client, "start_run", experiment="tiny.yaml", target="cloud")
+        assert "nobody stated what the time of" in text
+
+    talk(root, conversation, "--budget", "5 USD")
+
+
+def test_a_run_can_be_stopped(root: Path) -> None:
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        values = {"seed": list(range(2000))}
+        await call(client, "start_run", experiment="tiny.yaml", values=values)
+        assert "a run is going on" in await refuse(client, "start_run", experiment="tiny.yaml")
+        while "trials to do" not in (await call(client, "get_progress", wait_seconds=1))["messages"]:
+            pass
+        assert await call(client, "stop_run") == "stopping; call get_progress"
+        state = await wait_for_end(client)
+        assert (state["exit_code"], state["summary"]["stopped_by"]) == (130, "interrupt")
+
+    talk(root, conversation)
