@@ -19,30 +19,34 @@ _ENDED = (SUCCEEDED, FAILED, REJECTED)
 def load_batches(space: SearchSpace, store: Store, targets: Sequence[str]) -> list[PointBatch]:
     """Return what the search asked for earlier, and what other runs have done of its space, as batches.
 
-    A row counts if the experiment would make the same workflow of its point today, so that a changed template or
-    space leaves out what no longer belongs to it. Rows of other runs count if their jobs on these targets have ended;
-    they are round 0.
+    A row counts if the experiment would make the same workflow of its point today, so that a changed template, space
+    or `where` leaves out what no longer belongs to it. Rows of other runs count if their jobs on these targets have
+    ended; they are round 0.
     """
-    digests: dict[tuple[Point, int], str] = {}
-    rounds: dict[tuple[Point, int], int] = {}
+    found: dict[tuple[Point, int], dict[str, tuple[int, int]]] = {}  # by cell and digest: the round, and its first row
     ended = {digest for digest, job in store.current_jobs(targets).items() if job.state in _ENDED}
-    for digest, params, columns in store.iter_trials():
+    for row, (digest, params, columns) in enumerate(store.iter_trials()):
         asked = columns.get(ROUND, 0) if isinstance(columns.get(ROUND, 0), int) else 0
         if not asked and digest not in ended:
             continue
         point, combination = space.read_point(params, columns), space.read_combination(params, columns)
         if point is not None and combination is not None:
-            digests[point, combination] = digest
-            rounds[point, combination] = max(asked, rounds.get((point, combination), 0))
-    if not digests:
+            rows = found.setdefault((point, combination), {})
+            if digest not in rows or rows[digest][0] < asked:
+                rows[digest] = asked, row
+    points = list(dict.fromkeys(point for point, _ in found))
+    allowed = dict(zip(points, space.find_allowed(points), strict=True))
+    possible = [(0, point, combination) for point, combination in found if combination in allowed[point]]
+    if not possible:
         return []
-    plan = SearchPlan(space, group_points([(rounds[key], *key) for key in digests]))
+    plan = SearchPlan(space, group_points(possible))
     cells = [
-        (rounds[point, combination], point, combination)
+        (found[point, combination][trial.digest], point, combination)
         for (_, point, combination), trial in zip(plan.iter_cells(), plan.written(), strict=True)
-        if trial.digest == digests[point, combination]
+        if trial.digest in found[point, combination]
     ]
-    return group_points(cells)
+    cells.sort(key=lambda cell: cell[0][1])
+    return group_points([(asked, point, combination) for (asked, _), point, combination in cells])
 
 
 def load_rows(plan: SearchPlan, store: Store) -> list[Result]:

@@ -180,7 +180,8 @@ class _Rounds:
         self.target_names = tuple(target.name for target in targets)
         self.batch = search.batch or count_parallel_jobs(targets, concurrency or experiment.run.concurrency)
         self.batches: list[PointBatch] = []
-        self.run_id: int | None = None
+        self.run_id: int | None = None  # of the record that the rounds of this call extend
+        self.newest: int | None = None  # the last run of the folder whose trials are in the batches
 
     async def run(
         self, run_round: Callable[..., Any], control: StopControl, report: Callable[[Event], None]
@@ -188,13 +189,13 @@ class _Rounds:
         """Run rounds until the search ends."""
         latest: Run | None = None
         while True:
-            if self._has_changed():
-                self.batches, self.run_id = self._load_batches(), None
+            if self._load_changes():
+                self.run_id = None
             state = SearchState(self.space)
             if self.batches:
                 plan = SearchPlan(self.space, self.batches)
                 latest = await run_round(plan, self.run_id)
-                self.run_id = latest.run_id
+                self.run_id = self.newest = latest.run_id
                 state = self._load_state(plan)
             if latest is not None and latest.stopped_by is not None:
                 return _summarize(state, latest, _Step(ended_by=latest.stopped_by, error=latest.error))
@@ -209,30 +210,27 @@ class _Rounds:
     def preview(self) -> SearchPreview:
         """Find out what would be next, from the rows of all runs."""
         state, unfinished = SearchState(self.space), 0
-        if self._has_changed():
+        if self._load_changes() and self.batches:
+            plan = SearchPlan(self.space, self.batches)
             with Store.open(self.out, readonly=True) as store:
-                self.batches = load_batches(self.space, store, self.target_names)
-                if self.batches:
-                    plan = SearchPlan(self.space, self.batches)
-                    rows = load_rows(plan, store)
-                    state, unfinished = SearchState(self.space, plan, rows), sum(row.status == PENDING for row in rows)
+                rows = load_rows(plan, store)
+            state, unfinished = SearchState(self.space, plan, rows), sum(row.status == PENDING for row in rows)
         unmeasured = state.succeeded if state.list_unmeasured() not in ([], [VOTES]) else 0
         step = _Step() if unfinished or unmeasured else self._choose_step(state)
         batches = self.batches if unfinished else step.batches
         plan_of_step = SearchPlan(self.space, batches) if batches else None
         return SearchPreview(state, step.batches, unfinished, unmeasured, step.ended_by, plan_of_step, self.batch)
 
-    def _has_changed(self) -> bool:
-        """Whether the folder has runs that are not of this call: before the first round, or from another process."""
+    def _load_changes(self) -> bool:
+        """Load the batches if the folder has runs that they lack: before the first round, or of another process."""
         if not Store.exists(self.out):
             return False
         with Store.open(self.out, readonly=True) as store:
-            runs = store.runs()
-        return bool(runs) and runs[-1].id != self.run_id
-
-    def _load_batches(self) -> list[PointBatch]:
-        with Store.open(self.out, readonly=True) as store:
-            return load_batches(self.space, store, self.target_names)
+            newest = max((run.id for run in store.runs()), default=None)
+            if newest == self.newest:
+                return False
+            self.newest, self.batches = newest, load_batches(self.space, store, self.target_names)
+        return True
 
     def _load_state(self, plan: SearchPlan) -> SearchState:
         with Store.open(self.out, readonly=True) as store:

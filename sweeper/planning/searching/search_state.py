@@ -223,11 +223,14 @@ def _append(batches: list[PointBatch], round_number: int, point: Point, combinat
 
 
 def group_points(cells: Sequence[tuple[int, Point, int]]) -> list[PointBatch]:
-    """Return the batches of some (round, point, combination) triples: points in order of round and first appearance."""
+    """Return the batches of some (round, point, combination) triples: points in order of round and first appearance.
+
+    The round of a point is the one that asked for it first; 0 if none did.
+    """
     rounds: dict[Point, int] = {}
     combinations: dict[Point, list[int]] = {}
     for round_number, point, combination in cells:
-        rounds[point] = min(rounds.get(point, round_number), round_number)
+        rounds[point] = min(filter(None, (rounds.get(point, 0), round_number)), default=0)
         combinations.setdefault(point, []).append(combination)
     batches: list[PointBatch] = []
     for point in sorted(rounds, key=lambda point: rounds[point]):
