@@ -17,24 +17,24 @@ MEASURES = {"sharpness": lambda point: 100 - (point["cfg"] - 6) ** 2, "brightnes
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def sheets(monkeypatch):
     """The sheets that were drawn."""
-    sheets = []
+    found = []
     draw = contact_sheet.draw_pages
-    monkeypatch.setattr(contact_sheet, "draw_pages", lambda sheet, *rest: (sheets.append(sheet), draw(sheet, *rest))[1])
-    return sheets
+    monkeypatch.setattr(contact_sheet, "draw_pages", lambda sheet, *rest: (found.append(sheet), draw(sheet, *rest))[1])
+    return found
 
 
 def write(sweep, tmp_path, **options):
     return write_sheets(sweep.write(tmp_path / "results"), tmp_path / "sheet.png", SheetOptions(cell=32, **options))
 
 
-def test_sheet_of_a_search_has_a_row_for_each_of_its_best_points(tmp_path, drawn):
+def test_sheet_of_a_search_has_a_row_for_each_of_its_best_points(tmp_path, sheets):
     over = {"prompt": ["a fox", "a boat"], "seed": [7]}
     sweep = SearchSweep(POINTS, MEASURES, over=over, short={2: 1}, failed=frozenset({4}))  # 6.25 was stopped early
     (file,) = write(sweep, tmp_path)
     assert file.stat().st_size > 0
-    (sheet,) = drawn
+    (sheet,) = sheets
     assert [label for _, label in sheet.down] == [
         "sharpness 100 · cfg 6 · sampler heun",
         "sharpness 96 · cfg 8 · sampler heun",
@@ -45,9 +45,9 @@ def test_sheet_of_a_search_has_a_row_for_each_of_its_best_points(tmp_path, drawn
     assert sheet.footer == "made-up · 3 of 3 complete points: highest sharpness · made with sweeper"
 
 
-def test_sheet_of_several_objectives_shows_the_front(tmp_path, drawn):
+def test_sheet_of_several_objectives_shows_the_front(tmp_path, sheets):
     write(SearchSweep(POINTS, MEASURES, (("sharpness", True), ("brightness", False))), tmp_path)
-    (sheet,) = drawn
+    (sheet,) = sheets
     assert [label for _, label in sheet.down] == [
         "sharpness 100 · brightness 6 · cfg 6 · sampler heun",
         "sharpness 87.75 · brightness 2.5 · cfg 2.5 · sampler euler",
@@ -55,12 +55,12 @@ def test_sheet_of_several_objectives_shows_the_front(tmp_path, drawn):
     assert "2 of 2 points on the Pareto front: highest sharpness and lowest brightness" in sheet.footer
 
 
-def test_sheet_without_objectives_shows_the_points_in_order(tmp_path, drawn):
+def test_sheet_without_objectives_shows_the_points_in_order(tmp_path, sheets):
     write(SearchSweep(POINTS, {"sharpness": lambda _: float("nan")}, pending=frozenset(range(5))), tmp_path)
-    assert [label for _, label in drawn[0].down][:2] == ["cfg 2.5 · sampler euler", "cfg 8 · sampler heun"]
+    assert [label for _, label in sheets[0].down][:2] == ["cfg 2.5 · sampler euler", "cfg 8 · sampler heun"]
 
 
-def test_requested_axes_give_the_usual_sheet(tmp_path, drawn):
+def test_requested_axes_give_the_usual_sheet(tmp_path, sheets):
     write(SearchSweep(POINTS, MEASURES), tmp_path, x="sampler", y="seed")
-    assert drawn[0].x == "sampler"
-    assert len(drawn[0].sections) == 5  # one for each value of cfg
+    assert sheets[0].x == "sampler"
+    assert len(sheets[0].sections) == 5  # one for each value of cfg

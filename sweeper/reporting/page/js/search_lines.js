@@ -16,6 +16,7 @@ const ParallelLines = (() => {
   const MIN_GAP = 92; // pixels between two axes
   const TRACK = 30; // pixels of width in which one can drag a range
   const MIN_DRAG = 4; // pixels; less is a press, which removes the range
+  const MANY = 150; // lines; more are drawn thinner
   const MAX_LABELS = 12; // of an axis
 
   /**
@@ -73,7 +74,7 @@ const ParallelLines = (() => {
       return best;
     }
 
-    return { node, order: [...placed].reverse(), find, group: Dom.el("div", { class: "parallel" }, node, overlay) };
+    return { node, order: [...placed].reverse(), find, group: Dom.el("div", { class: points.length > MANY ? "parallel many" : "parallel" }, node, overlay) };
   }
 
   /**

@@ -168,8 +168,8 @@ class SearchView {
 
   /** @param {number} full pixels of width @param {Dimension} goal */
   makeSlices(full, goal) {
-    const count = Math.max(1, Math.min(this.space.length, Math.floor((full + SearchView.GAP) / (SearchView.SLICE_WIDTH + SearchView.GAP))));
-    const width = Math.min(460, (full - SearchView.GAP * (count - 1)) / count);
+    const count = Math.max(1, Math.floor((full + SearchView.GAP) / (SearchView.SLICE_WIDTH + SearchView.GAP)));
+    const width = (full - SearchView.GAP * (count - 1)) / count;
     const slices = this.space.map((dimension) => this.add(SearchCharts.createSlice(this.search, dimension, goal, { width, height: 220 })));
     const legend = Dom.el("p", { class: "dim scale" }, "first point", Dom.el("span", { class: "ramp vivid" }), "last point");
     return this.makeSection(`Slices: ${goal.title}`, "full", Dom.el("div", { class: "slices" }, slices), legend);
@@ -187,7 +187,7 @@ class SearchView {
       const scale = node.viewBox.baseVal.width / box.width;
       return find((event.clientX - box.left) * scale, (event.clientY - box.top) * scale);
     };
-    const target = node.nextElementSibling ?? node; // the handles of parallel coordinates lie above the lines
+    const target = node.closest(".parallel")?.querySelector(".overlay") ?? node; // it lies above the lines
     for (const element of new Set([node, target])) {
       element.addEventListener("pointermove", (event) => {
         if (!(event instanceof PointerEvent) || event.pointerType === "touch") return;
@@ -267,10 +267,21 @@ class SearchView {
   }
 
   highlight() {
-    for (const node of this.scroller.querySelectorAll(".chosen")) node.classList.remove("chosen");
+    for (const node of this.scroller.querySelectorAll(".chosen")) {
+      if (node instanceof SVGElement) node.remove();
+      else node.classList.remove("chosen");
+    }
     for (const node of this.scroller.querySelectorAll(`[data-point="${this.current}"]`)) {
-      node.classList.add("chosen");
-      if (node.matches(".line, .mark")) node.parentNode?.append(node); // above the others
+      if (!(node instanceof SVGElement)) node.classList.add("chosen");
+      else {
+        // A copy above the others: to move the line itself would paint a thousand lines again.
+        const copy = /** @type {SVGElement} */ (node.cloneNode());
+        delete copy.dataset.point;
+        copy.classList.add("chosen");
+        const overlay = node.closest(".parallel")?.querySelector(".overlay");
+        if (overlay) overlay.prepend(copy); // below the labels
+        else node.ownerSVGElement?.append(copy);
+      }
     }
   }
 
