@@ -24,6 +24,7 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD_URL
 from sweeper.planning.compatibility import Compatibility, check_written_values
 from sweeper.planning.plan import Plan, plan
+from sweeper.planning.searching.search_plan import plan_space
 from sweeper.running.node_class_cache import fetch_classes, get_cached_classes
 
 
@@ -46,9 +47,11 @@ def load_checked_plan(
     trust: bool = False,
     out: object = None,
     keep_temp: bool | None = None,
+    needs_sweep: bool = True,
 ) -> CheckedPlan:
-    """The plan of an experiment file, checked against its targets.
+    """The plan of an experiment file, checked against its targets, as are all values of its search.
 
+    If it has only a search, that is a mistake if `needs_sweep`; otherwise the plan is that of `plan_space`.
     `extra_check` may raise ExperimentError with further problems. `trust` and `out` are those of `find_missing_trust`.
     `keep_temp` overrides that of the experiment. Without the trust that an experiment needs, it is not checked against
     its targets.
@@ -57,7 +60,7 @@ def load_checked_plan(
     read.
     """
     partial = load_partial(file, overrides=overrides, named=load_names_unless_given(targets))
-    made: Plan | None = None
+    plans: list[Plan] = []
     notes: list[str] = []
     classes: NodeInfo | None = None
     problems = list(partial.problems)
@@ -66,9 +69,9 @@ def load_checked_plan(
             extra_check(partial.experiment)
         except ExperimentError as error:
             problems += error.problems
-    if partial.has_plan:
+    for make_plan in _list_planners(partial.experiment, needs_sweep=needs_sweep) if partial.has_plan else ():
         try:
-            made = plan(partial.experiment)
+            plans.append(make_plan())
         except ExperimentError as error:
             problems += error.problems
     missing_trust = find_missing_trust(partial.experiment, trust=trust, targets=targets, out=out)
@@ -80,14 +83,25 @@ def load_checked_plan(
     ):
         known = {(problem.file, problem.line, problem.key) for problem in problems}
         try:
-            notes, classes = check_against_targets(made or partial.experiment, targets, object_info, keep_temp)
+            notes, classes = check_against_targets(plans or partial.experiment, targets, object_info, keep_temp)
         except InputError as error:
             problems += [
                 problem for problem in error.problems if (problem.file, problem.line, problem.key) not in known
             ]
-    if problems or made is None:
+    if problems or not plans:
         raise ExperimentError(problems)
-    return CheckedPlan(made, notes, classes)
+    return CheckedPlan(plans[0], notes, classes)
+
+
+def _list_planners(experiment: Experiment, *, needs_sweep: bool) -> list[Callable[[], Plan]]:
+    """Functions that make the plan of the sweep, and that of all values of the search."""
+    search = experiment.search
+    planners: list[Callable[[], Plan]] = []
+    if experiment.blocks or needs_sweep:
+        planners.append(lambda: plan(experiment))
+    if search is not None:
+        planners.append(lambda: plan_space(experiment, search))
+    return planners
 
 
 def load_for_run(
@@ -110,20 +124,20 @@ def load_for_run(
 
 
 def check_against_targets(
-    plan_or_experiment: Plan | Experiment,
+    checked: Sequence[Plan] | Experiment,
     targets: Sequence[Any] | None,
     object_info: Path | None = None,
     keep_temp: bool | None = None,
 ) -> tuple[list[str], NodeInfo | None]:
     """Notes on what is unusual but runs, and on each target that was not checked; and the first classes that are known.
 
-    If `object_info` is given, its classes are used instead of the targets'. An experiment is passed if it has no plan
-    because of its mistakes; then only the values written in it are checked. Raises ExperimentError for what a target
-    would refuse, and UsageError for an unusable file or an unknown target.
+    `checked`: the plans of an experiment. An experiment is passed if it has no plan because of its mistakes; then only
+    the values written in it are checked. If `object_info` is given, its classes are used instead of the targets'.
+    Raises ExperimentError for what a target would refuse, and UsageError for an unusable file or an unknown target.
     """
     problems: list[Problem] = []
     notes: list[str] = []
-    experiment = plan_or_experiment.experiment if isinstance(plan_or_experiment, Plan) else plan_or_experiment
+    experiment = checked if isinstance(checked, Experiment) else checked[0].experiment
     specs = experiment.targets if targets is None else targets
     named = {**load_named_targets(), **experiment.named_targets}
     check_targets(specs, named)
@@ -133,17 +147,18 @@ def check_against_targets(
             notes.append(f"not checked against {name} ({classes})")
             continue
         first_classes = first_classes or classes
-        fit = (
-            plan_or_experiment.fit(classes)
-            if isinstance(plan_or_experiment, Plan)
-            else Compatibility(check_written_values(experiment, classes), ())
+        fits = (
+            [Compatibility(check_written_values(checked, classes), ())]
+            if isinstance(checked, Experiment)
+            else [plan.fit(classes) for plan in checked]
         )
-        problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in fit.problems]
-        notes += [str(note) for note in fit.notes]
-        if not (experiment.run.keep_temp if keep_temp is None else keep_temp):
-            notes += [f"{note} (`run` refuses this)" for note in fit.unsaved]
+        for fit in fits:
+            problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in fit.problems]
+            notes += [str(note) for note in fit.notes]
+            if not (experiment.run.keep_temp if keep_temp is None else keep_temp):
+                notes += [f"{note} (`run` refuses this)" for note in fit.unsaved]
     if problems:
-        raise ExperimentError(problems)
+        raise ExperimentError(dict.fromkeys(problems))
     return list(dict.fromkeys(notes)), first_classes
 
 

@@ -130,7 +130,9 @@ def check_written_values(experiment: Experiment, info: NodeInfo) -> tuple[Proble
     """
     template = experiment.template
     check = check_template(template, info)
-    swept = {*experiment.axis_names, *experiment.derive}
+    blocks = experiment.written_blocks
+    axes = {axis.name for block in blocks for dimension in block.dimensions for axis in dimension}
+    swept = {*axes, *experiment.derive}
     problems = [template.make_problem(path, message) for path, message in _list_fixed_problems(check, swept)]
     for input_check in check.input_checks:
         if len(input_check.slots) != 1:
@@ -156,7 +158,7 @@ def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, 
     values_by_path: list[tuple[KeyPath, Any]] = (
         [(("params", slot), experiment.params[slot])] if slot in experiment.params else []
     )
-    values_by_path += [value_at for block in experiment.blocks for value_at in _iter_swept(block, slot, source)]
+    values_by_path += [value_at for block in experiment.written_blocks for value_at in _iter_swept(block, slot, source)]
     yield from ((source.make_problem(path, ""), value) for path, value in values_by_path)
     default = experiment.template.slots[slot].default
     if not values_by_path and slot not in experiment.derive and default is not MISSING:

@@ -75,12 +75,15 @@ class Plan:
         self.experiment = experiment
         self._costs = costs
         self._parts = [_with_best_order(experiment, part, costs) for part in _compile_parts(experiment)]
-        if len(self) == 0:
+        if not any(part.count for part in self._parts):
             source = experiment.source
             key, message = "sweep", "no trial is left, because `exclude` and `where` drop all of them"
             if not experiment.blocks:
                 command = shlex.join(["sweeper", "search", str(experiment.file)])
-                key, message = "search", f"there is a `search:` and no `sweep:`; run it with `{command}`"
+                key, message = (
+                    "search",
+                    f"there is a `search:` and no `sweep:`; `{command}` runs it, --preview shows it",
+                )
             raise ExperimentError(source.make_problem((key,), message) if source is not None else message)
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from sweeper.cli import console, dask_options, options, run_options, spending, trust_check
-from sweeper.cli.checked_plan import CheckedPlan, find_classes, load_for_run
+from sweeper.cli.checked_plan import CheckedPlan, check_against_targets, load_for_run
 from sweeper.cli.commands.run import format_report_command, list_rates, refresh_report, run_to_json
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
@@ -134,9 +134,9 @@ def _show_preview(
 ) -> None:
     search, state = experiment.search, preview.state
     assert search is not None
-    summary: dict[str, Any] = {"targets": [], "cost": None, "jobs": 0}
+    summary: dict[str, Any] = {"targets": [], "cost": None, "jobs": 0, "warnings": []}
     if preview.plan is not None:
-        checked = CheckedPlan(preview.plan, (), find_classes(experiment, targets))
+        checked = CheckedPlan(preview.plan, *check_against_targets([preview.plan], targets))
         counted = PlanSummary(checked, targets, out, RunOptions())
         counted.add_all()
         summary = counted.to_dict()
@@ -150,6 +150,7 @@ def _show_preview(
                 "unfinished": preview.unfinished, "unmeasured": preview.unmeasured, "ended_by": preview.ended_by,
                 "best": [point_to_json(point, search.objectives) for point in state.describe_best(_BEST)],
                 "points": described, "round_jobs": summary["jobs"], "round_cost": summary["cost"],
+                "warnings": summary["warnings"],
             }
         )  # fmt: skip
         return
@@ -170,6 +171,8 @@ def _show_preview(
         console.print_line()
         console.print_line("The next points:")
         console.print_table(list(described[0]), [list(values.values()) for values in described])
+    for warning in summary["warnings"]:
+        console.warn(warning)
 
 
 def _describe_preview(search: Search, preview: Any, left: int) -> list[tuple[str, str]]:

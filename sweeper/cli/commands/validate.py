@@ -8,12 +8,14 @@ from pathlib import Path
 import click
 
 from sweeper.cli import console, options, trust_check
-from sweeper.cli.checked_plan import load_checked_plan
+from sweeper.cli.checked_plan import CheckedPlan, load_checked_plan
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
+from sweeper.did_you_mean import join_names
 from sweeper.errors import InputError, Problem
 from sweeper.loading.load import load_template
+from sweeper.planning.plan import Plan
 
 
 @click.command(epilog=format_examples("sweeper validate experiments/*.yaml templates/*.json"))
@@ -29,7 +31,9 @@ def command(
     requested = options.to_target_list(targets)
     reports: list[dict[str, object]] = []
     for file in files:
-        kind, problems, trials, notes = _check_file(file, requested, object_info, trust=trust)
+        kind, problems, checked = _check_file(file, requested, object_info, trust=trust)
+        trials, searched = (None, []) if checked is None else _list_contents(checked.plan)
+        notes = [] if checked is None else checked.notes
         reports.append(
             {
                 "file": str(file),
@@ -38,6 +42,7 @@ def command(
                 "trials": trials,
                 "problems": [asdict(problem) for problem in problems],
             }
+            | ({"search": searched} if searched else {})
             | ({"notes": notes} if notes else {})
         )
         if as_json:
@@ -46,8 +51,9 @@ def command(
             for line in str(problem).splitlines():
                 console.print_error(line)
         if not problems:
-            unit = "trial" if trials == 1 else "trials"
-            console.print_line(f"{file}: {kind} is valid" + (f", {trials} {unit}" if trials is not None else ""))
+            contents = [] if trials is None else [f"{trials} trial{'s' if trials != 1 else ''}"]
+            contents += [f"a search of {join_names(searched)}"] if searched else []
+            console.print_line(f"{file}: {kind} is valid" + (f", {' and '.join(contents)}" if contents else ""))
         for note in notes:
             console.warn(note)
     if as_json:
@@ -57,16 +63,25 @@ def command(
 
 def _check_file(
     file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool
-) -> tuple[str, tuple[Problem, ...], int | None, list[str]]:
-    """The kind of file (experiment or template), its problems, an experiment's number of trials, and notes."""
+) -> tuple[str, tuple[Problem, ...], CheckedPlan | None]:
+    """The kind of file (experiment or template), its problems, and the plan of a valid experiment."""
     from sweeper.regression.thresholds import check_models
 
     is_template = options.get_workflow_path(file).suffix.lower() == ".json"
     try:
         if is_template:
             load_template(options.get_workflow_path(file))
-            return "template", (), None, []
-        checked = load_checked_plan(file, targets, object_info=object_info, extra_check=check_models, trust=trust)
-        return "experiment", (), len(checked.plan), list(checked.notes)
+            return "template", (), None
+        checked = load_checked_plan(
+            file, targets, object_info=object_info, extra_check=check_models, trust=trust, needs_sweep=False
+        )
     except InputError as error:
-        return "template" if is_template else "experiment", error.problems, None, []
+        return "template" if is_template else "experiment", error.problems, None
+    return "experiment", (), checked
+
+
+def _list_contents(plan: Plan) -> tuple[int | None, list[str]]:
+    """The number of trials of the sweep, None without a sweep; and the axes of the space of the search."""
+    search = plan.experiment.search
+    searched = [] if search is None else [one.name for one in search.space]
+    return None if search is not None and plan.experiment.blocks == (search.block,) else len(plan), searched

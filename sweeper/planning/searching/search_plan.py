@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 
+from sweeper.model.experiment import Experiment
+from sweeper.model.node_classes import NodeInfo
 from sweeper.model.search_columns import ROUND, SearchColumns
+from sweeper.model.search_spec import Search
 from sweeper.model.trial import Trial
+from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.points import Point, SearchSpace
 
@@ -25,6 +29,14 @@ class PointBatch:
     def count(self) -> int:
         """The number of trials."""
         return len(self.points) * len(self.combinations)
+
+
+def plan_space(experiment: Experiment, search: Search) -> Plan:
+    """Return the product of all options of a search, which serves to check them and is too large to run.
+
+    Raises ExperimentError if a rule fails.
+    """
+    return Plan(replace(experiment, blocks=(search.block,)))
 
 
 class SearchPlan(Plan):
@@ -55,6 +67,11 @@ class SearchPlan(Plan):
             for point in batch.points:
                 for combination in batch.combinations:
                     yield batch.round, point, combination
+
+    def fit(self, nodes: NodeInfo) -> Compatibility:
+        """Check the whole space against the node classes of a server, so that no later round fails; then the trials."""
+        found = plan_space(self.space.experiment, self.space.search).fit(nodes)
+        return found if found.problems else super().fit(nodes)
 
     @property
     def search_columns(self) -> SearchColumns:
