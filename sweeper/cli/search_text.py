@@ -83,8 +83,11 @@ def list_best(
     """The headers and rows of a table of points, and the headers whose numbers are rounded."""
     names = [objective.metric for objective in objectives]
     axes = list(points[0].values) if points else []
-    rows = [[*point.objectives, *point.values.values(), point.round, _format_rows(point.trials)] for point in points]
-    return [*names, *axes, "round", "trials"], rows, names
+    rows = [
+        [*point.objectives, *point.values.values(), point.round, _format_rows(point.trials), point.succeeded]
+        for point in points
+    ]
+    return [*names, *axes, "round", "trials", "succeeded"], rows, names
 
 
 def point_to_json(point: SearchedPoint, objectives: Sequence[Objective]) -> Mapping[str, Any]:
@@ -95,6 +98,7 @@ def point_to_json(point: SearchedPoint, objectives: Sequence[Objective]) -> Mapp
         "objectives": dict(zip(names, point.objectives, strict=True)),
         "round": point.round,
         "trials": list(point.trials),
+        "succeeded": point.succeeded,
     }
 
 

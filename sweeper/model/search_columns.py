@@ -32,11 +32,15 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class SearchColumns:
-    """The objectives of a search, and the axis columns of its space and of `over`."""
+    """The objectives of a search, and the axis columns of its space and of `over`.
+
+    `stop_early`: points that are clearly worse get fewer trials than others.
+    """
 
     objectives: tuple[Objective, ...]
     space: tuple[str, ...]
     over: tuple[str, ...] = ()
+    stop_early: bool = False
 
     @property
     def objective_columns(self) -> tuple[str, ...]:
@@ -74,6 +78,16 @@ class SearchColumns:
             for objective in self.objectives
         ]
         return {point: tuple(mean.get(point) for mean in means) for point in points}
+
+
+def make_larger_better(values: Sequence[float], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """Return the values of some objectives with those negated that a search makes small."""
+    return tuple(value if one.maximize else -value for value, one in zip(values, objectives, strict=True))
+
+
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether one point is at least as good as the other in every objective, and better in one. Larger is better."""
+    return all(a >= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
 
 
 def get_number(row: Result, column: str) -> float | None:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweeper.model.result import Run
+from sweeper.model.search_columns import Objective, dominates, make_larger_better
 
 
 @dataclass(frozen=True, slots=True)
 class SearchedPoint:
-    """A point: its values by axis, its objectives in the order of the search, its round, and its rows in the table."""
+    """A point: its values by axis, its objectives in the order of the search, its round, and its rows in the table.
+
+    `succeeded`: how many of these rows succeeded.
+    """
 
     values: Mapping[str, Any]
     objectives: tuple[float, ...]
     round: int
     trials: tuple[int, ...]
+    succeeded: int
+
+
+def sort_points(points: Iterable[SearchedPoint], objectives: Sequence[Objective]) -> list[SearchedPoint]:
+    """Return the points, best first; with several objectives, only the Pareto front: those that no other dominates."""
+    goodness = [(make_larger_better(point.objectives, objectives), point) for point in points]
+    if len(objectives) > 1:
+        goodness = [one for one in goodness if not any(dominates(other, one[0]) for other, _ in goodness)]
+    return [point for _, point in sorted(goodness, key=lambda one: one[0][0], reverse=True)]
 
 
 @dataclass(frozen=True, slots=True)

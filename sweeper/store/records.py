@@ -68,7 +68,7 @@ def to_search_json(search: SearchColumns | None) -> dict[str, Any] | None:
     if search is None:
         return None
     objectives = [[one.metric, one.maximize] for one in search.objectives]
-    return {"objectives": objectives, "space": search.space, "over": search.over}
+    return {"objectives": objectives, "space": search.space, "over": search.over, "stop_early": search.stop_early}
 
 
 def from_search_json(value: Mapping[str, Any] | None) -> SearchColumns | None:
@@ -76,7 +76,7 @@ def from_search_json(value: Mapping[str, Any] | None) -> SearchColumns | None:
     if value is None:
         return None
     objectives = tuple(Objective(metric, maximize) for metric, maximize in value["objectives"])
-    return SearchColumns(objectives, tuple(value["space"]), tuple(value["over"]))
+    return SearchColumns(objectives, tuple(value["space"]), tuple(value["over"]), value.get("stop_early", False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.cli import console, group_tables, options
+from sweeper.cli import best_points, console, group_tables, options
 from sweeper.cli.group_tables import COST_SUM
 from sweeper.cli.options import complete_from, format_examples, split_names
 from sweeper.cli.table_query import sort_rows
 from sweeper.did_you_mean import join_names
+from sweeper.model.search_columns import SearchColumns
 from sweeper.model.selection import Selection
 from sweeper.store import Store
+from sweeper.store.experiment_path import display_path
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts
 from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
@@ -61,6 +65,7 @@ class _Query:
     columns: list[str]
     by: list[str]
     pivot: list[str]
+    best: int | None
     images: bool | None
 
 
@@ -70,6 +75,7 @@ class _Query:
         "sweeper results experiments/quickstart.yaml --sort -sharpness --limit 5 --images",
         "sweeper results experiments/quickstart.yaml --by steps",
         "sweeper results experiments/quickstart.yaml --pivot steps,prompt,sharpness",
+        "sweeper results experiments/search.yaml --best 5",
     )
 )
 @options.results
@@ -93,19 +99,21 @@ class _Query:
     shell_complete=complete_from("columns"),
     help="Show the means of METRIC, with the values of X across and of Y down.",
 )
+@best_points.option
 @click.option("--images/--no-images", default=None,
               help="Show the pictures below the table. [default: up to 24, if the terminal can show them]")  # fmt: skip
 @options.as_json
 def command(
     results: Path, *, run_id: str | None, columns: tuple[str, ...], by: tuple[str, ...], pivot: str | None,
-    as_json: bool, **rest: Any,
+    best: int | None, as_json: bool, **rest: Any,
 ) -> None:  # fmt: skip
     """Show the table of a run. RESULTS is a results folder, or an experiment file (for its default folder).
 
     --by and --pivot work with every column that holds numbers: metrics, ran_s, cost, attempts, slots.
     """
-    query = _Query(columns=split_names(columns), by=split_names(by), pivot=split_names([pivot or ""]), **rest)
-    table = _read_table(results, run_id)
+    names = split_names([pivot or ""])
+    query = _Query(columns=split_names(columns), by=split_names(by), pivot=names, best=best, **rest)
+    table = _read_table(results, run_id, of_search=best is not None)
     name_lists = (("--columns", columns, query.columns), ("--by", by, query.by))
     empty_options = [option for option, texts, names in name_lists if texts and not names]
     rows = _select_rows(table, query, empty_options, has_pivot=pivot is not None, as_json=as_json)
@@ -113,17 +121,21 @@ def command(
         _show_pivot(rows, table, query.pivot, as_json=as_json)
     elif query.by:
         _show_groups(rows, table, query, as_json=as_json)
+    elif table.layout.search is not None and best is not None:
+        _show_best(rows, table, table.layout.search, best, query.images, as_json=as_json)
     else:
         _show_rows(rows, table, query, as_json=as_json)
 
 
-def _read_table(results: Path, run_id: str | None) -> _RunTable:
+def _read_table(results: Path, run_id: str | None, *, of_search: bool) -> _RunTable:
+    """The table of a run; with `of_search` and without `run_id`, of the latest search, if there is one."""
     from sweeper.tables.dataframe import build_frame
 
     folder = find_results_folder(results)
     with Store.open(folder, readonly=True) as store:
-        layout = store.layout(run_id)
-        rows = to_records(build_frame(store.results(run_id), layout))
+        chosen, of_folder = (run_id, None) if run_id or not of_search else (best_points.find_search_run(store), True)
+        layout = store.layout(chosen)
+        rows = to_records(build_frame(store.results(chosen, of_folder=of_folder), layout))
     value_order = {name: layout.values_in_order(name, [row[name] for row in rows]) for name in layout.axis_columns}
     axes, metrics = tuple(layout.axis_columns), tuple(layout.metrics)
     has_cost = "cost" in list_outcome_columns(layout) and any(row["cost"] is not None for row in rows)
@@ -158,8 +170,16 @@ def _select_rows(
     for is_conflict, option, message in _find_conflicts(query, has_pivot=has_pivot, as_json=as_json):
         if is_conflict:
             errors.add(option, message)
+    if query.best is not None and table.layout.search is None:
+        errors.add("--best", _explain_no_search(table, query.best))
     errors.raise_if_any()
     return _filter_table(table, row_filter, query)
+
+
+def _explain_no_search(table: _RunTable, count: int) -> str:
+    metric = next((name for name in table.metrics if any(is_number(row[name]) for row in table.rows)), "COLUMN")
+    words = ["sweeper", "results", display_path(table.folder), "--sort", f"-{metric}", "--limit", str(count)]
+    return f"this run is not a search, so it has no points; `{shlex.join(words)}` shows its trials with most {metric}"
 
 
 def _check_mean_columns(table: _RunTable, query: _Query, errors: OptionErrors) -> None:
@@ -183,11 +203,17 @@ def _filter_table(table: _RunTable, row_filter: RowFilter, query: _Query) -> Row
 
 def _find_conflicts(query: _Query, *, has_pivot: bool, as_json: bool) -> Sequence[tuple[bool, str, str]]:
     """(whether there is a conflict, option, message) for each pair of options that exclude each other."""
+    is_best = query.best is not None
     return (
         (has_pivot and bool(query.by), "--pivot", "cannot be combined with --by; give one"),
         (has_pivot and bool(query.sorts), "--sort", "a pivot table keeps the order of the sweep"),
         (has_pivot and bool(query.columns), "--columns", "a pivot table has only the column that --pivot names"),
         (has_pivot and query.selection.limit is not None, "--limit", "a pivot table is always shown whole"),
+        (is_best and has_pivot, "--best", "cannot be combined with --pivot; give one"),
+        (is_best and bool(query.by), "--best", "cannot be combined with --by; give one"),
+        (is_best and bool(query.sorts), "--sort", "--best sorts the points itself"),
+        (is_best and bool(query.columns), "--columns", "--best has columns of its own"),
+        (is_best and query.selection.limit is not None, "--limit", "--best N says how many points to show"),
         (bool(query.images) and (has_pivot or bool(query.by)), "--images", "a group has no picture"),
         (bool(query.images) and as_json, "--images", "cannot be combined with --json"),
     )
@@ -225,8 +251,30 @@ def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) ->
     rounded = ("queued_s", *table.measures)
     console.print_table(shown, [[row[name] for name in shown] for row in rows], rounded=rounded)
     if show_images is not None:
-        download_artifacts(table.folder, (pair for row in rows for pair in _pair_outputs(row)))
-        show_images([(f"trial {row['trial']}", table.folder, _pair_outputs(row), row["status"]) for row in rows])
+        _show_images(show_images, table.folder, rows)
+
+
+def _show_best(
+    rows: Rows, table: _RunTable, search: SearchColumns, count: int, images: bool | None, *, as_json: bool
+) -> None:
+    points = best_points.choose_best_points(table.rows, search, {row["trial"] for row in rows})
+    show_images = None if as_json else _prepare_images(images, len(points[:count]))
+    if rows or as_json:
+        best_points.show_best_points(points, search.objectives, count, as_json=as_json)
+    if show_images is not None:
+        by_trial = {row["trial"]: row for row in table.rows}
+        of_points = [[by_trial[trial] for trial in point.trials] for point in points[:count]]
+        shown = [next((row for row in one if row["outputs"]), one[0]) for one in of_points]
+        _show_images(show_images, table.folder, shown, first_only=True)
+
+
+def _show_images(
+    show_images: Callable[[Sequence[ImageRow]], None], folder: Path, rows: Rows, *, first_only: bool = False
+) -> None:
+    outputs = [_pair_outputs(row)[: 1 if first_only else None] for row in rows]
+    download_artifacts(folder, itertools.chain.from_iterable(outputs))
+    pairs = zip(rows, outputs, strict=True)
+    show_images([(f"trial {row['trial']}", folder, found, row["status"]) for row, found in pairs])
 
 
 def _prepare_images(requested: bool | None, rows: int) -> Callable[[Sequence[ImageRow]], None] | None:

@@ -35,6 +35,7 @@ def command(results: Path, *, as_json: bool) -> None:
                 "stopped_by": record.stopped_by,
                 "trials": record.trials,
                 **store.count_by_status(record.id),
+                "search": store.layout(record.id).search is not None,
             }
             for record in store.runs()
         ]
@@ -42,7 +43,8 @@ def command(results: Path, *, as_json: bool) -> None:
         console.print_json(runs)
         return
     counts = ("trials", "succeeded", "failed", "cancelled", "pending")
-    headers = ("run", "started", "ended", "targets", *counts, "stopped_by")
+    kind = ("search",) if any(run["search"] for run in runs) else ()
+    headers = ("run", "started", "ended", "targets", *counts, "stopped_by", *kind)
     console.print_table(headers, [[_format_value(name, run[name]) for name in headers] for run in runs])
 
 
@@ -54,6 +56,8 @@ def _format_time(seconds: float | None) -> str | None:
 def _format_value(name: str, value: object) -> object:
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else ""
     if name == "ended" and value is None:
         return "(not ended)"
     return value

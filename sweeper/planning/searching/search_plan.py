@@ -78,7 +78,7 @@ class SearchPlan(Plan):
         """What the table shows beside the trials."""
         search = self.space.search
         space = tuple(one.name for one in search.space)
-        return SearchColumns(search.objectives, space, tuple(axis.name for axis in search.over))
+        return SearchColumns(search.objectives, space, tuple(axis.name for axis in search.over), search.stop_early)
 
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any, Final
 
 from sweeper.model.result import FAILED, SUCCEEDED, Result
-from sweeper.model.search_columns import get_number
-from sweeper.model.search_result import SearchedPoint
+from sweeper.model.search_columns import dominates, get_number, make_larger_better
+from sweeper.model.search_result import SearchedPoint, sort_points
 from sweeper.planning.searching.points import Point, SearchSpace
 from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
 
@@ -108,13 +108,11 @@ class SearchState:
 
     def beats(self, one: PointState, other: PointState) -> bool:
         """Whether a point is at least as good in every objective and better in one."""
-        pairs = list(zip(self._sign(one), self._sign(other), strict=True))
-        return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+        return dominates(self._sign(one), self._sign(other))
 
     def _sign(self, state: PointState) -> tuple[float, ...]:
         assert state.objectives is not None
-        pairs = zip(state.objectives, self.search.objectives, strict=True)
-        return tuple(value if objective.maximize else -value for value, objective in pairs)
+        return make_larger_better(state.objectives, self.search.objectives)
 
     def list_unmeasured(self) -> list[str]:
         """List the objectives that no successful trial has a number of; votes also if some point has none."""
@@ -191,10 +189,9 @@ class SearchState:
 
     def describe_best(self, count: int) -> tuple[SearchedPoint, ...]:
         """Return the best `count` points, best first; with several objectives, the whole front."""
-        if len(self.search.objectives) > 1:
-            return tuple(self._describe(state) for state in self.front)
-        best = sorted(self._comparable, key=lambda state: self._sign(state)[0], reverse=True)
-        return tuple(self._describe(state) for state in best[:count])
+        objectives = self.search.objectives
+        best = sort_points(map(self._describe, self._comparable), objectives)
+        return tuple(best if len(objectives) > 1 else best[:count])
 
     def describe_values(self, point: Point) -> dict[str, Any]:
         """Return the values of a point by axis, as the table shows them."""
@@ -204,7 +201,8 @@ class SearchState:
         }
 
     def _describe(self, state: PointState) -> SearchedPoint:
-        return SearchedPoint(self.describe_values(state.point), state.objectives or (), state.round, tuple(state.rows))
+        objectives, succeeded = state.objectives or (), len(state.numbers)
+        return SearchedPoint(self.describe_values(state.point), objectives, state.round, tuple(state.rows), succeeded)
 
 
 def _get_number(state: PointState, combination: int, objective: int) -> float:
