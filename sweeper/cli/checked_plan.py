@@ -69,7 +69,7 @@ def load_checked_plan(
             extra_check(partial.experiment)
         except ExperimentError as error:
             problems += error.problems
-    for make_plan in _list_planners(partial.experiment, needs_sweep=needs_sweep) if partial.has_plan else ():
+    for make_plan in list_planners(partial.experiment, needs_sweep=needs_sweep) if partial.has_plan else ():
         try:
             plans.append(make_plan())
         except ExperimentError as error:
@@ -93,8 +93,11 @@ def load_checked_plan(
     return CheckedPlan(plans[0], notes, classes)
 
 
-def _list_planners(experiment: Experiment, *, needs_sweep: bool) -> list[Callable[[], Plan]]:
-    """Functions that make the plan of the sweep, and that of all values of the search."""
+def list_planners(experiment: Experiment, *, needs_sweep: bool) -> list[Callable[[], Plan]]:
+    """Functions that make the plan of the sweep, and that of all values of the search. Each may raise ExperimentError.
+
+    If there is only a search, the first is left out, unless `needs_sweep`.
+    """
     search = experiment.search
     planners: list[Callable[[], Plan]] = []
     if experiment.blocks or needs_sweep:

@@ -6,16 +6,18 @@ Changes nothing on the server. Each problem comes with a next step. Keys are nev
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli.exit_codes import OK, UNREACHABLE, get_exit_code
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import InputError, RefusedError, SweeperError, TransientError, Trouble, UnreachableError
+from sweeper.model.experiment import Experiment
 from sweeper.model.target_spec import NamedTargets
 from sweeper.model.urls import is_loopback, strip_secrets
 from sweeper.planning.plan import Plan
+from sweeper.planning.searching.search_plan import is_space
 from sweeper.planning.server_cache import detect_server_cache
 from sweeper.running.node_class_cache import get_classes
 from sweeper.running.preflight import attach_partner_key
@@ -39,16 +41,16 @@ _NEXT_STEPS: Final = {
 }
 
 
-async def diagnose_target(spec: Any, plan: Plan | None, named: NamedTargets) -> tuple[TargetReport, int]:
+async def diagnose_target(spec: Any, plans: Sequence[Plan], named: NamedTargets) -> tuple[TargetReport, int]:
     """Check a target. Returns what it reports, ready for JSON, and an exit code.
 
-    `spec` is a target as users write it, `named` the user's named targets. If `plan` is given, its nodes, models,
-    values and files are checked against the server.
+    `spec` is a target as users write it, `named` the user's named targets. The nodes, models, values and files of
+    `plans`, which are of one experiment, are checked against the server.
     """
     report: TargetReport = {"target": _get_display_name(spec), "ok": False}
     target: Target | None = None
     try:
-        names = {**named, **(plan.experiment.named_targets if plan is not None else {})}
+        names = {**named, **(plans[0].experiment.named_targets if plans else {})}
         (target,) = resolve_targets([spec], named=names, environ=os.environ)
         report["target"] = target.name
         report["url"] = target.url or None
@@ -57,7 +59,7 @@ async def diagnose_target(spec: Any, plan: Plan | None, named: NamedTargets) -> 
             report["warning"] = (
                 "sweeper sends its key unencrypted, so others on the network can read it; use an https:// URL"
             )
-        needs = await _connect(target, report, plan)
+        needs = await _connect(target, report, plans)
     except SweeperError as error:
         report["problem"] = str(error)
         report["next"] = _suggest_next_step(error, target)
@@ -72,31 +74,38 @@ def _get_display_name(spec: Any) -> str:
     return strip_secrets(str(name))
 
 
-async def _connect(target: Target, report: TargetReport, plan: Plan | None) -> list[str]:
-    """Query the server (started first if it is the embedded one). Returns what the plan needs and the server lacks."""
+async def _connect(target: Target, report: TargetReport, plans: Sequence[Plan]) -> list[str]:
+    """Query the server (started first if it is the embedded one). Returns what the plans need and the server lacks."""
     from sweeper.comfy.client import ComfyClient
 
     if target.embedded:
         from sweeper.embedded import EmbeddedServer
 
         with EmbeddedServer(dialect="cloud", permissive=True) as server:
-            return await _query_server(ComfyClient(replace(target, url=server.url)), report, plan)
-    return await _query_server(ComfyClient(target), report, plan)
+            return await _query_server(ComfyClient(replace(target, url=server.url)), report, plans)
+    return await _query_server(ComfyClient(target), report, plans)
 
 
-async def _query_server(client: ComfyClient, report: TargetReport, plan: Plan | None) -> list[str]:
-    """Add the server's facts to `report`. Returns what the plan needs and the server lacks."""
+async def _query_server(client: ComfyClient, report: TargetReport, plans: Sequence[Plan]) -> list[str]:
+    """Add the server's facts to `report`. Returns what the plans need and the server lacks."""
     async with client:
         server = await client.connect()
         cache = detect_server_cache(server.version, server.arguments, server.memory) if server.arguments else None
         report.update(dialect=server.dialect, version=server.version or None, cache=cache and str(cache))
         report["upload_limit"] = limit = await client.get_upload_limit()
         report["balance_usd"] = await client.get_balance()
-        if plan is None:
+        if not plans:
             return []
-        lacks, notes = await _check_plan(client, plan)
-        lacks += _find_large_files(plan, limit)
-        report["experiment"] = {"file": str(plan.experiment.file), "trials": len(plan), "lacks": lacks, "notes": notes}
+        experiment = plans[0].experiment
+        lacks, notes = await _check_plans(client, plans)
+        lacks += _find_large_files(experiment, limit)
+        report["experiment"] = {
+            "file": str(experiment.file),
+            "trials": None if is_space(plans[0]) else len(plans[0]),
+            "search": experiment.search is not None,
+            "lacks": lacks,
+            "notes": notes,
+        }
         if lacks:
             report["problem"] = "\n".join(lacks)
             report["next"] = (
@@ -106,25 +115,26 @@ async def _query_server(client: ComfyClient, report: TargetReport, plan: Plan | 
         return lacks
 
 
-async def _check_plan(client: ComfyClient, plan: Plan) -> tuple[list[str], list[str]]:
+async def _check_plans(client: ComfyClient, plans: Sequence[Plan]) -> tuple[list[str], list[str]]:
     """(what the server lacks or would refuse, notes on what is unusual but runs)."""
     classes = await get_classes(client, fresh=True)
     if classes is None:
         return [], ["the server does not list its node classes, so the template was not checked"]
-    fit = plan.fit(classes)
-    lacks = [str(problem) for problem in fit.problems]
+    fits = [plan.fit(classes) for plan in plans]
+    lacks = [str(problem) for fit in fits for problem in fit.problems]
     try:
-        attach_partner_key(client, plan.experiment.template, classes, required=True)
+        attach_partner_key(client, plans[0].experiment.template, classes, required=True)
     except InputError as error:
         lacks.append(str(error))
-    return lacks, [str(note) for note in fit.notes]
+    notes = [str(note) for fit in fits for note in fit.notes]
+    return list(dict.fromkeys(lacks)), list(dict.fromkeys(notes))
 
 
-def _find_large_files(plan: Plan, limit: int | None) -> list[str]:
+def _find_large_files(experiment: Experiment, limit: int | None) -> list[str]:
     """A message for each input file that is larger than an upload may be (`limit`, in bytes)."""
     return [
         f"{fact.path}: {size / 2**20:.0f} MiB; an upload there may have at most {limit / 2**20:.0f} MiB"
-        for fact in plan.experiment.files.values()
+        for fact in experiment.files.values()
         if limit is not None and (size := fact.path.stat().st_size) > limit
     ]
 

@@ -80,10 +80,8 @@ class Plan:
             key, message = "sweep", "no trial is left, because `exclude` and `where` drop all of them"
             if not experiment.blocks:
                 command = shlex.join(["sweeper", "search", str(experiment.file)])
-                key, message = (
-                    "search",
-                    f"there is a `search:` and no `sweep:`; `{command}` runs it, --preview shows it",
-                )
+                key = "search"
+                message = f"there is no `sweep:` beside it, which a run needs; `{command}` runs the search"
             raise ExperimentError(source.make_problem((key,), message) if source is not None else message)
 
     def __len__(self) -> int:

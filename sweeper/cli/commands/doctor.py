@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 import click
 
 from sweeper.cli import console, options, trust_check
+from sweeper.cli.checked_plan import list_planners
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.options import format_examples
 from sweeper.cli.target_check import diagnose_target
@@ -23,7 +25,7 @@ from sweeper.errors import DISTRIBUTION, Problem, UsageError
 from sweeper.loading.load import load
 from sweeper.model.money import CURRENCY
 from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets
-from sweeper.planning.plan import Plan, plan
+from sweeper.planning.plan import Plan
 
 DASK_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
 
@@ -59,10 +61,11 @@ def command(
     """
     named, file_problems = _try_load_named_targets()
     requested = options.to_target_list(targets)
-    planned: Plan | None = None
+    plans: list[Plan] = []
     if experiment is not None:
-        planned = plan(load(experiment, named=named if requested is None and not file_problems else None))
-        trust_check.require_trust(planned.experiment, trust=trust, named=named, targets=requested)
+        loaded = load(experiment, named=named if requested is None and not file_problems else None)
+        plans = [make_plan() for make_plan in list_planners(loaded, needs_sweep=False)]
+        trust_check.require_trust(loaded, trust=trust, named=named, targets=requested)
     report: dict[str, Any] = {
         "sweeper": version(DISTRIBUTION),
         "python": platform.python_version(),
@@ -74,15 +77,15 @@ def command(
     if file_problems:
         report["targets_file"] = "\n".join(map(str, file_problems))
     exit_code = INVALID_INPUT if file_problems else OK
-    for spec in requested or (planned.experiment.targets if planned is not None else _list_default_targets(named)):
+    for spec in requested or (plans[0].experiment.targets if plans else _list_default_targets(named)):
         names = named if not file_problems else _make_broken_entry(spec, file_problems)
-        target_report, code = asyncio.run(diagnose_target(spec, planned, names))
+        target_report, code = asyncio.run(diagnose_target(spec, plans, names))
         report["targets"].append(target_report)
         exit_code = max(exit_code, code)
     warnings = [
         *_list_missing_packages(),
         *_list_foreign_packages(),
-        *_list_broken_entries(report, named, planned),
+        *_list_broken_entries(report, named, plans),
         *_list_cluster_problems(dask),
     ]
     if warnings:
@@ -129,9 +132,9 @@ def _list_cluster_problems(dask: str | None) -> list[str]:
     return [] if warning is None else [warning]
 
 
-def _list_broken_entries(report: dict[str, Any], named: NamedTargets, plan: Plan | None) -> list[str]:
+def _list_broken_entries(report: dict[str, Any], named: NamedTargets, plans: Sequence[Plan]) -> list[str]:
     """A warning for each invalid entry of the targets file that was not checked as a target."""
-    checked = {one["target"] for one in report["targets"]} | set(plan.experiment.named_targets if plan else ())
+    checked = {one["target"] for one in report["targets"]} | set(plans[0].experiment.named_targets if plans else ())
     invalid = [entry for name, entry in named.items() if isinstance(entry, InvalidEntry) and name not in checked]
     return [str(problem) for entry in invalid for problem in entry.problems]
 
@@ -204,7 +207,10 @@ def _show_target(target_report: dict[str, Any]) -> None:
         console.warn(f"{target_report['target']}: {target_report['warning']}")
     needs = target_report.get("experiment")
     if needs is not None and not needs["lacks"]:
-        console.print_line(f"  has what the {needs['trials']} trials of {needs['file']} need")
+        parts = [] if needs["trials"] is None else [f"the {needs['trials']} trials"]
+        parts += ["the search"] if needs["search"] else []
+        verb = "needs" if parts == ["the search"] else "need"
+        console.print_line(f"  has what {' and '.join(parts)} of {needs['file']} {verb}")
     for note in needs["notes"] if needs is not None else ():
         console.warn(note)
     for line in target_report.get("problem", "").splitlines():

@@ -16,6 +16,7 @@ from sweeper.did_you_mean import join_names
 from sweeper.errors import InputError, Problem
 from sweeper.loading.load import load_template
 from sweeper.planning.plan import Plan
+from sweeper.planning.searching.search_plan import is_space
 
 
 @click.command(epilog=format_examples("sweeper validate experiments/*.yaml templates/*.json"))
@@ -84,4 +85,4 @@ def _list_contents(plan: Plan) -> tuple[int | None, list[str]]:
     """The number of trials of the sweep, None without a sweep; and the axes of the space of the search."""
     search = plan.experiment.search
     searched = [] if search is None else [one.name for one in search.space]
-    return None if search is not None and plan.experiment.blocks == (search.block,) else len(plan), searched
+    return None if is_space(plan) else len(plan), searched

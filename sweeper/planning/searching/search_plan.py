@@ -39,6 +39,12 @@ def plan_space(experiment: Experiment, search: Search) -> Plan:
     return Plan(replace(experiment, blocks=(search.block,)))
 
 
+def is_space(plan: Plan) -> bool:
+    """Whether `plan_space` returned this plan."""
+    search = plan.experiment.search
+    return search is not None and plan.experiment.blocks == (search.block,)
+
+
 class SearchPlan(Plan):
     """The trials of some batches, in their order. Raises ExperimentError if a rule fails or there is no batch."""
 
