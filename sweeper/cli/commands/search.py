@@ -116,9 +116,15 @@ def command(
         if view and result.ended_by != "interrupt":
             wait_until_stopped()
     run = result.run
-    has_ended = result.ended_by in _FINISHED or (result.ended_by == "budget" and spec.budget is not None)
-    is_complete = has_ended and (run is None or not (run.failed or run.cancelled or run.error))
+    is_complete = _has_finished(result, spec) and (run is None or not (run.failed or run.cancelled))
     return get_run_exit_code(run.stopped_by if run is not None else None, ok=is_complete)
+
+
+def _has_finished(result: SearchResult, search: Search) -> bool:
+    """Whether the search ended as its section says, which may be at its budget."""
+    if result.ended_by == "budget":
+        return search.budget is not None
+    return result.ended_by in _FINISHED and (result.run is None or result.run.error is None)
 
 
 def _apply_options(search: Search, trials: int | None, budget: float | None) -> Search:
@@ -195,7 +201,7 @@ def _show_end(
     result: SearchResult, search: Search, experiment: Path, name: str, *, as_json: bool, quiet: bool, open_page: bool
 ) -> None:
     run = result.run
-    if result.error:
+    if result.error and not _has_finished(result, search):
         console.print_error(result.error)
     cost = None if run is None else describe_run_cost(run)
     if not as_json and not quiet:

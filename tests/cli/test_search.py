@@ -1,0 +1,222 @@
+"""`sweeper search`: what it shows before, while and after it searches, its options, and what it refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeper.embedded import EmbeddedServer
+from sweeper.store import Store
+from tests import ROOT
+
+SEARCH = {
+    "maximize": "brightness",
+    "trials": 8,
+    "batch": 2,
+    "space": {"cfg": {"from": 1, "to": 9}, "steps": [1, 2]},
+    "over": {"seed": [1, 2]},
+}
+PREVIEW = """\
+shop: search of t.json on embedded
+maximize brightness over 2 seed: 2 trials of each point
+
+  cfg       1 to 9
+  steps  2  1 | 2
+
+left       at most 8 trials, 2 points in a round
+
+The next points:
+  cfg  steps
+ 4.28      2
+6.775      1
+"""
+SUMMARY = """\
+8 trials of 4 points in 2 rounds; that is the limit; `trials:` or --trials allows more
+
+brightness    cfg  steps  round  trials  succeeded
+   14#.###  8.239      2      2  4, 5            2
+   14#.###   4.28      2      1  0, 1            2
+   14#.###  6.775      1      1  2, 3            2
+   14#.###  2.737      1      2  6, 7            2
+
+table     results/shop/results.csv
+report    sweeper report shop.yaml
+best      sweeper results shop.yaml --best 5
+"""
+TOO_LARGE = "shop.yaml:1: search.space.cfg: node 3 (KSampler) cfg: found 900.0, but at most 100.0 is needed"
+
+
+@pytest.fixture
+def searched(write):
+    """A function that writes an experiment with a search; keywords change the section, `more` adds other sections."""
+
+    def make(more=None, **changes):
+        section = {name: value for name, value in {**SEARCH, **changes}.items() if value is not None}
+        return write(json.dumps({"template": "t.json", "search": section, **(more or {})}))
+
+    return make
+
+
+def hide_digits(text):
+    """The text without the digits of a brightness that may differ a little between processors."""
+    return re.sub(r" *14\d\.\d+(?= )", lambda found: "14#.###".rjust(len(found[0])), text)
+
+
+def test_preview_shows_the_space_and_the_next_points(sweeper, searched):
+    outcome = sweeper("search", searched(), "--preview")
+    assert (outcome.code, outcome.err, outcome.out) == (0, "", PREVIEW)
+    preview = sweeper("search", "shop.yaml", "--preview", "--json").json
+    points = [{"cfg": 4.28, "steps": 2}, {"cfg": 6.775, "steps": 1}]
+    assert (preview["points"], preview["left"], preview["round_jobs"]) == (points, 8, 4)
+    assert not Path("results").exists()
+
+
+def test_search_shows_its_rounds_and_its_best_points(sweeper, searched):
+    outcome = sweeper("search", searched())
+    assert (outcome.code, hide_digits(outcome.out)) == (0, SUMMARY)
+    rounds = [hide_digits(line) for line in outcome.err.splitlines() if line.startswith("round")]
+    assert rounds == [
+        "round 1: 4 trials of 2 new points (0 of 8 done)",
+        "round 2: 4 trials of 2 new points (4 of 8 done); best brightness 14#.### at cfg 4.28, steps 2",
+    ]
+    again = sweeper("search", "shop.yaml")
+    assert (again.code, again.out, "round" in again.err) == (0, outcome.out, False)
+    longer = sweeper("search", "shop.yaml", "--trials", 10, "--json", "--quiet")
+    result = longer.json
+    assert (longer.code, longer.err) == (0, "")
+    assert (result["ended_by"], result["rounds"], result["points"], result["trials"]) == ("trials", 3, 5, 10)
+    assert (result["run"]["submitted"], result["run"]["reused"]) == (2, 8)
+    assert result["best"][0] | {"objectives": None} == {
+        "values": {"cfg": 8.239, "steps": 2}, "objectives": None, "round": 2, "trials": [4, 5], "succeeded": 2,
+    }  # fmt: skip
+
+
+def test_quiet_search_prints_nothing(sweeper, searched):
+    outcome = sweeper("search", searched(trials=4), "--quiet")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    with Store.open("results/shop", readonly=True) as store:
+        assert len(list(store.results())) == 4
+
+
+def test_set_fixes_an_axis_of_the_space_and_changes_a_slot(sweeper, searched):
+    result = sweeper("search", searched(trials=4), "--set", "steps=3", "--set", "prompt=a dog", "--json", "-q").json
+    assert {point["values"]["steps"] for point in result["best"]} == {3}
+    assert len({point["values"]["cfg"] for point in result["best"]}) == 2
+    with Store.open("results/shop", readonly=True) as store:
+        assert {(row.params["prompt"], row.params["steps"]) for row in store.results()} == {("a dog", 3)}
+
+
+def test_value_that_the_target_refuses_is_found_before_the_first_round(sweeper, searched):
+    file = searched(space={"cfg": {"from": 1, "to": 900}})  # the first points would be in order
+    outcome = sweeper("search", file, "--preview")
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {TOO_LARGE} (on embedded)\n")
+    outcome = sweeper("search", file)
+    assert outcome.code == 2
+    assert f"error: {TOO_LARGE} (on embedded; --no-check submits it nevertheless)" in outcome.err
+    assert not Path("results/shop/sweeper.sqlite").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--preview",)])
+def test_experiment_without_a_search_is_refused(sweeper, write, arguments):
+    outcome = sweeper("search", write('{"template": "t.json", "sweep": {"grid": {"cfg": [1, 2]}}}'), *arguments)
+    message = "error: shop.yaml:1: has no `search:`; write what to maximize, the space and an end, or use `sweeper run`"
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"{message}\n")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (
+            ["optuna"],
+            "sweeper searches with optuna, which is not installed; run: python -m pip install 'comfy-sweeper[search]'",
+        ),
+        (
+            ["optuna", "scipy"],
+            "sweeper searches with optuna and scipy, which are not installed; run: python -m pip install "
+            "'comfy-sweeper[search]'",
+        ),
+        (
+            ["torch"],
+            "search.method: gp needs PyTorch, which is not installed; run: python -m pip install torch, or use "
+            "`method: auto`, which needs only Optuna",
+        ),
+    ],
+)
+def test_missing_package_is_named_with_its_command(sweeper, searched, monkeypatch, missing, message):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
+    outcome = sweeper("search", searched(method="gp"))
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
+
+
+def test_objective_that_no_trial_has_ends_the_search_with_1(sweeper, searched):
+    outcome = sweeper("search", searched(maximize=None, minimize="cost"))
+    message = "error: the trials succeeded, but have no number in the column 'cost', which the search needs"
+    assert (outcome.code, message in outcome.err.splitlines()) == (1, True)
+    assert outcome.out.startswith("4 trials of 2 points in 1 rounds; ")
+
+
+def test_page_options_do_not_go_with_a_preview(sweeper, searched):
+    outcome = sweeper("search", searched(), "--preview", "--open")
+    message = "error: --preview submits nothing, so there is no page to show; drop --view and --open\n"
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", message)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EmbeddedServer(dialect="comfyui") as running:
+        yield running
+
+
+@pytest.fixture
+def priced(searched, server):
+    """A function that writes a search whose jobs cost 2 USD each."""
+    return lambda **changes: searched(
+        {"target": {"name": "box", "url": server.url, "price": {"per_job": "2 USD"}}}, **changes
+    )
+
+
+def answer(text):
+    """Search on a terminal whose user types `text`. Returns the exit code and what the terminal shows."""
+    leader, follower = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "sweeper", "search", "shop.yaml", "--quiet"], stdin=follower, stderr=follower,
+        stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(follower)
+    os.write(leader, text.encode())
+    shown = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            shown += chunk
+    except OSError:  # the process has closed the terminal
+        pass
+    code = done.wait(timeout=60)
+    os.close(leader)
+    return code, shown.decode()
+
+
+def test_terminal_asks_about_the_price_of_all_trials(priced, sweeper):
+    priced()
+    preview = sweeper("search", "shop.yaml", "--preview")
+    assert "cost       8.00 USD for the jobs on the target  for the 4 jobs of the next round" in preview.out
+    code, shown = answer("n\n")
+    assert "Submit 8 jobs to box for 16.00 USD? [y/N]" in shown
+    assert (code, "error: the answer was no, so nothing was submitted" in shown) == (1, True)
+    assert not Path("results").exists()
+
+
+def test_budget_of_a_search_ends_it_in_order(priced, sweeper):
+    outcome = sweeper("search", priced(trials=None, budget="10 USD"))
+    assert outcome.out.startswith("8 trials of 4 points in 2 rounds; no further trial fits into the budget\n")
+    assert (outcome.code, "error" in outcome.err, "about to submit" in outcome.err) == (0, False, False)
+    with Store.open("results/shop", readonly=True) as store:
+        assert (store.charges.load_spent().high, sum(row.status == "succeeded" for row in store.results())) == (10, 5)
