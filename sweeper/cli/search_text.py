@@ -90,6 +90,26 @@ def list_best(
     return [*names, *axes, "round", "trials", "succeeded"], rows, names
 
 
+def show_best_points(
+    points: Sequence[SearchedPoint], objectives: Sequence[Objective], count: int, *, as_json: bool
+) -> None:
+    """Print the first `count` of the best points of a search."""
+    shown = points[:count]
+    if as_json:
+        console.print_json([point_to_json(point, objectives) for point in shown])
+        return
+    if not points:
+        console.print_status("no point has a number for each objective yet")
+        return
+    if len(objectives) > 1:
+        of = f"{len(shown)} of the {len(points)}" if len(shown) < len(points) else f"the {len(points)}"
+        names = join_names(one.metric for one in objectives)
+        console.print_line(f"{of} points of the Pareto front, which no other point beats in all of {names}")
+        console.print_line()
+    headers, cells, rounded = list_best(shown, objectives)
+    console.print_table(headers, cells, rounded=rounded)
+
+
 def point_to_json(point: SearchedPoint, objectives: Sequence[Objective]) -> Mapping[str, Any]:
     """A point for --json."""
     names = [objective.metric for objective in objectives]

@@ -102,10 +102,9 @@ async def _query_server(client: ComfyClient, report: TargetReport, plans: Sequen
         report["experiment"] = {
             "file": str(experiment.file),
             "trials": None if is_space(plans[0]) else len(plans[0]),
-            "search": experiment.search is not None,
             "lacks": lacks,
             "notes": notes,
-        }
+        } | ({} if experiment.search is None else {"search": True})
         if lacks:
             report["problem"] = "\n".join(lacks)
             report["next"] = (

@@ -125,7 +125,7 @@ def test_best_points_of_several_objectives_are_the_pareto_front(sweeper):
     write_points("results/shop", points, objectives)
     outcome = sweeper("results", "results/shop", "--best", 2)
     assert outcome.out.splitlines() == [
-        "2 of the 3 points of the Pareto front: no other point is as good or better in all of sharpness, noise",
+        "2 of the 3 points of the Pareto front, which no other point beats in all of sharpness, noise",
         "",
         "sharpness  noise  cfg  round  trials  succeeded",
         "        9      6    2      1       1          1",

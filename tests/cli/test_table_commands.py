@@ -150,7 +150,7 @@ def test_runs_lists_the_runs_of_a_folder(sweeper, recorded):
     assert run == {
         "run": 1, "experiment": "shop", "file": "shop.yaml", "targets": ["embedded"],
         "started": "1970-01-12T13:46:40+00:00", "ended": "1970-01-12T13:47:40+00:00", "stopped_by": None,
-        "trials": 4, "succeeded": 1, "failed": 1, "cancelled": 1, "pending": 1,
+        "trials": 4, "succeeded": 1, "failed": 1, "cancelled": 1, "pending": 1, "search": False,
     }  # fmt: skip
     assert sweeper("runs", recorded).out.splitlines()[1].split()[:2] == ["1", "1970-01-12T13:46:40+00:00"]
 

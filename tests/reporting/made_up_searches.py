@@ -42,7 +42,9 @@ class SearchSweep:
     @property
     def layout(self) -> TableLayout:
         space = tuple(self.points[0][1])
-        search = SearchColumns(tuple(Objective(*one) for one in self.objectives), space, tuple(self.over))
+        search = SearchColumns(
+            tuple(Objective(*one) for one in self.objectives), space, tuple(self.over), bool(self.short)
+        )
         return TableLayout("made-up", (*space, *self.over), (), tuple(self.measures), together=(), search=search)
 
     def write(self, out: Path) -> Path:

@@ -208,7 +208,7 @@ def _show_target(target_report: dict[str, Any]) -> None:
     needs = target_report.get("experiment")
     if needs is not None and not needs["lacks"]:
         parts = [] if needs["trials"] is None else [f"the {needs['trials']} trials"]
-        parts += ["the search"] if needs["search"] else []
+        parts += ["the search"] if needs.get("search") else []
         verb = "needs" if parts == ["the search"] else "need"
         console.print_line(f"  has what {' and '.join(parts)} of {needs['file']} {verb}")
     for note in needs["notes"] if needs is not None else ():

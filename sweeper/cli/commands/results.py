@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.cli import best_points, console, group_tables, options
+from sweeper.cli import console, group_tables, options
 from sweeper.cli.group_tables import COST_SUM
 from sweeper.cli.options import complete_from, format_examples, split_names
+from sweeper.cli.search_text import show_best_points
 from sweeper.cli.table_query import sort_rows
 from sweeper.did_you_mean import join_names
 from sweeper.model.search_columns import SearchColumns
+from sweeper.model.search_result import SearchedPoint
 from sweeper.model.selection import Selection
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
@@ -27,6 +29,7 @@ from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
 from sweeper.tables.export import to_records
 from sweeper.tables.result_rows import column_names, list_outcome_columns
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.searched_points import find_best_points, find_search_run
 from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ class _RunTable:
     """The rows of a run and its columns. `value_order` has the values of each axis in the order of the sweep.
 
     `measures` are the columns whose numbers are shown and averaged without being asked for. `cost` is one of them if a
-    row has a cost.
+    row has a cost. `best` are the points for `--best`, best first.
     """
 
     rows: Rows
@@ -54,6 +57,7 @@ class _RunTable:
     folder: Path
     value_order: ValueOrder
     layout: TableLayout
+    best: Sequence[SearchedPoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,8 @@ class _Query:
     shell_complete=complete_from("columns"),
     help="Show the means of METRIC, with the values of X across and of Y down.",
 )
-@best_points.option
+@click.option("--best", type=click.IntRange(min=1), metavar="N", help="Show the N best points of a search, one row for "
+              "each; with several objectives, the points of the Pareto front.")  # fmt: skip
 @click.option("--images/--no-images", default=None,
               help="Show the pictures below the table. [default: up to 24, if the terminal can show them]")  # fmt: skip
 @options.as_json
@@ -133,14 +138,16 @@ def _read_table(results: Path, run_id: str | None, *, of_search: bool) -> _RunTa
 
     folder = find_results_folder(results)
     with Store.open(folder, readonly=True) as store:
-        chosen, of_folder = (run_id, None) if run_id or not of_search else (best_points.find_search_run(store), True)
+        chosen, of_folder = (find_search_run(store), True) if of_search and run_id is None else (run_id, None)
         layout = store.layout(chosen)
-        rows = to_records(build_frame(store.results(chosen, of_folder=of_folder), layout))
+        results_of_run = list(store.results(chosen, of_folder=of_folder))
+        rows = to_records(build_frame(iter(results_of_run), layout))
+        best = find_best_points(results_of_run, layout.search) if of_search and layout.search is not None else []
     value_order = {name: layout.values_in_order(name, [row[name] for row in rows]) for name in layout.axis_columns}
     axes, metrics = tuple(layout.axis_columns), tuple(layout.metrics)
     has_cost = "cost" in list_outcome_columns(layout) and any(row["cost"] is not None for row in rows)
     measures = ("ran_s", *(("cost",) if has_cost else ()), *metrics)
-    return _RunTable(rows, column_names(layout), axes, metrics, measures, folder, value_order, layout)
+    return _RunTable(rows, column_names(layout), axes, metrics, measures, folder, value_order, layout, best)
 
 
 def _select_rows(
@@ -257,10 +264,11 @@ def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) ->
 def _show_best(
     rows: Rows, table: _RunTable, search: SearchColumns, count: int, images: bool | None, *, as_json: bool
 ) -> None:
-    points = best_points.choose_best_points(table.rows, search, {row["trial"] for row in rows})
+    selected = {row["trial"] for row in rows}
+    points = [point for point in table.best if not selected.isdisjoint(point.trials)]
     show_images = None if as_json else _prepare_images(images, len(points[:count]))
     if rows or as_json:
-        best_points.show_best_points(points, search.objectives, count, as_json=as_json)
+        show_best_points(points, search.objectives, count, as_json=as_json)
     if show_images is not None:
         by_trial = {row["trial"]: row for row in table.rows}
         of_points = [[by_trial[trial] for trial in point.trials] for point in points[:count]]

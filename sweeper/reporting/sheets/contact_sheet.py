@@ -6,7 +6,7 @@ This module decides what is on a sheet. `pages` draws it, `cells` loads the pict
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +17,8 @@ from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.model.result import Result
 from sweeper.model.search_columns import SearchColumns
+from sweeper.model.search_result import SearchedPoint
 from sweeper.reporting.dataset import encode_axis, select_axes
-from sweeper.reporting.sheets.best_points import BestPoint, list_best_points
 from sweeper.reporting.sheets.cells import Cell
 from sweeper.reporting.sheets.pages import Section, Sheet, draw_frames, draw_pages
 from sweeper.reporting.thumbnails import is_film
@@ -26,6 +26,7 @@ from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
 from sweeper.tables.export import describe_write_error, format_number, format_rounded
+from sweeper.tables.searched_points import find_best_points, list_points
 from sweeper.tables.select_rows import select_results
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
@@ -256,14 +257,15 @@ def _build_search_sheet(
     rows: Sequence[Result], axes: dict[str, _SheetAxis], search: SearchColumns, experiment: str, results: Path
 ) -> Sheet:
     """Build the sheet of a search: a row for each of its best points, a column for each combination of `over`."""
-    found = list_best_points(rows, search)
+    found = find_best_points(rows, search) or list_points(rows, search)
+    index_of = {row.trial: index for index, row in enumerate(rows)}
     best = found[:_MAX_POINTS]
     over = [axes[name] for name in search.over if name in axes and len(axes[name].order) > 1]
     space = [axes[name] for name in search.space if name in axes]
     across: dict[tuple[int, ...], int] = {}
     cells: dict[tuple[int, int], Cell] = {}
     for down, point in enumerate(best):
-        for row in point.rows:
+        for row in map(index_of.__getitem__, point.trials):
             column = across.setdefault(tuple(axis.indices[row] for axis in over), len(across))
             cells[down, column] = _build_cell(rows[row], results)
     columns = sorted(across, key=lambda key: [axis.order.index(index) for axis, index in zip(over, key, strict=True)])
@@ -274,16 +276,18 @@ def _build_search_sheet(
     return Sheet(
         experiment, "", " · ".join(axis.name for axis in over), "point",
         tuple((across[key], label) for key, label in zip(columns, labels, strict=True)),
-        tuple((down, _describe_point(point, space, search)) for down, point in enumerate(best)),
+        tuple((down, _describe_point(point, index_of, space, search)) for down, point in enumerate(best)),
         (Section("", cells),),
         f"{experiment} · {shown} · made with sweeper",
     )  # fmt: skip
 
 
-def _describe_point(point: BestPoint, space: Sequence[_SheetAxis], search: SearchColumns) -> str:
+def _describe_point(
+    point: SearchedPoint, index_of: Mapping[int, int], space: Sequence[_SheetAxis], search: SearchColumns
+) -> str:
     pairs = zip(search.objectives, point.objectives, strict=False)  # there are none, if they are not known
     goals = [f"{objective.metric} {format_rounded(value)}" for objective, value in pairs]
-    return " · ".join([*goals, *(_format_title(axis, axis.indices[point.rows[0]]) for axis in space)])
+    return " · ".join([*goals, *(_format_title(axis, axis.indices[index_of[point.trials[0]]]) for axis in space)])
 
 
 def _sort_sections(

@@ -414,7 +414,6 @@ const Layout = (() => {
    * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} holds
    */
   function explainEmpty(dataset, view, holds) {
-    if (dataset.size === 0) return "the search has not begun";
     const pins = listPins(dataset, view);
     const hiding = listHidingAxes(dataset, pins).filter((axis) => view.hidden[axis.name]?.length > 0);
     const join = (/** @type {string[]} */ words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
