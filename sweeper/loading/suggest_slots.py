@@ -22,6 +22,7 @@ from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING, ModelFile
 from sweeper.model.workflow import Graph, is_link
+from sweeper.schemas import make_editor_line
 
 # Common names for inputs that core nodes call differently.
 _COMMON_NAMES: Final = {
@@ -327,6 +328,7 @@ def render_slots_file(
 ) -> str:
     """Return the text of `name.slots.yaml` that declares these suggestions, with a comment on each, and the models."""
     lines = [
+        make_editor_line("slots"),
         f"# The slots of {_to_one_line(workflow_name)}: the names that experiments may set and sweep.",
         "# Rename them, delete what you never change; the workflow beside this file stays as it was exported.",
         "# A slot that an experiment does not give keeps the workflow's own value (shown behind each line).",

@@ -1,7 +1,11 @@
 """The JSON Schemas of the files that users write, and the check of a value against them.
 
-Editors use the schema files too (`# yaml-language-server: $schema=...`). Rules that a schema cannot express, such as
-"give each name once", are checked by the modules that read the files. jsonschema is loaded at the first check.
+Editors use the schema files too (`# yaml-language-server: $schema=...`), which is why each key has a description. They
+mean the same in draft 7, which all editors know, and in draft 2020-12: no rule stands beside a `$ref`. Three keywords
+are for editors alone: `defaultSnippets`, `enumDescriptions` and `doNotSuggest`, as VS Code defines them.
+
+Rules that a schema cannot express, such as "give each name once", are checked by the modules that read the files.
+jsonschema is loaded at the first check.
 """
 
 from __future__ import annotations

@@ -123,15 +123,13 @@ _StrictValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
 class SchemaValidator:
     """A compiled JSON Schema (draft 2020-12). It never fetches a schema that it refers to.
 
-    `is_own`: the schema is ours, so its patterns need no bound. Raises InvalidSchemaError if `rules` are not a schema.
+    `is_own`: the schema is ours, so tests have checked it and its patterns need no bound. Raises InvalidSchemaError if
+    `rules` are not a schema.
     """
 
     def __init__(self, rules: dict[str, Any], *, is_own: bool = False) -> None:
-        try:
-            _Validator.check_schema(rules)
-        except SchemaError as error:
-            raise InvalidSchemaError(tuple(error.absolute_path), error.message) from error
-        _check_property_patterns(rules)
+        if not is_own:
+            _check_schema(rules)
         self._rules = rules
         self._validator = (_OwnValidator if is_own else _Validator)(rules, registry=Registry())
 
@@ -174,6 +172,14 @@ class SchemaValidator:
         _REFERENCES.set(sys.maxsize)
         _NESTING.set(-sys.maxsize)
         return [tuple(error.absolute_path) for error in self._strict.iter_errors(value) if _is_whole_float(error)]
+
+
+def _check_schema(rules: dict[str, Any]) -> None:
+    try:
+        _Validator.check_schema(rules)
+    except SchemaError as error:
+        raise InvalidSchemaError(tuple(error.absolute_path), error.message) from error
+    _check_property_patterns(rules)
 
 
 def _check_property_patterns(rules: Any) -> None:

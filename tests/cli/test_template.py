@@ -225,6 +225,8 @@ def test_init_makes_a_folder_that_can_be_planned(sweeper):
     assert line == sweeper("schema", "--line").out.rstrip()
     path = Path(sweeper("schema").out.rstrip())
     assert line == f"# yaml-language-server: $schema={path.as_uri()}"
+    slots = Path("my-sweep/txt2img.slots.yaml").read_text()
+    assert slots.splitlines()[0] == sweeper("schema", "slots", "--line").out.rstrip()
     jsonschema.validate(yaml.safe_load(Path("my-sweep/experiment.yaml").read_text()), json.loads(path.read_text()))
     assert outcome.err.splitlines()[-1] == f"next: sweeper run {Path('my-sweep/experiment.yaml')} --open"
 
