@@ -71,10 +71,17 @@ def _describe_range(numbers: NumberRange) -> str:
 
 def describe_end(result: SearchResult, search: Search) -> str:
     """Why the search ended, and what to do next."""
-    text = _ENDINGS.get(result.ended_by, result.error or f"stopped: {result.ended_by}")
     if result.ended_by == "trials" and search.trials is not None and result.trials < search.trials:
-        text = f"the {search.trials - result.trials} trials left are too few for another point"
-    return text.format(trials=result.trials, patience=search.patience)
+        return f"the {search.trials - result.trials} trials left are too few for another point"
+    if result.ended_by in _ENDINGS:
+        return _ENDINGS[result.ended_by].format(trials=result.trials, patience=search.patience)
+    return result.error or f"stopped: {result.ended_by}"
+
+
+def describe_idle_axes(shares: Mapping[str, float]) -> str:
+    """Name the axes that hardly matter. `shares`: what each explains at most, from 0 to 1."""
+    found = [f"{name} (at most {share:.0%})" for name, share in shares.items()]
+    return f"hardly any of the differences between points is due to {join_names(found)}; fix what does not matter"
 
 
 def list_best(

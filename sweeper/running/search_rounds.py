@@ -26,7 +26,7 @@ from sweeper.model.search_spec import Search
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.points import Point, SearchSpace
 from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
-from sweeper.planning.searching.search_state import EXHAUSTED, TRIALS, UNTIL, VOTES, SearchState
+from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, VOTES, SearchState
 from sweeper.running.async_tools import run_sync
 from sweeper.running.output_location import resolve_output
 from sweeper.running.run import resolve_run_targets, run_async
@@ -289,7 +289,7 @@ class _Rounds:
 
 
 def _find_worse(tables: Sequence[Sequence[Sequence[float]]], maximize: Sequence[bool]) -> Sequence[int]:
-    return find_clearly_worse([np.array(table) for table in tables], maximize)
+    return find_clearly_worse([np.array(table) for table in tables], maximize, looks=LOOKS)
 
 
 def _summarize(state: SearchState, run: Run | None, step: _Step) -> SearchResult:

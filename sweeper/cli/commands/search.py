@@ -22,7 +22,15 @@ from sweeper.cli.plan_cost import format_cost
 from sweeper.cli.plan_summary import PlanSummary
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.run_cost import describe_run_cost, format_run_cost
-from sweeper.cli.search_text import describe_aim, describe_end, describe_point, list_axes, list_best, point_to_json
+from sweeper.cli.search_text import (
+    describe_aim,
+    describe_end,
+    describe_idle_axes,
+    describe_point,
+    list_axes,
+    list_best,
+    point_to_json,
+)
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.errors import UsageError
@@ -30,6 +38,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.search_result import SearchResult
 from sweeper.model.search_spec import Search
 from sweeper.running.settings import RunOptions
+from sweeper.store import Store
 from sweeper.tables.results_folder import default_results_folder
 
 _BEST: Final = 5  # points in the summary
@@ -204,6 +213,7 @@ def _show_end(
     if result.error and not _has_finished(result, search):
         console.print_error(result.error)
     cost = None if run is None else describe_run_cost(run)
+    idle = {} if run is None or quiet else _find_idle_axes(run.out)
     if not as_json and not quiet:
         console.print_line(f"{result.trials} trials of {result.points} points in {result.rounds} rounds; "
                            f"{describe_end(result, search)}")  # fmt: skip
@@ -212,6 +222,8 @@ def _show_end(
             headers, rows, rounded = list_best(result.best, search.objectives)
             console.print_table(headers, rows, rounded=rounded)
             console.print_line()
+        if idle:
+            console.print_line(console.sanitize(describe_idle_axes(idle)))
         if run is not None:
             console.print_line(f"table     {run.out / 'results.csv'}")
         if cost is not None:
@@ -222,7 +234,7 @@ def _show_end(
             {
                 "ended_by": result.ended_by, "error": result.error, "rounds": result.rounds, "points": result.points,
                 "trials": result.trials, "best": [point_to_json(point, search.objectives) for point in result.best],
-                "run": None if run is None else run_to_json(run), "cost": cost,
+                "idle_axes": idle, "run": None if run is None else run_to_json(run), "cost": cost,
                 "report": None if page is None else str(page),
             }
         )  # fmt: skip
@@ -233,3 +245,11 @@ def _show_end(
         console.print_line(f"best      {results}")
     if page is not None and open_page:
         open_in_browser(page)
+
+
+def _find_idle_axes(results: Path) -> dict[str, float]:
+    """The axes that hardly matter, and what share (0 to 1) of the differences between points each explains at most."""
+    from sweeper.tables.search_effects import find_idle_axes
+
+    with Store.open(results, readonly=True) as store:
+        return {axis.name: axis.highest_share for axis in find_idle_axes(list(store.results()), store.layout())}

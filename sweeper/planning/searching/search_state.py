@@ -22,6 +22,7 @@ UNTIL: Final = "until"  # so many rows did not improve it
 VOTES: Final = "votes"  # an objective for which people have to vote after each round
 EXHAUSTED: Final = "exhausted"  # no point is left to try
 _STAGES: Final = (4, 2, 1)  # with `stop_early`, a point gets a quarter of the combinations, then half of them, then all
+LOOKS: Final = len(_STAGES) - 1  # how often a point may be stopped
 
 # For each objective, the numbers of each point by combination (NaN: none), and whether larger is better -> the indexes
 # of the points that are clearly worse.
