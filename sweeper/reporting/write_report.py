@@ -7,8 +7,6 @@ the folder or elsewhere, are never touched.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -40,6 +38,7 @@ from sweeper.reporting.sprites import make_sprites
 from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnails, select_pictures
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
+from sweeper.store.link_files import link_files
 from sweeper.store.remote_artifacts import local_path
 from sweeper.store.trial_marks import Mark, merge_marks
 from sweeper.tables.export import describe_write_error, replace_surrogates
@@ -103,7 +102,7 @@ def write_report(
         sprites = make_sprites(out, list(thumbs), thumbnails.sprites)
         data["files"], data["outputs"] = build_file_entries(rows, artifacts, thumbs, sprites.indices)
         data["sprites"] = sprites.as_data()
-        _link_files({path: path.name for path, _ in artifacts.values() if path is not None}, out / FILES_FOLDER)
+        link_files({path: path.name for path, _ in artifacts.values() if path is not None}, out / FILES_FOLDER)
         if checked is not None:
             data["check"] = _link_accepted(checked, rows, data["files"], out)
         data |= describe_run(record, results, rows, layout, uploaded, first_started=first_started)
@@ -133,30 +132,10 @@ def _link_accepted(
     pictures = find_accepted_pictures(checked)
     # Name them by content: an accepted file may have been replaced by another one of the same size.
     names = {path: f"{sha256(path.read_bytes()).hexdigest()[:20]}{path.suffix.lower()}" for path in pictures}
-    _link_files(names, out / ACCEPTED_FOLDER)
+    link_files(names, out / ACCEPTED_FOLDER)
     indices = {path: len(files) + index for index, path in enumerate(pictures)}
     files += [build_accepted_entry(path, names[path]) for path in pictures]
     return build_check_data(rows, checked, indices)
-
-
-def _link_files(sources: Mapping[Path, str], folder: Path) -> None:
-    """Link or copy files into a folder under these names.
-
-    A file of the same size is kept, because neither artifacts nor files named by their content ever change.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for source, name in sources.items():
-        path = folder / name
-        if path.is_symlink():  # not ours; a copy would go through it
-            path.unlink()
-        if path.exists():
-            if path.samefile(source) or path.stat().st_size == source.stat().st_size:
-                continue
-            path.unlink()
-        try:
-            os.link(source, path)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(source, path)
 
 
 def _write_file(path: Path, text: str) -> None:
