@@ -21,6 +21,7 @@ COMMANDS = [
     ("results",),
     ("results", "--images"),
     ("export", "-o", "table.csv"),
+    ("export", "--to", "hf-dataset", "-o", "dataset"),
     ("report",),
     ("report", "--sheet", "sheet.png"),
 ]

@@ -1,4 +1,4 @@
-"""`sweeper export`: write the table to a file or to stdout."""
+"""`sweeper export`: write the table to a file or to stdout, or with its pictures as a dataset of another tool."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sweeper.cli.table_query import select_trials
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
 from sweeper.tables import export
+from sweeper.tables.datasets.write_dataset import check_destination, write_dataset
 from sweeper.tables.results_folder import find_results_folder
 
 
@@ -20,24 +21,65 @@ from sweeper.tables.results_folder import find_results_folder
     epilog=format_examples(
         "sweeper export experiments/quickstart.yaml -o table.parquet",
         "sweeper export experiments/quickstart.yaml -o - --format csv --where \"status == 'failed'\"",
+        "sweeper export experiments/quickstart.yaml --to hf-dataset -o quickstart-hf",
     )
 )
 @options.results
+@click.argument("path", required=False)
 @click.option(
-    "-o", "--output", required=True, metavar="FILE", help="The file; its suffix chooses the format. -: stdout."
-)
+    "-o", "--output", metavar="FILE", help="The file; its suffix chooses the format. -: stdout. With --to, what TOOL "
+    "reads. PATH is the same, without -o."
+)  # fmt: skip
 @click.option(
     "--format", "kind", metavar="FORMAT", help="csv, tsv, jsonl, parquet or markdown, regardless of the suffix."
 )
 @click.option("--safe-csv", is_flag=True, help="Escape texts that a spreadsheet would run as formulas (csv, tsv).")
+@click.option(
+    "--to", "tool", metavar="TOOL", help="Write the pictures too, as plain files that another tool reads: hf-dataset "
+    "and fiftyone are folders, wandb-table is a file NAME.table.json with its pictures beside it."
+)  # fmt: skip
 @options.run_id
 @options.selection
 @options.as_json
 def command(
-    results: Path, output: str, kind: str | None, run_id: str | None, *, safe_csv: bool, selection: Selection,
-    as_json: bool,
+    results: Path, path: str | None, output: str | None, kind: str | None, tool: str | None, *,
+    safe_csv: bool, run_id: str | None, selection: Selection, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the table of a run as csv, tsv, jsonl, parquet or markdown."""
+    """Write the table of a run as csv, tsv, jsonl, parquet or markdown, or as a dataset with its pictures."""
+    if path is not None and output is not None:
+        raise UsageError(f"-o {output} and {path}: both say what to write; give one")
+    output = path if output is None else output
+    if tool is not None:
+        if kind is not None or safe_csv:
+            raise UsageError(
+                "--format and --safe-csv are for tables without pictures; leave them out, or leave out --to"
+            )
+        _export_dataset(results, tool, output, run_id, selection, as_json=as_json)
+    elif output is None:
+        raise UsageError("name the file to write, such as -o table.csv, or -o - for stdout")
+    else:
+        _export_table(results, output, kind, run_id, selection, safe_csv=safe_csv, as_json=as_json)
+
+
+def _export_dataset(
+    results: Path, tool: str, output: str | None, run_id: str | None, selection: Selection, *, as_json: bool
+) -> None:
+    check_destination(tool, output)  # raises before anything is read
+    folder, path = find_results_folder(results), Path(output or "")
+    written = write_dataset(folder, tool, path, run=run_id, trials=select_trials(folder, run_id, selection))
+    if as_json:
+        facts = {"rows": written.row_count, "renamed": dict(written.renamed), "notes": list(written.notes)}
+        console.print_json({"written": [output], "format": tool, **facts})
+        return
+    for note in written.notes:
+        console.print_status(note)
+    console.print_status(f"wrote {written.row_count} rows with their pictures to {output}")
+
+
+def _export_table(
+    results: Path, output: str, kind: str | None, run_id: str | None, selection: Selection, *,
+    safe_csv: bool, as_json: bool,
+) -> None:  # fmt: skip
     if not output or Path(output).is_dir():
         mistake = "is a folder" if output else "is empty"
         raise UsageError(
