@@ -128,7 +128,7 @@ def check_query(sides: Sequence[SideTrials], query: VerdictQuery) -> list[str]:
 
 
 def _list_common(sides: Sequence[SideTrials]) -> list[str]:
-    return [name for name in sides[0].layout.metrics if all(name in side.layout.metrics for side in sides)]
+    return [name for name in sides[0].layout.measured_metrics if all(name in one.layout.metrics for one in sides)]
 
 
 def _choose_metrics(matched: MatchedTrials, query: VerdictQuery) -> tuple[list[str], list[str]]:
@@ -137,7 +137,7 @@ def _choose_metrics(matched: MatchedTrials, query: VerdictQuery) -> tuple[list[s
     one_sided = [
         f"{name} is a metric of {side.label} alone, so it is not judged"
         for side in sides
-        for name in side.layout.metrics
+        for name in side.layout.measured_metrics
         if name not in common
     ]
     if query.metrics:

@@ -139,8 +139,10 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
     names = list(dict.fromkeys(name for side in (old, new) for name in list_axis_columns(side.layout)))
     values = {name: (_list_values(old.rows, name), _list_values(new.rows, name)) for name in names}
     shared = [name for name, (one, other) in values.items() if one.keys() & other.keys()]
-    _check_seeds(old, new, [name for name in names if name not in (*shared, old.axis)])
-    notes = [_describe_difference(old, new, name, *values[name]) for name in names if name not in (*shared, old.axis)]
+    unmatched = [name for name in names if name not in (*shared, old.axis)]
+    _check_seeds(old, new, unmatched)
+    _check_points(old, new, unmatched)
+    notes = [_describe_difference(old, new, name, *values[name]) for name in unmatched]
     notes += _describe_fixed(old.rows, new.rows, names)
     rows = [_replace_cells(row, shared, is_new=True) for row in new.rows]
     rows += [_replace_cells(row, shared, is_new=False) for row in old.rows]
@@ -187,6 +189,19 @@ def _check_seeds(old: SideTrials, new: SideTrials, unmatched: Iterable[str]) -> 
                 f"{name}: {old.label} and {new.label} have no value in common, so a difference may be due to the "
                 "seeds; run both with the same ones"
             )
+
+
+def _check_points(old: SideTrials, new: SideTrials, unmatched: Iterable[str]) -> None:
+    """Raise UsageError if a search tried other values of an axis on each side: a difference may be due to these."""
+    for side in (old, new):
+        space = () if side.layout.search is None else side.layout.search.space
+        for name in unmatched:
+            if name in space:
+                axis = f" --axis {old.axis}" if old.axis in space else ""
+                raise UsageError(
+                    f"{name}: the search tried no value of it for both {old.label} and {new.label}, so a difference "
+                    f"may be due to {name}; to see what each axis does, run: sweeper effects {side.folder}{axis}"
+                )
 
 
 def _list_values(rows: Iterable[Result], name: str) -> dict[Hashable, str]:

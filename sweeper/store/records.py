@@ -54,6 +54,12 @@ class TableLayout:
     together: tuple[tuple[str, str], ...] | None = None
     search: SearchColumns | None = None
 
+    @property
+    def measured_metrics(self) -> tuple[str, ...]:
+        """The metrics of the pictures and votes, without the columns that a search adds to them."""
+        added = () if self.search is None else self.search.columns
+        return tuple(name for name in self.metrics if name not in added)
+
     def values_in_order(self, column: str, cells: Sequence[Any]) -> list[Any]:
         """The values of an axis column in the order of the experiment.
 

@@ -134,10 +134,8 @@ def analyse_effects(
 
 def _choose_metrics(query: EffectQuery, rows: Sequence[Result], layout: TableLayout) -> list[str]:
     """The metrics asked for, or all that hold numbers. Of a search, those of its objectives come first."""
-    search = layout.search
-    first = [] if search is None else [objective.metric for objective in search.objectives]
-    own = () if search is None else search.columns
-    others = [name for name in layout.metrics if name not in own and _holds_numbers(rows, name)]
+    first = [] if layout.search is None else [objective.metric for objective in layout.search.objectives]
+    others = [name for name in layout.measured_metrics if _holds_numbers(rows, name)]
     return list(dict.fromkeys(query.metrics or [*first, *others])) or ["ran_s"]
 
 

@@ -130,7 +130,7 @@ class VotePictures:
 
 
 def _check_names(store: Store, layout: TableLayout) -> None:
-    names = [*layout.axis_columns, *layout.slot_names, *layout.metrics]
+    names = [*layout.axis_columns, *layout.slot_names, *layout.measured_metrics]
     if VOTES_METRIC in names and not (store.votes.has_any() and names.index(VOTES_METRIC) == len(names) - 1):
         raise UsageError(
             f"{store.path.parent}: the experiment has a column '{VOTES_METRIC}', which is the name of the metric of "

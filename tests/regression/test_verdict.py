@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sweeper.cli import main
+from sweeper.model.search_columns import Objective, SearchColumns
 from sweeper.store import Store
 from tests.tables.written_results import make_grid, write_results
 
@@ -201,6 +202,21 @@ def test_numbers_of_an_axis_are_found_in_any_form(tmp_path, compare):
     answers = [judge(compare, folder, "--axis", f"cfg={values}")[1] for values in ("3,7.5", "3.0,7.50")]
     assert [answer["matched_pairs"] for answer in answers] == [4, 4]
     assert {answer["old"] for answer in answers} == {"3"}  # as `sweeper effects` shows it
+
+
+def test_search_is_judged_only_where_its_points_match(tmp_path, compare):
+    points = [("euler", 3.1), ("heun", 7.2), ("euler", 5.5), ("heun", 9.9)]
+    rows = [
+        {"sampler": sampler, "cfg": cfg, "prompt": prompt, "round": 1} for sampler, cfg in points for prompt in PROMPTS
+    ]
+    search = SearchColumns((Objective("entropy"),), ("sampler", "cfg"), ("prompt",))
+    folder = write_results(tmp_path / "r", rows, {"entropy": list(range(24))}, search=search)
+    words = judge(compare, folder, "--axis", f"prompt={PROMPTS[0]},{PROMPTS[1]}")[2]
+    assert list(words) == ["entropy"]  # neither the round nor the objective of a point
+    code, _, err = compare(folder, "--axis", "sampler=euler,heun", "--verdict")
+    assert code == 2
+    assert "cfg: the search tried no value of it for both euler and heun, so a difference may be due to cfg" in err
+    assert f"run: sweeper effects {folder} --axis sampler" in err
 
 
 def test_options_of_a_verdict_need_verdict(swept, compare):

@@ -1,12 +1,18 @@
-"""Simulated searches with known truth: how often stopping early drops the best point, and what it saves."""
+"""Simulated searches with known truth: what stopping early drops and saves, and which axes are found to matter."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import optuna
 
+from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.search_columns import Objective, SearchColumns
 from sweeper.statistics.early_stopping import find_clearly_worse
+from sweeper.store.records import TableLayout
+from sweeper.tables.effect_answer import AxisEffect
+from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 
 
 @dataclass(frozen=True)
@@ -98,3 +104,53 @@ def run_search(scenario: Scenario, values: np.ndarray) -> np.ndarray:
             seen[points, :end] = values[points, :end]
             going -= set(find_clearly_worse([seen[: start + scenario.batch]], [True], looks=len(ends) - 1))
     return seen
+
+
+SAMPLERS = ("euler", "heun", "lcm")
+SHAPES = {
+    "nothing": lambda _: 0.0,
+    "parabola": lambda cfg: -(((cfg - 6) / 3) ** 2),
+    "peak": lambda cfg: 3 * np.exp(-(((cfg - 6) / 1.5) ** 2)),
+    "log": lambda cfg: 1.5 * np.log(cfg),
+}
+
+
+@dataclass(frozen=True)
+class PlantedAxes:
+    """A search over cfg (whose effect has a shape), steps (without effect) and sampler (the last is better by `gain`).
+
+    The noise of a point has deviation `noise`. The method is `tpe` after ten random points, or `random`.
+    """
+
+    shape: str = "parabola"
+    noise: float = 0.5
+    gain: float = 0.0
+    points: int = 40
+    method: str = "tpe"
+
+
+def find_effects(planted: PlantedAxes, seed: int) -> dict[str, AxisEffect]:
+    """Run such a search in rounds of four points, and return what `sweeper effects` says of each axis."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rng = np.random.default_rng(seed)
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    study = optuna.create_study(direction="maximize", sampler=samplers[planted.method](seed=seed))
+    rows = []
+    for _ in range(planted.points // 4):
+        told = []
+        for trial in [study.ask() for _ in range(4)]:
+            point = {
+                "cfg": trial.suggest_float("cfg", 1, 12),
+                "steps": trial.suggest_int("steps", 4, 40, step=2),
+                "sampler": trial.suggest_categorical("sampler", SAMPLERS),
+            }
+            value = SHAPES[planted.shape](point["cfg"]) + planted.gain * (point["sampler"] == SAMPLERS[-1])
+            value = float(value + rng.normal(0, planted.noise))
+            told.append((trial, value))
+            rows.append(Result(len(rows), point, point, str(len(rows)), SUCCEEDED, metrics={"quality": value}))
+        for trial, value in told:
+            study.tell(trial, value)
+    search = SearchColumns((Objective("quality"),), ("cfg", "steps", "sampler"))
+    layout = TableLayout("made", search.space, (), ("quality",), search=search)
+    metric = SearchAnalysis(rows, find_search_axes(rows, layout, search), search, ()).analyse("quality")
+    return {effect.axis.name: effect for effect in metric.effects}

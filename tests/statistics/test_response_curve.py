@@ -11,6 +11,7 @@ from statsmodels.stats.anova import anova_lm
 from sweeper.statistics.factorial import Factor
 from sweeper.statistics.response_curve import ENDS, FALLING, INSIDE, RISING, Curve, LinearFit
 from sweeper.statistics.variance_shares import VarianceModel, code_factor
+from tests.statistics.simulated_searches import PlantedAxes, find_effects
 
 CFG = np.linspace(1, 12, 40)
 
@@ -88,3 +89,11 @@ def test_whole_share_needs_points_for_all_pairs():
     frame, factors = draw_points(np.random.default_rng(4), 20)
     assert VarianceModel(factors, 10).share_out_whole(2, frame.y.to_numpy()) is None
     assert VarianceModel(factors, 5).share_out_whole(2, frame.y.to_numpy()).share > 0.02
+
+
+def test_axis_without_effect_is_rarely_found():
+    planted = PlantedAxes("parabola", method="random")
+    found = [find_effects(planted, seed) for seed in range(60)]
+    assert sum(effects["steps"].is_seen or effects["sampler"].is_seen for effects in found) <= 8  # 3 expected at most
+    assert all(effects["cfg"].is_seen and not effects["cfg"].is_idle for effects in found)
+    assert sum(effects["steps"].is_idle for effects in found) >= 10

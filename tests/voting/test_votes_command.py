@@ -16,6 +16,7 @@ from sweeper.store.votes import ANSWERS
 from sweeper.voting.vote_files import format_votes, merge_votes
 from sweeper.voting.vote_server import VoteServer
 from sweeper.voting.vote_tally import write_metric
+from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
 from tests.voting.folders import load, make_folder, prefer, vote
 
@@ -172,6 +173,16 @@ def test_changed_vote_is_refused(tmp_path, capsys):
     assert code == 2
     assert "was changed since it was exported, so nothing was imported" in err
     assert load(folder)[1] == [one]
+
+
+def test_pictures_of_a_search_are_ranked(tmp_path, capsys):
+    points = [{"sampler": name} for name in ("euler", "heun", "ddim")]
+    search = SearchSweep([points], {"sharpness": lambda _: 1.0}, over={"seed": [1, 2, 3]})
+    folder = search.write(tmp_path / "results")
+    store_votes(folder, invent(folder, 20))
+    code, out, _ = run(capsys, "votes", folder)
+    assert code == 0
+    assert "euler" in out
 
 
 def test_own_column_named_votes_is_refused(tmp_path, capsys):

@@ -18,7 +18,7 @@ from sweeper.cli.options import complete_from, format_examples, split_names
 from sweeper.cli.search_text import show_best_points
 from sweeper.cli.table_query import sort_rows
 from sweeper.did_you_mean import join_names
-from sweeper.model.search_columns import SearchColumns
+from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.search_result import SearchedPoint
 from sweeper.model.selection import Selection
 from sweeper.store import Store
@@ -147,6 +147,8 @@ def _read_table(results: Path, run_id: str | None, *, of_search: bool) -> _RunTa
     axes, metrics = tuple(layout.axis_columns), tuple(layout.metrics)
     has_cost = "cost" in list_outcome_columns(layout) and any(row["cost"] is not None for row in rows)
     measures = ("ran_s", *(("cost",) if has_cost else ()), *metrics)
+    if layout.search is not None:
+        measures = tuple(name for name in measures if name != ROUND)  # the mean of rounds says nothing
     return _RunTable(rows, column_names(layout), axes, metrics, measures, folder, value_order, layout, best)
 
 
