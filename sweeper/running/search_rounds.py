@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from sweeper.comfy.target import Target
-from sweeper.errors import ExperimentError, UsageError
+from sweeper.errors import ExperimentError, UnreachableError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import FAILED, PENDING, Run
@@ -30,7 +31,7 @@ from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UN
 from sweeper.running.async_tools import run_sync
 from sweeper.running.output_location import resolve_output
 from sweeper.running.run import resolve_run_targets, run_async
-from sweeper.running.run_events import Event, RoundPlanned, TrialDone
+from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
 from sweeper.running.search_memory import load_batches, load_rows
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions
@@ -41,6 +42,7 @@ from sweeper.store import Store
 
 FAILING: Final = "failing"  # why a search ends: no trial of the first points succeeded
 _HOPELESS: Final = 8  # failed trials without a success that end a search
+_RETRY_SECONDS: Final = 5.0
 _BEST: Final = 5  # points in the summary of a search with one objective
 _DEFAULT_CONCURRENCY: Final = 2  # of a server that says nothing; the embedded server has one for each core
 
@@ -87,6 +89,7 @@ async def search_async(
     )
     arguments: dict[str, Any] = {"target": target, "out": out, "named": named, "environ": environ, "session": session}
     rounds = _Rounds(loaded, targets, resolve_output(out, loaded)[0], given.concurrency)
+    patience = loaded.run.patience if given.patience is None else given.patience
     failed = 0
 
     def report(event: Event) -> None:
@@ -100,7 +103,17 @@ async def search_async(
         # Trials that fail in this call are not retried by its next round.
         retries = given.retry_failed and extends is None
         round_options = replace(given, extends=extends, max_failures=limit, retry_failed=retries)
-        return await run_async(loaded, plan=plan, options=round_options, progress=report, control=control, **arguments)
+        deadline = time.monotonic() + (0 if extends is None else patience)
+        while True:
+            try:
+                return await run_async(
+                    loaded, plan=plan, options=round_options, progress=report, control=control, **arguments
+                )
+            except UnreachableError as error:  # between two rounds; within one, the run has the same patience
+                if time.monotonic() >= deadline:
+                    raise
+                report(Notice(f"{error}; sweeper retries it for {deadline - time.monotonic():.0f} s"))
+                await control.run_unless_stopped(asyncio.sleep(_RETRY_SECONDS))
 
     with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
         return await rounds.run(run_round, control, report)
@@ -254,7 +267,8 @@ class _Rounds:
     def _find_problem(self, state: SearchState) -> _Step | None:
         """Find out why it would make no sense to go on."""
         if state.failed >= _HOPELESS and not state.succeeded:
-            return _Step(ended_by=FAILING, error=f"all {state.failed} trials failed, so the search learns nothing")
+            message = f"all {state.failed} trials failed, so there is nothing to learn from"
+            return _Step(ended_by=FAILING, error=f"{message}; remove the cause, and add --retry-failed")
         unmeasured = state.list_unmeasured()
         if VOTES in unmeasured:
             return _Step(ended_by=VOTES)

@@ -23,7 +23,7 @@ TEMPLATE = {
 }
 
 
-def _paint(context: Any, text: str, seed: int) -> NodeOutput:
+def paint(context: Any, text: str, seed: int) -> NodeOutput:
     context.progress(1, 1)
     return NodeOutput((hashlib.sha256(f"{text}/{seed}".encode()).digest()[:3],))
 
@@ -40,7 +40,7 @@ def _keep(context: Any, images: bytes, filename_prefix: str) -> NodeOutput:
     return NodeOutput((), {"images": [{"filename": file, "subfolder": folder, "type": "output"}]})
 
 
-def _node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
+def make_node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
     record = {"input": {"required": required}, "output": list(outputs), "output_node": not outputs}
     return make_node_class(name, record, run)
 
@@ -48,13 +48,13 @@ def _node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: An
 NODES = {
     node.name: node
     for node in (
-        _node(
+        make_node(
             "Paint",
             {"text": ("STRING", {}), "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1})},
             ("IMAGE",),
-            _paint,
+            paint,
         ),
-        _node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {"default": "ComfyUI"})}, (), _keep),
+        make_node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {"default": "ComfyUI"})}, (), _keep),
     )
 }
 

@@ -13,7 +13,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeOutput
 from sweeper.errors import ExperimentError
 from sweeper.running.run_events import Notice
-from tests.running.conftest import NODES, _node
+from tests.running.conftest import NODES, make_node
 from tests.running.servers import DIALECTS
 
 PREVIEW = {
@@ -150,7 +150,7 @@ def _many(context, filename_prefix):
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui", "v2"])
 def test_every_listed_file_is_downloaded_whole(sweep, tmp_path, dialect):
-    many = _node("Many", {"filename_prefix": ("STRING", {})}, (), _many)
+    many = make_node("Many", {"filename_prefix": ("STRING", {})}, (), _many)
     graph = {"1": {"class_type": "Many", "inputs": {"filename_prefix": "p"}}}
     with EmbeddedServer(dialect=dialect, nodes={**NODES, "Many": many}) as server:
         server.faults.truncate_download_times = 3

@@ -126,7 +126,7 @@ def command(
             wait_until_stopped()
     run = result.run
     is_complete = _has_finished(result, spec) and (run is None or not (run.failed or run.cancelled))
-    return get_run_exit_code(run.stopped_by if run is not None else None, ok=is_complete)
+    return get_run_exit_code(result.ended_by, ok=is_complete)
 
 
 def _has_finished(result: SearchResult, search: Search) -> bool:
