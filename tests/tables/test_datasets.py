@@ -17,7 +17,8 @@ from PIL import Image
 from sweeper.cli import main
 from sweeper.store import Store
 from sweeper.store.records import FAILED, INTENT, SUCCEEDED, Artifact, JobRecord, TableLayout
-from sweeper.tables.datasets.picture_rows import build_column, rename_columns
+from sweeper.tables.datasets import hf_dataset
+from sweeper.tables.datasets.picture_rows import DatasetColumn, Picture, PictureRows, build_column, rename_columns
 from tests import ROOT
 
 SEED = 2**64 - 1
@@ -281,6 +282,24 @@ def test_column_has_one_type_and_nothing_of_the_machine(cells, kind, values):
 
 def test_columns_without_a_value_are_left_out():
     assert build_column("x", [None, float("nan")], LARGEST) is None
+
+
+def test_first_lines_of_a_large_hf_dataset_type_every_column():
+    numbers = range(3000)
+    late = [None] * 2000 + [0.5] * 1000
+    rows = PictureRows(
+        "large", [Picture(f"{number}.png", "0") for number in numbers],
+        [DatasetColumn("x", "integer", list(numbers)), DatasetColumn("prompt", "text", ["a" * 400] * 3000),
+         DatasetColumn("m", "number", late)],
+        {}, {}, [], 0, {},
+    )  # fmt: skip
+    lines = [json.loads(line) for line in hf_dataset.build_files(rows, "")["train/metadata.jsonl"].splitlines()]
+    assert [line["x"] for line in lines] == [0, 2000, *range(1, 2000), *range(2001, 3000)]
+    assert [(line["file_name"], line["m"]) for line in lines[:3]] == [
+        ("0.png", None),
+        ("2000.png", 0.5),
+        ("1.png", None),
+    ]
 
 
 def test_column_names_are_ones_that_no_tool_uses_itself():
