@@ -19,6 +19,7 @@ _ENDINGS: Final = {
     "until": "no trial was better for {patience} trials",
     "exhausted": "every allowed point of the space was tried",
     "budget": "no further trial fits into the budget",
+    "votes": "it needs about {votes} to go on",
     "interrupt": "interrupted; the same command goes on",
 }
 
@@ -74,7 +75,8 @@ def describe_end(result: SearchResult, search: Search) -> str:
     if result.ended_by == "trials" and search.trials is not None and result.trials < search.trials:
         return f"the {search.trials - result.trials} trials left are too few for another point"
     if result.ended_by in _ENDINGS:
-        return _ENDINGS[result.ended_by].format(trials=result.trials, patience=search.patience)
+        votes = _pluralize(result.votes_needed, "vote")
+        return _ENDINGS[result.ended_by].format(trials=result.trials, patience=search.patience, votes=votes)
     return result.error or f"stopped: {result.ended_by}"
 
 

@@ -9,14 +9,14 @@ from sweeper.images.metrics.registry import find_unknown_metrics
 from sweeper.loading.sweep_builder import BlockBuilder, BlockOwner, KnownNames
 from sweeper.model.axis_values import Option
 from sweeper.model.money import parse_usd
-from sweeper.model.search_columns import OBJECTIVE, ROUND, Objective
+from sweeper.model.search_columns import OBJECTIVE, ROUND, VOTES_METRIC, Objective
 from sweeper.model.search_spec import NumberRange, Search, SpaceAxis
 from sweeper.model.slot_values import ValueRefusedError
 from sweeper.model.sweep_block import Axis, Dimension
 from sweeper.schemas.values import KeyPath
 
 PATH: Final[KeyPath] = ("search",)
-UNMEASURED: Final = ("votes", "cost", "ran_s", "queued_s")  # objectives that are columns of the table without a metric
+UNMEASURED: Final = (VOTES_METRIC, "cost", "ran_s", "queued_s")  # columns of the table that no metric measures
 _DIRECTIONS: Final = ("maximize", "minimize")
 _PROBES: Final = 8  # numbers inside a continuous range that are checked, to find a slot that takes only some
 
@@ -34,12 +34,22 @@ def find_objective_problems(raw: Any, metrics: Collection[str]) -> list[tuple[Ke
         problems.append((PATH, "says nothing about its aim; write `maximize:` or `minimize:` and a metric"))
     if not any(key in raw for key in ("trials", "budget", "until")):
         problems.append((PATH, "has no end; write `trials: 60`, `budget: 5 USD` or `until: no better for 15 trials`"))
+    if VOTES_METRIC in [name for _, name in names]:
+        problems += _find_vote_problems(raw, metrics)
     for index, (path, name) in enumerate(names):
         if name in [other for _, other in names[:index]]:
             problems.append((path, f"'{name}' is given twice; give each metric one direction"))
         elif name not in (*UNMEASURED, *metrics):
             problems += [(path, message) for _, message in find_unknown_metrics([name])]
     return problems
+
+
+def _find_vote_problems(raw: Mapping[str, Any], metrics: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield (path, message) for what does not go with votes as an objective."""
+    if raw.get("stop_early") is True:
+        yield (*PATH, "stop_early"), "people vote on whole points, so a search by votes stops none early; leave it out"
+    if VOTES_METRIC in metrics:
+        yield PATH, f"'{VOTES_METRIC}' stands for people's votes here; give the metric of that name another one"
 
 
 def list_objective_metrics(raw: Any) -> list[str]:
@@ -62,7 +72,7 @@ class SearchBuilder(BlockBuilder):
     def __init__(self, owner: BlockOwner, raw: Mapping[str, Any], experiment: str, names: KnownNames) -> None:
         self._ranges: dict[str, NumberRange] = {}
         super().__init__(owner, raw, PATH, experiment, names)
-        for name in (ROUND, OBJECTIVE):
+        for name in (ROUND, OBJECTIVE, VOTES_METRIC):
             if name in self.axis_names:
                 owner.add_problem(self.given_paths[name], f"an axis of a search cannot be named '{name}': the table "
                                   "has a column of that name")  # fmt: skip

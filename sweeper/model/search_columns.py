@@ -16,6 +16,7 @@ from sweeper.model.workflow import encode_canonical
 
 ROUND: Final = "round"  # 0: the trial was done before the search
 OBJECTIVE: Final = "objective"
+VOTES_METRIC: Final = "votes"  # the metric that is made of people's votes, in the tables of folders that have some
 _ROUNDS_OF_FIT: Final = 100  # the fit converges in a few, unless hardly any two points share a combination
 _TOLERANCE: Final = 1e-12  # of the largest value
 

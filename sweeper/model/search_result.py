@@ -40,7 +40,7 @@ class SearchResult:
     point is left), `votes` (the round waits for votes), or what stopped the run, such as `budget` or `interrupt`.
     `rounds`, `points` and `trials` count what the search asked for, with earlier runs of it. `best`: the five best
     points; with several objectives, all points that no other beats, the best in the first objective first. `error`: why
-    the search ended early, for people.
+    the search ended early, for people. `votes_needed`: about so many votes let it go on.
     """
 
     run: Run | None
@@ -50,3 +50,4 @@ class SearchResult:
     trials: int
     best: tuple[SearchedPoint, ...] = ()
     error: str | None = None
+    votes_needed: int = 0

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from sweeper.model.expressions import Expression
-from sweeper.model.search_columns import Objective
+from sweeper.model.search_columns import VOTES_METRIC, Objective
 from sweeper.model.sweep_block import Axis, Block
 from sweeper.schemas.values import KeyPath
 
@@ -82,6 +82,11 @@ class Search:
     seed: int = 0
     stop_early: bool = False
     path: KeyPath = ("search",)
+
+    @property
+    def is_by_votes(self) -> bool:
+        """Whether people's votes are an objective, so that each round waits for them."""
+        return any(objective.metric == VOTES_METRIC for objective in self.objectives)
 
     @property
     def block(self) -> Block:

@@ -12,10 +12,10 @@ import numpy as np
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.model.result import SAMPLING_METRIC, Result
+from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.regression.verdict_pairs import MatchedTrials, SideTrials
 from sweeper.statistics.equivalence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Decision, decide_all
 from sweeper.statistics.paired import MeanDifference, Numbers, PairDesign
-from sweeper.store.votes import VOTES_METRIC
 from sweeper.tables.aggregate import is_number
 
 BETTER, WORSE = "better", "worse"

@@ -63,3 +63,17 @@ def load_rows(plan: SearchPlan, store: Store) -> list[Result]:
         else Result(trial.index, trial.columns, trial.params, trial.digest)
         for trial in plan.written()
     ]
+
+
+def load_votes_needed(store: Store, run_id: int | None = None) -> int:
+    """Return about how many votes the rows of a run, by default the latest, lack for a search by votes to go on.
+
+    With a run, bring the metric of votes up to date, too: what the store has may be that of another table.
+    """
+    from sweeper.tables.vote_pictures import VotePictures
+    from sweeper.tables.vote_tally import count_votes_needed, write_metric
+
+    pictures, votes = VotePictures(store, run_id=run_id), store.votes.load()
+    if run_id is not None:
+        write_metric(store, pictures, votes)
+    return count_votes_needed(pictures, votes) or 0

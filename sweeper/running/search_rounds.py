@@ -27,23 +27,25 @@ from sweeper.model.search_spec import Search
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.points import Point, SearchSpace
 from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
-from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, VOTES, SearchState
+from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState
 from sweeper.running.async_tools import run_sync
 from sweeper.running.output_location import resolve_output
 from sweeper.running.run import resolve_run_targets, run_async
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
-from sweeper.running.search_memory import load_batches, load_rows
+from sweeper.running.search_memory import load_batches, load_rows, load_votes_needed
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
 from sweeper.statistics.early_stopping import find_clearly_worse
-from sweeper.statistics.extra_packages import require_search_packages
+from sweeper.statistics.extra_packages import load_stats_package, require_search_packages
 from sweeper.store import Store
 
+VOTES: Final = "votes"  # why a search ends for now: people have to vote first
 FAILING: Final = "failing"  # why a search ends: no trial of the first points succeeded
 _HOPELESS: Final = 8  # failed trials without a success that end a search
 _RETRY_SECONDS: Final = 5.0
 _BEST: Final = 5  # points in the summary of a search with one objective
+_VOTED_BATCH: Final = 8  # points of a round that people vote on, at least: about 20 votes
 _DEFAULT_CONCURRENCY: Final = 2  # of a server that says nothing; the embedded server has one for each core
 
 
@@ -126,6 +128,8 @@ def require_search(experiment: Experiment) -> Search:
         source = experiment.source
         raise ExperimentError(source.make_problem((), message) if source is not None else message)
     require_search_packages(experiment.search.method)
+    if experiment.search.is_by_votes:
+        load_stats_package("evalica")
     return experiment.search
 
 
@@ -154,6 +158,7 @@ class _Step:
     batches: Sequence[PointBatch] = ()
     ended_by: str | None = None
     error: str | None = None
+    votes_needed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ class SearchPreview:
     `state`: what is known. `batches`: the trials of the next round. `unfinished`: trials of earlier rounds that an
     interrupted run left; `unmeasured`: trials of other runs whose metrics are measured first. Without them, the next
     round is not known yet. `ended_by`: why it would ask for nothing. `plan`: the trials that would run next, None if
-    there are none. `batch`: how many points a round has.
+    there are none. `batch`: how many points a round has. `votes_needed`: about so many votes let it go on.
     """
 
     state: SearchState
@@ -173,6 +178,7 @@ class SearchPreview:
     ended_by: str | None
     plan: SearchPlan | None
     batch: int
+    votes_needed: int
 
 
 def preview_search(
@@ -191,7 +197,11 @@ class _Rounds:
         self.space = SearchSpace(experiment, search)
         self.search, self.out = search, out
         self.target_names = tuple(target.name for target in targets)
-        self.batch = search.batch or count_parallel_jobs(targets, concurrency or experiment.run.concurrency)
+        self.batch = search.batch or max(
+            count_parallel_jobs(targets, concurrency or experiment.run.concurrency),
+            _VOTED_BATCH if search.is_by_votes else 1,
+        )
+        self.votes_needed = 0
         self.batches: list[PointBatch] = []
         self.run_id: int | None = None  # of the record that the rounds of this call extend
         self.newest: int | None = None  # the last run of the folder whose trials are in the batches
@@ -227,12 +237,15 @@ class _Rounds:
             plan = SearchPlan(self.space, self.batches)
             with Store.open(self.out, readonly=True) as store:
                 rows = load_rows(plan, store)
+                self.votes_needed = self._count_votes(store)
             state, unfinished = SearchState(self.space, plan, rows), sum(row.status == PENDING for row in rows)
         unmeasured = state.succeeded if state.list_unmeasured() not in ([], [VOTES]) else 0
         step = _Step() if unfinished or unmeasured else self._choose_step(state)
         batches = self.batches if unfinished else step.batches
         plan_of_step = SearchPlan(self.space, batches) if batches else None
-        return SearchPreview(state, step.batches, unfinished, unmeasured, step.ended_by, plan_of_step, self.batch)
+        return SearchPreview(
+            state, step.batches, unfinished, unmeasured, step.ended_by, plan_of_step, self.batch, step.votes_needed
+        )
 
     def _load_changes(self) -> bool:
         """Load the batches if the folder has runs that they lack: before the first round, or of another process."""
@@ -246,8 +259,12 @@ class _Rounds:
         return True
 
     def _load_state(self, plan: SearchPlan) -> SearchState:
-        with Store.open(self.out, readonly=True) as store:
+        with Store.open(self.out, readonly=not self.search.is_by_votes) as store:
+            self.votes_needed = self._count_votes(store, self.run_id)
             return SearchState(self.space, plan, list(store.results(self.run_id)))
+
+    def _count_votes(self, store: Store, run_id: int | None = None) -> int:
+        return load_votes_needed(store, run_id) if self.search.is_by_votes else 0
 
     def _choose_step(self, state: SearchState) -> _Step:
         """Choose what to do after the rounds so far."""
@@ -269,9 +286,9 @@ class _Rounds:
         if state.failed >= _HOPELESS and not state.succeeded:
             message = f"all {state.failed} trials failed, so there is nothing to learn from"
             return _Step(ended_by=FAILING, error=f"{message}; remove the cause, and add --retry-failed")
+        if self.votes_needed:
+            return _Step(ended_by=VOTES, votes_needed=self.votes_needed)
         unmeasured = state.list_unmeasured()
-        if VOTES in unmeasured:
-            return _Step(ended_by=VOTES)
         if unmeasured:
             names = " and ".join(f"'{name}'" for name in unmeasured)
             message = f"the trials succeeded, but have no number in the column {names}, which the search needs"
@@ -315,4 +332,5 @@ def _summarize(state: SearchState, run: Run | None, step: _Step) -> SearchResult
         trials=state.asked,
         best=state.describe_best(_BEST),
         error=step.error,
+        votes_needed=step.votes_needed,
     )

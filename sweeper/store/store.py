@@ -23,6 +23,7 @@ from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.charges import Charge, JobCost
 from sweeper.model.result import SAMPLING_METRIC, Result
+from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.store.containment import check_artifact
 from sweeper.store.database import Database, is_blank
 from sweeper.store.experiment_path import from_relative, to_relative
@@ -54,7 +55,7 @@ from sweeper.store.row_queries import (
 )
 from sweeper.store.server_facts import ServerFacts
 from sweeper.store.trial_marks import Marks
-from sweeper.store.votes import VOTES_METRIC, Votes
+from sweeper.store.votes import Votes
 
 FILE_NAME: Final = "sweeper.sqlite"
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from sweeper.store.database import Database
 
-VOTES_METRIC: Final = "votes"  # the metric that is made of votes, in the tables of folders that have some
 LEFT, RIGHT, TIE, BAD = ANSWERS = ("left", "right", "tie", "bad")  # "bad": neither picture is good
 _SELECT: Final = """
 SELECT id, voter, axis, left_digest, left_sha256, right_digest, right_sha256, shown, answered, answer, undone FROM votes

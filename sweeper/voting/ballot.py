@@ -22,9 +22,9 @@ from sweeper.statistics.ranking import Floats
 from sweeper.store import Store
 from sweeper.store.remote_artifacts import download_artifact
 from sweeper.store.votes import ANSWERS, Vote
+from sweeper.tables.vote_pictures import VotePictures
+from sweeper.tables.vote_tally import count_votes_needed, write_metric
 from sweeper.voting.pair_choice import PairChoice
-from sweeper.voting.pictures import VotePictures
-from sweeper.voting.vote_tally import write_metric
 
 _RELOAD_SECONDS: Final = 5.0  # between two looks at the table of a run that is going on, at least
 _RELOAD_FACTOR: Final = 20  # the pause is also this many times the last look
@@ -56,7 +56,7 @@ class Ballot:
             self._votes_version: int | None = self._store.data_version()
             self._votes = {vote.id: vote for vote in self._store.votes.load()}
             self._load_pictures()
-            write_metric(self._store, self._pictures, list(self._votes.values()))
+            write_metric(self._store, self._all_pictures, list(self._votes.values()))
         except BaseException:
             self._store.close()
             raise
@@ -67,7 +67,9 @@ class Ballot:
     def _load_pictures(self) -> None:
         started = time.monotonic()
         self._pictures_version = self._store.data_version()
-        self._pictures = VotePictures(self._store, self._select())
+        selected = self._select()
+        self._pictures = VotePictures(self._store, selected)
+        self._all_pictures = self._pictures if selected is None else VotePictures(self._store)
         self._axes = self._pictures.select_axes(self._between)
         self._choice = PairChoice(self._pictures, self._axes)
         self._fits: tuple[list[Vote], list[tuple[Floats, Floats]]] | None = None
@@ -76,13 +78,17 @@ class Ballot:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What there is to vote on: names of the axes, number of pairs, pairs of equal and pictures without a file."""
+        """What there is to vote on: names of the axes, number of pairs, pairs of equal and pictures without a file.
+
+        `needed`: how many votes a search waits for; None if these are not the results of a search by votes.
+        """
         return {
             "experiment": self._pictures.layout.experiment,
             "axes": [axis.name for axis in self._axes],
             "pairs": self._choice.count,
             "equal": self._choice.equal_count,
             "missing": self._pictures.missing,
+            "needed": count_votes_needed(self._all_pictures, self._votes.values()),
         }
 
     def serve_next(
@@ -131,7 +137,7 @@ class Ballot:
     def write_metric(self, vote_id: str) -> None:
         """Bring the metric of the pictures up to date with a vote that is new or was undone. Raises ResultsError."""
         if (vote := self._votes.get(vote_id)) is not None and vote.answer is not None:
-            write_metric(self._store, self._pictures, list(self._votes.values()), vote)
+            write_metric(self._store, self._all_pictures, list(self._votes.values()), vote)
 
     # --- the votes
 
@@ -226,4 +232,5 @@ class Ballot:
             "votes": len(counted),
             "settled": settled,
             "comparisons": total,
+            "needed": count_votes_needed(self._all_pictures, counted),
         }

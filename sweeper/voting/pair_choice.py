@@ -3,9 +3,11 @@
 All pairs that a voter has not answered come before any pair is repeated. Among them, in this order:
 
 1. One pair in four is one that another voter answered, so that their agreement can be measured.
-2. The two values whose order is least known: the expected gain of information about their strengths.
-3. The prompt, the seed and the values of the other axes that votes have met least often.
-4. The pair that was answered least often.
+2. In the results of a search, a point that lacks votes; then any that the search asked for.
+3. The two values whose order is least known: the expected gain of information about their strengths. In the results of
+   a search it counts more for good points, because the search learns from the best.
+4. The prompt, the seed and the values of the other axes that votes have met least often.
+5. The pair that was answered least often.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ from numpy.typing import NDArray
 
 from sweeper.statistics.ranking import Floats, compute_win_chances, fit_strengths
 from sweeper.store.votes import Vote
-from sweeper.voting.pictures import VoteAxis, VotePictures
-from sweeper.voting.vote_tally import compare_values
+from sweeper.tables.vote_pictures import VoteAxis, VotePictures
+from sweeper.tables.vote_tally import compare_values, review_points
 
 _MAX_PAIRS: Final = 200_000  # with more, a sample is taken, so that a choice takes milliseconds
 _SHARED_EVERY: Final = 4
 _GAIN_STEP: Final = 0.8  # gains within this factor count as equal, so that prompts and seeds decide
+_GOOD_WEIGHT: Final = 0.5  # a gain counts as much as this power of the strengths of the two points
 
 Integers = NDArray[np.int64]
 Pair = tuple[str, int, int]  # the name of the axis, and the indices of two pictures
@@ -110,6 +113,7 @@ class PairChoice:
             return None
         if sum(vote.voter == voter for vote in counted) % _SHARED_EVERY == _SHARED_EVERY - 1:
             left = _keep_least(left, others == 0)
+        left = _keep_least(left, self._rank_points(counted))
         left = _keep_least(left, self._rank_gains(fits, left))
         left = _keep_least(left, self._count_uses(own + others))
         left = _keep_least(left, own + others)
@@ -117,12 +121,33 @@ class PairChoice:
         (row, *_) = _keep_least(left, turn)
         return self._axes[self._axis_of[row]].name, int(self._first[row]), int(self._second[row])
 
+    def _rank_points(self, votes: Sequence[Vote]) -> Integers:
+        """A number for each pair, by the points of a search that it compares.
+
+        Those with a point that lacks votes come first. Then points that the search asked for are compared with each
+        other and with older ones that have votes; older ones among themselves come late, and those without votes last.
+        """
+        ranks = np.zeros(self.count, dtype=np.int64)
+        for number, axis in enumerate(self._axes):
+            if axis.is_point:
+                found, every = review_points(self._pictures, axis, votes), range(len(axis.values))
+                lacks = np.array([point in found.lacking for point in every])
+                is_old = np.array([point not in found.asked for point in every])
+                is_unknown = is_old & ~np.array([point in found.scored for point in every])
+                rows = self._axis_of == number
+                one, other = (np.asarray(axis.value_of)[side[rows]] for side in (self._first, self._second))
+                late = np.where(is_unknown[one] | is_unknown[other], 2, is_old[one] & is_old[other])
+                ranks[rows] = late + 3 * ~(lacks[one] | lacks[other])
+        return ranks
+
     def _rank_gains(self, fits: Sequence[tuple[Floats, Floats]], left: Integers) -> Integers:
         """A number for each pair: 0 for those with the largest expected gain of information, more for others."""
         gains = np.zeros(self.count)
         for number, (axis, (strengths, variances)) in enumerate(zip(self._axes, fits, strict=True)):
             wins = compute_win_chances(strengths)
             by_values = np.log1p(wins * wins.T * variances)  # for a Gaussian approximation of what is known
+            if axis.is_point:
+                by_values *= np.exp(_GOOD_WEIGHT * (strengths[:, None] + strengths[None, :]))
             values, rows = np.asarray(axis.value_of), self._axis_of == number
             gains[rows] = by_values[values[self._first[rows]], values[self._second[rows]]]
         steps = np.log(np.maximum(gains, 1e-300) / gains[left].max()) / np.log(_GAIN_STEP)

@@ -7,9 +7,13 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+
+from sweeper.model.result import Result
 from sweeper.store import Store
 from sweeper.store.votes import Vote
-from sweeper.voting.pictures import VotePictures
+from sweeper.tables.vote_pictures import VotePictures
+from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
 
 SWEEP = Sweep(
@@ -48,3 +52,27 @@ def prefer(order: list[str]) -> Callable[[VotePictures, int, int], str]:
 
 def to_lines(votes: list[dict[str, object]]) -> str:
     return "".join(json.dumps(one) + "\n" for one in votes)
+
+
+SEARCH = SearchSweep(
+    rounds=[[{"cfg": cfg, "sampler": sampler} for cfg in (4.5, 7.0) for sampler in ("euler", "heun")],
+            [{"cfg": cfg, "sampler": "ddim"} for cfg in (2.0, 3.5, 6.25, 8.0)]],
+    measures={"brightness": lambda point: point["cfg"]},
+    objectives=(("votes", True),),
+    over={"prompt": ["a fox", "a boat"], "seed": [1, 2]},
+)  # fmt: skip
+"""A search by votes: four points were done before it, and its first round has four."""
+
+
+def answer_all(url: str, folder: Path, prefer: Callable[[Result], float]) -> None:
+    """Answer pairs over HTTP, the picture with the larger number being better, until the search has enough votes."""
+    with httpx.Client(base_url=url) as client:
+        shown = client.post("/next", json={}).json()
+        while shown["pair"] and shown["needed"]:
+            with Store.open(folder, readonly=True) as store:
+                one = store.votes.find(shown["pair"]["id"])
+                rows = {row.digest: row for row in store.results()}
+            left, right = prefer(rows[one.left_digest]), prefer(rows[one.right_digest])
+            answer = "tie" if left == right else "left" if left > right else "right"
+            shown = client.post("/next", json={"vote": one.id, "answer": answer}).json()
+        client.get("/start")  # waits until the metric is written

@@ -7,8 +7,8 @@ import pytest
 
 from sweeper.errors import UsageError
 from sweeper.store import Store
+from sweeper.tables.vote_pictures import VotePictures
 from sweeper.voting.pair_choice import PairChoice
-from sweeper.voting.pictures import VotePictures
 from tests.reporting.made_up_sweeps import Sweep
 from tests.tables.written_results import write_results
 from tests.voting.folders import load, make_folder, prefer, vote

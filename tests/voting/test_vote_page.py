@@ -14,7 +14,7 @@ import pytest
 from sweeper.store import Store
 from sweeper.voting.vote_server import VoteServer
 from tests.reporting.made_up_sweeps import Sweep
-from tests.voting.folders import load, make_folder
+from tests.voting.folders import SEARCH, load, make_folder
 from tests.waiting import read_line, wait_until
 
 AXE = """async () => {
@@ -80,6 +80,18 @@ def test_keyboard_answers_and_undoes(folder, server, visit):
     answer(page, lambda: page.keyboard.press("ArrowLeft"))
     assert len(load_answers(folder, "kim")) == 4
     assert "You answered 4 of 18 pairs of pictures" in page.get_by_role("status").inner_text()
+
+
+def test_page_says_how_many_votes_a_search_needs(tmp_path, visit):
+    with VoteServer(SEARCH.write(tmp_path)) as server:
+        page = visit(server.url, "sue")
+        status = page.get_by_role("status")
+        assert status.inner_text().startswith("0 votes: the search needs about 10 more. You answered 0 of 112 pairs")
+        for _ in range(9):
+            answer(page, lambda: page.keyboard.press("ArrowLeft"))
+        assert status.inner_text().startswith("9 votes: the search needs one more.")
+        answer(page, lambda: page.keyboard.press("ArrowLeft"))
+        assert status.inner_text().startswith("10 votes: enough for the search to go on.")
 
 
 def test_mouse_answers_and_both_pictures_zoom_together(folder, server, visit):

@@ -13,9 +13,9 @@ import sweeper
 from sweeper.cli import main
 from sweeper.store import Store
 from sweeper.store.votes import ANSWERS
+from sweeper.tables.vote_tally import write_metric
 from sweeper.voting.vote_files import format_votes, merge_votes
 from sweeper.voting.vote_server import VoteServer
-from sweeper.voting.vote_tally import write_metric
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
 from tests.voting.folders import load, make_folder, prefer, vote

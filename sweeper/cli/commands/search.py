@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -163,6 +162,7 @@ def _show_preview(
                 "name": experiment.name, "out": str(out), "targets": summary["targets"],
                 "asked": state.asked, "trials": search.trials, "left": left, "batch": preview.batch,
                 "unfinished": preview.unfinished, "unmeasured": preview.unmeasured, "ended_by": preview.ended_by,
+                "votes_needed": preview.votes_needed,
                 "best": [point_to_json(point, search.objectives) for point in state.describe_best(_BEST)],
                 "points": described, "round_jobs": summary["jobs"], "round_cost": summary["cost"],
                 "warnings": summary["warnings"],
@@ -202,7 +202,8 @@ def _describe_preview(search: Search, preview: Any, left: int) -> list[tuple[str
         lines.append(("unfinished", f"{preview.unfinished} trials of an interrupted round run first"))
     lines.append(("left", f"at most {left} trials, {preview.batch} points in a round"))
     if preview.ended_by is not None:
-        lines.append(("ended", describe_end(SearchResult(None, preview.ended_by, 0, 0, state.asked), search)))
+        end = SearchResult(None, preview.ended_by, 0, 0, state.asked, votes_needed=preview.votes_needed)
+        lines.append(("waits" if preview.votes_needed else "ended", describe_end(end, search)))
     return lines
 
 
@@ -235,16 +236,23 @@ def _show_end(
                 "ended_by": result.ended_by, "error": result.error, "rounds": result.rounds, "points": result.points,
                 "trials": result.trials, "best": [point_to_json(point, search.objectives) for point in result.best],
                 "idle_axes": idle, "run": None if run is None else run_to_json(run), "cost": cost,
-                "report": None if page is None else str(page),
+                "report": None if page is None else str(page), "votes_needed": result.votes_needed,
             }
         )  # fmt: skip
     elif not quiet and run is not None:
         report = format_report_command(run, experiment, name)
         console.print_line(f"report    {f'{page} (up to date)' if page else report}")
-        results = shlex.join(["sweeper", "results", report.split(maxsplit=2)[2], "--best", "5"])
-        console.print_line(f"best      {results}")
+        _print_next_steps(report.split(maxsplit=2)[2], result.votes_needed)
     if page is not None and open_page:
         open_in_browser(page)
+
+
+def _print_next_steps(results: str, votes_needed: int) -> None:
+    """Print the commands to run next. `results`: the argument for the shell."""
+    console.print_line(f"best      sweeper results {results} --best 5")
+    if votes_needed:
+        console.print_line(f"vote      sweeper vote {results} --open")
+        console.print_line("then      the same `sweeper search` again: it chooses the next points by these votes")
 
 
 def _find_idle_axes(results: Path) -> dict[str, float]:

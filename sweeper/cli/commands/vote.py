@@ -25,7 +25,7 @@ between = make_names_option(
     "--between",
     "between",
     "The two pictures differ in this axis only. Several axes: in one of them. [default: every axis except seeds and "
-    "prompts]",
+    "prompts; of a search, `point`: all axes of its space]",
     "AXIS,...",
 )
 
@@ -57,6 +57,9 @@ def command(
 ) -> None:
     """Ask which of two pictures is better. They are equal in everything but one axis, and nothing shows which is which.
 
+    In the results of a search, they show two of its points on the same prompt and seed. A search by votes goes on when
+    it has enough of them.
+
     The first line on stdout is the address of the page. Each answer is stored in the results folder before the next
     pair appears; a run may go on meanwhile. Several people can vote at the same time. On any address but loopback the
     page requires a token, as `sweeper view` does; the environment variable SWEEPER_VOTE_TOKEN sets it. `sweeper votes`
@@ -83,9 +86,15 @@ def command(
 
 
 def _describe(summary: dict[str, Any]) -> str:
-    axes, pairs = join_names(summary["axes"]), summary["pairs"]
+    from sweeper.tables.vote_pictures import POINT
+
+    names = ["their point of the search" if name == POINT else name for name in summary["axes"]]
+    axes, pairs = join_names(names), summary["pairs"]
     count = f"{pairs} {'pair' if pairs == 1 else 'pairs'} of pictures"
-    text = f"{count} that differ only in {axes if len(summary['axes']) == 1 else f'one of {axes}'}"
+    text = f"{count} that differ only in {axes if len(names) == 1 else f'one of {axes}'}"
+    if summary["needed"] is not None:
+        votes = summary["needed"]
+        text += f"; the search {f'needs about {votes} more votes' if votes else 'has enough votes'} to go on"
     if summary["equal"]:
         text += f"; {summary['equal']} more pairs are left out, because their two files are equal"
     if summary["missing"]:

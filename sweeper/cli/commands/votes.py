@@ -30,12 +30,13 @@ from sweeper.tables.results_folder import find_results_folder
 
 if TYPE_CHECKING:
     from sweeper.statistics.ranking import Agreement
-    from sweeper.voting.pictures import VotePictures
-    from sweeper.voting.vote_tally import ValueRanking
+    from sweeper.tables.vote_pictures import VotePictures
+    from sweeper.tables.vote_tally import ValueRanking
 
 
 _VARIABLE: Final = re.compile("[A-Z_][A-Z0-9_]*")
 _QUESTION: Final = "Which picture is better: follows the prompt more closely, and has fewer flaws?"
+_RANKING_HEADERS: Final = ("share", "95 % interval", "won", "equal", "lost", "both bad")
 _MAX_NAMED: Final = 3  # undecided pairs of values in a sentence
 
 
@@ -77,14 +78,14 @@ def command(context: click.Context) -> None:
 @click.option("--pictures", "by_picture", is_flag=True, help="Rank the single pictures instead.")
 @options.as_json
 def list_votes(results: Path, *, axes: list[str], by_picture: bool, as_json: bool) -> None:
-    """Rank the values of each axis, or single pictures, and show how far the voters agree.
+    """Rank the values of each axis, the points of a search, or single pictures; and show how far the voters agree.
 
     The share of a value is the part of its comparisons with the other values that it is expected to win; a tie is half
     a win. The interval holds the true share in 95 of 100 such rankings. A picture is ranked among those of the same
     prompt and seed.
     """
-    from sweeper.voting.pictures import VotePictures
-    from sweeper.voting.vote_tally import compare_voters, rank_values
+    from sweeper.tables.vote_pictures import VotePictures
+    from sweeper.tables.vote_tally import compare_voters, rank_values
 
     with Store.open(find_results_folder(results), readonly=True) as store:
         pictures, votes = VotePictures(store), [vote for vote in store.votes.load() if vote.counts]
@@ -136,6 +137,32 @@ def _print_ranking(one: ValueRanking) -> None:
     values, ranking = one.axis.values, one.ranking
     order = sorted(range(len(values)), key=lambda value: -ranking.shares[value])
     console.print_line()
+    if one.axis.is_point:
+        _print_points(one, order)
+    else:
+        _print_verdicts(one, order)
+    if not ranking.by_groups:
+        console.print_status(
+            f"{one.axis.name}: the intervals take votes as independent, because fewer than {MIN_GROUPS} different "
+            "prompts and seeds have votes"
+        )
+
+
+def _print_points(one: ValueRanking, order: Sequence[int]) -> None:
+    """Say how sure the best point of a search is, then the table of the points that have votes."""
+    voted = [point for point in order if any(astuple(one.counts[point]))]
+    if voted:
+        best, *others = voted
+        better = sum((best, other) in one.ranking.apart for other in others)
+        console.print_line(f"the best is {one.axis.values[best]}: surely better than {better} of {len(others)} others")
+    if len(voted) < len(order):
+        console.print_line(f"{len(order) - len(voted)} points have no votes yet")
+    headers = (*one.axis.columns, *_RANKING_HEADERS)
+    console.print_table(headers, [(*one.axis.cells[point], *_make_row(one, point)) for point in voted])
+
+
+def _print_verdicts(one: ValueRanking, order: Sequence[int]) -> None:
+    values, ranking = one.axis.values, one.ranking
     worse_of = {value: [values[other] for other in order if (value, other) in ranking.apart] for value in order}
     for value, worse in worse_of.items():
         if worse:
@@ -146,32 +173,27 @@ def _print_ranking(one: ValueRanking) -> None:
         console.print_line(f"{one.axis.name}: {len(undecided)} of {len(pairs)} pairs of values are undecided")
     elif undecided:
         console.print_line(f"{one.axis.name}: undecided between {'; '.join(undecided)}")
-    headers = (one.axis.name, "share", "95 % interval", "won", "equal", "lost", "both bad")
-    console.print_table(headers, [_make_row(one, value) for value in order])
-    if not ranking.by_groups:
-        console.print_status(
-            f"{one.axis.name}: the intervals take votes as independent, because fewer than {MIN_GROUPS} different "
-            "prompts and seeds have votes"
-        )
+    headers = (one.axis.name, *_RANKING_HEADERS)
+    console.print_table(headers, [(values[value], *_make_row(one, value)) for value in order])
 
 
 def _make_row(one: ValueRanking, value: int) -> tuple[Any, ...]:
     ranking, counts = one.ranking, one.counts[value]
     interval = f"{ranking.low[value]:.0%} to {ranking.high[value]:.0%}"
-    return one.axis.values[value], f"{ranking.shares[value]:.0%}", interval, *astuple(counts)
+    return f"{ranking.shares[value]:.0%}", interval, *astuple(counts)
 
 
 def _to_json(one: ValueRanking) -> dict[str, Any]:
     values, ranking = one.axis.values, one.ranking
-    numbers = zip(values, ranking.shares, ranking.low, ranking.high, one.counts, strict=True)
+    numbers = zip(values, one.axis.cells, ranking.shares, ranking.low, ranking.high, one.counts, strict=True)
     return {
         "axis": one.axis.name,
         "columns": list(one.axis.columns),
         "votes": one.votes,
         "independent": not ranking.by_groups,
         "values": [
-            {"value": value, "share": share, "low": low, "high": high, **asdict(counts)}
-            for value, share, low, high, counts in numbers
+            {"value": value, "cells": cells, "share": share, "low": low, "high": high, **asdict(counts)}
+            for value, cells, share, low, high, counts in numbers
         ],
         "better": [{"better": values[better], "worse": values[worse]} for better, worse in sorted(ranking.apart)],
     }
@@ -179,7 +201,7 @@ def _to_json(one: ValueRanking) -> dict[str, Any]:
 
 def _list_pictures(pictures: VotePictures, votes: Sequence[Vote]) -> list[dict[str, Any]]:
     """A row for each picture that has votes, the best first."""
-    from sweeper.voting.vote_tally import count_pictures, score_pictures
+    from sweeper.tables.vote_tally import count_pictures, score_pictures
 
     scores, counts = score_pictures(votes), count_pictures(votes)
     rows = [
@@ -229,9 +251,9 @@ def import_votes(results: Path, files: tuple[Path, ...], *, as_json: bool) -> No
 
     A vote that is already here is not counted again, so the same file may be imported any number of times.
     """
-    from sweeper.voting.pictures import VotePictures
+    from sweeper.tables.vote_pictures import VotePictures
+    from sweeper.tables.vote_tally import write_metric
     from sweeper.voting.vote_files import merge_votes, read_votes
-    from sweeper.voting.vote_tally import write_metric
 
     contents = [(file, read_votes(file)) for file in files]
     with Store.open(find_results_folder(results)) as store:

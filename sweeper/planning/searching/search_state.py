@@ -12,14 +12,13 @@ from functools import cached_property
 from typing import Any, Final
 
 from sweeper.model.result import FAILED, SUCCEEDED, Result
-from sweeper.model.search_columns import dominates, get_number, make_larger_better
+from sweeper.model.search_columns import VOTES_METRIC, dominates, get_number, make_larger_better
 from sweeper.model.search_result import SearchedPoint, sort_points
 from sweeper.planning.searching.points import Point, SearchSpace
 from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
 
 TRIALS: Final = "trials"  # why a search ends: so many rows were asked for
 UNTIL: Final = "until"  # so many rows did not improve it
-VOTES: Final = "votes"  # an objective for which people have to vote after each round
 EXHAUSTED: Final = "exhausted"  # no point is left to try
 _STAGES: Final = (4, 2, 1)  # with `stop_early`, a point gets a quarter of the combinations, then half of them, then all
 LOOKS: Final = len(_STAGES) - 1  # how often a point may be stopped
@@ -116,16 +115,17 @@ class SearchState:
         return make_larger_better(state.objectives, self.search.objectives)
 
     def list_unmeasured(self) -> list[str]:
-        """List the objectives that no successful trial has a number of; votes also if some point has none."""
-        found = [numbers for state in self.points.values() for numbers in state.numbers.values()]
-        missing = [
-            objective.metric
-            for index, objective in enumerate(self.search.objectives)
-            if found and all(numbers[index] is None for numbers in found)
-        ]
-        needs_votes = any(objective.metric == VOTES for objective in self.search.objectives)
-        waits = any(state.numbers and state.objectives is None for state in self.points.values())
-        return [*missing, *([VOTES] if needs_votes and waits and VOTES not in missing else [])]
+        """List the objectives that no successful trial has a number of.
+
+        Votes are missing only if trials of the search itself lack them: nobody has to vote on what was done before.
+        """
+        missing = []
+        for index, objective in enumerate(self.search.objectives):
+            states = [state for state in self.points.values() if state.round or objective.metric != VOTES_METRIC]
+            found = [numbers[index] for state in states for numbers in state.numbers.values()]
+            if found and all(number is None for number in found):
+                missing.append(objective.metric)
+        return missing
 
     @property
     def trials_left(self) -> int | None:

@@ -69,7 +69,14 @@
   function describeProgress(now) {
     const of = now.votes === 1 ? "1 vote" : `${now.votes} votes`;
     const settled = now.settled === 0 ? "not enough to tell any two values apart" : `enough to tell ${now.settled} of ${now.comparisons} pairs of values apart`;
+    if (now.needed !== null) return `${of}: ${describeNeeded(now.needed)}. You answered ${now.own} of ${now.pairs} pairs of pictures.`;
     return `${of}: ${settled}. You answered ${now.own} of ${now.pairs} pairs of pictures.`;
+  }
+
+  /** @param {number} votes */
+  function describeNeeded(votes) {
+    if (votes === 0) return "enough for the search to go on";
+    return votes === 1 ? "the search needs one more" : `the search needs about ${votes} more`;
   }
 
   /**

@@ -3,7 +3,7 @@
 "use strict";
 
 /** @typedef {{id: string, prompts: [string, string][]}} VotePair */
-/** @typedef {{pair: VotePair | null, last: string | null, own: number, pairs: number, votes: number, settled: number, comparisons: number}} VoteState */
+/** @typedef {{pair: VotePair | null, last: string | null, own: number, pairs: number, votes: number, settled: number, comparisons: number, needed: number | null}} VoteState */
 /** @typedef {{voter: string | null, experiment: string, axes: string[]}} VoteStart */
 
 const VoteRequest = (() => {

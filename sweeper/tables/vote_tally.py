@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from sweeper.model.search_columns import ROUND, VOTES_METRIC
 from sweeper.statistics.extra_packages import load_stats_package
 from sweeper.statistics.ranking import Agreement, ItemComparisons, Ranking, compute_shares, measure_agreement, rank
 from sweeper.store import Store
-from sweeper.store.votes import BAD, LEFT, RIGHT, TIE, VOTES_METRIC, Vote
-from sweeper.voting.pictures import VoteAxis, VotePictures
+from sweeper.store.votes import BAD, LEFT, RIGHT, TIE, Vote
+from sweeper.tables.vote_pictures import VoteAxis, VotePictures
 
+VOTES_PER_POINT: Final = 2.5  # before a search goes on; tests/benchmarks/search_votes.py compares other numbers
 _POINTS: Final = {LEFT: 1.0, TIE: 0.5, BAD: 0.5, RIGHT: 0.0}  # of the left picture, by answer
 _OF_RIGHT: Final = {LEFT: RIGHT, RIGHT: LEFT}  # the answer as the right picture sees it
 
@@ -87,6 +91,76 @@ def _count_answers(answers: Iterable[tuple[Hashable, Hashable, str]]) -> dict[Ha
     return {item: AnswerCounts(c[LEFT], c[TIE], c[RIGHT], c[BAD]) for item, c in counts.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class PointVotes:
+    """What the votes about the points of a search still lack. Points are numbered as the values of their axis.
+
+    `asked`: the points that the search asked for; others were done before it and need no votes, because a grid may have
+    thousands. `lacking`: those of `asked` that no vote is about, though a voter could compare them with another point.
+    `scored`: the points whose share says something. `needed`: about how many more votes let a search by votes go on.
+    """
+
+    asked: AbstractSet[int]
+    lacking: AbstractSet[int]
+    scored: AbstractSet[int]
+    needed: int
+
+
+def review_points(pictures: VotePictures, points: VoteAxis, votes: Iterable[Vote]) -> PointVotes:
+    """Find out what the votes about points lack: one about each, and `VOTES_PER_POINT` on average."""
+    asked = {points.value_of[index] for index, picture in enumerate(pictures.all) if picture.row.metrics.get(ROUND)}
+    sides = [{left, right} for left, right, _, _ in _list_answers(pictures, points, votes)]
+    voted = {value for pair in sides for value in pair}
+    wanted = math.ceil(VOTES_PER_POINT * len(asked))
+    comparable, pairs = _find_comparable(pictures, points, asked, wanted)
+    lacking = comparable - voted
+    needed = min(wanted, pairs) - sum(bool(pair & asked) for pair in sides)
+    return PointVotes(asked, lacking, voted | (asked - comparable), max(needed, math.ceil(len(lacking) / 2)))
+
+
+def _find_comparable(
+    pictures: VotePictures, points: VoteAxis, asked: AbstractSet[int], enough: int
+) -> tuple[set[int], int]:
+    """Find the points that have a pair with another one, and count the pairs of files until there are enough."""
+    groups: dict[int, list[int]] = {}
+    for index, context in enumerate(points.context_of):
+        groups.setdefault(context, []).append(index)
+    found: set[int] = set()
+    pairs: set[frozenset[str]] = set()
+    for index, (value, context) in enumerate(zip(points.value_of, points.context_of, strict=True)):
+        for other in groups[context] if value in asked else ():
+            if value in found and len(pairs) >= enough:
+                break
+            files = frozenset({pictures.all[index].sha256, pictures.all[other].sha256})
+            if points.value_of[other] != value and len(files) > 1:
+                found.add(value)
+                pairs.add(files)
+    return found, len(pairs)
+
+
+def count_votes_needed(pictures: VotePictures, votes: Iterable[Vote]) -> int | None:
+    """About how many more votes let a search by votes go on; None if the results are not those of one."""
+    search, points = pictures.layout.search, pictures.points
+    if search is None or points is None or all(objective.metric != VOTES_METRIC for objective in search.objectives):
+        return None
+    return review_points(pictures, points, votes).needed
+
+
+def _score_points(pictures: VotePictures, points: VoteAxis, votes: Sequence[Vote]) -> dict[str, float]:
+    """The share of the point of each picture, by SHA-256, for points with votes.
+
+    The share is fitted over all points, so it stays comparable when a search adds some. A file that several points
+    have gets the mean of theirs.
+    """
+    shares = compute_shares(compare_values(pictures, points, votes))
+    scored = review_points(pictures, points, votes).scored
+    found: dict[str, set[int]] = {}
+    for picture, value in zip(pictures.all, points.value_of, strict=True):
+        if value in scored:
+            found.setdefault(picture.sha256, set()).add(value)
+    return {sha256: round(float(np.mean(shares[[*values]])), 4) for sha256, values in found.items()}
+
+
 def compare_voters(votes: Iterable[Vote]) -> Agreement:
     """How far voters agree about the same two pictures. A voter's last answer about them counts."""
     answers: dict[str, dict[Hashable, str]] = {}
@@ -151,8 +225,15 @@ def write_metric(store: Store, pictures: VotePictures, votes: Sequence[Vote], ch
     """Write the metric of votes for the pictures that have one. Raises ResultsError.
 
     `changed`: the only vote that is new or was undone since. Other pictures of the same trials get no number, so that
-    a row with several pictures has the mean of those with votes.
+    a row with several pictures has the mean of those with votes. In the results of a search, the number of a picture is
+    the share of its point.
     """
+    if pictures.points is not None:
+        points = _score_points(pictures, pictures.points, votes)
+        store.cache_metrics(
+            [(sha256, VOTES_METRIC, share) for sha256, share in points.items()], discard=(VOTES_METRIC,)
+        )
+        return
     connected = votes if changed is None else _list_connected(votes, changed)
     scores: dict[str, float | None] = dict(score_pictures(connected))
     has_votes = {sha256 for vote in votes if vote.counts for sha256 in vote.pictures}

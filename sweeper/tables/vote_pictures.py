@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.search_columns import VOTES_METRIC, SearchColumns
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import is_url, local_path
-from sweeper.store.votes import VOTES_METRIC
-from sweeper.tables.effect_axes import find_effect_axes
+from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, format_value
 from sweeper.tables.select_rows import OptionErrors, select_results
 
+POINT: Final = "point"  # the axis of a search's results: all axes of its space together
 _LABEL: Final = ".label"
 _PROMPTS: Final = ("prompt", "text")  # parts of the names of slots that hold one
 
@@ -38,7 +42,8 @@ class VoteAxis:
 
     `values` are texts in the order of the experiment. `value_of[p]` is the index of the value of picture p, and
     `context_of[p]` is the same number for pictures that are equal in everything but this axis. `is_usual`: votes are
-    about it unless the user chooses axes. Seeds are not, nor are prompts beside other axes.
+    about it unless the user chooses axes. Seeds are not, nor are prompts beside other axes. `cells`: the values of the
+    single columns, for each value. `is_point`: its values are the points of a search, from the first to the last.
     """
 
     columns: tuple[str, ...]
@@ -46,10 +51,12 @@ class VoteAxis:
     value_of: Sequence[int]
     context_of: Sequence[int]
     is_usual: bool
+    cells: tuple[tuple[Any, ...], ...]
+    is_point: bool = False
 
     @property
     def name(self) -> str:
-        return self.columns[0]
+        return POINT if self.is_point else self.columns[0]
 
     def separates(self, one: int, other: int) -> bool:
         """Whether two pictures differ in this axis and in nothing else."""
@@ -59,17 +66,18 @@ class VoteAxis:
 class VotePictures:
     """The pictures in the table of a folder, and its axes.
 
-    `trials`: only these (None: all). `missing` counts the pictures whose file is gone. Raises UsageError if the
-    experiment itself has a column with the name of the metric of votes.
+    `trials`: only these (None: all). `run_id`: the run whose table it is, the latest by default. `missing` counts the
+    pictures whose file is gone. Raises UsageError if the experiment itself has a column with the name of the metric of
+    votes.
     """
 
-    def __init__(self, store: Store, trials: Collection[int] | None = None) -> None:
+    def __init__(self, store: Store, trials: Collection[int] | None = None, *, run_id: int | None = None) -> None:
         self.all: list[VotePicture] = []
         self.missing = 0
-        self.layout = layout = store.layout()
+        self.layout = layout = store.layout(run_id)
         rows = []
         _check_names(store, layout)
-        for outcome in store.outcomes():
+        for outcome in store.outcomes(run_id):
             row = outcome.result
             rows.append(row)
             if row.status != SUCCEEDED or (trials is not None and row.trial not in trials):
@@ -85,6 +93,11 @@ class VotePictures:
         for index, picture in enumerate(self.all):
             for key in ((picture.row.digest, picture.sha256), picture.row.digest, picture.sha256):
                 self._indices.setdefault(key, index)
+
+    @cached_property
+    def points(self) -> VoteAxis | None:
+        """The axis of the points, if these are the results of a search."""
+        return next((axis for axis in self.axes if axis.is_point), None)
 
     def find(self, digest: str, sha256: str) -> int | None:
         """The index of a picture that was voted on; if its trial has another picture now, the index of that one."""
@@ -102,7 +115,7 @@ class VotePictures:
 
     def get_axes(self, columns: Sequence[str], option: str) -> list[VoteAxis]:
         """The axes with these columns. Raises UsageError, which names the option, if there is no such column."""
-        by_column = {column: axis for axis in self.axes for column in axis.columns}
+        by_column = {column: axis for axis in self.axes for column in (axis.name, *axis.columns)}
         columns = [name if name in by_column else name.removesuffix(_LABEL) for name in columns]
         errors = OptionErrors()
         for name in columns:
@@ -120,7 +133,7 @@ class VotePictures:
         """The axes with these columns; without any, those whose values people can compare. Raises UsageError."""
         chosen = self.get_axes(between, "--between") or [axis for axis in self.axes if axis.is_usual]
         if not chosen:
-            several = join_names([axis.name for axis in self.axes])
+            several = join_names([axis.name for axis in self.axes if len(axis.values) > 1])
             rest = f"give --between with one of: {several}" if several else "run a sweep of several values"
             if not self.all:
                 raise UsageError("no successful trial has a picture to vote on; films, sounds and texts are not shown")
@@ -142,15 +155,53 @@ def _build_axes(layout: TableLayout, rows: Sequence[Result], pictures: Sequence[
     layout, rows = select_results(layout, list(rows), {picture.row.trial for picture in pictures})
     positions = {row.trial: position for position, row in enumerate(rows)}
     row_of = [positions[picture.row.trial] for picture in pictures]
-    # With all axes named, none is left out because each trial has another value of it.
-    found = find_effect_axes(rows, layout, layout.axis_columns, ()).axes
-    usual = {axis.columns for axis in find_effect_axes(rows, layout, (), ()).axes if not axis.is_replicate}
+    is_search = layout.search is not None
+    found, usual = _find_points(layout, layout.search, rows) if layout.search is not None else _find_axes(layout, rows)
     codes = [axis.codes[row_of].tolist() for axis in found]
     outputs = [picture.output for picture in pictures]
     axes = []
     for index, axis in enumerate(found):
         contexts: dict[Hashable, int] = {}
-        points = zip(*codes[:index], *codes[index + 1 :], outputs, strict=True)
-        context_of = [contexts.setdefault(point, len(contexts)) for point in points]
-        axes.append(VoteAxis(axis.columns, axis.labels, codes[index], context_of, axis.columns in usual))
+        others = zip(*codes[:index], *codes[index + 1 :], outputs, strict=True)
+        context_of = [contexts.setdefault(other, len(contexts)) for other in others]
+        is_usual, is_point = axis.columns in usual, is_search and index == 0
+        axes.append(VoteAxis(axis.columns, axis.labels, codes[index], context_of, is_usual, axis.values, is_point))
     return axes
+
+
+def _find_axes(layout: TableLayout, rows: Sequence[Result]) -> tuple[Sequence[EffectAxis], set[tuple[str, ...]]]:
+    """Return all axes, and the columns of those that people can compare."""
+    # With all axes named, none is left out because each trial has another value of it.
+    found = find_effect_axes(rows, layout, layout.axis_columns, ()).axes
+    return found, {axis.columns for axis in find_effect_axes(rows, layout, (), ()).axes if not axis.is_replicate}
+
+
+def _find_points(
+    layout: TableLayout, search: SearchColumns, rows: Sequence[Result]
+) -> tuple[Sequence[EffectAxis], set[tuple[str, ...]]]:
+    """Return the points of a search as one axis, followed by the axes of `over`; and the columns of the first.
+
+    Two points usually differ in all axes of the space, so no single one of them can be compared.
+    """
+    numbers: dict[Hashable, int] = {}
+    codes = [numbers.setdefault(search.get_point(row), len(numbers)) for row in rows]
+    firsts = dict(zip(reversed(codes), reversed(rows), strict=True))
+    cells = [tuple(_get_shown(firsts[code], name) for name in search.space) for code in range(len(numbers))]
+    labels = [
+        ", ".join(f"{name} {format_value(cell)}" for name, cell in zip(search.space, values, strict=True))
+        for values in cells
+    ]
+    points = EffectAxis(search.space, tuple(cells), tuple(labels), np.array(codes, dtype=np.int64))
+    rest = replace(layout, axis_columns=tuple(name for name in layout.axis_columns if _is_of(name, search.over)))
+    usual = {points.columns} if len(cells) > 1 else set()
+    return [points, *find_effect_axes(rows, rest, search.over, ()).axes], usual
+
+
+def _is_of(column: str, axes: Sequence[str]) -> bool:
+    """Whether a column shows one of these axes: its values, their labels, or a group of choices."""
+    return column in axes or column.rpartition(".")[0] in axes
+
+
+def _get_shown(row: Result, name: str) -> Any:
+    label = row.columns.get(f"{name}{_LABEL}")
+    return row.columns.get(name) if label is None else label
