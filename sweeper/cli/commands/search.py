@@ -252,7 +252,7 @@ def _print_next_steps(results: str, votes_needed: int) -> None:
     console.print_line(f"best      sweeper results {results} --best 5")
     if votes_needed:
         console.print_line(f"vote      sweeper vote {results} --open")
-        console.print_line("then      the same `sweeper search` again: it chooses the next points by these votes")
+        console.print_line("then      the same `sweeper search` again: it goes on by these votes")
 
 
 def _find_idle_axes(results: Path) -> dict[str, float]:
