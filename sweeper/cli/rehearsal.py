@@ -1,4 +1,4 @@
-"""`sweeper run --rehearse`: run an experiment on the embedded server in place of its targets, in a folder of its own.
+"""`--rehearse` of `sweeper run` and `search`: the embedded server in place of the targets, in a folder of its own.
 
 Sends nothing to the real targets and reads no key: their node classes come from the cache or from a file.
 """
@@ -18,11 +18,14 @@ from sweeper.cli import console
 from sweeper.cli.node_class_source import read_object_info
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import Target, resolve_targets
+from sweeper.did_you_mean import join_names
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.search_spec import Search
 from sweeper.model.selection import Selection
-from sweeper.planning.plan import plan
+from sweeper.planning.plan import Plan, plan
+from sweeper.planning.searching.search_plan import plan_space
 from sweeper.running.node_class_cache import get_cached_object_info
 from sweeper.store import Store
 from sweeper.store.server_facts import BESIDES_NODES
@@ -46,6 +49,7 @@ class Rehearsal:
         options: Mapping[str, Any],
         *,
         quiet: bool,
+        make_plan: Callable[[Experiment], Plan] = plan,
     ) -> tuple[Experiment, Path, dict[str, Any]]:
         """The experiment without a storage for its pictures, the folder of the rehearsal, and the options of its run.
 
@@ -60,7 +64,7 @@ class Rehearsal:
             raise UsageError(f"--out {out}: a rehearsal keeps its pictures on this machine; give a folder as --out")
         metrics = tuple(name for name in experiment.metrics if name not in experiment.judges)  # a judge may cost money
         local = replace(experiment, run=replace(experiment.run, out=None), metrics=metrics, judges={})
-        expanded = plan(local)
+        expanded = make_plan(local)
         described = dict(_iter_object_infos(experiment, targets, self.object_info, warn=options["check"]))
         keep_temp = local.run.keep_temp if options["keep_temp"] is None else options["keep_temp"]
         problems = []
@@ -76,6 +80,32 @@ class Rehearsal:
         checked = {"check": False, "object_info": known} if described else {}
         seconds = _scale_node_seconds(experiment, targets, real, quiet=quiet)
         return local, real / REHEARSAL, {**options, "plan": expanded, "node_seconds": seconds, **checked}
+
+    def prepare_search(
+        self,
+        experiment: Experiment,
+        search: Search,
+        targets: Sequence[Any] | None,
+        out: Path | str | None,
+        options: Mapping[str, Any],
+        *,
+        quiet: bool,
+    ) -> tuple[Experiment, Path, dict[str, Any]]:
+        """Do for a search what `prepare` does for a run. No budget ends the rehearsal, because its jobs cost nothing.
+
+        Checks all values of the space. Raises UsageError also if the search needs answers or costs, or has no end.
+        """
+        names = [one.metric for one in search.objectives if one.metric in experiment.judges or one.metric == "cost"]
+        if names:
+            raise UsageError(f"--rehearse asks no judge and costs nothing, so no trial would have {join_names(names)}")
+        if search.trials is None and search.patience is None:
+            raise UsageError("--rehearse costs nothing, so the budget would not end it; add --trials N")
+        local, folder, settings = self.prepare(
+            experiment, targets, out, options, quiet=quiet, make_plan=lambda local: plan_space(local, search)
+        )
+        del settings["plan"]
+        unpaid = replace(local, search=replace(search, budget=None), run=replace(local.run, budget=None))
+        return unpaid, folder, {**settings, "budget": None}
 
 
 def rehearsal_options(command: _F) -> _F:
@@ -119,7 +149,8 @@ def _iter_object_infos(
         if classes is not None:
             yield target.name, classes
         elif warn:
-            command = shlex.join(["sweeper", "plan", str(experiment.file), "--target", target.name])
+            verb = "plan" if experiment.blocks else "validate"
+            command = shlex.join(["sweeper", verb, str(experiment.file), "--target", target.name])
             console.warn(
                 f"not checked against {target.name}, whose node classes are unknown here; `{command}` fetches them, or "
                 "give --object-info FILE"
@@ -157,10 +188,18 @@ def _scale_node_seconds(
     return {class_type: seconds * share for class_type, seconds in learnt.items()}
 
 
-def build_real_command(experiment: Path, targets: Sequence[str], out: object, selection: Selection) -> str:
-    """The command of the real run, with the options that say what it does and where."""
+def build_real_command(
+    experiment: Path,
+    targets: Sequence[str],
+    out: object,
+    selection: Selection,
+    *,
+    command: str = "run",
+    trials: int | None = None,
+) -> str:
+    """The command of the real run or search, with the options that say what it does and where."""
     given = [("--target", target) for target in targets] + [("--out", out), ("--where", selection.where)]
-    given += [("--limit", selection.limit)]
+    given += [("--limit", selection.limit), ("--trials", trials)]
     given += [("--set", setting) for setting in selection.format_values()]
     options = [word for option, value in given if value is not None for word in (option, str(value))]
-    return shlex.join(["sweeper", "run", str(experiment), *options])
+    return shlex.join(["sweeper", command, str(experiment), *options])

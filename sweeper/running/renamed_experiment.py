@@ -25,6 +25,8 @@ def describe_renaming(planned: Plan, out: Path, store: Store | None, targets: Se
     `store`: that of the results folder `out`, None if it has none yet; then the results of an earlier name are looked
     for in the folders beside it. `targets`: the names of the run's targets. None if there is nothing to say.
     """
+    if planned.search_columns is not None:  # nobody knows which trials a search of another name would have chosen
+        return None
     if store is not None:
         return _compare(planned, store, targets, is_same_folder=True)
     if out != default_results_folder(planned.experiment.file, planned.experiment.name):

@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -166,8 +167,43 @@ def test_objective_that_no_trial_has_ends_the_search_with_1(sweeper, searched):
 
 def test_page_options_do_not_go_with_a_preview(sweeper, searched):
     outcome = sweeper("search", searched(), "--preview", "--open")
-    message = "error: --preview submits nothing, so there is no page to show; drop --view and --open\n"
+    message = "error: --preview submits nothing, so it goes without --view, --open and --rehearse\n"
     assert (outcome.code, outcome.out, outcome.err) == (2, "", message)
+
+
+def test_rehearsal_searches_without_the_target(sweeper, searched):
+    target = {"name": "box", "url": "http://127.0.0.1:9", "price": {"per_job": "2 USD"}}
+    outcome = sweeper("search", searched({"target": target, "run": {"budget": "3 USD"}}), "--rehearse", "--trials", 4)
+    assert (outcome.code, outcome.out.splitlines()[-1]) == (
+        0, "This was a rehearsal on sweeper's own server. The real search is: sweeper search shop.yaml --trials 4",
+    )  # fmt: skip
+    assert "not checked against box, whose node classes are unknown here; `sweeper validate shop.yaml" in outcome.err
+    assert sorted(Path("results/shop").iterdir()) == [Path("results/shop/rehearsal")]
+    with Store.open("results/shop/rehearsal", readonly=True) as store:
+        assert [row.status for row in store.results()] == ["succeeded"] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"maximize": ["brightness", "cost"]},
+            "--rehearse asks no judge and costs nothing, so no trial would have cost",
+        ),
+        ({"trials": None, "budget": 5}, "--rehearse costs nothing, so the budget would not end it; add --trials N"),
+        (
+            {"space": {"cfg": {"from": 1, "to": 900}}},
+            f"{TOO_LARGE.replace('100.0', '50.0')} (on the server of classes.json)",
+        ),
+    ],
+)
+def test_search_that_cannot_be_rehearsed_is_refused(sweeper, searched, server, changes, message):
+    classes = json.loads(urllib.request.urlopen(f"{server.url}/object_info", timeout=30).read())
+    classes["KSampler"]["input"]["required"]["cfg"][1]["max"] = 50.0
+    Path("classes.json").write_text(json.dumps(classes))
+    outcome = sweeper("search", searched(**changes), "--rehearse", "--object-info", "classes.json")
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
+    assert not Path("results").exists()
 
 
 @pytest.fixture(scope="module")

@@ -177,6 +177,14 @@ def test_command_that_needs_a_sweep_names_the_search(sweeper, written, command):
     assert not Path("results").exists()
 
 
+def test_renamed_search_is_not_compared_with_the_sweep(sweeper, written):
+    seeds = {"seed": {"seeds": 2}}
+    sections = {"search": {**SEARCH, "over": seeds}, "sweep": {"grid": {"cfg": [2], **seeds}}}
+    sweeper("run", written(**sections), "-q")
+    outcome = sweeper("search", written(name="other", **sections), "--preview")
+    assert (outcome.code, outcome.err) == (0, "")
+
+
 def test_runs_say_which_of_them_is_a_search(sweeper, ended):
     runs = sweeper("runs", "shop.yaml", "--json").json
     assert [(run["trials"], run["search"]) for run in runs] == [(8, True), (4, False)]

@@ -20,6 +20,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.plan_cost import format_cost
 from sweeper.cli.plan_summary import PlanSummary
 from sweeper.cli.progress import ProgressDisplay
+from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
 from sweeper.cli.run_cost import describe_run_cost, format_run_cost
 from sweeper.cli.search_text import (
     describe_aim,
@@ -36,9 +37,11 @@ from sweeper.errors import UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.search_result import SearchResult
 from sweeper.model.search_spec import Search
+from sweeper.model.selection import Selection
+from sweeper.model.target_spec import EMBEDDED
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
-from sweeper.tables.results_folder import default_results_folder
+from sweeper.tables.results_folder import REHEARSAL, default_results_folder
 
 _BEST: Final = 5  # points in the summary
 _FINISHED: Final = ("trials", "until", "exhausted", "votes")
@@ -58,6 +61,7 @@ _FINISHED: Final = ("trials", "until", "exhausted", "votes")
 @run_options.limits
 @options.settings
 @run_options.downloads
+@rehearsal_options
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
@@ -74,6 +78,7 @@ def command(
     out: Path | str | None,
     trials: int | None,
     values: Mapping[str, Any],
+    rehearsal: Rehearsal | None,
     trust: bool,
     yes: bool,
     view: bool,
@@ -92,24 +97,26 @@ def command(
     """
     from sweeper.running.search_rounds import preview_search, require_search, search
 
+    if preview and (view or open_browser or rehearsal is not None):
+        raise UsageError("--preview submits nothing, so it goes without --view, --open and --rehearse")
     requested = options.to_target_list(targets)
-    loaded = load_for_run(experiment, requested, values, trust=trust, out=out)
-    spec = _apply_options(require_search(loaded), trials, settings["budget"])
-    loaded = replace(loaded, search=spec)
+    used = (requested, out) if rehearsal is None else ([EMBEDDED], Path(REHEARSAL))
+    loaded = _load(experiment, used, values, trials, settings["budget"], trust=trust)
+    spec, real = require_search(loaded), None
+    if rehearsal is not None:
+        real = build_real_command(experiment, targets, out, Selection(values=values), command="search", trials=trials)
+        loaded, out, settings = rehearsal.prepare_search(loaded, spec, requested, out, settings, quiet=quiet)
+        requested = [EMBEDDED]
     named = {**load_named_targets(), **loaded.named_targets}
     resolved = resolve_targets(requested or list(loaded.targets), named=named, environ={}, with_keys=False)
     folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
     next_round = preview_search(loaded, resolved, folder, settings["concurrency"])
-    most = settings["max_trials"] or loaded.run.max_trials
-    left = next_round.state.trials_left
-    left = next_round.unfinished + (most if left is None else min(left, most))
+    left = _count_trials_left(next_round, settings["max_trials"] or loaded.run.max_trials)
     if preview:
-        if view or open_browser:
-            raise UsageError("--preview submits nothing, so there is no page to show; drop --view and --open")
         _show_preview(loaded, requested, folder, next_round, left, as_json=as_json)
         return 0
-    budget = spec.budget if spec.budget is not None else loaded.run.budget
     if next_round.plan is not None:
+        budget = spec.budget if spec.budget is not None else loaded.run.budget
         spending.confirm_search(loaded, requested, out, next_round.plan, trials=left, budget=budget, yes=yes)
     with ExitStack() as stack:
         if view:
@@ -119,12 +126,16 @@ def command(
                 loaded, target=requested, out=out, named=load_named_targets(), progress=display,
                 session=dask_options.choose_session(dask, dask_resources), **settings,
             )  # fmt: skip
-        _show_end(result, spec, experiment, loaded.name, as_json=as_json, quiet=quiet,
+        _show_end(result, spec, experiment, loaded.name, real, as_json=as_json, quiet=quiet,
                   open_page=open_browser and not view)  # fmt: skip
         if view and result.ended_by != "interrupt":
             wait_until_stopped()
+    return _choose_exit_code(result, spec)
+
+
+def _choose_exit_code(result: SearchResult, search: Search) -> int:
     run = result.run
-    is_complete = _has_finished(result, spec) and (run is None or not (run.failed or run.cancelled))
+    is_complete = _has_finished(result, search) and (run is None or not (run.failed or run.cancelled))
     return get_run_exit_code(result.ended_by, ok=is_complete)
 
 
@@ -135,12 +146,23 @@ def _has_finished(result: SearchResult, search: Search) -> bool:
     return result.ended_by in _FINISHED and (result.run is None or result.run.error is None)
 
 
-def _apply_options(search: Search, trials: int | None, budget: float | None) -> Search:
-    return replace(
-        search,
-        trials=search.trials if trials is None else trials,
-        budget=search.budget if budget is None else budget,
-    )
+def _load(
+    experiment: Path, used: tuple[list[str] | None, Any], values: Mapping[str, Any], trials: int | None,
+    budget: float | None, *, trust: bool,
+) -> Experiment:  # fmt: skip
+    """The experiment with the options of the command. `used`: its targets and results folder, as far as given."""
+    from sweeper.running.search_rounds import require_search
+
+    loaded = load_for_run(experiment, used[0], values, trust=trust, out=used[1])
+    search = require_search(loaded)
+    search = replace(search, trials=trials or search.trials, budget=search.budget if budget is None else budget)
+    return replace(loaded, search=search)
+
+
+def _count_trials_left(preview: Any, most: int) -> int:
+    """How many trials may still run, of which a search without a limit may have `most`."""
+    left = preview.state.trials_left
+    return int(preview.unfinished + (most if left is None else min(left, most)))
 
 
 def _show_preview(
@@ -208,27 +230,17 @@ def _describe_preview(search: Search, preview: Any, left: int) -> list[tuple[str
 
 
 def _show_end(
-    result: SearchResult, search: Search, experiment: Path, name: str, *, as_json: bool, quiet: bool, open_page: bool
-) -> None:
+    result: SearchResult, search: Search, experiment: Path, name: str, real_command: str | None, *, as_json: bool,
+    quiet: bool, open_page: bool,
+) -> None:  # fmt: skip
+    """Print the summary, refresh the report, and open it if `open_page`. `real_command`: of what was rehearsed."""
     run = result.run
     if result.error and not _has_finished(result, search):
         console.print_error(result.error)
     cost = None if run is None else describe_run_cost(run)
     idle = {} if run is None or quiet else _find_idle_axes(run.out)
     if not as_json and not quiet:
-        console.print_line(f"{result.trials} trials of {result.points} points in {result.rounds} rounds; "
-                           f"{describe_end(result, search)}")  # fmt: skip
-        if result.best:
-            console.print_line()
-            headers, rows, rounded = list_best(result.best, search.objectives)
-            console.print_table(headers, rows, rounded=rounded)
-            console.print_line()
-        if idle:
-            console.print_line(console.sanitize(describe_idle_axes(idle)))
-        if run is not None:
-            console.print_line(f"table     {run.out / 'results.csv'}")
-        if cost is not None:
-            console.print_line(f"cost      {format_run_cost(cost)}")
+        _show_summary(result, search, idle, cost)
     page = None if run is None else refresh_report(run, create=open_page)
     if as_json:
         console.print_json(
@@ -237,12 +249,15 @@ def _show_end(
                 "trials": result.trials, "best": [point_to_json(point, search.objectives) for point in result.best],
                 "idle_axes": idle, "run": None if run is None else run_to_json(run), "cost": cost,
                 "report": None if page is None else str(page), "votes_needed": result.votes_needed,
+                **({} if real_command is None else {"real_run": real_command}),
             }
         )  # fmt: skip
     elif not quiet and run is not None:
         report = format_report_command(run, experiment, name)
         console.print_line(f"report    {f'{page} (up to date)' if page else report}")
         _print_next_steps(report.split(maxsplit=2)[2], result.votes_needed)
+        if real_command is not None:
+            console.print_line(f"This was a rehearsal on sweeper's own server. The real search is: {real_command}")
     if page is not None and open_page:
         open_in_browser(page)
 
@@ -253,6 +268,24 @@ def _print_next_steps(results: str, votes_needed: int) -> None:
     if votes_needed:
         console.print_line(f"vote      sweeper vote {results} --open")
         console.print_line("then      the same `sweeper search` again: it goes on by these votes")
+
+
+def _show_summary(
+    result: SearchResult, search: Search, idle: Mapping[str, float], cost: Mapping[str, Any] | None
+) -> None:
+    console.print_line(f"{result.trials} trials of {result.points} points in {result.rounds} rounds; "
+                       f"{describe_end(result, search)}")  # fmt: skip
+    if result.best:
+        console.print_line()
+        headers, rows, rounded = list_best(result.best, search.objectives)
+        console.print_table(headers, rows, rounded=rounded)
+        console.print_line()
+    if idle:
+        console.print_line(console.sanitize(describe_idle_axes(idle)))
+    if result.run is not None:
+        console.print_line(f"table     {result.run.out / 'results.csv'}")
+    if cost is not None:
+        console.print_line(f"cost      {format_run_cost(cost)}")
 
 
 def _find_idle_axes(results: Path) -> dict[str, float]:
