@@ -179,9 +179,7 @@ class BlockBuilder:
         for given_name in names:
             if given_name in self.given_paths:
                 line = self.owner.source.find_line(self.given_paths[given_name])
-                self.owner.add_problem(
-                    path, f"'{given_name}' is also given by the sweep's line {line}; give it in one place only"
-                )
+                self.owner.add_problem(path, f"'{given_name}' is also given in line {line}; give it in one place only")
             if given_name != name and given_name in self.names.derived:
                 self.owner.add_problem(
                     path, f"a bundle sets '{given_name}', which `derive` computes; give it in one place only"
