@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
 
 import sweeper
+from sweeper.comfy.target import resolve_targets
 from sweeper.model import workflow
-from sweeper.planning import plan as plan_module
+from sweeper.planning.plan import Plan
+from sweeper.running.search_rounds import preview_search
 from sweeper.schemas import load_schema
 from tests import ROOT
 from tests.planning import reference_planner
@@ -23,9 +26,11 @@ NAMES = {"txt2img", "img2img", "hires-fix", "image-pipeline", "flux-txt2img"}
 
 # A whole plan in both orders as one stream of bytes.
 TELL = """
-import json, sys, sweeper
-for file in sys.argv[1:]:
-    plan = sweeper.plan(sweeper.load(file))
+import json, sys
+from pathlib import Path
+from tests.test_shipped_files import make_plan
+for file in map(Path, sys.argv[1:]):
+    plan = make_plan(file)
     for trial in [*plan, *plan.written()]:
         row = [trial.index, trial.params, trial.axes, trial.columns, trial.digest, plan.workflow(trial)]
         print(json.dumps(row, ensure_ascii=True))
@@ -33,14 +38,26 @@ for file in sys.argv[1:]:
 """
 
 
+def make_plan(file: Path) -> Plan:
+    """The plan of a sweep, or the first round of a search."""
+    experiment = sweeper.load(file)
+    if experiment.search is None:
+        return sweeper.plan(experiment)
+    first = preview_search(experiment, resolve_targets("embedded", environ={}), file.parent / "no-results").plan
+    assert first is not None
+    return first
+
+
 def test_required_files_are_shipped():
     assert {file.stem for file in TEMPLATES} >= NAMES
-    assert {file.stem for file in EXPERIMENTS} >= {"quickstart", "sampler-shootout", "prompt-styles", "denoise-ladder"}
+    assert {file.stem for file in EXPERIMENTS} >= {
+        "quickstart", "sampler-shootout", "prompt-styles", "denoise-ladder", "search",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
 def test_shipped_experiments_plan_with_the_right_digests(file):
-    plan = sweeper.plan(sweeper.load(file))
+    plan = make_plan(file)
     trials = list(plan)
     assert len(plan) == len(trials) > 1
     assert sorted(trial.index for trial in trials) == list(range(len(plan)))
@@ -114,5 +131,5 @@ def test_the_plan_does_not_depend_on_the_hash_seed():
 def test_planning_writes_no_files(tmp_path):
     before = sorted(ROOT.glob("experiments/**/*"))
     for file in EXPERIMENTS:
-        plan_module.plan(sweeper.load(file))
+        make_plan(file)
     assert sorted(ROOT.glob("experiments/**/*")) == before
