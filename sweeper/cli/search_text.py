@@ -42,11 +42,11 @@ def describe_point(point: SearchedPoint, objectives: Sequence[str]) -> str:
 
 
 def describe_aim(search: Search) -> str:
-    """`maximize sharpness over 2 prompts x 2 seeds: 4 trials of each point`."""
+    """`maximize sharpness over prompt (2) x seed (2): 4 trials of each point`."""
     aims = [f"{'maximize' if one.maximize else 'minimize'} {one.metric}" for one in search.objectives]
     if not search.over:
         return join_names(aims)
-    over = " x ".join(f"{len(axis.options)} {axis.name}" for axis in search.over)
+    over = " x ".join(f"{axis.name} ({len(axis.options)})" for axis in search.over)
     count = 1
     for axis in search.over:
         count *= len(axis.options)
@@ -70,10 +70,16 @@ def _describe_range(numbers: NumberRange) -> str:
     return f"{kind}{console.format_cell(numbers.low)} to {console.format_cell(numbers.high)}{scale}"
 
 
+def describe_counts(result: SearchResult) -> str:
+    """`48 trials of 24 points in 6 rounds`."""
+    trials, points = _pluralize(result.trials, "trial"), _pluralize(result.points, "point")
+    return f"{trials} of {points} in {_pluralize(result.rounds, 'round')}"
+
+
 def describe_end(result: SearchResult, search: Search) -> str:
     """Why the search ended, and what to do next."""
     if result.ended_by == "trials" and search.trials is not None and result.trials < search.trials:
-        return f"the {search.trials - result.trials} trials left are too few for another point"
+        return f"{_pluralize(search.trials - result.trials, 'trial')} left, too few for another point"
     if result.ended_by in _ENDINGS:
         votes = _pluralize(result.votes_needed, "vote")
         return _ENDINGS[result.ended_by].format(trials=result.trials, patience=search.patience, votes=votes)
@@ -86,23 +92,10 @@ def describe_idle_axes(shares: Mapping[str, float]) -> str:
     return f"hardly any of the differences between points is due to {join_names(found)}; fix what does not matter"
 
 
-def list_best(
-    points: Sequence[SearchedPoint], objectives: Sequence[Objective]
-) -> tuple[list[str], list[list[Any]], list[str]]:
-    """The headers and rows of a table of points, and the headers whose numbers are rounded."""
-    names = [objective.metric for objective in objectives]
-    axes = list(points[0].values) if points else []
-    rows = [
-        [*point.objectives, *point.values.values(), point.round, _format_rows(point.trials), point.succeeded]
-        for point in points
-    ]
-    return [*names, *axes, "round", "trials", "succeeded"], rows, names
-
-
 def show_best_points(
     points: Sequence[SearchedPoint], objectives: Sequence[Objective], count: int, *, as_json: bool
 ) -> None:
-    """Print the first `count` of the best points of a search."""
+    """Print the first `count` of the best points of a search; of several objectives, say that it is their front."""
     shown = points[:count]
     if as_json:
         console.print_json([point_to_json(point, objectives) for point in shown])
@@ -110,13 +103,17 @@ def show_best_points(
     if not points:
         console.print_status("no point has a number for each objective yet")
         return
+    names = [objective.metric for objective in objectives]
     if len(objectives) > 1:
         of = f"{len(shown)} of the {len(points)}" if len(shown) < len(points) else f"the {len(points)}"
-        names = join_names(one.metric for one in objectives)
-        console.print_line(f"{of} points of the Pareto front, which no other point beats in all of {names}")
+        noun, every = "point" if len(points) == 1 else "points", join_names(names)
+        console.print_line(f"{of} {noun} of the Pareto front, which no other point beats in all of {every}")
         console.print_line()
-    headers, cells, rounded = list_best(shown, objectives)
-    console.print_table(headers, cells, rounded=rounded)
+    rows = [
+        [*point.objectives, *point.values.values(), point.round, _format_rows(point.trials), point.succeeded]
+        for point in shown
+    ]
+    console.print_table([*names, *points[0].values, "round", "trials", "succeeded"], rows, rounded=names)
 
 
 def point_to_json(point: SearchedPoint, objectives: Sequence[Objective]) -> Mapping[str, Any]:

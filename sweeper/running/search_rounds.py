@@ -279,6 +279,10 @@ class _Rounds:
         if count == 0:
             return _Step(ended_by=TRIALS)
         points = self._propose(state, count)
+        if not points and not state.points:
+            source = self.space.experiment.source
+            message = "no point of the space was found for which this is true"
+            raise ExperimentError(source.make_problem(("search", "where"), message) if source is not None else message)
         return _Step(state.make_round(points)) if points else _Step(ended_by=EXHAUSTED)
 
     def _find_problem(self, state: SearchState) -> _Step | None:

@@ -27,7 +27,7 @@ SEARCH = {
 }
 PREVIEW = """\
 shop: search of t.json on embedded
-maximize brightness over 2 seed: 2 trials of each point
+maximize brightness over seed (2): 2 trials of each point
 
   cfg       1 to 9
   steps  2  1 | 2
@@ -158,11 +158,18 @@ def test_missing_package_is_named_with_its_command(sweeper, searched, monkeypatc
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
 
 
+def test_condition_that_no_point_fulfils_is_refused(sweeper, searched):
+    outcome = sweeper("search", searched(where="cfg > 20"))
+    assert outcome.code == 2
+    assert "shop.yaml:1: search.where: no point of the space was found for which this is true" in outcome.err
+    assert not Path("results").exists()
+
+
 def test_objective_that_no_trial_has_ends_the_search_with_1(sweeper, searched):
     outcome = sweeper("search", searched(maximize=None, minimize="cost"))
     message = "error: the trials succeeded, but have no number in the column 'cost', which the search needs"
     assert (outcome.code, message in outcome.err.splitlines()) == (1, True)
-    assert outcome.out.startswith("4 trials of 2 points in 1 rounds; ")
+    assert outcome.out.startswith("4 trials of 2 points in 1 round; ")
 
 
 def test_page_options_do_not_go_with_a_preview(sweeper, searched):

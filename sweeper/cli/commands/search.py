@@ -24,12 +24,13 @@ from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_optio
 from sweeper.cli.run_cost import describe_run_cost, format_run_cost
 from sweeper.cli.search_text import (
     describe_aim,
+    describe_counts,
     describe_end,
     describe_idle_axes,
     describe_point,
     list_axes,
-    list_best,
     point_to_json,
+    show_best_points,
 )
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
@@ -273,12 +274,10 @@ def _print_next_steps(results: str, votes_needed: int) -> None:
 def _show_summary(
     result: SearchResult, search: Search, idle: Mapping[str, float], cost: Mapping[str, Any] | None
 ) -> None:
-    console.print_line(f"{result.trials} trials of {result.points} points in {result.rounds} rounds; "
-                       f"{describe_end(result, search)}")  # fmt: skip
+    console.print_line(f"{describe_counts(result)}; {describe_end(result, search)}")
     if result.best:
         console.print_line()
-        headers, rows, rounded = list_best(result.best, search.objectives)
-        console.print_table(headers, rows, rounded=rounded)
+        show_best_points(result.best, search.objectives, len(result.best), as_json=False)
         console.print_line()
     if idle:
         console.print_line(console.sanitize(describe_idle_axes(idle)))
