@@ -1,0 +1,79 @@
+"""Check each experiment, and write the results, pages and reports into one folder.
+
+The exit code is the highest of the checks, so that a wrong experiment (2) is not hidden by a changed picture (1).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from action_inputs import list_experiments, read_lines
+
+
+def main() -> int:
+    experiments, baseline = list_experiments(), os.environ.get("BASELINE")
+    if not experiments:
+        return report_mistake("`experiments` is empty; write one path or pattern a line")
+    if baseline and len(experiments) > 1:
+        found = ", ".join(experiments)
+        return report_mistake(
+            f"`baseline` is the folder of one experiment, but there are several: {found}; use a step each"
+        )
+    options = [word for target in read_lines("TARGETS") for word in ("--target", target)]
+    options += ["--baseline", baseline] if baseline else []
+    try:
+        options += shlex.split(os.environ.get("OPTIONS", ""))
+    except ValueError as error:
+        return report_mistake(f"`options` cannot be split into words: {error}")
+    folder = Path(os.environ["RUNNER_TEMP"]) / os.environ["NAME"]
+    folder.mkdir(parents=True, exist_ok=True)
+    checked = [check(experiment, folder, options) for experiment in experiments]
+    text = "\n".join(text for _, text in checked)
+    (folder / "summary.md").write_text(text, encoding="utf-8")
+    append_to(os.environ["GITHUB_STEP_SUMMARY"], text)
+    worst = max(code for code, _ in checked)
+    append_to(os.environ["GITHUB_OUTPUT"], f"exit-code={worst}\nfolder={folder}\n")
+    return worst
+
+
+def check(experiment: str, folder: Path, options: list[str]) -> tuple[int, str]:
+    """Check one experiment; returns the exit code and the summary in Markdown."""
+    # The whole path, because `sweeper init` names every experiment experiment.yaml.
+    name = re.sub(r"[^\w.-]+", "-", experiment.rpartition(".")[0]).strip("-.")
+    results = folder / name
+    summary = results / "check.md"
+    outputs = ["--out", results, "--html", results / "report", "--junit", results / "check.xml", "--summary", summary]
+    environment = dict(os.environ)
+    if key := environment.pop("API_KEY", ""):
+        environment["COMFY_CLOUD_API_KEY"] = key
+    print(f"::group::sweeper check {experiment}", flush=True)
+    # -P: a folder named sweeper in the repository is not the package.
+    command = [sys.executable, "-P", "-m", "sweeper", "check", experiment, *map(str, outputs), *options]
+    code = subprocess.run(command, check=False, env=environment).returncode
+    print("::endgroup::", flush=True)
+    if code:
+        print(f"::error::sweeper check {experiment} ended with exit code {code}", flush=True)
+    if summary.exists():
+        return code, summary.read_text("utf-8")
+    return code, f"### ❌ sweeper check: {experiment}\n\nNothing was compared (exit code {code}); the log says why.\n"
+
+
+def report_mistake(text: str) -> int:
+    """Show a mistake in the inputs; returns sweeper's exit code for those."""
+    print(f"::error::{text}")
+    return 2
+
+
+def append_to(file: str, text: str) -> None:
+    """Append to a file that other steps of the job write too."""
+    with Path(file).open("a", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
