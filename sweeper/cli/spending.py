@@ -69,14 +69,21 @@ def confirm_search(
     if not paid or yes:
         return
     summary = dict(_summarize(experiment, target, out, {"plan": plan}))
-    if summary["jobs"]:
-        factor = trials / summary["jobs"]
-        summary["jobs"] = trials
-        if summary["cost"] is not None:
-            left = to_amount(summary["cost"]["left"])
-            summary["cost"] = {**summary["cost"], "left": Amount(left.low * factor, left.high * factor).to_dict()}
+    amount = estimate_search_cost(summary, trials)
+    if amount is not None:
+        summary["cost"] = {**summary["cost"], "left": amount.to_dict()}
+    summary["jobs"] = trials if summary["jobs"] else 0
     left_of_budget = None if budget is None else budget - _load_spent(Path(summary["out"]))
     _confirm(summary, paid, experiment.run.confirm_above, left_of_budget)
+
+
+def estimate_search_cost(summary: Mapping[str, Any], trials: int) -> Amount | None:
+    """What so many trials of a search cost, if they cost what those of `summary` do; None if nothing has a price."""
+    if summary["cost"] is None or not summary["jobs"]:
+        return None
+    left = to_amount(summary["cost"]["left"])
+    factor = trials / summary["jobs"]
+    return Amount(left.low * factor, left.high * factor)
 
 
 def _summarize(experiment: Experiment, specs: Any, out: Any, run_options: Mapping[str, Any]) -> dict[str, Any]:

@@ -250,7 +250,8 @@ def answer(text):
 def test_terminal_asks_about_the_price_of_all_trials(priced, sweeper):
     priced()
     preview = sweeper("search", "shop.yaml", "--preview")
-    assert "cost       8.00 USD for the jobs on the target  for the 4 jobs of the next round" in preview.out
+    assert "cost       8.00 USD for the jobs on the target (next round)\n" in preview.out
+    assert "in all     16.00 USD for 8 trials at the same price\n" in preview.out
     code, shown = answer("n\n")
     assert "Submit 8 jobs to box for 16.00 USD? [y/N]" in shown
     assert (code, "error: the answer was no, so nothing was submitted" in shown) == (1, True)

@@ -36,6 +36,7 @@ from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.errors import UsageError
 from sweeper.model.experiment import Experiment
+from sweeper.model.money import Amount
 from sweeper.model.search_result import SearchResult
 from sweeper.model.search_spec import Search
 from sweeper.model.selection import Selection
@@ -117,7 +118,7 @@ def command(
         _show_preview(loaded, requested, folder, next_round, left, as_json=as_json)
         return 0
     if next_round.plan is not None:
-        budget = spec.budget if spec.budget is not None else loaded.run.budget
+        budget = _find_budget(loaded)
         spending.confirm_search(loaded, requested, out, next_round.plan, trials=left, budget=budget, yes=yes)
     with ExitStack() as stack:
         if view:
@@ -166,6 +167,11 @@ def _count_trials_left(preview: Any, most: int) -> int:
     return int(preview.unfinished + (most if left is None else min(left, most)))
 
 
+def _find_budget(experiment: Experiment) -> float | None:
+    assert experiment.search is not None
+    return min([one for one in (experiment.search.budget, experiment.run.budget) if one is not None], default=None)
+
+
 def _show_preview(
     experiment: Experiment, targets: list[str] | None, out: Path, preview: Any, left: int, *, as_json: bool
 ) -> None:
@@ -177,6 +183,7 @@ def _show_preview(
         counted = PlanSummary(checked, targets, out, RunOptions())
         counted.add_all()
         summary = counted.to_dict()
+    whole = spending.estimate_search_cost(summary, left)
     points = [point for batch in preview.batches for point in batch.points]
     described = [state.describe_values(point) for point in points]
     if as_json:
@@ -188,7 +195,7 @@ def _show_preview(
                 "votes_needed": preview.votes_needed,
                 "best": [point_to_json(point, search.objectives) for point in state.describe_best(_BEST)],
                 "points": described, "round_jobs": summary["jobs"], "round_cost": summary["cost"],
-                "warnings": summary["warnings"],
+                "cost": None if whole is None else whole.to_dict(), "warnings": summary["warnings"],
             }
         )  # fmt: skip
         return
@@ -204,7 +211,11 @@ def _show_preview(
     for label, text in _describe_preview(search, preview, left):
         console.print_line(console.sanitize(f"{label:<10} {text}"))
     for label, text, _ in format_cost(summary):
-        console.print_line(console.sanitize(f"{label:<10} {text}  for the {summary['jobs']} jobs of the next round"))
+        console.print_line(console.sanitize(f"{label:<10} {text} (next round)"))
+    if whole is not None:
+        budget = _find_budget(experiment)
+        limit = "" if budget is None else f", but never more than {Amount.exactly(budget)} in this folder"
+        console.print_line(f"{'in all':<10} {whole} for {left} trials at the same price{limit}")
     if described:
         console.print_line()
         console.print_line("The next points:")
