@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import threading
 from collections import Counter
@@ -10,8 +11,9 @@ import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
+from sweeper.embedded.nodes.base import NodeOutput
 from sweeper.errors import ExperimentError, ResultsError
-from sweeper.running.run_events import Notice, RoundPlanned, RunEnded
+from sweeper.running.run_events import Notice, RoundPlanned, RunEnded, TrialDone
 from sweeper.running.stop_control import StopControl
 from tests.running.conftest import NODES, make_node, paint
 from tests.running.run_processes import Runners
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.skipif(bool(REAL), reason="this test needs nodes that o
 ONCE = {"run": {"retries": 0}}
 
 
-def make_nodes(refuse=lambda seed: False, most=2**64 - 1):
+def make_nodes(refuse=lambda seed: False, most=2**64 - 1, paint=paint):
     """The probe nodes. `refuse` says which seeds fail; the server takes no seed above `most`."""
 
     def run(context, text, seed):
@@ -168,6 +170,40 @@ def test_a_stop_between_two_rounds_plans_no_other(serve, tmp_path):
     assert (result.ended_by, result.trials, result.run.stopped_by) == ("interrupt", 4, None)
     assert sweeper.search(experiment, target, tmp_path / "out").ended_by == "trials"
     assert server.seen.accepted == 8
+
+
+def paint_by_seed(context, text, seed):
+    """A picture that is as bright as its seed is large, with a little noise by its text."""
+    context.progress(1, 1)
+    level = seed // 5 + hashlib.sha256(f"{text}/{seed}".encode()).digest()[0] % 10
+    return NodeOutput((bytes([level] * 3),))
+
+
+def test_stops_at_any_trial_change_no_point_of_a_search(serve, tmp_path):
+    texts = ["a fox", "a house", "a tree", "a car"]
+    experiment = write_search(
+        tmp_path / "project", trials=27, batch=3, stop_early=True, over={"text": texts},
+        where="not (text == 'a car' and seed % 2)",
+    )  # fmt: skip
+    server, target = serve(make_nodes(paint=paint_by_seed))
+
+    def search(out, stop_after):
+        while True:
+            control, done = StopControl(), []
+
+            def watch(event, control=control, done=done):
+                done += [event] if isinstance(event, TrialDone) else []
+                if len(done) == stop_after:
+                    control.stop()
+
+            result = sweeper.search(experiment, target, out, progress=watch, control=control)
+            if result.ended_by != "interrupt":
+                return sorted((row.metrics["round"], row.params["seed"], row.params["text"]) for row in load_rows(out))
+
+    whole = search(tmp_path / "whole", None)
+    assert sorted(set(Counter(seed for _, seed, _ in whole).values())) in ([1, 2, 3, 4], [1, 3, 4], [1, 2, 3])
+    assert search(tmp_path / "stopped", 5) == whole
+    assert server.seen.accepted == 2 * len(whole)
 
 
 def test_a_second_search_learns_who_has_the_folder(serve, runners, tmp_path):
