@@ -297,7 +297,15 @@ class _Rounds:
             names = " and ".join(f"'{name}'" for name in unmeasured)
             message = f"the trials succeeded, but have no number in the column {names}, which the search needs"
             return _Step(ended_by=FAILING, error=message)
+        is_bounded = self.search.trials is not None or self.search.patience is not None
+        if state.rounds and state.succeeded and not is_bounded and not self._has_cost():
+            message = "the trials so far have no known cost, so the budget does not end the search"
+            return _Step(ended_by=FAILING, error=f"{message}; state the `price` of the target, or add --trials N")
         return None
+
+    def _has_cost(self) -> bool:
+        with Store.open(self.out, readonly=True) as store:
+            return store.charges.load_spent().high > 0
 
     def _propose(self, state: SearchState, count: int) -> list[Point]:
         from sweeper.planning.searching.proposals import (  # noqa: PLC0415 - `require_search` reports a missing Optuna

@@ -172,6 +172,16 @@ def test_objective_that_no_trial_has_ends_the_search_with_1(sweeper, searched):
     assert outcome.out.startswith("4 trials of 2 points in 1 round; ")
 
 
+def test_budget_alone_does_not_end_a_search_that_costs_nothing(sweeper, searched):
+    outcome = sweeper("search", searched(trials=None, budget="5 USD"))
+    message = (
+        "error: the trials so far have no known cost, so the budget does not end the search; state the `price` of the "
+        "target, or add --trials N"
+    )
+    assert (outcome.code, message in outcome.err.splitlines()) == (1, True)
+    assert outcome.out.startswith("4 trials of 2 points in 1 round; ")
+
+
 def test_page_options_do_not_go_with_a_preview(sweeper, searched):
     outcome = sweeper("search", searched(), "--preview", "--open")
     message = "error: --preview submits nothing, so it goes without --view, --open and --rehearse\n"
