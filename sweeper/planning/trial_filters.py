@@ -47,6 +47,8 @@ def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, DropCoun
 
     Raises ExperimentError if `where` fails, or if there are too many points to filter.
     """
+    if not block.exclude and block.where is None and block.sample is None:
+        return None, DropCounts()  # `len` of a range fails above `sys.maxsize`, and the space of a search may be larger
     total, n = prod(grid.sizes), block.sample.n if block.sample is not None else math.inf
     kept: Sequence[int] = range(total)
     counts: Counter[int] = Counter()

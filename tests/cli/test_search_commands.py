@@ -157,6 +157,15 @@ def test_validate_checks_every_value_of_a_search(sweeper, written):
         assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {TOO_LARGE}\n")
 
 
+def test_space_with_more_points_than_a_counter_holds_is_checked(sweeper, written):
+    space = {"cfg": {"from": 1, "to": 9}, "prompt": [f"prompt {number}" for number in range(3000)]}
+    space |= {f"axis_{letter}": {"from": 0, "to": 9999, "step": 1} for letter in "abcd"}
+    where = "axis_a + axis_b + axis_c + axis_d < 20000"
+    outcome = sweeper("validate", written(search={**SEARCH, "space": space, "where": where}))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert sweeper("search", "shop.yaml", "--preview", "--json").json["round_jobs"] == 4
+
+
 def test_doctor_checks_every_value_of_a_search(sweeper, written):
     assert "  has what the search of shop.yaml needs\n" in sweeper("doctor", written(search=SEARCH)).out
     outcome = sweeper("doctor", written(search=SEARCH, sweep=SWEEP))
