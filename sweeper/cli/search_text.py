@@ -83,7 +83,7 @@ def describe_end(result: SearchResult, search: Search) -> str:
     if result.ended_by in _ENDINGS:
         votes = _pluralize(result.votes_needed, "vote")
         return _ENDINGS[result.ended_by].format(trials=result.trials, patience=search.patience, votes=votes)
-    return result.error or f"stopped: {result.ended_by}"
+    return "ended early" if result.error is not None else f"stopped: {result.ended_by}"
 
 
 def describe_idle_axes(shares: Mapping[str, float]) -> str:

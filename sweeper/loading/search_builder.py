@@ -13,7 +13,9 @@ from sweeper.model.search_columns import OBJECTIVE, ROUND, VOTES_METRIC, Objecti
 from sweeper.model.search_spec import NumberRange, Search, SpaceAxis
 from sweeper.model.slot_values import ValueRefusedError
 from sweeper.model.sweep_block import Axis, Dimension
-from sweeper.schemas.values import KeyPath
+from sweeper.model.template import MISSING
+from sweeper.model.workflow import encode_canonical
+from sweeper.schemas.values import KeyPath, format_value
 
 PATH: Final[KeyPath] = ("search",)
 UNMEASURED: Final = (VOTES_METRIC, "cost", "ran_s", "queued_s")  # columns of the table that no metric measures
@@ -99,7 +101,17 @@ class SearchBuilder(BlockBuilder):
                 is_continuous = section == "space" and _is_continuous(form)
                 axis = self._build_range(name, form, path) if is_continuous else self._build_axis(name, form, path)
                 if axis is not None:
+                    self._check_different(axis)
                     yield (axis,)
+
+    def _check_different(self, axis: Axis) -> None:
+        """Add a problem if two options make the same workflow, because the search would take them for two points."""
+        first: dict[bytes, Option] = {}
+        for index, option in enumerate(axis.options):
+            value = None if option.value is MISSING else option.value
+            if first.setdefault(encode_canonical([value, option.sets]), option) is not option:
+                path = axis.locate_option(self.owner.source, index)
+                self.owner.add_problem(path, f"{format_value(option.cell)} is given twice; give it once")
 
     def _build_range(self, name: str, form: Mapping[str, Any], path: KeyPath) -> Axis | None:
         """Build the axis of a continuous range, whose options are the two ends. None if it has a mistake."""

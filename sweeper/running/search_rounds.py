@@ -41,6 +41,7 @@ from sweeper.statistics.extra_packages import load_stats_package, require_search
 from sweeper.store import Store
 
 VOTES: Final = "votes"  # why a search ends for now: people have to vote first
+MAX_TRIALS: Final = "max_trials"  # why a search ends: the table has as many rows as it may have
 FAILING: Final = "failing"  # why a search ends: no trial of the first points succeeded
 _HOPELESS: Final = 8  # failed trials without a success that end a search
 _RETRY_SECONDS: Final = 5.0
@@ -118,7 +119,7 @@ async def search_async(
                 await control.run_unless_stopped(asyncio.sleep(_RETRY_SECONDS))
 
     with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
-        return await rounds.run(run_round, control, report)
+        return await rounds.run(run_round, control, report, given.max_trials or loaded.run.max_trials)
 
 
 def require_search(experiment: Experiment) -> Search:
@@ -207,9 +208,9 @@ class _Rounds:
         self.newest: int | None = None  # the last run of the folder whose trials are in the batches
 
     async def run(
-        self, run_round: Callable[..., Any], control: StopControl, report: Callable[[Event], None]
+        self, run_round: Callable[..., Any], control: StopControl, report: Callable[[Event], None], most: int
     ) -> SearchResult:
-        """Run rounds until the search ends."""
+        """Run rounds until the search ends, with `most` rows in the table."""
         latest: Run | None = None
         while True:
             if self._load_changes():
@@ -222,13 +223,21 @@ class _Rounds:
                 state = self._load_state(plan)
             if latest is not None and latest.stopped_by is not None:
                 return _summarize(state, latest, _Step(ended_by=latest.stopped_by, error=latest.error))
-            step = await asyncio.to_thread(self._choose_step, state)
+            step = self._limit_rows(await asyncio.to_thread(self._choose_step, state), most)
             if step.ended_by is None and control.stopping:
                 step = _Step(ended_by=control.reason or INTERRUPT)
             if step.ended_by is not None:
                 return _summarize(state, latest, step)
             report(self._describe_round(state, step.batches))
             self.batches += step.batches
+
+    def _limit_rows(self, step: _Step, most: int) -> _Step:
+        """End before a round with which the table would have more rows than `max_trials` allows."""
+        rows = sum(batch.count for batch in (*self.batches, *step.batches))
+        if not step.batches or rows <= most:
+            return step
+        message = f"with another round the table would have {rows} trials, more than max_trials allows ({most})"
+        return _Step(ended_by=MAX_TRIALS, error=f"{message}; --max-trials {rows} lifts the limit")
 
     def preview(self) -> SearchPreview:
         """Find out what would be next, from the rows of all runs."""

@@ -182,6 +182,16 @@ def test_budget_alone_does_not_end_a_search_that_costs_nothing(sweeper, searched
     assert outcome.out.startswith("4 trials of 2 points in 1 round; ")
 
 
+def test_max_trials_ends_a_search_before_the_round_that_exceeds_it(sweeper, searched):
+    outcome = sweeper("search", searched(trials=None, until="no better for 99 trials"), "--max-trials", "7")
+    message = (
+        "error: with another round the table would have 8 trials, more than max_trials allows (7); --max-trials 8 "
+        "lifts the limit"
+    )
+    assert (outcome.code, message in outcome.err.splitlines()) == (1, True)
+    assert outcome.out.startswith("4 trials of 2 points in 1 round; ended early\n")
+
+
 def test_page_options_do_not_go_with_a_preview(sweeper, searched):
     outcome = sweeper("search", searched(), "--preview", "--open")
     message = "error: --preview submits nothing, so it goes without --view, --open and --rehearse\n"
