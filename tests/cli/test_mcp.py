@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import sys
+import urllib.request
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+from sweeper.embedded import EmbeddedServer
+from tests import ROOT
+
 EXPERIMENT = """\
 name: tiny
 template: templates/txt2img.json
@@ -44,6 +47,7 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "sweeps"
     folder.mkdir()
     shutil.copytree(ROOT / "templates", folder / "templates")
+    (tmp_path / "targets.yaml").write_text("{}")
     return folder
 
 
@@ -64,7 +68,6 @@ def talk(root: Path, conversation: Conversation, *options: str) -> None:
         async with asyncio.timeout(100), Client(stdio_client(parameters)) as client:
             await conversation(client)
 
-    (root.parent / "targets.yaml").write_text("{}")
     asyncio.run(run())
 
 
@@ -190,6 +193,29 @@ def test_a_budget_needs_a_price(root: Path) -> None:
         assert "nobody stated what the time of" in text
 
     talk(root, conversation, "--budget", "5 USD")
+
+
+def test_runs_cost_no_more_than_the_budget_together(root: Path) -> None:
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        plan = await call(client, "plan_run", experiment="tiny.yaml", target="box")
+        assert plan["cost"]["total"] == {"low": 4.0, "high": 4.0}
+        started = await call(client, "start_run", experiment="tiny.yaml", target="box", limit=1)
+        assert started == "started; 3.00 USD left of the budget. Call get_progress."
+        assert (await wait_for_end(client))["budget"] == "2.00 USD left of the budget"
+        await call(client, "start_run", experiment="tiny.yaml", target="box")
+        state = await wait_for_end(client)
+        assert (state["summary"]["succeeded"], state["summary"]["stopped_by"]) == (3, "budget")
+        assert state["budget"] == "0.00 USD left of the budget"
+        await call(client, "start_run", experiment="tiny.yaml", target="box")
+        assert (await wait_for_end(client))["summary"]["succeeded"] == 3
+
+    with EmbeddedServer(dialect="comfyui") as server:
+        (root.parent / "targets.yaml").write_text(
+            json.dumps({"box": {"url": server.url, "price": {"per_job": "1 USD"}}})
+        )
+        talk(root, conversation, "--budget", "3 USD")
+        assert len(json.load(urllib.request.urlopen(f"{server.url}/history", timeout=30))) == 3
 
 
 def test_a_run_can_be_stopped(root: Path) -> None:
