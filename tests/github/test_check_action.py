@@ -103,6 +103,7 @@ def test_the_check_fails_and_keeps_one_comment_up_to_date(clone: Path, github: G
     assert "https://github.example/someone/pictures/actions/runs/42" in ours["body"]
     assert "https://github.example/artifact/1" in ours["body"]
     assert done.summary in ours["body"]
+    assert "`sweeper accept FOLDER --cases FILE --baseline DIR`" in ours["body"]
 
     # As the comment says, with the downloaded results, for one of the two cases.
     downloaded = shutil.move(results, clone / "downloaded")

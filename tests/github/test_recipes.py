@@ -27,15 +27,19 @@ def load_recipe(key: str) -> Any:
     return found
 
 
-def test_the_workflow_for_github_uses_the_action_as_it_is():
-    workflow = load_recipe("jobs")
-    assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
-    checkout, check = workflow["jobs"]["pictures"]["steps"]
-    folder = check["uses"].removeprefix("comfy-sweeper/sweeper/").partition("@")[0]
+@pytest.mark.parametrize("place", ["the page", "our own CI"])
+def test_workflows_use_the_action_as_it_is(place: str):
+    ours = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    workflow, job = (load_recipe("jobs"), "pictures") if place == "the page" else (ours, "places")
+    steps = workflow["jobs"][job]["steps"]
+    (check,) = [step for step in steps if "/.github/actions/" in step.get("uses", "")]
+    folder = re.sub(r"^(\.|comfy-sweeper/sweeper)/|@main$", "", check["uses"])
     action = yaml.safe_load((ROOT / folder / "action.yml").read_text("utf-8"))
     required = {name for name, one in action["inputs"].items() if one.get("required")}
     assert required <= check["with"].keys() <= action["inputs"].keys()
-    assert checkout["uses"] in (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+    may_comment = workflow["permissions"].get("pull-requests") == "write"
+    assert may_comment == (check["with"].get("comment", action["inputs"]["comment"]["default"]) == "true")
+    assert steps[0]["uses"] == ours["jobs"]["test"]["steps"][0]["uses"]
 
 
 def test_the_script_for_gitlab_writes_what_its_artifacts_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

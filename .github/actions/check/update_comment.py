@@ -23,9 +23,10 @@ def write_text(marker: str) -> str:
     server, repository, run = (os.environ[f"GITHUB_{name}"] for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
     lines = [marker, summary, f"[The job]({server}/{repository}/actions/runs/{run})."]
     if url:
+        lines.append(f"[The results]({url}): open `report/index.html` to see each picture beside the accepted one.")
+    if url and os.environ["EXIT_CODE"] == "1":
         lines.append(
-            f"[The results]({url}): open `report/index.html` to see each picture beside the accepted one."
-            " To accept some, keep their cases there, choose *Marks > Export kept cases*, and run"
+            "To accept some, keep their cases on that page, choose *Marks > Export kept cases*, and run"
             " `sweeper accept FOLDER --cases FILE --baseline DIR`; FOLDER is the folder that holds `report`."
         )
     return "\n".join(lines) + "\n"
