@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sweeper.regression.accept import accept as accept
     from sweeper.regression.calibrate import calibrate as calibrate
     from sweeper.regression.check import check as check
+    from sweeper.reporting.notebook.inline_page import show as show
     from sweeper.running.run import run as run
     from sweeper.running.run import run_async as run_async
     from sweeper.running.search_rounds import search as search
@@ -53,6 +54,7 @@ _MODULES = {
     "run": "sweeper.running.run",
     "run_async": "sweeper.running.run",
     "search": "sweeper.running.search_rounds",
+    "show": "sweeper.reporting.notebook.inline_page",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - ruff wants a literal; sorting the table keeps it the only list of names

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import sweeper
 from sweeper.cluster import worker_rpc
 from sweeper.cluster.worker_batch import LEASE_SECONDS
 from sweeper.cluster.worker_plugin import PLUGIN_NAME, SweeperWorkerPlugin
@@ -72,12 +71,13 @@ class WorkerRegistry:
 
     async def check_versions(self) -> None:
         """Raise UsageError that lists the workers with another version of sweeper or Python, or without sweeper."""
+        own_sweeper = pydoc.locate("sweeper.__version__")
         sweepers = await self.client.run(pydoc.locate, "sweeper.__version__", on_error="return")
         pythons = await self.client.run(platform.python_version, on_error="return")
         others = [
             f"{address}: {version if isinstance(version, str) else 'no sweeper'}"
             for address, version in sorted(sweepers.items())
-            if version != sweeper.__version__
+            if version != own_sweeper
         ]
         own = platform.python_version()
         others += [
@@ -87,7 +87,7 @@ class WorkerRegistry:
         ]
         if others:
             raise UsageError(
-                f"this is sweeper {sweeper.__version__} on Python {own}, but the cluster "
+                f"this is sweeper {own_sweeper} on Python {own}, but the cluster "
                 f"has other workers ({'; '.join(others)}): install the same version on each"
             )
 

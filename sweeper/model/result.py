@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.model.html_display import HtmlDisplay
 from sweeper.model.money import CURRENCY, NOTHING, Amount
 
 SUCCEEDED: Final = "succeeded"
@@ -64,7 +65,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(HtmlDisplay):
     """The summary of a run.
 
     `succeeded`, `failed`, `cancelled` and `pending` count the trials by what this run has for them, and add up to

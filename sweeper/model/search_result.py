@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.model.html_display import HtmlDisplay
 from sweeper.model.result import Run
 from sweeper.model.search_columns import Objective, dominates, make_larger_better
 
@@ -33,7 +34,7 @@ def sort_points(points: Iterable[SearchedPoint], objectives: Sequence[Objective]
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchResult(HtmlDisplay):
     """The summary of a search.
 
     `run`: the summary of its run, None if there was nothing to run. `ended_by`: `trials`, `until`, `exhausted` (no

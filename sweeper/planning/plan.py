@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
 from sweeper.model.experiment import Experiment
+from sweeper.model.html_display import HtmlDisplay
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.search_columns import SearchColumns
 from sweeper.model.sweep_block import Axis, Block, IncludeRow
@@ -63,7 +64,7 @@ class OrderReport:
         return self.written - self.executions
 
 
-class Plan:
+class Plan(HtmlDisplay):
     """The trials of an experiment. `len(plan)` is exact. Iteration yields the trials in the order in which they run.
 
     Raises ExperimentError if a rule fails or no trial is left.
@@ -83,6 +84,10 @@ class Plan:
                 key = "search"
                 message = f"there is no `sweep:` beside it, which a run needs; `{command}` runs the search"
             raise ExperimentError(source.make_problem((key,), message) if source is not None else message)
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{name} {size}" for name, size in self.axis_sizes.items() if size)
+        return f"<{type(self).__name__} of {self.experiment.name}: {len(self)} trials; {axes}>"
 
     def __len__(self) -> int:
         return sum(part.count for part in self._parts)

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+_SECONDS_BETWEEN_REFRESHES: Final = 0.2
 
-def run_sync(make_coroutine: Callable[[], Coroutine[Any, Any, T]]) -> T:
+
+def run_sync(
+    make_coroutine: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    refresh: Callable[[], None] = lambda: None,
+    interrupt: Callable[[], None] | None = None,
+) -> T:
     """Run the coroutine that `make_coroutine` returns to its end, and return or raise what it returns or raises.
 
-    Uses a thread of its own if this thread already runs an event loop, as in a notebook.
+    Uses a thread of its own if this thread already runs an event loop, as in a notebook. While this thread then waits,
+    it calls `refresh` again and again, and `interrupt` at each KeyboardInterrupt. Without `interrupt`, it raises that.
     """
     if not _is_loop_running():
         return _run_coroutine(make_coroutine())
     thread = ThreadPoolExecutor(1, "sweeper-run")
     future = thread.submit(lambda: _run_coroutine(make_coroutine()))
     thread.shutdown(wait=False)
+    while True:
+        try:
+            return _wait_for_result(future, refresh)
+        except KeyboardInterrupt:
+            if interrupt is None or future.done():
+                raise
+            interrupt()
+
+
+def _wait_for_result(future: Future[T], refresh: Callable[[], None]) -> T:
+    while not wait((future,), _SECONDS_BETWEEN_REFRESHES).done:
+        refresh()
+    if future.exception() is None:
+        refresh()
     return future.result()
 
 

@@ -1,15 +1,16 @@
 """The entry points: `run`, which waits for the end of a run, and `run_async`. They resolve what the caller asks for.
 
-The run itself is a `Session` (`sweeper.running.session`). Nothing here prints: pass `progress` to get events.
+The run itself is a `Session` (`sweeper.running.session`). Nothing here prints: pass `progress` to get events. Without
+it, a notebook shows a bar.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from sweeper.comfy.target import Target
 from sweeper.loading.load import check_targets, load
@@ -19,12 +20,15 @@ from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.running.async_tools import run_sync
+from sweeper.running.notebook_bar import make_notebook_bar
 from sweeper.running.output_location import resolve_output
 from sweeper.running.run_events import Event, Notice
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, TrialFilter, resolve_settings
 from sweeper.running.stop_control import StopControl, stop_on_signals
 from sweeper.tables.results_folder import describe_older_location, is_older_location
+
+T = TypeVar("T")
 
 
 def run(
@@ -35,11 +39,19 @@ def run(
 ) -> Run:
     """Run an experiment and wait for its end. The arguments are those of `run_async`.
 
-    Ctrl-C stops submitting and waits for the jobs in flight; a second Ctrl-C cancels them. Both return a Run. Inside
-    a running event loop, as in a notebook, the run gets a thread of its own.
+    Ctrl-C, or interrupting the cell of a notebook, stops submitting and waits for the jobs in flight; a second time
+    cancels them. Both return a Run. Inside a running event loop, as in a notebook, the run gets a thread of its own.
     """
-    rest.setdefault("handle_signals", True)
-    return run_sync(lambda: run_async(experiment, target, out, **rest))
+    return wait_for_run(run_async, experiment, target, out, **rest)
+
+
+def wait_for_run(function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **rest: Any) -> T:
+    """Call `run_async`, or a function with the same arguments, and wait for its end as `run` does."""
+    bar = make_notebook_bar() if rest.get("progress") is None else None
+    control = rest.get("control") or StopControl()
+    rest = {"handle_signals": True, **rest, "control": control} | ({} if bar is None else {"progress": bar})
+    refresh = bar.refresh if bar is not None else lambda: None
+    return run_sync(lambda: function(*arguments, **rest), refresh=refresh, interrupt=control.stop)
 
 
 async def run_async(
@@ -49,7 +61,7 @@ async def run_async(
     *,
     plan: Plan | None = None,
     options: RunOptions | None = None,
-    progress: Callable[[Event], None] | None = None,
+    progress: Callable[[Event], None] | Literal[False] | None = None,
     control: StopControl | None = None,
     named: NamedTargets | None = None,
     environ: Mapping[str, str] | None = None,
@@ -66,7 +78,8 @@ async def run_async(
     experiment override them. `environ`: where API keys are looked up (default: `os.environ`). `out`: the results
     folder (default: `results/<name>/` beside the experiment file), or a URL for the pictures, which overrides the
     experiment's `run.out`.
-    `plan`: the experiment's plan, if the caller has it already. `changes`: fields of RunOptions by name.
+    `plan`: the experiment's plan, if the caller has it already. `progress` gets the events of the run; without it, a
+    notebook shows a bar; False hides the bar. `changes`: fields of RunOptions by name.
     `control.stop()` stops the run from any thread; `handle_signals` lets Ctrl-C do so, in the main thread. `session`:
     the class that executes the run (default: in this process).
 
@@ -83,7 +96,9 @@ async def run_async(
     if environ is None:
         environ = os.environ
     output = resolve_output(out, experiment)
-    if out is None and progress is not None and is_older_location(output[0], experiment.file):
+    if progress is None:
+        progress = make_notebook_bar()
+    if out is None and progress and is_older_location(output[0], experiment.file):
         progress(Notice(describe_older_location(output[0], experiment.file, experiment.name)))
     opened = session_class(
         experiment=experiment,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -28,9 +28,8 @@ from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.points import Point, SearchSpace
 from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState
-from sweeper.running.async_tools import run_sync
 from sweeper.running.output_location import resolve_output
-from sweeper.running.run import resolve_run_targets, run_async
+from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
 from sweeper.running.search_memory import load_batches, load_rows, load_votes_needed
 from sweeper.running.session import Session
@@ -60,8 +59,7 @@ def search(
 
     Continues an earlier search of the same results folder. Raises what `run` raises.
     """
-    rest.setdefault("handle_signals", True)
-    return run_sync(lambda: search_async(experiment, target, out, **rest))
+    return wait_for_run(search_async, experiment, target, out, **rest)
 
 
 async def search_async(
@@ -70,7 +68,7 @@ async def search_async(
     out: str | os.PathLike[str] | None = None,
     *,
     options: RunOptions | None = None,
-    progress: Callable[[Event], None] | None = None,
+    progress: Callable[[Event], None] | Literal[False] | None = None,
     control: StopControl | None = None,
     named: NamedTargets | None = None,
     environ: Mapping[str, str] | None = None,
@@ -98,7 +96,7 @@ async def search_async(
     def report(event: Event) -> None:
         nonlocal failed
         failed += isinstance(event, TrialDone) and event.status == FAILED
-        if progress is not None:
+        if progress:
             progress(event)
 
     async def run_round(plan: SearchPlan, extends: int | None) -> Run:

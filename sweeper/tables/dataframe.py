@@ -6,33 +6,25 @@ pandas, which takes a quarter of a second.
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, Final, cast
+from pathlib import Path
+from typing import Any, ClassVar, Final, cast
 
 import pandas as pd
-from PIL import Image
 
-from sweeper.errors import ImageError
-from sweeper.images.file_types import PICTURE_SUFFIXES
-from sweeper.model.picture_size import check_pixels
+from sweeper.images.html_thumbnail import make_thumbnail
 from sweeper.model.result import OUTCOME_COLUMNS, Result
 from sweeper.store import Store
-from sweeper.store.remote_artifacts import is_url
 from sweeper.tables.export import replace_surrogates, to_json_text
 from sweeper.tables.result_rows import TableColumns, column_names, iter_rows
-from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.results_folder import find_picture, find_results_folder
 
 _UNSIGNED_LIMIT: Final = 2**64
 _SIGNED_LIMIT: Final = 2**63
 _PICTURE: Final = "picture"
-_THUMBNAIL: Final = 128  # pixels of the longer side
 
 # The types of the columns that may be empty in every row.
 _FLOAT_COLUMNS: Final = ("queued_s", "ran_s", "cost")
@@ -41,7 +33,14 @@ _NUMBER_COLUMNS: Final = {"trial": "int64", "attempts": "int64", **dict.fromkeys
 
 
 class ResultsFrame(pd.DataFrame):
-    """A DataFrame that shows a thumbnail in each row in a notebook. Its selections do so too."""
+    """A DataFrame that shows a thumbnail in each row in a notebook. Its selections do so too.
+
+    `results_folder` and `results_run`: where its rows come from, for `sweeper.show`.
+    """
+
+    _metadata: ClassVar = ["results_folder", "results_run"]  # pandas copies these to selections
+    results_folder: Path | None = None
+    results_run: str | None = None
 
     @property
     def _constructor(self) -> type[ResultsFrame]:
@@ -56,7 +55,7 @@ class ResultsFrame(pd.DataFrame):
         # pandas escapes all texts, because a stranger may have written them. So it gets marks, which become thumbnails.
         marked[_PICTURE] = [f"\ue000{index}\ue000" for index in range(len(paths))]
         text = _to_html(marked)
-        return text and re.sub("\ue000([0-9]+)\ue000", lambda mark: _make_thumbnail(paths[int(mark[1])]), text)
+        return text and re.sub("\ue000([0-9]+)\ue000", lambda mark: make_thumbnail(paths[int(mark[1])]), text)
 
 
 def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFrame:
@@ -69,8 +68,9 @@ def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFr
     """
     path = find_results_folder(folder).resolve()
     frame = ResultsFrame(read_table(path, run))
+    frame.results_folder, frame.results_run = path, run
     if _PICTURE not in frame.columns:
-        frame[_PICTURE] = _build_text_series([_find_picture(path, json.loads(cell)) for cell in frame["outputs"]])
+        frame[_PICTURE] = _build_text_series([find_picture(path, json.loads(cell)) for cell in frame["outputs"]])
     return frame
 
 
@@ -92,32 +92,9 @@ def build_frame(results: Iterable[Result], layout: TableColumns) -> pd.DataFrame
     return pd.DataFrame({name: _build_series(name, values) for name, values in zip(names, columns, strict=True)})
 
 
-def _find_picture(folder: Path, outputs: Sequence[str]) -> str | None:
-    picture = next((path for path in outputs if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES), None)
-    return picture if picture is None or is_url(picture) else str(folder / picture)
-
-
 def _to_html(frame: pd.DataFrame) -> str | None:
     text: str | None = cast("Any", frame)._repr_html_()  # None if the user's pandas options say so
     return text
-
-
-def _make_thumbnail(path: Any) -> str:
-    """A small picture as HTML, with its data, because a notebook's page cannot open files. Else the path."""
-    label = html.escape(str(path)) if isinstance(path, str) else ""
-    if not label or is_url(path):
-        return label
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (_THUMBNAIL, _THUMBNAIL))  # makes JPEG decode at about this size
-            check_pixels(image.size)
-            small = image.convert("RGB")
-        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        data = io.BytesIO()
-        small.save(data, "WEBP", quality=80)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ImageError):
-        return label
-    return f'<img src="data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}" title="{label}">'
 
 
 def _build_series(name: str, values: Sequence[Any]) -> pd.Series[Any]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from sweeper.did_you_mean import find_nearest, join_names
 from sweeper.errors import ResultsError, UsageError
+from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.loading.load import load
 from sweeper.store import FILE_NAME, Store
+from sweeper.store.remote_artifacts import is_url
 
 REHEARSAL: Final = "rehearsal"  # in a results folder: the results folder of `sweeper run --rehearse`
 
@@ -102,6 +105,12 @@ def find_results_folder(source: str | os.PathLike[str]) -> Path:
     if not folder.is_dir():
         raise ResultsError(f"{path}: there are no results in {folder} yet; create them with `sweeper run {path}`")
     return folder
+
+
+def find_picture(folder: Path, outputs: Sequence[str]) -> str | None:
+    """The first picture among the outputs of a row: its path, or its URL; None if there is none."""
+    picture = next((path for path in outputs if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES), None)
+    return picture if picture is None or is_url(picture) else str(folder / picture)
 
 
 def _find_stores(folder: Path) -> list[Path]:

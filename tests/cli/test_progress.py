@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import sweeper
-from sweeper.cli.progress import ProgressDisplay, RunCounts
+from sweeper.cli.progress import ProgressDisplay
 from sweeper.embedded import EmbeddedServer
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import Run
 from sweeper.running import run_events as events
+from sweeper.running.run_counts import RunCounts
 
 
 class Terminal(io.StringIO):

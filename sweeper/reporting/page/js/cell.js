@@ -33,10 +33,10 @@ const Cell = (() => {
   const spare = [];
 
   /**
-   * The URL of a file of the report; its path may contain any character.
+   * The URL of a file of the report; its path may contain any character. A page in a notebook has the files inside.
    * @param {string} path
    */
-  const toUrl = (path) => path.split("/").map(encodeURIComponent).join("/");
+  const toUrl = (path) => /** @type {any} */ (globalThis).sweeper?.inline?.[path] ?? path.split("/").map(encodeURIComponent).join("/");
 
   const create = () => spare.pop() ?? el("div", { class: "cell", role: "gridcell" });
 

@@ -4,7 +4,7 @@
 
 /**
  * @typedef {object} PageFile  one file of the report
- * @property {"image" | "video" | "audio" | "other" | "missing"} kind
+ * @property {"image" | "video" | "audio" | "other" | "missing" | "outside"} kind
  * @property {string} was its path on record
  * @property {string} path relative to the page; absent if the file is missing
  * @property {number} [bytes]

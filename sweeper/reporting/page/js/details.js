@@ -48,7 +48,8 @@ const Details = (() => {
             makeButton("Copy workflow", () => copyText(workflow, "workflow")),
             makeButton("Save workflow", () => saveFile(name, "application/json", workflow)),
           ];
-    const canOpen = file?.path && ["image", "video", "audio"].includes(file.kind) && !/\.svg$/.test(file.path);
+    const isInline = /** @type {any} */ (globalThis).sweeper?.inline !== undefined; // browsers open no data URL by a link
+    const canOpen = !isInline && file?.path && ["image", "video", "audio"].includes(file.kind) && !/\.svg$/.test(file.path);
     return el(
       "section",
       { class: "actions" },

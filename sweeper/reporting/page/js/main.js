@@ -129,7 +129,8 @@ class App {
   update(change, { replace = false } = {}) {
     const next = { ...this.state, ...change };
     const address = `#${ViewState.write(next, this.initial, this.dataset)}`;
-    if (replace) location.replace(address);
+    // Without the rest of the address, it would be relative to the notebook that contains this page.
+    if (replace) location.replace(location.href.replace(/#.*/, "") + address);
     else location.hash = address;
     this.address = location.hash;
     this.apply(next);

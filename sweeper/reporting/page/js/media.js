@@ -34,6 +34,7 @@ const Media = (() => {
   function create(file, options = {}) {
     const { full = false, src } = options;
     if (file.kind === "missing") return el("span", { class: "word" }, "file is gone");
+    if (file.kind === "outside") return el("span", { class: "word" }, "in the full report");
     if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) return createImage(file, options);
     if (file.kind === "video") {
       return el("video", {

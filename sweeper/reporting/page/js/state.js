@@ -72,7 +72,10 @@ const ViewState = (() => {
     const size = GridGeometry.isSmallWindow() ? 112 : 160;
     const review = dataset.raw.check?.is_review ? makeReview(dataset) : {};
     const search = dataset.raw.search ? makeSearchStart(dataset.raw.search.objectives[0]) : {};
-    return { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size, captions: true, ...makeAxisSettings(), ...review };
+    const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size, captions: true, ...makeAxisSettings(), ...review };
+    const { axes = {}, view } = dataset.raw.first ?? {}; // what a notebook asks for
+    const directions = /** @type {[Direction, string][]} */ (Object.entries(axes));
+    return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? state.view };
   }
 
   /**

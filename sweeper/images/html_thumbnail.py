@@ -1,0 +1,33 @@
+"""A small picture as HTML for notebooks. It carries its data, because the page of a notebook cannot open files."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import Any, Final
+
+from PIL import Image
+
+from sweeper.errors import ImageError
+from sweeper.model.picture_size import check_pixels
+
+_SIDE: Final = 128  # pixels of the longer side
+
+
+def make_thumbnail(path: Any) -> str:
+    """Return the picture as an `<img>`. The text of the path if it is a URL or cannot be read; "" if it is no text."""
+    label = html.escape(path) if isinstance(path, str) else ""
+    if not label or "://" in label:
+        return label
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (_SIDE, _SIDE))  # makes JPEG decode at about this size
+            check_pixels(image.size)
+            small = image.convert("RGB")
+        small.thumbnail((_SIDE, _SIDE))
+        data = io.BytesIO()
+        small.save(data, "WEBP", quality=80)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ImageError):
+        return label
+    return f'<img src="data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}" title="{label}">'

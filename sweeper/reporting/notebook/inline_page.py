@@ -1,0 +1,199 @@
+"""`show`: the interactive page of a report inside a notebook, as one HTML text.
+
+A notebook's page can open no files of the disk, and the kernel may run on another machine, so neither the report's
+folder nor a server of our own would work everywhere. Therefore the page, its data and its pictures stand in the
+`srcdoc` of an iframe. Jupyter Notebook, JupyterLab, VS Code, Colab and marimo show such an iframe; a viewer that
+removes iframes, such as GitHub's, does not. The iframe has a sandbox, so that no text of a stranger can reach the
+notebook.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sweeper.did_you_mean import suggest
+from sweeper.errors import UsageError
+from sweeper.model.result import Run
+from sweeper.model.search_result import SearchResult
+from sweeper.reporting.contents import MEDIA_TYPES
+from sweeper.reporting.dataset import as_json, as_script
+from sweeper.reporting.thumbnails import SMALLER_SIDES
+from sweeper.reporting.write_report import PAGE_FOLDER, write_report
+from sweeper.store.containment import refuse_links
+from sweeper.tables.results_folder import find_results_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAGE_OF_NOTEBOOK: Final = "notebook"  # in a results folder: the report of which `show` shows a small copy
+MAX_BYTES: Final = 8_000_000  # of pictures in a page, because the notebook's file stores them
+_VIEWS: Final = ("grid", "gallery", "table", "plots")
+_MIN_HEIGHT: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class InlinePage:
+    """A page for the last line of a cell, or for `display`. `page`: the full report, `trials`: how many it shows."""
+
+    page: Path
+    trials: int
+    markup: str
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+    def __repr__(self) -> str:
+        return f"<page of {self.trials} trials; open it in a browser: {self.page}>"
+
+
+def show(
+    results: Run | SearchResult | pd.DataFrame | str | os.PathLike[str],
+    x: str | None = None,
+    y: str | None = None,
+    *,
+    view: str | None = None,
+    height: int = 640,
+) -> InlinePage:
+    """Show the interactive page of results in a notebook; write this as the last line of a cell.
+
+    `results`: a run, a results folder, an experiment file, or a table that `sweeper.results` returned; of a selection
+    of its rows, the page shows these trials. `x`, `y`: the axes across and down. `view`: `grid`, `gallery`, `table`,
+    `plots`, or `search` for a search. `height`: of the page in pixels.
+
+    The notebook's file stores the page with its pictures: all files of the results up to 8 MB, otherwise thumbnails,
+    the smaller the more there are. If even these are more, it shows only where the full page is. That one is in the
+    folder `notebook/` of the results, whose earlier page it replaces. Marks that you make in the notebook last until
+    its page is loaded again, unless you save them as a file.
+
+    Raises ResultsError if there are no results, and UsageError for an unknown axis or view.
+    """
+    folder, run, trials = _find_rows(results)
+    out = folder.resolve() / PAGE_OF_NOTEBOOK
+    refuse_links(out)
+    report = write_report(folder, out, run=run, trials=trials)
+    data = json.loads((out / "data.json").read_text("utf-8"))
+    data["first"] = {"axes": _check_axes(data, x=x, y=y), "view": _check_view(data, view)}
+    selected = _select_files(data["files"], out)
+    if selected is None:
+        command = shlex.join(["sweeper", "report", str(folder), "--open"])
+        note = f"The pictures of {report.trial_count} trials are too many for a notebook. Show a selection, or run"
+        markup = f"<p>{note} <code>{html.escape(command)}</code></p>{_make_note(report.page, '')}"
+        return InlinePage(report.page, report.trial_count, markup)
+    files, names, is_whole = selected
+    inline = {name: _make_data_url(name, file) for name, file in names.items()}
+    data |= {"files": files, "sprites": {"across": 1, "sheets": [], "count": 0}, "sides": []}
+    page = html.escape(_make_page(data, inline), quote=False).replace("'", "&#39;")
+    frame = (
+        f"<iframe srcdoc='{page}' title='sweeper report' sandbox='allow-scripts allow-downloads allow-popups' "
+        f"allow='clipboard-write; fullscreen' style='width:100%;height:{max(height, _MIN_HEIGHT)}px;border:0'></iframe>"
+    )
+    text = "" if is_whole else "These are thumbnails. "
+    return InlinePage(report.page, report.trial_count, frame + _make_note(report.page, text))
+
+
+def _find_rows(results: Any) -> tuple[Path, str | None, Collection[int] | None]:
+    """The results folder, the run and the trials that are meant; None: the latest, all. Raises as `show` does."""
+    if isinstance(results, SearchResult):
+        if results.run is None:
+            raise UsageError("show: the search ran nothing; pass its results folder")
+        results = results.run
+    if isinstance(results, Run):
+        return results.out, None, None
+    if isinstance(results, str | os.PathLike):
+        return find_results_folder(results), None, None
+    folder = getattr(results, "results_folder", None)
+    if folder is None or "trial" not in results:
+        raise UsageError(
+            "show: takes a run, a results folder, an experiment file, or rows of sweeper.results() with their column "
+            f"'trial'; this {type(results).__name__} is none of them"
+        )
+    trials = frozenset(map(int, results["trial"]))
+    if not trials:
+        raise UsageError("show: the table has no rows, so there is nothing to show")
+    return folder, results.results_run, trials
+
+
+def _check_axes(data: Mapping[str, Any], **axes: str | None) -> dict[str, str]:
+    """Return the axes that are given. Raises UsageError for one that the results do not have."""
+    names = [column["name"] for column in data["columns"] if column["role"] == "axis"]
+    for direction, name in axes.items():
+        if name is not None and name not in names:
+            raise UsageError(f"show: {direction}={name!r}: there is no such axis{suggest(name, names, 'axes')}")
+    return {direction: name for direction, name in axes.items() if name is not None}
+
+
+def _check_view(data: Mapping[str, Any], view: str | None) -> str | None:
+    allowed = [*_VIEWS, *(["search"] if "search" in data else [])]
+    if view is not None and view not in allowed:
+        raise UsageError(f"show: view={view!r}: there is no such view{suggest(view, allowed, 'views')}")
+    return view
+
+
+def _select_files(
+    files: Sequence[Mapping[str, Any]], report: Path
+) -> tuple[list[dict[str, Any]], dict[str, Path], bool] | None:
+    """Select what fits into a notebook: the page's files, the path of each by the name that the page uses, and whether
+    the files themselves are there and not only their thumbnails. None if not even the smallest thumbnails fit.
+    """
+    thumbs = {file["thumb"] for file in files if "thumb" in file}
+    originals = {file["path"] for file in files if "path" in file}
+    choices = [{name: report / name for name in thumbs | originals}]
+    choices += [
+        {name: report / name.replace(".webp", f"{suffix}.webp") for name in thumbs}
+        for suffix in ("", *(f"-{side}" for side in SMALLER_SIDES))
+    ]
+    for index, names in enumerate(choices):
+        if sum(path.stat().st_size for path in names.values()) <= MAX_BYTES:
+            return [_place_file(file, is_whole=index == 0) for file in files], names, index == 0
+    return None
+
+
+def _place_file(file: Mapping[str, Any], *, is_whole: bool) -> dict[str, Any]:
+    """The entry of a file; if only thumbnails are there, its thumbnail takes the place of the file."""
+    entry = {key: value for key, value in file.items() if key != "sprite"}
+    if is_whole or file["kind"] == "missing":
+        return entry
+    if "thumb" in file:
+        return entry | {"kind": "image", "path": file["thumb"], "workflow": False}
+    return {key: value for key, value in entry.items() if key != "path"} | {"kind": "outside"}
+
+
+def _make_data_url(name: str, path: Path) -> str:
+    media = MEDIA_TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
+    return f"data:{media};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _make_page(data: Mapping[str, Any], inline: Mapping[str, str]) -> str:
+    """The page as one HTML text, with its styles, scripts, data and files."""
+    index = (PAGE_FOLDER / "index.html").read_text("utf-8")
+    # In a string of a script, `<` could end the script.
+    script = as_script(data) + f"sweeper.inline = JSON.parse({json.dumps(as_json(inline))});\n"
+    parts = {"data.js": script.replace("<", "\\u003c")}
+    parts |= {name: (PAGE_FOLDER / name).read_text("utf-8") for name in re.findall(r'"((?:css|js)/\w+\.\w+)"', index)}
+    # A text among the data cannot contain the nonce, which depends on it.
+    nonce = hashlib.sha256("".join(parts.values()).encode()).hexdigest()[:32]
+    index = re.sub(r'<link rel="stylesheet" href="([^"]+)">', _embed("style", parts, nonce), index)
+    index = re.sub(r'<script src="([^"]+)"></script>', _embed("script", parts, nonce), index)
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data: blob:; "
+        "media-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return re.sub(r'(http-equiv="Content-Security-Policy" content=")[^"]*', lambda match: match[1] + policy, index)
+
+
+def _embed(tag: str, parts: Mapping[str, str], nonce: str) -> Any:
+    return lambda match: f'<{tag} nonce="{nonce}">{parts[match[1]]}</{tag}>'
+
+
+def _make_note(page: Path, text: str) -> str:
+    return f"<small>{text}The full page: <code>{html.escape(str(page))}</code></small>"
