@@ -6,7 +6,6 @@ Sends nothing to the real targets and reads no key: their node classes come from
 from __future__ import annotations
 
 import functools
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.search_spec import Search
 from sweeper.model.selection import Selection
+from sweeper.model.shell_words import join_command
 from sweeper.planning.plan import Plan, plan
 from sweeper.planning.searching.search_plan import plan_space
 from sweeper.running.node_class_cache import get_cached_object_info
@@ -150,7 +150,7 @@ def _iter_object_infos(
             yield target.name, classes
         elif warn:
             verb = "plan" if experiment.blocks else "validate"
-            command = shlex.join(["sweeper", verb, str(experiment.file), "--target", target.name])
+            command = join_command(["sweeper", verb, str(experiment.file), "--target", target.name])
             console.warn(
                 f"not checked against {target.name}, whose node classes are unknown here; `{command}` fetches them, or "
                 "give --object-info FILE"
@@ -202,4 +202,4 @@ def build_real_command(
     given += [("--limit", selection.limit), ("--trials", trials)]
     given += [("--set", setting) for setting in selection.format_values()]
     options = [word for option, value in given if value is not None for word in (option, str(value))]
-    return shlex.join(["sweeper", command, str(experiment), *options])
+    return join_command(["sweeper", command, str(experiment), *options])

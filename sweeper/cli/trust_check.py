@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from sweeper.errors import ExperimentError, Problem
 from sweeper.loading.trust import find_project, find_trust_needs
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
+from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import NamedTargets
 
 option = click.option(
@@ -79,7 +79,7 @@ def find_missing_trust(
     source = experiment.source
     name = source.name if source is not None else str(experiment.file)
     advice = (
-        f"is not trusted to do what the next lines say. If you trust its author: `sweeper trust "
-        f"{shlex.quote(str(folder))}`, or add --trust to this command"
+        f"is not trusted to do what the next lines say. If you trust its author: `"
+        f"{join_command(['sweeper', 'trust', str(folder)])}`, or add --trust to this command"
     )
     return [Problem(name, 0, "", advice), *needs]

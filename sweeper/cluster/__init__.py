@@ -50,5 +50,5 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "distributed":
             raise
-        raise UsageError("--dask needs the package `distributed`: pip install 'comfy-sweeper[dask]'") from None
+        raise UsageError('--dask needs the package `distributed`: pip install "comfy-sweeper[dask]"') from None
     return getattr(module, name)

@@ -35,7 +35,7 @@ def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
             return httpx.AsyncHTTPTransport(proxy=proxy, limits=limits)
         reason = "it has no host or port"
     except ImportError:
-        reason = "it needs one more package: pip install 'httpx[socks]'"
+        reason = 'it needs one more package: pip install "httpx[socks]"'
     except (ValueError, httpx.InvalidURL):
         reason = "it is not a valid http://, https://, socks5:// or socks5h:// address"
     host, variable = urlsplit(url).hostname, _find_proxy_variable(url)

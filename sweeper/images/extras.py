@@ -28,7 +28,7 @@ def load_av(path: Path) -> Any:
         import av
     except ImportError:
         raise ImageError(
-            f"{path}: sweeper reads films and sounds with PyAV: python -m pip install 'comfy-sweeper[media]'"
+            f'{path}: sweeper reads films and sounds with PyAV: python -m pip install "comfy-sweeper[media]"'
         ) from None
     return av
 

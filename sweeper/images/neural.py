@@ -158,7 +158,7 @@ def _load_cached(model: Path, _modified: int) -> InferenceSession:
     try:
         return load_model(model)
     except ImportError:
-        command = "python -m pip install 'comfy-sweeper[perceptual]'"
+        command = 'python -m pip install "comfy-sweeper[perceptual]"'
         raise UsageError(f"'lpips' and 'clip' need onnxruntime: {command}") from None
     except Exception as error:  # as in `_run`
         raise UsageError(f"{model}: cannot be loaded as an ONNX model: {first_line(error)}") from error

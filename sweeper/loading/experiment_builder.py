@@ -7,7 +7,6 @@ once, and its slot accepts its values. `sweep_builder` builds one block of the s
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
@@ -24,6 +23,7 @@ from sweeper.model.experiment import Experiment, HashedFile, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
 from sweeper.model.judge import Judge
 from sweeper.model.money import parse_usd
+from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.source import Source
 from sweeper.model.target_spec import NamedTargets, find_target_problems
@@ -161,7 +161,7 @@ class _ExperimentBuilder:
         if self.template.slots or self.no_template:
             return suggest(name, self.template.slots, "slots")
         file = Path(self.template.file)
-        command = shlex.join(
+        command = join_command(
             ["sweeper", "template", "new", str(file), "-o", str(file.with_stem(f"{file.stem}-template"))]
         )
         message = f"is a workflow without slots, so nothing in it can be set; make a template of it (`{command}`)"

@@ -7,7 +7,6 @@ spite of problems.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -25,6 +24,7 @@ from sweeper.model.axis_values import AxisError
 from sweeper.model.experiment import Experiment, HashedFile
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
+from sweeper.model.shell_words import join_command
 from sweeper.model.source import Source, SourceError
 from sweeper.model.target_spec import NamedTargets, find_target_problems
 from sweeper.model.template import Template
@@ -195,7 +195,7 @@ def _read_source(path: Path, name: str, parse: Any, error_class: type[InputError
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text (byte {error.start})"
         if error_class is TemplateError and path.suffix.lower() in _MEDIA_SUFFIXES:
-            made = shlex.join(["sweeper", "template", "new", name, "-o", str(Path(name).with_suffix(".json"))])
+            made = join_command(["sweeper", "template", "new", name, "-o", str(Path(name).with_suffix(".json"))])
             message = f"is a picture; if it carries its workflow, make a template of it: {made}"
         raise error_class(Problem(name, 0, "", message)) from error
     except (OSError, ValueError) as error:
@@ -334,7 +334,7 @@ class _ExperimentFolder:
             if Path(pattern).is_absolute():
                 anchor = Path(pattern).anchor
                 relative = str(Path(pattern).relative_to(anchor))
-                names = [str(path) for path in find_matching_files(Path(anchor), relative)]
+                names = [path.as_posix() for path in find_matching_files(Path(anchor), relative)]
             else:
                 found = find_matching_files(self.home, pattern)
                 names = [path.relative_to(self.home).as_posix() for path in found]

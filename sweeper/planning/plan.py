@@ -7,7 +7,6 @@ one numbering.
 from __future__ import annotations
 
 import copy
-import shlex
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.html_display import HtmlDisplay
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.search_columns import SearchColumns
+from sweeper.model.shell_words import join_command
 from sweeper.model.sweep_block import Axis, Block, IncludeRow
 from sweeper.model.template import Address, Template
 from sweeper.model.trial import InputFile, Trial
@@ -80,7 +80,7 @@ class Plan(HtmlDisplay):
             source = experiment.source
             key, message = "sweep", "no trial is left, because `exclude` and `where` drop all of them"
             if not experiment.blocks:
-                command = shlex.join(["sweeper", "search", str(experiment.file)])
+                command = join_command(["sweeper", "search", str(experiment.file)])
                 key = "search"
                 message = f"there is no `sweep:` beside it, which a run needs; `{command}` runs the search"
             raise ExperimentError(source.make_problem((key,), message) if source is not None else message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from sweeper.errors import ImageError
 from sweeper.model.result import FAILED as TRIAL_FAILED
+from sweeper.model.shell_words import join_command
 from sweeper.regression.accept import describe_unusable, is_surely_same
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow
@@ -118,7 +118,7 @@ class Comparisons:
     def accept_command(self) -> str:
         """The shell command that accepts these results as this baseline."""
         options = ("--baseline", str(self.baseline)) if self.custom_baseline else ()
-        return shlex.join(("sweeper", "accept", str(self.results), *options))
+        return join_command(("sweeper", "accept", str(self.results), *options))
 
     @property
     def servers(self) -> dict[str, int]:

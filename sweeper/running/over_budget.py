@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from sweeper.comfy.protocol import JobState
 from sweeper.model.money import CURRENCY, NOTHING, Amount, format_usd
+from sweeper.model.shell_words import join_command
 from sweeper.running.retry_rules import is_out_of_memory, is_transient
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ def describe_over_budget(spending: FolderSpending, left: Iterable[tuple[Trial, i
     are_left = "1 trial is" if trials == 1 else f"{trials} trials are"
     needed = spent.high + total.high + margin
     larger = _round_up(needed if math.isfinite(needed) else 2 * (spending.budget + spent.high))
+    option = join_command(["--budget", f"{larger} {CURRENCY}"])
     retry = ""
     if failures:
         retry = f" and `--retry-failed`, because {failures} of them failed for a reason that may pass"
     return (
         f"budget: {amount} of {budget} is spent, and the next job may cost {format_usd(next_job.high)} {CURRENCY}; "
-        f"{are_left} left, for about {total}. To go on, run the same command with `--budget '{larger} {CURRENCY}'`"
+        f"{are_left} left, for about {total}. To go on, run the same command with `{option}`"
         f"{retry}"
     )
 

@@ -6,13 +6,13 @@ nothing is submitted differently because of it.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from sweeper.errors import InputError, ResultsError
 from sweeper.loading.load import load
+from sweeper.model.shell_words import join_command
 from sweeper.planning.plan import Plan, plan
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import FAILED, REJECTED, SUCCEEDED
@@ -68,5 +68,5 @@ def _compare(planned: Plan, store: Store, targets: Sequence[str], *, is_same_fol
         return f"{text}; {key} keeps {with_key - without_key} of them"
     folder = store.path.parent
     steps = f"write {key} and add" if needs_key else "add"
-    option = shlex.join(["--out", str(folder)])
+    option = join_command(["--out", str(folder)])
     return f"{text}; {folder} has {max(with_key, without_key)} of them. To keep them, {steps} `{option}`"

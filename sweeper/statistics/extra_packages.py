@@ -22,7 +22,7 @@ def load_stats_package(name: str) -> Any:
         package = name.partition(".")[0]
         raise UsageError(
             f"sweeper computes statistics with {package}, which is not installed; run: "
-            "python -m pip install 'comfy-sweeper[stats]'"
+            'python -m pip install "comfy-sweeper[stats]"'
         ) from None
 
 
@@ -35,7 +35,7 @@ def require_search_packages(method: str) -> None:
     if missing:
         raise UsageError(
             f"sweeper searches with {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed; run: python -m pip install 'comfy-sweeper[search]'"
+            'installed; run: python -m pip install "comfy-sweeper[search]"'
         )
     if method == "gp" and importlib.util.find_spec("torch") is None:
         raise UsageError(

@@ -68,7 +68,7 @@ def _open_filesystem(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise UsageError(f"{url} needs the package `fsspec`: pip install 'comfy-sweeper[s3]'") from None
+        raise UsageError(f'{url} needs the package `fsspec`: pip install "comfy-sweeper[s3]"') from None
     try:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)  # no cache: other processes write there too
     except ImportError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -12,6 +12,7 @@ from sweeper.did_you_mean import find_nearest, join_names
 from sweeper.errors import ResultsError, UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.loading.load import load
+from sweeper.model.shell_words import join_command
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.remote_artifacts import is_url
 
@@ -39,10 +40,12 @@ def is_older_location(folder: Path, experiment_file: Path) -> bool:
 def describe_older_location(folder: Path, experiment_file: Path, name: str) -> str:
     """Say that results are in the current folder, and how to move them."""
     results = experiment_file.parent / "results"
-    make, move = shlex.join(["mkdir", "-p", str(results)]), shlex.join(["mv", str(folder), str(results / name)])
+    make, move = (["mkdir"], ["move"]) if sys.platform == "win32" else (["mkdir", "-p"], ["mv"])
+    steps = [] if results.is_dir() else [join_command([*make, str(results)])]
+    steps.append(join_command([*move, str(folder), str(results / name)]))
     return (
         f"uses {folder}, which an older sweeper made in the current folder; to move it beside the experiment, run: "
-        f"{make} && {move}"
+        f"{' && '.join(steps)}"
     )
 
 

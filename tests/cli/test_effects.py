@@ -237,7 +237,7 @@ def test_missing_extra_says_what_to_install(confounded_sweep, capsys, monkeypatc
     code, _, err = run_effects(capsys, confounded_sweep)
     load_stats_package.cache_clear()
     assert code == 2
-    assert "python -m pip install 'comfy-sweeper[stats]'" in err
+    assert 'python -m pip install "comfy-sweeper[stats]"' in err
 
 
 def test_axis_may_matter_before_its_values_are_told_apart(tmp_path, capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -137,12 +136,12 @@ def test_experiment_without_a_search_is_refused(sweeper, write, arguments):
     [
         (
             ["optuna"],
-            "sweeper searches with optuna, which is not installed; run: python -m pip install 'comfy-sweeper[search]'",
+            'sweeper searches with optuna, which is not installed; run: python -m pip install "comfy-sweeper[search]"',
         ),
         (
             ["optuna", "scipy"],
             "sweeper searches with optuna and scipy, which are not installed; run: python -m pip install "
-            "'comfy-sweeper[search]'",
+            '"comfy-sweeper[search]"',
         ),
         (
             ["torch"],
@@ -249,7 +248,7 @@ def priced(searched, server):
 
 def answer(text):
     """Search on a terminal whose user types `text`. Returns the exit code and what the terminal shows."""
-    leader, follower = pty.openpty()
+    leader, follower = os.openpty()
     done = subprocess.Popen(
         [sys.executable, "-m", "sweeper", "search", "shop.yaml", "--quiet"], stdin=follower, stderr=follower,
         stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,

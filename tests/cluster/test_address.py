@@ -104,11 +104,11 @@ def test_worker_target_needs_a_cluster(tmp_path):
 
 def test_worker_resources_reach_the_session():
     session_module = pytest.importorskip("sweeper.cluster.cluster_session", reason="the extra `dask` is not installed")
-    session = session_module._bind_session("local:2", {"GPU": 1})
+    session = session_module.bind_session("local:2", {"GPU": 1})
     assert (session.address, session.worker_resources) == ("local:2", {"GPU": 1})
 
 
 def test_missing_extra_is_reported():
     code = "import sys; sys.modules['distributed'] = None; from sweeper.cluster import run"
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "UsageError: --dask needs the package `distributed`: pip install 'comfy-sweeper[dask]'" in failed.stderr
+    assert 'UsageError: --dask needs the package `distributed`: pip install "comfy-sweeper[dask]"' in failed.stderr

@@ -120,5 +120,5 @@ def test_agreement_counts_pairs_of_answers():
 
 
 def test_missing_package_is_named_with_the_command_that_installs_it():
-    with pytest.raises(Exception, match=r"pip install 'comfy-sweeper\[stats\]'"):
+    with pytest.raises(Exception, match=r'pip install "comfy-sweeper\[stats\]"'):
         extra_packages.load_stats_package("evalica_of_nowhere")

@@ -90,7 +90,7 @@ class Workspace:
             names = " and ".join(target.name for target in paid)
             raise UsageError(
                 f"runs on {names} may cost money, and the person who started this server set no budget; they can: "
-                "sweeper mcp --budget '5 USD'"
+                'sweeper mcp --budget "5 USD"'
             )
         unpriced = [target.name for target in paid if is_comfy_platform(target.url) and target.price is None]
         if unpriced:

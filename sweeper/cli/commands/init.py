@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from sweeper.errors import UsageError
 from sweeper.loading.starter_experiment import InputPicture, choose_useful_slots, render_experiment
 from sweeper.loading.suggest_slots import Suggestion, render_slots_file, suggest_slots
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.shell_words import join_command
 from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.schemas import make_editor_line
 
@@ -86,7 +86,7 @@ def command(folder: Path, *, source: Path | None, target: str | None, object_inf
     if as_json:
         console.print_json({"written": [str(folder / name) for name in contents], "experiment": str(experiment)})
         return
-    console.print_status(f"next: {shlex.join(['sweeper', 'run', str(experiment), '--open'])}")
+    console.print_status(f"next: {join_command(['sweeper', 'run', str(experiment), '--open'])}")
 
 
 def _has_content(path: Path, content: bytes) -> bool:

@@ -16,7 +16,7 @@ from sweeper.errors import UsageError
 @click.command(
     epilog=format_examples(
         "sweeper mcp --root my-sweeps",
-        "sweeper mcp --root my-sweeps --target gpu-1 --budget '5 USD'",
+        'sweeper mcp --root my-sweeps --target gpu-1 --budget "5 USD"',
     )
 )
 @click.option(
@@ -43,7 +43,7 @@ def command(root: Path, *, targets: tuple[str, ...], budget: float | None) -> No
     except ModuleNotFoundError as error:
         if error.name not in ("mcp", "mcp_types"):
             raise
-        raise UsageError("sweeper mcp needs the package `mcp`: pip install 'comfy-sweeper[mcp]'") from None
+        raise UsageError('sweeper mcp needs the package `mcp`: pip install "comfy-sweeper[mcp]"') from None
 
     async def serve() -> None:
         server, runs = make_server(workspace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from sweeper.did_you_mean import join_names
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.search_result import SearchedPoint
 from sweeper.model.selection import Selection
+from sweeper.model.shell_words import join_command
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
 from sweeper.store.records import TableLayout
@@ -188,7 +188,7 @@ def _select_rows(
 def _explain_no_search(table: _RunTable, count: int) -> str:
     metric = next((name for name in table.metrics if any(is_number(row[name]) for row in table.rows)), "COLUMN")
     words = ["sweeper", "results", display_path(table.folder), "--sort", f"-{metric}", "--limit", str(count)]
-    return f"this run is not a search, so it has no points; `{shlex.join(words)}` shows its trials with most {metric}"
+    return f"this run is not a search, so it has no points; `{join_command(words)}` shows its trials with most {metric}"
 
 
 def _check_mean_columns(table: _RunTable, query: _Query, errors: OptionErrors) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED, Run
 from sweeper.model.selection import Selection
+from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import EMBEDDED, parse_target
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
@@ -151,7 +151,7 @@ def refresh_report(run: Run, *, create: bool) -> Path | None:
 def format_report_command(run: Run, experiment: Path, name: str) -> str:
     """The command that makes the page of the run: with the experiment's file if it has its default folder."""
     is_default = run.out == default_results_folder(experiment, name)
-    return shlex.join(["sweeper", "report", str(experiment) if is_default else display_path(run.out)])
+    return join_command(["sweeper", "report", str(experiment) if is_default else display_path(run.out)])
 
 
 def _show_end(
@@ -209,7 +209,7 @@ def _show(run: Run, cost: Mapping[str, Any] | None) -> None:
     if run.kept:
         count = sum(run.kept.values())
         rows = "1 row of results.csv is" if count == 1 else f"{count} rows of results.csv are"
-        command = shlex.join(["sweeper", "results", str(run.out), "--run", str(run.run_id)])
+        command = join_command(["sweeper", "results", str(run.out), "--run", str(run.run_id)])
         console.print_line(f"{rows} from earlier runs on {' and '.join(run.kept)}; `{command}` shows this run alone")
 
 

@@ -34,7 +34,7 @@ def _import_av() -> Any:
     except ImportError:
         raise RuntimeError(
             "this server writes and reads sounds and films with PyAV, which is not installed: "
-            "python -m pip install 'comfy-sweeper[media]'"
+            'python -m pip install "comfy-sweeper[media]"'
         ) from None
 
 

@@ -89,7 +89,7 @@ class _OnnxModel:
         try:
             self._session = load_model(path)
         except ImportError:
-            raise UsageError("needs onnxruntime: python -m pip install 'comfy-sweeper[perceptual]'") from None
+            raise UsageError('needs onnxruntime: python -m pip install "comfy-sweeper[perceptual]"') from None
         except Exception as error:  # onnxruntime's exceptions have no public base class
             raise UsageError(f"needs a model, and {path} cannot be loaded as one: {first_line(error)}") from error
         self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
@@ -123,7 +123,7 @@ class _PromptSimilarity:
         try:
             self._tokenizer = load_tokenizer(tokenizer)
         except ImportError:
-            raise UsageError("needs tokenizers: python -m pip install 'comfy-sweeper[perceptual]'") from None
+            raise UsageError('needs tokenizers: python -m pip install "comfy-sweeper[perceptual]"') from None
         except Exception as error:  # the package raises plain Exception
             raise UsageError(f"needs a tokenizer, and {tokenizer} cannot be read as one: {error}") from error
         self._tokenizer.enable_truncation(_MAX_TOKENS)

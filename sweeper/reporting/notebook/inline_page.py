@@ -15,7 +15,6 @@ import html
 import json
 import os
 import re
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.model.result import Run
 from sweeper.model.search_result import SearchResult
+from sweeper.model.shell_words import join_command
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import as_json, as_script
 from sweeper.reporting.thumbnails import SMALLER_SIDES
@@ -85,7 +85,7 @@ def show(
     data["first"] = {"axes": _check_axes(data, x=x, y=y), "view": _check_view(data, view)}
     selected = _select_files(data["files"], out)
     if selected is None:
-        command = shlex.join(["sweeper", "report", str(folder), "--open"])
+        command = join_command(["sweeper", "report", str(folder), "--open"])
         note = f"The pictures of {report.trial_count} trials are too many for a notebook. Show a selection, or run"
         markup = f"<p>{note} <code>{html.escape(command)}</code></p>{_make_note(report.page, '')}"
         return InlinePage(report.page, report.trial_count, markup)
