@@ -27,10 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             sys.stdout.write(f"sweeper {sweeper.__version__}\n" if arguments[:1] == ["--version"] else render_help())
             sys.stdout.flush()
-        except BrokenPipeError:
-            pass
-        else:
-            return 0
-    from sweeper.cli.main_group import handle_closed_pipe, invoke
+        except OSError as failure:
+            from sweeper.cli.main_group import report_failure
 
-    return invoke(arguments) if needs_click else handle_closed_pipe()
+            return report_failure(failure)
+        return 0
+    from sweeper.cli.main_group import invoke
+
+    return invoke(arguments)

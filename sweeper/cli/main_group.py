@@ -5,6 +5,7 @@ The only place that turns an exception into lines on stderr and an exit code.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -21,6 +22,9 @@ from sweeper.cli.command_table import COMMANDS, COMPLETION_VARIABLE
 from sweeper.cli.exit_codes import CLOSED_PIPE, INTERNAL_ERROR, INTERRUPTED, INVALID_INPUT, OK, get_exit_code
 from sweeper.cli.options import SuggestingGroup
 from sweeper.errors import SweeperError
+
+if sys.platform == "win32":
+    from colorama import just_fix_windows_console
 
 
 class _LazyGroup(SuggestingGroup):
@@ -54,6 +58,8 @@ def complete_command_line() -> int:
 def invoke(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code. An exception becomes lines on stderr."""
     group = make_group()
+    if sys.platform == "win32":  # its console shows escape codes as text until a program asks it to follow them
+        just_fix_windows_console()
     try:
         with group.make_context("sweeper", list(arguments)) as context:
             code = group.invoke(context)
@@ -68,7 +74,7 @@ def report_failure(failure: BaseException) -> int:
         traceback.print_exception(failure)
     if isinstance(failure, click.exceptions.Exit):
         return failure.exit_code
-    if isinstance(failure, BrokenPipeError):
+    if isinstance(failure, OSError) and _is_closed_pipe(failure):
         return handle_closed_pipe()
     if isinstance(failure, (KeyboardInterrupt, click.Abort)):
         console.print_status("interrupted")
@@ -93,6 +99,12 @@ def _report_usage_error(failure: click.ClickException) -> int:
     if context is not None:
         console.print_status(f"`{context.command_path} --help` lists the options.")
     return INVALID_INPUT
+
+
+def _is_closed_pipe(failure: OSError) -> bool:
+    """Whether the reader of our output is gone, which Windows reports as EINVAL without a file name."""
+    is_invalid = failure.errno == errno.EINVAL and failure.filename is None
+    return isinstance(failure, BrokenPipeError) or (sys.platform == "win32" and is_invalid)
 
 
 def handle_closed_pipe() -> int:

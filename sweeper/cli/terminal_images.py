@@ -8,6 +8,7 @@ the environment names a terminal that will answer, or if the user asks for pictu
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import io
 import logging
@@ -201,11 +202,9 @@ class _ITermImage:
 
 def _get_cell_ratio() -> float:
     """The height of a cell over its width, from the terminal's size in pixels."""
-    if sys.platform == "win32" or sys.__stdout__ is None:
-        return _DEFAULT_CELL_RATIO
-    try:
-        size = fcntl.ioctl(sys.__stdout__.fileno(), termios.TIOCGWINSZ, bytes(8))
-        rows, columns, width, height = struct.unpack("HHHH", size)
-        return float(height / rows / (width / columns))
-    except (OSError, ValueError, ZeroDivisionError):
-        return _DEFAULT_CELL_RATIO
+    if sys.platform != "win32" and sys.__stdout__ is not None:
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            size = fcntl.ioctl(sys.__stdout__.fileno(), termios.TIOCGWINSZ, bytes(8))
+            rows, columns, width, height = struct.unpack("HHHH", size)
+            return float(height / rows / (width / columns))
+    return _DEFAULT_CELL_RATIO

@@ -34,6 +34,7 @@ from sweeper.model.urls import is_loopback
 from sweeper.planning.server_cache import detect_server_cache
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.preflight import PARTNER_KEY_FIELD
+from sweeper.running.stop_control import list_stop_signals
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.remote_artifacts import RemoteFolder, check_url
 
@@ -69,7 +70,8 @@ class SweeperWorkerPlugin(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Called by Dask when the plugin arrives on the worker."""
         if self.ignore_sigint and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in {*list_stop_signals()} - {signal.SIGTERM}:
+                signal.signal(number, signal.SIG_IGN)
         self.worker = worker
         self.instance_id = uuid4().hex[:12]
         self.batches: dict[str, WorkerBatch] = {}

@@ -180,7 +180,9 @@ class _RunningServer:
         self, parts: ExitStack, server: EmbeddedServer, address: tuple[str, int], nodes: Mapping[str, NodeClass]
     ) -> None:
         settings = server.settings
-        base = server.data or Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="sweeper-")))
+        base = server.data or Path(
+            parts.enter_context(tempfile.TemporaryDirectory(prefix="sweeper-", ignore_cleanup_errors=True))
+        )
         folders = ServerFolders(base)
         folders.prepare()
         durable = settings.cloud and server.data is not None

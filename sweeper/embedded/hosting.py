@@ -32,7 +32,8 @@ def bind(host: str, port: int) -> socket.socket:
     # asyncio sets TCP_NODELAY only if the socket names the protocol TCP. Without it an answer takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # On Windows, SO_REUSEADDR would let two servers listen on one port.
+        listener.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR), 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError:

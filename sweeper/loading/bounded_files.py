@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -86,7 +87,7 @@ class _Search:
                     yield from self.iter_matches(folder / entry.name, parts)
         elif any(letter in parts[0] for letter in "*?["):
             for entry in self.list_entries(folder):
-                if fnmatch(entry.name, parts[0]) and (len(parts) == 1 or entry.is_dir()):
+                if fnmatch(_compose(entry.name), _compose(parts[0])) and (len(parts) == 1 or entry.is_dir()):
                     yield from self.iter_matches(folder / entry.name, parts[1:])
         elif (folder / parts[0]).exists():
             yield from self.iter_matches(folder / parts[0], parts[1:])
@@ -104,3 +105,8 @@ class _Search:
         except OSError:
             return []
         return entries
+
+
+def _compose(name: str) -> str:
+    """Return the name with composed letters, because macOS may store "é" as "e" and an accent."""
+    return unicodedata.normalize("NFC", name)

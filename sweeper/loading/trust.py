@@ -5,6 +5,8 @@ Nothing here decides. The command line asks the user; a program that calls `swee
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,8 +307,14 @@ def _find_output(experiment: Experiment, project: Project, out: object) -> _Need
         return
     # A URL with a host, or a chain of file systems (`::`), is not a plain path.
     is_plain_path = url.startswith("file:///") and "::" not in url
-    if not is_plain_path or not project.contains(Path(unquote(url.removeprefix("file://")))):
+    if not is_plain_path or not project.contains(Path(find_url_path(url))):
         yield ("run", "out"), f"writes to {url}, which is outside of the project {project.folder}"
+
+
+def find_url_path(url: str, platform: str = sys.platform) -> str:
+    """Return the path of a URL `file:///...`: `C:/a` of `file:///C:/a` on Windows. `platform`: as `sys.platform`."""
+    path = unquote(url.removeprefix("file://"))
+    return re.sub(r"^/(?=[A-Za-z]:)", "", path) if platform == "win32" else path
 
 
 def _describe_read(path: Path, project: Project, *, others: int = 0) -> str:

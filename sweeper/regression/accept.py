@@ -29,6 +29,7 @@ from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, d
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow, read_run
 from sweeper.regression.match_files import find_best_match, map_parallel
 from sweeper.regression.server_changes import find_models
+from sweeper.tables.replace_file import replace_file
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_trials
 
@@ -304,7 +305,7 @@ def _add_file(
     part = baseline.folder / f".{name}.part"
     part.unlink(missing_ok=True)  # it could be a link to another file
     shutil.copyfile(output.path, part)
-    part.replace(baseline.folder / name)
+    replace_file(part, baseline.folder / name)
     try:
         pixels = pixel_hash(baseline.folder / name)
     except ImageError:  # a text, a sound, a video: only its bytes are known

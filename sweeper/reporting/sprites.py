@@ -20,6 +20,7 @@ from PIL import Image
 
 from sweeper.errors import ResultsError
 from sweeper.reporting.thumbnails import SMALLER_SIDES, SPRITE_SIDE, THUMBS_FOLDER, make_sprite
+from sweeper.tables.replace_file import replace_file
 
 SPRITES_PER_LINE: Final = 40  # sprites in a line of a sheet, and lines of a full sheet
 _SPRITES_PER_SHEET: Final = SPRITES_PER_LINE * SPRITES_PER_LINE
@@ -72,7 +73,7 @@ def _make_sheet(folder: Path, shas: Sequence[str], path: Path, loaded: Mapping[s
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # it could be a link to another file
     sheet.save(part, "WEBP", quality=_QUALITY, method=1)
-    part.replace(path)
+    replace_file(part, path)
 
 
 def _load_sprites(folder: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -> list[Any]:

@@ -23,6 +23,7 @@ from sweeper.errors import ImageError, ResultsError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import iter_film_frames
 from sweeper.model.picture_size import check_pixels
+from sweeper.tables.replace_file import replace_file
 
 THUMBS_FOLDER: Final = "thumbs"
 THUMB_SIDE: Final = 320  # pixels of the longer side, for a cell of 160 pixels on a screen with double density
@@ -117,7 +118,7 @@ class Thumbnails:
         part = self._folder / f".{sha}{suffix}.part"
         part.unlink(missing_ok=True)  # it could be a link to another file
         image.save(part, "WEBP", quality=_QUALITY, method=_METHOD)
-        part.replace(self._folder / f"{sha}{suffix}.webp")
+        replace_file(part, self._folder / f"{sha}{suffix}.webp")
 
     def _read_index(self) -> dict[str, Thumbnail | None]:
         try:
@@ -131,7 +132,7 @@ class Thumbnails:
         part = self._folder / f".{_INDEX_NAME}.part"
         part.unlink(missing_ok=True)  # it could be a link to another file
         part.write_text(text, encoding="utf-8")
-        part.replace(self._folder / _INDEX_NAME)
+        replace_file(part, self._folder / _INDEX_NAME)
 
 
 def iter_file_names(sha: str) -> Iterator[str]:

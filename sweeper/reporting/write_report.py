@@ -42,6 +42,7 @@ from sweeper.store.link_files import link_files
 from sweeper.store.remote_artifacts import local_path
 from sweeper.store.trial_marks import Mark, merge_marks
 from sweeper.tables.export import describe_write_error, replace_surrogates
+from sweeper.tables.replace_file import replace_file
 from sweeper.tables.select_rows import select_results
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
@@ -142,4 +143,4 @@ def _write_file(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link to another file
     part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(path)
+    replace_file(part, path)

@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -95,9 +96,9 @@ def is_locked(out: Path) -> bool:
     try:
         refuse_links(out / LOCK_FILE_NAME)
         owner = json.loads((out / LOCK_FILE_NAME).read_text("utf-8"))
-        if os.name == "nt" or owner["host"] != socket.gethostname():
-            return True  # cannot be checked from here
-        os.kill(int(owner["pid"]), 0)
+        # Another host's processes cannot be checked from here, and on Windows signal 0 would end the process.
+        if sys.platform != "win32" and owner["host"] == socket.gethostname():
+            os.kill(int(owner["pid"]), 0)
     except PermissionError:
         return True  # alive, and another user's
     except (OSError, ValueError, KeyError, TypeError, ResultsError):
@@ -113,13 +114,13 @@ def _describe_owner(path: Path) -> str:
         return ""
 
 
-if os.name == "nt":  # pragma: no cover - tests run on POSIX
+if sys.platform == "win32":
     import msvcrt
 
     def _try_lock(file: IO[str]) -> bool:
         file.seek(_LOCK_OFFSET)
         try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True

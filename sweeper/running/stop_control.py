@@ -79,14 +79,20 @@ class StopControl:
             self._loop = outer
 
 
+def list_stop_signals() -> list[signal.Signals]:
+    """Ctrl-C and SIGTERM; on Windows also Ctrl-Break, the only one that a program can send to its child there."""
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    return [number for name in names if (number := getattr(signal, name, None)) is not None]
+
+
 @contextmanager
 def stop_on_signals(control: StopControl) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the run. Does nothing outside the main thread, where Python allows no handlers."""
+    """Let `list_stop_signals` stop the run. Does nothing outside the main thread, where Python allows no handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = list_stop_signals()
     handlers = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         try:

@@ -10,6 +10,7 @@ import filecmp
 import io
 import os
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -225,18 +226,18 @@ def _move_if_free(source: Path, destination: Path) -> bool:
             return False
         source.replace(destination)
         return True
-    source.unlink()
+    with contextlib.suppress(PermissionError):  # on Windows, if a virus scanner has it open; the next run removes it
+        source.unlink()
     return True
 
 
 def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # Windows cannot open folders, and its journal keeps renames in order
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if sys.platform != "win32":  # Windows cannot open folders, and its journal keeps renames in order
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -9,8 +9,9 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
+from urllib.parse import quote_from_bytes
 
 from sweeper.did_you_mean import join_names
 from sweeper.errors import ResultsError
@@ -132,7 +133,7 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, timeout=30)
         register_checksum(connection)
         return connection
-    uri = path.resolve().as_uri()
+    uri = make_uri(path.resolve())
     connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=30)
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchall()
@@ -143,6 +144,15 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
     register_checksum(connection)
     return connection
+
+
+def make_uri(path: PurePath) -> str:
+    """Return the URI of an absolute path, as SQLite reads it (https://www.sqlite.org/uri.html).
+
+    SQLite refuses a host, so the server of a Windows share belongs to the path: `file:////server/share/sweeper.sqlite`.
+    """
+    text = path.as_posix()
+    return f"file://{'' if text.startswith('/') else '/'}{quote_from_bytes(os.fsencode(text), safe='/:')}"
 
 
 def is_blank(path: Path) -> bool:

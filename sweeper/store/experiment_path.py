@@ -8,9 +8,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sweeper.errors import ResultsError
+
 
 def to_relative(results: Path, file: str) -> str:
-    """The path of a file relative to the results folder, with `/`. Unchanged if there is no such file."""
+    """The path of a file relative to the results folder, with `/`. Unchanged if there is no such file.
+
+    Raises ResultsError for a name with bytes that are not UTF-8, because SQLite stores only Unicode.
+    """
+    name = os.fsencode(file).decode("utf-8", "backslashreplace")
+    if name != file:
+        raise ResultsError(
+            f"{name}: the system's locale cannot read this file name; rename the file, or use a locale with UTF-8, "
+            "such as `export LC_ALL=C.UTF-8`"
+        )
     if not Path(file).is_file():
         return file
     try:

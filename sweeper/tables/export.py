@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
+from sweeper.tables.replace_file import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,7 +157,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     try:
         with file as handle:
             yield handle
-        temporary.replace(path)
+        replace_file(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -293,7 +294,7 @@ def _make_parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
     try:
         importlib.import_module("pyarrow")
     except ImportError:
-        raise UsageError("parquet needs pyarrow; install it with: pip install 'comfy-sweeper[parquet]'") from None
+        raise UsageError('parquet needs pyarrow; install it with: pip install "comfy-sweeper[parquet]"') from None
     mixed = [name for name in table.columns if table[name].dtype == object and _is_mixed(table[name])]
     plain = table.copy(deep=False)
     for name in mixed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import click
 import pytest
 
 from sweeper import __version__, errors
+from sweeper.cli.assistant.cli_process import run_command
 from sweeper.cli.command_table import COMMANDS
 from sweeper.cli.main_group import make_group, report_failure
 from sweeper.did_you_mean import join_names
@@ -166,3 +169,32 @@ def test_closed_stdout_is_not_an_error():
     done = run_python(code)
 
     assert done.stdout.split() in (["141"], ["0"])  # 0: everything was written before the reader closed the pipe
+
+
+def test_closed_stdout_on_windows_is_not_an_error():
+    code = (
+        "import errno, sys\n"
+        "from sweeper.cli.main_group import report_failure\n"
+        "sys.platform = 'win32'\n"
+        "code = report_failure(OSError(errno.EINVAL, 'Invalid argument'))\n"
+        "other = report_failure(OSError(errno.EINVAL, 'Invalid argument', 'a.png'))\n"
+        "sys.stderr.write(f'{code} {other}')\n"
+    )
+
+    assert run_python(code).stderr == "error: a.png: Invalid argument\n141 2"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_an_old_encoding_of_the_console_spoils_no_output(process, encoding):
+    env = {"PYTHONIOENCODING": encoding}
+    shown = process("validate", "\u6771\u4eac.yaml", "--json", env=env)
+    assert json.loads(shown.out)[0]["file"] == "\u6771\u4eac.yaml"  # data is UTF-8 everywhere
+
+    told = process("validate", "\u6771\u4eac.yaml", env=env)
+    assert (told.code, told.err) == (2, "error: \\u6771\\u4eac.yaml: there is no such file\n")
+
+
+def test_a_command_of_an_assistant_speaks_utf_8_in_any_locale(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    with pytest.raises(errors.UsageError, match="\u6771\u4eac\\.yaml: there is no such file"):
+        asyncio.run(run_command(["validate", "\u6771\u4eac.yaml"], Path()))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from sweeper.loading.trust import find_url_path
 from sweeper.model.target_spec import CLOUD_KEYS
 from tests import ROOT
 
@@ -237,6 +237,12 @@ def test_pictures_written_outside_of_the_project_need_trust(sweeper, write, tmp_
         assert text.code == 2, url
 
 
+def test_url_of_a_folder_on_windows_begins_with_its_drive():
+    assert find_url_path("file:///C:/my%20pictures", "win32") == "C:/my pictures"
+    assert find_url_path("file:///C:/my%20pictures", "linux") == "/C:/my pictures"
+    assert find_url_path("file:///data/x", "win32") == "/data/x"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -326,7 +332,7 @@ def test_damaged_trust_file_is_reported(sweeper, write, content, tmp_path, monke
 def test_terminal_asks_once(write, answer, code):
     file = write(PLAIN + "metrics: ['math:sqrt']\n")
     for _ in range(1 + (code == 0)):  # once trusted, the second command does not ask
-        leader, follower = pty.openpty()
+        leader, follower = os.openpty()
         done = subprocess.Popen(
             [sys.executable, "-m", "sweeper", "plan", file], stdin=follower, stdout=follower, stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import unicodedata
 from fractions import Fraction
 
 import pytest
@@ -223,6 +224,15 @@ def test_a_csv_cell_may_contain_commas_quotes_and_lines():
     text = '\ufeffa,b\r\n1,"a ""red"", \r\nold fox"\r\n2,plain\r\n'
     cells = values({"csv": "t.csv", "column": "b"}, axis="p", files={"t.csv": text})
     assert [value.replace("\r\n", "\n") for value in cells] == ['a "red", \nold fox', "plain"]
+
+
+@pytest.mark.parametrize(("stored", "pattern"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_pattern_finds_composed_and_decomposed_letters(tmp_path, stored, pattern):
+    name, wanted = (unicodedata.normalize(form, "café-1.png") for form in (stored, pattern))
+    graph, slots = {"1": {"class_type": "L", "inputs": {"image": "x"}}}, {"image": {"at": "1.image", "kind": "file"}}
+    axis = {"files": wanted.replace("1", "*")}
+    plan = make_plan(tmp_path, {"sweep": {"grid": {"image": axis}}}, graph, slots, {name: b"1"})
+    assert [trial.params["image"] for trial in plan.written()] == [name]  # as the disk has it
 
 
 def test_files_are_sorted_and_relative_to_the_experiment(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,18 @@ def test_saving_never_replaces_a_file(tmp_path):
         "artifacts/a-3.png",
     ]
     assert (tmp_path / "artifacts" / "a.png").read_bytes() == b"1"
+
+
+def test_received_file_that_a_virus_scanner_has_open_is_saved(tmp_path, monkeypatch):
+    def refuse(self, *, missing_ok=False):
+        raise PermissionError(13, "The process cannot access the file because it is being used by another process")
+
+    folder = ArtifactFolder(tmp_path)
+    with monkeypatch.context() as scanner:
+        scanner.setattr(Path, "unlink", refuse)  # as Windows refuses it
+        assert save(folder, b"1", "a.png") == "artifacts/a.png"
+    folder.remove_leftovers(recorded=["artifacts/a.png"])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "artifacts").iterdir()} == {"a.png": b"1"}
 
 
 @pytest.mark.parametrize("size", [4, 5 * 2**20])

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-from pathlib import Path
+import sys
+from contextlib import closing
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError
 from sweeper.store import Store, records
-from sweeper.store.database import SCHEMA, SCHEMA_VERSION
+from sweeper.store.database import SCHEMA, SCHEMA_VERSION, make_uri
 from sweeper.store.records import Artifact, JobRecord, TableLayout
 
 LAYOUT = TableLayout("probe", ("seed",), ("text", "seed"), ("brightness",))
@@ -221,6 +223,33 @@ def test_store_in_a_read_only_folder_can_be_read(tmp_path):
             assert len(list(store.results())) == 2
     finally:
         tmp_path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (PurePosixPath("/a b/é#?.sqlite"), "file:///a%20b/%C3%A9%23%3F.sqlite"),
+        (PureWindowsPath("C:\\a b\\s.sqlite"), "file:///C:/a%20b/s.sqlite"),
+        (PureWindowsPath(r"\\server\share\s.sqlite"), "file:////server/share/s.sqlite"),  # SQLite refuses a host
+    ],
+)
+def test_uri_of_a_database_names_no_host(path, uri):
+    assert make_uri(path) == uri
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a share of Windows would be asked")
+def test_uri_of_a_share_is_a_path_for_sqlite(tmp_path):
+    with Store.open(tmp_path) as store:
+        record_run(store)
+    share = PureWindowsPath(f"//{tmp_path.relative_to('/')}/sweeper.sqlite")  # two slashes: POSIX reads them as one
+    assert make_uri(share).startswith("file:////")
+    with closing(sqlite3.connect(f"{make_uri(share)}?mode=ro", uri=True)) as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+
+
+def test_file_name_that_is_not_utf_8_is_refused_with_the_locale(store):
+    with pytest.raises(ResultsError, match=r"a\\xff\.yaml: the system's locale cannot read this file name; rename"):
+        store.create_run(LAYOUT, file="a\udcff.yaml", targets=[], now=1.0)
 
 
 def make_store_of_version_1(folder):

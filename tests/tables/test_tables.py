@@ -314,5 +314,5 @@ def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):
     with pytest.raises(UsageError) as caught:
         export.export(frame, tmp_path / "x.parquet")
 
-    assert str(caught.value) == "parquet needs pyarrow; install it with: pip install 'comfy-sweeper[parquet]'"
+    assert str(caught.value) == 'parquet needs pyarrow; install it with: pip install "comfy-sweeper[parquet]"'
     assert list(tmp_path.iterdir()) == []

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.cli.wait_for_signal import INTERRUPT
+from sweeper.cli.wait_for_signal import CREATION_FLAGS, INTERRUPT
 from sweeper.errors import UsageError
 
 _MAX_LINES: Final = 200  # of stderr that are kept
@@ -37,6 +38,7 @@ class CommandProcess:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "sweeper", *arguments, cwd=folder,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"}, creationflags=CREATION_FLAGS,
         )  # fmt: skip
         return cls(arguments, process)
 
@@ -56,7 +58,7 @@ class CommandProcess:
         return True
 
     def interrupt(self) -> None:
-        """Press Ctrl-C: the first time, a run submits nothing more and waits; the second time, it cancels."""
+        """Interrupt like Ctrl-C: the first time, a run submits nothing more and waits; the second time, it cancels."""
         if self.exit_code is None:
             self._process.send_signal(INTERRUPT)
 
