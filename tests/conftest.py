@@ -25,6 +25,7 @@ FLAGS = (
 )  # fmt: skip
 # These choose tests, and the server that they meet.
 _CHOOSING = ("SWEEPER_OBJECT_INFO", "SWEEPER_SCHEDULES", "SWEEPER_REAL_COMFYUI", "SWEEPER_REAL_RESTART")
+_NO_PRIVILEGE = 1314  # the error of Windows
 # PYTEST_ADDOPTS has options for this suite, which a pytest that a test starts inside itself must not take.
 _FOREIGN = (
     "COMFY_CLOUD_API_KEY", "COMFY_API_KEY", "DASK_SCHEDULER_ADDRESS", "NO_COLOR", "FORCE_COLOR", "PYTEST_ADDOPTS",
@@ -61,6 +62,24 @@ def pytest_collection(session: pytest.Session) -> None:
             importlib.import_module(name)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """Skip a test whose own code needs what Windows lacks. That sweeper needs nothing such is checked by mypy."""
+    try:
+        return (yield)
+    except (AttributeError, OSError) as error:
+        if getattr(error, "winerror", None) == _NO_PRIVILEGE:
+            pytest.skip("this user may not make symbolic links")
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        is_own = Path(__file__).parent in Path(frame.f_code.co_filename).parents
+        if sys.platform == "win32" and is_own and getattr(error, "obj", None) in (os, signal):
+            pytest.skip(f"Windows lacks what this test needs: {error}")
+        raise
+
+
+pytest_runtest_call = pytest_runtest_setup
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home: Path = tmp_path_factory.mktemp("home")
@@ -70,6 +89,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
             os.environ.pop(name, None)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     os.environ["XDG_CONFIG_HOME"] = str(home / "config")
+    os.environ["WIN_PD_OVERRIDE_LOCAL_APPDATA"] = str(home)  # of platformdirs, on Windows
     yield
     os.environ.clear()
     os.environ.update(before)

@@ -311,3 +311,13 @@ def test_ci_audits_the_oldest_and_the_newest_dependencies():
     assert "pip-audit --strict" in commands
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     assert re.findall(r"--extra (\w+)", commands) == sorted(extras.keys() - {"test"})
+
+
+def test_ci_runs_the_suite_on_every_system_and_hides_no_failure():
+    text = (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+    systems = yaml.safe_load(text)["jobs"]["systems"]
+    assert systems["strategy"]["matrix"]["system"] == ["macos-latest", "windows-latest"]
+    (suite,) = (block.text for block in find_blocks("bash", pages=[README]) if "pytest" in block.text)
+    command = suite.strip().splitlines()[-1].removeprefix(".venv/bin/")
+    assert command in [step.get("run") for step in systems["steps"]]
+    assert "continue-on-error" not in text

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.platforms import needs_scripts
 
 PLAIN = "template: t.json\nsweep: {grid: {seed: [1, 2]}}\nparams: {prompt: a}\nmetrics: [brightness]\n"
 
@@ -74,6 +75,7 @@ def test_help_loads_nothing_that_only_completion_needs():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
+@needs_scripts
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_with_the_printed_script(sweeper, tmp_path):
     Path("sweeper.bash").write_text(sweeper("completion", "bash").out)

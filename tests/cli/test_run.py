@@ -19,6 +19,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeOutput, make_node_class
 from sweeper.model.result import Run
 from tests import ROOT
+from tests.platforms import needs_signals
 from tests.waiting import read_line
 
 PAINT = {
@@ -252,6 +253,7 @@ def test_exit_code_tells_how_the_run_ended(sweeper, sweep, monkeypatch, changes,
 
 
 @pytest.mark.parametrize("presses", [1, 2])
+@needs_signals
 def test_ctrl_c_waits_then_cancels_and_keeps_every_row(sweep, presses):
     sweep("sweep: {grid: {seed: {from: 0, to: 19, step: 1}}}\n")
     with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:

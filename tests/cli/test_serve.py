@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.platforms import needs_signals
 from tests.waiting import read_line
 
 KEY = "a-key-that-nobody-may-see"
@@ -33,6 +34,7 @@ def run_server(*options, **variables):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@needs_signals
 def test_first_line_is_the_base_url_and_a_signal_stops_it(number):
     with run_server("--dialect", "comfyui") as (process, url):
         with urllib.request.urlopen(f"{url}/system_stats") as answer:
@@ -79,6 +81,7 @@ def ask_for_user(url, key=None):
 
 
 @pytest.mark.parametrize("way", ["variable", "file", "option"])
+@needs_signals
 def test_serve_requires_the_key_that_it_was_given(tmp_path, way):
     (tmp_path / "key").write_text(f"{KEY}\nnot this\n")
     options = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +37,7 @@ def experiment(write, server):
 
 def answer(file, text):
     """Run an experiment on a terminal whose user types `text`. Returns the exit code and what the terminal shows."""
-    leader, follower = pty.openpty()
+    leader, follower = os.openpty()
     done = subprocess.Popen(
         [sys.executable, "-m", "sweeper", "run", file, "--quiet"], stdin=follower, stdout=subprocess.DEVNULL,
         stderr=follower, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,

@@ -14,6 +14,7 @@ import pytest
 
 from sweeper.cli import main
 from tests import ROOT
+from tests.platforms import needs_scripts, needs_signals
 from tests.waiting import read_line, wait_until
 
 GRAPH = {"1": {"class_type": "Save", "inputs": {"seed": 0}}}
@@ -47,6 +48,7 @@ def view():
         process.communicate(timeout=60)
 
 
+@needs_signals
 def test_view_prints_its_address_first_and_sigterm_stops_it(plan, view):
     process, url = view(plan)
     assert url.startswith("http://127.0.0.1:")
@@ -64,6 +66,7 @@ def test_view_shows_a_plan_before_its_first_run(plan, view):
     assert data["workflow"]["known"] == [1, 1, 1]
 
 
+@needs_scripts
 def test_open_keeps_the_token_out_of_the_browsers_arguments(plan, view, tmp_path):
     browser = tmp_path / "browser"
     browser.write_text('#!/bin/sh\necho "$1" > opened.tmp && mv opened.tmp opened\n')
@@ -76,6 +79,7 @@ def test_open_keeps_the_token_out_of_the_browsers_arguments(plan, view, tmp_path
     assert "my-token" in url
 
 
+@needs_signals
 def test_address_has_a_token_unless_on_loopback(plan, view):
     process, url = view(plan, "--host", "0.0.0.0", SWEEPER_VIEW_TOKEN="my token")
     assert url.endswith("/#token=my%20token")

@@ -18,6 +18,7 @@ from sweeper.model.money import Amount
 from sweeper.reporting.live import LiveView
 from sweeper.store import Store, records
 from sweeper.store.records import JobRecord
+from tests.platforms import needs_signals
 from tests.reporting import painting
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
@@ -189,6 +190,7 @@ def test_table_and_filter_follow_the_run(painter, visit, start, tmp_path):
         assert failed.locator("#view .cell[data-trial]").count() == 1
 
 
+@needs_signals
 @each_dialect
 def test_run_view_serves_until_it_is_stopped(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])

@@ -1,0 +1,10 @@
+"""What a test may not need on Windows; `conftest.py` skips what only shows while a test runs."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process instead of sending a signal")
+needs_scripts = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not start a script of sh")
