@@ -115,7 +115,8 @@ def _find_rows(results: Any) -> tuple[Path, str | None, Collection[int] | None]:
     if folder is None or "trial" not in results:
         raise UsageError(
             "show: takes a run, a results folder, an experiment file, or rows of sweeper.results() with their column "
-            f"'trial'; this {type(results).__name__} is none of them"
+            f"'trial'; this {type(results).__name__} is none of them. Of a merged table, pass the rows of the "
+            "original: table[table['trial'].isin(merged['trial'])]"
         )
     trials = frozenset(map(int, results["trial"]))
     if not trials:

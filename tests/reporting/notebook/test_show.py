@@ -118,5 +118,7 @@ def test_wrong_arguments_are_reported_with_what_is_allowed(run, tmp_path):
         sweeper.show(table[table["steps"] > 9])
     with pytest.raises(UsageError, match="takes a run, a results folder"):
         sweeper.show(table["steps"])
+    with pytest.raises(UsageError, match=r"pass the rows of the original: table\[table\['trial'\]"):
+        sweeper.show(table.merge(table[["trial"]], on="trial"))
     with pytest.raises(ResultsError):
         sweeper.show(tmp_path / "nothing")
