@@ -30,6 +30,7 @@ class NotebookBar:
         self._thread = threading.get_ident()
         self._counts = RunCounts()
         self._lines: list[str] = []
+        self._round = ""  # of a search
         self._lock = threading.Lock()
         self._shown = ""
         self._shown_at = float("-inf")
@@ -40,6 +41,9 @@ class NotebookBar:
         with self._lock:
             self._counts.count(event)
             self._has_ended = isinstance(event, events.RunEnded)
+            if isinstance(event, events.RoundPlanned):
+                of = "" if event.limit is None else f" of {event.limit}"
+                self._round = f"; round {event.number}, {event.asked}{of} trials before it"
             line = _describe_problem(event)
             if line is not None and line not in self._lines:
                 self._lines.append(line)
@@ -55,7 +59,7 @@ class NotebookBar:
             if not self._counts.todo and not self._lines:
                 return  # nothing to do: the run ends at once
             lines = [*self._lines[:_MAX_LINES], *(["…"] if len(self._lines) > _MAX_LINES else [])]
-            done, total, counts = self._counts.done, self._counts.total, str(self._counts)
+            done, total, counts = self._counts.done, self._counts.total, f"{self._counts}{self._round}"
         text = "\n".join([f"{done}/{total}: {counts}", *lines])
         if text != self._shown:
             self._shown, self._shown_at = text, now

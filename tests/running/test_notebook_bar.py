@@ -38,6 +38,12 @@ def test_a_bar_shows_counts_and_problems_and_escapes_them():
     assert "<script" not in markup
 
 
+def test_the_bar_of_a_search_shows_its_round():
+    planned = events.RoundPlanned(2, 4, 4, asked=4, limit=8, objectives=("sharpness",), best=None)
+    _, text = draw(planned, STARTED)
+    assert text == "0/4: 0 done, 0 failed, 0 under way, 4 queued; round 2, 4 of 8 trials before it"
+
+
 def test_many_problems_are_cut():
     _, text = draw(STARTED, *(events.Notice(f"warning {number}") for number in range(9)))
     assert text.splitlines()[1:] == [*(f"warning {number}" for number in range(5)), "…"]
