@@ -1,4 +1,4 @@
-"""What a test may not need on Windows; `conftest.py` skips what only shows while a test runs."""
+"""Marks for tests that not every system can run; `conftest.py` skips what only shows while a test runs."""
 
 from __future__ import annotations
 
@@ -8,3 +8,4 @@ import pytest
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process instead of sending a signal")
 needs_scripts = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not start a script of sh")
+needs_memory_limit = pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")

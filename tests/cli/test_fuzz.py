@@ -29,6 +29,7 @@ from sweeper.images.compare import compare_images
 from sweeper.images.metrics.measure import read_picture
 from sweeper.reporting.sheets.cells import load_small_picture
 from tests import ROOT
+from tests.platforms import needs_memory_limit
 
 FUZZ = settings(
     derandomize=True, database=None, deadline=None, max_examples=int(os.environ.get("SWEEPER_FUZZ", "60")),
@@ -208,7 +209,7 @@ getattr(test_fuzz, sys.argv[2])()
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of memory and time are set by POSIX's setrlimit")
+@needs_memory_limit
 @pytest.mark.parametrize("fuzz", ["fuzz_experiments", "fuzz_png"])
 def test_arbitrary_input_gives_errors_of_ours_only(fuzz):
     command = [sys.executable, "-c", RUN, str(ROOT), fuzz]

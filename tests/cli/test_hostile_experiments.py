@@ -10,6 +10,7 @@ import pytest
 
 from sweeper.cli import main
 from tests import ROOT
+from tests.platforms import needs_memory_limit
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"s": "ab", "n": 3, "x": 1.5}}}
 SLOTS = "slots:\n  s: {at: 1.s}\n  n: {at: 1.n}\n  x: {at: 1.x}\n"
@@ -110,7 +111,7 @@ def test_bounds_and_shares_of_usual_length_are_accepted(tmp_path, monkeypatch, c
     assert main(["validate", "e.yaml"]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of memory and time are set by POSIX's setrlimit")
+@needs_memory_limit
 @pytest.mark.parametrize("name", CASES)
 def test_hostile_experiment_is_refused_soon_and_names_its_key(outcomes, name):
     code, errors = outcomes[name]

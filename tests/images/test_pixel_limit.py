@@ -10,6 +10,7 @@ import zlib
 import pytest
 
 from tests import ROOT
+from tests.platforms import needs_memory_limit
 
 SIDE = 13_000  # 169 million pixels: Pillow itself refuses from 179 million on
 SENTENCE = f"has {SIDE} x {SIDE} pixels, but at most 100,000,000 pixels are decoded; scale it down"
@@ -60,7 +61,7 @@ def bomb(tmp_path_factory):
     return folder / "bomb.png"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the limit of memory is set by POSIX's setrlimit")
+@needs_memory_limit
 @pytest.mark.parametrize("door", DOORS)
 def test_huge_picture_is_refused_before_it_is_decoded(bomb, door):
     command = [sys.executable, "-c", RUN, str(ROOT), str(bomb), DOORS[door]]

@@ -12,6 +12,7 @@ from sweeper.errors import ExperimentError
 from sweeper.model.expressions import ExpressionError, compile_text
 from tests import ROOT
 from tests.experiment_files import make_plan
+from tests.platforms import needs_memory_limit
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"v": None, "s": "ab", "n": 3}}}
 SLOTS = {name: {"at": f"1.{name}"} for name in GRAPH["1"]["inputs"]}
@@ -162,7 +163,7 @@ def fates():
     return results
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of memory and time are set by POSIX's setrlimit")
+@needs_memory_limit
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_within_four_seconds_and_sixteen_megabytes(fates, name):
     message, mebibytes = fates[name]
