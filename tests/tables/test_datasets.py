@@ -359,6 +359,7 @@ def run_python(folder, code):
 
 
 def require(*libraries):
+    """Skip the test without these libraries, which the extra `test` lacks: they are large, and slow to resolve."""
     for name in libraries:
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
