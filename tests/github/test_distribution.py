@@ -208,3 +208,13 @@ def test_the_changelog_has_a_section_of_the_current_version():
     versions = re.findall(r"^## \[(.+)\] - (?:unreleased|\d{4}-\d\d-\d\d)$", changes, re.MULTILINE)
     assert versions[0] == PROJECT["version"]
     assert len(versions) == len(re.findall(r"^## ", changes, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", ["uvx --from {} sweeper --help", "pipx run --spec {} sweeper --help"])
+def test_a_checkout_runs_without_being_installed(command, tmp_path):
+    tool, *arguments = command.split()
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed; the job `places` of CI runs this")
+    words = [tool, *(argument.format(ROOT) for argument in arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=110, check=False)
+    assert (done.returncode, "sweeper COMMAND [OPTIONS]" in done.stdout) == (0, True), done.stderr
