@@ -97,7 +97,7 @@ def test_holm_gives_the_adjusted_values_of_r():
 
 
 def test_missing_package_says_what_to_install():
-    with pytest.raises(UsageError, match=r"no_such_package, which is not installed; run: .*'comfy-sweeper\[stats\]'"):
+    with pytest.raises(UsageError, match=r'no_such_package, which is not installed; run: .*"comfy-sweeper\[stats\]"'):
         load_stats_package("no_such_package.special")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -151,10 +152,17 @@ def _list_packages(*, with_extras: bool = True) -> list[str]:
     users = [
         text
         for text in requirements
-        if "extra ==" not in text or (with_extras and "'test'" not in text.replace('"', "'"))
+        if _is_for_this_system(text)
+        and ("extra ==" not in text or (with_extras and "'test'" not in text.replace('"', "'")))
     ]
     names = ["".join(char if char.isalnum() or char in "-_." else " " for char in text).split()[0] for text in users]
     return list(dict.fromkeys(names))
+
+
+def _is_for_this_system(requirement: str) -> bool:
+    """Whether a requirement holds here; those of ours name a system only by `sys_platform == '...'` or with `!=`."""
+    found = re.search(r"""sys_platform ([!=]=) ['"](\w+)['"]""", requirement)
+    return found is None or (found[1] == "==") == (found[2] == sys.platform)
 
 
 def _list_missing_packages() -> list[str]:
