@@ -58,23 +58,20 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
 
 
 def confirm_search(
-    experiment: Experiment, target: Any, out: Any, plan: Plan, *, trials: int, budget: float | None, yes: bool
+    experiment: Experiment, target: Any, out: Any, plan: Plan, *, trials: int, budget: float | None
 ) -> None:
     """On a terminal, ask before a search of up to `trials` trials that may cost more than `run.confirm_above`.
 
     `plan`: the next of these trials, from whose cost that of the others is estimated. Raises SweeperError if the answer
     is no.
     """
-    paid = list_paid_targets(experiment, target)
-    if not paid or yes:
-        return
     summary = dict(_summarize(experiment, target, out, {"plan": plan}))
     amount = estimate_search_cost(summary, trials)
     if amount is not None:
         summary["cost"] = {**summary["cost"], "left": amount.to_dict()}
     summary["jobs"] = trials if summary["jobs"] else 0
     left_of_budget = None if budget is None else budget - _load_spent(Path(summary["out"]))
-    _confirm(summary, paid, experiment.run.confirm_above, left_of_budget)
+    _confirm(summary, list_paid_targets(experiment, target), experiment.run.confirm_above, left_of_budget)
 
 
 def estimate_search_cost(summary: Mapping[str, Any], trials: int) -> Amount | None:

@@ -7,12 +7,13 @@ import tempfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeper.model.result import Result
 from sweeper.planning.searching.points import SearchSpace
-from sweeper.planning.searching.search_plan import SearchPlan
+from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
 from sweeper.planning.searching.search_state import SearchState, group_points
 from tests.experiment_files import make_plan
 from tests.planning.random_experiments import PHASES
-from tests.planning.random_searches import searches, vectors
+from tests.planning.random_searches import make_space, searches, vectors
 
 FEW = settings(max_examples=40, phases=PHASES)
 
@@ -109,3 +110,28 @@ def test_grouped_points_have_each_cell_once(cells):
         asked = [other for other, same, _ in cells if same == point and other]
         assert number == min(asked, default=0)
     assert group_points(found) == batches
+
+
+def test_patience_counts_alike_after_points_were_grouped_anew(tmp_path):
+    space = {"cfg": {"from": 1, "to": 12}}
+    search = {"maximize": "brightness", "trials": 60, "space": space, "over": {"seed": [1, 2]}, "stop_early": True}
+    space = make_space(tmp_path, {"name": "e", "template": "t.json", "search": search})
+    first, best, later = [(float(value),) for value in (2, 3, 4)]
+    grown = [PointBatch(1, (first, best, later), (0,)), PointBatch(1, (first, best), (1,))]
+    scores = {first: 1.0, best: 9.0, later: 2.0}
+    stale = []
+    for batches in (grown, group_points([cell for batch in grown for cell in SearchPlan(space, [batch]).iter_cells()])):
+        plan = SearchPlan(space, batches)
+        rows = [
+            Result(
+                trial.index,
+                trial.columns,
+                trial.params,
+                trial.digest,
+                "succeeded",
+                metrics={"brightness": scores[point]},
+            )
+            for (_, point, _), trial in zip(plan.iter_cells(), plan.written(), strict=True)
+        ]
+        stale.append(SearchState(space, plan, rows).count_stale())
+    assert stale == [1, 1]

@@ -112,14 +112,14 @@ def command(
     named = {**load_named_targets(), **loaded.named_targets}
     resolved = resolve_targets(requested or list(loaded.targets), named=named, environ={}, with_keys=False)
     folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
-    next_round = preview_search(loaded, resolved, folder, settings["concurrency"])
-    left = _count_trials_left(next_round, settings["max_trials"] or loaded.run.max_trials)
-    if preview:
-        _show_preview(loaded, requested, folder, next_round, left, as_json=as_json)
-        return 0
-    if next_round.plan is not None:
-        budget = _find_budget(loaded)
-        spending.confirm_search(loaded, requested, out, next_round.plan, trials=left, budget=budget, yes=yes)
+    if preview or (not yes and spending.list_paid_targets(loaded, requested)):
+        next_round = preview_search(loaded, resolved, folder, settings["concurrency"])
+        left = _count_trials_left(next_round, settings["max_trials"] or loaded.run.max_trials)
+        if preview:
+            _show_preview(loaded, requested, folder, next_round, left, as_json=as_json)
+            return 0
+        if next_round.plan is not None:
+            spending.confirm_search(loaded, requested, out, next_round.plan, trials=left, budget=_find_budget(loaded))
     with ExitStack() as stack:
         if view:
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))

@@ -33,7 +33,9 @@ class SearchSpace:
         self.combinations = _spread([len(axis.options) for axis in search.over])
         self._readers = [_AxisReader(one.axis, one.numbers) for one in self.axes]
         self._over_readers = [_AxisReader(axis, None) for axis in search.over]
-        self._combination_indexes = {options: index for index, options in enumerate(self.combinations)}
+        self._combination_indexes: dict[tuple[float | None, ...], int] = {
+            options: index for index, options in enumerate(self.combinations)
+        }
 
     @cached_property
     def size(self) -> int | None:
@@ -122,8 +124,7 @@ class SearchSpace:
 
     def read_combination(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> int | None:
         """Return the index of the combination of a row; None if `over` has none like it."""
-        options = tuple(reader.read(params, columns) for reader in self._over_readers)
-        return self._combination_indexes.get(options)  # type: ignore[arg-type]  # None is no index, so it has no key
+        return self._combination_indexes.get(tuple(reader.read(params, columns) for reader in self._over_readers))
 
 
 class _AxisReader:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import dropwhile
 from typing import Any, Final
 
 from sweeper.model.result import FAILED, SUCCEEDED, Result
@@ -94,22 +95,6 @@ class SearchState:
         known = [state for state in self.points.values() if state.objectives is not None]
         return [state for state in known if state.point not in self._lacking] or known
 
-    @cached_property
-    def front(self) -> list[PointState]:
-        """The points that no other point beats in all objectives; with one objective, the best. Best first."""
-        known = self._comparable
-        front = [one for one in known if not any(self.beats(other, one) for other in known)]
-        return sorted(front, key=lambda state: self._sign(state)[0], reverse=True)
-
-    @property
-    def best(self) -> PointState | None:
-        """The best point; with several objectives, the best in the first of them."""
-        return next(iter(self.front), None)
-
-    def beats(self, one: PointState, other: PointState) -> bool:
-        """Whether a point is at least as good in every objective and better in one."""
-        return dominates(self._sign(one), self._sign(other))
-
     def _sign(self, state: PointState) -> tuple[float, ...]:
         assert state.objectives is not None
         return make_larger_better(state.objectives, self.search.objectives)
@@ -133,19 +118,24 @@ class SearchState:
         return None if self.search.trials is None else max(self.search.trials - self.asked, 0)
 
     def count_stale(self) -> int:
-        """Count the rows that were asked for since the best points changed."""
-        last = 0
-        front: list[PointState] = []
+        """Count the rows of the points that were asked for after the last one that improved the search.
+
+        Points count in their order and not by the numbers of their rows, which a resumed search may give anew.
+        """
+        last: Point | None = None
+        front: list[tuple[float, ...]] = []
         for state in self._comparable:
-            if not any(self.beats(other, state) or self._sign(other) == self._sign(state) for other in front):
-                front = [other for other in front if not self.beats(state, other)] + [state]
-                last = max(state.rows)
-        return sum(row > last for state in self.points.values() if state.round for row in state.rows)
+            values = self._sign(state)
+            if not any(other == values or dominates(other, values) for other in front):
+                front = [other for other in front if not dominates(values, other)] + [values]
+                last = state.point
+        later = dropwhile(lambda state: last is not None and state.point != last, self.points.values())
+        return sum(len(state.rows) for state in later if state.round and state.point != last)
 
     def has_lost_patience(self) -> bool:
         """Whether `until` ends the search."""
         patience = self.search.patience
-        return patience is not None and self.best is not None and self.count_stale() >= patience
+        return patience is not None and bool(self._comparable) and self.count_stale() >= patience
 
     def find_next_stage(self, find_worse: FindWorse) -> list[PointBatch]:
         """Return the combinations that points of earlier rounds still lack, as far as the trials suffice.
