@@ -102,11 +102,13 @@ def find_results_folder(source: str | os.PathLike[str]) -> Path:
         raise ResultsError(f"{path}: no such results folder, and no experiment file of that name{suggestion}")
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise ResultsError(f"{path}: neither a results folder nor an experiment file (.yaml)")
-    folder = default_results_folder(path, load(path).name)
+    experiment = load(path)
+    folder = default_results_folder(path, experiment.name)
     if not _is_store(folder) and _is_store(folder / REHEARSAL):
         raise ResultsError(f"{path}: has only been rehearsed; the results are in {folder / REHEARSAL}")
     if not folder.is_dir():
-        raise ResultsError(f"{path}: there are no results in {folder} yet; create them with `sweeper run {path}`")
+        command = join_command(["sweeper", "run" if experiment.blocks else "search", str(path)])
+        raise ResultsError(f"{path}: there are no results in {folder} yet; create them with `{command}`")
     return folder
 
 

@@ -191,6 +191,14 @@ def test_max_trials_ends_a_search_before_the_round_that_exceeds_it(sweeper, sear
     assert outcome.out.startswith("4 trials of 2 points in 1 round; ended early\n")
 
 
+def test_results_before_the_first_round_name_the_search(sweeper, searched):
+    outcome = sweeper("results", searched())
+    message = (
+        "error: shop.yaml: there are no results in results/shop yet; create them with `sweeper search shop.yaml`\n"
+    )
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", message)
+
+
 def test_page_options_do_not_go_with_a_preview(sweeper, searched):
     outcome = sweeper("search", searched(), "--preview", "--open")
     message = "error: --preview submits nothing, so it goes without --view, --open and --rehearse\n"
