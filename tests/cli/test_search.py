@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -15,7 +12,7 @@ import pytest
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
-from tests import ROOT
+from tests.cli.terminal import answer
 
 SEARCH = {
     "maximize": "brightness",
@@ -55,7 +52,7 @@ TOO_LARGE = "shop.yaml:1: search.space.cfg: node 3 (KSampler) cfg: found 900.0, 
 
 
 @pytest.fixture
-def searched(write):
+def write_search(write):
     """A function that writes an experiment with a search; keywords change the section, `more` adds other sections."""
 
     def make(more=None, **changes):
@@ -70,8 +67,8 @@ def hide_digits(text):
     return re.sub(r" *14\d\.\d+(?= )", lambda found: "14#.###".rjust(len(found[0])), text)
 
 
-def test_preview_shows_the_space_and_the_next_points(sweeper, searched):
-    outcome = sweeper("search", searched(), "--preview")
+def test_preview_shows_the_space_and_the_next_points(sweeper, write_search):
+    outcome = sweeper("search", write_search(), "--preview")
     assert (outcome.code, outcome.err, outcome.out) == (0, "", PREVIEW)
     preview = sweeper("search", "shop.yaml", "--preview", "--json").json
     points = [{"cfg": 4.28, "steps": 2}, {"cfg": 6.775, "steps": 1}]
@@ -79,8 +76,8 @@ def test_preview_shows_the_space_and_the_next_points(sweeper, searched):
     assert not Path("results").exists()
 
 
-def test_search_shows_its_rounds_and_its_best_points(sweeper, searched):
-    outcome = sweeper("search", searched())
+def test_search_shows_its_rounds_and_its_best_points(sweeper, write_search):
+    outcome = sweeper("search", write_search())
     assert (outcome.code, hide_digits(outcome.out)) == (0, SUMMARY)
     rounds = [hide_digits(line) for line in outcome.err.splitlines() if line.startswith("round")]
     assert rounds == [
@@ -99,23 +96,23 @@ def test_search_shows_its_rounds_and_its_best_points(sweeper, searched):
     }  # fmt: skip
 
 
-def test_quiet_search_prints_nothing(sweeper, searched):
-    outcome = sweeper("search", searched(trials=4), "--quiet")
+def test_quiet_search_prints_nothing(sweeper, write_search):
+    outcome = sweeper("search", write_search(trials=4), "--quiet")
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
     with Store.open("results/shop", readonly=True) as store:
         assert len(list(store.results())) == 4
 
 
-def test_set_fixes_an_axis_of_the_space_and_changes_a_slot(sweeper, searched):
-    result = sweeper("search", searched(trials=4), "--set", "steps=3", "--set", "prompt=a dog", "--json", "-q").json
+def test_set_fixes_an_axis_of_the_space_and_changes_a_slot(sweeper, write_search):
+    result = sweeper("search", write_search(trials=4), "--set", "steps=3", "--set", "prompt=a dog", "--json", "-q").json
     assert {point["values"]["steps"] for point in result["best"]} == {3}
     assert len({point["values"]["cfg"] for point in result["best"]}) == 2
     with Store.open("results/shop", readonly=True) as store:
         assert {(row.params["prompt"], row.params["steps"]) for row in store.results()} == {("a dog", 3)}
 
 
-def test_value_that_the_target_refuses_is_found_before_the_first_round(sweeper, searched):
-    file = searched(space={"cfg": {"from": 1, "to": 900}})  # the first points would be in order
+def test_value_that_the_target_refuses_is_found_before_the_first_round(sweeper, write_search):
+    file = write_search(space={"cfg": {"from": 1, "to": 900}})  # the first points would be in order
     outcome = sweeper("search", file, "--preview")
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {TOO_LARGE} (on embedded)\n")
     outcome = sweeper("search", file)
@@ -150,29 +147,29 @@ def test_experiment_without_a_search_is_refused(sweeper, write, arguments):
         ),
     ],
 )
-def test_missing_package_is_named_with_its_command(sweeper, searched, monkeypatch, missing, message):
+def test_missing_package_is_named_with_its_command(sweeper, write_search, monkeypatch, missing, message):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
-    outcome = sweeper("search", searched(method="gp"))
+    outcome = sweeper("search", write_search(method="gp"))
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
 
 
-def test_condition_that_no_point_fulfils_is_refused(sweeper, searched):
-    outcome = sweeper("search", searched(where="cfg > 20"))
+def test_condition_that_no_point_fulfils_is_refused(sweeper, write_search):
+    outcome = sweeper("search", write_search(where="cfg > 20"))
     assert outcome.code == 2
     assert "shop.yaml:1: search.where: no point of the space was found for which this is true" in outcome.err
     assert not Path("results").exists()
 
 
-def test_objective_that_no_trial_has_ends_the_search_with_1(sweeper, searched):
-    outcome = sweeper("search", searched(maximize=None, minimize="cost"))
+def test_objective_that_no_trial_has_ends_the_search_with_1(sweeper, write_search):
+    outcome = sweeper("search", write_search(maximize=None, minimize="cost"))
     message = "error: the trials succeeded, but have no number in the column 'cost', which the search needs"
     assert (outcome.code, message in outcome.err.splitlines()) == (1, True)
     assert outcome.out.startswith("4 trials of 2 points in 1 round; ")
 
 
-def test_budget_alone_does_not_end_a_search_that_costs_nothing(sweeper, searched):
-    outcome = sweeper("search", searched(trials=None, budget="5 USD"))
+def test_budget_alone_does_not_end_a_search_that_costs_nothing(sweeper, write_search):
+    outcome = sweeper("search", write_search(trials=None, budget="5 USD"))
     message = (
         "error: the trials so far have no known cost, so the budget does not end the search; state the `price` of the "
         "target, or add --trials N"
@@ -181,8 +178,8 @@ def test_budget_alone_does_not_end_a_search_that_costs_nothing(sweeper, searched
     assert outcome.out.startswith("4 trials of 2 points in 1 round; ")
 
 
-def test_max_trials_ends_a_search_before_the_round_that_exceeds_it(sweeper, searched):
-    outcome = sweeper("search", searched(trials=None, until="no better for 99 trials"), "--max-trials", "7")
+def test_max_trials_ends_a_search_before_the_round_that_exceeds_it(sweeper, write_search):
+    outcome = sweeper("search", write_search(trials=None, until="no better for 99 trials"), "--max-trials", "7")
     message = (
         "error: with another round the table would have 8 trials, more than max_trials allows (7); --max-trials 8 "
         "lifts the limit"
@@ -191,23 +188,25 @@ def test_max_trials_ends_a_search_before_the_round_that_exceeds_it(sweeper, sear
     assert outcome.out.startswith("4 trials of 2 points in 1 round; ended early\n")
 
 
-def test_results_before_the_first_round_name_the_search(sweeper, searched):
-    outcome = sweeper("results", searched())
+def test_results_before_the_first_round_name_the_search(sweeper, write_search):
+    outcome = sweeper("results", write_search())
     message = (
         "error: shop.yaml: there are no results in results/shop yet; create them with `sweeper search shop.yaml`\n"
     )
     assert (outcome.code, outcome.out, outcome.err) == (2, "", message)
 
 
-def test_page_options_do_not_go_with_a_preview(sweeper, searched):
-    outcome = sweeper("search", searched(), "--preview", "--open")
+def test_page_options_do_not_go_with_a_preview(sweeper, write_search):
+    outcome = sweeper("search", write_search(), "--preview", "--open")
     message = "error: --preview submits nothing, so it goes without --view, --open and --rehearse\n"
     assert (outcome.code, outcome.out, outcome.err) == (2, "", message)
 
 
-def test_rehearsal_searches_without_the_target(sweeper, searched):
+def test_rehearsal_searches_without_the_target(sweeper, write_search):
     target = {"name": "box", "url": "http://127.0.0.1:9", "price": {"per_job": "2 USD"}}
-    outcome = sweeper("search", searched({"target": target, "run": {"budget": "3 USD"}}), "--rehearse", "--trials", 4)
+    outcome = sweeper(
+        "search", write_search({"target": target, "run": {"budget": "3 USD"}}), "--rehearse", "--trials", 4
+    )
     assert (outcome.code, outcome.out.splitlines()[-1]) == (
         0, "This was a rehearsal on sweeper's own server. The real search is: sweeper search shop.yaml --trials 4",
     )  # fmt: skip
@@ -231,11 +230,11 @@ def test_rehearsal_searches_without_the_target(sweeper, searched):
         ),
     ],
 )
-def test_search_that_cannot_be_rehearsed_is_refused(sweeper, searched, server, changes, message):
+def test_search_that_cannot_be_rehearsed_is_refused(sweeper, write_search, server, changes, message):
     classes = json.loads(urllib.request.urlopen(f"{server.url}/object_info", timeout=30).read())
     classes["KSampler"]["input"]["required"]["cfg"][1]["max"] = 50.0
     Path("classes.json").write_text(json.dumps(classes))
-    outcome = sweeper("search", searched(**changes), "--rehearse", "--object-info", "classes.json")
+    outcome = sweeper("search", write_search(**changes), "--rehearse", "--object-info", "classes.json")
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
     assert not Path("results").exists()
 
@@ -247,46 +246,26 @@ def server():
 
 
 @pytest.fixture
-def priced(searched, server):
+def write_priced_search(write_search, server):
     """A function that writes a search whose jobs cost 2 USD each."""
-    return lambda **changes: searched(
+    return lambda **changes: write_search(
         {"target": {"name": "box", "url": server.url, "price": {"per_job": "2 USD"}}}, **changes
     )
 
 
-def answer(text):
-    """Search on a terminal whose user types `text`. Returns the exit code and what the terminal shows."""
-    leader, follower = os.openpty()
-    done = subprocess.Popen(
-        [sys.executable, "-m", "sweeper", "search", "shop.yaml", "--quiet"], stdin=follower, stderr=follower,
-        stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,
-    )  # fmt: skip
-    os.close(follower)
-    os.write(leader, text.encode())
-    shown = b""
-    try:
-        while chunk := os.read(leader, 4096):
-            shown += chunk
-    except OSError:  # the process has closed the terminal
-        pass
-    code = done.wait(timeout=60)
-    os.close(leader)
-    return code, shown.decode()
-
-
-def test_terminal_asks_about_the_price_of_all_trials(priced, sweeper):
-    priced()
+def test_terminal_asks_about_the_price_of_all_trials(write_priced_search, sweeper):
+    write_priced_search()
     preview = sweeper("search", "shop.yaml", "--preview")
     assert "cost       8.00 USD for the jobs on the target (next round)\n" in preview.out
     assert "in all     16.00 USD for 8 trials at the same price\n" in preview.out
-    code, shown = answer("n\n")
+    code, shown = answer("search", "shop.yaml", "n\n")
     assert "Submit 8 jobs to box for 16.00 USD? [y/N]" in shown
     assert (code, "error: the answer was no, so nothing was submitted" in shown) == (1, True)
     assert not Path("results").exists()
 
 
-def test_budget_of_a_search_ends_it_in_order(priced, sweeper):
-    outcome = sweeper("search", priced(trials=None, budget="10 USD"))
+def test_budget_of_a_search_ends_it_in_order(write_priced_search, sweeper):
+    outcome = sweeper("search", write_priced_search(trials=None, budget="10 USD"))
     assert outcome.out.startswith("8 trials of 4 points in 2 rounds; no further trial fits into the budget\n")
     assert (outcome.code, "error" in outcome.err, "about to submit" in outcome.err) == (0, False, False)
     with Store.open("results/shop", readonly=True) as store:

@@ -38,7 +38,7 @@ def written(write):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def search_folder(tmp_path_factory):
     """A folder with a search that has ended, and then a run of the sweep in the same file."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "t.json").write_text(json.dumps(TXT2IMG))
@@ -51,12 +51,12 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def ended(made):
+def copy_of_search(search_folder):
     """A copy of that folder as the working folder."""
-    shutil.copytree(made, Path.cwd(), dirs_exist_ok=True)
+    shutil.copytree(search_folder, Path.cwd(), dirs_exist_ok=True)
 
 
-def test_best_points_are_those_of_the_latest_search(sweeper, ended):
+def test_best_points_are_those_of_the_latest_search(sweeper, copy_of_search):
     outcome = sweeper("results", "shop.yaml", "--best", 2)
     assert (outcome.code, outcome.err) == (0, "")
     lines = [line.split() for line in outcome.out.splitlines()]
@@ -70,14 +70,14 @@ def test_best_points_are_those_of_the_latest_search(sweeper, ended):
     ]
 
 
-def test_filter_leaves_points_with_a_trial_that_passes(sweeper, ended):
+def test_filter_leaves_points_with_a_trial_that_passes(sweeper, copy_of_search):
     points = sweeper("results", "shop.yaml", "--best", 9, "--where", "cfg > 5 and seed == 1", "--json").json
     assert [point["trials"] for point in points] == [[4, 5], [2, 3]]
     outcome = sweeper("results", "shop.yaml", "--best", 9, "--where", "cfg > 50")
     assert (outcome.out, outcome.err) == ("", "--where: cfg > 50 matches none of the 8 trials\n")
 
 
-def test_options_that_do_not_go_with_best_are_refused_together(sweeper, ended):
+def test_options_that_do_not_go_with_best_are_refused_together(sweeper, copy_of_search):
     given = ["--by", "cfg", "--pivot", "cfg,steps,seed", "--sort", "cfg", "--columns", "cfg", "--limit", 3]
     outcome = sweeper("results", "shop.yaml", "--best", 3, *given)
     assert outcome.code == 2
@@ -91,7 +91,7 @@ def test_options_that_do_not_go_with_best_are_refused_together(sweeper, ended):
         assert f"error: {message}" in outcome.err.splitlines()
 
 
-def test_best_points_of_a_sweep_do_not_exist(sweeper, ended):
+def test_best_points_of_a_sweep_do_not_exist(sweeper, copy_of_search):
     outcome = sweeper("results", "shop.yaml", "--best", 3, "--run", 2)
     assert (outcome.code, outcome.out, outcome.err) == (
         2, "", "error: --best: this run is not a search, so it has no points; `sweeper results results/shop --sort "
@@ -194,14 +194,14 @@ def test_renamed_search_is_not_compared_with_the_sweep(sweeper, written):
     assert (outcome.code, outcome.err) == (0, "")
 
 
-def test_runs_say_which_of_them_is_a_search(sweeper, ended):
+def test_runs_say_which_of_them_is_a_search(sweeper, copy_of_search):
     runs = sweeper("runs", "shop.yaml", "--json").json
     assert [(run["trials"], run["search"]) for run in runs] == [(8, True), (4, False)]
     header, first, second = sweeper("runs", "shop.yaml").out.splitlines()
     assert (header.split()[-1], first.split()[-1], second.split()[-1]) == ("search", "yes", "0")
 
 
-def test_pictures_of_a_search_become_a_baseline(sweeper, ended):
+def test_pictures_of_a_search_become_a_baseline(sweeper, copy_of_search):
     outcome = sweeper("accept", "shop.yaml", "--run", 1, "--json")
     assert (outcome.code, outcome.json["counts"]) == (0, {"new": 8})
     assert sweeper("check", "results/shop", "--json").json["ok"] is False  # the latest run is the sweep

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.store import Store
-from tests import ROOT
+from tests.cli.terminal import answer
 
 QUESTION = "Submit 4 jobs to box for 8.00 USD"
 
@@ -35,29 +32,9 @@ def experiment(write, server):
     return make
 
 
-def answer(file, text):
-    """Run an experiment on a terminal whose user types `text`. Returns the exit code and what the terminal shows."""
-    leader, follower = os.openpty()
-    done = subprocess.Popen(
-        [sys.executable, "-m", "sweeper", "run", file, "--quiet"], stdin=follower, stdout=subprocess.DEVNULL,
-        stderr=follower, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,
-    )  # fmt: skip
-    os.close(follower)
-    os.write(leader, text.encode())
-    shown = b""
-    try:
-        while chunk := os.read(leader, 4096):
-            shown += chunk
-    except OSError:  # the process has closed the terminal
-        pass
-    code = done.wait(timeout=60)
-    os.close(leader)
-    return code, shown.decode()
-
-
 @pytest.mark.parametrize(("text", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
 def test_terminal_asks_before_it_spends(experiment, text, code):
-    ended, shown = answer(experiment(), text)
+    ended, shown = answer("run", experiment(), text)
 
     assert "cost 8.00 USD for the jobs on the target" in shown
     assert f"{QUESTION}? [y/N]" in shown
@@ -68,9 +45,9 @@ def test_terminal_asks_before_it_spends(experiment, text, code):
 
 
 def test_question_is_about_what_is_left_of_the_budget(experiment):
-    code, shown = answer(experiment({"budget": 7, "confirm_above": 6}), "n\n")
+    code, shown = answer("run", experiment({"budget": 7, "confirm_above": 6}), "n\n")
     assert (code, "Submit 4 jobs to box for 7.00 USD? [y/N]" in shown) == (1, True)
-    code, shown = answer(experiment({"budget": 5, "confirm_above": 6}), "n\n")
+    code, shown = answer("run", experiment({"budget": 5, "confirm_above": 6}), "n\n")
     assert (code, "[y/N]" in shown, "budget: 4.00 USD of 5.00 USD" in shown) == (1, False, True)
 
 

@@ -62,7 +62,7 @@ class Killed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(runners, tmp_path_factory):
+def whole_search(runners, tmp_path_factory):
     """The steps and the rows of a search that nobody killed."""
     search = Killed(runners, tmp_path_factory.mktemp("undisturbed"))
     search.run()
@@ -94,8 +94,8 @@ def choose_schedules(steps: list[str]) -> list[list[Any]]:
     return schedules
 
 
-def test_a_search_goes_on_after_a_kill_at_any_step(runners, undisturbed, tmp_path, capsys):
-    steps, expected = undisturbed
+def test_a_search_goes_on_after_a_kill_at_any_step(runners, whole_search, tmp_path, capsys):
+    steps, expected = whole_search
     broken, killed = [], 0
     schedules = choose_schedules(steps)
     for number, schedule in enumerate(schedules):

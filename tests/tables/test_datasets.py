@@ -51,7 +51,7 @@ def write_planted_results(folder, trials, metrics=(), target="http://gpu-1:8188"
 
 
 @pytest.fixture
-def planted(tmp_path, monkeypatch):
+def awkward_results(tmp_path, monkeypatch):
     """Two trials with a picture and one that failed; the names and values of the columns are awkward."""
     monkeypatch.chdir(tmp_path)
     trials = [
@@ -96,8 +96,8 @@ def expected_rows():
     ]
 
 
-def test_hf_dataset_is_an_image_folder_with_typed_metadata(planted, capsys):
-    code, _, err = export(capsys, planted, "--to", "hf-dataset", "out")
+def test_hf_dataset_is_an_image_folder_with_typed_metadata(awkward_results, capsys):
+    code, _, err = export(capsys, awkward_results, "--to", "hf-dataset", "out")
     assert (code, err.splitlines()) == (0, [
         "left out 1 trial that has no such file",
         "renamed columns that hf-dataset would not take as they are: image is image_, lora_file_name is "
@@ -118,8 +118,8 @@ def test_hf_dataset_is_an_image_folder_with_typed_metadata(planted, capsys):
     assert Path("out/README.md").read_text().startswith("---\nconfigs:\n")
 
 
-def test_fiftyone_has_a_field_type_for_each_column(planted, capsys):
-    assert export(capsys, planted, "--to", "fiftyone", "-o", "out")[0] == 0
+def test_fiftyone_has_a_field_type_for_each_column(awkward_results, capsys):
+    assert export(capsys, awkward_results, "--to", "fiftyone", "-o", "out")[0] == 0
     metadata, samples = (json.loads(Path(f"out/{name}.json").read_text("utf-8")) for name in ("metadata", "samples"))
     types = {name: kind.removeprefix("fiftyone.core.fields.") for name, kind in metadata.pop("sample_fields").items()}
     assert metadata == {"name": "planted", "media_type": "image"}
@@ -133,8 +133,8 @@ def test_fiftyone_has_a_field_type_for_each_column(planted, capsys):
     assert types.keys() == expected_rows()[0].keys()
 
 
-def test_wandb_table_has_its_pictures_beside_it(planted, capsys):
-    assert export(capsys, planted, "--to", "wandb-table", "-o", "out/t.table.json")[0] == 0
+def test_wandb_table_has_its_pictures_beside_it(awkward_results, capsys):
+    assert export(capsys, awkward_results, "--to", "wandb-table", "-o", "out/t.table.json")[0] == 0
     table = json.loads(Path("out/t.table.json").read_text("utf-8"))
     rows = expected_rows()
     assert table["columns"] == ["image", *rows[0]]
@@ -147,19 +147,19 @@ def test_wandb_table_has_its_pictures_beside_it(planted, capsys):
     assert [kind["wb_type"] for kind in kinds["seed"]["params"]["allowed_types"]] == ["none", "string"]
     assert (table["ncols"], table["nrows"]) == (len(table["columns"]), 2)
     picture = Path("out/media/images/0001_a-test_0.png").read_bytes()
-    assert picture == (planted / "artifacts/0001_a-test_0.png").read_bytes()
+    assert picture == (awkward_results / "artifacts/0001_a-test_0.png").read_bytes()
 
 
 @pytest.mark.parametrize("to", [("hf-dataset", "out"), ("fiftyone", "out"), ("wandb-table", "out/t.table.json")])
-def test_no_path_of_this_machine_is_in_the_files(planted, capsys, to, tmp_path):
-    assert export(capsys, planted, "--to", *to)[0] == 0
+def test_no_path_of_this_machine_is_in_the_files(awkward_results, capsys, to, tmp_path):
+    assert export(capsys, awkward_results, "--to", *to)[0] == 0
     texts = [path.read_bytes() for path in Path("out").rglob("*") if path.is_file()]
     assert len(texts) >= 4
     assert not [text for text in texts if str(tmp_path).encode() in text]
 
 
-def test_json_reports_what_was_written_and_selection_applies(planted, capsys):
-    code, out, err = export(capsys, planted, "--to", "hf-dataset", "out", "--where", "seed == 1", "--json")
+def test_json_reports_what_was_written_and_selection_applies(awkward_results, capsys):
+    code, out, err = export(capsys, awkward_results, "--to", "hf-dataset", "out", "--where", "seed == 1", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == {
         "written": ["out"], "format": "hf-dataset", "rows": 1, "renamed": {"image": "image_"},
@@ -192,16 +192,16 @@ def test_films_are_exported_where_the_format_holds_them(tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
-def test_later_export_replaces_its_own_files_only(planted, capsys):
-    assert export(capsys, planted, "--to", "hf-dataset", "out")[0] == 0
+def test_later_export_replaces_its_own_files_only(awkward_results, capsys):
+    assert export(capsys, awkward_results, "--to", "hf-dataset", "out")[0] == 0
     Path("out/README.md").write_text("my card")
     Path("out/train/notes.txt").write_text("mine")
-    assert export(capsys, planted, "--to", "hf-dataset", "out", "--limit", "1")[0] == 0
+    assert export(capsys, awkward_results, "--to", "hf-dataset", "out", "--limit", "1")[0] == 0
     assert list_files(Path("out")) == [
         ".sweeper-export.json", "README.md", "train/0000_a-test_0.png", "train/metadata.jsonl", "train/notes.txt",
     ]  # fmt: skip
     assert Path("out/README.md").read_text() == "my card"
-    assert (planted / "artifacts/0001_a-test_0.png").is_file()
+    assert (awkward_results / "artifacts/0001_a-test_0.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -227,10 +227,10 @@ def test_later_export_replaces_its_own_files_only(planted, capsys):
         (["--to", "fiftyone", "x", "--limit", "0"], "results: fiftyone holds pictures, and no selected trial has any"),
     ],
 )  # fmt: skip
-def test_mistake_exits_2_and_writes_nothing(planted, capsys, arguments, message):
+def test_mistake_exits_2_and_writes_nothing(awkward_results, capsys, arguments, message):
     Path("full").mkdir()
     Path("full/file").touch()
-    assert export(capsys, planted, "--to", "hf-dataset", "hf")[0] == 0
+    assert export(capsys, awkward_results, "--to", "hf-dataset", "hf")[0] == 0
     before = list_files(Path())
     code, out, err = export(capsys, "results", *arguments)
     assert (code, out, err) == (2, "", f"error: {message}\n")
@@ -238,22 +238,22 @@ def test_mistake_exits_2_and_writes_nothing(planted, capsys, arguments, message)
 
 
 @pytest.mark.parametrize("name", ["../secret", "elsewhere/secret", "/secret", "train/../../secret"])
-def test_list_of_a_stranger_removes_no_other_file(planted, capsys, tmp_path, name):
+def test_list_of_a_stranger_removes_no_other_file(awkward_results, capsys, tmp_path, name):
     (tmp_path / "secret").write_text("mine")
     Path("out").mkdir()
     Path("out/elsewhere").symlink_to(tmp_path)
     Path("out/.sweeper-export.json").write_text(json.dumps({"to": "hf-dataset", "files": [name]}))
-    code, _, err = export(capsys, planted, "--to", "hf-dataset", "out")
+    code, _, err = export(capsys, awkward_results, "--to", "hf-dataset", "out")
     assert (code, (tmp_path / "secret").read_text()) == (2, "mine")
     assert "out/.sweeper-export.json: names files outside of the folder" in err
 
 
-def test_folder_of_pictures_that_is_a_link_is_refused(planted, capsys, tmp_path):
+def test_folder_of_pictures_that_is_a_link_is_refused(awkward_results, capsys, tmp_path):
     (tmp_path / "mine").mkdir()
     Path("out").mkdir()
     Path("out/.sweeper-export.json").write_text(json.dumps({"to": "hf-dataset", "files": []}))
     Path("out/train").symlink_to(tmp_path / "mine")
-    code, _, err = export(capsys, planted, "--to", "hf-dataset", "out")
+    code, _, err = export(capsys, awkward_results, "--to", "hf-dataset", "out")
     assert (code, list((tmp_path / "mine").iterdir())) == (2, [])
     assert "out/train: is a link" in err
 

@@ -1,0 +1,29 @@
+"""A user at a terminal, who answers the question of a command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests import ROOT
+
+
+def answer(command, file, text):
+    """Run a command on a terminal whose user types `text`. Returns the exit code and what the terminal shows."""
+    leader, follower = os.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "sweeper", command, file, "--quiet"], stdin=follower, stdout=subprocess.DEVNULL,
+        stderr=follower, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(follower)
+    os.write(leader, text.encode())
+    shown = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            shown += chunk
+    except OSError:  # the process has closed the terminal
+        pass
+    code = done.wait(timeout=60)
+    os.close(leader)
+    return code, shown.decode()
