@@ -16,7 +16,7 @@ _SIDE: Final = 128  # pixels of the longer side
 
 
 def make_thumbnail(path: Any) -> str:
-    """Return the picture as an `<img>`. The text of the path if it is a URL or cannot be read; "" if it is no text."""
+    """Return the picture as an `<img>`. For a URL or an unreadable file, return the path; "" if it is not a text."""
     label = html.escape(path) if isinstance(path, str) else ""
     if not label or "://" in label:
         return label

@@ -80,9 +80,9 @@ class Workspace:
                 raise UsageError(f"{target.url} is not a server that this server may use; {_ALLOW}")
 
     def check_spending(self, experiment: Experiment, requested: Sequence[str]) -> None:
-        """Check that a run may use its targets. Raises UsageError as `check_servers` does.
+        """Check that a run may use its targets.
 
-        Also if a target may cost money and there is no budget, or if nobody knows its price.
+        Raises UsageError as `check_servers` does, and if a target may cost money but has no budget or no known price.
         """
         self.check_servers(experiment, requested)
         paid = list_paid_targets(experiment, list(requested) or None)
@@ -104,7 +104,7 @@ class Workspace:
         return self.resolve(str(find_results_folder(self.resolve(name))))
 
     def save_experiment(self, name: str, text: str) -> Path:
-        """Write an experiment file. Raises UsageError for a text that is none, or for a file that is something else."""
+        """Write an experiment file. Raises UsageError for other texts, and if another kind of file is there."""
         path = self.resolve(name)
         if path.suffix.lower() not in _EXPERIMENT_SUFFIXES:
             raise UsageError(f"{name}: an experiment is a .yaml file")

@@ -46,7 +46,7 @@ def is_space(plan: Plan) -> bool:
 
 
 class SearchPlan(Plan):
-    """The trials of some batches, in their order. Raises ExperimentError if a rule fails or there is no batch."""
+    """The trials of some batches, in their order. Raises ExperimentError without batches, or if a rule fails."""
 
     def __init__(self, space: SearchSpace, batches: Sequence[PointBatch]) -> None:
         self.space, self.batches = space, tuple(batches)

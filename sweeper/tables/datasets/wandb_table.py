@@ -40,7 +40,7 @@ _NOTHING_DRAWN: Final = {
 
 
 def build_files(rows: PictureRows, name: str) -> dict[str, str]:
-    """The table as text, by its file name. Raises ResultsError for a file that is no picture."""
+    """The table as text, by its file name. Raises ResultsError for a file that is not a picture."""
     images = {picture: _build_image(picture, rows.sources[picture.name]) for picture in set(rows.pictures)}
     types = {_IMAGE: _allow_none({"params": _NOTHING_DRAWN, "wb_type": "image-file"})}
     types |= {column.name: _allow_none({"wb_type": _TYPES[column.kind]}) for column in rows.columns}
