@@ -170,7 +170,7 @@ def test_functions_are_verbs() -> None:
     ] == []
 
 
-def test_the_package_has_at_most_20_names_at_its_top() -> None:
+def test_the_package_has_at_most_21_names_at_its_top() -> None:
     """So that `ls sweeper` tells the story: folders and modules, without what Python asks for and without README.md."""
     names = {path.name for path in ROOT.iterdir() if path.suffix in (".py", "") and path.name != "__pycache__"}
-    assert len(names - {"__init__.py", "__main__.py"}) <= 20
+    assert len(names - {"__init__.py", "__main__.py"}) <= 21

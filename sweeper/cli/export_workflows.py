@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from sweeper.cli.read_workflow import encode_workflow
 from sweeper.errors import UsageError
+from sweeper.files import atomic_write
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import compute_digest, make_file_marker
 from sweeper.planning.plan import Plan
-from sweeper.tables.export import atomic_write
 
 _FILE_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}\.json")
 

@@ -14,7 +14,7 @@ from typing import Final
 from platformdirs import user_config_path
 
 from sweeper.errors import Problem, UsageError
-from sweeper.tables.export import atomic_write
+from sweeper.files import atomic_write
 
 TRUST_VARIABLE: Final = "SWEEPER_TRUST_FILE"
 _KEY: Final = "folders"

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import DISTRIBUTION, ImageError, InputError, ResultsError, UsageError
+from sweeper.files import replace_file
 from sweeper.images.byte_equality import compare_bytes, png_checksums
 from sweeper.images.compare import pixel_hash
 from sweeper.loading.load import load
@@ -29,7 +30,6 @@ from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, d
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow, read_run
 from sweeper.regression.match_files import find_best_match, map_parallel
 from sweeper.regression.server_changes import find_models
-from sweeper.tables.replace_file import replace_file
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_trials
 

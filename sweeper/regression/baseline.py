@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
+from sweeper.files import atomic_write
 from sweeper.model.workflow import encode_canonical, encode_graph
 from sweeper.regression.cases import Case
 from sweeper.regression.server_changes import Facts, server_key
 from sweeper.schemas.values import format_value
 from sweeper.store.containment import contain, is_plain_path
-from sweeper.tables.export import atomic_write
 
 MANIFEST: Final = "manifest.json"
 VERSION: Final = 3  # version 1 had no `servers` and no `models`, version 2 no `ending`

@@ -19,8 +19,8 @@ from typing import Any, Final
 from PIL import Image
 
 from sweeper.errors import ResultsError
+from sweeper.files import replace_file
 from sweeper.reporting.thumbnails import SMALLER_SIDES, SPRITE_SIDE, THUMBS_FOLDER, make_sprite
-from sweeper.tables.replace_file import replace_file
 
 SPRITES_PER_LINE: Final = 40  # sprites in a line of a sheet, and lines of a full sheet
 _SPRITES_PER_SHEET: Final = SPRITES_PER_LINE * SPRITES_PER_LINE

@@ -20,10 +20,10 @@ from typing import Any, Final
 from PIL import ExifTags, Image, ImageOps
 
 from sweeper.errors import ImageError, ResultsError
+from sweeper.files import replace_file
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import iter_film_frames
 from sweeper.model.picture_size import check_pixels
-from sweeper.tables.replace_file import replace_file
 
 THUMBS_FOLDER: Final = "thumbs"
 THUMB_SIDE: Final = 320  # pixels of the longer side, for a cell of 160 pixels on a screen with double density

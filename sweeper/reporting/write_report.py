@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
+from sweeper.files import describe_write_error, replace_file
 from sweeper.model.result import Result
 from sweeper.reporting.check_findings import (
     ACCEPTED_FOLDER,
@@ -41,8 +42,7 @@ from sweeper.store.containment import refuse_links
 from sweeper.store.link_files import link_files
 from sweeper.store.remote_artifacts import local_path
 from sweeper.store.trial_marks import Mark, merge_marks
-from sweeper.tables.export import describe_write_error, replace_surrogates
-from sweeper.tables.replace_file import replace_file
+from sweeper.tables.export import replace_surrogates
 from sweeper.tables.select_rows import select_results
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"

@@ -14,14 +14,13 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
-from sweeper.tables.replace_file import replace_file
+from sweeper.files import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,37 +129,6 @@ def export(
     else:
         with atomic_write(Path(file)) as handle:
             write(handle)
-
-
-def describe_write_error(path: Path, error: OSError) -> str:
-    """Explain why `path` cannot be written: a file in place of a folder, or else the system's message."""
-    for folder in reversed(path.parents):
-        if folder.exists() and not folder.is_dir():
-            return f"{folder} is a file, and a folder is needed there"
-    return error.strerror or str(error)
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` at the end of the block, or is deleted if the block raises.
-
-    Creates the folder if necessary.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link to another file
-        file = temporary.open("xb")
-    except OSError as error:
-        # The message names `path`, because the user does not know `temporary`.
-        raise type(error)(error.errno, describe_write_error(path, error), str(path)) from None
-    try:
-        with file as handle:
-            yield handle
-        replace_file(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _make_lines_writer(lines: Iterable[str]) -> Callable[[BinaryIO], None]:

@@ -13,8 +13,9 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, Protocol
 
+from sweeper.files import atomic_write
 from sweeper.model.result import OUTCOME_COLUMNS, Result
-from sweeper.tables.export import CHUNK, CSV_DIALECTS, atomic_write, encode_line, format_delimited
+from sweeper.tables.export import CHUNK, CSV_DIALECTS, encode_line, format_delimited
 
 
 class TableColumns(Protocol):

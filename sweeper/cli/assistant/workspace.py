@@ -13,6 +13,7 @@ from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
+from sweeper.files import atomic_write
 from sweeper.loading.load import load
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.trust import Project, find_outside_reads
@@ -22,7 +23,6 @@ from sweeper.model.source import SourceError
 from sweeper.model.target_spec import CLOUD, EMBEDDED, is_comfy_platform
 from sweeper.model.urls import identify_server
 from sweeper.store import FILE_NAME, Store
-from sweeper.tables.export import atomic_write
 from sweeper.tables.results_folder import default_results_folder, find_results_folder
 
 _EXPERIMENT_SUFFIXES: Final = (".yaml", ".yml")

@@ -16,9 +16,9 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.table_query import select_trials
 from sweeper.cli.targets_file import load_named_targets
+from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 from sweeper.store.experiment_path import display_path
-from sweeper.tables.export import atomic_write
 
 if TYPE_CHECKING:
     from sweeper.regression.comparison import Comparisons

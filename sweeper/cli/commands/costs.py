@@ -16,6 +16,7 @@ from sweeper.cli.options import complete_from, format_examples, split_names
 from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
+from sweeper.files import atomic_write
 from sweeper.model.money import CURRENCY, NOTHING
 from sweeper.store.experiment_path import display_path
 from sweeper.tables.charge_rows import (
@@ -28,7 +29,7 @@ from sweeper.tables.charge_rows import (
     list_axes,
     load_charge_rows,
 )
-from sweeper.tables.export import CSV_DIALECTS, atomic_write, encode_line, format_delimited
+from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors
 

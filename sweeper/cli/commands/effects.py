@@ -11,8 +11,8 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.errors import UsageError
+from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
-from sweeper.tables.export import atomic_write
 
 _OPTIONS: Final = {"metric": "--metric", "axis": "--axis", "over": "--over"}
 

@@ -20,11 +20,12 @@ from sweeper.cli.plan_diff import PlanDiff, resolve_diff_run
 from sweeper.cli.plan_summary import PlanSummary
 from sweeper.cli.plan_text import show_plan
 from sweeper.errors import UsageError
+from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
 from sweeper.running.settings import RunOptions
-from sweeper.tables.export import CSV_DIALECTS, atomic_write, encode_line, format_delimited
+from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
 
 _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
 

@@ -14,13 +14,13 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
 from sweeper.cli.schema_text import describe_schema
 from sweeper.errors import UsageError
+from sweeper.files import atomic_write
 from sweeper.loading.load import load_template
 from sweeper.loading.suggest_slots import render_slots_file, suggest_slots
 from sweeper.loading.template_builder import build_template
 from sweeper.model.node_classes import NodeInfo, with_node_schemas
 from sweeper.model.template import MISSING, Template
 from sweeper.model.workflow import Graph, find_downstream, find_sinks
-from sweeper.tables.export import atomic_write
 
 _file_argument = click.argument(
     "file",

@@ -20,12 +20,13 @@ from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
+from sweeper.files import atomic_write
 from sweeper.model.judge import CHAT_PATH, Judge
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
 from sweeper.model.urls import normalise_url
 from sweeper.store import Store
 from sweeper.store.votes import BAD, TIE, Vote
-from sweeper.tables.export import atomic_write, encode_line
+from sweeper.tables.export import encode_line
 from sweeper.tables.results_folder import find_results_folder
 
 if TYPE_CHECKING:

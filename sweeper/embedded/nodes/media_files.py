@@ -19,8 +19,8 @@ import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.files import find_input, make_metadata, make_preview_prefix
 from sweeper.embedded.nodes.output_naming import save_files
+from sweeper.embedded.nodes.picture_files import find_input, make_metadata, make_preview_prefix
 
 Audio = dict[str, Any]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image
 
-from sweeper.embedded.nodes import files, media_files
+from sweeper.embedded.nodes import media_files, picture_files
 from sweeper.embedded.nodes.output_naming import save_files, to_pil_images
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.marks import mark_images, mark_value
@@ -91,7 +91,7 @@ def _iter_media(context: Context, reading: NodeReading, prefix: str, *, shows: b
 
 
 def _save_images(context: Context, images: Any, prefix: str, *, shows: bool) -> Ui:
-    saved = files.preview_image(context, images) if shows else files.save_image(context, images, prefix)
+    saved = picture_files.preview_image(context, images) if shows else picture_files.save_image(context, images, prefix)
     return dict(saved.ui or {})
 
 
@@ -104,7 +104,7 @@ def _is_animation(reading: NodeReading) -> bool:
 def _save_animation(context: Context, images: Any, rate: float, prefix: str, reading: NodeReading) -> Ui:
     first, *others = to_pil_images(images)
     exif = Image.Exif()
-    for number, (key, text) in enumerate(files.make_metadata(context).items()):
+    for number, (key, text) in enumerate(picture_files.make_metadata(context).items()):
         exif[_FIRST_TAG - number] = f"{key}:{text}"
     options = {"duration": round(1000 / rate), "exif": exif, "lossless": reading.widgets.get("lossless") is True}
     if isinstance(quality := reading.widgets.get("quality"), int):

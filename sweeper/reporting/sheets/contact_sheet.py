@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import Problem, ResultsError, UsageError
+from sweeper.files import describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.model.result import Result
 from sweeper.model.search_columns import SearchColumns
@@ -25,7 +26,7 @@ from sweeper.reporting.thumbnails import is_film
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
-from sweeper.tables.export import describe_write_error, format_number, format_rounded
+from sweeper.tables.export import format_number, format_rounded
 from sweeper.tables.searched_points import find_best_points, list_points
 from sweeper.tables.select_rows import select_results
 

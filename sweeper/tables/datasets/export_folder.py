@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from sweeper.errors import ResultsError, UsageError
+from sweeper.files import atomic_write, describe_write_error
 from sweeper.store.containment import is_plain_path, refuse_links
 from sweeper.store.link_files import link_files
-from sweeper.tables.export import atomic_write, describe_write_error, encode_line
+from sweeper.tables.export import encode_line
 
 LIST_NAME: Final = ".sweeper-export.json"
 

@@ -64,7 +64,7 @@ _BY_MODULE: Final = {
         SolidMask=solid InvertMask=invert MaskToImage=to_image ImageToMask=from_image ImageColorToMask=from_colour
         CropMask=crop MaskComposite=combine FeatherMask=feather GrowMask=grow ThresholdMask=threshold
     """,
-    "files": """
+    "picture_files": """
         LoadImage=load_image LoadImageMask=load_mask SaveImage=save_image PreviewImage=preview_image
         SaveImageWebsocket=send_images MaskPreview=preview_mask PreviewAny=preview_any
     """,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.tables.export import atomic_write
+from sweeper.files import atomic_write
 
 _SHARING_VIOLATION = 32
 

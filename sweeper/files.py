@@ -1,0 +1,66 @@
+"""Replace a file as a whole: readers see the old content or the new one, and a failed write changes nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+# The errors of Windows for an open file: access denied, sharing violation, lock violation
+# (https://learn.microsoft.com/windows/win32/debug/system-error-codes--0-499-).
+_IN_USE: Final = (5, 32, 33)
+_PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # seconds; a virus scanner or a search index closes a new file within them
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces `path` at the end of the block, or is deleted if the block raises.
+
+    Creates the folder if necessary.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link to another file
+        file = temporary.open("xb")
+    except OSError as error:
+        # The message names `path`, because the user does not know `temporary`.
+        raise type(error)(error.errno, describe_write_error(path, error), str(path)) from None
+    try:
+        with file as handle:
+            yield handle
+        replace_file(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def describe_write_error(path: Path, error: OSError) -> str:
+    """Explain why `path` cannot be written: a file in place of a folder, or else the system's message."""
+    for folder in reversed(path.parents):
+        if folder.exists() and not folder.is_dir():
+            return f"{folder} is a file, and a folder is needed there"
+    return error.strerror or str(error)
+
+
+def replace_file(source: Path, destination: Path) -> None:
+    """Rename a file to `destination`, which may exist and be open in another program, which Windows refuses.
+
+    Retries for less than a second. Raises OSError; if the file stays open, PermissionError with its name and the next
+    step.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            source.replace(destination)
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _IN_USE:  # only Windows has these numbers
+                raise
+            if pause is None:
+                text = "another program has this file open; close it there, and run the same command again"
+                raise PermissionError(error.errno, text, str(destination)) from None
+            time.sleep(pause)
+        else:
+            return
