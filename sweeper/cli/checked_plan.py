@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.cli.node_class_source import load_classes
-from sweeper.cli.targets_file import load_named_targets, load_names_unless_given
-from sweeper.cli.trust_check import find_missing_trust, require_trust
+from sweeper.cli.targets_file import load_named_targets
+from sweeper.cli.trust_check import load_trusted
 from sweeper.comfy.target import Target, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
-from sweeper.loading.load import load, load_partial
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD_URL
@@ -52,18 +51,18 @@ def load_checked_plan(
     """The plan of an experiment file, checked against its targets, as are all values of its search.
 
     If it has only a search, that is a mistake if `needs_sweep`; otherwise the plan is that of `plan_space`.
-    `extra_check` may raise ExperimentError with further problems. `trust` and `out` are those of `find_missing_trust`.
+    `extra_check` may raise ExperimentError with further problems. `trust` and `out` are those of `load_trusted`.
     `keep_temp` overrides that of the experiment. Without the trust that an experiment needs, it is not checked against
     its targets.
 
     Raises ExperimentError with every problem: if one stage finds some, the later stages still check whatever could be
     read.
     """
-    partial = load_partial(file, overrides=overrides, named=load_names_unless_given(targets))
+    partial, missing_trust = load_trusted(file, trust=trust, targets=targets, overrides=overrides, out=out)
     plans: list[Plan] = []
     notes: list[str] = []
     classes: NodeInfo | None = None
-    problems = list(partial.problems)
+    problems = [*partial.problems, *missing_trust]
     if extra_check is not None:
         try:
             extra_check(partial.experiment)
@@ -74,8 +73,6 @@ def load_checked_plan(
             plans.append(make_plan())
         except ExperimentError as error:
             problems += error.problems
-    missing_trust = find_missing_trust(partial.experiment, trust=trust, targets=targets, out=out)
-    problems += missing_trust
     if (
         partial.has_template
         and not missing_trust
@@ -116,14 +113,13 @@ def load_for_run(
     out: object = None,
 ) -> Experiment:
     """The experiment, if it needs no trust that it has not. Raises ExperimentError with every mistake in it."""
-    try:
-        loaded = load(file, overrides=overrides, named=load_names_unless_given(targets))
-    except ExperimentError:
+    partial, missing_trust = load_trusted(file, trust=trust, targets=targets, overrides=overrides, out=out)
+    if partial.problems:
         # Raises with these problems and more.
         load_checked_plan(file, targets, overrides=overrides, trust=trust, out=out)
-        raise
-    require_trust(loaded, trust=trust, targets=targets, out=out)
-    return loaded
+    if partial.problems or missing_trust:
+        raise ExperimentError([*partial.problems, *missing_trust])
+    return partial.experiment
 
 
 def check_against_targets(

@@ -6,7 +6,7 @@ Validating the entries, which never contain keys, belongs to `sweeper.model.targ
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from platformdirs import user_config_path
@@ -61,11 +61,3 @@ def _check_entry(source: Source, name: str, entry: object) -> TargetSpec | Inval
     else:
         mistakes = [((name,), "a target is a URL or a mapping with `url`")]
     return InvalidEntry(tuple(sorted(source.make_problem(path, message) for path, message in mistakes)))
-
-
-def load_names_unless_given(targets: Sequence[str] | None) -> dict[str, TargetSpec | InvalidEntry] | None:
-    """The user's named targets for loading an experiment; None if the command line gives `targets` in place of its own.
-
-    Raises UsageError as `load_named_targets` does.
-    """
-    return load_named_targets() if targets is None else None

@@ -1,21 +1,24 @@
-"""Ask for trust before a command does what an experiment may do only with it; see `sweeper.loading.trust`."""
+"""Load an experiment with what the user allowed it, and ask before it gets more; see `sweeper.loading.trust`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from sweeper.cli import console
 from sweeper.cli.targets_file import load_named_targets
-from sweeper.cli.trusted_folders import add_trusted_folder, load_trusted_folders
 from sweeper.errors import ExperimentError, Problem
-from sweeper.loading.trust import find_project, find_trust_needs
+from sweeper.loading.experiment_builder import PartialExperiment
+from sweeper.loading.load import load_partial
+from sweeper.loading.read_scope import EVERYTHING, TrustNeed, make_scope
+from sweeper.loading.trust import describe_missing_trust, find_trust_needs
+from sweeper.loading.trust_memory import add_grants, load_grants
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
-from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import NamedTargets
 
 option = click.option(
@@ -23,18 +26,52 @@ option = click.option(
 )
 
 
+def load_trusted(
+    file: Path,
+    *,
+    trust: bool,
+    targets: Sequence[Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    out: object = None,
+    users: NamedTargets | None = None,
+    checks_names: bool = True,
+) -> tuple[PartialExperiment, list[Problem]]:
+    """Load an experiment; returns it with what it needs trust for and is not trusted with.
+
+    Opens a file outside of the project only after the user has allowed that. On a terminal, asks whether to allow what
+    is missing from now on. `trust` is the flag --trust; `targets`, `overrides` and `out` are the user's own choice,
+    which needs no trust. `users` are the user's targets; None: those of the targets file. With `checks_names`, an
+    unknown name of a target is a problem. The first problem says how to trust. Raises ExperimentError as `load_partial`
+    does.
+    """
+    users = load_named_targets() if users is None else users
+    named = users if targets is None and checks_names else None
+    while True:
+        known = frozenset() if trust else load_grants().get(file.parent.resolve(), frozenset())
+        scope = EVERYTHING if trust else make_scope(file, known, overrides or {})
+        partial = load_partial(file, overrides=overrides, named=named, scope=scope)
+        if trust:
+            return partial, []
+        needs = [*partial.needs, *_find_missing(partial.experiment, known, targets, users, out)]
+        # What is allowed can name more files, which the next round asks about.
+        if not needs or not _ask(file, needs):
+            return partial, describe_missing_trust(file, needs, is_known=bool(known))
+
+
 def require_trust(
     experiment: Experiment,
     *,
     trust: bool,
     targets: Sequence[Any] | None = None,
-    named: NamedTargets | None = None,
-    out: object = None,
 ) -> None:
-    """Return if the experiment needs no trust, or has it. Raises ExperimentError as `find_missing_trust` describes."""
-    problems = find_missing_trust(experiment, trust=trust, targets=targets, named=named, out=out)
-    if problems:
-        raise ExperimentError(problems)
+    """Return if a loaded experiment needs no trust, or has it. Raises ExperimentError with what is missing.
+
+    The arguments are those of `load_trusted`.
+    """
+    known = load_grants().get(experiment.file.parent.resolve(), frozenset())
+    needs = [] if trust else _find_missing(experiment, known, targets, load_named_targets(), None)
+    if needs and not _ask(experiment.file, needs):
+        raise ExperimentError(describe_missing_trust(experiment.file, needs, is_known=bool(known)))
 
 
 def require_trust_before(
@@ -49,37 +86,25 @@ def require_trust_before(
     return run
 
 
-def find_missing_trust(
+def _find_missing(
     experiment: Experiment,
-    *,
-    trust: bool,
-    targets: Sequence[Any] | None = None,
-    named: NamedTargets | None = None,
-    out: object = None,
-) -> list[Problem]:
-    """What the experiment needs trust for and is not trusted with; the first problem says how to trust it.
-
-    On a terminal, asks whether to trust the project from now on. `trust` is the flag --trust; `targets` and `out` are
-    the user's own choice, which needs no trust. `named` are the user's targets; None: those of the targets file.
-    """
-    if trust:
-        return []
-    users = load_named_targets() if named is None else named
+    known: frozenset[str],
+    targets: Sequence[Any] | None,
+    users: NamedTargets,
+    out: object,
+) -> list[TrustNeed]:
     needs = find_trust_needs(experiment, targets=targets, named=users, out=out)
-    project = find_project(experiment.file)
-    if not needs or project.is_trusted(load_trusted_folders()):
-        return []
-    folder = project.suggested_folder
-    if console.is_terminal(sys.stdin) and console.is_terminal(sys.stdout):
-        for need in needs:
-            console.warn(f"needs trust: {need}")
-        if click.confirm(f"Trust {console.sanitize(str(folder))} from now on?", err=True):
-            add_trusted_folder(folder)
-            return []
-    source = experiment.source
-    name = source.name if source is not None else str(experiment.file)
-    advice = (
-        f"is not trusted to do what the next lines say. If you trust its author: `"
-        f"{join_command(['sweeper', 'trust', str(folder)])}`, or add --trust to this command"
-    )
-    return [Problem(name, 0, "", advice), *needs]
+    return [need for need in needs if not known.issuperset(need.grants)]
+
+
+def _ask(file: Path, needs: Sequence[TrustNeed]) -> bool:
+    """On a terminal, ask whether to allow something from now on, and remember a yes."""
+    if not (console.is_terminal(sys.stdin) and console.is_terminal(sys.stdout)):
+        return False
+    for need in needs:
+        console.warn(f"needs trust: {need.problem}")
+    folder = file.parent.resolve()
+    if not click.confirm(f"Allow this to the experiments in {console.sanitize(str(folder))} from now on?", err=True):
+        return False
+    add_grants(folder, [grant for need in needs for grant in need.grants])
+    return True

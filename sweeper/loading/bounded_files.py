@@ -1,6 +1,8 @@
 """Read the files that an experiment names: only regular files of bounded size, and patterns that look at bounded many.
 
-`lines: /dev/zero` has no end, a FIFO never answers, and `/**/*.png` may look at a whole disk.
+`lines: /dev/zero` has no end, a FIFO never answers, `/**/*.png` may look at a whole disk, and `/proc/self/environ`
+holds keys. `sweeper.loading.read_scope` decides which of the other files may be read, and resolves the paths; so
+nothing here follows a link that took the place of a file since.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -19,24 +21,47 @@ MAX_TEXT_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest known 
 MAX_INPUT_BYTES: Final = 16 * 1024**3  # of one file that a slot names, such as a film
 MAX_ENTRIES: Final = 200_000  # files and folders that a pattern may look at
 _CHUNK: Final = 1 << 20
+_SYSTEM_FOLDERS: Final = (Path("/proc"), Path("/sys"), Path("/dev"))
+_MEMORY_DISK: Final = Path("/dev/shm")  # noqa: S108 - a disk in memory for everybody's files, and not of devices
 _NON_BLOCKING: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a FIFO would wait otherwise
+# O_PATH needs only the right to pass through a folder, as an ordinary `open` does.
+_OPEN_FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class BoundError(ValueError):
     """A file or pattern is beyond a limit. The message completes a sentence that begins with its name."""
 
 
-def read_text_bytes(path: Path, *, is_regular: bool = True) -> bytes:
-    """Read a text file. `is_regular` False: the user named it, so it may be a pipe. Raises OSError, BoundError."""
-    with _open(path) if is_regular else path.open("rb") as file:
-        content = file.read(MAX_TEXT_BYTES + 1)
+def check_is_no_system_file(path: Path) -> None:
+    """Raise BoundError for a resolved path below /proc, /sys or /dev: environments of processes, and devices."""
+    folder = next((folder for folder in _SYSTEM_FOLDERS if path.is_relative_to(folder)), None)
+    if folder is not None and not path.is_relative_to(_MEMORY_DISK):
+        raise BoundError(f"is in {folder}, where sweeper reads nothing; copy its content into a file of your own")
+
+
+def read_text_bytes(path: Path) -> bytes:
+    """Read a text file at a resolved path. Raises OSError, BoundError."""
+    with _open(path) as file:
+        return _read_text(file)
+
+
+def read_named_bytes(path: Path) -> bytes:
+    """Read a text file that a person named on the command line, which may be a pipe. Raises OSError, BoundError."""
+    with path.open("rb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            check_is_no_system_file(Path(os.path.realpath(path)))
+        return _read_text(file)
+
+
+def _read_text(file: BinaryIO) -> bytes:
+    content = file.read(MAX_TEXT_BYTES + 1)
     if len(content) > MAX_TEXT_BYTES:
         raise BoundError(f"has more than {MAX_TEXT_BYTES:,} bytes")
     return content
 
 
 def compute_sha256(path: Path) -> str:
-    """Return the SHA-256 of a regular file as 64 hex digits. Raises OSError, BoundError."""
+    """Return the SHA-256 of a regular file at a resolved path as 64 hex digits. Raises OSError, BoundError."""
     hasher = hashlib.sha256()
     with _open(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_INPUT_BYTES:
@@ -47,35 +72,50 @@ def compute_sha256(path: Path) -> str:
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open a regular file. Raises BoundError for a device, a pipe or a socket."""
-    mode = path.stat().st_mode
+    """Open a regular file at a resolved path. Raises BoundError for a device, a pipe or a socket."""
+    file = os.fdopen(_open_without_links(path), "rb")
+    mode = os.fstat(file.fileno()).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    file.close()
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(mode):
-        raise BoundError("is not a regular file; copy its content into one")
-    file = os.fdopen(os.open(path, os.O_RDONLY | _NON_BLOCKING), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it was replaced meanwhile
-        file.close()
-        raise BoundError("is not a regular file; copy its content into one")
-    return file
+    raise BoundError("is not a regular file; copy its content into one")
 
 
-def find_matching_files(folder: Path, pattern: str) -> set[Path]:
+def _open_without_links(path: Path) -> int:
+    """Open a resolved path. Raises OSError if a part of it is a link by now, where the system can tell."""
+    flags = os.O_RDONLY | _NON_BLOCKING
+    if os.open not in os.supports_dir_fd:  # Windows, where making a link needs a right of its own
+        return os.open(path, flags)
+    folder = os.open(path.anchor, _OPEN_FOLDER)
+    try:
+        for part in path.parts[1:-1]:
+            folder, above = os.open(part, _OPEN_FOLDER, dir_fd=folder), folder
+            os.close(above)
+        return os.open(path.name or ".", flags | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def find_matching_files(folder: Path, pattern: str, check_folder: Callable[[Path], None]) -> set[Path]:
     """Return the files below `folder` that match a pattern of `pathlib`: `**` is any depth of folders, without links.
 
-    Raises ValueError for a pattern that is not valid, and BoundError if it looks at too many files.
+    `check_folder` is called before each folder is listed, and may raise. Raises ValueError for a pattern that is not
+    valid, and BoundError if it looks at too many files.
     """
     parts = Path(pattern).parts
     if any("**" in part and part != "**" for part in parts):
         raise ValueError("** must stand alone between two /")
-    return {path for path in _Search().iter_matches(folder, parts) if path.is_file()}
+    return {path for path in _Search(check_folder).iter_matches(folder, parts) if path.is_file()}
 
 
 class _Search:
     """One search, which counts the entries that it looks at."""
 
-    def __init__(self) -> None:
+    def __init__(self, check_folder: Callable[[Path], None]) -> None:
         self.entries = 0
+        self.check_folder = check_folder
 
     def iter_matches(self, folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
         if not parts:
@@ -94,6 +134,7 @@ class _Search:
 
     def list_entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """List a folder; a folder that cannot be read has no entries."""
+        self.check_folder(folder)
         entries: list[os.DirEntry[str]] = []
         try:
             with os.scandir(folder) as opened:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ExperimentError, Problem
 from sweeper.loading.metric_list import build_judges, find_metric_problems, name_metrics
+from sweeper.loading.read_scope import OutsideError, TrustNeed
 from sweeper.loading.search_builder import SearchBuilder, find_objective_problems, list_objective_metrics
 from sweeper.loading.sweep_builder import BlockBuilder, KnownNames
 from sweeper.model.axis_values import AxisError, FileAccess, WorkBudget
@@ -44,7 +45,13 @@ _ANY_VALUE: Final = SlotSchema(None)  # for variables: any finite JSON value
 
 
 class ExperimentFiles(FileAccess, Protocol):
-    """Read access to the files of the experiment's folder, and to the files that file slots name."""
+    """Read access to the files of the experiment's folder, and to the files that file slots name.
+
+    Each method raises OutsideError, an AxisError, for a file outside of the scope.
+    """
+
+    def add_outside(self, path: KeyPath, error: OutsideError) -> None:
+        """Remember that the experiment names a file outside of the scope at `path`."""
 
     def hash_file(self, name: str) -> HashedFile:
         """Hash the file that a value names. Raises AxisError if it cannot be read."""
@@ -54,13 +61,15 @@ class ExperimentFiles(FileAccess, Protocol):
 class PartialExperiment:
     """The valid parts of an experiment, and every problem in the others.
 
-    `has_plan`: everything that defines the trials is valid, whatever else is wrong.
+    `has_plan`: everything that defines the trials is valid, whatever else is wrong. `needs`: what the experiment may
+    read only with trust, and was not read.
     """
 
     experiment: Experiment
     problems: tuple[Problem, ...]
     has_template: bool
     has_plan: bool
+    needs: tuple[TrustNeed, ...] = ()
 
 
 def build_experiment(
@@ -156,6 +165,12 @@ class _ExperimentBuilder:
     def add_problem(self, path: KeyPath, message: str) -> None:
         self.problems.append(self.source.make_problem(path, message))
 
+    def add_axis_error(self, path: KeyPath, error: AxisError, start: str = "") -> None:
+        if isinstance(error, OutsideError):
+            self.folder.add_outside(path, error)
+        else:
+            self.add_problem(path, f"{start}{error}")
+
     def suggest_slot(self, name: str) -> str:
         """Return the end of a message about a name that is not a slot. Add a problem if the template has no slots."""
         if self.template.slots or self.no_template:
@@ -170,7 +185,7 @@ class _ExperimentBuilder:
 
     def build(self) -> Experiment:
         raw = self.raw
-        name = raw.get("name", _slugify(self.file.stem))
+        name = raw.get("name", make_name(self.file))
         derive = self.compile_derived(raw.get("derive", {}))
         search = self.build_search(name, derive)
         sweep = self.build_blocks(name, derive) if "sweep" in raw or search is None else []
@@ -210,7 +225,9 @@ class _ExperimentBuilder:
             value = slot.schema.normalise(value) if slot is not None else _ANY_VALUE.normalise(value)
             if slot is not None and slot.is_file:
                 self.files[value] = _hash_file(self.folder, value)
-        except (ValueRefusedError, AxisError) as error:
+        except AxisError as error:
+            self.add_axis_error(path, error, "" if name in path else f"{name}: ")
+        except ValueRefusedError as error:
             message = str(error) if name in path else f"{name}: {error}"
             is_axis = path[0] == "params" and isinstance(value, list)
             self.add_problem(
@@ -245,7 +262,7 @@ class _ExperimentBuilder:
                 try:
                     self.files[slot.default] = _hash_file(self.folder, slot.default)
                 except AxisError as error:
-                    self.add_problem(("template",), f"the default of slot '{slot.name}': {error}")
+                    self.add_axis_error(("template",), error, f"the default of slot '{slot.name}': ")
 
     def compile_derived(self, raw: Mapping[str, str]) -> dict[str, Expression]:
         expressions: dict[str, Expression] = {}
@@ -374,6 +391,8 @@ def with_derived_files(experiment: Experiment, folder: ExperimentFiles) -> Exper
         for value in iter_derived_values(experiment, name):
             try:
                 files[value] = _hash_file(folder, value)
+            except OutsideError as error:
+                folder.add_outside(("derive", name), error)
             except AxisError as error:
                 source = experiment.source
                 assert source is not None
@@ -453,5 +472,8 @@ def _prune(value: Any, paths: Iterable[KeyPath]) -> Any:
     return copy_part(value, ()) if isinstance(value, dict) and () not in pruned else {}
 
 
-def _slugify(text: str) -> str:
-    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text)
+def make_name(file: Path) -> str:
+    """Return the name of an experiment that states none: that of its file, with `-` for unusual characters."""
+    return "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in file.stem
+    )

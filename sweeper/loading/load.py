@@ -1,13 +1,13 @@
-"""Read an experiment and the files that it names.
+"""Read an experiment and the files that it names, as far as its scope allows.
 
 `load` returns the Experiment or reports the problems of all files together. `load_partial` returns the valid parts in
-spite of problems.
+spite of problems, and what the experiment may read only with trust.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,11 +15,20 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
-from sweeper.loading.bounded_files import BoundError, compute_sha256, find_matching_files, read_text_bytes
-from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, with_derived_files
+from sweeper.loading.bounded_files import (
+    BoundError,
+    compute_sha256,
+    find_matching_files,
+    read_named_bytes,
+    read_text_bytes,
+)
+from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, make_name, with_derived_files
 from sweeper.loading.overrides import apply_overrides
 from sweeper.loading.parse import parse_json, parse_yaml
+from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, make_scope
 from sweeper.loading.template_builder import build_template
+from sweeper.loading.trust import describe_missing_trust
+from sweeper.loading.trust_memory import load_grants
 from sweeper.model.axis_values import AxisError
 from sweeper.model.experiment import Experiment, HashedFile
 from sweeper.model.expressions import ExpressionError
@@ -32,8 +41,9 @@ from sweeper.model.workflow import is_workflow
 from sweeper.planning.grid import list_axis_columns
 from sweeper.planning.plan import Plan, iter_value_pairs
 from sweeper.schemas import find_schema_problems
-from sweeper.schemas.values import format_value
+from sweeper.schemas.values import KeyPath, format_value
 
+_PATTERN_CHARACTERS: Final = frozenset("*?[")
 _MEDIA_SUFFIXES: Final = frozenset((".png", ".webp", ".jpg", ".jpeg", ".mp4", ".webm"))  # that may carry a workflow
 
 
@@ -43,17 +53,51 @@ def load(
     overrides: Mapping[str, Any] | None = None,
     named: NamedTargets | None = None,
     name: str | None = None,
+    scope: ReadScope = EVERYTHING,
 ) -> Experiment:
     """Read an experiment with its template and its lists, and hash its input files.
 
     `overrides` gives names other values, as `--set` does; a list makes an axis. `named` are the user's names for
-    servers; with them, an unknown name of a target is also a problem. `name` replaces the experiment's. Raises
-    ExperimentError with the problems of all files.
+    servers; with them, an unknown name of a target is also a problem. `name` replaces the experiment's. `scope`: what
+    it may read; a caller of this function has chosen the file, so everything by default. Raises ExperimentError with
+    the problems of all files.
     """
-    partial = load_partial(experiment, overrides=overrides, named=named, name=name)
-    if partial.problems:
-        raise ExperimentError(partial.problems)
+    partial = load_partial(experiment, overrides=overrides, named=named, name=name, scope=scope)
+    if partial.problems or partial.needs:
+        raise ExperimentError([*partial.problems, *describe_missing_trust(Path(experiment), partial.needs)])
     return partial.experiment
+
+
+def load_recorded(
+    experiment: str | os.PathLike[str],
+    overrides: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    sends_files: bool = False,
+) -> Experiment:
+    """Read the experiment of an earlier run, which may have come from somebody else, with what the user allowed it.
+
+    `overrides` and `name` are those of `load`. `sends_files`: the experiment will run, so that input files among the
+    overrides count as the experiment's own choice. Raises ExperimentError, and UsageError as `load_grants` does.
+    """
+    file = Path(experiment)
+    scope = make_scope(file, load_grants().get(file.parent.resolve(), ()), {} if sends_files else overrides)
+    return load(file, overrides=overrides, name=name, scope=scope)
+
+
+def read_name(experiment: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return the name of an experiment, and the command that runs it: `run`, or `search` if it has no sweep.
+
+    Reads no file that the experiment names. Raises ExperimentError.
+    """
+    file = Path(experiment)
+    source = _read_experiment(file, EVERYTHING)
+    name = source.value.get("name", make_name(file))
+    if not isinstance(name, str) or any(
+        path == ("name",) for path, _ in find_schema_problems("experiment", source.value)
+    ):
+        raise ExperimentError(source.make_problem(("name",), "is not a name of an experiment"))
+    return name, "search" if "search" in source.value and "sweep" not in source.value else "run"
 
 
 def load_partial(
@@ -62,31 +106,25 @@ def load_partial(
     overrides: Mapping[str, Any] | None = None,
     named: NamedTargets | None = None,
     name: str | None = None,
+    scope: ReadScope,
 ) -> PartialExperiment:
     """Read the valid parts of an experiment, and find the problems in the others. The arguments are those of `load`.
 
     Raises ExperimentError if the file is not YAML or not a mapping.
     """
     file = Path(experiment)
-    source = _read_source(file, _format_path(file), parse_yaml, ExperimentError)
+    source = _read_experiment(file, scope)
     value = source.value
-    if not isinstance(value, dict):
-        raise ExperimentError(
-            source.make_problem((), "is not an experiment: a mapping with the key `template` is needed")
-        )
-    if is_workflow(value):
-        message = "is a workflow; an experiment names it under `template:`, and `sweeper init DIR` makes one to edit"
-        raise ExperimentError(Problem(source.name, 0, "", message))
     if name is not None:
         value = {**value, "name": name}
         source = source.with_value(value, {})
     unused_names: frozenset[str] = frozenset()
     problems: list[Problem] = []
-    template = _load_referenced_template(source, file, problems)
+    folder = _ExperimentFolder(file.parent, scope)
+    template = _load_referenced_template(source, file, folder, problems)
     if overrides and not find_schema_problems("experiment", value):
         value, unused_names = apply_overrides(value, overrides, template.slots if template is not None else {})
         source = source.with_value(value, {name: f"--set {name}" for name in overrides})
-    folder = _ExperimentFolder(file.parent)
     built = build_experiment(
         source,
         template,
@@ -100,11 +138,38 @@ def load_partial(
     if built.has_plan:
         try:
             loaded = with_derived_files(loaded, folder)
-            problems += _find_mask_problems(loaded)
+            problems += _find_mask_problems(loaded) if not folder.outside else ()
         except ExperimentError as error:
             problems += error.problems
         problems += _find_override_problems(loaded, source)
-    return replace(built, experiment=loaded, problems=tuple(problems))
+    needs = tuple(folder.list_needs(source))
+    return replace(
+        built, experiment=loaded, problems=tuple(problems), needs=needs, has_plan=built.has_plan and not needs
+    )
+
+
+def _read_experiment(file: Path, scope: ReadScope) -> Source:
+    """Read the mapping of an experiment file. Raises ExperimentError."""
+    name = _format_path(file)
+    if file.is_symlink() and file.is_file():  # and not a pipe of the shell
+        try:
+            scope.resolve(file)
+        except OutsideError as error:
+            message = (
+                f"is a link to {error.path}, outside of the project {file.parent.resolve()}; name that file itself"
+            )
+            raise ExperimentError(Problem(name, 0, "", message)) from None
+        except BoundError as error:
+            raise ExperimentError(Problem(name, 0, "", str(error))) from None
+    source = _read_source(file, name, parse_yaml, ExperimentError, read_named_bytes)
+    if not isinstance(source.value, dict):
+        raise ExperimentError(
+            source.make_problem((), "is not an experiment: a mapping with the key `template` is needed")
+        )
+    if is_workflow(source.value):
+        message = "is a workflow; an experiment names it under `template:`, and `sweeper init DIR` makes one to edit"
+        raise ExperimentError(Problem(source.name, 0, "", message))
+    return source
 
 
 def _find_override_problems(experiment: Experiment, source: Source) -> Iterator[Problem]:
@@ -125,39 +190,66 @@ def check_targets(experiment: Experiment, named: NamedTargets) -> None:
         raise ExperimentError(source.make_problem(path, message) for path, message in target_problems)
 
 
-def load_template(file: str | os.PathLike[str]) -> Template:
-    """Read a template: the workflow, and `name.slots.yaml` beside it if it exists. Raises TemplateError."""
+def load_template(file: str | os.PathLike[str], scope: ReadScope = EVERYTHING) -> Template:
+    """Read a template: the workflow, and `name.slots.yaml` beside it if it exists.
+
+    Raises TemplateError, and OutsideError if one of them is outside of the scope.
+    """
     path = Path(file)
-    sidecar = path.with_name(path.name.removesuffix(path.suffix) + ".slots.yaml")
-    workflow = _read_source(path, _format_path(path), parse_json, TemplateError)
-    slots = _read_source(sidecar, _format_path(sidecar), parse_yaml, TemplateError) if _exists(sidecar) else None
-    return build_template(workflow, slots)
+    sidecar = get_slots_file(path)
+    opened = {part: _resolve_template_file(part, scope) for part in (path, sidecar)}
+
+    def read(part: Path, parse: Any) -> Source:
+        return _read_source(part, _format_path(part), parse, TemplateError, lambda _: read_text_bytes(opened[part]))
+
+    return build_template(read(path, parse_json), read(sidecar, parse_yaml) if _exists(sidecar) else None)
+
+
+def get_slots_file(template: Path) -> Path:
+    """Return the path of the file with the slots of a template."""
+    return template.with_name(template.name.removesuffix(template.suffix) + ".slots.yaml")
+
+
+def _resolve_template_file(path: Path, scope: ReadScope) -> Path:
+    try:
+        return scope.resolve(path)
+    except BoundError as error:
+        raise TemplateError(Problem(_format_path(path), 0, "", str(error))) from error
 
 
 def read_workflow(file: str | os.PathLike[str]) -> Source:
     """Read the JSON of a workflow without checking it. Raises TemplateError."""
-    return _read_source(Path(file), _format_path(Path(file)), parse_json, TemplateError)
+    return _read_source(Path(file), _format_path(Path(file)), parse_json, TemplateError, _read_regular)
 
 
 def read_yaml_file(file: Path) -> Source:
     """Read a YAML or JSON file other than an experiment, without checking it. Raises UsageError."""
-    return _read_source(file, str(file), parse_yaml, UsageError)
+    return _read_source(file, str(file), parse_yaml, UsageError, _read_regular)
 
 
-def _load_referenced_template(source: Source, file: Path, problems: list[Problem]) -> Template | None:
+def _read_regular(path: Path) -> bytes:
+    return read_text_bytes(EVERYTHING.resolve(path))
+
+
+def _load_referenced_template(
+    source: Source, file: Path, folder: _ExperimentFolder, problems: list[Problem]
+) -> Template | None:
     name = source.value.get("template")
     if not isinstance(name, str) or not name:
         return None
     path = file.parent / name
-    if not _exists(path) or path.is_dir():
-        problems.append(
-            source.make_problem(
-                ("template",), f"there is no file {format_value(name)}{_suggest_files(path, name, '.json')}"
-            )
-        )
-        return None
     try:
-        template = load_template(path)
+        if path.name:
+            for part in (path, get_slots_file(path)):  # before anything is said of what lies there
+                _resolve_template_file(part, folder.scope)
+        if not _exists(path) or path.is_dir():
+            message = f"there is no file {format_value(name)}{_suggest_files(path, name, '.json')}"
+            problems.append(source.make_problem(("template",), message))
+            return None
+        template = load_template(path, folder.scope)
+    except OutsideError as error:
+        folder.add_outside(("template",), error)
+        return None
     except TemplateError as error:
         problems.extend(error.problems)
         return None
@@ -182,9 +274,11 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _read_source(path: Path, name: str, parse: Any, error_class: type[InputError]) -> Source:
+def _read_source(
+    path: Path, name: str, parse: Any, error_class: type[InputError], read_bytes: Callable[[Path], bytes]
+) -> Source:
     try:
-        text = read_text_bytes(path, is_regular=error_class is not ExperimentError).decode("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
         source: Source = parse(text.replace("\r\n", "\n").replace("\r", "\n"), name)
     except BoundError as error:
         raise error_class(Problem(name, 0, "", str(error))) from error
@@ -304,17 +398,32 @@ def _find_mismatched_pairs(
 
 
 class _ExperimentFolder:
-    """The folder of the experiment. Relative names in the experiment start here."""
+    """The folder of the experiment, as far as the scope allows. Relative names in the experiment start here.
 
-    def __init__(self, home: Path) -> None:
+    `outside` has the errors about files outside of the scope, by where the experiment names them.
+    """
+
+    def __init__(self, home: Path, scope: ReadScope) -> None:
         self.home = home
+        self.scope = scope
+        self.outside: dict[KeyPath, list[OutsideError]] = {}
         self.hashed_files: dict[str, HashedFile] = {}
+
+    def add_outside(self, path: KeyPath, error: OutsideError) -> None:
+        self.outside.setdefault(path, []).append(error)
+
+    def list_needs(self, source: Source) -> Iterator[TrustNeed]:
+        """Yield what the experiment may read only with trust: one need for each part of the file that names some."""
+        for path, errors in self.outside.items():
+            grants = tuple(dict.fromkeys(error.grant for error in errors))
+            more = f" (and {len(grants) - 1} more files)" if len(grants) > 1 else ""
+            yield TrustNeed(source.make_problem(path, f"{errors[0]}{more}"), grants)
 
     def read_text(self, name: str) -> str:
         path = self.home / name
         try:
             # Universal newlines would also split a line at a single CR.
-            return read_text_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
+            return read_text_bytes(self.scope.resolve(path)).decode("utf-8-sig").replace("\r\n", "\n")
         except BoundError as error:
             raise AxisError(f"{format_value(name)} {error}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -325,32 +434,31 @@ class _ExperimentFolder:
             raise AxisError(f"{format_value(name)} cannot be read: {_describe_cause(error)}") from error
 
     def find_files(self, pattern: str) -> list[str]:
-        if Path(pattern) in (Path(), Path(Path(pattern).anchor)):  # glob in Python 3.11 raises IndexError for these
+        path = Path(pattern)
+        if path in (Path(), Path(path.anchor)):  # glob in Python 3.11 raises IndexError for these
             inside = pattern.rstrip("/") + "/*"
             raise AxisError(
                 f"{format_value(pattern)} is a folder and not a pattern of files; use {inside} for its files"
             )
         try:
-            if Path(pattern).is_absolute():
-                anchor = Path(pattern).anchor
-                relative = str(Path(pattern).relative_to(anchor))
-                names = [path.as_posix() for path in find_matching_files(Path(anchor), relative)]
-            else:
-                found = find_matching_files(self.home, pattern)
-                names = [path.relative_to(self.home).as_posix() for path in found]
+            self.scope.resolve(self.home / _cut_pattern(path))
+            top = Path(path.anchor) if path.is_absolute() else self.home
+            relative = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
+            found = find_matching_files(top, relative, self.scope.check_folder)
         except BoundError as error:
             raise AxisError(f"{format_value(pattern)} {error}") from error
         except (ValueError, NotImplementedError, OSError) as error:
             raise AxisError(f"{format_value(pattern)} is not a pattern of files: {_describe_cause(error)}") from error
-        if not names:
+        if not found:
             raise AxisError(f"no file matches {format_value(pattern)}")
-        return sorted(names)
+        return sorted((file if path.is_absolute() else file.relative_to(self.home)).as_posix() for file in found)
 
     def hash_file(self, name: str) -> HashedFile:
         if name not in self.hashed_files:
             path = self.home / name
             try:
-                self.hashed_files[name] = HashedFile(path.resolve(), compute_sha256(path))
+                resolved = self.scope.resolve(path, name)
+                self.hashed_files[name] = HashedFile(resolved, compute_sha256(resolved))
             except BoundError as error:
                 raise AxisError(f"{format_value(name)} {error}") from error
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
@@ -358,3 +466,11 @@ class _ExperimentFolder:
             except (OSError, ValueError) as error:
                 raise AxisError(f"{format_value(name)} cannot be read: {_describe_cause(error)}") from error
         return self.hashed_files[name]
+
+
+def _cut_pattern(pattern: Path) -> Path:
+    """Return the folder of a pattern that certainly contains every match: the parts before the first wildcard."""
+    parts = pattern.parts
+    end = next((index for index, part in enumerate(parts) if _PATTERN_CHARACTERS & set(part)), len(parts))
+    # `..` after a wildcard can lead out again.
+    return Path(*parts[:end], *(part for part in parts[end:] if part == ".."))

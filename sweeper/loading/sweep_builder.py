@@ -52,6 +52,9 @@ class BlockOwner(Protocol):
     def add_problem(self, path: KeyPath, message: str) -> None:
         """Add a problem."""
 
+    def add_axis_error(self, path: KeyPath, error: AxisError) -> None:
+        """Add the problem of an axis, or remember that it needs trust."""
+
     def suggest_slot(self, name: str) -> str:
         """Return the end of a message about a name that is not a slot."""
 
@@ -131,7 +134,7 @@ class BlockBuilder:
                 budget=self.owner.budget,
             )
         except AxisError as error:
-            self.owner.add_problem(path, str(error))
+            self.owner.add_axis_error(path, error)
             self.given_paths.setdefault(name, path)  # so that it is not also reported as missing
             return None
         self._check_name(name, options, path)
@@ -200,6 +203,8 @@ class BlockBuilder:
         }
         matching_options: dict[int, frozenset[int]] = {}
         for name, value in row.items():
+            if name not in axes and name in self.given_paths:  # an axis that could not be read, which is reported
+                continue
             if name not in axes:
                 self.owner.add_problem(
                     (*path, name), f"'{name}' is not an axis of this block{suggest(name, axes, 'axes')}"

@@ -21,8 +21,9 @@ from sweeper.errors import DISTRIBUTION, ImageError, InputError, ResultsError, U
 from sweeper.files import replace_file
 from sweeper.images.byte_equality import compare_bytes, png_checksums
 from sweeper.images.compare import pixel_hash
-from sweeper.loading.load import load
-from sweeper.loading.trust import find_project
+from sweeper.loading.load import load_recorded
+from sweeper.loading.read_scope import find_project
+from sweeper.loading.trust import check_default_folder
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.trial import InputFile
 from sweeper.planning.plan import Plan
@@ -155,6 +156,8 @@ def plan_acceptance(
     if baseline is None and Path(results).is_dir():
         _check_project(run_cases)
     folder = Path(baseline) if baseline is not None else default_folder(run_cases.file, run_cases.experiment)
+    if baseline is None:
+        check_default_folder(folder, run_cases.file)
     known = read_baseline(folder, run_cases.experiment)
     rows = tuple(row for row in run_cases.rows if trials is None or row.result.trial in trials)
     names = set(cases) if cases is not None else None
@@ -326,7 +329,7 @@ def _add_file(
 def _workflows_by_digest(run_cases: RunCases, digests: set[str]) -> dict[str, WorkflowInfo]:
     """The workflows of these digests, as far as the experiment still makes them: digest -> workflow."""
     try:
-        plan = Plan(load(run_cases.file, overrides=run_cases.overrides))
+        plan = Plan(load_recorded(run_cases.file, run_cases.overrides))
     except InputError:  # the experiment has changed or is gone; its pictures can be accepted all the same
         return {}
     return {

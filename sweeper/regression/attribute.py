@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ImageError
-from sweeper.loading.trust import find_project
+from sweeper.loading.read_scope import find_project
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import FAILED, Run

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sweeper.errors import InputError
-from sweeper.loading.load import load
+from sweeper.loading.load import load_recorded
 from sweeper.model.charges import AT_LEAST
 from sweeper.model.money import CURRENCY, format_usd
 from sweeper.model.result import SUCCEEDED, Result
@@ -114,7 +114,7 @@ def describe_run(
     }  # fmt: skip
     experiment = None
     try:
-        experiment = load(record.file, overrides=record.overrides)
+        experiment = load_recorded(record.file, record.overrides)
         data["description"] = experiment.description
         value = experiment.source.value if experiment.source is not None else {}
         data["template"] = value.get("template") if isinstance(value, dict) else None

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sweeper.errors import InputError, ResultsError
-from sweeper.loading.load import load
+from sweeper.loading.load import load_recorded
 from sweeper.model.shell_words import join_command
 from sweeper.planning.plan import Plan, plan
 from sweeper.store import FILE_NAME, Store
@@ -51,7 +51,7 @@ def _compare(planned: Plan, store: Store, targets: Sequence[str], *, is_same_fol
         return None
     name = runs[-1].experiment
     try:
-        earlier = plan(load(experiment.file, overrides=experiment.overrides, name=name))
+        earlier = plan(load_recorded(experiment.file, experiment.overrides, name=name))
     except (InputError, OSError):
         return None
     ended = (SUCCEEDED, FAILED, REJECTED)

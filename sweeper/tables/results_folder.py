@@ -11,7 +11,8 @@ from typing import Final
 from sweeper.did_you_mean import find_nearest, join_names
 from sweeper.errors import ResultsError, UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
-from sweeper.loading.load import load
+from sweeper.loading.load import read_name
+from sweeper.loading.trust import check_default_folder
 from sweeper.model.shell_words import join_command
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.remote_artifacts import is_url
@@ -102,13 +103,14 @@ def find_results_folder(source: str | os.PathLike[str]) -> Path:
         raise ResultsError(f"{path}: no such results folder, and no experiment file of that name{suggestion}")
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise ResultsError(f"{path}: neither a results folder nor an experiment file (.yaml)")
-    experiment = load(path)
-    folder = default_results_folder(path, experiment.name)
+    name, command = read_name(path)
+    folder = default_results_folder(path, name)
+    check_default_folder(folder, path)
     if not _is_store(folder) and _is_store(folder / REHEARSAL):
         raise ResultsError(f"{path}: has only been rehearsed; the results are in {folder / REHEARSAL}")
     if not folder.is_dir():
-        command = join_command(["sweeper", "run" if experiment.blocks else "search", str(path)])
-        raise ResultsError(f"{path}: there are no results in {folder} yet; create them with `{command}`")
+        create = join_command(["sweeper", command, str(path)])
+        raise ResultsError(f"{path}: there are no results in {folder} yet; create them with `{create}`")
     return folder
 
 

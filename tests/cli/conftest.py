@@ -40,8 +40,6 @@ def _an_empty_folder_and_a_clean_environment(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("WIN_PD_OVERRIDE_LOCAL_APPDATA", str(tmp_path / "config"))
-    # The user trusts this folder: what a stranger's experiment may do is tested in test_trust.py.
-    (tmp_path / "trusted.json").write_text(json.dumps({"folders": [str(folder)]}))
     monkeypatch.setenv("SWEEPER_TRUST_FILE", str(tmp_path / "trusted.json"))
 
 

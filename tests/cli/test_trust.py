@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.loading.load import load_partial
+from sweeper.loading.read_scope import ReadScope, make_scope
 from sweeper.loading.trust import find_url_path
 from sweeper.model.target_spec import CLOUD_KEYS
 from tests import ROOT
@@ -35,7 +37,7 @@ def test_variable_of_the_user_is_not_sent_to_a_strangers_url(sweeper, write, str
     text = outcome.err + outcome.out
     assert "shop.yaml:3: target.api_key_env: sends the value of the environment variable AWS_SECRET_ACCESS_KEY" in text
     assert f"AWS_SECRET_ACCESS_KEY to {stranger.url}" in text
-    assert f"sweeper trust {Path.cwd()}" in text
+    assert "sweeper trust shop.yaml" in text
     assert stranger.seen == []
     assert not Path("results").exists()
 
@@ -143,9 +145,9 @@ def test_code_of_an_experiment_needs_trust(sweeper, write, command):
 
 
 SWEEPS = {
-    "lines": ("sweep: {grid: {prompt: {lines: FILE}}}", "sweep.grid.prompt.lines"),
-    "csv": ("sweep: [{zip: [{prompt: {csv: FILE, column: text}}]}]", "sweep[0].zip[0].prompt.csv"),
-    "files": ("sweep: {grid: {prompt: {files: FILE}}}", "sweep.grid.prompt.files"),
+    "lines": ("sweep: {grid: {prompt: {lines: FILE}}}", "sweep.grid.prompt"),
+    "csv": ("sweep: [{zip: [{prompt: {csv: FILE, column: text}}]}]", "sweep[0].zip[0].prompt"),
+    "files": ("sweep: {grid: {prompt: {files: FILE}}}", "sweep.grid.prompt"),
 }
 
 
@@ -170,12 +172,85 @@ def test_lists_outside_of_the_project_need_trust(sweeper, write, tmp_path_factor
     assert sweeper("plan", file, "--trust").code == 0
 
 
-def test_files_of_the_process_need_trust(sweeper, write):
-    outcome = sweeper(
-        "run", write(PLAIN.replace("prompt: a fox, ", "") + "sweep: {grid: {prompt: {lines: /proc/self/environ}}}\n")
-    )
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        "grid: {prompt: {lines: FILE}}, exclude: [{prompt: zz}]",
+        "grid: {prompt: {csv: FILE, column: zz}}",
+        "grid: {steps: {lines: FILE}}",
+        "grid: {prompt: {lines: FILE}}, where: prompt.zz",
+        "grid: {prompt: {lines: FILE}, steps: [1]}, include: [{prompt: 5, steps: [2]}]",
+        "grid: {prompt: {files: 'FOLDER/*'}}, exclude: [{prompt: zz}]",
+        "grid: {prompt: {lines: FOLDER/secre.txt}}",
+    ],
+)
+def test_a_file_elsewhere_is_never_quoted_before_the_question(sweeper, write, tmp_path_factory, command, sweep):
+    """A mistake in the experiment would otherwise print what the file holds, or the names of its neighbours."""
+    file = tmp_path_factory.mktemp("elsewhere") / "secret.txt"
+    file.write_text(f"{SECRET}\nsecond {SECRET}\n")
+    text = sweep.replace("FILE", str(file)).replace("FOLDER", str(file.parent))
+    outcome = sweeper(command, write(f"template: t.json\nparams: {{seed: 1}}\nsweep: {{{text}}}\n"))
     assert outcome.code == 2
+    assert "is not trusted" in outcome.err
+    assert SECRET not in outcome.err + outcome.out
+    assert "secret.txt" not in outcome.err.replace(str(file), "")
+
+
+@pytest.mark.parametrize("way", ["absolute", "link", "cwd"])
+@pytest.mark.parametrize("trust", [(), ("--trust",)])
+def test_files_of_a_process_are_never_read(sweeper, write, way, trust):
+    name = "/proc/self/environ"
+    if way == "link":
+        Path("inside.txt").symlink_to(name)
+        name = "inside.txt"
+    elif way == "cwd":
+        name = os.path.relpath(name)
+    text = f"sweep: {{grid: {{prompt: {{lines: {name}}}}}, exclude: [{{prompt: zz}}]}}\n"
+    outcome = sweeper("run", write("template: t.json\nparams: {seed: 1}\n" + text), *trust)
+    assert outcome.code == 2
+    assert "is in /proc, where sweeper reads nothing" in outcome.err
+    assert SECRET not in outcome.err
     assert not Path("results").exists()
+
+
+def test_experiment_that_is_a_link_out_of_its_project_is_refused(sweeper, write, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.yaml"
+    secret.write_text(f"key: {SECRET}: {SECRET}\n")
+    Path("linked.yaml").symlink_to(secret)
+    for name, target in (("linked.yaml", str(secret)), ("process.yaml", "/proc/self/environ")):
+        if not Path(name).exists():
+            Path(name).symlink_to(target)
+        outcome = sweeper("validate", name)
+        assert outcome.code == 2
+        assert SECRET not in outcome.err
+    assert "is a link to" in sweeper("validate", "linked.yaml").err
+
+
+@pytest.mark.parametrize("swapped", ["list.txt", "lists"])
+def test_link_that_replaces_a_file_after_the_check_is_not_followed(tmp_path, monkeypatch, swapped):
+    secret = tmp_path / "list.txt"
+    secret.write_text(f"{SECRET}\n")
+    folder = tmp_path / "project"
+    (folder / "lists").mkdir(parents=True)
+    graph = {"1": {"class_type": "A", "inputs": {"text": "{{ prompt }}"}}}
+    (folder / "t.json").write_text(json.dumps(graph))
+    name = "list.txt" if swapped == "list.txt" else "lists/list.txt"
+    (folder / name).write_text("a fox\n")
+    (folder / "x.yaml").write_text(f"template: t.json\nsweep: {{grid: {{prompt: {{lines: {name}}}}}}}\n")
+    real = ReadScope.resolve
+
+    def resolve(self, path, name=None):
+        resolved = real(self, path, name)
+        if path.name == "list.txt":
+            (folder / swapped).rename(tmp_path / "away")
+            (folder / swapped).symlink_to(secret if swapped == "list.txt" else tmp_path)
+        return resolved
+
+    monkeypatch.setattr(ReadScope, "resolve", resolve)
+    partial = load_partial(folder / "x.yaml", scope=make_scope(folder / "x.yaml", (), {}))
+    assert len(partial.problems) == 1
+    assert SECRET not in str(partial)
 
 
 def test_template_outside_of_the_project_needs_trust(sweeper, write, tmp_path_factory):
@@ -259,16 +334,26 @@ def test_malformed_experiment_is_reported_without_trust(sweeper, write, text):
     assert sweeper("validate", write(f"{text}\n")).code == 2
 
 
-def test_project_is_the_folder_above_or_the_repository(sweeper, write, tmp_path):
-    """A list in the folder above is inside; a marker makes the project smaller or larger."""
+def test_project_is_the_own_folder_or_the_repository(sweeper, write, tmp_path):
+    """A list in the folder above is a neighbour's; a marker makes the project larger."""
     (tmp_path / "list.txt").write_text("a\nb\n")
     file = write("template: t.json\nparams: {seed: 1}\nsweep: {grid: {prompt: {lines: ../list.txt}}}\n")
+    assert sweeper("plan", file).code == 2
+    (tmp_path / "pyproject.toml").touch()
     assert sweeper("plan", file).code == 0
     Path(".git").mkdir()
     assert sweeper("plan", file).code == 2
-    Path(".git").rmdir()
-    (tmp_path / "pyproject.toml").touch()
-    assert sweeper("plan", file).code == 0
+
+
+def test_experiments_read_the_templates_beside_their_folder(sweeper, write):
+    write(PLAIN)
+    for folder in ("experiments", "mine", "templates"):
+        Path(folder).mkdir()
+    for name in ("t.json", "t.slots.yaml"):
+        Path(name).rename(f"templates/{name}")
+    for folder, code in (("experiments", 0), ("mine", 2)):
+        Path(folder, "x.yaml").write_text(PLAIN.replace("t.json", "../templates/t.json"))
+        assert sweeper("plan", f"{folder}/x.yaml").code == code
 
 
 def test_home_folder_is_never_the_project(sweeper, write, tmp_path, monkeypatch):
@@ -285,16 +370,17 @@ def test_all_reasons_are_reported_at_once_with_the_command(sweeper, write):
     lines = outcome.err.splitlines()
     assert len(lines) == 5
     assert lines[0].startswith("error: shop.yaml: is not trusted to do what the next lines say.")
-    assert f"`sweeper trust {Path.cwd()}`" in lines[0]
+    assert "`sweeper trust shop.yaml`" in lines[0]
 
 
 def test_trust_is_remembered_listed_and_revoked(sweeper, write):
     file = write(PLAIN + "metrics: ['math:sqrt']\n")
+    reason = "imports the module 'math', from the current folder first, and runs its code"
     assert sweeper("plan", file).code == 2
-    assert sweeper("trust", "--list").err.startswith("no folder is trusted")
-    assert sweeper("trust", ".").code == 0
-    assert sweeper("trust", "--list").out == f"{Path.cwd()}\n"
-    assert sweeper("trust", "--list", "--json").json == {"trusted": [str(Path.cwd())]}
+    assert sweeper("trust", "--list").err.startswith("nothing here needs trust")
+    assert sweeper("trust", ".").out == f"{Path.cwd()}\n  {reason}\n"
+    assert sweeper("trust", "--list").out == f"{Path.cwd()}\n  {reason}\n"
+    assert sweeper("trust", "--list", "--json").json == {"trusted": {str(Path.cwd()): [reason]}}
     assert sweeper("plan", file).code == 0
     assert sweeper("trust", "--revoke").code == 0
     assert sweeper("plan", file).code == 2
@@ -303,20 +389,93 @@ def test_trust_is_remembered_listed_and_revoked(sweeper, write):
     assert "is not trusted" in outcome.err
 
 
-def test_trusted_folder_does_not_cover_another_project_in_it(sweeper, write):
-    sweeper("trust", ".")
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("metrics: ['math:sqrt', 'os:getenv']", "imports the module 'os'"),
+        ("metrics: ['math:sqrt']\nrun: {out: 'file:///etc/x'}", "writes to file:///etc/x"),
+        ("metrics: ['math:sqrt']\ntarget: {url: 'http://x.invalid', api_key_env: AWS_SECRET_ACCESS_KEY}", "sends the"),
+        ("metrics: ['math:sqrt']\nsweep: {grid: {steps: {lines: /etc/hostname}}}", "reads '/etc/hostname'"),
+    ],
+)
+def test_trusted_folder_that_needs_more_is_asked_about_again(sweeper, write, more, reason):
+    """A trusted folder can be pulled, or written by an assistant, and only what is new has to be read."""
+    write(PLAIN + "metrics: ['math:sqrt']\n")
+    assert sweeper("trust", "shop.yaml").code == 0
+    assert sweeper("plan", "shop.yaml").code == 0
+    outcome = sweeper("plan", write(f"{PLAIN}{more}\n"))
+    assert outcome.code == 2
+    assert "shop.yaml: needs more trust than its folder has" in outcome.err
+    assert reason in outcome.err
+    assert "'math'" not in outcome.err
+
+
+@pytest.mark.parametrize("marker", ["with", "without"])
+def test_trusted_folder_does_not_cover_a_clone_in_it(sweeper, write, marker):
+    write(PLAIN + "metrics: ['math:sqrt']\n")
     folder = Path("clone")
-    folder.mkdir()
-    (folder / ".git").mkdir()
-    os.chdir(folder)
-    assert sweeper("plan", write(PLAIN + "metrics: ['math:sqrt']\n")).code == 2
+    if marker == "with":
+        (folder / ".git").mkdir(parents=True)
+        clone = folder
+    else:
+        clone = folder / "deep"
+    assert sweeper("trust", ".").code == 0
+    clone.mkdir(parents=True, exist_ok=True)
+    for name in ("shop.yaml", "t.json", "t.slots.yaml"):
+        (clone / name).write_bytes(Path(name).read_bytes())
+    assert sweeper("plan", clone / "shop.yaml").code == 2
+    assert sweeper("trust", ".").out.count("math") == (1 if marker == "with" else 2)
+    assert sweeper("plan", clone / "shop.yaml").code == (2 if marker == "with" else 0)
 
 
-def test_init_trusts_what_it_makes(sweeper):
-    assert sweeper("init", "mine").code == 0
-    with Path("mine/experiment.yaml").open("a") as file:
-        file.write("\nrun: {out: 'file:///etc/nowhere'}\n")
-    assert sweeper("plan", "mine/experiment.yaml").code == 0
+def test_what_is_allowed_can_name_more_files(sweeper, write, tmp_path_factory):
+    """The list of files is outside, and so are the files in it: `trust` allows both and says so."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "list.txt").write_text(f"{elsewhere}/a.png\n")
+    (elsewhere / "a.png").write_bytes((ROOT / "experiments/inputs/hills.png").read_bytes())
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "p"}},
+    }
+    Path("t.json").write_text(json.dumps(graph))
+    Path("t.slots.yaml").write_text("slots:\n  image: {at: '1.image', kind: file}\n")
+    Path("x.yaml").write_text(f"template: t.json\nsweep: {{grid: {{image: {{lines: {elsewhere}/list.txt}}}}}}\n")
+    assert f"{elsewhere}/a.png" not in sweeper("plan", "x.yaml").err
+    assert sweeper("trust", "x.yaml").out == f"{Path.cwd()}\n  read {elsewhere}/a.png\n  read {elsewhere}/list.txt\n"
+    assert sweeper("plan", "x.yaml").code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "search", "check", "calibrate"])
+@pytest.mark.parametrize("link", ["results", "results/shop", "baselines"])
+def test_default_folder_that_leads_elsewhere_needs_trust(sweeper, write, tmp_path_factory, command, link):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "results.csv").write_text("precious")
+    Path(link).parent.mkdir(exist_ok=True)
+    Path(link).symlink_to(elsewhere)
+    search = "search: {maximize: brightness, trials: 2, space: {steps: [1, 2]}}\n"
+    file = write(PLAIN + (search if command == "search" else ""))
+    outcome = sweeper(command, file)
+    assert outcome.code == 2
+    assert f"writes to {elsewhere}" in outcome.err
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["results.csv"]
+    if command == "run":
+        assert sweeper("trust", file).code == 0
+        assert sweeper("run", file).code == 0
+
+
+def test_accept_and_report_follow_no_link_out_of_the_project(sweeper, write, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    file = write(PLAIN)
+    assert sweeper("run", file).code == 0
+    Path("baselines").symlink_to(elsewhere)
+    outcome = sweeper("accept", file, "--yes")
+    assert outcome.code == 2
+    assert f"writes to {elsewhere}/shop, where the link baselines/shop leads" in outcome.err
+    Path("results").rename(elsewhere / "moved")
+    Path("results").symlink_to(elsewhere / "moved")
+    assert sweeper("report", file).code == 2
+    assert sweeper("report", elsewhere / "moved" / "shop").code == 0
+    assert not (elsewhere / "shop").exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"folders": [1]}', '{"folders": "x"', "[" * 100000])
@@ -342,7 +501,7 @@ def test_terminal_asks_once(write, answer, code):
         error = done.communicate(timeout=60)[1].decode()
         os.close(leader)
         assert done.returncode == code, error
-        asked = f"Trust {Path.cwd()} from now on?" in error
+        asked = f"Allow this to the experiments in {Path.cwd()} from now on?" in error
         assert asked == (answer != "")
         answer = ""
 

@@ -16,7 +16,7 @@ from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.loading.load import load
 from sweeper.loading.parse import parse_yaml
-from sweeper.loading.trust import Project, find_outside_reads
+from sweeper.loading.read_scope import Project, ReadScope
 from sweeper.model.experiment import Experiment
 from sweeper.model.money import CURRENCY, format_usd
 from sweeper.model.source import SourceError
@@ -48,18 +48,15 @@ class Workspace:
             resolved = path.resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(f"{name!r} is not a path: {error}") from None
-        if not Project(self.root, self.root, has_marker=True).contains(path):
+        if not Project(self.root, self.root).contains(path):
             raise UsageError(f"{name} is outside of {self.root} or hidden in it; this server works in that folder only")
         return resolved
 
     def load_experiment(self, name: str, overrides: dict[str, Any]) -> tuple[Path, Experiment]:
         """Read an experiment that reads nothing outside of the root. Raises ExperimentError or UsageError."""
         path = self.resolve(name)
-        experiment = load(path, overrides=overrides)
-        outside = find_outside_reads(experiment, Project(self.root, self.root, has_marker=True))
-        if outside:
-            raise UsageError(outside)
-        return path, experiment
+        scope = ReadScope(Project(self.root, self.root))
+        return path, load(path, overrides=overrides, scope=scope)
 
     def check_servers(self, experiment: Experiment, requested: Sequence[str]) -> None:
         """Check the targets of a command. Raises UsageError for a server that the person did not name.

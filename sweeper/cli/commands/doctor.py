@@ -22,8 +22,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.target_check import diagnose_target
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.cluster import describe_open_address
-from sweeper.errors import DISTRIBUTION, Problem, UsageError
-from sweeper.loading.load import load
+from sweeper.errors import DISTRIBUTION, ExperimentError, Problem, UsageError
 from sweeper.model.money import CURRENCY
 from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets
 from sweeper.planning.plan import Plan
@@ -64,9 +63,12 @@ def command(
     requested = options.to_target_list(targets)
     plans: list[Plan] = []
     if experiment is not None:
-        loaded = load(experiment, named=named if requested is None and not file_problems else None)
-        plans = [make_plan() for make_plan in list_planners(loaded, needs_sweep=False)]
-        trust_check.require_trust(loaded, trust=trust, named=named, targets=requested)
+        partial, missing_trust = trust_check.load_trusted(
+            experiment, trust=trust, targets=requested, users=named, checks_names=not file_problems
+        )
+        if partial.problems or missing_trust:
+            raise ExperimentError([*partial.problems, *missing_trust])
+        plans = [make_plan() for make_plan in list_planners(partial.experiment, needs_sweep=False)]
     report: dict[str, Any] = {
         "sweeper": version(DISTRIBUTION),
         "python": platform.python_version(),

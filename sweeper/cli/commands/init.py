@@ -16,7 +16,6 @@ from sweeper.cli import options as shared_options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
-from sweeper.cli.trusted_folders import add_trusted_folder
 from sweeper.did_you_mean import find_nearest, join_names
 from sweeper.errors import UsageError
 from sweeper.loading.starter_experiment import InputPicture, choose_useful_slots, render_experiment
@@ -53,7 +52,7 @@ _PLACEHOLDER_SIZE: Final = (512, 512)
 @add_class_options
 @shared_options.as_json
 def command(folder: Path, *, source: Path | None, target: str | None, object_info: Path | None, as_json: bool) -> None:
-    """Make a folder with a template and an experiment that runs at once, and trust it. Overwrites no files.
+    """Make a folder with a template and an experiment that runs at once. Overwrites no files.
 
     The experiment is named after DIR. It sweeps a seed and one setting of the workflow; more axes to try are in
     comments. With --target it runs there, and the choices in it are those of that server.
@@ -78,10 +77,6 @@ def command(folder: Path, *, source: Path | None, target: str | None, object_inf
             console.print_status(f"wrote {folder / name}")
     for note in notes:
         console.warn(note)
-    try:
-        add_trusted_folder(folder)
-    except UsageError as error:  # the files are there, and need no trust as they are
-        console.warn(f"{folder} is not trusted: {error}")
     experiment = folder / _EXPERIMENT
     if as_json:
         console.print_json({"written": [str(folder / name) for name in contents], "experiment": str(experiment)})

@@ -15,7 +15,7 @@ from sweeper.cli import console, options
 from sweeper.cli.open_page import open_in_browser
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
-from sweeper.loading.load import load
+from sweeper.loading.load import load_recorded
 from sweeper.model.experiment import Experiment
 from sweeper.tables.results_folder import default_results_folder, find_results_folder
 
@@ -66,7 +66,7 @@ def _resolve_results(results: Path) -> tuple[Path, Experiment | None]:
     """The results folder, and the experiment if its file was given, which may not have run yet."""
     if not results.is_file() or results.suffix.lower() not in (".yaml", ".yml"):
         return find_results_folder(results), None
-    experiment = load(results)
+    experiment = load_recorded(results, {})
     return default_results_folder(experiment.file, experiment.name), experiment
 
 
