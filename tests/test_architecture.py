@@ -170,6 +170,19 @@ def test_functions_are_verbs() -> None:
     ] == []
 
 
+def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
+    """`load` and `load_template` trust their caller's file. A command's file may be a stranger's, so it has a scope."""
+    assert [
+        f"{short(path)}: {name.name}"
+        for path in FILES
+        if short(path).startswith(("cli/", "reporting/", "tables/", "voting/"))
+        for node in nodes(path)
+        if isinstance(node, ast.ImportFrom) and node.module == "sweeper.loading.load"
+        for name in node.names
+        if name.name == "load" or (name.name == "load_template" and short(path) != "cli/trust_check.py")
+    ] == []
+
+
 def test_the_package_has_at_most_21_names_at_its_top() -> None:
     """So that `ls sweeper` tells the story: folders and modules, without what Python asks for and without README.md."""
     names = {path.name for path in ROOT.iterdir() if path.suffix in (".py", "") and path.name != "__pycache__"}

@@ -11,15 +11,16 @@ import click
 
 from sweeper.cli import console
 from sweeper.cli.targets_file import load_named_targets
-from sweeper.errors import ExperimentError, Problem
+from sweeper.errors import ExperimentError, Problem, TemplateError
 from sweeper.loading.experiment_builder import PartialExperiment
-from sweeper.loading.load import load_partial
-from sweeper.loading.read_scope import EVERYTHING, TrustNeed, make_scope
+from sweeper.loading.load import load_partial, load_template
+from sweeper.loading.read_scope import EVERYTHING, OutsideError, TrustNeed, make_scope
 from sweeper.loading.trust import describe_missing_trust, find_trust_needs
 from sweeper.loading.trust_memory import add_grants, load_grants
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets
+from sweeper.model.template import Template
 
 option = click.option(
     "--trust", is_flag=True, help="Trust the experiment for this command; see `sweeper trust --help`."
@@ -56,6 +57,14 @@ def load_trusted(
         # What is allowed can name more files, which the next round asks about.
         if not needs or not _ask(file, needs):
             return partial, describe_missing_trust(file, needs, is_known=bool(known))
+
+
+def load_named_template(file: Path) -> Template:
+    """Load a template that the user named. Raises TemplateError, also if it or its slots are a link elsewhere."""
+    try:
+        return load_template(file, make_scope(file, load_grants().get(file.parent.resolve(), ()), {}))
+    except OutsideError as error:
+        raise TemplateError(Problem(str(file), 0, "", f"{error}; copy that file into the project")) from None
 
 
 def require_trust(

@@ -227,6 +227,19 @@ def test_experiment_that_is_a_link_out_of_its_project_is_refused(sweeper, write,
     assert "is a link to" in sweeper("validate", "linked.yaml").err
 
 
+def test_slots_that_are_a_link_out_of_the_project_are_not_read(sweeper, write, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.txt"
+    secret.write_text(f"{SECRET}: [\n")
+    write(PLAIN)
+    Path("t.slots.yaml").unlink()
+    Path("t.slots.yaml").symlink_to(secret)
+    for command in (("validate",), ("template", "show")):
+        outcome = sweeper(*command, "t.json")
+        assert outcome.code == 2
+        assert f"t.json: reads '{secret}', outside of the project" in outcome.err
+        assert SECRET not in outcome.err
+
+
 @pytest.mark.parametrize("swapped", ["list.txt", "lists"])
 def test_link_that_replaces_a_file_after_the_check_is_not_followed(tmp_path, monkeypatch, swapped):
     secret = tmp_path / "list.txt"

@@ -13,9 +13,9 @@ from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
 from sweeper.cli.schema_text import describe_schema
+from sweeper.cli.trust_check import load_named_template
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
-from sweeper.loading.load import load_template
 from sweeper.loading.suggest_slots import render_slots_file, suggest_slots
 from sweeper.loading.template_builder import build_template
 from sweeper.model.node_classes import NodeInfo, with_node_schemas
@@ -120,7 +120,7 @@ def show(file: Path, *, target: str | None, object_info: Path | None, as_json: b
     """Show a template: its slots with their types, defaults and the nodes they affect, and the output nodes."""
     classes = NodeClassSource(target, object_info)
     workflow = _read_workflow(file, classes)
-    template = load_template(file) if workflow.is_unchanged else build_template(workflow.source)
+    template = load_named_template(file) if workflow.is_unchanged else build_template(workflow.source)
     description = _describe_template(with_node_schemas(template, classes.classes), classes.classes)
     if as_json:
         console.print_json(description)

@@ -14,7 +14,6 @@ from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 from sweeper.did_you_mean import join_names
 from sweeper.errors import InputError, Problem
-from sweeper.loading.load import load_template
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
 
@@ -71,7 +70,7 @@ def _check_file(
     is_template = options.get_workflow_path(file).suffix.lower() == ".json"
     try:
         if is_template:
-            load_template(options.get_workflow_path(file))
+            trust_check.load_named_template(options.get_workflow_path(file))
             return "template", (), None
         checked = load_checked_plan(
             file, targets, object_info=object_info, extra_check=check_models, trust=trust, needs_sweep=False
