@@ -215,6 +215,8 @@ def _resolve_template_file(path: Path, scope: ReadScope) -> Path:
         return scope.resolve(path)
     except BoundError as error:
         raise TemplateError(Problem(_format_path(path), 0, "", str(error))) from error
+    except (OSError, ValueError):  # no name of a file, so nothing is there
+        return path
 
 
 def read_workflow(file: str | os.PathLike[str]) -> Source:

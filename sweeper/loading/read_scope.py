@@ -121,11 +121,10 @@ class ReadScope:
     def resolve(self, path: Path, name: str | None = None) -> Path:
         """Return the path without links, to be opened as it is. `name`: of an input file, as the experiment writes it.
 
-        Raises OutsideError, and BoundError for a folder of the system, which nobody may read.
+        Raises OutsideError; BoundError for a folder of the system, which nobody may read; and OSError or ValueError for
+        a name that the system does not accept.
         """
-        resolved = _resolve(path)
-        if resolved is None:
-            return path
+        resolved = Path(os.path.realpath(path))
         check_is_no_system_file(resolved)
         if not (
             self.project is None or name in self.given or self.project.contains(path) or self._is_granted(resolved)

@@ -6,6 +6,7 @@ user; a program that calls `sweeper.run` has chosen its file itself.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -33,7 +34,7 @@ from sweeper.model.target_spec import (
     parse_target,
 )
 from sweeper.model.urls import identify_server
-from sweeper.schemas.values import KeyPath, format_value
+from sweeper.schemas.values import KeyPath, shorten
 
 # Where sweeper writes beside an experiment unless the user names a folder; {} is the experiment's name.
 _RESULTS_FOLDERS: Final = ("results", "results/{}", "results/{}/rehearsal", "results/{}-check", "results/{}-calibrate")
@@ -81,7 +82,8 @@ def describe_missing_trust(file: Path, needs: Sequence[TrustNeed], *, is_known: 
 
 def check_default_folder(folder: Path, experiment_file: Path) -> None:
     """Raise UsageError if a default folder of an experiment is outside of its project, because a link leads there."""
-    message = _describe_link(folder, find_project(experiment_file))
+    is_beside = folder.is_relative_to(experiment_file.parent)  # older results are in the current folder
+    message = _describe_link(folder, find_project(experiment_file)) if is_beside else None
     if message is not None and message not in load_grants().get(experiment_file.parent.resolve(), ()):
         raise UsageError(f"{experiment_file}: {message}; if that is what you want, name that folder in its place")
 
@@ -115,7 +117,7 @@ def _find_prices(experiment: Experiment, targets: Sequence[TargetSpec] | None) -
         server = settings.get("url", "")
         pays = is_comfy_platform(server) or any(settings.get(variable) for variable in KEY_VARIABLES)
         if "price" in spec and pays:
-            price = format_value(spec["price"] if isinstance(spec["price"], str) else str(spec["price"]))
+            price = shorten(json.dumps(spec["price"], ensure_ascii=True))
             yield (*path, "price"), f"states what {server} costs: {price}; sweeper asks before it spends by that"
     if experiment.run.confirm_above > RunSettings().confirm_above:
         yield ("run", "confirm_above"), f"lets runs cost {experiment.run.confirm_above:g} USD without a question"

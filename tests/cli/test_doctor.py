@@ -75,7 +75,7 @@ def test_rejected_key_comes_with_a_next_step(sweeper, write, monkeypatch, settin
     monkeypatch.setenv("WRONG", "wrong")
     with EmbeddedServer(api_key=KEY) as server:
         target = {"url": server.url, "dialect": "cloud", **settings}
-        outcome = sweeper("doctor", write(PLAIN + f"target: {json.dumps(target)}\n"))
+        outcome = sweeper("doctor", write(PLAIN + f"target: {json.dumps(target)}\n"), "--trust")
     assert outcome.code == 3
     assert f"next: {step}" in outcome.err
 

@@ -94,7 +94,8 @@ def test_redirect_is_shown_without_credentials(sweeper, write, monkeypatch, dial
     secret = "0123456789%2fSECRET"
     with serve_page(lambda path: f"https://me:pass-WORD@gpu.example/sk-live-{secret}{path}?token={KEY}") as address:
         target = f"url: 'http://{address}/base', api_key_env: MY_KEY" + (f", dialect: {dialect}" if dialect else "")
-        outcome = sweeper("doctor", write(f"template: t.json\nparams: {{prompt: a, seed: 1}}\ntarget: {{{target}}}\n"))
+        file = write(f"template: t.json\nparams: {{prompt: a, seed: 1}}\ntarget: {{{target}}}\n")
+        outcome = sweeper("doctor", file, "--trust")
     assert outcome.code == 3
     assert "answers with a redirect (HTTP 301) to https://gpu.example/***/base: use that address" in outcome.err
     assert not [word for word in ("pass-WORD", "?token", "SECRET") if word in outcome.out + outcome.err]

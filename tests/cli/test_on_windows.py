@@ -34,10 +34,10 @@ def start(*arguments):
 def test_a_run_locks_its_folder_and_ctrl_break_stops_it():
     template = json.dumps(str(ROOT / "templates/txt2img.json"))
     Path("my sweep.yaml").write_text(EXPERIMENT.replace("TEMPLATE", template))
-    with start("run", "my sweep.yaml") as run:
+    with start("run", "my sweep.yaml", "--trust") as run:
         while "done" not in read_line(run.stderr):
             pass
-        with start("run", "my sweep.yaml") as second:
+        with start("run", "my sweep.yaml", "--trust") as second:
             _, refusal = second.communicate(timeout=60)
         run.send_signal(signal.SIGUSR1)
         out, err = run.communicate(timeout=60)

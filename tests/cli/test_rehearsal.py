@@ -51,7 +51,7 @@ def test_a_rehearsal_needs_no_key_and_mixes_with_nothing(sweeper, write):
 
 def test_a_rehearsal_sends_nothing_to_the_target(sweeper, write, stranger):
     experiment = write(CLOUD.replace("target: cloud", f"target: {stranger.url}\nrun: {{out: 's3://bucket/a'}}"))
-    outcome = sweeper("run", experiment, "--rehearse", "--json")
+    outcome = sweeper("run", experiment, "--rehearse", "--json", "--trust")
     assert (outcome.code, outcome.json["succeeded"], stranger.seen) == (0, 3, [])
     assert len(list((REHEARSAL / "artifacts").iterdir())) == 3  # and not at the URL
     assert outcome.json["real_run"] == f"sweeper run {experiment}"

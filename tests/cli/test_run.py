@@ -173,7 +173,7 @@ def test_more_trials_than_max_trials_exits_2_and_writes_nothing(sweeper, sweep):
 
 
 def test_unimportable_metric_is_reported_before_any_request(sweeper, sweep):
-    outcome = sweeper("run", sweep("params: {seed: 1}\nmetrics: [no_such_module:f]\n"))
+    outcome = sweeper("run", sweep("params: {seed: 1}\nmetrics: [no_such_module:f]\n"), "--trust")
 
     assert outcome.code == 2
     assert outcome.err == (

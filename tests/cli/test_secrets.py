@@ -54,9 +54,9 @@ def test_key_in_targets_file_or_experiment_is_not_repeated(sweeper, write, tmp_p
     named = write(json.dumps({**body, "target": "mine", "targets": {"mine": entry}}), "named.yaml")
     plain = write(json.dumps(body))
     texts = [
-        join_streams(sweeper("run", ours)),
-        join_streams(sweeper("run", named)),
-        join_streams(sweeper("doctor", ours)),
+        join_streams(sweeper("run", ours, "--trust")),
+        join_streams(sweeper("run", named, "--trust")),
+        join_streams(sweeper("doctor", ours, "--trust")),
     ]
     (tmp_path / "targets.yaml").write_text(json.dumps({"mine": entry}))
     monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))

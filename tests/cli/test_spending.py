@@ -53,16 +53,16 @@ def test_question_is_about_what_is_left_of_the_budget(experiment):
 
 def test_pipe_says_what_it_spends_and_goes_on(sweeper, experiment):
     file = experiment()
-    outcome = sweeper("run", file, "--limit", 3)
+    outcome = sweeper("run", file, "--trust", "--limit", 3)
     assert (outcome.code, "about to submit 3 jobs to box for 6.00 USD" in outcome.err) == (0, True)
 
-    outcome = sweeper("run", file)  # 2 USD are left to pay
+    outcome = sweeper("run", file, "--trust")  # 2 USD are left to pay
     assert (outcome.code, "about to submit" in outcome.err) == (0, False)
 
 
 @pytest.mark.parametrize("run", [{"confirm_above": "8 USD"}, {"confirm_above": 8.5}, {}])
 def test_no_word_about_a_cost_that_was_accepted(sweeper, experiment, run):
-    outcome = sweeper("run", experiment(run), *([] if run else ["--yes"]))
+    outcome = sweeper("run", experiment(run), "--trust", *([] if run else ["--yes"]))
     assert (outcome.code, "about to submit" in outcome.err) == (0, False)
     with Store.open("results/shop", readonly=True) as store:
         assert store.count_submitted(1) == 4
@@ -77,14 +77,14 @@ def test_many_jobs_at_an_unknown_cost_are_asked_about(sweeper, write, monkeypatc
         ("cloud", "whose time costs what nobody stated (`price:` of cloud)"),
     ):
         text = json.dumps({"template": "t.json", "target": target, "sweep": {"grid": {"seed": {"seeds": 101}}}})
-        outcome = sweeper("run", write(text))
+        outcome = sweeper("run", write(text), "--trust")
         assert f"about to submit 101 jobs to {'box' if isinstance(target, dict) else 'cloud'}, {price}" in outcome.err
         assert outcome.code == 3
 
 
 def test_run_says_why_it_ends_at_its_budget_and_which_one_would_do(sweeper, experiment):
     file = experiment({"budget": "5 USD"})
-    outcome = sweeper("run", file)
+    outcome = sweeper("run", file, "--trust")
     assert outcome.code == 1
     assert "about to submit" not in outcome.err
     assert "; 4.00 of 5.00 USD spent" in outcome.err
@@ -92,10 +92,10 @@ def test_run_says_why_it_ends_at_its_budget_and_which_one_would_do(sweeper, expe
     assert (
         "error: budget: 4.00 USD of 5.00 USD is spent, and the next job may cost 2.00 USD; 2 trials are" in outcome.err
     )
-    again = sweeper("run", file, "--json", "--budget", "8")
+    again = sweeper("run", file, "--trust", "--json", "--budget", "8")
     assert "with `--budget '8.00 USD'`" in outcome.err
     assert (again.code, again.json["succeeded"], again.json["stopped_by"]) == (0, 4, None)
-    check = sweeper("check", experiment({"budget": "3 USD"}))
+    check = sweeper("check", experiment({"budget": "3 USD"}), "--trust")
     assert (check.code, "budget: 2.00 USD of 3.00 USD is spent" in check.err) == (1, True)
 
 
@@ -131,8 +131,8 @@ def test_forecast_after_ten_jobs_is_near_what_the_server_charges(sweeper, write,
         price = {"per_second": "0.02 USD"}
         target = {"name": "shop", "url": shop.url, "partner_key_env": "PARTNER_KEY", "price": price}
         file = write(json.dumps({"template": "t.json", "target": target, "sweep": {"grid": {"seed": {"seeds": 20}}}}))
-        assert sweeper("run", file, "--yes", "--limit", 10).code == 0
-        forecast, charged = sweeper("plan", file, "--json").json["cost"]["left"], shop.charge_total
-        assert sweeper("run", file, "--yes").code == 0
+        assert sweeper("run", file, "--trust", "--yes", "--limit", 10).code == 0
+        forecast, charged = sweeper("plan", file, "--trust", "--json").json["cost"]["left"], shop.charge_total
+        assert sweeper("run", file, "--trust", "--yes").code == 0
         rest = shop.charge_total - charged
     assert (forecast["low"] + forecast["high"]) / 2 == pytest.approx(rest, rel=0.1)
