@@ -28,6 +28,7 @@ from sweeper.planning.plan import Plan, plan
 from sweeper.planning.searching.search_plan import plan_space
 from sweeper.running.node_class_cache import get_cached_object_info
 from sweeper.store import Store
+from sweeper.store.containment import refuse_links
 from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import REHEARSAL, default_results_folder
 
@@ -75,6 +76,7 @@ class Rehearsal:
         if problems:
             raise ExperimentError(problems)
         real = out or default_results_folder(experiment.file, experiment.name)
+        refuse_links(real / REHEARSAL)
         known = {class_type: declared for info in described.values() for class_type, declared in info.items()}
         # Known classes were checked here, and the embedded server then has more than its own.
         checked = {"check": False, "object_info": known} if described else {}

@@ -37,7 +37,7 @@ from sweeper.model.urls import identify_server
 from sweeper.schemas.values import KeyPath, shorten
 
 # Where sweeper writes beside an experiment unless the user names a folder; {} is the experiment's name.
-_RESULTS_FOLDERS: Final = ("results", "results/{}", "results/{}/rehearsal", "results/{}-check", "results/{}-calibrate")
+_RESULTS_FOLDERS: Final = ("results", "results/{}", "results/{}-check", "results/{}-calibrate")
 _BASELINE_FOLDERS: Final = ("baselines", "baselines/{}")
 
 

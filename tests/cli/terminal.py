@@ -10,11 +10,14 @@ from tests import ROOT
 
 
 def answer(command, file, text):
-    """Run a trusted experiment on a terminal whose user types `text`. Returns the exit code and what the terminal shows."""
+    """Run a command on a terminal whose user trusts the experiment and types `text`.
+
+    Returns the exit code and what the terminal shows.
+    """
     leader, follower = os.openpty()
     done = subprocess.Popen(
-        [sys.executable, "-m", "sweeper", command, file, "--trust", "--quiet"], stdin=follower, stdout=subprocess.DEVNULL,
-        stderr=follower, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,
+        [sys.executable, "-m", "sweeper", command, file, "--trust", "--quiet"],
+        stdin=follower, stdout=subprocess.DEVNULL, stderr=follower, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,
     )  # fmt: skip
     os.close(follower)
     os.write(leader, text.encode())

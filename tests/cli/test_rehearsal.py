@@ -57,6 +57,16 @@ def test_a_rehearsal_sends_nothing_to_the_target(sweeper, write, stranger):
     assert outcome.json["real_run"] == f"sweeper run {experiment}"
 
 
+def test_a_rehearsal_follows_no_link_in_place_of_its_folder(sweeper, write, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    REHEARSAL.parent.mkdir(parents=True)
+    REHEARSAL.symlink_to(tmp_path / "elsewhere")
+    outcome = sweeper("run", write(CLOUD), "--rehearse")
+    assert outcome.code == 2
+    assert "rehearsal: is a link" in outcome.err
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_rehearsal_checks_against_the_target(sweeper, write, strict_classes):
     experiment = write(CLOUD)
     outcome = sweeper("run", experiment, "--rehearse", "--object-info", strict_classes, "--set", "steps=4")

@@ -31,7 +31,7 @@ from sweeper.model.target_spec import EMBEDDED, parse_target
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
-from sweeper.tables.results_folder import REHEARSAL, default_results_folder
+from sweeper.tables.results_folder import default_results_folder
 
 REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
 _MAX_ERROR_TYPES: Final = 5  # shown in the summary
@@ -97,7 +97,7 @@ def command(
         loaded, real = load_for_run(experiment, requested, overrides, trust=trust, out=out), None
     else:
         real = build_real_command(experiment, targets, out, selection)
-        loaded = load_for_run(experiment, [EMBEDDED], overrides, trust=trust, out=Path(REHEARSAL))
+        loaded = load_for_run(experiment, [EMBEDDED], overrides, trust=trust, out=out)
         loaded, out, settings = rehearsal.prepare(loaded, requested, out, settings, quiet=quiet)
         requested = [EMBEDDED]
     with ExitStack() as stack:

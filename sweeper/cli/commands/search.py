@@ -43,7 +43,7 @@ from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
-from sweeper.tables.results_folder import REHEARSAL, default_results_folder
+from sweeper.tables.results_folder import default_results_folder
 
 _BEST: Final = 5  # points in the summary
 _FINISHED: Final = ("trials", "until", "exhausted", "votes")
@@ -102,7 +102,7 @@ def command(
     if preview and (view or open_browser or rehearsal is not None):
         raise UsageError("--preview submits nothing, so it goes without --view, --open and --rehearse")
     requested = options.to_target_list(targets)
-    used = (requested, out) if rehearsal is None else ([EMBEDDED], Path(REHEARSAL))
+    used = (requested if rehearsal is None else [EMBEDDED], out)
     loaded = _load(experiment, used, values, trials, settings["budget"], trust=trust)
     spec, real = require_search(loaded), None
     if rehearsal is not None:
