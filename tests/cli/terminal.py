@@ -15,10 +15,11 @@ def answer(command, file, text):
     Returns the exit code and what the terminal shows.
     """
     leader, follower = os.openpty()
+    words = [sys.executable, "-m", "sweeper", command, file, "--trust", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
     done = subprocess.Popen(
-        [sys.executable, "-m", "sweeper", command, file, "--trust", "--quiet"],
-        stdin=follower, stdout=subprocess.DEVNULL, stderr=follower, env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}, start_new_session=True,
-    )  # fmt: skip
+        words, stdin=follower, stdout=subprocess.DEVNULL, stderr=follower, env=environment, start_new_session=True
+    )
     os.close(follower)
     os.write(leader, text.encode())
     shown = b""
