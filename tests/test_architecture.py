@@ -96,6 +96,22 @@ def test_files_and_functions_are_small_and_say_what_they_are(path: Path) -> None
             assert length <= 60, f"{short(path)}:{node.lineno} {node.name} has {length} lines"
 
 
+def test_whoever_opens_a_picture_or_film_names_the_formats() -> None:
+    """Otherwise Pillow starts Ghostscript for PostScript, and FFmpeg reads the files that a list names."""
+    wanted = {"Image.open": "formats=PICTURE_FORMATS", "av.open": "options=FILM_OPTIONS"}
+    found = []
+    for path in FILES:
+        for node in (node for node in nodes(path) if isinstance(node, ast.Call)):
+            name = ast.unparse(node.func).replace("_import_av()", "av").replace("load_av()", "av")
+            given = {ast.unparse(keyword) for keyword in node.keywords}
+            if name in wanted and wanted[name] not in given and "mode='w'" not in given:
+                found.append(f"{short(path)}:{node.lineno}: without {wanted[name]}")
+            elif name.endswith((".ImageFile.Parser", "Image.init", "PIL.Image.open", "container.open")):
+                found.append(f"{short(path)}:{node.lineno}: {name}")
+    imports = [(path, name) for path in FILES for name in imported(path) if name.startswith(("PIL.Image.", "av."))]
+    assert [*found, *imports] == []
+
+
 def test_of_all_that_serves_one_module_waits_for_signals() -> None:
     serving = [
         path

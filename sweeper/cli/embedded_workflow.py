@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ImageError, Problem, TemplateError
 from sweeper.images.extras import load_av
-from sweeper.model.picture_size import check_pixels
+from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,7 +55,7 @@ def _read_picture_texts(path: Path, file_format: str) -> list[tuple[str, str]]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             check_pixels(image.size)  # the texts behind the pixels are read with them
             return list(_iter_texts(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError) as error:
@@ -66,7 +66,7 @@ def _read_tags(path: Path, file_format: str) -> list[tuple[str, str]]:
     """(name, text) of every tag of a film or sound, and of every text in the JSON of its comment."""
     try:
         av = load_av(path)
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(str(path), options=FILM_OPTIONS, metadata_errors="replace") as container:
             parts = (container, *container.streams)
             tags = [(str(name), str(text)) for part in parts for name, text in part.metadata.items()]
     except (OSError, ValueError, ImageError) as error:  # PyAV's errors are among the first two

@@ -31,7 +31,7 @@ from rich.text import Text
 from sweeper.cli import console
 from sweeper.errors import ImageError, UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
-from sweeper.model.picture_size import check_pixels
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 from sweeper.store.remote_artifacts import local_path
 
 if sys.platform != "win32":
@@ -106,7 +106,7 @@ def _render_image(row: ImageRow) -> RenderableType:
     renderer = _find_renderer() or _make_half_block_renderer()
     for path in _iter_image_paths(row):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=PICTURE_FORMATS) as image:
                 image.draft("RGB", (512, 512))  # makes JPEG decode at about this size
                 check_pixels(image.size)
                 thumbnail = image.convert("RGB")

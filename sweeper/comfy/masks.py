@@ -11,7 +11,7 @@ import io
 from PIL import Image, UnidentifiedImageError
 
 from sweeper.errors import ImageError, RejectedError
-from sweeper.model.picture_size import check_pixels
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 
 def paint_mask(mask: bytes, picture: bytes, name: str, *, keeps_colours: bool = False) -> bytes:
@@ -40,7 +40,7 @@ def paint_mask(mask: bytes, picture: bytes, name: str, *, keeps_colours: bool = 
 
 def _read_picture(content: bytes, label: str) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as picture:
             check_pixels(picture.size)
             picture.load()
             return picture

@@ -6,6 +6,8 @@ import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sweeper.model.picture_size import PICTURE_FORMATS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -26,7 +28,7 @@ def open_image(source: Path | bytes) -> Iterator[Image.Image]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS) as image:
             yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
         raise ImageFileError(str(problem)) from problem

@@ -31,7 +31,7 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from sweeper.errors import ImageError
 from sweeper.images.extras import load_imagecodecs
-from sweeper.model.picture_size import check_pixels
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 # (height, width, channels), 0-255: uint8, or float64 if some value is not an integer.
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float64]
@@ -62,7 +62,7 @@ def read_bytes(path: Path) -> bytes:
 def open_bytes(data: bytes, name: str) -> Image.Image:
     """Open a picture without decoding its pixels. Raises ImageError if it is not a picture, or too large."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
         check_pixels(image.size)
     except (*_DECODE_ERRORS, ImageError) as error:
         raise ImageError(f"{name}: cannot be read as a picture: {error}") from error
@@ -72,7 +72,7 @@ def open_bytes(data: bytes, name: str) -> Image.Image:
 def read_size(path: Path) -> tuple[int, int]:
     """Width and height of a picture file, from its header. Raises ImageError, whose text does not name the file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             return image.size
     except UnidentifiedImageError:  # its message contains the whole path
         raise ImageError("cannot be read as a picture: unknown format") from None
@@ -83,7 +83,7 @@ def read_size(path: Path) -> tuple[int, int]:
 def count_file_frames(path: Path) -> int:
     """Count the frames of a picture file by its headers. Raises ImageError if it cannot be read as a picture."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             return count_image_frames(image, str(path))
     except _DECODE_ERRORS as error:
         raise ImageError(f"{path}: cannot be read as a picture: {error}") from error

@@ -10,7 +10,7 @@ from typing import Any, Final
 from PIL import Image
 
 from sweeper.errors import ImageError
-from sweeper.model.picture_size import check_pixels
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 _SIDE: Final = 128  # pixels of the longer side
 
@@ -21,7 +21,7 @@ def make_thumbnail(path: Any) -> str:
     if not label or "://" in label:
         return label
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             image.draft("RGB", (_SIDE, _SIDE))  # makes JPEG decode at about this size
             check_pixels(image.size)
             small = image.convert("RGB")

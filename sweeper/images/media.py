@@ -18,7 +18,7 @@ from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
 from sweeper.images.extras import load_av
 from sweeper.images.file_types import FILM_TYPES
-from sweeper.model.picture_size import check_pixels
+from sweeper.model.picture_size import FILM_OPTIONS, check_pixels
 
 _PCM_TYPES: Final[Mapping[int, np.dtype[Any]]] = {1: np.dtype(np.uint8), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
@@ -43,7 +43,7 @@ def iter_film_frames(path: Path) -> Generator[Pixels, None, None]:
     av = load_av(path)
     count = 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=FILM_OPTIONS) as container:
             for stream in container.streams.video[:1]:
                 stream.thread_count = 1  # the cores already run several comparisons
                 for frame in container.decode(stream):
@@ -60,7 +60,7 @@ def read_film_rate(path: Path) -> float | None:
     """The average number of frames per second; None if the film does not say. Raises ImageError if it is unreadable."""
     av = load_av(path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=FILM_OPTIONS) as container:
             rate = container.streams.video[0].average_rate if container.streams.video else None
             return None if rate is None else float(rate)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -75,7 +75,7 @@ def read_sound(path: Path) -> Sound | None:
             return sound
     av = load_av(path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=FILM_OPTIONS) as container:
             if not container.streams.audio:
                 return None
             stream = container.streams.audio[0]

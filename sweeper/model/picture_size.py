@@ -1,4 +1,8 @@
-"""The largest picture that sweeper decodes.
+"""Which pictures and films sweeper decodes: by their formats and their size.
+
+Servers and strangers make these files, and a file's name says nothing about its content. Of all the formats that Pillow
+and FFmpeg know, some reach beyond the file: for PostScript, Pillow starts Ghostscript, and a playlist makes FFmpeg open
+other files and hosts. So whoever opens a file names the formats of this module; tests/test_architecture.py checks it.
 
 A PNG of half a megabyte may declare 178 million pixels, which is where Pillow begins to refuse, and a metric would need
 nine gigabytes for them. So the size in the header is checked before the pixels are decoded.
@@ -6,9 +10,19 @@ nine gigabytes for them. So the size in the header is checked before the pixels 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from sweeper.errors import ImageError
+
+# For `PIL.Image.open(..., formats=)`. The first five load with Pillow, the others make it import all of its plugins.
+PICTURE_FORMATS: Final = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")
+# For `av.open(..., options=)`: FFmpeg's containers of the films and sounds that servers write, and no protocol but
+# plain files. In a QuickTime file FFmpeg follows no reference to another file unless an option says so.
+FILM_OPTIONS: Final[Mapping[str, str]] = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,flac,mp3,ogg,aac",
+    "protocol_whitelist": "file",
+}
 
 MAX_PIXELS: Final = 100_000_000  # 10,000 x 10,000; with Pillow's copy and a metric about 3 GB
 MAX_FRAME_PIXELS: Final = 40_000_000_000  # of all frames together: ten minutes of 1920 x 1080 with 30 frames a second

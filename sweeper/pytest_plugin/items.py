@@ -21,6 +21,7 @@ from PIL import Image
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import ResultsError, SweeperError
 from sweeper.loading.load import load
+from sweeper.model.picture_size import PICTURE_FORMATS
 from sweeper.planning.plan import Plan
 from sweeper.regression.accept import accept
 from sweeper.regression.baseline import default_folder, read_baseline
@@ -184,7 +185,7 @@ class ImageRegression:
 
 def _save_png(image: Any, path: Path) -> None:
     if isinstance(image, (str, Path)):
-        with Image.open(image) as opened:
+        with Image.open(image, formats=PICTURE_FORMATS) as opened:
             opened.save(path)
     elif isinstance(image, Image.Image):
         image.save(path)

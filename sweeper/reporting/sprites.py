@@ -20,6 +20,8 @@ from PIL import Image
 
 from sweeper.errors import ResultsError
 from sweeper.files import replace_file
+from sweeper.errors import ImageError, ResultsError
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 from sweeper.reporting.thumbnails import SMALLER_SIDES, SPRITE_SIDE, THUMBS_FOLDER, make_sprite
 
 SPRITES_PER_LINE: Final = 40  # sprites in a line of a sheet, and lines of a full sheet
@@ -55,6 +57,8 @@ def make_sprites(report: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -
                 _make_sheet(folder, part, folder / name, loaded)
     except OSError as error:
         raise ResultsError(f"{folder}: {error.strerror or error}") from error
+    except (ValueError, SyntaxError, Image.DecompressionBombError, ImageError) as error:
+        raise ResultsError(f"{folder}: has a thumbnail that cannot be read: {error}; delete this folder") from error
     return Sprites(tuple(f"{THUMBS_FOLDER}/{name}" for name in names), {sha: index for index, sha in enumerate(shas)})
 
 
@@ -80,7 +84,8 @@ def _load_sprites(folder: Path, shas: Sequence[str], loaded: Mapping[str, Any]) 
     def load_sprite(sha: str) -> Any:
         if sha in loaded:
             return loaded[sha]
-        with Image.open(folder / f"{sha}-{SMALLER_SIDES[-1]}.webp") as image:
+        with Image.open(folder / f"{sha}-{SMALLER_SIDES[-1]}.webp", formats=PICTURE_FORMATS) as image:
+            check_pixels(image.size)
             return make_sprite(image)
 
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:

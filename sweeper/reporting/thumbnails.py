@@ -24,6 +24,7 @@ from sweeper.files import replace_file
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import iter_film_frames
 from sweeper.model.picture_size import check_pixels
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 THUMBS_FOLDER: Final = "thumbs"
 THUMB_SIDE: Final = 320  # pixels of the longer side, for a cell of 160 pixels on a screen with double density
@@ -148,7 +149,7 @@ def _open_picture(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
     A JPEG is decoded at about the size of a thumbnail. Raises ImageError if the picture is too large, and what Pillow
     raises.
     """
-    with Image.open(path) as image:
+    with Image.open(path, formats=PICTURE_FORMATS) as image:
         width, height = image.size
         workflow = image.format == "PNG" and bool({"prompt", "workflow"} & image.info.keys())
         frames = int(getattr(image, "n_frames", 1))

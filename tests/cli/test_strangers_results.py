@@ -15,6 +15,7 @@ from sweeper.store.database import connect
 
 TARGETS = "template: t.json\nparams: {prompt: a fox, seed: 1, steps: 1}\n"
 SECRET = "the user's own secret"
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
 COMMANDS = [
     ("accept", "--yes"),
     ("check",),
@@ -93,6 +94,25 @@ def test_artifact_at_a_url_where_no_run_writes_is_not_requested(sweeper, recorde
     assert "where no run can have put it" in outcome.err
     assert "pass" not in outcome.err
     assert stranger.seen == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_postscript_in_place_of_a_picture_starts_no_program(sweeper, results, tmp_path, monkeypatch, command):
+    ghostscript = tmp_path / "bin/gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/started\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ghostscript.parent), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # Pillow remembers that it found none
+    assert sweeper("accept", results).code == 0
+    (picture,) = (results / "artifacts").iterdir()
+    picture.write_bytes(POSTSCRIPT)
+    rename_artifact(results, f"artifacts/{picture.name}", hashlib.sha256(POSTSCRIPT).hexdigest())
+    outcome = sweeper(command[0], results, *command[1:])
+    assert outcome.code in (0, 1, 2)
+    Path("shop.yaml").write_text(f"{TARGETS}metrics: [sharpness]\n")
+    assert sweeper("run", "shop.yaml").code in (0, 1)
+    assert not (tmp_path / "started").exists()
 
 
 def test_artifacts_on_another_disk_still_work(sweeper, results, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sweeper.errors import ImageError
 from sweeper.images.compare import compare_files, compare_images, iter_frames, pixel_hash
-from sweeper.images.media import Sound, iter_film_frames, read_sound
+from sweeper.images.media import Sound, iter_film_frames, read_film_rate, read_sound
 from sweeper.images.sound_and_text import measure_sound, text_ratio
 from sweeper.model import picture_size
 from sweeper.regression.match_files import match_files
@@ -55,6 +55,14 @@ def sound(path, samples, codec):
         container.mux(stream.encode(audio(samples)))
         container.mux(stream.encode(None))
     return path
+
+
+def test_list_of_other_files_in_place_of_a_film_is_refused(tmp_path):
+    film(tmp_path / "secret.mkv", FRAMES)
+    tmp_path.joinpath("list.mp4").write_text("ffconcat version 1.0\nfile secret.mkv\n")
+    for read in (read_film_rate, read_sound, pixel_hash, lambda path: list(iter_film_frames(path))):
+        with pytest.raises(ImageError):
+            read(tmp_path / "list.mp4")
 
 
 def wav(path, samples, *, width=2, rate=RATE):

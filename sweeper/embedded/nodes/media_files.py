@@ -21,6 +21,7 @@ from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.output_naming import save_files
 from sweeper.embedded.nodes.picture_files import find_input, make_metadata, make_preview_prefix
+from sweeper.model.picture_size import FILM_OPTIONS
 
 Audio = dict[str, Any]
 
@@ -68,14 +69,14 @@ class FilmFile:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height. Raises ValueError for a file without pictures."""
-        with _import_av().open(str(self.path)) as container:
+        with _import_av().open(str(self.path), options=FILM_OPTIONS) as container:
             for stream in container.streams.video:
                 return int(stream.width), int(stream.height)
         raise ValueError(f"no video stream found in {self.path.name}")
 
     def load(self) -> Film:
         """All of it."""
-        with _import_av().open(str(self.path)) as container:
+        with _import_av().open(str(self.path), options=FILM_OPTIONS) as container:
             if not container.streams.video:
                 raise ValueError(f"no video stream found in {self.path.name}")
             rate = Fraction(container.streams.video[0].average_rate or 1)
@@ -89,7 +90,7 @@ class FilmFile:
 def read_sound(path: Path) -> Audio:
     """The first sound of a file, as it is sampled there. Raises ValueError where there is none."""
     av = _import_av()
-    with av.open(str(path)) as container:
+    with av.open(str(path), options=FILM_OPTIONS) as container:
         if not container.streams.audio:
             raise ValueError(f"No audio stream found in the file {path.name}.")
         stream = container.streams.audio[0]
@@ -191,14 +192,17 @@ def save_video(
 
 
 def _is_mp4(path: Path) -> bool:
-    with _import_av().open(str(path)) as container:
+    with _import_av().open(str(path), options=FILM_OPTIONS) as container:
         return "mp4" in container.format.name.split(",") and container.streams.video[0].codec.name == "h264"
 
 
 def _copy_streams(source: Path, target: Path, metadata: dict[str, str]) -> None:
     """The streams as they are, with the old metadata and the new."""
     av = _import_av()
-    with av.open(str(source)) as old, av.open(str(target), mode="w", format="mp4", options=_TAGS) as new:
+    with (
+        av.open(str(source), options=FILM_OPTIONS) as old,
+        av.open(str(target), mode="w", format="mp4", options=_TAGS) as new,
+    ):
         new.metadata.update({**old.metadata, **metadata})
         streams = {
             stream.index: new.add_stream_from_template(stream) for stream in (*old.streams.video, *old.streams.audio)

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.output_naming import save_files, to_pil_images
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 
 def find_input(context: Context, name: str, kind: str = "image") -> Path:
@@ -30,7 +31,8 @@ def load_image(context: Context, image: str) -> tuple[Array, Array]:
 
     Turned as its EXIF says; frames of another size than the first are left out; of an MPO only the first is taken.
     """
-    with Image.open(find_input(context, image)) as file:
+    with Image.open(find_input(context, image), formats=PICTURE_FORMATS) as file:
+        check_pixels(file.size, getattr(file, "n_frames", 1))
         frames = [_decode_frame(frame) for frame in ImageSequence.Iterator(file)]
         single = file.format == "MPO"
     frames = [frame for frame in frames if frame[0].shape == frames[0][0].shape]
@@ -131,7 +133,8 @@ def preview_any(source: Any = None) -> NodeOutput:
 
 def load_mask(context: Context, image: str, channel: str) -> Array:
     """One channel of a file as MASK [1, H, W]; alpha turned around; empty, 64 x 64, where there is no such channel."""
-    with Image.open(find_input(context, image)) as file:
+    with Image.open(find_input(context, image), formats=PICTURE_FORMATS) as file:
+        check_pixels(file.size)
         picture = ImageOps.exif_transpose(file)
         if picture.mode != "RGBA":
             if picture.mode == "I":

@@ -13,7 +13,7 @@ from PIL import Image
 from sweeper.errors import ImageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric, MetricInput
-from sweeper.model.picture_size import check_pixels
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 Value: TypeAlias = float | str
 
@@ -91,7 +91,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     Raises ImageError if it cannot be read as a picture, or is too large.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             check_pixels(image.size)
             if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255 instead of scaling
                 grey = np.asarray(image, dtype=np.float64) / 257.0

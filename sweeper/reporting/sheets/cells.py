@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sweeper.errors import ImageError
-from sweeper.model.picture_size import check_pixels
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 from sweeper.reporting.thumbnails import is_film, read_first_frame
 
 LABEL_SIZE: Final = 15  # pixels, as all sizes below: the letters of a label
@@ -52,9 +52,9 @@ def _measure_cell(cell: Cell, max_side: int) -> tuple[int, int] | None:
         if is_film(cell.paths[0]):
             width, height = read_first_frame(cell.paths[0]).size
         else:
-            with Image.open(cell.paths[0]) as image:
+            with Image.open(cell.paths[0], formats=PICTURE_FORMATS) as image:
                 width, height = image.size
-    except (ImageError, OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     across, down = arrange_tiles(len(cell.paths))
     width, height = across * (width + TILE_GAP) - TILE_GAP, down * (height + TILE_GAP) - TILE_GAP
@@ -74,11 +74,11 @@ def load_small_picture(path: Path, box: tuple[int, int]) -> Any:
         if is_film(path):
             small = read_first_frame(path).convert("RGBA")
         else:
-            with Image.open(path) as opened:
+            with Image.open(path, formats=PICTURE_FORMATS) as opened:
                 opened.draft("RGB", box)  # makes JPEG decode at about this size
                 check_pixels(opened.size)
                 small = opened.convert("RGBA")
-    except (ImageError, OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     small.thumbnail((max(1, box[0]), max(1, box[1])), Image.Resampling.LANCZOS)
     return small

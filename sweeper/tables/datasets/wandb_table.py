@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sweeper.errors import ResultsError
 from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.model.picture_size import PICTURE_FORMATS
 from sweeper.tables.datasets.picture_rows import (
     BOOLEAN,
     INTEGER,
@@ -68,7 +69,7 @@ def _build_image(picture: Picture, file: Path) -> dict[str, Any]:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=PICTURE_FORMATS) as image:
             width, height = image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ResultsError(f"{file}: cannot be read as a picture: {error}") from None
