@@ -10,6 +10,8 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 _TABLES: Final = {  # the key and the columns of each table; the tables that decide about submissions come first
@@ -39,6 +41,12 @@ _FUNCTION: Final = "sweeper_checksum"
 _SINCE_VERSION: Final = 6  # the first version of the store that has checksums
 # The tables that older versions with checksums lack.
 _SINCE_VERSION_OF_TABLE: Final = {"charges": 7, "votes": 8, "marks": 9}
+# Times count seconds since 1970, and those of a mark milliseconds. No number is negative.
+_RANGES: Final = {
+    "INTEGER": " OR {0} NOT BETWEEN 0 AND 9007199254740991",
+    "REAL": " OR {0} NOT BETWEEN 0 AND 100000000000",
+    "TEXT": "",
+}
 _MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
 _PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
 
@@ -92,16 +100,30 @@ def find_damage(connection: sqlite3.Connection) -> str | None:
 
     Raises sqlite3.Error if a page cannot be read. A store of an older version has no checksums.
     """
-    deadline = time.monotonic() + _MAX_SECONDS
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, _PROGRESS_STEPS)
     try:
-        return _find_damaged_rows(connection) or _find_damaged_pages(connection)
+        with limit_time(connection):
+            # Without its look at each page, a crafted file could have a table whose rows never end.
+            return (
+                _find_damaged_pages(connection, "quick_check")
+                or _find_damaged_rows(connection)
+                or _find_damaged_pages(connection, "integrity_check")
+                or _find_wrong_values(connection)
+            )
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
             return None
         if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # a text that is not UTF-8, or a column that is gone
             return str(error)
         raise
+
+
+@contextmanager
+def limit_time(connection: sqlite3.Connection) -> Iterator[None]:
+    """Interrupt what the block executes after a few seconds, with sqlite3.OperationalError."""
+    deadline = time.monotonic() + _MAX_SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, _PROGRESS_STEPS)
+    try:
+        yield
     finally:
         connection.set_progress_handler(None, 0)
 
@@ -125,6 +147,18 @@ def _find_damaged_rows(connection: sqlite3.Connection) -> str | None:
     return None
 
 
-def _find_damaged_pages(connection: sqlite3.Connection) -> str | None:
-    ((answer, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+def _find_damaged_pages(connection: sqlite3.Connection, check: str) -> str | None:
+    ((answer, *_), *_) = connection.execute(f"PRAGMA {check}(1)").fetchall()
     return None if answer == "ok" else " ".join(str(answer).split())
+
+
+def _find_wrong_values(connection: sqlite3.Connection) -> str | None:
+    """Look for values that sweeper does not write: SQLite keeps any type in any column, and infinite numbers."""
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    for table in tables:
+        for _, name, kind, is_required, _, key in connection.execute(f"PRAGMA table_info({table})").fetchall():
+            optional = "" if is_required or key else f"{name} IS NOT NULL AND "
+            wrong = f"{optional}(typeof({name}) != '{kind.lower()}'{_RANGES[kind].format(name)})"
+            if connection.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchall():
+                return f"the column '{name}' of the table '{table}' has a value that sweeper does not write"
+    return None

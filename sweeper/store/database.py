@@ -9,13 +9,15 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
 from urllib.parse import quote_from_bytes
 
 from sweeper.did_you_mean import join_names
 from sweeper.errors import ResultsError
-from sweeper.store.checksums import find_damage, make_migration, make_triggers, register_checksum
+from sweeper.schemas.values import format_value
+from sweeper.store.checksums import find_damage, limit_time, make_migration, make_triggers, register_checksum
 from sweeper.store.containment import refuse_links
 
 SCHEMA_VERSION: Final = 9
@@ -98,6 +100,16 @@ CREATE TABLE marks(
 }
 
 _SUFFIXES: Final = ("-wal", "-shm", "-journal")  # of the files that SQLite keeps beside a database
+# A journal that ends with this names another file, which SQLite deletes when it has rolled the journal back
+# (https://www.sqlite.org/fileformat.html, "The Rollback Journal"). Only transactions of several databases write one.
+_SUPER_JOURNAL: Final = bytes.fromhex("d9d505f920a163d7")
+_DAMAGE_CODES: Final = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_INTERRUPT,  # by `limit_time`
+    sqlite3.SQLITE_TOOBIG,
+    None,  # a text that is not UTF-8
+)
+_MAX_CELL: Final = 2**28  # bytes; a crafted file of a few kilobytes may declare a text of a gigabyte
 _NO_STORE: Final = "not a sweeper store"
 _REMEDY: Final = (
     "restore a good copy, or move this file away and start over with `sweeper run`, which repeats all trials"
@@ -113,7 +125,7 @@ def translate_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_NOTADB:
             raise ResultsError(f"{path}: {_NO_STORE}: {_describe_start(path)}; {_REMEDY}") from error
-        if code == sqlite3.SQLITE_CORRUPT:
+        if code in _DAMAGE_CODES:
             raise ResultsError(f"{path}: the sweeper store is damaged: {error}; {_REMEDY}") from error
         raise ResultsError(f"{path}: {error}; check that the disk is not full and the folder is writable") from error
     except OSError as error:
@@ -129,20 +141,25 @@ def _describe_start(path: Path) -> str:
 
 def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     """Connect in autocommit mode, so that transactions begin only where we begin them."""
-    if not readonly:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
-        register_checksum(connection)
-        return connection
+    connection = _connect_to_read(path) if readonly else sqlite3.connect(path, isolation_level=None, timeout=30)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL)
+    connection.execute("PRAGMA cell_size_check = ON")
+    register_checksum(connection)
+    return connection
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
     uri = make_uri(path.resolve())
     connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=30)
     try:
-        connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        with limit_time(connection):
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.OperationalError:
         # In a read-only folder SQLite cannot create the index file that WAL mode needs. Nobody can be writing the
         # database there either, so it is safe to call it immutable.
         connection.close()
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
-    register_checksum(connection)
+    connection.execute("PRAGMA trusted_schema = OFF")  # a writer needs it for the triggers of the checksums
     return connection
 
 
@@ -160,23 +177,31 @@ def is_blank(path: Path) -> bool:
     if any((path.parent / name).exists() for name in _LATER_FILES):  # it lost its content; opening it says so
         return False
     with suppress(sqlite3.DatabaseError), closing(connect(path, readonly=True)) as connection:
-        return not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        return not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     return False
 
 
 def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> None:
     """Check that this is a store of ours, and unless `readonly` create or upgrade its schema. Raises ResultsError."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    if (tables or readonly) and (version == 0 or not {"runs", "trials", "jobs"}.issubset(tables)):
-        content = f"an SQLite database with other tables ({join_names(tables)})" if tables else "an empty file"
+    with limit_time(connection):
+        connection.execute("BEGIN")  # because another process may upgrade the store between the two statements
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        schema = _read_schema(connection)
+        connection.execute("COMMIT")
+    tables = sorted(name for kind, name, *_ in schema if kind == "table")
+    if (schema or version or readonly) and (version == 0 or not {"runs", "trials", "jobs"}.issubset(tables)):
+        content = f"an SQLite database with other tables ({join_names(tables)})" if schema else "an empty file"
         raise ResultsError(f"{path}: {_NO_STORE}: {content}; {_REMEDY}")
     if version > SCHEMA_VERSION:
         raise ResultsError(
             f"{path}: written by a newer sweeper (store version {version}, this one reads {SCHEMA_VERSION}); "
             "upgrade sweeper"
         )
-    if damage := find_damage(connection) if tables else None:
+    if schema and (change := _find_schema_change(schema, version)):
+        raise ResultsError(
+            f"{path}: {change}, so somebody may have made this folder to harm you; undo it, or delete this folder"
+        )
+    if damage := find_damage(connection) if schema else None:
         raise _make_damage_error(path, damage)
     if version == 0:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -190,6 +215,49 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
     has_log = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA synchronous = {'NORMAL' if has_log else 'FULL'}")
+
+
+def _read_schema(connection: sqlite3.Connection) -> frozenset[tuple[Any, ...]]:
+    """Read the type, name, table and statement of each table, index, trigger and view. This executes none of them."""
+    return frozenset(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
+
+
+@cache
+def _make_schema(version: int) -> frozenset[tuple[Any, ...]]:
+    """Return what `_read_schema` returns for a store of this version."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        register_checksum(connection)
+        connection.executescript(SCHEMA + "".join(MIGRATIONS[number] for number in range(2, version + 1)))
+        return _read_schema(connection)
+
+
+def _find_schema_change(schema: frozenset[tuple[Any, ...]], version: int) -> str | None:
+    """Return how a schema differs from the one that sweeper gave to a store of this version; None if it does not.
+
+    A view in the place of a table may have rows without end, and a trigger writes what its author wants.
+    """
+    expected = _make_schema(version)
+    names = {(kind, name) for kind, name, *_ in expected}
+    for kind, name, *_ in sorted(schema - expected, key=repr):
+        is_ours = (kind, name) in names
+        return (
+            f"its {kind} '{name}' was changed" if is_ours else f"sweeper did not make its {kind} {format_value(name)}"
+        )
+    for kind, name, *_ in sorted(expected - schema, key=repr):
+        return f"its {kind} '{name}' is gone"
+    return None
+
+
+def _refuse_super_journal(path: Path) -> None:
+    """Raise ResultsError if the rollback journal of a database names another file, which SQLite would delete."""
+    journal = path.with_name(f"{path.name}-journal")
+    with suppress(FileNotFoundError), journal.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(_SUPER_JOURNAL)))
+        if file.read() == _SUPER_JOURNAL:
+            raise ResultsError(
+                f"{journal}: names another file to delete, so somebody may have made this folder to reach your files; "
+                "remove it, and run the same command again"
+            )
 
 
 def _make_damage_error(path: Path, damage: str) -> ResultsError:
@@ -249,6 +317,7 @@ class Database:
             if not readonly:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _check_not_emptied(path)
+            _refuse_super_journal(path)
             self._connection = connect(path, readonly=readonly)
         try:
             with translate_errors(path):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 from contextlib import closing
 from pathlib import Path
 
@@ -171,20 +172,81 @@ def test_accept_writes_into_no_other_project_unless_told(sweeper, results, tmp_p
     assert sweeper("accept", results, "--baseline", other / "baselines/shop").code == 0
 
 
+ENDLESS = "WITH RECURSIVE endless(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM endless)"
+SCHEMAS = {
+    "view": ("DROP TABLE metrics", f"CREATE VIEW metrics AS {ENDLESS} SELECT x AS sha256, 'm' AS metric, x AS value "
+             "FROM endless"),
+    "trigger": (f"CREATE TRIGGER t AFTER INSERT ON runs BEGIN INSERT INTO node_times {ENDLESS} SELECT x, x, x, x FROM "
+                "endless; END",),
+    "changed trigger": ("DROP TRIGGER runs_insert",
+                        "CREATE TRIGGER runs_insert AFTER INSERT ON runs BEGIN SELECT 1; END"),
+    "generated column": ("ALTER TABLE runs ADD COLUMN more TEXT AS (hex(zeroblob(200000000)))",),
+    "index": ("CREATE INDEX more ON runs(hex(zeroblob(2)))",),
+    "table": ("CREATE TABLE more(x)",),
+    "lost trigger": ("DROP TRIGGER runs_insert",),
+    "lost table": ("DROP TABLE node_times",),
+    "older version": ("PRAGMA user_version = 5",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("statements", SCHEMAS.values(), ids=SCHEMAS)
+def test_store_with_another_schema_is_refused_before_it_is_read(sweeper, results, statements):
+    with closing(connect(results / "sweeper.sqlite", readonly=False)) as store, store:
+        for statement in statements:
+            store.execute(statement)
+    for command in (("report", results), ("plan", "shop.yaml"), ("run", "shop.yaml"), ("accept", results)):
+        outcome = sweeper(*command)
+        assert outcome.code == 2
+        assert "so somebody may have made this folder to harm you" in outcome.err
+
+
+def test_table_whose_rows_never_end_is_refused(sweeper, results):
+    """Interior pages of a table that name the same page hundreds of times, in several levels."""
+    path, page_size = results / "sweeper.sqlite", 4096
+    with closing(connect(path, readonly=False)) as store:
+        store.execute("PRAGMA journal_mode = DELETE")
+        ((root,),) = store.execute("SELECT rootpage FROM sqlite_master WHERE name = 'runs'").fetchall()
+    content = bytearray(path.read_bytes())
+    leaf, count = content[(root - 1) * page_size : root * page_size], len(content) // page_size
+
+    def make_page(child):
+        cells = [struct.pack(">IB", child, number) for number in range(1, 120)]
+        start = page_size - 5 * len(cells)
+        head = struct.pack(">BHHHBI", 5, 0, len(cells), start, 0, child)
+        pointers = b"".join(struct.pack(">H", start + 5 * index) for index in range(len(cells)))
+        return (head + pointers).ljust(start, b"\0") + b"".join(cells)
+
+    content[(root - 1) * page_size : root * page_size] = make_page(count + 1)
+    for level in range(1, 6):
+        content += make_page(count + level + 1)
+    content += leaf
+    content[28:32] = struct.pack(">I", len(content) // page_size)
+    content[92:96] = content[24:28]
+    path.write_bytes(content)
+    outcome = sweeper("report", results)
+    assert (outcome.code, "is damaged: " in outcome.err) == (2, True)
+
+
+def test_journal_of_a_strangers_store_deletes_no_file(sweeper, results, tmp_path):
+    """SQLite deletes the file that a rollback journal names at its end as the journal of several databases."""
+    magic, name = bytes.fromhex("d9d505f920a163d7"), str(tmp_path / "secret.png").encode()
+    head = magic + struct.pack(">5I", 0, 0, (results / "sweeper.sqlite").stat().st_size // 4096, 512, 4096)
+    tail = name + struct.pack(">II", len(name), sum(name)) + magic
+    journal = results / "sweeper.sqlite-journal"
+    for command in (("run", "shop.yaml"), ("report", results), ("accept", results)):
+        journal.write_bytes(head.ljust(512, b"\0") + struct.pack(">I", 2**30 // 4096 + 1) + tail)
+        outcome = sweeper(*command)
+        assert (outcome.code, "names another file to delete" in outcome.err) == (2, True)
+    assert (tmp_path / "secret.png").read_text() == SECRET
+
+
 @pytest.mark.parametrize("column", ["path", "sha256"])
 def test_artifact_of_another_type_is_reported(sweeper, recorded, column):
     with closing(connect(recorded / "sweeper.sqlite", readonly=False)) as store, store:
-        names = [row[1] for row in store.execute("PRAGMA table_info(artifacts)")]
-        store.execute("CREATE TABLE typed AS SELECT * FROM artifacts")
-        store.execute("DROP TABLE artifacts")
-        store.execute(f"CREATE TABLE artifacts({', '.join(names)})")  # columns without a type keep numbers
-        store.execute("INSERT INTO artifacts SELECT * FROM typed")
-        store.execute(f"UPDATE artifacts SET {column} = 5")
-        store.execute("DROP TABLE checksums")  # as in a store of an older version
-        store.execute("PRAGMA user_version = 5")
+        store.execute(f"UPDATE artifacts SET {column} = x'35'")
     outcome = sweeper("report", recorded)
     assert outcome.code == 2
-    assert "is not a text" in outcome.err
+    assert f"the column '{column}' of the table 'artifacts' has a value that sweeper does not write" in outcome.err
 
 
 def test_accept_does_not_write_through_a_link(sweeper, results, tmp_path):
