@@ -239,10 +239,9 @@ def _find_schema_change(schema: frozenset[tuple[Any, ...]], version: int) -> str
     expected = _make_schema(version)
     names = {(kind, name) for kind, name, *_ in expected}
     for kind, name, *_ in sorted(schema - expected, key=repr):
-        is_ours = (kind, name) in names
-        return (
-            f"its {kind} '{name}' was changed" if is_ours else f"sweeper did not make its {kind} {format_value(name)}"
-        )
+        if (kind, name) in names:
+            return f"its {kind} '{name}' was changed"
+        return f"sweeper did not make its {kind} {format_value(name)}"
     for kind, name, *_ in sorted(expected - schema, key=repr):
         return f"its {kind} '{name}' is gone"
     return None
