@@ -21,6 +21,7 @@ from sweeper.images.file_types import PICTURE_TYPES
 from sweeper.regression.match_files import CompareResult, CompareTask, Match, equal_metrics, find_best_match
 from sweeper.regression.thresholds import Threshold
 from sweeper.running.async_tools import run_sync
+from sweeper.store.allowed_storages import allow_storage, require_storage
 from sweeper.store.remote_artifacts import download_artifact
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def compare_on_cluster(cluster: str, tasks: Sequence[CompareTask]) -> list[Compa
 
     Raises UsageError and UnreachableError like `sweeper.cluster.run`, ResultsError if a worker cannot read a picture.
     """
+    for task in tasks:
+        require_storage(task.url or "")  # workers read what they are told
     address = resolve_address(cluster, os.environ)
     return run_sync(lambda: _compare(address, tasks))
 
@@ -117,7 +120,7 @@ def _match_pixels_of(task: PixelMatchTask) -> int | None:
     if Path(task.url).suffix[1:].lower() not in PICTURE_TYPES:  # the sound of a video counts too
         return None
     with tempfile.TemporaryDirectory(prefix="sweeper-check-") as folder:
-        path = download_artifact(Path(folder), task.url, task.sha256)
+        path = _download(task, folder)
         if path is None:
             return None
         try:
@@ -127,11 +130,16 @@ def _match_pixels_of(task: PixelMatchTask) -> int | None:
     return task.pixel_hashes.index(pixels) if pixels in task.pixel_hashes else None
 
 
+def _download(task: PixelMatchTask | RemoteCompareTask, folder: str) -> Path | None:
+    allow_storage(task.url.rpartition("/")[0])
+    return download_artifact(Path(folder), task.url, task.sha256)
+
+
 def compare_to_accepted(task: RemoteCompareTask) -> tuple[int, Match] | str:
     """The index of the accepted file that matches best, and how; or why the picture cannot be compared."""
     with tempfile.TemporaryDirectory(prefix="sweeper-check-") as folder:
         try:
-            path = download_artifact(Path(folder), task.url, task.sha256)
+            path = _download(task, folder)
         except ResultsError as error:
             return str(error)
         if path is None:

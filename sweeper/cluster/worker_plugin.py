@@ -35,6 +35,7 @@ from sweeper.planning.server_cache import detect_server_cache
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.preflight import PARTNER_KEY_FIELD
 from sweeper.running.stop_control import list_stop_signals
+from sweeper.store.allowed_storages import allow_storage
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.remote_artifacts import RemoteFolder, check_url
 
@@ -132,6 +133,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
             )
         if run_spec.artifact_url is not None:
             await asyncio.to_thread(check_url, run_spec.artifact_url)
+            allow_storage(run_spec.artifact_url)
         stores_directly = run_spec.artifact_url is not None or await asyncio.to_thread(_can_see_folder, run_spec)
         return replace(
             worker_info, server_id=server_id, url=target.url, dialect=server.dialect, version=server.version,

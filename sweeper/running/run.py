@@ -26,6 +26,7 @@ from sweeper.running.run_events import Event, Notice
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, TrialFilter, resolve_settings
 from sweeper.running.stop_control import StopControl, stop_on_signals
+from sweeper.store.allowed_storages import allow_storage
 from sweeper.tables.results_folder import describe_older_location, is_older_location
 
 T = TypeVar("T")
@@ -96,6 +97,8 @@ async def run_async(
     if environ is None:
         environ = os.environ
     output = resolve_output(out, experiment)
+    if output[1] is not None:
+        allow_storage(output[1], remember=True)
     if progress is None:
         progress = make_notebook_bar()
     if out is None and progress and is_older_location(output[0], experiment.file):

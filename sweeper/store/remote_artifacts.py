@@ -1,6 +1,7 @@
 """Output files at a URL, in object storage or anything else that fsspec supports. The URL is the artifact's path.
 
-As on a disk, a file appears complete or not at all, and never replaces another. To read one, sweeper downloads it once
+sweeper opens only storages of `allowed_storages`. As on a disk, a file appears complete or not at all, and never
+replaces another. To read one, sweeper downloads it once
 to `fetched/` in the results folder and verifies its hash. Keys and endpoints come from wherever the storage's fsspec
 package looks for them.
 """
@@ -20,6 +21,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sweeper.errors import ResultsError, SweeperError, UsageError
+from sweeper.store.allowed_storages import require_storage
 from sweeper.store.artifacts import ArtifactFolder, IncomingFile, UnfinishedJob
 from sweeper.store.file_names import candidate_names, find_job_prefix
 
@@ -60,11 +62,16 @@ def check_url(url: str) -> None:
         )
     if not is_storage(url):
         raise UsageError(f"{url}: pictures cannot be written there; write a URL such as s3://bucket/folder")
-    _open_filesystem(url)
+    _find_filesystem(url)
 
 
-def _open_filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system for a URL, and the path in it."""
+def _open_filesystem(url: str, *, is_folder: bool = False) -> tuple[Any, str]:
+    """The fsspec file system for a URL, and the path in it. Raises ResultsError if its storage is not allowed."""
+    require_storage(url, is_folder=is_folder)
+    return _find_filesystem(url)
+
+
+def _find_filesystem(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
@@ -164,7 +171,7 @@ def folder_for(out: Path, path: str) -> ArtifactFolder:
 def list_names(url: str) -> frozenset[str]:
     """The names of the files at a URL, empty if there is nothing. Raises ResultsError if the storage fails."""
     with _translate_errors(url):
-        fs, folder = _open_filesystem(url)
+        fs, folder = _open_filesystem(url, is_folder=True)
         try:
             return frozenset(PurePosixPath(path).name for path in fs.ls(folder, detail=False))
         except FileNotFoundError:

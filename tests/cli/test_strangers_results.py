@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import struct
+import threading
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,6 +100,74 @@ def test_artifact_at_a_url_where_no_run_writes_is_not_requested(sweeper, recorde
     assert "where no run can have put it" in outcome.err
     assert "pass" not in outcome.err
     assert stranger.seen == []
+
+
+@pytest.fixture
+def listener(monkeypatch):
+    """A server of a stranger: its `url`, and how many `connections` came. It closes each. S3 is there, too."""
+    server = SimpleNamespace(connections=0)
+
+    def accept_all():
+        with contextlib.suppress(OSError):
+            while True:
+                listening.accept()[0].close()
+                server.connections += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server.url = f"127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{server.url}")
+        thread = threading.Thread(target=accept_all)
+        thread.start()
+        yield server
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+SHOWN = [command for command in COMMANDS if command not in (("results",), ("export", "-o", "table.csv"))]
+
+
+@pytest.mark.parametrize("command", [*SHOWN, ("run",)], ids=" ".join)
+@pytest.mark.parametrize("url", ["ftp://{}/pictures", "webhdfs://{}/pictures", "s3://bucket/pictures"])
+def test_storage_of_a_strangers_choice_is_not_opened(sweeper, results, listener, command, url):
+    pytest.importorskip("fsspec", reason="the extra `s3` is not installed")
+    assert sweeper("accept", results).code == 0
+    url = url.format(listener.url)
+    rename_artifact(results, f"{url}/a.png", "0" * 64)
+    outcome = sweeper(command[0], "shop.yaml" if command == ("run",) else results, *command[1:])
+    assert listener.connections == 0
+    assert outcome.code == 2
+    if "--images" not in command:  # without a terminal there are none
+        assert f"add the line `{url}` to " in outcome.err + outcome.out
+
+
+def test_storage_that_the_user_lists_is_opened(sweeper, recorded, tmp_path):
+    pytest.importorskip("fsspec", reason="the extra `s3` is not installed")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/a.png").write_text(SECRET)
+    url = (tmp_path / "shared").as_uri()
+    rename_artifact(recorded, f"{url}/a.png", hashlib.sha256(SECRET.encode()).hexdigest())
+    outcome = sweeper("report", recorded)
+    assert outcome.code == 2
+    line, path = re.search("add the line `(.*)` to (.*)", outcome.err).groups()
+    Path(path).parent.mkdir(parents=True)
+    for listed in (f"{line}-of-others", f"{line}/below", line[:-1], f"{line}/../other"):
+        Path(path).write_text(listed)
+        assert sweeper("report", recorded).code == 2
+    Path(path).write_text(f"# of my team\n{line}/")
+    assert sweeper("report", recorded).code == 0
+    rename_artifact(recorded, f"{url}/../secret.png")
+    (recorded / "fetched").rename(recorded / "old")
+    assert sweeper("report", recorded).code == 2
+
+
+def test_storage_where_a_run_wrote_is_opened_in_a_later_session(sweeper, write, process, tmp_path):
+    pytest.importorskip("fsspec", reason="the extra `s3` is not installed")
+    assert sweeper("run", write(TARGETS), "--out", (tmp_path / "shared").as_uri()).code == 0
+    outcome = process("report", "shop.yaml")
+    assert (outcome.code, outcome.err) == (0, "")
+    shutil.rmtree("results/shop/fetched")
+    outcome = process("report", "shop.yaml", env={"SWEEPER_STORAGES_FILE": str(tmp_path / "another-user")})
+    assert outcome.code == 2
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

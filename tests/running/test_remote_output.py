@@ -19,6 +19,7 @@ from sweeper.errors import ExperimentError, ResultsError, UsageError
 from sweeper.reporting.write_report import write_report
 from sweeper.running.run_events import Notice
 from sweeper.store import Store
+from sweeper.store.allowed_storages import allow_storage
 from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob
 from sweeper.store.remote_artifacts import RemoteFolder, download_artifact
 
@@ -145,6 +146,7 @@ def test_remote_pictures_with_equal_bytes_are_not_downloaded_to_compare(target, 
 
 
 def test_remote_leftovers_of_a_killed_run_are_removed(tmp_path, bucket):
+    allow_storage(bucket)
     folder = RemoteFolder(tmp_path, bucket)
     with folder.open_incoming("0badcafe-1", 0) as file:
         file.write(b"half a run's")
@@ -159,6 +161,7 @@ def test_remote_leftovers_of_a_killed_run_are_removed(tmp_path, bucket):
 
 @everywhere
 def test_remote_files_are_never_overwritten_nor_stored_twice(tmp_path, bucket):
+    allow_storage(bucket)
     folder = RemoteFolder(tmp_path, bucket)
     kept = []
     for content in (b"one", b"one", b"two"):
@@ -171,6 +174,7 @@ def test_remote_files_are_never_overwritten_nor_stored_twice(tmp_path, bucket):
 
 
 def test_content_that_differs_from_the_recorded_hash_is_refused(tmp_path, bucket):
+    allow_storage(bucket)
     folder = RemoteFolder(tmp_path, bucket)
     with folder.open_incoming("job", 0) as file:
         file.write(b"one")
