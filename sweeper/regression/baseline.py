@@ -19,12 +19,24 @@ from sweeper.files import atomic_write
 from sweeper.model.workflow import encode_canonical, encode_graph
 from sweeper.regression.cases import Case
 from sweeper.regression.server_changes import Facts, server_key
-from sweeper.schemas.values import format_value
+from sweeper.schemas.values import fits_shape, format_value, parse_finite_json
 from sweeper.store.containment import contain, is_plain_path
 
 MANIFEST: Final = "manifest.json"
 VERSION: Final = 3  # version 1 had no `servers` and no `models`, version 2 no `ending`
 _VERSION_KEY: Final = "sweeper_baseline"
+
+# The keys of a manifest. Some may be missing: those that older versions did not write, and values that are empty.
+_ACCEPTED_SHAPE: Final = {
+    "file": str, "sha256": str, "pixels": (None, str), "size": int, "params": {...: object}, "digest": str,
+    "target": str, "server": (None, str), "sweeper": (None, str), "ending": (None, str), "workflow": (None, str),
+    "changes": (None, {...: object}), "inputs": (None, {...: {...: str}}), "models": (None, [str]),
+}  # fmt: skip
+_SHAPES: Final = {
+    "cases": [{"cells": {...: object}, "node": str, "position": int, "accepted": [_ACCEPTED_SHAPE]}],
+    "workflows": {...: {...: {"class_type": str, "inputs": {...: object}}}},
+    "servers": (None, {...: {...: object}}),
+}  # fmt: skip
 
 Graph = Mapping[str, Mapping[str, Any]]
 
@@ -91,6 +103,8 @@ class Baseline:
         graph = {node: {**content, "inputs": dict(content["inputs"])} for node, content in base.items()}
         for address, value in accepted.changes.items():
             node, _, name = address.partition(".")
+            if node not in graph:  # somebody may have edited the manifest
+                return None
             graph[node]["inputs"][name] = value
         return graph
 
@@ -144,7 +158,7 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
     """
     path = folder / MANIFEST
     try:
-        value = json.loads(path.read_text("utf-8", "surrogatepass"))
+        value = parse_finite_json(path.read_text("utf-8", "surrogatepass"))
     except FileNotFoundError:
         return Baseline(folder, experiment)
     except (OSError, ValueError) as error:
@@ -161,10 +175,13 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
             f"{path}: belongs to the experiment '{value.get('experiment')}', not to '{experiment}'; "
             "give another folder with --baseline"
         )
+    for name, shape in _SHAPES.items():
+        if not fits_shape(value.get(name), shape):
+            raise ResultsError(f"{path}: damaged (`{name}` is not as sweeper writes it); restore it from git")
     try:
         entries = _parse_entries(value["cases"], folder)
-        workflows: dict[str, Graph] = {str(name): dict(graph) for name, graph in value["workflows"].items()}
-        servers: dict[str, Facts] = {str(name): dict(facts) for name, facts in value.get("servers", {}).items()}
+        workflows: dict[str, Graph] = value["workflows"]
+        servers: dict[str, Facts] = value.get("servers") or {}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(f"{path}: damaged ({type(error).__name__}: {error}); restore it from git") from error
     return Baseline(folder, experiment, entries, workflows, servers, exists=True)

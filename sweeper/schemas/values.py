@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from fractions import Fraction
+from typing import Any
 
 from sweeper.did_you_mean import join_names
 
@@ -30,6 +31,44 @@ def is_multiple(value: float, factor: float) -> bool:
 
 def _to_fraction(value: float) -> Fraction:
     return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
+
+
+def fits_shape(value: object, shape: Any) -> bool:
+    """Whether a JSON value has a shape, which is written as a value of this shape with types in place of its parts.
+
+    `[str]` is a list of texts, `[str, bool]` a list of these two, `{...: int}` a mapping to integers, `{"a": str}` a
+    mapping with this key among others, `(None, int)` either of them, and `object` anything. A key that is not there has
+    the value None.
+    """
+    if isinstance(shape, tuple):
+        return any(fits_shape(value, part) for part in shape)
+    if isinstance(shape, list):
+        shapes = shape * len(value) if isinstance(value, list) and len(shape) == 1 else shape
+        return isinstance(value, list) and len(value) == len(shapes) and all(map(fits_shape, value, shapes))
+    if isinstance(shape, dict):
+        if ... in shape:
+            return isinstance(value, dict) and all(fits_shape(part, shape[...]) for part in value.values())
+        return isinstance(value, dict) and all(fits_shape(value.get(key), part) for key, part in shape.items())
+    return shape is object or value is shape or type(value) is shape
+
+
+def parse_finite_json(text: str | bytes) -> Any:
+    """Parse JSON without NaN and infinite numbers. Raises ValueError."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_finite)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number")
+
+
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{shorten(text)} is too large")
+    return number
 
 
 def format_value(value: object, limit: int = 80) -> str:

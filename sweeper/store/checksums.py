@@ -14,6 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from sweeper.model.charges import KINDS
+from sweeper.store.records import STATES
+from sweeper.store.trial_marks import MAX_STARS, VERDICTS
+from sweeper.store.votes import ANSWERS
+
 _TABLES: Final = {  # the key and the columns of each table; the tables that decide about submissions come first
     "jobs": (
         "id",
@@ -46,6 +51,13 @@ _RANGES: Final = {
     "INTEGER": " OR {0} NOT BETWEEN 0 AND 9007199254740991",
     "REAL": " OR {0} NOT BETWEEN 0 AND 100000000000",
     "TEXT": "",
+}
+_WORDS: Final = {
+    ("jobs", "state"): STATES,
+    ("charges", "kind"): KINDS,
+    ("votes", "answer"): ANSWERS,
+    ("marks", "verdict"): VERDICTS,
+    ("marks", "stars"): range(MAX_STARS + 1),
 }
 _MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
 _PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
@@ -157,8 +169,10 @@ def _find_wrong_values(connection: sqlite3.Connection) -> str | None:
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     for table in tables:
         for _, name, kind, is_required, _, key in connection.execute(f"PRAGMA table_info({table})").fetchall():
+            words = "".join(f", '{word}'" for word in _WORDS.get((table, name), ()))
+            unknown = f" OR {name} NOT IN ({words[2:]})" if words else ""
             optional = "" if is_required or key else f"{name} IS NOT NULL AND "
-            wrong = f"{optional}(typeof({name}) != '{kind.lower()}'{_RANGES[kind].format(name)})"
+            wrong = f"{optional}(typeof({name}) != '{kind.lower()}'{_RANGES[kind].format(name)}{unknown})"
             if connection.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchall():
                 return f"the column '{name}' of the table '{table}' has a value that sweeper does not write"
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.model.charges import AT_LEAST, Charge, JobCost, find_weakest_kind
 from sweeper.model.money import Amount
-from sweeper.store.records import LOST, OPEN_STATES, REJECTED, UNSENT
+from sweeper.store.records import LOST, OPEN_STATES, REJECTED, UNSENT, parse_column
 
 if TYPE_CHECKING:
     from sweeper.store.database import Database
@@ -92,9 +91,13 @@ class JobCharges:
         if not self._database.has_table("charges"):
             return {}
         return {
-            (run, digest): (index, {**json.loads(params), **json.loads(columns)})
+            (run, digest): (index, {**self._parse(params, "trials.params"), **self._parse(columns, "trials.columns")})
             for run, digest, index, params, columns in self._database.query(_SELECT_TRIALS)
         }
+
+    def _parse(self, text: str, column: str) -> dict[str, Any]:
+        cells: dict[str, Any] = parse_column(text, {...: object}, column, self._database.path.parent)
+        return cells
 
     def iter_all(self) -> Iterator[JobCharge]:
         """The charges of all jobs of all runs that a server may have executed, in the order of their submission."""

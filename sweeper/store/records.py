@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
+from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns
+from sweeper.schemas.values import fits_shape, format_value, parse_finite_json
 
 # The states of a job. INTENT is committed before the request leaves, so a crash can never hide a submission.
 INTENT: Final = "intent"  # the request may or may not have reached the server
@@ -24,6 +27,7 @@ CANCELLED: Final = "cancelled"
 LOST: Final = "lost"  # the server had it, or may have had it, and no longer knows it
 UNSENT: Final = "unsent"  # never reached the server
 
+STATES: Final = (INTENT, SUBMITTED, SUCCEEDED, FAILED, REJECTED, CANCELLED, LOST, UNSENT)
 OPEN_STATES: Final = (INTENT, SUBMITTED)
 STATUS_OF_STATE: Final = {
     SUCCEEDED: result.SUCCEEDED,
@@ -32,6 +36,17 @@ STATUS_OF_STATE: Final = {
     LOST: result.FAILED,
     CANCELLED: result.CANCELLED,
 }
+
+
+_SEARCH_SHAPE: Final = {
+    "objectives": [[str, bool]], "space": [str], "over": [str], "stop_early": (None, bool),
+}  # fmt: skip
+# What older versions did not write may be missing.
+LAYOUT_SHAPE: Final = {
+    "experiment": str, "axis_columns": [str], "slot_names": [str], "metrics": [str],
+    "value_order": (None, {...: [int]}), "together": (None, [[str, str]]), "search": (None, _SEARCH_SHAPE),
+    "overrides": (None, {...: object}), "alone": (None, bool),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +81,7 @@ class TableLayout:
         `cells` are the column's cells in all rows of the run. Empty if the rows already have that order, or if it is
         unknown.
         """
-        return [cells[trial] for trial in self.value_order.get(column, ())]
+        return [cells[trial] for trial in self.value_order.get(column, ()) if 0 <= trial < len(cells)]
 
 
 def to_search_json(search: SearchColumns | None) -> dict[str, Any] | None:
@@ -166,6 +181,23 @@ class TrialOutcome:
     result: Result
     run: int | None
     files: tuple[ArtifactRef, ...]
+
+
+def parse_column(text: str, shape: Any, column: str, folder: Path) -> Any:
+    """Parse the JSON of a column of the store in `folder`, which has this shape (see `fits_shape`).
+
+    Raises ResultsError, because somebody else may have made the store.
+    """
+    try:
+        value = parse_finite_json(text)
+    except ValueError:
+        value = ...
+    if value is ... or not fits_shape(value, shape):
+        raise ResultsError(
+            f"{folder}: the column '{column}' of its store is {format_value(text)}, which sweeper does not write; "
+            "restore a good copy of the folder, or delete it"
+        )
+    return value
 
 
 def to_compact_json(value: Mapping[str, Any]) -> str:

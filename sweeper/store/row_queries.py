@@ -29,6 +29,7 @@ from sweeper.store.records import (
     SUCCEEDED,
     ArtifactRef,
     TrialOutcome,
+    parse_column,
 )
 
 _RESULT_STATES: Final = f"('{SUCCEEDED}', '{FAILED}', '{REJECTED}', '{LOST}')"
@@ -80,7 +81,7 @@ def build_results(
     """
     interned: dict[str, str] = {}
     for row in rows:
-        yield _build_result(row, _parse_outputs(row, folder), cached, costs, interned)
+        yield _build_result(row, _parse_outputs(row, folder), cached, costs, interned, folder=folder)
 
 
 def build_outcomes(
@@ -97,7 +98,7 @@ def build_outcomes(
             ArtifactRef(interned.setdefault(node, node), position, path, sha256)
             for _, path, sha256, node, position in outputs
         )
-        yield TrialOutcome(_build_result(row, outputs, cached, costs, interned), row[-1], files)
+        yield TrialOutcome(_build_result(row, outputs, cached, costs, interned, folder=folder), row[-1], files)
 
 
 def add_search_columns(rows: Sequence[Result], search: SearchColumns) -> Iterator[Result]:
@@ -124,6 +125,8 @@ def _build_result(
     cached: Mapping[str, Mapping[str, Any]],
     costs: MutableMapping[str, JobCost],
     interned: dict[str, str],
+    *,
+    folder: Path,
 ) -> Result:
     index, columns, params, digest, job_id, state, target, prompt_id, attempt, *times, error_type, error, _, _ = row
     submitted, started, ended = times
@@ -133,8 +136,8 @@ def _build_result(
         costs[job_id] = cost._replace(usd=0.0)
     return Result(
         trial=index,
-        columns=_parse_cells(columns, interned),
-        params=_parse_cells(params, interned),
+        columns=_parse_cells(columns, "trials.columns", folder, interned),
+        params=_parse_cells(params, "trials.params", folder, interned),
         digest=digest,
         status=STATUS_OF_STATE.get(state, result.PENDING),
         outputs=tuple(item[1] for item in outputs),
@@ -152,11 +155,11 @@ def _build_result(
     )
 
 
-def _parse_cells(text: str, interned: dict[str, str]) -> dict[str, Any]:
+def _parse_cells(text: str, column: str, folder: Path, interned: dict[str, str]) -> dict[str, Any]:
     """The mapping in a column. Its texts are shared with earlier rows, because prompts are repeated in every row."""
     return {
         interned.setdefault(name, name): interned.setdefault(value, value) if isinstance(value, str) else value
-        for name, value in json.loads(text).items()
+        for name, value in parse_column(text, {...: object}, column, folder).items()
     }
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.store.records import to_compact_json
+from sweeper.store.records import parse_column, to_compact_json
 
 if TYPE_CHECKING:
     from sweeper.store.database import Database
@@ -29,7 +29,10 @@ class ServerFacts:
         if not self._database.has_table("servers"):
             return {}
         rows = self._database.query("SELECT run, target, about FROM servers")
-        return {(run, target): json.loads(about) for run, target, about in rows}
+        folder = self._database.path.parent
+        return {
+            (run, target): parse_column(about, {...: object}, "servers.about", folder) for run, target, about in rows
+        }
 
     def save_info(self, run_id: int, target: str, info: Mapping[str, Any]) -> None:
         """Record what a target reports about itself (`sweeper.comfy.server_info`) at the start of a run."""
@@ -78,7 +81,8 @@ class ServerFacts:
         if not self._database.has_table("uploads"):
             return {}
         rows = self._database.query("SELECT content, value, bytes FROM uploads WHERE target = ?", (target,))
-        return {content: (json.loads(value), size) for content, value, size in rows}
+        folder = self._database.path.parent
+        return {content: (parse_column(value, object, "uploads.value", folder), size) for content, value, size in rows}
 
     def save_upload(self, target: str, content: str, value: Any, size: int | None) -> None:
         """Record that a target has this content. If a power cut loses the record, the file is uploaded again."""

@@ -31,6 +31,7 @@ from sweeper.store.job_charges import JobCharges
 from sweeper.store.records import (
     FAILED,
     INTENT,
+    LAYOUT_SHAPE,
     REJECTED,
     STATUS_OF_STATE,
     SUBMITTED,
@@ -42,6 +43,7 @@ from sweeper.store.records import (
     TableLayout,
     TrialOutcome,
     from_search_json,
+    parse_column,
     to_compact_json,
     to_search_json,
 )
@@ -133,8 +135,9 @@ class Store:
         )
         return tuple(
             RunRecord(
-                *(run_id, name, from_relative(file, self.path.parent), tuple(json.loads(targets))),
-                *(trials, started, ended, stopped_by, json.loads(layout).get("overrides", {})),
+                *(run_id, name, from_relative(file, self.path.parent)),
+                tuple(parse_column(targets, [str], "runs.targets", self.path.parent)),
+                *(trials, started, ended, stopped_by, self._parse_layout(layout).get("overrides", {})),
             )
             for run_id, name, file, targets, trials, started, ended, stopped_by, layout in rows
         )
@@ -152,7 +155,7 @@ class Store:
         If the folder has votes, they are a metric, unless the experiment has a column of that name.
         """
         run_id = self._resolve_run(run_id)
-        layout = json.loads(self._query_value("SELECT layout FROM runs WHERE id = ?", (run_id,)))
+        layout = self._load_layout(run_id)
         together = layout.get("together")
         own = {*layout["axis_columns"], *layout["slot_names"], *layout["metrics"]}
         votes = (VOTES_METRIC,) if VOTES_METRIC not in own and self.votes.has_any() else ()
@@ -185,7 +188,7 @@ class Store:
     def iter_trials(self) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
         """The digest, the params and the columns of each trial of each run, in the order of the runs."""
         for digest, params, columns in self._query("SELECT digest, params, columns FROM trials ORDER BY run, idx"):
-            yield digest, json.loads(params), json.loads(columns)
+            yield digest, self._parse_cells(params, "trials.params"), self._parse_cells(columns, "trials.columns")
 
     def outcomes(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
@@ -299,7 +302,7 @@ class Store:
         """The values of one metric: SHA-256 of a file -> value; of one file if it is given."""
         sql = "SELECT sha256, value FROM metrics WHERE metric = ?1 AND (?2 IS NULL OR sha256 = ?2)"
         rows = self._query(sql, (metric, sha256))
-        return {sha256: json.loads(value) for sha256, value in rows}
+        return {key: parse_column(value, object, "metrics.value", self.path.parent) for key, value in rows}
 
     def _query_value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return next(iter(self._query(sql, parameters)))[0]
@@ -308,8 +311,18 @@ class Store:
         """The id of the run, and whether results of other runs fill its rows."""
         found = self._resolve_run(run_id)
         wanted = run_id is None if of_folder is None else of_folder
-        layout = json.loads(self._query_value("SELECT layout FROM runs WHERE id = ?", (found,)))
-        return found, wanted and not layout.get("alone", False)
+        return found, wanted and not self._load_layout(found).get("alone", False)
+
+    def _load_layout(self, run_id: int) -> dict[str, Any]:
+        return self._parse_layout(self._query_value("SELECT layout FROM runs WHERE id = ?", (run_id,)))
+
+    def _parse_cells(self, text: str, column: str) -> dict[str, Any]:
+        cells: dict[str, Any] = parse_column(text, {...: object}, column, self.path.parent)
+        return cells
+
+    def _parse_layout(self, text: str) -> dict[str, Any]:
+        layout: dict[str, Any] = parse_column(text, LAYOUT_SHAPE, "runs.layout", self.path.parent)
+        return layout
 
     def _resolve_run(self, run_id: int | str | None) -> int:
         if run_id is None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 MAX_COMMENT: Final = 1000  # letters
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_VERDICTS: Final = ("", "keep", "reject")
-_MAX_STARS: Final = 5
+VERDICTS: Final = ("", "keep", "reject")
+MAX_STARS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,10 @@ def _parse_mark(digest: str, value: Any) -> Mark:
         raise ValueError(f"'{digest[:70]}' must be the digest of a trial, with a mark")
     mark = Mark(digest, *(value.get(name, default) for name, default in _DEFAULTS.items()))
     is_whole = all(type(one) is int and one >= 0 for one in (mark.stars, mark.changed))
-    is_text = mark.verdict in _VERDICTS and isinstance(mark.comment, str) and len(mark.comment) <= MAX_COMMENT
-    if not is_whole or not is_text or mark.stars > _MAX_STARS or mark.changed >= 2**53:
+    is_text = mark.verdict in VERDICTS and isinstance(mark.comment, str) and len(mark.comment) <= MAX_COMMENT
+    if not is_whole or not is_text or mark.stars > MAX_STARS or mark.changed >= 2**53:
         raise ValueError(
-            f"the mark of {digest[:12]} must have a verdict (keep, reject or empty), 0 to {_MAX_STARS} stars, a "
+            f"the mark of {digest[:12]} must have a verdict (keep, reject or empty), 0 to {MAX_STARS} stars, a "
             f"comment of at most {MAX_COMMENT} letters, and the time of its change in milliseconds"
         )
     return mark

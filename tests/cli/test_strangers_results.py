@@ -17,7 +17,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from sweeper.model.charges import Charge
+from sweeper.model.money import Amount
+from sweeper.store import Store
 from sweeper.store.database import connect
+from sweeper.store.trial_marks import Mark
+from sweeper.store.votes import Vote
 
 TARGETS = "template: t.json\nparams: {prompt: a fox, seed: 1, steps: 1}\n"
 SECRET = "the user's own secret"
@@ -320,6 +325,75 @@ def test_artifact_of_another_type_is_reported(sweeper, recorded, column):
     outcome = sweeper("report", recorded)
     assert outcome.code == 2
     assert f"the column '{column}' of the table 'artifacts' has a value that sweeper does not write" in outcome.err
+
+
+READERS = [
+    *COMMANDS, ("effects",), ("compare", "results/shop"), ("votes",), ("costs",), ("runs",), ("plan",), ("run",),
+    ("results", "--by", "style"),
+]  # fmt: skip
+WRONG_VALUES = [
+    "runs SET layout = '[]'",
+    "runs SET layout = json_set(layout, '$.axis_columns', 5)",
+    "runs SET layout = json_set(layout, '$.together', json('[[1]]'))",
+    "runs SET targets = '{}'",
+    "runs SET started = 9e999",
+    "trials SET params = '[1]'",
+    "trials SET params = '{\"seed\": 1e999}'",
+    "trials SET params = '{\"seed\": ' || printf('%.*c', 5000, '9') || '}'",
+    "trials SET params = printf('%.*c', 100000, '[')",
+    "trials SET columns = '{\"seed\": NaN}'",
+    "trials SET columns = '{'",
+    "trials SET digest = x'00'",
+    "jobs SET state = 'paid'",
+    "jobs SET attempt = -1",
+    "jobs SET ended = 'soon'",
+    "metrics SET value = 'NaN'",
+    "metrics SET value = CAST(x'ff' AS TEXT)",
+    "charges SET kind = 'guessed'",
+    "votes SET answer = 'both'",
+    "marks SET stars = 6",
+]
+
+
+@pytest.mark.parametrize("change", WRONG_VALUES)
+def test_value_that_sweeper_does_not_write_is_reported(sweeper, recorded, write, change):
+    write(TARGETS)
+    with Store.open(recorded) as store, store.transaction():
+        store.cache_metrics([("f" * 64, "brightness", 1.0)])
+        store.charges.replace("job0", [Charge("9", "KSampler", Amount(0.1, 0.2), "priced")])
+        store.votes.add(Vote("v", "me", "seed", "0" * 64, "f" * 64, "1" * 64, "e" * 64, 1.0, 2.0, "left"))
+        store.marks.add([Mark("0" * 64, "keep", 3)])
+    with closing(connect(recorded / "sweeper.sqlite", readonly=False)) as store, store:
+        store.execute(f"UPDATE {change}")
+    assert sweeper("report", recorded).code == 2
+    for command in READERS:
+        outcome = sweeper(command[0], "shop.yaml" if command in (("plan",), ("run",)) else recorded, *command[1:])
+        assert outcome.code in (0, 1, 2), outcome.err
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ((), []), (("cases",), {}), (("cases", 0), "x"), (("cases", 0, "cells"), []), (("cases", 0, "position"), "x"),
+        (("cases", 0, "accepted", 0, "params"), [1]), (("cases", 0, "accepted", 0, "models"), [[]]),
+        (("cases", 0, "accepted", 0, "sha256"), 5), (("cases", 0, "accepted", 0, "changes"), {"99.x": 5}),
+        (("workflows",), []), (("workflows", "x"), {"1": []}), (("servers",), {"x": 1}), (("sweeper_baseline",), [1]),
+        (("cases", 0, "cells", "x"), float("nan")), (("cases", 0, "accepted", 0, "inputs"), {"6.text": "x"}),
+    ],
+)  # fmt: skip
+def test_manifest_of_another_shape_is_reported(sweeper, results, keys, value):
+    assert sweeper("accept", results).code == 0
+    manifest = Path("baselines/shop/manifest.json")
+    content = {"": json.loads(manifest.read_text())}
+    part, key = content, ""
+    for next_key in keys:
+        part, key = part[key], next_key
+    part[key] = value
+    for text in (json.dumps(content[""]), json.dumps(content[""])[:-9], "[" * 100_000):
+        manifest.write_text(text)
+        for command in (("check", results), ("check", "shop.yaml"), ("accept", results, "--yes")):
+            outcome = sweeper(*command)
+            assert outcome.code in (0, 1, 2), outcome.err
 
 
 def test_accept_does_not_write_through_a_link(sweeper, results, tmp_path):

@@ -122,7 +122,8 @@ def test_store_of_each_older_version_gets_checksums(tmp_path, version):
         steps = "".join(MIGRATIONS[number] for number in range(2, version + 1))
         database.executescript(f"{SCHEMA}{steps}PRAGMA user_version = {version};")
         database.execute("INSERT INTO claims VALUES (1, 'abc', 'job')")
-        database.execute("INSERT INTO runs VALUES (1, 'e', 'e.yaml', '[]', '{}', 1, 5, NULL, NULL)")
+        layout = '{"experiment": "e", "axis_columns": [], "slot_names": [], "metrics": []}'
+        database.execute("INSERT INTO runs VALUES (1, 'e', 'e.yaml', '[]', ?, 1, 5, NULL, NULL)", (layout,))
     for _ in range(2):
         with Store.open(tmp_path) as store:
             assert len(store.runs()) == 1
