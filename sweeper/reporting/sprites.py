@@ -18,9 +18,8 @@ from typing import Any, Final
 
 from PIL import Image
 
-from sweeper.errors import ResultsError
-from sweeper.files import replace_file
 from sweeper.errors import ImageError, ResultsError
+from sweeper.files import replace_file
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 from sweeper.reporting.thumbnails import SMALLER_SIDES, SPRITE_SIDE, THUMBS_FOLDER, make_sprite
 

@@ -23,7 +23,6 @@ from sweeper.errors import ImageError, ResultsError
 from sweeper.files import replace_file
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import iter_film_frames
-from sweeper.model.picture_size import check_pixels
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 THUMBS_FOLDER: Final = "thumbs"
