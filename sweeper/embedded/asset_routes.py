@@ -293,7 +293,7 @@ def _read_tag_filter(request: Request, name: str, alias: str) -> set[str]:
 
 def _parse_object(text: str, name: str) -> dict[str, Any]:
     try:
-        return parse_object(name, parse_json(text.encode("utf-8", "surrogatepass")))
+        return parse_object(name, parse_json(text))
     except ValueError:
         return parse_object(name, None)
 

@@ -15,6 +15,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from sweeper.model.untrusted_json import parse_json
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -158,8 +160,8 @@ class Hub:
 def answer_feature_flags(text: str, first: bool, server_features: Mapping[str, Any]) -> tuple[bool, str | None]:
     """Read a client's message: (whether it wants preview metadata, the reply or None). Like ComfyUI, ignore junk."""
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
+        message = parse_json(text)
+    except ValueError:
         return False, None
     if not first or not isinstance(message, dict) or message.get("type") != "feature_flags":
         return False, None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import mimetypes
 import re
 import uuid
@@ -26,10 +25,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sweeper.model import untrusted_json
+
 RouteRow = tuple[str, Callable[..., Any], str]  # path, endpoint, method
 
 MAX_BODY = 104_857_600  # 100 MiB: ComfyUI's default --max-upload-size
-MAX_DEPTH = 100  # levels of nesting in a JSON body; a workflow has about six
 
 # A browser must not run these from our origin, so they are sent as downloads (as in ComfyUI's server.py).
 _NEVER_INLINE = frozenset({"text/html", "application/xhtml+xml", "text/javascript", "text/css", "image/svg+xml"})
@@ -80,35 +80,9 @@ def _make_too_large() -> RequestRefusedError:
     return refuse_in_text(413, f"Maximum request body size {MAX_BODY} exceeded.", {"connection": "close"})
 
 
-def parse_json(body: bytes) -> Any:
-    """Parse strict JSON: no NaN or infinity, at most `MAX_DEPTH` levels. Raises ValueError with the reason."""
-    try:
-        data = json.loads(body, parse_constant=_reject_constant, parse_float=_parse_finite)
-    except RecursionError as problem:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from problem
-    level, depth = [data], 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-        level = [
-            child
-            for value in level
-            if isinstance(value, dict | list)
-            for child in (value.values() if isinstance(value, dict) else value)
-        ]
-    return data
-
-
-def _reject_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _parse_finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is too large for a number")
-    return number
+def parse_json(body: bytes | str) -> Any:
+    """Parse strict JSON. Keeps half surrogate pairs, as ComfyUI does. Raises ValueError with the reason."""
+    return untrusted_json.parse_json(body, keeps_surrogates=True)
 
 
 async def read_object(request: Request) -> dict[str, Any]:
@@ -356,8 +330,8 @@ def read_form_tags(form: Form) -> tuple[str, ...]:
     tags: list[str] = []
     for text in (value for name, value in form.texts if name in {"tags", "tags[]"}):
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = parse_json(text)
+        except ValueError:
             value = None
         tags += [str(tag) for tag in value] if isinstance(value, list) else [part.strip() for part in text.split(",")]
     return tuple(dict.fromkeys(filter(None, tags)))

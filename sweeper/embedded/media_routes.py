@@ -127,7 +127,7 @@ class MediaRoutes:
 
     def _find_original(self, text: str | None) -> Path:
         try:
-            ref: Any = parse_json((text or "").encode("utf-8", "surrogatepass"))
+            ref: Any = parse_json(text or "")
             name, annotation = split_annotation(ref["filename"])
             kind = annotation or ref.get("type", "output")
             path = self.service.folders.resolve(kind, ref.get("subfolder", ""), name)

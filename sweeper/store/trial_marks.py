@@ -5,11 +5,12 @@ Of two marks of a trial, the newer one counts, so marks of several people, brows
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from sweeper.model.untrusted_json import parse_json
 
 if TYPE_CHECKING:
     from sweeper.store.database import Database
@@ -46,7 +47,7 @@ _DEFAULTS: Final = Mark("").to_json()
 
 def parse_mark_file(content: bytes) -> list[Mark]:
     """Read a file of marks that the page saved. Raises ValueError with the reason."""
-    value = json.loads(content)
+    value = parse_json(content)
     if not isinstance(value, Mapping) or value.get("sweeper_marks") != 1:
         raise ValueError("this is not a file of marks; the page writes one with `Marks > Save marks`")
     return parse_marks(value.get("marks"))

@@ -1,0 +1,78 @@
+"""Parse JSON that a stranger wrote: bounded in depth, memory and digits. Pure.
+
+`sweeper.loading.parse` parses the user's own files, with the line of every mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Final
+
+from sweeper.model.numbers import TOO_LARGE, parse_number, shorten_number
+
+MAX_DEPTH: Final = 100  # levels of lists and objects; a workflow has about six
+# Values in one text. /object_info has 200,000; five million take about half a gigabyte.
+_MAX_VALUES: Final = 5_000_000
+_HALF_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # or a whole pair, which an emoji has
+
+
+def parse_json(
+    content: bytes | str, *, max_depth: int = MAX_DEPTH, is_strict: bool = True, keeps_surrogates: bool = False
+) -> Any:
+    """Parse a JSON text with exact big integers. Raises ValueError with the reason if it is invalid or too large.
+
+    `is_strict`: refuse NaN, infinity, and numbers that are too large for a float. Half a surrogate pair becomes `?`,
+    because UTF-8, SQLite and URLs cannot express it, unless `keeps_surrogates`.
+    """
+    text = content if isinstance(content, str) else content.decode("utf-8-sig")
+    if text.count(",") + text.count("[") + text.count("{") > _MAX_VALUES:
+        raise ValueError(f"more than {_MAX_VALUES:,} values")
+    try:
+        if is_strict:
+            value = json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=parse_number)
+        else:
+            value = json.loads(text)
+    except RecursionError:
+        raise ValueError(_describe_depth(max_depth)) from None
+    if text.count("[") + text.count("{") > max_depth:
+        _check_depth(value, max_depth)
+    if keeps_surrogates:
+        return value
+    if _HALF_SURROGATE.search(text) or (isinstance(content, str) and not _is_encodable(text)):
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{shorten_number(text)} {TOO_LARGE}")
+    return number
+
+
+def _check_depth(value: Any, max_depth: int) -> None:
+    level = [value]
+    for _ in range(max_depth):
+        children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise ValueError(_describe_depth(max_depth))
+
+
+def _describe_depth(max_depth: int) -> str:
+    return f"nested deeper than {max_depth} levels"
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
