@@ -1,19 +1,23 @@
 """A thread that serves ASGI apps with uvicorn on sockets of ours, and stops cleanly.
 
-It does not handle signals, because it never runs in the main thread.
+It does not handle signals, because it never runs in the main thread. A client can hold a connection only as long as it
+sends its request, reads its answer, or has a stream of events.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -24,6 +28,14 @@ from sweeper.embedded.request_guard import Transports
 BACKLOG = 256
 # When the server stops, unfinished requests get this many seconds.
 GRACE_SECONDS = 2
+# The limits of Apache's mod_reqtimeout: seconds for the head of a request, and for the first bytes of its body; then
+# a body has a second more for each of these bytes.
+WAIT_SECONDS: Final = 20
+MIN_BODY_RATE: Final = 500
+# Seconds in which a client sends or reads nothing, though it should; as in nginx.
+STALL_SECONDS: Final = 60
+_CHECK_SECONDS: Final = 5
+MAX_CONNECTIONS: Final = 512  # of all sites of a `ServerThread`
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -104,17 +116,17 @@ class ServerThread:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self._on_loop(loop)
+        state, limit = ServerState(), _get_connection_limit()
         open_sites = []
         for listener, app in self._sites:
-            config, state = _make_config(app, self._transports), ServerState()
+            config = _make_config(app)
             config.load()
-            kind: Callable[..., asyncio.Protocol] = config.http_protocol_class
-            protocol = partial(kind, config=config, server_state=state, app_state={})
-            open_sites.append((listener, await loop.create_server(protocol, sock=listener, backlog=BACKLOG), state))
+            protocol = partial(GuardedProtocol, config, state, {}, transports=self._transports, limit=limit)
+            open_sites.append((listener, await loop.create_server(protocol, sock=listener, backlog=BACKLOG)))
         self._loop = loop
         self._ready.set()
         await self._stop_requested.wait()
-        for listener, server, state in open_sites:
+        for listener, server in open_sites:
             await _close(listener, server, state)
 
 
@@ -145,14 +157,24 @@ async def _yield_to_loop() -> None:
         await asyncio.sleep(0)
 
 
-def _make_config(app: ASGIApp, transports: Transports) -> uvicorn.Config:
+def _get_connection_limit() -> int:
+    """`MAX_CONNECTIONS`, or less if they would need more than half of the files that this process may open."""
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    import resource  # noqa: PLC0415 - Windows has none
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 2)
+
+
+def _make_config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_make_tracking_protocol(transports),
+        http="h11",
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,
-        log_level="warning",  # below that, uvicorn logs the URL of each event stream with its token
+        log_level="error",  # below that, uvicorn logs each wrong request, and URLs of event streams with their token
         access_log=False,
         proxy_headers=False,
         ws_max_size=4 * 1024 * 1024,  # bytes from client to server, as ComfyUI's aiohttp allows
@@ -161,21 +183,88 @@ def _make_config(app: ASGIApp, transports: Transports) -> uvicorn.Config:
     )
 
 
-def _make_tracking_protocol(transports: Transports) -> type[asyncio.Protocol]:
-    """Uvicorn's HTTP protocol, extended to send the date and to record each connection's transport in `transports`."""
+class GuardedProtocol(H11Protocol):
+    """Uvicorn's HTTP protocol with deadlines, a limit of connections, and the date in each response.
 
-    class TrackingProtocol(H11Protocol):
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            transports[self.server, self.client] = transport
+    It records its transport in `transports`, by (our address, theirs). Above `limit` connections, the one closes that
+    has waited longest without an answer under way, so that half requests do not lock out a client with a whole one.
+    """
 
-        def data_received(self, data: bytes) -> None:
-            # Real servers send the time, by which clients correct their clock; uvicorn's `Server` would set it.
-            self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-            super().data_received(data)
+    def __init__(self, *args: Any, transports: Transports, limit: int) -> None:
+        super().__init__(*args)
+        self._transports = transports
+        self._limit = limit
+        self._timer: asyncio.TimerHandle | None = None
+        self.waits_since = self.loop.time()  # for a request, or a part of it
+        self._deadline = self.waits_since + WAIT_SECONDS  # for what the client has begun to send
+        self._unsent, self._sent_at = 0, self.waits_since  # bytes that wait for the client, and when it read some
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            transports.pop((self.server, self.client), None)
-            super().connection_lost(exc)
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._transports[self.server, self.client] = transport
+        self._timer = self.loop.call_later(_CHECK_SECONDS, self._check_deadlines)
+        if len(self.connections) > self._limit:
+            self._close_oldest()
 
-    return TrackingProtocol
+    def _close_oldest(self) -> None:
+        others = [each for each in self.connections if isinstance(each, GuardedProtocol) and each is not self]
+        waiting = [other for other in others if not other.transport.is_closing() and not other.is_answering]
+        min(waiting, key=lambda other: other.waits_since, default=self).transport.abort()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a part of a response has been sent and the rest has not."""
+        is_open = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        return is_open or self.transport.get_write_buffer_size() > 0
+
+    def data_received(self, data: bytes) -> None:
+        # Real servers send the time, by which clients correct their clock; uvicorn's `Server` would set it.
+        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        had_head = self.conn.their_state is h11.SEND_BODY
+        super().data_received(data)
+        now = self.loop.time()
+        if self.conn.their_state is h11.IDLE:  # in a head, which has a limit of its own: see `h11`
+            self._deadline = min(self._deadline, now + WAIT_SECONDS)
+        elif self.conn.their_state is not h11.SEND_BODY:
+            self._deadline = math.inf
+        elif not had_head:
+            self._deadline = now + WAIT_SECONDS
+        elif self.conn.our_state is not h11.DONE:  # else the body means nothing any more
+            self._deadline = min(self._deadline + len(data) / MIN_BODY_RATE, now + STALL_SECONDS)
+
+    def _check_deadlines(self) -> None:
+        now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
+        if self.flow.read_paused or self.conn.they_are_waiting_for_100_continue:  # the client waits for the application
+            self._deadline = max(self._deadline, now + WAIT_SECONDS)
+        if unsent == 0 or unsent < self._unsent:
+            self._sent_at = now
+        self._unsent = unsent
+        if now >= self._deadline or now - self._sent_at >= STALL_SECONDS:
+            self.transport.abort()
+        else:
+            self._timer = self.loop.call_later(_CHECK_SECONDS, self._check_deadlines)
+
+    def on_response_complete(self) -> None:
+        self.waits_since = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # the application must not answer too
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # the response is under way or sent, and the rest of the body is wrong
+            self.transport.abort()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._forget_transport()
+        super().handle_websocket_upgrade(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_transport()
+        super().connection_lost(exc)
+
+    def _forget_transport(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transports.pop((self.server, self.client), None)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -59,6 +60,8 @@ class RequestGuard:
             await self.app(scope, receive, send)
         except RequestRefusedError as refused:
             await self.shape_refusal(scope["path"], refused.response)(scope, receive, send)
+        except ClientDisconnect:
+            return  # in the middle of a body: nobody is left to answer
         except DropError:
             await drop_connection(scope, receive, self.transports)
 
@@ -106,7 +109,10 @@ def _is_cross_origin(headers: Headers) -> bool:
     origin, host = headers.get("origin"), headers.get("host")
     if not origin or not host:
         return False
-    page, server = urlsplit(origin), urlsplit(f"//{host}")
+    try:
+        page, server = urlsplit(origin), urlsplit(f"//{host}")
+    except ValueError:  # such as `http://[`, which no browser sends
+        return True
     # A request to 0.0.0.0 reaches loopback too.
     if not server.hostname or not (is_loopback(server.hostname) or server.hostname in _ANY_ADDRESS):
         return False

@@ -8,26 +8,28 @@ has it after `#`, which browsers do not send. Only a page of this server may sen
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import json
 import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sweeper.embedded.host_names import OwnNames
+from sweeper.model.untrusted_json import parse_json
 
 LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"
 # The login page needs these; they contain nothing of the run.
 _PUBLIC_PATHS: Final = frozenset({"/session", "/js/enter.js", "/css/page.css"})
 MAX_BODY_BYTES: Final = 4096  # of a request's body
+_WRONG_TOKEN_SECONDS: Final = 1.0  # until the answer to a wrong token; a right one never waits
 _YEAR_SECONDS: Final = 365 * 86400
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self';"
@@ -59,7 +61,8 @@ class AccessControl:
         self._own_names = OwnNames(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # neither sockets nor lifespan
+        if scope["type"] == "websocket":  # no page uses one
+            await send({"type": "websocket.close"})  # before the handshake, so uvicorn answers 403
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -70,8 +73,9 @@ class AccessControl:
             await send(message)
 
         request = Request(scope, receive)
-        response = await self._intercept(request)
-        await (response or self._app)(scope, receive, send_with_headers)
+        with suppress(ClientDisconnect):  # in the middle of a body: nobody is left to answer
+            response = await self._intercept(request)
+            await (response or self._app)(scope, receive, send_with_headers)
 
     async def _intercept(self, request: Request) -> Response | None:
         """Answer a login or a refused request; None lets the request pass."""
@@ -84,23 +88,27 @@ class AccessControl:
                 return PlainTextResponse("only a page of this server may send this, as application/json", 403)
         elif request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only GET", 405)
-        if self._token is None or request.url.path in _PUBLIC_PATHS or self._is_authorized(request):
+        if self._token is None or request.url.path in _PUBLIC_PATHS:
             return None
+        sent = self._list_tokens(request)
+        if any(map(self._is_token, sent)):
+            return None
+        if sent:
+            await asyncio.sleep(_WRONG_TOKEN_SECONDS)
         if request.url.path == "/":
             return Response(LOGIN_PAGE.read_bytes(), 401, NO_STORE, "text/html; charset=utf-8")
         return PlainTextResponse(
             "a token is required; the address that sweeper printed has it", 401, {"www-authenticate": "Bearer"}
         )
 
-    def _is_authorized(self, request: Request) -> bool:
+    def _list_tokens(self, request: Request) -> list[str]:
+        """The tokens that a request has, in its header and its cookie."""
         kind, _, token = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._is_token(token.strip()):
-            return True
-        try:
+        sent = [token.strip()] if kind.lower() == "bearer" else []
+        with suppress(CookieError):
             cookies = SimpleCookie(request.headers.get("cookie", ""))
-        except CookieError:
-            return False
-        return self._cookie_name in cookies and self._is_token(cookies[self._cookie_name].value)
+            sent += [cookies[self._cookie_name].value] if self._cookie_name in cookies else []
+        return sent
 
     def _is_token(self, token: str) -> bool:
         assert self._token is not None
@@ -111,10 +119,11 @@ class AccessControl:
         if body is None:
             return PlainTextResponse("too long", 413)
         try:
-            token = json.loads(body)["token"]
+            token = parse_json(body)["token"]
         except (ValueError, KeyError, TypeError):
             token = None
         if not isinstance(token, str) or not self._is_token(token):
+            await asyncio.sleep(_WRONG_TOKEN_SECONDS)
             return JSONResponse({"entered": False}, 403)
         response = JSONResponse({"entered": True})
         response.set_cookie(self._cookie_name, token, max_age=_YEAR_SECONDS, httponly=True, samesite="strict")
@@ -129,7 +138,7 @@ def _is_from_own_page(request: Request) -> bool:
     """
     origin = request.headers.get("origin")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_own = origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+    is_own = origin is None or origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
     return is_own and kind == "application/json"
 
 

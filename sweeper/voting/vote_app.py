@@ -6,7 +6,6 @@ One thread owns the ballot. `AccessControl` has already decided whether a reques
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -18,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sweeper.errors import ImageError, SweeperError, UsageError
+from sweeper.model.untrusted_json import parse_json
 from sweeper.serving.access import MAX_BODY_BYTES, NO_STORE, read_body
 from sweeper.serving.page_server import make_page_route, respond_not_found
 from sweeper.voting.ballot import Ballot
@@ -122,7 +122,7 @@ def _read_text(body: dict[str, Any], name: str) -> str | None:
 
 def _parse_object(body: bytes | None) -> dict[str, Any]:
     try:
-        value = json.loads(body or b"")
+        value = parse_json(body or b"")
     except ValueError:
         value = None
     if not isinstance(value, dict):

@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from sweeper.errors import ResultsError
+from sweeper.model.untrusted_json import parse_json
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import as_json, as_script
@@ -31,6 +32,7 @@ from sweeper.serving.page_server import make_page_route, respond_not_found
 from sweeper.store.trial_marks import parse_marks
 
 _THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
+_TRIAL_NUMBER: Final = re.compile("[0-9]{1,15}")
 _KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comment keeps the connection open
 _MIN_INTERVAL_SECONDS: Final = 0.2  # between two messages
 _IMMUTABLE: Final = {"cache-control": "private, max-age=31536000, immutable"}  # for files that never change
@@ -50,7 +52,7 @@ def make_app(follower: Follower, notifier: ChangeNotifier) -> Starlette:
             Route("/files/{name}", endpoints.serve_artifact),
             Route(f"/{ACCEPTED_FOLDER}/{{name}}", endpoints.serve_accepted),
             Route(f"/{THUMBS_FOLDER}/{{name}}", endpoints.serve_thumb),
-            Route("/preview/{trial:int}", endpoints.serve_preview),
+            Route("/preview/{trial}", endpoints.serve_preview),
             make_page_route(PAGE_FOLDER),
         ]
     )
@@ -83,7 +85,10 @@ class _Endpoints:
         return FileResponse(path, media_type="image/webp", headers=_IMMUTABLE)
 
     async def serve_preview(self, request: Request) -> Response:
-        trial = request.path_params["trial"]
+        number = request.path_params["trial"]
+        if not _TRIAL_NUMBER.fullmatch(number):
+            return respond_not_found()
+        trial = int(number)
         image = await asyncio.to_thread(self._follower.live_folder.read_preview, trial)
         if image is None:
             # A trial may end before the page requests the preview it heard of. That is not an error, so the browser's
@@ -100,7 +105,7 @@ class _Endpoints:
         if body is None:
             return PlainTextResponse("too long", 413)
         try:
-            marks = parse_marks(json.loads(body))
+            marks = parse_marks(parse_json(body))
         except ValueError as problem:
             return PlainTextResponse(str(problem), 400)
         try:
@@ -111,7 +116,7 @@ class _Endpoints:
 
     async def serve_events(self, request: Request) -> Response:
         last = request.headers.get("last-event-id") or request.query_params.get("since", "")
-        match = re.fullmatch(r"(\d{1,15})\.(\d{1,15})", last)
+        match = re.fullmatch("([0-9]{1,15})[.]([0-9]{1,15})", last)
         if match is None:
             return PlainTextResponse("the parameter since=GENERATION.NUMBER is missing", 400)
         stream = _stream_changes(self._follower, self._notifier, int(match[1]), int(match[2]))
