@@ -5,6 +5,7 @@ Of two marks of a trial, the newer one counts, so marks of several people, brows
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
@@ -98,6 +99,13 @@ class Marks:
             return []
         rows = self._database.query("SELECT digest, verdict, stars, comment, changed FROM marks ORDER BY digest")
         return [Mark(*row) for row in rows]
+
+    def find_unknown(self, marks: Iterable[Mark]) -> list[Mark]:
+        """The marks of trials that no run of this folder has."""
+        wanted = {mark.digest: mark for mark in marks}
+        sql = "SELECT DISTINCT digest FROM trials WHERE digest IN (SELECT value FROM json_each(?))"
+        known = {digest for (digest,) in self._database.query(sql, (json.dumps([*wanted]),))}
+        return [mark for digest, mark in wanted.items() if digest not in known]
 
     def add(self, marks: Iterable[Mark]) -> None:
         """Add marks; one that is not newer than the stored mark of its trial is left out.

@@ -28,6 +28,9 @@ from sweeper.voting.pair_choice import PairChoice
 
 _RELOAD_SECONDS: Final = 5.0  # between two looks at the table of a run that is going on, at least
 _RELOAD_FACTOR: Final = 20  # the pause is also this many times the last look
+# Of a folder, so that nobody who may vote can fill the disk: 100 MB.
+MAX_VOTERS: Final = 500
+MAX_VOTES: Final = 100_000  # pairs that were shown, also without an answer
 
 
 class Ballot:
@@ -100,18 +103,32 @@ class Ballot:
         answered all. Raises UsageError or ResultsError; then nothing is stored.
         """
         self._refresh()
-        if broken is not None and (vote := self._votes.get(broken)) is not None:
+        if broken is not None and (vote := self._votes.get(broken)) is not None and vote.voter == voter:
             self._broken.setdefault(voter, set()).update(vote.pictures)
         with self._write():
             if answered is not None:
                 self._record_answer(voter, *answered)
-            shown = self._find_open(voter) or self._open_pair(voter, again=again)
+            shown = self._find_open(voter)
+            limit = self._find_limit(voter)
+            if shown is None and limit is None:
+                shown = self._open_pair(voter, again=again)
+            elif shown is None and answered is None:
+                raise UsageError(f"this folder has {limit}; vote on a copy of the results")
         return self._describe(voter, shown)
+
+    def _find_limit(self, voter: str) -> str | None:
+        """The limit that one more pair for this voter would exceed, in words."""
+        if len(self._votes) >= MAX_VOTES:
+            return f"{MAX_VOTES:,} votes, which is the limit"
+        voters = {vote.voter for vote in self._votes.values()}
+        return f"votes of {MAX_VOTERS} names, which is the limit" if len({*voters, voter}) > MAX_VOTERS else None
 
     def undo(self, voter: str, vote_id: str) -> dict[str, Any]:
         """Undo an answer and show its pair again. Raises UsageError or ResultsError."""
         self._refresh()
         vote = self._get_own(voter, vote_id)
+        if (limit := self._find_limit(voter)) is not None:
+            raise UsageError(f"this folder has {limit}, so the answer was not undone")
         if vote.counts:
             shown = replace(vote, id=str(uuid.uuid4()), shown=time.time(), answered=None, answer=None)
             with self._write():

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sweeper.reporting.live import LiveView
 
 _ENVIRONMENT_VARIABLE: Final = "SWEEPER_VIEW_TOKEN"
+_SAFE_TOKEN: Final = 22  # random letters and digits have 128 bits
 
 host = click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST",
                     help="Address to listen on; any address but loopback requires a token from visitors.")  # fmt: skip
@@ -76,8 +77,19 @@ def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any)
     from sweeper.reporting.live import LiveView
 
     check = make_live_check(folder, view_options.get("run"), experiment)
-    token = os.environ.get(_ENVIRONMENT_VARIABLE) or None
+    token = read_page_token(_ENVIRONMENT_VARIABLE)
     return LiveView(folder, experiment=experiment, check=check, token=token, **view_options)
+
+
+def read_page_token(variable: str) -> str | None:
+    """The token that an environment variable sets for the visitors of a page; warns if it is short."""
+    token = os.environ.get(variable) or None
+    if token is not None and len(token) < _SAFE_TOKEN:
+        console.warn(
+            f"{variable}: a token of {len(token)} characters can be guessed; use {_SAFE_TOKEN} or more random ones, or "
+            "unset it and sweeper makes one"
+        )
+    return token
 
 
 @contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.commands.view import host, port
+from sweeper.cli.commands.view import host, port, read_page_token
 from sweeper.cli.open_page import open_in_browser
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.cli.wait_for_signal import catch_stop_signals
@@ -69,7 +68,7 @@ def command(
     from sweeper.voting.vote_server import VoteServer
 
     folder = find_results_folder(results)
-    token = os.environ.get(_ENVIRONMENT_VARIABLE) or None
+    token = read_page_token(_ENVIRONMENT_VARIABLE)
     server = VoteServer(
         folder, between=between, select=lambda: select_trials(folder, None, Selection(where))[0],
         voter=None if voter is None else check_voter(voter), host=host, port=port, token=token,

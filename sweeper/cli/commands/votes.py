@@ -250,16 +250,25 @@ def export_votes(results: Path, *, out: str) -> None:
 def import_votes(results: Path, files: tuple[Path, ...], *, as_json: bool) -> None:
     """Add the votes of other copies of the results, from files that `sweeper votes export` wrote.
 
-    A vote that is already here is not counted again, so the same file may be imported any number of times.
+    A vote that is already here is not counted again, so the same file may be imported any number of times. If any line
+    of any file is not a vote, nothing is imported.
     """
     from sweeper.tables.vote_pictures import VotePictures
     from sweeper.tables.vote_tally import write_metric
     from sweeper.voting.vote_files import merge_votes, read_votes
 
-    contents = [(file, read_votes(file)) for file in files]
+    contents, problems = [], []
+    for file in files:
+        try:
+            contents.append((file, read_votes(file)))
+        except UsageError as error:
+            problems += error.problems
+    if problems:
+        raise UsageError(problems)
     with Store.open(find_results_folder(results)) as store:
         pictures = VotePictures(store)
-        merged = {str(file): merge_votes(store, votes, file) for file, votes in contents}
+        with store.transaction():  # all files or none
+            merged = {str(file): merge_votes(store, votes, file) for file, votes in contents}
         write_metric(store, pictures, store.votes.load())
     if as_json:
         console.print_json({file: asdict(counts) for file, counts in merged.items()})

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from sweeper.errors import ResultsError
+from sweeper.errors import ResultsError, UsageError
 from sweeper.model.untrusted_json import parse_json
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER
 from sweeper.reporting.contents import MEDIA_TYPES
@@ -110,6 +110,8 @@ class _Endpoints:
             return PlainTextResponse(str(problem), 400)
         try:
             await asyncio.to_thread(self._follower.store_marks, marks)
+        except UsageError as problem:
+            return PlainTextResponse(str(problem), 422)
         except ResultsError as problem:
             return PlainTextResponse(str(problem), 503)
         return Response(status_code=204)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.errors import InputError, ResultsError
+from sweeper.errors import InputError, ResultsError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import PENDING, Result
 from sweeper.model.search_columns import SearchColumns
@@ -150,8 +150,13 @@ class Follower:
         return self._thumbs.report
 
     def store_marks(self, marks: Sequence[Mark]) -> None:
-        """Write marks into the folder. Raises ResultsError if that is not possible, or nothing has run yet."""
+        """Write marks into the folder. Raises ResultsError if that is not possible, or nothing has run yet.
+
+        Raises UsageError, and writes none, if the folder does not know a trial: else a visitor could fill the disk.
+        """
         with Store.open(self.results) as store, store.transaction():
+            if store.marks.find_unknown(marks):
+                raise UsageError("the folder has no such trial")
             store.marks.add(marks)
 
     def find_artifact(self, name: str) -> Path | None:

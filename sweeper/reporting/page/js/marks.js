@@ -38,7 +38,8 @@ class Marks {
     try {
       const saved = localStorage.getItem(this.key);
       const kept = this.merge(saved === null ? this.readOldKeys() : parseMarks(saved));
-      if (dataset.raw.live) for (const digest of kept) this.unsent.add(digest);
+      // The server refuses marks of trials that its folder does not have.
+      if (dataset.raw.live) for (const digest of kept) if (this.rowsByDigest.has(digest)) this.unsent.add(digest);
     } catch {
       // Some browsers store nothing for pages from a disk: marks then last as long as the page.
     }
