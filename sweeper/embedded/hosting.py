@@ -34,7 +34,7 @@ WAIT_SECONDS: Final = 20
 MIN_BODY_RATE: Final = 500
 # Seconds in which a client sends or reads nothing, though it should; as in nginx.
 STALL_SECONDS: Final = 60
-_CHECK_SECONDS: Final = 5
+CHECK_SECONDS: Final = 5
 MAX_CONNECTIONS: Final = 512  # of all sites of a `ServerThread`
 
 
@@ -202,7 +202,7 @@ class GuardedProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._transports[self.server, self.client] = transport
-        self._timer = self.loop.call_later(_CHECK_SECONDS, self._check_deadlines)
+        self._timer = self.loop.call_later(CHECK_SECONDS, self._check_deadlines)
         if len(self.connections) > self._limit:
             self._close_oldest()
 
@@ -242,7 +242,7 @@ class GuardedProtocol(H11Protocol):
         if now >= self._deadline or now - self._sent_at >= STALL_SECONDS:
             self.transport.abort()
         else:
-            self._timer = self.loop.call_later(_CHECK_SECONDS, self._check_deadlines)
+            self._timer = self.loop.call_later(CHECK_SECONDS, self._check_deadlines)
 
     def on_response_complete(self) -> None:
         self.waits_since = self.loop.time()

@@ -2,8 +2,9 @@
 
 On a loopback address everybody on this machine has access, but only by a loopback name, so that a site that points its
 own name at 127.0.0.1 (DNS rebinding) is refused. On any other address a token is required, as `Authorization: Bearer`
-or as the cookie that `POST /session` sets. It has 256 random bits, so nobody guesses it. No URL that a server or proxy sees contains the token: the printed address
-has it after `#`, which browsers do not send. Only a page of this server may send what the application writes down.
+or as the cookie that `POST /session` sets. It has 256 random bits, so nobody guesses it. No URL that a server or proxy
+sees contains the token: the printed address has it after `#`, which browsers do not send. Only a page of this server
+may send what the application writes down.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ COOKIE_PREFIX: Final = "sweeper-view"
 # The login page needs these; they contain nothing of the run.
 _PUBLIC_PATHS: Final = frozenset({"/session", "/js/enter.js", "/css/page.css"})
 MAX_BODY_BYTES: Final = 4096  # of a request's body
-_WRONG_TOKEN_SECONDS: Final = 1.0  # until the answer to a wrong token; a right one never waits
+WRONG_TOKEN_SECONDS: Final = 1.0  # until the answer to a wrong token; a right one never waits
 _YEAR_SECONDS: Final = 365 * 86400
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self';"
@@ -94,7 +95,7 @@ class AccessControl:
         if any(sent):
             return None
         if sent:
-            await asyncio.sleep(_WRONG_TOKEN_SECONDS)
+            await asyncio.sleep(WRONG_TOKEN_SECONDS)
         if request.url.path == "/":
             return Response(LOGIN_PAGE.read_bytes(), 401, NO_STORE, "text/html; charset=utf-8")
         return PlainTextResponse(
@@ -116,7 +117,7 @@ class AccessControl:
 
     def _is_token(self, token: str) -> bool:
         assert self._token is not None
-        return secrets.compare_digest(token.encode("utf-8", "replace"), self._token.encode())
+        return secrets.compare_digest(*(text.encode("utf-8", "surrogatepass") for text in (token, self._token)))
 
     async def _create_session(self, request: Request) -> Response:
         body = await read_body(request)
@@ -127,7 +128,7 @@ class AccessControl:
         except (ValueError, KeyError, TypeError):
             token = None
         if not isinstance(token, str) or not self._is_token(token):
-            await asyncio.sleep(_WRONG_TOKEN_SECONDS)
+            await asyncio.sleep(WRONG_TOKEN_SECONDS)
             return JSONResponse({"entered": False}, 403)
         response = JSONResponse({"entered": True})
         response.set_cookie(
@@ -137,7 +138,7 @@ class AccessControl:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _is_from_own_page(request: Request) -> bool:

@@ -55,9 +55,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
     with catch_stop_signals() as wait, _make_view(folder, experiment, run=run_id, host=host, port=port) as view:
         # JSON is on one line too, because a program that reads the address waits for a line.
         console.print_line(json.dumps({"url": view.url}) if as_json else view.url)
-        console.print_status(
-            "Ctrl-C stops it" + ("" if view.token is None else "; anyone with this address can see it")
-        )
+        print_access(view.token, "see it", _ENVIRONMENT_VARIABLE)
         if open_browser:
             open_in_browser(view.url)
         wait()
@@ -77,19 +75,18 @@ def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any)
     from sweeper.reporting.live import LiveView
 
     check = make_live_check(folder, view_options.get("run"), experiment)
-    token = read_page_token(_ENVIRONMENT_VARIABLE)
+    token = os.environ.get(_ENVIRONMENT_VARIABLE) or None
     return LiveView(folder, experiment=experiment, check=check, token=token, **view_options)
 
 
-def read_page_token(variable: str) -> str | None:
-    """The token that an environment variable sets for the visitors of a page; warns if it is short."""
-    token = os.environ.get(variable) or None
+def print_access(token: str | None, action: str, variable: str) -> None:
+    """Print who can open a page, and a warning if its token, which `variable` set, is short."""
+    console.print_status("Ctrl-C stops it" + ("" if token is None else f"; anyone with this address can {action}"))
     if token is not None and len(token) < _SAFE_TOKEN:
         console.warn(
             f"{variable}: a token of {len(token)} characters can be guessed; use {_SAFE_TOKEN} or more random ones, or "
             "unset it and sweeper makes one"
         )
-    return token
 
 
 @contextmanager

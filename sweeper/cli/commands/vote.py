@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.commands.view import host, port, read_page_token
+from sweeper.cli.commands.view import host, port, print_access
 from sweeper.cli.open_page import open_in_browser
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.cli.wait_for_signal import catch_stop_signals
@@ -68,7 +69,7 @@ def command(
     from sweeper.voting.vote_server import VoteServer
 
     folder = find_results_folder(results)
-    token = read_page_token(_ENVIRONMENT_VARIABLE)
+    token = os.environ.get(_ENVIRONMENT_VARIABLE) or None
     server = VoteServer(
         folder, between=between, select=lambda: select_trials(folder, None, Selection(where))[0],
         voter=None if voter is None else check_voter(voter), host=host, port=port, token=token,
@@ -76,9 +77,7 @@ def command(
     with catch_stop_signals() as wait, server:
         console.print_line(json.dumps({"url": server.url, **server.summary}) if as_json else server.url)
         console.print_status(_describe(server.summary))
-        console.print_status(
-            "Ctrl-C stops it" + ("" if server.token is None else "; anyone with this address can vote")
-        )
+        print_access(server.token, "vote", _ENVIRONMENT_VARIABLE)
         if open_browser:
             open_in_browser(server.url)
         wait()
