@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -119,7 +120,7 @@ class ServerThread:
         state, limit = ServerState(), _get_connection_limit()
         open_sites = []
         for listener, app in self._sites:
-            config = _make_config(app)
+            config = _make_config(_ignore_disconnects(app))
             config.load()
             protocol = partial(GuardedProtocol, config, state, {}, transports=self._transports, limit=limit)
             open_sites.append((listener, await loop.create_server(protocol, sock=listener, backlog=BACKLOG)))
@@ -165,6 +166,16 @@ def _get_connection_limit() -> int:
 
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 2)
+
+
+def _ignore_disconnects(app: ASGIApp) -> ASGIApp:
+    """End an application quietly if its client goes away in the middle of a body."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientDisconnect):
+            await app(scope, receive, send)
+
+    return serve
 
 
 def _make_config(app: ASGIApp) -> uvicorn.Config:

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -60,8 +59,6 @@ class RequestGuard:
             await self.app(scope, receive, send)
         except RequestRefusedError as refused:
             await self.shape_refusal(scope["path"], refused.response)(scope, receive, send)
-        except ClientDisconnect:
-            return  # in the middle of a body: nobody is left to answer
         except DropError:
             await drop_connection(scope, receive, self.transports)
 

@@ -13,11 +13,10 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -74,9 +73,8 @@ class AccessControl:
             await send(message)
 
         request = Request(scope, receive)
-        with suppress(ClientDisconnect):  # in the middle of a body: nobody is left to answer
-            response = await self._intercept(request)
-            await (response or self._app)(scope, receive, send_with_headers)
+        response = await self._intercept(request)
+        await (response or self._app)(scope, receive, send_with_headers)
 
     async def _intercept(self, request: Request) -> Response | None:
         """Answer a login or a refused request; None lets the request pass."""
