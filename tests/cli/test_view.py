@@ -86,6 +86,7 @@ def test_address_has_a_token_unless_on_loopback(plan, view):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert "anyone with this address can see it" in stderr
+    assert "SWEEPER_VIEW_TOKEN: a token of 8 characters can be guessed; use 22 or more random ones" in stderr
 
 
 def test_view_json_has_the_address(plan, view):

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -81,6 +82,15 @@ def long_chain(length: int) -> dict[str, Any]:
     return graph
 
 
+def make_picture() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(content, "PNG")
+    return content.getvalue()
+
+
+RED = make_picture()
+
+
 def cyclic() -> dict[str, Any]:
     graph = chain()
     graph["4"]["inputs"]["image"] = ["4", 0]
@@ -106,6 +116,7 @@ def bomb(width: int, height: int) -> bytes:
         b'{"prompt":' + json.dumps(chain()).replace("7.0", "Infinity").encode() + b"}",
         b'{"prompt":' + json.dumps(chain()).replace("7.0", "1e999").encode() + b"}",
         b'{"prompt":{"1":{"class_type":"ProbeLoader","inputs":{"model_name":' + b"9" * 10_000 + b"}}}}",
+        b'{"prompt":[' + b"{}," * 5_000_001 + b"{}]}",
         json.dumps({"prompt": long_chain(1500)}).encode(),
         json.dumps({"prompt": cyclic()}).encode(),
         json.dumps({"prompt": {**chain(), "zz": {"class_type": "ProbeSave"}}}).encode(),
@@ -191,6 +202,22 @@ def test_decompression_bombs_and_broken_pictures_are_refused(client, data):
 def test_masks_without_an_original_are_refused(client, reference):
     sent = {"image": ("m.png", bomb(4, 4))}
     check_refused(client, "POST", "/api/upload/mask", files=sent, data={"original_ref": reference})
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://[v1.]", "null"])
+def test_broken_origins_are_refused(client, origin):
+    check_refused(client, "GET", "/api/queue", headers={"origin": origin})
+    check_refused(client, "POST", "/api/prompt", json={"prompt": chain()}, headers={"origin": origin})
+
+
+@pytest.mark.parametrize("span", ["{}-", "-{}", "0-{}"])
+def test_ranges_of_too_many_digits_are_refused(client, span):
+    sent = {"files": {"image": ("a.png", RED)}}
+    name = client.http.post("/api/upload/image", **sent).json()["name"]
+    headers = {"range": f"bytes={span.format('9' * 5000)}"}
+    query = {"filename": name, "type": "input"}
+    answer = client.http.get("/api/view", params=query, headers=headers, follow_redirects=True)
+    assert answer.status_code == 416
 
 
 def test_forms_with_too_many_fields_are_refused(client):

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 from sweeper.errors import ImageError
 from sweeper.voting.plain_picture import read_plain_picture
 from sweeper.voting.vote_server import VoteServer
-from tests.voting.folders import load
+from tests.voting.folders import load, make_folder
 
 
 @pytest.fixture
@@ -56,6 +56,48 @@ def test_wrong_requests_are_refused(client, body, problem):
     answer = client.post("/next", json=body)
     assert answer.status_code == 400
     assert problem in answer.json()["problem"]
+
+
+@pytest.mark.parametrize("body", ["[" * 4000, '{"voter":' * 400, '{"voter": NaN}', '{"voter": ' + "9" * 4050 + "}"])
+def test_hostile_requests_are_refused(client, body):
+    for path in ("/next", "/undo"):
+        answer = client.post(path, content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, "not a JSON object" in answer.json()["problem"]) == (400, True)
+
+
+def test_invented_names_cannot_fill_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeper.voting.ballot.MAX_VOTERS", 3)
+    folder = make_folder(tmp_path / "results")
+    with VoteServer(folder) as server, httpx.Client(base_url=server.url) as client:
+        shown = [client.post("/next", json={"voter": f"v{number}"}) for number in range(9)]
+        assert [answer.status_code for answer in shown] == [200] * 3 + [400] * 6
+        assert "votes of 3 names, which is the limit" in shown[-1].json()["problem"]
+        vote = shown[0].json()["pair"]["id"]
+        assert client.post("/next", json={"voter": "v0", "vote": vote, "answer": "left"}).json()["own"] == 1
+    assert len(load(folder)[1]) == 4
+
+
+def test_votes_cannot_fill_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeper.voting.ballot.MAX_VOTES", 5)
+    folder = make_folder(tmp_path / "results")
+    with VoteServer(folder) as server, httpx.Client(base_url=server.url) as client:
+        pair = client.post("/next", json={"voter": "ana"}).json()["pair"]
+        while pair is not None:  # the last answer is stored too
+            body = {"voter": "ana", "vote": pair["id"], "answer": "left", "again": True}
+            answer = client.post("/next", json=body).json()
+            last, pair = pair, answer["pair"]
+        assert answer["own"] == 5
+        refused = client.post("/next", json={"voter": "ana"})
+        assert (refused.status_code, "5 votes, which is the limit" in refused.json()["problem"]) == (400, True)
+        assert client.post("/undo", json={"voter": "ana", "vote": last["id"]}).status_code == 400
+    assert [vote.counts for vote in load(folder)[1]] == [True] * 5
+
+
+def test_nobody_skips_pictures_for_somebody_else(client):
+    pair = client.post("/next", json={"voter": "dan"}).json()["pair"]["id"]
+    for number in range(3):
+        client.post("/next", json={"voter": f"eve{number}", "broken": pair})
+    assert client.post("/next", json={"voter": "dan"}).json()["pair"]["id"] == pair
 
 
 def test_nobody_answers_for_somebody_else_or_twice(folder, client):

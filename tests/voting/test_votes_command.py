@@ -163,6 +163,40 @@ def test_mistakes_in_a_file_are_named_by_line(tmp_path, capsys, change, message)
     assert load(folder)[1] == []
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[" * 4000, "nested deeper than 100 levels"),
+        ('{"id": ' + "9" * 5000 + "}", "a number of more than 4000 digits"),
+        ('{"shown": NaN}', "NaN is not JSON"),
+        ('{"shown": 1e400}', "1e400 is too large for a number"),
+        ("[1", "Expecting ',' delimiter, column 3"),
+    ],
+)
+def test_hostile_file_of_votes_is_refused(tmp_path, capsys, line, message):
+    folder = make_folder(tmp_path / "results", Sweep({"sampler": ["euler", "heun"], "seed": [1]}))
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text("".join(format_votes(invent(folder, 1))))
+    bad.write_text(f"{line}\n" * 1000)
+    code, _, err = run(capsys, "votes", "import", folder, good, bad)
+    lines = err.splitlines()
+    assert (code, len(lines)) == (2, 3)
+    assert all(f"{bad}:{number}: not a vote: {message}" in text for number, text in enumerate(lines, 1))
+    assert lines[-1].endswith("; 997 more lines have this mistake")
+    assert load(folder)[1] == []
+
+
+def test_files_of_votes_are_imported_all_or_none(tmp_path, capsys):
+    folder = make_folder(tmp_path / "results")
+    (one,) = invent(folder, 1)
+    store_votes(folder, [one])
+    files = [tmp_path / "new.jsonl", tmp_path / "changed.jsonl"]
+    files[0].write_text("".join(format_votes(invent(folder, 2))))
+    files[1].write_text("".join(format_votes([replace(one, answer="bad")])))
+    assert run(capsys, "votes", "import", folder, *files)[0] == 2
+    assert load(folder)[1] == [one]
+
+
 def test_changed_vote_is_refused(tmp_path, capsys):
     folder = make_folder(tmp_path / "results")
     (one,) = invent(folder, 1)

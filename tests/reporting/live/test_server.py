@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ResultsError, UsageError
 from sweeper.reporting.live import LiveView
+from sweeper.store import Store
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
 from tests.waiting import wait_until
@@ -31,6 +35,11 @@ def results(tmp_path_factory):
 def view(results):
     with LiveView(results) as view:
         yield view
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    monkeypatch.setattr("sweeper.serving.access.WRONG_TOKEN_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +82,7 @@ def test_read_only_results_leave_no_temporary_files(tmp_path, monkeypatch):
     [
         "sweeper.sqlite", "files/sweeper.sqlite", "files/..%2fsweeper.sqlite", "files/%2e%2e/sweeper.sqlite",
         "thumbs/index.json", "thumbs/..%2f..%2fsweeper.sqlite", "preview/7", "preview/x", "js/../../folder.py",
-        "files/", "%2fetc%2fpasswd",
+        "files/", "%2fetc%2fpasswd", "preview/" + "9" * 5000, "preview/-1", "preview/%C2%B2", "files/%00",
     ],
 )  # fmt: skip
 def test_unknown_paths_are_not_found(view, path):
@@ -130,6 +139,36 @@ def test_token_works_as_header_and_as_cookie(guarded):
         assert client.get("/data.json").status_code == 200
         for body in (b"", b"[]", b'{"token": 1}', b"x" * 5000):
             assert client.post("/session", content=body).status_code in (403, 413)
+        for body in (b"[" * 4000, b'{"token":' + b"9" * 4000 + b"}", b'{"token": NaN}', b'{"token": "\\ud800"}'):
+            assert client.post("/session", content=body).status_code == 403
+
+
+def test_wrong_tokens_wait_and_right_ones_do_not(guarded, monkeypatch):
+    monkeypatch.setattr("sweeper.serving.access.WRONG_TOKEN_SECONDS", 1.0)
+    wrong = {"headers": {"authorization": "Bearer wrong"}}
+    with ThreadPoolExecutor(3) as pool:
+        started = time.monotonic()
+        waiting = [pool.submit(httpx.get, f"{guarded}/data.json", **wrong) for _ in range(2)]
+        waiting.append(pool.submit(httpx.post, f"{guarded}/session", json={"token": "wrong"}))
+        assert httpx.get(f"{guarded}/data.json", headers={"authorization": "Bearer secret"}).status_code == 200
+        assert not any(answer.done() for answer in waiting)
+        assert [answer.result().status_code for answer in waiting] == [401, 401, 403]
+        assert time.monotonic() - started > 1
+
+
+def test_any_token_works_as_a_cookie(results):
+    token = 'a "b"; c\\d é'
+    with LiveView(results, host="0.0.0.0", token=token) as view, httpx.Client() as client:
+        address = f"http://127.0.0.1:{view.url.rpartition(':')[2].partition('/')[0]}"
+        assert client.post(f"{address}/session", json={"token": token}).status_code == 200
+        assert client.get(f"{address}/data.json").status_code == 200
+
+
+def test_long_cookie_takes_no_time(guarded):
+    started = time.process_time()
+    cookie = 'a="' + "\\" * 15_000 + '"'
+    assert httpx.get(f"{guarded}/data.json", headers={"cookie": cookie}).status_code == 401
+    assert time.process_time() - started < 0.5  # http.cookies needs more than a second
 
 
 def test_two_views_use_different_cookies(results, guarded):
@@ -172,6 +211,51 @@ def test_view_refuses_a_folder_without_results(tmp_path):
         LiveView(tmp_path)
     with pytest.raises(ResultsError, match="no run 7 here"):
         LiveView(Sweep({"steps": [1]}).write(tmp_path / "r"), run="7")
+
+
+HOSTILE_MARKS = {
+    "nested": "[" * 4000,
+    "nested objects": '{"a":' * 700,
+    "digits": f'{{"{"a" * 64}": {{"stars": {"9" * 3900}}}}}',
+    "NaN": f'{{"{"a" * 64}": {{"changed": NaN}}}}',
+    "infinite": f'{{"{"a" * 64}": {{"stars": 1e400}}}}',
+    "not UTF-8": b'{"\xff": 1}',
+    "long comment": json.dumps({"a" * 64: {"comment": "x" * 1001, "changed": 1}}),
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE_MARKS.values(), ids=HOSTILE_MARKS)
+def test_hostile_marks_are_refused(view, body):
+    answer = httpx.post(f"{view.url}marks", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+
+
+def test_marks_of_unknown_trials_are_refused(results, view):
+    with Store.open(results, readonly=True) as store:
+        own, _, _ = next(store.iter_trials())
+    mark = {"stars": 5, "changed": 1}
+    for marks in ({"a" * 64: mark}, {own: mark, "a" * 64: mark}):
+        answer = httpx.post(f"{view.url}marks", json=marks)
+        assert (answer.status_code, answer.text) == (422, "the folder has no such trial")
+    with Store.open(results, readonly=True) as store:
+        assert store.marks.load() == []
+    # A page cuts a comment after 1,000 units of UTF-16, which may be in the middle of an emoji.
+    cut = f'{{"{own}": {{"comment": "\\ud83d", "changed": 1}}}}'
+    assert httpx.post(f"{view.url}marks", content=cut, headers={"content-type": "application/json"}).status_code == 204
+    with Store.open(results, readonly=True) as store:
+        assert [mark.comment for mark in store.marks.load()] == ["?"]
+
+
+@pytest.mark.parametrize("origin", ["http://[", "null", "http://[v1.]", "https://evil.example"])
+def test_marks_from_foreign_or_broken_origins_are_refused(view, origin):
+    assert httpx.post(f"{view.url}marks", json={}, headers={"origin": origin}).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["", "events", "marks", "nothing"])
+def test_websockets_are_refused(view, path):
+    with pytest.raises(InvalidStatus) as refused, connect(view.url.replace("http", "ws") + path):
+        pass
+    assert refused.value.response.status_code == 403
 
 
 def events(client, url, count, **more):
