@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from sweeper.model.untrusted_json import parse_json
+from sweeper.model.bounded_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

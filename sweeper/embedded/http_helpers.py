@@ -25,7 +25,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sweeper.model import untrusted_json
+from sweeper.model import bounded_json
 
 RouteRow = tuple[str, Callable[..., Any], str]  # path, endpoint, method
 
@@ -82,7 +82,7 @@ def _make_too_large() -> RequestRefusedError:
 
 def parse_json(body: bytes | str) -> Any:
     """Parse strict JSON. Keeps half surrogate pairs, as ComfyUI does. Raises ValueError with the reason."""
-    return untrusted_json.parse_json(body, keeps_surrogates=True)
+    return bounded_json.parse_json(body, keeps_surrogates=True)
 
 
 async def read_object(request: Request) -> dict[str, Any]:

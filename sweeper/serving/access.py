@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sweeper.embedded.host_names import OwnNames
-from sweeper.model.untrusted_json import parse_json
+from sweeper.model.bounded_json import parse_json
 
 LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"

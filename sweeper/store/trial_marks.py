@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.model.untrusted_json import parse_json
+from sweeper.model.bounded_json import parse_json
 
 if TYPE_CHECKING:
     from sweeper.store.database import Database

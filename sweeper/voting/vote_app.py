@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sweeper.errors import ImageError, SweeperError, UsageError
-from sweeper.model.untrusted_json import parse_json
+from sweeper.model.bounded_json import parse_json
 from sweeper.serving.access import MAX_BODY_BYTES, NO_STORE, read_body
 from sweeper.serving.page_server import make_page_route, respond_not_found
 from sweeper.voting.ballot import Ballot

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sweeper.did_you_mean import join_names
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.bounded_files import BoundError, read_text_bytes
-from sweeper.model.untrusted_json import parse_json
+from sweeper.model.bounded_json import parse_json
 from sweeper.store import Store
 from sweeper.store.votes import ANSWERS, Vote
 

@@ -21,6 +21,7 @@ from sweeper.cli.options import format_examples, make_names_option
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
+from sweeper.errors import Problem, UsageError
 from sweeper.model.judge import CHAT_PATH, Judge
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
 from sweeper.model.urls import normalise_url
@@ -257,7 +258,8 @@ def import_votes(results: Path, files: tuple[Path, ...], *, as_json: bool) -> No
     from sweeper.tables.vote_tally import write_metric
     from sweeper.voting.vote_files import merge_votes, read_votes
 
-    contents, problems = [], []
+    contents: list[tuple[Path, list[Vote]]] = []
+    problems: list[Problem] = []
     for file in files:
         try:
             contents.append((file, read_votes(file)))
@@ -273,11 +275,11 @@ def import_votes(results: Path, files: tuple[Path, ...], *, as_json: bool) -> No
     if as_json:
         console.print_json({file: asdict(counts) for file, counts in merged.items()})
         return
-    for file, counts in merged.items():
-        console.print_line(f"{file}: {counts.new} new votes, {counts.known} known")
+    for name, counts in merged.items():
+        console.print_line(f"{name}: {counts.new} new votes, {counts.known} known")
         if counts.lacking:
             console.warn(
-                f"{file}: {counts.lacking} votes are about pictures that this folder does not have; finish the same "
+                f"{name}: {counts.lacking} votes are about pictures that this folder does not have; finish the same "
                 "run here, and import the file again"
             )
 
