@@ -197,8 +197,9 @@ def _make_config(app: ASGIApp) -> uvicorn.Config:
 class GuardedProtocol(H11Protocol):
     """Uvicorn's HTTP protocol with deadlines, a limit of connections, and the date in each response.
 
-    It records its transport in `transports`, by (our address, theirs). Above `limit` connections, the one closes that
-    has waited longest without an answer under way, so that half requests do not lock out a client with a whole one.
+    It records its transport in `transports`, by (our address, theirs), in the order in which clients were last served.
+    Above `limit` connections, the first one closes that has no response under way, so that half requests do not lock
+    out a client with a whole one.
     """
 
     def __init__(self, *args: Any, transports: Transports, limit: int) -> None:
@@ -206,21 +207,24 @@ class GuardedProtocol(H11Protocol):
         self._transports = transports
         self._limit = limit
         self._timer: asyncio.TimerHandle | None = None
-        self.waits_since = self.loop.time()  # for a request, or a part of it
-        self._deadline = self.waits_since + WAIT_SECONDS  # for what the client has begun to send
-        self._unsent, self._sent_at = 0, self.waits_since  # bytes that wait for the client, and when it read some
+        self._deadline = self.loop.time() + WAIT_SECONDS  # for what the client has begun to send
+        self._unsent, self._sent_at = 0, self.loop.time()  # bytes that wait for the client, and when it read some
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._transports[self.server, self.client] = transport
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check_deadlines)
         if len(self.connections) > self._limit:
-            self._close_oldest()
+            self._make_room()
 
-    def _close_oldest(self) -> None:
-        others = [each for each in self.connections if isinstance(each, GuardedProtocol) and each is not self]
-        waiting = [other for other in others if not other.transport.is_closing() and not other.is_answering]
-        min(waiting, key=lambda other: other.waits_since, default=self).transport.abort()
+    def _make_room(self) -> None:
+        """Close the connection that has waited longest: the first, or this one if all others get responses."""
+        for address, transport in self._transports.items():
+            protocol = transport.get_protocol()
+            if not (isinstance(protocol, GuardedProtocol) and protocol.is_answering):
+                del self._transports[address]
+                transport.abort()
+                return
 
     @property
     def is_answering(self) -> bool:
@@ -256,7 +260,9 @@ class GuardedProtocol(H11Protocol):
             self._timer = self.loop.call_later(CHECK_SECONDS, self._check_deadlines)
 
     def on_response_complete(self) -> None:
-        self.waits_since = self.loop.time()
+        address = self.server, self.client
+        if (transport := self._transports.pop(address, None)) is not None:
+            self._transports[address] = transport  # the last: it waits from now on
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
