@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import join_names
 from sweeper.errors import Problem, UsageError
-from sweeper.loading.bounded_files import BoundError, read_text_bytes
+from sweeper.loading.bounded_files import BoundError, read_named_bytes
 from sweeper.model.bounded_json import parse_json
 from sweeper.store import Store
 from sweeper.store.votes import ANSWERS, Vote
@@ -40,7 +40,7 @@ def format_votes(votes: Iterable[Vote]) -> Iterator[str]:
 def read_votes(path: Path) -> list[Vote]:
     """The votes of a file. Raises UsageError with the lines of each kind of mistake, and OSError."""
     try:
-        lines = read_text_bytes(path, is_regular=False).split(b"\n")
+        lines = read_named_bytes(path).split(b"\n")
     except BoundError as error:
         raise UsageError(Problem(str(path), 0, "", f"{error}; give a file of `sweeper votes export`")) from error
     votes: list[Vote] = []

@@ -19,9 +19,8 @@ from sweeper.cli.commands.vote import between
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.did_you_mean import join_names
-from sweeper.errors import UsageError
-from sweeper.files import atomic_write
 from sweeper.errors import Problem, UsageError
+from sweeper.files import atomic_write
 from sweeper.model.judge import CHAT_PATH, Judge
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
 from sweeper.model.urls import normalise_url
