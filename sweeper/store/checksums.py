@@ -15,9 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from sweeper.model.charges import KINDS
-from sweeper.store.records import STATES
-from sweeper.store.trial_marks import MAX_STARS, VERDICTS
-from sweeper.store.votes import ANSWERS
+from sweeper.store.records import ANSWERS, MAX_STARS, STATES, VERDICTS
 
 _TABLES: Final = {  # the key and the columns of each table; the tables that decide about submissions come first
     "jobs": (

@@ -29,6 +29,11 @@ UNSENT: Final = "unsent"  # never reached the server
 
 STATES: Final = (INTENT, SUBMITTED, SUCCEEDED, FAILED, REJECTED, CANCELLED, LOST, UNSENT)
 OPEN_STATES: Final = (INTENT, SUBMITTED)
+# What people say of two pictures and of a trial; see `votes` and `trial_marks`.
+ANSWERS: Final = ("left", "right", "tie", "bad")  # "bad": neither picture is good
+VERDICTS: Final = ("", "keep", "reject")
+MAX_STARS: Final = 5
+
 STATUS_OF_STATE: Final = {
     SUCCEEDED: result.SUCCEEDED,
     FAILED: result.FAILED,

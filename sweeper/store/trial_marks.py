@@ -12,14 +12,13 @@ from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.model.bounded_json import parse_json
+from sweeper.store.records import MAX_STARS, VERDICTS
 
 if TYPE_CHECKING:
     from sweeper.store.database import Database
 
 MAX_COMMENT: Final = 1000  # letters
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-VERDICTS: Final = ("", "keep", "reject")
-MAX_STARS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)

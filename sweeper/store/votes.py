@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.store.records import ANSWERS
+
 if TYPE_CHECKING:
     from sweeper.store.database import Database
 
-LEFT, RIGHT, TIE, BAD = ANSWERS = ("left", "right", "tie", "bad")  # "bad": neither picture is good
+LEFT, RIGHT, TIE, BAD = ANSWERS
 _SELECT: Final = """
 SELECT id, voter, axis, left_digest, left_sha256, right_digest, right_sha256, shown, answered, answer, undone FROM votes
 """

@@ -14,7 +14,8 @@ from sweeper.errors import Problem, UsageError
 from sweeper.loading.bounded_files import BoundError, read_named_bytes
 from sweeper.model.bounded_json import parse_json
 from sweeper.store import Store
-from sweeper.store.votes import ANSWERS, Vote
+from sweeper.store.records import ANSWERS
+from sweeper.store.votes import Vote
 
 _SHOWN_OF_A_KIND: Final = 3  # mistakes; the others are counted
 _SHA256: Final = re.compile("[0-9a-f]{64}")
