@@ -20,8 +20,8 @@ from sweeper.errors import UsageError
 from sweeper.statistics.extra_packages import load_stats_package
 from sweeper.statistics.ranking import Floats
 from sweeper.store import Store
-from sweeper.store.remote_artifacts import download_artifact
 from sweeper.store.records import ANSWERS
+from sweeper.store.remote_artifacts import download_artifact
 from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VotePictures
 from sweeper.tables.vote_tally import count_votes_needed, write_metric
