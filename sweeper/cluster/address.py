@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 ADDRESS_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
+_SAFE_PATH_VARIABLE: Final = "PYTHONSAFEPATH"  # Python reads it before it computes where modules are
 _ALLOWED_FORMS: Final = (
     "give local:N, a scheduler's address such as tcp://host:8786, a scheduler file, "
     f"or auto for the one that ${ADDRESS_VARIABLE} names"
@@ -63,6 +64,24 @@ def describe_open_address(text: str, environ: Mapping[str, str]) -> str | None:
     )
 
 
+@contextlib.contextmanager
+def _start_python_safely() -> Iterator[None]:
+    """Keep child processes from importing files of the current folder, which may be a stranger's.
+
+    multiprocessing starts them with `python -c`, which looks there first, also for modules of Python such as `enum`.
+    They get `sys.path` from this process afterwards. The variable ends with the block, because the user's own programs
+    may import files beside them.
+    """
+    before = os.environ.get(_SAFE_PATH_VARIABLE)
+    os.environ[_SAFE_PATH_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_SAFE_PATH_VARIABLE]
+        if before is not None:
+            os.environ[_SAFE_PATH_VARIABLE] = before
+
+
 @asynccontextmanager
 async def connect_cluster(address: str) -> AsyncIterator[Client]:
     """Connect to a cluster in the running loop. A local cluster lives as long as the `async with` block.
@@ -75,6 +94,7 @@ async def connect_cluster(address: str) -> AsyncIterator[Client]:
         options: dict[str, Any] = {"asynchronous": True, "set_as_default": False, "timeout": 10}
         try:
             if address.startswith("local:"):
+                stack.enter_context(_start_python_safely())
                 # One process per server. The second thread prepares the next batch.
                 cluster = LocalCluster(
                     n_workers=int(address.removeprefix("local:")),

@@ -105,3 +105,14 @@ def test_key_from_a_command_works_and_is_in_no_file(sweeper, write, tmp_path, mo
     assert len(files) >= 4
     assert not [data for data in files if KEY.encode() in data]
     assert KEY not in outcome.out + outcome.err + report.out + report.err
+
+
+def test_key_command_runs_nothing_in_the_current_folder(sweeper, write, tmp_path, monkeypatch):
+    plain = write("template: t.json\nsweep: {grid: {seed: [1]}}\nparams: {prompt: a}\n")
+    Path("keyring.py").write_text("open('made', 'w')")
+    entry = {"url": "http://127.0.0.1:9", "api_key_command": [sys.executable, "-m", "keyring", "get", "comfy", "key"]}
+    (tmp_path / "targets.yaml").write_text(json.dumps({"mine": entry}))
+    monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))  # as in a container without a home folder
+    assert "'python" in join_streams(sweeper("run", plain, "-t", "mine"))
+    assert not Path("made").exists()
