@@ -168,6 +168,7 @@ class ClusterSession(Session):
             folder_id=hashlib.sha256(f"{socket.gethostname()} {folder}".encode()).hexdigest()[:24],
             driver_id=f"sweeper-{uuid4().hex}",
             experiment=self.experiment.name,
+            experiment_folder=str(self.experiment.file.parent.resolve()),
             target=self.targets[0],
             settings=self.settings,
             metrics={},

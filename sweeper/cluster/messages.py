@@ -27,7 +27,8 @@ class RunSpec:
     `folder_id` identifies the results folder and `driver_id` this driver; a worker drops the batches that another
     driver of the same folder left with it. `target.key` is None, because workers read keys from their own environment.
     `folder` is the results folder, and `token` the content of its `.shared` file: a worker that reads the same token
-    there writes artifacts into the folder itself. `metrics`: name -> version of the metrics that workers measure.
+    there writes artifacts into the folder itself. `metrics`: name -> version of the metrics that workers measure;
+    `experiment_folder`: where a module of the user is looked for first, as on the driver.
     `naming`: how artifacts are named. `has_partner_nodes`: submissions need the key for paid partner nodes.
     `sampler_nodes`: the ids of the nodes that are samplers.
     `artifact_url`: where workers store artifacts, None for the results folder.
@@ -36,6 +37,7 @@ class RunSpec:
     folder_id: str
     driver_id: str
     experiment: str
+    experiment_folder: str
     target: Target
     settings: EffectiveSettings
     metrics: Mapping[str, str]

@@ -241,7 +241,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
         if run_spec.metrics:
             # If only the driver has a user's metric, it measures there.
             with contextlib.suppress(SweeperError):
-                loaded = load_metrics(run_spec.metrics)
+                loaded = load_metrics(run_spec.metrics, Path(run_spec.experiment_folder))
                 metrics = {name: metric for name, metric in loaded.items() if metric.version == run_spec.metrics[name]}
         # A folder for each driver, because two runs may have files of the same name.
         spool_folder = self.spool_folder / run_spec.driver_id

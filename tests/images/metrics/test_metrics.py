@@ -145,6 +145,34 @@ def test_user_function_is_imported_from_the_current_folder(write_module):
     assert sys.path == before
 
 
+def test_only_the_named_module_comes_from_the_folder_first(write_module, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "modulefinder", raising=False)
+    write_module("modulefinder", "raise RuntimeError('planted')")  # the name of a module of Python
+    write_module("beside_metrics", "def green(picture):\n    return picture[0, 0, 1]\n")
+    write_module("leading_metrics", "import modulefinder\nfrom beside_metrics import green\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "leading_metrics.py").write_text("raise RuntimeError('planted')")
+    (elsewhere / "modulefinder.py").write_text("raise RuntimeError('planted')")
+    monkeypatch.chdir(elsewhere)
+    before = list(sys.path), list(sys.meta_path)
+
+    (metric,) = registry.load_metrics(["leading_metrics:green"], tmp_path).values()
+
+    assert measure(plain(0, 7, 0), {"m": metric}) == {"m": 7.0}
+    assert (list(sys.path), list(sys.meta_path)) == before
+    with pytest.raises(ExperimentError, match="module 'modulefinder' has no attribute 'f'"):
+        registry.load_metrics(["modulefinder:f"])
+
+
+def test_folder_without_init_is_a_package_of_metrics(write_module, tmp_path):
+    (tmp_path / "own_scores").mkdir()
+    write_module("own_scores/red", "def f(picture):\n    return picture[0, 0, 0]\n")
+    write_module("own_scores/blue", "def f(picture):\n    return picture[0, 0, 2]\n")
+    assert value("own_scores.red:f", plain(7, 0, 3)) == 7.0
+    assert value("own_scores.blue:f", plain(7, 0, 3)) == 3.0
+
+
 @pytest.mark.parametrize(
     ("signature", "reads"),
     [

@@ -1,0 +1,130 @@
+"""Every command, in a folder with files that have the names of modules: no Python that sweeper starts imports them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+
+from sweeper.cli.command_table import COMMANDS
+from tests import ROOT
+from tests.regression.conftest import TEMPLATE
+
+CODE = "from os import environ\nopen(environ['MARKER'], 'a').write(__name__ + '\\n')\nraise ImportError('planted')\n"
+SEARCH = {
+    "maximize": "brightness",
+    "trials": 2,
+    "method": "random",
+    "space": {"steps": {"from": 1, "to": 4, "step": 1}},
+}
+
+# Each command line, in an order that gives each what it needs. Those that wait are stopped when they have started.
+COMMAND_LINES = (
+    "schema", "completion bash", "trust .", "validate shop.yaml", "plan shop.yaml", "template slots shop.json",
+    "init made", "run shop.yaml --dask local:1", "run shop.yaml", "results shop.yaml", "runs shop.yaml",
+    "costs shop.yaml", "effects shop.yaml", "export shop.yaml -o t.csv", "export shop.yaml --to hf-dataset -o data",
+    "report shop.yaml", "accept shop.yaml --yes", "check shop.yaml --dask local:1", "calibrate shop.yaml --repeats 2",
+    "compare results/shop results/shop-check", "search find.yaml --dask local:1", "doctor shop.yaml --dask local:1",
+    "votes shop.yaml", "mcp", "serve", "view shop.yaml", "vote shop.yaml --between steps",
+)  # fmt: skip
+WAITING = ("serve", "view ", "vote ")
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A marker file; every module that can be imported has a namesake in the current folder which writes there."""
+    marker = Path("imported.txt").absolute()
+    monkeypatch.setenv("MARKER", str(marker))
+    names = {
+        *sys.stdlib_module_names,
+        *packages_distributions(),
+        "sitecustomize",
+        "usercustomize",
+        "planted",
+        "own_metric",
+    }
+    for name in names - {"sys", "builtins"}:
+        Path(f"{name.partition('.')[0]}.py").write_text(CODE)
+    for name in ("sweeper", "tests"):
+        Path(name).mkdir()
+        Path(name, "__init__.py").write_text(CODE)
+    Path("planted-1.0.dist-info").mkdir()
+    Path("planted-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+    Path("planted-1.0.dist-info/entry_points.txt").write_text(
+        "".join(f"[{group}]\nplanted = planted:f\n" for group in ("sweeper.metrics", "fsspec.specs", "dask.backends"))
+    )
+    Path("shop.json").write_text(json.dumps(TEMPLATE))
+    shop = {"template": "shop.json", "target": "embedded", "metrics": ["brightness"]}
+    Path("shop.yaml").write_text(json.dumps({**shop, "sweep": {"grid": {"steps": [1, 2], "seed": [1]}}}))
+    Path("find.yaml").write_text(json.dumps({**shop, "params": {"seed": 1}, "search": SEARCH}))
+    return marker
+
+
+def start(program: list[str], line: str) -> tuple[int | None, str]:
+    """Run a command line. Returns its exit code, or None if it waited and was stopped, and what it printed."""
+    command, environment = [*program, *line.split()], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        if not line.startswith(WAITING):
+            text, _ = process.communicate(timeout=100)
+            return process.returncode, text
+        text = process.stdout.readline()
+        process.terminate()
+        return None, text
+
+
+@pytest.mark.timeout(300)  # it starts thirty commands
+@pytest.mark.parametrize("way", ["script", "module"])
+def test_no_command_imports_a_file_of_the_current_folder(planted: Path, way: str):
+    program = [sys.executable, "-P", "-m", "sweeper"]
+    if way == "script":
+        script = shutil.which("sweeper", path=str(Path(sys.executable).parent))
+        if script is None:
+            pytest.skip("the command `sweeper` is not installed beside this Python")
+        program = [script]
+    assert {line.partition(" ")[0] for line in COMMAND_LINES} == COMMANDS.keys()
+    for line in COMMAND_LINES:
+        # Workers of a cluster are started in the same way, and take seconds.
+        code, text = start(program, line if way == "script" else line.replace("--dask local:1", ""))
+        assert not planted.exists(), (line, planted.read_text())
+        assert code == 0 or "http://127.0.0.1" in text, (line, text)
+
+
+def test_module_without_p_imports_only_what_python_does_first(planted: Path):
+    """`python -m` puts the current folder first, so a file there with the name of a module of Python still wins."""
+    for name in sys.stdlib_module_names:
+        Path(f"{name}.py").unlink(missing_ok=True)
+    shutil.rmtree("sweeper")
+    program = [sys.executable, "-m", "sweeper"]
+    for line in ("run shop.yaml --dask local:1", "results shop.yaml"):
+        assert start(program, line)[0] == 0
+    experiment = json.loads(Path("shop.yaml").read_text())
+    Path("shop.yaml").write_text(json.dumps(experiment | {"metrics": ["planted"]}))
+    code, text = start(program, "run shop.yaml --trust")
+    assert (code, planted.exists()) == (2, False)
+    assert "unknown metric 'planted'" in text
+
+
+def test_worker_imports_a_metric_from_beside_the_experiment(planted: Path, tmp_path: Path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "own_metric.py").write_text("def red(picture):\n    return float(picture[..., 0].mean())\n")
+    shutil.copy("shop.json", project)
+    experiment = json.loads(Path("shop.yaml").read_text())
+    (project / "shop.yaml").write_text(json.dumps(experiment | {"metrics": ["own_metric:red"]}))
+    program = [sys.executable, "-P", "-m", "sweeper"]
+    assert start(program, f"run {project / 'shop.yaml'} --dask local:1 --trust --quiet")[0] == 0
+    assert not planted.exists()
+    code, text = start(program, f"results {project / 'shop.yaml'} --json")
+    assert code == 0
+    assert all(isinstance(row["own_metric:red"], float) for row in json.loads(text))
