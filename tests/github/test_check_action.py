@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -68,7 +71,7 @@ def run_check(clone: Path, github: GitHub | None = None, *, fork: bool = False, 
     done = run_action(
         ACTION, clone, {"experiments": "sweeps/shop.yaml", "target": "embedded", "api-key": KEY} | inputs, context,
         GITHUB_API_URL=github.url if github else "http://127.0.0.1:9", GITHUB_SERVER_URL="https://github.example",
-        GITHUB_REPOSITORY="someone/pictures", GITHUB_RUN_ID="42", PYTHONPATH=str(ROOT),
+        GITHUB_REPOSITORY="someone/pictures", GITHUB_RUN_ID="42", PYTHONPATH=str(clone),
     )  # fmt: skip
     assert TOKEN not in done.log + done.summary
     assert KEY not in done.log + done.summary
@@ -139,6 +142,114 @@ def test_only_the_files_of_the_baseline_are_fetched_from_lfs(clone: Path, tmp_pa
     assert done.code == 0, done.log
     assert "### ✅ sweeper check: shop\n\n2 same.\n" in done.summary
     assert (fresh / "large.png").read_bytes().startswith(b"version https://git-lfs")
+
+
+PLANTED = "import os\nopen(os.environ['RUNNER_TEMP'] + '/planted', 'a').write(__name__ + '\\n')\n"
+
+
+def plant_modules(folder: Path) -> None:
+    """Files with the names of modules, and others that Python, pip and version managers look for."""
+    for name in {*sys.stdlib_module_names, *packages_distributions(), "sitecustomize"} - {"sys", "builtins"}:
+        (folder / f"{name.partition('.')[0]}.py").write_text(PLANTED)
+    for name in ("pip", "sweeper", "httpx", "action_inputs"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(PLANTED)
+    (folder / "setup.cfg").write_text("[install]\nprefix = elsewhere\n")
+    (folder / "pip.conf").write_text("[global]\nindex-url = http://127.0.0.1:9/\n")
+    (folder / "pyvenv.cfg").write_text("home = elsewhere\n")
+
+
+def test_no_step_runs_python_of_the_pull_request(clone: Path, tmp_path: Path, github: GitHub):
+    plant_modules(clone)
+    (clone / "sweeps/wrong.yaml").write_text('{"template": "shop.json", "metrics": ["planted_metric:f"]}')
+    done = run_check(clone, github, experiments="sweeps/*.yaml", extras="media")
+    assert not (tmp_path / "runner/planted").exists(), (tmp_path / "runner/planted").read_text()
+    assert f"pip install --quiet {ROOT}[media]" in done.installed
+    assert "### ✅ sweeper check: shop\n\n2 same.\n" in done.summary
+    assert "imports the module 'planted_metric'" in done.log
+    assert github.writes == ["POST"]
+
+
+def write_pointer(picture: Path) -> str:
+    """Replace a picture by its pointer for Git LFS; returns its SHA-256."""
+    content = picture.read_bytes()
+    oid = hashlib.sha256(content).hexdigest()
+    picture.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(content)}\n")
+    return oid
+
+
+def commit_pointers(folder: Path) -> None:
+    """Make a repository of a folder, with an empty one as its remote."""
+    (folder / ".gitattributes").write_text("*.png filter=lfs diff=lfs merge=lfs -text\n")
+    git(folder.parent, "init", "--quiet", "--bare", "ours")
+    git(folder, "init", "--quiet")
+    git(folder, "remote", "add", "origin", (folder.parent / "ours").as_uri())
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "accept")
+
+
+@needs_git_lfs
+def test_baselines_that_look_like_a_repository_run_nothing(clone: Path, tmp_path: Path):
+    baseline, marker = clone / "sweeps/baselines", tmp_path / "ran"
+    write_pointer(next(baseline.glob("shop/*.png")))
+    commit_pointers(baseline)
+    for name, value in {
+        "core.worktree": ".", "lfs.standalonetransferagent": "x", "lfs.customtransfer.x.path": "touch",
+        "lfs.customtransfer.x.args": str(marker),
+    }.items():  # fmt: skip
+        git(baseline, "config", name, value)
+    for file in (baseline / ".git").iterdir():
+        file.rename(baseline / file.name)  # as a pull request can contain it
+    (baseline / ".git").rmdir()
+    git(tmp_path, "init", "--quiet", "clone")
+    run_check(clone)
+    assert not marker.exists()
+
+
+@needs_git_lfs
+def test_files_of_lfs_come_from_no_server_of_the_pull_request(clone: Path, tmp_path: Path):
+    picture = next(clone.glob("sweeps/baselines/**/*.png"))
+    content, oid = picture.read_bytes(), write_pointer(picture)
+    git(tmp_path, "init", "--quiet", "--bare", "theirs")
+    theirs = tmp_path / "theirs/lfs/objects" / oid[:2] / oid[2:4] / oid
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(content)
+    (clone / ".lfsconfig").write_text(f"[lfs]\nurl = {(tmp_path / 'theirs').as_uri()}\n")
+    commit_pointers(clone)
+    done = run_check(clone)
+    assert done.code != 0
+    assert not [*(clone / ".git/lfs").rglob(oid)]
+    git(clone, "config", "lfs.url", (tmp_path / "theirs").as_uri())
+    assert run_check(clone).code == 0
+
+
+def test_names_of_files_are_no_commands_for_github(clone: Path, github: GitHub):
+    names = [
+        "a%0A::error::b.yaml",
+        "c\n::set-output name=folder::etc.yaml",
+        "d\r##[add-path]e.yaml",
+        "\udcff::f::.yaml",
+    ]
+    for name in names:
+        (clone / "sweeps" / name).write_text("template: '##[set-output name=folder;]x'\nname: \"::notice::y\"\n")
+    (clone / "-t.yaml").write_text("{")
+    done = run_check(clone, github, experiments="sweeps/*.yaml\n*.yaml")
+    assert done.code == 2
+    assert {line.partition("::")[2].partition("::")[0] for line in done.commands} == {"group", "endgroup", "error"}
+    assert all(line.startswith("::") for line in done.commands)
+    assert "\n::set-output" not in done.summary
+
+
+@pytest.mark.parametrize("target", ["../outside", ".git/config", "loop.yaml"])
+def test_a_link_out_of_the_checkout_is_not_opened(clone: Path, tmp_path: Path, target: str):
+    (clone / ".git").mkdir()
+    for secret in (tmp_path / "outside", clone / ".git/config"):
+        secret.write_text("s3cr3t: [\n")
+    (clone / "loop.yaml").symlink_to(clone / target)
+    done = run_check(clone, experiments="*.yaml")
+    assert done.code == 2
+    assert done.commands == ["::error::loop.yaml: is a link that leads out of the checkout; replace it by the file"]
+    assert "s3cr3t" not in done.log
 
 
 def test_a_pull_request_from_a_fork_gets_no_comment(tmp_path: Path, github: GitHub):

@@ -13,11 +13,12 @@ from typing import Any
 
 import yaml
 
-# In place of pip, which would take the network and a minute; all else is the real Python.
+# pip starts but installs nothing, which would take the network and a minute; all else is the real Python.
 _PYTHON = """#!/bin/sh
 case "$*" in
-  "-m pip install"*) echo "$*" >> "$RUNNER_TEMP/installed" ;;
-  "-m pip cache dir") echo "$RUNNER_TEMP/pip" ;;
+  "-I -c "*) printf %%s "$0" ;;  # so that the action finds no pip which installs
+  *"-m pip install"*) words="$*"; echo "$words" >> "$RUNNER_TEMP/installed"
+    exec %s ${words%%%%-m pip*} -m pip --version > /dev/null ;;
   *) exec %s "$@" ;;
 esac
 """
@@ -33,6 +34,22 @@ class Steps:
     used: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # other actions, with their inputs
     summary: str = ""
     installed: str = ""
+
+    @property
+    def commands(self) -> list[str]:
+        """The lines of the log that a runner obeys; see ActionCommand.cs in actions/runner."""
+        found: list[str] = []
+        token = None
+        for line in re.split(r"\r\n|\r|\n", self.log):
+            text = line.lstrip()
+            if token is not None:
+                token = None if text == f"::{token}::" else token
+            elif text.startswith("::stop-commands::"):
+                token = text.removeprefix("::stop-commands::")
+            elif re.match("::[a-z-]+[^:]*::", text) or "##[" in text:
+                found.append(text)
+        assert token is None, "no command after this is obeyed"
+        return found
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -56,7 +73,7 @@ def run_action(
     done.values |= {f"github.{name}": text for name, text in github.items()}
     temporary = cwd.parent / "runner"
     (temporary / "bin").mkdir(parents=True, exist_ok=True)
-    (temporary / "bin/python").write_text(_PYTHON % sys.executable)
+    (temporary / "bin/python").write_text(_PYTHON % (sys.executable, sys.executable))
     (temporary / "bin/python").chmod(0o755)
     for number, step in enumerate(action["runs"]["steps"]):
         runs_after_failure = "!cancelled()" in step.get("if", "")
@@ -86,7 +103,7 @@ def run_action(
         ran = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
             cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-            timeout=100,
+            errors="backslashreplace", timeout=100,
         )  # fmt: skip
         done.code = done.code or ran.returncode
         done.log += ran.stdout

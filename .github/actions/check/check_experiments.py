@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
-from action_inputs import list_experiments, read_lines
+from action_inputs import find_outside, list_experiments, read_lines
+from job_log import print_command, run_program
+
+from sweeper.regression.markdown_summary import escape_cell
 
 
 def main() -> int:
@@ -24,6 +26,8 @@ def main() -> int:
         return report_mistake(
             f"`baseline` is the folder of one experiment, but there are several: {found}; use a step each"
         )
+    if outside := find_outside(*experiments, *([baseline] if baseline else [])):
+        return report_mistake(f"{outside}: is a link that leads out of the checkout; replace it by the file")
     options = [word for target in read_lines("TARGETS") for word in ("--target", target)]
     options += ["--baseline", baseline] if baseline else []
     try:
@@ -34,7 +38,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     checked = [check(experiment, folder, options) for experiment in experiments]
     text = "\n".join(text for _, text in checked)
-    (folder / "summary.md").write_text(text, encoding="utf-8")
+    (folder / "summary.md").write_text(text, encoding="utf-8", errors="backslashreplace")
     append_to(os.environ["GITHUB_STEP_SUMMARY"], text)
     worst = max(code for code, _ in checked)
     append_to(os.environ["GITHUB_OUTPUT"], f"exit-code={worst}\nfolder={folder}\n")
@@ -44,34 +48,35 @@ def main() -> int:
 def check(experiment: str, folder: Path, options: list[str]) -> tuple[int, str]:
     """Check one experiment; returns the exit code and the summary in Markdown."""
     # The whole path, because `sweeper init` names every experiment experiment.yaml.
-    name = re.sub(r"[^\w.-]+", "-", experiment.rpartition(".")[0]).strip("-.")
-    results = folder / name
+    name = re.sub(r"[^\w.-]+", "-", re.sub(r"\.\w+$", "", experiment)).strip("-.")
+    results = folder / (name[:100] or "experiment")
     summary = results / "check.md"
     outputs = ["--out", results, "--html", results / "report", "--junit", results / "check.xml", "--summary", summary]
     environment = dict(os.environ)
     if key := environment.pop("API_KEY", ""):
         environment["COMFY_CLOUD_API_KEY"] = key
-    print(f"::group::sweeper check {experiment}", flush=True)
-    # -P: a folder named sweeper in the repository is not the package.
-    command = [sys.executable, "-P", "-m", "sweeper", "check", experiment, *map(str, outputs), *options]
-    code = subprocess.run(command, check=False, env=environment).returncode
-    print("::endgroup::", flush=True)
+    print_command("group", f"sweeper check {experiment}")
+    # -P: a folder named sweeper in the repository is not the package. --: the name of an experiment is no option.
+    command = [sys.executable, "-P", "-m", "sweeper", "check", *map(str, outputs), *options, "--", experiment]
+    code = run_program(command, env=environment)
+    print_command("endgroup", "")
     if code:
-        print(f"::error::sweeper check {experiment} ended with exit code {code}", flush=True)
+        print_command("error", f"sweeper check {experiment} ended with exit code {code}")
     if summary.exists():
         return code, summary.read_text("utf-8")
-    return code, f"### ❌ sweeper check: {experiment}\n\nNothing was compared (exit code {code}); the log says why.\n"
+    heading = f"### ❌ sweeper check: {escape_cell(experiment)}"
+    return code, f"{heading}\n\nNothing was compared (exit code {code}); the log says why.\n"
 
 
 def report_mistake(text: str) -> int:
     """Show a mistake in the inputs; returns sweeper's exit code for those."""
-    print(f"::error::{text}")
+    print_command("error", text)
     return 2
 
 
 def append_to(file: str, text: str) -> None:
     """Append to a file that other steps of the job write too."""
-    with Path(file).open("a", encoding="utf-8") as stream:
+    with Path(file).open("a", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write(text)
 
 

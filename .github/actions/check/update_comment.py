@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import httpx
+from job_log import print_command
 
 AUTHOR = "github-actions[bot]"  # whose token this is; anybody else could copy the marker
 MAX_CHARACTERS = 60_000  # GitHub accepts 65,536, and the text after the table needs some
@@ -58,9 +59,11 @@ def main() -> None:
         advice = (
             "give the job `permissions: pull-requests: write`" if refused in (401, 403, 404) else "run the job again"
         )
-        print(f"::warning::the comment was not written, because GitHub answered with status {refused}; {advice}")
+        print_command(
+            "warning", f"the comment was not written, because GitHub answered with status {refused}; {advice}"
+        )
     except httpx.HTTPError as error:
-        print(f"::warning::the comment was not written ({type(error).__name__}: {error}); run the job again")
+        print_command("warning", f"the comment was not written ({type(error).__name__}: {error}); run the job again")
 
 
 if __name__ == "__main__":
