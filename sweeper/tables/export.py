@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,11 @@ SUFFIXES: Final = {
 }  # fmt: skip
 FORMATS: Final = tuple(dict.fromkeys(SUFFIXES.values()))
 
-# A text that begins with one of these is a formula to Excel, LibreOffice and Google Sheets (OWASP, "CSV Injection").
-FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+# Such a text is a formula to Excel, LibreOffice or Google Sheets (OWASP, "CSV Injection"): they leave out what is not
+# visible before the sign, and some read the wide and small forms of East Asian texts as the sign.
+_SIGN: Final = r"[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b]"
+_INVISIBLE: Final = r"[\s\0-\x1f\x7f-\x9f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+_FORMULA: Final = re.compile(rf"[\t\r\n\0]|{_INVISIBLE}*{_SIGN}")
 
 CHUNK: Final = 8192  # rows formatted at a time: enough to be fast, few enough to need little memory
 
@@ -202,7 +206,7 @@ def _format_cell(value: Any) -> str:
 
 def _quote_fields(texts: Sequence[str], delimiter: str, *, safe: bool) -> Sequence[str]:
     if safe:
-        texts = ["'" + text if text.startswith(FORMULA_STARTS) else text for text in texts]
+        texts = ["'" + text if _FORMULA.match(text) else text for text in texts]
     # Most columns need no quotes at all, and one test of all texts joined is faster than one test of each.
     if not _needs_quotes("".join(texts), delimiter) and "" not in texts:
         return texts

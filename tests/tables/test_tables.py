@@ -159,7 +159,13 @@ def test_tsv_ends_lines_in_lf_and_quotes_tabs():
     assert lines[2].startswith("1\tplain, text\t")
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@SUM(A1)", "\tx", "\rx"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1", "+1", "-x", "@SUM(A1)", "\tx", "\rx", "\nx", "\0x", " =1", "\ufeff=1", "\xa0\u200b\ufeff @x",
+        "\v-1", "\u3000+1", "\u202e=1", "\uff1d1", "\uff0b1", "\uff0d1", " \uff20x", "\ufe661",
+    ],
+)  # fmt: skip
 def test_formulas_are_escaped_only_on_request(text):
     frame, _ = make_frame([text])
 
@@ -168,6 +174,15 @@ def test_formulas_are_escaped_only_on_request(text):
 
     assert plain[1][1] == text
     assert safe[1][1] == "'" + text
+
+
+@pytest.mark.parametrize("text", ["a = b", " a-b", "'=1", "1-2", "\u2026", "油\uff1d風", " ", ""])
+def test_other_texts_are_exported_as_they_are(text):
+    frame, _ = make_frame([text])
+
+    safe = list(csv.reader(io.StringIO(export_bytes(frame, "csv", safe=True).decode(), newline="")))
+
+    assert safe[1][1] == text
 
 
 def test_negative_numbers_are_not_escaped():
