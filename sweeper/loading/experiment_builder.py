@@ -24,6 +24,7 @@ from sweeper.model.experiment import Experiment, HashedFile, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
 from sweeper.model.judge import Judge
 from sweeper.model.money import parse_usd
+from sweeper.model.portable_names import find_name_problem
 from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.source import Source
@@ -186,6 +187,8 @@ class _ExperimentBuilder:
     def build(self) -> Experiment:
         raw = self.raw
         name = raw.get("name", make_name(self.file))
+        if isinstance(name, str) and (problem := find_name_problem(name)) is not None:
+            self.add_problem(("name",), f"'{name}' {problem}; it names the results folder, so write another `name`")
         derive = self.compile_derived(raw.get("derive", {}))
         search = self.build_search(name, derive)
         sweep = self.build_blocks(name, derive) if "sweep" in raw or search is None else []

@@ -33,6 +33,7 @@ from sweeper.model.axis_values import AxisError
 from sweeper.model.experiment import Experiment, HashedFile
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
+from sweeper.model.portable_names import find_name_problem
 from sweeper.model.shell_words import join_command
 from sweeper.model.source import Source, SourceError
 from sweeper.model.target_spec import NamedTargets, find_target_problems
@@ -93,7 +94,7 @@ def read_name(experiment: str | os.PathLike[str]) -> tuple[str, str]:
     file = Path(experiment)
     source = _read_experiment(file, EVERYTHING)
     name = source.value.get("name", make_name(file))
-    if not isinstance(name, str) or any(
+    if not isinstance(name, str) or find_name_problem(name) is not None or any(
         path == ("name",) for path, _ in find_schema_problems("experiment", source.value)
     ):
         raise ExperimentError(source.make_problem(("name",), "is not a name of an experiment"))

@@ -20,6 +20,7 @@ from typing import Any, Final
 from sweeper.errors import UsageError
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
+from sweeper.model.portable_names import make_portable
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
@@ -28,8 +29,6 @@ from sweeper.store.remote_artifacts import download_artifacts, is_url, local_pat
 
 _MAX_VALUE: Final = 40  # characters of a value in a case's name
 _MAX_STEM: Final = 80  # characters of the readable part of an accepted file's name
-# Windows treats these as devices in every folder, whatever follows their first dot.
-_RESERVED_NAMES: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +64,7 @@ class Case:
         digest = hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()
         words = [_to_slug(_cell_text(value)) for value in self.cells.values() if value is not None]
         readable = "-".join(word for word in words if word)[:_MAX_STEM].strip("-.")
-        if not readable or _RESERVED_NAMES.fullmatch(readable.partition(".")[0]):
-            readable = f"trial-{readable}".strip("-")
+        readable = make_portable(readable, "trial") or "trial"
         name = f"{readable}-{digest[:8]}.{_to_slug(self.node)[:40] or 'node'}-{self.position}"
         return f"{name}.{extension}" if number == 1 else f"{name}-{number}.{extension}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sweeper.errors import ResultsError
+from sweeper.model.portable_names import find_name_problem
 from sweeper.model.urls import strip_secrets
 from sweeper.schemas.values import format_value
 from sweeper.store.file_names import find_job_prefix, is_artifact_name
@@ -36,7 +37,10 @@ def contain(folder: str | Path, name: str, sha256: str | None = None) -> str:
 
 def is_plain_path(name: str) -> bool:
     """Whether a path is relative and goes down only, whatever links there are on its way."""
-    return not any(part in ("", ".", "..") for part in name.split("/")) and not any(mark in name for mark in _FORBIDDEN)
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or find_name_problem(part) is not None for part in parts):
+        return False
+    return not any(mark in name for mark in _FORBIDDEN)
 
 
 def refuse_links(*paths: Path, inside: Path | None = None) -> None:

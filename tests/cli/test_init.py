@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded import node_classes
 from sweeper.loading.load import load
+from sweeper.model.portable_names import find_name_problem
 from sweeper.planning.plan import plan
 from tests.cli.test_template_ui_format import UI_WORKFLOW
 
@@ -230,3 +231,25 @@ def test_a_stranger_cannot_have_other_files_copied(sweeper):
         folder = f"d{len(name)}"
         assert sweeper("init", folder, "--from", save_json(graph, "sub/w.json")).code == 0
         assert not [path for path in Path(folder).rglob("*") if path.is_file() and path.read_bytes() == b"secret"]
+
+
+def test_names_of_devices_of_windows_become_other_names(sweeper):
+    graph = json.loads(json.dumps(IMG2IMG))
+    (loader,) = [node for node in graph.values() if node["class_type"] == "LoadImage"]
+    loader["inputs"]["image"] = "aux.png"
+    Path("nul.json").write_text(json.dumps(graph))
+    assert sweeper("init", "COM1", "--from", "nul.json").code == 0
+    names = {path.name for path in Path("COM1").rglob("*")}
+    assert names >= {"file-nul.json", "file-nul.slots.yaml", "file-aux.png"}
+    assert not [name for name in names if find_name_problem(name)]
+    assert sweeper("run", "COM1/experiment.yaml", "--limit", "1").code == 0
+    assert Path("COM1/results/sweep-COM1").is_dir()
+
+
+def test_experiment_file_with_a_name_of_a_device_needs_another_name(sweeper):
+    assert sweeper("init", "mine").code == 0
+    text = Path("mine/experiment.yaml").read_text("utf-8")
+    Path("mine/con.yaml").write_text("\n".join(line for line in text.splitlines() if not line.startswith("name:")))
+    outcome = sweeper("validate", "mine/con.yaml")
+    assert outcome.code == 2
+    assert ": name: 'con' is a device on Windows" in outcome.err

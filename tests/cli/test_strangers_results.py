@@ -212,7 +212,7 @@ def test_files_behind_a_linked_live_folder_stay(sweeper, results, tmp_path):
     assert (tmp_path / "documents/thesis.txt").read_text() == SECRET
 
 
-@pytest.mark.parametrize("name", ["../../secret.png", "..", "", "link.png", "a:b", "a\\b"])
+@pytest.mark.parametrize("name", ["../../secret.png", "..", "", "link.png", "a:b", "a\\b", "NUL", "con.png"])
 def test_accepted_file_outside_of_the_baseline_is_refused(sweeper, results, tmp_path, name):
     assert sweeper("accept", results).code == 0
     manifest = Path("baselines/shop/manifest.json")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeper.model.portable_names import find_name_problem
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, read_baseline
 from sweeper.regression.cases import Case
 
@@ -48,7 +50,13 @@ def test_different_cases_have_different_safe_file_names(case_, other):
     assert name.isascii()
     assert Path(name).name == name
     assert len(name) < 200
+    assert find_name_problem(name) is None
     assert (name == other.build_file_name("png")) == (case_.key == other.key)
+
+
+@pytest.mark.parametrize("value", ["CON", "nul.tar", "com1", "lpt\u00b9", "prn", "x.", "..."])
+def test_value_that_windows_refuses_as_a_name_is_accepted(value):
+    assert find_name_problem(Case({"word": value}, "9", 0).build_file_name("png")) is None
 
 
 @given(case)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeper.model.portable_names import find_name_problem
 from sweeper.model.trial import Trial
 from sweeper.store.file_names import (
     FileNaming,
@@ -78,6 +79,7 @@ def test_file_names_are_safe_for_any_input(axes, node, number, has_job):
         assert all(letter in "._-" or unicodedata.category(letter)[0] in "LMN" for letter in name)
         assert name.startswith(f"{number:04}")
         assert ".." not in name
+        assert find_name_problem(name) is None
         assert is_artifact_name(name)
         assert is_file_of(stem, name)
         assert not has_job or find_job_prefix(name) == JOB[:8]

@@ -14,6 +14,7 @@ from pathlib import Path
 from action_inputs import find_outside, list_experiments, read_lines
 from job_log import print_command, run_program
 
+from sweeper.model.portable_names import make_portable
 from sweeper.regression.markdown_summary import escape_cell
 
 
@@ -49,7 +50,7 @@ def check(experiment: str, folder: Path, options: list[str]) -> tuple[int, str]:
     """Check one experiment; returns the exit code and the summary in Markdown."""
     # The whole path, because `sweeper init` names every experiment experiment.yaml.
     name = re.sub(r"[^\w.-]+", "-", re.sub(r"\.\w+$", "", experiment)).strip("-.")
-    results = folder / (name[:100] or "experiment")
+    results = folder / (make_portable(name[:100], "sweep") or "sweep")
     summary = results / "check.md"
     outputs = ["--out", results, "--html", results / "report", "--junit", results / "check.xml", "--summary", summary]
     environment = dict(os.environ)

@@ -21,6 +21,7 @@ from sweeper.errors import UsageError
 from sweeper.loading.starter_experiment import InputPicture, choose_useful_slots, render_experiment
 from sweeper.loading.suggest_slots import Suggestion, render_slots_file, suggest_slots
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.portable_names import make_portable
 from sweeper.model.shell_words import join_command
 from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.schemas import make_editor_line
@@ -206,7 +207,7 @@ def _read_neighbour(source: Path, name: str) -> bytes | None:
 
 
 def _to_file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100]
+    return make_portable(re.sub(r"[^\w.-]+", "-", text).strip("-.")[:100], "file")
 
 
 def _draw_placeholder() -> bytes:
@@ -221,4 +222,4 @@ def _draw_placeholder() -> bytes:
 def _choose_name(folder: Path) -> str:
     """The name of the folder as the name of an experiment, which may have fewer kinds of characters."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
-    return name[:100] or "first-sweep"
+    return make_portable(name[:90], "sweep") or "first-sweep"
