@@ -25,7 +25,7 @@ from sweeper.loading.bounded_files import (
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, make_name, with_derived_files
 from sweeper.loading.overrides import apply_overrides
 from sweeper.loading.parse import parse_json, parse_yaml
-from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, make_scope
+from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, find_project, make_scope
 from sweeper.loading.template_builder import build_template
 from sweeper.loading.trust import describe_missing_trust
 from sweeper.loading.trust_memory import load_grants
@@ -92,10 +92,12 @@ def read_name(experiment: str | os.PathLike[str]) -> tuple[str, str]:
     Reads no file that the experiment names. Raises ExperimentError.
     """
     file = Path(experiment)
-    source = _read_experiment(file, EVERYTHING)
+    source = _read_experiment(file, ReadScope(find_project(file)))
     name = source.value.get("name", make_name(file))
-    if not isinstance(name, str) or find_name_problem(name) is not None or any(
-        path == ("name",) for path, _ in find_schema_problems("experiment", source.value)
+    if (
+        not isinstance(name, str)
+        or find_name_problem(name) is not None
+        or any(path == ("name",) for path, _ in find_schema_problems("experiment", source.value))
     ):
         raise ExperimentError(source.make_problem(("name",), "is not a name of an experiment"))
     return name, "search" if "search" in source.value and "sweep" not in source.value else "run"
