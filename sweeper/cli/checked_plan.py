@@ -15,7 +15,7 @@ from typing import Any
 
 from sweeper.cli.node_class_source import load_classes
 from sweeper.cli.targets_file import load_named_targets
-from sweeper.cli.trust_check import load_trusted
+from sweeper.cli.trust_check import find_confinement, load_trusted
 from sweeper.comfy.target import Target, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
 from sweeper.model.experiment import Experiment
@@ -119,7 +119,8 @@ def load_for_run(
         load_checked_plan(file, targets, overrides=overrides, trust=trust, out=out)
     if partial.problems or missing_trust:
         raise ExperimentError([*partial.problems, *missing_trust])
-    return partial.experiment
+    confinement = find_confinement()
+    return partial.experiment if confinement is None else confinement.allow_run(partial.experiment, targets)
 
 
 def check_against_targets(

@@ -55,13 +55,16 @@ def complete_command_line() -> int:
         return shell_complete(make_group(), {}, "sweeper", COMPLETION_VARIABLE, os.environ[COMPLETION_VARIABLE])
 
 
-def invoke(arguments: Sequence[str]) -> int:
-    """Run a command line and return its exit code. An exception becomes lines on stderr."""
+def invoke(arguments: Sequence[str], confinement: object = None) -> int:
+    """Run a command line and return its exit code. An exception becomes lines on stderr.
+
+    `confinement`: see `trust_check.Confinement`.
+    """
     group = make_group()
     if sys.platform == "win32":  # its console shows escape codes as text until a program asks it to follow them
         just_fix_windows_console()
     try:
-        with group.make_context("sweeper", list(arguments)) as context:
+        with group.make_context("sweeper", list(arguments), obj=confinement) as context:
             code = group.invoke(context)
     except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001 - the one place that must: no user sees a traceback
         return report_failure(failure)

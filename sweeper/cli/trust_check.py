@@ -14,7 +14,7 @@ from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import ExperimentError, Problem, TemplateError
 from sweeper.loading.experiment_builder import PartialExperiment
 from sweeper.loading.load import load_partial, load_template
-from sweeper.loading.read_scope import EVERYTHING, OutsideError, TrustNeed, make_scope
+from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, make_scope
 from sweeper.loading.trust import describe_missing_trust, find_trust_needs
 from sweeper.loading.trust_memory import add_grants, load_grants
 from sweeper.model.experiment import Experiment
@@ -25,6 +25,31 @@ from sweeper.model.template import Template
 option = click.option(
     "--trust", is_flag=True, help="Trust the experiment for this command; see `sweeper trust --help`."
 )
+
+
+class Confinement:
+    """What a command may do for somebody who cannot be asked, such as an assistant. A click context has it as `obj`."""
+
+    @property
+    def scope(self) -> ReadScope:
+        """What its experiments may read."""
+        raise NotImplementedError
+
+    def find_problems(
+        self, experiment: Experiment, *, targets: Sequence[Any] | None, users: NamedTargets, out: object
+    ) -> list[Problem]:
+        """What the experiment may not do, besides reading files. The arguments are those of `load_trusted`."""
+        raise NotImplementedError
+
+    def allow_run(self, experiment: Experiment, targets: Sequence[Any] | None) -> Experiment:
+        """The experiment with the limits of its run. Raises InputError if it may not run on these targets."""
+        raise NotImplementedError
+
+
+def find_confinement() -> Confinement | None:
+    """The confinement of the command that is running; None for the user's own commands."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.find_object(Confinement)
 
 
 def load_trusted(
@@ -47,6 +72,11 @@ def load_trusted(
     """
     users = load_named_targets() if users is None else users
     named = users if targets is None and checks_names else None
+    confinement = find_confinement()
+    if confinement is not None:
+        partial = load_partial(file, overrides=overrides, named=named, scope=confinement.scope)
+        refused = confinement.find_problems(partial.experiment, targets=targets, users=users, out=out)
+        return partial, [*(need.problem for need in partial.needs), *refused]
     while True:
         known = frozenset() if trust else load_grants().get(file.parent.resolve(), frozenset())
         scope = EVERYTHING if trust else make_scope(file, known, overrides or {})
@@ -61,8 +91,10 @@ def load_trusted(
 
 def load_named_template(file: Path) -> Template:
     """Load a template that the user named. Raises TemplateError, also if it or its slots are a link elsewhere."""
+    confinement = find_confinement()
+    grants = load_grants().get(file.parent.resolve(), ())
     try:
-        return load_template(file, make_scope(file, load_grants().get(file.parent.resolve(), ()), {}))
+        return load_template(file, make_scope(file, grants, {}) if confinement is None else confinement.scope)
     except OutsideError as error:
         raise TemplateError(Problem(str(file), 0, "", f"{error}; copy that file into the project")) from None
 
@@ -77,6 +109,12 @@ def require_trust(
 
     The arguments are those of `load_trusted`.
     """
+    confinement = find_confinement()
+    if confinement is not None:
+        users = load_named_targets()
+        if problems := confinement.find_problems(experiment, targets=targets, users=users, out=None):
+            raise ExperimentError(problems)
+        return
     known = load_grants().get(experiment.file.parent.resolve(), frozenset())
     needs = [] if trust else _find_missing(experiment, known, targets, load_named_targets(), None)
     if needs and not _ask(experiment.file, needs):

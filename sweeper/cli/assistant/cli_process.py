@@ -1,6 +1,7 @@
 """Run sweeper's commands as processes of their own, so that a long run can be watched and stopped.
 
-A process gets no terminal, so nothing asks a question. Its output is bounded.
+A process gets no terminal, so nothing asks a question. Its output is bounded. It imports nothing from the root folder,
+and ends when this server ends; see `confined_command`.
 """
 
 from __future__ import annotations
@@ -11,36 +12,50 @@ import os
 import sys
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.cli.wait_for_signal import CREATION_FLAGS, INTERRUPT
+import sweeper
+from sweeper.cli.assistant.workspace import Ledger, Workspace
 from sweeper.errors import UsageError
+from sweeper.loading.trust_memory import TRUST_VARIABLE
 
+_MODULE: Final = "sweeper.cli.assistant.confined_command"
 _MAX_LINES: Final = 200  # of stderr that are kept
+_MAX_LINE: Final = 65_536  # bytes of a line of stderr
 _MAX_OUTPUT: Final = 20_000_000  # bytes of stdout
-_SECONDS: Final = 300.0  # that a command which runs nothing may take
+_SECONDS: Final = 300.0  # that a command which runs nothing may take, and a run until its first line
+_END_SECONDS: Final = 5.0  # that a command may take to end after its stdin is closed
 
 
 class CommandProcess:
     """A command that is running, or has ended."""
 
-    def __init__(self, arguments: Sequence[str], process: asyncio.subprocess.Process) -> None:
-        self.arguments = tuple(arguments)
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.messages: deque[str] = deque(maxlen=_MAX_LINES)
-        self._output = b""
+        self._output = bytearray()
+        self._has_line = asyncio.Event()  # or its output has ended
         self._readers = asyncio.gather(self._read_output(), self._read_messages())
 
     @classmethod
-    async def start(cls, arguments: Sequence[str], folder: Path) -> CommandProcess:
-        """Start `sweeper ARGUMENTS` in a folder."""
+    async def start(cls, words: Sequence[str], workspace: Workspace, ledger: Ledger) -> CommandProcess:
+        """Start `sweeper WORDS` in the root of a workspace."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sweeper", *arguments, cwd=folder,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONIOENCODING": "utf-8"}, creationflags=CREATION_FLAGS,
+            sys.executable, "-P", "-m", _MODULE, cwd=workspace.root, env=_make_environment(workspace.root),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        return cls(arguments, process)
+        request = {
+            "words": list(words),
+            "root": str(workspace.root),
+            "targets": list(workspace.targets),
+            "budget": ledger.budget,
+            "folders": ledger.folders,
+        }
+        started = cls(process)
+        started._send(json.dumps(request).encode() + b"\n")
+        return started
 
     @property
     def exit_code(self) -> int | None:
@@ -57,10 +72,38 @@ class CommandProcess:
             return False
         return True
 
+    async def read_line(self) -> Any:
+        """Wait for the first line of stdout, take it off, and return its JSON. Raises UsageError if there is none."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SECONDS):
+                await self._has_line.wait()
+        line, newline, rest = self._output.partition(b"\n")
+        try:
+            value = json.loads(line) if newline else None
+        except ValueError:
+            value = None
+        if value is None:
+            await self.close()
+            raise UsageError(self.read_messages() or f"the command ended with code {self.exit_code}")
+        self._output = rest
+        return value
+
     def interrupt(self) -> None:
         """Interrupt like Ctrl-C: the first time, a run submits nothing more and waits; the second time, it cancels."""
-        if self.exit_code is None:
-            self._process.send_signal(INTERRUPT)
+        self._send(b"\n")
+
+    async def close(self) -> None:
+        """Let the command end as after Ctrl-C: a run cancels its jobs after 2 s. It is killed after 5 s."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if not await self.wait(_END_SECONDS):
+            self.kill()
+            await self.wait(_END_SECONDS)
+
+    def kill(self) -> None:
+        """End the command at once, unless it has ended."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
 
     def parse_output(self) -> Any:
         """Return the JSON on stdout; None if there is none."""
@@ -73,28 +116,58 @@ class CommandProcess:
         """Return the last lines of stderr."""
         return "\n".join(self.messages)
 
+    def _send(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(ConnectionError, RuntimeError):  # it has ended
+            self._process.stdin.write(line)
+
     async def _read_output(self) -> None:
         assert self._process.stdout is not None
         while chunk := await self._process.stdout.read(65536):
             if len(self._output) < _MAX_OUTPUT:
                 self._output += chunk
+            if b"\n" in chunk:
+                self._has_line.set()
+        self._has_line.set()
 
     async def _read_messages(self) -> None:
         assert self._process.stderr is not None
-        while line := await self._process.stderr.readline():
-            self.messages.append(line.decode("utf-8", "replace").rstrip())
+        rest = b""
+        while chunk := await self._process.stderr.read(_MAX_LINE):
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[-_MAX_LINE:]
+            self.messages += [line.decode("utf-8", "replace").rstrip() for line in lines]
+        self.messages += [rest.decode("utf-8", "replace").rstrip()] if rest else []
 
 
-async def run_command(arguments: Sequence[str], folder: Path, *, allowed: Sequence[int] = (0,)) -> Any:
+def _make_environment(root: Path) -> dict[str, str]:
+    """The environment of a command that trusts no folder, and imports nothing from the root, nor does Python below it.
+
+    An empty entry of PYTHONPATH is the current folder, which is the root for the command.
+    """
+    own = Path(sweeper.__file__).resolve().parent.parent
+    folders = [Path(folder).resolve() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    kept = [str(folder) for folder in folders if folder == own or not folder.is_relative_to(root)]
+    changes = {"PYTHONIOENCODING": "utf-8", "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(kept)}
+    changes[TRUST_VARIABLE] = str(Path(__file__).with_name("no-trust.json"))  # there is no such file
+    environment = {**os.environ, **changes}
+    if not kept:
+        del environment["PYTHONPATH"]
+    return environment
+
+
+async def run_command(words: Sequence[str], workspace: Workspace, *, allowed: Sequence[int] = (0,)) -> Any:
     """Run a command that submits nothing, and return its JSON. Raises UsageError with its messages if it fails.
 
-    `allowed`: the exit codes after which the JSON counts.
+    `allowed`: the exit codes after which the JSON counts. If the call is cancelled, the command ends with it.
     """
-    process = await CommandProcess.start(arguments, folder)
-    if not await process.wait(_SECONDS):
-        process.interrupt()
-        raise UsageError(f"`sweeper {arguments[0]}` did not end in {_SECONDS:.0f} s")
+    process = await CommandProcess.start(words, workspace, Ledger())
+    try:
+        if not await process.wait(_SECONDS):
+            raise UsageError(f"`sweeper {words[0]}` did not end in {_SECONDS:.0f} s")
+    finally:
+        process.kill()
     output = process.parse_output()
     if process.exit_code not in allowed or output is None:
-        raise UsageError(process.read_messages() or f"`sweeper {arguments[0]}` ended with code {process.exit_code}")
+        raise UsageError(process.read_messages() or f"`sweeper {words[0]}` ended with code {process.exit_code}")
     return output

@@ -6,6 +6,7 @@ https://modelcontextprotocol.io/specification; the SDK speaks it.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import tempfile
@@ -20,8 +21,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
 from sweeper.cli.assistant.cli_process import CommandProcess, run_command
-from sweeper.cli.assistant.workspace import Workspace, describe_budget, load_spent
-from sweeper.errors import InputError, SweeperError, UsageError
+from sweeper.cli.assistant.workspace import Ledger, Workspace
+from sweeper.errors import SweeperError, UsageError
 
 _MAX_ROWS: Final = 200  # of a table in one answer
 _SHEET_MEGAPIXELS: Final = 4  # of the first page, which an assistant can still see
@@ -41,54 +42,46 @@ All paths are relative to the root folder. Messages say what is wrong and what t
 
 @dataclass(slots=True)
 class Runs:
-    """The run that this server started last, and what its runs may still cost. One runs at a time."""
+    """The run that this server started last, and what its runs may cost. One runs at a time."""
 
     workspace: Workspace
+    ledger: Ledger
     current: CommandProcess | None = None
-    spent_before: float = 0.0  # by the results folder of the current run
-    load_spent: Callable[[], float] = field(default=lambda: 0.0)
-    budget_left: float | None = None
-
-    def __post_init__(self) -> None:
-        self.budget_left = self.workspace.budget
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def is_running(self) -> bool:
         return self.current is not None and self.current.exit_code is None
 
-    def settle(self) -> None:
-        """Take what the ended run cost from the budget."""
-        if self.budget_left is not None and not self.is_running:
-            self.budget_left -= self.load_spent() - self.spent_before
-            self.spent_before = self.load_spent()
+    async def start(self, *words: str) -> str:
+        """Start `run` or `search`, and wait until it has checked its experiment. Raises UsageError if it refuses.
 
-    async def start(self, command: str, experiment: str, arguments: Sequence[str], checked: Any) -> CommandProcess:
-        """Start `run` or `search` of a checked experiment, within what is left of the budget."""
-        if self.is_running:
-            raise UsageError("a run is going on; wait for it with `get_progress`, or stop it with `stop_run`")
-        self.settle()
-        self.load_spent = lambda: load_spent(checked)
-        self.spent_before = self.load_spent()
-        limit = (
-            [] if self.budget_left is None else ["--budget", f"{self.spent_before + max(self.budget_left, 0.0):.6f}"]
-        )
-        words = [command, experiment, *arguments, *limit, "--json"]
-        self.current = await CommandProcess.start(words, self.workspace.root)
-        return self.current
+        Two calls at once would both see the same budget, so the second waits, and finds the run of the first.
+        """
+        async with self._lock:
+            if self.is_running:
+                raise UsageError("a run is going on; wait for it with `get_progress`, or stop it with `stop_run`")
+            left = str(self.ledger)
+            process = await CommandProcess.start([*words, "--json"], self.workspace, self.ledger)
+            try:
+                checked = await process.read_line()
+            except BaseException:  # a call that is cancelled would leave a run that nobody counts
+                process.kill()
+                raise
+            self.ledger.folders[checked["folder"]] = tuple(checked["counted"])
+            self.current = process
+        return f"started; {left}. Call get_progress."
 
     async def close(self) -> None:
-        """Stop what runs: jobs in flight are waited for, as after Ctrl-C."""
+        """Stop what runs, as after a second Ctrl-C; it takes 5 s at most."""
         if self.current is not None and self.is_running:
-            self.current.interrupt()
-            if not await self.current.wait(60):
-                self.current.interrupt()
-                await self.current.wait(30)
+            await self.current.close()
 
 
-def make_server(workspace: Workspace) -> tuple[MCPServer, Runs]:
+def make_server(workspace: Workspace, budget: float | None) -> tuple[MCPServer, Runs]:
     """Make the server with all tools. Close the Runs when it has ended."""
     server = MCPServer("sweeper", instructions=_INSTRUCTIONS, log_level="WARNING")
-    runs = Runs(workspace)
+    runs = Runs(workspace, Ledger(budget))
     _add_building_tools(server, workspace)
     _add_running_tools(server, workspace, runs)
     _add_result_tools(server, workspace)
@@ -114,7 +107,7 @@ def _tool(server: MCPServer, hints: ToolAnnotations) -> Callable[[_Tool], _Tool]
 
 def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
     async def call(*words: str, allowed: Sequence[int] = (0,)) -> Any:
-        return await run_command([*words, "--json"], workspace.root, allowed=allowed)
+        return await run_command([*words, "--json"], workspace, allowed=allowed)
 
     @_tool(server, _READS)
     async def list_slots(workflow: str) -> str:
@@ -148,12 +141,7 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
     @_tool(server, _READS)
     async def validate(path: str) -> str:
         """Report every mistake in an experiment or template, with its line and what to write instead."""
-        file, target = workspace.resolve(path), []
-        try:
-            workspace.check_servers(workspace.load_experiment(path, {})[1], ())
-        except InputError:  # validate reports it; no server is asked for its node classes
-            target = ["--target", "embedded"]
-        return _to_text(await call("validate", str(file), *target, allowed=(0, 2)))
+        return _to_text(await call("validate", str(workspace.resolve(path)), allowed=(0, 2)))
 
     @_tool(server, _READS)
     async def plan_run(
@@ -164,9 +152,8 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
         `values` gives slots other values than the experiment, such as {"steps": [4, 8]}; `where` is a condition such as
         "steps > 4"; `limit` is the most trials to submit (-1: all).
         """
-        path, loaded = workspace.load_experiment(experiment, dict(values or {}))
-        workspace.check_servers(loaded, _list_targets(target))
-        return _to_text(await call("plan", str(path), *_make_options(target, values, where, limit)))
+        options = _make_options(target, values, where, limit)
+        return _to_text(await call("plan", str(workspace.resolve(experiment)), *options))
 
 
 def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> None:
@@ -185,12 +172,8 @@ def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> N
         The arguments are those of `plan_run`. `rehearse` runs it on sweeper's own server, at no cost. Follow it with
         `get_progress`. Runs never cost more than the budget that the person set.
         """
-        path, loaded = workspace.load_experiment(experiment, dict(values or {}))
-        if not rehearse:
-            workspace.check_spending(loaded, _list_targets(target))
         options = [*_make_options(target, values, where, limit), *(["--rehearse"] if rehearse else [])]
-        await runs.start("run", str(path), options, loaded)
-        return f"started; {describe_budget(runs.budget_left)}. Call get_progress."
+        return await runs.start("run", str(workspace.resolve(experiment)), *options)
 
     @_tool(server, _SUBMITS)
     async def start_search(experiment: str, target: str = "", trials: int = 0) -> str:
@@ -199,11 +182,8 @@ def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> N
         Example of the section: {maximize: sharpness, trials: 60, space: {cfg: {from: 1, to: 12}}, over: {seed: {seeds:
         2}}}. `trials`: the most trials in all (0: as written).
         """
-        path, loaded = workspace.load_experiment(experiment, {})
-        workspace.check_spending(loaded, _list_targets(target))
         options = [*_make_options(target, None, "", -1), *(["--trials", str(trials)] if trials else [])]
-        await runs.start("search", str(path), options, loaded)
-        return f"started; {describe_budget(runs.budget_left)}. Call get_progress."
+        return await runs.start("search", str(workspace.resolve(experiment)), *options)
 
     @_tool(server, _READS)
     async def get_progress(wait_seconds: float = 5.0) -> str:
@@ -211,13 +191,12 @@ def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> N
         if runs.current is None:
             return "no run was started"
         await runs.current.wait(min(max(wait_seconds, 0.0), _WAIT))
-        runs.settle()
         state = {
             "running": runs.is_running,
             "exit_code": runs.current.exit_code,
             "summary": runs.current.parse_output(),
             "messages": runs.current.read_messages()[-4000:],
-            "budget": describe_budget(runs.budget_left),
+            "budget": str(runs.ledger),
         }
         return _to_text(state)
 
@@ -232,7 +211,7 @@ def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> N
 
 def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
     async def call(*words: str) -> Any:
-        return await run_command([*words, "--json"], workspace.root)
+        return await run_command([*words, "--json"], workspace)
 
     @_tool(server, _READS)
     async def get_table(
@@ -243,7 +222,7 @@ def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
         `columns`, `sort` and `by` are names separated by commas; `sort` may be "-sharpness"; `by` gives one row for
         each value of these axes, with means.
         """
-        words = ["results", str(workspace.find_results(results)), "--limit", str(min(max(limit, 1), _MAX_ROWS))]
+        words = ["results", str(workspace.resolve(results)), "--limit", str(min(max(limit, 1), _MAX_ROWS))]
         for option, value in (("--columns", columns), ("--where", where), ("--sort", sort), ("--by", by)):
             words += [option, value] if value else []
         return _to_text(await call(*words))
@@ -251,7 +230,7 @@ def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
     @_tool(server, _READS)
     async def get_effects(results: str, metric: str = "") -> str:
         """Say which axes matter for a metric (default: all), by how much, and how sure that is."""
-        words = ["effects", str(workspace.find_results(results)), *(["--metric", metric] if metric else [])]
+        words = ["effects", str(workspace.resolve(results)), *(["--metric", metric] if metric else [])]
         return _to_text(await call(*words))
 
     @_tool(server, _READS)
@@ -260,7 +239,7 @@ def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
 
         `cell`: pixels of the longer side of a picture. A large run is cut to its first page; choose trials by `where`.
         """
-        folder = workspace.find_results(results)
+        folder = workspace.resolve(results)
         with tempfile.TemporaryDirectory(prefix="sweeper-") as temporary:
             sheet = Path(temporary, "sheet.webp")
             words = ["report", str(folder), "--sheet", str(sheet), "--cell", str(cell)]
@@ -273,7 +252,7 @@ def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
     @_tool(server, _SUBMITS)
     async def make_report(results: str, *, open_in_browser: bool = False) -> str:
         """Make the page of the results for the person; `open_in_browser` opens it on their machine."""
-        words = ["report", str(workspace.find_results(results)), *(["--open"] if open_in_browser else [])]
+        words = ["report", str(workspace.resolve(results)), *(["--open"] if open_in_browser else [])]
         return _to_text(await call(*words))
 
 

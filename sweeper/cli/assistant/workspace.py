@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sweeper.cli.spending import list_paid_targets
 from sweeper.cli.targets_file import load_named_targets
-from sweeper.comfy.target import resolve_targets
+from sweeper.comfy.target import Target, resolve_targets
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
-from sweeper.loading.load import load
 from sweeper.loading.parse import parse_yaml
-from sweeper.loading.read_scope import Project, ReadScope
+from sweeper.loading.read_scope import Project
 from sweeper.model.experiment import Experiment
-from sweeper.model.money import CURRENCY, format_usd
+from sweeper.model.money import CURRENCY, Amount, format_usd
 from sweeper.model.source import SourceError
 from sweeper.model.target_spec import CLOUD, EMBEDDED, is_comfy_platform
 from sweeper.model.urls import identify_server
 from sweeper.store import FILE_NAME, Store
-from sweeper.tables.results_folder import default_results_folder, find_results_folder
+from sweeper.tables.results_folder import find_results_folder
 
 _EXPERIMENT_SUFFIXES: Final = (".yaml", ".yml")
 _ALLOW: Final = "the person who started it can allow it: `sweeper mcp --target NAME`, or an entry in their targets file"
@@ -32,14 +32,15 @@ _MAX_TEXT: Final = 1_000_000  # characters of an experiment that an assistant wr
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The folder `root` (resolved), the targets that the person named besides the known ones, and their budget in USD.
-
-    `budget` None: no run may cost anything.
-    """
+    """The folder `root` (resolved), and the targets that the person named besides the known ones."""
 
     root: Path
     targets: tuple[str, ...] = ()
-    budget: float | None = None
+
+    @property
+    def project(self) -> Project:
+        """The root as the project of every experiment in it."""
+        return Project(self.root, self.root)
 
     def resolve(self, name: str) -> Path:
         """Return a path in the root. Raises UsageError for one outside of it, links resolved, or hidden in it."""
@@ -48,15 +49,9 @@ class Workspace:
             resolved = path.resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(f"{name!r} is not a path: {error}") from None
-        if not Project(self.root, self.root).contains(path):
+        if not self.project.contains(path):
             raise UsageError(f"{name} is outside of {self.root} or hidden in it; this server works in that folder only")
         return resolved
-
-    def load_experiment(self, name: str, overrides: dict[str, Any]) -> tuple[Path, Experiment]:
-        """Read an experiment that reads nothing outside of the root. Raises ExperimentError or UsageError."""
-        path = self.resolve(name)
-        scope = ReadScope(Project(self.root, self.root))
-        return path, load(path, overrides=overrides, scope=scope)
 
     def check_servers(self, experiment: Experiment, requested: Sequence[str]) -> None:
         """Check the targets of a command. Raises UsageError for a server that the person did not name.
@@ -70,20 +65,28 @@ class Workspace:
                 raise UsageError(f"{name!r} is not a target that this server may use{suggest(name, known)}; {_ALLOW}")
         named = {**own, **experiment.named_targets}
         used = resolve_targets(requested or list(experiment.targets), named=named, environ={}, with_keys=False)
-        allowed = resolve_targets(known, named=own, environ={}, with_keys=False)
-        servers = {identify_server(target.url) for target in allowed if not target.embedded}
+        # One at a time, because several names may stand for one server.
+        allowed = [resolve_targets(name, named=own, environ={}, with_keys=False)[0] for name in known]
         for target in used:
-            if not target.embedded and identify_server(target.url) not in servers:
-                raise UsageError(f"{target.url} is not a server that this server may use; {_ALLOW}")
+            if not target.embedded:
+                self._check_server(target, [one for one in allowed if not one.embedded])
 
-    def check_spending(self, experiment: Experiment, requested: Sequence[str]) -> None:
-        """Check that a run may use its targets.
+    def _check_server(self, target: Target, allowed: Sequence[Target]) -> None:
+        """Check a server that the command uses. Under another name it would have no price, and so cost nothing."""
+        same = [one for one in allowed if identify_server(one.url) == identify_server(target.url)]
+        if not same:
+            raise UsageError(f"{target.url} is not a server that this server may use; {_ALLOW}")
+        if not any(one.price == target.price and one.partner_key_env == target.partner_key_env for one in same):
+            names = " or ".join(dict.fromkeys(one.name for one in same))
+            raise UsageError(f"{target.url} has a price or a key under the name {names}; use it by that name")
 
-        Raises UsageError as `check_servers` does, and if a target may cost money but has no budget or no known price.
+    def check_spending(self, experiment: Experiment, requested: Sequence[str], budget: float | None) -> None:
+        """Check that a run may use its targets. `budget`: in US dollars, None if nothing may cost money.
+
+        Raises UsageError if a target may cost money but has no budget or no known price.
         """
-        self.check_servers(experiment, requested)
         paid = list_paid_targets(experiment, list(requested) or None)
-        if paid and self.budget is None:
+        if paid and budget is None:
             names = " and ".join(target.name for target in paid)
             raise UsageError(
                 f"runs on {names} may cost money, and the person who started this server set no budget; they can: "
@@ -116,18 +119,52 @@ class Workspace:
         return path
 
 
-def load_spent(experiment: Experiment) -> float:
-    """What the results folder of an experiment has cost so far, in US dollars."""
-    folder = default_results_folder(experiment.file, experiment.name)
+@dataclass(slots=True)
+class Ledger:
+    """What the runs of one session of an assistant cost together, and what they may cost: `budget` in US dollars.
+
+    `folders` has for each results folder that a run of the session used what it had cost before the first of them, and
+    what it had cost when it was last read. The store of the folder has the truth, also after a run was killed; so its
+    jobs that have not ended count with what they cost at most. `budget` None: nothing may cost money.
+    """
+
+    budget: float | None = None
+    folders: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def add(self, folder: Path) -> None:
+        """Count what the folder costs from now on, unless it is counted already."""
+        spent = _load_spent(folder)
+        before = spent.low if math.isinf(spent.high) else spent.high
+        self.folders.setdefault(str(folder), (before, spent.high))
+
+    def limit_folder(self, folder: Path) -> float:
+        """Return what all runs of a folder of the ledger may cost together, those before the session included."""
+        before = self.folders[str(folder)][0]
+        return before + max((self.budget or 0.0) - self._count_spent(without=str(folder)), 0.0)
+
+    @property
+    def left(self) -> float | None:
+        """What may still be spent; None if nothing may cost money."""
+        return None if self.budget is None else max(self.budget - self._count_spent(), 0.0)
+
+    def _count_spent(self, without: str = "") -> float:
+        """Add up the session. A store that is gone counts as it was when it was last read."""
+        for folder, (before, _) in self.folders.items():
+            if (Path(folder) / FILE_NAME).is_file():
+                self.folders[folder] = (before, _load_spent(Path(folder)).high)
+        return sum(max(last - before, 0.0) for folder, (before, last) in self.folders.items() if folder != without)
+
+    def __str__(self) -> str:
+        left = self.left
+        return "nothing may cost money" if left is None else f"{format_usd(left)} {CURRENCY} left of the budget"
+
+
+def _load_spent(folder: Path) -> Amount:
+    """What a results folder has cost so far."""
     if not (folder / FILE_NAME).is_file():
-        return 0.0
+        return Amount()
     with Store.open(folder, readonly=True) as store:
-        return store.charges.load_spent().high
-
-
-def describe_budget(left: float | None) -> str:
-    """What may still be spent, for the assistant."""
-    return "nothing may cost money" if left is None else f"{format_usd(max(left, 0.0))} {CURRENCY} left of the budget"
+        return store.charges.load_spent()
 
 
 def _check_experiment(text: str, name: str) -> None:

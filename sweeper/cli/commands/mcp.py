@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from sweeper.cli.assistant.workspace import Workspace, get_root
+from sweeper.cli.exit_codes import INTERRUPTED
 from sweeper.cli.options import format_examples
 from sweeper.cli.run_options import parse_budget
 from sweeper.errors import UsageError
+from sweeper.running.stop_control import list_stop_signals
 
 
 @click.command(
@@ -37,7 +42,7 @@ def command(root: Path, *, targets: tuple[str, ...], budget: float | None) -> No
     Your assistant starts this command; sweeper/cli/assistant/README.md has the entry for its settings. It works in the
     root folder only, never passes keys on, trusts no experiment by itself, and stops with the assistant.
     """
-    workspace = Workspace(get_root(root), targets, budget)
+    workspace = Workspace(get_root(root), targets)
     try:
         from sweeper.cli.assistant.mcp_tools import make_server
     except ModuleNotFoundError as error:
@@ -46,10 +51,24 @@ def command(root: Path, *, targets: tuple[str, ...], budget: float | None) -> No
         raise UsageError('sweeper mcp needs the package `mcp`: pip install "comfy-sweeper[mcp]"') from None
 
     async def serve() -> None:
-        server, runs = make_server(workspace)
-        try:
-            await server.run_stdio_async()
-        finally:
-            await runs.close()
+        server, runs = make_server(workspace, budget)
+        stop = asyncio.Event()
+        _call_on_stop_signals(stop.set)
+        serving = asyncio.create_task(server.run_stdio_async())
+        await asyncio.wait([serving, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await runs.close()
+        if not serving.done():
+            os._exit(INTERRUPTED)  # a thread of the SDK waits for a line of stdin, for ever
+        serving.result()
 
     asyncio.run(serve())
+
+
+def _call_on_stop_signals(function: Callable[[], None]) -> None:
+    """Call a function in the running event loop when Ctrl-C or SIGTERM arrives."""
+    loop = asyncio.get_running_loop()
+    for number in list_stop_signals():
+        try:
+            loop.add_signal_handler(number, function)
+        except NotImplementedError:  # on Windows, where a plain handler runs between two steps of the loop
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(function))

@@ -1,0 +1,130 @@
+"""Run one command of sweeper for an assistant: `python -P -m sweeper.cli.assistant.confined_command`.
+
+The process reads one line of JSON from stdin: the `words` of the command, the `root`, the `targets` that the person
+named, and the ledger (`budget`, `folders`). It checks the experiment that it has loaded, so what was checked is what
+runs. Before a run, it prints one line of JSON: the results folder, with what it has cost.
+
+Stdin stays open. Each further line interrupts the command as Ctrl-C does. At its end the server is gone, however it
+ended; then the command ends too.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.cli.assistant.workspace import Ledger, Workspace
+from sweeper.cli.exit_codes import INTERRUPTED
+from sweeper.cli.trust_check import Confinement
+from sweeper.errors import InputError, Problem, SweeperError
+from sweeper.loading.read_scope import ReadScope
+from sweeper.loading.trust import find_trust_needs, find_url_path
+from sweeper.model.experiment import Experiment
+from sweeper.model.shell_words import join_command
+from sweeper.model.target_spec import NamedTargets
+from sweeper.tables.results_folder import default_results_folder
+
+_STDIN: Final = 0
+_DRAIN_SECONDS: Final = 2.0  # after the server is gone, until the jobs in flight are cancelled
+_CANCEL_SECONDS: Final = 2.0  # and then until the process ends in any case; the store has every job
+_READERS: Final = ("results", "effects", "report")  # commands whose first argument is a results folder
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantConfinement(Confinement):
+    """The limits of a command: files in the root, the person's servers, their budget, and nothing that needs trust."""
+
+    workspace: Workspace
+    ledger: Ledger
+
+    @property
+    def scope(self) -> ReadScope:
+        """The root. What `--set` gives was chosen by the assistant, so it is no exception."""
+        return ReadScope(self.workspace.project)
+
+    def find_problems(
+        self, experiment: Experiment, *, targets: Sequence[Any] | None, users: NamedTargets, out: object
+    ) -> list[Problem]:
+        """What the experiment may not do. Trust of its folder does not count: an assistant may have written it."""
+        name = str(experiment.file)
+        needs = [need.problem for need in find_trust_needs(experiment, targets=targets, named=users, out=out)]
+        url = experiment.run.out
+        if url is not None and not (
+            url.startswith("file:///") and self.workspace.project.contains(Path(find_url_path(url)))
+        ):
+            needs.append(Problem(name, 0, "run.out", f"writes to {url}, which is outside of {self.workspace.root}"))
+        problems: list[Problem] = []
+        if needs:
+            command = join_command(["sweeper", "run", name, "--trust"])
+            message = f"needs a person for what the next lines say; one who trusts the file can run it: {command}"
+            problems = [Problem(name, 0, "", message), *needs]
+        try:
+            self.workspace.check_servers(experiment, targets or ())
+        except InputError as error:
+            problems += [replace(problem, file=problem.file or name) for problem in error.problems]
+        return problems
+
+    def allow_run(self, experiment: Experiment, targets: Sequence[Any] | None) -> Experiment:
+        """The experiment with what is left of the budget. Prints the line that the server waits for."""
+        self.workspace.check_spending(experiment, targets or (), self.ledger.budget)
+        folder = self.workspace.resolve(str(default_results_folder(experiment.file, experiment.name)))
+        self.ledger.add(folder)
+        sys.stdout.write(json.dumps({"folder": str(folder), "counted": self.ledger.folders[str(folder)]}) + "\n")
+        sys.stdout.flush()
+        if self.ledger.budget is None:
+            return experiment
+        limits = [self.ledger.limit_folder(folder), experiment.run.budget]
+        budget = min(limit for limit in limits if limit is not None)
+        return replace(experiment, run=replace(experiment.run, budget=budget))
+
+
+def main() -> int:
+    """Run the command that stdin describes, and return its exit code."""
+    from sweeper.cli.main_group import invoke, report_failure
+
+    request = json.loads(_read_line())
+    threading.Thread(target=_follow_server, daemon=True).start()
+    workspace = Workspace(Path(request["root"]), tuple(request["targets"]))
+    folders = {folder: (before, last) for folder, (before, last) in request["folders"].items()}
+    words = list(request["words"])
+    try:
+        if words[0] in _READERS:
+            words[1] = str(workspace.find_results(words[1]))
+    except (SweeperError, OSError) as failure:
+        return report_failure(failure)
+    return invoke(words, AssistantConfinement(workspace, Ledger(request["budget"], folders)))
+
+
+def _read_line() -> bytes:
+    """The first line of stdin, and not a byte more. A buffered reader would lock stdin while the process ends."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(_STDIN, 1)
+        if not byte:
+            raise EOFError
+        line += byte
+    return bytes(line)
+
+
+def _follow_server() -> None:
+    """Interrupt the command for each line of the server, and end it when the server is gone. Runs in a thread."""
+    while received := os.read(_STDIN, 1024):
+        for _ in range(received.count(b"\n")):
+            _thread.interrupt_main()
+    _thread.interrupt_main()
+    time.sleep(_DRAIN_SECONDS)
+    _thread.interrupt_main()
+    time.sleep(_CANCEL_SECONDS)
+    os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
