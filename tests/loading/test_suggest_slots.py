@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -267,3 +269,28 @@ def test_a_title_cannot_end_its_comment(break_):
     text = render_slots_file("x.json", graph, NOTHING, suggest_slots(graph, NOTHING))
 
     assert list(parse_yaml(text, "x").value["slots"]) == ["seed"]
+
+
+def make_rows(count):
+    return {str(i): node("KSampler", "KSampler", seed=i, cfg=8.0) for i in range(count)}
+
+
+def make_chain(count):
+    links = ([str(i - 1), 0] for i in range(1, count))
+    return {
+        "0": node("CLIPTextEncode", text="a fox"),
+        **{str(i): node("ControlNet", strength=1.0, positive=link) for i, link in enumerate(links, 1)},
+    }
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make_rows, make_chain, lambda count: {chr(0x4E00 + i): node("X", seed=i) for i in range(count)}],
+    ids=["equal names", "a chain of conditionings", "ids without letters"],
+)
+def test_time_grows_as_the_workflow_does(make):
+    suggest_slots(make(10), NOTHING)  # imports
+    start = time.process_time()
+    suggest_slots(make(20_000), NOTHING)
+
+    assert time.process_time() - start < 10  # 2 s on an idle machine; minutes if each node looks at all others
