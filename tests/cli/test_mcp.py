@@ -2,95 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
-import shutil
-import sys
 import urllib.request
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
+from mcp import Client
 from PIL import Image
 
 from sweeper.embedded import EmbeddedServer
-from tests import ROOT
+from tests.cli.assistant_client import EXPERIMENT, call, make_root, refuse, talk, wait_for_end
 
-EXPERIMENT = """\
-name: tiny
-template: templates/txt2img.json
-params: {width: 64, height: 64, prompt: a fox}
-metrics: [sharpness]
-sweep:
-  grid:
-    steps: [1, 2]
-    seed: [1, 2]
-"""
 SEARCH = """\
 name: tiny-search
 template: templates/txt2img.json
 params: {width: 64, height: 64, prompt: a fox}
 search: {maximize: sharpness, trials: 4, space: {cfg: {from: 1, to: 8}}}
 """
-SECRET = "comfyui-0123456789abcdef"
-
-Conversation = Callable[[Client], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "sweeps"
-    folder.mkdir()
-    shutil.copytree(ROOT / "templates", folder / "templates")
-    (tmp_path / "targets.yaml").write_text("{}")
-    return folder
-
-
-def talk(root: Path, conversation: Conversation, *options: str) -> None:
-    """Start the server as an assistant does, and talk to it; at most 100 seconds."""
-
-    async def run() -> None:
-        parameters = StdioServerParameters(
-            command=sys.executable,
-            args=["-m", "sweeper", "mcp", "--root", str(root), *options],
-            env={
-                "PYTHONPATH": str(ROOT),
-                "COMFY_CLOUD_API_KEY": SECRET,
-                "SWEEPER_TARGETS": str(root.parent / "targets.yaml"),
-                "SWEEPER_TRUST_FILE": str(root.parent / "trusted.json"),
-            },
-        )
-        async with asyncio.timeout(100), Client(stdio_client(parameters)) as client:
-            await conversation(client)
-
-    asyncio.run(run())
-
-
-async def call(client: Client, tool: str, **arguments: Any) -> Any:
-    result = await client.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    text = result.content[0].text
-    assert SECRET not in text
-    return json.loads(text) if text[:1] in "{[" else text
-
-
-async def refuse(client: Client, tool: str, **arguments: Any) -> str:
-    result = await client.call_tool(tool, arguments)
-    assert result.is_error
-    text: str = result.content[0].text
-    assert SECRET not in text
-    return text
-
-
-async def wait_for_end(client: Client) -> Any:
-    while (state := await call(client, "get_progress", wait_seconds=20))["running"]:
-        pass
-    return state
+    return make_root(tmp_path)
 
 
 def test_an_assistant_builds_runs_and_reads_a_sweep(root: Path) -> None:

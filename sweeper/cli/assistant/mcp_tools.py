@@ -20,12 +20,14 @@ from mcp.server.mcpserver import Image
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
+from sweeper.cli.assistant.answer_text import cut_text, to_text
 from sweeper.cli.assistant.cli_process import CommandProcess, run_command
 from sweeper.cli.assistant.workspace import Ledger, Workspace
 from sweeper.errors import SweeperError, UsageError
 
 _MAX_ROWS: Final = 200  # of a table in one answer
 _SHEET_MEGAPIXELS: Final = 4  # of the first page, which an assistant can still see
+_FEWER_CELLS: Final = 'give `columns` for fewer cells, or `where` for other rows, such as "trial >= 40"'
 _WAIT: Final = 20.0  # seconds that `get_progress` may wait for the end
 _READS: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 _SUBMITS: Final = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True)
@@ -97,7 +99,7 @@ def _tool(server: MCPServer, hints: ToolAnnotations) -> Callable[[_Tool], _Tool]
             try:
                 return await function(*args, **rest)
             except (SweeperError, OSError) as error:
-                raise ToolError(str(error)) from error
+                raise ToolError(cut_text(str(error))) from error
 
         server.add_tool(explain_errors, annotations=hints, structured_output=False)
         return function
@@ -110,11 +112,16 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
         return await run_command([*words, "--json"], workspace, allowed=allowed)
 
     @_tool(server, _READS)
-    async def list_slots(workflow: str) -> str:
+    async def list_slots(workflow: str, contains: str = "") -> str:
         """List every input of a workflow (JSON as ComfyUI exports it, or a picture that carries one) that can become a
         slot: node, input, type, current value, suggested name.
+
+        `contains`: only the slots with this text in their name, address, class or title.
         """
-        return _to_text(await call("template", "slots", str(workspace.resolve(workflow))))
+        slots = await call("template", "slots", str(workspace.resolve(workflow)))
+        fields = ("name", "address", "class_type", "title")
+        found = [slot for slot in slots if any(contains.lower() in str(slot[field]).lower() for field in fields)]
+        return to_text(found, "ask for some of them by `contains`, a part of a name, address, class or title")
 
     @_tool(server, _SUBMITS)
     async def make_template(workflow: str, output: str) -> str:
@@ -126,7 +133,7 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
         if target.exists():
             raise UsageError(f"{output} exists already; choose another name")
         words = ("template", "new", str(workspace.resolve(workflow)), "-o", str(target))
-        return _to_text(await call(*words))
+        return to_text(await call(*words))
 
     @_tool(server, _SUBMITS)
     async def save_experiment(path: str, text: str) -> str:
@@ -141,7 +148,7 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
     @_tool(server, _READS)
     async def validate(path: str) -> str:
         """Report every mistake in an experiment or template, with its line and what to write instead."""
-        return _to_text(await call("validate", str(workspace.resolve(path)), allowed=(0, 2)))
+        return to_text(await call("validate", str(workspace.resolve(path)), allowed=(0, 2)))
 
     @_tool(server, _READS)
     async def plan_run(
@@ -153,7 +160,7 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
         "steps > 4"; `limit` is the most trials to submit (-1: all).
         """
         options = _make_options(target, values, where, limit)
-        return _to_text(await call("plan", str(workspace.resolve(experiment)), *options))
+        return to_text(await call("plan", str(workspace.resolve(experiment)), *options))
 
 
 def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> None:
@@ -198,7 +205,7 @@ def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> N
             "messages": runs.current.read_messages()[-4000:],
             "budget": str(runs.ledger),
         }
-        return _to_text(state)
+        return to_text(state)
 
     @_tool(server, _SUBMITS)
     async def stop_run() -> str:
@@ -225,13 +232,13 @@ def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
         words = ["results", str(workspace.resolve(results)), "--limit", str(min(max(limit, 1), _MAX_ROWS))]
         for option, value in (("--columns", columns), ("--where", where), ("--sort", sort), ("--by", by)):
             words += [option, value] if value else []
-        return _to_text(await call(*words))
+        return to_text(await call(*words), _FEWER_CELLS)
 
     @_tool(server, _READS)
     async def get_effects(results: str, metric: str = "") -> str:
         """Say which axes matter for a metric (default: all), by how much, and how sure that is."""
         words = ["effects", str(workspace.resolve(results)), *(["--metric", metric] if metric else [])]
-        return _to_text(await call(*words))
+        return to_text(await call(*words))
 
     @_tool(server, _READS)
     async def get_contact_sheet(results: str, x: str = "", y: str = "", where: str = "", cell: int = 192) -> Image:
@@ -253,7 +260,7 @@ def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
     async def make_report(results: str, *, open_in_browser: bool = False) -> str:
         """Make the page of the results for the person; `open_in_browser` opens it on their machine."""
         words = ["report", str(workspace.resolve(results)), *(["--open"] if open_in_browser else [])]
-        return _to_text(await call(*words))
+        return to_text(await call(*words))
 
 
 def _read_first_page(folder: Path) -> bytes:
@@ -270,7 +277,3 @@ def _make_options(target: str, values: Mapping[str, Any] | None, where: str, lim
         options += ["--set", f"{name}={json.dumps(value)}"]
     options += ["--where", where] if where else []
     return options + (["--limit", str(limit)] if limit >= 0 else [])
-
-
-def _to_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=1)

@@ -132,15 +132,17 @@ class Ledger:
     folders: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def add(self, folder: Path) -> None:
-        """Count what the folder costs from now on, unless it is counted already."""
+        """Count what the folder costs from now on. What it cost before its store was deleted stays counted."""
         spent = _load_spent(folder)
-        before = spent.low if math.isinf(spent.high) else spent.high
-        self.folders.setdefault(str(folder), (before, spent.high))
+        before, last = self.folders.get(str(folder), (spent.low if math.isinf(spent.high) else spent.high, spent.high))
+        if not (folder / FILE_NAME).is_file():
+            before, last = before - last, 0.0
+        self.folders[str(folder)] = (before, last)
 
     def limit_folder(self, folder: Path) -> float:
         """Return what all runs of a folder of the ledger may cost together, those before the session included."""
         before = self.folders[str(folder)][0]
-        return before + max((self.budget or 0.0) - self._count_spent(without=str(folder)), 0.0)
+        return max(before + max((self.budget or 0.0) - self._count_spent(without=str(folder)), 0.0), 0.0)
 
     @property
     def left(self) -> float | None:

@@ -1,0 +1,106 @@
+"""An assistant for tests: the client of the official SDK, and the server in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from tests import ROOT
+
+EXPERIMENT = """\
+name: tiny
+template: templates/txt2img.json
+params: {width: 64, height: 64, prompt: a fox}
+metrics: [sharpness]
+sweep:
+  grid:
+    steps: [1, 2]
+    seed: [1, 2]
+"""
+SECRET = "comfyui-0123456789abcdef"
+PID_FILE = "server.pid"  # beside the root
+_START = """\
+import os, sys
+from pathlib import Path
+from sweeper.cli import main
+Path(sys.argv[1]).write_text(str(os.getpid()))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def make_root(parent: Path) -> Path:
+    """A root with the shipped templates, and no targets of the user."""
+    root = parent / "sweeps"
+    shutil.copytree(ROOT / "templates", root / "templates")
+    (parent / "targets.yaml").write_text("{}")
+    return root
+
+
+Conversation = Callable[[Client], Coroutine[Any, Any, None]]
+
+
+def talk(root: Path, conversation: Conversation, *options: str, **environment: str) -> None:
+    """Start the server as an assistant does, and talk to it; at most 100 seconds."""
+
+    async def run() -> None:
+        parameters = StdioServerParameters(
+            command=sys.executable,
+            args=["-P", "-c", _START, str(root.parent / PID_FILE), "mcp", "--root", str(root), *options],
+            env={
+                "PYTHONPATH": str(ROOT),
+                "COMFY_CLOUD_API_KEY": SECRET,
+                "SWEEPER_TARGETS": str(root.parent / "targets.yaml"),
+                "SWEEPER_TRUST_FILE": str(root.parent / "trusted.json"),
+                **environment,
+            },
+            cwd=root.parent,
+        )
+        async with asyncio.timeout(100), Client(stdio_client(parameters)) as client:
+            await conversation(client)
+
+    asyncio.run(run())
+
+
+def get_server_pid(root: Path) -> int:
+    """The process id of the server that `talk` started last."""
+    return int((root.parent / PID_FILE).read_text())
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, which has not ended."""
+    try:
+        os.kill(pid, 0)
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError):
+        return False
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> Any:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    text = result.content[0].text
+    assert SECRET not in text
+    return json.loads(text) if text[:1] in "{[" else text
+
+
+async def refuse(client: Client, tool: str, **arguments: Any) -> str:
+    result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    text: str = result.content[0].text
+    assert SECRET not in text
+    return text
+
+
+async def wait_for_end(client: Client) -> Any:
+    while (state := await call(client, "get_progress", wait_seconds=20))["running"]:
+        pass
+    return state

@@ -1,0 +1,361 @@
+"""What an assistant cannot do with `sweeper mcp`: run code, read other files, spend more, or outlive its server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+from PIL import Image
+
+from sweeper.embedded import EmbeddedServer, Faults, Scenario
+from sweeper.store import Store
+from tests import ROOT
+from tests.cli.assistant_client import (
+    EXPERIMENT,
+    SECRET,
+    call,
+    get_server_pid,
+    is_running,
+    make_root,
+    refuse,
+    talk,
+    wait_for_end,
+)
+
+needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither FIFOs nor SIGKILL")
+SHADOWED = ("click", "json", "enum", "sitecustomize", "sweeper", "numpy", "PIL", "usercustomize")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_root(tmp_path)
+
+
+def make_box(root: Path, seconds: float = 0.0) -> EmbeddedServer:
+    """A server of the user with the name `box`, where a job takes so long and costs 1 USD."""
+    scenario = Scenario(node_seconds={"KSampler": (seconds, seconds)})
+    server = EmbeddedServer(dialect="comfyui", faults=Faults(scenario=scenario))
+    server.start()
+    entry = {"url": server.url, "price": {"per_job": "1 USD"}}
+    (root.parent / "targets.yaml").write_text(json.dumps({"box": entry}))
+    return server
+
+
+@pytest.fixture
+def box(root: Path) -> Iterator[EmbeddedServer]:
+    server = make_box(root)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def slow_box(root: Path) -> Iterator[EmbeddedServer]:
+    server = make_box(root, 1.0)
+    yield server
+    server.stop()
+
+
+async def wait_until(is_true: Callable[[], bool]) -> None:
+    """Wait until something is true, at most 30 s."""
+    for _ in range(600):
+        if is_true():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it did not become true")
+
+
+def list_children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def count_jobs(server: EmbeddedServer) -> int:
+    return server.seen.accepted
+
+
+def get_json(url: str) -> Any:
+    return json.load(urllib.request.urlopen(url, timeout=30))
+
+
+def test_no_tool_imports_code_from_the_root(root: Path) -> None:
+    proof = root.parent / "imported"
+    for name in SHADOWED:
+        (root / f"{name}.py").write_text(f"open({str(proof)!r}, 'a').write({name!r})\n")
+    (root / "sweeper.pth").write_text(f"import sys; open({str(proof)!r}, 'a').write('pth')\n")
+
+    async def conversation(client: Client) -> None:
+        await call(client, "list_slots", workflow="templates/txt2img.json")
+        await call(client, "make_template", workflow="templates/txt2img.json", output="mine.json")
+        await call(client, "save_experiment", path="tiny.yaml", text=EXPERIMENT)
+        await call(client, "plan_run", experiment="tiny.yaml")
+        await call(client, "start_run", experiment="tiny.yaml")
+        assert (await wait_for_end(client))["exit_code"] == 0
+        for tool in ("get_table", "get_effects", "make_report", "get_contact_sheet"):
+            assert not (await client.call_tool(tool, {"results": "tiny.yaml"})).is_error
+
+    # An empty or relative entry of PYTHONPATH begins in the current folder of each process.
+    talk(root, conversation, PYTHONPATH=os.pathsep.join((str(ROOT), "", ".")))
+    assert not proof.exists() or proof.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../secret.png", "link.png", ".env.png", ".hidden/a.png", "/proc/1/environ"]
+)
+def test_values_for_file_slots_stay_in_the_root(root: Path, box: EmbeddedServer, name: str) -> None:
+    for path in (root.parent / "secret.png", root / ".env.png", root / ".hidden/a.png", root / "fine.png"):
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64)).save(path)
+    (root / "link.png").symlink_to(root.parent / "secret.png")
+    text = "template: templates/img2img.json\nparams: {prompt: a fox}\nsweep: {grid: {image: [fine.png]}}\n"
+
+    async def conversation(client: Client) -> None:
+        (root / "edit.yaml").write_text(text)
+        (root / "own.yaml").write_text(text.replace("fine.png", name))
+        for tool in ("plan_run", "start_run"):
+            given = await refuse(client, tool, experiment="edit.yaml", target="box", values={"image": name})
+            listed = await refuse(
+                client, tool, experiment="edit.yaml", target="box", values={"image": ["fine.png", name]}
+            )
+            own = await refuse(client, tool, experiment="own.yaml", target="box")
+            for message in (given, listed, own):
+                assert "the project" in message or "sweeper reads nothing" in message
+        (report,) = await call(client, "validate", path="own.yaml")
+        assert not report["valid"]
+
+    talk(root, conversation, "--budget", "9 USD")
+    assert box.seen.uploads == []
+
+
+def test_what_was_checked_is_what_runs(root: Path, stranger: Any) -> None:
+    """The experiment is a pipe, so that each reader gets another text: the second would run on a stranger's server."""
+    if sys.platform == "win32":
+        pytest.skip("Windows has no FIFOs")
+    pipe = root / "tiny.yaml"
+    os.mkfifo(pipe)
+
+    def write_in_turns() -> None:
+        for text in (EXPERIMENT, *(EXPERIMENT + f"target: {stranger.url}\n" for _ in range(9))):
+            pipe.write_text(text)
+            time.sleep(1)  # until the reader has closed it, who would get the next text too
+
+    threading.Thread(target=write_in_turns, daemon=True).start()
+
+    async def conversation(client: Client) -> None:
+        await call(client, "start_run", experiment="tiny.yaml")
+        assert (await wait_for_end(client))["summary"]["succeeded"] == 4
+
+    talk(root, conversation)
+    assert stranger.seen == []
+
+
+def test_two_runs_at_once_share_one_budget(root: Path, box: EmbeddedServer) -> None:
+    async def conversation(client: Client) -> None:
+        for name in ("one", "two"):
+            (root / f"{name}.yaml").write_text(EXPERIMENT.replace("tiny", name))
+        calls = [
+            client.call_tool("start_run", {"experiment": f"{name}.yaml", "target": "box"}) for name in ("one", "two")
+        ]
+        answers = await asyncio.gather(*calls)
+        assert [answer.is_error for answer in answers].count(True) == 1
+        state = await wait_for_end(client)
+        assert state["budget"] == "0.00 USD left of the budget"
+        for name in ("one", "two"):
+            await call(client, "start_run", experiment=f"{name}.yaml", target="box")
+            await wait_for_end(client)
+
+    talk(root, conversation, "--budget", "3 USD")
+    assert count_jobs(box) == 3
+
+
+def test_another_name_does_not_hide_what_was_spent(root: Path, slow_box: EmbeddedServer) -> None:
+    async def conversation(client: Client) -> None:
+        await call(client, "save_experiment", path="tiny.yaml", text=EXPERIMENT)
+        for name in ("first", "second", "third"):
+            await call(client, "start_run", experiment="tiny.yaml", target="box")
+            await call(client, "save_experiment", path="tiny.yaml", text=EXPERIMENT.replace("tiny", name))
+            state = await wait_for_end(client)
+        assert state["budget"] == "0.00 USD left of the budget"
+
+    talk(root, conversation, "--budget", "3 USD")
+    assert count_jobs(slow_box) == 3
+
+
+def test_results_that_are_deleted_still_count(root: Path, box: EmbeddedServer) -> None:
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        await call(client, "start_run", experiment="tiny.yaml", target="box")
+        assert (await wait_for_end(client))["budget"] == "0.00 USD left of the budget"
+        (root / "results").rename(root / "elsewhere")
+        await call(client, "start_run", experiment="tiny.yaml", target="box")
+        await wait_for_end(client)
+
+    talk(root, conversation, "--budget", "2 USD")
+    assert count_jobs(box) == 2
+
+
+def test_a_server_costs_the_same_under_another_name(root: Path, box: EmbeddedServer) -> None:
+    async def conversation(client: Client) -> None:
+        entry = f"{{url: '{box.url}', concurrency: 2}}"
+        for target in (box.url, entry, f"free\ntargets: {{free: {entry}}}"):
+            (root / "tiny.yaml").write_text(f"{EXPERIMENT}target: {target}\n")
+            assert "use it by that name" in await refuse(client, "start_run", experiment="tiny.yaml")
+
+    talk(root, conversation)
+    assert count_jobs(box) == 0
+
+
+@pytest.mark.parametrize(
+    ("addition", "need"),
+    [
+        ("target: {url: 'URL', api_key_env: AWS_KEY}", "AWS_KEY"),
+        ("target: {url: 'URL', partner_key_env: AWS_KEY}", "AWS_KEY"),
+        ("metrics: ['os:getenv']", "imports the module 'os'"),
+        ("metrics: [{judge: {question: a fox?, url: 'URL', model: m, key_env: AWS_KEY}}]", "sends its pictures"),
+        ("run: {out: 'file:///tmp/elsewhere'}", "writes to file:///tmp/elsewhere"),
+        ("run: {out: 's3://bucket/folder'}", "writes to s3://bucket/folder"),
+        ("run: {confirm_above: 100}", "without a question"),
+    ],
+)
+def test_trust_of_the_folder_is_not_for_the_assistant(root: Path, stranger: Any, addition: str, need: str) -> None:
+    text = EXPERIMENT.replace("metrics: [sharpness]\n", "") + addition.replace("URL", stranger.url) + "\n"
+    (root / "tiny.yaml").write_text(text)
+    every = ["--target", stranger.url]
+
+    async def learn(client: Client) -> None:
+        for tool in ("plan_run", "start_run"):
+            message = await refuse(client, tool, experiment="tiny.yaml")
+            assert need in message
+            assert "sweeper run" in message
+            assert "--trust" in message
+
+    # The person has allowed this experiment everything that it needs, for their own commands.
+    needs = [f"{need}"]
+    (root.parent / "trusted.json").write_text(json.dumps({"folders": {str(root): needs}}))
+    talk(root, learn, *every, "--budget", "9 USD", AWS_KEY="AKIA0123456789")
+    assert stranger.seen == []
+
+
+def kill_while_running(root: Path, server: EmbeddedServer, number: int) -> float:
+    """Start a run of many jobs, send the server a signal, and wait for the end of the run. Returns the seconds."""
+    lock = root / "results/tiny/.lock"
+    seconds = 0.0
+
+    async def conversation(client: Client) -> None:
+        nonlocal seconds
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        await call(client, "start_run", experiment="tiny.yaml", target="box", values={"seed": list(range(500))})
+        await wait_until(lambda: count_jobs(server) >= 2)
+        child = json.loads(lock.read_text())["pid"]
+        os.kill(get_server_pid(root), number)
+        start = time.monotonic()
+        await wait_until(lambda: not is_running(child))
+        seconds = time.monotonic() - start
+
+    talk(root, conversation, "--budget", "900 USD")
+    return seconds
+
+
+@needs_posix
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_a_run_ends_with_its_server(root: Path, slow_box: EmbeddedServer, name: str) -> None:
+    assert kill_while_running(root, slow_box, getattr(signal, name)) < 5
+    submitted = count_jobs(slow_box)
+    queue = get_json(f"{slow_box.url}/queue")
+    assert queue == {"queue_running": [], "queue_pending": []}
+    time.sleep(1)
+    assert count_jobs(slow_box) == submitted
+    with Store.open(root / "results/tiny", readonly=True) as store:
+        assert store.runs()[-1].stopped_by == "interrupt"
+
+    async def continue_it(client: Client) -> None:
+        await call(client, "start_run", experiment="tiny.yaml", target="box", values={"seed": [0, 1]}, limit=2)
+        state = await wait_for_end(client)
+        assert state["summary"]["succeeded"] >= 1
+
+    talk(root, continue_it, "--budget", "3 USD")
+
+
+@needs_posix
+def test_a_run_that_is_killed_keeps_its_costs(root: Path, slow_box: EmbeddedServer) -> None:
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        await call(client, "start_run", experiment="tiny.yaml", target="box")
+        await wait_until(lambda: count_jobs(slow_box) >= 1)
+        os.kill(json.loads((root / "results/tiny/.lock").read_text())["pid"], signal.SIGKILL)
+        state = await wait_for_end(client)
+        spent = count_jobs(slow_box)
+        assert state["budget"] == f"{3 - spent:.2f} USD left of the budget"
+        await call(client, "start_run", experiment="tiny.yaml", target="box", values={"seed": list(range(20))})
+        assert (await wait_for_end(client))["budget"] == "0.00 USD left of the budget"
+
+    talk(root, conversation, "--budget", "3 USD")
+    assert count_jobs(slow_box) == 3
+
+
+@needs_posix
+def test_a_cancelled_call_ends_its_command(root: Path) -> None:
+    (root / "big.json").write_text(
+        json.dumps({str(i): {"class_type": f"X{i}", "inputs": {"a": i}} for i in range(60_000)})
+    )
+
+    async def conversation(client: Client) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await client.call_tool("list_slots", {"workflow": "big.json"})
+        await wait_until(lambda: not list_children(get_server_pid(root)))
+
+    talk(root, conversation)
+
+
+def test_an_answer_is_never_too_long(root: Path) -> None:
+    text = EXPERIMENT.replace("prompt: a fox", f"prompt: {'a fox ' * 3000}").replace(
+        "seed: [1, 2]", "seed: {seeds: 30}"
+    )
+    (root / "big.json").write_text(
+        json.dumps({str(i): {"class_type": "X", "inputs": {f"value{i}": i, "text": "a"}} for i in range(3000)})
+    )
+
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(text)
+        await call(client, "start_run", experiment="tiny.yaml")
+        await wait_for_end(client)
+        for tool, arguments in (
+            ("get_table", {"results": "tiny.yaml", "limit": 200}),
+            ("list_slots", {"workflow": "big.json"}),
+            (
+                "plan_run",
+                {"experiment": "tiny.yaml", "values": {"prompt": ["a fox " * 100 + str(i) for i in range(300)]}},
+            ),
+        ):
+            result = await client.call_tool(tool, arguments)
+            answer = result.content[0].text
+            assert len(answer.encode()) <= 60_000, tool
+        table = await call(client, "get_table", results="tiny.yaml", limit=200)
+        assert "left_out" in table
+        found = await call(client, "list_slots", workflow="big.json", contains="value2999")
+        assert [slot["address"] for slot in found] == ["2999.value2999"]
+
+    talk(root, conversation)
+
+
+def test_a_secret_of_the_environment_is_in_no_answer(root: Path) -> None:
+    async def conversation(client: Client) -> None:
+        for axis in ("lines: /proc/self/environ", "csv: /proc/self/environ, column: zz", "files: '../*'"):
+            text = EXPERIMENT.replace("seed: [1, 2]", f"prompt: {{{axis}}}").replace(", prompt: a fox", "")
+            (root / "tiny.yaml").write_text(text + "    exclude: [{prompt: zz}]\n")
+            for tool in ("plan_run", "start_run"):
+                message = await refuse(client, tool, experiment="tiny.yaml")
+                assert "HOME=" not in message
+                assert SECRET not in message
+
+    talk(root, conversation)
