@@ -1,25 +1,14 @@
-"""Wait for Ctrl-C or SIGTERM, in commands that run until the user stops them; and send it to a process of ours."""
+"""Wait for Ctrl-C or SIGTERM, in commands that run until the user stops them."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from sweeper.running.stop_control import list_stop_signals
-
-# What asks a process that we started to stop, and the `creationflags` with which it must start. Windows sends Ctrl-C
-# only to all processes of a console, and Ctrl-Break to one group.
-if sys.platform == "win32":
-    INTERRUPT: Final = signal.CTRL_BREAK_EVENT
-    CREATION_FLAGS: Final = subprocess.CREATE_NEW_PROCESS_GROUP
-else:
-    INTERRUPT: Final = signal.SIGINT
-    CREATION_FLAGS: Final = 0
 
 
 @contextmanager
@@ -41,3 +30,13 @@ def catch_stop_signals() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def call_on_stop_signals(function: Callable[[], None]) -> None:
+    """Call a function in the running event loop when Ctrl-C or SIGTERM arrives."""
+    loop = asyncio.get_running_loop()
+    for number in list_stop_signals():
+        try:
+            loop.add_signal_handler(number, function)
+        except NotImplementedError:  # on Windows, where a plain handler runs between two steps of the loop
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(function))

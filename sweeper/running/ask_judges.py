@@ -7,6 +7,7 @@ fails the run: the cells stay empty, and a message says why.
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,18 +17,21 @@ from urllib.parse import urlsplit
 from sweeper.errors import ExperimentError, ImageError, Problem, SweeperError, UnreachableError, UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric, MetricInput
+from sweeper.model.charges import PRICED, Charge
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.judge import Judge
+from sweeper.model.money import CURRENCY, Amount, format_usd
 from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice
 from sweeper.running.stop_control import INTERRUPT, StopControl
 from sweeper.store import Store
 
 _AT_ONCE: Final = 4  # pictures that a judge is asked about
+_ROUNDING: Final = 1e-9  # US dollars
 
 
-def check_judge_keys(judges: Mapping[str, Judge]) -> None:
-    """Raise ExperimentError for each judge whose key is missing."""
+def check_judges(judges: Mapping[str, Judge], budget: float | None) -> None:
+    """Raise ExperimentError for each judge whose key is missing, or its price although there is a budget."""
     from sweeper.running.judge_client import read_judge_key
 
     problems = []
@@ -36,6 +40,9 @@ def check_judge_keys(judges: Mapping[str, Judge]) -> None:
             read_judge_key(judge)
         except UsageError as error:
             problems.append(Problem("", 0, "", f"metric '{judge.name}' {error}"))
+        if budget is not None and judge.key_env is not None and judge.price is None:
+            message = f"metric '{judge.name}' asks a judge that takes a key, so a budget needs the price of a question"
+            problems.append(Problem("", 0, "", f"{message}; add to the judge, such as `price: 0.002 USD`"))
     if problems:
         raise ExperimentError(problems)
 
@@ -46,12 +53,14 @@ async def ask_judges(
     out: Path,
     judges: Mapping[str, Judge],
     *,
+    budget: float | None,
     control: StopControl,
     report: Callable[[Event], None],
 ) -> None:
     """Ask every judge about the pictures of a run and of the table that have no value yet.
 
-    After an interrupt, nothing more is asked; the next run asks the rest.
+    `budget`: what the results folder may cost in US dollars, the questions included. After an interrupt, nothing more
+    is asked; the next run asks the rest.
     """
     for judge in judges.values():
         if control.reason == INTERRUPT:
@@ -60,19 +69,27 @@ async def ask_judges(
         unmeasured, _ = find_unmeasured(store, run_id, out, {judge.name: metric})
         files = {file.cache_key(metric): (file, url) for file, url in unmeasured}
         if files:
-            await _JudgeRun(store, judge, metric, control, report).ask_about(list(files.values()))
+            await _JudgeRun(store, judge, metric, control, report, budget=budget).ask_about(list(files.values()))
 
 
 class _JudgeRun:
     """The questions to one judge after one run."""
 
     def __init__(
-        self, store: Store, judge: Judge, metric: Metric, control: StopControl, report: Callable[[Event], None]
+        self,
+        store: Store,
+        judge: Judge,
+        metric: Metric,
+        control: StopControl,
+        report: Callable[[Event], None],
+        *,
+        budget: float | None,
     ) -> None:
         from sweeper.running.judge_client import JudgeClient
 
         self.store, self.judge, self.metric, self.control, self.report = store, judge, metric, control, report
         self.client = JudgeClient(judge)
+        self._left = math.inf if budget is None else budget - store.charges.load_spent().high
         self._problems: dict[str, list[Path]] = {}
         self._is_over = False  # because asking about other pictures would be in vain too
         self._is_announced = False
@@ -113,6 +130,7 @@ class _JudgeRun:
                     return
                 self._announce(count)
                 while len(answers) < repeats and self.control.reason != INTERRUPT:
+                    self._pay(file)
                     answers.append(await self.client.ask(question, picture))
                     self.store.cache_metrics([(file.sha256, name, answers)])
         clear = [answer for answer in answers[:repeats] if answer]
@@ -123,6 +141,18 @@ class _JudgeRun:
             self._problems.setdefault(f"{problem} that one word answers it", []).append(file.path)
         if clear:
             self._store_value(file, clear.count("yes") / len(clear))
+
+    def _pay(self, file: MetricInput) -> None:
+        """Record what a question costs, before it is asked. Raises UnreachableError if the budget is too small."""
+        price = self.judge.price
+        if not price:
+            return
+        if price > self._left + _ROUNDING:
+            needed = f"a question costs {format_usd(price)} {CURRENCY}, and {format_usd(max(self._left, 0.0))} is left"
+            raise UnreachableError(f"the budget is spent: {needed}")
+        charge = Charge(f"judge {self.judge.name}", self.judge.model, Amount.exactly(price), PRICED)
+        self.store.charges.add(file.sha256, charge)
+        self._left -= price
 
     def _store_value(self, file: MetricInput, value: float | None) -> None:
         self.store.cache_metrics([(file.cache_key(self.metric), self.judge.name, value)])

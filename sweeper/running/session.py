@@ -31,7 +31,7 @@ from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_smallest_cache
 from sweeper.planning.transition_cost import TransitionCost
-from sweeper.running.ask_judges import ask_judges, check_judge_keys
+from sweeper.running.ask_judges import ask_judges, check_judges
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.folder_lock import lock_folder
 from sweeper.running.folder_spending import FolderSpending
@@ -112,7 +112,7 @@ class Session:
     async def run(self) -> Run:
         """Run from the first look at the store to the table."""
         judges = self.experiment.judges
-        check_judge_keys(judges)
+        check_judges(judges, self.settings.budget)
         names = [name for name in self.experiment.metrics if name not in judges]
         self.metrics = load_metrics(names, Path(self.experiment.file).parent)
         async with AsyncExitStack() as connections:
@@ -374,7 +374,7 @@ class Session:
         unpriced = [target.name for target in self.targets if is_comfy_platform(target.url) and target.price is None]
         if all(target.embedded for target in self.targets):
             return
-        if not self.prices.has_prices:
+        if not self.prices.has_prices and not any(judge.price for judge in self.experiment.judges.values()):
             self.report(Notice("the budget limits nothing, because nothing in this run has a price"))
         elif unpriced:
             names = " and ".join(unpriced)
@@ -410,7 +410,10 @@ class Session:
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Notice(problem))
         judges = self.experiment.judges
-        await ask_judges(store, run_id, self.out, judges, control=self.control, report=self.report)
+        await ask_judges(
+            store, run_id, self.out, judges,
+            budget=self.settings.budget, control=self.control, report=self.report,
+        )  # fmt: skip
         write_csv(store.results(), store.layout(), self.out / TABLE_NAME)
         if empty := store.count_without_files(run_id):
             self.report(Notice(describe_empty_trials(empty, self.settings)))

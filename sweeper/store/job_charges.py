@@ -27,6 +27,10 @@ SELECT t.run, t.digest, min(t.idx), t.params, t.columns
 FROM trials t WHERE (t.run, t.digest) IN (SELECT j.run, j.digest {_OF_EXECUTED})
 GROUP BY t.run, t.digest
 """  # noqa: S608 - all parts are constants
+# The first job that made a file. An upsert would turn the OR REPLACE of the triggers into an error.
+_FIRST_JOB: Final = "SELECT job FROM artifacts WHERE sha256 = ? ORDER BY job LIMIT 1"
+_ADD: Final = f"UPDATE charges SET low = low + ?, high = high + ? WHERE node = ? AND job = ({_FIRST_JOB})"  # noqa: S608
+_INSERT: Final = f"INSERT INTO charges SELECT job, ?, ?, ?, ?, ? FROM ({_FIRST_JOB})"  # noqa: S608 - all parts are constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,14 @@ class JobCharges:
         self._database.executemany(
             "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?)", [(job_id, *_to_row(charge)) for charge in charges]
         )
+
+    def add(self, sha256: str, charge: Charge) -> None:
+        """Add a charge to that of the same node of the job that made a file."""
+        amount = charge.amount
+        with self._database.transaction():
+            added = self._database.execute(_ADD, (amount.low, amount.high, charge.node, sha256))
+            if not added.rowcount:
+                self._database.execute(_INSERT, (*_to_row(charge), sha256))
 
     def load_spent(self, run_id: int | None = None) -> Amount:
         """The sum of all charges of all runs or of one, those of jobs that have not ended included."""

@@ -246,3 +246,64 @@ def test_smaller_experiment_of_a_report_has_the_whole_judge(ask, project):
     (entry, sharpness) = describe_rerun(record, layout, experiment)["kept"]["metrics"]
     assert (entry["judge"]["name"], sharpness) == ("one_fox", "sharpness")
     assert describe_rerun(record, layout, None)["kept"]["metrics"] == ["sharpness"]
+
+
+@pytest.fixture
+def spend(project, judge, tmp_path):
+    """Runs the experiment with a judge and a budget: gives the column, and the messages of the run."""
+
+    def run(budget, **settings):
+        settings = {"question": "One fox?", "url": judge.url, "model": "tiny", "key_env": "JUDGE_KEY", **settings}
+        settings = {name: value for name, value in settings.items() if value is not None}
+        text = {**EXPERIMENT, "metrics": [{"judge": settings}], "run": {"budget": budget}}
+        (tmp_path / "e.yaml").write_text(yaml.safe_dump(text))
+        events = []
+        sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out", progress=events.append)
+        column = sweeper.results(tmp_path / "out")["judge"].tolist()
+        return column, [event.message for event in events if isinstance(event, Notice)]
+
+    run.out = tmp_path / "out"
+    return run
+
+
+def load_spent(out):
+    with Store.open(out, readonly=True) as store:
+        return round(store.charges.load_spent().high, 9)
+
+
+def test_no_question_exceeds_the_budget(spend, judge):
+    column, messages = spend("0.01 USD", price="0.003 USD", repeats=2)
+    assert len(judge.bodies) == 3
+    assert [value for value in column if not pd.isna(value)] == [1.0]
+    assert any("the budget is spent: a question costs 0.003 USD, and 0.001 is left" in text for text in messages)
+    assert load_spent(spend.out) == 0.009
+    spend("0.01 USD", price="0.003 USD", repeats=2)
+    assert len(judge.bodies) == 3
+    column, _ = spend("0.012 USD", price="0.003 USD", repeats=2)
+    assert (len(judge.bodies), column) == (4, [1.0, 1.0])
+    assert load_spent(spend.out) == 0.012
+
+
+def test_a_question_without_an_answer_is_paid_for(spend, judge):
+    judge.reply = lambda body: (400, {}, {"error": {"message": "no"}})
+    spend("1 USD", price="0.01 USD", repeats=1)
+    assert load_spent(spend.out) == 0.02
+
+
+def test_a_budget_needs_the_price_of_a_judge_with_a_key(spend, judge):
+    with pytest.raises(ExperimentError, match="a budget needs the price of a question"):
+        spend("1 USD")
+    assert judge.bodies == []
+    assert not spend.out.exists()
+
+
+def test_a_judge_without_a_key_needs_no_price(spend):
+    assert spend("1 USD", key_env=None)[0] == [1.0, 1.0]
+
+
+def test_costs_show_what_questions_cost(spend, monkeypatch, capsys):
+    spend("1 USD", price="0.01 USD", repeats=1)
+    assert main(["costs", str(spend.out)]) == 0
+    text = capsys.readouterr().out
+    assert "spent  0.02 USD" in text
+    assert "tiny" in text
