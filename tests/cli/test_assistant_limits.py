@@ -19,6 +19,8 @@ from mcp import Client
 from PIL import Image
 
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
+from sweeper.loading.load import load
+from sweeper.loading.trust import find_trust_needs
 from sweeper.store import Store
 from tests import ROOT
 from tests.cli.assistant_client import (
@@ -160,16 +162,15 @@ def test_what_was_checked_is_what_runs(root: Path, stranger: Any) -> None:
 
 def test_two_runs_at_once_share_one_budget(root: Path, box: EmbeddedServer) -> None:
     async def conversation(client: Client) -> None:
-        for name in ("one", "two"):
+        names = [f"run{number}" for number in range(4)]
+        for name in names:
             (root / f"{name}.yaml").write_text(EXPERIMENT.replace("tiny", name))
-        calls = [
-            client.call_tool("start_run", {"experiment": f"{name}.yaml", "target": "box"}) for name in ("one", "two")
-        ]
-        answers = await asyncio.gather(*calls)
-        assert [answer.is_error for answer in answers].count(True) == 1
+        arguments = [{"experiment": f"{name}.yaml", "target": "box"} for name in names]
+        answers = await asyncio.gather(*(client.call_tool("start_run", given) for given in arguments))
+        assert [answer.is_error for answer in answers].count(False) == 1
         state = await wait_for_end(client)
         assert state["budget"] == "0.00 USD left of the budget"
-        for name in ("one", "two"):
+        for name in names:
             await call(client, "start_run", experiment=f"{name}.yaml", target="box")
             await wait_for_end(client)
 
@@ -239,8 +240,9 @@ def test_trust_of_the_folder_is_not_for_the_assistant(root: Path, stranger: Any,
             assert "--trust" in message
 
     # The person has allowed this experiment everything that it needs, for their own commands.
-    needs = [f"{need}"]
-    (root.parent / "trusted.json").write_text(json.dumps({"folders": {str(root): needs}}))
+    needs = find_trust_needs(load(root / "tiny.yaml"), named={})
+    grants = [grant for one in needs for grant in one.grants]
+    (root.parent / "trusted.json").write_text(json.dumps({"folders": {str(root): grants}}))
     talk(root, learn, *every, "--budget", "9 USD", AWS_KEY="AKIA0123456789")
     assert stranger.seen == []
 
