@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from PIL import Image
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.loading.load import load
 from sweeper.loading.trust import find_trust_needs
+from sweeper.running.run import run
 from sweeper.store import Store
 from tests import ROOT
 from tests.cli.assistant_client import (
@@ -346,6 +348,18 @@ def test_an_answer_is_never_too_long(root: Path) -> None:
         assert "left_out" in table
         found = await call(client, "list_slots", workflow="big.json", contains="value2999")
         assert [slot["address"] for slot in found] == ["2999.value2999"]
+
+    talk(root, conversation)
+
+
+def test_a_report_reads_no_experiment_outside(root: Path) -> None:
+    shutil.copytree(root / "templates", root.parent / "templates")
+    (root.parent / "other.yaml").write_text(EXPERIMENT)
+    run(root.parent / "other.yaml", out=root / "results/other")
+
+    async def conversation(client: Client) -> None:
+        assert len(await call(client, "get_table", results="results/other")) == 4
+        assert "is outside of" in await refuse(client, "make_report", results="results/other")
 
     talk(root, conversation)
 

@@ -97,7 +97,10 @@ def main() -> int:
     words = list(request["words"])
     try:
         if words[0] in _READERS:
-            words[1] = str(workspace.find_results(words[1]))
+            folder = workspace.find_results(words[1])
+            if words[0] == "report":
+                workspace.check_recorded_file(folder)
+            words[1] = str(folder)
     except (SweeperError, OSError) as failure:
         return report_failure(failure)
     return invoke(words, AssistantConfinement(workspace, Ledger(request["budget"], folders)))

@@ -103,6 +103,14 @@ class Workspace:
         """Return the results folder of a folder or an experiment file in the root."""
         return self.resolve(str(find_results_folder(self.resolve(name))))
 
+    def check_recorded_file(self, results: Path) -> None:
+        """Check that the report of a results folder reads its experiment in the root, or none. Raises UsageError."""
+        with Store.open(results, readonly=True) as store:
+            files = [run.file for run in store.runs()]
+        for file in files:
+            if (self.root / file).exists():
+                self.resolve(file)
+
     def save_experiment(self, name: str, text: str) -> Path:
         """Write an experiment file. Raises UsageError for other texts, and if another kind of file is there."""
         path = self.resolve(name)
