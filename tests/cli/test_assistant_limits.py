@@ -321,6 +321,21 @@ def test_a_cancelled_call_ends_its_command(root: Path) -> None:
     talk(root, conversation)
 
 
+@needs_posix
+def test_a_start_that_is_cancelled_leaves_no_run(root: Path, slow_box: EmbeddedServer) -> None:
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await client.call_tool("start_run", {"experiment": "tiny.yaml", "target": "box"})
+        await wait_until(lambda: not list_children(get_server_pid(root)))
+        await call(client, "start_run", experiment="tiny.yaml", target="box")
+        assert (await wait_for_end(client))["budget"] == "0.00 USD left of the budget"
+
+    talk(root, conversation, "--budget", "3 USD")
+    assert count_jobs(slow_box) == 3
+
+
 def test_an_answer_is_never_too_long(root: Path) -> None:
     text = EXPERIMENT.replace("prompt: a fox", f"prompt: {'a fox ' * 3000}").replace(
         "seed: [1, 2]", "seed: {seeds: 30}"

@@ -58,21 +58,31 @@ class Runs:
     async def start(self, *words: str) -> str:
         """Start `run` or `search`, and wait until it has checked its experiment. Raises UsageError if it refuses.
 
-        Two calls at once would both see the same budget, so the second waits, and finds the run of the first.
+        If the call is cancelled, the run is interrupted as soon as it is known where it counts what it spends.
         """
+        task = asyncio.create_task(self._start(words))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self.interrupt())
+            raise
+
+    async def _start(self, words: Sequence[str]) -> str:
+        # Two calls at once would both see the same budget, so the second waits, and finds the run of the first.
         async with self._lock:
             if self.is_running:
                 raise UsageError("a run is going on; wait for it with `get_progress`, or stop it with `stop_run`")
             left = str(self.ledger)
             process = await CommandProcess.start([*words, "--json"], self.workspace, self.ledger)
-            try:
-                checked = await process.read_line()
-            except BaseException:  # a call that is cancelled would leave a run that nobody counts
-                process.kill()
-                raise
+            checked = await process.read_line()
             self.ledger.folders[checked["folder"]] = tuple(checked["counted"])
             self.current = process
         return f"started; {left}. Call get_progress."
+
+    def interrupt(self) -> None:
+        """Interrupt what runs; see `CommandProcess.interrupt`."""
+        if self.current is not None:
+            self.current.interrupt()
 
     async def close(self) -> None:
         """Stop what runs, as after a second Ctrl-C; it takes 5 s at most."""
@@ -212,7 +222,7 @@ def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> N
         """Stop the run: it submits nothing more and waits for its jobs. A second call cancels those jobs."""
         if runs.current is None or not runs.is_running:
             return "no run is going on"
-        runs.current.interrupt()
+        runs.interrupt()
         return "stopping; call get_progress"
 
 
