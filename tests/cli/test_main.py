@@ -14,6 +14,7 @@ import pytest
 
 from sweeper import __version__, errors
 from sweeper.cli.assistant.cli_process import run_command
+from sweeper.cli.assistant.workspace import Workspace
 from sweeper.cli.command_table import COMMANDS
 from sweeper.cli.main_group import make_group, report_failure
 from sweeper.did_you_mean import join_names
@@ -197,4 +198,4 @@ def test_an_old_encoding_of_the_console_spoils_no_output(process, encoding):
 def test_a_command_of_an_assistant_speaks_utf_8_in_any_locale(monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
     with pytest.raises(errors.UsageError, match="\u6771\u4eac\\.yaml: there is no such file"):
-        asyncio.run(run_command(["validate", "\u6771\u4eac.yaml"], Path()))
+        asyncio.run(run_command(["validate", "\u6771\u4eac.yaml"], Workspace(Path.cwd())))
