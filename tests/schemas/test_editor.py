@@ -69,7 +69,8 @@ search:
 order: written
 metrics:
   - sharpness
-  - judge: {question: "Is it?", url: "http://127.0.0.1:1/v1", model: m, key_env: KEY, repeats: 5, price: 0.1 USD, name: fox}
+  - judge: {question: "Is it?", url: "http://127.0.0.1:1/v1", model: m, key_env: KEY, repeats: 5, price: 0.1 USD,
+      name: fox}
 checks:
   psnr: ">= 43"
   ssim: ">= 0.98"
