@@ -164,9 +164,10 @@ class SweeperWorkerPlugin(WorkerPlugin):
     def _get_client(self, target: Target, run_spec: RunSpec) -> ComfyClient:
         """The client of a server, kept for later batches because it keeps connections open."""
         partner_key = target.partner_key if run_spec.has_partner_nodes else None
-        identity = (target.name, target.url, target.dialect, target.key, partner_key)
+        patience = run_spec.settings.patience
+        identity = (target.name, target.url, target.dialect, target.key, partner_key, patience)
         if identity not in self._clients:
-            client = self._clients[identity] = ComfyClient(target)
+            client = self._clients[identity] = ComfyClient(target, patience=patience)
             if partner_key is not None:
                 client.extra_data = {PARTNER_KEY_FIELD: partner_key}
         return self._clients[identity]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -38,7 +39,7 @@ from sweeper.comfy.protocol import (
 )
 from sweeper.comfy.redaction import Redaction
 from sweeper.comfy.reported_charges import query_balance
-from sweeper.comfy.response_body import HEADER_SECONDS, UPLOAD_RATE, read_answer
+from sweeper.comfy.response_body import read_answer, send
 from sweeper.comfy.retry import RetryPolicy, RetryWaiter
 from sweeper.comfy.server_info import query_server_info
 from sweeper.comfy.target import Target
@@ -64,6 +65,9 @@ _LOCAL_POLL_INTERVALS: Final = (0.05, 1.0)
 # times the slowest answer to a search, because a server that answers slowly accepts slowly too.
 _LATE_ARRIVAL: Final = 1.0
 _LATE_ARRIVAL_ANSWERS: Final = 4
+# Seconds in which a server may still accept a submission that it has not answered. Until then, no search proves that
+# the server does not have the job.
+_SUBMISSION_SECONDS: Final = 60.0
 UNCLEAR_OUTCOME: Final = (
     "a job that may be the sought one does not show its workflow; if this service never shows workflows, look for the "
     "picture there yourself: only a run with another --out submits the trial again"
@@ -75,7 +79,8 @@ _OPTIONAL_TIMEOUT: Final = 10.0  # seconds for facts that a run does not need, s
 class ComfyClient:
     """The client of one target: an async context manager, for use within one event loop.
 
-    `transport` replaces the network in tests. `connect` sets `dialect` and `target.dialect`.
+    `transport` replaces the network in tests. `patience`: how long to wait without progress, in seconds; see
+    `RetryPolicy.limit_to`. `connect` sets `dialect` and `target.dialect`.
     """
 
     def __init__(
@@ -84,10 +89,11 @@ class ComfyClient:
         transport: httpx.AsyncBaseTransport | None = None,
         *,
         retry_policy: RetryPolicy | None = None,
+        patience: float = math.inf,
         random: Random | None = None,
     ) -> None:
         self.target = target
-        self.retry_policy = retry_policy or RetryPolicy()
+        self.retry_policy = (retry_policy or RetryPolicy()).limit_to(patience)
         self.random = random or Random()
         self.retry_waiter = RetryWaiter(self.retry_policy.max_wait)
         self._dialect = make_dialect(target.dialect) if target.dialect else None
@@ -104,6 +110,7 @@ class ComfyClient:
         self.request_count = 0
         self.last_response_at = 0.0  # by the loop's clock
         self._last_date: tuple[float, float] | None = None  # of the last response, and when it came by the loop's clock
+        self._unanswered: dict[str, float] = {}  # by job id, until when the server may still accept a submission
         self._identities: dict[str, JobIdentity] = {}  # of the server's jobs that searches have seen
         self.extra_data: Mapping[str, str] = {}  # for every submission; contains the key for partner nodes
 
@@ -189,7 +196,13 @@ class ComfyClient:
 
     async def submit(self, submission: JobSubmission) -> str | QueueFull:
         """Submit a job, without retries. Raises the errors of `Dialect.submit`."""
-        return await self.run_flow(self.dialect.submit(submission))
+        until = asyncio.get_running_loop().time() + _SUBMISSION_SECONDS
+        try:
+            return await self.run_flow(self.dialect.submit(submission))
+        except TransientError as error:
+            if error.sent and error.trouble is Trouble.TIMEOUT:
+                self._unanswered[submission.job_id] = until
+            raise
 
     async def get_job(self, prompt_id: str) -> JobState:
         """Poll a job."""
@@ -212,7 +225,11 @@ class ComfyClient:
         answers = await self.find_submissions([search], allow_late_arrival=allow_late_arrival)
         if search.job_id not in answers:
             raise TransientError(UNCLEAR_OUTCOME)
-        return answers[search.job_id]
+        prompt_id = answers[search.job_id]
+        if prompt_id is None and asyncio.get_running_loop().time() < self._unanswered.get(search.job_id, 0.0):
+            message = "the server has not answered the submission; it has no such job yet, but may still accept it"
+            raise TransientError(message, trouble=Trouble.TIMEOUT)
+        return prompt_id
 
     async def find_submissions(
         self, searches: Sequence[JobSearch], *, allow_late_arrival: bool = True
@@ -283,7 +300,7 @@ class ComfyClient:
         waits = retry_policy.draw_waits(self.random) if request.idempotent else iter(())
         loop = asyncio.get_running_loop()
         deadline = loop.time() + retry_policy.total_seconds
-        refusals = 0
+        refusals, left_for_server = 0, retry_policy.max_retry_after
         while True:
             try:
                 response = await self._send(request)
@@ -299,9 +316,10 @@ class ComfyClient:
                 wait = next(waits, None)
                 if wait is not None and loop.time() + wait <= deadline:
                     reason = f"HTTP {response.status}: {read_error_message(response)}"
-                    deadline += await self.retry_waiter.wait(
-                        wait, read_retry_after(response), reason, max_retry_after=retry_policy.max_retry_after
+                    waited = await self.retry_waiter.wait(
+                        wait, read_retry_after(response), reason, max_retry_after=left_for_server
                     )
+                    deadline, left_for_server = deadline + waited, left_for_server - waited
                     continue
             return response
 
@@ -310,7 +328,7 @@ class ComfyClient:
         self.request_count += 1
         try:
             response = await self._open(self._http, self._build_request(request))
-            content = await read_answer(response)
+            content = await read_answer(response, self.retry_policy.stall_seconds)
         except httpx.InvalidURL as error:  # a host name that no resolver accepts
             message = f"{self.target.name}: cannot be reached: {error}"
             raise UnreachableError(message, trouble=Trouble.NO_CONNECTION) from None
@@ -326,15 +344,9 @@ class ComfyClient:
         return answer
 
     async def _open(self, http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-        """Send a request and read the answer's header. Raises httpx's errors, and TransientError after too long."""
-        seconds = HEADER_SECONDS + int(request.headers.get("content-length", 0)) / UPLOAD_RATE
-        try:
-            with mute_libraries():
-                async with asyncio.timeout(seconds):
-                    response = await http.send(request, stream=True)
-        except TimeoutError:
-            message = f"no complete answer header after {seconds:.0f} s"
-            raise TransientError(message, trouble=Trouble.TIMEOUT) from None
+        """Send a request and read the answer's header. Raises the errors of `response_body.send`."""
+        with mute_libraries():
+            response = await send(http, request, self.retry_policy.stall_seconds)
         url = self.redact_text(strip_secrets(str(request.url))) if http is self._http else request.url.host
         log.debug("%s %s: HTTP %d", request.method, url, response.status_code)
         return response

@@ -97,7 +97,8 @@ async def download(client: ComfyClient, output: JobOutput, file: Receiver) -> Do
 
 
 async def _download_with_retries(client: ComfyClient, output: JobOutput, partial: _PartialFile) -> DownloadResult:
-    waits = client.retry_policy.draw_waits(client.random)
+    policy, clock = client.retry_policy, asyncio.get_running_loop().time
+    waits, give_up_at = policy.draw_waits(client.random), clock() + policy.idle_seconds
     while True:
         before = partial.received
         try:
@@ -105,13 +106,12 @@ async def _download_with_retries(client: ComfyClient, output: JobOutput, partial
         except TransientError as error:
             # Progress, so a connection that drops every megabyte gets there in the end. A few bytes are none.
             if partial.received >= before + _MIN_PROGRESS:
-                waits = client.retry_policy.draw_waits(client.random)
+                waits, give_up_at = policy.draw_waits(client.random), clock() + policy.idle_seconds
             wait = None if partial.is_too_large else next(waits, None)
-            if wait is None:
+            if wait is None or clock() >= give_up_at:
                 raise TransientError(f"{output.filename}: {error}") from None
-            await client.retry_waiter.wait(
-                wait, error.retry_after, str(error), max_retry_after=client.retry_policy.max_retry_after
-            )
+            left = min(policy.max_retry_after, give_up_at - clock())
+            await client.retry_waiter.wait(wait, error.retry_after, str(error), max_retry_after=left)
 
 
 async def _download_once(client: ComfyClient, output: JobOutput, partial: _PartialFile) -> DownloadResult:
@@ -169,7 +169,7 @@ async def _receive_response(
         partial.restart()
         raise TransientError("the server cannot resume this file")
     if status not in (200, 206):
-        body = await read_answer(response)
+        body = await read_answer(response, client.retry_policy.stall_seconds)
         if status in (400, 403, 404, 410):  # ComfyUI: 400 invalid name, 403 outside its folders, 404 missing
             raise LostError(f"the server does not serve the file {output.filename!r} (HTTP {status})")
         raise_for_status(ServerResponse(status, response.headers, client.redact(body)[:4000]))
@@ -182,11 +182,12 @@ async def _receive_response(
         raise TransientError(f"{client.redact_text(kind)} where a file was expected")
     if status == 200:
         partial.restart()
-    await _read_body(response, partial, client.target.max_file_bytes or FILE_BYTES)
+    max_bytes = client.target.max_file_bytes or FILE_BYTES
+    await _read_body(response, partial, max_bytes, client.retry_policy.stall_seconds)
     return DownloadResult(partial.hash.hexdigest(), partial.received, kind)
 
 
-async def _read_body(response: httpx.Response, partial: _PartialFile, max_bytes: int) -> None:
+async def _read_body(response: httpx.Response, partial: _PartialFile, max_bytes: int, stall_seconds: float) -> None:
     """Read the body to its end. Raises TransientError if it is too short, httpx.HTTPError if the connection drops."""
     partial.validator = _strong_validator(response.headers.get("etag"))
     length, expected = response.headers.get("content-length", ""), None
@@ -196,7 +197,7 @@ async def _read_body(response: httpx.Response, partial: _PartialFile, max_bytes:
     elif re.fullmatch("[0-9]{1,18}", length):
         expected = partial.received + int(length)
     if expected is None or expected <= max_bytes:
-        async for chunk in iter_body(response, max_bytes):
+        async for chunk in iter_body(response, max_bytes, stall_seconds):
             if partial.received + len(chunk) > max_bytes:
                 break
             partial.write(chunk)

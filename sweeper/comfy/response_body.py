@@ -1,8 +1,10 @@
-"""Read a server's answer within limits: its size, its time, and a minimum rate.
+"""Send a request and read its answer within limits: size, time, and progress.
 
 A server is not trusted. It may send without end, expand a few bytes into gigabytes, or send one byte every few seconds.
-Each limit is far above what ComfyUI or Comfy Cloud needs. An answer beyond a limit is a TransientError, so the caller
-retries it and no paid job is given up.
+An answer that makes no progress for `stall_seconds` counts as no answer: its header has to be complete in that time
+after the last part of the request left, and its body must bring `MIN_RATE` on average. Each limit is far above what
+ComfyUI or Comfy Cloud needs. An answer beyond a limit is a TransientError, so the caller retries it and no paid job is
+given up.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Final
 
 import httpx
@@ -20,23 +23,56 @@ from sweeper.errors import TransientError, Trouble
 ANSWER_BYTES: Final = 64 * 2**20
 # Seconds for the body of an answer: /object_info with 20 MB takes this long at 0.5 Mbit/s.
 ANSWER_SECONDS: Final = 300.0
-# Seconds until the header of an answer is complete: the timeouts for a free connection, for connecting and for the
-# first byte (see `client.TIMEOUT`), and some more. An upload gets the time that it needs at `UPLOAD_RATE` in addition.
+# Seconds until the header of an answer is complete: the timeouts for a free connection and for connecting (see
+# `client.TIMEOUT`), and some more. An upload gets the time that it needs at `UPLOAD_RATE` in addition.
 HEADER_SECONDS: Final = 200.0
 UPLOAD_RATE: Final = 16 * 1024  # bytes per second
+_SENT_PIECE: Final = 16 * 1024  # bytes of a request that the server has to take within `stall_seconds`
 # Bytes of one artifact: an hour of film in high quality. `max_download_gb` in your targets file sets another limit.
 FILE_BYTES: Final = 16 * 2**30
 # Bytes of an artifact that the server compressed although we asked it not to: only text shrinks, and no text is longer.
 COMPRESSED_FILE_BYTES: Final = 2**30
 # Seconds for one artifact with all retries: 16 GiB take this long at 6 Mbit/s.
 FILE_SECONDS: Final = 6 * 3600.0
-# Bytes per second, on average over each window, that a body must have. A slow telephone line has ten times as much.
+# Bytes per second that a body must bring, on average over `stall_seconds`. A slow telephone line has ten times as much.
 MIN_RATE: Final = 1024
-RATE_WINDOW: Final = 20.0  # seconds
 _PIECE_BYTES: Final = 2**20  # how much of a compressed body is expanded at once
 
 
-async def read_answer(response: httpx.Response) -> bytes:
+async def send(http: httpx.AsyncClient, request: httpx.Request, stall_seconds: float) -> httpx.Response:
+    """Send a request, and return when the header of its answer is complete. The caller reads and closes the answer.
+
+    Raises TransientError if that makes no progress or takes too long, and httpx.HTTPError if the connection drops.
+    """
+    clock, began_at = asyncio.get_running_loop().time, asyncio.get_running_loop().time()
+    latest = began_at + HEADER_SECONDS + int(request.headers.get("content-length", 0)) / UPLOAD_RATE
+    try:
+        async with asyncio.timeout_at(latest) as deadline:
+            stalls_at = partial(min, latest)
+            assert isinstance(request.stream, httpx.AsyncByteStream)
+            request.stream = _SentBody(request.stream, lambda: deadline.reschedule(stalls_at(clock() + stall_seconds)))
+            return await http.send(request, stream=True)
+    except TimeoutError:
+        message = f"no complete answer header after {clock() - began_at:.0f} s"
+        raise TransientError(message, trouble=Trouble.TIMEOUT) from None
+
+
+class _SentBody(httpx.AsyncByteStream):
+    """The body of a request. Calls `renew` when the header has left, and whenever the server has taken a piece."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, renew: Callable[[], None]) -> None:
+        self._stream = stream
+        self._renew = renew
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._renew()
+        async for chunk in self._stream:
+            for start in range(0, len(chunk), _SENT_PIECE):
+                yield chunk[start : start + _SENT_PIECE]
+                self._renew()
+
+
+async def read_answer(response: httpx.Response, stall_seconds: float) -> bytes:
     """Read the body of an answer that is not a file, and close the response.
 
     Raises TransientError beyond a limit, and httpx.HTTPError if the connection drops.
@@ -44,7 +80,7 @@ async def read_answer(response: httpx.Response) -> bytes:
     content = bytearray()  # a list of pieces would take fifty times the memory if the server sends single bytes
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            async for piece in iter_body(response, ANSWER_BYTES):
+            async for piece in iter_body(response, ANSWER_BYTES, stall_seconds):
                 content += piece
     except TimeoutError:
         message = f"the answer was not complete after {ANSWER_SECONDS:g} s"
@@ -54,18 +90,15 @@ async def read_answer(response: httpx.Response) -> bytes:
     return bytes(content)
 
 
-async def iter_body(response: httpx.Response, max_bytes: int) -> AsyncIterator[bytes]:
+async def iter_body(response: httpx.Response, max_bytes: int, stall_seconds: float) -> AsyncIterator[bytes]:
     """Yield the body, expanded if it is compressed. The caller closes the response.
 
     Raises TransientError after a piece with which it is longer than `max_bytes`, or if it is too
     slow, cut off or in an unknown encoding. Raises httpx.HTTPError if the connection drops.
     """
-    assert isinstance(response.stream, httpx.AsyncByteStream)
     expand, is_complete = _make_decoder(response.headers.get("content-encoding", ""))
-    check_rate = _make_rate_check()
     raw_bytes = total_bytes = 0
-    async for chunk in response.stream:
-        check_rate(len(chunk))
+    async for chunk in _iter_chunks(response, stall_seconds):
         raw_bytes += len(chunk)
         for piece in expand(chunk):
             total_bytes += len(piece)
@@ -75,6 +108,31 @@ async def iter_body(response: httpx.Response, max_bytes: int) -> AsyncIterator[b
                 raise TransientError(message)
     if not is_complete():
         raise TransientError("the compressed answer is cut off", trouble=Trouble.DROPPED)
+
+
+async def _iter_chunks(response: httpx.Response, stall_seconds: float) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives. Raises TransientError if we wait `stall_seconds` for less than the minimum rate.
+
+    Only the waiting counts, and not what the caller does with a chunk, such as writing it to a slow disk.
+    """
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    clock = asyncio.get_running_loop().time
+    chunks = aiter(response.stream)
+    waited, received = 0.0, 0
+    while True:
+        began_at = clock()
+        try:
+            async with asyncio.timeout(stall_seconds - waited):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            message = f"the server sends too slowly: {received} bytes in {stall_seconds:g} s"
+            raise TransientError(message, trouble=Trouble.TIMEOUT) from None
+        waited, received = waited + clock() - began_at, received + len(chunk)
+        if received >= MIN_RATE * stall_seconds:
+            waited, received = 0.0, 0
+        yield chunk
 
 
 def format_bytes(count: int) -> str:
@@ -88,25 +146,6 @@ def format_bytes(count: int) -> str:
 def is_compressed(response: httpx.Response) -> bool:
     """Whether the body has a Content-Encoding, although we ask for none."""
     return response.headers.get("content-encoding", "identity").strip().casefold() not in ("", "identity")
-
-
-def _make_rate_check() -> Callable[[int], None]:
-    clock = asyncio.get_running_loop().time
-    since, received = clock(), 0
-
-    def check_rate(count: int) -> None:
-        nonlocal since, received
-        received += count
-        seconds = clock() - since
-        if seconds < RATE_WINDOW:
-            return
-        if received < MIN_RATE * seconds:
-            raise TransientError(
-                f"the server sends too slowly: {received} bytes in {seconds:.0f} s", trouble=Trouble.TIMEOUT
-            )
-        since, received = clock(), 0
-
-    return check_rate
 
 
 def _make_decoder(encoding: str) -> tuple[Callable[[bytes], Iterator[bytes]], Callable[[], bool]]:

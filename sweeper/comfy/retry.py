@@ -1,6 +1,7 @@
 """Retrying: capped exponential backoff with jitter, how often one request is retried, and the waits in between.
 
-The waits follow "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015). `protocol` reads Retry-After headers.
+`RetryPolicy` also says how long an answer may make no progress. The waits follow "Exponential Backoff And Jitter" (AWS
+Architecture Blog, 2015). `protocol` reads Retry-After headers.
 """
 
 from __future__ import annotations
@@ -8,8 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
+from typing import Final, Self
+
+# The least time in seconds for an answer, whatever a run's `patience` is: an honest server is busy for a moment.
+MIN_PATIENCE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,10 @@ class Backoff:
 class RetryPolicy:
     """How one request is retried: at most `attempts` tries within `total_seconds`, with full jitter in between.
 
-    `max_retry_after`: the longest wait, in seconds, that a server's Retry-After can impose; it does not count towards
+    `max_retry_after`: how long, in seconds, a server's Retry-After can make one request wait; it does not count towards
     `total_seconds`. `connect_attempts`: a lower limit of tries while the server accepts no connection.
+    `stall_seconds`: how long one answer may make no progress (see `response_body`). ComfyUI cannot respond while a
+    model load holds the interpreter. `idle_seconds`: how long a download is retried that makes no progress.
     """
 
     attempts: int = 6
@@ -44,6 +51,14 @@ class RetryPolicy:
     max_wait: float = 8.0
     max_retry_after: float = 600.0
     connect_attempts: int = 6
+    stall_seconds: float = 60.0
+    idle_seconds: float = 300.0
+
+    def limit_to(self, patience: float) -> Self:
+        """The policy for a run that waits `patience` seconds for a target without progress."""
+        longest = max(patience, MIN_PATIENCE)
+        names = ("total_seconds", "max_retry_after", "stall_seconds", "idle_seconds")
+        return replace(self, **{name: min(getattr(self, name), longest) for name in names})
 
     def draw_waits(self, random: Random) -> Iterator[float]:
         """Yield the wait in seconds before each further try, `attempts - 1` in all."""

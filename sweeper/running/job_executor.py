@@ -344,6 +344,7 @@ class JobExecutor:
             self.in_flight.ids.discard(prompt_id)
         if state is None:  # cancelled without confirmation: the job stays open, and the next run searches for it
             return False
+        item.ended_job = job.id
         if state.state == "succeeded":
             permit.release()
             return await self._record_success(item, job, state, listener)

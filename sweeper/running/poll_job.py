@@ -35,7 +35,7 @@ class InFlight:
     `ids`: their prompt ids. `cancelled`: those that were cancelled together because the run is. `sending`: how many
     submissions are under way. `given_up`: the target was given up, so nothing more waits for its jobs.
     `last_progress_at`: when one of them was last seen running or ended, by the event loop's clock. `followed_since`: by
-    prompt id, since when this run watches a job, in monotonic seconds.
+    prompt id, since when this run watches a job, in monotonic seconds; `running_since`: since when it sees it running.
     """
 
     ids: set[str] = field(default_factory=set)
@@ -44,12 +44,14 @@ class InFlight:
     given_up: bool = False
     last_progress_at: float = float("-inf")
     followed_since: dict[str, float] = field(default_factory=dict)
+    running_since: dict[str, float] = field(default_factory=dict)
 
 
 class JobPoller:
-    """Polls the job `prompt_id`. `on_seen` is called with each state that shows the job waiting or running.
+    """Polls the job `prompt_id`.
 
-    `in_flight`: our jobs on that target, all of which are cancelled if the run is cancelled.
+    `on_seen` is called with each state that shows the job waiting or running, unless it is overdue. `in_flight`: our
+    jobs on that target, all of which are cancelled if the run is cancelled.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class JobPoller:
         """
         state = await self._poll()
         self.in_flight.followed_since.pop(self.prompt_id, None)
+        self.in_flight.running_since.pop(self.prompt_id, None)
         return state
 
     async def _poll(self) -> JobState | None:
@@ -124,11 +127,12 @@ class JobPoller:
             self.in_flight.last_progress_at = self.clock()
         if state.is_over:
             return state
-        self.on_seen(state)
         self.queued = state.state == "queued"
-        await self._warn_if_stuck()
         if state.state == "running" and self.listener.started_at is None:
             self.listener.mark_started(state.started or self.context.now())
+        if not self._is_overdue():  # a job that should have ended makes no progress
+            self.on_seen(state)
+        await self._warn_if_stuck()
         return None
 
     async def _warn_if_stuck(self) -> None:
@@ -161,7 +165,9 @@ class JobPoller:
             return False
         limit = self.context.settings.timeout
         since = self.listener.running_since
-        if since is None and not self.queued:
+        if since is not None:  # or longer: this may be another look at the job, after the target did not respond
+            since = self.in_flight.running_since.setdefault(self.prompt_id, since)
+        elif not self.queued:
             since = self.in_flight.followed_since[self.prompt_id]
         # Monotonic, because a clock that is set in the middle of a run must not cancel a job.
         return limit is not None and since is not None and time.monotonic() - since > limit

@@ -180,7 +180,8 @@ class Session:
         clients: list[ComfyClient] = []
         for target in self.targets:
             url = self._start_embedded(stack) if target.embedded else target.url
-            client = await stack.enter_async_context(ComfyClient(replace(target, url=url)))
+            client = ComfyClient(replace(target, url=url), patience=self.settings.patience)
+            await stack.enter_async_context(client)
             client.retry_waiter.on_wait = partial(self._report_wait, target.name)
             clients.append(client)
         connections = await self.control.run_unless_stopped(connect_all(clients))

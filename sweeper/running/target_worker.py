@@ -14,7 +14,7 @@ from typing import Any, Final
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.protocol import QueueFull, Server
-from sweeper.comfy.retry import Backoff
+from sweeper.comfy.retry import MIN_PATIENCE, Backoff
 from sweeper.errors import (
     LOST_ERROR,
     RefusedError,
@@ -35,6 +35,7 @@ from sweeper.running.work import WorkItem
 from sweeper.store import records
 
 _MAX_FAILURES_IN_A_ROW: Final = 5  # of one item, before it is postponed to the next run
+_MAX_POSTPONED_IN_A_ROW: Final = 3  # items, before the target is given up, because it completes nothing
 _MAX_SUSPICIOUS_ANSWERS: Final = 3  # in a row: refusals and answers that no ComfyUI gives, perhaps from a gateway
 # The wait in seconds before an item is tried again on a target that failed over it.
 _ITEM_BACKOFF: Final = Backoff(base_wait=0.25, max_wait=30.0, jitter_from=0.5)
@@ -73,6 +74,7 @@ class TargetWorker:
         self.dead = False
         self._process_gone = False  # dead, and its jobs are lost
         self._suspicious_answers = 0
+        self._postponed_in_a_row = 0
         self._prepare_semaphore = asyncio.Semaphore(1)
         self._pending = limit if isinstance(limit, PendingTarget) else None
         self.limit = limit if isinstance(limit, ConcurrencyLimit) else ConcurrencyLimit(1, context.random)
@@ -202,6 +204,8 @@ class TargetWorker:
             self.context.work_queue.requeue(item, self.name)
             return None
         self._suspicious_answers = 0
+        if item.finished:
+            self._postponed_in_a_row = 0
         self._complete_or_postpone(item)
         return None
 
@@ -220,14 +224,14 @@ class TargetWorker:
         return self._suspicious_answers <= _MAX_SUSPICIOUS_ANSWERS
 
     def _handle_queue_full(self, answer: QueueFull, executor: JobExecutor) -> None:
-        seconds = self.limit.record_queue_full(answer.retry_after)
+        limit = min(_QUEUE_FULL_LIMIT, 2 * max(self.context.settings.patience, MIN_PATIENCE))
+        seconds = self.limit.record_queue_full(None if answer.retry_after is None else min(answer.retry_after, limit))
         self.context.report(TargetBusy(self.name, seconds, self.limit.current, answer.reason))
         full_since = self.limit.full_since
         if full_since is None or executor.in_flight.ids:
             return
-        if asyncio.get_running_loop().time() - full_since > _QUEUE_FULL_LIMIT:
-            minutes = _QUEUE_FULL_LIMIT / 60
-            self._mark_dead(UNREACHABLE, f"{self.name}: accepted no job for {minutes:g} minutes: {answer.reason}")
+        if asyncio.get_running_loop().time() - full_since > limit:
+            self._mark_dead(UNREACHABLE, f"{self.name}: accepted no job for {limit:g} s: {answer.reason}")
 
     async def _recover(self, failure: SweeperError, item: WorkItem) -> None:
         """Find out whether the target failed or only this item on it, and wait as long as that takes."""
@@ -261,8 +265,9 @@ class TargetWorker:
         context, now = self.context, asyncio.get_running_loop().time()
         item.consecutive_failures += 1
         item.first_failure_at = now if item.first_failure_at is None else item.first_failure_at
-        has_failed_enough = item.consecutive_failures >= _MAX_FAILURES_IN_A_ROW
-        if has_failed_enough and now - item.first_failure_at >= context.settings.patience:
+        seconds = now - item.first_failure_at
+        has_failed_enough = item.consecutive_failures >= _MAX_FAILURES_IN_A_ROW or seconds >= MIN_PATIENCE
+        if has_failed_enough and seconds >= context.settings.patience:
             context.report(
                 Notice(
                     f"{self.name}: trial {item.trial.index} is postponed to the next run, which first checks "
@@ -270,6 +275,10 @@ class TargetWorker:
                 )
             )
             self._complete_or_postpone(item)
+            self._postponed_in_a_row += 1
+            if self._postponed_in_a_row >= _MAX_POSTPONED_IN_A_ROW:
+                reason = f"{self.name}: responds, but completed none of the last {self._postponed_in_a_row} trials"
+                self._mark_dead(UNREACHABLE, f"{reason}: {failure}")
             return
         wait = _ITEM_BACKOFF.draw(item.consecutive_failures, context.random)
         attempt = item.job.attempt if item.job else 1

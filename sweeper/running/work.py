@@ -22,6 +22,7 @@ class WorkItem:
     memory_failures: int = 0
     consecutive_failures: int = 0  # failed attempts to reach the target about this item
     first_failure_at: float | None = None  # when they began, by the event loop's clock
+    ended_job: str | None = None  # the id of the last job that the target was seen to have ended
     finished: bool = False  # its result rows are final for this run
     never_submitted: bool = False
     known_losses: int = 0  # `Uploads.losses` of the target when the item's files were last uploaded
@@ -37,5 +38,9 @@ class WorkItem:
         return self.open_job.target if self.open_job is not None else None
 
     def reset_failures(self) -> None:
-        """Forget earlier failures, because the target was seen to process the job."""
-        self.consecutive_failures, self.first_failure_at = 0, None
+        """Forget earlier failures, because the target was seen to process the job.
+
+        Not if the job had ended before: what fails since then are its files, and no job runs after its end.
+        """
+        if self.job is None or self.job.id != self.ended_job:
+            self.consecutive_failures, self.first_failure_at = 0, None
