@@ -3,11 +3,15 @@
 A public server could make us request our own machine, our private network, or a cloud's metadata service, which hands
 out credentials. So a redirect may lead to public addresses, and to addresses of the target's own kind: a server on
 this machine may redirect to this machine. What counts is the address of the connection, checked before anything is
-sent, because a host name can resolve to any address.
+sent, because a host name can resolve to any address. A proxy does not say to which address it connects. Then the name
+counts, and what our own resolver says of it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final
@@ -17,6 +21,8 @@ from sweeper.errors import TransientError
 
 PUBLIC: Final = "public"
 LOOPBACK: Final = "loopback"
+_PRIVATE: Final = "private"
+_SPECIAL: Final = "special"
 _METADATA: Final = "metadata"
 # The metadata services of AWS, Azure and Google (also by IPv6), of AWS containers, Alibaba and Oracle.
 _METADATA_ADDRESSES: Final = frozenset(
@@ -26,6 +32,14 @@ _METADATA_ADDRESSES: Final = frozenset(
          "192.0.0.192"),
     )
 )  # fmt: skip
+# Domains that only a local network resolves (RFC 6762, appendix G; RFC 8375; `internal` is ICANN's).
+_LOCAL_DOMAINS: Final = ("corp", "home", "home.arpa", "internal", "intranet", "lan", "local", "private")
+# A name as the public DNS has it: several labels, of which the last is not a number that a proxy could read as an
+# IPv4 address (`127.1`).
+_PUBLIC_NAME: Final = re.compile(r"([a-z0-9_-]+\.)+[a-z][a-z0-9-]*")
+# The resolvers of some tunnels answer with these addresses for every name.
+_TUNNEL_ADDRESSES: Final = ip_network("198.18.0.0/15")
+_RESOLVE_SECONDS: Final = 5.0
 _NAT64: Final = ip_network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
 
 
@@ -42,8 +56,8 @@ def classify_address(text: str) -> str:
     if address.is_link_local:
         return "link-local"
     if address.is_multicast or address.is_reserved:
-        return "special"
-    return PUBLIC if address.is_global else "private"
+        return _SPECIAL
+    return PUBLIC if address.is_global else _PRIVATE
 
 
 def classify_host(url: str) -> str | None:
@@ -55,6 +69,32 @@ def classify_host(url: str) -> str | None:
         return classify_address(host)
     except ValueError:
         return None
+
+
+async def resolve_kind(url: str) -> str | None:
+    """The kind of a URL's host, for a request through a proxy; None if the name is public and we cannot resolve it.
+
+    If the host has addresses of several kinds, it is one that is not public.
+    """
+    kind = classify_host(url)
+    if kind is not None:
+        return kind
+    try:
+        name = (urlsplit(url).hostname or "").rstrip(".").encode("idna").decode()
+    except UnicodeError:
+        return _SPECIAL
+    if any(f".{name}".endswith(f".{domain}") for domain in _LOCAL_DOMAINS) or re.fullmatch("[a-z][a-z0-9_-]*", name):
+        return _PRIVATE
+    if not _PUBLIC_NAME.fullmatch(name):
+        return _SPECIAL
+    try:
+        async with asyncio.timeout(_RESOLVE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError):
+        return None
+    addresses = {ip_address(str(address[0]).partition("%")[0]) for *_, address in found}
+    kinds = {classify_address(str(address)) for address in addresses if address not in _TUNNEL_ADDRESSES}
+    return min(kinds, key=lambda kind: kind == PUBLIC, default=None)
 
 
 def check_redirect(kind: str | None, target_kind: str) -> None:

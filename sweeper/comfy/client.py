@@ -17,7 +17,14 @@ from urllib.parse import urlencode, urljoin
 
 import httpx
 
-from sweeper.comfy.address_kinds import PUBLIC, check_redirect, classify_host, classify_peer, make_connection_check
+from sweeper.comfy.address_kinds import (
+    PUBLIC,
+    check_redirect,
+    classify_host,
+    classify_peer,
+    make_connection_check,
+    resolve_kind,
+)
 from sweeper.comfy.credentials import with_location
 from sweeper.comfy.dialects import Dialect, DialectProbe, make_dialect
 from sweeper.comfy.http_logging import log, mute_libraries
@@ -103,6 +110,7 @@ class ComfyClient:
         self._stream_http: httpx.AsyncClient | None = None
         self._keyless_http: dict[str | None, httpx.AsyncClient] = {}  # by proxy
         self._target_kind = classify_host(target.url) or PUBLIC  # until a connection shows the address
+        self._proxied_kinds: dict[str, str | None] = {}  # by host: what `resolve_kind` found
         self.uploads = Uploads(self.run_flow, lambda: self.dialect)
         # A server may echo our keys (ComfyUI's /queue contains extra_data), and our messages must not contain them.
         redaction = Redaction(target.keys)
@@ -399,7 +407,15 @@ class ComfyClient:
         response = await self._open_stream(self._http, request.method, self._build_url(request), all_headers)
         if find_proxy(self.target.url) is None:
             self._target_kind = classify_peer(response.extensions.get("network_stream")) or self._target_kind
+        elif response.is_redirect:
+            self._target_kind = await self._resolve_kind(self.target.url) or PUBLIC
         return response
+
+    async def _resolve_kind(self, url: str) -> str | None:
+        host = httpx.URL(url).netloc.decode()
+        if host not in self._proxied_kinds:
+            self._proxied_kinds[host] = await resolve_kind(url)
+        return self._proxied_kinds[host]
 
     async def open_events(self, request: ServerRequest) -> httpx.Response:
         """Request a stream of events, with the key; the caller reads and closes it. Raises TransientError.
@@ -415,11 +431,10 @@ class ComfyClient:
     async def open_without_key(self, url: str, headers: dict[str, str]) -> httpx.Response:
         """Request a file to which the target redirects, without the key. Raises TransientError.
 
-        That includes an address that the target may not redirect to. Behind a proxy, which resolves the names, only an
-        address in the URL itself is refused.
+        That includes an address that the target may not redirect to.
         """
-        check_redirect(classify_host(url), self._target_kind)
         proxy = find_proxy(url)
+        check_redirect(await self._resolve_kind(url) if proxy else classify_host(url), self._target_kind)
         if proxy not in self._keyless_http:
             try:
                 self._keyless_http[proxy] = self._make_http_client(url)

@@ -51,6 +51,13 @@ _NULL_LOGGER.addHandler(logging.NullHandler())
 _NULL_LOGGER.setLevel(logging.CRITICAL + 1)
 
 
+class _Connect(connect):
+    """A connection that follows no redirect, because a server could lead us to addresses that only we can reach."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 class EventStream:
     """The stream of one target, an async context manager. Submissions must contain the current `client_id`."""
 
@@ -149,7 +156,7 @@ class EventStream:
             await asyncio.sleep(_RECONNECT.draw(failures, self._client.random))
             failures += 1
 
-    def _connect(self, client_id: str) -> connect:
+    def _connect(self, client_id: str) -> _Connect:
         url = self._client.target.url
         parts = urlsplit(url)
         query = f"clientId={client_id}"
@@ -158,7 +165,7 @@ class EventStream:
         address = urlunsplit(
             ({"http": "ws", "https": "wss"}[parts.scheme], parts.netloc, f"{parts.path}/ws", query, "")
         )
-        return connect(
+        return _Connect(
             address,
             proxy=None if is_loopback(url) else True,
             open_timeout=10,

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.download import download
@@ -24,6 +25,8 @@ from sweeper.store import Store, records
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.records import Artifact, JobRecord
 from sweeper.store.remote_artifacts import folder_for, is_url, list_names
+
+_MAX_FAILURES_IN_A_ROW: Final = 3  # downloads from a target that does not respond, before the others are not tried
 
 
 class MissingFiles:
@@ -97,11 +100,19 @@ async def restore(missing: MissingFiles, clients: Sequence[ComfyClient], report:
     by_name = {client.target.name: client for client in clients}
     restored: Counter[tuple[str, str]] = Counter()
     failed: dict[tuple[str, str], list[str]] = {}
+    failures_in_a_row: Counter[str] = Counter()
     for job, artifacts in missing.jobs:
-        client = by_name.get(job.target)
         for artifact in artifacts:
+            client = by_name.get(job.target)
             folder = folder_for(missing.out, artifact.path)
-            reason = "no response" if client is None else await _restore_artifact(client, job, artifact, folder)
+            try:
+                reason = "no response" if client is None else await _restore_artifact(client, job, artifact, folder)
+                failures_in_a_row[job.target] = 0
+            except (TargetError, TransientError) as error:
+                reason = str(error)
+                failures_in_a_row[job.target] += 1
+                if failures_in_a_row[job.target] >= _MAX_FAILURES_IN_A_ROW:
+                    by_name.pop(job.target, None)
             if reason is None:
                 restored[job.target, artifact.path.rpartition("/")[0]] += 1
             else:
@@ -123,10 +134,10 @@ async def restore(missing: MissingFiles, clients: Sequence[ComfyClient], report:
 async def _restore_artifact(
     client: ComfyClient, job: JobRecord, artifact: Artifact, folder: ArtifactFolder
 ) -> str | None:
-    """Download one artifact to its old path. Returns why that failed, as a message, or None.
+    """Download one artifact to its old path. Returns why the server does not have it, as a message, or None.
 
     Requests the file by the server's name for it and not through the job, because a restarted ComfyUI has forgotten its
-    jobs but kept the files. The hash shows whether it is still the same file.
+    jobs but kept the files. The hash shows whether it is still the same file. Raises TransientError and TargetError.
     """
     subfolder, _, filename = artifact.label.rpartition("/")
     reason = ""
@@ -140,6 +151,6 @@ async def _restore_artifact(
                     continue
                 await asyncio.to_thread(folder.save, file, PurePosixPath(artifact.path).name)
                 return None
-        except (JobError, TargetError, TransientError) as error:
+        except JobError as error:
             reason = reason or str(error)
     return reason

@@ -274,6 +274,8 @@ class TargetWorker:
                     f"whether it already ran: {failure}"
                 )
             )
+            if item.pinned_to is None:
+                context.error = f"{self.name}: trial {item.trial.index} was not sent: {failure}; run the command again"
             self._complete_or_postpone(item)
             self._postponed_in_a_row += 1
             if self._postponed_in_a_row >= _MAX_POSTPONED_IN_A_ROW:

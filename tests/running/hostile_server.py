@@ -14,10 +14,11 @@ from tests.running.echo_server import Handler, picture
 
 # What a run asks for, by dialect: each of these answers can be replaced.
 PARTS = {
-    "cloud": {"identity": "/api/user", "look": "/api/jobs/", "classes": "/api/object_info",
-              "submission": "/api/prompt", "file": "/api/view"},
-    "comfyui": {"identity": "/system_stats", "look": "/api/jobs/", "classes": "/object_info",
-                "submission": "/prompt", "file": "/view"},
+    "cloud": {"identity": "/api/user", "cancel": "/api/jobs/cancel", "look": "/api/jobs/", "listing": "/api/jobs",
+              "classes": "/api/object_info", "submission": "/api/prompt", "upload": "/api/upload", "file": "/api/view"},
+    "comfyui": {"identity": "/system_stats", "cancel": "/api/jobs/cancel", "look": "/api/jobs/",
+                "listing": "/api/jobs", "classes": "/object_info", "submission": "/prompt", "upload": "/upload",
+                "file": "/view"},
 }  # fmt: skip
 CLASSES = {
     "Paint": {"input": {"required": {"text": ["STRING", {}]}}, "output": ["IMAGE"]},
@@ -44,7 +45,10 @@ class HostileHandler(Handler):
         parts = PARTS[self.server.dialect]
         part = next((part for part, prefix in parts.items() if path.startswith(prefix)), "other")
         if part == "submission":
-            self.server.job = json.loads(body).get("prompt_id") or "p1"
+            sent = json.loads(body)
+            self.server.graph = sent.get("prompt")
+            self.server.job = sent.get("prompt_id") or f"p{self.server.submissions}"
+            self.server.submissions += 1
         trick = self.server.tricks.get(part)
         if trick is not None and self.command in ("GET", "POST"):
             trick(self)
@@ -58,15 +62,26 @@ class HostileHandler(Handler):
             return CLASSES
         if part == "submission":
             return {"prompt_id": job, "number": 1, "node_errors": {}}
+        if part == "cancel":
+            return {"cancelled": True}
+        if part == "listing":
+            return {"jobs": [{"id": job}] if self.server.is_listed else []}
         if part == "identity":
             return {"system": {"comfyui_version": "0.33.0", "argv": []}, "devices": [], "status": "active"}
-        return {"status": "failed" if error else "completed", "outputs": outputs, "execution_error": error}
+        status, graph = "failed" if error else "completed", self.server.graph
+        return {"status": status, "outputs": outputs, "execution_error": error, "workflow": graph}
 
     def send_json(self, value: Any, status: int = 200) -> None:
         if self.path.partition("?")[0] == PARTS[self.server.dialect]["file"]:
             self.answer(200, picture(), Content_Type="image/png")
         else:
             self.answer(status, json.dumps(value).encode())
+
+    def stay_silent(self) -> None:
+        """Send nothing until the test ends."""
+        self.close_connection = True
+        while not self.server.is_over:
+            time.sleep(0.05)
 
     def send_forever(self, chunk: bytes, *, pause: float = 0.0, headers: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> None:
         """Send `chunk` until the client hangs up; `server.sent` counts the bytes."""
@@ -89,6 +104,7 @@ def hostile(dialect: str, **tricks: Trick) -> Iterator[Any]:
         server.dialect, server.tricks, server.journal = dialect, tricks, []  # type: ignore[attr-defined]
         server.outputs, server.error, server.job, server.storage = OUTPUTS, None, "p1", None  # type: ignore[attr-defined]
         server.sent, server.is_over = 0, False  # type: ignore[attr-defined]
+        server.submissions, server.is_listed, server.graph = 0, False, None  # type: ignore[attr-defined]
         server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
