@@ -148,6 +148,7 @@ class LostError(JobError):
 # Values of `error_type` in the table for errors that the server does not name itself.
 EXECUTION_ERROR: Final = ExecutionError.__name__
 LOST_ERROR: Final = LostError.__name__
+UNANSWERED_ERROR: Final = "UnansweredError"  # of a submission that the server may still accept; never raised
 TIMED_OUT_ERROR: Final = "TimedOutError"  # never raised, as the next
 CANCELLED_ERROR: Final = "CancelledError"
 

@@ -72,10 +72,11 @@ _LOCAL_POLL_INTERVALS: Final = (0.05, 1.0)
 # times the slowest answer to a search, because a server that answers slowly accepts slowly too.
 _LATE_ARRIVAL: Final = 1.0
 _LATE_ARRIVAL_ANSWERS: Final = 4
-# Seconds in which a server may still accept a submission that it has not answered. Until then, no search proves that
-# the server does not have the job.
+# Seconds after the intent in which a server may still accept a submission that it has not answered. Until then, no
+# search proves that it does not have the job.
 _SUBMISSION_SECONDS: Final = 60.0
-UNCLEAR_OUTCOME: Final = (
+_LATE_OUTCOME: Final = "the server did not answer the submission; it has no such job yet, but may still accept it"
+_UNCLEAR_OUTCOME: Final = (
     "a job that may be the sought one does not show its workflow; if this service never shows workflows, look for the "
     "picture there yourself: only a run with another --out submits the trial again"
 )
@@ -118,7 +119,6 @@ class ComfyClient:
         self.request_count = 0
         self.last_response_at = 0.0  # by the loop's clock
         self._last_date: tuple[float, float] | None = None  # of the last response, and when it came by the loop's clock
-        self._unanswered: dict[str, float] = {}  # by job id, until when the server may still accept a submission
         self._identities: dict[str, JobIdentity] = {}  # of the server's jobs that searches have seen
         self.extra_data: Mapping[str, str] = {}  # for every submission; contains the key for partner nodes
 
@@ -204,13 +204,7 @@ class ComfyClient:
 
     async def submit(self, submission: JobSubmission) -> str | QueueFull:
         """Submit a job, without retries. Raises the errors of `Dialect.submit`."""
-        until = asyncio.get_running_loop().time() + _SUBMISSION_SECONDS
-        try:
-            return await self.run_flow(self.dialect.submit(submission))
-        except TransientError as error:
-            if error.sent and error.trouble is Trouble.TIMEOUT:
-                self._unanswered[submission.job_id] = until
-            raise
+        return await self.run_flow(self.dialect.submit(submission))
 
     async def get_job(self, prompt_id: str) -> JobState:
         """Poll a job."""
@@ -232,12 +226,8 @@ class ComfyClient:
         """
         answers = await self.find_submissions([search], allow_late_arrival=allow_late_arrival)
         if search.job_id not in answers:
-            raise TransientError(UNCLEAR_OUTCOME)
-        prompt_id = answers[search.job_id]
-        if prompt_id is None and asyncio.get_running_loop().time() < self._unanswered.get(search.job_id, 0.0):
-            message = "the server has not answered the submission; it has no such job yet, but may still accept it"
-            raise TransientError(message, trouble=Trouble.TIMEOUT)
-        return prompt_id
+            raise TransientError(describe_open_outcome(search))
+        return answers[search.job_id]
 
     async def find_submissions(
         self, searches: Sequence[JobSearch], *, allow_late_arrival: bool = True
@@ -264,6 +254,9 @@ class ComfyClient:
             answers.update(latest)
             remaining = [search for search in remaining if latest.get(search.job_id) is None]
             checks += 1
+        for search in remaining:
+            if _may_be_accepted_late(search):
+                answers.pop(search.job_id, None)
         return answers
 
     @property
@@ -453,6 +446,15 @@ class ComfyClient:
             raise TransientError(f"the server redirects to an invalid URL: {self.redact_text(str(error))}") from None
         except httpx.HTTPError as error:
             raise self._to_transient_error(error) from None
+
+
+def describe_open_outcome(search: JobSearch) -> str:
+    """Say why the answers of `find_submissions` lack this search."""
+    return _LATE_OUTCOME if _may_be_accepted_late(search) else _UNCLEAR_OUTCOME
+
+
+def _may_be_accepted_late(search: JobSearch) -> bool:
+    return search.is_unanswered and 0 <= search.now - search.intended_at < _SUBMISSION_SECONDS
 
 
 def _classify_trouble(error: httpx.HTTPError) -> Trouble:

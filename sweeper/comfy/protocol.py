@@ -188,6 +188,7 @@ class JobSearch:
     `intended_at` (when its intent was recorded) and `now` are seconds since 1970 by our clock, and `server_time` is
     when the intent was recorded by the server's clock, if known. `is_known(prompt_id)`: whether that id belongs to
     another job of ours. `identities`: what earlier searches of the client learned, by prompt_id; a search adds to it.
+    `is_unanswered`: the server was silent after the submission, so it may accept the job later than usual.
     """
 
     job_id: str
@@ -197,6 +198,7 @@ class JobSearch:
     is_known: Callable[[str], bool]
     server_time: float | None = None
     identities: dict[str, JobIdentity] = field(default_factory=dict, compare=False, repr=False)
+    is_unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.comfy.client import UNCLEAR_OUTCOME, ComfyClient
+from sweeper.comfy.client import ComfyClient, describe_open_outcome
 from sweeper.comfy.download import DownloadResult, download
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener, find_charged, find_executed
@@ -22,6 +22,7 @@ from sweeper.errors import (
     CANCELLED_ERROR,
     EXECUTION_ERROR,
     LOST_ERROR,
+    UNANSWERED_ERROR,
     LostError,
     RefusedError,
     RejectedError,
@@ -158,7 +159,7 @@ class JobExecutor:
             return None
         except TransientError as error:
             if error.sent:
-                await self._resolve_unknown(item, job)
+                await self._resolve_unknown(item, self.context.record_unanswered(item, job, error))
                 return None
             self.context.finish_job(item, job, records.UNSENT)
             raise
@@ -289,15 +290,16 @@ class JobExecutor:
                 searches = [self._make_search(earlier) for earlier in self._earlier_jobs.values()]
                 self._earlier_answers = await self.client.find_submissions(searches)
             if job.id not in self._earlier_answers:
-                raise TransientError(UNCLEAR_OUTCOME)
+                raise TransientError(describe_open_outcome(self._make_search(job)))
             del self._earlier_jobs[job.id]
             return self._earlier_answers.pop(job.id)
 
     def _make_search(self, job: JobRecord) -> JobSearch:
         store = self.context.store
         return JobSearch(
-            job.id, job.sent, job.intended, self.context.now(), store.has_prompt_id, store.load_server_time(job.id)
-        )
+            job.id, job.sent, job.intended, self.context.now(), store.has_prompt_id, store.load_server_time(job.id),
+            is_unanswered=job.error_type == UNANSWERED_ERROR,
+        )  # fmt: skip
 
     def _record_submitted(
         self, item: WorkItem, job: JobRecord, prompt_id: str, sent_at: float, *, found: bool = False
@@ -433,8 +435,7 @@ class JobExecutor:
             self.context.finish_trial(item, result.CANCELLED, self.target_name, error=error)
             return False
         if state.state == "lost":
-            error = (LOST_ERROR, "the server no longer knows the job")
-            self._finish_job(item, job, records.LOST, state, listener, error=error)
+            self._finish_job(item, job, records.LOST, state, listener, error=(LOST_ERROR, "the server lost the job"))
             return True
         error = (state.error_type or EXECUTION_ERROR, state.error or "failed without a reason")
         if state.account_advice is not None:

@@ -113,8 +113,9 @@ async def run_async(
         report=progress or (lambda _: None),
         control=control or StopControl(),
     )
-    with stop_on_signals(opened.control) if handle_signals else contextlib.nullcontext():
-        return await opened.run()
+    async with stop_on_signals(opened.control) if handle_signals else contextlib.nullcontext():
+        run = await opened.run()
+    return replace(run, stopped_by=opened.control.reason)  # it may have been stopped while it wrote its table
 
 
 def resolve_run_targets(

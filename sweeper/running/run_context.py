@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Protocol
 from uuid import uuid4
 
+from sweeper.errors import UNANSWERED_ERROR, TransientError, Trouble
 from sweeper.model import result
 from sweeper.model.charges import Charge
 from sweeper.model.trial import InputFile, Trial
@@ -183,6 +184,16 @@ class RunContext:
         item.job = job
         if state == records.UNSENT:
             item.submissions -= 1
+
+    def record_unanswered(self, item: WorkItem, job: JobRecord, error: TransientError) -> JobRecord:
+        """Record that the server was silent after a submission, for the searches of this run and the next.
+
+        Returns the job, which stays open; unchanged if its connection ended otherwise.
+        """
+        if error.trouble is Trouble.TIMEOUT:
+            item.job = job = replace(job, error_type=UNANSWERED_ERROR, error=str(error))
+            self.store.record_finished(job.id, job.state, error=(UNANSWERED_ERROR, str(error)))
+        return job
 
     @contextmanager
     def follow(self, item: WorkItem) -> Iterator[None]:

@@ -116,7 +116,7 @@ async def search_async(
                 report(Notice(f"{error}; sweeper retries it for {deadline - time.monotonic():.0f} s"))
                 await control.run_unless_stopped(asyncio.sleep(_RETRY_SECONDS))
 
-    with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
+    async with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
         return await rounds.run(run_round, control, report, given.max_trials or loaded.run.max_trials)
 
 

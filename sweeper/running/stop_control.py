@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 from sweeper.running.async_tools import cancel_when
@@ -19,6 +19,9 @@ REFUSED: Final = "refused"
 UNREACHABLE: Final = "unreachable"
 BUDGET: Final = "budget"  # no target may submit another job within the budget
 UNWRITABLE: Final = "unwritable"  # the results folder can no longer be written
+
+# Steps of an event loop in which a signal that has arrived is read, handled and reported, and one more.
+_STEPS_OF_A_SIGNAL: Final = 4
 
 
 class StopControl:
@@ -85,9 +88,13 @@ def list_stop_signals() -> list[signal.Signals]:
     return [number for name in names if (number := getattr(signal, name, None)) is not None]
 
 
-@contextmanager
-def stop_on_signals(control: StopControl) -> Iterator[None]:
-    """Let `list_stop_signals` stop the run. Does nothing outside the main thread, where Python allows no handlers."""
+@asynccontextmanager
+async def stop_on_signals(control: StopControl) -> AsyncIterator[None]:
+    """Let `list_stop_signals` stop the run. Does nothing outside the main thread, where Python allows no handlers.
+
+    Signals that arrived since the last step of the loop, such as while a run wrote its table, have reached `control` at
+    the end.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -101,6 +108,8 @@ def stop_on_signals(control: StopControl) -> Iterator[None]:
             signal.signal(number, lambda *_: control.stop())
     try:
         yield
+        for _ in range(_STEPS_OF_A_SIGNAL):
+            await asyncio.sleep(0)
     finally:
         for number in numbers:
             with suppress(NotImplementedError):

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
+import sys
 import threading
 import time
 import traceback
@@ -19,7 +20,7 @@ import pytest
 import sweeper
 from sweeper.errors import ResultsError, UsageError
 from sweeper.running.folder_lock import lock_folder
-from sweeper.running.run_events import JobSubmitted, Notice, TargetReady
+from sweeper.running.run_events import JobSubmitted, Notice, RunEnded, TargetReady
 from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
 from tests.running.invariants import broken_promises
@@ -99,6 +100,23 @@ def test_ctrl_c_twice_cancels_our_jobs_and_ends(server, target, experiment, runn
     server.faults.release()
     run = sweeper.run(plan, target, tmp_path / "out")
     assert (run.submitted, run.succeeded) == (8, 8)
+
+
+@pytest.mark.parametrize("has_uvloop", [True, False])
+def test_ctrl_c_while_the_table_is_written_interrupts_the_run(target, experiment, tmp_path, monkeypatch, has_uvloop):
+    """The event loop takes no step any more then. Otherwise `run --view` would go on to serve its page."""
+    if not has_uvloop:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(event):
+        if isinstance(event, RunEnded):
+            for _ in range(5):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=press)
+    assert (run.succeeded, run.stopped_by) == (1, "interrupt")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.fixture

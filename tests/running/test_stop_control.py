@@ -34,9 +34,10 @@ def test_a_signal_stops_and_a_second_one_cancels(number: str, monkeypatch: pytes
         async with asyncio.timeout(60):
             for is_reached in (lambda: control.reason == INTERRUPT, lambda: control.cancelling):
                 changed = asyncio.Event()
-                with stop_on_signals(control), control.subscribe(changed.set):
-                    os.kill(os.getpid(), getattr(signal, number))
-                    await changed.wait()
+                async with stop_on_signals(control):
+                    with control.subscribe(changed.set):
+                        os.kill(os.getpid(), getattr(signal, number))
+                        await changed.wait()
                 assert is_reached()
 
     with asyncio.Runner(loop_factory=WindowsLoop) as runner:
