@@ -92,8 +92,9 @@ def list_stop_signals() -> list[signal.Signals]:
 async def stop_on_signals(control: StopControl) -> AsyncIterator[None]:
     """Let `list_stop_signals` stop the run. Does nothing outside the main thread, where Python allows no handlers.
 
-    Signals that arrived since the last step of the loop, such as while a run wrote its table, have reached `control` at
-    the end.
+    No signal is lost. If the handler so far has a `count`, these signals came before, and the exception that it raised
+    was ignored, or the process would have ended. Signals that arrived since the last step of the loop, such as while a
+    run wrote its table, have reached `control` at the end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -101,6 +102,8 @@ async def stop_on_signals(control: StopControl) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     numbers = list_stop_signals()
     handlers = {number: signal.getsignal(number) for number in numbers}
+    for _ in range(sum(getattr(handler, "count", 0) for handler in handlers.values())):
+        control.stop_with(INTERRUPT)
     for number in numbers:
         try:
             loop.add_signal_handler(number, control.stop_with, INTERRUPT)

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -100,6 +101,41 @@ def test_ctrl_c_twice_cancels_our_jobs_and_ends(server, target, experiment, runn
     server.faults.release()
     run = sweeper.run(plan, target, tmp_path / "out")
     assert (run.submitted, run.succeeded) == (8, 8)
+
+
+IGNORED_INTERRUPT = """
+import os, signal, sys, weakref
+from sweeper.cli import main
+
+class Lock:
+    pass
+
+def press(_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+def hook(event, arguments):
+    global reference
+    if event == "import" and arguments[0] == sys.argv[1]:
+        reference = weakref.ref(Lock(), press)
+
+sys.addaudithook(hook)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("module", ["sweeper.cli.main_group", "sweeper.running.session"])
+def test_ctrl_c_whose_exception_python_ignores_stops_the_run(module, server, experiment, tmp_path):
+    """Importlib has a callback for each module, in which Python ignores exceptions; signals at once are only one."""
+    file = experiment(seed=[1, 2]).file
+    command = [sys.executable, "-c", IGNORED_INTERRUPT, module, "run", str(file), "--target", server.url, "--no-check"]
+    environ = {**os.environ, "PYTHONPATH": str(Path(sweeper.__file__).parent.parent)}
+    ended = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), "--trust"],
+        check=False, capture_output=True, text=True, timeout=120, env=environ,
+    )  # fmt: skip
+    assert "Exception ignored in" in ended.stderr
+    assert ended.returncode == 130, ended.stderr
+    assert server.seen.submits == 0
 
 
 @pytest.mark.parametrize("has_uvloop", [True, False])
