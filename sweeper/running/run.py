@@ -6,7 +6,6 @@ it, a notebook shows a bar.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -113,7 +112,9 @@ async def run_async(
         report=progress or (lambda _: None),
         control=control or StopControl(),
     )
-    async with stop_on_signals(opened.control) if handle_signals else contextlib.nullcontext():
+    if not handle_signals:
+        return await opened.run()
+    async with stop_on_signals(opened.control):
         run = await opened.run()
     return replace(run, stopped_by=opened.control.reason)  # it may have been stopped while it wrote its table
 

@@ -205,3 +205,34 @@ def test_numbers_that_are_no_progress_do_not_end_the_stream():
         assert (steps, ends) == ([], ["success"])
 
     with_stream(talk, act)
+
+
+def test_stream_follows_no_redirect():
+    """A public server could make us connect to this machine, or to where its address contains our key."""
+    reached = []
+
+    async def hear(socket):
+        reached.append(socket.request.path)
+        await socket.wait_closed()
+
+    async def go():
+        asked = asyncio.Event()
+
+        async with serve(hear, "127.0.0.1", 0) as other:
+            where = f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}/ws"
+
+            def redirect(connection, _):
+                asked.set()
+                response = connection.respond(302, "")
+                response.headers["Location"] = where
+                return response
+
+            async with serve(hear, "127.0.0.1", 0, process_request=redirect) as server:
+                target = Target("t", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "comfyui")
+                async with ComfyClient(target) as client, EventStream(client) as stream, asyncio.timeout(10):
+                    await asked.wait()
+                    await asyncio.sleep(0.2)
+                    assert not stream.is_connected
+
+    asyncio.run(go())
+    assert reached == []

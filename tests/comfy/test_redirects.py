@@ -135,3 +135,89 @@ def test_name_that_resolves_to_this_machine_gets_nothing_from_us(kind, host, mon
     asyncio.run(go())
     assert storage.connections == 1
     assert (storage.received == b"") == (kind != "loopback")
+
+
+class Proxy:
+    """Redirects requests to `gpu.*` to `location`, and answers all others with a file; keeps the request lines."""
+
+    def __init__(self, location):
+        self.location, self.lines = location, []
+
+    async def serve(self, reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.lines.append(head.splitlines()[0])
+        if "://gpu" in self.lines[-1]:
+            writer.write(f"HTTP/1.1 302 Found\r\nLocation: {self.location}\r\nContent-Length: 0\r\n\r\n".encode())
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 2\r\n\r\nOK")
+        await writer.drain()
+        writer.close()
+
+
+ADDRESSES = {
+    "inside.example": "10.0.0.5", "here.example": "127.0.0.1", "cloud.example": "169.254.169.254",
+    "outside.example": "8.8.8.8", "tunnel.example": "198.18.0.9", "gpu.inside.example": "10.0.0.6",
+}  # fmt: skip
+
+
+def download_through_proxy(monkeypatch, target, location):
+    """Download a file of `target`, which redirects to `location`: the request lines at the proxy, and the error."""
+
+    real = socket.getaddrinfo
+
+    def resolve(host, *rest, **more):
+        name = host.decode() if isinstance(host, bytes) else host
+        if name == "127.0.0.1":  # the proxy
+            return real(host, *rest, **more)
+        if name not in ADDRESSES:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ADDRESSES[name], 0))]
+
+    async def go():
+        proxy = Proxy(location)
+        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        error = None
+        async with ComfyClient(Target("t", target, "cloud"), retry_policy=RetryPolicy(attempts=1)) as client:
+            try:
+                await download(client, OUTPUT, Received())
+            except TransientError as failure:
+                error = str(failure)
+        server.close()
+        return proxy.lines, error
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("location", "kind"),
+    [
+        ("http://inside.example/x", "private"), ("http://here.example/x", "loopback"),
+        ("http://cloud.example/x", "metadata"), ("http://metadata.google.internal/x", "private"),
+        ("http://storage.lan/x", "private"), ("http://intranet/x", "private"), ("http://printer.LOCAL./x", "private"),
+        ("http://10.1/x", "special"), ("http://2130706433/x", "special"), ("http://0x7f.0.0.1/x", "special"),
+        ("http://127%2e0%2e0%2e1/x", "special"),
+    ],
+)  # fmt: skip
+def test_redirect_by_name_behind_a_proxy_does_not_lead_inside(monkeypatch, location, kind):
+    lines, error = download_through_proxy(monkeypatch, "http://gpu.example", location)
+    assert len(lines) == 1
+    assert f"redirects to a {kind} address, but is itself at a public one" in error
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("http://gpu.example", "http://outside.example/x"),
+        ("http://gpu.example", "http://only-the-proxy-resolves.example/x"),
+        ("http://gpu.example", "http://tunnel.example/x"),
+        ("http://gpu.lan", "http://storage.lan/x"),
+        ("http://gpu", "http://storage/x"),
+        ("http://gpu.inside.example", "http://inside.example/x"),
+    ],
+)
+def test_redirect_by_name_behind_a_proxy_is_followed_to_public_and_like_hosts(monkeypatch, target, location):
+    lines, error = download_through_proxy(monkeypatch, target, location)
+    assert error is None
+    assert lines[1:] == [f"GET {location} HTTP/1.1"]

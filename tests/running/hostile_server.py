@@ -104,7 +104,7 @@ def hostile(dialect: str, **tricks: Trick) -> Iterator[Any]:
         server.dialect, server.tricks, server.journal = dialect, tricks, []  # type: ignore[attr-defined]
         server.outputs, server.error, server.job, server.storage = OUTPUTS, None, "p1", None  # type: ignore[attr-defined]
         server.sent, server.is_over = 0, False  # type: ignore[attr-defined]
-        server.submissions, server.is_listed, server.graph = 0, False, None  # type: ignore[attr-defined]
+        server.submissions, server.is_listed, server.graph = 0, True, None  # type: ignore[attr-defined]
         server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
