@@ -8,11 +8,8 @@ Every `sweeper` command imports this file first, so it imports nothing heavy. `s
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import sweeper
 from sweeper.cli.command_table import COMPLETION_VARIABLE, render_help
@@ -35,35 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return report_failure(failure)
         return 0
-    with _counted_interrupts():
+    from sweeper.cli.wait_for_signal import count_interrupts  # noqa: PLC0415 (`sweeper --help` does without)
+
+    with count_interrupts():
         from sweeper.cli.main_group import invoke
 
         return invoke(arguments)
-
-
-class _InterruptHandler:
-    """Raises KeyboardInterrupt, as Python's own handler of Ctrl-C does, and counts the signals for `stop_on_signals`.
-
-    Python ignores an exception that is raised in a callback, and importlib has one for each module that it imports.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, *_: object) -> None:
-        self.count += 1
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def _counted_interrupts() -> Iterator[None]:
-    """Handle Ctrl-C by an `_InterruptHandler`, unless the process ignores it or does something else."""
-    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_usual or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, _InterruptHandler())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

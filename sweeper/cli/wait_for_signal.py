@@ -1,14 +1,14 @@
-"""Wait for Ctrl-C or SIGTERM, in commands that run until the user stops them."""
+"""Wait for Ctrl-C or SIGTERM, in commands that run until the user stops them.
+
+Every command imports this file first, so it imports nothing heavy.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from sweeper.running.stop_control import list_stop_signals
 
 
 @contextmanager
@@ -18,6 +18,8 @@ def catch_stop_signals() -> Iterator[Callable[[], None]]:
     Works only in the main thread. Enter it before printing an address, because a program that reads the address may
     send the signal right away.
     """
+    from sweeper.running.stop_control import list_stop_signals  # noqa: PLC0415 (it imports asyncio)
+
     stopped = threading.Event()
 
     def wait() -> None:
@@ -32,11 +34,29 @@ def catch_stop_signals() -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
-def call_on_stop_signals(function: Callable[[], None]) -> None:
-    """Call a function in the running event loop when Ctrl-C or SIGTERM arrives."""
-    loop = asyncio.get_running_loop()
-    for number in list_stop_signals():
-        try:
-            loop.add_signal_handler(number, function)
-        except NotImplementedError:  # on Windows, where a plain handler runs between two steps of the loop
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(function))
+class _InterruptHandler:
+    """Raises KeyboardInterrupt, as Python's own handler of Ctrl-C does, and counts the signals for `stop_on_signals`.
+
+    Python ignores an exception that is raised in a callback, and importlib has one for each module that it imports.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *_: object) -> None:
+        self.count += 1
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def count_interrupts() -> Iterator[None]:
+    """Handle Ctrl-C by an `_InterruptHandler`, unless the process ignores it or handles it otherwise."""
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _InterruptHandler())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

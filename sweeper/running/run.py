@@ -112,11 +112,13 @@ async def run_async(
         report=progress or (lambda _: None),
         control=control or StopControl(),
     )
-    if not handle_signals:
-        return await opened.run()
-    async with stop_on_signals(opened.control):
-        run = await opened.run()
-    return replace(run, stopped_by=opened.control.reason)  # it may have been stopped while it wrote its table
+    return await (_run_until_signal(opened) if handle_signals else opened.run())
+
+
+async def _run_until_signal(session: Session) -> Run:
+    async with stop_on_signals(session.control):
+        run = await session.run()
+    return replace(run, stopped_by=session.control.reason)  # it may have been stopped while it wrote its table
 
 
 def resolve_run_targets(
