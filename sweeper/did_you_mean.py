@@ -4,49 +4,63 @@ from __future__ import annotations
 
 import difflib
 import heapq
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import Final
 
 _MAX_LISTED: Final = 12  # a longer list does not help the reader
+_MAX_SHOWN: Final = 60  # characters of a name
+_MAX_COMPARED: Final = 10_000  # names that are compared with a word
+_MAX_LENGTH: Final = 200  # characters of a word or name that is compared; difflib needs the product of both lengths
 _MIN_SIMILARITY: Final = 0.6  # difflib's default cutoff: about 60% of the letters in common, in order
-_MAX_RANKED: Final = 10_000  # names whose similarity decides which of them are listed
+_MAX_RANKED: Final = 1_000  # names whose similarity decides which of them are listed
 _SUFFIX: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")  # of a file name; `1.5` has none
 _NUMERIC: Final = re.compile(r"[-+]?\.?[0-9]")
 
 
 def join_names(allowed: Iterable[object], near: object = None) -> str:
-    """Write the names as `a, b, c`. Of more than 12, write those most like the text `near`, and the number of the rest.
+    """Write the names as `a, b, c`, each cut at 60 characters.
 
-    Without `near`, these are the first 12.
+    Of more than 12, write those most like the text `near`, and the number of the rest. Without `near`, these are the
+    first 12.
     """
-    names = [_to_text(name) for name in allowed]
-    if len(names) <= _MAX_LISTED:
+    every = allowed if isinstance(allowed, Collection) else list(allowed)
+    names = [_cut(_to_text(name)) for name in itertools.islice(every, _MAX_RANKED)]
+    if len(every) <= _MAX_LISTED:
         return ", ".join(names)
     shown: Iterable[int] = range(_MAX_LISTED)
-    if isinstance(near, str):
+    if isinstance(near, str) and len(near) <= _MAX_LENGTH:
         matcher = difflib.SequenceMatcher(b=near.casefold())
 
         def rank(index: int) -> float:
             matcher.set_seq1(names[index].casefold())
             return matcher.quick_ratio()
 
-        shown = sorted(heapq.nlargest(_MAX_LISTED, range(min(len(names), _MAX_RANKED)), rank))
-    return ", ".join(names[index] for index in shown) + f", ... ({len(names) - _MAX_LISTED} more)"
+        shown = sorted(heapq.nlargest(_MAX_LISTED, range(len(names)), rank))
+    return ", ".join(names[index] for index in shown) + f", ... ({len(every) - _MAX_LISTED} more)"
 
 
 def find_nearest(word: object, allowed: Iterable[object], min_similarity: float = _MIN_SIMILARITY) -> str | None:
     """Return the allowed name that is most like `word`, or None if none is similar enough.
 
     `min_similarity` is from 0 to 1, as difflib computes it. A common folder or file suffix does not count as similar:
-    `gone.png` is not a typo of `photo.png`.
+    `gone.png` is not a typo of `photo.png`. Of many names, only the first 10,000 are compared, and no very long one.
     """
     wanted = _to_text(word).casefold()
+    if len(wanted) > _MAX_LENGTH:
+        return None
     best: tuple[float, str] | None = None
-    matcher = difflib.SequenceMatcher()
-    for name in map(_to_text, allowed):
+    compared = wanted
+    matcher = difflib.SequenceMatcher(b=compared)
+    for name in map(_to_text, itertools.islice(allowed, _MAX_COMPARED)):
+        if len(name) > _MAX_LENGTH:
+            continue
         wanted_core, name_core = _strip_common(wanted, name.casefold())
-        matcher.set_seqs(name_core, wanted_core)
+        matcher.set_seq1(name_core)
+        if wanted_core != compared:  # slow, because difflib counts the letters again
+            compared = wanted_core
+            matcher.set_seq2(compared)
         if matcher.real_quick_ratio() >= min_similarity and matcher.quick_ratio() >= min_similarity:
             similarity = matcher.ratio()
             if similarity >= min_similarity and (best is None or similarity > best[0]):
@@ -60,23 +74,28 @@ def suggest(word: object, allowed: Iterable[object], label: str = "allowed") -> 
     If only the type differs, as in `"4"` and `4`, the hint says whether quotes are needed. Numbers are never suggested
     because they look similar.
     """
-    names = list(allowed)
+    every = allowed if isinstance(allowed, Collection) else list(allowed)
+    names = list(itertools.islice(every, _MAX_COMPARED))
     text = _to_text(word)
     lookalike = next((name for name in names if _to_text(name) == text and type(name) is not type(word)), None)
     if lookalike is not None and isinstance(lookalike, str):
-        return f"; did you mean the text '{lookalike}', in quotes?"
+        return f"; did you mean the text '{_cut(lookalike)}', in quotes?"
     if lookalike is not None and isinstance(word, str):
-        return f"; did you mean {_to_text(lookalike)}, without quotes?"
+        return f"; did you mean {_cut(_to_text(lookalike))}, without quotes?"
     nearest = find_nearest(word, (name for name in names if isinstance(name, str))) if isinstance(word, str) else None
     if nearest is not None:
         return f"; did you mean '{nearest}'?"
-    shown = names if isinstance(word, str) else _quote_numeric(names)
+    shown = every if isinstance(word, str) else [_quote_numeric(name) for name in every]
     return f"; {label}: {join_names(shown, word)}" if names else ""
 
 
-def _quote_numeric(names: Iterable[object]) -> Iterator[object]:
-    """Quote the texts that look like numbers, for a list that is shown because of a number."""
-    return (f"'{name}'" if isinstance(name, str) and _NUMERIC.match(name) else name for name in names)
+def _quote_numeric(name: object) -> object:
+    """Quote a text that looks like a number, for a list that is shown because of a number."""
+    return f"'{name}'" if isinstance(name, str) and _NUMERIC.match(name) else name
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _MAX_SHOWN else name[: _MAX_SHOWN - 3] + "..."
 
 
 def _to_text(name: object) -> str:

@@ -23,8 +23,9 @@ No class prints or has an exit code; `sweeper.cli` turns errors into text and co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
@@ -59,16 +60,77 @@ class Problem:
         return ": ".join(part for part in (where, self.key, self.message) if part)
 
 
+MAX_PROBLEMS: Final = 200  # of one file that sweeper explains, because it shows only some of them
+MAX_EXAMPLES: Final = 20  # of one mistake, if an explanation is slow
+ALSO_WRONG: Final = "is wrong too"  # the message of those after them
+_MAX_OF_A_KIND: Final = 3
+_MAX_LINES: Final = 20
+_INDEX: Final = re.compile(r"\[\d+\]")
+_QUOTED_OR_NUMBER: Final = re.compile(r"'[^']*'|[-+]?\d[\w.,+-]*")
+
+
+def summarise_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Return the problems to show: about 20 at most, each a short text.
+
+    Of more than four problems of one kind, the first three stay, and a line that counts the others. A kind has one key
+    up to its indexes and one message up to its values. If that leaves too many, a kind has one mapping around its key,
+    and if that does, one message under any key.
+    """
+    shown: list[Problem] = []
+    for get_place in (_get_key, _get_parent, lambda _: ""):
+        shown = _summarise_kinds(problems, get_place)
+        if len(shown) <= _MAX_LINES:
+            break
+    if len(shown) > _MAX_LINES:
+        shown[_MAX_LINES:] = [Problem("", 0, "", "and more mistakes; mend these first")]
+    return tuple(
+        replace(problem, key=shorten(problem.key, 200), message=shorten(problem.message, 600)) for problem in shown
+    )
+
+
+def _summarise_kinds(problems: Iterable[Problem], get_place: Callable[[str], str]) -> list[Problem]:
+    kinds: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.file, get_place(problem.key), _get_shape(problem.message)), []).append(problem)
+    shown: list[Problem] = []
+    for same in kinds.values():
+        others = same[_MAX_OF_A_KIND + 1 :]
+        shown += same[:_MAX_OF_A_KIND] if others else same
+        if others:
+            fourth = same[_MAX_OF_A_KIND]
+            shown.append(replace(fourth, message=f"this and {len(others):,} more are the same mistake"))
+    return shown
+
+
+def _get_position(problem: Problem) -> tuple[str, int, str, str]:
+    """Return the sort key: `steps[9]` comes before `steps[10]`."""
+    key = _INDEX.sub(lambda index: index[0].rjust(12), problem.key)
+    return problem.file, problem.line, key, problem.message
+
+
+def _get_key(key: str) -> str:
+    return _INDEX.sub("[]", key)
+
+
+def _get_parent(key: str) -> str:
+    return _get_key(key).rpartition(".")[0]
+
+
+def _get_shape(message: str) -> str:
+    """Return the message without its values, and without the advice after the first semicolon."""
+    return _QUOTED_OR_NUMBER.sub("", message).partition(";")[0]
+
+
 class InputError(SweeperError):
-    """The user's input is wrong. `problems` has every mistake, sorted by file and line."""
+    """The user's input is wrong. `problems` has every mistake, sorted by file and line; the text only a summary."""
 
     def __init__(self, problems: Iterable[Problem] | Problem | str) -> None:
         if isinstance(problems, str):
             problems = Problem("", 0, "", problems)
         if isinstance(problems, Problem):
             problems = [problems]
-        self.problems: tuple[Problem, ...] = tuple(sorted(set(problems)))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        self.problems: tuple[Problem, ...] = tuple(sorted(set(problems), key=_get_position))
+        super().__init__("\n".join(str(problem) for problem in summarise_problems(self.problems)))
 
 
 class ExperimentError(InputError):

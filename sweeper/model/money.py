@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
+from sweeper.schemas.values import format_value
 
 CURRENCY: Final = "USD"
 # How many credits one dollar buys: comfyCredits.ts in Comfy-Org/ComfyUI_frontend, and comfy_api_nodes/util in ComfyUI.
@@ -109,7 +110,9 @@ def parse_target_price(value: Any) -> TargetPrice:
     """Parse the `price` of a target, such as `{per_second: 0.0013 USD}`. Raises UsageError with what is wrong."""
     keys = (*_RATES, _NODES, _CREDITS_PER_USD)
     if not isinstance(value, Mapping):
-        raise UsageError(f"{value!r} is not a mapping such as {{per_second: 0.0013 USD}}, with {_list(keys[:-1])}")
+        raise UsageError(
+            f"{format_value(value)} is not a mapping such as {{per_second: 0.0013 USD}}, with {_list(keys[:-1])}"
+        )
     for key in value:
         if key not in keys:
             raise UsageError(f"unknown key {str(key)!r}{suggest(str(key), keys)}")
@@ -131,21 +134,23 @@ def parse_usd(value: Any) -> float:
     """Parse a sum such as `20 USD`, `20` or 20 as US dollars. Raises UsageError."""
     text = str(value).strip().removesuffix(CURRENCY).rstrip()
     if isinstance(value, bool) or not _SUM.fullmatch(text):
-        raise UsageError(f"{value!r} is not a sum in US dollars such as `20 USD`")
+        raise UsageError(f"{format_value(value)} is not a sum in US dollars such as `20 USD`")
     return float(text)
 
 
 def _parse_node_prices(settings: Mapping[str, Any]) -> dict[str, float]:
     nodes = settings[_NODES]
     if not isinstance(nodes, Mapping) or not all(isinstance(name, str) for name in nodes):
-        raise UsageError(f"`{_NODES}` is {nodes!r}, not a mapping of node classes such as {{Name: 0.05 USD}}")
+        raise UsageError(
+            f"`{_NODES}` is {format_value(nodes)}, not a mapping of node classes such as {{Name: 0.05 USD}}"
+        )
     return {name: _parse_price(f"{_NODES}.{name}", text, settings) for name, text in nodes.items()}
 
 
 def _parse_price(key: str, text: Any, settings: Mapping[str, Any]) -> float:
     match = _PRICE.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
-        raise UsageError(f"`{key}` is {text!r}, but a price is needed, such as {_EXAMPLE}")
+        raise UsageError(f"`{key}` is {format_value(text)}, but a price is needed, such as {_EXAMPLE}")
     if match[2] == CURRENCY:
         return float(match[1])
     return float(match[1]) / _parse_credits_per_usd(settings, f"`{key}` is in credits and ")

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from sweeper.errors import UsageError
+from sweeper.schemas.values import format_value
 
 _LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")  # one server; other addresses of 127/8 may be others
 
@@ -24,14 +25,14 @@ def normalise_url(url: str) -> str:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError as error:
-        raise UsageError(f"{shown!r} is not a URL: {error}") from None
+        raise UsageError(f"{format_value(shown)} is not a URL: {error}") from None
     if parts.username is not None or parts.password is not None:
         raise UsageError(
-            f"{shown!r} was given with a key or password inside the URL; "
+            f"{format_value(shown)} was given with a key or password inside the URL; "
             "put the key into an environment variable and use {url: ..., api_key_env: NAME}"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{shown!r} is not a URL of a server (http://host:port or https://host)")
+        raise UsageError(f"{format_value(shown)} is not a URL of a server (http://host:port or https://host)")
     if parts.query or parts.fragment:
         raise UsageError(f"the URL of {parts.hostname} must end with its path; remove everything from the ? or # on")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

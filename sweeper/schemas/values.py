@@ -71,7 +71,7 @@ def _parse_finite(text: str) -> float:
     return number
 
 
-def format_value(value: object, limit: int = 80) -> str:
+def format_value(value: object, limit: int = 60) -> str:
     """Write a value for a message: JSON on one line, cut at `limit` characters; lists and mappings only by kind."""
     if isinstance(value, dict):
         return f"a mapping ({join_names(value)})" if value else "an empty mapping"
@@ -84,7 +84,7 @@ def format_value(value: object, limit: int = 80) -> str:
     return shorten(text, limit)
 
 
-def shorten(text: str, limit: int = 80) -> str:
+def shorten(text: str, limit: int = 60) -> str:
     """Cut a text to `limit` characters, because a message may quote a very long name or value."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

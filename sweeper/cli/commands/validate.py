@@ -14,6 +14,8 @@ from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 from sweeper.did_you_mean import join_names
 from sweeper.errors import InputError, Problem
+from sweeper.errors import InputError, Problem, summarise_problems
+from sweeper.loading.load import load_template
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
 
@@ -64,7 +66,7 @@ def command(
 def _check_file(
     file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool
 ) -> tuple[str, tuple[Problem, ...], CheckedPlan | None]:
-    """The kind of file (experiment or template), its problems, and the plan of a valid experiment."""
+    """The kind of file (experiment or template), its problems to show, and the plan of a valid experiment."""
     from sweeper.regression.thresholds import check_models
 
     is_template = options.get_workflow_path(file).suffix.lower() == ".json"
@@ -76,7 +78,7 @@ def _check_file(
             file, targets, object_info=object_info, extra_check=check_models, trust=trust, needs_sweep=False
         )
     except InputError as error:
-        return "template" if is_template else "experiment", error.problems, None
+        return "template" if is_template else "experiment", summarise_problems(error.problems), None
     return "experiment", (), checked
 
 
