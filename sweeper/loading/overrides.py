@@ -85,7 +85,8 @@ def _override_block(block: Mapping[str, Any], overrides: Overrides, axes: Mappin
     # Without the values of forms such as {seeds: 4}, which are not known yet.
     listed = {name: axes.get(name, [item]) for name, item in overrides.items() if isinstance(axes.get(name, []), list)}
     if "exclude" in block:  # a row for another value of an overridden axis matches nothing now
-        changed["exclude"] = [row for row in block["exclude"] if _can_match(row, listed)]
+        given = {name: {encode_canonical(value) for value in values} for name, values in listed.items()}
+        changed["exclude"] = [row for row in block["exclude"] if _can_match(row, given)]
     if "include" in block:
         rows = [row for row in block["include"] if row.keys() & overrides.keys() <= listed.keys()]
         changed["include"] = [other for row in rows for other in _override_row(row, listed)]
@@ -119,12 +120,9 @@ def _override_row(row: Mapping[str, Any], listed: Mapping[str, list[Any]]) -> It
         yield {**row, **dict(zip(names, values, strict=True))}
 
 
-def _can_match(row: Mapping[str, Any], listed: Mapping[str, list[Any]]) -> bool:
-    return all(
-        any(encode_canonical(value) == encode_canonical(one) for one in listed[name])
-        for name, value in row.items()
-        if name in listed
-    )
+def _can_match(row: Mapping[str, Any], given: Mapping[str, set[bytes]]) -> bool:
+    """Whether each overridden name in the row has one of its values, `given` as canonical JSON."""
+    return all(encode_canonical(value) in given[name] for name, value in row.items() if name in given)
 
 
 def _find_names(text: str) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from sweeper.did_you_mean import join_names, suggest
-from sweeper.errors import Problem, TemplateError
+from sweeper.errors import MAX_PROBLEMS, Problem, TemplateError
 from sweeper.model.expressions import Expression, ExpressionError, compile_text, has_jinja
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
@@ -19,7 +20,7 @@ from sweeper.model.source import Source
 from sweeper.model.template import MISSING, Address, Leaf, ModelFile, Slot, Template
 from sweeper.model.workflow import Graph, find_shape_problems, is_link
 from sweeper.schemas import find_schema_problems
-from sweeper.schemas.values import InvalidSchemaError, KeyPath
+from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, shorten
 
 
 def build_template(workflow: Source, sidecar: Source | None = None) -> Template:
@@ -47,18 +48,24 @@ class _TemplateBuilder:
         self.problems: list[Problem] = []
         self.branches: dict[str, dict[str, Mapping[str, tuple[str, ...]]]] = {}
         self.sidecar_addresses: dict[str, tuple[Address, ...]] = {}  # the addresses of `at`, by slot
+        self.branch_inputs: dict[str, set[str]] = {}  # by node, all inputs of `branches`
+        self.indexes: dict[tuple[str, ...], Mapping[tuple[Any, ...], list[str]]] = {}  # of `index_nodes`
+        self.leaves_of: dict[str, list[Leaf]] = {}  # those in the workflow, by the slots that they read
 
     def build(self) -> Template:
         self.read_branches()
         inline_leaves = list(self.find_inline_leaves())
-        rules_by_name: Mapping[str, Any] = self.sidecar.value["slots"] if self.sidecar is not None else {}
-        slots = {
-            name: self.make_declared_slot(name, rules or {}, inline_leaves) for name, rules in rules_by_name.items()
-        }
         for leaf in inline_leaves:
             for name in leaf.names:
-                if name not in slots:
-                    slots[name] = self.make_inline_slot(name, inline_leaves)
+                self.leaves_of.setdefault(name, []).append(leaf)
+        rules_by_name: Mapping[str, Any] = self.sidecar.value["slots"] if self.sidecar is not None else {}
+        slots = {
+            name: self.make_declared_slot(name, rules or {}, self.leaves_of.get(name, []))
+            for name, rules in rules_by_name.items()
+        }
+        slots |= {
+            name: self.make_inline_slot(name, leaves) for name, leaves in self.leaves_of.items() if name not in slots
+        }
         self.check_names(slots)
         sidecar_leaves = self.make_sidecar_leaves(slots, inline_leaves)
         self.check_files(slots, inline_leaves)
@@ -84,10 +91,12 @@ class _TemplateBuilder:
         for form in sorted(declared, key=lambda form: form.count(".")):
             address = self.resolve_address(form, ("branches", form))
             if address is not None:
-                self.branches.setdefault(address.node, {})[address.input] = {
+                options = {
                     option: tuple(f"{address.input}.{child}" for child in children)
                     for option, children in declared[form].items()
                 }
+                self.branches.setdefault(address.node, {})[address.input] = options
+                self.branch_inputs.setdefault(address.node, set()).update(*options.values())
 
     def find_inline_leaves(self) -> Iterator[Leaf]:
         for node_id, node in self.graph.items():
@@ -105,17 +114,23 @@ class _TemplateBuilder:
                         yield Leaf(path, expression)
 
     def add_problem(self, path: KeyPath, message: str) -> None:
-        self.problems.append(self.workflow.make_problem(path, message))
+        self.collect(self.workflow.make_problem(path, message))
 
     def add_slot_problem(self, path: KeyPath, message: str) -> None:
         if self.sidecar is not None:
-            self.problems.append(self.sidecar.make_problem(path, message))
+            self.collect(self.sidecar.make_problem(path, message))
 
-    def make_inline_slot(self, name: str, inline_leaves: list[Leaf]) -> Slot:
-        default = _find_inline_default(name, inline_leaves)
-        return Slot(name, _find_inline_addresses(name, inline_leaves), SlotSchema(None), default)
+    def collect(self, problem: Problem) -> None:
+        """Add a problem. Raises TemplateError if there are so many that looking for more helps nobody."""
+        self.problems.append(problem)
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise TemplateError(self.problems)
+
+    def make_inline_slot(self, name: str, leaves: list[Leaf]) -> Slot:
+        return Slot(name, _list_addresses(leaves), SlotSchema(None), _find_inline_default(name, leaves))
 
     def make_declared_slot(self, name: str, rules: Mapping[str, Any], inline_leaves: list[Leaf]) -> Slot:
+        """Make the slot `name` of the slots file; `inline_leaves` are those of the workflow that read it."""
         path: KeyPath = ("slots", name)
         at = rules.get("at", [])
         addresses = [
@@ -126,7 +141,7 @@ class _TemplateBuilder:
         ]
         sidecar_addresses = tuple(dict.fromkeys(addresses))
         self.sidecar_addresses[name] = sidecar_addresses
-        inline_addresses = _find_inline_addresses(name, inline_leaves)
+        inline_addresses = _list_addresses(inline_leaves)
         kind = rules.get("kind", "value")
         if kind == "mask":
             self.check_mask(name, rules, inline_addresses)
@@ -221,33 +236,50 @@ class _TemplateBuilder:
             node_id, dot, name = form.partition(".")
             if not dot or not name:
                 self.add_slot_problem(
-                    path, f"'{form}' is not an address; an address is written node_id.input, such as 6.text"
+                    path, f"{format_value(form)} is not an address; an address is written node_id.input, such as 6.text"
                 )
                 return None
             return self.resolve_input(node_id, name, path)
         if not {"node", "title", "class"} & set(form):
             self.add_slot_problem(path, "names no node; give `title`, `class` or `node` beside `input`")
             return None
-        matching = [node_id for node_id, node in self.graph.items() if _is_match(form, node_id, node)]
+        named = tuple(key for key in ("node", "title", "class") if key in form)
+        matching = self.index_nodes(named).get(tuple(form[key] for key in named), [])
         if len(matching) == 1:
             return self.resolve_input(matching[0], form["input"], path)
-        wanted = ", ".join(f"{key} '{form[key]}'" for key in ("node", "title", "class") if key in form)
-        candidates = join_names(
-            _describe_node(node_id, node) for node_id, node in self.graph.items() if not matching or node_id in matching
-        )
+        wanted = ", ".join(f"{key} {format_value(form[key])}" for key in named)
+        candidates = join_names([self.describe_node(node_id) for node_id in matching]) if matching else self.all_nodes
         count = f"{len(matching)} nodes have" if matching else "no node has"
         self.add_slot_problem(path, f"{count} {wanted}; {'name one of' if matching else 'the nodes are'}: {candidates}")
         return None
 
+    def index_nodes(self, keys: tuple[str, ...]) -> Mapping[tuple[Any, ...], list[str]]:
+        """Return the ids of the nodes by these facts of them, `keys` of `node`, `title` and `class`."""
+        if keys not in self.indexes:
+            index: dict[tuple[Any, ...], list[str]] = {}
+            for node_id, node in self.graph.items():
+                facts = {"node": node_id, "title": node.get("_meta", {}).get("title"), "class": node["class_type"]}
+                index.setdefault(tuple(facts[key] for key in keys), []).append(node_id)
+            self.indexes[keys] = index
+        return self.indexes[keys]
+
+    def describe_node(self, node_id: str) -> str:
+        node = self.graph[node_id]
+        title = node.get("_meta", {}).get("title")
+        described = f"{node['class_type']}{f', {title!r}' if title and title != node['class_type'] else ''}"
+        return f"{shorten(node_id)} ({shorten(described)})"
+
+    @cached_property
+    def all_nodes(self) -> str:
+        return join_names([self.describe_node(node_id) for node_id in self.graph])
+
     def resolve_input(self, node_id: str, name: str, path: KeyPath) -> Address | None:
         if node_id not in self.graph:
-            nodes = [_describe_node(other_id, node) for other_id, node in self.graph.items()]
-            self.add_slot_problem(path, f"there is no node {node_id}; the nodes are: {join_names(nodes)}")
+            self.add_slot_problem(path, f"there is no node {shorten(node_id)}; the nodes are: {self.all_nodes}")
             return None
         node = self.graph[node_id]
-        branches = self.branches.get(node_id, {}).values()
-        if name not in node["inputs"] and not any(name in names for options in branches for names in options.values()):
-            message = f"node {_describe_node(node_id, node)} has no input '{name}'"
+        if name not in node["inputs"] and name not in self.branch_inputs.get(node_id, ()):
+            message = f"node {self.describe_node(node_id)} has no input '{shorten(name)}'"
             parent = name.rpartition(".")[0]
             if parent in node["inputs"]:
                 hint = (
@@ -308,10 +340,8 @@ def _iter_strings(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
             yield from _iter_strings(item, (*path, index))
 
 
-def _find_inline_addresses(name: str, inline_leaves: list[Leaf]) -> tuple[Address, ...]:
-    return tuple(
-        dict.fromkeys(Address(str(leaf.path[0]), str(leaf.path[2])) for leaf in inline_leaves if name in leaf.names)
-    )
+def _list_addresses(leaves: list[Leaf]) -> tuple[Address, ...]:
+    return tuple(dict.fromkeys(Address(str(leaf.path[0]), str(leaf.path[2])) for leaf in leaves))
 
 
 def _find_inline_default(name: str, inline_leaves: list[Leaf]) -> Any:
@@ -319,13 +349,3 @@ def _find_inline_default(name: str, inline_leaves: list[Leaf]) -> Any:
         if leaf.expression is not None and name in leaf.expression.defaults:
             return leaf.expression.defaults[name]
     return MISSING
-
-
-def _is_match(form: Mapping[str, str], node_id: str, node: Mapping[str, Any]) -> bool:
-    facts = {"node": node_id, "title": node.get("_meta", {}).get("title"), "class": node["class_type"]}
-    return all(form[key] == facts[key] for key in facts if key in form)
-
-
-def _describe_node(node_id: str, node: Mapping[str, Any]) -> str:
-    title = node.get("_meta", {}).get("title")
-    return f"{node_id} ({node['class_type']}{f', {title!r}' if title and title != node['class_type'] else ''})"

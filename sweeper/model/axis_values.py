@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, localcontext
@@ -30,6 +31,7 @@ _VALUE_COST: Final = 25  # units of one value, which is an object; a character a
 _ROUNDING: Final = Context(prec=12)  # significant digits of the values of a range with `count`
 _GUARD_DIGITS: Final = 40  # extra digits for a log range, to tell whole numbers from near misses
 _NEAR_MISS: Final = Decimal(10) ** -(_GUARD_DIGITS // 2)
+_LITERAL: Final = re.compile(r"(?P<escaped>\\[{}|\\])|[^\\{}|]+|\\")  # in choices
 _EMPTY_SETS: Final[Mapping[str, Any]] = {}  # shared, because an axis may have a million options
 
 
@@ -118,7 +120,7 @@ def expand_axis(
     labels: set[str] = set()
     for option in options:
         if option.label in labels:
-            raise AxisError(f"the label '{option.label}' appears twice")
+            raise AxisError(f"the label {format_value(option.label)} appears twice")
         if option.label is not None:
             labels.add(option.label)
     return options
@@ -289,7 +291,7 @@ def _read_column(text: str, file: str, column: str) -> list[str]:
     try:
         header = next(rows, [])
         if column not in header:
-            raise AxisError(f"{file} has no column '{column}'{suggest(column, header, 'columns')}")
+            raise AxisError(f"{file} has no column {format_value(column)}{suggest(column, header, 'columns')}")
         index = header.index(column)
         # Spreadsheets write short rows where the last cells are empty. An empty line is not a row.
         return [row[index] if index < len(row) else "" for row in rows if row]
@@ -314,22 +316,22 @@ def _parse_pieces(text: str, position: int, depth: int) -> tuple[list[Any], int]
     A piece is a literal text or a group: the list of its alternatives, each a list of pieces.
     """
     pieces: list[Any] = []
-    literal = ""
+    literal: list[str] = []
     while position < len(text):
-        letter = text[position]
-        if letter == "\\" and text[position + 1 : position + 2] in ("{", "}", "|", "\\"):
-            literal += text[position + 1]
-            position += 2
-        elif letter == "{":
+        match = _LITERAL.match(text, position)
+        if match is not None:
+            literal.append(match[0].removeprefix("\\") if match.lastgroup else match[0])
+            position = match.end()
+        elif text[position] == "{":
             group, position = _parse_group(text, position, depth + 1)
-            pieces += [literal, group]
-            literal = ""
-        elif letter == "}" or (letter == "|" and depth):
+            pieces += ["".join(literal), group]
+            literal = []
+        elif text[position] == "}" or depth:
             break
-        else:
-            literal += letter
+        else:  # a `|` outside all groups
+            literal.append("|")
             position += 1
-    return [*pieces, literal], position
+    return [*pieces, "".join(literal)], position
 
 
 def _parse_group(text: str, start: int, depth: int) -> tuple[list[list[Any]], int]:

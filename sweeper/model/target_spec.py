@@ -8,6 +8,7 @@ under the name of its target.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from sweeper.did_you_mean import suggest
 from sweeper.errors import Problem, UsageError
 from sweeper.model.money import parse_target_price
 from sweeper.model.urls import identify_server, normalise_url
-from sweeper.schemas.values import KeyPath
+from sweeper.schemas.values import KeyPath, format_value, shorten
 
 EMBEDDED: Final = "embedded"
 CLOUD: Final = "cloud"
@@ -37,6 +38,7 @@ _FIELDS: Final = (
 )  # fmt: skip
 KEY_VARIABLES: Final = ("api_key_env", "partner_key_env")  # the settings that name an environment variable with a key
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MAX_TARGETS: Final = 1_000  # of an experiment; its schema refuses more
 _HOST: Final = re.compile(r"localhost|([0-9]{1,3}\.){3}[0-9]{1,3}|[A-Za-z0-9.-]+:[0-9]{1,5}/?")  # without its http://
 _MAX_DOWNLOAD_GB: Final = 1_000_000
 _NO_URL: Final = ("url", "a mapping needs the `url` of the server")
@@ -87,7 +89,7 @@ def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
     if isinstance(spec, Mapping):
         return _parse_mapping(spec, named)
     if not isinstance(spec, str):
-        return ParsedTarget(errors=(("", f"{spec!r} is neither a name, nor a URL, nor a mapping"),))
+        return ParsedTarget(errors=(("", f"{format_value(spec)} is neither a name, nor a URL, nor a mapping"),))
     word = spec.strip()
     if word in named:
         return _parse_name(word, named)
@@ -100,13 +102,10 @@ def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
         )
     shown = word.rpartition("@")[2]  # the part before the @ may be a password
     if _HOST.fullmatch(shown):
-        message = f"unknown name {shown!r}; write the address of a server as http://{shown}"
+        message = f"unknown name {format_value(shown)}; write the address of a server as http://{shorten(shown)}"
         return ParsedTarget(errors=(("", message),))
-    return ParsedTarget(
-        errors=(
-            ("", f"unknown name {shown!r}{suggest(shown, dict.fromkeys((EMBEDDED, CLOUD, *named)))} (a URL has ://)"),
-        )
-    )
+    advice = suggest(shown, dict.fromkeys((EMBEDDED, CLOUD, *named)))
+    return ParsedTarget(errors=(("", f"unknown name {format_value(shown)}{advice} (a URL has ://)"),))
 
 
 def _parse_name(word: str, named: NamedTargets) -> ParsedTarget:
@@ -178,16 +177,17 @@ def find_target_problems(experiment: Any, named: NamedTargets | None) -> list[tu
     """
     mapping = experiment if isinstance(experiment, Mapping) else {}
     targets = mapping.get("targets")
-    own_targets = targets if isinstance(targets, Mapping) else {}
+    own_targets = dict(itertools.islice(targets.items(), _MAX_TARGETS)) if isinstance(targets, Mapping) else {}
     entries = {name: entry for name, entry in own_targets.items() if _is_spec(entry)}
     problems: list[tuple[KeyPath, str]] = [
         (("targets", *path), message) for path, message in find_entry_problems(entries)
     ]
     names = {**(named or {}), **dict.fromkeys(own_targets, InvalidEntry(())), **entries}
     target = mapping.get("target", EMBEDDED)
-    specs = target if isinstance(target, list) else [target]
+    specs = target[:_MAX_TARGETS] if isinstance(target, list) else [target]
     parsed_targets = [parse_target(spec, names) for spec in specs]
-    paths: list[KeyPath] = [("target", index) if specs is target else ("target",) for index in range(len(specs))]
+    is_list = isinstance(target, list)
+    paths: list[KeyPath] = [("target", index) if is_list else ("target",) for index in range(len(specs))]
     for path, spec, parsed in zip(paths, specs, parsed_targets, strict=True):
         may_be_elsewhere = named is None and isinstance(spec, str) and "://" not in spec
         if _is_spec(spec) and parsed.entry is None and not may_be_elsewhere:
@@ -321,7 +321,7 @@ def _check_worker(value: Any) -> str:
 
 def _check_dialect(value: Any) -> str:
     if value not in DIALECTS:
-        raise UsageError(f"{value!r}{suggest(value, DIALECTS)}")
+        raise UsageError(f"{format_value(value)}{suggest(value, DIALECTS)}")
     return str(value)
 
 
@@ -340,19 +340,19 @@ def _check_command(value: Any) -> tuple[str, ...]:
 
 def _check_concurrency(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{value!r} is not a whole number of at least 1")
+        raise UsageError(f"{format_value(value)} is not a whole number of at least 1")
     return value
 
 
 def _check_max_download(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= _MAX_DOWNLOAD_GB:
-        raise UsageError(f"{value!r} is not a number of gigabytes from above 0 to {_MAX_DOWNLOAD_GB}")
+        raise UsageError(f"{format_value(value)} is not a number of gigabytes from above 0 to {_MAX_DOWNLOAD_GB}")
     return value
 
 
 def _check_name(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"{value!r} is not a name")
+        raise UsageError(f"{format_value(value)} is not a name")
     return value
 
 

@@ -7,13 +7,15 @@ nothing of slots or of node classes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
+from sweeper.errors import MAX_PROBLEMS
 from sweeper.schemas import find_schema_problems
-from sweeper.schemas.values import KeyPath
+from sweeper.schemas.values import KeyPath, shorten
 
 Graph = Mapping[str, Mapping[str, Any]]
 
@@ -66,10 +68,10 @@ def find_shape_problems(value: object) -> list[tuple[KeyPath, str]]:
     problems = find_schema_problems("workflow", value)
     if problems or not isinstance(value, dict):
         return problems
-    problems = list(_find_link_problems(value))
+    problems = list(itertools.islice(_find_link_problems(value), MAX_PROBLEMS))
     cycle = find_cycle(value)
     if cycle:
-        problems.append(((cycle[0],), f"these nodes link in a cycle: {' -> '.join(cycle)}"))
+        problems.append(((cycle[0],), f"these nodes link in a cycle: {join_cycle(cycle)}"))
     return problems
 
 
@@ -78,14 +80,17 @@ def _find_link_problems(graph: Graph) -> Iterator[tuple[KeyPath, str]]:
         for name, source, output in iter_links(node):
             path: KeyPath = (node_id, "inputs", name)
             if source not in graph:
-                yield path, f"links to node {source}, which is not in the workflow{suggest(source, graph, 'nodes')}"
+                yield (
+                    path,
+                    f"links to node {shorten(source)}, which is not in the workflow{suggest(source, graph, 'nodes')}",
+                )
             elif output < 0:
                 yield path, f"links to output {output} of node {source}; outputs count from 0"
         for name, value in node.get("inputs", {}).items():
             if isinstance(value, list) and len(value) == 2 and str(value[0]) in graph and not is_link(value):
                 yield (
                     (node_id, "inputs", name),
-                    f'{json.dumps(value)} is not a link; a link is written ["node id", output]',
+                    f'{shorten(json.dumps(value))} is not a link; a link is written ["node id", output]',
                 )
 
 
@@ -108,6 +113,12 @@ def find_cycle(graph: Graph) -> list[str]:
                     cycle = list(trail)
                     return [*cycle[cycle.index(node) :], node]
     return []
+
+
+def join_cycle(names: Sequence[str]) -> str:
+    """Write the names of a cycle as `a -> b -> a`; of a long one, its two ends."""
+    shown = [*names[:8], "...", *names[-2:]] if len(names) > 12 else names
+    return " -> ".join(map(shorten, shown))
 
 
 def find_downstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:

@@ -10,7 +10,7 @@ import json
 import sys
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import accumulate, combinations
 from math import prod
 from typing import Any, Final, Protocol
 
@@ -41,7 +41,7 @@ def find_value_order(parts: Sequence[BlockPart]) -> dict[str, tuple[int, ...]]:
     """
     if all(part.kept_positions is None for part in parts):
         return {}  # in complete products, values appear in written order
-    starts = [sum(part.count for part in parts[:index]) for index in range(len(parts))]
+    starts = [0, *accumulate(part.count for part in parts)][:-1]
     firsts = [_find_first_trials(part, start) for part, start in zip(parts, starts, strict=True)]
     orders: dict[str, tuple[int, ...]] = {}
     for name in parts[0].grid.columns:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
@@ -18,13 +20,21 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.expressions import Expression, ExpressionError
 from sweeper.model.slot_values import ValueRefusedError
 from sweeper.model.sweep_block import Dimension
-from sweeper.model.template import MISSING, Leaf, drop_unchosen_inputs, set_at_path
+from sweeper.model.template import MISSING, Leaf, Template, drop_unchosen_inputs, set_at_path
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical, encode_graph, make_file_marker
 from sweeper.planning.columns import Column, ComputedColumn, ConstantColumn, Coordinates, OptionColumn
 from sweeper.schemas.values import KeyPath, format_value
 
 _MAX_EXAMPLES: Final = 5  # of values for which one expression fails
+
+
+@dataclass(frozen=True, slots=True)
+class _TemplatePieces:
+    """The canonical bytes of a template in pieces; between two of them are the leaves at one path."""
+
+    skeleton: list[bytes]
+    leaves: list[tuple[KeyPath, list[Leaf]]]
 
 
 class Grid:
@@ -35,7 +45,14 @@ class Grid:
     `leaf_columns`, which are the columns of the bytes in between.
     """
 
-    def __init__(self, experiment: Experiment, dimensions: Sequence[Dimension], fixed: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        dimensions: Sequence[Dimension],
+        fixed: Mapping[str, Any],
+        like: Grid | None = None,
+    ) -> None:
+        """`like` is another grid of the same experiment, whose compiled template this one uses too."""
         self.experiment = experiment
         self.dimensions = tuple(dimensions)
         self.sizes = tuple(len(dimension[0].options) for dimension in dimensions)
@@ -43,7 +60,11 @@ class Grid:
         self.names: dict[str, Column] = {}
         self._build_names()
         self.slots = {name: self.names[name] for name in experiment.template.slots}
-        self.skeleton, self.leaf_columns = self._compile_leaves()
+        self.template_pieces: _TemplatePieces = (
+            like.template_pieces if like is not None else _split_template(experiment.template)
+        )
+        self.skeleton = self.template_pieces.skeleton
+        self.leaf_columns = [self._build_leaf_column(path, leaves) for path, leaves in self.template_pieces.leaves]
         self.axes, self.columns = self._build_cells()
 
     # Names
@@ -143,26 +164,6 @@ class Grid:
         return experiment.template.locate_default(slot)
 
     # Leaves and digest
-
-    def _compile_leaves(self) -> tuple[list[bytes], list[Column]]:
-        """Return the bytes of the template around its leaves, and a column of bytes for each leaf."""
-        template = self.experiment.template
-        text = encode_canonical(template.graph)
-        marker = "sweeper-leaf"
-        while marker.encode() in text:
-            marker += "-"
-        # The inputs of a node with branches are one piece, because some values decide whether others are left out.
-        pieces: dict[KeyPath, list[Leaf]] = {(node_id, "inputs"): [] for node_id in template.branches}
-        for leaf in template.leaves:
-            pieces.setdefault(leaf.path[:2] if leaf.path[0] in template.branches else leaf.path, []).append(leaf)
-        markers = [(f"{marker}:{index}:", path) for index, path in enumerate(pieces)]
-        graph = _encode_marked(template.graph, markers)
-        marker_positions = sorted((graph.index(encode_canonical(name)), name, path) for name, path in markers)
-        texts, start = [], 0
-        for index, name, _ in marker_positions:
-            texts.append(graph[start:index])
-            start = index + len(encode_canonical(name))
-        return [*texts, graph[start:]], [self._build_leaf_column(path, pieces[path]) for _, _, path in marker_positions]
 
     def _build_leaf_column(self, path: KeyPath, leaves: Sequence[Leaf]) -> Column:
         """Return the column of the bytes at a path: of one leaf, or of all inputs of a node with branches."""
@@ -387,9 +388,19 @@ def _get_extra(option: Any, suffix: str) -> str | None:
     return groups[int(suffix) - 1] if int(suffix) <= len(groups) else None
 
 
-def _encode_marked(graph: Mapping[str, Any], markers: Sequence[tuple[str, KeyPath]]) -> bytes:
-    """Return the canonical bytes of the graph with a marker at each path."""
-    marked = copy.deepcopy(dict(graph))
-    for marker, path in markers:
-        set_at_path(marked, path, marker)
-    return encode_graph(marked)
+def _split_template(template: Template) -> _TemplatePieces:
+    """Return the bytes of the template around its leaves, and the leaves in between."""
+    text = encode_canonical(template.graph)
+    marker = "sweeper-leaf"
+    while marker.encode() in text:
+        marker += "-"
+    # The inputs of a node with branches are one piece, because some values decide whether others are left out.
+    pieces: dict[KeyPath, list[Leaf]] = {(node_id, "inputs"): [] for node_id in template.branches}
+    for leaf in template.leaves:
+        pieces.setdefault(leaf.path[:2] if leaf.path[0] in template.branches else leaf.path, []).append(leaf)
+    marked = copy.deepcopy(dict(template.graph))
+    for index, path in enumerate(pieces):
+        set_at_path(marked, path, f"{marker}:{index}:")
+    parts = re.split(rb'"%s:(\d+):"' % re.escape(marker).encode(), encode_graph(marked))  # bytes and indexes by turns
+    paths = list(pieces)
+    return _TemplatePieces(parts[::2], [(paths[int(index)], pieces[paths[int(index)]]) for index in parts[1::2]])

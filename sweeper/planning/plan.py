@@ -34,6 +34,7 @@ from sweeper.planning.trial_filters import DropCounts, filter_points
 
 _ASSUMED_COSTS: Final = Costs()
 _MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated
+_MAX_NAMES: Final = 2_000_000  # of all blocks and `include` rows
 _MAX_TRIED: Final = 2_000  # combinations of a computed text; others are checked when the trials are produced
 _WHY_WRITTEN: Final = {  # by the first word of a cache
     "none": "the server keeps no results",
@@ -317,9 +318,11 @@ def iter_value_pairs(
 
 def _iter_grids(experiment: Experiment) -> Iterator[Grid]:
     """Yield the product of each block, and its `include` rows, before filters; and that of the search."""
+    like: Grid | None = None
     for block in experiment.written_blocks:
-        yield Grid(experiment, block.dimensions, {})
-        yield from (_make_include_grid(experiment, block, row) for row in block.include)
+        like = Grid(experiment, block.dimensions, {}, like)
+        yield like
+        yield from (_make_include_grid(experiment, block, row, like) for row in block.include)
 
 
 def _with_best_order(experiment: Experiment, part: PlanPart, costs: Costs) -> PlanPart:
@@ -344,13 +347,12 @@ def _with_best_order(experiment: Experiment, part: PlanPart, costs: Costs) -> Pl
 
 def _compile_parts(experiment: Experiment) -> list[PlanPart]:
     """Return the parts of the plan in written order. Raises ExperimentError with the problems of all parts."""
+    _check_size(experiment)
     parts: list[PlanPart] = []
     problems: list[Problem] = []
     for block in experiment.blocks:
-        grids = [
-            Grid(experiment, block.dimensions, {}),
-            *(_make_include_grid(experiment, block, extra) for extra in block.include),
-        ]
+        product = Grid(experiment, block.dimensions, {}, parts[0].grid if parts else None)
+        grids = [product, *(_make_include_grid(experiment, block, extra, product) for extra in block.include)]
         grid_problems = [problem for grid in grids for problem in grid.find_problems(_MAX_TRIED)]
         problems += grid_problems
         try:
@@ -365,7 +367,20 @@ def _compile_parts(experiment: Experiment) -> list[PlanPart]:
     return parts
 
 
-def _make_include_grid(experiment: Experiment, block: Block, row: IncludeRow) -> Grid:
+def _check_size(experiment: Experiment) -> None:
+    """Raise ExperimentError if the parts of the plan together have too many names to fit into memory."""
+    parts = sum(1 + len(block.include) for block in experiment.blocks)
+    names = len(experiment.template.slots) + len(experiment.axis_names) + len(experiment.derive)
+    if parts * names > _MAX_NAMES:
+        message = (
+            f"has {parts:,} blocks and `include` rows, for each of which the plan has {names:,} names; at most "
+            f"{_MAX_NAMES:,} names are allowed in all; write fewer rows, or a template with fewer slots"
+        )
+        source = experiment.source
+        raise ExperimentError(source.make_problem(("sweep",), message) if source is not None else message)
+
+
+def _make_include_grid(experiment: Experiment, block: Block, row: IncludeRow, like: Grid) -> Grid:
     """Return an `include` row as a product of one point."""
     axes = [(Axis(name, (option,), block.path),) for name, option in row.options.items()]
-    return Grid(experiment, axes, row.values)
+    return Grid(experiment, axes, row.values, like)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
-from sweeper.errors import ExperimentError, Problem, SweeperError
+from sweeper.errors import MAX_PROBLEMS, ExperimentError, Problem, SweeperError
 from sweeper.model.result import RESERVED_COLUMNS, SAMPLING_METRIC
+from sweeper.schemas.values import format_value
 
 FORMULA_NAMES: Final = (
     "brightness", "contrast", "sharpness", "colourfulness", "entropy", "edge_density", "unique_colours",
@@ -64,20 +65,23 @@ class MetricInput:
 
 
 def find_unknown_metrics(names: Iterable[str], known: Collection[str] = ()) -> list[tuple[str, str]]:
-    """(name, message) for each name that is unknown or listed twice. `known`: other names that are allowed.
+    """(name, message) for the first names that are unknown or listed twice. `known`: other names that are allowed.
 
     Names of entry points, and those of the form `module:function`, are accepted without importing anything.
     """
     problems: list[tuple[str, str]] = []
+    plugins: Mapping[str, EntryPoint] | None = None
     for name, count in Counter(names).items():
+        if len(problems) >= MAX_PROBLEMS:
+            break
         if count > 1:
-            problems.append((name, f"'{name}' is listed {count} times; list it once"))
+            problems.append((name, f"{format_value(name)} is listed {count} times; list it once"))
         if name in METRIC_NAMES or name in known or _FUNCTION_PATH.fullmatch(name):
             continue
-        plugins = _find_entry_points()
+        plugins = _find_entry_points() if plugins is None else plugins
         if name not in plugins:
             hint = suggest(name, (*METRIC_NAMES, *plugins))
-            problems.append((name, f"unknown metric '{name}' (your own is written module:function){hint}"))
+            problems.append((name, f"unknown metric {format_value(name)} (your own is written module:function){hint}"))
     return problems
 
 

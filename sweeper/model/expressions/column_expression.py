@@ -10,19 +10,23 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import Expression, ExpressionError, compile_expression
+from sweeper.model.expressions.expression import MAX_SOURCE
 from sweeper.schemas.values import format_value
 
+# Each takes linear time: a text without its second quote ends with the whole, and a name has at most 21 parts.
 # Unchanged: texts, numbers, filters (after a `|`), and attributes of anything but a name, as in `x[0].upper()`.
 _TOKEN: Final = re.compile(
-    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | \d[\w.]* | \|\s*\w+ | \.\s*\w+
-    | `(?P<quoted>[^`]*)` | (?P<name>[^\W\d]\w*(?:[.:]\w+)*)""",
+    r"""'[^'\\]*(?:\\.[^'\\]*)*(?:'|\\?\Z) | "[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z) | \d[\w.]* | \|\s*\w+ | \.\s*\w+
+    | `(?P<quoted>[^`]*)` | (?P<name>[^\W\d]\w*(?:[.:]\w+){0,20})""",
     re.VERBOSE | re.DOTALL,
 )
 _BARE_NAME: Final = re.compile(r"[^\W\d]\w*(?:[.:]\w+)*")
+_PREFIX: Final = re.compile("c(_*)")
 _NAME_END: Final = re.compile(r"(?=[.:])|\Z")
 _METHOD_CALL: Final = re.compile(r"\.\w+\s*\(")
 _JINJA_WORDS: Final = frozenset(("and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "self"))
@@ -56,6 +60,8 @@ class ColumnExpression:
 
 def compile_column_expression(text: str, columns: Collection[str]) -> ColumnExpression:
     """Compile an expression over these columns. Raises ExpressionError, or UnknownColumnError."""
+    if len(text) > MAX_SOURCE:
+        raise ExpressionError(f"has more than {MAX_SOURCE:,} characters")
     parser = _ColumnParser(text, columns)
     try:
         expression = compile_expression(parser.source)
@@ -66,7 +72,7 @@ def compile_column_expression(text: str, columns: Collection[str]) -> ColumnExpr
     names = {name: parser.columns_by_name.get(name, name) for name in expression.names}
     unknown = dict.fromkeys((*parser.unknown, *(name for name in names.values() if name not in columns)))
     if unknown:
-        sentences = [f"there is no column '{name}'{suggest(name, columns, 'columns')}" for name in unknown]
+        sentences = [f"there is no column {format_value(name)}{suggest(name, columns, 'columns')}" for name in unknown]
         raise UnknownColumnError(parser.explain_quoting() or sentences)
     return ColumnExpression(tuple(dict.fromkeys(names.values())), expression, names)
 
@@ -81,14 +87,19 @@ class _ColumnParser:
         self.text, self.columns = text, columns
         self.columns_by_name: dict[str, str] = {}
         self.unknown: list[str] = []
-        self._prefix = "c"
-        while any(self._prefix in name for name in (text, *columns)):
-            self._prefix += "_"
         self.source = self._substitute()
+
+    @cached_property
+    def _prefix(self) -> str:
+        """The beginning of the plain names: a letter and more underscores than any name has after that letter."""
+        found = (match for name in (self.text, *self.columns) for match in _PREFIX.findall(name))
+        return "c_" + "_" * max(map(len, found), default=0)
 
     def explain_quoting(self) -> list[str]:
         """Return a sentence for each column that the text names without the backticks that it needs."""
-        unquoted = [name for name in self.columns if not _is_bare(name) and f"`{name}`" not in self.text]
+        unquoted = [
+            name for name in self.columns if name in self.text and not _is_bare(name) and f"`{name}`" not in self.text
+        ]
         mentioned = [name for name in unquoted if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.text)]
         return [f"write the column '{name}' between backticks here: `{name}`" for name in mentioned]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+MAX_SOURCE: Final = 20_000  # characters of Jinja2 in one text
 RAW_START: Final = "{% raw %}"  # between these, a text is not Jinja2
 RAW_END: Final = "{% endraw %}"
 

@@ -15,12 +15,11 @@ from jinja2 import meta, nodes
 from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import jinja_filters
 from sweeper.model.expressions.budget import MAX_BITS, STEP
-from sweeper.model.expressions.expression import RAW_END, RAW_START, ExpressionError
+from sweeper.model.expressions.expression import MAX_SOURCE, RAW_END, RAW_START, ExpressionError
 from sweeper.model.expressions.sandbox import get_environment
 from sweeper.schemas.values import shorten
 
-_MAX_TEXT: Final = 1_000_000  # characters, as many as the result may have
-_MAX_SOURCE: Final = 20_000  # characters of them inside {{ }}, {% %} and {# #}; the text around them costs nothing
+_MAX_TEXT: Final = 1_000_000  # characters, as many as the result may have; outside of Jinja2 they cost nothing
 _MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second
 _MAX_DEPTH: Final = 100  # levels of the tree; Jinja2 and Python compile by recursion, with three frames for each
 _MAX_LOOPS: Final = 2  # nested loops
@@ -45,7 +44,7 @@ class _NodePosition:
 
 def parse(text: str) -> nodes.Template:
     """Return the tree of a text, checked and guarded. Raises ExpressionError, and the errors of Jinja2's parser."""
-    if len(text) > _MAX_SOURCE and not _is_raw(text):
+    if len(text) > MAX_SOURCE and not _is_raw(text):
         _check_length(text)
     if not _is_encodable(text):
         raise ExpressionError(_LONE_SURROGATE)
@@ -67,8 +66,8 @@ def _check_length(text: str) -> None:
     length = 0
     for _, kind, value in get_environment().lexer.tokeniter(text, None):
         length += len(value) if kind != "data" else 0
-        if length > _MAX_SOURCE:
-            raise ExpressionError(f"has more than {_MAX_SOURCE:,} characters of Jinja2")
+        if length > MAX_SOURCE:
+            raise ExpressionError(f"has more than {MAX_SOURCE:,} characters of Jinja2")
 
 
 def _is_raw(text: str) -> bool:

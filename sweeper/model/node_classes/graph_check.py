@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.did_you_mean import find_nearest, join_names, suggest
 from sweeper.model.node_classes.spec import ANY, PAGE_FIELDS, InputSpec, NodeInfo, NodeSpec, OutputType, can_link
 from sweeper.model.template import Address
-from sweeper.model.workflow import find_cycle, is_link, iter_links
+from sweeper.model.workflow import find_cycle, is_link, iter_links, join_cycle
 from sweeper.schemas import make_validator
 from sweeper.schemas.values import KeyPath, format_value
 
@@ -230,7 +230,7 @@ class GraphCheck:
             yield (), "no node is an output (SaveImage, PreviewImage, ...), so the server would have nothing to run"
         cycle = find_cycle({node_id: node for node_id, node in self.nodes.items() if node_id in self.reached})
         if cycle:
-            yield (cycle[0],), f"these nodes link in a cycle: {' -> '.join(cycle)}"
+            yield (cycle[0],), f"these nodes link in a cycle: {join_cycle(cycle)}"
         yield from self._find_crashing_links()
 
     def find_unknown_classes(self) -> Iterator[GraphProblem]:
