@@ -8,7 +8,7 @@ has no look-around and no back-references, and its classes of letters and digits
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from re import _constants as sre  # type: ignore[attr-defined] # the only parser of the syntax of `re`
 from re import _parser as sre_parser  # type: ignore[attr-defined]
 from typing import Any, Final
@@ -19,6 +19,7 @@ _MAX_WAYS: Final = 1_000_000  # at most some ten milliseconds of Python's `re`
 _MAX_PATTERN: Final = 10_000  # characters; RE2 needs about a hundred bytes for each
 _MAX_NAME: Final = 1_000  # characters of a key, as `sweeper.loading.parse` limits it
 _MAX_NAME_WAYS: Final = 10_000_000
+_WAYS_OF_STEP: Final = 100
 _END_OF_TEXT: Final = r"$(?!\n)"  # in the dialect that JavaScript shares, for editors; RE2 has a word of its own
 _UNLIMITED: Final = 1 << 62
 
@@ -31,7 +32,7 @@ def search_pattern(pattern: str, text: str) -> bool:
     """Whether the pattern matches anywhere in the text. Raises CostlyPatternError and re.error."""
     if len(pattern) > _MAX_PATTERN:
         raise CostlyPatternError(f"has more than {_MAX_PATTERN:,} characters")
-    if count_ways(_parse(pattern), len(text)) <= _MAX_WAYS:
+    if count_pattern_ways(pattern, len(text)) <= _MAX_WAYS:
         return re.search(pattern, text) is not None
     linear = _compile_linear(pattern)
     if linear is None:
@@ -44,7 +45,19 @@ def search_pattern(pattern: str, text: str) -> bool:
 
 def is_cheap_for_names(pattern: str) -> bool:
     """Whether `re` matches the pattern to the name of a key in a fraction of a second."""
-    return count_ways(_parse(pattern), _MAX_NAME) <= _MAX_NAME_WAYS
+    return count_pattern_ways(pattern, _MAX_NAME) <= _MAX_NAME_WAYS
+
+
+def estimate_steps(pattern: str, length: int) -> int:
+    """Return about how long the search for a pattern in a text of this length takes, in steps of some microseconds."""
+    ways = min(count_pattern_ways(pattern, length), _MAX_NAME_WAYS) if len(pattern) <= _MAX_PATTERN else 0
+    return 1 + (ways + length + len(pattern)) // _WAYS_OF_STEP
+
+
+@lru_cache(maxsize=4096)
+def count_pattern_ways(pattern: str, length: int) -> int:
+    """Return at most in how many ways `re` may try to match a pattern to a text of this length. Raises re.error."""
+    return count_ways(_parse(pattern), length)
 
 
 @cache

@@ -6,12 +6,14 @@ out of the message, and `x-unknown` says where the unknown keys of a mapping may
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
@@ -21,10 +23,15 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from sweeper.did_you_mean import find_nearest, join_names, suggest
-from sweeper.schemas.patterns import CostlyPatternError, is_cheap_for_names, search_pattern
+from sweeper.errors import ALSO_WRONG, MAX_EXAMPLES, MAX_PROBLEMS
+from sweeper.schemas.patterns import CostlyPatternError, estimate_steps, is_cheap_for_names, search_pattern
 from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_multiple, shorten
 
+_MAX_WORK: Final = 10_000_000  # steps of a schema, for all values together: a step is a keyword, or an item of its list
+_MAX_REASONS: Final = 20  # why one value is refused
 _MAX_REFERENCES: Final = 10_000  # followed for one value
+_ENDLESS: Final = f"refers to itself without end, or more than {_MAX_REFERENCES:,} times for one value"
+_WORK: ContextVar[int] = ContextVar("work", default=_MAX_WORK)  # steps that are left
 _REFERENCES: ContextVar[int] = ContextVar("references", default=_MAX_REFERENCES)  # that are left
 # One inside the other. Far below Python's limit of recursion, at which the library below jsonschema panics.
 _MAX_NESTING: Final = 100
@@ -43,8 +50,32 @@ _TYPES: Final = {
 }
 
 
-class TooManyReferencesError(Exception):
-    """A schema refers to itself too often."""
+class TooMuchWorkError(Exception):
+    """A schema refers to itself too often, or needs too many steps. The message completes "the schema ..."."""
+
+
+def _charge(steps: int) -> None:
+    """Pay for `steps` before they are taken. Raises TooMuchWorkError."""
+    remaining = _WORK.get() - steps
+    _WORK.set(remaining)
+    if remaining < 0:
+        raise TooMuchWorkError(f"needs more than {_MAX_WORK:,} steps for its values; write a simpler one")
+
+
+def _make_charging(keyword: str, check: Any) -> Any:
+    """Return the check of a keyword of a user's schema, which pays for its work first."""
+
+    def run(validator: Validator, rule: Any, value: Any, rules: Any) -> Iterator[ValidationError]:
+        size = len(value) if isinstance(value, (dict, list)) else 0
+        steps = 1 + (len(rule) if isinstance(rule, (dict, list)) else 0)
+        if keyword.startswith("unevaluated"):  # jsonschema searches a list for each item
+            steps += size * size // 64
+        elif keyword in ("patternProperties", "additionalProperties") and size:  # a search for each key and pattern
+            steps += size * sum(estimate_steps(pattern, 40) for pattern in rules.get("patternProperties", ()))
+        _charge(steps)
+        yield from check(validator, rule, value, rules)
+
+    return run
 
 
 def _check_multiple(validator: Validator, factor: float, value: Any, _rules: object) -> Iterator[ValidationError]:
@@ -56,6 +87,8 @@ def _check_multiple(validator: Validator, factor: float, value: Any, _rules: obj
 def _check_pattern(validator: Validator, pattern: str, value: Any, rules: Any) -> Iterator[ValidationError]:
     """Check `pattern` in bounded time. A text that is longer than `maxLength` is refused for that alone."""
     is_short = validator.is_type(value, "string") and len(value) <= rules.get("maxLength", len(value))
+    if is_short:
+        _charge(estimate_steps(pattern, len(value)))
     if is_short and not search_pattern(pattern, value):
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
@@ -65,6 +98,17 @@ def _check_own_pattern(validator: Validator, pattern: str, value: Any, rules: An
     is_short = validator.is_type(value, "string") and len(value) <= rules.get("maxLength", len(value))
     if is_short and re.search(pattern, value) is None:
         yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _make_bounded(keyword: str, limit: str) -> Any:
+    """Return the check of `items` or `additionalProperties`, which looks into nothing that has too many parts."""
+    check: Any = Draft202012Validator.VALIDATORS[keyword]
+
+    def run(validator: Validator, rule: Any, value: Any, rules: Any) -> Iterator[ValidationError]:
+        if limit not in rules or len(value) <= rules[limit]:
+            yield from check(validator, rule, value, rules)
+
+    return run
 
 
 def _check_unique(validator: Validator, is_wanted: bool, value: Any, _rules: object) -> Iterator[ValidationError]:
@@ -91,7 +135,7 @@ def _make_counting(keyword: str) -> Any:
     def follow(validator: Validator, reference: str, value: Any, rules: Any) -> Iterator[ValidationError]:
         remaining, nesting = _REFERENCES.get(), _NESTING.get()
         if remaining <= 0 or nesting >= _MAX_NESTING:
-            raise TooManyReferencesError
+            raise TooMuchWorkError(_ENDLESS)
         _REFERENCES.set(remaining - 1)
         _NESTING.set(nesting + 1)
         try:
@@ -113,8 +157,19 @@ _OWN_CHECKS: Final = {
     "$ref": _make_counting("$ref"),
     "$dynamicRef": _make_counting("$dynamicRef"),
 }
-_Validator: type[Validator] = extend(Draft202012Validator, _OWN_CHECKS)  # type: ignore[no-untyped-call]
-_OwnValidator: type[Validator] = extend(_Validator, {"pattern": _check_own_pattern})  # type: ignore[no-untyped-call]
+_CHECKS: Final = Draft202012Validator.VALIDATORS | _OWN_CHECKS
+_Validator: type[Validator] = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator, {keyword: _make_charging(keyword, check) for keyword, check in _CHECKS.items()}
+)
+_OwnValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    _OWN_CHECKS
+    | {
+        "pattern": _check_own_pattern,
+        "items": _make_bounded("items", "maxItems"),
+        "additionalProperties": _make_bounded("additionalProperties", "maxProperties"),
+    },
+)
 _StrictValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
     _OwnValidator, type_checker=_Validator.TYPE_CHECKER.redefine("integer", _is_int)
 )
@@ -131,6 +186,7 @@ class SchemaValidator:
         if not is_own:
             _check_schema(rules)
         self._rules = rules
+        self._remaining_work = _MAX_WORK
         self._validator = (_OwnValidator if is_own else _Validator)(rules, registry=Registry())
 
     @cached_property
@@ -143,28 +199,40 @@ class SchemaValidator:
         return not self.list_reasons(value)
 
     def find_problems(self, value: Any) -> list[tuple[KeyPath, str]]:
-        """Return everything that the schema refuses, as (path, sentence) pairs."""
+        """Return all that the schema refuses, as (path, sentence) pairs. Of many, only the first are explained."""
         _REFERENCES.set(sys.maxsize)  # our own schemas refer to themselves once for each value
         _NESTING.set(-sys.maxsize)
-        return [problem for error in self._validator.iter_errors(value) for problem in _iter_problems(error)]
+        problems: list[tuple[KeyPath, str]] = []
+        counts: Counter[tuple[str, ...]] = Counter()  # of explained problems by keyword and place, and () of all
+        for error in self._validator.iter_errors(value):
+            kind = (str(error.validator), *(key for key in error.absolute_path if isinstance(key, str)))
+            for path, explain in _iter_problems(error):
+                is_explained = counts[kind] < MAX_EXAMPLES and counts[()] < MAX_PROBLEMS
+                problems.append((path, explain() if is_explained else ALSO_WRONG))
+                counts.update([kind, ()] if is_explained else [])
+        return problems
 
     def list_reasons(self, value: Any) -> list[str]:
-        """Return why the schema refuses the value, one sentence for each reason; an empty list if it is valid.
+        """Return why the schema refuses the value, a sentence for each of the first reasons; empty if it is valid.
 
         A sentence about a part of a mapping begins with its key.
         """
         _REFERENCES.set(_MAX_REFERENCES)
         _NESTING.set(0)
+        _WORK.set(self._remaining_work)
         try:
-            errors = sorted(self._validator.iter_errors(value), key=lambda error: list(map(str, error.absolute_path)))
+            found = list(itertools.islice(self._validator.iter_errors(value), _MAX_REASONS))
         except Unresolvable as error:
             return [f"the schema refers to {format_value(error.ref)}, which is not in it"]
         except CostlyPatternError as error:
             return [f"found {format_value(value)}, but {error}"]
-        except (TooManyReferencesError, RecursionError):  # which of them comes first depends on the caller's stack
-            return [f"the schema refers to itself without end, or more than {_MAX_REFERENCES:,} times for one value"]
+        except (TooMuchWorkError, RecursionError) as error:  # the caller's stack decides which of them comes first
+            return [f"the schema {_ENDLESS if isinstance(error, RecursionError) else error}"]
+        finally:
+            self._remaining_work = _WORK.get()
+        errors = sorted(found, key=lambda error: list(map(str, error.absolute_path)))
         keys = [".".join(key for key in error.absolute_path if isinstance(key, str)) for error in errors]
-        return list(dict.fromkeys(f"{key}: {_explain(error)}" if key else _explain(error)
+        return list(dict.fromkeys(f"{shorten(key)}: {_explain(error)}" if key else _explain(error)
                                   for key, error in zip(keys, errors, strict=True)))  # fmt: skip
 
     def find_whole_floats(self, value: Any) -> list[KeyPath]:
@@ -178,7 +246,7 @@ def _check_schema(rules: dict[str, Any]) -> None:
     try:
         _Validator.check_schema(rules)
     except SchemaError as error:
-        raise InvalidSchemaError(tuple(error.absolute_path), error.message) from error
+        raise InvalidSchemaError(tuple(error.absolute_path), shorten(error.message, 300)) from error
     _check_property_patterns(rules)
 
 
@@ -205,28 +273,34 @@ def _is_whole_float(error: ValidationError) -> bool:
     return is_integer_wanted and isinstance(value, float) and value.is_integer()
 
 
-def _iter_problems(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
+def _iter_problems(error: ValidationError) -> Iterator[tuple[KeyPath, Callable[[], str]]]:
+    """Yield the path of each mistake that an error stands for, and a function that makes the sentence about it."""
     path = tuple(error.absolute_path)
     rules: Any = error.schema
     wanted: Any = error.validator_value
     if error.validator == "additionalProperties" and isinstance(error.instance, dict) and wanted is False:
-        allowed = list(rules.get("properties", {}))
+        allowed = rules.get("properties", {})
         for key in error.instance:
             if key not in allowed:
-                is_near = "x-unknown" not in rules or find_nearest(key, allowed, _MISSPELT_KEY)
-                advice = suggest(key, allowed) if is_near else f"; {rules['x-unknown']}; allowed: {join_names(allowed)}"
-                yield (*path, key), f"unknown key '{shorten(key)}'{advice}"
+                yield (*path, key), partial(_explain_unknown_key, key, rules)
     elif error.validator == "required" and isinstance(error.instance, dict):
         missing = [key for key in wanted if key not in error.instance]
         # jsonschema reports one error for each missing key, each with the whole list: take the key of this error.
         key = next((key for key in missing if f"'{key}'" in error.message), missing[0])
-        yield path, f"the key '{key}' is missing"
+        yield path, lambda: f"the key '{shorten(key)}' is missing"
     elif "propertyNames" in error.schema_path and isinstance(error.instance, str):
-        yield (*path, error.instance), _explain(error)  # the key itself is wrong: show its own line
+        yield (*path, error.instance), partial(_explain, error)  # the key itself is wrong: show its own line
     elif error.validator == "not":  # a known key that is forbidden here; its value may be a secret
-        yield path, rules["x-allowed"]
+        yield path, lambda: str(rules["x-allowed"])
     else:
-        yield path, _explain(error)
+        yield path, partial(_explain, error)
+
+
+def _explain_unknown_key(key: str, rules: Any) -> str:
+    allowed = list(rules.get("properties", {}))
+    is_near = "x-unknown" not in rules or find_nearest(key, allowed, _MISSPELT_KEY)
+    advice = suggest(key, allowed) if is_near else f"; {rules['x-unknown']}; allowed: {join_names(allowed)}"
+    return f"unknown key '{shorten(key)}'{advice}"
 
 
 def _explain(error: ValidationError) -> str:
@@ -256,9 +330,9 @@ def _explain_keyword(error: ValidationError, found: str) -> str:
             return "is empty"
         case "multipleOf":
             return f"{found}, but a multiple of {format_value(allowed)} is needed"
-        case "minLength" | "maxLength" | "minItems" | "maxItems":
+        case "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties":
             limit = "at least" if str(error.validator).startswith("min") else "at most"
-            unit = "characters" if str(error.validator).endswith("Length") else "items"
+            unit = {"h": "characters", "s": "items"}[str(error.validator)[-1]]
             return f"{found} of {len(value)} {unit}, but {limit} {allowed} are needed"
         case "pattern":
             return f"{found}, which does not match {shorten(allowed, 200)}"
