@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from sweeper.errors import ResultsError
 from sweeper.files import atomic_write
+from sweeper.model.bounded_json import parse_json
 from sweeper.model.workflow import encode_canonical, encode_graph
 from sweeper.regression.cases import Case
 from sweeper.regression.server_changes import Facts, server_key
-from sweeper.schemas.values import fits_shape, format_value, parse_finite_json
+from sweeper.schemas.values import fits_shape, format_value
 from sweeper.store.containment import contain, is_plain_path
 
 MANIFEST: Final = "manifest.json"
@@ -158,7 +159,7 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
     """
     path = folder / MANIFEST
     try:
-        value = parse_finite_json(path.read_text("utf-8", "surrogatepass"))
+        value = parse_json(path.read_text("utf-8", "surrogatepass"), keeps_surrogates=True)
     except FileNotFoundError:
         return Baseline(folder, experiment)
     except (OSError, ValueError) as error:

@@ -52,25 +52,6 @@ def fits_shape(value: object, shape: Any) -> bool:
     return shape is object or value is shape or type(value) is shape
 
 
-def parse_finite_json(text: str | bytes) -> Any:
-    """Parse JSON without NaN and infinite numbers. Raises ValueError."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_finite)
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not a number")
-
-
-def _parse_finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{shorten(text)} is too large")
-    return number
-
-
 def format_value(value: object, limit: int = 60) -> str:
     """Write a value for a message: JSON on one line, cut at `limit` characters; lists and mappings only by kind."""
     if isinstance(value, dict):

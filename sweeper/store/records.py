@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from sweeper.errors import ResultsError
 from sweeper.model import result
+from sweeper.model.bounded_json import parse_json
 from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns
-from sweeper.schemas.values import fits_shape, format_value, parse_finite_json
+from sweeper.schemas.values import fits_shape, format_value
 
 # The states of a job. INTENT is committed before the request leaves, so a crash can never hide a submission.
 INTENT: Final = "intent"  # the request may or may not have reached the server
@@ -194,7 +195,7 @@ def parse_column(text: str, shape: Any, column: str, folder: Path) -> Any:
     Raises ResultsError, because somebody else may have made the store.
     """
     try:
-        value = parse_finite_json(text)
+        value = parse_json(text, keeps_surrogates=True)
     except ValueError:
         value = ...
     if value is ... or not fits_shape(value, shape):

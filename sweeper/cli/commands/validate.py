@@ -13,9 +13,7 @@ from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 from sweeper.did_you_mean import join_names
-from sweeper.errors import InputError, Problem
 from sweeper.errors import InputError, Problem, summarise_problems
-from sweeper.loading.load import load_template
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
 
