@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -14,8 +12,8 @@ from sweeper.cli.assistant.workspace import Workspace, get_root
 from sweeper.cli.exit_codes import INTERRUPTED
 from sweeper.cli.options import format_examples
 from sweeper.cli.run_options import parse_budget
+from sweeper.cli.wait_for_signal import call_on_stop_signals
 from sweeper.errors import UsageError
-from sweeper.running.stop_control import list_stop_signals
 
 
 @click.command(
@@ -53,7 +51,7 @@ def command(root: Path, *, targets: tuple[str, ...], budget: float | None) -> No
     async def serve() -> None:
         server, runs = make_server(workspace, budget)
         stop = asyncio.Event()
-        _call_on_stop_signals(stop.set)
+        call_on_stop_signals(asyncio.get_running_loop(), stop.set)
         serving = asyncio.create_task(server.run_stdio_async())
         await asyncio.wait([serving, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         await runs.close()
@@ -62,13 +60,3 @@ def command(root: Path, *, targets: tuple[str, ...], budget: float | None) -> No
         serving.result()
 
     asyncio.run(serve())
-
-
-def _call_on_stop_signals(function: Callable[[], None]) -> None:
-    """Call a function in the running event loop when Ctrl-C or SIGTERM arrives."""
-    loop = asyncio.get_running_loop()
-    for number in list_stop_signals():
-        try:
-            loop.add_signal_handler(number, function)
-        except NotImplementedError:  # on Windows, where a plain handler runs between two steps of the loop
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(function))
