@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from sweeper.errors import ALSO_WRONG, MAX_PROBLEMS
 from sweeper.model.numbers import parse_number
 from sweeper.schemas import make_validator
 from sweeper.schemas.values import format_value, is_multiple
@@ -39,13 +40,17 @@ class SlotSchema:
         self.is_integer = "integer" in self.types and "number" not in self.types
         self._floats_only = "number" in self.types and "integer" not in self.types
         self._is_surely_valid = _make_quick_check(self.rules)
+        self._refused_count = 0
 
     def normalise(self, value: Any) -> Any:
         """Return the value as it is written into the workflow. Raises ValueRefusedError."""
         value = self._coerce(normalise_json(value))
         if self._validator is not None and not self._is_surely_valid(value):
+            if self._refused_count >= MAX_PROBLEMS and _is_quick(self.rules) and not isinstance(value, (list, dict)):
+                raise ValueRefusedError(ALSO_WRONG)  # the quick check decides alone, and nobody reads so many reasons
             reasons = self._validator.list_reasons(value)
             if reasons:
+                self._refused_count += 1
                 raise ValueRefusedError("; ".join(reasons))
         return value
 
@@ -160,13 +165,18 @@ _KEYWORD_CHECKS: Final[Mapping[str, Callable[[Any], _Check]]] = {
 }
 
 
+def _is_quick(schema: Mapping[str, Any]) -> bool:
+    """Whether the quick check knows all keywords."""
+    return schema.keys() <= _ANNOTATIONS | _KEYWORD_CHECKS.keys()
+
+
 def _make_quick_check(schema: Mapping[str, Any]) -> _Check:
     """Return a check that is ten times as fast as jsonschema, because an axis may have a million values.
 
     True means that the value is valid. False means that jsonschema must decide, because the value is a list or mapping,
     or the schema has other keywords, or the value is invalid and needs a message.
     """
-    if not schema.keys() <= _ANNOTATIONS | _KEYWORD_CHECKS.keys():
+    if not _is_quick(schema):
         return lambda _: False
     checks = [_KEYWORD_CHECKS[key](rule) for key, rule in schema.items() if key in _KEYWORD_CHECKS]
 

@@ -27,7 +27,9 @@ from sweeper.errors import ALSO_WRONG, MAX_EXAMPLES, MAX_PROBLEMS
 from sweeper.schemas.patterns import CostlyPatternError, estimate_steps, is_cheap_for_names, search_pattern
 from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_multiple, shorten
 
-_MAX_WORK: Final = 10_000_000  # steps of a schema, for all values together: a step is a keyword, or an item of its list
+_MAX_WORK: Final = 2_000_000  # steps of a schema for all values: a step is a keyword, or a part of its list
+_FREE_WORK: Final = 50  # steps of a valid value, so that any number of values may have a usual schema
+_MEMBERS: Final = 4  # of an `enum` that are compared in one step
 _MAX_REASONS: Final = 20  # why one value is refused
 _MAX_REFERENCES: Final = 10_000  # followed for one value
 _ENDLESS: Final = f"refers to itself without end, or more than {_MAX_REFERENCES:,} times for one value"
@@ -67,7 +69,7 @@ def _make_charging(keyword: str, check: Any) -> Any:
 
     def run(validator: Validator, rule: Any, value: Any, rules: Any) -> Iterator[ValidationError]:
         size = len(value) if isinstance(value, (dict, list)) else 0
-        steps = 1 + (len(rule) if isinstance(rule, (dict, list)) else 0)
+        steps = 1 + (len(rule) if isinstance(rule, (dict, list)) else 0) // (_MEMBERS if keyword == "enum" else 1)
         if keyword.startswith("unevaluated"):  # jsonschema searches a list for each item
             steps += size * size // 64
         elif keyword in ("patternProperties", "additionalProperties") and size:  # a search for each key and pattern
@@ -219,7 +221,8 @@ class SchemaValidator:
         """
         _REFERENCES.set(_MAX_REFERENCES)
         _NESTING.set(0)
-        _WORK.set(self._remaining_work)
+        before = self._remaining_work
+        _WORK.set(before)
         try:
             found = list(itertools.islice(self._validator.iter_errors(value), _MAX_REASONS))
         except Unresolvable as error:
@@ -230,6 +233,8 @@ class SchemaValidator:
             return [f"the schema {_ENDLESS if isinstance(error, RecursionError) else error}"]
         finally:
             self._remaining_work = _WORK.get()
+        if not found:
+            self._remaining_work = min(before, self._remaining_work + _FREE_WORK)
         errors = sorted(found, key=lambda error: list(map(str, error.absolute_path)))
         keys = [".".join(key for key in error.absolute_path if isinstance(key, str)) for error in errors]
         return list(dict.fromkeys(f"{shorten(key)}: {_explain(error)}" if key else _explain(error)
