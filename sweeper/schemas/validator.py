@@ -107,7 +107,7 @@ def _make_bounded(keyword: str, limit: str) -> Any:
     check: Any = Draft202012Validator.VALIDATORS[keyword]
 
     def run(validator: Validator, rule: Any, value: Any, rules: Any) -> Iterator[ValidationError]:
-        if limit not in rules or len(value) <= rules[limit]:
+        if limit not in rules or not isinstance(value, (dict, list)) or len(value) <= rules[limit]:
             yield from check(validator, rule, value, rules)
 
     return run

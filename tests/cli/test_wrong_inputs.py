@@ -357,3 +357,11 @@ def test_message_shows_only_the_beginning_of_a_value(capsys):
     assert "its values: secretx" in errors
     assert max(map(len, errors.splitlines())) < 900
     assert "x" * 61 not in errors
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("text", ["derive: 7", "metrics: 7.5", "targets: x", "sweep: {grid: 7}", "sweep: {zip: [7]}"])
+def test_number_in_place_of_a_bounded_mapping_is_refused(capsys, text):
+    Path("e.yaml").write_text(f"template: t.json\n{text}\n")
+    assert main(["validate", "e.yaml"]) == 2
+    assert "found" in capsys.readouterr().err
