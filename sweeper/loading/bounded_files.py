@@ -20,6 +20,8 @@ from typing import BinaryIO, Final
 MAX_TEXT_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest known workflows have 2 MB
 MAX_INPUT_BYTES: Final = 16 * 1024**3  # of one file that a slot names, such as a film
 MAX_ENTRIES: Final = 200_000  # files and folders that a pattern may look at
+_MAX_PATTERN: Final = 4_096  # characters; `fnmatch` compiles some patterns in quadratic time
+_MAX_DEPTHS: Final = 2  # `**` of a pattern
 _CHUNK: Final = 1 << 20
 _SYSTEM_FOLDERS: Final = (Path("/proc"), Path("/sys"), Path("/dev"))
 _MEMORY_DISK: Final = Path("/dev/shm")  # noqa: S108 - a disk in memory for everybody's files, and not of devices
@@ -104,7 +106,11 @@ def find_matching_files(folder: Path, pattern: str, check_folder: Callable[[Path
     `check_folder` is called before each folder is listed, and may raise. Raises ValueError for a pattern that is not
     valid, and BoundError if it looks at too many files.
     """
+    if len(pattern) > _MAX_PATTERN:
+        raise ValueError(f"has more than {_MAX_PATTERN:,} characters")
     parts = Path(pattern).parts
+    if parts.count("**") > _MAX_DEPTHS:
+        raise ValueError(f"has more than {_MAX_DEPTHS} **, which each look at all folders below; one is enough")
     if any("**" in part and part != "**" for part in parts):
         raise ValueError("** must stand alone between two /")
     return {path for path in _Search(check_folder).iter_matches(folder, parts) if path.is_file()}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sweeper.did_you_mean import suggest
-from sweeper.errors import ExperimentError, Problem
+from sweeper.errors import MAX_PROBLEMS, ExperimentError, Problem
 from sweeper.loading.metric_list import build_judges, find_metric_problems, name_metrics
 from sweeper.loading.read_scope import OutsideError, TrustNeed
 from sweeper.loading.search_builder import SearchBuilder, find_objective_problems, list_objective_metrics
@@ -172,10 +172,14 @@ class _ExperimentBuilder:
         else:
             self.add_problem(path, f"{start}{error}")
 
+    def advise(self, word: object, allowed: Iterable[object], label: str = "allowed") -> str:
+        """Return what `suggest` says, for the first problems: it compares the word with every name."""
+        return suggest(word, allowed, label) if len(self.problems) < MAX_PROBLEMS else ""
+
     def suggest_slot(self, name: str) -> str:
         """Return the end of a message about a name that is not a slot. Add a problem if the template has no slots."""
         if self.template.slots or self.no_template:
-            return suggest(name, self.template.slots, "slots")
+            return self.advise(name, self.template.slots, "slots")
         file = Path(self.template.file)
         command = join_command(
             ["sweeper", "template", "new", str(file), "-o", str(file.with_stem(f"{file.stem}-template"))]
@@ -357,7 +361,7 @@ class _ExperimentBuilder:
         expressions: dict[KeyPath, Expression] = {("derive", name): expression for name, expression in derive.items()}
         if builder.block.where is not None:
             expressions[(*builder.block.path, "where")] = builder.block.where
-        suggested = names | set(self.raw.get("params", {}))
+        suggested = sorted(names | set(self.raw.get("params", {})))
         for path, expression in expressions.items() if not self.no_template else ():
             for name in expression.names:
                 if name in given_somewhere and name not in known:
@@ -367,9 +371,8 @@ class _ExperimentBuilder:
                         path, f"'{name}' is given, but {detail} (line {line}); give it there, or in `params` for all"
                     )
                 elif name not in known:
-                    self.add_problem(
-                        path, f"'{name}' is neither a slot nor a variable{suggest(name, sorted(suggested), 'known')}"
-                    )
+                    advice = self.advise(name, suggested, "known")
+                    self.add_problem(path, f"'{name}' is neither a slot nor a variable{advice}")
         for name, slot in slots.items():
             if slot.default is MISSING and name not in {*derive, *params, *given, *self.suppressed_names}:
                 message = (

@@ -6,6 +6,7 @@ spite of problems, and what the experiment may read only with trust.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
-from sweeper.errors import ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
+from sweeper.errors import MAX_PROBLEMS, ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
 from sweeper.loading.bounded_files import (
     BoundError,
     compute_sha256,
@@ -144,7 +145,7 @@ def load_partial(
             problems += _find_mask_problems(loaded) if not folder.outside else ()
         except ExperimentError as error:
             problems += error.problems
-        problems += _find_override_problems(loaded, source)
+        problems += itertools.islice(_find_override_problems(loaded, source), MAX_PROBLEMS)
     needs = tuple(folder.list_needs(source))
     return replace(
         built, experiment=loaded, problems=tuple(problems), needs=needs, has_plan=built.has_plan and not needs
@@ -180,7 +181,8 @@ def _find_override_problems(experiment: Experiment, source: Source) -> Iterator[
     names = frozenset((*experiment.template.slots, *list_axis_columns(experiment)))
     for index, entry in enumerate(experiment.checks.get("overrides", ())):
         try:
-            compile_column_expression(entry["where"], names)
+            if "where" in entry:  # else the schema has refused it
+                compile_column_expression(entry["where"], names)
         except ExpressionError as error:
             yield source.make_problem(("checks", "overrides", index, "where"), str(error))
 

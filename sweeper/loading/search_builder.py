@@ -20,6 +20,8 @@ from sweeper.schemas.values import KeyPath, format_value
 PATH: Final[KeyPath] = ("search",)
 UNMEASURED: Final = (VOTES_METRIC, "cost", "ran_s", "queued_s")  # columns of the table that no metric measures
 _DIRECTIONS: Final = ("maximize", "minimize")
+_MAX_OBJECTIVES: Final = 8  # that are looked at; the schema refuses more than four in a direction
+_MAX_END: Final = 1e300  # so that the distance of two ends is a number too
 _PROBES: Final = 8  # numbers inside a continuous range that are checked, to find a slot that takes only some
 
 
@@ -38,7 +40,7 @@ def find_objective_problems(raw: Any, metrics: Collection[str]) -> list[tuple[Ke
         problems.append((PATH, "has no end; write `trials: 60`, `budget: 5 USD` or `until: no better for 15 trials`"))
     if VOTES_METRIC in [name for _, name in names]:
         problems += _find_vote_problems(raw, metrics)
-    for index, (path, name) in enumerate(names):
+    for index, (path, name) in enumerate(names[:_MAX_OBJECTIVES]):
         if name in [other for _, other in names[:index]]:
             problems.append((path, f"'{name}' is given twice; give each metric one direction"))
         elif name not in (*UNMEASURED, *metrics):
@@ -120,7 +122,9 @@ class SearchBuilder(BlockBuilder):
         is_integer = slot is not None and slot.schema.is_integer
         is_log = form.get("scale") == "log"
         message = None
-        if not ends[0] < ends[1]:
+        if max(map(abs, ends)) > _MAX_END:
+            message = f"a range to search goes from {-_MAX_END:g} to {_MAX_END:g} at most"
+        elif not ends[0] < ends[1]:
             message = f"a range to search goes up, but {ends[0]} is not below {ends[1]}"
         elif is_log and ends[0] <= 0:
             message = "a log scale needs `from` and `to` above 0"

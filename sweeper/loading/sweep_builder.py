@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from sweeper.did_you_mean import suggest
 from sweeper.model.axis_values import AxisError, FileAccess, Option, WorkBudget, expand_axis, format_label
 from sweeper.model.expressions import ExpressionError, compile_expression
 from sweeper.model.result import RESERVED_COLUMNS
@@ -55,6 +56,9 @@ class BlockOwner(Protocol):
     def add_axis_error(self, path: KeyPath, error: AxisError) -> None:
         """Add the problem of an axis, or remember that it needs trust."""
 
+    def advise(self, word: object, allowed: Iterable[object], label: str = "allowed") -> str:
+        """Return what `suggest` says, for the first problems of the experiment."""
+
     def suggest_slot(self, name: str) -> str:
         """Return the end of a message about a name that is not a slot."""
 
@@ -80,6 +84,7 @@ class BlockBuilder:
         self.given_paths: dict[str, KeyPath] = {}
         self.partly_given: set[str] = set()
         self.used: set[str] = set()
+        self._option_indexes: dict[str, dict[bytes | str, list[int]]] = {}  # by axis
         condition = self._compile_where()
         self.used |= set(condition.names) if condition is not None else set()
         dimensions = tuple(self._build_dimensions())
@@ -179,6 +184,9 @@ class BlockBuilder:
         """Record which names the axis gives. A name that another axis or bundle also gives is a problem."""
         with_value = [option for option in options if option.value is not MISSING]
         names = dict.fromkeys([*([name] if with_value else []), *(slot for option in options for slot in option.sets)])
+        counts = Counter(
+            slot for option in options for slot in {*option.sets, *([name] if option.value is not MISSING else [])}
+        )
         for given_name in names:
             if given_name in self.given_paths:
                 line = self.owner.source.find_line(self.given_paths[given_name])
@@ -188,11 +196,19 @@ class BlockBuilder:
                     path, f"a bundle sets '{given_name}', which `derive` computes; give it in one place only"
                 )
             self.given_paths.setdefault(given_name, path)
-            giving_count = sum(
-                given_name in option.sets or (given_name == name and option.value is not MISSING) for option in options
-            )
-            if giving_count < len(options):
+            if counts[given_name] < len(options):
                 self.partly_given.add(given_name)
+
+    def _find_options(self, axis: Axis, value: Any) -> list[int]:
+        """Return the indexes of the options that a value in a row means: by label, or an equal value of its type."""
+        if axis.name not in self._option_indexes:
+            self._option_indexes[axis.name] = _index_options(axis)
+        index = self._option_indexes[axis.name]
+        try:
+            same = index.get(encode_canonical(value), [])
+        except ValueError:  # NaN or infinity, which no axis can have
+            same = []
+        return sorted({*index.get(format_label(value), []), *same})
 
     def _resolve_exclude(self, row: Mapping[str, Any], index: int) -> Mapping[int, frozenset[int]]:
         path: KeyPath = (*self.path, "exclude", index)
@@ -206,19 +222,15 @@ class BlockBuilder:
             if name not in axes and name in self.given_paths:  # an axis that could not be read, which is reported
                 continue
             if name not in axes:
-                self.owner.add_problem(
-                    (*path, name), f"'{name}' is not an axis of this block{suggest(name, axes, 'axes')}"
-                )
+                advice = self.owner.advise(name, axes, "axes")
+                self.owner.add_problem((*path, name), f"'{name}' is not an axis of this block{advice}")
                 continue
             dimension, axis = axes[name]
-            matching = frozenset(
-                option_index for option_index, option in enumerate(axis.options) if is_match(option, value)
-            )
+            matching = frozenset(self._find_options(axis, value))
             if not matching and not self.names.no_template:  # without a template, values from files are texts
-                cells = [option.cell for option in axis.options]
-                self.owner.add_problem(
-                    (*path, name), f"no value of '{name}' is {format_value(value)}{suggest(value, cells, 'its values')}"
-                )
+                cells = (option.cell for option in axis.options)
+                advice = self.owner.advise(value, cells, "its values")
+                self.owner.add_problem((*path, name), f"no value of '{name}' is {format_value(value)}{advice}")
             matching_options[dimension] = matching_options.get(dimension, matching) & matching
         return matching_options
 
@@ -230,34 +242,29 @@ class BlockBuilder:
         for name, value in row.items():
             value_path: KeyPath = (*path, name)
             if name in axes:
-                known_option = next((option for option in axes[name].options if is_match(option, value)), None)
+                known_option = next((axes[name].options[at] for at in self._find_options(axes[name], value)), None)
                 if known_option is None and any(option.sets for option in axes[name].options):
-                    labels = [option.label for option in axes[name].options]
-                    self.owner.add_problem(
-                        value_path,
-                        f"'{name}' has no bundle {format_value(value)}{suggest(value, labels, 'its labels')}",
-                    )
+                    labels = (option.label for option in axes[name].options)
+                    advice = self.owner.advise(value, labels, "its labels")
+                    self.owner.add_problem(value_path, f"'{name}' has no bundle {format_value(value)}{advice}")
                 chosen[name] = known_option or Option(self.owner.normalise_value(name, value, value_path))
             elif self._can_be_given(name):
                 values[name] = self.owner.normalise_value(name, value, value_path)
             else:
-                allowed = [*axes, *self.names.slots]
-                self.owner.add_problem(
-                    value_path, f"'{name}' is neither an axis of this block nor a slot{suggest(name, allowed)}"
-                )
+                advice = self.owner.advise(name, itertools.chain(axes, self.names.slots))
+                self.owner.add_problem(value_path, f"'{name}' is neither an axis of this block nor a slot{advice}")
         return IncludeRow(chosen, values)
 
 
-def is_match(option: Option, value: Any) -> bool:
-    """Whether a value in an `exclude` or `include` row means this option: its label, or an equal value of its type."""
-    if option.label is not None and option.label == format_label(value):
-        return True
-    return option.value is not MISSING and _is_equal(option.value, value)
-
-
-def _is_equal(first: Any, second: Any) -> bool:
-    """Compare two values as canonical JSON: 4 equals 4.0, but not "4" or true, at any depth."""
-    try:
-        return encode_canonical(first) == encode_canonical(second)
-    except ValueError:  # NaN or infinity, which no axis can have
-        return False
+def _index_options(axis: Axis) -> dict[bytes | str, list[int]]:
+    """Return the indexes of the options by label, a text, and by value, as canonical JSON: 4 is 4.0, but not "4"."""
+    index: dict[bytes | str, list[int]] = {}
+    for number, option in enumerate(axis.options):
+        if option.label is not None:
+            index.setdefault(option.label, []).append(number)
+        if option.value is not MISSING:
+            try:
+                index.setdefault(encode_canonical(option.value), []).append(number)
+            except ValueError:  # NaN or infinity, which another problem reports
+                continue
+    return index
