@@ -29,6 +29,8 @@ _CONTAINERS: Final = {b"\x1aE\xdf\xa3": "WebM or Matroska", b"fLaC": "FLAC", b"O
 
 def detect_format(path: Path) -> str | None:
     """The format of a picture, film or sound, by its first bytes. None for another file, or if it cannot be opened."""
+    if not path.is_file():  # a pipe would wait
+        return None
     try:
         with path.open("rb") as file:
             first = file.read(12)

@@ -150,6 +150,8 @@ def _ask(file: Path, needs: Sequence[TrustNeed]) -> bool:
         return False
     for need in needs:
         console.warn(f"needs trust: {need.problem}")
+        for grant in need.grants if len(need.grants) > 1 else ():
+            console.warn(f"  {grant}")
     folder = file.parent.resolve()
     if not click.confirm(f"Allow this to the experiments in {console.sanitize(str(folder))} from now on?", err=True):
         return False

@@ -36,9 +36,15 @@ class BoundError(ValueError):
 
 def check_is_no_system_file(path: Path) -> None:
     """Raise BoundError for a resolved path below /proc, /sys or /dev: environments of processes, and devices."""
-    folder = next((folder for folder in _SYSTEM_FOLDERS if path.is_relative_to(folder)), None)
-    if folder is not None and not path.is_relative_to(_MEMORY_DISK):
-        raise BoundError(f"is in {folder}, where sweeper reads nothing; copy its content into a file of your own")
+    if _is_system_file(path):
+        raise BoundError(
+            f"is in /{path.parts[1]}, where sweeper reads nothing; copy its content into a file of your own"
+        )
+
+
+def _is_system_file(path: Path) -> bool:
+    is_below = any(path.is_relative_to(folder) for folder in _SYSTEM_FOLDERS)
+    return is_below and not path.is_relative_to(_MEMORY_DISK)
 
 
 def read_text_bytes(path: Path) -> bytes:
@@ -49,6 +55,8 @@ def read_text_bytes(path: Path) -> bytes:
 
 def read_named_bytes(path: Path) -> bytes:
     """Read a text file that a person named on the command line, which may be a pipe. Raises OSError, BoundError."""
+    if stat.S_ISFIFO(path.stat().st_mode) and not _is_system_file(Path(os.path.realpath(path))):
+        raise BoundError("is a pipe in a folder, which may never answer; give a file")
     with path.open("rb") as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             check_is_no_system_file(Path(os.path.realpath(path)))
@@ -100,11 +108,11 @@ def _open_without_links(path: Path) -> int:
         os.close(folder)
 
 
-def find_matching_files(folder: Path, pattern: str, check_folder: Callable[[Path], None]) -> set[Path]:
+def find_matching_files(folder: Path, pattern: str, check: Callable[[Path], None]) -> set[Path]:
     """Return the files below `folder` that match a pattern of `pathlib`: `**` is any depth of folders, without links.
 
-    `check_folder` is called before each folder is listed, and may raise. Raises ValueError for a pattern that is not
-    valid, and BoundError if it looks at too many files.
+    `check` is called before it looks into a folder or follows a link, and may raise. Raises ValueError for a pattern
+    that is not valid, and BoundError if it looks at too many files.
     """
     if len(pattern) > _MAX_PATTERN:
         raise ValueError(f"has more than {_MAX_PATTERN:,} characters")
@@ -113,15 +121,21 @@ def find_matching_files(folder: Path, pattern: str, check_folder: Callable[[Path
         raise ValueError(f"has more than {_MAX_DEPTHS} **, which each look at all folders below; one is enough")
     if any("**" in part and part != "**" for part in parts):
         raise ValueError("** must stand alone between two /")
-    return {path for path in _Search(check_folder).iter_matches(folder, parts) if path.is_file()}
+    found: set[Path] = set()
+    for path in _Search(check).iter_matches(folder, parts):
+        if path.is_symlink():
+            check(path)
+        if path.is_file():
+            found.add(path)
+    return found
 
 
 class _Search:
     """One search, which counts the entries that it looks at."""
 
-    def __init__(self, check_folder: Callable[[Path], None]) -> None:
+    def __init__(self, check: Callable[[Path], None]) -> None:
         self.entries = 0
-        self.check_folder = check_folder
+        self.check = check
 
     def iter_matches(self, folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
         if not parts:
@@ -135,12 +149,15 @@ class _Search:
             for entry in self.list_entries(folder):
                 if fnmatch(_compose(entry.name), _compose(parts[0])) and (len(parts) == 1 or entry.is_dir()):
                     yield from self.iter_matches(folder / entry.name, parts[1:])
-        elif (folder / parts[0]).exists():
+        else:
+            self.check(folder)
+            if not os.path.lexists(folder / parts[0]):
+                return
             yield from self.iter_matches(folder / parts[0], parts[1:])
 
     def list_entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """List a folder; a folder that cannot be read has no entries."""
-        self.check_folder(folder)
+        self.check(folder)
         entries: list[os.DirEntry[str]] = []
         try:
             with os.scandir(folder) as opened:

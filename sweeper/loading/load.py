@@ -26,7 +26,7 @@ from sweeper.loading.bounded_files import (
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, make_name, with_derived_files
 from sweeper.loading.overrides import apply_overrides
 from sweeper.loading.parse import parse_json, parse_yaml
-from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, find_project, make_scope
+from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, find_project, is_near, make_scope
 from sweeper.loading.template_builder import build_template
 from sweeper.loading.trust import describe_missing_trust
 from sweeper.loading.trust_memory import load_grants
@@ -74,16 +74,22 @@ def load_recorded(
     experiment: str | os.PathLike[str],
     overrides: Mapping[str, Any],
     *,
+    results: Path | None = None,
     name: str | None = None,
-    sends_files: bool = False,
 ) -> Experiment:
-    """Read the experiment of an earlier run, which may have come from somebody else, with what the user allowed it.
+    """Read the experiment of an earlier run with what the user allowed it.
 
-    `overrides` and `name` are those of `load`. `sends_files`: the experiment will run, so that input files among the
-    overrides count as the experiment's own choice. Raises ExperimentError, and UsageError as `load_grants` does.
+    `overrides` and `name` are those of `load`. `results`: the results folder that names the file. Its author may be
+    somebody else, who would choose which files are read; so the file must belong to the same project, or to the current
+    folder, and input files among the overrides count as the experiment's own. None: the user named the file. Raises
+    ExperimentError, and UsageError as `load_grants` does.
     """
     file = Path(experiment)
-    scope = make_scope(file, load_grants().get(file.parent.resolve(), ()), {} if sends_files else overrides)
+    if results is not None and not is_near(file, results):
+        message = "is of another project than these results, so sweeper does not read it; run this in its folder"
+        raise ExperimentError(Problem(str(file), 0, "", message))
+    grants = load_grants().get(file.parent.resolve(), ())
+    scope = make_scope(file, grants, overrides if results is None else {})
     return load(file, overrides=overrides, name=name, scope=scope)
 
 
@@ -155,9 +161,10 @@ def load_partial(
 def _read_experiment(file: Path, scope: ReadScope) -> Source:
     """Read the mapping of an experiment file. Raises ExperimentError."""
     name = _format_path(file)
-    if file.is_symlink() and file.is_file():  # and not a pipe of the shell
+    opened: Path | None = None
+    if scope.project is not None and file.is_file():  # and no pipe of the shell
         try:
-            scope.resolve(file)
+            opened = scope.resolve_experiment(file)
         except OutsideError as error:
             message = (
                 f"is a link to {error.path}, outside of the project {file.parent.resolve()}; name that file itself"
@@ -165,7 +172,11 @@ def _read_experiment(file: Path, scope: ReadScope) -> Source:
             raise ExperimentError(Problem(name, 0, "", message)) from None
         except BoundError as error:
             raise ExperimentError(Problem(name, 0, "", str(error))) from None
-    source = _read_source(file, name, parse_yaml, ExperimentError, read_named_bytes)
+
+    def read(path: Path) -> bytes:
+        return read_named_bytes(path) if opened is None else read_text_bytes(opened)
+
+    source = _read_source(file, name, parse_yaml, ExperimentError, read)
     if not isinstance(source.value, dict):
         raise ExperimentError(
             source.make_problem((), "is not an experiment: a mapping with the key `template` is needed")
@@ -451,7 +462,7 @@ class _ExperimentFolder:
             self.scope.resolve(self.home / _cut_pattern(path))
             top = Path(path.anchor) if path.is_absolute() else self.home
             relative = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
-            found = find_matching_files(top, relative, self.scope.check_folder)
+            found = find_matching_files(top, relative, self.scope.check)
         except BoundError as error:
             raise AxisError(f"{format_value(pattern)} {error}") from error
         except (ValueError, NotImplementedError, OSError) as error:

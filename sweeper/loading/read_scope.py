@@ -60,17 +60,13 @@ def find_project(file: Path) -> Project:
     above it, are never a project: they hold everything that the user has.
     """
     home = file.parent.resolve()
-    excluded = {Path(home.anchor)}
-    try:
-        user_home = Path.home().resolve()
-        excluded |= {user_home, *user_home.parents}
-    except RuntimeError:  # no home folder is known
-        pass
+    excluded = _find_excluded(home)
     for folder in (home, *home.parents):
         if folder not in excluded and has_marker(folder):
             return Project(folder, home)
-    neighbour = _NEIGHBOURS.get(home.name)
-    return Project(home, home, () if neighbour is None else ((home.parent / neighbour).resolve(),))
+    neighbour = home.parent / _NEIGHBOURS.get(home.name, "")
+    is_real = neighbour != home.parent and _resolve(neighbour) == neighbour  # a link would make any folder a part of it
+    return Project(home, home, (neighbour,) if is_real else ())
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,7 +85,7 @@ class OutsideError(AxisError):
 
     def __init__(self, path: Path, project: Project) -> None:
         where = "hidden in" if path.is_relative_to(project.folder) else "outside of"
-        super().__init__(f"reads {format_value(str(path))}, {where} the project {project.folder}")
+        super().__init__(f"reads {format_value(str(path), _MAX_PATH)}, {where} the project {project.folder}")
         self.path = path
 
     @property
@@ -98,7 +94,29 @@ class OutsideError(AxisError):
         return f"{_READ}{self.path}"
 
 
+_MAX_PATH: Final = 400  # characters: a person decides by the path
 _READ: Final = "read "  # how the grant of a file or folder begins
+
+
+def _find_excluded(folder: Path) -> set[Path]:
+    """Return the folders that are never a project: the top, and the user's home with all above it."""
+    try:
+        user_home = Path.home().resolve()
+    except RuntimeError:  # no home folder is known
+        return {Path(folder.anchor)}
+    return {Path(folder.anchor), user_home, *user_home.parents}
+
+
+def is_near(file: Path, results: Path) -> bool:
+    """Whether an experiment file belongs to a results folder: beside it, in its project, or in the current one."""
+    folder, path = Path(os.path.realpath(results)), Path(os.path.realpath(file))
+    here = Path.cwd().resolve()
+    if folder.is_relative_to(path.parent / "results"):
+        return True
+    for project in (find_project(folder / "any").folder, find_project(here / "any").folder):
+        if has_marker(project) and path.is_relative_to(project):
+            return True
+    return path.is_relative_to(here) and here not in _find_excluded(here)
 
 
 def has_marker(folder: Path) -> bool:
@@ -126,25 +144,38 @@ class ReadScope:
         """
         resolved = Path(os.path.realpath(path))
         check_is_no_system_file(resolved)
-        if not (
-            self.project is None or name in self.given or self.project.contains(path) or self._is_granted(resolved)
-        ):
-            raise OutsideError(resolved, self.project)
+        is_given = name in self.given or self._is_granted(resolved)
+        for project, is_exempt in ((_limit, False), (self.project, is_given)):
+            if project is not None and not is_exempt and not project.contains(path):
+                raise OutsideError(resolved, project)
         return resolved
 
-    def check_folder(self, folder: Path) -> None:
-        """Check a folder that a pattern reached by a link. Raises OutsideError. Hidden folders are no concern here."""
-        if self.project is None or self.project.surrounds(folder):
-            return
-        resolved = folder.resolve()
-        if not self._is_granted(resolved):
-            raise OutsideError(resolved, self.project)
+    def resolve_experiment(self, file: Path) -> Path:
+        """Return the path of an experiment file without links. It may be hidden. Raises as `resolve` does."""
+        resolved = Path(os.path.realpath(file))
+        check_is_no_system_file(resolved)
+        self.check(file)
+        return resolved
+
+    def check(self, path: Path) -> None:
+        """Check what was reached by a link, maybe. Raises OutsideError. Hidden files are no concern here."""
+        resolved = Path(os.path.realpath(path))
+        for project, is_exempt in ((_limit, False), (self.project, self._is_granted(resolved))):
+            if project is not None and not is_exempt and not project.surrounds(path):
+                raise OutsideError(resolved, project)
 
     def _is_granted(self, resolved: Path) -> bool:
         return any(resolved.is_relative_to(granted) for granted in self.granted)
 
 
 EVERYTHING: Final = ReadScope(None)
+_limit: Project | None = None
+
+
+def limit_process(project: Project) -> None:
+    """Let no scope of this process leave a project, whoever makes it; for a process that works for an assistant."""
+    global _limit  # noqa: PLW0603 - it is the process that is limited
+    _limit = project
 
 
 def make_scope(file: Path, grants: Collection[str], overrides: Mapping[str, Any]) -> ReadScope:

@@ -37,8 +37,8 @@ from sweeper.model.urls import identify_server
 from sweeper.schemas.values import KeyPath, shorten
 
 # Where sweeper writes beside an experiment unless the user names a folder; {} is the experiment's name.
-_RESULTS_FOLDERS: Final = ("results", "results/{}", "results/{}-check", "results/{}-calibrate")
-_BASELINE_FOLDERS: Final = ("baselines", "baselines/{}")
+_RESULTS_FOLDERS: Final = ("results/{}/artifacts", "results/{}-check/artifacts", "results/{}-calibrate/artifacts")
+_BASELINE_FOLDERS: Final = ("baselines/{}",)
 
 
 def find_trust_needs(
@@ -64,7 +64,8 @@ def find_trust_needs(
         *_find_output(experiment, project, out),
         *_find_links(experiment, project, out),
     ]
-    return sorted({TrustNeed(source.make_problem(path, message), (message,)) for path, message in needs})
+    # The text of the problem may be shortened, what is allowed not.
+    return sorted({TrustNeed(source.make_problem(path, shorten(message, 300)), (message,)) for path, message in needs})
 
 
 def describe_missing_trust(file: Path, needs: Sequence[TrustNeed], *, is_known: bool = False) -> list[Problem]:
@@ -82,10 +83,13 @@ def describe_missing_trust(file: Path, needs: Sequence[TrustNeed], *, is_known: 
 
 def check_default_folder(folder: Path, experiment_file: Path) -> None:
     """Raise UsageError if a default folder of an experiment is outside of its project, because a link leads there."""
-    is_beside = folder.is_relative_to(experiment_file.parent)  # older results are in the current folder
-    message = _describe_link(folder, find_project(experiment_file)) if is_beside else None
-    if message is not None and message not in load_grants().get(experiment_file.parent.resolve(), ()):
-        raise UsageError(f"{experiment_file}: {message}; if that is what you want, name that folder in its place")
+    if not folder.is_relative_to(experiment_file.parent):  # older results are in the current folder
+        return
+    project = find_project(experiment_file)
+    allowed = load_grants().get(project.home, frozenset())
+    links = set(_describe_links(folder.relative_to(experiment_file.parent), project)) - allowed
+    if links:
+        raise UsageError(f"{experiment_file}: {min(links)}; if that is what you want, name that folder in its place")
 
 
 _Needs = Iterator[tuple[KeyPath, str]]
@@ -104,10 +108,9 @@ def _find_keys(experiment: Experiment, targets: Sequence[TargetSpec] | None, nam
             variable = settings.get(setting)
             is_named = setting in spec or is_deployment(server)
             if variable and is_named and (identify_server(server), variable) not in known_keys:
-                yield (
-                    (*path, setting) if setting in spec else path,
-                    f"sends the value of the environment variable {variable} to {server}",
-                )
+                use = " with workflows that have partner nodes" if setting == KEY_VARIABLES[1] else ""
+                message = f"sends the value of the environment variable {variable} to {server}{use}"
+                yield ((*path, setting) if setting in spec else path), message
 
 
 def _find_prices(experiment: Experiment, targets: Sequence[TargetSpec] | None) -> _Needs:
@@ -117,7 +120,7 @@ def _find_prices(experiment: Experiment, targets: Sequence[TargetSpec] | None) -
         server = settings.get("url", "")
         pays = is_comfy_platform(server) or any(settings.get(variable) for variable in KEY_VARIABLES)
         if "price" in spec and pays:
-            price = shorten(json.dumps(spec["price"], ensure_ascii=True))
+            price = json.dumps(spec["price"])
             yield (*path, "price"), f"states what {server} costs: {price}; sweeper asks before it spends by that"
     if experiment.run.confirm_above > RunSettings().confirm_above:
         yield ("run", "confirm_above"), f"lets runs cost {experiment.run.confirm_above:g} USD without a question"
@@ -175,15 +178,16 @@ def _find_output(experiment: Experiment, project: Project, out: object) -> _Need
 def _find_links(experiment: Experiment, project: Project, out: object) -> _Needs:
     """Yield the default folders that lead out of the project by a link. `out`: a results folder that the user named."""
     for pattern in (*(_RESULTS_FOLDERS if out is None else ()), *_BASELINE_FOLDERS):
-        message = _describe_link(experiment.file.parent / pattern.format(experiment.name), project)
-        if message is not None:
-            yield (), message
-            return
+        yield from (((), message) for message in _describe_links(Path(pattern.format(experiment.name)), project))
 
 
-def _describe_link(folder: Path, project: Project) -> str | None:
-    """Say where a default folder leads, if that is outside of the project."""
-    return None if project.surrounds(folder) else f"writes to {os.path.realpath(folder)}, where the link {folder} leads"
+def _describe_links(folder: Path, project: Project) -> Iterator[str]:
+    """Yield where each link on the way to a default folder leads that leaves the project."""
+    path = project.home
+    for index, part in enumerate(folder.parts, 1):
+        path, expected = Path(os.path.realpath(path / part)), path / part
+        if path != expected and not project.surrounds(path):
+            yield f"writes to {path}, where the link {Path(*folder.parts[:index]).as_posix()} leads"
 
 
 def find_url_path(url: str, platform: str = sys.platform) -> str:

@@ -181,7 +181,7 @@ def _check_project(run_cases: RunCases) -> None:
     file, folder = run_cases.file, run_cases.folder.resolve()
     project = find_project(file)
     near = (project.folder, project.home)
-    if not any(folder.is_relative_to(one) for one in near) and not file.resolve().is_relative_to(Path.cwd()):
+    if not any(folder.is_relative_to(one) for one in near):
         raise UsageError(
             f"{run_cases.folder}: is of the experiment {file}, which belongs to another project; if the results are "
             f"yours, accept them with `--baseline {default_folder(file, run_cases.experiment)}`"
@@ -329,7 +329,7 @@ def _add_file(
 def _workflows_by_digest(run_cases: RunCases, digests: set[str]) -> dict[str, WorkflowInfo]:
     """The workflows of these digests, as far as the experiment still makes them: digest -> workflow."""
     try:
-        plan = Plan(load_recorded(run_cases.file, run_cases.overrides))
+        plan = Plan(load_recorded(run_cases.file, run_cases.overrides, results=run_cases.folder))
     except InputError:  # the experiment has changed or is gone; its pictures can be accepted all the same
         return {}
     return {

@@ -128,7 +128,7 @@ def check_results(
     # Read the baseline before the rows, because parsing its manifest takes much memory for a moment.
     accepted = _read_baseline(baseline, file, record.experiment)
     run_cases = read_run(folder, run, trials)
-    checks = parse_checks(load_recorded(file, record.overrides)) if file.is_file() else NO_CHECKS
+    checks = parse_checks(load_recorded(file, record.overrides, results=folder)) if file.is_file() else NO_CHECKS
     found = compare_with_baseline(
         run_cases, accepted, checks, fresh=fresh, allow_new=allow_new, compare_remote=answer,
         is_partial=trials is not None or bool(run_cases.overrides),
@@ -155,7 +155,7 @@ def _load_recorded_experiment(folder: Path, run: str | int | None) -> Experiment
             f"{folder}: attribute needs the experiment of these results, and {file} is gone; "
             "restore it, or check without attribute"
         )
-    return load_recorded(file, record.overrides, sends_files=True)
+    return load_recorded(file, record.overrides, results=folder)
 
 
 def _read_baseline(folder: str | os.PathLike[str] | None, experiment_file: Path, name: str) -> Baseline:

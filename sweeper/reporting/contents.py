@@ -114,7 +114,7 @@ def describe_run(
     }  # fmt: skip
     experiment = None
     try:
-        experiment = load_recorded(record.file, record.overrides)
+        experiment = load_recorded(record.file, record.overrides, results=results)
         data["description"] = experiment.description
         value = experiment.source.value if experiment.source is not None else {}
         data["template"] = value.get("template") if isinstance(value, dict) else None

@@ -182,9 +182,10 @@ class ArtifactFolder:
     def remove_leftovers(self, unfinished: Collection[UnfinishedJob] = (), recorded: Collection[str] = ()) -> None:
         """Delete what a killed run left: partial files, and files of unfinished jobs that are not `recorded` (paths).
 
-        Only for the process that has locked the folder.
+        Only for the process that has locked the folder. Deletes nothing where a link leads: what lies there may be
+        somebody's, and a stranger's store says which files the run left.
         """
-        if not self.path.is_dir():
+        if self.path.is_symlink() or not self.path.is_dir():
             return
         for path in self.path.iterdir():
             is_partial = path.name.startswith(".") and path.name.endswith(_PART_SUFFIX)

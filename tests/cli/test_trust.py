@@ -483,7 +483,7 @@ def test_accept_and_report_follow_no_link_out_of_the_project(sweeper, write, tmp
     Path("baselines").symlink_to(elsewhere)
     outcome = sweeper("accept", file, "--yes")
     assert outcome.code == 2
-    assert f"writes to {elsewhere}/shop, where the link baselines/shop leads" in outcome.err
+    assert f"writes to {elsewhere}, where the link baselines leads" in outcome.err
     Path("results").rename(elsewhere / "moved")
     Path("results").symlink_to(elsewhere / "moved")
     assert sweeper("report", file).code == 2
@@ -528,3 +528,70 @@ def test_help_states_the_boundary(sweeper):
     text = sweeper("trust", "--help").out
     for word in ("api_key_env", "module:function", "run.out", "Comfy Cloud", ".git"):
         assert word in text
+
+
+def test_templates_that_are_a_link_do_not_belong_to_the_project(sweeper, write, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "key").write_text(f"{SECRET}\n")
+    write(PLAIN)
+    Path("experiments").mkdir()
+    for name in ("t.json", "t.slots.yaml"):
+        Path(name).rename(f"experiments/{name}")
+    Path("templates").symlink_to(elsewhere)
+    text = "sweep: {grid: {prompt: {lines: ../templates/key}}, exclude: [{prompt: zz}]}\n"
+    Path("experiments/x.yaml").write_text("template: t.json\nparams: {seed: 1}\n" + text)
+    outcome = sweeper("validate", "experiments/x.yaml")
+    assert outcome.code == 2
+    assert SECRET not in outcome.err
+
+
+def test_link_in_a_pattern_says_nothing_of_what_is_behind_it(sweeper, write, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "secret").mkdir()
+    (elsewhere / "secret/key.txt").touch()
+    Path("l1").symlink_to(elsewhere)
+    messages = set()
+    for name in ("key.txt", "gone.txt"):
+        form = f"sweep: {{grid: {{prompt: {{files: 'l*/secret/{name}'}}}}}}\n"
+        outcome = sweeper("plan", write("template: t.json\nparams: {seed: 1}\n" + form))
+        assert outcome.code == 2
+        messages.add(outcome.err.replace(name, ""))
+    assert len(messages) == 1
+
+
+def test_pipe_in_the_place_of_an_experiment_or_a_workflow_is_refused(sweeper):
+    os.mkfifo("x.yaml")
+    os.mkfifo("t.json")
+    for command in (("plan", "x.yaml"), ("validate", "x.yaml"), ("template", "show", "t.json"), ("validate", "t.json")):
+        assert sweeper(*command).code == 2
+
+
+def test_price_that_was_allowed_does_not_stand_for_another(sweeper, write):
+    many = ", ".join(f"Class{number}: 1 USD" for number in range(20))
+
+    def make(last):
+        price = f"{{nodes: {{{many}, Last: {last} USD}}}}"
+        return write(f"{PLAIN}target: {{url: 'http://x.invalid', api_key_env: ABC, price: {price}}}\n")
+
+    sweeper("trust", make(5))
+    assert "states what" not in sweeper("plan", make(5)).err
+    outcome = sweeper("plan", make(0.001))
+    assert outcome.code == 2
+    assert "states what http://x.invalid costs" in outcome.err
+
+
+@pytest.mark.parametrize("link", ["results/shop/artifacts", "results/shop"])
+def test_leftovers_behind_a_link_are_neither_deleted_nor_joined(sweeper, write, tmp_path_factory, link):
+    """A stranger's store says which files an interrupted run left, and its folder of pictures leads elsewhere."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    names = ("0000.png", ".download.iso.part")
+    for name in names:
+        (elsewhere / name).write_text("precious")
+    Path(link).parent.mkdir(parents=True)
+    Path(link).symlink_to(elsewhere)
+    file = write(PLAIN)
+    assert sweeper("run", file).code == 2
+    assert sorted(path.name for path in elsewhere.iterdir()) == sorted(names)
+    if link.endswith("artifacts"):
+        assert sweeper("run", file, "--trust").code == 0
+        assert {*names} < {path.name for path in elsewhere.iterdir()}

@@ -14,7 +14,8 @@ from pathlib import Path
 from action_inputs import find_outside, list_experiments
 from job_log import print_command, run_program
 
-import sweeper
+from sweeper.errors import SweeperError
+from sweeper.loading.load import read_name
 
 POINTER = b"version https://git-lfs.github.com/spec/"  # how a pointer begins, by the specification of Git LFS
 
@@ -24,8 +25,8 @@ def find_baseline(experiment: str) -> Path | None:
     if find_outside(experiment):
         return None
     try:
-        name = sweeper.load(experiment).name
-    except sweeper.SweeperError:
+        name, _ = read_name(experiment)
+    except SweeperError:
         return None
     folder = Path(os.environ.get("BASELINE") or Path(experiment).parent / "baselines" / name)
     return folder if folder.is_dir() and not find_outside(folder) else None

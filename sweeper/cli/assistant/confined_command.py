@@ -25,7 +25,7 @@ from sweeper.cli.assistant.workspace import Ledger, Workspace
 from sweeper.cli.exit_codes import INTERRUPTED
 from sweeper.cli.trust_check import Confinement
 from sweeper.errors import InputError, Problem, SweeperError
-from sweeper.loading.read_scope import ReadScope
+from sweeper.loading.read_scope import ReadScope, limit_process
 from sweeper.loading.trust import find_trust_needs, find_url_path
 from sweeper.model.experiment import Experiment
 from sweeper.model.shell_words import join_command
@@ -93,6 +93,7 @@ def main() -> int:
     request = json.loads(_read_line())
     threading.Thread(target=_follow_server, daemon=True).start()
     workspace = Workspace(Path(request["root"]), tuple(request["targets"]))
+    limit_process(workspace.project)
     folders = {folder: (before, last) for folder, (before, last) in request["folders"].items()}
     words = list(request["words"])
     try:

@@ -32,9 +32,10 @@ from sweeper.reporting.contents import (
 from sweeper.reporting.dataset import build_dataset, build_row_outcome, encode_file_origins, list_file_origins
 from sweeper.reporting.live.check_follower import CheckFunction, CheckState, CheckThread
 from sweeper.reporting.sprites import Sprites, make_sprites
-from sweeper.reporting.thumbnails import Thumbnails, select_pictures
+from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnails, select_pictures
 from sweeper.running.folder_lock import is_locked
 from sweeper.store import FILE_NAME, Store
+from sweeper.store.containment import refuse_links
 from sweeper.store.live_folder import LiveFolder, TrialProgress
 from sweeper.store.records import RunRecord, TableLayout
 from sweeper.store.trial_marks import Mark
@@ -130,10 +131,11 @@ class Follower:
         """The report's folder, so that thumbnails are made once; a temporary one if the results are read-only."""
         folder = self.results / "report"
         try:
+            refuse_links(folder, folder / THUMBS_FOLDER)
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
-        except OSError:
+        except (OSError, ResultsError):
             # On Windows, a visitor may still have one of them open.
             self._temp_folder = tempfile.TemporaryDirectory(prefix="sweeper-view-", ignore_cleanup_errors=True)
             return Path(self._temp_folder.name)
