@@ -463,3 +463,20 @@ def test_report_is_not_written_into_a_linked_folder(sweeper, results, tmp_path, 
     assert outcome.code == 2
     assert f"{results / name}: is a link" in outcome.err
     assert list(site.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["check", "report", "accept"])
+def test_experiment_of_another_project_is_not_read(sweeper, write, tmp_path, monkeypatch, command):
+    """The store names the file of its experiment, which would be read, and quoted if it is something else."""
+    assert sweeper("run", write("template: t.json\nparams: {prompt: a fox, seed: 1}\n")).code == 0
+    secret = "s3cr3t-0123456789"
+    Path("shop.yaml").write_text(f"key: *{secret}\n")
+    moved = tmp_path / "other" / "shop"
+    moved.parent.mkdir()
+    Path("results/shop").rename(moved)
+    monkeypatch.chdir(moved.parent)
+    outcome = sweeper(command, moved, *(["--baseline", "b", "--yes"] if command == "accept" else []))
+    assert outcome.code != 70
+    assert secret not in outcome.err + outcome.out
+    for page in (moved / "report").rglob("*.js*"):
+        assert secret not in page.read_text()

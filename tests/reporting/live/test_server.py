@@ -77,6 +77,19 @@ def test_read_only_results_leave_no_temporary_files(tmp_path, monkeypatch):
     assert list(aside.iterdir()) == []
 
 
+@pytest.mark.parametrize("link", ["report", "report/thumbs"])
+def test_thumbnails_are_not_written_where_a_link_leads(tmp_path, link):
+    folder = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / link).parent.mkdir(exist_ok=True)
+    (folder / link).symlink_to(elsewhere)
+    with LiveView(folder) as view:
+        file = httpx.get(f"{view.url}data.json").json()["files"][0]
+        assert httpx.get(view.url + file["thumb"]).status_code == 200
+    assert list(elsewhere.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "path",
     [
