@@ -22,8 +22,8 @@ from packaging.version import Version
 import sweeper
 from sweeper.cli import main
 from sweeper.cli.command_table import COMMANDS
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.embedded import Scenario
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.schemas import find_schema_problems
 from tests import ROOT
 

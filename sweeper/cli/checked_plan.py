@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.cli.node_class_source import load_classes
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.cli.trust_check import find_confinement, load_trusted
 from sweeper.comfy.target import Target, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD_URL

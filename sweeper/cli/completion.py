@@ -14,8 +14,8 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import SweeperError
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.target_spec import CLOUD, EMBEDDED
 from sweeper.store import Store
 from sweeper.tables.results_folder import find_results_folder

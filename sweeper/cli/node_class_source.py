@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import click
 
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.errors import InputError, Problem, UsageError
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.node_classes import NodeInfo
 from sweeper.running.node_class_cache import get_embedded_object_info, get_object_info
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from sweeper.cli.checked_plan import CheckedPlan
 from sweeper.cli.plan_cost import describe_cost
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.sweep_block import Block
 from sweeper.model.target_spec import is_comfy_platform

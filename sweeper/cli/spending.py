@@ -18,9 +18,9 @@ from sweeper.cli import console
 from sweeper.cli.checked_plan import CheckedPlan, find_classes
 from sweeper.cli.plan_cost import format_cost, to_amount
 from sweeper.cli.plan_summary import PlanSummary
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import SweeperError, UsageError
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.money import NOTHING, Amount
 from sweeper.model.result import Run

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from sweeper.cli import console
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import ExperimentError, Problem, TemplateError
 from sweeper.loading.experiment_builder import PartialExperiment
 from sweeper.loading.load import load_partial, load_template
 from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, make_scope
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import describe_missing_trust, find_trust_needs
 from sweeper.loading.trust_memory import add_grants, load_grants
 from sweeper.model.experiment import Experiment

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import ResultsError, SweeperError
 from sweeper.loading.load import load
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.picture_size import PICTURE_FORMATS
 from sweeper.planning.plan import Plan
 from sweeper.regression.accept import accept

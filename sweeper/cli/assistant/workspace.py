@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from sweeper.cli.spending import list_paid_targets
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.read_scope import Project
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.money import CURRENCY, Amount, format_usd
 from sweeper.model.source import SourceError

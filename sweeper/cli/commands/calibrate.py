@@ -13,7 +13,7 @@ from sweeper.cli.checked_plan import load_for_run
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
-from sweeper.cli.targets_file import load_named_targets
+from sweeper.loading.targets_file import load_named_targets
 
 if TYPE_CHECKING:
     from sweeper.regression.calibrate import Calibration

@@ -15,8 +15,8 @@ from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.table_query import select_trials
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.files import atomic_write
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.selection import Selection
 from sweeper.store.experiment_path import display_path
 

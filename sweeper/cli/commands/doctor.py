@@ -20,9 +20,9 @@ from sweeper.cli.checked_plan import list_planners
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.options import format_examples
 from sweeper.cli.target_check import diagnose_target
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.cluster import describe_open_address
 from sweeper.errors import DISTRIBUTION, ExperimentError, Problem, UsageError
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.money import CURRENCY
 from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets
 from sweeper.planning.plan import Plan

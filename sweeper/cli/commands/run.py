@@ -20,8 +20,8 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
 from sweeper.cli.run_cost import describe_run_cost, format_run_cost
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import SweeperError, UsageError
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED, Run

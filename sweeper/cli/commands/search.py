@@ -32,9 +32,9 @@ from sweeper.cli.search_text import (
     point_to_json,
     show_best_points,
 )
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.errors import UsageError
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.money import Amount
 from sweeper.model.search_result import SearchResult

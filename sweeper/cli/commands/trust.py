@@ -8,11 +8,11 @@ import click
 
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
-from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.loading.bounded_files import BoundError, find_matching_files
 from sweeper.loading.load import load_partial, read_name
 from sweeper.loading.read_scope import has_marker, make_scope
+from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import find_trust_needs
 from sweeper.loading.trust_memory import add_grants, load_grants, remove_grants
 
