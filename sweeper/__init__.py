@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from sweeper.model.template import Template as Template
     from sweeper.model.trial import Trial as Trial
     from sweeper.planning.plan import Plan as Plan
-    from sweeper.planning.plan import plan as plan
     from sweeper.regression.accept import accept as accept
     from sweeper.regression.calibrate import calibrate as calibrate
     from sweeper.regression.check import check as check
     from sweeper.reporting.notebook.inline_page import show as show
+    from sweeper.running.prepare import plan as plan
     from sweeper.running.run import run as run
     from sweeper.running.run import run_async as run_async
     from sweeper.running.search_rounds import search as search
@@ -49,7 +49,7 @@ _MODULES = {
     "effects": "sweeper.tables.effects",
     "load": "sweeper.loading.load",
     "load_template": "sweeper.loading.load",
-    "plan": "sweeper.planning.plan",
+    "plan": "sweeper.running.prepare",
     "results": "sweeper.tables.dataframe",
     "run": "sweeper.running.run",
     "run_async": "sweeper.running.run",

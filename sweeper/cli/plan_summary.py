@@ -10,10 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from sweeper.cli.checked_plan import CheckedPlan
 from sweeper.cli.plan_cost import describe_cost
-from sweeper.comfy.target import resolve_targets
-from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.sweep_block import Block
 from sweeper.model.target_spec import is_comfy_platform
@@ -25,6 +22,7 @@ from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.running.node_times import list_job_seconds
+from sweeper.running.prepare import Prepared
 from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.settings import RunOptions, TrialFilter
 from sweeper.store import Store
@@ -39,22 +37,18 @@ class PlanSummary:
     The caller adds the trials one by one.
     """
 
-    def __init__(
-        self, checked: CheckedPlan, targets: Sequence[Any] | None, out: Path | None, run_options: RunOptions
-    ) -> None:
-        """`targets` and `out` None: the experiment's targets and its default folder.
+    def __init__(self, prepared: Prepared, out: Path | None, run_options: RunOptions) -> None:
+        """`out` None: the default folder of the experiment.
 
         `run_options`: those of the run, as far as they select trials. Raises UsageError, ResultsError.
         """
-        plan = checked.plan
-        self.notes = checked.notes
+        plan = prepared.plan
+        self.notes = prepared.notes
         self._run_options = run_options
         self._is_selected = TrialFilter(run_options.where, plan)
         experiment = plan.experiment
         self.out = out or default_results_folder(experiment.file, experiment.name)
-        specs = list(experiment.targets) if targets is None else list(targets)
-        named = {**load_named_targets(), **experiment.named_targets}
-        resolved = resolve_targets(specs, named=named, environ={}, with_keys=False)
+        resolved = prepared.resolve_targets()
         self.targets = [target.name for target in resolved]
         self._jobs, seconds, self._renaming = _load_records(self.out, self.targets, plan)
         besides_nodes = seconds.pop(BESIDES_NODES, 0.0)
@@ -62,7 +56,7 @@ class PlanSummary:
         self.plan = plan.reordered(costs)  # the same order as the run's
         self.prices = PlanPrices(
             self.plan,
-            checked.classes,
+            prepared.classes,
             [target.price for target in resolved],
             LearntTimes(seconds, self._list_job_seconds(), besides_nodes),
             shares_cache=len(resolved) == 1 and not any(is_comfy_platform(target.url) for target in resolved),

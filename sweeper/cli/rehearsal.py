@@ -15,10 +15,9 @@ import click
 
 from sweeper.cli import console
 from sweeper.cli.node_class_source import read_object_info
-from sweeper.comfy.target import Target, resolve_targets
+from sweeper.comfy.target import Target
 from sweeper.did_you_mean import join_names
 from sweeper.errors import ExperimentError, UsageError
-from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.search_spec import Search
@@ -27,6 +26,7 @@ from sweeper.model.shell_words import join_command
 from sweeper.planning.plan import Plan, plan
 from sweeper.planning.searching.search_plan import plan_space
 from sweeper.running.node_class_cache import get_cached_object_info
+from sweeper.running.prepare import Prepared
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.server_facts import BESIDES_NODES
@@ -44,8 +44,7 @@ class Rehearsal:
 
     def prepare(
         self,
-        experiment: Experiment,
-        targets: Sequence[Any] | None,
+        prepared: Prepared,
         out: Path | str | None,
         options: Mapping[str, Any],
         *,
@@ -54,19 +53,20 @@ class Rehearsal:
     ) -> tuple[Experiment, Path, dict[str, Any]]:
         """The experiment without a storage for its pictures, the folder of the rehearsal, and the options of its run.
 
-        `targets`, `out`, `options`: those of the real run, None for the experiment's own. If `options["check"]`, checks
+        `prepared`, `out`, `options`: those of the real run. If `options["check"]`, checks
         the plan against the node classes of the targets, and warns of a target whose classes are unknown. Stand-ins run
         the classes that the embedded server lacks. If earlier runs recorded how long nodes take on the targets, nodes
         of the rehearsal take a share of that, which a line says unless `quiet`.
 
         Raises UsageError for an unusable option, and ExperimentError for what a target would refuse.
         """
+        experiment = prepared.experiment
         if isinstance(out, str):
             raise UsageError(f"--out {out}: a rehearsal keeps its pictures on this machine; give a folder as --out")
         metrics = tuple(name for name in experiment.metrics if name not in experiment.judges)  # a judge may cost money
         local = replace(experiment, run=replace(experiment.run, out=None), metrics=metrics, judges={})
         expanded = make_plan(local)
-        described = dict(_iter_object_infos(experiment, targets, self.object_info, warn=options["check"]))
+        described = dict(_iter_object_infos(prepared, self.object_info, warn=options["check"]))
         keep_temp = local.run.keep_temp if options["keep_temp"] is None else options["keep_temp"]
         problems = []
         for name, object_info in described.items() if options["check"] else ():
@@ -80,14 +80,13 @@ class Rehearsal:
         known = {class_type: declared for info in described.values() for class_type, declared in info.items()}
         # Known classes were checked here, and the embedded server then has more than its own.
         checked = {"check": False, "object_info": known} if described else {}
-        seconds = _scale_node_seconds(experiment, targets, real, quiet=quiet)
+        seconds = _scale_node_seconds(prepared, real, quiet=quiet)
         return local, real / REHEARSAL, {**options, "plan": expanded, "node_seconds": seconds, **checked}
 
     def prepare_search(
         self,
-        experiment: Experiment,
+        prepared: Prepared,
         search: Search,
-        targets: Sequence[Any] | None,
         out: Path | str | None,
         options: Mapping[str, Any],
         *,
@@ -97,13 +96,14 @@ class Rehearsal:
 
         Checks all values of the space. Raises UsageError also if the search needs answers or costs, or has no end.
         """
-        names = [one.metric for one in search.objectives if one.metric in experiment.judges or one.metric == "cost"]
+        unknown = {*prepared.experiment.judges, "cost"}
+        names = [objective.metric for objective in search.objectives if objective.metric in unknown]
         if names:
             raise UsageError(f"--rehearse asks no judge and costs nothing, so no trial would have {join_names(names)}")
         if search.trials is None and search.patience is None:
             raise UsageError("--rehearse costs nothing, so the budget would not end it; add --trials N")
         local, folder, settings = self.prepare(
-            experiment, targets, out, options, quiet=quiet, make_plan=lambda local: plan_space(local, search)
+            prepared, out, options, quiet=quiet, make_plan=lambda local: plan_space(local, search)
         )
         del settings["plan"]
         unpaid = replace(local, search=replace(search, budget=None), run=replace(local.run, budget=None))
@@ -140,13 +140,14 @@ _object_info_option = click.option(
 
 
 def _iter_object_infos(
-    experiment: Experiment, targets: Sequence[Any] | None, object_info: Path | None, *, warn: bool
+    prepared: Prepared, object_info: Path | None, *, warn: bool
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The name and the known node classes of each real target. Warns of the others."""
     if object_info is not None:
         yield f"the server of {object_info.name}", read_object_info(object_info)
         return
-    for target in _list_real_targets(experiment, targets):
+    experiment = prepared.experiment
+    for target in _list_real_targets(prepared):
         classes = get_cached_object_info(target)
         if classes is not None:
             yield target.name, classes
@@ -159,28 +160,23 @@ def _iter_object_infos(
             )
 
 
-def _list_real_targets(experiment: Experiment, targets: Sequence[Any] | None) -> list[Target]:
+def _list_real_targets(prepared: Prepared) -> list[Target]:
     """The targets of the real run, without keys. The run itself checks against the embedded server."""
-    named = {**load_named_targets(), **experiment.named_targets}
-    specs = list(experiment.targets) if targets is None else targets
-    resolved = resolve_targets(specs, named=named, environ={}, with_keys=False)
-    return [target for target in resolved if not target.embedded]
+    return [target for target in prepared.resolve_targets() if not target.embedded]
 
 
-def _scale_node_seconds(
-    experiment: Experiment, targets: Sequence[Any] | None, results: Path, *, quiet: bool
-) -> dict[str, float]:
+def _scale_node_seconds(prepared: Prepared, results: Path, *, quiet: bool) -> dict[str, float]:
     """Seconds by class, in proportion to what nodes took on the targets; empty if `results` records none.
 
     All nodes of the workflow together take at most `_JOB_SECONDS`.
     """
     if not Store.exists(results):
         return {}
-    names = [target.name for target in _list_real_targets(experiment, targets)]
+    names = [target.name for target in _list_real_targets(prepared)]
     with Store.open(results, readonly=True) as store:
         learnt = store.servers.mean_node_seconds(names)
     learnt.pop(BESIDES_NODES, None)
-    job = sum(learnt.get(node["class_type"], 0.0) for node in experiment.template.graph.values())
+    job = sum(learnt.get(node["class_type"], 0.0) for node in prepared.experiment.template.graph.values())
     if job == 0:
         return {}
     share = min(1.0, _JOB_SECONDS / job)

@@ -8,25 +8,24 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from sweeper.cli import console
-from sweeper.cli.checked_plan import CheckedPlan, find_classes
 from sweeper.cli.plan_cost import format_cost, to_amount
 from sweeper.cli.plan_summary import PlanSummary
-from sweeper.comfy.target import Target, resolve_targets
+from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UsageError
-from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.money import NOTHING, Amount
 from sweeper.model.result import Run
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
+from sweeper.running.prepare import Prepared
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
 
@@ -43,11 +42,12 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
     """
 
     def run(experiment: Experiment, target: Any = None, out: Any = None, **rest: Any) -> Run:
-        paid = list_paid_targets(experiment, target)
+        prepared = Prepared(experiment, target, rest.get("named") or {})
+        paid = list_paid_targets(prepared)
         # A given plan repeats a few jobs of a run about which the user was asked, as `check --attribute` does.
         if paid and not yes and rest.get("plan") is None:
             rest["plan"] = make_plan(experiment)
-            summary = _summarize(experiment, target, out, rest)
+            summary = _summarize(replace(prepared, plans=(rest["plan"],)), out, rest)
             budget = rest.get("budget")
             budget = experiment.run.budget if budget is None else budget
             left = None if budget is None else budget - _load_spent(Path(summary["out"]))
@@ -57,21 +57,19 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
     return run
 
 
-def confirm_search(
-    experiment: Experiment, target: Any, out: Any, plan: Plan, *, trials: int, budget: float | None
-) -> None:
+def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, budget: float | None) -> None:
     """On a terminal, ask before a search of up to `trials` trials that may cost more than `run.confirm_above`.
 
     `plan`: the next of these trials, from whose cost that of the others is estimated. Raises SweeperError if the answer
     is no.
     """
-    summary = dict(_summarize(experiment, target, out, {"plan": plan}))
+    summary = dict(_summarize(replace(prepared, plans=(plan,)), out, {}))
     amount = estimate_search_cost(summary, trials)
     if amount is not None:
         summary["cost"] = {**summary["cost"], "left": amount.to_dict()}
     summary["jobs"] = trials if summary["jobs"] else 0
     left_of_budget = None if budget is None else budget - _load_spent(Path(summary["out"]))
-    _confirm(summary, list_paid_targets(experiment, target), experiment.run.confirm_above, left_of_budget)
+    _confirm(summary, list_paid_targets(prepared), prepared.experiment.run.confirm_above, left_of_budget)
 
 
 def estimate_search_cost(summary: Mapping[str, Any], trials: int) -> Amount | None:
@@ -83,14 +81,14 @@ def estimate_search_cost(summary: Mapping[str, Any], trials: int) -> Amount | No
     return Amount(left.low * factor, left.high * factor)
 
 
-def _summarize(experiment: Experiment, specs: Any, out: Any, run_options: Mapping[str, Any]) -> dict[str, Any]:
+def _summarize(prepared: Prepared, out: Any, run_options: Mapping[str, Any]) -> dict[str, Any]:
     """What `plan --json` says of a run, and `has_classes`: whether the node classes of a target are known."""
     names = {field.name for field in fields(RunOptions)}
     options = RunOptions(**{name: value for name, value in run_options.items() if name in names})
-    checked = CheckedPlan(run_options["plan"], (), find_classes(experiment, specs))
-    summary = PlanSummary(checked, specs, out if isinstance(out, Path) else None, options)
+    known = replace(prepared, classes=prepared.find_classes())
+    summary = PlanSummary(known, out if isinstance(out, Path) else None, options)
     summary.add_all()
-    return {**summary.to_dict(), "has_classes": checked.classes is not None}
+    return {**summary.to_dict(), "has_classes": known.classes is not None}
 
 
 def _load_spent(out: Path) -> float:
@@ -116,20 +114,13 @@ def _confirm(
         console.warn(f"about to {question} (--yes hides this line)")
 
 
-def list_paid_targets(experiment: Experiment, specs: Sequence[Any] | None) -> list[Target]:
-    """The targets of a run on which jobs can cost anything. `specs` None: the experiment's."""
-    return [target for target in _resolve_targets(experiment, specs) if _may_cost(target)]
-
-
-def _resolve_targets(experiment: Experiment, specs: Sequence[Any] | None) -> Sequence[Target]:
-    """The targets of the run; empty if they have mistakes, which the run reports, or are only known to workers."""
-    named = {**load_named_targets(), **experiment.named_targets}
+def list_paid_targets(prepared: Prepared) -> list[Target]:
+    """The targets of a run on which jobs can cost anything."""
     try:
-        return resolve_targets(
-            list(experiment.targets if specs is None else specs), named=named, environ={}, with_keys=False
-        )
-    except UsageError:
-        return ()
+        targets = prepared.resolve_targets()
+    except UsageError:  # mistakes, which the run reports, or targets that only workers know
+        return []
+    return [target for target in targets if _may_cost(target)]
 
 
 def _may_cost(target: Target) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,56 +22,56 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets
 from sweeper.model.template import Template
+from sweeper.running.prepare import Prepared
 
 option = click.option(
     "--trust", is_flag=True, help="Trust the experiment for this command; see `sweeper trust --help`."
 )
 
 
-class Confinement:
+class Confinement(ABC):
     """What a command may do for somebody who cannot be asked, such as an assistant. A click context has it as `obj`."""
 
     @property
+    @abstractmethod
     def scope(self) -> ReadScope:
         """What its experiments may read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def find_problems(
         self, experiment: Experiment, *, targets: Sequence[Any] | None, users: NamedTargets, out: object
     ) -> list[Problem]:
         """What the experiment may not do, besides reading files. The arguments are those of `load_trusted`."""
-        raise NotImplementedError
 
-    def allow_run(self, experiment: Experiment, targets: Sequence[Any] | None) -> Experiment:
-        """The experiment with the limits of its run. Raises InputError if it may not run on these targets."""
-        raise NotImplementedError
+    @abstractmethod
+    def allow_run(self, prepared: Prepared) -> Prepared:
+        """The same with the limits of its run. Raises InputError if it may not run on these targets."""
 
 
 def find_confinement() -> Confinement | None:
     """The confinement of the command that is running; None for the user's own commands."""
     context = click.get_current_context(silent=True)
-    return None if context is None else context.find_object(Confinement)
+    found = None if context is None else context.find_root().obj
+    return found if isinstance(found, Confinement) else None
 
 
 def load_trusted(
     file: Path,
+    users: NamedTargets,
     *,
     trust: bool,
     targets: Sequence[Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     out: object = None,
-    users: NamedTargets | None = None,
     checks_names: bool = True,
 ) -> tuple[PartialExperiment, list[Problem]]:
     """Load an experiment; returns it with what it needs trust for and is not trusted with.
 
     Opens a file outside of the project only after the user has allowed that. On a terminal, asks whether to allow what
     is missing from now on. `trust` is the flag --trust; `targets`, `overrides` and `out` are the user's own choice,
-    which needs no trust. `users` are the user's targets; None: those of the targets file. With `checks_names`, an
-    unknown name of a target is a problem. The first problem says how to trust. Raises ExperimentError as `load_partial`
-    does.
+    which needs no trust. `users` are the user's targets. With `checks_names`, an unknown name of a target is a problem.
+    The first problem says how to trust. Raises ExperimentError as `load_partial` does.
     """
-    users = load_named_targets() if users is None else users
     named = users if targets is None and checks_names else None
     confinement = find_confinement()
     if confinement is not None:

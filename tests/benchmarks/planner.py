@@ -23,10 +23,10 @@ import jinja2
 import jsonschema
 
 import sweeper
-from sweeper.cli.checked_plan import CheckedPlan
 from sweeper.cli.plan_summary import PlanSummary
 from sweeper.model.node_classes import NodeInfo
 from sweeper.running.node_class_cache import get_embedded_classes
+from sweeper.running.prepare import Prepared
 from sweeper.running.settings import RunOptions
 
 TEMPLATE = Path(__file__).parents[2] / "templates" / "txt2img.json"
@@ -149,7 +149,8 @@ def summarize(folder: Path, classes: NodeInfo | None) -> tuple[float, Any]:
     (folder / "paid.yaml").write_text(json.dumps({"template": "paid.json", "sweep": {"grid": PAID_AXES}}))
     declared = sweeper.load(folder / "paid.yaml")
     start = time.perf_counter()
-    summary = PlanSummary(CheckedPlan(sweeper.plan(declared), classes=classes), None, folder / "none", RunOptions())
+    prepared = Prepared(declared, None, {}, (sweeper.plan(declared),), classes=classes)
+    summary = PlanSummary(prepared, folder / "none", RunOptions())
     summary.add_all()
     described = summary.to_dict()
     return rate(described["count"], time.perf_counter() - start), described["cost"]

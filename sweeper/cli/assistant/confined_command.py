@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.cli.assistant.workspace import Ledger, Workspace
+from sweeper.cli.assistant.workspace import Ledger, Workspace, check_spending
 from sweeper.cli.exit_codes import INTERRUPTED
 from sweeper.cli.trust_check import Confinement
 from sweeper.errors import InputError, Problem, SweeperError
@@ -30,6 +30,7 @@ from sweeper.loading.trust import find_trust_needs, find_url_path
 from sweeper.model.experiment import Experiment
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import NamedTargets
+from sweeper.running.prepare import Prepared
 from sweeper.tables.results_folder import default_results_folder
 
 _STDIN: Final = 0
@@ -67,23 +68,24 @@ class AssistantConfinement(Confinement):
             message = f"needs a person for what the next lines say; one who trusts the file can run it: {command}"
             problems = [Problem(name, 0, "", message), *needs]
         try:
-            self.workspace.check_servers(experiment, targets or ())
+            self.workspace.check_servers(experiment, targets or (), users)
         except InputError as error:
             problems += [replace(problem, file=problem.file or name) for problem in error.problems]
         return problems
 
-    def allow_run(self, experiment: Experiment, targets: Sequence[Any] | None) -> Experiment:
-        """The experiment with what is left of the budget. Prints the line that the server waits for."""
-        self.workspace.check_spending(experiment, targets or (), self.ledger.budget)
+    def allow_run(self, prepared: Prepared) -> Prepared:
+        """The same with what is left of the budget. Prints the line that the server waits for."""
+        check_spending(prepared, self.ledger.budget)
+        experiment = prepared.experiment
         folder = self.workspace.resolve(str(default_results_folder(experiment.file, experiment.name)))
         self.ledger.add(folder)
         sys.stdout.write(json.dumps({"folder": str(folder), "counted": self.ledger.folders[str(folder)]}) + "\n")
         sys.stdout.flush()
         if self.ledger.budget is None:
-            return experiment
+            return prepared
         limits = [self.ledger.limit_folder(folder), experiment.run.budget]
         budget = min(limit for limit in limits if limit is not None)
-        return replace(experiment, run=replace(experiment.run, budget=budget))
+        return replace(prepared, experiment=replace(experiment, run=replace(experiment.run, budget=budget)))
 
 
 def main() -> int:

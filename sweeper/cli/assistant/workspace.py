@@ -16,12 +16,12 @@ from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.read_scope import Project
-from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.money import CURRENCY, Amount, format_usd
 from sweeper.model.source import SourceError
-from sweeper.model.target_spec import CLOUD, EMBEDDED, is_comfy_platform
+from sweeper.model.target_spec import CLOUD, EMBEDDED, NamedTargets, is_comfy_platform
 from sweeper.model.urls import identify_server
+from sweeper.running.prepare import Prepared
 from sweeper.store import FILE_NAME, Store
 from sweeper.tables.results_folder import find_results_folder
 
@@ -53,20 +53,19 @@ class Workspace:
             raise UsageError(f"{name} is outside of {self.root} or hidden in it; this server works in that folder only")
         return resolved
 
-    def check_servers(self, experiment: Experiment, requested: Sequence[str]) -> None:
+    def check_servers(self, experiment: Experiment, requested: Sequence[str], users: NamedTargets) -> None:
         """Check the targets of a command. Raises UsageError for a server that the person did not name.
 
-        An assistant may have written the experiment, so its own targets are checked too.
+        An assistant may have written the experiment, so its own targets are checked too. `users`: the person's names.
         """
-        own = load_named_targets()
-        known = [EMBEDDED, CLOUD, *own, *self.targets]
+        known = [EMBEDDED, CLOUD, *users, *self.targets]
         for name in requested:
             if name not in known:
                 raise UsageError(f"{name!r} is not a target that this server may use{suggest(name, known)}; {_ALLOW}")
-        named = {**own, **experiment.named_targets}
+        named = {**users, **experiment.named_targets}
         used = resolve_targets(requested or list(experiment.targets), named=named, environ={}, with_keys=False)
         # One at a time, because several names may stand for one server.
-        allowed = [resolve_targets(name, named=own, environ={}, with_keys=False)[0] for name in known]
+        allowed = [resolve_targets(name, named=users, environ={}, with_keys=False)[0] for name in known]
         for target in used:
             if not target.embedded:
                 self._check_server(target, [one for one in allowed if not one.embedded])
@@ -79,25 +78,6 @@ class Workspace:
         if not any(one.price == target.price and one.partner_key_env == target.partner_key_env for one in same):
             names = " or ".join(dict.fromkeys(one.name for one in same))
             raise UsageError(f"{target.url} has a price or a key under the name {names}; use it by that name")
-
-    def check_spending(self, experiment: Experiment, requested: Sequence[str], budget: float | None) -> None:
-        """Check that a run may use its targets. `budget`: in US dollars, None if nothing may cost money.
-
-        Raises UsageError if a target may cost money but has no budget or no known price.
-        """
-        paid = list_paid_targets(experiment, list(requested) or None)
-        if paid and budget is None:
-            names = " and ".join(target.name for target in paid)
-            raise UsageError(
-                f"runs on {names} may cost money, and the person who started this server set no budget; they can: "
-                'sweeper mcp --budget "5 USD"'
-            )
-        unpriced = [target.name for target in paid if is_comfy_platform(target.url) and target.price is None]
-        if unpriced:
-            raise UsageError(
-                f"nobody stated what the time of {' and '.join(unpriced)} costs, so a budget cannot be kept; the "
-                "person can state it: `price:` of that target in their targets file"
-            )
 
     def find_results(self, name: str) -> Path:
         """Return the results folder of a folder or an experiment file in the root."""
@@ -125,6 +105,26 @@ class Workspace:
         with atomic_write(path) as handle:
             handle.write(text.encode())
         return path
+
+
+def check_spending(prepared: Prepared, budget: float | None) -> None:
+    """Check that a run may use its targets. `budget`: in US dollars, None if nothing may cost money.
+
+    Raises UsageError if a target may cost money but has no budget or no known price.
+    """
+    paid = list_paid_targets(prepared)
+    if paid and budget is None:
+        names = " and ".join(target.name for target in paid)
+        raise UsageError(
+            f"runs on {names} may cost money, and the person who started this server set no budget; they can: "
+            'sweeper mcp --budget "5 USD"'
+        )
+    unpriced = [target.name for target in paid if is_comfy_platform(target.url) and target.price is None]
+    if unpriced:
+        raise UsageError(
+            f"nobody stated what the time of {' and '.join(unpriced)} costs, so a budget cannot be kept; the "
+            "person can state it: `price:` of that target in their targets file"
+        )
 
 
 @dataclass(slots=True)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, options, trust_check
-from sweeper.cli.checked_plan import load_for_run
 from sweeper.cli.exit_codes import get_run_exit_code
+from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
-from sweeper.loading.targets_file import load_named_targets
 
 if TYPE_CHECKING:
     from sweeper.regression.calibrate import Calibration
@@ -48,12 +47,12 @@ def command(
     from sweeper.regression.calibrate import calibrate
 
     requested = options.to_target_list(targets)
-    loaded = load_for_run(experiment, requested, trust=trust)
+    prepared = load_for_run(experiment, requested, trust=trust)
     with ProgressDisplay(quiet=quiet, shows_error=True) as display:
         calibration = calibrate(
-            loaded,
+            prepared.experiment,
             target=requested,
-            named=load_named_targets(),
+            named=prepared.users,
             progress=display,
             **calibrate_options,
         )

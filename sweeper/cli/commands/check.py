@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, dask_options, options, spending, trust_check
-from sweeper.cli.checked_plan import load_for_run
 from sweeper.cli.exit_codes import get_run_exit_code
+from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.table_query import select_trials
@@ -99,10 +99,11 @@ def command(
     if runner is not None:
         runner = spending.confirm_before(runner, yes=yes)
         runner = trust_check.require_trust_before(runner, trust=trust, targets=requested)
-    source = experiment if experiment.is_dir() else load_for_run(experiment, requested, selection.values, trust=trust)
+    prepared = None if experiment.is_dir() else load_for_run(experiment, requested, selection.values, trust=trust)
     with ProgressDisplay(quiet=quiet, shows_error=True) as display:
         comparisons = check(
-            source, baseline, target=requested, out=out, named=load_named_targets(),
+            experiment if prepared is None else prepared.experiment, baseline, target=requested, out=out,
+            named=load_named_targets() if prepared is None else prepared.users,
             progress=display, runner=runner, answer=answer, **check_options,
         )  # fmt: skip
     _write_reports(comparisons, junit, html, summary)

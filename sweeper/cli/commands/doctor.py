@@ -16,7 +16,6 @@ from typing import Any, Final
 import click
 
 from sweeper.cli import console, options, trust_check
-from sweeper.cli.checked_plan import list_planners
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.options import format_examples
 from sweeper.cli.target_check import diagnose_target
@@ -26,6 +25,7 @@ from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.money import CURRENCY
 from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets
 from sweeper.planning.plan import Plan
+from sweeper.running.prepare import list_planners
 
 DASK_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
 
@@ -64,7 +64,7 @@ def command(
     plans: list[Plan] = []
     if experiment is not None:
         partial, missing_trust = trust_check.load_trusted(
-            experiment, trust=trust, targets=requested, users=named, checks_names=not file_problems
+            experiment, named, trust=trust, targets=requested, checks_names=not file_problems
         )
         if partial.problems or missing_trust:
             raise ExperimentError([*partial.problems, *missing_trust])

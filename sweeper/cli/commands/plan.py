@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import click
 
 from sweeper.cli import console, options, trust_check
-from sweeper.cli.checked_plan import load_checked_plan
 from sweeper.cli.export_workflows import WorkflowFolder
+from sweeper.cli.load_prepared import load_prepared
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 from sweeper.cli.plan_diff import PlanDiff, resolve_diff_run
@@ -83,9 +83,9 @@ def command(
         raise UsageError("--diff compares the whole plan with a run; drop --where and --limit")
     run_options = RunOptions(where=selection.where, limit=selection.limit)
     requested = options.to_target_list(targets)
-    checked = load_checked_plan(experiment, requested, overrides=selection.values, object_info=object_info, trust=trust)
-    plan = checked.plan
-    plan_summary = PlanSummary(checked, requested, out, run_options)
+    prepared = load_prepared(experiment, requested, overrides=selection.values, object_info=object_info, trust=trust)
+    plan = prepared.plan
+    plan_summary = PlanSummary(prepared, out, run_options)
     plan_diff = PlanDiff(*resolve_diff_run(diff, plan_summary.out), plan_summary) if diff is not None else None
     folder = WorkflowFolder(plan, workflows) if workflows is not None else None
     consumers = [one.add for one in (plan_diff, folder) if one is not None]
@@ -114,12 +114,12 @@ def show_dry_run(
     run_options: RunOptions, *, trust: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """For `sweeper run --dry-run`: show the plan of a run with these options."""
-    checked = load_checked_plan(
+    prepared = load_prepared(
         experiment, targets, overrides=overrides, trust=trust, out=out, keep_temp=run_options.keep_temp
     )
-    plan_summary = PlanSummary(checked, targets, out, run_options)
+    plan_summary = PlanSummary(prepared, out, run_options)
     plan_summary.add_all()
-    _print_plan(checked.plan, plan_summary.to_dict(), None if as_json else console.print_line)
+    _print_plan(prepared.plan, plan_summary.to_dict(), None if as_json else console.print_line)
 
 
 def _print_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str], None] | None) -> None:

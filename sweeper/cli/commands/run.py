@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from sweeper.cli import console, dask_options, options, run_options, spending, trust_check
-from sweeper.cli.checked_plan import load_for_run
 from sweeper.cli.commands.plan import show_dry_run
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
+from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
 from sweeper.cli.run_cost import describe_run_cost, format_run_cost
 from sweeper.errors import SweeperError, UsageError
-from sweeper.loading.targets_file import load_named_targets
-from sweeper.model.experiment import Experiment
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED, Run
 from sweeper.model.selection import Selection
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import EMBEDDED, parse_target
+from sweeper.running.prepare import Prepared
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
@@ -93,21 +93,22 @@ def command(
         folder = out if isinstance(out, Path) else None
         show_dry_run(experiment, requested, folder, overrides, RunOptions(**settings), trust=trust, as_json=as_json)
         return 0
-    if rehearsal is None:
-        loaded, real = load_for_run(experiment, requested, overrides, trust=trust, out=out), None
-    else:
+    real = None
+    prepared = load_for_run(experiment, requested if rehearsal is None else [EMBEDDED], overrides, trust=trust, out=out)
+    if rehearsal is not None:
         real = build_real_command(experiment, targets, out, selection)
-        loaded = load_for_run(experiment, [EMBEDDED], overrides, trust=trust, out=out)
-        loaded, out, settings = rehearsal.prepare(loaded, requested, out, settings, quiet=quiet)
-        requested = [EMBEDDED]
+        whole = replace(prepared, specs=requested)
+        loaded, out, settings = rehearsal.prepare(whole, out, settings, quiet=quiet)
+        prepared = replace(prepared, experiment=loaded)
+    loaded = prepared.experiment
     with ExitStack() as stack:
         if view:
             folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
-        with ProgressDisplay(quiet=quiet, rates=list_rates(loaded, requested)) as display:
+        with ProgressDisplay(quiet=quiet, rates=list_rates(prepared)) as display:
             runner = dask_options.choose_runner(dask, dask_resources)
             run = spending.confirm_before(runner, yes=yes)(
-                loaded, target=requested, out=out, named=load_named_targets(), progress=display, **settings
+                loaded, target=prepared.specs, out=out, named=prepared.users, progress=display, **settings
             )
         report = format_report_command(run, experiment, loaded.name)
         _show_end(run, report, real, as_json=as_json, quiet=quiet, open_page=open_browser and not view)
@@ -117,11 +118,10 @@ def command(
     return get_run_exit_code(run.stopped_by, ok=not (run.failed or run.cancelled or run.stopped_by or run.error))
 
 
-def list_rates(experiment: Experiment, requested: list[str] | None) -> list[TargetPrice]:
+def list_rates(prepared: Prepared) -> list[TargetPrice]:
     """The prices of the targets; empty if none has one. Mistakes in targets are reported elsewhere."""
-    named = {**load_named_targets(), **experiment.named_targets}
-    specs = experiment.targets if requested is None else requested
-    prices = [parse_target(spec, named).settings.get("price") for spec in specs]
+    specs = prepared.experiment.targets if prepared.specs is None else prepared.specs
+    prices = [parse_target(spec, prepared.named).settings.get("price") for spec in specs]
     rates = [price or TargetPrice() for price in prices]
     return rates if any(rate.has_rate for rate in rates) else []
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 import click
 
 from sweeper.cli import console, dask_options, options, run_options, spending, trust_check
-from sweeper.cli.checked_plan import CheckedPlan, check_against_targets, load_for_run
 from sweeper.cli.commands.run import format_report_command, list_rates, refresh_report, run_to_json
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
+from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.open_page import open_in_browser
 from sweeper.cli.options import format_examples
 from sweeper.cli.plan_cost import format_cost
@@ -32,15 +32,14 @@ from sweeper.cli.search_text import (
     point_to_json,
     show_best_points,
 )
-from sweeper.comfy.target import resolve_targets
 from sweeper.errors import UsageError
-from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.experiment import Experiment
 from sweeper.model.money import Amount
 from sweeper.model.search_result import SearchResult
 from sweeper.model.search_spec import Search
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED
+from sweeper.running.prepare import Prepared
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
 from sweeper.tables.results_folder import default_results_folder
@@ -103,29 +102,29 @@ def command(
         raise UsageError("--preview submits nothing, so it goes without --view, --open and --rehearse")
     requested = options.to_target_list(targets)
     used = (requested if rehearsal is None else [EMBEDDED], out)
-    loaded = _load(experiment, used, values, trials, settings["budget"], trust=trust)
-    spec, real = require_search(loaded), None
+    prepared = _load(experiment, used, values, trials, settings["budget"], trust=trust)
+    spec, real = require_search(prepared.experiment), None
     if rehearsal is not None:
         real = build_real_command(experiment, targets, out, Selection(values=values), command="search", trials=trials)
-        loaded, out, settings = rehearsal.prepare_search(loaded, spec, requested, out, settings, quiet=quiet)
-        requested = [EMBEDDED]
-    named = {**load_named_targets(), **loaded.named_targets}
-    resolved = resolve_targets(requested or list(loaded.targets), named=named, environ={}, with_keys=False)
+        whole = replace(prepared, specs=requested)
+        local, out, settings = rehearsal.prepare_search(whole, spec, out, settings, quiet=quiet)
+        prepared = replace(prepared, experiment=local)
+    loaded, resolved = prepared.experiment, prepared.resolve_targets()
     folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
-    if preview or (not yes and spending.list_paid_targets(loaded, requested)):
+    if preview or (not yes and spending.list_paid_targets(prepared)):
         next_round = preview_search(loaded, resolved, folder, settings["concurrency"])
         left = _count_trials_left(next_round, settings["max_trials"] or loaded.run.max_trials)
         if preview:
-            _show_preview(loaded, requested, folder, next_round, left, as_json=as_json)
+            _show_preview(prepared, folder, next_round, left, as_json=as_json)
             return 0
         if next_round.plan is not None:
-            spending.confirm_search(loaded, requested, out, next_round.plan, trials=left, budget=_find_budget(loaded))
+            spending.confirm_search(prepared, out, next_round.plan, trials=left, budget=_find_budget(loaded))
     with ExitStack() as stack:
         if view:
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
-        with ProgressDisplay(quiet=quiet, rates=list_rates(loaded, requested), is_search=True) as display:
+        with ProgressDisplay(quiet=quiet, rates=list_rates(prepared), is_search=True) as display:
             result = search(
-                loaded, target=requested, out=out, named=load_named_targets(), progress=display,
+                loaded, target=prepared.specs, out=out, named=prepared.users, progress=display,
                 session=dask_options.choose_session(dask, dask_resources), **settings,
             )  # fmt: skip
         _show_end(result, spec, experiment, loaded.name, real, as_json=as_json, quiet=quiet,
@@ -151,14 +150,14 @@ def _has_finished(result: SearchResult, search: Search) -> bool:
 def _load(
     experiment: Path, used: tuple[list[str] | None, Any], values: Mapping[str, Any], trials: int | None,
     budget: float | None, *, trust: bool,
-) -> Experiment:  # fmt: skip
+) -> Prepared:  # fmt: skip
     """The experiment with the options of the command. `used`: its targets and results folder, as far as given."""
     from sweeper.running.search_rounds import require_search
 
-    loaded = load_for_run(experiment, used[0], values, trust=trust, out=used[1])
-    search = require_search(loaded)
+    prepared = load_for_run(experiment, used[0], values, trust=trust, out=used[1])
+    search = require_search(prepared.experiment)
     search = replace(search, trials=trials or search.trials, budget=search.budget if budget is None else budget)
-    return replace(loaded, search=search)
+    return replace(prepared, experiment=replace(prepared.experiment, search=search))
 
 
 def _count_trials_left(preview: Any, most: int) -> int:
@@ -172,15 +171,14 @@ def _find_budget(experiment: Experiment) -> float | None:
     return min([one for one in (experiment.search.budget, experiment.run.budget) if one is not None], default=None)
 
 
-def _show_preview(
-    experiment: Experiment, targets: list[str] | None, out: Path, preview: Any, left: int, *, as_json: bool
-) -> None:
+def _show_preview(prepared: Prepared, out: Path, preview: Any, left: int, *, as_json: bool) -> None:
+    experiment = prepared.experiment
     search, state = experiment.search, preview.state
     assert search is not None
     summary: dict[str, Any] = {"targets": [], "cost": None, "jobs": 0, "warnings": []}
     if preview.plan is not None:
-        checked = CheckedPlan(preview.plan, *check_against_targets([preview.plan], targets))
-        counted = PlanSummary(checked, targets, out, RunOptions())
+        checked = replace(prepared, plans=(preview.plan,)).check_targets()
+        counted = PlanSummary(checked, out, RunOptions())
         counted.add_all()
         summary = counted.to_dict()
     whole = spending.estimate_search_cost(summary, left)

@@ -8,14 +8,15 @@ from pathlib import Path
 import click
 
 from sweeper.cli import console, options, trust_check
-from sweeper.cli.checked_plan import CheckedPlan, load_checked_plan
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
+from sweeper.cli.load_prepared import load_prepared
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 from sweeper.did_you_mean import join_names
 from sweeper.errors import InputError, Problem, summarise_problems
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
+from sweeper.running.prepare import Prepared
 
 
 @click.command(epilog=format_examples("sweeper validate experiments/*.yaml templates/*.json"))
@@ -63,7 +64,7 @@ def command(
 
 def _check_file(
     file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool
-) -> tuple[str, tuple[Problem, ...], CheckedPlan | None]:
+) -> tuple[str, tuple[Problem, ...], Prepared | None]:
     """The kind of file (experiment or template), its problems to show, and the plan of a valid experiment."""
     from sweeper.regression.thresholds import check_models
 
@@ -72,7 +73,7 @@ def _check_file(
         if is_template:
             trust_check.load_named_template(options.get_workflow_path(file))
             return "template", (), None
-        checked = load_checked_plan(
+        checked = load_prepared(
             file, targets, object_info=object_info, extra_check=check_models, trust=trust, needs_sweep=False
         )
     except InputError as error:

@@ -1,0 +1,218 @@
+"""Prepare an experiment: its plans, its targets, and every mistake at once, also those that a target would refuse.
+
+Submits nothing. A target is skipped if its key is not set here or if it does not respond, because planning must work
+without servers, and the run checks again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sweeper.comfy.target import Target, as_target_list, check_targets, resolve_targets
+from sweeper.errors import ExperimentError, InputError, Problem, UsageError
+from sweeper.loading.experiment_builder import PartialExperiment
+from sweeper.loading.load import load_partial
+from sweeper.loading.read_scope import EVERYTHING
+from sweeper.loading.targets_file import load_named_targets
+from sweeper.loading.trust import describe_missing_trust
+from sweeper.model.experiment import Experiment
+from sweeper.model.node_classes import NodeInfo
+from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
+from sweeper.planning.compatibility import Compatibility, check_written_values
+from sweeper.planning.plan import Plan
+from sweeper.planning.plan import plan as make_plan
+from sweeper.planning.searching.search_plan import plan_space
+from sweeper.running.async_tools import run_sync
+from sweeper.running.node_class_cache import fetch_classes, get_cached_classes
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An experiment without mistakes, and what a command knows about it.
+
+    `specs` are the targets that it uses, as written; None: those of the experiment. `users` are the user's names for
+    servers. `plans` are those of the sweep and of all values of the search, if they were made. `notes` say what is
+    unusual but runs. `classes` are the node classes of the first target that is known.
+    """
+
+    experiment: Experiment
+    specs: Sequence[TargetSpec] | None
+    users: NamedTargets
+    plans: tuple[Plan, ...] = ()
+    notes: tuple[str, ...] = ()
+    classes: NodeInfo | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the sweep; of an experiment that has only a search, that of all its values."""
+        return self.plans[0]
+
+    @property
+    def named(self) -> NamedTargets:
+        """All names for servers."""
+        return {**self.users, **self.experiment.named_targets}
+
+    def resolve_targets(self) -> tuple[Target, ...]:
+        """The targets, without keys. Raises UsageError."""
+        specs = self.experiment.targets if self.specs is None else self.specs
+        return resolve_targets(list(specs), named=self.named, environ={}, with_keys=False)
+
+    def check_targets(
+        self, object_info: tuple[str, NodeInfo] | None = None, *, keep_temp: bool | None = None
+    ) -> Prepared:
+        """Check the plans, or without any the values that the experiment writes, against the targets.
+
+        Returns the same with notes on what is unusual but runs, and on each target that was not checked. `object_info`:
+        the name and the classes of a server that stands for the targets. `keep_temp` overrides that of the experiment.
+        Raises ExperimentError for what a target would refuse, and UsageError for an unknown target.
+        """
+        experiment = self.experiment
+        check_targets(experiment.targets if self.specs is None else self.specs, self.named)
+        keeps = experiment.run.keep_temp if keep_temp is None else keep_temp
+        problems: list[Problem] = []
+        notes: list[str] = []
+        first: NodeInfo | None = None
+        for name, classes in self._iter_classes() if object_info is None else [object_info]:
+            if isinstance(classes, str):
+                notes.append(f"not checked against {name} ({classes})")
+                continue
+            first = first or classes
+            fits = [plan.fit(classes) for plan in self.plans]
+            for fit in fits or [Compatibility(check_written_values(experiment, classes), ())]:
+                problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in fit.problems]
+                notes += [str(note) for note in fit.notes]
+                notes += [] if keeps else [f"{note} (`run` refuses this)" for note in fit.unsaved]
+        if problems:
+            raise ExperimentError(dict.fromkeys(problems))
+        return replace(self, notes=tuple(dict.fromkeys(notes)), classes=first)
+
+    def find_classes(self) -> NodeInfo | None:
+        """The node classes of the first target that has or returns them, for a run, which may send it its key."""
+        found = (classes for _, classes in self._iter_classes(may_send_keys=True))
+        return next((classes for classes in found if not isinstance(classes, str)), None)
+
+    def _iter_classes(self, *, may_send_keys: bool = False) -> Iterator[tuple[str, NodeInfo | str]]:
+        """The name and the node classes of each server, or why its classes are not known.
+
+        Only a target that the user gave receives a key, unless `may_send_keys`: a command that submits nothing must not
+        send a secret to a server that a file chose.
+        """
+        may_send_keys = may_send_keys or self.specs is not None
+        for spec in self.experiment.targets if self.specs is None else self.specs:
+            target = _resolve_target(spec, self.named, with_keys=False)
+            if target is not None:
+                name = "Comfy Cloud" if target.url == CLOUD_URL else target.name
+                yield name, _find_classes(spec, target, self.named, may_send_keys=may_send_keys)
+
+
+def prepare(
+    partial: PartialExperiment,
+    problems: Iterable[Problem] = (),
+    *,
+    specs: Sequence[TargetSpec] | None,
+    users: NamedTargets,
+    object_info: tuple[str, NodeInfo] | None = None,
+    extra_check: Callable[[Experiment], object] | None = None,
+    keep_temp: bool | None = None,
+    needs_sweep: bool = True,
+    asks_targets: bool = True,
+) -> Prepared:
+    """Plan a loaded experiment, and check it and all values of its search against its targets.
+
+    If it has only a search, that is a mistake if `needs_sweep`. `problems` are those besides the mistakes in the file.
+    `extra_check` may raise ExperimentError with more. `asks_targets` False: the targets stay unknown, because the
+    experiment lacks trust. The other arguments are those of Prepared and of `check_targets`.
+
+    Raises ExperimentError with every problem: if one stage finds some, the later stages still check whatever could be
+    read.
+    """
+    experiment = partial.experiment
+    found = [*partial.problems, *problems]
+    plans: list[Plan] = []
+    checks: list[Callable[[], object]] = [] if extra_check is None else [lambda: extra_check(experiment)]
+    if partial.has_plan:
+        makers = list_planners(experiment, needs_sweep=needs_sweep)
+        checks += [lambda make=make: plans.append(make()) for make in makers]  # type: ignore[misc]
+    for check in checks:
+        try:
+            check()
+        except ExperimentError as error:
+            found += error.problems
+    prepared = Prepared(experiment, specs, users, tuple(plans))
+    has_targets = not any(problem.key.startswith("target") for problem in partial.problems)
+    if asks_targets and partial.has_template and has_targets:
+        known = {(problem.file, problem.line, problem.key) for problem in found}
+        try:
+            prepared = prepared.check_targets(object_info, keep_temp=keep_temp)
+        except InputError as error:
+            found += [new for new in error.problems if (new.file, new.line, new.key) not in known]
+    if found or not plans:
+        raise ExperimentError(found)
+    return prepared
+
+
+def list_planners(experiment: Experiment, *, needs_sweep: bool) -> list[Callable[[], Plan]]:
+    """Functions that make the plan of the sweep, and that of all values of the search. Each may raise ExperimentError.
+
+    If there is only a search, the first is left out, unless `needs_sweep`.
+    """
+    search = experiment.search
+    planners: list[Callable[[], Plan]] = []
+    if experiment.blocks or needs_sweep:
+        planners.append(lambda: make_plan(experiment))
+    if search is not None:
+        planners.append(lambda: plan_space(experiment, search))
+    return planners
+
+
+def plan(
+    experiment: Experiment | str | os.PathLike[str],
+    target: TargetSpec | Sequence[TargetSpec] | None = None,
+    *,
+    named: NamedTargets | None = None,
+) -> Plan:
+    """Plan an experiment, or the file of one. Submits nothing.
+
+    With a `target`, finds what `sweeper plan --target` finds: the plan is also checked against the node classes of the
+    target, if it responds. `named`: the user's names for servers (default: those of the targets file). Raises
+    ExperimentError with all mistakes at once.
+    """
+    if target is None and isinstance(experiment, Experiment):
+        return make_plan(experiment)
+    users = load_named_targets() if named is None else named
+    if isinstance(experiment, Experiment):
+        partial, problems = PartialExperiment(experiment, (), has_template=True, has_plan=True), []
+    else:
+        partial = load_partial(experiment, named=users if target is None else None, scope=EVERYTHING)
+        problems = describe_missing_trust(partial.experiment.file, partial.needs)
+    specs = None if target is None else as_target_list(target)
+    return prepare(partial, problems, specs=specs, users=users, asks_targets=target is not None).plan
+
+
+def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> Target | None:
+    """The target; None if its key is not set on this machine."""
+    try:
+        (target,) = resolve_targets([spec], named=named, environ=os.environ, with_keys=with_keys)
+    except UsageError:
+        return None
+    return target
+
+
+def _find_classes(spec: Any, target: Target, named: Mapping[str, Any], *, may_send_keys: bool) -> NodeInfo | str:
+    """The classes of a target from the cache or the server, or why they are not known.
+
+    Comfy Cloud's classes rarely change, so the cache answers before a keyring is opened for its key. A ComfyUI is asked
+    each time, because its classes change with every custom node.
+    """
+    cached = get_cached_classes(target) if target.dialect == "cloud" else None
+    if cached is not None:
+        return cached
+    if target.key_source is not None and not may_send_keys:
+        return get_cached_classes(target) or "its key is sent only if you give the target by --target"
+    keyed = _resolve_target(spec, named, with_keys=True)
+    if keyed is None:
+        return get_cached_classes(target) or "no key"
+    return run_sync(lambda: fetch_classes(keyed)) or "it does not respond with its node classes"
