@@ -37,7 +37,7 @@ def make_group_rows(rows: Rows, by: Sequence[str], columns: Sequence[str], value
 
 def _sum_cost(group: RowGroup) -> float | None:
     costs = [row["cost"] for row in group.rows if row["cost"] is not None]
-    return round(math.fsum(costs), 9) if costs else None
+    return round(math.fsum(costs), 6) if costs else None
 
 
 def sort_groups(groups: Rows, sorts: Sequence[str]) -> Rows:

@@ -10,14 +10,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from sweeper.cli.plan_cost import describe_cost
+from sweeper.cli.cost_text import describe_cost
 from sweeper.model.experiment import Experiment
 from sweeper.model.sweep_block import Block
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
-from sweeper.planning.prices import LearntTimes, PlanPrices
+from sweeper.planning.pricing import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from sweeper.cli import console
-from sweeper.cli.plan_cost import format_cost, format_cost_difference, show_cost_tables
+from sweeper.cli.cost_text import format_cost, format_cost_difference, show_cost_tables
 from sweeper.cli.schema_text import join_choices
 from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.planning.plan import Plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Final
 
 import click
@@ -28,7 +29,7 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
     return limit
 
 
-def parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+def parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) -> Decimal | None:
     """Parse `20 USD` or `20`, as in the experiment's `budget`."""
     try:
         return None if value is None else parse_usd(value)

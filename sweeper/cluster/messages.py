@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache
-from sweeper.running.job_prices import JobUsage
+from sweeper.running.spending import JobUsage
 
 if TYPE_CHECKING:
     from sweeper.comfy.target import Target

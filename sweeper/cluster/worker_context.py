@@ -19,7 +19,6 @@ from sweeper.cluster.messages import (
     TrialFinished,
     WorkerMessage,
 )
-from sweeper.running.job_prices import JobUsage
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import (
     Cancelling,
@@ -29,6 +28,7 @@ from sweeper.running.run_events import (
     JobQueued,
     WaitingForTarget,
 )
+from sweeper.running.spending import JobUsage
 from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
 

@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 from dataclasses import replace
+from fractions import Fraction
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlencode, urljoin
@@ -53,7 +54,7 @@ from sweeper.comfy.target import Target
 from sweeper.comfy.transport import describe_error, find_proxy, is_connection_refused, make_transport, was_sent
 from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.errors import TargetError, TransientError, Trouble, UnreachableError, UsageError
-from sweeper.model.money import COMFY_CREDITS_PER_USD
+from sweeper.model.money import COMFY_CREDITS_PER_USD, TargetPrice
 from sweeper.model.urls import is_loopback, strip_secrets
 
 if TYPE_CHECKING:
@@ -156,9 +157,9 @@ class ComfyClient:
         return self._dialect is not None and not self._dialect.jobs_survive_restart
 
     @property
-    def credits_per_usd(self) -> float:
+    def credits_per_usd(self) -> Fraction:
         """How many credits one dollar buys."""
-        return COMFY_CREDITS_PER_USD if self.target.price is None else self.target.price.credits_per_usd
+        return (self.target.price or TargetPrice()).credits_per_usd
 
     @property
     def poll_intervals(self) -> tuple[float, float]:
@@ -209,10 +210,10 @@ class ComfyClient:
     async def get_job(self, prompt_id: str) -> JobState:
         """Poll a job."""
         state = await self.run_flow(self.dialect.get_job(prompt_id))
-        if state.charged is None or state.charged.whole is None or self.credits_per_usd == COMFY_CREDITS_PER_USD:
+        if state.charged is None or state.charged.whole is None:
             return state
-        usd = state.charged.whole * COMFY_CREDITS_PER_USD / self.credits_per_usd
-        return replace(state, charged=replace(state.charged, whole=usd))
+        micros = state.charged.whole * COMFY_CREDITS_PER_USD / self.credits_per_usd
+        return replace(state, charged=replace(state.charged, whole=micros))
 
     async def list_running(self) -> frozenset[str]:
         """The prompt ids of the jobs that the server executes now, also those of others."""

@@ -34,7 +34,7 @@ class Listener:
     running_since: float | None = None
     node_starts: list[tuple[str, float]] = field(default_factory=list)
     _started_nodes: set[str] = field(default_factory=set)
-    _prices: dict[str, float] = field(default_factory=dict)  # in USD, by node
+    _prices: dict[str, int] = field(default_factory=dict)  # in micro-dollars, by node
     _steps: dict[str, StepTimes] = field(default_factory=dict)  # by node
     _sees_all: bool = False  # whether it got the event that the execution began, and none was lost since
 
@@ -66,10 +66,10 @@ class Listener:
             if self.on_progress is not None:
                 self.on_progress(node, value, maximum)
 
-    def handle_price(self, node: str, usd: float) -> None:
+    def handle_price(self, node: str, micros: int) -> None:
         """Note the price that a node shows, unless the node did not begin. A later one replaces an earlier one."""
         if node in self._started_nodes:
-            self._prices[node] = usd
+            self._prices[node] = micros
 
     def lose_events(self) -> None:
         """Note that events may be missing from now on."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from fractions import Fraction
 from typing import Any, Final, TypeGuard, TypeVar
 
 from sweeper.comfy.account_errors import find_advice, name_classes, read_error_type
@@ -101,14 +102,14 @@ class JobOutput:
 
 @dataclass(frozen=True, slots=True)
 class ReportedCharges:
-    """What a server says that a job was charged, in USD.
+    """What a server says that a job was charged, in micro-dollars.
 
     `nodes`: by the id of the partner node, for the nodes of which it says so. `whole`: for the whole job, partner nodes
-    and time included; None if it does not say that.
+    and time included, not rounded yet; None if it does not say that.
     """
 
-    nodes: Mapping[str, float] = field(default_factory=dict)
-    whole: float | None = None
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    whole: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Final
 
 from sweeper.comfy.protocol import Flow, ReportedCharges, ServerRequest
 from sweeper.errors import SweeperError
-from sweeper.model.money import COMFY_CREDITS_PER_USD, CURRENCY
+from sweeper.model.money import COMFY_CREDITS_PER_USD, CURRENCY, MICROS, to_fraction, to_micros
 
 CREDITS_HEADER: Final = "x-comfy-credits-used"
 _CENTS_PER_USD: Final = 100.0
@@ -31,13 +32,13 @@ _MAX_DIGITS: Final = 32
 _PRICE_LINE: Final = re.compile(r"^Price: (?:\$([0-9][0-9,.]{0,30})|([0-9][0-9,.]{0,30}) credits)$", re.MULTILINE)
 
 
-def read_price_text(text: str, credits_per_usd: float = COMFY_CREDITS_PER_USD) -> float | None:
-    """The price in the text that a partner node shows, in USD; None if it names none."""
+def read_price_text(text: str, credits_per_usd: int | Fraction = COMFY_CREDITS_PER_USD) -> int | None:
+    """The price in the text that a partner node shows, in micro-dollars; None if it names none."""
     match = _PRICE_LINE.search(text)
     if match is None:
         return None
     amount = _read_amount((match[1] or match[2]).replace(",", ""))
-    return amount if amount is None or match[1] else amount / credits_per_usd
+    return None if amount is None else to_micros(to_fraction(amount) / (1 if match[1] else credits_per_usd))
 
 
 def read_charged(details: Mapping[str, Any], headers: Mapping[str, str]) -> ReportedCharges | None:
@@ -45,7 +46,9 @@ def read_charged(details: Mapping[str, Any], headers: Mapping[str, str]) -> Repo
     metrics = details.get("metrics")
     amounts = (headers.get(CREDITS_HEADER), metrics.get("credits_used") if isinstance(metrics, Mapping) else None)
     credit_count = next((amount for value in amounts if (amount := _read_amount(value)) is not None), None)
-    return None if credit_count is None else ReportedCharges(whole=credit_count / COMFY_CREDITS_PER_USD)
+    if credit_count is None:
+        return None
+    return ReportedCharges(whole=to_fraction(credit_count) * MICROS / COMFY_CREDITS_PER_USD)
 
 
 def query_balance() -> Flow[float | None]:
@@ -60,7 +63,7 @@ def query_balance() -> Flow[float | None]:
     for name in ("effective_balance_micros", "amount_micros"):  # as the frontend reads them
         cents = _read_amount(balance.get(name), lowest=-_MAX_AMOUNT)
         if cents is not None:
-            return cents / _CENTS_PER_USD
+            return round(cents / _CENTS_PER_USD, 6)
     return None
 
 

@@ -7,7 +7,6 @@ account takes the lower one. A job that fails or is cancelled is charged for wha
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from sweeper.embedded.class_prices import compute_price
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.model.money import COMFY_CREDITS_PER_USD
+from sweeper.model.money import COMFY_CREDITS_PER_USD, to_usd
 
 TIME = ""  # in the charges of a job, in place of a node id
 
@@ -99,7 +98,8 @@ class Account:
 
     def _draw_price(self, badge: Any, values: Mapping[str, Any], inputs: Mapping[str, Any]) -> float:
         price = compute_price(badge, values, inputs)
-        return price.low if math.isinf(price.high) else self._faults.draw_price(price.low, price.high)
+        low = to_usd(price.low)
+        return low if price.high is None else self._faults.draw_price(low, to_usd(price.high))
 
     def _charge(self, job: ServerJob, part: str, usd: float) -> float:
         with self._lock:

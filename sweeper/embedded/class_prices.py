@@ -20,7 +20,7 @@ _NO_DEPENDENCIES: dict[str, list[str]] = {"widgets": [], "inputs": [], "input_gr
 def parse_sum(value: Any) -> float:
     """Parse an amount such as `0.03 USD`. Raises ValueError."""
     try:
-        return parse_usd(value)
+        return float(parse_usd(value))
     except UsageError:
         raise ValueError("must be an amount in dollars such as 0.03 USD") from None
 

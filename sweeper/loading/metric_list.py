@@ -10,7 +10,7 @@ from sweeper.errors import UsageError
 from sweeper.images.metrics.registry import METRIC_NAMES, find_unknown_metrics
 from sweeper.model.expressions import ExpressionError, compile_text, has_jinja
 from sweeper.model.judge import CHAT_PATH, DEFAULT_REPEATS, Judge
-from sweeper.model.money import parse_usd
+from sweeper.model.money import parse_usd, to_micros
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
 from sweeper.model.urls import normalise_url
@@ -71,7 +71,7 @@ def build_judges(
             message = f"the key in {variable} belongs to {CLOUD_URL}, and an experiment cannot send it anywhere else"
             problems.append(((*path, "key_env"), message))
         repeats = settings.get("repeats", DEFAULT_REPEATS)
-        price = parse_usd(settings["price"]) if "price" in settings else None
+        price = to_micros(parse_usd(settings["price"])) if "price" in settings else None
         judges[name] = Judge(name, settings["question"], url, settings["model"], variable, repeats, price)
     return judges, problems
 

@@ -123,7 +123,7 @@ def _find_prices(experiment: Experiment, targets: Sequence[TargetSpec] | None) -
             price = json.dumps(spec["price"])
             yield (*path, "price"), f"states what {server} costs: {price}; sweeper asks before it spends by that"
     if experiment.run.confirm_above > RunSettings().confirm_above:
-        yield ("run", "confirm_above"), f"lets runs cost {experiment.run.confirm_above:g} USD without a question"
+        yield ("run", "confirm_above"), f"lets runs cost {float(experiment.run.confirm_above):g} USD without a question"
 
 
 def _iter_used_entries(

@@ -24,7 +24,7 @@ OF_JOB: Final = ""  # the node of a charge for the job itself: its time, or what
 class Charge:
     """A part of what a job cost. `node` is the id of a partner node, or `OF_JOB`; `class_type` is empty for the job.
 
-    For a job that has not ended, `amount` is what it costs at most. `amount.high` is infinite if nobody knows that.
+    For a job that has not ended, `amount` is what it costs at most. `amount.high` is None if nobody knows that.
     """
 
     node: str
@@ -34,12 +34,12 @@ class Charge:
 
 
 class JobCost(NamedTuple):
-    """What jobs cost in US dollars, as one number: the upper end of a range. `kind` is the least sure.
+    """What jobs cost in micro-dollars, as one number: the upper end of a range. `kind` is the least sure.
 
     If a charge has no upper bound, its lower bound counts and `kind` ends in ` (at least)`.
     """
 
-    usd: float
+    micros: int
     kind: str
 
 

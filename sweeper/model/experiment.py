@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +36,8 @@ class RunSettings:
     max_failures: int | float | None = None
     keep_temp: bool = False
     out: str | None = None
-    confirm_above: float = 5.0
-    budget: float | None = None
+    confirm_above: Decimal = Decimal(5)
+    budget: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ class Judge:
     """One judge of an experiment, which is the metric `name`: the share, 0-1, of yes over `repeats` answers.
 
     `question` is Jinja2 over the slots of the trial. `url` is the address of the API, without `CHAT_PATH`. `key_env` is
-    the environment variable with the key; None for a server without one. `price`: what one question costs, in US
-    dollars; None if nobody said.
+    the environment variable with the key; None for a server without one. `price`: what one question costs, in
+    micro-dollars; None if nobody said.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Judge:
     model: str
     key_env: str | None = None
     repeats: int = DEFAULT_REPEATS
-    price: float | None = None
+    price: int | None = None
 
     @property
     def reads_params(self) -> bool:

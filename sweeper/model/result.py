@@ -78,7 +78,7 @@ class Run(HtmlDisplay):
     gives the reason for people, or says what is left to do. `pictures` is the folder or URL that received the pictures.
 
     `cost` is what the jobs of this run cost, `spent` those of all runs of the folder; a job that has not ended counts
-    with what it costs at most. `budget` is the most that they may cost, in US dollars, if there is a limit.
+    with what it costs at most. `budget` is the most that they may cost, in micro-dollars, if there is a limit.
     """
 
     run_id: int
@@ -96,4 +96,4 @@ class Run(HtmlDisplay):
     kept: Mapping[str, int] = field(default_factory=dict)
     cost: Amount = NOTHING
     spent: Amount = NOTHING
-    budget: float | None = None
+    budget: int | None = None

@@ -75,7 +75,7 @@ class Search:
     over: tuple[Axis, ...] = ()
     where: Expression | None = None
     trials: int | None = None
-    budget: float | None = None
+    budget: Decimal | None = None
     patience: int | None = None
     batch: int | None = None
     method: str = "auto"

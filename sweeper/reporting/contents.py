@@ -12,7 +12,7 @@ from typing import Any, Final
 from sweeper.errors import InputError
 from sweeper.loading.load import load_recorded
 from sweeper.model.charges import AT_LEAST
-from sweeper.model.money import CURRENCY, format_usd
+from sweeper.model.money import CURRENCY, format_usd, from_usd
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.planning.plan import plan
 from sweeper.planning.searching.points import SearchSpace
@@ -163,12 +163,12 @@ def describe_spending(store: Store, rows: Sequence[Result]) -> str:
         return ""
     shown = [row for row in rows if row.status == SUCCEEDED and row.cost is not None]
     is_bounded = not any((row.cost_kind or "").endswith(AT_LEAST) for row in shown)
-    kept = _format_cost(sum(row.cost or 0.0 for row in shown), is_bounded=is_bounded)
-    return f"kept {kept} of {_format_cost(spent.usd, is_bounded=not spent.kind.endswith(AT_LEAST))} spent"
+    kept = _format_cost(sum(from_usd(row.cost or 0) for row in shown), is_bounded=is_bounded)
+    return f"kept {kept} of {_format_cost(spent.micros, is_bounded=not spent.kind.endswith(AT_LEAST))} spent"
 
 
-def _format_cost(usd: float, *, is_bounded: bool) -> str:
-    return f"{'' if is_bounded else 'at least '}{format_usd(usd)} {CURRENCY}"
+def _format_cost(micros: int, *, is_bounded: bool) -> str:
+    return f"{'' if is_bounded else 'at least '}{format_usd(micros)} {CURRENCY}"
 
 
 def load_uploaded_inputs(store: Store, rows: Sequence[Result]) -> UploadedInputs:

@@ -27,10 +27,9 @@ from sweeper.running.stop_control import INTERRUPT, StopControl
 from sweeper.store import Store
 
 _AT_ONCE: Final = 4  # pictures that a judge is asked about
-_ROUNDING: Final = 1e-9  # US dollars
 
 
-def check_judges(judges: Mapping[str, Judge], budget: float | None) -> None:
+def check_judges(judges: Mapping[str, Judge], budget: int | None) -> None:
     """Raise ExperimentError for each judge whose key is missing, or its price although there is a budget."""
     from sweeper.running.judge_client import read_judge_key
 
@@ -53,14 +52,14 @@ async def ask_judges(
     out: Path,
     judges: Mapping[str, Judge],
     *,
-    budget: float | None,
+    budget: int | None,
     control: StopControl,
     report: Callable[[Event], None],
 ) -> None:
     """Ask every judge about the pictures of a run and of the table that have no value yet.
 
-    `budget`: what the results folder may cost in US dollars, the questions included. After an interrupt, nothing more
-    is asked; the next run asks the rest.
+    `budget`: the micro-dollars that the results folder may cost, the questions included. After an interrupt, nothing
+    more is asked; the next run asks the rest.
     """
     for judge in judges.values():
         if control.reason == INTERRUPT:
@@ -83,13 +82,13 @@ class _JudgeRun:
         control: StopControl,
         report: Callable[[Event], None],
         *,
-        budget: float | None,
+        budget: int | None,
     ) -> None:
         from sweeper.running.judge_client import JudgeClient
 
         self.store, self.judge, self.metric, self.control, self.report = store, judge, metric, control, report
         self.client = JudgeClient(judge)
-        self._left = math.inf if budget is None else budget - store.charges.load_spent().high
+        self._left = math.inf if budget is None else budget - store.charges.load_spent().at_most
         self._problems: dict[str, list[Path]] = {}
         self._is_over = False  # because asking about other pictures would be in vain too
         self._is_announced = False
@@ -147,10 +146,12 @@ class _JudgeRun:
         price = self.judge.price
         if not price:
             return
-        if price > self._left + _ROUNDING:
-            needed = f"a question costs {format_usd(price)} {CURRENCY}, and {format_usd(max(self._left, 0.0))} is left"
-            raise UnreachableError(f"the budget is spent: {needed}")
-        charge = Charge(f"judge {self.judge.name}", self.judge.model, Amount.exactly(price), PRICED)
+        if price > self._left:
+            left = format_usd(int(max(self._left, 0)))
+            raise UnreachableError(
+                f"the budget is spent: a question costs {format_usd(price)} {CURRENCY}, and {left} is left"
+            )
+        charge = Charge(f"judge {self.judge.name}", self.judge.model, Amount(price, price), PRICED)
         self.store.charges.add(file.sha256, charge)
         self._left -= price
 

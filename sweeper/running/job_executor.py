@@ -35,11 +35,11 @@ from sweeper.model.node_classes.graph_check import PREVIEW_CLASSES
 from sweeper.model.trial import make_content_key
 from sweeper.running.async_tools import cancel_when
 from sweeper.running.concurrency_limit import Permit
-from sweeper.running.job_prices import JobUsage
 from sweeper.running.poll_job import InFlight, JobPoller
 from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_worth_retrying
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobPreview, JobProgress, JobQueued, JobSubmitted, Notice, Retrying
+from sweeper.running.spending import JobUsage
 from sweeper.running.work import WorkItem
 from sweeper.store import records
 from sweeper.store.artifacts import IncomingFile, guess_extension

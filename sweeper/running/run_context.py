@@ -15,12 +15,11 @@ from sweeper.errors import UNANSWERED_ERROR, TransientError, Trouble
 from sweeper.model import result
 from sweeper.model.charges import Charge
 from sweeper.model.trial import InputFile, Trial
-from sweeper.running.folder_spending import FolderSpending
 from sweeper.running.group_commit import GroupCommit
-from sweeper.running.job_prices import JobUsage
 from sweeper.running.node_times import NodeTimes
 from sweeper.running.run_events import Event, TrialDone
 from sweeper.running.settings import EffectiveSettings
+from sweeper.running.spending import FolderSpending, JobUsage
 from sweeper.running.stop_control import MAX_FAILURES, StopControl
 from sweeper.running.work import WorkItem
 from sweeper.running.work_queue import WorkQueue

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
 from sweeper.model.money import CURRENCY, NOTHING, TargetPrice, format_usd
 from sweeper.model.result import FAILED, SUCCEEDED
-from sweeper.planning.prices import LearntTimes, price_time
+from sweeper.planning.pricing import LearntTimes, price_time
 from sweeper.running import run_events as events
 
 
@@ -115,7 +114,7 @@ class RunCounts:
         if self.cost is None or self.cost.spent == NOTHING:
             return ""
         spent, budget = self.cost.spent, self.cost.budget
-        if budget is None or math.isinf(spent.high):
+        if budget is None or spent.high is None:
             return f"; {spent} spent"
         return f"; {format_usd(spent.high)} of {format_usd(budget)} {CURRENCY} spent"
 

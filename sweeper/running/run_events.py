@@ -145,11 +145,11 @@ class TrialDone:
 class CostChanged:
     """What all jobs of the results folder cost, after one more ended. One that has not ended counts at most.
 
-    `budget`: the most that they may cost, in US dollars; None without a limit.
+    `budget`: the most that they may cost, in micro-dollars; None without a limit.
     """
 
     spent: Amount
-    budget: float | None = None
+    budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,7 +312,7 @@ class _Rounds:
 
     def _has_cost(self) -> bool:
         with Store.open(self.out, readonly=True) as store:
-            return store.charges.load_spent().high > 0
+            return store.charges.load_spent().at_most > 0
 
     def _propose(self, state: SearchState, count: int) -> list[Point]:
         from sweeper.planning.searching.proposals import (  # noqa: PLC0415 - `require_search` reports a missing Optuna

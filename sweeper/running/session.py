@@ -34,14 +34,11 @@ from sweeper.planning.transition_cost import TransitionCost
 from sweeper.running.ask_judges import ask_judges, check_judges
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.folder_lock import lock_folder
-from sweeper.running.folder_spending import FolderSpending
 from sweeper.running.health import connect_all
-from sweeper.running.job_prices import JobPrices
 from sweeper.running.live_feed import LiveFeed
 from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import save_server
 from sweeper.running.output_location import open_artifact_folder
-from sweeper.running.over_budget import describe_over_budget, may_pass
 from sweeper.running.preflight import check_target, describe_stand_ins
 from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
@@ -51,6 +48,7 @@ from sweeper.running.run_events import Event, Notice, RunEnded, RunStarted, Targ
 from sweeper.running.scheduler import Scheduler
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.sharding import make_work_source
+from sweeper.running.spending import FolderSpending, JobPrices, describe_over_budget, may_pass
 from sweeper.running.stop_control import BUDGET, UNWRITABLE, StopControl
 from sweeper.running.target_worker import PendingTarget
 from sweeper.running.work_queue import WorkQueue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from sweeper.errors import UsageError
 from sweeper.model.experiment import RunSettings
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
-from sweeper.model.money import parse_usd
+from sweeper.model.money import floor_micros, parse_usd
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
 
@@ -41,7 +42,7 @@ class RunOptions:
     timeout: float | None = None
     max_trials: int | None = None
     max_failures: int | float | None = None
-    budget: float | str | None = None
+    budget: Decimal | float | str | None = None
     fail_fast: bool = False
     retry_failed: bool = False
     fresh: bool = False
@@ -65,7 +66,7 @@ class EffectiveSettings:
     retries: int
     timeout: float | None
     allowed_failures: float  # the run stops when the number of failed trials exceeds it
-    budget: float | None
+    budget: int | None  # in micro-dollars
     retry_failed: bool
     fresh: bool
     limit: int | None
@@ -106,7 +107,7 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         allowed_failures=0
         if options.fail_fast
         else _count_allowed_failures(_apply_default(options.max_failures, defaults.max_failures), trial_count),
-        budget=_apply_default(_read_budget(options.budget), defaults.budget),
+        budget=_read_budget(_apply_default(options.budget, defaults.budget)),
         retry_failed=options.retry_failed,
         fresh=options.fresh,
         limit=options.limit,
@@ -121,12 +122,11 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
     )
 
 
-def _read_budget(budget: float | str | None) -> float | None:
-    if isinstance(budget, str):
-        return parse_usd(budget)
-    if budget is not None and not budget >= 0:
-        raise UsageError(f"budget: {budget} is not a sum in US dollars, at least 0")
-    return budget
+def _read_budget(budget: Decimal | float | str | None) -> int | None:
+    try:
+        return None if budget is None else floor_micros(parse_usd(budget))
+    except UsageError as error:
+        raise UsageError(f"budget: {error}") from None
 
 
 def _apply_default(value: Any, default: Any) -> Any:

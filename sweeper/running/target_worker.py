@@ -25,11 +25,11 @@ from sweeper.errors import (
     UnreachableError,
 )
 from sweeper.running.concurrency_limit import ConcurrencyLimit, Permit
-from sweeper.running.folder_spending import OverBudgetError
 from sweeper.running.health import HealthMonitor
 from sweeper.running.job_executor import JobExecutor
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Notice, Retrying, TargetBusy, TargetDown
+from sweeper.running.spending import OverBudgetError
 from sweeper.running.stop_control import REFUSED, UNREACHABLE
 from sweeper.running.work import WorkItem
 from sweeper.store import records

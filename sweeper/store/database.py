@@ -76,11 +76,11 @@ CREATE TABLE uploads(
 CREATE TABLE server_times(job TEXT PRIMARY KEY, intended REAL NOT NULL) WITHOUT ROWID;
 """,
     6: make_migration(later_tables=("charges", "votes", "marks")),
-    # What each job was charged, in US dollars, by partner node; `high` is NULL if the charge has no upper bound.
+    # What each job was charged, in micro-dollars, by partner node; `high` is NULL if the charge has no upper bound.
     7: """
 CREATE TABLE charges(
-    job TEXT NOT NULL, node TEXT NOT NULL, class_type TEXT NOT NULL, low REAL NOT NULL, high REAL, kind TEXT NOT NULL,
-    PRIMARY KEY(job, node)) WITHOUT ROWID;
+    job TEXT NOT NULL, node TEXT NOT NULL, class_type TEXT NOT NULL, low INTEGER NOT NULL, high INTEGER,
+    kind TEXT NOT NULL, PRIMARY KEY(job, node)) WITHOUT ROWID;
 """
     + make_triggers("charges"),
     # Two pictures that a voter saw, and the answer, NULL as long as there is none; see `votes`.

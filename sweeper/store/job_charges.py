@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +19,7 @@ FROM charges c JOIN jobs j ON j.id = c.job
 WHERE j.state NOT IN ('{UNSENT}', '{REJECTED}') AND NOT (j.state = '{LOST}' AND j.prompt_id IS NULL)
 """
 # What `_to_cost` reads.
-_COST: Final = "total(coalesce(c.high, c.low)), group_concat(DISTINCT c.kind), count(*) - count(c.high)"
+_COST: Final = "sum(coalesce(c.high, c.low)), group_concat(DISTINCT c.kind), count(*) - count(c.high)"
 # With min(), SQLite takes the other columns from the same row.
 _SELECT_TRIALS: Final = f"""
 SELECT t.run, t.digest, min(t.idx), t.params, t.columns
@@ -76,10 +75,10 @@ class JobCharges:
         """The sum of all charges of all runs or of one, those of jobs that have not ended included."""
         if not self._database.has_table("charges"):
             return Amount()
-        columns = "total(c.low), total(c.high), count(*) - count(c.high)"
+        columns = "coalesce(sum(c.low), 0), coalesce(sum(c.high), 0), count(*) - count(c.high)"
         sql = f"SELECT {columns} {_OF_EXECUTED} AND j.run = coalesce(?, j.run)"
         ((low, high, unbounded),) = self._database.query(sql, (run_id,))
-        return Amount(low, math.inf if unbounded else high)
+        return Amount(low, None if unbounded else high)
 
     def load_job_costs(self) -> dict[str, JobCost]:
         """What each job of all runs cost that has ended: job id -> cost. Jobs without a charge are left out."""
@@ -119,18 +118,12 @@ class JobCharges:
         order = "ORDER BY j.intended, j.attempt, c.node"
         sql = f"SELECT {columns} {_OF_EXECUTED} {order}"
         for node, class_type, low, high, kind, *job in self._database.query(sql):
-            yield JobCharge(Charge(node, class_type, _to_amount(low, high), kind), *job)
+            yield JobCharge(Charge(node, class_type, Amount(low, high), kind), *job)
 
 
-def _to_cost(usd: float, kinds: str, unbounded: int) -> JobCost:
-    return JobCost(round(usd, 9), f"{find_weakest_kind(kinds.split(','))}{AT_LEAST if unbounded else ''}")
+def _to_cost(micros: int, kinds: str, unbounded: int) -> JobCost:
+    return JobCost(micros, f"{find_weakest_kind(kinds.split(','))}{AT_LEAST if unbounded else ''}")
 
 
 def _to_row(charge: Charge) -> tuple[Any, ...]:
-    amount = charge.amount
-    high = None if math.isinf(amount.high) else amount.high
-    return charge.node, charge.class_type, amount.low, high, charge.kind
-
-
-def _to_amount(low: float, high: float | None) -> Amount:
-    return Amount(low, math.inf if high is None else high)
+    return charge.node, charge.class_type, charge.amount.low, charge.amount.high, charge.kind

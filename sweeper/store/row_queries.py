@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.charges import JobCost
+from sweeper.model.money import to_usd
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.target_spec import EMBEDDED
@@ -133,7 +134,7 @@ def _build_result(
     sha256 = tuple(item[2] for item in outputs)
     cost = costs.get(job_id)
     if cost is not None:
-        costs[job_id] = cost._replace(usd=0.0)
+        costs[job_id] = cost._replace(micros=0)
     return Result(
         trial=index,
         columns=_parse_cells(columns, "trials.columns", folder, interned),
@@ -147,7 +148,7 @@ def _build_result(
         attempts=attempt or 0,
         queued_s=_compute_elapsed(submitted, started),
         ran_s=_compute_elapsed(started, ended),
-        cost=None if cost is None else cost.usd,
+        cost=None if cost is None else to_usd(cost.micros),
         cost_kind=None if cost is None else cost.kind,
         error_type=error_type,
         error=error,

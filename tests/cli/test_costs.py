@@ -21,7 +21,7 @@ TRIALS = [("pro", 1, "a"), ("pro", 2, "b"), ("dev", 1, "c"), ("dev", 2, "c"), ("
 
 
 def priced_node(low, high=None, class_type="FluxProNode", kind=PRICED):
-    return Charge("7", class_type, Amount(low, low if high is None else high), kind)
+    return Charge("7", class_type, Amount.between(low, low if high is None else high), kind)
 
 
 def of_time(usd):

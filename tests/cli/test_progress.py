@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_rows_that_share_a_job_never_exceed_the_total():
 
 
 def test_the_cost_of_the_jobs_left_appears_after_the_first_job():
-    tally = RunCounts([TargetPrice(per_second=0.01, per_job=0.5)])
+    tally = RunCounts([TargetPrice(per_second=Fraction(10_000), per_job=500_000)])
     tally.count(events.RunStarted(1, Path("o"), 3, 3, 0, ()))
     assert str(tally) == "0 done, 0 failed, 0 under way, 3 queued"
     tally.count(events.TrialDone(0, "succeeded", "t", seconds=100.0))
@@ -87,7 +88,7 @@ def test_the_cost_of_the_jobs_left_appears_after_the_first_job():
     tally.count(events.TrialDone(2, "succeeded", "t", seconds=100.0))
     assert str(tally) == "2 done, 1 failed, 0 under way, 0 queued"
 
-    tally = RunCounts([TargetPrice(per_job=0.5), TargetPrice()])
+    tally = RunCounts([TargetPrice(per_job=500_000), TargetPrice()])
     tally.count(events.RunStarted(1, Path("o"), 3, 3, 0, ()))
     assert str(tally) == "0 done, 0 failed, 0 under way, 3 queued; 0.00-1.50 USD of jobs left"
 

@@ -360,7 +360,7 @@ def test_value_that_sweeper_does_not_write_is_reported(sweeper, recorded, write,
     write(TARGETS)
     with Store.open(recorded) as store, store.transaction():
         store.cache_metrics([("f" * 64, "brightness", 1.0)])
-        store.charges.replace("job0", [Charge("9", "KSampler", Amount(0.1, 0.2), "priced")])
+        store.charges.replace("job0", [Charge("9", "KSampler", Amount.between(0.1, 0.2), "priced")])
         store.votes.add(Vote("v", "me", "seed", "0" * 64, "f" * 64, "1" * 64, "e" * 64, 1.0, 2.0, "left"))
         store.marks.add([Mark("0" * 64, "keep", 3)])
     with closing(connect(recorded / "sweeper.sqlite", readonly=False)) as store, store:

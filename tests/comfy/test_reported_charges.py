@@ -6,6 +6,7 @@ import asyncio
 import json
 import struct
 import uuid
+from fractions import Fraction
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from sweeper.comfy.protocol import JobState, JobSubmission, ReportedCharges
 from sweeper.comfy.reported_charges import read_charged, read_price_text
 from sweeper.comfy.target import Target
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
-from sweeper.model.money import TargetPrice
+from sweeper.model.money import TargetPrice, to_micros
 
 JOB, OTHER = "0b9c4f0e-0000-4000-8000-000000000001", "0b9c4f0e-0000-4000-8000-000000000002"
 
@@ -44,7 +45,7 @@ JOB, OTHER = "0b9c4f0e-0000-4000-8000-000000000001", "0b9c4f0e-0000-4000-8000-00
     ],
 )
 def test_price_in_the_text_of_a_node(text, usd):
-    assert read_price_text(text) == (usd if usd is None else pytest.approx(usd))
+    assert read_price_text(text) == (None if usd is None else to_micros(usd))
 
 
 JSON = st.recursive(
@@ -56,7 +57,7 @@ JSON = st.recursive(
 @given(JSON, st.text(max_size=40))
 def test_odd_charges_are_ignored(metrics, header):
     charged = read_charged({"metrics": metrics}, {"x-comfy-credits-used": header})
-    assert charged is None or 0 <= charged.whole <= 1e9
+    assert charged is None or 0 <= charged.whole <= 10**15
 
 
 def query(dialect, answer, headers=(), *, price=None, ask=lambda client: client.get_job(JOB)):
@@ -81,10 +82,8 @@ def test_charge_of_a_job_is_in_its_details_or_their_header(dialect, status, says
     metrics = {"execution_ms": 9, "credits_used": 21.1 if says == "metrics" else None}
     details = {"id": JOB, "status": status, "metrics": metrics}
     headers = {"X-Comfy-Credits-Used": "21.10"} if says == "header" else {}
-    assert query(dialect, details, headers).charged == ReportedCharges(whole=pytest.approx(0.1))
-    assert query(dialect, details, headers, price=TargetPrice(credits_per_usd=422.0)).charged.whole == pytest.approx(
-        0.05
-    )
+    assert query(dialect, details, headers).charged == ReportedCharges(whole=Fraction(100_000))
+    assert query(dialect, details, headers, price=TargetPrice(credits_per_usd=Fraction(422))).charged.whole == 50_000
     assert query(dialect, {**details, "metrics": {"execution_ms": 9}}).charged is None
 
 
@@ -205,19 +204,21 @@ def test_events_show_which_nodes_ran_and_what_they_cost():
         text_frame("3", "Price: 7 credits"),  # the job has ended, so it is the next job's
     )
     assert listener.executed_nodes == {"2", "3"}
-    assert listener.node_charges == ReportedCharges({"2": pytest.approx(0.1)})
+    assert listener.node_charges == ReportedCharges({"2": 100_000})
 
 
 def test_prices_are_in_the_credits_of_the_target():
-    listener = follow(*STARTED, text_frame("2", "Price: 100 credits"), *ENDED, price=TargetPrice(credits_per_usd=200.0))
-    assert listener.node_charges == ReportedCharges({"2": 0.5})
+    listener = follow(
+        *STARTED, text_frame("2", "Price: 100 credits"), *ENDED, price=TargetPrice(credits_per_usd=Fraction(200))
+    )
+    assert listener.node_charges == ReportedCharges({"2": 500_000})
 
 
 def test_text_may_name_its_job():
     listener = follow(
         *STARTED, text_frame("2", "Price: 21.1 credits", JOB), text_frame("2", "Price: 7 credits", OTHER), *ENDED
     )
-    assert listener.node_charges == ReportedCharges({"2": pytest.approx(0.1)})
+    assert listener.node_charges == ReportedCharges({"2": 100_000})
 
 
 def test_events_that_may_be_missing_show_nothing():
@@ -235,12 +236,12 @@ def test_frames_of_other_shapes_are_ignored():
 
 
 def test_events_go_before_details_and_a_charge_of_the_job_beside_those_of_nodes():
-    state = JobState("succeeded", charged=ReportedCharges(whole=0.5), cached=frozenset("1"))
+    state = JobState("succeeded", charged=ReportedCharges(whole=Fraction(500_000)), cached=frozenset("1"))
     assert find_executed({"1", "2"}, state, Listener()) == {"2"}
-    assert find_charged(state, Listener()) == ReportedCharges(whole=0.5)
+    assert find_charged(state, Listener()) == ReportedCharges(whole=Fraction(500_000))
     listener = follow(*STARTED, text_frame("2", "Price: 21.1 credits"), *ENDED)
     assert find_executed({"1", "2", "3", "4"}, state, listener) == {"2", "3"}
-    assert find_charged(state, listener) == ReportedCharges({"2": pytest.approx(0.1)}, 0.5)
+    assert find_charged(state, listener) == ReportedCharges({"2": 100_000}, Fraction(500_000))
     assert find_charged(JobState("succeeded")) is None
 
 
@@ -281,12 +282,12 @@ def test_both_agree_with_the_account_of_the_embedded_server(dialect):
     with EmbeddedServer(dialect, faults=faults) as server:
         first, second, third = asyncio.run(go(server))
         assert server.charge_total == pytest.approx(0.5 + 3 * 0.03)
-    close = {"abs": 0.005 / 211}  # the texts have two decimals of a credit
+    close = {"abs": 1 + 5_000 / 211}  # the texts have two decimals of a credit
     if dialect == "comfyui":
-        assert first == ({"1", "2", "3"}, pytest.approx({"1": 0.5, "2": 0.03}, **close))
-        assert second == ({"2", "3"}, pytest.approx({"2": 0.03}, **close))
+        assert first == ({"1", "2", "3"}, pytest.approx({"1": 500_000, "2": 30_000}, **close))
+        assert second == ({"2", "3"}, pytest.approx({"2": 30_000}, **close))
     else:
         known = dialect == "cloud"  # API v2 has no messages
-        assert first == ({"1", "2", "3"} if known else None, pytest.approx(0.53, **close))
-        assert second == ({"2", "3"} if known else None, pytest.approx(0.03, **close))
+        assert first == ({"1", "2", "3"} if known else None, pytest.approx(530_000, **close))
+        assert second == ({"2", "3"} if known else None, pytest.approx(30_000, **close))
     assert third == (second[0], None)

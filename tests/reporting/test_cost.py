@@ -19,7 +19,7 @@ def cost_folder(tmp_path):
     out = Sweep({"steps": [4, 8, 16]}, ends={1: ("failed", ("E", "no"))}).write(tmp_path / "results")
     with Store.open(out) as store, store.transaction():
         for index, usd in enumerate(PRICES):
-            store.charges.replace(f"job{index}", [Charge("7", "FluxProNode", Amount(0.0, usd), PRICED)])
+            store.charges.replace(f"job{index}", [Charge("7", "FluxProNode", Amount.between(0.0, usd), PRICED)])
     return out
 
 

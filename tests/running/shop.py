@@ -25,9 +25,9 @@ BADGE = {
 class Shop(EmbeddedServer):
     """A server whose node Paint costs money, as much as `badge` says. `scenario`: fields of its scenario."""
 
-    def __init__(self, dialect: Any = "cloud", badge: Any = BADGE, **scenario: Any) -> None:
+    def __init__(self, dialect: Any = "cloud", badge: Any = BADGE, cache: str = "classic", **scenario: Any) -> None:
         faults = Faults(scenario=Scenario(prices={"Paint": badge}, **scenario))
-        super().__init__(dialect, nodes=NODES, faults=faults)
+        super().__init__(dialect, nodes=NODES, faults=faults, cache=cache)
         self.faults.retry_after = 0.0
 
     @property

@@ -6,7 +6,7 @@ import pytest
 
 import sweeper
 from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED
-from sweeper.model.money import Amount
+from sweeper.model.money import Amount, to_micros
 from sweeper.running.run_events import CostChanged
 from sweeper.store import Store
 from tests.running.shop import KEY_VARIABLE, PRICE, Shop, load_charges
@@ -31,13 +31,13 @@ def test_each_job_is_charged_for_the_partner_node_that_ran_and_for_its_time(shop
     charges, spent = load_charges(tmp_path / "out")
     assert (run.succeeded, len(charges)) == (2, 4)
     nodes = [one.charge for one in charges if one.charge.node == "1"]
-    assert sorted(charge.amount.high for charge in nodes) == [0.03, 0.5]
+    assert sorted(charge.amount.high for charge in nodes) == [30_000, 500_000]
     assert {(charge.class_type, charge.kind) for charge in nodes} == {("Paint", PRICED)}
     with Store.open(tmp_path / "out", readonly=True) as store:
         for job in store.jobs():
             (time,) = (one.charge for one in charges if one.job == job.id and one.charge.node == OF_JOB)
-            assert (time.kind, time.amount.low) == (ESTIMATED, pytest.approx(0.5 + 100 * job.seconds))
-    assert [event.spent for event in events if isinstance(event, CostChanged)][-1].high == pytest.approx(spent.high)
+            assert (time.kind, time.amount) == (ESTIMATED, Amount.exactly(0.5 + 100 * job.seconds))
+    assert [event.spent for event in events if isinstance(event, CostChanged)][-1] == spent
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui", "v2"])
@@ -50,7 +50,7 @@ def test_a_job_costs_what_the_server_says(dialect, experiment, tmp_path):
     charges = [one.charge for one in load_charges(tmp_path / "out")[0]]
     measured = [charge.amount.high for charge in charges if charge.kind == MEASURED]
     assert (run.succeeded, shop.charge_total) == (4, pytest.approx(4 * PRICE))
-    assert measured == pytest.approx([PRICE] * len(measured), abs=1e-6)
+    assert measured == [to_micros(PRICE)] * len(measured)
     if dialect == "comfyui":  # its events say what partner nodes cost, unless one comes after the end of the job
         assert (len(measured) > 0, {charge.kind for charge in charges if charge.node == OF_JOB}) == (True, {ESTIMATED})
     else:
@@ -64,7 +64,11 @@ def test_a_failed_job_is_charged_for_what_ran_and_perhaps_for_what_failed(node, 
         sweeper.run(experiment(seed=[1], run={"retries": 0}), shop.target(), tmp_path / "out")
 
     ((charge,), spent) = load_charges(tmp_path / "out")
-    assert (charge.state, charge.charge.amount, spent) == ("failed", Amount(least, PRICE), Amount(least, PRICE))
+    assert (charge.state, charge.charge.amount, spent) == (
+        "failed",
+        Amount.between(least, PRICE),
+        Amount.between(least, PRICE),
+    )
 
 
 def test_a_node_whose_result_the_server_has_cached_costs_nothing(experiment, tmp_path):
@@ -74,7 +78,7 @@ def test_a_node_whose_result_the_server_has_cached_costs_nothing(experiment, tmp
 
         charges, spent = load_charges(tmp_path / "out")
     assert [one.charge.amount for one in charges] == [Amount.exactly(0.03), Amount()]
-    assert spent.high == 0.03 * shop.sold
+    assert spent.high == 30_000 * shop.sold
 
 
 def test_a_job_that_the_server_refuses_costs_nothing(shop, experiment, tmp_path):
@@ -82,4 +86,4 @@ def test_a_job_that_the_server_refuses_costs_nothing(shop, experiment, tmp_path)
     shop.faults.drop_before_accept = 1
     run = sweeper.run(experiment(seed=[1]), shop.target(), tmp_path / "out")
 
-    assert (run.succeeded, load_charges(tmp_path / "out")[1].high) == (1, 0.03)
+    assert (run.succeeded, load_charges(tmp_path / "out")[1].high) == (1, 30_000)

@@ -16,6 +16,7 @@ from sweeper.comfy.retry import RetryPolicy
 from sweeper.errors import ExperimentError, ImageError, SweeperError, UnreachableError
 from sweeper.images.metrics import judge_messages
 from sweeper.model.judge import Judge
+from sweeper.model.money import to_usd
 from sweeper.reporting.run_again import describe_rerun
 from sweeper.running import judge_client
 from sweeper.running.judge_client import JudgeClient
@@ -268,7 +269,7 @@ def spend(project, judge, tmp_path):
 
 def load_spent(out):
     with Store.open(out, readonly=True) as store:
-        return round(store.charges.load_spent().high, 9)
+        return to_usd(store.charges.load_spent().high)
 
 
 def test_no_question_exceeds_the_budget(spend, judge):

@@ -13,6 +13,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeOutput
 from sweeper.errors import ExperimentError, ResultsError
+from sweeper.model.money import Amount
 from sweeper.running.run_events import Notice, RoundPlanned, RunEnded, TrialDone
 from sweeper.running.stop_control import StopControl
 from tests.running.conftest import NODES, make_node, paint
@@ -261,5 +262,5 @@ def test_a_search_ends_at_the_budget_and_goes_on_with_a_larger_one(where, tmp_pa
         assert (sweeper.search(experiment, target, out, **options).ended_by, shop.sold) == ("budget", 5)
         more = sweeper.search(experiment, target, out, budget=1.0)
         assert (more.ended_by, more.run.succeeded, shop.sold) == ("trials", 8, 8)
-        assert load_charges(out)[1].high == pytest.approx(8 * PRICE)
+        assert load_charges(out)[1] == Amount.exactly(8 * PRICE)
     assert find_broken_promises(out) == []

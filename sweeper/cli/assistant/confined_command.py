@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +84,7 @@ class AssistantConfinement(Confinement):
         sys.stdout.flush()
         if self.ledger.budget is None:
             return prepared
-        limits = [self.ledger.limit_folder(folder), experiment.run.budget]
+        limits = [Decimal(self.ledger.limit_folder(folder)).scaleb(-6), experiment.run.budget]
         budget = min(limit for limit in limits if limit is not None)
         return replace(prepared, experiment=replace(experiment, run=replace(experiment.run, budget=budget)))
 

@@ -90,7 +90,7 @@ class Runs:
             await self.current.close()
 
 
-def make_server(workspace: Workspace, budget: float | None) -> tuple[MCPServer, Runs]:
+def make_server(workspace: Workspace, budget: int | None) -> tuple[MCPServer, Runs]:
     """Make the server with all tools. Close the Runs when it has ended."""
     server = MCPServer("sweeper", instructions=_INSTRUCTIONS, log_level="WARNING")
     runs = Runs(workspace, Ledger(budget))

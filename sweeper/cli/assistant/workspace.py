@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sweeper.cli.spending import list_paid_targets
+from sweeper.cli.confirm_cost import list_paid_targets, load_spent
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
@@ -17,7 +16,7 @@ from sweeper.files import atomic_write
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.read_scope import Project
 from sweeper.model.experiment import Experiment
-from sweeper.model.money import CURRENCY, Amount, format_usd
+from sweeper.model.money import CURRENCY, format_usd
 from sweeper.model.source import SourceError
 from sweeper.model.target_spec import CLOUD, EMBEDDED, NamedTargets, is_comfy_platform
 from sweeper.model.urls import identify_server
@@ -107,8 +106,8 @@ class Workspace:
         return path
 
 
-def check_spending(prepared: Prepared, budget: float | None) -> None:
-    """Check that a run may use its targets. `budget`: in US dollars, None if nothing may cost money.
+def check_spending(prepared: Prepared, budget: int | None) -> None:
+    """Check that a run may use its targets. `budget`: in micro-dollars, None if nothing may cost money.
 
     Raises UsageError if a target may cost money but has no budget or no known price.
     """
@@ -129,52 +128,44 @@ def check_spending(prepared: Prepared, budget: float | None) -> None:
 
 @dataclass(slots=True)
 class Ledger:
-    """What the runs of one session of an assistant cost together, and what they may cost: `budget` in US dollars.
+    """What the runs of one session of an assistant cost together, and what they may cost: `budget` in micro-dollars.
 
     `folders` has for each results folder that a run of the session used what it had cost before the first of them, and
     what it had cost when it was last read. The store of the folder has the truth, also after a run was killed; so its
     jobs that have not ended count with what they cost at most. `budget` None: nothing may cost money.
     """
 
-    budget: float | None = None
+    budget: int | None = None
     folders: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def add(self, folder: Path) -> None:
         """Count what the folder costs from now on. What it cost before its store was deleted stays counted."""
-        spent = _load_spent(folder)
-        before, last = self.folders.get(str(folder), (spent.low if math.isinf(spent.high) else spent.high, spent.high))
+        spent = load_spent(folder)
+        before, last = self.folders.get(str(folder), (spent.low if spent.high is None else spent.high, spent.at_most))
         if not (folder / FILE_NAME).is_file():
-            before, last = before - last, 0.0
+            before, last = before - last, 0
         self.folders[str(folder)] = (before, last)
 
-    def limit_folder(self, folder: Path) -> float:
+    def limit_folder(self, folder: Path) -> int:
         """Return what all runs of a folder of the ledger may cost together, those before the session included."""
         before = self.folders[str(folder)][0]
-        return max(before + max((self.budget or 0.0) - self._count_spent(without=str(folder)), 0.0), 0.0)
+        return int(max(before + max((self.budget or 0) - self._count_spent(without=str(folder)), 0), 0))
 
     @property
-    def left(self) -> float | None:
+    def left(self) -> int | None:
         """What may still be spent; None if nothing may cost money."""
-        return None if self.budget is None else max(self.budget - self._count_spent(), 0.0)
+        return None if self.budget is None else int(max(self.budget - self._count_spent(), 0))
 
     def _count_spent(self, without: str = "") -> float:
         """Add up the session. A store that is gone counts as it was when it was last read."""
         for folder, (before, _) in self.folders.items():
             if (Path(folder) / FILE_NAME).is_file():
-                self.folders[folder] = (before, _load_spent(Path(folder)).high)
-        return sum(max(last - before, 0.0) for folder, (before, last) in self.folders.items() if folder != without)
+                self.folders[folder] = (before, load_spent(Path(folder)).at_most)
+        return sum(max(last - before, 0) for folder, (before, last) in self.folders.items() if folder != without)
 
     def __str__(self) -> str:
         left = self.left
         return "nothing may cost money" if left is None else f"{format_usd(left)} {CURRENCY} left of the budget"
-
-
-def _load_spent(folder: Path) -> Amount:
-    """What a results folder has cost so far."""
-    if not (folder / FILE_NAME).is_file():
-        return Amount()
-    with Store.open(folder, readonly=True) as store:
-        return store.charges.load_spent()
 
 
 def _check_experiment(text: str, name: str) -> None:

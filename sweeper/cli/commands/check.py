@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.cli import console, dask_options, options, spending, trust_check
+from sweeper.cli import confirm_cost, console, dask_options, options, trust_check
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.options import format_examples
@@ -57,7 +57,7 @@ def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
-@spending.option
+@confirm_cost.option
 @options.as_json
 @options.quiet
 def command(
@@ -97,7 +97,7 @@ def command(
     requested = options.to_target_list(targets)
     runner = dask_options.choose_runner(dask, dask_resources) if runs else None
     if runner is not None:
-        runner = spending.confirm_before(runner, yes=yes)
+        runner = confirm_cost.confirm_before(runner, yes=yes)
         runner = trust_check.require_trust_before(runner, trust=trust, targets=requested)
     prepared = None if experiment.is_dir() else load_for_run(experiment, requested, selection.values, trust=trust)
     with ProgressDisplay(quiet=quiet, shows_error=True) as display:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,11 @@ from typing import Any, Final
 import click
 
 from sweeper.cli import console, options
+from sweeper.cli.cost_text import Groups, describe_charges, show_charges
 from sweeper.cli.options import complete_from, format_examples, split_names
-from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
-from sweeper.model.money import CURRENCY, NOTHING
 from sweeper.store.experiment_path import display_path
 from sweeper.tables.charge_rows import (
     CSV_COLUMNS,
@@ -33,14 +32,10 @@ from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors
 
-_MAX_VALUES: Final = 20  # in a table; --json has all
-_OF_THE_JOB: Final = "(the job)"
 _NOTHING_PRICED: Final = (
     "no job has a price. Partner nodes have prices of their own; give a target one in the experiment or in the targets "
     "file, such as `price: {per_second: 0.0013 USD}`, and the next run counts it"
 )
-
-Groups = Mapping[str, Sequence[tuple[Any, ChargeSum]]]
 
 
 @click.command(
@@ -70,14 +65,13 @@ def command(results: tuple[Path, ...], *, by: tuple[str, ...], csv: str | None, 
         _write_csv(rows, axes, csv)
     total, groups = add_up(rows), _group_rows(rows, axes)
     if as_json:
-        console.print_json(_to_json(folders, total, groups))
+        console.print_json(describe_charges(folders, total, groups))
     else:
         print_line = console.print_status if csv == "-" else console.print_line
         if not rows:
             print_line(console.sanitize(f"{join_names(map(display_path, folders))}: {_NOTHING_PRICED}"))
             return
-        _show_total(total, print_line)
-        _show_groups(groups, print_line)
+        show_charges(total, groups, print_line)
 
 
 def _check_axes(rows: Sequence[ChargeRow], axes: Sequence[str], *, is_given: bool) -> None:
@@ -116,59 +110,3 @@ def _write_csv(rows: Sequence[ChargeRow], axes: Sequence[str], file: str) -> Non
         handle.flush()
     if file != "-":
         console.print_status(f"wrote {len(rows)} rows to {file}")
-
-
-def _to_json(folders: Sequence[Path], total: ChargeSum, groups: Groups) -> dict[str, Any]:
-    return {
-        "folders": list(map(str, folders)),
-        "currency": CURRENCY,
-        **_describe_sum(total),
-        "kinds": {kind: amount.to_dict() for kind, amount in total.kinds.items()},
-        "by": {name: [{"value": value, **_describe_sum(one)} for value, one in rows] for name, rows in groups.items()},
-    }
-
-
-def _describe_sum(one: ChargeSum) -> dict[str, Any]:
-    return {
-        "jobs": one.jobs,
-        "open_jobs": one.open_jobs,
-        "spent": one.spent.to_dict(),
-        "kept": one.kept.to_dict(),
-        "rest": one.rest.to_dict(),
-        "open": one.open.to_dict(),
-        "kind": one.kind,
-    }
-
-
-def _show_total(total: ChargeSum, print_line: Callable[[str], None]) -> None:
-    kinds = ", ".join(f"{amount} {kind}" for kind, amount in total.kinds.items())
-    print_line(f"spent  {total.spent} for {_count(total.jobs)}: {kinds}")
-    print_line(f"kept   {total.kept} for results that the table shows")
-    if total.rest != NOTHING:
-        print_line(f"rest   {total.rest} for failures, retries and results that others replaced")
-    if total.open_jobs:
-        print_line(f"open   {total.open} at most, for {_count(total.open_jobs)} that may still run")
-
-
-def _count(jobs: int) -> str:
-    return "1 job" if jobs == 1 else f"{jobs} jobs"
-
-
-def _show_groups(groups: Groups, print_line: Callable[[str], None]) -> None:
-    for name, rows in groups.items():
-        print_line("")
-        print_line(console.sanitize(f"cost by {name}:"))
-        print_table([_make_row(name, value, one) for value, one in rows[:_MAX_VALUES]], print_line)
-        if len(rows) > _MAX_VALUES:
-            print_line(f"  and {len(rows) - _MAX_VALUES} more; --json lists them")
-
-
-def _make_row(name: str, value: Any, one: ChargeSum) -> dict[str, str]:
-    text = _OF_THE_JOB if name == "class" and value is None else console.format_cell(value) or "(none)"
-    return {
-        name: text if name in ("folder", "class") else shorten_cell(text),
-        "jobs": str(one.jobs),
-        "spent": str(one.spent),
-        "kept": str(one.kept),
-        "kind": one.kind or "",
-    }

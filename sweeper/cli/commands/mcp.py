@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.run_options import parse_budget
 from sweeper.cli.wait_for_signal import call_on_stop_signals
 from sweeper.errors import UsageError
+from sweeper.model.money import floor_micros
 
 
 @click.command(
@@ -34,7 +36,7 @@ from sweeper.errors import UsageError
     "--budget", callback=parse_budget, metavar="USD",
     help="The most that all runs of this server may cost together, such as '5 USD'. [default: none may cost anything]",
 )  # fmt: skip
-def command(root: Path, *, targets: tuple[str, ...], budget: float | None) -> None:
+def command(root: Path, *, targets: tuple[str, ...], budget: Decimal | None) -> None:
     """Serve sweeper's commands as tools for an assistant, over the Model Context Protocol on stdin and stdout.
 
     Your assistant starts this command; sweeper/cli/assistant/README.md has the entry for its settings. It works in the
@@ -49,7 +51,7 @@ def command(root: Path, *, targets: tuple[str, ...], budget: float | None) -> No
         raise UsageError('sweeper mcp needs the package `mcp`: pip install "comfy-sweeper[mcp]"') from None
 
     async def serve() -> None:
-        server, runs = make_server(workspace, budget)
+        server, runs = make_server(workspace, None if budget is None else floor_micros(budget))
         stop = asyncio.Event()
         call_on_stop_signals(asyncio.get_running_loop(), stop.set)
         serving = asyncio.create_task(server.run_stdio_async())

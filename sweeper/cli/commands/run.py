@@ -11,16 +11,16 @@ from typing import Any, Final
 
 import click
 
-from sweeper.cli import console, dask_options, options, run_options, spending, trust_check
+from sweeper.cli import confirm_cost, console, dask_options, options, run_options, trust_check
 from sweeper.cli.commands.plan import show_dry_run
 from sweeper.cli.commands.view import start_view
+from sweeper.cli.cost_text import describe_run_cost, format_run_cost
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
-from sweeper.cli.run_cost import describe_run_cost, format_run_cost
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED, Run
@@ -55,7 +55,7 @@ _MAX_ERROR_TYPES: Final = 5  # shown in the summary
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
-@spending.option
+@confirm_cost.option
 @run_options.view
 @options.open_browser
 @click.option("--dry-run", is_flag=True, help="Show what the run would do, as `sweeper plan` does. Submits nothing.")
@@ -107,7 +107,7 @@ def command(
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
         with ProgressDisplay(quiet=quiet, rates=list_rates(prepared)) as display:
             runner = dask_options.choose_runner(dask, dask_resources)
-            run = spending.confirm_before(runner, yes=yes)(
+            run = confirm_cost.confirm_before(runner, yes=yes)(
                 loaded, target=prepared.specs, out=out, named=prepared.users, progress=display, **settings
             )
         report = format_report_command(run, experiment, loaded.name)

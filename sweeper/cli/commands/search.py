@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from sweeper.cli import console, dask_options, options, run_options, spending, trust_check
+from sweeper.cli import confirm_cost, console, dask_options, options, run_options, trust_check
 from sweeper.cli.commands.run import format_report_command, list_rates, refresh_report, run_to_json
 from sweeper.cli.commands.view import start_view
+from sweeper.cli.cost_text import describe_run_cost, format_cost, format_run_cost
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.open_page import open_in_browser
 from sweeper.cli.options import format_examples
-from sweeper.cli.plan_cost import format_cost
 from sweeper.cli.plan_summary import PlanSummary
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
-from sweeper.cli.run_cost import describe_run_cost, format_run_cost
 from sweeper.cli.search_text import (
     describe_aim,
     describe_counts,
@@ -66,7 +66,7 @@ _FINISHED: Final = ("trials", "until", "exhausted", "votes")
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
-@spending.option
+@confirm_cost.option
 @run_options.view
 @options.open_browser
 @click.option("--preview", is_flag=True, help="Show the next points and what the search may cost. Submits nothing.")
@@ -111,14 +111,14 @@ def command(
         prepared = replace(prepared, experiment=local)
     loaded, resolved = prepared.experiment, prepared.resolve_targets()
     folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
-    if preview or (not yes and spending.list_paid_targets(prepared)):
+    if preview or (not yes and confirm_cost.list_paid_targets(prepared)):
         next_round = preview_search(loaded, resolved, folder, settings["concurrency"])
         left = _count_trials_left(next_round, settings["max_trials"] or loaded.run.max_trials)
         if preview:
             _show_preview(prepared, folder, next_round, left, as_json=as_json)
             return 0
         if next_round.plan is not None:
-            spending.confirm_search(prepared, out, next_round.plan, trials=left, budget=_find_budget(loaded))
+            confirm_cost.confirm_search(prepared, out, next_round.plan, trials=left, budget=_find_budget(loaded))
     with ExitStack() as stack:
         if view:
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
@@ -166,7 +166,7 @@ def _count_trials_left(preview: Any, most: int) -> int:
     return int(preview.unfinished + (most if left is None else min(left, most)))
 
 
-def _find_budget(experiment: Experiment) -> float | None:
+def _find_budget(experiment: Experiment) -> Decimal | None:
     assert experiment.search is not None
     return min([one for one in (experiment.search.budget, experiment.run.budget) if one is not None], default=None)
 
@@ -181,7 +181,7 @@ def _show_preview(prepared: Prepared, out: Path, preview: Any, left: int, *, as_
         counted = PlanSummary(checked, out, RunOptions())
         counted.add_all()
         summary = counted.to_dict()
-    whole = spending.estimate_search_cost(summary, left)
+    whole = confirm_cost.estimate_search_cost(summary, left)
     points = [point for batch in preview.batches for point in batch.points]
     described = [state.describe_values(point) for point in points]
     if as_json:

@@ -19,9 +19,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
-from sweeper.model.money import UNKNOWN_AMOUNT, Amount
+from sweeper.model.money import MICROS, UNKNOWN_AMOUNT, Amount, round_up, to_fraction
 from sweeper.model.node_classes.jsonata_expression import JsonataError, JsonataExpression
 from sweeper.model.workflow import is_link
 from sweeper.schemas.values import shorten
@@ -165,7 +166,7 @@ def _to_number(value: Any) -> int | float | None:
             value = float(value)
         except ValueError:
             return None
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
     return value if is_number else None
 
 
@@ -180,13 +181,14 @@ def _read_result(result: Any, values: Mapping[str, Any]) -> NodePrice:
     numbers = result.get("usd") if kind == "list_usd" else usd.get(str(kind))
     if not isinstance(numbers, list) or not numbers or not all(map(_is_price, numbers)):
         return NodePrice(UNKNOWN_AMOUNT, reason="its price expression gives no price for these values")
-    price = Amount(float(min(numbers)), float(max(numbers)))
+    each = to_fraction(min(numbers)), to_fraction(max(numbers))
     text_format = result.get("format")
     text_format = text_format if isinstance(text_format, Mapping) else {}
     is_approximate = text_format.get("approximate") is True
-    amount, reason = _multiply_by_units(price, str(text_format.get("suffix") or "/Run"), values)
+    amount, reason = _multiply_by_units(each, str(text_format.get("suffix") or "/Run"), values)
     if "input" in str(text_format.get("note") or ""):  # "(input + output)": of the input, nothing says how long it is
-        amount, reason = Amount(amount.low, math.inf), f"it is charged for its input too, at {price} a unit"
+        reason = f"it is charged for its input too, at {Amount.between(*each)} a unit"
+        amount = Amount(amount.low, None)
     return NodePrice(amount, is_approximate, reason)
 
 
@@ -194,16 +196,17 @@ def _is_price(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
-def _multiply_by_units(price: Amount, suffix: str, values: Mapping[str, Any]) -> tuple[Amount, str]:
-    """Return the price of one execution, and why it is only a lower bound."""
+def _multiply_by_units(each: tuple[Fraction, Fraction], suffix: str, values: Mapping[str, Any]) -> tuple[Amount, str]:
+    """Return the price of one execution, and why it is only a lower bound. `each`: dollars for a unit, as a range."""
+    price = Amount.between(*each)
     match = _SUFFIX.fullmatch(suffix)
     suffix = shorten(suffix, 30)
     if match is None:
         return UNKNOWN_AMOUNT, f"it costs {price}{suffix}, and nothing says how much it will use"
     unit, size = str(match.lastgroup), int(match["count"] or 1) or 1
     size *= {"minute": 60, "character": 1000, "byte": 1000}.get(unit, 1)
-    found: tuple[float, float] | None
-    at_least = 1.0
+    found: tuple[Fraction, Fraction] | None
+    at_least = 1
     if unit == "run":
         return price, ""
     if unit in ("second", "minute"):
@@ -213,21 +216,22 @@ def _multiply_by_units(price: Amount, suffix: str, values: Mapping[str, Any]) ->
     elif unit == "image":
         found = _find_images(values)
     else:
-        found, at_least = _find_text_size(values, in_bytes=unit == "byte"), 0.0
+        found, at_least = _find_text_size(values, in_bytes=unit == "byte"), 0
     if found is None:
         reason = f"it costs {price}{suffix}, and no input says how much it will use"
-        return Amount(price.scale(at_least / size).low, math.inf), reason
-    return price.scale(found[0] / size, found[1] / size), ""
+        return Amount(round_up(each[0] * at_least * MICROS / size), None), reason
+    low, high = (round_up(price * count * MICROS / size) for price, count in zip(each, found, strict=True))
+    return Amount(low, high), ""
 
 
-def _find_number(values: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
+def _find_number(values: Mapping[str, Any], names: tuple[str, ...]) -> Fraction | None:
     """Return the number in the first input of these names, which may stand in a branch: `model.duration`, `"5s"`."""
     for name in names:
         for value in _iter_values(values, name):
             match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
-            number = _to_number(float(match[1]) if match else value)
-            if number is not None and number > 0:
-                return float(number)
+            number = to_fraction(_to_number(match[1] if match else value) or 0)
+            if number > 0:
+                return number
     return None
 
 
@@ -235,7 +239,7 @@ def _iter_values(values: Mapping[str, Any], last: str) -> Iterator[Any]:
     return (value for name, value in values.items() if name.rpartition(".")[2] == last)
 
 
-def _find_seconds(values: Mapping[str, Any]) -> tuple[float, float] | None:
+def _find_seconds(values: Mapping[str, Any]) -> tuple[Fraction, Fraction] | None:
     seconds = _find_number(values, _SECONDS)
     frames, rate = _find_number(values, _FRAMES), _find_number(values, _RATES)
     if seconds is None and frames is not None and rate is not None:
@@ -243,7 +247,7 @@ def _find_seconds(values: Mapping[str, Any]) -> tuple[float, float] | None:
     return None if seconds is None else (seconds, seconds)
 
 
-def _find_frames(values: Mapping[str, Any]) -> tuple[float, float] | None:
+def _find_frames(values: Mapping[str, Any]) -> tuple[Fraction, Fraction] | None:
     frames = _find_number(values, _FRAMES)
     seconds, rate = _find_number(values, _SECONDS), _find_number(values, _RATES)
     if frames is None and seconds is not None and rate is not None:
@@ -251,13 +255,13 @@ def _find_frames(values: Mapping[str, Any]) -> tuple[float, float] | None:
     return None if frames is None else (frames, frames)
 
 
-def _find_images(values: Mapping[str, Any]) -> tuple[float, float]:
+def _find_images(values: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
     """Return how many images one execution makes: one, if no input counts them."""
-    exact, most = _find_number(values, _IMAGES), _find_number(values, _MOST_IMAGES)
-    return (exact or 1.0, max(exact or 1.0, most or 1.0))
+    exact, most = _find_number(values, _IMAGES) or Fraction(1), _find_number(values, _MOST_IMAGES) or Fraction(1)
+    return exact, max(exact, most)
 
 
-def _find_text_size(values: Mapping[str, Any], *, in_bytes: bool) -> tuple[float, float] | None:
+def _find_text_size(values: Mapping[str, Any], *, in_bytes: bool) -> tuple[Fraction, Fraction] | None:
     texts = [text for name in _TEXTS for text in _iter_values(values, name) if isinstance(text, str)]
-    size = float(sum(len(text.encode("utf-8", "replace") if in_bytes else text) for text in texts))
+    size = Fraction(sum(len(text.encode("utf-8", "replace") if in_bytes else text) for text in texts))
     return (size, size) if texts else None

@@ -60,7 +60,7 @@ def _(run: Run) -> str:
     reused = f" ({run.reused} from earlier runs)" if run.reused else ""
     lines = [f"<b>Run {run.run_id}</b>: {_pluralize(run.trials, 'trial')}, {', '.join(texts)}{reused}"]
     if run.spent != NOTHING or run.budget is not None:
-        budget = "" if run.budget is None else f" of a budget of {Amount.exactly(run.budget)}"
+        budget = "" if run.budget is None else f" of a budget of {Amount(run.budget, run.budget)}"
         lines.append(_escape(f"{run.cost} in this run, {run.spent} in this folder{budget}"))
     if run.error is not None or run.stopped_by is not None:
         lines.append(f"⚠ {_escape(run.error or run.stopped_by)}")

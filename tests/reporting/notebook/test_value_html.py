@@ -70,7 +70,7 @@ def test_a_run_shows_counts_folder_and_24_thumbnails_at_most(run):
 
 
 def test_a_run_shows_its_costs_and_why_it_ended(run):
-    costs = {"cost": Amount.exactly(1.5), "spent": Amount.exactly(4), "budget": 5.0}
+    costs = {"cost": Amount.exactly(1.5), "spent": Amount.exactly(4), "budget": 5_000_000}
     stopped = replace(run, failed=2, reused=3, stopped_by="budget", error="<b>no</b> job fits", **costs)
     text = read_text(stopped._repr_html_())
     assert "26 trials, 26 succeeded, 2 failed (3 from earlier runs)" in text

@@ -5,22 +5,23 @@ A program that calls `sweeper.run` is not asked: it has `sweeper plan --json` an
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from sweeper.cli import console
-from sweeper.cli.plan_cost import format_cost, to_amount
+from sweeper.cli.cost_text import count_jobs, format_cost, to_amount
 from sweeper.cli.plan_summary import PlanSummary
 from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.experiment import Experiment
-from sweeper.model.money import NOTHING, Amount
+from sweeper.model.money import NOTHING, Amount, floor_micros
 from sweeper.model.result import Run
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.planning.plan import Plan
@@ -49,15 +50,13 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
             rest["plan"] = make_plan(experiment)
             summary = _summarize(replace(prepared, plans=(rest["plan"],)), out, rest)
             budget = rest.get("budget")
-            budget = experiment.run.budget if budget is None else budget
-            left = None if budget is None else budget - _load_spent(Path(summary["out"]))
-            _confirm(summary, paid, experiment.run.confirm_above, left)
+            _confirm(summary, paid, experiment, experiment.run.budget if budget is None else budget)
         return runner(experiment, target=target, out=out, **rest)
 
     return run
 
 
-def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, budget: float | None) -> None:
+def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, budget: Decimal | None) -> None:
     """On a terminal, ask before a search of up to `trials` trials that may cost more than `run.confirm_above`.
 
     `plan`: the next of these trials, from whose cost that of the others is estimated. Raises SweeperError if the answer
@@ -68,17 +67,14 @@ def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, bud
     if amount is not None:
         summary["cost"] = {**summary["cost"], "left": amount.to_dict()}
     summary["jobs"] = trials if summary["jobs"] else 0
-    left_of_budget = None if budget is None else budget - _load_spent(Path(summary["out"]))
-    _confirm(summary, list_paid_targets(prepared), prepared.experiment.run.confirm_above, left_of_budget)
+    _confirm(summary, list_paid_targets(prepared), prepared.experiment, budget)
 
 
 def estimate_search_cost(summary: Mapping[str, Any], trials: int) -> Amount | None:
     """What so many trials of a search cost, if they cost what those of `summary` do; None if nothing has a price."""
     if summary["cost"] is None or not summary["jobs"]:
         return None
-    left = to_amount(summary["cost"]["left"])
-    factor = trials / summary["jobs"]
-    return Amount(left.low * factor, left.high * factor)
+    return to_amount(summary["cost"]["left"]).scale(Fraction(trials, summary["jobs"]))
 
 
 def _summarize(prepared: Prepared, out: Any, run_options: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,18 +87,20 @@ def _summarize(prepared: Prepared, out: Any, run_options: Mapping[str, Any]) -> 
     return {**summary.to_dict(), "has_classes": known.classes is not None}
 
 
-def _load_spent(out: Path) -> float:
-    """What the jobs in a results folder cost, in US dollars; 0 if there is none yet."""
+def load_spent(out: Path) -> Amount:
+    """What the jobs in a results folder cost; nothing if there is none yet."""
     if not Store.exists(out):
-        return 0.0
+        return NOTHING
     with Store.open(out, readonly=True) as store:
-        return store.charges.load_spent().high
+        return store.charges.load_spent()
 
 
 def _confirm(
-    summary: Mapping[str, Any], paid: Sequence[Target], confirm_above: float, budget_left: float | None
+    summary: Mapping[str, Any], paid: Sequence[Target], experiment: Experiment, budget: Decimal | None
 ) -> None:
-    question = _find_question(summary, paid, confirm_above, budget_left)
+    spent = load_spent(Path(summary["out"]))
+    budget_left = None if budget is None else max(floor_micros(budget) - spent.at_most, 0)
+    question = _find_question(summary, paid, floor_micros(experiment.run.confirm_above), budget_left)
     if question is None:
         return
     if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
@@ -129,23 +127,22 @@ def _may_cost(target: Target) -> bool:
 
 
 def _find_question(
-    summary: Mapping[str, Any], targets: Sequence[Target], confirm_above: float, budget_left: float | None
+    summary: Mapping[str, Any], targets: Sequence[Target], confirm_above: int, budget_left: float | None
 ) -> str | None:
     """What to ask about a plan; None if it costs too little to ask.
 
-    `confirm_above` and what is left of the budget are in US dollars.
+    `confirm_above` and what is left of the budget are in micro-dollars.
     """
     jobs, cost = summary["jobs"], summary["cost"]
     amount = to_amount(cost["left"]) if cost is not None else NOTHING
     if budget_left is not None:
-        amount = Amount(min(amount.low, max(budget_left, 0.0)), min(amount.high, max(budget_left, 0.0)))
+        amount = Amount(int(min(amount.low, budget_left)), int(min(amount.at_most, budget_left)))
     unpriced = [target.name for target in targets if is_comfy_platform(target.url) and target.price is None]
-    has_no_price = not summary["has_classes"] or unpriced or math.isinf(amount.high)
-    is_dear = (amount.low if math.isinf(amount.high) else amount.high) > confirm_above
+    has_no_price = not summary["has_classes"] or unpriced or amount.high is None
+    is_dear = (amount.low if amount.high is None else amount.high) > confirm_above
     if not is_dear and not (has_no_price and jobs > _MAX_UNPRICED_JOBS):
         return None
-    count = "1 job" if jobs == 1 else f"{jobs} jobs"
-    question = f"submit {count} to {' and '.join(target.name for target in targets)}"
+    question = f"submit {count_jobs(jobs)} to {' and '.join(target.name for target in targets)}"
     if is_dear:
         question += f" for {amount}"
     if unpriced:
