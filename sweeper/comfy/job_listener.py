@@ -100,12 +100,13 @@ class Listener:
 def find_executed(nodes: Collection[str], state: JobState, listener: Listener | None = None) -> frozenset[str] | None:
     """Which of the `nodes` of an ended job ran, at most: by its events, else by what the server says; None if unknown.
 
-    A node that is not in the result was not reached, or its result came from the server's cache.
+    A node that is not in the result was not reached, or its result came from the server's cache. That no node ran is
+    believed of a job that left files only if the server says which results came from its cache.
     """
     executed = listener.executed_nodes if listener is not None else None
     if executed is None:
         executed = state.executed if state.state != "succeeded" else None
-    if executed is not None:
+    if executed is not None and (executed.intersection(nodes) or not state.outputs):
         return executed.intersection(nodes)
     return None if state.cached is None else frozenset(nodes) - state.cached
 

@@ -17,12 +17,13 @@ from websockets.asyncio.server import serve
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener, find_charged, find_executed
-from sweeper.comfy.protocol import JobState, JobSubmission, ReportedCharges
+from sweeper.comfy.protocol import JobOutput, JobState, JobSubmission, ReportedCharges
 from sweeper.comfy.reported_charges import read_charged, read_price_text
 from sweeper.comfy.target import Target
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.model.money import TargetPrice, to_micros
 
+FILES = (JobOutput("3", "images", 0, "a.png", "", "output"),)
 JOB, OTHER = "0b9c4f0e-0000-4000-8000-000000000001", "0b9c4f0e-0000-4000-8000-000000000002"
 
 
@@ -243,6 +244,23 @@ def test_events_go_before_details_and_a_charge_of_the_job_beside_those_of_nodes(
     assert find_executed({"1", "2", "3", "4"}, state, listener) == {"2", "3"}
     assert find_charged(state, listener) == ReportedCharges({"2": 100_000}, Fraction(500_000))
     assert find_charged(JobState("succeeded")) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "executed"),
+    [
+        ({"outputs": FILES}, None),  # nobody named a node, although one made the files
+        ({"outputs": FILES, "cached": frozenset("23")}, frozenset("1")),
+        ({"outputs": FILES, "cached": frozenset("123")}, frozenset()),
+        ({"outputs": ()}, frozenset()),
+    ],
+)
+def test_that_no_node_ran_is_not_believed_of_a_job_with_files(facts, executed):
+    listener = follow(event("execution_start"), event("execution_success"))
+    assert listener.executed_nodes == frozenset()
+    assert find_executed({"1", "2", "3"}, JobState("succeeded", **facts), listener) == executed
+    failed = JobState("failed", executed=frozenset(), **facts)
+    assert find_executed({"1", "2", "3"}, failed) == executed
 
 
 def graph(radius):
