@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 
 from sweeper.cli import console
-from sweeper.cli.cost_text import count_jobs, format_cost, to_amount
+from sweeper.cli.cost_text import count_jobs, format_cost
 from sweeper.cli.plan_summary import PlanSummary
 from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UsageError
@@ -74,7 +74,7 @@ def estimate_search_cost(summary: Mapping[str, Any], trials: int) -> Amount | No
     """What so many trials of a search cost, if they cost what those of `summary` do; None if nothing has a price."""
     if summary["cost"] is None or not summary["jobs"]:
         return None
-    return to_amount(summary["cost"]["left"]).scale(Fraction(trials, summary["jobs"]))
+    return Amount.from_dict(summary["cost"]["left"]).scale(Fraction(trials, summary["jobs"]))
 
 
 def _summarize(prepared: Prepared, out: Any, run_options: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,9 +98,8 @@ def load_spent(out: Path) -> Amount:
 def _confirm(
     summary: Mapping[str, Any], paid: Sequence[Target], experiment: Experiment, budget: Decimal | None
 ) -> None:
-    spent = load_spent(Path(summary["out"]))
-    budget_left = None if budget is None else max(floor_micros(budget) - spent.at_most, 0)
-    question = _find_question(summary, paid, floor_micros(experiment.run.confirm_above), budget_left)
+    left = None if budget is None else max(floor_micros(budget) - load_spent(Path(summary["out"])).at_most, 0)
+    question = _find_question(summary, paid, floor_micros(experiment.run.confirm_above), left)
     if question is None:
         return
     if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
@@ -108,7 +107,7 @@ def _confirm(
             console.print_status(console.sanitize(f"{label} {text}"))
         if not click.confirm(console.sanitize(f"{question[0].upper()}{question[1:]}?"), err=True):
             raise SweeperError("the answer was no, so nothing was submitted")
-    elif budget_left is None:
+    elif left is None:
         console.warn(f"about to {question} (--yes hides this line)")
 
 
@@ -134,7 +133,7 @@ def _find_question(
     `confirm_above` and what is left of the budget are in micro-dollars.
     """
     jobs, cost = summary["jobs"], summary["cost"]
-    amount = to_amount(cost["left"]) if cost is not None else NOTHING
+    amount = Amount.from_dict(cost["left"]) if cost is not None else NOTHING
     if budget_left is not None:
         amount = Amount(int(min(amount.low, budget_left)), int(min(amount.at_most, budget_left)))
     unpriced = [target.name for target in targets if is_comfy_platform(target.url) and target.price is None]

@@ -28,11 +28,6 @@ PrintLine = Callable[[str], None]
 Groups = Mapping[str, Sequence[tuple[Any, ChargeSum]]]
 
 
-def to_amount(value: Mapping[str, Any]) -> Amount:
-    """The amount that `Amount.to_dict` wrote."""
-    return Amount.from_dict(value)
-
-
 def _show_groups(name: str, rows: Sequence[Mapping[str, str]], print_line: PrintLine) -> None:
     print_line("")
     print_line(console.sanitize(f"cost by {name}:"))
@@ -99,11 +94,11 @@ def format_cost(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         return
     parts = []
     if cost["nodes"]:
-        parts.append(f"{to_amount(cost['priced']['total'])} ({_list_nodes(cost)})")
+        parts.append(f"{Amount.from_dict(cost['priced']['total'])} ({_list_nodes(cost)})")
     if cost["estimated"] is not None:
         parts.append(_format_time(cost["estimated"]))
     text = " + ".join(parts)
-    left = to_amount(cost["left"])
+    left = Amount.from_dict(cost["left"])
     if summary["limit"] is not None:
         text += f"; {left} for the jobs of this run (at most {summary['limit']})"
     elif summary["done"]:
@@ -129,11 +124,11 @@ def _format_executions(node: Mapping[str, Any]) -> str:
 
 
 def _format_each(node: Mapping[str, Any]) -> str:
-    return ("about " if node["approximate"] else "") + str(to_amount(node["each"]))
+    return ("about " if node["approximate"] else "") + str(Amount.from_dict(node["each"]))
 
 
 def _format_time(time: Mapping[str, Any]) -> str:
-    amount = to_amount(time["total"])
+    amount = Amount.from_dict(time["total"])
     seconds = time["seconds"]
     if seconds is not None:
         return f"{_format_range(seconds['low'], seconds['high'])} of GPU, {amount}"
@@ -175,12 +170,12 @@ def _make_node_row(node: Mapping[str, Any]) -> dict[str, str]:
         "class": node["class"],
         "executions": _format_executions(node),
         "each": _format_each(node),
-        "total": str(to_amount(node["total"])),
+        "total": str(Amount.from_dict(node["total"])),
     }
 
 
 def _make_axis_row(name: str, row: Mapping[str, Any]) -> dict[str, str]:
-    amount = to_amount(row["priced"])
+    amount = Amount.from_dict(row["priced"])
     return {
         name: shorten_cell(console.format_cell(row["value"])),
         "jobs": str(row["jobs"]),
@@ -191,10 +186,10 @@ def _make_axis_row(name: str, row: Mapping[str, Any]) -> dict[str, str]:
 
 def format_cost_difference(cost: Mapping[str, Any]) -> str:
     """The cost of the partner nodes and of GPU time in an earlier run and in the plan, for `plan --diff`."""
-    before, now, time = to_amount(cost["run"]), to_amount(cost["plan"]), cost["time"]
+    before, now, time = Amount.from_dict(cost["run"]), Amount.from_dict(cost["plan"]), cost["time"]
     texts = [_format_change(before, now, "partner nodes")] if time is None or {before, now} != {NOTHING} else []
     if time is not None:
-        texts.append(_format_change(to_amount(time["run"]), to_amount(time["plan"]), "GPU time"))
+        texts.append(_format_change(Amount.from_dict(time["run"]), Amount.from_dict(time["plan"]), "GPU time"))
     return "; ".join(texts)
 
 
@@ -231,9 +226,9 @@ def describe_run_cost(run: Run) -> dict[str, Any] | None:
 
 def format_run_cost(cost: Mapping[str, Any]) -> str:
     """The same as text."""
-    text = str(to_amount(cost["run"])) + " in this run" + (f" ({cost['kind']})" if cost["kind"] else "")
+    text = str(Amount.from_dict(cost["run"])) + " in this run" + (f" ({cost['kind']})" if cost["kind"] else "")
     if cost["folder"] != cost["run"] or cost["budget"] is not None:
-        text += f", {to_amount(cost['folder'])} in this folder"
+        text += f", {Amount.from_dict(cost['folder'])} in this folder"
     return text if cost["budget"] is None else f"{text} of a budget of {Amount.exactly(cost['budget'])}"
 
 

@@ -146,7 +146,7 @@ class JobPrices:
         stated = find_stated_price(self._rates.values(), charge.class_type)
         if charge.amount.high is not None or stated is None:
             return charge.amount
-        return Amount(charge.amount.low, Amount(charge.amount.low, charge.amount.low).join(stated).high)
+        return Amount(charge.amount.low, max(charge.amount.low, stated.high or 0))
 
     def check_bounds(self, trials: Iterable[Trial]) -> None:
         """Check that all prices of these trials have an upper bound, as a budget needs.

@@ -205,23 +205,33 @@ def _multiply_by_units(each: tuple[Fraction, Fraction], suffix: str, values: Map
         return UNKNOWN_AMOUNT, f"it costs {price}{suffix}, and nothing says how much it will use"
     unit, size = str(match.lastgroup), int(match["count"] or 1) or 1
     size *= {"minute": 60, "character": 1000, "byte": 1000}.get(unit, 1)
-    found: tuple[Fraction, Fraction] | None
-    at_least = 1
-    if unit == "run":
-        return price, ""
-    if unit in ("second", "minute"):
-        found = _find_seconds(values)
-    elif unit == "frame":
-        found = _find_frames(values)
-    elif unit == "image":
-        found = _find_images(values)
-    else:
-        found, at_least = _find_text_size(values, in_bytes=unit == "byte"), 0
+    found = _find_quantity(unit, values)
     if found is None:
+        least = Fraction(0) if unit in ("character", "byte") else each[0]
         reason = f"it costs {price}{suffix}, and no input says how much it will use"
-        return Amount(round_up(each[0] * at_least * MICROS / size), None), reason
+        return Amount(round_up(least * MICROS / size), None), reason
     low, high = (round_up(price * count * MICROS / size) for price, count in zip(each, found, strict=True))
     return Amount(low, high), ""
+
+
+def _find_quantity(unit: str, values: Mapping[str, Any]) -> tuple[Fraction | int, Fraction | int] | None:
+    """Return how many seconds, frames, images or letters one execution is charged for, as a range; None if unknown."""
+    seconds, frames, rate = (_find_number(values, names) for names in (_SECONDS, _FRAMES, _RATES))
+    found: Fraction | int | None
+    if unit == "run":
+        found = 1
+    elif unit == "image":  # one, if no input counts them
+        found = _find_number(values, _IMAGES) or 1
+        return found, max(found, _find_number(values, _MOST_IMAGES) or 1)
+    elif unit == "frame":
+        found = seconds * rate if frames is None and seconds and rate else frames
+    elif unit in ("second", "minute"):
+        found = frames / rate if seconds is None and frames and rate else seconds
+    else:
+        texts = [text for name in _TEXTS for text in _iter_values(values, name) if isinstance(text, str)]
+        sizes = [len(text.encode("utf-8", "replace") if unit == "byte" else text) for text in texts]
+        found = sum(sizes) if sizes else None
+    return None if found is None else (found, found)
 
 
 def _find_number(values: Mapping[str, Any], names: tuple[str, ...]) -> Fraction | None:
@@ -237,31 +247,3 @@ def _find_number(values: Mapping[str, Any], names: tuple[str, ...]) -> Fraction 
 
 def _iter_values(values: Mapping[str, Any], last: str) -> Iterator[Any]:
     return (value for name, value in values.items() if name.rpartition(".")[2] == last)
-
-
-def _find_seconds(values: Mapping[str, Any]) -> tuple[Fraction, Fraction] | None:
-    seconds = _find_number(values, _SECONDS)
-    frames, rate = _find_number(values, _FRAMES), _find_number(values, _RATES)
-    if seconds is None and frames is not None and rate is not None:
-        seconds = frames / rate
-    return None if seconds is None else (seconds, seconds)
-
-
-def _find_frames(values: Mapping[str, Any]) -> tuple[Fraction, Fraction] | None:
-    frames = _find_number(values, _FRAMES)
-    seconds, rate = _find_number(values, _SECONDS), _find_number(values, _RATES)
-    if frames is None and seconds is not None and rate is not None:
-        frames = seconds * rate
-    return None if frames is None else (frames, frames)
-
-
-def _find_images(values: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
-    """Return how many images one execution makes: one, if no input counts them."""
-    exact, most = _find_number(values, _IMAGES) or Fraction(1), _find_number(values, _MOST_IMAGES) or Fraction(1)
-    return exact, max(exact, most)
-
-
-def _find_text_size(values: Mapping[str, Any], *, in_bytes: bool) -> tuple[Fraction, Fraction] | None:
-    texts = [text for name in _TEXTS for text in _iter_values(values, name) if isinstance(text, str)]
-    size = Fraction(sum(len(text.encode("utf-8", "replace") if in_bytes else text) for text in texts))
-    return (size, size) if texts else None
