@@ -149,7 +149,7 @@ def _has_finished(result: SearchResult, search: Search) -> bool:
 
 def _load(
     experiment: Path, used: tuple[list[str] | None, Any], values: Mapping[str, Any], trials: int | None,
-    budget: float | None, *, trust: bool,
+    budget: Decimal | None, *, trust: bool,
 ) -> Prepared:  # fmt: skip
     """The experiment with the options of the command. `used`: its targets and results folder, as far as given."""
     from sweeper.running.search_rounds import require_search
