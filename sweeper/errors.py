@@ -29,6 +29,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
+from sweeper.wording import shorten
+
 # The name of sweeper's distribution, for pip. On PyPI, `sweeper` is an unrelated program.
 DISTRIBUTION: Final = "comfy-sweeper"
 
@@ -217,14 +219,6 @@ CANCELLED_ERROR: Final = "CancelledError"
 
 # Characters of an error message that the store, the table and the events keep. PyTorch's longest takes about 3,000.
 MAX_MESSAGE_LENGTH: Final = 4000
-
-
-def shorten(text: str, length: int = MAX_MESSAGE_LENGTH) -> str:
-    """The text, cut to `length` characters if it is longer; then it ends with the number of characters left out."""
-    if len(text) <= length:
-        return text
-    kept = max(0, length - 40)
-    return f"{text[:kept]}... ({len(text) - kept} more characters)"[:length]
 
 
 class TransientError(SweeperError):

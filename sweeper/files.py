@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import re
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
+PART_NAME: Final = re.compile(r"\.[0-9a-f]{16}\.part")  # of a file that a killed process leaves
 # The errors of Windows for an open file: access denied, sharing violation, lock violation
 # (https://learn.microsoft.com/windows/win32/debug/system-error-codes--0-499-).
 _IN_USE: Final = (5, 32, 33)
@@ -21,10 +23,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Creates the folder if necessary.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Nobody can guess this name, so that in a folder from elsewhere it is no link to another file.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link to another file
         file = temporary.open("xb")
     except OSError as error:
         # The message names `path`, because the user does not know `temporary`.

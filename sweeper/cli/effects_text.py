@@ -15,6 +15,7 @@ from sweeper.statistics.variance_shares import TermShare
 from sweeper.tables.effect_answer import AxisEffect, EffectsAnswer, MetricEffects, Trend
 from sweeper.tables.effect_axes import EffectAxis
 from sweeper.tables.export import format_markdown_cell, format_rounded
+from sweeper.wording import count_things
 
 _MAX_PAIRS: Final = 10  # of an axis in a table; of more, only the differences from the other values are shown
 _MAX_NAMED: Final = 4  # values in a sentence
@@ -63,13 +64,13 @@ def _describe_trials(answer: EffectsAnswer) -> str:
     replicates = [f"{axis.name} ({len(axis.values)})" for axis in answer.axes.axes if axis.is_replicate]
     if answer.points is not None:
         over = f"; each number is the mean of a point over {' and '.join(replicates)}" if replicates else ""
-        return f"{_count(answer.trials, 'trial')} of {_count(answer.points, 'point')} succeeded{over}"
+        return f"{count_things(answer.trials, 'trial')} of {count_things(answer.points, 'point')} succeeded{over}"
     over = (
         f"differences are over {' and '.join(replicates)}"
         if replicates
         else "nothing is repeated with other seeds or prompts, so the other axes take their place"
     )
-    return f"{_count(answer.trials, 'trial')} succeeded; {over}"
+    return f"{count_things(answer.trials, 'trial')} succeeded; {over}"
 
 
 def _describe_metric(metric: MetricEffects) -> Iterator[str]:
@@ -182,10 +183,6 @@ def _describe_extremes(effect: AxisEffect, maximize: bool | None) -> str:
         if values and len(values) <= _MAX_NAMED
     ]
     return f" ({', '.join(texts)})" if texts else ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _quote(label: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.loading.parse import parse_yaml
 from sweeper.model.selection import Selection
 from sweeper.model.source import SourceError
+from sweeper.wording import suggest
 
 
 def format_examples(*lines: str) -> str:

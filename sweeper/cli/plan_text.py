@@ -13,6 +13,7 @@ from sweeper.cli.cost_text import format_cost, format_cost_difference, show_cost
 from sweeper.cli.schema_text import join_choices
 from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.planning.plan import Plan
+from sweeper.wording import count_things
 
 _MAX_ROWS: Final = 10  # rows of each kind of difference
 _Row = tuple[str, "int | str", str]  # label, number, the text after it
@@ -21,7 +22,7 @@ _Row = tuple[str, "int | str", str]  # label, number, the text after it
 def show_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str], None]) -> None:
     """Print a plan. `summary` is what PlanSummary.to_dict returns."""
     on = f" on {', '.join(summary['targets'])}" if summary["targets"] else ""
-    print_line(f"{summary['name']}: {_pluralize(summary['count'], 'trial')} of {summary['template']}{on}")
+    print_line(f"{summary['name']}: {count_things(summary['count'], 'trial')} of {summary['template']}{on}")
     print_line("")
     name_width = max(map(len, summary["axes"]), default=0)
     size_width = max((len(str(size)) for size in summary["axes"].values()), default=0)
@@ -81,7 +82,7 @@ def _describe_work(summary: Mapping[str, Any]) -> Iterator[_Row]:
     yield "done", summary["done"], f"(in {summary['out']})" if summary["done"] else ""
     if summary["failed"]:
         yield "failed", summary["failed"], "(in an earlier run; --retry-failed resubmits them)"
-    jobs = f"({_pluralize(summary['jobs'], 'job')})" if summary["jobs"] != summary["new"] else ""
+    jobs = f"({count_things(summary['jobs'], 'job')})" if summary["jobs"] != summary["new"] else ""
     yield "new", summary["new"], jobs if summary["limit"] is None else f"(submits {summary['jobs']}, by --limit)"
     if summary["open"]:
         yield "open", summary["open"], "(submitted earlier, outcome unknown; checked before submitting)"
@@ -119,7 +120,7 @@ def _describe_estimate(summary: Mapping[str, Any]) -> Iterator[_Row]:
         else ""
     )
     yield "estimate", f"{format_duration(estimate['mean_s'])}{spread} for one job at a time", ""
-    yield "", f"from {_pluralize(estimate['by_jobs'], 'earlier job')}: {each}", ""
+    yield "", f"from {count_things(estimate['by_jobs'], 'earlier job')}: {each}", ""
 
 
 def _show_diff(diff: Mapping[str, Any], print_line: Callable[[str], None]) -> None:
@@ -156,10 +157,6 @@ def _make_diff_row(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
         ]
         cells["what differs"] = ", ".join(params) or "the workflow or an input file"
     return cells
-
-
-def _pluralize(count: int, word: str) -> str:
-    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def format_duration(seconds: float) -> str:

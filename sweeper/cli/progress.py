@@ -17,6 +17,7 @@ from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED
 from sweeper.running import run_events as events
 from sweeper.running.run_counts import RunCounts
+from sweeper.wording import count_things
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
 _SERVER_NAMES: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI", "v2": "Comfy API v2"}
@@ -125,7 +126,7 @@ class ProgressDisplay:
             case events.RunEnded() if self._shows_error and event.run.error is not None:
                 return f"{console.paint('error:', 'red')} {console.sanitize(event.run.error)}"
             case events.Cancelling():
-                return f"cancelling {_format_jobs(event.in_flight)}"
+                return f"cancelling {count_things(event.in_flight, 'job')}"
             case events.TrialDone() if event.status == FAILED:
                 return self._describe_failure(event)
         return None if self._quiet else _describe_routine_event(event)
@@ -187,11 +188,7 @@ def _describe_draining(event: events.Draining) -> str:
     reasons = {"interrupt": "interrupted", "max_failures": "too many failures", "budget": "no job fits into the budget"}
     why = reasons.get(event.reason, event.reason)
     again = "; press Ctrl-C again to cancel" if event.reason == "interrupt" and event.in_flight else ""
-    return f"{why}: submitting no more, waiting for {_format_jobs(event.in_flight)} in flight{again}"
-
-
-def _format_jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number} jobs"
+    return f"{why}: submitting no more, waiting for {count_things(event.in_flight, 'job')} in flight{again}"
 
 
 class _Bar:

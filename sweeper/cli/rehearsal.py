@@ -17,6 +17,8 @@ from sweeper.cli import console
 from sweeper.cli.node_class_source import read_object_info
 from sweeper.comfy.target import Target
 from sweeper.did_you_mean import join_names
+from sweeper.cli.targets_file import load_named_targets
+from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
@@ -31,6 +33,7 @@ from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import REHEARSAL, default_results_folder
+from sweeper.wording import join_names
 
 _JOB_SECONDS: Final = 1.0  # that the nodes of a rehearsed job wait at most, if none comes from the cache
 _F = TypeVar("_F", bound=Callable[..., Any])

@@ -8,11 +8,11 @@ from typing import Any, Final
 from sweeper.cli import console
 from sweeper.cli.schema_text import join_choices
 from sweeper.cli.text_table import shorten_cell
-from sweeper.did_you_mean import join_names
 from sweeper.model.search_columns import Objective
 from sweeper.model.search_result import SearchedPoint, SearchResult
 from sweeper.model.search_spec import NumberRange, Search
 from sweeper.running.run_events import RoundPlanned
+from sweeper.wording import count_things, join_names
 
 _ENDINGS: Final = {
     "trials": "that is the limit; `trials:` or --trials allows more",
@@ -26,8 +26,8 @@ _ENDINGS: Final = {
 
 def describe_round(event: RoundPlanned) -> str:
     """The line that announces a round: what it asks for, and the best so far."""
-    trials = _pluralize(event.trials, "trial" if event.points else "more trial")
-    points = _pluralize(event.points, "new point") if event.points else "points asked for earlier"
+    trials = count_things(event.trials, "trial" if event.points else "more trial")
+    points = count_things(event.points, "new point") if event.points else "points asked for earlier"
     of = "" if event.limit is None else f" of {event.limit}"
     text = f"round {event.number}: {trials} of {points} ({event.asked}{of} done)"
     return text if event.best is None else f"{text}; best {describe_point(event.best, event.objectives)}"
@@ -51,7 +51,7 @@ def describe_aim(search: Search) -> str:
     for axis in search.over:
         count *= len(axis.options)
     early = " at most, fewer of points that are clearly worse" if search.stop_early else ""
-    return f"{join_names(aims)} over {over}: {_pluralize(count, 'trial')} of each point{early}"
+    return f"{join_names(aims)} over {over}: {count_things(count, 'trial')} of each point{early}"
 
 
 def list_axes(search: Search) -> Iterator[tuple[str, str, str]]:
@@ -72,16 +72,16 @@ def _describe_range(numbers: NumberRange) -> str:
 
 def describe_counts(result: SearchResult) -> str:
     """`48 trials of 24 points in 6 rounds`."""
-    trials, points = _pluralize(result.trials, "trial"), _pluralize(result.points, "point")
-    return f"{trials} of {points} in {_pluralize(result.rounds, 'round')}"
+    trials, points = count_things(result.trials, "trial"), count_things(result.points, "point")
+    return f"{trials} of {points} in {count_things(result.rounds, 'round')}"
 
 
 def describe_end(result: SearchResult, search: Search) -> str:
     """Why the search ended, and what to do next."""
     if result.ended_by == "trials" and search.trials is not None and result.trials < search.trials:
-        return f"{_pluralize(search.trials - result.trials, 'trial')} left, too few for another point"
+        return f"{count_things(search.trials - result.trials, 'trial')} left, too few for another point"
     if result.ended_by in _ENDINGS:
-        votes = _pluralize(result.votes_needed, "vote")
+        votes = count_things(result.votes_needed, "vote")
         return _ENDINGS[result.ended_by].format(trials=result.trials, patience=search.patience, votes=votes)
     return "ended early" if result.error is not None else f"stopped: {result.ended_by}"
 
@@ -133,7 +133,3 @@ def _format_rows(trials: Sequence[int]) -> str:
     if len(trials) > 2 and list(trials) == list(range(trials[0], trials[-1] + 1)):
         return f"{trials[0]}-{trials[-1]}"
     return ", ".join(map(str, trials))
-
-
-def _pluralize(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

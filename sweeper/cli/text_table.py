@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from sweeper.cli import console
+from sweeper.wording import shorten
 
 _MAX_CELL_LENGTH: Final = 32  # characters of a value
 
@@ -23,4 +24,4 @@ def print_table(rows: Sequence[Mapping[str, str]], print_line: Callable[[str], N
 
 def shorten_cell(text: str) -> str:
     """Cut a value to what a column can show."""
-    return text if len(text) <= _MAX_CELL_LENGTH else text[: _MAX_CELL_LENGTH - 3] + "..."
+    return shorten(text, _MAX_CELL_LENGTH)

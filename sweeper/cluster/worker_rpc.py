@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.cluster.messages import BatchStart, RunSpec, WorkerInfo, WorkerUpdate
 from sweeper.cluster.worker_plugin import RESOURCE_NAME, plugin_of
+from sweeper.files import replace_file
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -80,7 +81,7 @@ def write_input(name: str, offset: int, content: bytes, last: bool, dask_worker:
         file.seek(offset)
         file.write(content)
     if last:
-        partial.replace(partial.with_name(name))
+        replace_file(partial, partial.with_name(name))
 
 
 async def get_object_info(run_spec: RunSpec, dask_worker: Worker) -> dict[str, Any]:

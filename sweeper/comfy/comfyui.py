@@ -36,7 +36,8 @@ from sweeper.comfy.protocol import (
 from sweeper.comfy.responses import rejection_message
 from sweeper.comfy.server_info import read_memory
 from sweeper.comfy.untrusted_json import to_text
-from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError, shorten
+from sweeper.errors import MAX_MESSAGE_LENGTH, RejectedError, TargetError, TransientError, UnreachableError
+from sweeper.wording import shorten
 
 _NO_SUCH_CALL: Final = (404, 405, 501)  # the statuses by which servers say that they do not have a call
 
@@ -72,11 +73,12 @@ class ComfyUIDialect:
         # An empty cancellation changes nothing, and the newest of the calls below /api/jobs answers it, or refuses it.
         response = yield ServerRequest("POST", "/api/jobs/cancel", body={"job_ids": []})
         self._is_current = raise_for_status(response, 400, *_NO_SUCH_CALL).status not in _NO_SUCH_CALL
-        arguments = system.get("argv")
+        argv = system.get("argv")
+        arguments = argv[:200] if isinstance(argv, list) else ()
         return Server(
             self.name,
             shorten(to_text(system.get("comfyui_version") or ""), 200),
-            tuple(shorten(to_text(argument)) for argument in arguments[:200]) if isinstance(arguments, list) else (),
+            tuple(shorten(to_text(argument), MAX_MESSAGE_LENGTH) for argument in arguments),
             read_memory(system),
         )
 

@@ -35,7 +35,8 @@ from sweeper.comfy.responses import (
     to_seconds,
 )
 from sweeper.comfy.untrusted_json import to_text
-from sweeper.errors import TransientError, shorten
+from sweeper.errors import TransientError
+from sweeper.wording import shorten
 
 # A status that is not listed here means that the job is in flight.
 _STATE_OF_STATUS: Final = {

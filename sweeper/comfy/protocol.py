@@ -16,7 +16,9 @@ from typing import Any, Final, TypeGuard, TypeVar
 
 from sweeper.comfy.account_errors import find_advice, name_classes, read_error_type
 from sweeper.comfy.untrusted_json import parse_json, to_text
-from sweeper.errors import RefusedError, SweeperError, TransientError, Trouble, UnreachableError, shorten
+from sweeper.errors import MAX_MESSAGE_LENGTH, RefusedError, SweeperError, TransientError, Trouble, UnreachableError
+from sweeper.schemas.values import is_integer
+from sweeper.wording import shorten
 
 T = TypeVar("T")
 
@@ -288,7 +290,7 @@ def is_id(value: Any) -> TypeGuard[str]:
 
 def is_count(value: Any) -> TypeGuard[int]:
     """Whether this can be a number of jobs, such as a limit or a place in a queue: 1 or more."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_COUNT
+    return is_integer(value) and 0 < value <= _MAX_COUNT
 
 
 def is_redirect(response: ServerResponse) -> bool:
@@ -336,5 +338,5 @@ def read_error_message(response: ServerResponse) -> str:
     error = body.get("error", body)
     if isinstance(error, dict):
         parts = [to_text(error[name]) for name in ("message", "details") if error.get(name)]
-        return shorten(": ".join(parts) or to_text(error.get("type") or "") or response.excerpt())
-    return shorten(to_text(error) or to_text(body.get("message") or "") or response.excerpt())
+        return shorten(": ".join(parts) or to_text(error.get("type") or "") or response.excerpt(), MAX_MESSAGE_LENGTH)
+    return shorten(to_text(error) or to_text(body.get("message") or "") or response.excerpt(), MAX_MESSAGE_LENGTH)

@@ -15,7 +15,6 @@ Servers are not trusted: anything of another shape is ignored, and no amount is 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -24,6 +23,8 @@ from typing import Any, Final
 from sweeper.comfy.protocol import Flow, ReportedCharges, ServerRequest
 from sweeper.errors import SweeperError
 from sweeper.model.money import COMFY_CREDITS_PER_USD, CURRENCY, MICROS, to_fraction, to_micros
+from sweeper.model.money import COMFY_CREDITS_PER_USD, CURRENCY
+from sweeper.schemas.values import is_number
 
 CREDITS_HEADER: Final = "x-comfy-credits-used"
 _CENTS_PER_USD: Final = 100.0
@@ -74,6 +75,4 @@ def _read_amount(value: Any, lowest: float = 0.0) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= _MAX_AMOUNT:
-        return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if is_number(value) and lowest <= value <= _MAX_AMOUNT else None

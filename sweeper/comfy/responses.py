@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from sweeper.comfy.protocol import JobOutput, JobState, is_id
 from sweeper.comfy.untrusted_json import to_text
-from sweeper.errors import EXECUTION_ERROR, shorten
+from sweeper.errors import EXECUTION_ERROR, MAX_MESSAGE_LENGTH
+from sweeper.schemas.values import is_number
+from sweeper.wording import shorten
 
 # Files of one job that sweeper downloads. A film of ten minutes saved as single pictures has 15,000.
 MAX_OUTPUTS: Final = 20_000
@@ -91,13 +93,13 @@ def rejection_message(answer: Mapping[str, Any], graph: Mapping[str, Any]) -> st
     """
     lines = list(_node_error_lines(answer.get("node_errors"), graph))
     if lines:
-        return shorten("; ".join(lines))
+        return shorten("; ".join(lines), MAX_MESSAGE_LENGTH)
     error = answer.get("error")
     if isinstance(error, Mapping):
         parts = [to_text(error[name]).strip() for name in ("message", "details") if error.get(name)]
-        return shorten(" ".join(parts) or to_text(error.get("type") or "rejected without a reason"))
+        return shorten(" ".join(parts) or to_text(error.get("type") or "rejected without a reason"), MAX_MESSAGE_LENGTH)
     if error:
-        return shorten(to_text(error))
+        return shorten(to_text(error), MAX_MESSAGE_LENGTH)
     return None
 
 
@@ -136,13 +138,13 @@ def make_failed_state(error: Any, **rest: Any) -> JobState:
     node, node_type = (shorten(to_text(details.get(name)), _MAX_NAME_LENGTH) for name in ("node_id", "node_type"))
     prefix = f"node {node} ({node_type}): " if details.get("node_id") not in (None, "") else ""
     failed_node = details.get("node_id") if is_id(details.get("node_id")) else None
-    text = shorten(f"{prefix}{message}")
+    text = shorten(f"{prefix}{message}", MAX_MESSAGE_LENGTH)
     return JobState("failed", error_type=kind, error=text, failed_node=failed_node, **rest)
 
 
 def to_seconds(value: Any) -> float | None:
     """A server's timestamp, in seconds or milliseconds, as seconds since 1970; None if it is not a time."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MAX_TIMESTAMP:
+    if not is_number(value) or not 0 < value < _MAX_TIMESTAMP:
         return None
     return value / 1000 if value > 1e11 else float(value)  # 1e11 s is the year 5138; 1e11 ms was in 1973
 

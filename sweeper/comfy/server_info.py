@@ -15,6 +15,7 @@ from typing import Any, Final
 from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse
 from sweeper.comfy.untrusted_json import to_text
 from sweeper.errors import SweeperError
+from sweeper.wording import to_one_line
 
 _MAX_LENGTH: Final = 200  # characters of one fact
 _MAX_FACTS: Final = 2000  # of one kind, such as node packs
@@ -107,4 +108,4 @@ def _read_node_packs(installed: Mapping[str, Any]) -> dict[str, str]:
 def _to_line(value: Any) -> str:
     """One line of bounded length in valid UTF-8, because the facts end up in a file that is committed."""
     plain = to_text(value)[: 10 * _MAX_LENGTH].encode("utf-8", "replace").decode()
-    return " ".join("".join(char if char.isprintable() else " " for char in plain).split())[:_MAX_LENGTH]
+    return to_one_line(plain)[:_MAX_LENGTH]

@@ -36,7 +36,8 @@ from sweeper.comfy.responses import (
     to_seconds,
 )
 from sweeper.comfy.untrusted_json import to_text
-from sweeper.errors import TransientError, shorten
+from sweeper.errors import MAX_MESSAGE_LENGTH, TransientError
+from sweeper.wording import shorten
 
 JOBS_PATH: Final = "/api/v2/jobs"
 _LABEL: Final = "sweeper_job"
@@ -122,7 +123,7 @@ def read_rejection(response: ServerResponse, graph: Mapping[str, Any]) -> str:
     errors = details.get("node_errors") if isinstance(details, Mapping) else None
     if isinstance(errors, Mapping) and errors and all(isinstance(entry, Mapping) for entry in errors.values()):
         return rejection_message({"node_errors": errors}, graph) or ""
-    return shorten(to_text(error.get("message") or "")) or read_error_message(response)
+    return shorten(to_text(error.get("message") or ""), MAX_MESSAGE_LENGTH) or read_error_message(response)
 
 
 def _find_submission(search: JobSearch) -> Flow[tuple[str | None, bool]]:

@@ -11,7 +11,6 @@ from socket import socket
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from sweeper.did_you_mean import suggest
 from sweeper.embedded import hosting
 from sweeper.embedded.account import Account
 from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
@@ -31,6 +30,7 @@ from sweeper.embedded.scenario import DEFAULT
 from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.errors import UsageError
+from sweeper.wording import suggest
 
 
 class EmbeddedServer:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sweeper.files import atomic_write
 
 KINDS = ("input", "output", "temp")
 
@@ -115,10 +116,6 @@ def is_file(path: Path) -> bool:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that nobody can read half of it: to a temporary file, which is then renamed."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a file so that nobody can read half of it."""
+    with atomic_write(path) as file:
+        file.write(data)

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from sweeper.did_you_mean import suggest
 from sweeper.embedded.class_prices import parse_class_prices, parse_sum
 from sweeper.errors import UsageError
 from sweeper.model.source import Source
+from sweeper.schemas.values import is_integer, is_number
+from sweeper.wording import suggest
 
 # Subscription -> number of jobs that run at once, by Cloud's documentation.
 TIERS = {"free": 1, "standard": 1, "creator": 3, "pro": 5}
@@ -132,7 +133,7 @@ class Scenario:
 
 def _parse_number(value: Any, maximum: float, rule: str) -> float:
     """Parse a number from 0 to `maximum`. Raises ValueError with the rule."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= maximum:
+    if not is_number(value) or not 0 <= value <= maximum:
         raise ValueError(rule)
     return float(value)
 
@@ -163,7 +164,7 @@ def _parse_node_seconds(value: Any) -> Span | Mapping[str, Span]:
 
 
 def _parse_integer(value: Any, minimum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    if not is_integer(value) or value < minimum:
         raise ValueError(f"must be a whole number, {minimum} or more")
     return value
 

@@ -35,7 +35,6 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from PIL import Image
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import ImageError, UsageError
 from sweeper.images.byte_equality import is_same_file
 from sweeper.images.decoding import (
@@ -53,6 +52,7 @@ from sweeper.images.decoding import (
 from sweeper.images.hashes import hash_pixels
 from sweeper.images.measures import DEFAULT_NAMES, EQUAL_VALUES, MEASURES, measure_pair, take_worse
 from sweeper.images.media import is_film, iter_film_frames, read_film_rate
+from sweeper.wording import suggest
 
 COMPARISON_METRICS: Final = DEFAULT_NAMES
 ALL_METRICS: Final = tuple(MEASURES)

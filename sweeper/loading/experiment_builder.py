@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, Problem
+from sweeper.errors import ExperimentError, Problem
 from sweeper.loading.metric_list import build_judges, find_metric_problems, name_metrics
 from sweeper.loading.read_scope import OutsideError, TrustNeed
 from sweeper.loading.search_builder import SearchBuilder, find_objective_problems, list_objective_metrics
@@ -33,6 +34,7 @@ from sweeper.model.template import MISSING, Template
 from sweeper.planning.plan import iter_derived_values
 from sweeper.schemas import convert_whole_floats, find_schema_problems, load_schema
 from sweeper.schemas.values import KeyPath, format_value
+from sweeper.wording import suggest
 
 _PLAN_KEYS: Final = (
     "",

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
+from sweeper.errors import ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
 from sweeper.loading.bounded_files import (
     BoundError,
     compute_sha256,
@@ -44,6 +45,7 @@ from sweeper.planning.grid import list_axis_columns
 from sweeper.planning.plan import Plan, iter_value_pairs
 from sweeper.schemas import find_schema_problems
 from sweeper.schemas.values import KeyPath, format_value
+from sweeper.wording import join_names, suggest
 
 _PATTERN_CHARACTERS: Final = frozenset("*?[")
 _MEDIA_SUFFIXES: Final = frozenset((".png", ".webp", ".jpg", ".jpeg", ".mp4", ".webm"))  # that may carry a workflow

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.images.metrics.registry import METRIC_NAMES, find_unknown_metrics
 from sweeper.model.expressions import ExpressionError, compile_text, has_jinja
@@ -15,6 +14,7 @@ from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
 from sweeper.model.urls import normalise_url
 from sweeper.schemas.values import KeyPath
+from sweeper.wording import suggest
 
 _DEFAULT_NAME: Final = "judge"
 _JUDGE: Final = "judge"

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sweeper.loading.suggest_slots import Suggestion, quote_yaml
 from sweeper.model.expressions import has_jinja
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
+from sweeper.schemas.values import is_number
 
 # What people sweep, by the role of a slot. Pictures to upload are added, because an experiment must give them.
 _USEFUL_ROLES: Final = frozenset((
@@ -153,7 +154,7 @@ def _propose_values(slot: Suggestion, choices: Sequence[Any]) -> Iterator[Any]:
 def _propose_numbers(slot: Suggestion) -> list[Any]:
     """Values around the workflow's own, ascending; none if it is not a number, or a seed."""
     value = slot.value
-    if isinstance(value, bool) or not isinstance(value, int | float) or slot.role == "seed":
+    if not is_number(value) or slot.role == "seed":
         return []
     if slot.role in {"cfg", "guidance"} and value == 1:  # a distilled model
         found = [value, 1.5, 2.0]

@@ -24,6 +24,7 @@ from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING, ModelFile
 from sweeper.model.workflow import Graph, is_link
 from sweeper.schemas import make_editor_line
+from sweeper.wording import shorten, to_one_line
 
 # Common names for inputs that core nodes call differently.
 _COMMON_NAMES: Final = {
@@ -345,7 +346,7 @@ def render_slots_file(
     """Return the text of `name.slots.yaml` that declares these suggestions, with a comment on each, and the models."""
     lines = [
         make_editor_line("slots"),
-        f"# The slots of {_to_one_line(workflow_name)}: the names that experiments may set and sweep.",
+        f"# The slots of {shorten(to_one_line(workflow_name))}: the names that experiments may set and sweep.",
         "# Rename them, delete what you never change; the workflow beside this file stays as it was exported.",
         "# A slot that an experiment does not give keeps the workflow's own value (shown behind each line).",
         "slots:",
@@ -368,7 +369,8 @@ def render_slots_file(
             current = "a local file, given by the experiment"
         elif suggestion.is_default:
             current = "the class's default, for other branches"
-        lines.append(f"  {suggestion.name}: {{{', '.join(fields)}}}  # {_to_one_line(node)}: {_to_one_line(current)}")
+        comment = ": ".join(shorten(to_one_line(text)) for text in (node, current))
+        lines.append(f"  {suggestion.name}: {{{', '.join(fields)}}}  # {comment}")
     return "\n".join([*lines, *_render_branches(graph, info), *_render_models(models)]) + "\n"
 
 
@@ -419,9 +421,3 @@ def _to_yaml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(quote_yaml(item) if isinstance(item, str) else _to_yaml(item) for item in value)}]"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _to_one_line(text: str, limit: int = 60) -> str:
-    """Write a text for a comment: on one line, without control characters, cut at `limit` characters."""
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."

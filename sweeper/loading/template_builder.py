@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import MAX_PROBLEMS, Problem, TemplateError
 from sweeper.model.expressions import Expression, ExpressionError, compile_text, has_jinja
 from sweeper.model.result import RESERVED_COLUMNS
@@ -20,7 +19,8 @@ from sweeper.model.source import Source
 from sweeper.model.template import MISSING, Address, Leaf, ModelFile, Slot, Template
 from sweeper.model.workflow import Graph, find_shape_problems, is_link
 from sweeper.schemas import find_schema_problems
-from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, shorten
+from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value
+from sweeper.wording import join_names, shorten, suggest
 
 
 def build_template(workflow: Source, sidecar: Source | None = None) -> Template:

@@ -34,7 +34,8 @@ from sweeper.model.target_spec import (
     parse_target,
 )
 from sweeper.model.urls import identify_server
-from sweeper.schemas.values import KeyPath, shorten
+from sweeper.schemas.values import KeyPath
+from sweeper.wording import shorten
 
 # Where sweeper writes beside an experiment unless the user names a folder; {} is the experiment's name.
 _RESULTS_FOLDERS: Final = ("results/{}/artifacts", "results/{}-check/artifacts", "results/{}-calibrate/artifacts")

@@ -19,9 +19,9 @@ from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 from typing import Any, Final, Protocol
 
-from sweeper.did_you_mean import suggest
 from sweeper.model.template import MISSING
 from sweeper.schemas.values import format_value
+from sweeper.wording import suggest
 
 AXIS_FORMS: Final = ("from", "seeds", "lines", "csv", "files", "choices")  # of the forms that are mappings
 MAX_VALUES: Final = 1_000_000  # of one axis

@@ -15,9 +15,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.schemas.values import format_value
+from sweeper.wording import suggest
 
 CURRENCY: Final = "USD"
 MICROS: Final = 1_000_000  # micro-dollars in a dollar

@@ -5,7 +5,6 @@ A point is one choice of values for the axes of the search's space. Its trials d
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
+from sweeper.schemas.values import is_number
 
 ROUND: Final = "round"  # 0: the trial was done before the search
 OBJECTIVE: Final = "objective"
@@ -96,8 +96,7 @@ def get_number(row: Result, column: str) -> float | None:
     if row.status != SUCCEEDED:
         return None
     value: Any = row.metrics.get(column, getattr(row, column, None))
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else None
+    return float(value) if is_number(value) else None
 
 
 def adjust_means(values: Iterable[tuple[Hashable, Hashable, float]]) -> dict[Hashable, float]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sweeper.errors import Problem
-from sweeper.schemas.values import KeyPath, escape_unprintable
+from sweeper.schemas.values import KeyPath
+from sweeper.wording import escape_unprintable
 
 
 class SourceError(Exception):

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import Problem, UsageError
 from sweeper.model.money import parse_target_price
 from sweeper.model.urls import identify_server, normalise_url
-from sweeper.schemas.values import KeyPath, format_value, shorten
+from sweeper.schemas.values import KeyPath, format_value, is_integer, is_number
+from sweeper.wording import shorten, suggest
 
 EMBEDDED: Final = "embedded"
 CLOUD: Final = "cloud"
@@ -339,13 +339,13 @@ def _check_command(value: Any) -> tuple[str, ...]:
 
 
 def _check_concurrency(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_integer(value) or value < 1:
         raise UsageError(f"{format_value(value)} is not a whole number of at least 1")
     return value
 
 
 def _check_max_download(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= _MAX_DOWNLOAD_GB:
+    if not is_number(value) or not 0 < value <= _MAX_DOWNLOAD_GB:
         raise UsageError(f"{format_value(value)} is not a number of gigabytes from above 0 to {_MAX_DOWNLOAD_GB}")
     return value
 

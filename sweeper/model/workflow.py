@@ -12,10 +12,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import MAX_PROBLEMS
 from sweeper.schemas import find_schema_problems
-from sweeper.schemas.values import KeyPath, shorten
+from sweeper.schemas.values import KeyPath
+from sweeper.wording import shorten, suggest
 
 Graph = Mapping[str, Mapping[str, Any]]
 

@@ -16,9 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import DISTRIBUTION, ImageError, InputError, ResultsError, UsageError
-from sweeper.files import replace_file
+from sweeper.files import atomic_write
 from sweeper.images.byte_equality import compare_bytes, png_checksums
 from sweeper.images.compare import pixel_hash
 from sweeper.loading.load import load_recorded
@@ -33,6 +32,7 @@ from sweeper.regression.match_files import find_best_match, map_parallel
 from sweeper.regression.server_changes import find_models
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_trials
+from sweeper.wording import suggest
 
 Kind: TypeAlias = Literal["new", "changed", "added", "same", "removed", "kept"]
 # A graph, and the input files that it reads: `node.input` -> {file, sha256}.
@@ -305,10 +305,8 @@ def _add_file(
     extension = output.path.suffix[1:] or "bin"
     candidates = (output.case.build_file_name(extension, number) for number in itertools.count(1))
     name = next(candidate for candidate in candidates if candidate not in names)
-    part = baseline.folder / f".{name}.part"
-    part.unlink(missing_ok=True)  # it could be a link to another file
-    shutil.copyfile(output.path, part)
-    replace_file(part, baseline.folder / name)
+    with output.path.open("rb") as source, atomic_write(baseline.folder / name) as copy:
+        shutil.copyfileobj(source, copy)
     try:
         pixels = pixel_hash(baseline.folder / name)
     except ImageError:  # a text, a sound, a video: only its bytes are known

@@ -26,6 +26,7 @@ from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.records import ArtifactRef, RunRecord
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
+from sweeper.wording import to_one_line
 
 _MAX_VALUE: Final = 40  # characters of a value in a case's name
 _MAX_STEM: Final = 80  # characters of the readable part of an accepted file's name
@@ -57,7 +58,7 @@ class Case:
     def name(self) -> str:
         """The name for people, in one line: `prompt=a fox steps=4 [9]`. The second file of node 9 is `[9/1]`."""
         output = f"[{self.node}/{self.position}]" if self.position else f"[{self.node}]"
-        return f"{format_cells(self.cells)} {_to_one_line(output)}".lstrip()
+        return f"{format_cells(self.cells)} {to_one_line(output)}".lstrip()
 
     def build_file_name(self, extension: str, number: int = 1) -> str:
         """A safe name for its accepted file number `number`, from 1."""
@@ -95,21 +96,17 @@ def _to_text(value: object) -> str:
 def format_cells(cells: Mapping[str, Any]) -> str:
     """`axis=value axis=value`. A long value is cut and ends in a hash, so that different values stay different."""
     return " ".join(
-        f"{_to_one_line(axis)}={_format_value(value)}" for axis, value in cells.items() if not axis.endswith(".label")
+        f"{to_one_line(axis)}={_format_value(value)}" for axis, value in cells.items() if not axis.endswith(".label")
     )
 
 
 def _format_value(value: Any) -> str:
     is_plain_text = isinstance(value, str) and not _is_number_like(value)
     text = value if is_plain_text else encode_canonical(value).decode("utf-8", "replace")
-    plain = _to_one_line(text)
+    plain = to_one_line(text)
     if len(plain) <= _MAX_VALUE and plain == text:
         return plain
     return f"{plain[: _MAX_VALUE - 8].rstrip()}~{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
-
-
-def _to_one_line(text: str) -> str:
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _is_number_like(text: str) -> bool:

@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.regression.verdict_pairs import MatchedTrials, SideTrials
+from sweeper.schemas.values import is_number
 from sweeper.statistics.equivalence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Decision, decide_all
 from sweeper.statistics.paired import MeanDifference, Numbers, PairDesign
-from sweeper.tables.aggregate import is_number
+from sweeper.wording import suggest
 
 BETTER, WORSE = "better", "worse"
 DEFAULT_MARGIN: Final = 0.2  # standard deviations of the metric among the old trials: Cohen's "small" effect

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import ResultsError, UsageError
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
@@ -28,6 +27,7 @@ from sweeper.tables.effect_axes import (
     get_cell,
     list_axis_columns,
 )
+from sweeper.wording import join_names, suggest
 
 _SIDE: Final = "which side"  # the column of the joined table that tells new trials (True) from old ones
 _MAX_NAMED: Final = 3  # values in a sentence

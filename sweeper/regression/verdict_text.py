@@ -8,6 +8,7 @@ from sweeper.regression.cases import format_cells
 from sweeper.regression.markdown_summary import escape_cell
 from sweeper.regression.verdict import DEFAULT_MARGIN, MetricVerdict, TrialPair, Verdict
 from sweeper.statistics.equivalence import EQUIVALENT, HIGHER, LOWER
+from sweeper.wording import count_things
 
 MARGINS: Final = (
     f"Intervals have 95 % confidence. A margin is {DEFAULT_MARGIN:g} standard deviations of the old trials unless you "
@@ -19,7 +20,7 @@ def describe_verdict(verdict: Verdict) -> str:
     """The headline: `better: new.safetensors against old.safetensors, over 40 matched pairs (prompt 10, seed 4)`."""
     matched = verdict.matched
     axes = ", ".join(f"{name} {count}" for name, count in matched.axes.items() if count > 1)
-    count = f"{len(matched.cells)} matched pair{'s' if len(matched.cells) > 1 else ''}"
+    count = f"{count_things(len(matched.cells), 'matched pair')}"
     over = f" ({axes})" if axes else ""
     axis = f"{matched.new_side.axis} " if matched.new_side.axis else ""
     return f"{verdict.word}: {axis}{matched.new_side.label} against {matched.old_side.label}, over {count}{over}"

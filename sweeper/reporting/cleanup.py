@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from sweeper.files import PART_NAME
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER
 from sweeper.reporting.contents import FILES_FOLDER
 from sweeper.reporting.sprites import is_sprite_sheet
@@ -39,7 +40,8 @@ def remove_stale_files(
     for folder in _FOLDERS:
         for name in _list_files(out, folder):
             path = f"{folder}/{name}"
-            if path in stale or (folder == THUMBS_FOLDER and is_sprite_sheet(name) and path not in shown):
+            is_own = PART_NAME.fullmatch(name) or (folder == THUMBS_FOLDER and is_sprite_sheet(name))
+            if path in stale or (is_own and path not in shown):
                 (out / folder / name).unlink(missing_ok=True)
 
 

@@ -19,14 +19,14 @@ from typing import Any, Final
 from PIL import Image
 
 from sweeper.errors import ImageError, ResultsError
-from sweeper.files import replace_file
+from sweeper.files import atomic_write
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 from sweeper.reporting.thumbnails import SMALLER_SIDES, SPRITE_SIDE, THUMBS_FOLDER, make_sprite
 
 SPRITES_PER_LINE: Final = 40  # sprites in a line of a sheet, and lines of a full sheet
 _SPRITES_PER_SHEET: Final = SPRITES_PER_LINE * SPRITES_PER_LINE
 _QUALITY: Final = 75
-_SHEET_NAME: Final = re.compile(r"sprites-[0-9a-f]{20}\.webp|\.sprites-[0-9a-f]{20}\.webp\.part")
+_SHEET_NAME: Final = re.compile(r"sprites-[0-9a-f]{20}\.webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def make_sprites(report: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -
 
 
 def is_sprite_sheet(name: str) -> bool:
-    """Whether a file in the folder of thumbnails is a sheet, or the partly written file of a killed process."""
+    """Whether a file in the folder of thumbnails is a sheet of sprites."""
     return _SHEET_NAME.fullmatch(name) is not None
 
 
@@ -73,10 +73,8 @@ def _make_sheet(folder: Path, shas: Sequence[str], path: Path, loaded: Mapping[s
     for index, sprite in enumerate(sprites):
         line, column = divmod(index, SPRITES_PER_LINE)
         sheet.paste(sprite, (column * SPRITE_SIDE, line * SPRITE_SIDE))
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # it could be a link to another file
-    sheet.save(part, "WEBP", quality=_QUALITY, method=1)
-    replace_file(part, path)
+    with atomic_write(path) as file:
+        sheet.save(file, "WEBP", quality=_QUALITY, method=1)
 
 
 def _load_sprites(folder: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -> list[Any]:

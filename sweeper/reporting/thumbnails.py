@@ -20,7 +20,7 @@ from typing import Any, Final
 from PIL import ExifTags, Image, ImageOps
 
 from sweeper.errors import ImageError, ResultsError
-from sweeper.files import replace_file
+from sweeper.files import atomic_write
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import iter_film_frames
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
@@ -115,10 +115,8 @@ class Thumbnails:
         return sha, Thumbnail(width, height, frames, mean, workflow)
 
     def _save(self, image: Any, sha: str, suffix: str) -> None:
-        part = self._folder / f".{sha}{suffix}.part"
-        part.unlink(missing_ok=True)  # it could be a link to another file
-        image.save(part, "WEBP", quality=_QUALITY, method=_METHOD)
-        replace_file(part, self._folder / f"{sha}{suffix}.webp")
+        with atomic_write(self._folder / f"{sha}{suffix}.webp") as file:
+            image.save(file, "WEBP", quality=_QUALITY, method=_METHOD)
 
     def _read_index(self) -> dict[str, Thumbnail | None]:
         try:
@@ -129,17 +127,14 @@ class Thumbnails:
 
     def _write_index(self) -> None:
         text = json.dumps({sha: one and asdict(one) for sha, one in self._index.items()})
-        part = self._folder / f".{_INDEX_NAME}.part"
-        part.unlink(missing_ok=True)  # it could be a link to another file
-        part.write_text(text, encoding="utf-8")
-        replace_file(part, self._folder / _INDEX_NAME)
+        with atomic_write(self._folder / _INDEX_NAME) as file:
+            file.write(text.encode())
 
 
 def iter_file_names(sha: str) -> Iterator[str]:
-    """The file names of a picture's thumbnails, and of partly written ones that a killed process leaves."""
+    """The file names of a picture's thumbnails."""
     for suffix in ("", *(f"-{side}" for side in SMALLER_SIDES)):
         yield f"{sha}{suffix}.webp"
-        yield f".{sha}{suffix}.part"
 
 
 def _open_picture(path: Path) -> tuple[Any, tuple[int, int], int, bool]:

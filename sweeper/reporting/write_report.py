@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
-from sweeper.files import describe_write_error, replace_file
+from sweeper.files import atomic_write, describe_write_error
 from sweeper.model.result import Result
 from sweeper.reporting.check_findings import (
     ACCEPTED_FOLDER,
@@ -140,7 +140,5 @@ def _link_accepted(
 
 
 def _write_file(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link to another file
-    part.write_text(text, encoding="utf-8", newline="\n")
-    replace_file(part, path)
+    with atomic_write(path) as file:
+        file.write(text.encode())

@@ -15,7 +15,7 @@ from sweeper.comfy.credentials import read_key_from_variable, validate_key
 from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse, is_redirect, read_error_message
 from sweeper.comfy.retry import RetryPolicy
 from sweeper.comfy.target import Target
-from sweeper.errors import ImageError, TransientError, UnreachableError, UsageError, shorten
+from sweeper.errors import ImageError, TransientError, UnreachableError, UsageError
 from sweeper.images.metrics.judge_messages import (
     LEFT,
     NO,
@@ -28,6 +28,7 @@ from sweeper.images.metrics.judge_messages import (
     read_answer,
 )
 from sweeper.model.judge import CHAT_PATH, Judge
+from sweeper.wording import shorten
 
 RETRY_POLICY: Final = RetryPolicy(total_seconds=120.0, base_wait=1.0, max_wait=30.0, max_retry_after=120.0)
 _REFUSED_PICTURE: Final = (400, 413, 422)  # too large, or against the rules of the server

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +24,7 @@ from sweeper import embedded
 from sweeper.comfy.protocol import Server
 from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UnreachableError
+from sweeper.files import atomic_write
 from sweeper.model.node_classes import NodeInfo
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, detect_server_cache
 
@@ -168,9 +168,5 @@ def _get_cache_path(url: str, kind: str) -> Path:
 
 def _write_cache(url: str, answer: Mapping[str, Any], kind: str = _CLASSES_KIND) -> None:
     """Write an entry if possible; without it, the next command only takes longer."""
-    path = _get_cache_path(url, kind)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
-            json.dump(answer, file)
-        Path(file.name).replace(path)
+    with suppress(OSError), atomic_write(_get_cache_path(url, kind)) as file:
+        file.write(json.dumps(answer).encode())

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.did_you_mean import join_names
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.graph_check import STAND_IN_MEANING
@@ -19,6 +18,7 @@ from sweeper.model.template import Template
 from sweeper.planning.plan import Plan
 from sweeper.running.node_class_cache import get_cached_classes, get_classes, get_embedded_classes
 from sweeper.running.settings import EffectiveSettings
+from sweeper.wording import join_names
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient

@@ -25,6 +25,7 @@ from sweeper.store import Store, records
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.records import Artifact, JobRecord
 from sweeper.store.remote_artifacts import folder_for, is_url, list_names
+from sweeper.wording import count_things
 
 _MAX_FAILURES_IN_A_ROW: Final = 3  # downloads from a target that does not respond, before the others are not tried
 
@@ -71,12 +72,12 @@ class MissingFiles:
 
 def describe_regenerated(count: int) -> str:
     """Describe `count` trials of the embedded server whose files are missing."""
-    return f"files of {count} trial{'s' if count > 1 else ''} are missing; the embedded server generates them again"
+    return f"files of {count_things(count, 'trial')} are missing; the embedded server generates them again"
 
 
 def describe_empty_trials(count: int, settings: EffectiveSettings) -> str:
     """Describe `count` trials that succeeded without a file, and say what to do about it."""
-    message = f"{count} trial{'s' if count > 1 else ''} succeeded but saved no file"
+    message = f"{count_things(count, 'trial')} succeeded but saved no file"
     if not settings.keep_temp:
         return f"{message}: add a node that saves, such as SaveImage, or keep previews with `--keep-temp --remake`"
     if settings.remake:

@@ -27,6 +27,7 @@ from sweeper.store import records
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.file_names import FileNaming
 from sweeper.store.records import Artifact, JobRecord
+from sweeper.wording import count_things
 
 
 class WorkflowSource(Protocol):
@@ -251,7 +252,7 @@ class RunContext:
 
 
 def _describe_failures(failures: int, allowed: float) -> str:
-    count = f"{failures} trial{'s' if failures > 1 else ''} failed"
+    count = f"{count_things(failures, 'trial')} failed"
     return (
         f"{count}, more than max_failures allows"
         if allowed

@@ -33,6 +33,7 @@ from sweeper.running.spending import OverBudgetError
 from sweeper.running.stop_control import REFUSED, UNREACHABLE
 from sweeper.running.work import WorkItem
 from sweeper.store import records
+from sweeper.wording import count_things
 
 _MAX_FAILURES_IN_A_ROW: Final = 5  # of one item, before it is postponed to the next run
 _MAX_POSTPONED_IN_A_ROW: Final = 3  # items, before the target is given up, because it completes nothing
@@ -297,8 +298,7 @@ class TargetWorker:
             lost = self.context.work_queue.find_pinned(self.name)
             for item in lost:
                 self._record_lost(item)
-            jobs = "1 job" if len(lost) == 1 else f"{len(lost)} jobs"
-            consequence = f"; its {jobs} will run on other targets" if lost else ""
+            consequence = f"; its {count_things(len(lost), 'job')} will run on other targets" if lost else ""
             self._mark_dead(UNREACHABLE, f"{error}; assuming it has exited{consequence}")
         elif isinstance(error, RefusedError):
             self._mark_dead(REFUSED, str(error), is_account_problem=error.is_account_problem)

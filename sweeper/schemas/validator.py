@@ -22,10 +22,10 @@ from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from sweeper.did_you_mean import find_nearest, join_names, suggest
 from sweeper.errors import ALSO_WRONG, MAX_EXAMPLES, MAX_PROBLEMS
 from sweeper.schemas.patterns import CostlyPatternError, estimate_steps, is_cheap_for_names, search_pattern
-from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_multiple, shorten
+from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_integer, is_multiple
+from sweeper.wording import find_nearest, join_names, shorten, suggest
 
 _MAX_WORK: Final = 2_000_000  # steps of a schema for all values: a step is a keyword, or a part of its list
 _FREE_WORK: Final = 50  # steps of a valid value, so that any number of values may have a usual schema
@@ -148,10 +148,6 @@ def _make_counting(keyword: str) -> Any:
     return follow
 
 
-def _is_int(_checker: object, value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 _OWN_CHECKS: Final = {
     "multipleOf": _check_multiple,
     "pattern": _check_pattern,
@@ -173,7 +169,7 @@ _OwnValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
     },
 )
 _StrictValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
-    _OwnValidator, type_checker=_Validator.TYPE_CHECKER.redefine("integer", _is_int)
+    _OwnValidator, type_checker=_Validator.TYPE_CHECKER.redefine("integer", lambda _checker, value: is_integer(value))
 )
 
 

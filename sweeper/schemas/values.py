@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeGuard
 
-from sweeper.did_you_mean import join_names
+from sweeper.wording import escape_unprintable, join_names, shorten
 
 KeyPath = tuple[str | int, ...]  # the keys and indexes that lead to a part of a value
 
@@ -65,11 +66,11 @@ def format_value(value: object, limit: int = 60) -> str:
     return shorten(text, limit)
 
 
-def shorten(text: str, limit: int = 60) -> str:
-    """Cut a text to `limit` characters, because a message may quote a very long name or value."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a JSON value is an integer; for Python, True is one too."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def escape_unprintable(text: str) -> str:
-    """Replace unprintable characters by their escapes in Python."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number that a float can hold; for Python, True is a number too."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

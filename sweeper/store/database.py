@@ -14,11 +14,11 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
 from urllib.parse import quote_from_bytes
 
-from sweeper.did_you_mean import join_names
 from sweeper.errors import ResultsError
 from sweeper.schemas.values import format_value
 from sweeper.store.checksums import find_damage, limit_time, make_migration, make_triggers, register_checksum
 from sweeper.store.containment import refuse_links
+from sweeper.wording import join_names
 
 SCHEMA_VERSION: Final = 9
 

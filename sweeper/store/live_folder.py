@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from sweeper.errors import ResultsError
+from sweeper.files import atomic_write
 from sweeper.store.containment import refuse_links
 
 FOLDER: Final = "live"
@@ -109,12 +110,11 @@ class LiveFolder:
             self._path.rmdir()
 
     def _write(self, name: str, data: bytes) -> None:
-        part = self._path / f".{name}.part"
         with contextlib.suppress(OSError, ResultsError):
             refuse_links(self._path)
-            part.unlink(missing_ok=True)  # it could be a link to another file
-            part.write_bytes(data)
-            part.replace(self._path / name)
+            if self._path.is_dir():  # otherwise the last viewer left
+                with atomic_write(self._path / name) as file:
+                    file.write(data)
 
 
 def _preview_name(trial: int) -> str:

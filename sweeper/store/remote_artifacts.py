@@ -21,6 +21,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sweeper.errors import ResultsError, SweeperError, UsageError
+from sweeper.files import replace_file
 from sweeper.store.allowed_storages import require_storage
 from sweeper.store.artifacts import ArtifactFolder, IncomingFile, UnfinishedJob
 from sweeper.store.file_names import candidate_names, find_job_prefix
@@ -205,7 +206,7 @@ def download_artifact(out: Path, path: str, sha256: str) -> Path | None:
         try:
             fs.get_file(source, name)
             _check_hash(part, path, sha256)
-            part.replace(destination)
+            replace_file(part, destination)
         except FileNotFoundError:
             return None
         finally:

@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.charges import Charge, JobCost
@@ -58,6 +57,7 @@ from sweeper.store.row_queries import (
 from sweeper.store.server_facts import ServerFacts
 from sweeper.store.trial_marks import Marks
 from sweeper.store.votes import Votes
+from sweeper.wording import suggest
 
 FILE_NAME: Final = "sweeper.sqlite"
 

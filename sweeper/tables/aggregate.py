@@ -12,6 +12,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sweeper.schemas.values import is_number
+
 Row = Mapping[str, Any]
 ValueOrder = Mapping[str, Sequence[Any]]  # column -> its values in order, if that is not the order of the rows
 _NO_ORDER: Final[ValueOrder] = {}
@@ -59,10 +61,6 @@ def summarize(values: Iterable[Any]) -> NumberSummary | None:
     n, mean = len(numbers), math.fsum(numbers) / len(numbers)
     sd = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / (n - 1)) if n > 1 else None
     return NumberSummary(n, mean, sd, min(numbers), max(numbers))
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def group_rows(rows: Iterable[Row], columns: Sequence[str], value_order: ValueOrder = _NO_ORDER) -> list[RowGroup]:

@@ -13,17 +13,16 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from sweeper.did_you_mean import join_names
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.selection import EVERYTHING, Selection
+from sweeper.schemas.values import is_number
 from sweeper.statistics.corrections import LEVEL, adjust_in_steps, adjust_p_values
 from sweeper.statistics.factorial import Factor, Factorial, ValueComparison, count_needed_values
 from sweeper.statistics.paired import Codes, Numbers, renumber
 from sweeper.statistics.variance_shares import TermShare, VarianceModel, VarianceShares
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
-from sweeper.tables.aggregate import is_number
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
     AxisEffect,
@@ -39,6 +38,7 @@ from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
 from sweeper.tables.server_noise import measure_server_noise
+from sweeper.wording import join_names
 
 _MOST_PROPOSED: Final = 10  # seeds in all, or three times the present ones: a difference that needs more is hardly seen
 _ARGUMENT_NAMES: Final = {"metric": "metrics", "axis": "axes", "over": "over"}  # of `effects`

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
+from sweeper.wording import suggest
 
 if TYPE_CHECKING:
     import pandas as pd

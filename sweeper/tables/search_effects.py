@@ -15,13 +15,13 @@ import numpy as np
 
 from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns, adjust_means, get_number
+from sweeper.schemas.values import is_number
 from sweeper.statistics.corrections import adjust_in_steps, adjust_p_values
 from sweeper.statistics.factorial import Factor, ValueComparison
 from sweeper.statistics.paired import Codes, Numbers
 from sweeper.statistics.response_curve import ENDS, INSIDE, Curve, LinearFit
 from sweeper.statistics.variance_shares import VarianceModel, VarianceShares, code_factor
 from sweeper.store.records import TableLayout
-from sweeper.tables.aggregate import is_number
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
     AxisEffect,

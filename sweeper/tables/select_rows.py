@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import Problem, UsageError
 from sweeper.model.axis_values import format_label
 from sweeper.model.expressions import ExpressionError
@@ -27,6 +26,7 @@ from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.export import to_json_text, to_records
 from sweeper.tables.result_rows import column_names
+from sweeper.wording import suggest
 
 Rows = list[dict[str, Any]]
 

@@ -11,8 +11,8 @@ from statistics import fmean, variance
 from typing import Any, Final
 
 from sweeper.model.result import REPEAT_COLUMN, SUCCEEDED
+from sweeper.schemas.values import is_number
 from sweeper.store import FILE_NAME, Store
-from sweeper.tables.aggregate import is_number
 
 _LARGEST: Final = 1e100  # the square of a larger number may be infinite
 Repeats = Mapping[str, Sequence[float]]  # metric -> its numbers in the repeats of one trial

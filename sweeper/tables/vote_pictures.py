@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.model.result import SUCCEEDED, Result
@@ -20,6 +19,7 @@ from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import is_url, local_path
 from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, format_value
 from sweeper.tables.select_rows import OptionErrors, select_results
+from sweeper.wording import join_names
 
 POINT: Final = "point"  # the axis of a search's results: all axes of its space together
 _LABEL: Final = ".label"

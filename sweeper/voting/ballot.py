@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.did_you_mean import join_names
 from sweeper.errors import UsageError
 from sweeper.statistics.extra_packages import load_stats_package
 from sweeper.statistics.ranking import Floats
@@ -26,6 +25,7 @@ from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VotePictures
 from sweeper.tables.vote_tally import count_votes_needed, write_metric
 from sweeper.voting.pair_choice import PairChoice
+from sweeper.wording import join_names
 
 _RELOAD_SECONDS: Final = 5.0  # between two looks at the table of a run that is going on, at least
 _RELOAD_FACTOR: Final = 20  # the pause is also this many times the last look

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.did_you_mean import join_names
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.bounded_files import BoundError, read_named_bytes
 from sweeper.model.bounded_json import parse_json
+from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.records import ANSWERS
 from sweeper.store.votes import Vote
+from sweeper.wording import join_names
 
 _SHOWN_OF_A_KIND: Final = 3  # mistakes; the others are counted
 _SHA256: Final = re.compile("[0-9a-f]{64}")
@@ -97,7 +98,7 @@ def _parse_vote(value: Any) -> Vote:
             raise ValueError(f"{name}: expected a SHA-256 of 64 hexadecimal digits, not {value[name]!r:.80}")
     for name in ("shown", "answered"):
         number = value[name]
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < 1e12:
+        if not is_number(number) or not 0 <= number < 1e12:
             raise ValueError(f"{name}: expected seconds since 1970, not {number!r:.80}")
         value[name] = float(number)
     if value["answer"] not in ANSWERS:

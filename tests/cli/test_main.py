@@ -17,7 +17,7 @@ from sweeper.cli.assistant.cli_process import run_command
 from sweeper.cli.assistant.workspace import Workspace
 from sweeper.cli.command_table import COMMANDS
 from sweeper.cli.main_group import make_group, report_failure
-from sweeper.did_you_mean import join_names
+from sweeper.wording import join_names
 from tests import ROOT
 
 

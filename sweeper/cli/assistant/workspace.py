@@ -10,7 +10,6 @@ from typing import Final
 
 from sweeper.cli.confirm_cost import list_paid_targets, load_spent
 from sweeper.comfy.target import Target, resolve_targets
-from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.loading.parse import parse_yaml
@@ -23,6 +22,7 @@ from sweeper.model.urls import identify_server
 from sweeper.running.prepare import Prepared
 from sweeper.store import FILE_NAME, Store
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.wording import suggest
 
 _EXPERIMENT_SUFFIXES: Final = (".yaml", ".yml")
 _ALLOW: Final = "the person who started it can allow it: `sweeper mcp --target NAME`, or an entry in their targets file"

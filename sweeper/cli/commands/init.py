@@ -16,7 +16,6 @@ from sweeper.cli import options as shared_options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
-from sweeper.did_you_mean import find_nearest, join_names
 from sweeper.errors import UsageError
 from sweeper.loading.starter_experiment import InputPicture, choose_useful_slots, render_experiment
 from sweeper.loading.suggest_slots import Suggestion, render_slots_file, suggest_slots
@@ -25,6 +24,7 @@ from sweeper.model.portable_names import make_portable
 from sweeper.model.shell_words import join_command
 from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.schemas import make_editor_line
+from sweeper.wording import find_nearest, join_names
 
 _EXPERIMENT: Final = "experiment.yaml"
 _INPUTS: Final = "inputs"

@@ -16,21 +16,22 @@ from sweeper.cli.group_tables import COST_SUM
 from sweeper.cli.options import complete_from, format_examples, split_names
 from sweeper.cli.search_text import show_best_points
 from sweeper.cli.table_query import sort_rows
-from sweeper.did_you_mean import join_names
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.search_result import SearchedPoint
 from sweeper.model.selection import Selection
 from sweeper.model.shell_words import join_command
+from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts
-from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
+from sweeper.tables.aggregate import ValueOrder, make_pivot
 from sweeper.tables.export import to_records
 from sweeper.tables.result_rows import column_names, list_outcome_columns
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.searched_points import find_best_points, find_search_run
 from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match
+from sweeper.wording import count_things, join_names
 
 if TYPE_CHECKING:
     from sweeper.cli.terminal_images import ImageRow
@@ -171,7 +172,7 @@ def _select_rows(
     if not has_pivot:
         errors.check_columns("--sort", [name.removeprefix("-") for name in query.sorts], sortable)
     if has_pivot and len(query.pivot) != 3:
-        names_given = f"{len(query.pivot)} name{'s' if len(query.pivot) != 1 else ''}"
+        names_given = count_things(len(query.pivot), "name")
         errors.add("--pivot", f"has {names_given} but needs three: X,Y,METRIC, such as steps,seed,sharpness")
     for option, names in (("--by", query.by), ("--pivot", query.pivot)):
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):

@@ -12,11 +12,11 @@ from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.load_prepared import load_prepared
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
-from sweeper.did_you_mean import join_names
 from sweeper.errors import InputError, Problem, summarise_problems
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
 from sweeper.running.prepare import Prepared
+from sweeper.wording import count_things, join_names
 
 
 @click.command(epilog=format_examples("sweeper validate experiments/*.yaml templates/*.json"))
@@ -52,7 +52,7 @@ def command(
             for line in str(problem).splitlines():
                 console.print_error(line)
         if not problems:
-            contents = [] if trials is None else [f"{trials} trial{'s' if trials != 1 else ''}"]
+            contents = [] if trials is None else [count_things(trials, "trial")]
             contents += [f"a search of {join_names(searched)}"] if searched else []
             console.print_line(f"{file}: {kind} is valid" + (f", {' and '.join(contents)}" if contents else ""))
         for note in notes:

@@ -14,10 +14,10 @@ from sweeper.cli.commands.view import host, port, print_access
 from sweeper.cli.open_page import open_in_browser
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.cli.wait_for_signal import catch_stop_signals
-from sweeper.did_you_mean import join_names
 from sweeper.model.selection import Selection
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_trials
+from sweeper.wording import count_things, join_names
 
 _ENVIRONMENT_VARIABLE: Final = "SWEEPER_VOTE_TOKEN"
 
@@ -88,7 +88,7 @@ def _describe(summary: dict[str, Any]) -> str:
 
     names = ["their point of the search" if name == POINT else name for name in summary["axes"]]
     axes, pairs = join_names(names), summary["pairs"]
-    count = f"{pairs} {'pair' if pairs == 1 else 'pairs'} of pictures"
+    count = f"{count_things(pairs, 'pair')} of pictures"
     text = f"{count} that differ only in {axes if len(names) == 1 else f'one of {axes}'}"
     if summary["needed"] is not None:
         votes = summary["needed"]

@@ -18,7 +18,6 @@ from sweeper.cli import console, options
 from sweeper.cli.commands.vote import between
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples, make_names_option
-from sweeper.did_you_mean import join_names
 from sweeper.errors import Problem, UsageError
 from sweeper.files import atomic_write
 from sweeper.model.judge import CHAT_PATH, Judge
@@ -28,6 +27,7 @@ from sweeper.store import Store
 from sweeper.store.votes import BAD, TIE, Vote
 from sweeper.tables.export import encode_line
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.wording import join_names
 
 if TYPE_CHECKING:
     from sweeper.statistics.ranking import Agreement

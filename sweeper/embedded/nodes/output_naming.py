@@ -17,6 +17,7 @@ from PIL import Image
 
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes.base import Context
+from sweeper.files import replace_file
 
 
 def _fill_tokens(prefix: str, width: int, height: int) -> str:
@@ -94,7 +95,7 @@ def save_files(
         draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             write(draft, item)
-            draft.replace(path)
+            replace_file(draft, path)
         except BaseException:
             draft.unlink(missing_ok=True)
             path.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from sweeper.embedded.diffusion.text import digest_normals, encode, pool
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
+from sweeper.schemas.values import is_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,8 +72,7 @@ def measure_number(value: float, options: Mapping[str, Any]) -> float:
 
 
 def _read_limit(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-    return float(value) if is_number else None
+    return float(value) if is_number(value) and abs(value) < 1e15 else None
 
 
 def read_literal(key: str, value: Any, options: Mapping[str, Any], depth: int = 0) -> Array:

@@ -17,10 +17,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, Problem, SweeperError
 from sweeper.model.result import RESERVED_COLUMNS, SAMPLING_METRIC
 from sweeper.schemas.values import format_value
+from sweeper.wording import suggest
 
 FORMULA_NAMES: Final = (
     "brightness", "contrast", "sharpness", "colourfulness", "entropy", "edge_density", "unique_colours",

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.did_you_mean import join_names
 from sweeper.loading.ui_format.graph import (
     BYPASSED,
     MUTED,
@@ -49,6 +48,7 @@ from sweeper.model.node_classes.spec import ANY
 from sweeper.model.template import MISSING, ModelFile
 from sweeper.model.workflow import EXPORT_HINT
 from sweeper.schemas.values import KeyPath
+from sweeper.wording import join_names
 
 # `%date:yyyy-MM-dd%` and `%KSampler.seed%`, which the editor replaces (searchAndReplace.ts). The server does `%year%`.
 _FRONTEND_TEXT: Final = re.compile(r"%(date:[^%]*|[^%.]+\.[^%.]+)%")

@@ -24,10 +24,11 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.loading.ui_format.graph import Node
 from sweeper.model.node_classes.spec import DYNAMIC_COMBO, InputSpec, NodeSpec
 from sweeper.model.template import MISSING
+from sweeper.schemas.values import is_number
+from sweeper.wording import suggest
 
 # The values of "control after generate". The first editors saved booleans.
 _CONTROL_VALUES: Final = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap", True, False})
@@ -84,7 +85,7 @@ def read_widgets(node: Node, spec: NodeSpec, *, is_custom: bool = False) -> dict
     if any(value not in _BUTTON_TEXTS for value in reader.remaining):
         doubt = f"has {len(values)} values for the {len(widgets)} widgets of the server's class ({', '.join(widgets)})"
     for name, widget in widgets.items():
-        if name in _SEED_INPUTS and _is_number(widget.value) and widget.value < 0:
+        if name in _SEED_INPUTS and is_number(widget.value) and widget.value < 0:
             doubt = f"has {widget.value} for its '{name}', which its page replaces by a random one; write a number"
     return {name: replace(widget, doubt=widget.doubt or doubt) for name, widget in widgets.items()}
 
@@ -209,7 +210,7 @@ def convert_value(spec: InputSpec, value: Any, *, is_host_value: bool = False) -
     if value is None and not spec.branches:  # the page leaves it, except in a combo, and in a text of several lines
         is_text = spec.type == "STRING" and bool(spec.options.get("multiline"))
         return spec.choices[0] if spec.type == "COMBO" and spec.choices else "" if is_text else None
-    if spec.type == "BOOLEAN" and _is_number(value) and value in (0, 1):
+    if spec.type == "BOOLEAN" and is_number(value) and value in (0, 1):
         return bool(value)  # as the server reads it
     if not _is_possible(spec, value):
         found = f"has {format_json(value)} for its input '{spec.name}'"
@@ -228,7 +229,7 @@ def convert_value(spec: InputSpec, value: Any, *, is_host_value: bool = False) -
 
 def round_as_page(spec: InputSpec, node: Node, value: Any) -> Any:
     """Round a number as its widget does when a primitive sets it: to `step`, or to the digits of `step`."""
-    if not _is_number(value) or spec.type not in ("INT", "FLOAT"):
+    if not is_number(value) or spec.type not in ("INT", "FLOAT"):
         return value
     options = {**spec.options, **((node.properties or {}) if node.type in _OWN_LIMITS else {})}
     if spec.type == "INT":
@@ -247,9 +248,9 @@ def _is_possible(spec: InputSpec, value: Any) -> bool:
     if value is MISSING:
         return False
     if spec.type == "INT":
-        return _is_number(value) and value == int(value)
+        return is_number(value) and value == int(value)
     if spec.type == "FLOAT":
-        return _is_number(value)
+        return is_number(value)
     if spec.type == "BOOLEAN":
         return isinstance(value, bool)
     if spec.type == DYNAMIC_COMBO:
@@ -258,11 +259,6 @@ def _is_possible(spec: InputSpec, value: Any) -> bool:
         may_be_list = spec.options.get("multiselect") or spec.options.get("multi_select")
         return isinstance(value, (str, int, float)) or (bool(may_be_list) and isinstance(value, list))
     return isinstance(value, str) if spec.type in ("STRING", "COLOR") else True
-
-
-def _is_number(value: Any) -> bool:
-    # JSON has no infinity and no NaN, but Python's parser accepts them.
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def resolve_dynamic_prompt(text: str, depth: int = 0) -> str:

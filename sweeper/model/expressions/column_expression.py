@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import Expression, ExpressionError, compile_expression
 from sweeper.model.expressions.expression import MAX_SOURCE
 from sweeper.schemas.values import format_value
+from sweeper.wording import suggest
 
 # Each takes linear time: a text without its second quote ends with the whole, and a name has at most 21 parts.
 # Unchanged: texts, numbers, filters (after a `|`), and attributes of anything but a name, as in `x[0].upper()`.

@@ -11,7 +11,7 @@ from sweeper.model.expressions.error_text import explain_runtime_error, explain_
 from sweeper.model.expressions.expression import Expression, ExpressionError
 from sweeper.model.expressions.sandbox import make_evaluator, make_renderer
 from sweeper.model.expressions.syntax import find_defaults, find_lone_expression, find_names, parse
-from sweeper.schemas.values import shorten
+from sweeper.wording import shorten
 
 
 def compile_source(text: str, source: str, *, bare: bool) -> Expression:

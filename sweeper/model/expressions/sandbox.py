@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from sweeper.model.expressions import jinja_filters
 from sweeper.model.expressions.budget import MAX_BITS, MAX_TEXT, BudgetContext, make_not_json_error
 from sweeper.model.expressions.expression import ExpressionError
-from sweeper.schemas.values import shorten
+from sweeper.wording import shorten
 
 _MAX_RANGE: Final = 1_000  # numbers of one `range`
 _MAX_REPEAT: Final = 10_000  # characters or items that `*` may create

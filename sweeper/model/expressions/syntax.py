@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from jinja2 import meta, nodes
 
-from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import jinja_filters
 from sweeper.model.expressions.budget import MAX_BITS, STEP
 from sweeper.model.expressions.expression import MAX_SOURCE, RAW_END, RAW_START, ExpressionError
 from sweeper.model.expressions.sandbox import get_environment
-from sweeper.schemas.values import shorten
+from sweeper.wording import shorten, suggest
 
 _MAX_TEXT: Final = 1_000_000  # characters, as many as the result may have; outside of Jinja2 they cost nothing
 _MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second

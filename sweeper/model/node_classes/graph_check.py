@@ -25,12 +25,12 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.did_you_mean import find_nearest, join_names, suggest
 from sweeper.model.node_classes.spec import ANY, PAGE_FIELDS, InputSpec, NodeInfo, NodeSpec, OutputType, can_link
 from sweeper.model.template import Address
 from sweeper.model.workflow import find_cycle, is_link, iter_links, join_cycle
 from sweeper.schemas import make_validator
 from sweeper.schemas.values import KeyPath, format_value
+from sweeper.wording import count_things, find_nearest, join_names, suggest
 
 if TYPE_CHECKING:
     from sweeper.schemas.validator import SchemaValidator
@@ -338,7 +338,7 @@ class GraphCheck:
             return ""  # its class is unknown, which another problem reports
         outputs = self.specs[source].outputs
         if not 0 <= output < len(outputs):
-            output_count = f"has {len(outputs)} output{'' if len(outputs) == 1 else 's'}, counted from 0"
+            output_count = f"has {count_things(len(outputs), 'output')}, counted from 0"
             return f"links to output {output} of {self.describe_node(source)}, which {output_count}"
         received = self._find_output_type(source, output)
         if not can_link(received, spec):

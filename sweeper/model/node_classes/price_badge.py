@@ -25,7 +25,8 @@ from typing import Any, Final
 from sweeper.model.money import MICROS, UNKNOWN_AMOUNT, Amount, round_up, to_fraction
 from sweeper.model.node_classes.jsonata_expression import JsonataError, JsonataExpression
 from sweeper.model.workflow import is_link
-from sweeper.schemas.values import shorten
+from sweeper.schemas.values import is_number
+from sweeper.wording import shorten
 
 _SECONDS: Final = ("duration", "duration_seconds", "seconds", "video_length")
 _FRAMES: Final = ("num_frames", "frames", "length", "frame_count")
@@ -179,7 +180,7 @@ def _read_result(result: Any, values: Mapping[str, Any]) -> NodePrice:
         return NodePrice(UNKNOWN_AMOUNT, reason=f"its price is given as {shorten(result['text'])!r}")
     usd = {"usd": [result.get("usd")], "range_usd": [result.get("min_usd"), result.get("max_usd")]}
     numbers = result.get("usd") if kind == "list_usd" else usd.get(str(kind))
-    if not isinstance(numbers, list) or not numbers or not all(map(_is_price, numbers)):
+    if not isinstance(numbers, list) or not numbers or not all(is_number(price) and price >= 0 for price in numbers):
         return NodePrice(UNKNOWN_AMOUNT, reason="its price expression gives no price for these values")
     each = to_fraction(min(numbers)), to_fraction(max(numbers))
     text_format = result.get("format")

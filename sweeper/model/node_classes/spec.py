@@ -15,16 +15,16 @@ newer versions exist only for some values of others, so `NodeSpec.resolve_inputs
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from sweeper.did_you_mean import find_nearest, suggest
 from sweeper.errors import InputError
 from sweeper.model.node_classes.price_badge import PriceBadge, parse_price_badge
 from sweeper.model.template import MISSING
+from sweeper.schemas.values import is_number
+from sweeper.wording import find_nearest, suggest
 
 ANY: Final = "*"
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
@@ -395,7 +395,7 @@ def _make_literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any
         if {"INT", "FLOAT"} & names:
             for keyword, option in (("minimum", "min"), ("maximum", "max")):
                 limit = options.get(option)
-                if isinstance(limit, (int, float)) and not isinstance(limit, bool) and math.isfinite(limit):
+                if is_number(limit):
                     schema[keyword] = limit
         return schema
     return {} if ANY in names or _DYNAMIC.fullmatch(kind) else None

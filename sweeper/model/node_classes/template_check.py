@@ -24,12 +24,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sweeper.did_you_mean import join_names, suggest
 from sweeper.model.node_classes.graph_check import GraphCheck, GraphProblem, find_graph_problems
 from sweeper.model.node_classes.spec import InputSpec, NodeInfo
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING, Address, Leaf, Slot, Template, drop_unchosen_inputs, set_at_path
 from sweeper.model.workflow import is_link
+from sweeper.wording import join_names, suggest
 
 _LINK_SCHEMA: Final = {
     "type": "array",

@@ -17,6 +17,7 @@ from sweeper.model.template import MISSING
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.grid import Grid
 from sweeper.planning.trial_filters import filter_points
+from sweeper.schemas.values import is_number
 
 Point = tuple[int | float, ...]  # for each axis of the space: the index of an option, or a number of a range
 Vector = Sequence[float]  # for each axis of the space: a number from 0 to 1
@@ -59,7 +60,7 @@ class SearchSpace:
         if self.axes[index].numbers is not None:
             return True
         values = [option.value for option in self.axes[index].axis.options]
-        are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        are_numbers = all(is_number(value) for value in values)
         return are_numbers and (values == sorted(values) or values == sorted(values, reverse=True))
 
     def from_vector(self, vector: Vector) -> Point:
@@ -146,8 +147,7 @@ class _AxisReader:
         if self._numbers is None:
             return self._options.get(self._encode({**columns, **params}))
         number = params.get(self._name, columns.get(self._name))
-        is_number = isinstance(number, int | float) and not isinstance(number, bool)
-        return number if is_number and self._numbers.low <= number <= self._numbers.high else None
+        return number if is_number(number) and self._numbers.low <= number <= self._numbers.high else None
 
 
 def _spread(sizes: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.model.result import Run
 from sweeper.model.search_result import SearchResult
@@ -31,6 +30,7 @@ from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.reporting.write_report import PAGE_FOLDER, write_report
 from sweeper.store.containment import refuse_links
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.wording import suggest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,6 +24,7 @@ from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.store import Store
 from sweeper.tables.export import format_rounded, to_json_text
 from sweeper.tables.results_folder import find_picture
+from sweeper.wording import count_things
 
 _MAX_PICTURES: Final = 24  # of 128 pixels: together about 100 kB
 _MAX_VALUES: Final = 12  # of an axis
@@ -47,7 +48,7 @@ def _(plan: Plan) -> str:
     blocks = len(experiment.blocks)
     is_product = blocks == 1 and prod(sizes.values()) == len(plan)
     title = " x ".join(map(str, sizes.values())) + " = " if is_product and len(sizes) > 1 else ""
-    lines = [f"<b>{_escape(experiment.name)}</b>: {title}{_pluralize(len(plan), 'trial')}"]
+    lines = [f"<b>{_escape(experiment.name)}</b>: {title}{count_things(len(plan), 'trial')}"]
     if blocks > 1:
         lines.append(f"{blocks} blocks")
     return _join_lines(lines) + _make_table(("axis", "", "values"), rows) + _join_lines(_iter_filters(plan))
@@ -58,7 +59,7 @@ def _(run: Run) -> str:
     counts = {name: getattr(run, name) for name in ("succeeded", "failed", "cancelled", "pending")}
     texts = [f"{count} {name}" for name, count in counts.items() if count or name == "succeeded"]
     reused = f" ({run.reused} from earlier runs)" if run.reused else ""
-    lines = [f"<b>Run {run.run_id}</b>: {_pluralize(run.trials, 'trial')}, {', '.join(texts)}{reused}"]
+    lines = [f"<b>Run {run.run_id}</b>: {count_things(run.trials, 'trial')}, {', '.join(texts)}{reused}"]
     if run.spent != NOTHING or run.budget is not None:
         budget = "" if run.budget is None else f" of a budget of {Amount(run.budget, run.budget)}"
         lines.append(_escape(f"{run.cost} in this run, {run.spent} in this folder{budget}"))
@@ -75,7 +76,7 @@ def _(run: Run) -> str:
 @to_html.register
 def _(result: SearchResult) -> str:
     counts = {"point": result.points, "trial": result.trials, "round": result.rounds}
-    texts = [_pluralize(count, word) for word, count in counts.items()]
+    texts = [count_things(count, word) for word, count in counts.items()]
     lines = [f"<b>Search</b>: {', '.join(texts)}; ended by {_escape(result.ended_by)}"]
     if result.error is not None:
         lines.append(f"⚠ {_escape(result.error)}")
@@ -168,7 +169,3 @@ def _frame(thumbnail: str) -> str:
 
 def _escape(text: str | None) -> str:
     return text if isinstance(text, _Html) else html.escape(text or "")
-
-
-def _pluralize(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"

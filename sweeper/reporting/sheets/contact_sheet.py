@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
@@ -29,6 +28,7 @@ from sweeper.store.remote_artifacts import download_artifacts, local_path
 from sweeper.tables.export import format_number, format_rounded
 from sweeper.tables.searched_points import find_best_points, list_points
 from sweeper.tables.select_rows import select_results
+from sweeper.wording import count_things, join_names, suggest
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
 _STILL_SUFFIXES: Final = (".png", ".webp")
@@ -250,7 +250,7 @@ def _build_sheet(
     return Sheet(
         layout.experiment, now, x.name if x else "", y.name if y else "", _list_labels(x), _list_labels(y),
         tuple(titled),
-        f"{layout.experiment} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
+        f"{layout.experiment} · {count_things(len(rows), 'trial')} · made with sweeper",
     )  # fmt: skip
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import ResultsError, UsageError
 from sweeper.store import Store
 from sweeper.tables.datasets import fiftyone_samples, hf_dataset, wandb_table
 from sweeper.tables.datasets.export_folder import write_export
 from sweeper.tables.datasets.picture_rows import Media, PictureRows, build_picture_rows
+from sweeper.wording import suggest
 
 
 @dataclass(frozen=True, slots=True)

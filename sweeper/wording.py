@@ -1,4 +1,4 @@
-"""The last part of an error message: the nearest allowed name, or the list of allowed names."""
+"""Words of messages: a count, a long text cut, one line of it, the nearest allowed name or the list of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,35 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 _MAX_LISTED: Final = 12  # a longer list does not help the reader
-_MAX_SHOWN: Final = 60  # characters of a name
 _MAX_COMPARED: Final = 10_000  # names that are compared with a word
 _MAX_LENGTH: Final = 200  # characters of a word or name that is compared; difflib needs the product of both lengths
 _MIN_SIMILARITY: Final = 0.6  # difflib's default cutoff: about 60% of the letters in common, in order
 _MAX_RANKED: Final = 1_000  # names whose similarity decides which of them are listed
 _SUFFIX: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")  # of a file name; `1.5` has none
 _NUMERIC: Final = re.compile(r"[-+]?\.?[0-9]")
+
+
+def count_things(count: int, noun: str) -> str:
+    """Write `1 trial` or `3 trials`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """Cut a text to `limit` characters. With 200 or more, it ends with the number of characters left out."""
+    if len(text) <= limit:
+        return text
+    kept = limit - (40 if limit >= 200 else 3)
+    return f"{text[:kept]}... ({len(text) - kept} more characters)" if limit >= 200 else f"{text[:kept]}..."
+
+
+def to_one_line(text: str) -> str:
+    """Replace unprintable characters and runs of space by one space."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def escape_unprintable(text: str) -> str:
+    """Replace unprintable characters by their escapes in Python."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def join_names(allowed: Iterable[object], near: object = None) -> str:
@@ -26,7 +48,7 @@ def join_names(allowed: Iterable[object], near: object = None) -> str:
     first 12.
     """
     every = allowed if isinstance(allowed, Collection) else list(allowed)
-    names = [_cut(_to_text(name)) for name in itertools.islice(every, _MAX_RANKED)]
+    names = [shorten(_to_text(name)) for name in itertools.islice(every, _MAX_RANKED)]
     if len(every) <= _MAX_LISTED:
         return ", ".join(names)
     shown: Iterable[int] = range(_MAX_LISTED)
@@ -79,9 +101,9 @@ def suggest(word: object, allowed: Iterable[object], label: str = "allowed") -> 
     text = _to_text(word)
     lookalike = next((name for name in names if _to_text(name) == text and type(name) is not type(word)), None)
     if lookalike is not None and isinstance(lookalike, str):
-        return f"; did you mean the text '{_cut(lookalike)}', in quotes?"
+        return f"; did you mean the text '{shorten(lookalike)}', in quotes?"
     if lookalike is not None and isinstance(word, str):
-        return f"; did you mean {_cut(_to_text(lookalike))}, without quotes?"
+        return f"; did you mean {shorten(_to_text(lookalike))}, without quotes?"
     nearest = find_nearest(word, (name for name in names if isinstance(name, str))) if isinstance(word, str) else None
     if nearest is not None:
         return f"; did you mean '{nearest}'?"
@@ -92,10 +114,6 @@ def suggest(word: object, allowed: Iterable[object], label: str = "allowed") -> 
 def _quote_numeric(name: object) -> object:
     """Quote a text that looks like a number, for a list that is shown because of a number."""
     return f"'{name}'" if isinstance(name, str) and _NUMERIC.match(name) else name
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= _MAX_SHOWN else name[: _MAX_SHOWN - 3] + "..."
 
 
 def _to_text(name: object) -> str:

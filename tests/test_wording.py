@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.did_you_mean import find_nearest, suggest
+from sweeper.wording import find_nearest, suggest
 
 
 @pytest.mark.parametrize(
