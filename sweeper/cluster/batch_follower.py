@@ -22,9 +22,10 @@ from sweeper.cluster.messages import (
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 from sweeper.comfy.job_marker import fingerprint
 from sweeper.comfy.protocol import JobState
+from sweeper.comfy.retry import SUBMIT_AGAIN
 from sweeper.errors import LOST_ERROR
 from sweeper.model import result
-from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_worth_retrying
+from sweeper.running.retry_rules import is_worth_retrying
 from sweeper.running.run_events import Retrying
 from sweeper.store import records
 from sweeper.store.records import JobRecord
@@ -222,7 +223,7 @@ class BatchFollower:
         is_last = item.submissions and (item.submissions > context.settings.retries or context.control.stopping)
         if not self._is_worth_retrying(item, job) or is_last:
             return False
-        wait = RESUBMIT_BACKOFF.draw(item.submissions, context.random) if item.submissions else 0.0
+        wait = SUBMIT_AGAIN.draw(item.submissions, context.random) if item.submissions else 0.0
         reason = f"{job.error_type}: {job.error}"
         context.report(Retrying(self.name, item.trial.index, job.attempt + 1, wait, reason))
         self.pool.delayed += 1

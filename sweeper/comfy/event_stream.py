@@ -25,7 +25,7 @@ from sweeper.comfy.job_event_stream import JobEventStreams
 from sweeper.comfy.job_listener import Listener
 from sweeper.comfy.protocol import is_id
 from sweeper.comfy.reported_charges import read_price_text
-from sweeper.comfy.retry import Backoff
+from sweeper.comfy.retry import RECONNECT
 from sweeper.comfy.untrusted_json import parse_json
 from sweeper.model.urls import is_loopback
 
@@ -41,7 +41,6 @@ _MAX_EVENT_LENGTH: Final = 4 * 2**20  # characters of an event; a longer one is 
 _MAX_FRAMES_PER_SECOND: Final = 2000
 _FRAME_UNIT: Final = 64 * 1024
 _SILENCE_TIMEOUT: Final = 3.0  # seconds after a submission within which ComfyUI must send `status`
-_RECONNECT: Final = Backoff(base_wait=0.15, max_wait=22.5, jitter_from=1 / 3)
 _MAX_ENDED_JOBS: Final = 512  # jobs that ended before anybody listened: an event may be faster than the POST's response
 
 # On Cloud the URL of the handshake contains the key. websockets logs the URL, so its log records are dropped.
@@ -153,7 +152,7 @@ class EventStream:
             for listener in self._listeners.values():
                 listener.lose_events()
             self.wake_all()
-            await asyncio.sleep(_RECONNECT.draw(failures, self._client.random))
+            await asyncio.sleep(RECONNECT.draw(failures, self._client.random))
             failures += 1
 
     def _connect(self, client_id: str) -> _Connect:

@@ -67,6 +67,13 @@ class RetryPolicy:
             yield backoff.draw(failures, random)
 
 
+# How sweeper tries again: `sweeper/running/README.md` says under "Retries" which applies when. One HTTP request has
+# `RetryPolicy()`.
+JUDGE_POLICY: Final = RetryPolicy(total_seconds=120.0, base_wait=1.0, max_wait=30.0, max_retry_after=120.0)
+SUBMIT_AGAIN: Final = Backoff(base_wait=0.25, max_wait=30.0, jitter_from=0.5)
+RECONNECT: Final = Backoff(base_wait=0.1, max_wait=10.0, jitter_from=0.5)
+
+
 class RetryWaiter:
     """Waits between two tries of one client: the client's own backoff, and longer waits that the server asks for.
 

@@ -10,13 +10,11 @@ import asyncio
 from random import Random
 from typing import Final
 
-from sweeper.comfy.retry import Backoff
+from sweeper.comfy.retry import SUBMIT_AGAIN
 
 _SHORT_JOB: Final = 0.5  # seconds: with jobs shorter than this, the time between two jobs matters
 _RAISE_AFTER: Final = 8  # accepted jobs per permit before the limit rises by one
 _MIN_WAIT: Final = 0.05  # seconds, also if the server asks for 0, so that we do not retry in a busy loop
-# The wait after a full queue, in seconds, if the server does not ask for one.
-_QUEUE_FULL_BACKOFF: Final = Backoff(base_wait=0.25, max_wait=30.0, jitter_from=0.5)
 
 
 class ConcurrencyLimit:
@@ -88,7 +86,7 @@ class ConcurrencyLimit:
         self._queue_full_count += 1
         self.full_since = now if self.full_since is None else self.full_since
         if retry_after is None:
-            wait = _QUEUE_FULL_BACKOFF.draw(self._queue_full_count, self._random)
+            wait = SUBMIT_AGAIN.draw(self._queue_full_count, self._random)
         else:
             wait = max(retry_after, _MIN_WAIT)
         self._paused_until = max(self._paused_until, now + wait)

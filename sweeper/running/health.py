@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import Server
-from sweeper.comfy.retry import Backoff
+from sweeper.comfy.retry import RECONNECT
 from sweeper.errors import RefusedError, Trouble, UnreachableError
 from sweeper.running.async_tools import cancel_when
 from sweeper.running.run_context import RunContext
@@ -23,8 +23,6 @@ from sweeper.running.run_events import TargetDown, TargetUp, WaitingForTarget
 
 T = TypeVar("T")
 
-# The wait in seconds before an unreachable target is tried again.
-_RECONNECT_BACKOFF: Final = Backoff(base_wait=0.1, max_wait=10.0, jitter_from=0.5)
 _PING_TIMEOUT: Final = 5.0  # seconds
 _PATIENCE_CHECK_INTERVAL: Final = 10.0  # seconds, at most
 _GONE_AFTER: Final = 30.0  # seconds of refused connections after which the process has exited; a tunnel may come back
@@ -147,7 +145,7 @@ class HealthMonitor:
         """Retry until the target responds. The one entry of `last_reason` is replaced after each failure."""
         name, failures = client.target.name, 0
         while True:
-            await asyncio.sleep(_RECONNECT_BACKOFF.draw(failures, self._context.random))
+            await asyncio.sleep(RECONNECT.draw(failures, self._context.random))
             try:
                 return await client.connect()
             except UnreachableError as error:

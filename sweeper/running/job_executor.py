@@ -18,6 +18,7 @@ from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener, find_charged, find_executed
 from sweeper.comfy.job_marker import add_marker, fingerprint
 from sweeper.comfy.protocol import JobOutput, JobSearch, JobState, JobSubmission, QueueFull
+from sweeper.comfy.retry import SUBMIT_AGAIN
 from sweeper.errors import (
     CANCELLED_ERROR,
     EXECUTION_ERROR,
@@ -36,7 +37,7 @@ from sweeper.model.trial import make_content_key
 from sweeper.running.async_tools import cancel_when
 from sweeper.running.concurrency_limit import Permit
 from sweeper.running.poll_job import InFlight, JobPoller
-from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_worth_retrying
+from sweeper.running.retry_rules import is_worth_retrying
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobPreview, JobProgress, JobQueued, JobSubmitted, Notice, Retrying
 from sweeper.running.spending import JobUsage
@@ -71,9 +72,8 @@ class JobExecutor:
         Returns QueueFull if the server did not accept the job; the caller requeues the item.
 
         Raises TransientError if the target does not respond; requeue the item, and its job is searched for first.
-        Raises OverBudgetError if its next job does not fit into the budget.
-        Raises RefusedError if the target refuses us. Raises UnreachableError for a response that no ComfyUI gives and,
-        with `item.finished` set, if the target does not cancel a job.
+        Raises OverBudgetError if its next job does not fit into the budget, RefusedError if the target refuses us, and
+        UnreachableError for a response that no ComfyUI gives or, with `item.finished` set, for a job it does not cancel.
         """
         # ComfyUI's event "succeeded" releases the permit before polling confirms it. ComfyUI's queue has no limit, so
         # one job more does no harm if the event was wrong. Other queues may be full then; only short jobs are worth it.
@@ -467,7 +467,7 @@ class JobExecutor:
             error = (job.error_type or "", job.error or "")
             context.finish_trial(item, result.FAILED, self.target_name, error=error)
             return False
-        wait = RESUBMIT_BACKOFF.draw(item.submissions, context.random)
+        wait = SUBMIT_AGAIN.draw(item.submissions, context.random)
         reason = f"{job.error_type}: {job.error}"
         context.report(Retrying(self.target_name, item.trial.index, job.attempt + 1, wait, reason))
         await context.sleep(wait)

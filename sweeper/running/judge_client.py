@@ -13,7 +13,7 @@ from typing import Any, Final
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.credentials import read_key_from_variable, validate_key
 from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse, is_redirect, read_error_message
-from sweeper.comfy.retry import RetryPolicy
+from sweeper.comfy.retry import JUDGE_POLICY
 from sweeper.comfy.target import Target
 from sweeper.errors import ImageError, TransientError, UnreachableError, UsageError
 from sweeper.images.metrics.judge_messages import (
@@ -30,7 +30,6 @@ from sweeper.images.metrics.judge_messages import (
 from sweeper.model.judge import CHAT_PATH, Judge
 from sweeper.wording import shorten
 
-RETRY_POLICY: Final = RetryPolicy(total_seconds=120.0, base_wait=1.0, max_wait=30.0, max_retry_after=120.0)
 _REFUSED_PICTURE: Final = (400, 413, 422)  # too large, or against the rules of the server
 _MAX_REFUSED: Final = 3  # pictures without any answer; then the judge refuses the model or the question
 _MAX_REASON: Final = 300  # characters of what the server says
@@ -41,7 +40,7 @@ class JudgeClient(ComfyClient):
 
     def __init__(self, judge: Judge) -> None:
         """Raises UsageError if the key is missing. The message continues after the metric's name."""
-        super().__init__(Target(judge.name, judge.url, key=read_judge_key(judge)), retry_policy=RETRY_POLICY)
+        super().__init__(Target(judge.name, judge.url, key=read_judge_key(judge)), retry_policy=JUDGE_POLICY)
         self.judge = judge
         self._has_answered = False
         self._refused_pictures = 0

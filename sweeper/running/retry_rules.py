@@ -1,4 +1,4 @@
-"""Decides which failed jobs are worth another submission, and how long to wait before it. Pure.
+"""Decides which failed jobs are worth another submission. Pure.
 
 Worth it are failures that may well not repeat: a lost job, a full memory (once), a broken network connection of the
 server itself. A node that failed on its inputs would fail again, so it is not paid for twice.
@@ -10,11 +10,7 @@ import re
 from typing import Final
 
 from sweeper.comfy.protocol import JobState
-from sweeper.comfy.retry import Backoff
 from sweeper.running.work import WorkItem
-
-# The wait in seconds before a job is submitted again; the first retry has one submission behind it.
-RESUBMIT_BACKOFF: Final = Backoff(base_wait=0.25, max_wait=30.0)
 
 _OUT_OF_MEMORY: Final = re.compile(r"out ?of ?memory|\boom|oom_?error", re.IGNORECASE)
 # Comfy Cloud reports the first five, for its own failures; the others are what Python raises when its network fails.

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.protocol import QueueFull, Server
-from sweeper.comfy.retry import MIN_PATIENCE, Backoff
+from sweeper.comfy.retry import MIN_PATIENCE, SUBMIT_AGAIN
 from sweeper.errors import (
     LOST_ERROR,
     RefusedError,
@@ -38,8 +38,6 @@ from sweeper.wording import count_things
 _MAX_FAILURES_IN_A_ROW: Final = 5  # of one item, before it is postponed to the next run
 _MAX_POSTPONED_IN_A_ROW: Final = 3  # items, before the target is given up, because it completes nothing
 _MAX_SUSPICIOUS_ANSWERS: Final = 3  # in a row: refusals and answers that no ComfyUI gives, perhaps from a gateway
-# The wait in seconds before an item is tried again on a target that failed over it.
-_ITEM_BACKOFF: Final = Backoff(base_wait=0.25, max_wait=30.0, jitter_from=0.5)
 _QUEUE_FULL_LIMIT: Final = 600.0  # seconds of "queue full" without a job of ours in it, before the target is given up
 
 
@@ -283,7 +281,7 @@ class TargetWorker:
                 reason = f"{self.name}: responds, but completed none of the last {self._postponed_in_a_row} trials"
                 self._mark_dead(UNREACHABLE, f"{reason}: {failure}")
             return
-        wait = _ITEM_BACKOFF.draw(item.consecutive_failures, context.random)
+        wait = SUBMIT_AGAIN.draw(item.consecutive_failures, context.random)
         attempt = item.job.attempt if item.job else 1
         context.report(Retrying(self.name, item.trial.index, attempt, wait, str(failure)))
         await context.sleep(wait)

@@ -31,7 +31,7 @@ KEY = "sk-judge-0123456789abcdef"
 @pytest.fixture
 def judge(monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    monkeypatch.setattr(judge_client, "RETRY_POLICY", RetryPolicy(attempts=3, base_wait=0.01, max_wait=0.02))
+    monkeypatch.setattr(judge_client, "JUDGE_POLICY", RetryPolicy(attempts=3, base_wait=0.01, max_wait=0.02))
     with serve_judge() as server:
         yield server
 

@@ -33,7 +33,7 @@ def results(tmp_path_factory):
 @pytest.fixture
 def judge(monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    monkeypatch.setattr(judge_client, "RETRY_POLICY", RetryPolicy(attempts=2, base_wait=0.01, max_wait=0.02))
+    monkeypatch.setattr(judge_client, "JUDGE_POLICY", RetryPolicy(attempts=2, base_wait=0.01, max_wait=0.02))
     with serve_judge() as server:
         yield server
 
