@@ -92,12 +92,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             owner, obj.__name__, obj
         ):
             raise TypeError(f"'{type(obj).__name__}' object is not callable")
-        if isinstance(owner, str):
-            context.charge(jinja_filters.compute_method_cost(owner, obj.__name__, args, kwargs))
-        elif isinstance(owner, (list, tuple)):
-            context.charge_for(owner, *args, *kwargs.values())
-        else:
-            context.charge_for(*args, *kwargs.values())
+        walked = owner if isinstance(owner, (str, list, tuple)) else None  # a mapping is not searched
+        context.charge_call(walked, *args, **kwargs)
         return obj(*args, **kwargs)
 
 
