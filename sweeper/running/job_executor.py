@@ -73,7 +73,7 @@ class JobExecutor:
 
         Raises TransientError if the target does not respond; requeue the item, and its job is searched for first.
         Raises OverBudgetError if its next job does not fit into the budget, RefusedError if the target refuses us, and
-        UnreachableError for a response that no ComfyUI gives or, with `item.finished` set, for a job it does not cancel.
+        UnreachableError for an answer that no ComfyUI gives or, with `item.finished` set, for a job it does not cancel.
         """
         # ComfyUI's event "succeeded" releases the permit before polling confirms it. ComfyUI's queue has no limit, so
         # one job more does no harm if the event was wrong. Other queues may be full then; only short jobs are worth it.
