@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 
@@ -41,7 +42,10 @@ CASES = {
     "a long log range": (
         GRID % "x: {from: 1, to: 1e300, count: 1000000, scale: log}", SLOTS, f"grid.x: {WORK}"),
     "a pattern with nested repetitions": ("", PATTERN % '"^(a+)+[A-Z]$"', "slots.s.schema: refuses the workflow's own"),
-    "a pattern with a look-ahead": ("params: {s: %s}" % ("a" * 40), PATTERN % '"^(?=(a+)+$)b|ab"', "params.s: found 'aaaa"),
+    "a pattern with a look-ahead": ("params: {s: %s}" % ("a" * 40), PATTERN % '"^(?=(a+)+$)b|ab"', COSTLY),
+    "a pattern with many states": (
+        f'params: {{s: "{random.Random(3).getrandbits(2_000_000):b}"}}',
+        PATTERN % '"[01]*1[01]{1000}2|^ab$"', "needs more than 10,000,000 steps"),
     "a pattern of property names": (
         "", 'slots:\n  s: {at: 1.s, schema: {patternProperties: {"^(a+)+[A-Z]$": {}}}}\n', COSTLY),
     "a schema that refers to itself": (

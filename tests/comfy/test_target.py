@@ -85,7 +85,7 @@ def test_list_gives_targets_in_order():
         ({"url": "http://x", "dialekt": "cloud"}, "target.dialekt: unknown key; did you mean 'dialect'?"),
         ({"url": "http://x", "dialect": "klaud"}, "target.dialect: 'klaud'; did you mean 'cloud'?"),
         ({"url": "http://x", "concurrency": 0}, "target.concurrency: 0 is not a whole number of at least 1"),
-        ({"url": "http://x", "concurrency": True}, "target.concurrency: True"),
+        ({"url": "http://x", "concurrency": True}, "target.concurrency: true"),
         ({"dialect": "cloud"}, "target.url: a mapping needs the `url`"),
         ({"url": "http://x", "name": " "}, "target.name"),
         ({"url": "http://x", "name": "embedded"}, "target.name: the name embedded is reserved for the embedded server"),
