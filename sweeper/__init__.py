@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sweeper.model.html_display import HtmlDisplay as _HtmlDisplay
+
 if TYPE_CHECKING:
     __version__: str
 
@@ -67,6 +69,14 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'sweeper' has no attribute '{name}'")
     return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def _to_html(value: object) -> str:
+    text: str = importlib.import_module("sweeper.reporting.notebook.value_html").to_html(value)
+    return text
+
+
+_HtmlDisplay.to_html = _to_html
 
 
 def __dir__() -> list[str]:

@@ -1,16 +1,16 @@
-"""Values that a notebook shows as HTML. `sweeper.reporting.notebook` makes the HTML, because it reads pictures."""
+"""Values that a notebook shows as HTML."""
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
+from typing import ClassVar
 
 
 class HtmlDisplay:
-    """Base of the values that Jupyter and marimo show as HTML."""
+    """Base of the values that Jupyter and marimo show as HTML. `sweeper/__init__.py` sets `to_html`."""
 
     __slots__ = ()
+    to_html: ClassVar[Callable[[object], str]] = repr
 
     def _repr_html_(self) -> str:
-        # By name, because the values lie below everything that reads files, and few programs need it.
-        text: str = importlib.import_module("sweeper.reporting.notebook.value_html").to_html(self)
-        return text
+        return HtmlDisplay.to_html(self)
