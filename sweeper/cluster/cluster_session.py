@@ -104,9 +104,12 @@ class _WorkerClient:
     address: str
     extra_data: Mapping[str, str] = field(default_factory=dict)
 
-    async def get_object_info(self) -> Any:
+    async def get_object_info(self) -> dict[str, Any]:
         """The node classes of the server."""
-        return await self.registry.call(worker_rpc.get_object_info, self.registry.run_spec, address=self.address)
+        answer: dict[str, Any] = await self.registry.call(
+            worker_rpc.get_object_info, self.registry.run_spec, address=self.address
+        )
+        return answer
 
 
 class ClusterSession(Session):
@@ -114,6 +117,7 @@ class ClusterSession(Session):
 
     address: str = ""
     worker_resources: Mapping[str, float] = {}
+    registry: WorkerRegistry  # since `connect`
 
     @classmethod
     def resolve_targets(
@@ -124,16 +128,16 @@ class ClusterSession(Session):
 
     # --- the steps that differ from a local run
 
-    async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
-        """The registry, with at least one usable worker; nothing if the run is stopped before.
+    async def connect(self, stack: AsyncExitStack) -> bool:
+        """Find the workers. Returns whether one can be used; False if the run is stopped before.
 
         Raises RefusedError or UnreachableError if no worker can be used.
         """
         client = await stack.enter_async_context(connect_cluster(self.address))
         await self._wait_for_worker(client)
         if self.control.stopping:
-            return ()
-        registry = WorkerRegistry(client, self._make_run_spec(), self.worker_resources)
+            return False
+        registry = self.registry = WorkerRegistry(client, self._make_run_spec(), self.worker_resources)
         await registry.install_plugin(are_children=self.address.startswith("local:"))
         came: list[WorkerInfo] = []
         while not registry.workers and not registry.unusable and not self.control.stopping:
@@ -151,7 +155,7 @@ class ClusterSession(Session):
         self.server_cache = find_smallest_cache(worker.server_cache for worker in workers)
         if workers:
             self.server_infos.setdefault(self.targets[0].name, dict(workers[0].server_info))
-        return (registry,) if workers else ()
+        return bool(workers)
 
     async def _wait_for_worker(self, client: Client) -> None:
         """Wait for the first worker. A task that needs one makes an adaptive cluster start it."""
@@ -178,21 +182,22 @@ class ClusterSession(Session):
             naming=self.naming,
         )
 
-    async def _check(self, client: Any) -> None:
-        registry: WorkerRegistry = client
+    async def check_targets(self) -> None:
+        """Check the plan against the node classes of the first worker's server."""
+        registry = self.registry
         worker = next(iter(registry.workers.values()))
         target = self.targets[0] if self.targets[0].embedded else replace(self.targets[0], url=worker.server_id)
         if target.partner_key_env is not None or target.url == CLOUD_URL:
             target = replace(target, partner_key="on the workers")
         worker_client = _WorkerClient(target, registry, worker.address)
-        await super()._check(worker_client)
+        await self.check(worker_client)
         registry.run_spec = replace(
             registry.run_spec,
             has_partner_nodes=bool(worker_client.extra_data),
             sampler_nodes=frozenset(self.sampler_nodes),
         )
 
-    async def _restore(self, missing: MissingFiles, clients: Sequence[Any]) -> None:
+    async def restore(self, missing: MissingFiles) -> None:
         """Report the missing files. A cluster does not fetch them again from the workers' servers."""
         paths = [artifact.path for _, artifacts in missing.jobs for artifact in artifacts]
         more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
@@ -203,14 +208,12 @@ class ClusterSession(Session):
             )
         )
 
-    def _mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
+    def mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
         """Do nothing: a worker's embedded server outlives the driver, so its jobs can be searched for."""
 
-    async def _execute(
-        self, store: Store, state: ResumeState, clients: Sequence[Any], run_id: int, folder: ArtifactFolder
-    ) -> str | None:
+    async def execute(self, store: Store, state: ResumeState, run_id: int, folder: ArtifactFolder) -> str | None:
         """Dispatch the remaining trials. Returns why the run stopped early, for the user."""
-        registry: WorkerRegistry = clients[0]
+        registry = self.registry
         registry.run_spec = replace(registry.run_spec, metrics=get_cacheable_versions(store, self.metrics))
         costs = Costs(store.servers.mean_node_seconds(self.target_names), self.server_cache)
         plan = self.plan.reordered(costs)

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from platformdirs import user_cache_path
 
@@ -79,7 +79,20 @@ def get_cached_object_info(target: Target) -> Mapping[str, Any] | None:
     return None if _parse_classes(answer) is None else answer
 
 
-async def get_classes(client: ComfyClient, *, fresh: bool = False) -> NodeInfo | None:
+class ClassSource(Protocol):
+    """What has a target's node classes: its client, or on a cluster the worker beside it.
+
+    `extra_data`: fields of every submission, such as the key for partner nodes.
+    """
+
+    target: Target
+    extra_data: Mapping[str, str]
+
+    async def get_object_info(self) -> dict[str, Any]:
+        """The server's node classes, as ComfyUI describes them."""
+
+
+async def get_classes(client: ClassSource, *, fresh: bool = False) -> NodeInfo | None:
     """The classes of a connected target, cached unless `fresh`; None if it does not return them or they are invalid."""
     cached = None if fresh else get_cached_classes(client.target)
     if cached is not None:

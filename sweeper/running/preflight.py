@@ -9,24 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.graph_check import STAND_IN_MEANING
 from sweeper.model.template import Template
 from sweeper.planning.plan import Plan
-from sweeper.running.node_class_cache import get_cached_classes, get_classes, get_embedded_classes
+from sweeper.running.node_class_cache import ClassSource, get_cached_classes, get_classes, get_embedded_classes
 from sweeper.running.settings import EffectiveSettings
 from sweeper.wording import join_names
-
-if TYPE_CHECKING:
-    from sweeper.comfy.client import ComfyClient
 
 PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
 
 
-async def check_target(client: ComfyClient, plan: Plan, settings: EffectiveSettings) -> NodeInfo | None:
+async def check_target(client: ClassSource, plan: Plan, settings: EffectiveSettings) -> NodeInfo | None:
     """Check a plan against the target's node classes, if `settings.check`; attach the partner key if it is needed.
 
     Returns these classes; None if they are not known.
@@ -79,7 +76,7 @@ def describe_stand_ins(template: Template, object_info: Mapping[str, Any] | None
     return f"stand-ins run {join_names(names)}: {STAND_IN_MEANING}" if names else None
 
 
-def attach_partner_key(client: ComfyClient, template: Template, classes: NodeInfo, *, required: bool) -> None:
+def attach_partner_key(client: ClassSource, template: Template, classes: NodeInfo, *, required: bool) -> None:
     """Make the client send the partner key with every submission, if the template has partner nodes.
 
     The template decides for all trials, because slots cannot change the class of a node. Raises UsageError if

@@ -37,7 +37,7 @@ from sweeper.running.folder_lock import lock_folder
 from sweeper.running.health import connect_all
 from sweeper.running.live_feed import LiveFeed
 from sweeper.running.measure_run import measure_run, measure_while_watched
-from sweeper.running.node_class_cache import save_server
+from sweeper.running.node_class_cache import ClassSource, save_server
 from sweeper.running.output_location import open_artifact_folder
 from sweeper.running.preflight import check_target, describe_stand_ins
 from sweeper.running.renamed_experiment import describe_renaming
@@ -66,6 +66,8 @@ TABLE_NAME: Final = "results.csv"
 class Session:
     """One call of `run_async`. `sweeper.cluster` has a subclass that executes the trials on a Dask cluster.
 
+    It overrides the steps `connect`, `check_targets`, `restore`, `mark_embedded_lost` and `execute`, and nothing else.
+
     `targets`: resolved; `output`: the results folder, and the URL for pictures if they go elsewhere; `report` gets the
     events; `is_selected(trial)`: whether this run may submit the trial.
     """
@@ -91,6 +93,7 @@ class Session:
         self.metrics: dict[str, Any] = {}
         self.server_infos: dict[str, dict[str, Any]] = {}  # by target: versions and devices
         self.max_jobs: dict[str, int | None] = {}  # by target: how many jobs it executes at once, if it says so
+        self.clients: list[ComfyClient] = []  # of the targets that responded at the start
         self.pending: list[tuple[ComfyClient, str]] = []  # targets that did not respond at the start, and why
         self.server_caches: list[ServerCache] = []
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
@@ -117,7 +120,7 @@ class Session:
             with ExitStack() as stack:
                 # A new folder is created only when a target responds. An existing one is locked before it is read.
                 store: Store | None = None
-                clients: Sequence[Any] = ()
+                is_connected = False
                 if (self.out / FILE_NAME).is_file():
                     self._check_lock = stack.enter_context(lock_folder(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
@@ -129,12 +132,12 @@ class Session:
                 if state.todo and any(target.embedded for target in self.targets):
                     self._warn_of_stand_ins()
                 if state.todo and not self.control.stopping:
-                    clients = await self._connect(connections)
-                    for client in clients:
-                        await self.control.run_unless_stopped(self._check(client))
+                    is_connected = await self.connect(connections)
+                    if is_connected:
+                        await self.control.run_unless_stopped(self.check_targets())
                 elif missing.jobs and not self.control.stopping:
                     with contextlib.suppress(TargetError):  # `restore` reports it for each file
-                        clients = await self._connect(connections)
+                        is_connected = await self.connect(connections)
                 if store is None:
                     self._check_lock = stack.enter_context(lock_folder(self.out, now=time.time()))
                     was_created_meanwhile = (self.out / FILE_NAME).is_file()
@@ -144,8 +147,8 @@ class Session:
                         missing = MissingFiles(store, self.out, self.settings)
                         state = self._load_resume_state(store, missing)
                 if missing.jobs and not self.control.stopping:
-                    await self.control.run_unless_stopped(self._restore(missing, clients))
-                return await self._record_and_execute(store, state, clients if state.todo else ())
+                    await self.control.run_unless_stopped(self.restore(missing))
+                return await self._record_and_execute(store, state, may_submit=is_connected and state.todo > 0)
 
     def _warn_of_stand_ins(self) -> None:
         message = describe_stand_ins(self.experiment.template, self.settings.object_info)
@@ -165,15 +168,15 @@ class Session:
             self.report(Notice(describe_regenerated(missing.redo_count)))
         return state
 
-    async def _restore(self, missing: MissingFiles, clients: Sequence[Any]) -> None:
+    async def restore(self, missing: MissingFiles) -> None:
         """Download files again that are missing from the results folder, and report the outcome."""
-        await restore(missing, clients, self.report)
+        await restore(missing, self.clients, self.report)
 
-    async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
-        """Connect to the targets, and return the clients of those that respond; none if the run stops meanwhile.
+    async def connect(self, stack: AsyncExitStack) -> bool:
+        """Connect to the targets. Returns whether one can be used; False if the run stops meanwhile.
 
-        The others go to `self.pending`. Raises RefusedError if a target refuses us, and UnreachableError if none
-        responds.
+        Those that respond go to `self.clients`, the others to `self.pending`. Raises RefusedError if a target refuses
+        us, and UnreachableError if none responds.
         """
         clients: list[ComfyClient] = []
         for target in self.targets:
@@ -184,12 +187,13 @@ class Session:
             clients.append(client)
         connections = await self.control.run_unless_stopped(connect_all(clients))
         if connections is None:
-            return ()
+            return False
         self.pending = connections.pending
         for client, server in connections.servers:
             await self.control.run_unless_stopped(self._register_server(client, server))
         self.server_cache = find_smallest_cache(self.server_caches)
-        return [client for client, _ in connections.servers]
+        self.clients = [client for client, _ in connections.servers]
+        return bool(self.clients)
 
     def _report_wait(self, target: str, seconds: float, reason: str) -> None:
         self.report(Notice(f"{target}: the server asks us to wait {seconds:.0f} s: {reason}"))
@@ -202,7 +206,12 @@ class Session:
         self.report(TargetReady(name, server.dialect, server.version, self._get_concurrency(client)))
         self.server_caches.append(save_server(client.target, server))
 
-    async def _check(self, client: Any) -> None:
+    async def check_targets(self) -> None:
+        """Check the plan against each target that responds."""
+        for client in self.clients:
+            await self.check(client)
+
+    async def check(self, client: ClassSource) -> None:
         """Check the plan against the target; see `preflight.check_target`. Its classes have prices and samplers."""
         classes = await check_target(client, self.plan, self.settings)
         self.prices.add_target(client.target, classes)
@@ -228,8 +237,8 @@ class Session:
         max_jobs = self.max_jobs.get(client.target.name)
         return self.settings.concurrency or client.target.concurrency or max_jobs or client.dialect.concurrency
 
-    async def _record_and_execute(self, store: Store, state: ResumeState, clients: Sequence[Any]) -> Run:
-        self.spending = self._make_spending(store, state) if clients else None
+    async def _record_and_execute(self, store: Store, state: ResumeState, *, may_submit: bool) -> Run:
+        self.spending = self._make_spending(store, state) if may_submit else None
         layout = TableLayout(
             self.experiment.name,
             tuple(self.plan.axis_columns),
@@ -258,10 +267,10 @@ class Session:
         folder.remove_leftovers(unfinished, {path for path, _ in store.files()} if unfinished else ())
         error: str | None = None
         try:
-            if clients:
-                self._mark_embedded_lost(store, state)
+            if may_submit:
+                self.mark_embedded_lost(store, state)
                 async with measure_while_watched(store, run_id, self.out, self.metrics, self.report.has_viewer):
-                    error = await self._execute(store, state, clients, run_id, folder)
+                    error = await self.execute(store, state, run_id, folder)
             await self._finish(store, run_id, self.control.reason)
         except BaseException as failure:
             # If the results folder cannot be written any more, that is how the run ended, and not an error of ours.
@@ -278,15 +287,13 @@ class Session:
         self.report(RunEnded(run))
         return run
 
-    def _mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
+    def mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
         """Mark open jobs of embedded servers as lost, because those servers ended with their runs."""
         for target in self.targets:
             if target.embedded:
                 mark_embedded_lost(store, state, target.name)
 
-    async def _execute(
-        self, store: Store, state: ResumeState, clients: Sequence[Any], run_id: int, folder: ArtifactFolder
-    ) -> str | None:
+    async def execute(self, store: Store, state: ResumeState, run_id: int, folder: ArtifactFolder) -> str | None:
         """Let all targets execute the remaining work. Returns why that stopped early, as a message."""
         seconds = self.settings.node_seconds or store.servers.mean_node_seconds(self.target_names)
         costs = Costs(seconds, self.server_cache)
@@ -295,7 +302,7 @@ class Session:
             iter_remaining(plan, state, self.settings, self.is_selected),
             TransitionCost(self.experiment.template, costs),
             count=state.todo - len(state.unresolved),
-            reachable=len(clients),
+            reachable=len(self.clients),
             targets=len(self.targets),
         )
         context = RunContext(
@@ -325,7 +332,7 @@ class Session:
             return ConcurrencyLimit(self._get_concurrency(client), context.random)
 
         async def prepare(client: ComfyClient, server: Server) -> ConcurrencyLimit:
-            await self._check(client)
+            await self.check(client)
             if self.settings.budget is not None:
                 self.prices.check_bounds(self._iter_unfinished(state))
             await self._register_server(client, server)
@@ -333,7 +340,7 @@ class Session:
             return make_limit(client)
 
         targets: list[tuple[ComfyClient, ConcurrencyLimit | PendingTarget]] = [
-            *((client, make_limit(client)) for client in clients),
+            *((client, make_limit(client)) for client in self.clients),
             *((client, PendingTarget(reason, prepare)) for client, reason in self.pending),
         ]
         try:
