@@ -71,7 +71,9 @@ def count_ways(pattern: str, length: int) -> int:
     repetitions, choices = len(_REPETITION.findall(plain)), plain.count("|")
     if "(?" in plain or (_REPEATED_GROUP.search(plain) and repetitions + choices > 1):
         return _UNLIMITED
-    return min((length + 1) ** min(repetitions + (plain[:1] != "^" or choices > 0), 62) << min(choices, 62), _UNLIMITED)
+    exponent = min(repetitions + (plain[:1] != "^" or choices > 0), 62)
+    ways: int = (length + 1) ** exponent << min(choices, 62)
+    return min(ways, _UNLIMITED)
 
 
 @lru_cache(maxsize=4096)
