@@ -13,8 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sweeper.cluster import worker_rpc
-from sweeper.cluster.batch import Batch
-from sweeper.cluster.batch_follower import BatchFollower
+from sweeper.cluster.batch_follower import Batch, BatchFollower
 from sweeper.cluster.messages import BatchTask
 from sweeper.cluster.work_pool import BATCHES_PER_WORKER, MAX_BATCH_SIZE
 from sweeper.cluster.worker_plugin import RESOURCE_NAME, run_batch

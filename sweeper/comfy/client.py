@@ -28,7 +28,6 @@ from sweeper.comfy.address_kinds import (
 )
 from sweeper.comfy.credentials import with_location
 from sweeper.comfy.dialects import Dialect, DialectProbe, make_dialect
-from sweeper.comfy.http_logging import log, mute_libraries
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
@@ -45,7 +44,7 @@ from sweeper.comfy.protocol import (
     read_error_message,
     read_retry_after,
 )
-from sweeper.comfy.redaction import Redaction
+from sweeper.comfy.redaction import Redaction, log, mute_libraries
 from sweeper.comfy.reported_charges import query_balance
 from sweeper.comfy.response_body import read_answer, send
 from sweeper.comfy.retry import RetryPolicy, RetryWaiter

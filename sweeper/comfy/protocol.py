@@ -14,7 +14,6 @@ from email.utils import parsedate_to_datetime
 from fractions import Fraction
 from typing import Any, Final, TypeGuard, TypeVar
 
-from sweeper.comfy.account_errors import find_advice, name_classes, read_error_type
 from sweeper.comfy.untrusted_json import parse_json, to_text
 from sweeper.errors import MAX_MESSAGE_LENGTH, RefusedError, SweeperError, TransientError, Trouble, UnreachableError
 from sweeper.schemas.values import is_integer
@@ -222,7 +221,7 @@ class Server:
 def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
     """Return the response if its status is 2xx or one of `allowed`; otherwise raise the matching error.
 
-    RefusedError for 401, 402, 403, and any other error of a type in `account_errors`. TransientError for any other 429
+    RefusedError for 401, 402, 403, and any other error of a type in `_ADVICE`. TransientError for any other 429
     and 5xx, with `retry_after`. UnreachableError for the rest.
     """
     if 200 <= response.status < 300 or response.status in allowed:
@@ -340,3 +339,37 @@ def read_error_message(response: ServerResponse) -> str:
         parts = [to_text(error[name]) for name in ("message", "details") if error.get(name)]
         return shorten(": ".join(parts) or to_text(error.get("type") or "") or response.excerpt(), MAX_MESSAGE_LENGTH)
     return shorten(to_text(error) or to_text(body.get("message") or "") or response.excerpt(), MAX_MESSAGE_LENGTH)
+
+
+_AGAIN: Final = "then run the same command again, which keeps all finished trials"
+_FUNDS: Final = f"add credits or a subscription at https://cloud.comfy.org, {_AGAIN}"
+_ADVICE: Final = {
+    "PAYMENT_REQUIRED": _FUNDS,
+    "CLOUD_SUBSCRIPTION_REQUIRED": f"subscribe to Comfy Cloud at https://cloud.comfy.org, {_AGAIN}",
+    "FREE_TIER_EXHAUSTED": f"subscribe at https://cloud.comfy.org, or wait for the next period; {_AGAIN}",
+    "FREE_TIER_UNAVAILABLE": f"subscribe at https://cloud.comfy.org, or wait until free jobs are back; {_AGAIN}",
+    "PARTNER_NODE_PAYMENT_REQUIRED": f"add credits for partner nodes, or remove those nodes; {_AGAIN}",
+    "MODEL_PAYMENT_REQUIRED": f"choose a model that the plan includes, or a larger plan; {_AGAIN}",
+    "PARTNER_NODE_DISABLED": f"ask the workspace's owner to allow them, or remove them; {_AGAIN}",
+    "InsufficientFundsError": _FUNDS,
+    "InactiveSubscriptionError": _FUNDS,
+}
+
+
+def find_advice(error_type: str | None) -> str | None:
+    """What the account's owner can do about an error of that type; None if it is not about the account."""
+    return _ADVICE.get((error_type or "").rpartition(".")[2])
+
+
+def read_error_type(answer: Mapping[str, Any]) -> str | None:
+    """The `error.type` of an answer; None if it has none."""
+    error = answer.get("error")
+    kind = error.get("type") if isinstance(error, Mapping) else None
+    return kind if isinstance(kind, str) else None
+
+
+def name_classes(answer: Mapping[str, Any]) -> str:
+    """The node classes that a refusal is about, for a message; empty if it names none."""
+    error = answer.get("error")
+    classes = error.get("class_types") if isinstance(error, Mapping) else None
+    return f" ({', '.join(map(to_text, classes[:20]))})" if isinstance(classes, list) and classes else ""

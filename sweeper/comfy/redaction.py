@@ -1,14 +1,21 @@
-"""Remove keys from a server's responses, in every form that JSON, a URL or Base64 gives them.
+"""Keep keys and signed URLs out of a server's responses and out of logs.
 
-This works on the bytes of a response before anything parses them, so no reader of a response can see a key. Every
-response of a server with a key passes through here; the slow search runs only if the bytes contain an escape.
+Redaction works on the bytes of a response before anything parses them, so no reader of a response can see a key, in
+whatever form JSON, a URL or Base64 gives it. The slow search runs only if the bytes contain an escape.
+
+httpx logs the URL of each request (INFO), and httpcore the headers of each response (DEBUG), in which a redirect has a
+signed URL and a server may repeat a key. sweeper drops their records of its own requests, and logs each request itself,
+without query and redacted. Records of the application's other requests stay as they are.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from typing import Final
 
 _MASK: Final = b"***"
@@ -64,3 +71,28 @@ def _spelling_pattern(letter: str) -> str:
     short = rf"|\\\\{{0,6}}{plain}" if letter in _BACKSLASH_ESCAPED else ""
     # Each alternative begins with a literal character, so the regex engine skips quickly to candidates.
     return rf"(?:{plain}|\\\\{{0,6}}u00{code}|%(?:25){{0,3}}{code}{short})"
+
+
+_LOGGERS: Final = (
+    "httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks",
+)  # fmt: skip
+_is_ours: ContextVar[bool] = ContextVar("sweeper_request", default=False)
+log: Final = logging.getLogger("sweeper.comfy.http")
+
+
+def _is_not_ours(_record: logging.LogRecord) -> bool:
+    return not _is_ours.get()
+
+
+@contextlib.contextmanager
+def mute_libraries() -> Iterator[None]:
+    """Drop what httpx and httpcore log inside this block."""
+    token = _is_ours.set(True)
+    try:
+        yield
+    finally:
+        _is_ours.reset(token)
+
+
+for _name in _LOGGERS:  # a logger's own filters drop a record before any handler sees it, also those of its parents
+    logging.getLogger(_name).addFilter(_is_not_ours)

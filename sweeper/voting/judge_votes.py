@@ -14,7 +14,7 @@ from sweeper.model.judge import Judge
 from sweeper.running.async_tools import run_sync
 from sweeper.running.judge_client import JudgeClient
 from sweeper.voting.ballot import Ballot
-from sweeper.voting.vote_app import check_voter
+from sweeper.voting.vote_server import check_voter
 
 _MAX_UNCLEAR: Final = 3  # answers in a row; then the model does not understand the question
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.comfy.step_times import StepTimes
+from sweeper.comfy.job_listener import StepTimes
 
 
 @pytest.mark.parametrize(

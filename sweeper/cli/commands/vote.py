@@ -65,8 +65,7 @@ def command(
     page requires a token, as `sweeper view` does; the environment variable SWEEPER_VOTE_TOKEN sets it. `sweeper votes`
     shows the ranking. Ctrl-C stops the command.
     """
-    from sweeper.voting.vote_app import check_voter
-    from sweeper.voting.vote_server import VoteServer
+    from sweeper.voting.vote_server import VoteServer, check_voter
 
     folder = find_results_folder(results)
     token = os.environ.get(_ENVIRONMENT_VARIABLE) or None

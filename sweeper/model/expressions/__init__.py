@@ -4,9 +4,9 @@ The leaves of a template, `derive` and `where` use it. The rules are stricter th
 file can hang the planner or fill its memory, and the same file gives the same plan on every machine. So there is no
 random filter, no endless loop, and no number or text that explodes. Values are data and are never rendered themselves.
 
-Jinja2 is loaded when the first text is compiled, because it costs 30 ms. `compiler` then puts the parts together:
-`syntax` decides which Jinja2 is allowed and adds the guards, `sandbox` runs it, `jinja_filters` has the filters and
-tests, `budget` counts what an evaluation costs, and `error_text` rewrites the errors of Jinja2 and Python.
+Jinja2 is loaded when the first text is compiled, because it costs 30 ms. `compiler` then puts the parts together
+and rewrites the errors of Jinja2 and Python: `syntax` decides which Jinja2 is allowed and adds the guards, `sandbox`
+runs it, `jinja_filters` has the filters and tests, and `budget` counts what an evaluation costs.
 """
 
 from __future__ import annotations
