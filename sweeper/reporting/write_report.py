@@ -7,6 +7,7 @@ the folder or elsewhere, are never touched.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -37,6 +38,7 @@ from sweeper.reporting.contents import (
 from sweeper.reporting.dataset import as_json, as_script, build_dataset, encode_file_origins, list_file_origins
 from sweeper.reporting.sprites import make_sprites
 from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnails, select_pictures
+from sweeper.serving import SHARED_PAGE
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.link_files import link_files
@@ -119,11 +121,16 @@ def _write_page(out: Path, data: Mapping[str, Any]) -> None:
     """Write the data, and the page that shows it."""
     _write_file(out / "data.json", as_json(data))
     _write_file(out / "data.js", as_script(data))
-    for source in sorted(PAGE_FOLDER.rglob("*")):
-        if source.suffix in (".html", ".js", ".css"):
-            path = out / source.relative_to(PAGE_FOLDER)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_file(path, source.read_text("utf-8"))
+    for name, text in read_page().items():
+        _write_file(out / name, text)
+
+
+def read_page() -> dict[str, str]:
+    """The files of the page by name, `index.html` first; some are those of all pages."""
+    index = (PAGE_FOLDER / "index.html").read_text("utf-8")
+    paths = {name: PAGE_FOLDER / name for name in re.findall(r'"((?:css|js)/\w+\.\w+)"', index)}
+    parts = {name: path if path.is_file() else SHARED_PAGE / name for name, path in paths.items()}
+    return {"index.html": index} | {name: path.read_text("utf-8") for name, path in parts.items()}
 
 
 def _link_accepted(

@@ -26,7 +26,7 @@ from sweeper.model.bounded_json import parse_json
 LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"
 # The login page needs these; they contain nothing of the run.
-_PUBLIC_PATHS: Final = frozenset({"/session", "/js/enter.js", "/css/page.css"})
+_PUBLIC_PATHS: Final = frozenset({"/session", "/js/enter.js", "/css/base.css", "/css/page.css"})
 MAX_BODY_BYTES: Final = 4096  # of a request's body
 WRONG_TOKEN_SECONDS: Final = 1.0  # until the answer to a wrong token; a right one never waits
 _YEAR_SECONDS: Final = 365 * 86400

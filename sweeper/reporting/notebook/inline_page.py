@@ -27,7 +27,7 @@ from sweeper.model.shell_words import join_command
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import as_json, as_script
 from sweeper.reporting.thumbnails import SMALLER_SIDES
-from sweeper.reporting.write_report import PAGE_FOLDER, write_report
+from sweeper.reporting.write_report import read_page, write_report
 from sweeper.store.containment import refuse_links
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.wording import suggest
@@ -176,11 +176,11 @@ def _make_data_url(name: str, path: Path) -> str:
 
 def _make_page(data: Mapping[str, Any], inline: Mapping[str, str]) -> str:
     """The page as one HTML text, with its styles, scripts, data and files."""
-    index = (PAGE_FOLDER / "index.html").read_text("utf-8")
+    parts = read_page()
+    index = parts.pop("index.html")
     # In a string of a script, `<` could end the script.
     script = as_script(data) + f"sweeper.inline = JSON.parse({json.dumps(as_json(inline))});\n"
-    parts = {"data.js": script.replace("<", "\\u003c")}
-    parts |= {name: (PAGE_FOLDER / name).read_text("utf-8") for name in re.findall(r'"((?:css|js)/\w+\.\w+)"', index)}
+    parts["data.js"] = script.replace("<", "\\u003c")
     # A text among the data cannot contain the nonce, which depends on it.
     nonce = hashlib.sha256("".join(parts.values()).encode()).hexdigest()[:32]
     index = re.sub(r'<link rel="stylesheet" href="([^"]+)">', _embed("style", parts, nonce), index)

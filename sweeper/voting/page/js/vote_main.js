@@ -15,6 +15,7 @@
   const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", " ": "tie", ArrowDown: "bad" };
   const THEMES = ["auto", "light", "dark"];
 
+  const panZoom = new PanZoom(pictures, () => byId("zoom").setAttribute("aria-pressed", String(pictures.classList.contains("magnified"))));
   let voter = "";
   let busy = true;
   let again = false;
@@ -103,7 +104,7 @@
       frame.replaceChildren(images[index]);
       frame.classList.remove("chosen");
     });
-    VoteZoom.reset();
+    panZoom.reset();
     byId("prompts").textContent = pair.prompts.map(([name, text]) => `${name}: ${text}`).join("  ·  ");
     document.body.dataset.pair = pair.id;
     return true;
@@ -142,13 +143,13 @@
       event.preventDefault();
       if (!event.repeat) vote(answer);
     } else if (event.key === "u" || event.key === "Backspace") undo();
-    else if (event.key === "z") VoteZoom.toggle();
+    else panZoom.onKey(event.key);
   }
 
-  /** Clicks vote, drags move a zoomed picture, two fingers zoom, and swipes vote. */
+  /** Clicks and swipes vote; `panZoom` follows drags and two fingers. */
   function followPointers() {
-    /** @type {Map<number, {x: number, y: number}>} where each finger or the mouse button is down, on either picture */
-    const pointers = new Map();
+    /** @type {Set<number>} the fingers or the mouse button that are down, on either picture */
+    const pointers = new Set();
     let first = { x: 0, y: 0 }; // where the press began
     let moved = false; // whether the press is a drag or a pinch, so that its click does not vote
     let pinched = false;
@@ -157,23 +158,14 @@
         const point = { x: event.clientX, y: event.clientY };
         pinched = moved = pointers.size > 0;
         if (!pinched) first = point;
-        pointers.set(event.pointerId, point);
+        pointers.add(event.pointerId);
         frame.setPointerCapture(event.pointerId);
       });
       frame.addEventListener("pointermove", (event) => {
-        const last = pointers.get(event.pointerId);
-        if (last === undefined) return;
-        const now = { x: event.clientX, y: event.clientY };
-        const other = [...pointers].find(([id]) => id !== event.pointerId)?.[1];
-        pointers.set(event.pointerId, now);
-        moved ||= Math.hypot(now.x - first.x, now.y - first.y) > DRAG;
-        if (other !== undefined) {
-          const spread = (/** @type {{x: number, y: number}} */ point) => Math.max(1, Math.hypot(point.x - other.x, point.y - other.y));
-          VoteZoom.zoomAt(frame, spread(now) / spread(last), (now.x + other.x) / 2, (now.y + other.y) / 2);
-        } else if (VoteZoom.isZoomed()) VoteZoom.move((now.x - last.x) / frame.clientWidth, (now.y - last.y) / frame.clientHeight);
+        if (pointers.has(event.pointerId)) moved ||= Math.hypot(event.clientX - first.x, event.clientY - first.y) > DRAG;
       });
       frame.addEventListener("pointerup", (event) => {
-        if (!pointers.delete(event.pointerId) || pinched || event.pointerType !== "touch" || VoteZoom.isZoomed()) return;
+        if (!pointers.delete(event.pointerId) || pinched || event.pointerType !== "touch" || panZoom.isMagnified()) return;
         const [dx, dy] = [event.clientX - first.x, event.clientY - first.y];
         if (Math.max(Math.abs(dx), Math.abs(dy)) < SWIPE) return;
         if (Math.abs(dx) > Math.abs(dy)) vote(dx < 0 ? "left" : "right");
@@ -182,6 +174,7 @@
       for (const name of /** @type {const} */ (["pointercancel", "lostpointercapture"])) {
         frame.addEventListener(name, (event) => pointers.delete(event.pointerId));
       }
+      frame.addEventListener("dblclick", (event) => event.stopPropagation()); // two votes
       frame.addEventListener("click", (event) => {
         if (event.detail === 0 || !moved) vote(frame.dataset.answer ?? "");
         moved = false;
@@ -207,11 +200,10 @@
 
   function listen() {
     followPointers();
-    VoteZoom.start(pictures, () => byId("zoom").setAttribute("aria-pressed", String(VoteZoom.isZoomed())));
     for (const button of byId("answers").querySelectorAll("button")) button.addEventListener("click", () => vote(button.dataset.answer ?? ""));
     document.addEventListener("keydown", handleKey);
     undoButton.addEventListener("click", undo);
-    byId("zoom").addEventListener("click", VoteZoom.toggle);
+    byId("zoom").addEventListener("click", () => panZoom.toggleActualSize());
     byId("again").addEventListener("click", () => {
       again = true;
       request("next", {});

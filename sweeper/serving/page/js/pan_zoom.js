@@ -1,14 +1,18 @@
 // @ts-check
-// Magnifies the pictures of the open trial by wheel, pinch, drag and keys: all pictures that are shown move together.
+// Magnifies the pictures of an element by wheel, pinch, drag and keys: all pictures in a `.lens` move together.
 "use strict";
 
 class PanZoom {
   static MAX_SCALE = 40; // times the size that fits
   static STEP = 1.25; // of one notch of the wheel, or one key
 
-  /** @param {HTMLElement} host the element in which the stage of the dialog stands, also after it was replaced */
-  constructor(host) {
+  /**
+   * @param {HTMLElement} host the element around the pictures, also after they were replaced
+   * @param {() => void} [onChange] called after each change
+   */
+  constructor(host, onChange = () => {}) {
     this.host = host;
+    this.onChange = onChange;
     /** @type {Map<number, {x: number, y: number}>} where each finger or the mouse button is down */
     this.pointers = new Map();
     this.scale = 1; // times the size that fits
@@ -51,6 +55,7 @@ class PanZoom {
     style.setProperty("--move-x", `${this.x * 100}%`);
     style.setProperty("--move-y", `${this.y * 100}%`);
     classList.toggle("magnified", this.isMagnified());
+    this.onChange();
   }
 
   /**
