@@ -126,7 +126,7 @@ class Listener:
     def compute_step_seconds(self, nodes: Collection[str]) -> float | None:
         """The seconds of all steps of these nodes together; None if none reported steps, or one reported too few."""
         seconds = [steps.compute_seconds() for node, steps in self._steps.items() if node in nodes]
-        known = [one for one in seconds if one is not None]
+        known = [duration for duration in seconds if duration is not None]
         return sum(known) or None if len(known) == len(seconds) else None
 
 

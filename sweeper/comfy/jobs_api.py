@@ -116,7 +116,7 @@ def find_submissions(
             if created is not None and created < min(bounds.values()) and count > min_count:
                 position = None  # the newest come first, so all further rows are too old
                 break
-            candidates = [one for one in remaining.values() if created is None or created >= bounds[one.job_id]]
+            candidates = [entry for entry in remaining.values() if created is None or created >= bounds[entry.job_id]]
             match, unclear = yield from _check_row(row, remaining, [] if keeps_ids else candidates)
             if match is not None:
                 answers[match.job_id] = row["id"]

@@ -78,7 +78,7 @@ def is_connection_refused(error: httpx.HTTPError) -> bool:
     False for a connection through a proxy: what a proxy says proves nothing about the server.
     """
     errors = _find_system_errors(error)
-    refused = bool(errors) and all(isinstance(one, ConnectionRefusedError) for one in errors)
+    refused = bool(errors) and all(isinstance(cause, ConnectionRefusedError) for cause in errors)
     return refused and find_proxy(str(error.request.url)) is None
 
 
@@ -110,4 +110,4 @@ def _find_system_errors(error: httpx.HTTPError) -> list[OSError]:
     wrapped = error.__cause__.__context__
     reason = wrapped and (wrapped.__cause__ or wrapped)
     errors = reason.exceptions if isinstance(reason, ExceptionGroup) else (reason,)
-    return [one for one in errors if isinstance(one, OSError)]
+    return [cause for cause in errors if isinstance(cause, OSError)]

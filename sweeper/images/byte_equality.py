@@ -41,7 +41,7 @@ class _Buffers(threading.local):
     """Two buffers for each thread. Allocating new ones, page by page, would cost as much as reading."""
 
     def __init__(self) -> None:
-        self.one, self.other = bytearray(_BUFFER_SIZE), bytearray(_BUFFER_SIZE)
+        self.this, self.other = bytearray(_BUFFER_SIZE), bytearray(_BUFFER_SIZE)
 
 
 _BUFFERS: Final = _Buffers()
@@ -56,9 +56,9 @@ def compare_bytes(a: Path | str, b: Path | str) -> ByteEquality:
     """Compare two files by reading each once. Raises ImageError if one cannot be read."""
     try:
         # Not `Path.open`: for small files most of the time goes into calls, here and below.
-        with FileIO(a) as one, FileIO(b) as other:
-            first, second = _read_head(one), _read_head(other)
-            if first.head == second.head and _is_same_rest(one, first, other, second):
+        with FileIO(a) as this, FileIO(b) as other:
+            first, second = _read_head(this), _read_head(other)
+            if first.head == second.head and _is_same_rest(this, first, other, second):
                 wholly = first.prefix == second.prefix
                 return ByteEquality(equal=True, identical=wholly, size=first.size, checksums=first.checksums)
             if not (first.png and second.png):
@@ -141,17 +141,17 @@ def _read_until(file: FileIO, data: bytes, end: int) -> bytes:
     return data
 
 
-def _is_same_rest(one: FileIO, first: _PngHead, other: FileIO, second: _PngHead) -> bool:
+def _is_same_rest(this: FileIO, first: _PngHead, other: FileIO, second: _PngHead) -> bool:
     start, start_2 = len(first.prefix), len(second.prefix)
     if first.size - start != second.size - start_2:
         return False
-    one.seek(start)
+    this.seek(start)
     other.seek(start_2)
     buffers = _BUFFERS
-    here, there = buffers.one, buffers.other
+    here, there = buffers.this, buffers.other
     filled = False  # whether both buffers hold only data of these files; what an earlier reading left is equal then
     while True:
-        count, count_2 = one.readinto(here), other.readinto(there)
+        count, count_2 = this.readinto(here), other.readinto(there)
         if count == count_2 == 0:
             return True
         filled = filled or count == _BUFFER_SIZE

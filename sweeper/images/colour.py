@@ -39,7 +39,7 @@ def mean_ciede2000(a: Pixels, b: Pixels, mask: NDArray[np.bool_]) -> float:
     if not mask.any():
         return 0.0
     pairs = zip(flatten_alpha(_select_pixels(a, mask)), flatten_alpha(_select_pixels(b, mask)), strict=True)
-    return max(_sum_differences(one, other) for one, other in pairs) / mask.size
+    return max(_sum_differences(this, other) for this, other in pairs) / mask.size
 
 
 def _select_pixels(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
@@ -73,15 +73,15 @@ def _to_linear(encoded: Values) -> Values:
 _LINEAR = _to_linear(np.arange(256) / 255.0)
 
 
-def ciede2000(one: Values, other: Values) -> Values:
+def ciede2000(this: Values, other: Values) -> Values:
     """CIEDE2000 between CIELAB colours (3, n), with all weights 1: an array (n,), 0 for equal colours.
 
     G. Sharma, W. Wu and E. N. Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test
     data, and mathematical observations", Color Research and Application 30 (2005), 21-30. Numbers in
     parentheses are its equations.
     """
-    chroma, hue = _chroma_and_hue(one, other)
-    lightness = (one[0] + other[0]) / 2.0
+    chroma, hue = _chroma_and_hue(this, other)
+    lightness = (this[0] + other[0]) / 2.0
     product = chroma[0] * chroma[1]
     turn = _hue_difference(hue, product)
     mean_hue = _mean_hue(hue, product)
@@ -89,7 +89,7 @@ def ciede2000(one: Values, other: Values) -> Values:
     tint = _tint(mean_hue)
     rotation = math.radians(60) * np.exp(-(((np.degrees(mean_hue) - 275.0) / 25.0) ** 2))  # twice (16)
     offset = (lightness - 50.0) ** 2
-    by_lightness = (other[0] - one[0]) / (1.0 + 0.015 * offset / np.sqrt(20.0 + offset))  # (8), (18)
+    by_lightness = (other[0] - this[0]) / (1.0 + 0.015 * offset / np.sqrt(20.0 + offset))  # (8), (18)
     by_chroma = (chroma[1] - chroma[0]) / (1.0 + 0.045 * mean_chroma)  # (9), (19)
     by_hue = 2.0 * np.sqrt(product) * np.sin(turn / 2.0) / (1.0 + 0.015 * mean_chroma * tint)  # (11), (20)
     coupling = -2.0 * np.sin(rotation) * _saturation(mean_chroma) * by_chroma * by_hue  # (17), (21)
@@ -132,13 +132,13 @@ def _saturation(chroma: Values) -> Values:
     return np.sqrt(seventh / (seventh + 25.0**7))
 
 
-def _chroma_and_hue(one: Values, other: Values) -> tuple[list[Values], list[Values]]:
+def _chroma_and_hue(this: Values, other: Values) -> tuple[list[Values], list[Values]]:
     """C' and h' of both, h' in radians, 0 to 2 pi: (2) to (7)."""
-    mean_chroma = (_norm(one[1], one[2]) + _norm(other[1], other[2])) / 2.0
+    mean_chroma = (_norm(this[1], this[2]) + _norm(other[1], other[2])) / 2.0
     stretch = 1.5 - 0.5 * _saturation(mean_chroma)
     chroma: list[Values] = []
     hue: list[Values] = []
-    for colour in (one, other):
+    for colour in (this, other):
         red_green: Any = stretch * colour[1]
         chroma.append(_norm(red_green, colour[2]))
         angle = np.arctan2(colour[2], red_green)

@@ -152,11 +152,11 @@ def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> ImageCompariso
             "same_bytes", {name: EQUAL_VALUES[name] for name in metrics}, count_file_frames(paths[0])
         )
     data = [None if path is None or is_film(path) else read_bytes(path) for path in paths]
-    one = _open_source(a, data[0], "the first picture")
+    this = _open_source(a, data[0], "the first picture")
     other = _open_source(b, data[1], "the second picture")
-    if None not in (one.count, other.count) and one.count != other.count:
-        return _frame_count_mismatch(one, one.count or 0, other, other.count or 0)
-    return _compare_frames(one, other, metrics)
+    if None not in (this.count, other.count) and this.count != other.count:
+        return _frame_count_mismatch(this, this.count or 0, other, other.count or 0)
+    return _compare_frames(this, other, metrics)
 
 
 def _compare_films(a: Path, b: Path, metrics: tuple[str, ...]) -> ImageComparison:
@@ -168,8 +168,8 @@ def _compare_films(a: Path, b: Path, metrics: tuple[str, ...]) -> ImageCompariso
     return _compare_frames(_open_source(a, None, ""), _open_source(b, None, ""), metrics)
 
 
-def _frame_count_mismatch(one: _FrameSource, count: int, other: _FrameSource, count_2: int) -> ImageComparison:
-    return ImageComparison("frames", {}, 0, f"{one.name} has {count} frames, {other.name} has {count_2}")
+def _frame_count_mismatch(this: _FrameSource, count: int, other: _FrameSource, count_2: int) -> ImageComparison:
+    return ImageComparison("frames", {}, 0, f"{this.name} has {count} frames, {other.name} has {count_2}")
 
 
 def _open_source(source: Picture, data: bytes | None, name: str) -> _FrameSource:
@@ -183,22 +183,22 @@ def _open_source(source: Picture, data: bytes | None, name: str) -> _FrameSource
     return _FrameSource(name, 1, iter([pixels]))
 
 
-def _compare_frames(one: _FrameSource, other: _FrameSource, metrics: tuple[str, ...]) -> ImageComparison:
+def _compare_frames(this: _FrameSource, other: _FrameSource, metrics: tuple[str, ...]) -> ImageComparison:
     worst: dict[str, float] = {name: EQUAL_VALUES[name] for name in metrics}
     same, count = True, 0
-    for left, right in zip_longest(one.frames, other.frames):
+    for left, right in zip_longest(this.frames, other.frames):
         if left is None or right is None:
             counts = [count + (first is not None) for first in (left, right)]
-            counts[0] += sum(1 for _ in one.frames)
+            counts[0] += sum(1 for _ in this.frames)
             counts[1] += sum(1 for _ in other.frames)
-            return _frame_count_mismatch(one, counts[0], other, counts[1])
+            return _frame_count_mismatch(this, counts[0], other, counts[1])
         count += 1
         (height, width, channels), (height_2, width_2, channels_2) = left.shape, right.shape
         if (height, width) != (height_2, width_2):
-            sizes = f"{one.name} is {width} x {height} pixels, {other.name} is {width_2} x {height_2}"
+            sizes = f"{this.name} is {width} x {height} pixels, {other.name} is {width_2} x {height_2}"
             return ImageComparison("size", {}, 0, sizes)
         if channels != channels_2:
-            kinds = f"{one.name} is {CHANNELS[channels]}, {other.name} is {CHANNELS[channels_2]}"
+            kinds = f"{this.name} is {CHANNELS[channels]}, {other.name} is {CHANNELS[channels_2]}"
             return ImageComparison("channels", {}, 0, kinds)
         if not _is_equal(left, right):
             same = False

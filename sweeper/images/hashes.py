@@ -40,7 +40,7 @@ def phash(pixels: Pixels) -> list[NDArray[np.bool_]]:
 
 def phash_distance(a: Pixels, b: Pixels) -> int:
     """The number of the 64 bits that differ; with alpha, in the worse of two views."""
-    return max(int((one != other).sum()) for one, other in zip(phash(a), phash(b), strict=True))
+    return max(int((this != other).sum()) for this, other in zip(phash(a), phash(b), strict=True))
 
 
 def _hash_view(view: Pixels) -> NDArray[np.bool_]:

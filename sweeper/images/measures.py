@@ -66,6 +66,6 @@ def measure_pair(a: Pixels, b: Pixels, names: Iterable[str]) -> dict[str, float]
     return {name: MEASURES[name](pair) for name in names}
 
 
-def take_worse(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+def take_worse(this: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     """For each measure, the value that means the greater difference."""
-    return {name: (min if name in HIGHER_IS_CLOSER else max)(one[name], other[name]) for name in one}
+    return {name: (min if name in HIGHER_IS_CLOSER else max)(this[name], other[name]) for name in this}

@@ -112,15 +112,15 @@ def _sum_channel(a: NDArray[np.generic], b: NDArray[np.generic], strips: list[_S
     for strip in strips:
         reach = slice(top, top + strip.rows + 2 * _RADIUS)
         top += strip.rows
-        one, other, mixed = strip.levels
-        one[:], other[:] = a[reach], b[reach]
-        if np.equal(one, other, out=strip.mask).all():
+        this, other, mixed = strip.levels
+        this[:], other[:] = a[reach], b[reach]
+        if np.equal(this, other, out=strip.mask).all():
             total += strip.windows
             structure += strip.windows
             continue
         fields = strip.fields
-        fields[0] = np.add(one, other, out=mixed)
-        fields[2] = np.subtract(one, other, out=mixed)
+        fields[0] = np.add(this, other, out=mixed)
+        fields[2] = np.subtract(this, other, out=mixed)
         np.square(fields[0], out=fields[1])
         np.square(fields[2], out=fields[3])
         strip.filter()
@@ -162,8 +162,8 @@ class _Strip:
         )  # one for all fields
 
     def filter(self) -> None:
-        for one, other, product in self._products:
-            np.matmul(one, other, out=product)
+        for this, other, product in self._products:
+            np.matmul(this, other, out=product)
 
 
 def _make_strips(store: list[Plane], height: int, columns: int, exact: type[np.generic]) -> list[_Strip]:

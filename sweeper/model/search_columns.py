@@ -83,12 +83,12 @@ class SearchColumns:
 
 def make_larger_better(values: Sequence[float], objectives: Sequence[Objective]) -> tuple[float, ...]:
     """Return the values of some objectives with those negated that a search makes small."""
-    return tuple(value if one.maximize else -value for value, one in zip(values, objectives, strict=True))
+    return tuple(value if objective.maximize else -value for value, objective in zip(values, objectives, strict=True))
 
 
-def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+def dominates(this: Sequence[float], other: Sequence[float]) -> bool:
     """Whether one point is at least as good as the other in every objective, and better in one. Larger is better."""
-    return all(a >= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
+    return all(a >= b for a, b in zip(this, other, strict=True)) and tuple(this) != tuple(other)
 
 
 def get_number(row: Result, column: str) -> float | None:

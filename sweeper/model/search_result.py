@@ -29,8 +29,8 @@ def sort_points(points: Iterable[SearchedPoint], objectives: Sequence[Objective]
     """Return the points, best first; with several objectives, only the Pareto front: those that no other dominates."""
     goodness = [(make_larger_better(point.objectives, objectives), point) for point in points]
     if len(objectives) > 1:
-        goodness = [one for one in goodness if not any(dominates(other, one[0]) for other, _ in goodness)]
-    return [point for _, point in sorted(goodness, key=lambda one: one[0][0], reverse=True)]
+        goodness = [entry for entry in goodness if not any(dominates(other, entry[0]) for other, _ in goodness)]
+    return [point for _, point in sorted(goodness, key=lambda entry: entry[0][0], reverse=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,4 +91,4 @@ class Search:
     @property
     def block(self) -> Block:
         """The product of all options; of a range, only its ends. It serves to check values, and is too large to run."""
-        return Block(tuple([(one.axis,) for one in self.space] + [(axis,) for axis in self.over]), path=self.path)
+        return Block(tuple([(item.axis,) for item in self.space] + [(axis,) for axis in self.over]), path=self.path)

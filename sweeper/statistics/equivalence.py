@@ -43,59 +43,61 @@ def decide_all(differences: Sequence[MeanDifference], margins: Sequence[float]) 
     difference that is larger than chance but within the margin is equivalent.
     """
     pairs = list(zip(differences, margins, strict=True))
-    different = adjust_p_values([_test_zero(one) for one in differences])
-    within = adjust_p_values([_test_margin(one, margin) for one, margin in pairs])
+    different = adjust_p_values([_test_zero(difference) for difference in differences])
+    within = adjust_p_values([_test_margin(difference, margin) for difference, margin in pairs])
     decisions = []
-    for (one, margin), p_different, p_within in zip(pairs, different, within, strict=True):
+    for (difference, margin), p_different, p_within in zip(pairs, different, within, strict=True):
         word, more = UNDECIDED, None
         if p_within is not None and p_within <= LEVEL:
             word = EQUIVALENT
         elif p_different is not None and p_different <= LEVEL:
-            word = HIGHER if one.mean > 0 else LOWER
+            word = HIGHER if difference.mean > 0 else LOWER
         else:
-            more = _count_more_pairs(one, margin, LEVEL / len(pairs))
+            more = _count_more_pairs(difference, margin, LEVEL / len(pairs))
         decisions.append(Decision(word, p_different, p_within, more))
     return decisions
 
 
-def _test_zero(one: MeanDifference) -> float | None:
+def _test_zero(difference: MeanDifference) -> float | None:
     """The p-value of "the difference is 0"; of the sign test if all pairs differ by the same, as t needs a spread."""
-    if not one.parts or not one.mean:
+    if not difference.parts or not difference.mean:
         return None
-    return one.p if one.standard_error else 2 * 0.5**one.pairs
+    return difference.p if difference.standard_error else 2 * 0.5**difference.pairs
 
 
-def _test_margin(one: MeanDifference, margin: float) -> float | None:
+def _test_margin(difference: MeanDifference, margin: float) -> float | None:
     """The larger p-value of the two one-sided tests; None without a spread, from which nothing follows."""
-    if not one.parts or not one.standard_error:
+    if not difference.parts or not difference.standard_error:
         return None
     stdtr: Any = load_stats_package("scipy.special").stdtr
-    return float(stdtr(one.df, -(margin - abs(one.mean)) / one.standard_error))
+    return float(stdtr(difference.df, -(margin - abs(difference.mean)) / difference.standard_error))
 
 
-def _count_more_pairs(one: MeanDifference, margin: float, alpha: float) -> int | None:
+def _count_more_pairs(difference: MeanDifference, margin: float, alpha: float) -> int | None:
     """How many more pairs decide with 80 % power, if the difference is as large as it looks.
 
     New pairs are assumed to have new seeds and prompts in the same proportion.
     """
-    if not one.parts or not one.standard_error or not one.pairs:
+    if not difference.parts or not difference.standard_error or not difference.pairs:
         return None
     special: Any = load_stats_package("scipy.special")
 
     def is_enough(pairs: int) -> bool:
-        growth = pairs / one.pairs
-        df, error = (one.df + 1) * growth - 1, one.standard_error / math.sqrt(growth)
+        growth = pairs / difference.pairs
+        df, error = (difference.df + 1) * growth - 1, difference.standard_error / math.sqrt(growth)
         bound = float(special.stdtrit(df, 1 - alpha / 2))
-        if 1 - float(special.nctdtr(df, abs(one.mean) / error, bound)) >= POWER:
+        if 1 - float(special.nctdtr(df, abs(difference.mean) / error, bound)) >= POWER:
             return True
         bound = float(special.stdtrit(df, 1 - alpha))
-        misses = sum(float(special.nctdtr(df, (margin + sign * abs(one.mean)) / error, bound)) for sign in (1, -1))
-        return abs(one.mean) < margin and 1 - misses >= POWER
+        misses = sum(
+            float(special.nctdtr(df, (margin + sign * abs(difference.mean)) / error, bound)) for sign in (1, -1)
+        )
+        return abs(difference.mean) < margin and 1 - misses >= POWER
 
-    low, high = one.pairs, one.pairs * _MAX_GROWTH
+    low, high = difference.pairs, difference.pairs * _MAX_GROWTH
     if not is_enough(high):
         return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high - one.pairs
+    return high - difference.pairs

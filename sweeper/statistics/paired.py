@@ -97,9 +97,9 @@ class PairDesign:
         axes = [axis for axis, c in groups.items() if int(c.max()) + 1 < self.pairs and traces[axis] > _NOTHING]
         expected = np.empty((len(axes) + 1, len(axes) + 1))
         expected[0] = expected[:, 0] = [self.pairs - len(setting_sizes), *(traces[axis] for axis in axes)]
-        for (j, one), (k, other) in combinations_with_replacement(enumerate(axes, 1), 2):
+        for (j, this), (k, other) in combinations_with_replacement(enumerate(axes, 1), 2):
             expected[j, k] = expected[k, j] = self._square_crossing(
-                groups[one], groups[other], tables[one], tables[other]
+                groups[this], groups[other], tables[this], tables[other]
             )
         self._axes, self._codes = axes, [groups[axis] for axis in axes]
         self._expected, self._sizes = expected, expected.diagonal() / np.maximum(expected[0], _NOTHING)
@@ -113,14 +113,14 @@ class PairDesign:
         weights = 1 / np.sqrt(setting_sizes[self._settings])
         return load_stats_package("scipy.sparse").coo_array((weights, (self._settings, codes))).tocsr()
 
-    def _square_crossing(self, one: Codes, other: Codes, one_table: Any, other_table: Any) -> float:
+    def _square_crossing(self, this: Codes, other: Codes, one_table: Any, other_table: Any) -> float:
         """The sum of squares of the pairs by two groups, as they vary within the settings."""
-        if one is other:  # without a large matrix: there may be thousands of groups or of settings
-            sizes, rows = np.bincount(one), one_table
+        if this is other:  # without a large matrix: there may be thousands of groups or of settings
+            sizes, rows = np.bincount(this), one_table
             product = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
             means = sizes * np.asarray(rows.power(2).sum(axis=0)).ravel()
             return float((sizes**2).sum() - 2 * means.sum() + product.power(2).sum())
-        counts = load_stats_package("scipy.sparse").coo_array((np.ones(self.pairs), (one, other))).tocsr()
+        counts = load_stats_package("scipy.sparse").coo_array((np.ones(self.pairs), (this, other))).tocsr()
         return float((counts - one_table.T @ other_table).power(2).sum())
 
     def estimate(self, differences: Numbers, level: float = 0.95) -> MeanDifference:
@@ -213,8 +213,8 @@ class PairDesign:
 def renumber(*codes: Codes) -> Codes:
     """Number the combinations of these codes from 0, without gaps."""
     combined = np.zeros(len(codes[0]), dtype=np.int64)
-    for one in codes:
-        _, numbers = np.unique(one, return_inverse=True)
+    for code in codes:
+        _, numbers = np.unique(code, return_inverse=True)
         combined = combined * (int(numbers.max(initial=0)) + 1) + numbers
         combined = np.unique(combined, return_inverse=True)[1].astype(np.int64)
     return combined

@@ -139,7 +139,7 @@ def _find_apart(strengths: Floats) -> frozenset[tuple[int, int]]:
         return frozenset()
     better = (strengths[:, :, None] > strengths[:, None, :]).mean(axis=0)
     limit = 1.0 - 0.05 / (count * (count - 1))  # one end of the interval of each of the count * (count - 1) / 2 pairs
-    return frozenset((one, other) for one in range(count) for other in range(count) if better[one, other] >= limit)
+    return frozenset((this, other) for this in range(count) for other in range(count) if better[this, other] >= limit)
 
 
 def measure_agreement(answers: Mapping[str, Mapping[Hashable, str]]) -> Agreement:

@@ -67,7 +67,7 @@ class VarianceModel:
         columns: dict[Term, Numbers] = {(index,): code_factor(factor) for index, factor in enumerate(factors)}
         columns = {term: column for term, column in columns.items() if column.shape[1]}
         self._trials = len(next(iter(columns.values()))) if columns else 0
-        self._replicates = {i for i, one in enumerate(factors) if isinstance(one, Factor) and one.is_replicate}
+        self._replicates = {i for i, factor in enumerate(factors) if isinstance(factor, Factor) and factor.is_replicate}
         paired = {
             term: column[:, :1] if isinstance(factors[term[0]], Curve) else column for term, column in columns.items()
         }
@@ -115,7 +115,7 @@ class VarianceModel:
         own = [term for term in self._terms if index in term]
         rest = [term for term in self._terms if index not in term]
         mains = [term for term in rest if len(term) == 1]
-        main = None if shares is None else next((one for one in shares.terms if one.term == (index,)), None)
+        main = None if shares is None else next((share for share in shares.terms if share.term == (index,)), None)
         if shares is None or main is None or len(own) != 1 + len(mains):
             return None
         values = numbers - numbers.mean()
@@ -175,14 +175,16 @@ def code_factor(factor: Factor | Curve) -> Numbers:
 
 def _choose_pairs(columns: Mapping[Term, Numbers], trials: int, most: int) -> dict[Term, Numbers]:
     """The columns of the pairs of factors, without the pairs that have too many; at most `most` in all."""
-    pairs = [(one + other, columns[one].shape[1] * columns[other].shape[1]) for one, other in combinations(columns, 2)]
+    pairs = [
+        (term + other, columns[term].shape[1] * columns[other].shape[1]) for term, other in combinations(columns, 2)
+    ]
     chosen, count = {}, 0
     for pair, width in sorted(pairs, key=lambda pair: pair[1]):
         if count + width > min(_MAX_COLUMNS, most):
             continue
         count += width
-        one, other = columns[pair[:1]], columns[pair[1:]]
-        chosen[pair] = (one[:, :, None] * other[:, None, :]).reshape(trials, width)
+        this, other = columns[pair[:1]], columns[pair[1:]]
+        chosen[pair] = (this[:, :, None] * other[:, None, :]).reshape(trials, width)
     return dict(sorted(chosen.items()))
 
 
@@ -195,10 +197,10 @@ def _choose_error(
     special: Any = load_stats_package("scipy.special")
     found = [sums.get(tuple(sorted((term[0], other))), (0.0, 0)) for other in replicates]
     squares = [(total / df, df) for total, df in found if df]
-    kept = [(one, df) for one, df in squares if rest == 0 or special.fdtrc(df, rest_df, one / rest) <= POOLING_LEVEL]
+    kept = [(mean, df) for mean, df in squares if rest == 0 or special.fdtrc(df, rest_df, mean / rest) <= POOLING_LEVEL]
     terms = [*kept, *([((1 - len(kept)) * rest, rest_df)] if len(kept) != 1 else [])]
-    error = max(sum(one for one, _ in terms), rest)
-    spread = sum(one**2 / df for one, df in terms)
+    error = max(sum(mean for mean, _ in terms), rest)
+    spread = sum(mean**2 / df for mean, df in terms)
     return error, (error**2 / spread if spread else float(rest_df))
 
 

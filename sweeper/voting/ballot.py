@@ -82,9 +82,10 @@ class Ballot:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What there is to vote on: names of the axes, number of pairs, pairs of equal and pictures without a file.
+        """What there is to vote on: the names of the axes and the number of pairs.
 
-        `needed`: how many votes a search waits for; None if these are not the results of a search by votes.
+        `equal`: pairs of equal pictures, which nobody is asked about. `missing`: pictures whose file is gone. `needed`:
+        how many votes a search waits for; None if these are not the results of a search by votes.
         """
         return {
             "experiment": self._pictures.layout.experiment,

@@ -47,12 +47,12 @@ class PairChoice:
         self._rows: dict[tuple[str, str], int] = {}  # by the SHA-256 of both pictures, sorted
         pairs: list[tuple[int, int, int]] = []
         for number, axis in enumerate(axes):
-            for one, other in _list_pairs(axis, _MAX_PAIRS // len(axes)):
-                first, second = sorted((pictures.all[one].sha256, pictures.all[other].sha256))
+            for this, other in _list_pairs(axis, _MAX_PAIRS // len(axes)):
+                first, second = sorted((pictures.all[this].sha256, pictures.all[other].sha256))
                 if first == second:
                     self.equal_count += 1
                 elif self._rows.setdefault((first, second), len(pairs)) == len(pairs):
-                    pairs.append((number, one, other))
+                    pairs.append((number, this, other))
         self.count = len(pairs)
         table = np.array(pairs, dtype=np.int64).reshape(-1, 3)
         self._axis_of, self._first, self._second = table.T
@@ -135,9 +135,9 @@ class PairChoice:
                 is_old = np.array([point not in found.asked for point in every])
                 is_unknown = is_old & ~np.array([point in found.scored for point in every])
                 rows = self._axis_of == number
-                one, other = (np.asarray(axis.value_of)[side[rows]] for side in (self._first, self._second))
-                late = np.where(is_unknown[one] | is_unknown[other], 2, is_old[one] & is_old[other])
-                ranks[rows] = late + 3 * ~(lacks[one] | lacks[other])
+                this, other = (np.asarray(axis.value_of)[side[rows]] for side in (self._first, self._second))
+                late = np.where(is_unknown[this] | is_unknown[other], 2, is_old[this] & is_old[other])
+                ranks[rows] = late + 3 * ~(lacks[this] | lacks[other])
         return ranks
 
     def _rank_gains(self, fits: Sequence[tuple[Floats, Floats]], left: Integers) -> Integers:
@@ -158,7 +158,7 @@ class PairChoice:
         uses = np.zeros(self.count)
         for axis in self._pictures.axes:
             values = np.asarray(axis.value_of)[self._first]
-            varies = np.array([axis.name == one.name for one in self._axes])[self._axis_of]
+            varies = np.array([axis.name == candidate.name for candidate in self._axes])[self._axis_of]
             met = np.bincount(values, np.where(varies, 0, counts), len(axis.values))
             uses += np.where(varies, 0.0, met[values] * len(axis.values))
         return uses
@@ -183,6 +183,6 @@ def _list_pairs(axis: VoteAxis, limit: int) -> Iterator[tuple[int, int]]:
             drawn = np.column_stack(np.triu_indices(len(group), 1))
         else:
             drawn = random.integers(0, len(group), (int(np.ceil(count * share)), 2))
-        for one, other in drawn.tolist():
-            if axis.value_of[group[one]] != axis.value_of[group[other]]:
-                yield group[one], group[other]
+        for this, other in drawn.tolist():
+            if axis.value_of[group[this]] != axis.value_of[group[other]]:
+                yield group[this], group[other]

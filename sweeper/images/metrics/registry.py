@@ -148,13 +148,13 @@ def _find_entry_points() -> Mapping[str, EntryPoint]:
 def _import_function(name: str, folder: Path | None) -> Any:
     module, _, function = name.partition(":")
     # `sweeper` is a console script. Unlike `python -m`, it does not look for modules in the current folder.
-    added = [str(one.absolute()) for one in (folder, Path.cwd()) if one is not None]
+    added = [str(path.absolute()) for path in (folder, Path.cwd()) if path is not None]
     sys.path[:0] = added
     try:
         return getattr(importlib.import_module(module), function)
     finally:
-        for one in added:
-            sys.path.remove(one)
+        for path in added:
+            sys.path.remove(path)
 
 
 def _wrap_function(function: Any) -> Metric:
@@ -170,7 +170,7 @@ def _takes_params(function: Callable[..., Any]) -> bool:
     except ValueError:  # written in C, without a signature
         return False
     parameters = signature.parameters.values()
-    required = [one for one in parameters if one.default is one.empty and one.kind in _POSITIONAL]
+    required = [each for each in parameters if each.default is each.empty and each.kind in _POSITIONAL]
     # A second parameter with a default is an option of the function, unless its name is `params`.
     may_take_params = len(required) >= 2 or "params" in signature.parameters
     if may_take_params and _accepts(signature, "picture", "params"):

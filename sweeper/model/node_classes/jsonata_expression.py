@@ -161,7 +161,7 @@ def _iter_symbols(root: object) -> Iterator[Any]:
             waiting += [*value.keys(), *value.values()]
         elif hasattr(value, "lbp"):  # a symbol of the parser
             yield value
-            waiting += [one for name, one in vars(value).items() if not name.startswith("_")]
+            waiting += [part for name, part in vars(value).items() if not name.startswith("_")]
 
 
 def _mark_nulls(value: Any) -> Any:

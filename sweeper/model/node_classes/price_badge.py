@@ -85,7 +85,7 @@ def parse_price_badge(declared: Any) -> PriceBadge | None:
     try:
         return PriceBadge(
             declared["expr"],
-            tuple((str(one["name"]), str(one["type"])) for one in depends_on.get("widgets", ())),
+            tuple((str(widget["name"]), str(widget["type"])) for widget in depends_on.get("widgets", ())),
             tuple(map(str, depends_on.get("inputs", ()))),
             tuple(map(str, depends_on.get("input_groups", ()))),
         )

@@ -168,7 +168,7 @@ class NodeSpec:
                 (combo.name, option)
                 for combo in (*self.inputs.values(), *self.list_branch_inputs())
                 for option, branch in combo.branches.items()
-                if any(name == one.name for child in branch.values() for one in (child, *child.autogrow_inputs))
+                if any(name == found.name for child in branch.values() for found in (child, *child.autogrow_inputs))
             )
         )
 
@@ -239,7 +239,7 @@ class NodeInfo:
         spec = self.classes.get(class_type)
         if spec is None or "sampler" in class_type.casefold():  # custom nodes have types of their own
             return "sampler" in class_type.casefold()
-        types = {one.type for one in spec.inputs.values()}
+        types = {found.type for found in spec.inputs.values()}
         return "LATENT" in spec.outputs and bool(types & {"MODEL", "GUIDER"}) and bool(types & {"LATENT", "SIGMAS"})
 
     def get_spec(self, class_type: str) -> NodeSpec:
