@@ -29,7 +29,6 @@ from sweeper.planning.plan import plan as make_plan
 from sweeper.running.prepare import Prepared
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
-from sweeper.wording import count_things
 
 _MAX_UNPRICED_JOBS: Final = 100  # on a paid target whose price nobody stated
 

@@ -16,9 +16,6 @@ import click
 from sweeper.cli import console
 from sweeper.cli.node_class_source import read_object_info
 from sweeper.comfy.target import Target
-from sweeper.did_you_mean import join_names
-from sweeper.cli.targets_file import load_named_targets
-from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo

@@ -23,7 +23,6 @@ from typing import Any, Final
 from sweeper.comfy.protocol import Flow, ReportedCharges, ServerRequest
 from sweeper.errors import SweeperError
 from sweeper.model.money import COMFY_CREDITS_PER_USD, CURRENCY, MICROS, to_fraction, to_micros
-from sweeper.model.money import COMFY_CREDITS_PER_USD, CURRENCY
 from sweeper.schemas.values import is_number
 
 CREDITS_HEADER: Final = "x-comfy-credits-used"

@@ -13,9 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sweeper.did_you_mean import suggest
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, Problem
-from sweeper.errors import ExperimentError, Problem
 from sweeper.loading.metric_list import build_judges, find_metric_problems, name_metrics
 from sweeper.loading.read_scope import OutsideError, TrustNeed
 from sweeper.loading.search_builder import SearchBuilder, find_objective_problems, list_objective_metrics

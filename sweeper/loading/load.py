@@ -14,9 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
-from sweeper.errors import ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
 from sweeper.loading.bounded_files import (
     BoundError,
     compute_sha256,

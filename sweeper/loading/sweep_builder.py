@@ -18,7 +18,6 @@ from sweeper.model.sweep_block import Axis, Block, Dimension, IncludeRow, Sample
 from sweeper.model.template import MISSING, Slot
 from sweeper.model.workflow import encode_canonical
 from sweeper.schemas.values import KeyPath, format_value
-from sweeper.wording import suggest
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 

@@ -14,8 +14,6 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.cost_text import Groups, describe_charges, show_charges
 from sweeper.cli.options import complete_from, format_examples, split_names
-from sweeper.did_you_mean import join_names
-from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.store.experiment_path import display_path
@@ -32,7 +30,7 @@ from sweeper.tables.charge_rows import (
 from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors
-from sweeper.wording import count_things, join_names
+from sweeper.wording import join_names
 
 _NOTHING_PRICED: Final = (
     "no job has a price. Partner nodes have prices of their own; give a target one in the experiment or in the targets "
