@@ -84,8 +84,6 @@ def describe_missing_trust(file: Path, needs: Sequence[TrustNeed], *, is_known: 
 
 def check_default_folder(folder: Path, experiment_file: Path) -> None:
     """Raise UsageError if a default folder of an experiment is outside of its project, because a link leads there."""
-    if not folder.is_relative_to(experiment_file.parent):  # older results are in the current folder
-        return
     project = find_project(experiment_file)
     allowed = load_grants().get(project.home, frozenset())
     links = set(_describe_links(folder.relative_to(experiment_file.parent), project)) - allowed

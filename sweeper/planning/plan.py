@@ -175,9 +175,9 @@ class Plan(HtmlDisplay):
         return find_value_order(self._parts)
 
     @cached_property
-    def together(self) -> tuple[tuple[str, str], ...] | None:
-        """The pairs of axis columns that vary together: see `find_linked_axes`. None if the plan is not a product."""
-        return find_linked_axes(self._parts) if self._parts else None
+    def together(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of axis columns that vary together: see `find_linked_axes`. Empty if the plan is not a product."""
+        return find_linked_axes(self._parts)
 
     @property
     def search_columns(self) -> SearchColumns | None:

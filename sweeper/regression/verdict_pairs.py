@@ -146,7 +146,7 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
     notes += _describe_fixed(old.rows, new.rows, names)
     rows = [_replace_cells(row, shared, is_new=True) for row in new.rows]
     rows += [_replace_cells(row, shared, is_new=False) for row in old.rows]
-    together = [pair for pair in old.layout.together or () if set(pair) <= set(shared)]
+    together = [pair for pair in old.layout.together if set(pair) <= set(shared)]
     layout = TableLayout("", (_SIDE, *shared), (), together=tuple(together))
     found = find_effect_axes(rows, layout, [_SIDE], [name for name in over if name in shared])
     axes = tuple(axis for axis in found.axes if _SIDE not in axis.columns)

@@ -16,7 +16,6 @@ from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.store.records import ArtifactRef, TableLayout
 from sweeper.tables.export import replace_surrogates
-from sweeper.tables.result_rows import list_outcome_columns
 
 FORMAT: Final = 3  # of the data; the page refuses any other
 _MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
@@ -27,7 +26,7 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
 
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`. `of[i]` is the index of the value of
     trial i in `values`, or -1 if it has none. If "no value" does not come last in the axis, `none` is the index of the
-    value after it. `together` has the pairs of axes that vary together, or null if the run did not record them. Metrics
+    value after it. `together` has the pairs of axes that vary together. Metrics
     and seconds are plain lists of numbers or null; a metric of texts is a column of `outcome`. `search` is there only
     for a search: its objectives, with their columns, and the axes of its space.
     """
@@ -39,9 +38,6 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
         for name in layout.slot_names
         if name not in axes
     ]
-    outcome = list_outcome_columns(layout)  # an older run may have an axis, a slot or a metric named `cost`
-    costs = {"cost": [row.cost for row in results]} if "cost" in outcome else {}
-    kinds = [("cost_kind", [row.cost_kind for row in results])] if "cost_kind" in outcome else []
     return {
         "format": FORMAT,
         "sides": sorted(SMALLER_SIDES),
@@ -49,7 +45,7 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
         "trials": [row.trial for row in results],
         "columns": columns,
         "slots": list(layout.slot_names),
-        "together": None if layout.together is None else [list(pair) for pair in layout.together],
+        "together": [list(pair) for pair in layout.together],
         "metrics": [
             {"name": name, "of": [row.metrics.get(name) for row in results]}
             for name in layout.metrics
@@ -61,13 +57,13 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
             _build_column("error_type", "outcome", [row.error_type for row in results]),
             _build_column("error", "outcome", [row.error for row in results]),
             _build_column("target", "outcome", [row.target for row in results]),
-            *(_build_column(name, "outcome", cells) for name, cells in kinds),
+            _build_column("cost_kind", "outcome", [row.cost_kind for row in results]),
             *(_build_column(name, "metric", [row.metrics.get(name) for row in results]) for name in texts),
         ],
         "attempts": [row.attempts for row in results],
         "queued_s": [row.queued_s for row in results],
         "ran_s": [row.ran_s for row in results],
-        **costs,
+        "cost": [row.cost for row in results],
         "digest": [row.digest for row in results],
         **({} if layout.search is None else {"search": _build_search(layout.search)}),
     }

@@ -16,7 +16,7 @@ from sweeper.planning.plan import Plan
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.work import WorkItem
 from sweeper.store import Store, records
-from sweeper.store.records import FAILED, OPEN_STATES, SUBMITTED, JobRecord, TableLayout
+from sweeper.store.records import OPEN_STATES, JobRecord, TableLayout
 
 # Jobs that ended in one of these states are not submitted again, unless an option such as --retry-failed asks for it.
 _ENDED = (records.SUCCEEDED, records.FAILED, records.REJECTED)
@@ -68,8 +68,8 @@ def load_resume_state(
             continue
         state.first_index[digest] = trial.index
         job = state.current_jobs.get(digest)
-        if job is not None and (job.state in OPEN_STATES or _needs_only_files(job, settings)):
-            state.unresolved.append(WorkItem(trial, job if job.state in OPEN_STATES else replace(job, state=SUBMITTED)))
+        if job is not None and job.state in OPEN_STATES:
+            state.unresolved.append(WorkItem(trial, job))
         elif job is not None and _is_ended(job, settings) and not should_redo(job):
             state.done.add(digest)
         elif is_selected(trial):
@@ -86,15 +86,6 @@ def _is_ended(job: JobRecord, settings: EffectiveSettings) -> bool:
     if settings.fresh or job.state not in _ENDED:
         return False
     return job.state == records.SUCCEEDED or not settings.retry_failed
-
-
-def _needs_only_files(job: JobRecord, settings: EffectiveSettings) -> bool:
-    """Whether to retry a failed job by looking for its files, because it succeeded and is paid for.
-
-    Older versions recorded a job as failed if the server did not serve one of its files.
-    """
-    has_succeeded = job.error_type == LOST_ERROR and (job.error or "").startswith("the job succeeded, but: ")
-    return settings.retry_failed and job.state == FAILED and has_succeeded and job.prompt_id is not None
 
 
 def record_run(

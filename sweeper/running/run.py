@@ -21,12 +21,11 @@ from sweeper.planning.plan import plan as make_plan
 from sweeper.running.async_tools import run_sync
 from sweeper.running.notebook_bar import make_notebook_bar
 from sweeper.running.output_location import resolve_output
-from sweeper.running.run_events import Event, Notice
+from sweeper.running.run_events import Event
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, TrialFilter, resolve_settings
 from sweeper.running.stop_control import StopControl, stop_on_signals
 from sweeper.store.allowed_storages import allow_storage
-from sweeper.tables.results_folder import describe_older_location, is_older_location
 
 T = TypeVar("T")
 
@@ -100,8 +99,6 @@ async def run_async(
         allow_storage(output[1], remember=True)
     if progress is None:
         progress = make_notebook_bar()
-    if out is None and progress and is_older_location(output[0], experiment.file):
-        progress(Notice(describe_older_location(output[0], experiment.file, experiment.name)))
     opened = session_class(
         experiment=experiment,
         plan=plan,

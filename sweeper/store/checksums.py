@@ -36,14 +36,7 @@ _TABLES: Final = {  # the key and the columns of each table; the tables that dec
     ),
     "marks": ("digest", "digest, verdict, stars, comment, changed"),
 }  # fmt: skip
-_CREATE_TABLE: Final = """
-CREATE TABLE checksums(
-    name TEXT NOT NULL, id TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY(name, id)) WITHOUT ROWID;
-"""
 _FUNCTION: Final = "sweeper_checksum"
-_SINCE_VERSION: Final = 6  # the first version of the store that has checksums
-# The tables that older versions with checksums lack.
-_SINCE_VERSION_OF_TABLE: Final = {"charges": 7, "votes": 8, "marks": 9}
 # Times count seconds since 1970, and those of a mark milliseconds. No number is negative.
 _RANGES: Final = {
     "INTEGER": " OR {0} NOT BETWEEN 0 AND 9007199254740991",
@@ -72,43 +65,33 @@ def _compute_checksum(*values: Any) -> int:
     return zlib.crc32(repr(plain).encode("utf-8", "backslashreplace"))
 
 
-def make_migration(later_tables: tuple[str, ...]) -> str:
-    """Return the statements that add checksums to a store, but for the tables that it gets later."""
-    return _CREATE_TABLE + make_triggers(*(table for table in _TABLES if table not in later_tables))
-
-
-def make_triggers(*tables: str) -> str:
-    """Return the statements that keep a checksum of every row of these tables."""
-    statements = []
-    for table in tables:
-        key, columns = _TABLES[table]
-        statements.append(f"INSERT INTO checksums SELECT {_select(table, key, columns)} FROM {table};")
+def _make_triggers() -> Iterator[str]:
+    """Yield the statements that keep a checksum of every row."""
+    for table, (key, columns) in _TABLES.items():
         new_key, new_columns = (", ".join(f"NEW.{name}" for name in names.split(", ")) for names in (key, columns))
-        statements += [
-            f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN "
-            f"INSERT OR REPLACE INTO checksums VALUES ({_select(table, new_key, new_columns)}); END;"
-            for event in ("INSERT", "UPDATE")
-        ]
+        for event in ("INSERT", "UPDATE"):
+            yield (
+                f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN INSERT OR REPLACE INTO "
+                f"checksums VALUES ('{table}', {_join_key(new_key)}, {_FUNCTION}({new_columns})); END;"
+            )
         old_key = _join_key(", ".join(f"OLD.{name}" for name in key.split(", ")))
-        statements.append(
+        yield (
             f"CREATE TRIGGER {table}_delete AFTER DELETE ON {table} BEGIN "
             f"DELETE FROM checksums WHERE name = '{table}' AND id = {old_key}; END;"
         )
-    return "\n".join(statements)
-
-
-def _select(table: str, key: str, columns: str) -> str:
-    return f"'{table}', {_join_key(key)}, {_FUNCTION}({columns})"
 
 
 def _join_key(key: str) -> str:
     return " || ' ' || ".join(f"quote({name})" for name in key.split(", "))
 
 
+TRIGGERS: Final = "\n".join(_make_triggers())
+
+
 def find_damage(connection: sqlite3.Connection) -> str | None:
     """Return what is damaged in a store; None if nothing is found in the time that the check may take.
 
-    Raises sqlite3.Error if a page cannot be read. A store of an older version has no checksums.
+    Raises sqlite3.Error if a page cannot be read.
     """
     try:
         with limit_time(connection):
@@ -139,13 +122,7 @@ def limit_time(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _find_damaged_rows(connection: sqlite3.Connection) -> str | None:
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    if "checksums" not in tables:
-        return "its checksums are gone" if version >= _SINCE_VERSION else None
     for table, (key, columns) in _TABLES.items():
-        if table not in tables and version < _SINCE_VERSION_OF_TABLE.get(table, 0):
-            continue
         ((damaged, rows, sums),) = connection.execute(
             f"SELECT (SELECT count(*) FROM (SELECT {_join_key(key)} row_id, {_FUNCTION}({columns}) row_value "
             f"FROM {table}) LEFT JOIN checksums c ON c.name = '{table}' AND c.id = row_id "

@@ -16,11 +16,11 @@ from urllib.parse import quote_from_bytes
 
 from sweeper.errors import ResultsError
 from sweeper.schemas.values import format_value
-from sweeper.store.checksums import find_damage, limit_time, make_migration, make_triggers, register_checksum
+from sweeper.store.checksums import TRIGGERS, find_damage, limit_time, register_checksum
 from sweeper.store.containment import refuse_links
 from sweeper.wording import join_names
 
-SCHEMA_VERSION: Final = 9
+SCHEMA_VERSION: Final = 1
 
 _LATER_FILES: Final = ("artifacts", "results.csv")  # a run makes them after the store
 
@@ -52,52 +52,32 @@ CREATE TABLE node_times(
     PRIMARY KEY(target, class_type)) WITHOUT ROWID;
 CREATE TABLE metrics(
     sha256 TEXT NOT NULL, metric TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(sha256, metric)) WITHOUT ROWID;
-"""
-
-# The statements that upgrade a store to each version. A new store starts with version 1 and takes all of them.
-MIGRATIONS: Final = {
-    2: """
 CREATE TABLE servers(
     run INTEGER NOT NULL, target TEXT NOT NULL, about TEXT NOT NULL, PRIMARY KEY(run, target)) WITHOUT ROWID;
-""",
-    # Which server a job went to. On a cluster, one target name covers many servers: each worker has its own.
-    3: """
+-- Which server a job went to. On a cluster, one target name covers many servers: each worker has its own.
 CREATE TABLE places(job TEXT PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID;
-""",
-    # The name under which a target has an uploaded input file, by the file's content.
-    # `bytes` is its size, NULL if the target stores another file, as for a mask.
-    4: """
+-- The name under which a target has an uploaded input file, by the file's content.
+-- `bytes` is its size, NULL if the target stores another file, as for a mask.
 CREATE TABLE uploads(
     target TEXT NOT NULL, content TEXT NOT NULL, value TEXT NOT NULL, bytes INTEGER,
     PRIMARY KEY(target, content)) WITHOUT ROWID;
-""",
-    # When the intent of a job was recorded by the server's clock, in seconds since 1970, because ours may be wrong.
-    5: """
+-- When the intent of a job was recorded by the server's clock, in seconds since 1970, because ours may be wrong.
 CREATE TABLE server_times(job TEXT PRIMARY KEY, intended REAL NOT NULL) WITHOUT ROWID;
-""",
-    6: make_migration(later_tables=("charges", "votes", "marks")),
-    # What each job was charged, in micro-dollars, by partner node; `high` is NULL if the charge has no upper bound.
-    7: """
+-- What each job was charged, in micro-dollars, by partner node; `high` is NULL if the charge has no upper bound.
 CREATE TABLE charges(
     job TEXT NOT NULL, node TEXT NOT NULL, class_type TEXT NOT NULL, low INTEGER NOT NULL, high INTEGER,
     kind TEXT NOT NULL, PRIMARY KEY(job, node)) WITHOUT ROWID;
-"""
-    + make_triggers("charges"),
-    # Two pictures that a voter saw, and the answer, NULL as long as there is none; see `votes`.
-    8: """
+-- Two pictures that a voter saw, and the answer, NULL as long as there is none; see `votes`.
 CREATE TABLE votes(
     id TEXT PRIMARY KEY, voter TEXT NOT NULL, axis TEXT NOT NULL, left_digest TEXT NOT NULL, left_sha256 TEXT NOT NULL,
     right_digest TEXT NOT NULL, right_sha256 TEXT NOT NULL, shown REAL NOT NULL, answered REAL, answer TEXT,
     undone INTEGER NOT NULL) WITHOUT ROWID;
-"""
-    + make_triggers("votes"),
-    9: """
 CREATE TABLE marks(
     digest TEXT PRIMARY KEY, verdict TEXT NOT NULL, stars INTEGER NOT NULL, comment TEXT NOT NULL,
     changed INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE checksums(
+    name TEXT NOT NULL, id TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY(name, id)) WITHOUT ROWID;
 """
-    + make_triggers("marks"),
-}
 
 _SUFFIXES: Final = ("-wal", "-shm", "-journal")  # of the files that SQLite keeps beside a database
 # A journal that ends with this names another file, which SQLite deletes when it has rolled the journal back
@@ -111,9 +91,8 @@ _DAMAGE_CODES: Final = (
 )
 _MAX_CELL: Final = 2**28  # bytes; a crafted file of a few kilobytes may declare a text of a gigabyte
 _NO_STORE: Final = "not a sweeper store"
-_REMEDY: Final = (
-    "restore a good copy, or move this file away and start over with `sweeper run`, which repeats all trials"
-)
+_START_OVER: Final = "move this file away and start over with `sweeper run`, which repeats all trials"
+_REMEDY: Final = f"restore a good copy, or {_START_OVER}"
 
 
 @contextmanager
@@ -182,9 +161,9 @@ def is_blank(path: Path) -> bool:
 
 
 def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> None:
-    """Check that this is a store of ours, and unless `readonly` create or upgrade its schema. Raises ResultsError."""
+    """Check that this is a store of ours, and unless `readonly` create it in an empty file. Raises ResultsError."""
     with limit_time(connection):
-        connection.execute("BEGIN")  # because another process may upgrade the store between the two statements
+        connection.execute("BEGIN")  # because another process may create the store between the two statements
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         schema = _read_schema(connection)
         connection.execute("COMMIT")
@@ -192,29 +171,36 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
     if (schema or version or readonly) and (version == 0 or not {"runs", "trials", "jobs"}.issubset(tables)):
         content = f"an SQLite database with other tables ({join_names(tables)})" if schema else "an empty file"
         raise ResultsError(f"{path}: {_NO_STORE}: {content}; {_REMEDY}")
-    if version > SCHEMA_VERSION:
+    if schema and version != SCHEMA_VERSION:
         raise ResultsError(
-            f"{path}: written by a newer sweeper (store version {version}, this one reads {SCHEMA_VERSION}); "
-            "upgrade sweeper"
+            f"{path}: has the store version {version}, but this sweeper reads only {SCHEMA_VERSION}; use the sweeper "
+            f"that wrote it, or {_START_OVER}"
         )
-    if schema and (change := _find_schema_change(schema, version)):
+    if schema and (change := _find_schema_change(schema)):
         raise ResultsError(
             f"{path}: {change}, so somebody may have made this folder to harm you; undo it, or delete this folder"
         )
     if damage := find_damage(connection) if schema else None:
         raise _make_damage_error(path, damage)
-    if version == 0:
+    if not schema:
         connection.execute("PRAGMA journal_mode = WAL")
-        _apply_schema(connection, SCHEMA, 1)
-        version = 1
-    if not readonly:  # readers cope with the tables that an older store lacks
-        for next_version in range(version + 1, SCHEMA_VERSION + 1):
-            _apply_schema(connection, MIGRATIONS[next_version], next_version)
+        _create_schema(connection)
     # With FULL, SQLite would wait for the disk at every commit. `WriteAheadLog.sync` waits instead: only where it
     # matters, and outside the event loop. Without a log (on some network drives) SQLite must wait itself.
     has_log = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA synchronous = {'NORMAL' if has_log else 'FULL'}")
+
+
+def _create_schema(connection: sqlite3.Connection) -> None:
+    """Create the tables and set the version, or do neither."""
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}{TRIGGERS}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.rollback()
+        if not connection.execute("PRAGMA user_version").fetchone()[0]:  # otherwise another process did it first
+            raise
 
 
 def _read_schema(connection: sqlite3.Connection) -> frozenset[tuple[Any, ...]]:
@@ -223,20 +209,19 @@ def _read_schema(connection: sqlite3.Connection) -> frozenset[tuple[Any, ...]]:
 
 
 @cache
-def _make_schema(version: int) -> frozenset[tuple[Any, ...]]:
-    """Return what `_read_schema` returns for a store of this version."""
+def _make_schema() -> frozenset[tuple[Any, ...]]:
+    """Return what `_read_schema` returns for a store that sweeper made."""
     with closing(sqlite3.connect(":memory:")) as connection:
-        register_checksum(connection)
-        connection.executescript(SCHEMA + "".join(MIGRATIONS[number] for number in range(2, version + 1)))
+        connection.executescript(SCHEMA + TRIGGERS)
         return _read_schema(connection)
 
 
-def _find_schema_change(schema: frozenset[tuple[Any, ...]], version: int) -> str | None:
-    """Return how a schema differs from the one that sweeper gave to a store of this version; None if it does not.
+def _find_schema_change(schema: frozenset[tuple[Any, ...]]) -> str | None:
+    """Return how a schema differs from sweeper's; None if it does not.
 
     A view in the place of a table may have rows without end, and a trigger writes what its author wants.
     """
-    expected = _make_schema(version)
+    expected = _make_schema()
     names = {(kind, name) for kind, name, *_ in expected}
     for kind, name, *_ in sorted(schema - expected, key=repr):
         if (kind, name) in names:
@@ -307,9 +292,9 @@ class Database:
     """
 
     def __init__(self, path: Path, *, readonly: bool) -> None:
-        """Open the file at `path`. Unless `readonly`, create it with its folder, or upgrade its schema.
+        """Open the file at `path`. Unless `readonly`, create it with its folder if there is none.
 
-        Raises ResultsError also if the file is a link or not a sweeper store, or if a newer sweeper wrote it.
+        Raises ResultsError also if the file is a link, or not a store of this version of sweeper.
         """
         refuse_links(path, *(path.with_name(path.name + suffix) for suffix in _SUFFIXES))
         with translate_errors(path):
@@ -341,10 +326,6 @@ class Database:
             finally:
                 with suppress(sqlite3.ProgrammingError):  # the store was closed before this iterator
                     cursor.close()
-
-    def has_table(self, table: str) -> bool:
-        """Whether the table exists. An older store that is opened for reading may lack some."""
-        return any(self.query("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Execute one statement. Outside a transaction it is committed at once."""
@@ -379,14 +360,3 @@ class Database:
     def sync(self) -> None:
         """Wait until everything committed so far is on the disk. May be called from another thread."""
         self._log.sync()
-
-
-def _apply_schema(connection: sqlite3.Connection, statements: str, version: int) -> None:
-    """Execute the statements and set the version, or do neither."""
-    try:
-        connection.executescript(f"BEGIN IMMEDIATE;{statements}PRAGMA user_version = {version};COMMIT;")
-    except sqlite3.Error:
-        if connection.in_transaction:
-            connection.rollback()
-        if connection.execute("PRAGMA user_version").fetchone()[0] < version:  # otherwise another process did it first
-            raise

@@ -27,11 +27,9 @@ _MIN_TEXT: Final = 4  # a text that would be cut to less is left out
 
 # What may follow a stem: node, file number, job id, number of a second file of that name, extension.
 _TAIL: Final = re.compile(r"(?:_node-[^_/\\]+)?(?:_\d+)?(?:_[0-9a-f]{8})?(?:-\d+)?\.[a-z0-9]+")
-# A name with the job's id: `0003_seed-1_1f3a9c02.png`, or `1-1f3a9c02.9-0.png` as older versions wrote it. Cameras
-# write dates, such as 20240101_123456.jpg, so a trial's number has at most seven digits.
-_WITH_JOB: Final = re.compile(
-    r"\d{4,7}_(?:.*_)?([0-9a-f]{8})(?:-\d+)?\.[a-z0-9]+|.*-([0-9a-f]{8})\.[^.]+(?:-\d+)?\.[a-z0-9]+"
-)
+# A name with the job's id: `0003_seed-1_1f3a9c02.png`. Cameras write dates, such as 20240101_123456.jpg, so a trial's
+# number has at most seven digits.
+_WITH_JOB: Final = re.compile(r"\d{4,7}_(?:.*_)?([0-9a-f]{8})(?:-\d+)?\.[a-z0-9]+")
 _OURS: Final = re.compile(r"\d{4,7}(?:_[^/\\]*)?(?:-\d+)?\.[a-z0-9]+")
 _FILE_SUFFIX: Final = re.compile(r"\.(?:safetensors|ckpt|pth?|gguf|sft|png|jpe?g|webp)$", re.IGNORECASE)
 
@@ -87,12 +85,12 @@ def candidate_names(name: str) -> Iterator[str]:
 def find_job_prefix(name: str) -> str | None:
     """The first 8 characters of the job id in a file name; None if it has none, or is not ours."""
     match = _WITH_JOB.fullmatch(name)
-    return match and (match[1] or match[2])
+    return match and match[1]
 
 
 def is_artifact_name(name: str) -> bool:
     """Whether a file may be an artifact, by its name. `0003_holiday.png` is one as well."""
-    return _OURS.fullmatch(name) is not None or find_job_prefix(name) is not None
+    return _OURS.fullmatch(name) is not None
 
 
 def is_file_of(stem: str, name: str) -> bool:

@@ -73,8 +73,6 @@ class JobCharges:
 
     def load_spent(self, run_id: int | None = None) -> Amount:
         """The sum of all charges of all runs or of one, those of jobs that have not ended included."""
-        if not self._database.has_table("charges"):
-            return Amount()
         columns = "coalesce(sum(c.low), 0), coalesce(sum(c.high), 0), count(*) - count(c.high)"
         sql = f"SELECT {columns} {_OF_EXECUTED} AND j.run = coalesce(?, j.run)"
         ((low, high, unbounded),) = self._database.query(sql, (run_id,))
@@ -82,8 +80,6 @@ class JobCharges:
 
     def load_job_costs(self) -> dict[str, JobCost]:
         """What each job of all runs cost that has ended: job id -> cost. Jobs without a charge are left out."""
-        if not self._database.has_table("charges"):
-            return {}
         sql = f"SELECT c.job, {_COST} {_OF_EXECUTED} AND j.state NOT IN {OPEN_STATES} GROUP BY c.job"
         return {job: _to_cost(*cost) for job, *cost in self._database.query(sql)}
 
@@ -92,15 +88,11 @@ class JobCharges:
 
         A job that has not ended counts with what it costs at most.
         """
-        if not self._database.has_table("charges"):
-            return None
         (cost,) = self._database.query(f"SELECT {_COST} {_OF_EXECUTED} AND j.run = coalesce(?, j.run)", (run_id,))
         return None if cost[1] is None else _to_cost(*cost)
 
     def load_trials(self) -> dict[tuple[int, str], tuple[int, dict[str, Any]]]:
         """The first trial of each charged job in its run: (run, digest) -> (trial, the cells of its slots and axes)."""
-        if not self._database.has_table("charges"):
-            return {}
         return {
             (run, digest): (index, {**self._parse(params, "trials.params"), **self._parse(columns, "trials.columns")})
             for run, digest, index, params, columns in self._database.query(_SELECT_TRIALS)
@@ -112,8 +104,6 @@ class JobCharges:
 
     def iter_all(self) -> Iterator[JobCharge]:
         """The charges of all jobs of all runs that a server may have executed, in the order of their submission."""
-        if not self._database.has_table("charges"):
-            return
         columns = "c.node, c.class_type, c.low, c.high, c.kind, j.id, j.run, j.target, j.digest, j.state, j.intended"
         order = "ORDER BY j.intended, j.attempt, c.node"
         sql = f"SELECT {columns} {_OF_EXECUTED} {order}"

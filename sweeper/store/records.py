@@ -45,13 +45,12 @@ STATUS_OF_STATE: Final = {
 
 
 _SEARCH_SHAPE: Final = {
-    "objectives": [[str, bool]], "space": [str], "over": [str], "stop_early": (None, bool),
+    "objectives": [[str, bool]], "space": [str], "over": [str], "stop_early": bool,
 }  # fmt: skip
-# What older versions did not write may be missing.
 LAYOUT_SHAPE: Final = {
     "experiment": str, "axis_columns": [str], "slot_names": [str], "metrics": [str],
-    "value_order": (None, {...: [int]}), "together": (None, [[str, str]]), "search": (None, _SEARCH_SHAPE),
-    "overrides": (None, {...: object}), "alone": (None, bool),
+    "value_order": {...: [int]}, "together": [[str, str]], "search": (None, _SEARCH_SHAPE),
+    "overrides": {...: object}, "alone": bool,
 }  # fmt: skip
 
 
@@ -61,7 +60,7 @@ class TableLayout:
 
     `value_order` is for axes whose values appear in the rows in another order than in the experiment. It maps the
     column to the first trial of each value, in the experiment's order (trials, because a value may be a long prompt).
-    `together` lists the pairs of axes that vary together, as in a zip; None in runs that older versions recorded.
+    `together` lists the pairs of axes that vary together, as in a zip.
     `search`: what a search adds; None if the run is not a round of one.
 
     The fields are the keys of the JSON in the column `runs.layout`.
@@ -72,7 +71,7 @@ class TableLayout:
     slot_names: tuple[str, ...]
     metrics: tuple[str, ...] = ()
     value_order: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    together: tuple[tuple[str, str], ...] | None = None
+    together: tuple[tuple[str, str], ...] = ()
     search: SearchColumns | None = None
 
     @property
@@ -103,7 +102,7 @@ def from_search_json(value: Mapping[str, Any] | None) -> SearchColumns | None:
     if value is None:
         return None
     objectives = tuple(Objective(metric, maximize) for metric, maximize in value["objectives"])
-    return SearchColumns(objectives, tuple(value["space"]), tuple(value["over"]), value.get("stop_early", False))
+    return SearchColumns(objectives, tuple(value["space"]), tuple(value["over"]), value["stop_early"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ class RunRecord:
     """One run, as `sweeper runs` lists it. Times are in seconds since 1970, UTC.
 
     `ended` is None while the run goes on, or if it was killed. `stopped_by` is None if the run finished. `overrides`
-    are the values that `--set` gave, by name; empty for runs that older versions recorded.
+    are the values that `--set` gave, by name.
     """
 
     id: int

@@ -26,8 +26,6 @@ class ServerFacts:
 
     def load_info(self) -> dict[tuple[int, str], dict[str, Any]]:
         """The recorded server information: (run, target) -> facts."""
-        if not self._database.has_table("servers"):
-            return {}
         rows = self._database.query("SELECT run, target, about FROM servers")
         folder = self._database.path.parent
         return {
@@ -78,8 +76,6 @@ class ServerFacts:
 
         Only the target knows whether the files still exist.
         """
-        if not self._database.has_table("uploads"):
-            return {}
         rows = self._database.query("SELECT content, value, bytes FROM uploads WHERE target = ?", (target,))
         folder = self._database.path.parent
         return {content: (parse_column(value, object, "uploads.value", folder), size) for content, value, size in rows}

@@ -99,8 +99,8 @@ class Store:
     def open(cls, out: Path | str, *, readonly: bool = False) -> Store:
         """Open `<out>/sweeper.sqlite`, creating the folder and the file unless `readonly`.
 
-        Raises ResultsError if there is nothing to read, if the file is not a sweeper store, if a newer sweeper wrote
-        it, or if the folder cannot be used.
+        Raises ResultsError if there is nothing to read, if the file is not a store of this version of sweeper, or if
+        the folder cannot be used.
         """
         path = Path(out) / FILE_NAME
         if readonly and not path.is_file():
@@ -137,7 +137,7 @@ class Store:
             RunRecord(
                 *(run_id, name, from_relative(file, self.path.parent)),
                 tuple(parse_column(targets, [str], "runs.targets", self.path.parent)),
-                *(trials, started, ended, stopped_by, self._parse_layout(layout).get("overrides", {})),
+                *(trials, started, ended, stopped_by, self._parse_layout(layout)["overrides"]),
             )
             for run_id, name, file, targets, trials, started, ended, stopped_by, layout in rows
         )
@@ -156,17 +156,16 @@ class Store:
         """
         run_id = self._resolve_run(run_id)
         layout = self._load_layout(run_id)
-        together = layout.get("together")
         own = {*layout["axis_columns"], *layout["slot_names"], *layout["metrics"]}
         votes = (VOTES_METRIC,) if VOTES_METRIC not in own and self.votes.has_any() else ()
-        search = from_search_json(layout.get("search"))
+        search = from_search_json(layout["search"])
         return TableLayout(
             layout["experiment"],
             tuple(layout["axis_columns"]),
             tuple(layout["slot_names"]),
             (*layout["metrics"], *votes, *(() if search is None else search.columns)),
-            {name: tuple(trials) for name, trials in layout.get("value_order", {}).items()},
-            None if together is None else tuple((a, b) for a, b in together),
+            {name: tuple(trials) for name, trials in layout["value_order"].items()},
+            tuple((a, b) for a, b in layout["together"]),
             search,
         )
 
@@ -311,7 +310,7 @@ class Store:
         """The id of the run, and whether results of other runs fill its rows."""
         found = self._resolve_run(run_id)
         wanted = run_id is None if of_folder is None else of_folder
-        return found, wanted and not self._load_layout(found).get("alone", False)
+        return found, wanted and not self._load_layout(found)["alone"]
 
     def _load_layout(self, run_id: int) -> dict[str, Any]:
         return self._parse_layout(self._query_value("SELECT layout FROM runs WHERE id = ?", (run_id,)))
@@ -472,7 +471,7 @@ class Store:
 
 
 def _encode_layout(layout: TableLayout, overrides: Mapping[str, Any] | None, *, alone: bool) -> str:
-    """The layout as JSON, with facts that need no column of their own, which older stores would lack."""
+    """The layout as JSON, with facts that need no column of their own."""
     facts = {"overrides": overrides or {}, "alone": alone, "search": to_search_json(layout.search)}
     return to_compact_json({**{name: getattr(layout, name) for name in TableLayout.__slots__}, **facts})
 

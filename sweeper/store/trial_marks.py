@@ -94,8 +94,6 @@ class Marks:
 
     def load(self) -> list[Mark]:
         """Every mark, also those that say that one was removed."""
-        if not self._database.has_table("marks"):
-            return []
         rows = self._database.query("SELECT digest, verdict, stars, comment, changed FROM marks ORDER BY digest")
         return [Mark(*row) for row in rows]
 

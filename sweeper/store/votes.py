@@ -63,16 +63,14 @@ class Votes:
 
     def load(self) -> list[Vote]:
         """Every vote, in the order in which they were shown. Also those without an answer, and those undone."""
-        if not self._database.has_table("votes"):
-            return []
         return list(self._select("ORDER BY shown, id"))
 
     def find(self, vote_id: str) -> Vote | None:
-        return next(self._select("WHERE id = ?", vote_id), None) if self._database.has_table("votes") else None
+        return next(self._select("WHERE id = ?", vote_id), None)
 
     def has_any(self) -> bool:
         """Whether there is a vote with an answer."""
-        return self._database.has_table("votes") and any(self._select("WHERE answer IS NOT NULL LIMIT 1"))
+        return any(self._select("WHERE answer IS NOT NULL LIMIT 1"))
 
     def add(self, *votes: Vote) -> None:
         """Add votes with new ids."""

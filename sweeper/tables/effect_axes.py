@@ -64,7 +64,7 @@ def find_effect_axes(
     found = [read_axis(name, rows, layout) for name in list_axis_columns(layout)]
     constant = tuple(axis.name for axis in found if len(axis.values) < 2)
     unswept = [f"{name} has one value, so there is nothing to compare" for name in axes if name in constant]
-    found, notes = _join_linked([axis for axis in found if len(axis.values) > 1], layout.together or ())
+    found, notes = _join_linked([axis for axis in found if len(axis.values) > 1], layout.together)
     found = _mark_replicates(found, axes, over)
     alone = [axis for axis in found if axis.is_replicate and len(axis.values) == len(rows) > 1]
     notes += [f"{axis.name} has another value in each trial, so what it changes counts as noise" for axis in alone]

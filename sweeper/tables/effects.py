@@ -33,7 +33,6 @@ from sweeper.tables.effect_answer import (
     get_share,
 )
 from sweeper.tables.effect_axes import EffectAxes, EffectAxis, find_effect_axes, list_axis_columns
-from sweeper.tables.result_rows import list_outcome_columns
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
@@ -141,10 +140,10 @@ def _choose_metrics(query: EffectQuery, rows: Sequence[Result], layout: TableLay
 
 def _check_query(query: EffectQuery, layout: TableLayout, option_names: Mapping[str, str]) -> None:
     errors = OptionErrors()
-    search, outcome = layout.search, list_outcome_columns(layout)
+    search = layout.search
     axes = list_axis_columns(layout) if search is None else list(search.space)
     numbers = [name for name in layout.metrics if search is None or name != ROUND]
-    metrics = [*numbers, *(name for name in _NUMBER_COLUMNS if name in outcome)]
+    metrics = [*numbers, *_NUMBER_COLUMNS]
     errors.check_columns(option_names["metric"], query.metrics, metrics, ("metric", "metrics"))
     errors.check_columns(option_names["axis"], query.axes, axes, ("axis", "axes"))
     if search is None:

@@ -8,7 +8,7 @@ functions, so they write the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import compress, islice
+from itertools import islice
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,16 +33,7 @@ def column_names(layout: TableColumns) -> tuple[str, ...]:
     """Every column in order: trial, axes, the other slots, the outcome, the metrics."""
     axes = set(layout.axis_columns)
     slots = (name for name in layout.slot_names if name not in axes)
-    return ("trial", *layout.axis_columns, *slots, *list_outcome_columns(layout), *layout.metrics)
-
-
-def list_outcome_columns(layout: TableColumns) -> tuple[str, ...]:
-    """The columns of the outcome, without the names that the run itself uses.
-
-    A run of an older sweeper may have an axis, a slot or a metric whose name was not yet reserved, such as `cost`.
-    """
-    own = {*layout.axis_columns, *layout.slot_names, *layout.metrics}
-    return tuple(name for name in OUTCOME_COLUMNS if name not in own)
+    return ("trial", *layout.axis_columns, *slots, *OUTCOME_COLUMNS, *layout.metrics)
 
 
 def iter_rows(results: Iterable[Result], layout: TableColumns) -> Iterator[tuple[Any, ...]]:
@@ -53,8 +44,6 @@ def iter_rows(results: Iterable[Result], layout: TableColumns) -> Iterator[tuple
     axes = tuple(layout.axis_columns)
     slots = tuple(name for name in layout.slot_names if name not in set(axes))
     metrics = tuple(layout.metrics)
-    is_outcome_column = [name in list_outcome_columns(layout) for name in OUTCOME_COLUMNS]
-    has_all = all(is_outcome_column)
     for result in results:
         outcome = (
             result.digest, result.status, _to_json_list(result.outputs), _to_json_list(result.sha256),
@@ -65,7 +54,7 @@ def iter_rows(results: Iterable[Result], layout: TableColumns) -> Iterator[tuple
             result.trial,
             *map(result.columns.get, axes),
             *map(result.params.get, slots),
-            *(outcome if has_all else compress(outcome, is_outcome_column)),
+            *outcome,
             *map(result.metrics.get, metrics),
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -21,33 +20,8 @@ REHEARSAL: Final = "rehearsal"  # in a results folder: the results folder of `sw
 
 
 def default_results_folder(experiment_file: Path, name: str, purpose: str = "") -> Path:
-    """`results/<name>/` beside the experiment file, or `results/<name>-<purpose>/` with a purpose.
-
-    Older versions wrote into `results/` in the current folder. Such results of the same experiment file are used where
-    they are, so that nothing is paid for twice; `is_older_location` recognises them.
-    """
-    folder = Path("results") / (f"{name}-{purpose}" if purpose else name)
-    default = experiment_file.parent / folder
-    if not _is_store(default) and _is_store(folder) and _owns(experiment_file, folder):
-        return folder
-    return default
-
-
-def is_older_location(folder: Path, experiment_file: Path) -> bool:
-    """Whether a default results folder is in the current folder instead of beside its experiment file."""
-    return folder.parent.resolve() != (experiment_file.parent / "results").resolve()
-
-
-def describe_older_location(folder: Path, experiment_file: Path, name: str) -> str:
-    """Say that results are in the current folder, and how to move them."""
-    results = experiment_file.parent / "results"
-    make, move = (["mkdir"], ["move"]) if sys.platform == "win32" else (["mkdir", "-p"], ["mv"])
-    steps = [] if results.is_dir() else [join_command([*make, str(results)])]
-    steps.append(join_command([*move, str(folder), str(results / name)]))
-    return (
-        f"uses {folder}, which an older sweeper made in the current folder; to move it beside the experiment, run: "
-        f"{' && '.join(steps)}"
-    )
+    """`results/<name>/` beside the experiment file, or `results/<name>-<purpose>/` with a purpose."""
+    return experiment_file.parent / "results" / (f"{name}-{purpose}" if purpose else name)
 
 
 def check_owner(store: Store, experiment_file: Path, name: str) -> None:
@@ -71,12 +45,6 @@ def is_owner(recorded: str, experiment_file: Path) -> bool:
     """Whether an experiment file is the one that a run recorded, or may be because the recorded one is gone."""
     owner = Path(recorded)
     return not owner.is_file() or _is_same_file(owner, experiment_file)
-
-
-def _owns(experiment_file: Path, folder: Path) -> bool:
-    with Store.open(folder, readonly=True) as store:
-        runs = store.runs()
-    return bool(runs) and _is_same_file(Path(runs[-1].file), experiment_file)
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

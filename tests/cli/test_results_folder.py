@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -39,24 +37,6 @@ def test_commands_print_the_folder_as_the_user_would_name_it(sweeper, project_ex
 def test_commands_find_the_results_by_the_experiment_file(sweeper, project_experiment, command):
     name, *options = command
     assert sweeper(name, project_experiment, *options).code == 0
-
-
-def test_results_of_an_older_version_are_used_and_run_says_so(sweeper, project_experiment):
-    shutil.rmtree("my project/results")
-    assert sweeper("run", project_experiment, "--out", "results/shop").code == 0
-    older = sweeper("run", project_experiment, "--json")
-    assert older.json["submitted"] == 0
-    assert "uses results/shop, which an older sweeper made in the current folder" in older.err
-    command = older.err.partition("run: ")[2].partition("\n")[0]
-    assert sweeper("results", project_experiment).code == 0
-    subprocess.run(command, shell=True, check=True, timeout=60)  # as a user who pastes it
-    assert "older sweeper" not in sweeper("run", project_experiment).err
-
-
-def test_older_results_of_another_experiment_are_left_alone(sweeper, write, project_experiment):
-    write(PLAIN.replace("[1, 2]", "[7]"))
-    assert sweeper("run", "shop.yaml", "--json").json["submitted"] == 1
-    assert sweeper("run", project_experiment, "--json").json["submitted"] == 0
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])

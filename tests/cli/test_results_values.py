@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from pathlib import Path
 
 from sweeper.loading.load import load
 from sweeper.planning.plan import plan as make_plan
-from sweeper.store import FILE_NAME, Store
-from sweeper.store.database import connect
+from sweeper.store import Store
 from sweeper.store.records import Artifact, JobRecord, TableLayout
 
 CFG = (0.1234567, 0.1234568, 1234567.25)
@@ -86,11 +84,3 @@ def test_groups_and_pivots_keep_the_written_order_of_values(sweeper, write):
 
 def test_rows_keep_the_order_of_the_trials(sweeper, write):
     assert [row["trial"] for row in sweeper("results", store_in_order(write, SWEEP), "--json").json] == [0, 1, 2, 3]
-
-
-def test_old_store_without_value_order_uses_first_appearance(sweeper, write):
-    out = store_in_order(write, SWEEP)
-    with closing(connect(out / FILE_NAME, readonly=False)) as database:
-        database.execute("UPDATE runs SET layout = json_remove(layout, '$.value_order')")
-
-    assert [row[0] for row in split_cells(sweeper("results", out, "--by", "steps"))[1:]] == ["3", "1", "two"]

@@ -263,7 +263,6 @@ SCHEMAS = {
     "table": ("CREATE TABLE more(x)",),
     "lost trigger": ("DROP TRIGGER runs_insert",),
     "lost table": ("DROP TABLE node_times",),
-    "older version": ("PRAGMA user_version = 5",),
 }  # fmt: skip
 
 

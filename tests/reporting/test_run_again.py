@@ -138,21 +138,6 @@ def test_marks_survive_a_larger_sweep_and_a_moved_folder(project, tmp_path, open
     assert page.locator("#bar button", has_text="Export marks").text_content() == "Export marks"
 
 
-def test_marks_under_old_keys_are_found(project, tmp_path, opened):
-    out = tmp_path / "results"
-    assert sweeper.run(project(), "embedded", out).succeeded == 2
-    page = opened(write_report(out).page.parent)
-    first, second = page.evaluate("[0, 1].map(row => sweeper.page.dataset.digest(row))")
-    kept = json.dumps({second: {"verdict": "keep"}, "f" * 64: {"verdict": "keep"}})
-    page.evaluate(
-        "([key, kept]) => { localStorage.clear(); localStorage.setItem(key, kept) }", [f"sweeper:e:{first}", kept]
-    )
-    page.reload()
-    page.wait_for_selector(".cell.keep")
-    assert [text.split(",")[0] for text in list_marked(page)] == ["trial 1"]
-    assert page.locator("#bar button", has_text="Export marks (1)").count() == 1
-
-
 @pytest.mark.parametrize("given", ["1e-05", 1e-05, 2**64 - 1, "yes", "", None, "a\nb: é", [1, 2], "\ud83d"])
 def test_rerun_command_repeats_set_values_exactly(project, given, tmp_path, opened):
     """The command contains any override as `--set` reads it."""

@@ -44,16 +44,15 @@ def test_labels_distinguish_numbers_in_the_seventh_digit(told, tmp_path):
     assert labels(sheet.across) == ["0.1234567", "0.1234568", "1234567.25", "7"]
 
 
-def plan_sweep(folder, sweep, slots, *, older=False):
+def plan_sweep(folder, sweep, slots):
     """A results folder of a sweep over slots with these names; its run has not begun."""
     folder.mkdir()
     (folder / "t.json").write_text(json.dumps({"1": {"class_type": "A", "inputs": dict.fromkeys(slots, 0)}}))
     (folder / "t.slots.yaml").write_text(json.dumps({"slots": {name: {"at": f"1.{name}"} for name in slots}}))
     (folder / "e.yaml").write_text(json.dumps({"name": "e", "template": "t.json", "sweep": sweep}))
     plan = sweeper.plan(sweeper.load(folder / "e.yaml"))
-    known = () if older else (plan.value_order, plan.together)
     with Store.open(folder / "r") as store, store.transaction():
-        layout = TableLayout("e", plan.axis_columns, plan.slot_names, (), *known)
+        layout = TableLayout("e", plan.axis_columns, plan.slot_names, (), plan.value_order, plan.together)
         run = store.create_run(layout, file=str(folder / "e.yaml"), targets=["embedded"], now=1.0)
         store.add_trials(run, [(t.index, t.digest, t.params, t.columns) for t in plan.written()])
     return folder / "r"
@@ -116,12 +115,11 @@ def list_texts(sheet):
     return [(title, down[place[0]], across[place[1]]) for title, place in cells]
 
 
-@pytest.mark.parametrize("older", [False, True])
-def test_axis_that_follows_by_chance_is_shown(told, tmp_path, older):
+def test_axis_that_follows_by_chance_is_shown(told, tmp_path):
     # Four of the eight combinations, in which only `a` and `b` together fix `c`.
     rows = [{"a": 0, "b": 0, "c": 1}, {"a": 0, "b": 1, "c": 0}, {"a": 1, "b": 0, "c": 0}, {"a": 1, "b": 1, "c": 1}]
     sweep = {"grid": {"a": [0, 1], "b": [0, 1], "c": [0, 1]}, "exclude": rows}
-    sheet = told(plan_sweep(tmp_path / "e", sweep, "abc", older=older), SheetOptions(x="a", y="b"))
+    sheet = told(plan_sweep(tmp_path / "e", sweep, "abc"), SheetOptions(x="a", y="b"))
     assert titles(sheet) == ["c 0", "c 1"]
     assert len(set(list_texts(sheet))) == 4
 
@@ -132,13 +130,12 @@ def test_sample_with_unique_seeds_shows_the_other_axes(told, tmp_path):
     assert {title.split()[0] for title in titles(sheet)} == {"shape"}
 
 
-@pytest.mark.parametrize("older", [False, True])
-def test_zip_partners_and_choice_groups_imply_each_other(told, tmp_path, older):
+def test_zip_partners_and_choice_groups_imply_each_other(told, tmp_path):
     zipped = [{"a": [1, 2, 1], "b": ["x", "y", "z"]}]
-    out = plan_sweep(tmp_path / "e", {"grid": {"c": [1, 2]}, "zip": zipped}, "abc", older=older)
+    out = plan_sweep(tmp_path / "e", {"grid": {"c": [1, 2]}, "zip": zipped}, "abc")
     assert titles(told(out, SheetOptions(x="b", y="c"))) == [""]
     assert titles(told(out, SheetOptions(x="a", y="c"))) == ["b x", "b y", "b z"]  # two of them have the same `a`
-    out = plan_sweep(tmp_path / "f", {"grid": {"p": {"choices": "{a|b} {c|d}"}}}, "p", older=older)
+    out = plan_sweep(tmp_path / "f", {"grid": {"p": {"choices": "{a|b} {c|d}"}}}, "p")
     assert titles(told(out, SheetOptions(x="p.1", y="p.2"))) == [""]
     assert titles(told(out, SheetOptions(x="p"))) == [""]
 

@@ -297,13 +297,13 @@ def test_a_read_only_results_folder_is_reported_and_left_unchanged(server, targe
     assert server.seen.submits == 1
 
 
-def test_the_store_of_a_newer_sweeper_is_left_unchanged(server, target, experiment, tmp_path):
+def test_the_store_of_another_version_is_left_unchanged(server, target, experiment, tmp_path):
     plan = experiment(seed=[1])
     sweeper.run(plan, target, tmp_path / "out")
     with closing(sqlite3.connect(tmp_path / "out" / "sweeper.sqlite")) as database:
         database.execute("PRAGMA user_version = 99")
     before = (tmp_path / "out" / "sweeper.sqlite").read_bytes()
-    with pytest.raises(ResultsError, match="written by a newer sweeper"):
+    with pytest.raises(ResultsError, match="has the store version 99"):
         sweeper.run(experiment(seed=[1, 2]), target, tmp_path / "out")
     assert (tmp_path / "out" / "sweeper.sqlite").read_bytes() == before
     assert server.seen.submits == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from functools import partial
 
 import httpx
@@ -18,7 +18,6 @@ from sweeper.errors import ResultsError
 from sweeper.running import folder_lock, session
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobSubmitted, Notice
-from sweeper.store.database import connect
 from tests.running.invariants import broken_promises
 from tests.running.servers import DIALECTS, TEMPLATE, Served, trial_of
 from tests.running.test_transient_failures import rows_of
@@ -105,24 +104,6 @@ def test_remake_submits_a_trial_whose_file_is_gone_for_good(dialect, coloured, t
         server.proxy.decide = lambda asked: "404" if asked.downloads and len(server.proxy.accepted) == 1 else None
         run = sweeper.run(plan, server.target(), out, remake=True)
         assert (run.succeeded, run.submitted, len(server.proxy.accepted)) == (1, 1, 2)
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_retry_failed_looks_for_the_files_of_a_job_that_succeeded(dialect, coloured, tmp_path):
-    """An older version recorded the job as failed when its file could not be had."""
-    plan, out = coloured(1), tmp_path / "out"
-    with Served(dialect, tmp_path / "data") as server:
-        sweeper.run(plan, server.target(), out)
-        with closing(connect(out / "sweeper.sqlite", readonly=False)) as database, database:
-            error = "the job succeeded, but: the server does not serve the file 'a.png' (HTTP 404)"
-            database.execute("UPDATE jobs SET state = 'failed', error_type = 'LostError', error = ?", (error,))
-            database.execute("DELETE FROM artifacts")
-        for path in (out / "artifacts").iterdir():
-            path.unlink()
-        assert sweeper.run(plan, server.target(), out).failed == 1
-        run = sweeper.run(plan, server.target(), out, retry_failed=True)
-        assert (run.succeeded, run.submitted, len(server.proxy.accepted)) == (1, 0, 1)
-        assert broken_promises(out, 1, [server]) == []
 
 
 # --- finding a submission again

@@ -53,7 +53,6 @@ def test_several_files_of_a_trial_have_node_and_number():
     assert build_file_name("0003", "png", node="57:3", number=0) == "0003_node-57-3_0.png"
     name = build_file_name("0003", "mp4", number=1, job=JOB)
     assert (name, find_job_prefix(name)) == ("0003_1_01234567.mp4", "01234567")
-    assert find_job_prefix("a-fox-01234567.9-0-2.png") == "01234567"
     assert find_job_prefix("20240101_12345678.jpg") is None
 
 

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import sqlite3
+import math
 
 import pytest
 
 from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED, Charge
 from sweeper.model.money import UNKNOWN_AMOUNT, Amount
 from sweeper.store import Store, records
-from sweeper.store.database import SCHEMA
 from sweeper.store.records import JobRecord, TableLayout
-from sweeper.tables import dataframe
 
 NODE = Charge("7", "FluxProNode", Amount.between(0.03, 0.05), PRICED)
 TIME = Charge(OF_JOB, "", Amount.between(0.0, 1.0), ESTIMATED)
@@ -80,18 +79,3 @@ def test_cost_of_a_row_is_the_upper_end_and_of_the_least_sure_kind(store, charge
     row, running = store.results()
     assert (row.cost, row.cost_kind) == cost
     assert (running.cost, running.cost_kind, running.currency) == (None, None, None)
-
-
-def test_store_without_charges_and_with_a_column_named_cost_can_be_read(tmp_path):
-    connection = sqlite3.connect(tmp_path / "sweeper.sqlite")
-    connection.executescript(f"{SCHEMA}PRAGMA user_version = 1;")
-    layout = '{"experiment": "e", "axis_columns": ["cost"], "slot_names": ["cost"], "metrics": []}'
-    connection.execute("INSERT INTO runs VALUES (1, 'e', 'e.yaml', '[]', ?, 1, 1.0, NULL, NULL)", (layout,))
-    connection.execute("INSERT INTO trials VALUES (1, 0, 'd', '{\"cost\": 7}', '{\"cost\": 7}')")
-    connection.commit()
-    connection.close()
-    frame = dataframe.results(tmp_path)
-    assert frame["cost"].tolist() == [7]
-    assert frame["cost_kind"].isna().all()
-    with Store.open(tmp_path, readonly=True) as store:
-        assert store.charges.load_spent() == Amount()

@@ -27,7 +27,7 @@ from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts
 from sweeper.tables.aggregate import ValueOrder, make_pivot
 from sweeper.tables.export import to_records
-from sweeper.tables.result_rows import column_names, list_outcome_columns
+from sweeper.tables.result_rows import column_names
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.searched_points import find_best_points, find_search_run
 from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match
@@ -146,7 +146,7 @@ def _read_table(results: Path, run_id: str | None, *, of_search: bool) -> _RunTa
         best = find_best_points(results_of_run, layout.search) if of_search and layout.search is not None else []
     value_order = {name: layout.values_in_order(name, [row[name] for row in rows]) for name in layout.axis_columns}
     axes, metrics = tuple(layout.axis_columns), tuple(layout.metrics)
-    has_cost = "cost" in list_outcome_columns(layout) and any(row["cost"] is not None for row in rows)
+    has_cost = any(row["cost"] is not None for row in rows)
     measures = ("ran_s", *(("cost",) if has_cost else ()), *metrics)
     if layout.search is not None:
         measures = tuple(name for name in measures if name != ROUND)  # the mean of rounds says nothing

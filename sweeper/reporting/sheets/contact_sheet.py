@@ -185,13 +185,8 @@ def _is_implied(axis: _SheetAxis, shown: Sequence[_SheetAxis], layout: TableLayo
 
 
 def _find_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> list[_SheetAxis]:
-    """The axes of `others` that are linked with `axis`.
-
-    A run of an old version did not record links: then parts of a choice, and axes that fix the value by themselves.
-    """
-    if layout.together is not None:
-        return [one for one in others if {(axis.name, one.name), (one.name, axis.name)} & {*layout.together}]
-    return [one for one in others if one.name.startswith(f"{axis.name}.") or _is_determined(axis, [one])]
+    """The axes of `others` that are linked with `axis`."""
+    return [one for one in others if {(axis.name, one.name), (one.name, axis.name)} & {*layout.together}]
 
 
 def _name_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> _SheetAxis:

@@ -203,14 +203,14 @@ const Layout = (() => {
   }
 
   /**
-   * Whether two axes vary together in the plan. A run of an old version did not record that; then the rows tell.
+   * Whether two axes vary together in the plan.
    * @param {Dataset} dataset @param {Axis} axis @param {Axis} other
    */
   function isPartner(dataset, axis, other) {
     if (axis.order.length < 2 || other.order.length < 2 || !isPaired(dataset, axis, other)) return false;
-    /** @type {[string, string][] | null} */
+    /** @type {[string, string][]} */
     const together = dataset.raw.together;
-    return together === null || together.some((pair) => pair.includes(axis.name) && pair.includes(other.name));
+    return together.some((pair) => pair.includes(axis.name) && pair.includes(other.name));
   }
 
   /**

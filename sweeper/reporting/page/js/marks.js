@@ -37,7 +37,7 @@ class Marks {
     this.merge(Object.entries(dataset.raw.marks ?? {}));
     try {
       const saved = localStorage.getItem(this.key);
-      const kept = this.merge(saved === null ? this.readOldKeys() : parseMarks(saved));
+      const kept = this.merge(parseMarks(saved));
       // The server refuses marks of trials that its folder does not have.
       if (dataset.raw.live) for (const digest of kept) if (this.rowsByDigest.has(digest)) this.unsent.add(digest);
     } catch {
@@ -59,17 +59,6 @@ class Marks {
       else this.rowsByDigest.set(digest, [row]);
     }
     this.addColumns();
-  }
-
-  /**
-   * Marks of reports that used other keys: the digest of the first trial, or no start because no run had begun.
-   * @returns {[string, any][]}
-   */
-  readOldKeys() {
-    return Object.keys(localStorage)
-      .filter((key) => key.startsWith(this.prefix) && /^([0-9a-f]{64}|began )?$/.test(key.slice(this.prefix.length)))
-      .flatMap((key) => parseMarks(localStorage.getItem(key)))
-      .filter(([digest]) => this.rowsByDigest.has(digest));
   }
 
   /**
