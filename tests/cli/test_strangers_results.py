@@ -31,7 +31,6 @@ COMMANDS = [
     ("accept", "--yes"),
     ("check",),
     ("results",),
-    ("results", "--images"),
     ("export", "-o", "table.csv"),
     ("export", "--to", "hf-dataset", "-o", "dataset"),
     ("report",),
@@ -141,8 +140,7 @@ def test_storage_of_a_strangers_choice_is_not_opened(sweeper, results, listener,
     outcome = sweeper(command[0], "shop.yaml" if command == ("run",) else results, *command[1:])
     assert listener.connections == 0
     assert outcome.code == 2
-    if "--images" not in command:  # without a terminal there are none
-        assert f"add the line `{url}` to " in outcome.err + outcome.out
+    assert f"add the line `{url}` to " in outcome.err + outcome.out
 
 
 def test_storage_that_the_user_lists_is_opened(sweeper, recorded, tmp_path):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,15 +24,13 @@ from sweeper.store.experiment_path import display_path
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts
 from sweeper.tables.aggregate import ValueOrder, make_pivot
+from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
 from sweeper.tables.export import to_records
 from sweeper.tables.result_rows import column_names
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.searched_points import find_best_points, find_search_run
 from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match
 from sweeper.wording import count_things, join_names
-
-if TYPE_CHECKING:
-    from sweeper.cli.terminal_images import ImageRow
 
 # Shown after the axes, without `--columns`.
 _OUTCOME_COLUMNS = ("status", "attempts", "ran_s")
@@ -71,13 +67,12 @@ class _Query:
     by: list[str]
     pivot: list[str]
     best: int | None
-    images: bool | None
 
 
 @click.command(
     epilog=format_examples(
         "sweeper results experiments/quickstart.yaml --where \"status == 'failed'\"",
-        "sweeper results experiments/quickstart.yaml --sort -sharpness --limit 5 --images",
+        "sweeper results experiments/quickstart.yaml --sort -sharpness --limit 5",
         "sweeper results experiments/quickstart.yaml --by steps",
         "sweeper results experiments/quickstart.yaml --pivot steps,prompt,sharpness",
         "sweeper results experiments/search.yaml --best 5",
@@ -106,8 +101,6 @@ class _Query:
 )
 @click.option("--best", type=click.IntRange(min=1), metavar="N", help="Show the N best points of a search, one row for "
               "each; with several objectives, the points of the Pareto front.")  # fmt: skip
-@click.option("--images/--no-images", default=None,
-              help="Show the pictures below the table. [default: up to 24, if the terminal can show them]")  # fmt: skip
 @options.as_json
 def command(
     results: Path, *, run_id: str | None, columns: tuple[str, ...], by: tuple[str, ...], pivot: str | None,
@@ -122,13 +115,13 @@ def command(
     table = _read_table(results, run_id, of_search=best is not None)
     name_lists = (("--columns", columns, query.columns), ("--by", by, query.by))
     empty_options = [option for option, texts, names in name_lists if texts and not names]
-    rows = _select_rows(table, query, empty_options, has_pivot=pivot is not None, as_json=as_json)
+    rows = _select_rows(table, query, empty_options, has_pivot=pivot is not None)
     if query.pivot:
         _show_pivot(rows, table, query.pivot, as_json=as_json)
     elif query.by:
         _show_groups(rows, table, query, as_json=as_json)
     elif table.layout.search is not None and best is not None:
-        _show_best(rows, table, table.layout.search, best, query.images, as_json=as_json)
+        _show_best(rows, table, table.layout.search, best, as_json=as_json)
     else:
         _show_rows(rows, table, query, as_json=as_json)
 
@@ -153,9 +146,7 @@ def _read_table(results: Path, run_id: str | None, *, of_search: bool) -> _RunTa
     return _RunTable(rows, column_names(layout), axes, metrics, measures, folder, value_order, layout, best)
 
 
-def _select_rows(
-    table: _RunTable, query: _Query, empty_options: Sequence[str], *, has_pivot: bool, as_json: bool
-) -> Rows:
+def _select_rows(table: _RunTable, query: _Query, empty_options: Sequence[str], *, has_pivot: bool) -> Rows:
     """The rows of `--where` and `--set`. Raises UsageError with all mistakes in the options.
 
     `empty_options` are the options that were given without a column name.
@@ -177,7 +168,7 @@ def _select_rows(
     for option, names in (("--by", query.by), ("--pivot", query.pivot)):
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
             errors.add(option, f"'{name}' is listed {names.count(name)} times; list it once")
-    for is_conflict, option, message in _find_conflicts(query, has_pivot=has_pivot, as_json=as_json):
+    for is_conflict, option, message in _find_conflicts(query, has_pivot=has_pivot):
         if is_conflict:
             errors.add(option, message)
     if query.best is not None and table.layout.search is None:
@@ -211,7 +202,7 @@ def _filter_table(table: _RunTable, row_filter: RowFilter, query: _Query) -> Row
     return rows
 
 
-def _find_conflicts(query: _Query, *, has_pivot: bool, as_json: bool) -> Sequence[tuple[bool, str, str]]:
+def _find_conflicts(query: _Query, *, has_pivot: bool) -> Sequence[tuple[bool, str, str]]:
     """(whether there is a conflict, option, message) for each pair of options that exclude each other."""
     is_best = query.best is not None
     return (
@@ -224,8 +215,6 @@ def _find_conflicts(query: _Query, *, has_pivot: bool, as_json: bool) -> Sequenc
         (is_best and bool(query.sorts), "--sort", "--best sorts the points itself"),
         (is_best and bool(query.columns), "--columns", "--best has columns of its own"),
         (is_best and query.selection.limit is not None, "--limit", "--best N says how many points to show"),
-        (bool(query.images) and (has_pivot or bool(query.by)), "--images", "a group has no picture"),
-        (bool(query.images) and as_json, "--images", "cannot be combined with --json"),
     )
 
 
@@ -257,52 +246,15 @@ def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) ->
     if as_json:
         console.print_json([{name: row[name] for name in shown} for row in rows])
         return
-    show_images = _prepare_images(query.images, len(rows))
     rounded = ("queued_s", *table.measures)
     console.print_table(shown, [[row[name] for name in shown] for row in rows], rounded=rounded)
-    if show_images is not None:
-        _show_images(show_images, table.folder, rows)
 
 
-def _show_best(
-    rows: Rows, table: _RunTable, search: SearchColumns, count: int, images: bool | None, *, as_json: bool
-) -> None:
+def _show_best(rows: Rows, table: _RunTable, search: SearchColumns, count: int, *, as_json: bool) -> None:
     selected = {row["trial"] for row in rows}
     points = [point for point in table.best if not selected.isdisjoint(point.trials)]
-    show_images = None if as_json else _prepare_images(images, len(points[:count]))
     if rows or as_json:
         show_best_points(points, search.objectives, count, as_json=as_json)
-    if show_images is not None:
-        by_trial = {row["trial"]: row for row in table.rows}
-        of_points = [[by_trial[trial] for trial in point.trials] for point in points[:count]]
-        shown = [next((row for row in one if row["outputs"]), one[0]) for one in of_points]
-        _show_images(show_images, table.folder, shown, first_only=True)
-
-
-def _show_images(
-    show_images: Callable[[Sequence[ImageRow]], None], folder: Path, rows: Rows, *, first_only: bool = False
-) -> None:
-    outputs = [_pair_outputs(row)[: 1 if first_only else None] for row in rows]
-    download_artifacts(folder, itertools.chain.from_iterable(outputs))
-    pairs = zip(rows, outputs, strict=True)
-    show_images([(f"trial {row['trial']}", folder, found, row["status"]) for row, found in pairs])
-
-
-def _prepare_images(requested: bool | None, rows: int) -> Callable[[Sequence[ImageRow]], None] | None:
-    """The function that shows pictures in the terminal; None if they should not be shown. Raises UsageError.
-
-    Rich and Pillow are imported only if stdout is a terminal, or if pictures are requested.
-    """
-    if requested is False or (requested is None and not console.is_terminal(sys.stdout)):
-        return None
-    from sweeper.cli.terminal_images import should_show_images, show
-
-    return show if should_show_images(requested, rows) else None
-
-
-def _pair_outputs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, SHA-256) of each output of a row."""
-    return list(zip(row["outputs"], row["sha256"], strict=True))
 
 
 def _choose_default_columns(rows: Rows, table: _RunTable) -> list[str]:
