@@ -10,10 +10,11 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.cli.table_query import select_trials
+from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
 from sweeper.tables import export
-from sweeper.tables.datasets.write_dataset import check_destination, write_dataset
+from sweeper.tables.hf_dataset import FORMAT, write_dataset
 from sweeper.tables.results_folder import find_results_folder
 
 
@@ -27,16 +28,16 @@ from sweeper.tables.results_folder import find_results_folder
 @options.results
 @click.argument("path", required=False)
 @click.option(
-    "-o", "--output", metavar="FILE", help="The file; its suffix chooses the format. -: stdout. With --to, what TOOL "
-    "reads. PATH is the same, without -o."
+    "-o", "--output", metavar="FILE", help="The file; its suffix chooses the format. -: stdout. With --to, a folder. "
+    "PATH is the same, without -o."
 )  # fmt: skip
 @click.option(
     "--format", "kind", metavar="FORMAT", help="csv, tsv, jsonl, parquet or markdown, regardless of the suffix."
 )
 @click.option("--safe-csv", is_flag=True, help="Escape texts that a spreadsheet would run as formulas (csv, tsv).")
 @click.option(
-    "--to", "tool", metavar="TOOL", help="Write the pictures too, as plain files that another tool reads: hf-dataset "
-    "and fiftyone are folders, wandb-table is a file NAME.table.json with its pictures beside it."
+    "--to", "tool", metavar="TOOL", help="hf-dataset: write the pictures too, as a folder that Hugging Face's datasets "
+    "and other tools read."
 )  # fmt: skip
 @options.run_id
 @options.selection
@@ -64,9 +65,12 @@ def command(
 def _export_dataset(
     results: Path, tool: str, output: str | None, run_id: str | None, selection: Selection, *, as_json: bool
 ) -> None:
-    check_destination(tool, output)  # raises before anything is read
-    folder, path = find_results_folder(results), Path(output or "")
-    written = write_dataset(folder, tool, path, run=run_id, trials=select_trials(folder, run_id, selection))
+    if tool != FORMAT:
+        raise UsageError(f"--to {tool}: unknown format{suggest(tool, [FORMAT])}")
+    if not output or output == "-":
+        raise UsageError(f"--to {tool}: name the folder to write, such as -o my-{tool}")
+    folder = find_results_folder(results)
+    written = write_dataset(folder, Path(output), run=run_id, trials=select_trials(folder, run_id, selection))
     if as_json:
         facts = {"rows": written.row_count, "renamed": dict(written.renamed), "notes": list(written.notes)}
         console.print_json({"written": [output], "format": tool, **facts})

@@ -21,14 +21,10 @@ from sweeper.store.remote_artifacts import download_artifacts, local_path
 from sweeper.tables.export import replace_surrogates, to_json_text
 from sweeper.tables.result_rows import column_names, iter_rows
 
-BOOLEAN: Final = "boolean"
-INTEGER: Final = "integer"
-NUMBER: Final = "number"
-TEXT: Final = "text"
-
-MAX_EXACT_INT: Final = 2**53  # a float64 holds integers exactly up to here
+_MAX_EXACT_INT: Final = 2**53  # a float64 holds integers exactly up to here
 _LEFT_OUT: Final = frozenset(("outputs", "sha256", "prompt_id", "error_type", "error"))
-# What the readers use themselves: Hugging Face and W&B for the column of pictures, and FiftyOne for its own fields.
+_MAX_INTEGER: Final = 2**63 - 1  # Arrow's JSON reader makes a float of a larger one
+# What readers use themselves: Hugging Face and W&B for the column of pictures, and FiftyOne for its own fields.
 # The last two are methods: FiftyOne cannot read a sample that has a field of that name.
 _RESERVED: Final = frozenset((
     "image", "images", "video", "videos", "audio", "audios",
@@ -41,10 +37,18 @@ _FILE_SUFFIX: Final = re.compile(r"\.[A-Za-z]\w*")
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A kind of files that a format holds: its name for messages, and the suffixes of its files."""
+    """A kind of files that a dataset holds: its name for messages, and the suffixes of its files."""
 
     name: str
     suffixes: frozenset[str]
+
+
+# Of the suffixes that sweeper knows, those that the folder builders of `datasets` 5.2 open.
+MEDIA: Final = (
+    Media("pictures", frozenset((".png", ".apng", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"))),
+    Media("films", frozenset((".mp4", ".mkv", ".mov", ".avi"))),
+    Media("sounds", frozenset((".wav", ".flac", ".mp3", ".opus", ".ogg"))),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class DatasetColumn:
-    """A column whose values all have the type that `kind` names, or are None; at least one is not None."""
+    """A column whose values all have one type, or are None; at least one is not None."""
 
     name: str
-    kind: str
     values: Sequence[Any]
+    is_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +93,11 @@ class PictureFiles:
     Raises ResultsError if that storage cannot be reached.
     """
 
-    def __init__(self, results: Path, rows: Sequence[Result], media: Sequence[Media]) -> None:
+    def __init__(self, results: Path, rows: Sequence[Result]) -> None:
         files = list(dict.fromkeys(pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
         suffixes = {path: PurePosixPath(path).suffix.lower() for path, _ in files}
         # A dataset holds one kind of media; pictures come first.
-        chosen = next((kind for kind in media if kind.suffixes & set(suffixes.values())), media[0])
+        chosen = next((kind for kind in MEDIA if kind.suffixes & set(suffixes.values())), MEDIA[0])
         self.other_files = Counter(suffixes[path] for path, _ in files if suffixes[path] not in chosen.suffixes)
         fitting = [(path, sha) for path, sha in files if suffixes[path] in chosen.suffixes]
         download_artifacts(results, fitting)
@@ -114,11 +118,9 @@ class PictureFiles:
         return [self._pictures[pair] for pair in pairs if pair in self._pictures]
 
 
-def build_picture_rows(
-    results: Path, rows: Sequence[Result], layout: TableLayout, media: Sequence[Media], largest: int
-) -> PictureRows:
-    """Build the rows of a dataset. `largest`: the largest integer that its reader holds exactly."""
-    files = PictureFiles(results, rows, media)
+def build_picture_rows(results: Path, rows: Sequence[Result], layout: TableLayout) -> PictureRows:
+    """Build the rows of a dataset."""
+    files = PictureFiles(results, rows)
     names = [name for name in column_names(layout) if name not in _LEFT_OUT]
     pictures: list[Picture] = []
     numbers: list[int] = []
@@ -137,7 +139,7 @@ def build_picture_rows(
         cells = {"trial": cells.pop("trial"), "output": numbers, **cells}
     cells["sha256"] = [picture.sha256 for picture in pictures]
     new_names = rename_columns(cells)
-    columns = [column for name, values in cells.items() if (column := build_column(new_names[name], values, largest))]
+    columns = [column for name, values in cells.items() if (column := build_column(new_names[name], values))]
     used = {column.name for column in columns}
     renamed = {name: new for name, new in new_names.items() if name != new and new in used}
     numeric = {
@@ -145,7 +147,7 @@ def build_picture_rows(
     }
     return PictureRows(
         layout.experiment, pictures, columns, files.sources, renamed,
-        [column.name for column in columns if column.kind == TEXT and column.name in numeric],
+        [column.name for column in columns if column.is_text and column.name in numeric],
         without, files.other_files,
     )  # fmt: skip
 
@@ -168,10 +170,10 @@ def _is_reserved(name: str) -> bool:
     return name in _RESERVED or _FILE_COLUMN.fullmatch(name) is not None
 
 
-def build_column(name: str, cells: Sequence[Any], largest: int) -> DatasetColumn | None:
+def build_column(name: str, cells: Sequence[Any]) -> DatasetColumn | None:
     """A column with the narrowest type that holds every cell; None if no cell has a value.
 
-    A column with an integer above `largest`, or with values of several types, becomes text: texts as they are, others
+    A column with an integer that is too large, or with values of several types, becomes text: texts as they are, others
     as JSON. NaN and infinity have no JSON, so they become None.
     """
     cells = [_to_plain_value(cell) for cell in cells]
@@ -179,18 +181,13 @@ def build_column(name: str, cells: Sequence[Any], largest: int) -> DatasetColumn
     types = set(map(type, present))
     if not types:
         return None
+    largest = _MAX_EXACT_INT if float in types else _MAX_INTEGER
+    if types <= {int, float} and all(abs(cell) <= largest for cell in present if type(cell) is int):
+        return DatasetColumn(name, [float(c) if c is not None and float in types else c for c in cells])
     if types == {bool}:
-        return DatasetColumn(name, BOOLEAN, cells)
-    if types == {int} and all(abs(cell) <= largest for cell in present):
-        return DatasetColumn(name, INTEGER, cells)
-    if (
-        types <= {int, float}
-        and float in types
-        and all(abs(cell) <= MAX_EXACT_INT for cell in present if type(cell) is int)
-    ):
-        return DatasetColumn(name, NUMBER, [None if cell is None else float(cell) for cell in cells])
+        return DatasetColumn(name, cells)
     texts = [cell if cell is None or isinstance(cell, str) else to_json_text(cell) for cell in cells]
-    return DatasetColumn(name, TEXT, texts)
+    return DatasetColumn(name, texts, is_text=True)
 
 
 def _to_plain_value(cell: Any) -> Any:
