@@ -25,6 +25,7 @@ FILM_OPTIONS: Final[Mapping[str, str]] = {
 }
 
 MAX_PIXELS: Final = 100_000_000  # 10,000 x 10,000; with Pillow's copy and a metric about 3 GB
+MAX_SHEET_MEGAPIXELS: Final = 178  # of a page of a contact sheet; Pillow takes a larger one for a decompression bomb
 MAX_FRAME_PIXELS: Final = 40_000_000_000  # of all frames together: ten minutes of 1920 x 1080 with 30 frames a second
 
 

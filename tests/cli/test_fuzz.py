@@ -27,7 +27,7 @@ from sweeper.comfy.masks import paint_mask
 from sweeper.errors import SweeperError
 from sweeper.images.compare import compare_images
 from sweeper.images.metrics.measure import read_picture
-from sweeper.reporting.sheets.cells import load_small_picture
+from sweeper.reporting.sheet_pages import load_small_picture
 from tests import ROOT
 from tests.platforms import needs_memory_limit
 

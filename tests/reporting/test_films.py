@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
+from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobRecord, TableLayout
@@ -199,9 +199,9 @@ def test_contact_sheet_shows_the_first_frame_of_a_film(tmp_path):
 
 
 def test_contact_sheet_without_pyav_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr("sweeper.reporting.sheets.contact_sheet.find_spec", lambda _: None)
+    monkeypatch.setattr("sweeper.reporting.contact_sheet.find_spec", lambda _: None)
     said = []
-    monkeypatch.setattr("sweeper.reporting.sheets.contact_sheet.draw_pages", lambda sheet, *_: said.append(sheet) or ())
+    monkeypatch.setattr("sweeper.reporting.contact_sheet.draw_pages", lambda sheet, *_: said.append(sheet) or ())
     out = Sweep({"steps": [1]}, suffix="mp4", content=film("mp4", "mpeg4", RED_THEN_BLUE)).write(tmp_path / "r")
     write_sheets(out, tmp_path / "s.png", SheetOptions())
     (cell,) = said[0].sections[0].cells.values()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.reporting.sheets import contact_sheet
-from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
+from sweeper.reporting import contact_sheet
+from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 from tests.reporting.made_up_searches import SearchSweep
 
 POINTS = [

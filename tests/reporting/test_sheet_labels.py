@@ -6,12 +6,11 @@ import json
 
 import httpx
 import pytest
-from PIL import Image
 
 import sweeper
+from sweeper.reporting import contact_sheet
+from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.live import LiveView
-from sweeper.reporting.sheets import contact_sheet
-from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
@@ -20,14 +19,11 @@ from tests.reporting.made_up_sweeps import Sweep
 
 @pytest.fixture
 def told(monkeypatch, tmp_path):
-    """The texts on the sheet of a results folder, or on all sheets of an animation."""
+    """The texts on the sheet of a results folder."""
 
     def on_sheet(out, wish):
         seen = []
         monkeypatch.setattr(contact_sheet, "draw_pages", lambda sheet, *_: seen.append(sheet) or [])
-        monkeypatch.setattr(
-            contact_sheet, "draw_frames", lambda frames, *_: seen.append(frames) or [Image.new("L", (1, 1))]
-        )
         write_sheets(out, tmp_path / "s.png", wish)
         return seen[0]
 
@@ -73,12 +69,10 @@ def test_values_have_the_written_order_despite_exclusions(told, tmp_path):
     assert [place for place, _ in sheet.across] == [-1, 0, 1, 2, 3]
 
 
-def test_sections_and_frames_have_the_written_order(told, tmp_path):
+def test_sections_have_the_written_order(told, tmp_path):
     out = excluding(tmp_path / "e", {**GRID, "seed": [1, 2]}, EXCLUDE)
     sections = told(out, SheetOptions(x="seed", y="sampler")).sections
     assert [section.title for section in sections] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
-    frames = told(out, SheetOptions(x="seed", y="sampler", animate="steps"))
-    assert [frame.frame_label for frame in frames] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
 
 
 def test_data_has_the_written_order_and_the_rank_of_none(tmp_path):

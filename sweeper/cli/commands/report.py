@@ -12,8 +12,8 @@ from sweeper.cli import console, options
 from sweeper.cli.open_page import open_in_browser, write_checked_report
 from sweeper.cli.options import complete_from, format_examples
 from sweeper.errors import UsageError
+from sweeper.model.picture_size import MAX_SHEET_MEGAPIXELS
 from sweeper.model.selection import Selection
-from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
 from sweeper.store.trial_marks import Mark, parse_mark_file
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_trials
@@ -48,12 +48,10 @@ from sweeper.tables.select_rows import select_trials
               help="The axis across the sheet. [default: chosen by sweeper]")  # fmt: skip
 @click.option("--y", metavar="AXIS", shell_complete=complete_from("columns"),
               help="The axis down the sheet. [default: chosen by sweeper]")  # fmt: skip
-@click.option("--animate", metavar="AXIS", shell_complete=complete_from("columns"),
-              help="One frame for each value of this axis (.webp, .png, .gif).")  # fmt: skip
-@click.option("--cell", type=click.IntRange(MIN_CELL_SIDE, 4096), default=256, show_default=True, metavar="PIXELS",
+@click.option("--cell", type=click.IntRange(32, 4096), default=256, show_default=True, metavar="PIXELS",
               help="Longer side of a cell, which holds all pictures of a trial.")  # fmt: skip
-@click.option("--megapixels", type=click.FloatRange(1, MAX_MEGAPIXELS), default=50.0, show_default=True, metavar="N",
-              help="Split a sheet that would be larger into several.")  # fmt: skip
+@click.option("--megapixels", type=click.FloatRange(1, MAX_SHEET_MEGAPIXELS), default=50.0, show_default=True,
+              metavar="N", help="Split a sheet that would be larger into several.")  # fmt: skip
 @options.open_browser
 @options.as_json
 def command(
@@ -83,7 +81,7 @@ def command(
             raise UsageError(
                 "sheets show neither a check nor marks; --baseline, --no-check and --marks are for the page"
             )
-        from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
+        from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 
         files = write_sheets(folder, sheet, SheetOptions(**sheet_options), run=run_id, trials=trials)
         if as_json:

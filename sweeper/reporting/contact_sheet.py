@@ -1,6 +1,6 @@
-"""Contact sheets: the pictures of a run on labelled pages along two axes; other axes become sections or frames.
+"""Contact sheets: the pictures of a run on labelled pages along two axes; other axes become sections.
 
-This module decides what is on a sheet. `pages` draws it, `cells` loads the pictures, `text_layout` writes the texts.
+This module decides what is on a sheet, and `sheet_pages` draws it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from sweeper.model.result import Result
 from sweeper.model.search_columns import SearchColumns
 from sweeper.model.search_result import SearchedPoint
 from sweeper.reporting.dataset import encode_axis, select_axes
-from sweeper.reporting.sheets.cells import Cell
-from sweeper.reporting.sheets.pages import Section, Sheet, draw_frames, draw_pages
+from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_pages
 from sweeper.reporting.thumbnails import is_film
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
@@ -31,10 +30,8 @@ from sweeper.tables.select_rows import select_results
 from sweeper.wording import count_things, join_names, suggest
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
-_STILL_SUFFIXES: Final = (".png", ".webp")
-_ANIMATION_SUFFIXES: Final = (".webp", ".png", ".gif")
-_SAVE_OPTIONS: Final[dict[str, dict[str, int]]] = {".webp": {"quality": 92}}  # the default of 80 damages the letters
-_FRAME_MILLISECONDS: Final = 700  # milliseconds of a frame
+# By suffix, the options with which Pillow saves a page. For WebP, the default quality of 80 damages the letters.
+_FORMATS: Final[dict[str, dict[str, int]]] = {".png": {}, ".webp": {"quality": 92}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,6 @@ class SheetOptions:
 
     x: str | None = None
     y: str | None = None
-    animate: str | None = None
     cell: int = 256
     megapixels: float = 50.0
 
@@ -78,44 +74,24 @@ def write_sheets(
     Raises UsageError for an unknown axis or suffix, or if not a single cell fits a page; ResultsError if the results
     cannot be read or the files cannot be written.
     """
-    allowed = _ANIMATION_SUFFIXES if options.animate is not None else _STILL_SUFFIXES
-    if file.suffix.lower() not in allowed:
-        raise UsageError(f"--sheet {file}: the suffix chooses the format; use one of {', '.join(allowed)}")
+    if file.suffix.lower() not in _FORMATS:
+        raise UsageError(f"--sheet {file}: the suffix chooses the format; use one of {', '.join(_FORMATS)}")
     with Store.open(results, readonly=True) as store:
         layout, rows = select_results(store.layout(run), list(store.results(run)), trials)
     download_artifacts(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
     axes = _collect_axes(rows, layout)
-    moving = axes.get(options.animate or "")
-    if layout.search is not None and not (options.x or options.y or options.animate):
-        sheets = [_build_search_sheet(rows, axes, layout.search, layout.experiment, results)]
+    if layout.search is not None and not (options.x or options.y):
+        sheet = _build_search_sheet(rows, axes, layout.search, layout.experiment, results)
     else:
-        x, y = _choose_axes(axes, options, layout)
-        steps: list[int | None] = [None] if moving is None else list(moving.order)
-        sheets = [_build_sheet(rows, axes, (x, y, moving), step, layout=layout, results=results) for step in steps]
+        sheet = _build_sheet(rows, axes, _choose_axes(axes, options, layout), layout=layout, results=results)
+    written = []
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        if moving is None:
-            return _save_pages(draw_pages(sheets[0], options.cell, options.megapixels), file)
-        frames = draw_frames(sheets, options.cell, options.megapixels)
-        frames[0].save(
-            file,
-            save_all=True,
-            append_images=frames[1:],
-            duration=_FRAME_MILLISECONDS,
-            loop=0,
-            **_SAVE_OPTIONS.get(file.suffix.lower(), {}),
-        )
+        for number, page in enumerate(draw_pages(sheet, options.cell, options.megapixels), 1):
+            written.append(file if number == 1 else file.with_stem(f"{file.stem}-{number}"))
+            page.save(written[-1], **_FORMATS[file.suffix.lower()])
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {describe_write_error(file, error)}") from error
-    return [file]
-
-
-def _save_pages(pages: Any, file: Path) -> list[Path]:
-    written = []
-    for number, page in enumerate(pages, 1):
-        path = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
-        page.save(path, **_SAVE_OPTIONS.get(path.suffix.lower(), {}))
-        written.append(path)
     return written
 
 
@@ -147,19 +123,16 @@ def _choose_axes(
     axes: dict[str, _SheetAxis], sheet_options: SheetOptions, layout: TableLayout
 ) -> tuple[_SheetAxis | None, _SheetAxis | None]:
     """Choose the axes across and down: as requested, else those with most values, longer labels down the side."""
-    requested = [("--x", sheet_options.x), ("--y", sheet_options.y), ("--animate", sheet_options.animate)]
+    requested = {"--x": sheet_options.x, "--y": sheet_options.y}
     problems = [
         Problem("", 0, option, f"there is no axis '{name}'{suggest(name, axes, 'axes')}")
-        for option, name in requested
+        for option, name in requested.items()
         if name is not None and name not in axes
     ]
-    taken = [name for _, name in requested if name is not None]
-    for name in sorted({name for name in taken if taken.count(name) > 1}):
-        options = [option for option, requested_name in requested if requested_name == name]
-        each = (
-            f"{'both' if len(options) == 2 else 'all'} name '{name}', and need an axis each; axes: {join_names(axes)}"
-        )
-        problems.append(Problem("", 0, ", ".join(options), each))
+    taken = [name for name in requested.values() if name is not None]
+    if len(taken) == 2 and taken[0] == taken[1]:
+        each = f"both name '{taken[0]}', and need an axis each; axes: {join_names(axes)}"
+        problems.append(Problem("", 0, "--x, --y", each))
     if problems:
         raise UsageError(problems)
     chosen = [axis for name in (sheet_options.x, sheet_options.y) if name is not None for axis in (axes[name],)]
@@ -218,33 +191,29 @@ def _is_determined(axis: _SheetAxis, others: Sequence[_SheetAxis]) -> bool:
 def _build_sheet(
     rows: Sequence[Result],
     axes: dict[str, _SheetAxis],
-    chosen: tuple[_SheetAxis | None, _SheetAxis | None, _SheetAxis | None],
-    frame: int | None,
+    chosen: tuple[_SheetAxis | None, _SheetAxis | None],
     *,
     layout: TableLayout,
     results: Path,
 ) -> Sheet:
-    """Build the sheet of one frame (a value of the animated axis)."""
+    """Build the sheet along the chosen axes, across and down."""
     shown = [axis for axis in chosen if axis is not None]
     outer = [axis for axis in axes.values() if axis not in shown and not _is_implied(axis, shown, layout)]
     placed = [*shown, *outer]
     hidden = [axis for axis in axes.values() if axis not in placed]
-    x, y, moving = (axis and _name_partners(axis, hidden, layout) for axis in chosen)
+    x, y = (axis and _name_partners(axis, hidden, layout) for axis in chosen)
     heads = [_name_partners(axis, hidden, layout) for axis in outer]
     sections: dict[tuple[int, ...], dict[tuple[int, int], Cell]] = {}
     for row, result in enumerate(rows):
         cells = sections.setdefault(tuple(axis.indices[row] for axis in outer), {})
-        if moving is None or moving.indices[row] == frame:
-            at = (y.indices[row] if y else -1, x.indices[row] if x else -1)
-            cells.setdefault(at, _build_cell(result, results))
+        at = (y.indices[row] if y else -1, x.indices[row] if x else -1)
+        cells.setdefault(at, _build_cell(result, results))
     titled = [
         Section(" · ".join(_format_title(axis, index) for axis, index in zip(heads, key, strict=True)), cells)
         for key, cells in _sort_sections(sections.items(), outer, layout)
     ]
-    now = _format_title(moving, frame) if moving is not None and frame is not None else ""
     return Sheet(
-        layout.experiment, now, x.name if x else "", y.name if y else "", _list_labels(x), _list_labels(y),
-        tuple(titled),
+        layout.experiment, x.name if x else "", y.name if y else "", _list_labels(x), _list_labels(y), tuple(titled),
         f"{layout.experiment} · {count_things(len(rows), 'trial')} · made with sweeper",
     )  # fmt: skip
 
@@ -270,7 +239,7 @@ def _build_search_sheet(
     kind = "complete points" if len(search.objectives) == 1 else "points on the Pareto front"
     shown = f"{len(best)} of {len(found)} {kind}: {goals}"
     return Sheet(
-        experiment, "", " · ".join(axis.name for axis in over), "point",
+        experiment, " · ".join(axis.name for axis in over), "point",
         tuple((across[key], label) for key, label in zip(columns, labels, strict=True)),
         tuple((down, _describe_point(point, index_of, space, search)) for down, point in enumerate(best)),
         (Section("", cells),),

@@ -1,1 +1,0 @@
-"""Contact sheets: the pictures of a sweep on pages, with labels."""
