@@ -17,11 +17,13 @@ PENDING: Final = "pending"  # not submitted, or to be submitted again
 
 STATUSES: Final = (SUCCEEDED, FAILED, CANCELLED, PENDING)
 
-# The columns after the axes and slots, in the order of the table. No axis or slot may have one of these names.
-OUTCOME_COLUMNS: Final = (
-    "digest", "status", "outputs", "sha256", "target", "prompt_id", "attempts", "queued_s", "ran_s", "cost",
-    "cost_kind", "currency", "error_type", "error",
-)  # fmt: skip
+# The columns after the axes and slots, in the order of the table, with the types of their values. Each is an attribute
+# of a Result; a tuple of texts becomes JSON. No axis or slot may have one of these names.
+OUTCOME_COLUMNS: Final[Mapping[str, type]] = {
+    "digest": str, "status": str, "outputs": tuple, "sha256": tuple, "target": str, "prompt_id": str, "attempts": int,
+    "queued_s": float, "ran_s": float, "cost": float, "cost_kind": str, "currency": str, "error_type": str,
+    "error": str,
+}  # fmt: skip
 RESERVED_COLUMNS: Final = ("trial", *OUTCOME_COLUMNS)
 SAMPLING_METRIC: Final = "sampling_s"  # the only metric of a job and not of a file; see `sweeper.comfy.job_listener`
 REPEAT_COLUMN: Final = "sweeper_repeat"  # the axis that `sweeper calibrate` adds: the number of the repeat

@@ -11,13 +11,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sweeper.model.result import STATUSES, Result
+from sweeper.model.result import OUTCOME_COLUMNS, STATUSES, Result
 from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.store.records import ArtifactRef, TableLayout
 from sweeper.tables.export import replace_surrogates
 
-FORMAT: Final = 3  # of the data; the page refuses any other
+FORMAT: Final = 1  # of the data; the page refuses any other
+# The columns of the outcome that the page shows beside the status.
+_TEXT_COLUMNS: Final = ("error_type", "error", "target", "cost_kind")
+_NUMBER_COLUMNS: Final = tuple(name for name, kind in OUTCOME_COLUMNS.items() if kind in (int, float))
 _MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
 
 
@@ -26,9 +29,9 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
 
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`. `of[i]` is the index of the value of
     trial i in `values`, or -1 if it has none. If "no value" does not come last in the axis, `none` is the index of the
-    value after it. `together` has the pairs of axes that vary together. Metrics
-    and seconds are plain lists of numbers or null; a metric of texts is a column of `outcome`. `search` is there only
-    for a search: its objectives, with their columns, and the axes of its space.
+    value after it. `together` has the pairs of axes that vary together. Metrics and `job_numbers` are plain lists of
+    numbers or null; a metric of texts is a column of `outcome`. `search` is there only for a search: its objectives,
+    with their columns, and the axes of its space.
     """
     texts = [name for name in layout.metrics if any(isinstance(row.metrics.get(name), str) for row in results)]
     axes = tuple(layout.axis_columns)
@@ -54,16 +57,10 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
         "status": [STATUSES.index(row.status) for row in results],
         "statuses": list(STATUSES),
         "outcome": [
-            _build_column("error_type", "outcome", [row.error_type for row in results]),
-            _build_column("error", "outcome", [row.error for row in results]),
-            _build_column("target", "outcome", [row.target for row in results]),
-            _build_column("cost_kind", "outcome", [row.cost_kind for row in results]),
+            *(_build_column(name, "outcome", [getattr(row, name) for row in results]) for name in _TEXT_COLUMNS),
             *(_build_column(name, "metric", [row.metrics.get(name) for row in results]) for name in texts),
         ],
-        "attempts": [row.attempts for row in results],
-        "queued_s": [row.queued_s for row in results],
-        "ran_s": [row.ran_s for row in results],
-        "cost": [row.cost for row in results],
+        "job_numbers": {name: [getattr(row, name) for row in results] for name in _NUMBER_COLUMNS},
         "digest": [row.digest for row in results],
         **({} if layout.search is None else {"search": _build_search(layout.search)}),
     }
@@ -92,14 +89,8 @@ def build_row_outcome(row: Result, layout: TableLayout) -> dict[str, Any]:
     """Build the values of a row that a run can still change, to update a page that is already open."""
     return {
         "status": STATUSES.index(row.status),
-        "error_type": None if row.error_type is None else replace_surrogates(row.error_type),
-        "error": None if row.error is None else replace_surrogates(row.error),
-        "target": row.target,
-        "attempts": row.attempts,
-        "queued_s": row.queued_s,
-        "ran_s": row.ran_s,
-        "cost": row.cost,
-        "cost_kind": row.cost_kind,
+        **{name: text and replace_surrogates(text) for name in _TEXT_COLUMNS for text in (getattr(row, name),)},
+        **{name: getattr(row, name) for name in _NUMBER_COLUMNS},
         "metrics": [row.metrics.get(name) for name in layout.metrics],
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 
@@ -26,10 +26,9 @@ _UNSIGNED_LIMIT: Final = 2**64
 _SIGNED_LIMIT: Final = 2**63
 _PICTURE: Final = "picture"
 
-# The types of the columns that may be empty in every row.
-_FLOAT_COLUMNS: Final = ("queued_s", "ran_s", "cost")
-_TEXT_COLUMNS: Final = frozenset(OUTCOME_COLUMNS) - {"attempts", *_FLOAT_COLUMNS}
-_NUMBER_COLUMNS: Final = {"trial": "int64", "attempts": "int64", **dict.fromkeys(_FLOAT_COLUMNS, "float64")}
+# For columns that are empty in every row.
+_COLUMN_TYPES: Final[Mapping[str, type]] = {"trial": int, **OUTCOME_COLUMNS}
+_NUMBER_TYPES: Final[Mapping[type, str]] = {int: "int64", float: "float64"}
 
 
 class ResultsFrame(pd.DataFrame):
@@ -103,9 +102,10 @@ def _build_series(name: str, values: Sequence[Any]) -> pd.Series[Any]:
     types.discard(type(None))
     dtype: str | None = "object"
     if not types:
-        if name in _TEXT_COLUMNS:
+        kind = _COLUMN_TYPES.get(name, object)
+        if kind in (str, tuple):
             return _build_text_series(values)
-        dtype = _NUMBER_COLUMNS.get(name, "object")
+        dtype = _NUMBER_TYPES.get(kind, "object")
     elif types == {bool}:
         dtype = "boolean" if missing else "bool"
     elif types == {float}:

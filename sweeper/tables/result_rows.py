@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from json.encoder import encode_basestring
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sweeper.files import atomic_write
 from sweeper.model.result import OUTCOME_COLUMNS, Result
 from sweeper.tables.export import CHUNK, CSV_DIALECTS, encode_line, format_delimited
+
+_get_outcome: Final = attrgetter(*OUTCOME_COLUMNS)
 
 
 class TableColumns(Protocol):
@@ -45,16 +48,11 @@ def iter_rows(results: Iterable[Result], layout: TableColumns) -> Iterator[tuple
     slots = tuple(name for name in layout.slot_names if name not in set(axes))
     metrics = tuple(layout.metrics)
     for result in results:
-        outcome = (
-            result.digest, result.status, _to_json_list(result.outputs), _to_json_list(result.sha256),
-            result.target, result.prompt_id, result.attempts, result.queued_s, result.ran_s,
-            result.cost, result.cost_kind, result.currency, result.error_type, result.error,
-        )  # fmt: skip
         yield (
             result.trial,
             *map(result.columns.get, axes),
             *map(result.params.get, slots),
-            *outcome,
+            *(_to_json_list(cell) if type(cell) is tuple else cell for cell in _get_outcome(result)),
             *map(result.metrics.get, metrics),
         )
 

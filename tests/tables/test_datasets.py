@@ -357,7 +357,6 @@ for sample in dataset._sample_collection.find():
 def test_wandb_logs_a_table_with_the_pictures(exported):
     require("wandb")
     more = """
-print(run.summary["quickstart"]["nrows"], run.summary["quickstart"]["ncols"])
-print(data[0][0].image.size, [row["sharpness"] for row in rows])
+print(table.columns[:2], table.data[0][0].image.size, table.get_column("sharpness"))
 """
-    assert run_python(exported, SNIPPETS[2] + more) == ["2 10", "(8, 6) [0.25, 1.25]"]
+    assert run_python(exported, SNIPPETS[2] + more) == ["['image', 'trial'] (8, 6) [0.25, 1.25]"]

@@ -74,7 +74,7 @@ class PageFiles {
 
 class Dataset {
   /** The format of the data that this page can read; `dataset.py` has the same number. */
-  static FORMAT = 3;
+  static FORMAT = 1;
 
   /** @param {any} raw the data as `data.js` has it */
   constructor(raw) {
@@ -96,8 +96,7 @@ class Dataset {
     this.check = /** @type {CodedColumn[]} */ ((raw.check?.columns ?? []).map(Columns.decode)); // [state, reason], or empty
     this.statusColumn = Columns.makeCoded("status", "outcome", raw.statuses, Int32Array.from(raw.status));
     this.trialColumn = Columns.makeNumbers("trial", "trial", raw.trials);
-    const jobNumbers = ["attempts", "queued_s", "ran_s", "cost"].filter((name) => raw[name] !== undefined);
-    this.jobNumbers = jobNumbers.map((name) => Columns.makeNumbers(name, "outcome", raw[name]));
+    this.jobNumbers = Object.entries(raw.job_numbers).map(([name, numbers]) => Columns.makeNumbers(name, "outcome", numbers));
     /** @type {Column[]} */
     this.columns = [this.trialColumn, ...columns, this.statusColumn, ...this.outcome, ...this.jobNumbers, ...this.metrics, ...this.check];
     this.columns.push(...makeMetrics(raw.check?.measures ?? [], "check"));
