@@ -365,7 +365,7 @@ def wrap_text(text: str, measure: Callable[[str], float], width: int, lines: int
 
 def _count_fitting(word: str, measure: Callable[[str], float], width: int) -> int:
     """Count the first letters of a word that fit a line; at least one."""
-    return max(1, bisect_right(range(1, len(word) + 1), width, key=lambda end: measure(word[:end])))
+    return max(1, bisect_right(range(1, len(word) + 1), float(width), key=lambda end: measure(word[:end])))
 
 
 def make_printable(text: str) -> str:
