@@ -7,7 +7,7 @@ SweeperError
 │   ├── ExperimentError    ... the experiment
 │   ├── TemplateError      ... the workflow template or its slots
 │   └── UsageError         ... the command line, the environment or an argument
-├── ResultsError           the results folder cannot be used: in use, unreadable, or of a newer sweeper
+├── ResultsError           the results folder cannot be used: in use, unreadable, or of another version
 ├── TargetError            the server cannot be reached or refuses our requests
 │   ├── UnreachableError   no response, or one that is not from ComfyUI
 │   └── RefusedError       key rejected, out of credits, no subscription
@@ -148,7 +148,7 @@ class UsageError(InputError):
 
 
 class ResultsError(SweeperError):
-    """The results folder cannot be used: another run uses it, it is unreadable, or a newer sweeper wrote it."""
+    """The results folder cannot be used: another run uses it, it is unreadable, or another version wrote it."""
 
 
 class TargetError(SweeperError):

@@ -14,14 +14,15 @@ from sweeper.loading.load import load_recorded
 from sweeper.model.charges import AT_LEAST
 from sweeper.model.money import CURRENCY, format_usd, from_usd
 from sweeper.model.result import SUCCEEDED, Result
-from sweeper.planning.plan import plan
+from sweeper.model.trial import Trial
+from sweeper.planning.plan import Plan, plan
 from sweeper.planning.searching.points import SearchSpace
 from sweeper.planning.searching.search_plan import SearchPlan
 from sweeper.planning.searching.search_state import group_points
+from sweeper.reporting.dataset import encode_values
 from sweeper.reporting.excluded_reasons import encode_exclusions
 from sweeper.reporting.run_again import describe_rerun
 from sweeper.reporting.thumbnails import THUMBS_FOLDER
-from sweeper.reporting.workflows import UploadedInputs, encode_workflows
 from sweeper.store import Store
 from sweeper.store.records import RunRecord, TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
@@ -38,6 +39,9 @@ MEDIA_TYPES: Final = {
     ".m4a": "audio/mp4", ".aac": "audio/aac",
 }  # fmt: skip
 """The files that browsers can show, by suffix. The part before the slash is the kind of file on the page."""
+UploadedInputs = Mapping[str, Mapping[str, Any]]
+"""By target, then by the file's content: the value that a workflow needs for an input file on that target."""
+_ABSENT: Final = {"$absent": True}
 
 
 def find_run_record(store: Store, run: str | None) -> RunRecord:
@@ -104,7 +108,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """Build the page's data about the run. If its experiment can still be read, that includes workflows and exclusions.
 
-    `uploaded`: see `encode_workflows`. `first_started`: when the first run of this results folder started (Unix
+    `uploaded`: see `UploadedInputs`. `first_started`: when the first run of this results folder started (Unix
     seconds), or None if none has. It identifies the folder, even after the folder moves or its sweep grows.
     """
     data: dict[str, Any] = {
@@ -120,7 +124,7 @@ def describe_run(
         data["template"] = value.get("template") if isinstance(value, dict) else None
         if layout.search is None:
             planned = plan(experiment)
-            data["workflow"] = encode_workflows(planned, rows, uploaded)
+            data["workflow"] = _encode_workflows(planned, rows, uploaded)
             data["left_out"] = encode_exclusions(planned, rows, layout)
         elif experiment.search is not None:
             data |= _describe_search(SearchSpace(experiment, experiment.search), rows, uploaded)
@@ -146,9 +150,52 @@ def _describe_search(space: SearchSpace, rows: Sequence[Result], uploaded: Uploa
     wanted = dict(zip(distinct, map(len, space.find_allowed(distinct)), strict=True))
     plan_again = SearchPlan(space, group_points(cells))  # type: ignore[arg-type]  # none of them is None
     return {
-        "workflow": encode_workflows(plan_again, rows, uploaded),
+        "workflow": _encode_workflows(plan_again, rows, uploaded),
         "wanted": [None if point is None else wanted[point] for point in points],
     }
+
+
+def _encode_workflows(planned: Plan, rows: Sequence[Result], uploaded: UploadedInputs) -> dict[str, Any] | None:
+    """Return `{base, changes: [{node, input, values, of}], known: [0 or 1 per row]}`, or None if no workflow is known.
+
+    That is little space: the first workflow in full, and for each trial only its differences, from which the page makes
+    the others. A row has a workflow only if the experiment still makes exactly that trial, by its digest.
+
+    Input files have the names that they have on the row's target, so that the target accepts the workflow unchanged.
+    If those are unknown, they keep their names on this machine.
+    """
+    digests = [row.digest for row in rows]
+    target_of = {row.digest: row.target or "" for row in rows}
+    graphs: dict[str, Mapping[str, Any]] = {}
+    for trial in planned.written():
+        if trial.digest in target_of and trial.digest not in graphs:
+            graphs[trial.digest] = _build_run_graph(planned, trial, uploaded.get(target_of[trial.digest], {}))
+    if not graphs:
+        return None
+    base = next(iter(graphs.values()))
+    flat = {digest: dict(_iter_inputs(graph)) for digest, graph in graphs.items()}
+    start = dict(_iter_inputs(base))
+    # Slots change inputs and never nodes, so all graphs have the same inputs.
+    varying = [key for key in start if any(inputs.get(key, _ABSENT) != start[key] for inputs in flat.values())]
+    changes = []
+    for node, name in varying:
+        values, of = encode_values(flat[digest].get((node, name)) if digest in flat else None for digest in digests)
+        changes.append({"node": node, "input": name, "values": values, "of": of})
+    (base_coded,), _ = encode_values([dict(base)])
+    return {"base": base_coded, "changes": changes, "known": [int(digest in flat) for digest in digests]}
+
+
+def _build_run_graph(planned: Plan, trial: Trial, uploaded: Mapping[str, Any]) -> dict[str, Any]:
+    graph: dict[str, Any] = planned.workflow(trial)
+    for file in planned.files(trial):
+        graph[file.node]["inputs"][file.input] = uploaded.get(file.content_key, file.value)
+    return graph
+
+
+def _iter_inputs(graph: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], Any]]:
+    for node, content in graph.items():
+        for name, value in content.get("inputs", {}).items():
+            yield (node, name), value
 
 
 def encode_marks(marks: Iterable[Mark]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def encode_exclusions(plan: Plan, rows: Sequence[Result], layout: TableLayout) -
     experiment = plan.experiment
     if sum(prod(block.sizes) for block in experiment.blocks) > _MAX_POINTS or len(plan) != len(rows):
         return None
+    if tuple(layout.axis_columns) != tuple(plan.axis_columns):  # of a store that somebody else made
+        return None
     ordered = sorted(rows, key=lambda row: row.trial)
     if any(trial.columns != row.columns for trial, row in zip(plan.written(), ordered, strict=True)):
         return None

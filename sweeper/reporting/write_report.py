@@ -1,17 +1,22 @@
 """Writes the report's folder: the page, its data, thumbnails and all artifacts.
 
 The folder is self-contained: it can be moved, mailed or put on a web server. Artifacts are hard-linked into it to save
-disk space, or copied if the file system has no hard links. `cleanup` removes files of earlier reports. Other files, in
-the folder or elsewhere, are never touched.
+disk space, or copied if the file system has no hard links.
+
+The folder may hold other files too. Files of earlier reports may show pictures that left the sweep; sweeper removes
+those that are known to be a report's: those in the previous report's data or in its index of thumbnails, artifacts of
+the store, and sprite sheets by their unique names.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
@@ -24,7 +29,6 @@ from sweeper.reporting.check_findings import (
     build_check_data,
     find_accepted_pictures,
 )
-from sweeper.reporting.cleanup import remove_stale_files
 from sweeper.reporting.contents import (
     FILES_FOLDER,
     build_file_entries,
@@ -36,8 +40,8 @@ from sweeper.reporting.contents import (
     load_uploaded_inputs,
 )
 from sweeper.reporting.dataset import as_json, as_script, build_dataset, encode_file_origins, list_file_origins
-from sweeper.reporting.sprites import make_sprites
-from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnails, select_pictures
+from sweeper.reporting.sprites import is_sprite_sheet, make_sprites
+from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnails, iter_file_names, select_pictures
 from sweeper.serving import SHARED_PAGE
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
@@ -109,7 +113,7 @@ def write_report(
         if checked is not None:
             data["check"] = _link_accepted(checked, rows, data["files"], out)
         data |= describe_run(record, results, rows, layout, uploaded, first_started=first_started)
-        remove_stale_files(out, data, stored, thumbnails.prune_index(pictures))
+        _remove_stale_files(out, data, stored, thumbnails.prune_index(pictures))
         _write_page(out, data)
     except OSError as error:
         reason = describe_write_error(out / "index.html", error)
@@ -149,3 +153,61 @@ def _link_accepted(
 def _write_file(path: Path, text: str) -> None:
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def _remove_stale_files(
+    out: Path, data: Mapping[str, Any], artifacts: Iterable[tuple[str, str]], dropped_thumbs: Iterable[str]
+) -> None:
+    """Remove the files of earlier reports that this report does not show. Call it before `data.json` is replaced.
+
+    `data` is this report's. `artifacts`: name and SHA-256 of every artifact of the store; `dropped_thumbs`: SHA-256 of
+    the thumbnails that left the index. Raises OSError.
+    """
+    own = {*_iter_report_files(_read_previous_data(out))}
+    for name, sha in artifacts:
+        own |= {f"{FILES_FOLDER}/{name}", *_iter_thumb_paths(sha)}
+    for sha in dropped_thumbs:
+        own.update(_iter_thumb_paths(sha))
+    # Compare without case, because some file systems take both spellings for one file.
+    shown = {path.casefold() for path in _iter_report_files(data)}
+    stale = {path for path in own if path.casefold() not in shown}
+    for folder in (FILES_FOLDER, ACCEPTED_FOLDER, THUMBS_FOLDER):
+        for name in _list_files(out, folder):
+            path = f"{folder}/{name}"
+            if path in stale or (folder == THUMBS_FOLDER and is_sprite_sheet(name) and path not in shown):
+                (out / folder / name).unlink(missing_ok=True)
+
+
+def _list_files(out: Path, folder: str) -> list[str]:
+    """The files in a folder of the report; none if the folder is a link, because its target is not the report's."""
+    path = out / folder
+    if not path.is_dir() or path.resolve() != out.resolve() / folder:
+        return []
+    with os.scandir(path) as entries:
+        return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+
+
+def _read_previous_data(out: Path) -> Any:
+    try:
+        return json.loads((out / "data.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None  # there is none, or another program wrote it
+
+
+def _iter_report_files(data: Any) -> Iterator[str]:
+    """The files that a report's data names, relative to its folder. Accepts any JSON value."""
+    if not isinstance(data, Mapping):
+        return
+    files, sprites = data.get("files"), data.get("sprites")
+    for entry in files if isinstance(files, list) else ():
+        if isinstance(entry, Mapping):
+            if isinstance(path := entry.get("path"), str):
+                yield path
+            if isinstance(thumb := entry.get("thumb"), str):
+                yield from _iter_thumb_paths(PurePosixPath(thumb).stem)
+    sheets = sprites.get("sheets") if isinstance(sprites, Mapping) else None
+    yield from (sheet for sheet in (sheets if isinstance(sheets, list) else ()) if isinstance(sheet, str))
+
+
+def _iter_thumb_paths(sha: str) -> Iterator[str]:
+    return (f"{THUMBS_FOLDER}/{name}" for name in iter_file_names(sha))

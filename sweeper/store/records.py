@@ -34,6 +34,7 @@ OPEN_STATES: Final = (INTENT, SUBMITTED)
 ANSWERS: Final = ("left", "right", "tie", "bad")  # "bad": neither picture is good
 VERDICTS: Final = ("", "keep", "reject")
 MAX_STARS: Final = 5
+UNWRITTEN: Final = "sweeper does not write; restore a good copy of the folder, or delete it"
 
 STATUS_OF_STATE: Final = {
     SUCCEEDED: result.SUCCEEDED,
@@ -198,10 +199,7 @@ def parse_column(text: str, shape: Any, column: str, folder: Path) -> Any:
     except ValueError:
         value = ...
     if value is ... or not fits_shape(value, shape):
-        raise ResultsError(
-            f"{folder}: the column '{column}' of its store is {format_value(text)}, which sweeper does not write; "
-            "restore a good copy of the folder, or delete it"
-        )
+        raise ResultsError(f"{folder}: the column '{column}' of its store is {format_value(text)}, which {UNWRITTEN}")
     return value
 
 

@@ -36,6 +36,7 @@ from sweeper.store.records import (
     SUBMITTED,
     SUCCEEDED,
     UNSENT,
+    UNWRITTEN,
     Artifact,
     JobRecord,
     RunRecord,
@@ -321,6 +322,9 @@ class Store:
 
     def _parse_layout(self, text: str) -> dict[str, Any]:
         layout: dict[str, Any] = parse_column(text, LAYOUT_SHAPE, "runs.layout", self.path.parent)
+        for name in (*layout["axis_columns"], *layout["slot_names"], *layout["metrics"]):
+            if name in result.RESERVED_COLUMNS:
+                raise ResultsError(f"{self.path.parent}: a run has a column '{name}' of its own, which {UNWRITTEN}")
         return layout
 
     def _resolve_run(self, run_id: int | str | None) -> int:

@@ -332,6 +332,7 @@ WRONG_VALUES = [
     "runs SET layout = '[]'",
     "runs SET layout = json_set(layout, '$.axis_columns', 5)",
     "runs SET layout = json_set(layout, '$.together', json('[[1]]'))",
+    "runs SET layout = json_set(layout, '$.slot_names', json('[\"trial\"]'))",
     "runs SET targets = '{}'",
     "runs SET started = 9e999",
     "trials SET params = '[1]'",
@@ -366,6 +367,12 @@ def test_value_that_sweeper_does_not_write_is_reported(sweeper, recorded, write,
     for command in READERS:
         outcome = sweeper(command[0], "shop.yaml" if command in (("plan",), ("run",)) else recorded, *command[1:])
         assert outcome.code in (0, 1, 2), outcome.err
+
+
+def test_report_of_a_run_with_a_made_up_axis_is_written(sweeper, results):
+    with closing(connect(results / "sweeper.sqlite", readonly=False)) as store, store:
+        store.execute("UPDATE runs SET layout = json_set(layout, '$.axis_columns', json('[\"made up\"]'))")
+    assert sweeper("report", results).code == 0
 
 
 @pytest.mark.parametrize(

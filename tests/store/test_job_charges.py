@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
-import math
-
 import pytest
 
 from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED, Charge

@@ -22,8 +22,6 @@ from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
 from sweeper.store.records import TableLayout
-from sweeper.store.remote_artifacts import download_artifacts
-from sweeper.tables.aggregate import ValueOrder, make_pivot
 from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
 from sweeper.tables.export import to_records
 from sweeper.tables.result_rows import column_names

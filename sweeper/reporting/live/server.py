@@ -1,17 +1,46 @@
-"""`LiveView` serves the page of a results folder: start it, show its `url`, stop it."""
+"""`LiveView` serves the page of a results folder: its files, the run's data and artifacts, and a stream of changes.
+
+The name in a request is looked up among known names; it is never joined to a folder. `AccessControl` has already
+decided whether the request is allowed.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Final, Self
 
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from sweeper.errors import ResultsError, UsageError
+from sweeper.model.bounded_json import parse_json
 from sweeper.model.experiment import Experiment
-from sweeper.reporting.live.app import make_app
+from sweeper.reporting.check_findings import ACCEPTED_FOLDER
+from sweeper.reporting.contents import MEDIA_TYPES
+from sweeper.reporting.dataset import as_json, as_script
 from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.reporting.live.follower import Follower
 from sweeper.reporting.live.notifier import ChangeNotifier
-from sweeper.serving.page_server import PageServer
+from sweeper.reporting.thumbnails import THUMBS_FOLDER
+from sweeper.reporting.write_report import PAGE_FOLDER
+from sweeper.serving.access import NO_STORE, read_body
+from sweeper.serving.page_server import PageServer, make_page_route, respond_not_found
+from sweeper.store.trial_marks import parse_marks
+
+_THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
+_TRIAL_NUMBER: Final = re.compile("[0-9]{1,15}")
+_KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comment keeps the connection open
+_MIN_INTERVAL_SECONDS: Final = 0.2  # between two messages
+_IMMUTABLE: Final = {"cache-control": "private, max-age=31536000, immutable"}  # for files that never change
+# A file from a server may run no scripts when it is opened by itself.
+_SANDBOX: Final = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 
 
 class LiveView(PageServer):
@@ -50,7 +79,7 @@ class LiveView(PageServer):
 
     def __enter__(self) -> Self:
         self._follower.start()
-        app = make_app(self._follower, self._notifier)
+        app = _make_app(self._follower, self._notifier)
         self.start(app, writable=["/marks"], on_loop=self._notifier.bind)
         return self
 
@@ -60,3 +89,121 @@ class LiveView(PageServer):
         self._follower.stop()
         self._notifier.close()
         self.stop()
+
+
+def _make_app(follower: Follower, notifier: ChangeNotifier) -> Starlette:
+    """Make the application; `notifier` reports every change."""
+    endpoints = _Endpoints(follower, notifier)
+    return Starlette(
+        routes=[
+            Route("/data.js", endpoints.serve_data),
+            Route("/data.json", endpoints.serve_data),
+            Route("/events", endpoints.serve_events),
+            Route("/marks", endpoints.store_marks, methods=["POST"]),
+            Route("/files/{name}", endpoints.serve_artifact),
+            Route(f"/{ACCEPTED_FOLDER}/{{name}}", endpoints.serve_accepted),
+            Route(f"/{THUMBS_FOLDER}/{{name}}", endpoints.serve_thumb),
+            Route("/preview/{trial}", endpoints.serve_preview),
+            make_page_route(PAGE_FOLDER),
+        ]
+    )
+
+
+class _Endpoints:
+    """One method for each kind of request."""
+
+    def __init__(self, follower: Follower, notifier: ChangeNotifier) -> None:
+        self._follower = follower
+        self._notifier = notifier
+
+    async def serve_data(self, request: Request) -> Response:
+        data = await asyncio.to_thread(self._follower.build_data)
+        if request.url.path.endswith(".js"):
+            return Response(as_script(data), headers=NO_STORE, media_type="text/javascript")
+        return Response(as_json(data), headers=NO_STORE, media_type="application/json")
+
+    async def serve_artifact(self, request: Request) -> Response:
+        return _respond_with_file(self._follower.find_artifact(request.path_params["name"]))
+
+    async def serve_accepted(self, request: Request) -> Response:
+        return _respond_with_file(await asyncio.to_thread(self._follower.find_accepted, request.path_params["name"]))
+
+    async def serve_thumb(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        path = self._follower.thumbs / THUMBS_FOLDER / name
+        if not _THUMB_NAME.fullmatch(name) or not path.is_file():
+            return respond_not_found()
+        return FileResponse(path, media_type="image/webp", headers=_IMMUTABLE)
+
+    async def serve_preview(self, request: Request) -> Response:
+        number = request.path_params["trial"]
+        if not _TRIAL_NUMBER.fullmatch(number):
+            return respond_not_found()
+        trial = int(number)
+        image = await asyncio.to_thread(self._follower.live_folder.read_preview, trial)
+        if image is None:
+            # A trial may end before the page requests the preview it heard of. That is not an error, so the browser's
+            # console must not report one.
+            return (
+                Response(status_code=204, headers=NO_STORE) if self._follower.has_trial(trial) else respond_not_found()
+            )
+        media = "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
+        return Response(image, headers=NO_STORE | _SANDBOX, media_type=media)
+
+    async def store_marks(self, request: Request) -> Response:
+        """POST /marks: a mapping of digests to marks."""
+        body = await read_body(request)
+        if body is None:
+            return PlainTextResponse("too long", 413)
+        try:
+            marks = parse_marks(parse_json(body))
+        except ValueError as problem:
+            return PlainTextResponse(str(problem), 400)
+        try:
+            await asyncio.to_thread(self._follower.store_marks, marks)
+        except UsageError as problem:
+            return PlainTextResponse(str(problem), 422)
+        except ResultsError as problem:
+            return PlainTextResponse(str(problem), 503)
+        return Response(status_code=204)
+
+    async def serve_events(self, request: Request) -> Response:
+        last = request.headers.get("last-event-id") or request.query_params.get("since", "")
+        match = re.fullmatch("([0-9]{1,15})[.]([0-9]{1,15})", last)
+        if match is None:
+            return PlainTextResponse("the parameter since=GENERATION.NUMBER is missing", 400)
+        stream = _stream_changes(self._follower, self._notifier, int(match[1]), int(match[2]))
+        return StreamingResponse(stream, media_type="text/event-stream", headers=NO_STORE)
+
+
+async def _stream_changes(
+    follower: Follower, notifier: ChangeNotifier, generation: int, number: int
+) -> AsyncIterator[str]:
+    """Send events: `change` with the changes, `anew` if the page must reload, `over` when the server stops."""
+    with notifier.subscribe() as event:
+        while not notifier.closed:
+            event.clear()
+            changes: dict[str, Any] | None = await asyncio.to_thread(follower.get_changes, number, generation)
+            if changes is None:
+                yield "event: anew\ndata: {}\n\n"
+                return
+            if changes["number"] != number:
+                number = changes["number"]
+                text = json.dumps(changes, separators=(",", ":"), allow_nan=False)
+                yield f"event: change\nid: {generation}.{number}\ndata: {text}\n\n"
+                await asyncio.sleep(_MIN_INTERVAL_SECONDS)
+            try:
+                async with asyncio.timeout(_KEEPALIVE_SECONDS):
+                    await event.wait()
+            except TimeoutError:
+                yield ": still here\n\n"
+        yield "event: over\ndata: {}\n\n"
+
+
+def _respond_with_file(path: Path | None) -> Response:
+    """Send a file that came from a server, or 404."""
+    if path is None or not path.is_file():
+        return respond_not_found()
+    media = MEDIA_TYPES.get(path.suffix.lower())
+    shown = {} if media else {"content-disposition": "attachment"}
+    return FileResponse(path, media_type=media or "application/octet-stream", headers=_IMMUTABLE | _SANDBOX | shown)
