@@ -10,12 +10,12 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.cli.table_query import select_trials
-from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
 from sweeper.tables import export
 from sweeper.tables.hf_dataset import FORMAT, write_dataset
 from sweeper.tables.results_folder import find_results_folder
+from sweeper.wording import suggest
 
 
 @click.command(

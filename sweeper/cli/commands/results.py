@@ -22,7 +22,7 @@ from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
 from sweeper.store.records import TableLayout
-from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
+from sweeper.tables.aggregate import ValueOrder, make_pivot
 from sweeper.tables.export import to_records
 from sweeper.tables.result_rows import column_names
 from sweeper.tables.results_folder import find_results_folder
