@@ -171,7 +171,7 @@ PUBLIC_PARTICIPLES = {"written", "reordered"}  # of `sweeper.Plan`, which users 
 
 
 def test_functions_are_verbs() -> None:
-    """Outside the nodes and the denoiser, whose functions bear ComfyUI's names and those of formulas."""
+    """Outside the nodes and the painter, whose functions bear ComfyUI's names and those of formulas."""
     assert [
         f"{short(path)}:{node.lineno}: {node.name}"
         for path in FILES

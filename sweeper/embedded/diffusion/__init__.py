@@ -1,14 +1,8 @@
-"""Procedural diffusion: real sampler mathematics around a small analytic denoiser.
+"""Procedural pictures: what the embedded server draws where a workflow asks for a model.
 
-It is no diffusion model and was trained on nothing. A prompt is turned into a handful of composed "ideal latents"
-(`text`, `scene`), these are the modes of a Gaussian mixture (`prior`), and the posterior mean of that mixture under
-white noise is the exact denoiser that the schedules, samplers and guidance of ComfyUI are run on (`schedules`,
-`solvers`, `guidance`). So seeds, steps, cfg, samplers, denoise and prompts move the picture the way users of real
-models expect, in milliseconds, and the same on every machine. Areas, masks and times of a conditioning are in
-`conditions`; control hints and references in `hints`. `vae` turns latents into
-pictures and back.
-
-The nodes that call this live in `sweeper.embedded.nodes`.
+`text` turns a prompt into features, `scene` and `subjects` compose a picture of them in a layout that the seed draws,
+`painter` paints it into a latent as steps, cfg, sampler and scheduler say, and `vae` turns latents into pictures and
+back. No model is run or read. The nodes that call this live in `sweeper.embedded.nodes`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The candidates of a composition: random tables that never change, and the small tools that scenes are drawn with.
+"""The layouts of scenes, and the small tools that scenes are drawn with.
 
-Fields are float32 [K, h, w], one per candidate; `x` runs over -aspect .. aspect, `y` over -1 (top) .. 1 (bottom).
+Fields are float32 [K, h, w], one per layout; `x` runs over -aspect .. aspect, `y` over -1 (top) .. 1 (bottom).
 """
 
 from __future__ import annotations
@@ -10,25 +10,21 @@ from functools import lru_cache
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.latent_noise import draw_normal
+from sweeper.embedded.diffusion.arrays import Array, draw_normal
 from sweeper.embedded.diffusion.vocabulary import HASHED
 
-CANDIDATES = 24  # modes of the mixture per prompt: what a seed chooses among
-_PARAMETERS = 48
+PARAMETERS = 48  # random numbers that make a layout
 _TABLE_SEED = 0x5EEDED
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[Array, Array]:
-    base = draw_normal(_TABLE_SEED, 0, 0, 0, (CANDIDATES, _PARAMETERS))
-    mix = draw_normal(_TABLE_SEED, 1, 0, 0, (HASHED, _PARAMETERS))
-    return base, mix
+def _make_table() -> Array:
+    return draw_normal(_TABLE_SEED, 1, 0, (HASHED, PARAMETERS))
 
 
 @dataclass(frozen=True, slots=True)
 class SceneLayout:
-    """Coordinates and the random parameters of every candidate, moved by the unknown words of the prompt."""
+    """Coordinates and the random parameters of every layout, moved by the unknown words of the prompt."""
 
     x: Array  # [1, 1, w]
     y: Array  # [1, h, 1]
@@ -36,14 +32,13 @@ class SceneLayout:
     parameters: Array  # [K, P], 0-1
 
     def scale_parameter(self, index: int, low: float = 0.0, high: float = 1.0) -> Array:
-        """Parameter `index` of every candidate, scaled to low .. high: [K, 1, 1]."""
+        """Parameter `index` of every layout, scaled to low .. high: [K, 1, 1]."""
         return (low + (high - low) * self.parameters[:, index])[:, None, None].astype(np.float32)
 
 
-def make_layout(height: int, width: int, hashed: Array) -> SceneLayout:
-    """The layout of a latent of this size; `hashed` are the hash dimensions of the pooled embedding."""
-    base, mix = _tables()
-    moved = base + 0.55 * np.tanh(hashed / 1.5) @ mix * HASHED**-0.5
+def make_layout(height: int, width: int, hashed: Array, drawn: Array) -> SceneLayout:
+    """Layouts of a latent of this size: `hashed` are the hash dimensions of the embedding, `drawn` [K, P] is normal."""
+    moved = drawn + 0.55 * np.tanh(hashed / 1.5) @ _make_table() * HASHED**-0.5
     # A triangle wave folds any number into 0-1, continuous in the words.
     parameters = np.abs((moved * 0.45 + 0.5) % 2.0 - 1.0)
     aspect = width / height
@@ -70,8 +65,8 @@ def wave(layout_: SceneLayout, along: Array, first: int, octaves: int, rough: fl
     scale = 0.0
     for octave in range(octaves):
         gain = rough**octave
-        phase = layout_.scale_parameter((first + octave) % _PARAMETERS, 0, 6.2832)
-        bend = layout_.scale_parameter((first + octave + 7) % _PARAMETERS, 0.75, 1.35)
+        phase = layout_.scale_parameter((first + octave) % PARAMETERS, 0, 6.2832)
+        bend = layout_.scale_parameter((first + octave + 7) % PARAMETERS, 0.75, 1.35)
         total = total + gain * np.sin(along * (1.7 * 2.03**octave) * bend + phase)
         scale += gain
     return np.asarray(total / scale, np.float32)

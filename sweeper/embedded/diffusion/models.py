@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sweeper.embedded.diffusion.names import check_name
-from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.text import digest_normals, encode, pool
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
 
@@ -28,17 +27,16 @@ _STYLES: dict[str, dict[str, float]] = {
 }
 # strokes, grain, hatch, paper of the decoder, 0-1 each
 _TEXTURES = {"paint": (0.8, 0.1, 0.0, 0.25), "photo": (0.0, 0.35, 0.0, 0.0), "ink": (0.15, 0.1, 0.8, 0.7)}
-# Families that are rectified flows elsewhere keep their own noise schedule here, by name.
-_FLOWS = {"flux": Sampling("flux", 1.15), "sd3": Sampling("flow", 3.0), "qwen": Sampling("flow", 1.15)}
+_SHIFTS = {"flux": 3.16, "sd3": 3.0, "qwen": 1.15}  # families that keep noise high for longer, by name
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A denoiser: its name, how it mixes noise, and the features that it adds to every prompt."""
+    """A model: its name, the features that it adds to every prompt, and the shift of its noise levels."""
 
     name: str
-    sampling: Sampling
     style: Features
+    shift: float = 1.0
 
     def __repr__(self) -> str:
         return f"<procedural model {self.name!r}>"
@@ -97,8 +95,8 @@ def make_style(name: str) -> Features:
 def load_model(name: str) -> Model:
     """Raises ValueError for a name that climbs."""
     check_name(name)
-    flow = next((sampling for family, sampling in _FLOWS.items() if family in name.lower()), Sampling())
-    return Model(name, flow, make_style(name))
+    shift = next((shift for family, shift in _SHIFTS.items() if family in name.lower()), 1.0)
+    return Model(name, make_style(name), shift)
 
 
 def load_clip(name: str, kind: str = "") -> Clip:

@@ -1,8 +1,4 @@
-"""The names that combos offer, apart from the code behind them, so that listing nodes imports no NumPy.
-
-Every name of ComfyUI 0.3.64 is here: each is run by its own mathematics in `solvers`, none is an alias that hides a
-missing one. The `_gpu` twins differ, as there, in where their noise comes from.
-"""
+"""The names that combos offer, apart from the code behind them, so that listing nodes imports no NumPy."""
 
 from __future__ import annotations
 

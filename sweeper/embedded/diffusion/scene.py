@@ -1,12 +1,10 @@
-"""A pooled embedding to pictures: every candidate composition of a prompt at latent resolution, in YUV.
+"""A pooled embedding to pictures: the scene of a prompt in each of several layouts at latent resolution, in YUV.
 
 Background, light and style are here, the things that stand in the picture in `subjects`. All of it is continuous in
 the embedding: a word with half the weight does half of what it does.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 
@@ -54,12 +52,10 @@ class Words:
         return self._backdrop_shares[name]
 
 
-def compose(features: Array, height: int, width: int, candidate: int | None = None) -> Array:
-    """Every candidate of a pooled embedding [F], or one of them: [K, 3, h, w], Y about -0.5 .. 0.5 and U, V."""
+def compose(features: Array, height: int, width: int, layouts: Array) -> Array:
+    """The scene of a pooled embedding [F] in each of the layouts [K, P]: [K, 3, h, w], Y about -0.5 .. 0.5, U and V."""
     words = Words(features)
-    plan = make_layout(height, width, features[-HASHED:])
-    if candidate is not None:
-        plan = replace(plan, parameters=plan.parameters[candidate : candidate + 1])
+    plan = make_layout(height, width, features[-HASHED:], layouts)
     horizon = (
         plan.scale_parameter(0, -0.15, 0.5) + 0.8 * words.backdrop_share("room") - 0.12 * words.backdrop_share("snow")
     )

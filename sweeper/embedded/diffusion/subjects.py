@@ -249,7 +249,7 @@ def draw_subjects(words: Any, plan: SceneLayout, horizon: Array, picture: Array)
         copies = [(side, 1.0), (side - 0.75, 0.6), (side + 0.72, 0.5)] if words["many"] > 0.5 else [(side, 1.0)]
         for offset, shrink in reversed(copies):
             u, v = (plan.x - offset) * facing / (grown * shrink), (plan.y - y) / (grown * shrink)
-            layers = _DRAWERS[name](words, plan, u, v, _own_colour(words, plan))
+            layers = _DRAWERS[name](words, plan, u, v, _own_colour(words))
             if name not in ("bird", "orb", "thing"):
                 shadow = _ellipse(u, v, 0.15, 0.95, 0.9, 0.16)
                 paint(picture, smooth(-shadow * 6 + 0.2) * 0.35 * weight, _DARK)
@@ -257,10 +257,10 @@ def draw_subjects(words: Any, plan: SceneLayout, horizon: Array, picture: Array)
                 paint(picture, rasterise(np.asarray(distance * grown * shrink), plan.pixel) * weight, colour)
 
 
-def _own_colour(words: Any, plan: SceneLayout) -> tuple[float, float, float]:
+def _own_colour(words: Any) -> tuple[float, float, float]:
     """The subject's colour, or for unnamed things one that their hash chooses."""
     share = words["subject_colour"]
-    hue = float(plan.parameters[:, 47].mean() * 6.28 + words.features[-1] * 2)
+    hue = 3.1 + float(words.features[-1] * 2 + words.features[-2])
     fallback = np.array([-0.05 + 0.12 * np.sin(hue * 2), 0.22 * np.cos(hue), 0.24 * np.sin(hue)])
     named = np.array([words["subject_y"], words["subject_u"], words["subject_v"]]) / max(share, 1e-3)
     mixed = fallback + (named - fallback) * min(share * 2.9, 1.0)

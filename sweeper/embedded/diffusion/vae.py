@@ -14,14 +14,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.latent_noise import draw_normal
+from sweeper.embedded.diffusion.arrays import Array, draw_normal
 from sweeper.embedded.diffusion.layout import smooth
 from sweeper.embedded.diffusion.models import Vae
-from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.vocabulary import to_yuv, yuv_to_rgb
 
 FACTOR = 8
+SCALE = 6.0  # latent units per unit of luma; black to white is 6
 _TILE = 256
 _TILE_SEED = 0x7E57
 _ENCODED_DETAIL = 0.9  # of an encoded picture: what the procedural ones have on the average
@@ -78,7 +77,7 @@ def _blur(image: Array) -> Array:
 @lru_cache(maxsize=1)
 def _tiles() -> tuple[Array, Array, Array]:
     """Tileable textures [256, 256], mean 0, deviation 1: brush strokes, fine grain, paper fibre."""
-    white = draw_normal(_TILE_SEED, 0, 0, 0, (3, _TILE, _TILE))
+    white = draw_normal(_TILE_SEED, 0, 0, (3, _TILE, _TILE))
 
     def spread(field: Array, down: int, across: int) -> Array:
         for axis, times in ((0, down), (1, across)):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.scaling import check_size, resize
@@ -143,17 +142,6 @@ def scale_to_pixels(image: Array, upscale_method: str, megapixels: float, resolu
     return resize_image(image, width, height, upscale_method)
 
 
-def scale_to_largest(image: Array, upscale_method: str, largest_size: int) -> Array:
-    height, width = image.shape[1:3]
-    if height > width:
-        width, height = round(width / height * largest_size), largest_size
-    elif width > height:
-        width, height = largest_size, round(height / width * largest_size)
-    else:
-        width = height = largest_size
-    return resize_image(image, width, height, upscale_method)
-
-
 def size(image: Array) -> tuple[int, int, int]:
     return image.shape[2], image.shape[1], image.shape[0]
 
@@ -173,121 +161,5 @@ def from_batch(image: Array, batch_index: int, length: int) -> Array:
     return image[start : start + length].copy()
 
 
-def count_turns(rotation: str) -> int:
-    """Quarter turns to the right in "90 degrees", "180 degrees", "270 degrees"; 0 for anything else."""
-    return {"90": 1, "180": 2, "270": 3}.get(rotation.split(" ", maxsplit=1)[0], 0)
-
-
-def rotate(image: Array, rotation: str) -> Array:
-    return np.ascontiguousarray(np.rot90(image, count_turns(rotation), axes=(2, 1)))
-
-
 def flip(image: Array, flip_method: str) -> Array:
     return np.ascontiguousarray(np.flip(image, 1 if flip_method.startswith("x") else 2))
-
-
-def _bayer(order: int) -> Array:
-    """The ordered dither matrix of side `order`, values -0.5 .. below 0.5 (Bayer 1973)."""
-    matrix = np.zeros((1, 1))
-    while len(matrix) < order:
-        matrix = np.block([[4 * matrix, 4 * matrix + 2], [4 * matrix + 3, 4 * matrix + 1]])
-    return np.asarray((matrix + 0.5) / matrix.size - 0.5)
-
-
-def quantize(image: Array, colors: int, dither: str) -> Array:
-    """Pillow's median cut to `colors`, without dither, with Floyd-Steinberg, or with a Bayer matrix added before."""
-    done = []
-    for pixels in image:
-        picture = Image.fromarray(
-            (pixels * 255).astype(np.uint8),
-        )
-        palette = picture.quantize(colors=colors)
-        if dither.startswith("bayer"):
-            count = len(palette.getpalette() or ()) // 3
-            spread = 2 * 256 / max(count, 1)
-            matrix = spread * _bayer(int(dither.rsplit("-", maxsplit=1)[-1])) + 0.5
-            tall, wide = (-(-side // len(matrix)) for side in pixels.shape[:2])
-            tiled = np.tile(matrix, (tall, wide))[: pixels.shape[0], : pixels.shape[1], None]
-            raised = np.clip(np.asarray(picture, np.float32) + tiled.astype(np.float32), 0, 255)
-            picture = Image.fromarray(raised.astype(np.uint8))
-        kind = Image.Dither.FLOYDSTEINBERG if dither == "floyd-steinberg" else Image.Dither.NONE
-        mapped = picture.quantize(palette=palette, dither=kind)
-        done.append(np.asarray(mapped.convert("RGB"), np.float32) / np.float32(255))
-    return np.stack(done)
-
-
-# --- Canny 1986 in the form of kornia's `canny` (Sobel, 8 directions) ---------------------------------------------
-
-
-def _soften(plane: Array) -> Array:
-    """Gaussian blur of 5 x 5, sigma 1, edges mirrored: [B, H, W]. Rows first, as kornia does: ties fall alike."""
-    offset = np.arange(-2, 3, dtype=np.float32)
-    kernel = np.exp(-(offset * offset) / np.float32(2))
-    kernel = (kernel / kernel.sum()).astype(np.float32)
-    height, width = plane.shape[1:]
-    padded = np.pad(plane, ((0, 0), (2, 2), (2, 2)), mode="reflect")
-    rows = padded[:, :, :width] * kernel[0]
-    for i in range(1, 5):
-        rows += padded[:, :, i : i + width] * kernel[i]
-    result = rows[:, :height] * kernel[0]
-    for i in range(1, 5):
-        result += rows[:, i : i + height] * kernel[i]
-    return np.asarray(result)
-
-
-def _slopes(plane: Array) -> tuple[Array, Array]:
-    """Sobel's derivatives to the right and downwards, edges repeated: [B, H, W] each."""
-    padded = np.pad(plane, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    height, width = plane.shape[1:]
-
-    def shift(row: int, column: int) -> Array:
-        return padded[:, row : row + height, column : column + width]
-
-    across = -shift(0, 0) + shift(0, 2) - 2 * shift(1, 0) + 2 * shift(1, 2) - shift(2, 0) + shift(2, 2)
-    down = -shift(0, 0) - 2 * shift(0, 1) - shift(0, 2) + shift(2, 0) + 2 * shift(2, 1) + shift(2, 2)
-    return across, down
-
-
-# (rows, columns) to the neighbour in each of the 8 directions, from the right on clockwise.
-_AROUND = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
-
-
-def _neighbour(plane: Array, direction: int) -> Array:
-    down, across = _AROUND[direction]
-    padded = np.pad(plane, ((0, 0), (1, 1), (1, 1)))
-    return padded[:, 1 + down : 1 + down + plane.shape[1], 1 + across : 1 + across + plane.shape[2]]
-
-
-def canny_edges(image: Array, low: float, high: float) -> Array:
-    """[B, H, W, 3] to edges [B, H, W], 0 or 1. `low` and `high` are gradient magnitudes of a picture of 0-1."""
-    grey = image[..., 0] * np.float32(0.299) + image[..., 1] * np.float32(0.587) + image[..., 2] * np.float32(0.114)
-    gx, gy = _slopes(_soften(grey))
-    strength = np.sqrt(gx * gx + gy * gy + np.float32(1e-6))
-    direction = np.rint(np.degrees(np.arctan2(gy, gx)) / 45).astype(int) % 8
-    peak = np.zeros(strength.shape, bool)
-    for way in range(8):
-        higher = (strength > _neighbour(strength, way)) & (strength > _neighbour(strength, (way + 4) % 8))
-        peak |= (direction == way) & higher
-    strength = np.where(peak, strength, 0)
-    strong, weak = strength > high, (strength > low) & ~(strength > high)
-    while True:  # what hangs together with a strong edge is one
-        touched = np.zeros_like(strong)
-        for way in range(8):
-            touched |= _neighbour(strong, way)
-        grown = strong | (weak & touched)
-        if np.array_equal(grown, strong):
-            return strong.astype(np.float32)
-        strong = grown
-
-
-def canny(image: Array, low_threshold: float, high_threshold: float) -> Array:
-    """Raises ValueError where low is above high, or for a picture smaller than the blur."""
-    if low_threshold > high_threshold:
-        raise ValueError(
-            f"Invalid input thresholds. low_threshold should be smaller than the high_threshold. "
-            f"Got: {low_threshold}>{high_threshold}"
-        )
-    if min(image.shape[1:3]) < 3:
-        raise ValueError(f"a picture of {image.shape[2]} x {image.shape[1]} is too small to find edges in")
-    edges = canny_edges(image, low_threshold, high_threshold)
-    return np.repeat(edges[..., None], 3, axis=-1)

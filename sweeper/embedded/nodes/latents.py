@@ -13,11 +13,11 @@ import numpy as np
 
 from sweeper.embedded.diffusion import vae as coder
 from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.guidance import Conditioning
 from sweeper.embedded.diffusion.models import Vae
+from sweeper.embedded.diffusion.painter import Conditioning
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.nodes.base import Context
-from sweeper.embedded.nodes.images import count_turns, find_start
+from sweeper.embedded.nodes.images import find_start
 from sweeper.embedded.nodes.mask_nodes import repeat_batch, resize_mask, to_planes
 
 Latent = dict[str, Any]
@@ -115,62 +115,6 @@ def vae_encode(context: Context, pixels: Array, vae: Vae) -> Latent:
     return {"samples": samples, "residue": residue}
 
 
-def _with_samples(latent: Latent, samples: Array) -> Latent:
-    return {**latent, "samples": np.ascontiguousarray(samples, np.float32)}
-
-
-def _match_shape(first: Array, second: Array, *, repeat: bool = True) -> Array:
-    """`second` scaled (bilinear, centre crop) and repeated to the shape of `first`."""
-    if second.shape[1:] != first.shape[1:]:
-        second = resize(second, first.shape[-1], first.shape[-2], "bilinear", centre=True)
-    return repeat_batch(second, len(first)) if repeat else second
-
-
-def combine(how: str, samples1: Latent, samples2: Latent) -> Latent:
-    first: Array = samples1["samples"]
-    second = _match_shape(first, samples2["samples"])
-    return _with_samples(samples1, first + second if how == "add" else first - second)
-
-
-def multiply(samples: Latent, multiplier: float) -> Latent:
-    return _with_samples(samples, samples["samples"] * np.float32(multiplier))
-
-
-def _length(samples: Array) -> Array:
-    return np.asarray(np.sqrt(np.square(samples).sum(axis=1, keepdims=True)))
-
-
-def _unit(samples: Array) -> Array:
-    lengths = _length(samples)
-    return np.asarray(np.where(lengths > 0, samples / np.where(lengths > 0, lengths, 1), 0))
-
-
-def interpolate(samples1: Latent, samples2: Latent, ratio: float) -> Latent:
-    """Directions and lengths of the channel vectors mixed apart; `ratio` 1 is the first."""
-    first: Array = samples1["samples"]
-    second = _match_shape(first, samples2["samples"])
-    share = np.float32(ratio)
-    direction = _unit(_unit(first) * share + _unit(second) * (1 - share))
-    return _with_samples(samples1, direction * (_length(first) * share + _length(second) * (1 - share)))
-
-
-def blend(samples1: Latent, samples2: Latent, blend_factor: float) -> Latent:
-    first: Array = samples1["samples"]
-    second: Array = samples2["samples"]
-    if first.shape != second.shape:
-        second = resize(second, first.shape[3], first.shape[2], "bicubic", centre=True)
-    share = np.float32(blend_factor)
-    return _with_samples(samples1, first * share + second * (1 - share))
-
-
-def batch(samples1: Latent, samples2: Latent) -> Latent:
-    first: Array = samples1["samples"]
-    second = _match_shape(first, samples2["samples"], repeat=False)
-    indices = [latent.get("batch_index") or list(range(len(latent["samples"]))) for latent in (samples1, samples2)]
-    joined = np.concatenate([first, second])
-    return {**samples1, "samples": joined, "batch_index": indices[0] + indices[1]}
-
-
 def from_batch(samples: Latent, batch_index: int, length: int) -> Latent:
     array: Array = samples["samples"]
     start = find_start(array, batch_index)
@@ -182,31 +126,6 @@ def from_batch(samples: Latent, batch_index: int, length: int) -> Latent:
     indices = samples.get("batch_index")
     result["batch_index"] = indices[start:stop] if indices else list(range(start, stop))
     return result
-
-
-def seed_behavior(samples: Latent, seed_behavior: str) -> Latent:
-    """`fixed`: every item gets the noise of the first; `random`: each its own."""
-    result = dict(samples)
-    if seed_behavior == "random":
-        result.pop("batch_index", None)
-    else:
-        result["batch_index"] = [samples.get("batch_index", [0])[0]] * len(samples["samples"])
-    return result
-
-
-def rotate(samples: Latent, rotation: str) -> Latent:
-    return _with_samples(samples, np.rot90(samples["samples"], count_turns(rotation), axes=(3, 2)))
-
-
-def flip(samples: Latent, flip_method: str) -> Latent:
-    return _with_samples(samples, np.flip(samples["samples"], 2 if flip_method.startswith("x") else 3))
-
-
-def crop(samples: Latent, width: int, height: int, x: int, y: int) -> Latent:
-    """In image pixels; the corner is kept at least 64 pixels inside."""
-    array = get_picture_samples(samples)
-    x, y = min(x // 8, array.shape[3] - 8), min(y // 8, array.shape[2] - 8)
-    return _with_samples(samples, array[:, :, y : y + height // 8, x : x + width // 8])
 
 
 def set_mask(samples: Latent, mask: Array) -> Latent:

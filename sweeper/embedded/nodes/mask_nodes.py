@@ -1,21 +1,14 @@
-"""Masks: float32 [B, H, W], 0-1. Semantics as ComfyUI 0.3.64's nodes_mask.py, its oddities included."""
+"""Masks: float32 [B, H, W], 0-1, alpha, and laying pictures over one another. Semantics as ComfyUI 0.3.64's."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.diffusion.scaling import check_size, resize
-from sweeper.embedded.nodes.base import Context
+from sweeper.embedded.nodes.images import resize_image, same_channels
 
 CHANNELS = ("red", "green", "blue", "alpha")
-# Rows or columns that a growing mask is worked on at once: one step of a whole picture at a time.
-_STEPS = 16384
-_LOGIC: dict[str, Any] = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}
-_ARITHMETIC: dict[str, Any] = {"multiply": np.multiply, "add": np.add, "subtract": np.subtract}
 
 
 def to_planes(mask: Array) -> Array:
@@ -51,75 +44,57 @@ def from_image(image: Array, channel: str) -> Array:
     return np.ascontiguousarray(image[..., CHANNELS.index(channel)])
 
 
-def from_colour(image: Array, color: int) -> Array:
-    """1 where the rounded 8-bit colour is exactly 0xRRGGBB."""
-    levels = np.rint(np.clip(image[..., :3], 0, 1) * np.float32(255)).astype(np.int32)
-    packed = (levels[..., 0] << 16) + (levels[..., 1] << 8) + levels[..., 2]
-    return np.asarray((packed == color).astype(np.float32))
+def lay_over(
+    *, destination: Array, source: Array, x: int, y: int, resize_source: bool, mask: Array | None = None
+) -> Array:
+    """Lay `source` over `destination` at (x, y), as far as `mask` says; what hangs over is cut."""
+    under, over = same_channels(destination, source)
+    under = under.copy()
+    height, width = under.shape[1:3]
+    if resize_source:
+        over = resize_image(over, width, height, "bilinear")
+    over = repeat_batch(over, len(under))
+    share = np.ones(over.shape[:3], np.float32) if mask is None else resize_mask(mask, over.shape[2], over.shape[1])
+    share = repeat_batch(share, len(over))[..., None]
+    left, top = max(-over.shape[2], min(x, width)), max(-over.shape[1], min(y, height))
+    seen = (slice(None), slice(0, max(height - top, 0)), slice(0, max(width - left, 0)))
+    share, over = share[seen], over[seen]
+    area = (slice(None), slice(top, top + over.shape[1]), slice(left, left + over.shape[2]))
+    under[area] = share * over + (1 - share) * under[area]
+    return under
 
 
-def crop(mask: Array, x: int, y: int, width: int, height: int) -> Array:
-    return np.ascontiguousarray(to_planes(mask)[:, y : y + height, x : x + width])
+def pad_for_outpaint(
+    image: Array, left: int, top: int, right: int, bottom: int, feathering: int
+) -> tuple[Array, Array]:
+    """The picture on grey, and a mask that is 1 on the new ground and rises squared towards it over `feathering`."""
+    count, height, width, channels = image.shape
+    check_size(count, height + top + bottom, width + left + right, channels)
+    canvas = np.full((count, height + top + bottom, width + left + right, channels), 0.5, np.float32)
+    canvas[:, top : top + height, left : left + width] = image
+    mask = np.ones(canvas.shape[1:3], np.float32)
+    inner = np.zeros((height, width), np.float32)
+    if feathering > 0 and feathering * 2 < height and feathering * 2 < width:
+        row, column = np.arange(height, dtype=np.float64), np.arange(width, dtype=np.float64)
+        down = np.minimum(row if top else np.full(height, height), height - row if bottom else np.full(height, height))
+        across = np.minimum(
+            column if left else np.full(width, width), width - column if right else np.full(width, width)
+        )
+        distance = np.minimum(down[:, None], across[None])
+        rise = np.maximum(feathering - distance, 0) / feathering
+        inner = (rise * rise).astype(np.float32)
+    mask[top : top + height, left : left + width] = inner
+    return canvas, mask[None]
 
 
-def _to_bool(mask: Array) -> Array:
-    return np.rint(mask).astype(bool)
+def join_alpha(image: Array, alpha: Array) -> Array:
+    """RGBA with 1 - `alpha` (a MASK) as its alpha."""
+    count = min(len(image), len(to_planes(alpha)))
+    opacity = 1.0 - resize_mask(alpha, image.shape[2], image.shape[1])[:count, ..., None]
+    return np.concatenate([image[:count, ..., :3], opacity], axis=-1)
 
 
-def combine(destination: Array, source: Array, x: int, y: int, operation: str) -> Array:
-    """Combine `source` into `destination` at (x, y); what hangs over is left out. Raises ValueError when all does."""
-    output = to_planes(destination).copy()
-    over = to_planes(source)
-    width, height = min(over.shape[2], output.shape[2] - x), min(over.shape[1], output.shape[1] - y)
-    if width < 0 or height < 0:
-        raise ValueError(f"the source lies outside the destination of {output.shape[2]} x {output.shape[1]}")
-    over, under = over[:, :height, :width], output[:, y : y + height, x : x + width]
-    if operation in _LOGIC:
-        result = _LOGIC[operation](_to_bool(under), _to_bool(over)).astype(np.float32)
-    else:
-        result = _ARITHMETIC[operation](under, over)
-    output[:, y : y + height, x : x + width] = result
-    return np.clip(output, 0, 1)
-
-
-def feather(mask: Array, left: int, top: int, right: int, bottom: int) -> Array:
-    """Linear ramps at the edges. ComfyUI counts from the far edge with -x, so its first step lies on the near one."""
-    output = to_planes(mask).copy()
-    height, width = output.shape[1:]
-    sides: list[tuple[int, int, Callable[[int], Any]]] = [
-        (left, width, lambda index: (..., index)),
-        (right, width, lambda index: (..., -index)),
-        (top, height, lambda index: (..., index, slice(None))),
-        (bottom, height, lambda index: (..., -index, slice(None))),
-    ]
-    for wanted, size, select in sides:
-        for index in range(min(wanted, size)):
-            output[select(index)] *= np.float32((index + 1) / min(wanted, size))
-    return output
-
-
-def _step(mask: Array, choose: Any, *, tapered: bool) -> Array:
-    """Grey dilation (maximum) or erosion (minimum) by one pixel: a plus shape if tapered, a square otherwise."""
-    # SciPy mirrors the picture at its edges; for a maximum or minimum over 3 pixels that is repeating the edge.
-    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    rows = choose(choose(padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]), mask)
-    if tapered:
-        return np.asarray(choose(rows, choose(padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])))
-    tall = choose(choose(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
-    return np.asarray(choose(choose(tall[..., :-2], tall[..., 1:-1]), tall[..., 2:]))
-
-
-def grow(context: Context, mask: Array, expand: int, tapered_corners: bool) -> Array:
-    """Grow the light by `expand` pixels, or shrink it by as many if negative."""
-    output = to_planes(mask)
-    for _ in range(min(abs(expand), _STEPS)):
-        context.check()
-        grown = _step(output, np.minimum if expand < 0 else np.maximum, tapered=tapered_corners)
-        if np.array_equal(grown, output):
-            break  # nothing moves any more
-        output = grown
-    return output
-
-
-def threshold(mask: Array, value: float) -> Array:
-    return (mask > np.float32(value)).astype(np.float32)
+def split_alpha(image: Array) -> tuple[Array, Array]:
+    """The colours, and 1 - alpha as a MASK; nothing masked where there is no alpha."""
+    alpha = image[..., 3] if image.shape[-1] > 3 else np.ones(image.shape[:3], np.float32)
+    return np.ascontiguousarray(image[..., :3]), 1.0 - alpha

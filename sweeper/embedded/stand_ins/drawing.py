@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sweeper.embedded.diffusion import vae as coder
-from sweeper.embedded.diffusion.latent_noise import draw_normal
-from sweeper.embedded.diffusion.layout import CANDIDATES
+from sweeper.embedded.diffusion.arrays import draw_normal
 from sweeper.embedded.diffusion.models import Vae
-from sweeper.embedded.diffusion.prior import SCALE
+from sweeper.embedded.diffusion.painter import draw_layouts
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.scene import compose
+from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import FEATURES
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def fit_sides(width: float, height: float, most: float) -> tuple[int, int]:
 
 def draw_latent(history: History, width: int, height: int, item: int = 0) -> Array:
     """A scene as latent [4, height // 8, width // 8]. The seed chooses the composition."""
-    candidate = (history.seed + item) % CANDIDATES
-    planes = compose(history.features, max(height // 8, 2), max(width // 8, 2), candidate)[0]
+    layouts = draw_layouts(history.seed, (item,))
+    planes = compose(history.features, max(height // 8, 2), max(width // 8, 2), layouts)[0]
     scene = np.concatenate([planes * np.float32(SCALE), np.ones((1, *planes.shape[1:]), np.float32)])
     return scene.astype(np.float32)
 
@@ -147,7 +147,7 @@ def fit_image(image: Array, width: int, height: int) -> Array:
 
 def project(history: History) -> Array:
     """A history as 12 numbers between -1 and 1, smooth in its features."""
-    table = draw_normal(_PROJECTION_SEED, 0, 0, 0, (_NUMBERS, len(FEATURES))) * np.float32(0.6)
+    table = draw_normal(_PROJECTION_SEED, 0, 0, (_NUMBERS, len(FEATURES))) * np.float32(0.6)
     numbers = (table * history.features).sum(axis=1)
     return np.asarray(np.tanh(numbers), np.float32)
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import draw_normal
 from sweeper.embedded.diffusion.models import Clip, Model, Vae
-from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
-from sweeper.embedded.diffusion.text import pool
-from sweeper.embedded.diffusion.vision import embed_pictures
-from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
+from sweeper.embedded.diffusion.text import digest_normals, pool
+from sweeper.embedded.diffusion.vae import SCALE
+from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX, to_yuv, yuv_to_rgb
 from sweeper.embedded.nodes.media_files import Film, FilmFile
 from sweeper.embedded.stand_ins.features import limit_style, make_direction, make_no_features, read_literal
 
@@ -115,12 +116,12 @@ def _read_array(key: str, array: Array) -> History:
     if array.ndim == 4 and array.shape[-1] in {1, 3, 4} and array.size:
         rgb = array[..., :3] if array.shape[-1] >= 3 else np.repeat(array[..., :1], 3, axis=-1)
         sizes = {"height": float(array.shape[1]), "width": float(array.shape[2]), "batch": float(len(array))}
-        features = embed_pictures(_sample_items(rgb), key).mean(axis=0, dtype=np.float32)
+        features = _embed_pictures(_sample_items(rgb), key).mean(axis=0, dtype=np.float32)
         return History(features, 0, sizes, shrink_picture(rgb[:1]))
     if array.ndim == 3 and array.size:
         sizes = {"height": float(array.shape[1]), "width": float(array.shape[2]), "batch": float(len(array))}
         grey = np.repeat(_sample_items(array)[..., None], 3, axis=-1)
-        return History(embed_pictures(grey, key).mean(axis=0, dtype=np.float32), 0, sizes)
+        return History(_embed_pictures(grey, key).mean(axis=0, dtype=np.float32), 0, sizes)
     if not array.size or array.dtype.kind not in "fiu":
         return History(make_no_features())
     return History(read_literal(key, [float(array.mean()), float(array.std()), float(array.flat[0])], {}))
@@ -166,3 +167,30 @@ def _read_sound(key: str, audio: Mapping[str, Any]) -> History:
     parts = np.array_split(np.square(waveform.reshape(-1, waveform.shape[-1])).mean(axis=0), 8)
     loudness = [float(np.sqrt(part.mean())) if part.size else 0.0 for part in parts]
     return History(read_literal(key, loudness, {}), 0, {"seconds": seconds})
+
+
+# --- What a picture says of itself: its colours and light, and a smooth projection of its coarse layout ---
+
+_PROJECTION_SEED = 0x1A6E
+
+
+@lru_cache(maxsize=1)
+def _make_projection() -> Array:
+    return draw_normal(_PROJECTION_SEED, 0, 0, (HASHED, 3 * 64)) * np.float32(1 / 8)
+
+
+def _embed_pictures(image: Array, name: str) -> Array:
+    """What a vision model of this name sees in pictures [B, H, W, 3], 0-1: one row of an embedding each, [B, F]."""
+    planes = np.moveaxis(image[..., :3], -1, 1).astype(np.float32)
+    small = resize(np.ascontiguousarray(planes), 8, 8, "area")
+    rows = np.zeros((len(image), len(FEATURES)), np.float32)
+    turn = np.float32(1) + np.float32(0.1) * digest_normals(f"vision/{name}", HASHED)
+    for row, picture in zip(rows, small, strict=True):
+        y, u, v = to_yuv(*picture)
+        row[INDEX["tint_y"]], row[INDEX["tint_u"]], row[INDEX["tint_v"]] = y.mean(), u.mean(), v.mean()
+        row[INDEX["tint"]] = 0.8
+        row[INDEX["dark"]] = -1.6 * y.mean()
+        row[INDEX["contrast"]] = 2 * (y.std() - 0.18)
+        row[INDEX["saturation"]] = 2 * (np.sqrt(u * u + v * v).mean() - 0.1)
+        row[-HASHED:] = turn * (_make_projection() @ (picture.ravel() - np.float32(0.5)))
+    return rows

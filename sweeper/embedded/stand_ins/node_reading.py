@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sweeper.embedded.diffusion.guidance import Guider
 from sweeper.embedded.diffusion.models import Clip, Model, Vae
+from sweeper.embedded.diffusion.painter import Guider, Hand
 from sweeper.embedded.nodes.media_files import Film, FilmFile
-from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
-from sweeper.embedded.nodes.upscaling import UpscaleModel
+from sweeper.embedded.nodes.model_nodes import UpscaleModel
+from sweeper.embedded.nodes.sampling import SeededNoise
 from sweeper.embedded.stand_ins.features import make_direction, make_no_features, read_literal, read_prompt
 from sweeper.embedded.stand_ins.histories import MAX_TEXT, History, merge_histories, read_value
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (str, "STRING"), (bool, "BOOLEAN"), (int, "INT"), (float, "FLOAT"), (Model, "MODEL"), (Clip, "CLIP"), (Vae, "VAE"),
-    ((Film, FilmFile), "VIDEO"), (Guider, "GUIDER"), (SeededNoise, "NOISE"), (NamedSampler, "SAMPLER"),
+    ((Film, FilmFile), "VIDEO"), (Guider, "GUIDER"), (SeededNoise, "NOISE"), (Hand, "SAMPLER"),
     (UpscaleModel, "UPSCALE_MODEL"),
 )  # fmt: skip
 # The last part of an input's name -> the size that it gives.

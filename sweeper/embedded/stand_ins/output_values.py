@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sweeper.embedded.diffusion import models, schedules
+from sweeper.embedded.diffusion import models
 from sweeper.embedded.diffusion import vae as coder
-from sweeper.embedded.diffusion.guidance import Guider
 from sweeper.embedded.diffusion.models import Clip
+from sweeper.embedded.diffusion.painter import Guider, find_hand, make_levels
 from sweeper.embedded.diffusion.scaling import check_size
-from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.vocabulary import FEATURES
-from sweeper.embedded.nodes import latents, sound, upscaling
+from sweeper.embedded.nodes import latents, sound
 from sweeper.embedded.nodes.base import Context
 from sweeper.embedded.nodes.media_files import Film
-from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise
+from sweeper.embedded.nodes.model_nodes import load_upscaler
+from sweeper.embedded.nodes.sampling import SeededNoise
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.class_shape import WITH_ALPHA
 from sweeper.embedded.stand_ins.histories import SIDE_NAMES, digest_history, merge_histories
@@ -64,7 +64,7 @@ def _make(context: Context, reading: NodeReading, request: OutputRequest, source
     """What comes in, else a new value, changed by everything else that the node knows."""
     if request.type == "UPSCALE_MODEL":  # a value of the server that is only a name: another history is another name
         name = _name_model(reading) if source is None else str(getattr(source.value, "name", "")) or request.type
-        return upscaling.load(f"{name}~{digest_history(reading.merge(source))}")
+        return load_upscaler(f"{name}~{digest_history(reading.merge(source))}")
     if request.type == "NOISE":
         return SeededNoise(int(digest_history(reading.merge()), 16))
     if request.type in _DRAWN:
@@ -280,9 +280,8 @@ def _make_audio(context: Context, reading: NodeReading, _request: OutputRequest)
 
 def _make_sigmas(_context: Context, reading: NodeReading, _request: OutputRequest) -> Array:
     steps = int(min(max(_find_number(reading, "steps", 12), 1), 1000))
-    sampling = next((one.value.sampling for one in reading.list_kind("MODEL")), Sampling())
     denoise = min(max(_find_number(reading, "denoise", 1.0), 0.0), 1.0)
-    return schedules.schedule(sampling, "normal", max(int(steps / max(denoise, 0.01)), 1))[-(steps + 1) :]
+    return make_levels("normal", max(int(steps / max(denoise, 0.01)), 1))[-(steps + 1) :]
 
 
 def _make_guider(context: Context, reading: NodeReading, request: OutputRequest) -> Guider:
@@ -298,8 +297,7 @@ _NEW: Final[Mapping[str, Callable[[Context, NodeReading, OutputRequest], Any]]] 
     "GUIDER": _make_guider,
     "MASK": _make_mask,
     "MODEL": lambda _context, reading, _: models.load_model(_name_model(reading)),
-    # Ancestral Euler, because the strength of its noise shows.
-    "SAMPLER": lambda *_: NamedSampler("euler_ancestral", 1.0, (("eta", 0.8),)),
+    "SAMPLER": lambda _context, reading, _: find_hand(reading.class_type),
     "SIGMAS": _make_sigmas,
     "VAE": lambda _context, reading, _: models.load_vae(_name_model(reading)),
 }

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sweeper.embedded.diffusion.guidance import Guider
 from sweeper.embedded.diffusion.models import Clip, Model, Vae
+from sweeper.embedded.diffusion.painter import Guider, Hand
 from sweeper.embedded.nodes.media_files import Film, FilmFile
-from sweeper.embedded.nodes.sampling import NamedSampler
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.features import limit_style
 
@@ -118,11 +117,12 @@ def _change_conditioning(_context: Context, entries: list[list[Any]], history: H
 
 
 def _change_sigmas(_context: Context, sigmas: Array, history: History) -> Array:
-    return np.asarray(sigmas * np.float32(1 + 0.2 * drawing.project(history)[0]), np.float32)
+    return np.asarray(sigmas ** np.exp(0.5 * drawing.project(history)[0]), np.float32)
 
 
-def _change_sampler(_context: Context, sampler: NamedSampler, history: History) -> NamedSampler:
-    return replace(sampler, s_noise=sampler.s_noise * (1 + 0.2 * float(drawing.project(history)[0])))
+def _change_sampler(_context: Context, sampler: Hand, history: History) -> Hand:
+    numbers = drawing.project(history)[:4].tolist()
+    return replace(sampler, touch=tuple(a + 0.1 * b for a, b in zip(sampler.touch, numbers, strict=True)))
 
 
 def _change_guider(context: Context, guider: Guider, history: History) -> Guider:

@@ -18,9 +18,6 @@ from typing import Any, cast
 
 import pytest
 
-from sweeper.embedded.diffusion import schedules
-from sweeper.embedded.diffusion.names import SAMPLERS, SCHEDULERS
-from sweeper.embedded.diffusion.solvers import SOLVERS
 from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.nodes.catalog.own_classes import NodeFunction
 from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
@@ -107,11 +104,6 @@ def test_listing_the_nodes_imports_neither_numpy_nor_pillow() -> None:
     code = "import sys, sweeper.embedded.nodes; print(sorted({'numpy', 'PIL'} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
-
-
-def test_every_offered_sampler_and_scheduler_is_implemented() -> None:
-    assert tuple(SOLVERS) == SAMPLERS
-    assert tuple(schedules._SCHEDULERS) == SCHEDULERS
 
 
 def test_load_image_lists_the_pictures_of_the_input_folder(context: Any) -> None:

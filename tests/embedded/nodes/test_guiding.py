@@ -1,4 +1,4 @@
-"""Inputs beside text: inpainting and merging."""
+"""Inputs beside text: inpainting."""
 
 from __future__ import annotations
 
@@ -67,14 +67,3 @@ def test_inpainting_model_keeps_the_picture_outside_the_mask(bench: Bench) -> No
     assert "noise_mask" not in latent
     image = bench.picture(positive, negative=negative, latent_image=latent)
     assert apart(image[:, 80:], picture[0, :, 80:]) < 12 < apart(image[:, :48], picture[0, :, :48])
-
-
-def test_merges_move_the_style_smoothly(bench: Bench) -> None:
-    other = bench.run("UNETLoader", unet_name="procedural-ink.safetensors", weight_dtype="default")
-    images = [
-        bench.picture(bench.red, model=bench.run("ModelMergeSimple", model1=bench.model, model2=other, ratio=ratio))
-        for ratio in (1.0, 0.9, 0.8, 0.0)
-    ]
-    assert np.array_equal(images[0], bench.picture(bench.red))
-    assert apart(images[0], images[1]) < apart(images[0], images[3])
-    assert np.allclose(images[3], bench.picture(bench.red, model=other), atol=0.01)

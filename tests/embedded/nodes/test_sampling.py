@@ -70,16 +70,18 @@ def studio(context: Any) -> Studio:
     return Studio(context)
 
 
+def grain(latent: Any) -> float:
+    """Mean absolute difference of neighbouring pixels."""
+    return float(np.abs(np.diff(latent["samples"][:, :3], axis=-1)).mean())
+
+
 def apart(one: Any, other: Any) -> float:
     """Mean absolute difference of two latents."""
     return float(np.abs(one["samples"] - other["samples"]).mean())
 
 
-@pytest.mark.parametrize("kind", ["discrete", "flow"])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_gives_a_picture(studio: Studio, name: str, kind: str) -> None:
-    if kind == "flow":
-        studio.model = studio.context.run("ModelSamplingSD3", model=studio.model, shift=3.0)
+def test_every_sampler_gives_a_picture(studio: Studio, name: str) -> None:
     latent = studio.latent(sampler_name=name, scheduler="sgm_uniform", cfg=2.0)
     image = studio.picture(latent)
     assert image.shape == (1, 96, 128, 3)
@@ -107,19 +109,37 @@ def test_an_item_of_a_batch_does_not_depend_on_the_batch(studio: Studio) -> None
     assert np.abs(three["samples"][1] - three["samples"][0]).mean() > 0.02
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "dpm_2"])
-def test_two_halves_of_a_schedule_equal_the_whole(studio: Studio, name: str) -> None:
+@pytest.mark.parametrize("name", ["euler", "heun", "euler_ancestral"])
+def test_two_halves_of_a_schedule_make_nearly_the_whole_picture(studio: Studio, name: str) -> None:
     whole = studio.part(studio.empty(), 0, 10000, noise=True, leftover=False, sampler_name=name)
     first = studio.part(studio.empty(), 0, 3, noise=True, leftover=True, sampler_name=name)
-    second = studio.part(first, 3, 10000, noise=False, leftover=False, sampler_name=name)
-    assert np.allclose(second["samples"], whole["samples"], atol=1e-4)
-    assert np.allclose(whole["samples"], studio.latent(sampler_name=name)["samples"], atol=1e-5)
+    second = studio.part(first, 3, 10000, noise=False, leftover=False, sampler_name=name, noise_seed=99)
+    other = studio.latent(sampler_name=name, seed=99)
+    assert apart(second, whole) < 0.3 * apart(other, whole)
+    assert np.array_equal(whole["samples"], studio.latent(sampler_name=name)["samples"])
+
+
+def test_base_and_refiner_share_the_picture(studio: Studio) -> None:
+    refiner = studio.context.run("UNETLoader", unet_name="procedural-ink.safetensors", weight_dtype="default")
+    base = studio.part(studio.empty(), 0, 4, noise=True, leftover=True)
+    alone = studio.part(base, 4, 10000, noise=False, leftover=False)
+    refined = studio.part(base, 4, 10000, noise=False, leftover=False, model=refiner)
+    only = studio.latent(model=refiner)
+    assert 0.02 < apart(refined, alone) < apart(only, alone)
+
+
+def test_latent_that_is_enlarged_can_be_painted_again(studio: Studio) -> None:
+    small = studio.latent()
+    large = studio.context.run("LatentUpscaleBy", samples=small, upscale_method="bicubic", scale_by=2.0)
+    again = studio.latent(latent_image=large, denoise=0.5)
+    assert again["samples"].shape == (1, 4, 24, 32)
+    assert np.corrcoef(again["samples"][0, 0].ravel(), large["samples"][0, 0].ravel())[0, 1] > 0.8
 
 
 def test_a_part_without_leftover_noise_ends_clean(studio: Studio) -> None:
     noisy = studio.part(studio.empty(), 0, 2, noise=True, leftover=True)
     clean = studio.part(studio.empty(), 0, 2, noise=True, leftover=False)
-    assert noisy["samples"].std() > 2 * clean["samples"].std()
+    assert grain(noisy) > 2 * grain(clean)
 
 
 def test_part_that_starts_after_the_end_changes_nothing(studio: Studio) -> None:
@@ -138,7 +158,7 @@ def test_custom_sampling_equals_ksampler(studio: Studio) -> None:
         latent_image=studio.empty(),
     )
     assert apart(output, studio.latent()) == 0
-    assert np.allclose(denoised["samples"], output["samples"], atol=1e-4)  # the last Euler step ends at the estimate
+    assert np.array_equal(denoised["samples"], output["samples"])
 
 
 def test_no_noise_and_no_steps_keep_the_latent(studio: Studio) -> None:
@@ -147,32 +167,35 @@ def test_no_noise_and_no_steps_keep_the_latent(studio: Studio) -> None:
     assert apart(studio.latent(latent_image=latent, denoise=0.0), latent) == 0
     guider = run("BasicGuider", model=studio.model, conditioning=studio.positive)
     sampler = run("KSamplerSelect", sampler_name="euler")
-    karras = run("KarrasScheduler", steps=4, sigma_max=0.05, sigma_min=0.03, rho=7.0)
-    still, _ = run(
-        "SamplerCustomAdvanced",
-        noise=run("DisableNoise"),
-        guider=guider,
-        sampler=sampler,
-        sigmas=karras,
-        latent_image=latent,
-    )
-    assert apart(still, latent) < 0.05
+    inputs = {"noise": run("DisableNoise"), "guider": guider, "sampler": sampler, "latent_image": latent}
+    still, _ = run("SamplerCustomAdvanced", **inputs, sigmas=np.array([0.01, 0.0], np.float32))
+    assert apart(still, latent) < 0.01
+
+
+def test_every_input_of_a_sampler_changes_the_picture(studio: Studio) -> None:
+    plain = studio.part(studio.empty(), 0, 6, noise=True, leftover=False)
+    changes: list[dict[str, Any]] = [
+        {"noise_seed": 8}, {"steps": 7}, {"cfg": 6.5}, {"sampler_name": "dpmpp_2m"}, {"scheduler": "karras"},
+        {"start_at_step": 1}, {"end_at_step": 5}, {"add_noise": "disable"}, {"return_with_leftover_noise": "enable"},
+        {"positive": studio.text("a red fox in the fog")}, {"negative": studio.text("dark")},
+    ]  # fmt: skip
+    changes[-3]["end_at_step"] = 5
+    pictures = [studio.part(studio.empty(), 0, 6, noise=True, leftover=False, **change) for change in changes]
+    for change, one in zip(changes, pictures, strict=True):
+        assert apart(one, plain) > 1e-3, change
+    assert apart(pictures[6], pictures[8]) > 1e-3
 
 
 def test_flux_chain_draws_and_guidance_matters(context: Any) -> None:
     run = context.run
     model = run("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default")
-    assert model.sampling.flow
     clip = run("DualCLIPLoader", clip_name1="t5xxl.safetensors", clip_name2="clip_l.safetensors", type="flux")
     vae = run("VAELoader", vae_name="ae.safetensors")
-    shifted = run("ModelSamplingFlux", model=model, max_shift=1.15, base_shift=0.5, width=128, height=128)
-    # 64 patches are below Flux's minimum of 256, but on the same line.
-    assert shifted.sampling.shift == pytest.approx(0.5 - 192 * 0.65 / 3840)
+    shifted = run("ModelSamplingSD3", model=model, shift=3.0)
     latents = []
     for guidance in (1.0, 3.5, 10.0):
-        text = run("CLIPTextEncodeFlux", clip=clip, clip_l="a lighthouse", t5xxl="a lighthouse", guidance=guidance)
-        if guidance == 10.0:
-            text = run("FluxGuidance", conditioning=text, guidance=10.0)
+        text = run("CLIPTextEncode", clip=clip, text="a lighthouse")
+        text = run("FluxGuidance", conditioning=text, guidance=guidance)
         output, _ = run(
             "SamplerCustomAdvanced",
             noise=run("RandomNoise", noise_seed=1),
@@ -289,9 +312,8 @@ def test_denoise_moves_from_the_picture_to_the_prompt(studio: Studio) -> None:
     for denoise in (0.05, 0.2, 0.4, 0.6, 0.8, 1.0):
         image = studio.picture(studio.latent(latent_image=source, denoise=denoise, steps=12))
         moved.append(float(np.abs(image - picture).mean()))
-    # Up to 0.4 only the remaining noise changes, by about the same amount; above, the picture changes.
-    assert max(moved[:3]) < 0.03
-    assert moved[2:] == sorted(moved[2:])
+    assert max(moved[:2]) < 0.03
+    assert moved == sorted(moved)
     assert moved[-1] > 0.12
 
 

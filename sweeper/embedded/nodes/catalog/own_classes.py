@@ -16,53 +16,33 @@ from sweeper.embedded.nodes.base import Context, NodeOutput
 
 # By module: class=function, or class=function:variant where one function runs a family.
 _BY_MODULE: Final = {
-    "loading": """
+    "model_nodes": """
         CheckpointLoaderSimple=checkpoint UNETLoader=unet VAELoader=vae CLIPLoader=clip DualCLIPLoader=clip
-        TripleCLIPLoader=clip LoraLoader=lora LoraLoaderModelOnly=lora ModelMergeSimple=merge:mix
-        ModelMergeAdd=merge:add ModelMergeSubtract=merge:subtract CLIPMergeSimple=merge:mix CLIPMergeAdd=merge:add
-        CLIPMergeSubtract=merge:subtract ModelSamplingSD3=set_flow ModelSamplingAuraFlow=set_flow
-        ModelSamplingFlux=set_flux
-    """,
-    "conditioning": """
-        CLIPTextEncode=encode CLIPTextEncodeFlux=encode_flux CLIPSetLastLayer=set_last_layer FluxGuidance=set_guidance
-        ConditioningCombine=combine ConditioningConcat=concat ConditioningAverage=average ConditioningZeroOut=zero_out
+        TripleCLIPLoader=clip LoraLoader=lora LoraLoaderModelOnly=lora ModelSamplingSD3=set_shift
+        ModelSamplingAuraFlow=set_shift CLIPTextEncode=encode CLIPSetLastLayer=set_last_layer
+        FluxGuidance=set_guidance ConditioningCombine=combine ConditioningConcat=concat ConditioningAverage=average
+        ConditioningZeroOut=zero_out UpscaleModelLoader=load_upscaler ImageUpscaleWithModel=upscale
     """,
     "sampling": """
         KSampler=ksampler KSamplerAdvanced=ksampler SamplerCustom=sampler_custom
         SamplerCustomAdvanced=sampler_custom_advanced RandomNoise=make_noise DisableNoise=make_noise
-        BasicGuider=basic_guider CFGGuider=cfg_guider KSamplerSelect=select_named
-        SamplerEulerAncestral=select:euler_ancestral SamplerEulerAncestralCFGPP=select:euler_ancestral_cfg_pp
-        SamplerDPMPP_2S_Ancestral=select:dpmpp_2s_ancestral SamplerDPMPP_2M_SDE=select:dpmpp_2m_sde
-        SamplerDPMPP_3M_SDE=select:dpmpp_3m_sde SamplerDPMPP_SDE=select:dpmpp_sde SamplerLMS=select:lms
-        BasicScheduler=schedule_named KarrasScheduler=schedule_karras
-        ExponentialScheduler=schedule_polyexponential PolyexponentialScheduler=schedule_polyexponential
-        BetaSamplingScheduler=schedule_beta SplitSigmas=split_schedule
-        SplitSigmasDenoise=split_schedule_by_denoise FlipSigmas=flip_schedule
+        BasicGuider=basic_guider CFGGuider=cfg_guider KSamplerSelect=select_named BasicScheduler=schedule_named
+        SplitSigmas=split_schedule
     """,
     "latents": """
         EmptyLatentImage=empty:4 EmptySD3LatentImage=empty:16 LatentUpscale=upscale LatentUpscaleBy=upscale_by
-        VAEDecode=vae_decode VAEEncode=vae_encode
-        VAEEncodeForInpaint=encode_for_inpaint InpaintModelConditioning=inpaint_conditioning SetLatentNoiseMask=set_mask
-        LatentAdd=combine:add LatentSubtract=combine:subtract LatentMultiply=multiply LatentInterpolate=interpolate
-        LatentBlend=blend LatentBatch=batch LatentFromBatch=from_batch LatentBatchSeedBehavior=seed_behavior
-        RepeatLatentBatch=repeat LatentRotate=rotate LatentFlip=flip LatentCrop=crop
+        VAEDecode=vae_decode VAEEncode=vae_encode VAEEncodeForInpaint=encode_for_inpaint
+        InpaintModelConditioning=inpaint_conditioning SetLatentNoiseMask=set_mask LatentFromBatch=from_batch
+        RepeatLatentBatch=repeat
     """,
     "images": """
         EmptyImage=empty ImageScale=scale ImageScaleBy=scale_by ImageScaleToTotalPixels=scale_to_pixels
-        ImageScaleToMaxDimension=scale_to_largest GetImageSize=size ImageInvert=invert ImageBlur=blur
-        ImageSharpen=sharpen ImageBlend=blend ImageBatch=batch ImageFromBatch=from_batch RepeatImageBatch=repeat
-        ImageCrop=crop ImageRotate=rotate ImageFlip=flip
-        ImageQuantize=quantize Canny=canny
-    """,
-    "upscaling": "UpscaleModelLoader=load ImageUpscaleWithModel=upscale",
-    "compositing": """
-        ImageCompositeMasked=images_masked LatentCompositeMasked=latents_masked
-        ImagePadForOutpaint=pad_for_outpaint JoinImageWithAlpha=join_alpha SplitImageWithAlpha=split_alpha
-        ResizeAndPadImage=resize_and_pad ImageStitch=stitch
+        GetImageSize=size ImageInvert=invert ImageBlur=blur ImageSharpen=sharpen ImageBlend=blend ImageBatch=batch
+        ImageFromBatch=from_batch RepeatImageBatch=repeat ImageCrop=crop ImageFlip=flip
     """,
     "mask_nodes": """
-        SolidMask=solid InvertMask=invert MaskToImage=to_image ImageToMask=from_image ImageColorToMask=from_colour
-        CropMask=crop MaskComposite=combine FeatherMask=feather GrowMask=grow ThresholdMask=threshold
+        SolidMask=solid InvertMask=invert MaskToImage=to_image ImageToMask=from_image ImageCompositeMasked=lay_over
+        ImagePadForOutpaint=pad_for_outpaint JoinImageWithAlpha=join_alpha SplitImageWithAlpha=split_alpha
     """,
     "picture_files": """
         LoadImage=load_image LoadImageMask=load_mask SaveImage=save_image PreviewImage=preview_image
@@ -74,8 +54,7 @@ _BY_MODULE: Final = {
     """,
     "strings": """
         PrimitiveString=hand_on PrimitiveStringMultiline=hand_on PrimitiveInt=hand_on PrimitiveFloat=hand_on
-        PrimitiveBoolean=hand_on StringConcatenate=concatenate StringSubstring=substring StringLength=length
-        CaseConverter=convert_case StringTrim=trim StringReplace=replace StringContains=contains StringCompare=compare
+        PrimitiveBoolean=hand_on StringConcatenate=concatenate StringReplace=replace
     """,
 }
 
