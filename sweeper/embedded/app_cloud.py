@@ -19,8 +19,7 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
-from sweeper.embedded.asset_routes import AssetRoutes
-from sweeper.embedded.assets import AssetStore
+from sweeper.embedded.asset_routes import AssetStore
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
@@ -30,24 +29,19 @@ from sweeper.embedded.http_helpers import (
     json_response,
     parse_json,
     read_body,
-    read_flag,
-    read_integer,
     refuse_as,
 )
-from sweeper.embedded.job_routes import CloudJobRoutes, describe_history
-from sweeper.embedded.jobs import ENDED, ServerJob
+from sweeper.embedded.job_routes import CloudJobRoutes
+from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.request_guard import is_right_key, read_bearer
 from sweeper.embedded.service import Service
-from sweeper.embedded.userdata import UserDataRoutes
 
 # The specification of August 2026 is the first that we know to call them deprecated.
 DEPRECATED_SINCE = f"@{int(datetime(2026, 8, 1, tzinfo=UTC).timestamp())}"
 
 # Paths that need no key by the specification.
-_PUBLIC = (
-    "/api/features", "/api/system_stats", "/api/experiment/models", "/api/workflow_templates", "/api/global_subgraphs",
-)  # fmt: skip
+_PUBLIC = ("/api/features", "/api/system_stats", "/api/experiment/models")
 
 
 def is_public(path: str) -> bool:
@@ -56,18 +50,15 @@ def is_public(path: str) -> bool:
 
 
 def shape_refusal(path: str, response: Response) -> Response:
-    """Convert a refusal to the form of the specification: `code` and `message`, or plain text below /api/userdata."""
+    """Convert a refusal to the form of the specification, `code` and `message`, or to that of API v2."""
     status = response.status_code
     json_body = response.headers.get("content-type", "").startswith("application/json")
-    plain = path.startswith("/api/userdata")
     text = bytes(response.body).decode("utf-8", "replace")
     code = HTTPStatus(status).phrase
     if status >= 400 and path.startswith("/api/v2/"):
         shaped = make_v2_refusal(status, json.loads(text) if json_body else None)
-    elif status < 400 or json_body != plain:
+    elif status < 400 or json_body:
         return response
-    elif plain:
-        shaped = Response(code, status, media_type="text/plain")
     else:
         shaped = error_response(status, code.lower().replace(" ", "_"), text or code)
     for name in ("retry-after", "connection", "deprecation"):
@@ -78,26 +69,19 @@ def shape_refusal(path: str, response: Response) -> Response:
 
 def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
     """Make the ASGI app of this dialect; `sign_url` makes the URLs to which /api/view redirects."""
-    routes = CloudRoutes(service, asset_store)
-    media = MediaRoutes(service, sign_url, asset_store)
-    assets = AssetRoutes(service, asset_store, sign_url)
-    userdata = UserDataRoutes(service.folders, cloud=True)
+    routes = CloudRoutes(service)
+    media = MediaRoutes(service, sign_url)
     table: list[RouteRow] = [
-        *list_shared_routes(routes, media, userdata),
+        *list_shared_routes(routes, media),
         ("/queue", routes.get_queue, "GET"),
         ("/user", make_constant_endpoint({"id": "embedded", "status": "active"}), "GET"),
         ("/billing/balance", routes.get_balance, "GET"),
-        ("/global_subgraphs", make_constant_endpoint({}), "GET"),
-        ("/global_subgraphs/{id}", routes.refuse_subgraph, "GET"),
-        *CloudJobRoutes(service, assets).list_routes(),
-        *assets.list_routes(),
+        *CloudJobRoutes(service).list_routes(),
         *V2Routes(service, asset_store, sign_url).list_routes(),
     ]
     deprecated: list[RouteRow] = [
         ("/job/{job_id}/status", routes.get_status, "GET"),
         ("/history", routes.change_history, "POST"),
-        ("/history_v2", routes.list_history, "GET"),
-        ("/history_v2/{job_id}", routes.get_history_entry, "GET"),
         ("/queue", routes.change_queue, "POST"),
         ("/interrupt", routes.interrupt, "POST"),
     ]
@@ -130,10 +114,6 @@ async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
 class CloudRoutes(CommonRoutes):
     """Endpoints for the deprecated job calls and for facts, in Cloud's form."""
 
-    def __init__(self, service: Service, asset_store: AssetStore) -> None:
-        super().__init__(service)
-        self._asset_store = asset_store
-
     async def get_status(self, request: Request) -> Response:
         """GET /api/job/{id}/status: the raw state of a job."""
         self.drop_if("drop_status_times")
@@ -150,18 +130,6 @@ class CloudRoutes(CommonRoutes):
                 "error_message": None if error is None else error["exception_message"],
             }
         )
-
-    async def list_history(self, request: Request) -> Response:
-        """GET /api/history_v2: ended jobs, newest first."""
-        max_items, offset = read_integer(request, "max_items", None), read_integer(request, "offset", 0)
-        newest = self.queue.list_ended()[::-1][max(0, offset or 0) :]
-        page = newest if max_items is None else newest[: max(0, max_items)]
-        return json_response({"history": [_history_row(job) for job in page]})
-
-    async def get_history_entry(self, request: Request) -> Response:
-        """GET /api/history_v2/{id}: the history entry of a job, or `{}` if it has not ended."""
-        job = self.find_job(request)
-        return json_response({job.id: _history_detail(job)} if job.state in ENDED else {})
 
     async def get_queue(self, _: Request) -> Response:
         """GET /api/queue: 5-tuples with the outputs before the metadata, unlike in ComfyUI."""
@@ -210,15 +178,6 @@ class CloudRoutes(CommonRoutes):
             account["free_tier_balance"] = {"allowance": allowance, "used": allowance - left, "remaining": left}
         return json_response(FEATURES | account)
 
-    async def get_object_info(self, request: Request) -> Response:
-        """GET /api/object_info: with `include_user_models`, the loaders also list the models that were uploaded."""
-        models: dict[str, list[str]] = {}
-        if read_flag(request, "include_user_models", default=False):
-            for asset in self._asset_store.list_assets():
-                for tag in asset.tags if "models" in asset.tags else ():
-                    models.setdefault(tag, []).append(asset.name)
-        return json_response(self.describe_nodes(self.service.nodes, models))
-
     async def get_balance(self, _: Request) -> Response:
         """GET /api/billing/balance: what is left on the account. The fields contain cents, whatever their names say."""
         balance = self.service.account.balance
@@ -226,29 +185,6 @@ class CloudRoutes(CommonRoutes):
             return error_response(404, "not_found", "Not found")
         cents = round(balance * 100, 6)
         return json_response({"amount_micros": cents, "effective_balance_micros": cents, "currency": "usd"})
-
-    async def refuse_subgraph(self, _: Request) -> Response:
-        """GET /api/global_subgraphs/{id}: there are no subgraphs."""
-        return error_response(404, "not_found", "Subgraph not found")
-
-
-def _history_row(job: ServerJob) -> dict[str, Any]:
-    extra = {**job.extra_data}
-    if isinstance(extra.get("extra_pnginfo"), dict):
-        extra["extra_pnginfo"] = {key: value for key, value in extra["extra_pnginfo"].items() if key != "workflow"}
-    prompt = {"priority": job.number, "prompt_id": job.id, "extra_data": extra}
-    return {"prompt_id": job.id, "create_time": job.created, "prompt": prompt} | describe_history(job)
-
-
-def _history_detail(job: ServerJob) -> dict[str, Any]:
-    prompt = {
-        "priority": job.number,
-        "prompt_id": job.id,
-        "prompt": job.graph,
-        "extra_data": job.extra_data,
-        "outputs_to_execute": list(job.outputs),
-    }
-    return {"prompt": prompt} | describe_history(job)
 
 
 def _queue_item(job: ServerJob, position: int) -> list[Any]:

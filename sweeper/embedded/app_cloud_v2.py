@@ -17,8 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from sweeper.embedded.account import make_credits_header
-from sweeper.embedded.asset_routes import V2AssetRoutes
-from sweeper.embedded.assets import AssetStore
+from sweeper.embedded.asset_routes import AssetRoutes, AssetStore
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
@@ -72,7 +71,7 @@ class V2Routes(CommonRoutes):
         super().__init__(service)
         self.asset_store = asset_store
         self.is_deployment = is_deployment
-        self._assets = V2AssetRoutes(service, asset_store, sign_url)
+        self._assets = AssetRoutes(service, asset_store, sign_url)
         self._events = JobEventRoutes(service, self._job_json)
         # When each Idempotency-Key was used, also before a restart.
         self._used_keys = {job.idempotency_key: job.created for job in self.queue.list_jobs() if job.idempotency_key}

@@ -25,16 +25,14 @@ from sweeper.embedded.job_routes import LocalJobRoutes, describe_history
 from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.service import Service
-from sweeper.embedded.userdata import UserDataRoutes
 
 
 def make_comfyui_app(service: Service) -> Router:
     """Make the ASGI app of this dialect."""
     routes = ComfyRoutes(service)
     media = MediaRoutes(service)
-    userdata = UserDataRoutes(service.folders, cloud=False)
     table = [
-        *list_shared_routes(routes, media, userdata),
+        *list_shared_routes(routes, media),
         ("/queue", routes.get_queue, "GET"),
         ("/queue", routes.change_queue, "POST"),
         ("/history", routes.list_history, "GET"),
@@ -45,12 +43,7 @@ def make_comfyui_app(service: Service) -> Router:
         ("/object_info/{node_class}", routes.get_node_info, "GET"),
         ("/models", routes.get_model_folders, "GET"),
         ("/models/{folder}", routes.get_model_files, "GET"),
-        ("/v2/userdata", userdata.list_tree, "GET"),
         ("/users", make_constant_endpoint({"storage": "server", "migrated": True}), "GET"),
-        ("/settings", userdata.get_settings, "GET"),
-        ("/settings", userdata.change_settings, "POST"),
-        ("/settings/{id}", userdata.get_settings, "GET"),
-        ("/settings/{id}", userdata.change_settings, "POST"),
         ("/i18n", make_constant_endpoint({}), "GET"),
         ("/embeddings", make_constant_endpoint([]), "GET"),
         ("/extensions", make_constant_endpoint([]), "GET"),

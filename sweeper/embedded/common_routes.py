@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -34,7 +34,6 @@ from sweeper.embedded.objectinfo import list_model_files, make_object_info
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.scenario import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.service import Service
-from sweeper.embedded.userdata import UserDataRoutes
 from sweeper.errors import DISTRIBUTION
 
 FEATURES: dict[str, Any] = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
@@ -123,16 +122,14 @@ class CommonRoutes:
         name = request.path_params["node_class"]
         return json_response(self.describe_nodes({name} & self.service.nodes.keys()))
 
-    def describe_nodes(
-        self, names: Iterable[str], user_models: Mapping[str, Sequence[str]] | None = None
-    ) -> dict[str, Any]:
-        """Node classes as /object_info describes them. `user_models`: see `make_object_info`."""
+    def describe_nodes(self, names: Iterable[str]) -> dict[str, Any]:
+        """Node classes as /object_info describes them."""
         service, strict = self.service, self.service.settings.strict_models
-        infos = {
-            name: make_object_info(service.nodes[name], service.folders, strict_models=strict, user_models=user_models)
+        return {
+            name: service.account.describe(node, make_object_info(node, service.folders, strict_models=strict))
             for name in names
+            for node in (service.nodes[name],)
         }
-        return {name: service.account.describe(service.nodes[name], info) for name, info in infos.items()}
 
     async def get_features(self, _: Request) -> Response:
         """GET /features."""
@@ -209,7 +206,7 @@ def make_constant_endpoint(data: Any) -> Callable[[Request], Coroutine[Any, Any,
     return respond
 
 
-def list_shared_routes(routes: CommonRoutes, media: MediaRoutes, userdata: UserDataRoutes) -> list[RouteRow]:
+def list_shared_routes(routes: CommonRoutes, media: MediaRoutes) -> list[RouteRow]:
     """The routes that a ComfyUI and Comfy Cloud both have, without the prefix `/api`."""
     return [
         ("/prompt", routes.submit, "POST"),
@@ -220,14 +217,8 @@ def list_shared_routes(routes: CommonRoutes, media: MediaRoutes, userdata: UserD
         ("/object_info", routes.get_object_info, "GET"),
         ("/features", routes.get_features, "GET"),
         ("/system_stats", routes.get_system_stats, "GET"),
-        ("/userdata", userdata.list_files, "GET"),
-        ("/userdata/{file:path}/move/{dest:path}", userdata.move_file, "POST"),
-        ("/userdata/{file:path}", userdata.read_file, "GET"),
-        ("/userdata/{file:path}", userdata.write_file, "POST"),
-        ("/userdata/{file:path}", userdata.delete_file, "DELETE"),
         ("/experiment/models", routes.get_experiment_folders, "GET"),
         ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
-        ("/workflow_templates", make_constant_endpoint({}), "GET"),
     ]
 
 

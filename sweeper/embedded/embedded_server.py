@@ -16,7 +16,7 @@ from sweeper.embedded.account import Account
 from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
 from sweeper.embedded.app_cloud_v2 import make_v2_app
 from sweeper.embedded.app_comfyui import make_comfyui_app
-from sweeper.embedded.assets import AssetStore
+from sweeper.embedded.asset_routes import AssetStore
 from sweeper.embedded.cache import make_cache
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
@@ -44,7 +44,7 @@ class EmbeddedServer:
         host, port: the address to listen on; port 0 takes a free port, and keeps it for later starts. All dialects but
             comfyui also listen on a second free port, as their storage host.
         api_key: the key that requests must send (X-API-Key; v2: Authorization; /ws: `token=`); None: none is required.
-        data: the folder for input/, output/, temp/, user/ and, except for comfyui, jobs and assets; None: a temporary
+        data: the folder for input/, output/, temp/ and, except for comfyui, jobs and assets; None: a temporary
             folder, which is deleted at stop.
         strict_models: refuse model files that the loaders do not list.
         workers: the number of jobs that run at once; the comfyui dialect always has one.

@@ -23,7 +23,7 @@ class PathEscapeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerFolders:
-    """input, output, temp and user below one base folder."""
+    """input, output and temp below one base folder."""
 
     base: Path
 
@@ -42,15 +42,10 @@ class ServerFolders:
         """Files that PreviewImage writes; emptied at each start."""
         return self.base / "temp"
 
-    @property
-    def user_dir(self) -> Path:
-        """Files of the clients (/userdata); /view does not serve them."""
-        return self.base / "user"
-
     def prepare(self) -> None:
         """Create the folders, and empty temp."""
         shutil.rmtree(self.temp_dir, ignore_errors=True)
-        for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir):
+        for folder in (self.input_dir, self.output_dir, self.temp_dir):
             folder.mkdir(parents=True, exist_ok=True)
 
     def folder_for(self, kind: str) -> Path:

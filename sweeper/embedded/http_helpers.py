@@ -5,17 +5,13 @@ Routes and their meanings live in the `app_*` and `*_routes` modules.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mimetypes
-import re
-import uuid
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -23,7 +19,7 @@ from urllib.parse import quote
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from sweeper.model import bounded_json
 
@@ -141,56 +137,14 @@ def read_integer(request: Request, name: str, default: int | None) -> int | None
         raise refuse(f"'{name}' must be an integer, not {text!r}.") from problem
 
 
-def file_response(request: Request, path: Path, *, status: int = 200) -> Response:
-    """Send a file with ETag and Last-Modified. Supports one byte range (206, 416) and If-None-Match (304).
-
-    Reads the file on the event loop: outputs are pictures of a few MB, and a thread would cost more than the read.
-    """
-    stat = path.stat()
-    data = path.read_bytes()
-    etag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
+def file_response(path: Path) -> FileResponse:
+    """Send a file with ETag and Last-Modified, whole or the byte ranges that the request names."""
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    headers = {
-        "etag": etag,
-        "last-modified": formatdate(stat.st_mtime, usegmt=True),
-        "accept-ranges": "bytes",
-        "content-disposition": f"filename*=UTF-8''{quote(path.name, errors='replace')}",
-    }
-    if request.headers.get("if-none-match") in {etag, "*"}:
-        return Response(status_code=304, headers=headers)
+    headers = {"content-disposition": f"filename*=UTF-8''{quote(path.name, errors='replace')}"}
     media = "application/octet-stream" if kind in _NEVER_INLINE else kind
-    span = _parse_range(request.headers.get("range"), len(data))
-    if span is None:
-        return Response(data, status, headers, media_type=media)
-    start, stop = span
-    if start >= stop:
-        return Response(status_code=416, headers={"content-range": f"bytes */{len(data)}"}, media_type=media)
-    headers["content-range"] = f"bytes {start}-{stop - 1}/{len(data)}"
-    return Response(data[start:stop], 206, headers, media_type=media)
+    return FileResponse(path, headers=headers, media_type=media)
 
 
-_RANGE = re.compile("bytes=([0-9]{0,4000})-([0-9]{0,4000})")  # CPython refuses to convert more digits
-
-
-def _parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Parse a `bytes=` range to (start, stop). None: no range, send everything; start >= stop: answer 416.
-
-    Follows aiohttp, which ComfyUI uses: several ranges, other units and malformed ranges are 416 too; `-0` is the
-    whole file.
-    """
-    if header is None:
-        return None
-    match = _RANGE.fullmatch(header)
-    if match is None or match.group(0) == "bytes=-":
-        return size, size
-    first, last = (int(digits) if digits else None for digits in match.groups())
-    if first is None:
-        return (max(0, size - (last or size)), size)
-    stop = size if last is None else min(size, last + 1)
-    return (first, stop) if first < min(stop, size) else (size, size)
-
-
-FieldParser = Callable[[str, Any], Any]  # (name, value) -> the checked value
 Item = TypeVar("Item")
 
 
@@ -237,11 +191,6 @@ def read_choice(request: Request, name: str, choices: tuple[str, ...], default: 
     return value
 
 
-def read_flag(request: Request, name: str, *, default: bool) -> bool:
-    """Read a query parameter that takes `true` or `false`."""
-    return read_choice(request, name, ("true", "false"), "true" if default else "false") == "true"
-
-
 def read_bounded(request: Request, name: str, default: int, minimum: int, maximum: int | None = None) -> int:
     """Read an integer query parameter from `minimum` to `maximum`."""
     number = read_integer(request, name, default)
@@ -277,61 +226,3 @@ def parse_cursor(text: str) -> dict[str, Any]:
 def read_words(request: Request, name: str) -> list[str]:
     """Read a query parameter that takes words separated by commas; it may appear more than once."""
     return [word for text in request.query_params.getlist(name) for word in text.split(",") if word]
-
-
-async def read_fields(request: Request, parsers: Mapping[str, FieldParser], required: Sequence[str]) -> dict[str, Any]:
-    """Read the fields of the body, a JSON object, that have a parser. The `required` ones must be there."""
-    fields = await read_object(request)
-    missing = [name for name in required if name not in fields]
-    if missing:
-        raise refuse(f"Missing: {', '.join(missing)}.")
-    return {name: parse(name, fields[name]) for name, parse in parsers.items() if name in fields}
-
-
-def parse_text(name: str, value: Any) -> str:
-    """Check a string that is not empty."""
-    if not isinstance(value, str) or not value:
-        raise refuse(f"{name!r} must be a string.")
-    return value
-
-
-def parse_id(name: str, value: Any) -> str | None:
-    """Parse a UUID to lower case; null stays None."""
-    try:
-        return None if value is None else str(uuid.UUID(value))
-    except (ValueError, AttributeError, TypeError) as problem:
-        raise refuse(f"{name!r} must be a UUID.") from problem
-
-
-def parse_tags(name: str, value: Any) -> tuple[str, ...]:
-    """Parse a list of strings: in order, without duplicates."""
-    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
-        raise refuse(f"{name!r} must be a list of strings.")
-    return tuple(dict.fromkeys(value))
-
-
-def parse_some_tags(name: str, value: Any) -> tuple[str, ...]:
-    """Parse a list of at least one string."""
-    tags = parse_tags(name, value)
-    if not tags:
-        raise refuse(f"{name!r} must have at least one string.")
-    return tags
-
-
-def parse_object(name: str, value: Any) -> dict[str, Any]:
-    """Check a JSON object."""
-    if not isinstance(value, dict):
-        raise refuse(f"{name!r} must be a JSON object.")
-    return value
-
-
-def read_form_tags(form: Form) -> tuple[str, ...]:
-    """Read the tags of a form. Clients send repeated fields, and in each one tag, tags with commas, or a JSON list."""
-    tags: list[str] = []
-    for text in (value for name, value in form.texts if name in {"tags", "tags[]"}):
-        try:
-            value = parse_json(text)
-        except ValueError:
-            value = None
-        tags += [str(tag) for tag in value] if isinstance(value, list) else [part.strip() for part in text.split(",")]
-    return tuple(dict.fromkeys(filter(None, tags)))

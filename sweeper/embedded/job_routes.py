@@ -6,8 +6,6 @@ ComfyUI what 0.33.0 does. The first part describes jobs as both answer alike.
 
 from __future__ import annotations
 
-import asyncio
-import mimetypes
 import uuid
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
@@ -17,8 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sweeper.embedded.account import make_credits_header
-from sweeper.embedded.asset_routes import AssetRoutes
-from sweeper.embedded.assets import Asset
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
@@ -48,7 +44,6 @@ from sweeper.embedded.jobs import (
     WAITING,
     ServerJob,
 )
-from sweeper.embedded.service import Service
 from sweeper.embedded.submission import is_canonical_id
 
 # Raw state -> status; other states are "in_progress".
@@ -165,21 +160,11 @@ def _shorten(text: str) -> dict[str, Any]:
 
 # By the specification.
 PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs
-ASSETS_PAGE_SIZE, MAX_ASSETS_PAGE_SIZE = 20, 500
 MAX_CANCELLED_JOBS = 100  # in one request
-
-_ASSET_FIELDS = ("id", "name", "hash", "size", "mime_type", "created_at", "preview_url")
-_UNKNOWN_SOURCE = {"node_id": None, "output_key": None, "output_index": None}
-_MEDIA_WORDS = ("image", "video", "audio", "3d")
-_TYPES_OF_3D = ("model/", "text/vnd.wavefront")
 
 
 class CloudJobRoutes(CommonRoutes):
-    """Endpoints below /api/jobs, in Cloud's form. `assets` describes the files of a job."""
-
-    def __init__(self, service: Service, assets: AssetRoutes) -> None:
-        super().__init__(service)
-        self.assets = assets
+    """Endpoints below /api/jobs, in Cloud's form."""
 
     def list_routes(self) -> list[RouteRow]:
         """All routes."""
@@ -187,7 +172,6 @@ class CloudJobRoutes(CommonRoutes):
             ("/jobs", self.list_jobs, "GET"),
             ("/jobs/cancel", self.cancel_jobs, "POST"),
             ("/jobs/{job_id}", self.get_job, "GET"),
-            ("/jobs/{job_id}/assets", self.list_assets, "GET"),
             ("/jobs/{job_id}/cancel", self.cancel_job, "POST"),
         ]
 
@@ -197,16 +181,14 @@ class CloudJobRoutes(CommonRoutes):
         """GET /api/jobs: short descriptions of jobs, newest first by default.
 
         A page ends with `next_cursor`, which `after` takes. A page after a cursor reports 0 as `offset` and `total`,
-        as the specification allows. Jobs sorted by execution time have no cursors.
+        as the specification allows.
         """
         limit = read_bounded(request, "limit", PAGE_SIZE, 1, MAX_PAGE_SIZE)
         offset = read_bounded(request, "offset", 0, 0)
-        sort = read_choice(request, "sort_by", ("create_time", "execution_time"), "create_time")
+        read_choice(request, "sort_by", ("create_time",), "create_time")
         order = read_choice(request, "sort_order", ("asc", "desc"), "desc")
-        after = _read_after(request) if sort == "create_time" else None
+        after = _read_after(request)
         jobs = self._select_jobs(request)
-        if sort == "execution_time":
-            jobs.sort(key=lambda job: (job.ended or 0) - (job.started or job.ended or 0))
         if order == "desc":
             jobs.reverse()
         if after is not None:
@@ -215,8 +197,8 @@ class CloudJobRoutes(CommonRoutes):
         page, pagination = cut_page(jobs, offset, limit)
         if after is not None:
             pagination["total"] = 0
-        if pagination["has_more"] and sort == "create_time":
-            pagination["next_cursor"] = make_cursor({"s": sort, "v": page[-1].number})
+        if pagination["has_more"]:
+            pagination["next_cursor"] = make_cursor({"v": page[-1].number})
         return json_response({"jobs": [_make_job_row(job) for job in page], "pagination": pagination})
 
     def _select_jobs(self, request: Request) -> list[ServerJob]:
@@ -230,9 +212,6 @@ class CloudJobRoutes(CommonRoutes):
             jobs = [job for job in jobs if get_status_word(job) in statuses]
         if "workflow_id" in query:
             jobs = [job for job in jobs if get_workflow_id(job) == query["workflow_id"]]
-        if "output_type" in query:
-            media = read_choice(request, "output_type", _MEDIA_WORDS, "")
-            jobs = [job for job in jobs if any(_guess_media(name) == media for (_, _, name), _ in job.output_files)]
         return jobs
 
     # --- one job -----------------------------------------------------------------------------------------------------
@@ -258,21 +237,6 @@ class CloudJobRoutes(CommonRoutes):
         if get_status_word(job) != "pending":
             return None
         return "concurrency_limit" if self.queue.get_state(job) == LIMITED else "capacity"
-
-    async def list_assets(self, request: Request) -> Response:
-        """GET /api/jobs/{id}/assets: the output files of a job, each with its node, output key and index."""
-        limit = read_bounded(request, "limit", ASSETS_PAGE_SIZE, 1, MAX_ASSETS_PAGE_SIZE)
-        offset = read_bounded(request, "offset", 0, 0)
-        job = self.find_job(request)
-        store, sources = self.assets.asset_store, dict(job.output_files)
-        await asyncio.to_thread(store.import_outputs, [job])
-        page, pagination = cut_page([one for one in store.list_assets() if one.prompt_id == job.id], offset, limit)
-        rows = [self._describe_asset(asset, sources.get(asset.location, _UNKNOWN_SOURCE)) for asset in page]
-        return json_response({"job_id": job.id, "assets": rows, "pagination": pagination})
-
-    def _describe_asset(self, asset: Asset, source: dict[str, Any]) -> dict[str, Any]:
-        record = self.assets.to_json(asset)
-        return {name: record[name] for name in _ASSET_FIELDS if name in record} | source
 
     # --- cancelling --------------------------------------------------------------------------------------------------
 
@@ -311,11 +275,6 @@ def _read_after(request: Request) -> float | None:
     if not isinstance(number, int | float):
         raise refuse("'after' is not a cursor of jobs.")
     return number
-
-
-def _guess_media(filename: str) -> str:
-    kind = mimetypes.guess_type(filename)[0] or ""
-    return "3d" if kind.startswith(_TYPES_OF_3D) else kind.partition("/")[0]
 
 
 def _make_job_row(job: ServerJob) -> dict[str, Any]:

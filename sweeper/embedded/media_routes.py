@@ -28,7 +28,6 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.folders import KINDS, PathEscapeError, ServerFolders, is_file, split_annotation, write_atomically
 from sweeper.embedded.http_helpers import (
     Form,
@@ -56,7 +55,6 @@ class MediaRoutes:
 
     service: Service
     sign_url: UrlSigner | None = None  # Cloud only: makes the URLs to which /view redirects
-    asset_store: AssetStore | None = None  # Cloud only: uploads become assets in it
 
     # --- view --------------------------------------------------------------------------------------------------------
 
@@ -79,7 +77,7 @@ class MediaRoutes:
             self.service.seen.count(redirects=1)
             return Response(status_code=302, headers={"location": self.sign_url(kind, subfolder, path.name)})
         self.service.seen.count(downloads=1)
-        return truncate_if_faulty(self.service, file_response(request, path))
+        return send_file(self.service, path)
 
     def _locate(self, request: Request) -> tuple[str, str, Path]:
         """Find the requested file: (type, subfolder, path). Raises RequestRefusedError with ComfyUI's statuses."""
@@ -115,15 +113,7 @@ class MediaRoutes:
             masked = await asyncio.to_thread(replace_alpha, original, form.data)
         except ImageFileError as problem:
             raise refuse(f"The mask does not fit: {problem}") from problem
-        stored = await self._store(form, masked)
-        if self.asset_store is None:
-            return json_response(stored)
-        mask = (await self._store(form, form.data))["name"]
-        self.asset_store.save_mask_layers(
-            {"mask": mask, "paint": None, "painted": None, "painted_masked": stored["name"]}
-        )
-        metadata = {"is_mask": True, "original_hash": original.name, "mask_type": "painted_masked"}
-        return json_response({**stored, "metadata": {**metadata, "related_files": {"mask": mask}}})
+        return json_response(await self._store(form, masked))
 
     def _find_original(self, text: str | None) -> Path:
         try:
@@ -141,9 +131,8 @@ class MediaRoutes:
     async def _store(self, form: Form, data: bytes) -> dict[str, str]:
         """Store an upload. Returns the answer to the client, which in Cloud repeats a subfolder that has no effect."""
         folders, subfolder, kind = self.service.folders, form.get("subfolder") or "", form.get("type") or "input"
-        if self.asset_store is not None:
+        if self.sign_url is not None:
             name, new = await asyncio.to_thread(_store_by_content, folders, data)
-            await asyncio.to_thread(self.asset_store.add_upload, form.filename, ("input", "", name))
         else:
             overwrite = form.get("overwrite") in {"true", "1"}
             name, new = _store_by_name(
@@ -154,20 +143,20 @@ class MediaRoutes:
         return {"name": name, "subfolder": subfolder, "type": kind}
 
 
-def truncate_if_faulty(service: Service, response: Response) -> Response:
-    """The response, or if `Faults` say so, one that stops in the middle of its body."""
-    if response.status_code == 200 and service.faults.take("truncate_download_times"):
-        return HalfResponse(response)
-    return response
+def send_file(service: Service, path: Path) -> Response:
+    """The file, or if `Faults` say so, a response that stops in the middle of its body."""
+    if service.faults.take("truncate_download_times"):
+        return HalfResponse(path)
+    return file_response(path)
 
 
 class HalfResponse(Response):
-    """Sends the headers of another response and half of its body; `RequestGuard` then closes the socket."""
+    """Sends the headers of a file and half of its bytes; `RequestGuard` then closes the socket."""
 
-    def __init__(self, whole: Response) -> None:
-        super().__init__(b"", whole.status_code)
-        self.raw_headers = whole.raw_headers
-        self.body = bytes(whole.body)[: len(whole.body) // 2]
+    def __init__(self, path: Path) -> None:
+        data = path.read_bytes()
+        super().__init__(data, 200, media_type="application/octet-stream")
+        self.body = data[: len(data) // 2]
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send half of the body, then drop the connection."""
@@ -283,7 +272,7 @@ class StorageHost:
         if not is_file(path):
             return Response("<Error><Code>NoSuchKey</Code></Error>", 404, media_type="application/xml")
         seen.count(downloads=1)
-        return truncate_if_faulty(self.service, file_response(request, path))
+        return send_file(self.service, path)
 
     def _is_valid(self, request: Request) -> bool:
         expires, signature = request.query_params.get("X-Expires", ""), request.query_params.get("X-Signature", "")

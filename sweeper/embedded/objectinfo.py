@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,10 @@ def make_object_info(
     folders: ServerFolders,
     *,
     strict_models: bool = True,
-    user_models: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Describe one class as `/object_info` does, with live lists read from the folders.
 
     Unless `strict_models`, an input for a model file accepts any name, and our option `any_file` says so.
-    `user_models`: model folder -> the names of further files to list.
     """
     if node.select_inputs is not None:
         return dict(node.declaration)
@@ -53,11 +51,6 @@ def make_object_info(
         for name in specs.keys() & (node.models | node.input_files.keys()):
             kind, options = specs[name]
             if name in node.models:
-                more = (user_models or {}).get(_find_folder(node, name), ())
-                if isinstance(kind, list):
-                    kind = [*kind, *more]
-                else:
-                    options = {**options, "options": [*options["options"], *more]}
                 options = options if strict_models else {**options, "any_file": True}
             groups[group][name] = [kind, options] if options else [kind]
     return {**node.declaration, "input": groups}

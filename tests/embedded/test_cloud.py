@@ -28,7 +28,7 @@ def test_job_runs_and_storage_host_serves_its_file(cloud):
 def test_all_paths_are_below_api(cloud):
     for path in ("/prompt", "/queue", "/history", "/object_info", "/view", "/user"):
         assert cloud.http.get(path).status_code == 404, path
-    for path in ("prompt", "queue", "jobs", "history_v2", "object_info", "features", "system_stats", "user",
+    for path in ("prompt", "queue", "jobs", "object_info", "features", "system_stats", "user",
                  "experiment/models"):  # fmt: skip
         assert cloud.http.get(f"/api/{path}").status_code == 200, path
 
@@ -106,7 +106,7 @@ def test_states_are_reported_as_they_change(cloud, gate):
     gate.opened.set()
     assert cloud.wait_for_end(second)["status"] == "completed"
     assert cloud.status(first) == "success"
-    for path in ("job/{}/status", "jobs/{}", "history_v2/{}"):
+    for path in ("job/{}/status", "jobs/{}"):
         assert cloud.http.get("/api/" + path.format(uuid.uuid4())).status_code == 404
 
 
@@ -200,27 +200,12 @@ def test_interrupt_cancels_a_waiting_job_if_none_runs(serve):
     assert client.http.post("/api/interrupt").status_code == 200  # nothing to cancel
 
 
-def test_history_v2_lists_ended_jobs_newest_first(cloud, gate):
-    first, second = (
-        cloud.run(chain(seed=seed), extra_data={"extra_pnginfo": {"workflow": {}, "mine": 1}})["id"]
-        for seed in range(2)
-    )
-    entries = cloud.http.get("/api/history_v2").json()["history"]
-    assert [entry["prompt_id"] for entry in entries] == [second, first]
-    assert entries[0]["prompt"]["extra_data"] == {"extra_pnginfo": {"mine": 1}}
-    assert [
-        entry["prompt_id"] for entry in cloud.http.get("/api/history_v2?max_items=1&offset=1").json()["history"]
-    ] == [first]
-    detail = cloud.http.get(f"/api/history_v2/{first}").json()[first]
-    assert detail["prompt"]["prompt"] == chain(seed=0)
-    assert detail["prompt"]["outputs_to_execute"] == ["9"]
-    running = cloud.submit(waiting())
-    assert gate.entered.wait(10)
-    assert cloud.http.get(f"/api/history_v2/{running}").json() == {}
+def test_deleted_history_is_forgotten(cloud):
+    first, second = (cloud.run(chain(seed=seed))["id"] for seed in range(2))
     cloud.http.post("/api/history", json={"delete": [first]})
     assert cloud.http.get(f"/api/jobs/{first}").status_code == 404
     cloud.http.post("/api/history", json={"clear": True})
-    assert cloud.http.get("/api/history_v2").json() == {"history": []}
+    assert cloud.http.get(f"/api/jobs/{second}").status_code == 404
 
 
 def test_each_worker_runs_one_job_with_its_own_cache(serve, gate):
@@ -231,23 +216,6 @@ def test_each_worker_runs_one_job_with_its_own_cache(serve, gate):
     assert {client.wait_for_end(job)["status"] for job in jobs} == {"completed"}
     assert client.server.seen.most_running == 2
     assert client.server.seen.nodes["ProbeLoader"] == 2
-
-
-def test_uploaded_models_are_listed_only_on_request(serve):
-    cloud = serve("cloud", nodes=None)
-    file = {"file": ("mine.safetensors", b"model")}
-    assert cloud.http.post("/api/assets", data={"tags": ["models", "loras"]}, files=file).status_code == 201
-
-    def lists_upload(query):
-        info = cloud.http.get(f"/api/object_info{query}").json()
-        loras = info["LoraLoader"]["input"]["required"]["lora_name"][0]
-        assert "mine.safetensors" not in info["VAELoader"]["input"]["required"]["vae_name"][0]
-        return "mine.safetensors" in loras
-
-    assert [lists_upload(query) for query in ("", "?include_user_models=false", "?include_user_models=true")] == [
-        False, False, True
-    ]  # fmt: skip
-    assert cloud.http.get("/api/object_info?include_user_models=x").status_code == 400
 
 
 def test_models_are_listed_by_folder_and_any_name_is_accepted(cloud):

@@ -12,7 +12,6 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -32,18 +31,17 @@ Client = Cloud | Comfy
 
 @pytest.fixture(scope="module", params=["cloud", "comfyui"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A server that has run a job and holds a user file."""
+    """A server that has run a job."""
     with EmbeddedServer(request.param, nodes=probe_nodes()) as server:
         kind = Cloud if request.param == "cloud" else Comfy
         one = kind(server)
         one.run(chain())
-        one.http.post("/api/userdata/mine.json", content=b"{}")
         yield one
         one.http.close()
 
 
 def state(client: Client) -> Any:
-    """Everything that a request could have changed: jobs, files, assets."""
+    """Everything that a request could have changed: jobs and files."""
     base = client.server.folders.base
     files = {
         path.relative_to(base).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -51,9 +49,7 @@ def state(client: Client) -> Any:
         if path.is_file()
     }
     jobs = "/api/jobs" if isinstance(client, Cloud) else "/history"
-    log = client.server.seen
-    assets = client.http.get("/api/assets").json()["total"] if isinstance(client, Cloud) else 0
-    return files, client.http.get(jobs).json(), client.http.get("/api/queue").json(), log.accepted, assets
+    return files, client.http.get(jobs).json(), client.http.get("/api/queue").json(), client.server.seen.accepted
 
 
 def alive(client: Client) -> None:
@@ -145,23 +141,12 @@ def test_dangerous_bodies_are_refused(client, body):
         "/api/view?filename=%00",
         f"/api/view?filename={'a' * 5000}",
         "/api/view?filename=probe_00001_.txt&channel=rgb",
-        "/api/userdata/..%2f..%2f..%2fetc%2fpasswd",
-        "/api/userdata/%252e%252e%252fjobs.sqlite",
-        "/api/userdata/%00",
-        "/api/userdata?dir=../",
-        "/api/userdata?dir=/",
         "/api/../../etc/passwd",
         "/api/experiment/models/..%2f..",
     ],
 )
 def test_paths_out_of_their_folder_are_refused(client, path):
     check_refused(client, "GET", path)
-
-
-@pytest.mark.parametrize("name", ["..%2fx", "%2e%2e/x", "a%2f..%2f..%2fx", "%00", "a" * 300])
-def test_user_files_stay_in_the_users_folder(client, name):
-    check_refused(client, "POST", f"/api/userdata/{name}", content=b"harm")
-    check_refused(client, "DELETE", f"/api/userdata/{name}")
 
 
 def test_bodies_above_the_limit_are_refused(client, monkeypatch):
@@ -172,7 +157,7 @@ def test_bodies_above_the_limit_are_refused(client, monkeypatch):
         connection.endheaders()  # refused before any of it is sent
         assert connection.getresponse().status == 413
     monkeypatch.setattr("sweeper.embedded.http_helpers.MAX_BODY", 50_000)
-    for path in ("/api/prompt", "/api/queue", "/api/userdata/big", "/api/upload/image", "/api/upload/mask"):
+    for path in ("/api/prompt", "/api/queue", "/api/upload/image", "/api/upload/mask"):
         check_refused(client, "POST", path, content=iter([b"x" * 30_000] * 3))  # without a declared length
         packed = gzip.compress(bytes(10_000_000))
         check_refused(client, "POST", path, content=packed, headers={"content-encoding": "gzip"})
@@ -217,7 +202,7 @@ def test_ranges_of_too_many_digits_are_refused(client, span):
     headers = {"range": f"bytes={span.format('9' * 5000)}"}
     query = {"filename": name, "type": "input"}
     answer = client.http.get("/api/view", params=query, headers=headers, follow_redirects=True)
-    assert answer.status_code == 416
+    assert answer.status_code == 400
 
 
 def test_forms_with_too_many_fields_are_refused(client):
@@ -257,11 +242,6 @@ SENT: dict[str, Any] = {
     "/api/history": {"delete": ["x"], "clear": False},
     "/api/interrupt": {"prompt_id": "x"},
     "/api/free": {"free_memory": True, "unload_models": True},
-    "/api/settings": {"a": 1},
-    "/api/assets": {"url": "http://127.0.0.1:9/x", "name": "x", "tags": ["a"], "user_metadata": {"a": 1}},
-    "/api/assets/from-hash": {"hash": "sha256:" + 64 * "0", "tags": ["a"], "name": "x", "user_metadata": {}},
-    "/api/assets/download": {"source_url": "https://huggingface.co/x", "tags": ["a"]},
-    "/api/assets/00000000-0000-0000-0000-000000000000/tags": {"tags": ["a"]},
 }  # fmt: skip
 
 
@@ -299,7 +279,7 @@ def test_wrong_types_never_cause_a_500(client, request_):
         assert client.server.seen.accepted == before
 
 
-NAMES = ("view", "userdata", "history", "jobs", "assets", "job", "object_info", "tags")
+NAMES = ("view", "history", "jobs", "v2/assets", "job", "object_info", "experiment/models")
 QUERY = ("filename", "dir", "limit", "max_items", "status", "channel", "preview", "type")
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
 TEXT = st.text(max_size=30)
@@ -316,5 +296,3 @@ def test_any_path_and_query_gets_an_answer_below_500(client, path, query):
 
 def test_server_still_works_after_hostile_requests(client):
     alive(client)
-    assert Path(client.server.folders.user_dir / "mine.json").read_bytes() == b"{}"
-    assert io.BytesIO(client.http.get("/api/userdata/mine.json").content).read() == b"{}"
