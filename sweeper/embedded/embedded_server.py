@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from sweeper.embedded import hosting
+from sweeper.did_you_mean import suggest
 from sweeper.embedded.account import Account
 from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
 from sweeper.embedded.app_cloud_v2 import make_v2_app
@@ -20,8 +21,7 @@ from sweeper.embedded.asset_routes import AssetStore
 from sweeper.embedded.cache import make_cache
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.host_names import OwnNames
-from sweeper.embedded.journal import SQLiteJournal
+from sweeper.embedded.jobs import SQLiteJournal
 from sweeper.embedded.media_routes import StorageHost
 from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_guard import RequestGuard
@@ -31,6 +31,8 @@ from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.errors import UsageError
 from sweeper.wording import suggest
+from sweeper.serving import hosting
+from sweeper.serving.host_names import OwnNames
 
 
 class EmbeddedServer:

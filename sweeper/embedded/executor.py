@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.cache import Cache, CacheEntry, Keys, compute_keys
-from sweeper.embedded.execution_order import ExecutionOrder
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJob
-from sweeper.embedded.node_inputs import is_link, iter_upstream
+from sweeper.embedded.node_inputs import is_link, iter_upstream, list_sources
 from sweeper.embedded.nodes.base import Context, Interrupted, NodeClass
 from sweeper.embedded.stand_ins.class_guesses import guess_classes
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sweeper.embedded.faults import Faults
     from sweeper.embedded.job_messages import JobMessages
     from sweeper.embedded.request_log import RequestLog
-
 
 _MAX_LISTED = 2 * 2**30  # bytes of all pictures that a node makes of the items of lists: lists of lists grow fast
 _PREVIEW_METHODS = frozenset({"none", "auto", "latent2rgb", "taesd"})
@@ -231,7 +230,7 @@ class _JobRun:
             inputs = self._add_noise(inputs, self.nodes[self.graph[context.node_id]["class_type"]])
         names = self._find_stand_ins(context.node_id)
         if names:
-            from sweeper.embedded.stand_ins.marks import METADATA_KEY, mark_inputs
+            from sweeper.embedded.stand_ins.shown_outputs import METADATA_KEY, mark_inputs
 
             inputs = mark_inputs(inputs)
             context = replace(context, extra_pnginfo={**context.extra_pnginfo, METADATA_KEY: names})
@@ -353,3 +352,77 @@ def _add_noise(images: Array, deviation: float, seed: str) -> Array:
     noise = random.normal(0.0, deviation / 255, colours.shape)
     noisy = np.clip(colours + noise, 0.0, 1.0).astype(images.dtype)
     return np.concatenate([noisy, images[..., 3:]], axis=-1)
+
+
+class ExecutionOrder:
+    """The nodes that still have to run. Call `add` for each output, then `pick` and `complete` until it is empty.
+
+    Args:
+        graph: node id -> node.
+        is_output: class_type -> whether it is an output node.
+        is_cached: node id -> whether its result is cached, so that its upstream nodes need not run.
+
+    """
+
+    def __init__(
+        self, graph: Mapping[str, Any], is_output: Callable[[str], bool], is_cached: Callable[[str], bool]
+    ) -> None:
+        self._graph = graph
+        self._is_output = is_output
+        self._is_cached = is_cached
+        self._blocked_by: dict[str, int] = {}  # every pending node, in order of discovery
+        self._blocks: dict[str, dict[str, None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._blocked_by)
+
+    def add(self, node_id: str) -> None:
+        """Add a node, cached or not, and the uncached nodes that it depends on."""
+        waiting = [node_id]
+        while waiting:
+            current = waiting.pop()
+            if current in self._blocked_by:
+                continue
+            self._blocked_by[current] = 0
+            self._blocks.setdefault(current, {})
+            for source in list_sources(self._graph[current]):
+                if self._is_cached(source):
+                    continue
+                waiting.append(source)
+                blocked = self._blocks.setdefault(source, {})
+                if current not in blocked:
+                    blocked[current] = None
+                    self._blocked_by[current] += 1
+
+    def pick(self) -> str | None:
+        """The node to run next, or None if every pending node waits for another one, which means a cycle."""
+        ready = [node_id for node_id, count in self._blocked_by.items() if count == 0]
+        if not ready:
+            return None
+        for distance in range(3):
+            for node_id in ready:
+                if self._is_near_output(node_id, distance):
+                    return node_id
+        return ready[0]
+
+    def _is_near_output(self, node_id: str, distance: int) -> bool:
+        if distance == 0:
+            return self._is_output(self._graph[node_id]["class_type"])
+        return any(self._is_near_output(blocked, distance - 1) for blocked in self._blocks[node_id])
+
+    def complete(self, node_id: str) -> None:
+        """Remove a node that has its result, and unblock the nodes that wait for it."""
+        del self._blocked_by[node_id]
+        for blocked in self._blocks.pop(node_id):
+            self._blocked_by[blocked] -= 1
+
+    def find_cycle_node(self) -> str:
+        """A node on the cycle that blocks all pending nodes."""
+        pending = dict(self._blocked_by)
+        while True:
+            # Remove nodes that only wait for a cycle, which are those that block no other pending node.
+            leaves = [node for node in pending if not any(other in pending for other in self._blocks[node])]
+            if not leaves:
+                return next(iter(pending))
+            for node in leaves:
+                del pending[node]

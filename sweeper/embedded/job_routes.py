@@ -44,7 +44,7 @@ from sweeper.embedded.jobs import (
     WAITING,
     ServerJob,
 )
-from sweeper.embedded.submission import is_canonical_id
+from sweeper.embedded.validation import is_canonical_id
 
 # Raw state -> status; other states are "in_progress".
 _STATUS_BY_STATE = {

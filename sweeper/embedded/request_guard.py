@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
@@ -17,11 +16,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sweeper.embedded.faults import Faults
-from sweeper.embedded.host_names import OwnNames, is_loopback
 from sweeper.embedded.http_helpers import RequestRefusedError, refuse_as, refuse_in_text
 from sweeper.embedded.request_log import LoggedRequest, RequestLog
-
-Transports = MutableMapping[Any, asyncio.Transport]  # (our address, theirs) -> the connection's transport
+from sweeper.serving.host_names import OwnNames, is_loopback
+from sweeper.serving.hosting import Transports
 
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 _FOREIGN_NAME = (

@@ -25,8 +25,7 @@ from sweeper.embedded.jobs import SUCCESS, JobQueue, Journal, JournalError, Serv
 from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.stand_ins.class_guesses import add_defaults
-from sweeper.embedded.submission import PromptSubmission, SubmissionError, read_submission
-from sweeper.embedded.validation import make_error, validate
+from sweeper.embedded.validation import PromptSubmission, SubmissionError, make_error, read_submission, validate
 
 # ComfyUI removes the oldest entries above this (MAXIMUM_HISTORY_SIZE, plus one because of how it compares).
 COMFYUI_HISTORY = 10_001

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sweeper.embedded.host_names import OwnNames
 from sweeper.model.bounded_json import parse_json
+from sweeper.serving.host_names import OwnNames
 
 LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"

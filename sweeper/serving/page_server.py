@@ -16,10 +16,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sweeper.embedded.host_names import is_loopback
-from sweeper.embedded.hosting import ServerThread, bind
 from sweeper.errors import UsageError
 from sweeper.serving.access import LOGIN_PAGE, NO_STORE, AccessControl
+from sweeper.serving.host_names import is_loopback
+from sweeper.serving.hosting import ServerThread, bind
 
 _FIRST_PORT: Final = 49152  # of the range for private use
 _PORT_COUNT: Final = 16384

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from sweeper.embedded import EmbeddedServer, Faults
-from sweeper.embedded.hosting import ServerThread
 from sweeper.errors import UsageError
+from sweeper.serving.hosting import ServerThread
 from tests.embedded.clients import job_id
 from tests.embedded.probes import chain, probe_nodes, waiting
 

@@ -11,7 +11,7 @@ import math
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from sweeper.embedded.request_guard import Transports
+Transports = MutableMapping[Any, asyncio.Transport]  # (our address, theirs) -> the connection's transport
 
 BACKLOG = 256
 # When the server stops, unfinished requests get this many seconds.

@@ -16,8 +16,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
-from sweeper.embedded import hosting
-from sweeper.embedded.hosting import ServerThread, base_url, bind
+from sweeper.serving import hosting
+from sweeper.serving.hosting import ServerThread, base_url, bind
 
 HEAD = "POST / HTTP/1.1\r\nHost: here\r\n"
 WEBSOCKET = (
