@@ -147,7 +147,7 @@ def paint(
     coarse = _coarsen(scene)
     scene += (coarse - scene) * np.float32(0.9 * blur)
     scene[:, 3] *= np.float32(1 - 0.8 * blur)
-    share = start**2 * (1.0 if noisy else 0.6) if given else 1.0
+    share = (start * start * (3 - 2 * start)) ** 2 * (1.0 if noisy else 0.6) if given else 1.0
     share = start**0.5 if canvas.effort else share
     clean = canvas.samples + (scene - canvas.samples) * np.float32(share)
     if canvas.mask is not None:
