@@ -11,8 +11,6 @@ from socket import socket
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from sweeper.embedded import hosting
-from sweeper.did_you_mean import suggest
 from sweeper.embedded.account import Account
 from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
 from sweeper.embedded.app_cloud_v2 import make_v2_app
@@ -30,9 +28,9 @@ from sweeper.embedded.scenario import DEFAULT
 from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.errors import UsageError
-from sweeper.wording import suggest
 from sweeper.serving import hosting
 from sweeper.serving.host_names import OwnNames
+from sweeper.wording import suggest
 
 
 class EmbeddedServer:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from sweeper.embedded.account import Account
     from sweeper.embedded.diffusion.arrays import Array
+    from sweeper.embedded.event_streams import JobMessages
     from sweeper.embedded.faults import Faults
-    from sweeper.embedded.job_messages import JobMessages
     from sweeper.embedded.request_log import RequestLog
 
 _MAX_LISTED = 2 * 2**30  # bytes of all pictures that a node makes of the items of lists: lists of lists grow fast

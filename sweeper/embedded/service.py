@@ -16,11 +16,10 @@ from typing import Any
 
 from sweeper.embedded.account import Account
 from sweeper.embedded.cache import make_cache
-from sweeper.embedded.event_streams import Hub
+from sweeper.embedded.event_streams import Hub, JobMessages
 from sweeper.embedded.executor import ServerParts, run_job
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.job_messages import JobMessages
 from sweeper.embedded.jobs import SUCCESS, JobQueue, Journal, JournalError, ServerJob, StoredGraph, now_ms
 from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_log import RequestLog

@@ -1,7 +1,7 @@
 """Resizing [B, C, h, w] with the pixels of PyTorch's `interpolate` (align_corners=False, no antialiasing) and Pillow.
 
 Formulae: PyTorch's documentation of torch.nn.functional.interpolate; cubic convolution of Keys 1981 with a = -0.75
-(bicubic); bislerp and the centre crop are ComfyUI's own (comfy/utils.py of 0.3.64).
+(bicubic); the centre crop is ComfyUI's own (comfy/utils.py of 0.3.64).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from PIL import Image
 from sweeper.embedded.diffusion.arrays import Array
 
 _MAX_NUMBERS = 2**28  # numbers in one array: a gigabyte of float32
-_MAX_EXACT = 16  # old pixels per new one up to which the exact mean is taken
 
 
 def check_size(*shape: int) -> None:
@@ -40,14 +39,11 @@ def resize(images: Array, width: int, height: int, method: str, *, centre: bool 
         images = _crop_to_aspect(images, width, height)
     if method == "lanczos":
         return _lanczos(images, width, height)
-    if method == "bislerp":
-        return _bislerp(_bislerp(images, width).swapaxes(2, 3), height).swapaxes(2, 3)
+    method = "bicubic" if method == "bislerp" else method  # ComfyUI turns latent vectors; ours are colours
     if method not in _AXES:
         raise ValueError(
             f"unsupported upscale method {method!r}; there are {', '.join([*_AXES, 'lanczos', 'bislerp'])}"
         )
-    if method == "area" and images.shape[2] * images.shape[3] <= _MAX_EXACT * width * height:
-        return _area_exact(np.ascontiguousarray(images, np.float32), width, height)
     along = _AXES[method]
     rows = along(images.swapaxes(2, 3), height).swapaxes(2, 3)
     return np.ascontiguousarray(along(rows, width), np.float32)
@@ -110,22 +106,6 @@ def _area(images: Array, new: int) -> Array:
     return np.asarray((sums[..., end] - sums[..., start]) / count)
 
 
-def _area_exact(images: Array, width: int, height: int) -> Array:
-    """The same in both directions with PyTorch's very bits: summed in float32 row by row, then divided twice.
-
-    One pass over the new picture per old pixel that one touches: for few of them, as fast as `_area`.
-    """
-    (top, tall), (left, wide) = _find_touched(images.shape[2], height), _find_touched(images.shape[3], width)
-    total = np.zeros((*images.shape[:2], height, width), np.float32)
-    for j in range(int(tall.max())):
-        rows = images[:, :, np.minimum(top + j, images.shape[2] - 1)]
-        for k in range(int(wide.max())):
-            value = rows[..., np.minimum(left + k, images.shape[3] - 1)]
-            inside = (j < tall)[:, None] & (k < wide)[None]
-            total = np.where(inside, total + value, total)
-    return total / tall.astype(np.float32)[:, None] / wide.astype(np.float32)
-
-
 _AXES: dict[str, Callable[[Array, int], Array]] = {
     "nearest-exact": _nearest,
     "bilinear": _bilinear,
@@ -143,22 +123,3 @@ def _lanczos(images: Array, width: int, height: int) -> Array:
         array = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS), np.float32) / np.float32(255)
         resized.append(np.moveaxis(array.reshape(height, width, -1), -1, 0))
     return np.ascontiguousarray(np.stack(resized))
-
-
-def _bislerp(images: Array, new: int) -> Array:
-    """Spherical interpolation of the channel vectors along the last axis, their lengths interpolated linearly."""
-    size = images.shape[-1]
-    low_place = _bilinear(np.arange(size, dtype=np.float32), new)
-    next_index = np.minimum(np.arange(size, dtype=np.float32) + 1, size - 1)
-    share = low_place - np.floor(low_place)
-    first, second = images[..., low_place.astype(np.intp)], images[..., _bilinear(next_index, new).astype(np.intp)]
-    norms = [np.sqrt(np.square(side).sum(axis=1, keepdims=True)) for side in (first, second)]
-    units = [side / np.where(norm == 0, 1, norm) for side, norm in zip((first, second), norms, strict=True)]
-    dot = (units[0] * units[1]).sum(axis=1, keepdims=True)
-    angle = np.arccos(np.clip(dot, -1, 1))
-    sine = np.where(np.sin(angle) == 0, 1, np.sin(angle))
-    mixed = units[0] * (np.sin((1 - share) * angle) / sine) + units[1] * (np.sin(share * angle) / sine)
-    mixed = mixed * (norms[0] * (1 - share) + norms[1] * share)
-    mixed = np.where(dot > 1 - 1e-5, first, mixed)
-    mixed = np.where(dot < 1e-5 - 1, first * (1 - share) + second * share, mixed)
-    return np.ascontiguousarray(mixed, np.float32)

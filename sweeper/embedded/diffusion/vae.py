@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from PIL import Image
 
 from sweeper.embedded.diffusion.arrays import Array, draw_normal
 from sweeper.embedded.diffusion.layout import smooth
@@ -27,37 +28,11 @@ _ENCODED_DETAIL = 0.9  # of an encoded picture: what the procedural ones have on
 _STILL = 0.5  # latent distance at which a residue has lost 63% of its weight
 
 
-def _taps(offset: float) -> tuple[float, float, float, float]:
-    """Catmull-Rom weights of pixels -1, 0, 1, 2 for a point `offset` (0-1) behind pixel 0 (Keys 1981, a = -0.5)."""
-    t = offset
-    return (
-        ((-0.5 * t + 1) * t - 0.5) * t,
-        (1.5 * t - 2.5) * t * t + 1,
-        ((-1.5 * t + 2) * t + 0.5) * t,
-        (0.5 * t - 0.5) * t * t,
-    )
-
-
-def _enlarge_last(image: Array) -> Array:
-    """[..., n] to [..., 8n], edges repeated, pixel centres aligned."""
-    padded = np.concatenate([image[..., :1]] * 2 + [image] + [image[..., -1:]] * 2, axis=-1)
-    size = image.shape[-1]
-    result = np.empty((*image.shape, FACTOR), np.float32)
-    for phase in range(FACTOR):
-        position = (phase + 0.5) / FACTOR - 0.5
-        first = 0 if position < 0 else 1
-        weights = _taps(position - (first - 1))
-        total = padded[..., first : first + size] * np.float32(weights[0])
-        for tap in range(1, 4):
-            total += padded[..., first + tap : first + tap + size] * np.float32(weights[tap])
-        result[..., phase] = total
-    return result.reshape(*image.shape[:-1], size * FACTOR)
-
-
 def enlarge(image: Array) -> Array:
-    """[C, h, w] to [C, 8h, 8w] by Catmull-Rom."""
-    tall = _enlarge_last(np.ascontiguousarray(image.swapaxes(1, 2))).swapaxes(1, 2)
-    return _enlarge_last(np.ascontiguousarray(tall))
+    """[C, h, w] to [C, 8h, 8w] by Catmull-Rom (Pillow's bicubic filter)."""
+    size = image.shape[2] * FACTOR, image.shape[1] * FACTOR
+    planes = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in image]
+    return np.stack([np.asarray(plane.resize(size, Image.Resampling.BICUBIC)) for plane in planes])
 
 
 def _local(image: Array, *, lightest: bool) -> Array:

@@ -17,7 +17,7 @@ from sweeper.embedded.folders import ServerFolders
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sweeper.embedded.job_messages import JobMessages
+    from sweeper.embedded.event_streams import JobMessages
 
 # (type, options) as ComfyUI's object_info has it: ("INT", {"default": 20, "min": 1, "max": 10000}),
 # (["euler", ...], {}), ("MODEL", {}). On the wire, empty options are left out by old-style (V1) nodes only.

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.diffusion.models import Vae
+from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.output_naming import save_files
 from sweeper.embedded.nodes.picture_files import find_input, make_metadata, make_preview_prefix
@@ -175,42 +177,17 @@ def save_video(
     format: str,
     codec: str,
 ) -> NodeOutput:
-    """MP4 with H.264, the only ones there are. A file that is so already is copied, with the graph added."""
+    """MP4 with H.264, the only ones there are."""
     if format not in {"auto", "mp4"}:
         raise ValueError("Only MP4 format is supported for now")
     if codec not in {"auto", "h264"}:
         raise ValueError("Only H264 codec is supported for now")
 
     def write(path: Path, film: Film | FilmFile) -> None:
-        if isinstance(film, FilmFile) and _is_mp4(film.path):
-            _copy_streams(film.path, path, make_metadata(context))
-        else:
-            _write_mp4(context, path, film.load())
+        _write_mp4(context, path, film.load())
 
     saved = save_files(context, filename_prefix, ".mp4", [video], write, size=video.size)
     return NodeOutput((video,), ui={"images": saved, "animated": [True]})
-
-
-def _is_mp4(path: Path) -> bool:
-    with _import_av().open(str(path), options=FILM_OPTIONS) as container:
-        return "mp4" in container.format.name.split(",") and container.streams.video[0].codec.name == "h264"
-
-
-def _copy_streams(source: Path, target: Path, metadata: dict[str, str]) -> None:
-    """The streams as they are, with the old metadata and the new."""
-    av = _import_av()
-    with (
-        av.open(str(source), options=FILM_OPTIONS) as old,
-        av.open(str(target), mode="w", format="mp4", options=_TAGS) as new,
-    ):
-        new.metadata.update({**old.metadata, **metadata})
-        streams = {
-            stream.index: new.add_stream_from_template(stream) for stream in (*old.streams.video, *old.streams.audio)
-        }
-        for packet in old.demux():
-            if packet.stream.index in streams and packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                new.mux(packet)
 
 
 def _write_mp4(context: Context, path: Path, film: Film) -> None:
@@ -231,3 +208,48 @@ def _write_mp4(context: Context, path: Path, film: Film) -> None:
             waveform = film.audio["waveform"][0, :, : math.ceil(samples / rate * len(film.images))]
             container.mux(sound.encode(_make_sound_frame(waveform, samples)))
             container.mux(sound.encode(None))
+
+
+RATE = 44100  # Hz
+_ROWS = 16  # of the score
+# Three octaves of the minor pentatonic scale from A2, in equal temperament, high notes at the top.
+_SEMITONES = [12 * octave + step for octave in range(4) for step in (0, 3, 5, 7, 10)][:_ROWS]
+_NOTES = [110.0 * 2 ** (semitone / 12) for semitone in reversed(_SEMITONES)]  # Hz
+_BLOCK = 2**18  # samples that are worked on at once
+
+
+def play(context: Context, score: Array, length: int, vae: Vae) -> Audio:
+    """Play latents [B, 4, rows, columns] as scores for `length` samples, in stereo.
+
+    Time goes from left to right. Each row is a note of a pentatonic scale, as loud as it is light and as far right as
+    it is blue.
+    A decoder's strokes and hatching are overtones; its grain is breath.
+    """
+    check_size(len(score), 2, length)
+    played = np.stack([_play(context, item, length, vae) for item in score])
+    loud = np.maximum(played.std(axis=(1, 2), keepdims=True) * 5, 1)
+    return {"waveform": (played / loud).astype(np.float32), "sample_rate": RATE}
+
+
+def _play(context: Context, item: Array, length: int, vae: Vae) -> Array:
+    """[2, length] of [4, rows, columns]."""
+    loudness = np.clip(item[0] - item[0].mean() + 0.2, 0, 3)
+    right = 0.5 + 0.5 * np.tanh(item[1])
+    sides = np.stack([loudness * (1 - right), loudness * right])
+    overtones = (1.0, 0.4 * vae.textures[0], 0.3 * vae.textures[2])
+    result = np.zeros((2, length), np.float32)
+    columns = item.shape[2]
+    notes = _NOTES[: item.shape[1]]
+    for start in range(0, length, _BLOCK):
+        context.check()
+        samples = np.arange(start, min(start + _BLOCK, length))
+        position = np.clip((samples + 0.5) / length * columns - 0.5, 0, columns - 1)
+        for row, note in enumerate(notes):
+            swing = sum(
+                (part / number) * np.sin(samples * (2 * math.pi * note * number / RATE))
+                for number, part in enumerate(overtones, start=1)
+            )
+            for side in range(2):
+                envelope = np.interp(position, np.arange(columns), sides[side, row])
+                result[side, start : start + len(samples)] += (envelope * swing).astype(np.float32)
+    return result / np.float32(2 * len(notes) ** 0.5)

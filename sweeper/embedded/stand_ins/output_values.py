@@ -20,7 +20,7 @@ from sweeper.embedded.diffusion.models import Clip
 from sweeper.embedded.diffusion.painter import Guider, find_hand, make_levels
 from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.diffusion.vocabulary import FEATURES
-from sweeper.embedded.nodes import latents, sound
+from sweeper.embedded.nodes import latents, media_files
 from sweeper.embedded.nodes.base import Context
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.model_nodes import load_upscaler
@@ -275,7 +275,7 @@ def _make_audio(context: Context, reading: NodeReading, _request: OutputRequest)
             return dict(audio)
     seconds = drawing.plan_size(_all_sizes(reading)).seconds
     score = drawing.draw_latent(reading.merge(), 256, 128)[None]
-    return sound.play(context, score, int(seconds * sound.RATE), drawing.PLAIN_VAE)
+    return media_files.play(context, score, int(seconds * media_files.RATE), drawing.PLAIN_VAE)
 
 
 def _make_sigmas(_context: Context, reading: NodeReading, _request: OutputRequest) -> Array:

@@ -97,7 +97,7 @@ def test_film_of_ten_bits_stays_one(context: Any) -> None:
     assert context.run("GetVideoComponents", video=loaded)[3] == 10
 
 
-def test_mp4_is_copied_with_the_graph_added(context: Any) -> None:
+def test_saved_film_carries_the_graph_of_its_own_job(context: Any) -> None:
     film = context.run("CreateVideo", images=frames(), fps=6.0)
     inputs = {"filename_prefix": "v", "format": "mp4", "codec": "h264"}
     run_ui(context, "SaveVideo", video=film, **inputs)
@@ -106,14 +106,9 @@ def test_mp4_is_copied_with_the_graph_added(context: Any) -> None:
     loaded = context.run("LoadVideo", file="a.mp4")
     run_ui(context, "SaveVideo", video=loaded, **inputs)
 
-    def packets(name: str) -> tuple[list[bytes], Any]:
-        with av.open(str(context.output_dir / name)) as container:
-            prompt = json.loads(container.metadata["prompt"])
-            return [bytes(packet) for packet in container.demux(video=0)], prompt
-
-    first, second = packets("v_00001_.mp4"), packets("v_00002_.mp4")
-    assert first[0] == second[0]
-    assert second[1] == context.prompt
+    with av.open(str(context.output_dir / "v_00002_.mp4")) as container:
+        assert json.loads(container.metadata["prompt"]) == context.prompt
+        assert sum(1 for _ in container.decode(video=0)) == len(frames())
 
 
 def test_missing_or_silent_files_are_reported_by_name(context: Any) -> None:

@@ -65,13 +65,6 @@ def test_a_flat_picture_stays_flat_at_every_size(width: int, height: int, method
     assert np.allclose(result, 0.3, atol=1e-6)
 
 
-def test_bislerp_keeps_the_length_of_turning_vectors() -> None:
-    turning = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32).reshape(1, 2, 1, 2)  # two unit vectors at right angles
-    result = resize(turning, 4, 1, "bislerp")
-    assert np.allclose(np.hypot(result[0, 0], result[0, 1]), 1, atol=1e-5)
-    assert result[0, 0, 0, 1] == pytest.approx(np.cos(np.pi / 8), abs=1e-5)
-
-
 def test_a_picture_scales_with_a_side_of_zero_following_the_other(context: Any) -> None:
     image = picture(1, 20, 40, 3)
     scaled = context.run("ImageScale", image=image, upscale_method="area", width=0, height=10, crop="disabled")
