@@ -39,10 +39,10 @@ SUMMARY = """\
 8 trials of 4 points in 2 rounds; that is the limit; `trials:` or --trials allows more
 
 brightness    cfg  steps  round  trials  succeeded
-   14#.###  8.239      2      2  4, 5            2
-   14#.###   4.28      2      1  0, 1            2
-   14#.###  6.775      1      1  2, 3            2
-   14#.###  2.737      1      2  6, 7            2
+   1##.###  8.239      2      2  4, 5            2
+   1##.###  6.775      1      1  2, 3            2
+   1##.###   4.28      2      1  0, 1            2
+   1##.###  2.737      1      2  6, 7            2
 
 table     results/shop/results.csv
 report    sweeper report shop.yaml
@@ -64,7 +64,7 @@ def write_search(write):
 
 def hide_digits(text):
     """The text without the digits of a brightness that may differ a little between processors."""
-    return re.sub(r" *14\d\.\d+(?= )", lambda found: "14#.###".rjust(len(found[0])), text)
+    return re.sub(r" *1\d\d\.\d+(?= )", lambda found: "1##.###".rjust(len(found[0])), text)
 
 
 def test_preview_shows_the_space_and_the_next_points(sweeper, write_search):
@@ -82,7 +82,7 @@ def test_search_shows_its_rounds_and_its_best_points(sweeper, write_search):
     rounds = [hide_digits(line) for line in outcome.err.splitlines() if line.startswith("round")]
     assert rounds == [
         "round 1: 4 trials of 2 new points (0 of 8 done)",
-        "round 2: 4 trials of 2 new points (4 of 8 done); best brightness 14#.### at cfg 4.28, steps 2",
+        "round 2: 4 trials of 2 new points (4 of 8 done); best brightness 1##.### at cfg 6.775, steps 1",
     ]
     again = sweeper("search", "shop.yaml")
     assert (again.code, again.out, "round" in again.err) == (0, outcome.out, False)
