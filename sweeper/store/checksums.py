@@ -17,25 +17,9 @@ from typing import Any, Final
 from sweeper.model.charges import KINDS
 from sweeper.store.records import ANSWERS, MAX_STARS, STATES, VERDICTS
 
-_TABLES: Final = {  # the key and the columns of each table; the tables that decide about submissions come first
-    "jobs": (
-        "id",
-        ("id, run, target, digest, sent, attempt, prompt_id, state, intended, submitted, started, ended, error_type, "
-         "error"),
-    ),
-    "claims": ("run, digest", "run, digest, job"),
-    "places": ("job", "job, place"),
-    "server_times": ("job", "job, intended"),
-    "artifacts": ("job, place", "job, place, node, kind, position, path, sha256, bytes, label"),
-    "runs": ("id", "id, experiment, file, targets, layout, trials, started, ended, stopped_by"),
-    "trials": ("run, idx", "run, idx, digest, params, columns"),
-    "charges": ("job, node", "job, node, class_type, low, high, kind"),
-    "votes": (
-        "id",
-        "id, voter, axis, left_digest, left_sha256, right_digest, right_sha256, shown, answered, answer, undone",
-    ),
-    "marks": ("digest", "digest, verdict, stars, comment, changed"),
-}  # fmt: skip
+_TABLES: Final = (  # those that decide about submissions come first
+    "jobs", "claims", "places", "server_times", "artifacts", "runs", "trials", "charges", "votes", "marks",
+)  # fmt: skip
 _FUNCTION: Final = "sweeper_checksum"
 # Times count seconds since 1970, and those of a mark milliseconds. No number is negative.
 _RANGES: Final = {
@@ -65,27 +49,27 @@ def _compute_checksum(*values: Any) -> int:
     return zlib.crc32(repr(plain).encode("utf-8", "backslashreplace"))
 
 
-def _make_triggers() -> Iterator[str]:
-    """Yield the statements that keep a checksum of every row."""
-    for table, (key, columns) in _TABLES.items():
-        new_key, new_columns = (", ".join(f"NEW.{name}" for name in names.split(", ")) for names in (key, columns))
+def iter_triggers(connection: sqlite3.Connection) -> Iterator[str]:
+    """Yield the statements that keep a checksum of every row of the tables."""
+    for table in _TABLES:
+        new_key, new_columns = _list_columns(connection, table, "NEW.")
         for event in ("INSERT", "UPDATE"):
             yield (
                 f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN INSERT OR REPLACE INTO "
-                f"checksums VALUES ('{table}', {_join_key(new_key)}, {_FUNCTION}({new_columns})); END;"
+                f"checksums VALUES ('{table}', {new_key}, {_FUNCTION}({new_columns})); END;"
             )
-        old_key = _join_key(", ".join(f"OLD.{name}" for name in key.split(", ")))
+        old_key, _ = _list_columns(connection, table, "OLD.")
         yield (
             f"CREATE TRIGGER {table}_delete AFTER DELETE ON {table} BEGIN "
             f"DELETE FROM checksums WHERE name = '{table}' AND id = {old_key}; END;"
         )
 
 
-def _join_key(key: str) -> str:
-    return " || ' ' || ".join(f"quote({name})" for name in key.split(", "))
-
-
-TRIGGERS: Final = "\n".join(_make_triggers())
+def _list_columns(connection: sqlite3.Connection, table: str, prefix: str = "") -> tuple[str, str]:
+    """The key of a row of a table as one text, and the columns of the table, as SQL."""
+    columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    key = " || ' ' || ".join(f"quote({prefix}{name})" for _, name, *_, is_key in columns if is_key)
+    return key, ", ".join(f"{prefix}{name}" for _, name, *_ in columns)
 
 
 def find_damage(connection: sqlite3.Connection) -> str | None:
@@ -122,9 +106,10 @@ def limit_time(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _find_damaged_rows(connection: sqlite3.Connection) -> str | None:
-    for table, (key, columns) in _TABLES.items():
+    for table in _TABLES:
+        key, columns = _list_columns(connection, table)
         ((damaged, rows, sums),) = connection.execute(
-            f"SELECT (SELECT count(*) FROM (SELECT {_join_key(key)} row_id, {_FUNCTION}({columns}) row_value "
+            f"SELECT (SELECT count(*) FROM (SELECT {key} row_id, {_FUNCTION}({columns}) row_value "
             f"FROM {table}) LEFT JOIN checksums c ON c.name = '{table}' AND c.id = row_id "
             "WHERE c.value IS NOT row_value), "
             f"(SELECT count(*) FROM {table}), (SELECT count(*) FROM checksums WHERE name = '{table}')"

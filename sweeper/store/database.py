@@ -16,7 +16,7 @@ from urllib.parse import quote_from_bytes
 
 from sweeper.errors import ResultsError
 from sweeper.schemas.values import format_value
-from sweeper.store.checksums import TRIGGERS, find_damage, limit_time, register_checksum
+from sweeper.store.checksums import find_damage, iter_triggers, limit_time, register_checksum
 from sweeper.store.containment import refuse_links
 from sweeper.wording import join_names
 
@@ -195,7 +195,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
 def _create_schema(connection: sqlite3.Connection) -> None:
     """Create the tables and set the version, or do neither."""
     try:
-        connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}{TRIGGERS}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+        connection.executescript(f"BEGIN IMMEDIATE;{_make_script()}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
     except sqlite3.Error:
         if connection.in_transaction:
             connection.rollback()
@@ -212,8 +212,16 @@ def _read_schema(connection: sqlite3.Connection) -> frozenset[tuple[Any, ...]]:
 def _make_schema() -> frozenset[tuple[Any, ...]]:
     """Return what `_read_schema` returns for a store that sweeper made."""
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(SCHEMA + TRIGGERS)
+        connection.executescript(_make_script())
         return _read_schema(connection)
+
+
+@cache
+def _make_script() -> str:
+    """Return the statements that create the tables and their triggers."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return "\n".join((SCHEMA, *iter_triggers(connection)))
 
 
 def _find_schema_change(schema: frozenset[tuple[Any, ...]]) -> str | None:
