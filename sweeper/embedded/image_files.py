@@ -1,4 +1,4 @@
-"""Reading and re-encoding image files: checks of uploads, masks, previews for /view. Pillow loads on first use."""
+"""Reading image files: checks of uploads, and masks. Pillow loads on first use."""
 
 from __future__ import annotations
 
@@ -54,43 +54,6 @@ def replace_alpha(original: Path, mask: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def reencode(path: Path, preview: str | None, channel: str, *, grey_alpha: bool) -> tuple[bytes, str]:
-    """Convert an image as the query of /view says. Returns (bytes, media type). Raises ImageFileError.
-
-    Args:
-        path: the image file.
-        preview: `webp;50` or `jpeg;10`, format and quality; None: PNG.
-        channel: `rgb`, `a`, or any other word for all channels.
-        grey_alpha: return the alpha channel as a grey image (Cloud), not as the alpha of a black one (ComfyUI).
-
-    """
-    buffer = io.BytesIO()
-    with open_image(path) as image:
-        _check_pixels(image.size)
-        if preview is not None:
-            kind, *_, quality = [*preview.split(";"), "90"][:2]
-            kind = kind if kind in {"webp", "jpeg"} and "a" not in channel.replace("rgba", "") else "webp"
-            converted = image.convert("RGB") if kind == "jpeg" or channel == "rgb" else image
-            converted.save(buffer, format=kind, quality=int(quality) if quality.isdecimal() else 90)
-            return buffer.getvalue(), f"image/{kind}"
-        if channel == "rgb":
-            image.convert("RGB").save(buffer, format="PNG")
-        else:
-            _extract_alpha(image, grey=grey_alpha).save(buffer, format="PNG")
-    return buffer.getvalue(), "image/png"
-
-
 def _check_pixels(size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"{size[0]} x {size[1]} pixels are more than {MAX_PIXELS}")
-
-
-def _extract_alpha(image: Image.Image, *, grey: bool) -> Image.Image:
-    from PIL import Image
-
-    alpha = image.getchannel("A") if image.mode == "RGBA" else Image.new("L", image.size, 255)
-    if grey:
-        return alpha
-    black = Image.new("RGBA", image.size)
-    black.putalpha(alpha)
-    return black

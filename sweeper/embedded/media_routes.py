@@ -38,7 +38,7 @@ from sweeper.embedded.http_helpers import (
     read_form,
     refuse,
 )
-from sweeper.embedded.image_files import MAX_PIXELS, ImageFileError, open_image, reencode, replace_alpha
+from sweeper.embedded.image_files import MAX_PIXELS, ImageFileError, open_image, replace_alpha
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_log import LoggedRequest
 from sweeper.embedded.service import Service
@@ -59,20 +59,10 @@ class MediaRoutes:
     # --- view --------------------------------------------------------------------------------------------------------
 
     async def view(self, request: Request) -> Response:
-        """GET /view: a file, or an image re-encoded by `preview` and `channel`."""
+        """GET /view: a file as it is."""
         if self.service.faults.take("missing_download_times"):
             return _empty_response(404)
-        query = request.query_params
         kind, subfolder, path = self._locate(request)
-        preview, channel = query.get("preview"), query.get("channel", "rgba")
-        if preview is not None or channel in {"rgb", "a"} or (self.sign_url is not None and channel == "alpha"):
-            grey_alpha = self.sign_url is not None
-            try:
-                data, media = await asyncio.to_thread(reencode, path, preview, channel, grey_alpha=grey_alpha)
-            except ImageFileError as problem:
-                raise refuse(f"{path.name} cannot be converted: {problem}") from problem
-            self.service.seen.count(downloads=1)
-            return Response(data, 200, {"content-disposition": "inline"}, media_type=media)
         if self.sign_url is not None:
             self.service.seen.count(redirects=1)
             return Response(status_code=302, headers={"location": self.sign_url(kind, subfolder, path.name)})

@@ -26,6 +26,7 @@ NOBODY = str(uuid.uuid4())
 # Documented statuses that this server never sends.
 NEVER = {
     403: ["GET /api/job/{job_id}/status", "GET /api/jobs/{job_id}"],  # there is only one account
+    200: ["GET /api/view"],  # it redirects
     400: ["GET /api/queue"],  # it takes no parameters
     401: ["GET /api/system_stats"],  # it is public
 }  # fmt: skip
@@ -120,10 +121,6 @@ def files(account: Cloud) -> None:
     assert http.post("/api/upload/mask", files={"image": ("m.png", png())}).status_code == 400
     reference_ = {"filename": sent["name"], "type": "input"}
     assert http.get("/api/view", params=reference_).status_code == 302
-    for channel, mode, pixel in (("rgb", "RGB", (1, 2, 3)), ("a", "L", 128), ("alpha", "L", 128)):
-        answer = http.get("/api/view", params={**reference_, "channel": channel})
-        picture = Image.open(io.BytesIO(answer.content))
-        assert (answer.status_code, picture.mode, picture.getpixel((0, 0))) == (200, mode, pixel)
     assert http.get("/api/view", params={"filename": "none.png"}).status_code == 404
     assert http.get("/api/view", params={"filename": "../x"}).status_code == 400
     assert http.get("/api/view", params={"filename": "x", "subfolder": "../.."}).status_code == 403

@@ -94,36 +94,6 @@ def test_view_supports_etag_ranges_and_head(full):
         assert full.http.get("/view?filename=a.png", headers={"range": odd}).status_code == 400, odd
 
 
-@pytest.mark.parametrize(
-    ("query", "kind", "mode"),
-    [
-        ("preview=webp;50", "WEBP", "RGB"),
-        ("preview=jpeg;10", "JPEG", "RGB"),
-        ("preview=png", "WEBP", "RGB"),
-        ("preview=", "WEBP", "RGB"),
-        ("channel=rgb", "PNG", "RGB"),
-        ("channel=a", "PNG", "RGBA"),
-        ("channel=rgba", "PNG", "RGB"),
-    ],
-)
-def test_view_reencodes_in_full_size_and_drops_metadata(full, query, kind, mode):
-    answer = full.http.get(f"/view?filename=a.png&{query}")
-    picture = Image.open(io.BytesIO(answer.content))
-    assert (picture.format, picture.mode, picture.size) == (kind, mode, (8, 4))
-    assert ("prompt" in picture.info) == (query == "channel=rgba")
-
-
-def test_view_extracts_the_alpha_channel(full):
-    answer = full.http.get("/view?filename=b.png&subfolder=sub&channel=a")
-    assert Image.open(io.BytesIO(answer.content)).getchannel("A").getextrema() == (128, 128)
-
-
-def test_reencoding_a_file_that_is_not_a_picture_is_refused(full):
-    (full.server.folders.output_dir / "x.png").write_bytes(b"not a picture")
-    assert full.http.get("/view?filename=x.png&preview=webp").status_code == 400
-    assert full.http.get("/view?filename=x.png").content == b"not a picture"
-
-
 def test_html_is_never_served_as_html(full):
     (full.server.folders.output_dir / "x.html").write_text("<script>")
     assert full.http.get("/view?filename=x.html").headers["content-type"] == "application/octet-stream"
@@ -223,13 +193,6 @@ def test_cloud_stores_a_masked_picture_as_new_content(cloud):
     masked = upload(cloud, mask, "m.png", "/api/upload/mask", original_ref=reference).json()["name"]
     assert masked not in {name, "m.png"}
     assert Image.open(cloud.server.folders.input_dir / masked).getpixel((0, 0)) == (10, 20, 30, 5)
-
-
-def test_cloud_serves_single_channels_itself(cloud):
-    (cloud.server.folders.output_dir / "a.png").write_bytes(png())
-    answer = cloud.http.get("/api/view", params={"filename": "a.png", "channel": "rgb"})
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
-    assert cloud.http.get("/api/view", params={"filename": "none.png"}).status_code == 404
 
 
 @pytest.mark.parametrize("name", ["with space.png", "ünï-✓.png", "per%cent.png", "a#b?c.png", "a+b&c.png"])

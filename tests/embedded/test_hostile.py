@@ -140,7 +140,6 @@ def test_dangerous_bodies_are_refused(client, body):
         "/api/view?filename=mine.json&type=user",
         "/api/view?filename=%00",
         f"/api/view?filename={'a' * 5000}",
-        "/api/view?filename=probe_00001_.txt&channel=rgb",
         "/api/../../etc/passwd",
         "/api/experiment/models/..%2f..",
     ],
@@ -176,9 +175,6 @@ def test_decompression_bombs_and_broken_pictures_are_refused(client, data):
         return
     # A ComfyUI accepts any file, and must survive it.
     reference_ = {"filename": answer.json()["name"], "type": "input"}
-    for query in ({"channel": "rgb"}, {"channel": "a"}, {"preview": "webp"}):
-        status = client.http.get("/view", params={**reference_, **query}).status_code
-        assert status == 400 or (status == 200 and len(data) == len(bomb(20_000, 10)))  # which is not a bomb
     reference = json.dumps(reference_)
     check_refused(client, "POST", "/upload/mask", files={"image": ("m.png", data)}, data={"original_ref": reference})
 
