@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.nodes.catalog import recorded
+from sweeper.embedded.nodes.catalog.own_classes import NODES
 
 __all__ = ["NODE_CLASSES"]
 
-NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType({node.name: node for node in recorded.NODES})
+NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType({node.name: node for node in NODES})

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.nodes.base import Context, InputSpec, NodeClass, NodeOutput, hash_files
-from sweeper.embedded.nodes.catalog.recorded import list_other_declarations
+from sweeper.embedded.nodes.catalog.own_classes import list_other_declarations
 from sweeper.embedded.stand_ins.class_shape import ClassShape, make_shape
 from sweeper.errors import InputError
 from sweeper.model.node_classes.spec import STAND_IN_KEY, NodeInfo, NodeSpec

@@ -1,6 +1,6 @@
 """The catalogue equals the object_info of a ComfyUI for the same classes (data/object_info.json).
 
-Some of them were recorded with 0.33.0 (see sweeper/embedded/nodes/catalog/recorded.py), the others with 0.3.64.
+Some of them were recorded with 0.33.0 (see sweeper/embedded/nodes/catalog/own_classes.py), the others with 0.3.64.
 
 Descriptions and tooltips are not compared, because they are ComfyUI's own text and the catalogue does not contain them.
 """
