@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeper.cli.trust_check import find_confinement
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def choose_runner(dask: str | None, resources: tuple[str, ...]) -> Callable[...,
     if _is_local(dask, resources):
         from sweeper.running.run import run
 
-        return run
+        return partial(run, session=choose_session(dask, resources))
     from sweeper.cluster import run as run_on
 
     assert dask is not None
@@ -45,9 +46,10 @@ def choose_runner(dask: str | None, resources: tuple[str, ...]) -> Callable[...,
 
 
 def choose_session(dask: str | None, resources: tuple[str, ...]) -> type[Session] | None:
-    """The class that executes the runs of a search on a cluster; None: in this process. Raises as `choose_runner`."""
+    """The class that executes runs on a cluster or in a confinement; None: Session. Raises as `choose_runner`."""
     if _is_local(dask, resources):
-        return None
+        confinement = find_confinement()
+        return None if confinement is None else confinement.session
     from sweeper.cluster import bind_session
 
     assert dask is not None

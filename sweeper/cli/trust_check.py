@@ -6,7 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from sweeper.model.target_spec import NamedTargets
 from sweeper.model.template import Template
 from sweeper.running.prepare import Prepared
 
+if TYPE_CHECKING:
+    from sweeper.running.session import Session
+
 option = click.option(
     "--trust", is_flag=True, help="Trust the experiment for this command; see `sweeper trust --help`."
 )
@@ -31,6 +34,8 @@ option = click.option(
 
 class Confinement(ABC):
     """What a command may do for somebody who cannot be asked, such as an assistant. A click context has it as `obj`."""
+
+    out: Path | None  # the results folder of its run, after `allow_run`
 
     @property
     @abstractmethod
@@ -45,7 +50,15 @@ class Confinement(ABC):
 
     @abstractmethod
     def allow_run(self, prepared: Prepared) -> Prepared:
-        """The same with the limits of its run. Raises InputError if it may not run on these targets."""
+        """The same with the limits of its run. Raises InputError if it may not run on these targets.
+
+        Creates the results folder of the run, and sets `out`.
+        """
+
+    @property
+    @abstractmethod
+    def session(self) -> type[Session]:
+        """The class that executes its runs."""
 
 
 def find_confinement() -> Confinement | None:
@@ -53,6 +66,12 @@ def find_confinement() -> Confinement | None:
     context = click.get_current_context(silent=True)
     found = None if context is None else context.find_root().obj
     return found if isinstance(found, Confinement) else None
+
+
+def choose_output(out: Path | str | None) -> Path | str | None:
+    """The results folder of a run after `load_for_run`: that of the confinement, or else `out`."""
+    confinement = find_confinement()
+    return out if confinement is None else confinement.out
 
 
 def load_trusted(

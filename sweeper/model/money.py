@@ -86,6 +86,11 @@ class Amount:
         """The upper end for comparisons: infinite if the amount has no limit."""
         return math.inf if self.high is None else self.high
 
+    @property
+    def bound(self) -> int:
+        """The upper end; the lower one if the amount has no limit."""
+        return self.low if self.high is None else self.high
+
     def __add__(self, other: Amount) -> Amount:
         high = None if self.high is None or other.high is None else self.high + other.high
         return Amount(self.low + other.low, high)

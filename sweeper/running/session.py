@@ -10,11 +10,11 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sweeper import embedded
 from sweeper.comfy.client import ComfyClient
@@ -72,6 +72,8 @@ class Session:
     events; `is_selected(trial)`: whether this run may submit the trial.
     """
 
+    spending_class: ClassVar[type[FolderSpending]] = FolderSpending
+
     def __init__(
         self,
         *,
@@ -122,7 +124,7 @@ class Session:
                 store: Store | None = None
                 is_connected = False
                 if (self.out / FILE_NAME).is_file():
-                    self._check_lock = stack.enter_context(lock_folder(self.out, now=time.time()))
+                    self._check_lock = stack.enter_context(self.lock())
                     store = stack.enter_context(Store.open(self.out))
                     check_owner(store, self.experiment.file, self.experiment.name)
                 missing = MissingFiles(store, self.out, self.settings)
@@ -139,7 +141,7 @@ class Session:
                     with contextlib.suppress(TargetError):  # `restore` reports it for each file
                         is_connected = await self.connect(connections)
                 if store is None:
-                    self._check_lock = stack.enter_context(lock_folder(self.out, now=time.time()))
+                    self._check_lock = stack.enter_context(self.lock())
                     was_created_meanwhile = (self.out / FILE_NAME).is_file()
                     store = stack.enter_context(Store.open(self.out))
                     if was_created_meanwhile:  # another run may have done everything while we connected
@@ -149,6 +151,14 @@ class Session:
                 if missing.jobs and not self.control.stopping:
                     await self.control.run_unless_stopped(self.restore(missing))
                 return await self._record_and_execute(store, state, may_submit=is_connected and state.todo > 0)
+
+    def lock(self) -> AbstractContextManager[Callable[[], None]]:
+        """Create and lock the results folder; see `lock_folder`."""
+        return lock_folder(self.out, now=time.time())
+
+    def open_artifacts(self) -> ArtifactFolder:
+        """The folder that the run's pictures go to."""
+        return open_artifact_folder(self.out, self.artifact_url)
 
     def _warn_of_stand_ins(self) -> None:
         message = describe_stand_ins(self.experiment.template, self.settings.object_info)
@@ -258,7 +268,7 @@ class Session:
         self.report(RunStarted(run_id, self.out, total, state.todo_rows, state.reused, self.target_names))
         if self.spending is not None:
             self.spending.report()
-        folder = open_artifact_folder(self.out, self.artifact_url)
+        folder = self.open_artifacts()
         unfinished = [
             UnfinishedJob(item.job.id, item.job.intended, self.naming.build_stem(item.trial))
             for item in state.unresolved
@@ -361,7 +371,7 @@ class Session:
         if not prices.has_prices and not self.pending and not says_charges and budget is None:
             return None
         prices.learn(state.current_jobs.values())
-        spending = FolderSpending(prices, store.charges.iter_all(), budget=budget, report=self.report)
+        spending = self.spending_class(prices, store.charges.iter_all(), budget=budget, report=self.report)
         for item in state.unresolved:
             if item.open_job is not None:
                 spending.adopt(item.open_job, item.trial)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.loading.load import load
 from sweeper.loading.trust import find_trust_needs
 from sweeper.running.run import run
-from sweeper.store import Store
+from sweeper.store import FILE_NAME, Store
 from tests import ROOT
 from tests.cli.assistant_client import (
     EXPERIMENT,
@@ -204,6 +205,81 @@ def test_results_that_are_deleted_still_count(root: Path, box: EmbeddedServer) -
 
     talk(root, conversation, "--budget", "2 USD")
     assert count_jobs(box) == 2
+
+
+def move_away(results: Path, number: int) -> None:
+    results.rename(results.with_name(f"gone{number}"))
+
+
+def put_older_copy_back(results: Path, number: int) -> None:
+    copy = results.with_name("older")
+    if number == 0:
+        shutil.copytree(results, copy)
+    else:
+        shutil.rmtree(results)
+        shutil.copytree(copy, results)
+
+
+def delete_rows(results: Path, number: int) -> None:
+    with sqlite3.connect(results / "tiny" / FILE_NAME) as connection:
+        connection.execute("DELETE FROM charges")
+        connection.execute("DELETE FROM jobs")
+    connection.close()
+
+
+@needs_posix
+@pytest.mark.parametrize("forge", [move_away, put_older_copy_back, delete_rows])
+def test_forged_results_give_no_budget_back(
+    root: Path, box: EmbeddedServer, forge: Callable[[Path, int], None]
+) -> None:
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        for number in range(4):
+            await call(client, "start_run", experiment="tiny.yaml", target="box", limit=1 + number)
+            await wait_until(lambda: not list_children(get_server_pid(root)))  # `get_progress` would read the store
+            forge(root / "results", number)
+        assert (await wait_for_end(client))["budget"] == "0.00 USD left of the budget"
+
+    talk(root, conversation, "--budget", "2 USD")
+    assert count_jobs(box) == 2
+
+
+@pytest.mark.parametrize("name", ["results", "results/tiny", "results/tiny/artifacts", "results/tiny/rehearsal"])
+def test_a_run_writes_nothing_behind_a_link(root: Path, box: EmbeddedServer, name: str) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(outside)
+        assert "link" in await refuse(client, "start_run", experiment="tiny.yaml", target="box")
+
+    talk(root, conversation, "--budget", "9 USD")
+    assert list(outside.iterdir()) == []
+    assert count_jobs(box) == 0
+
+
+@needs_posix
+@pytest.mark.parametrize("name", ["results", "results/tiny", "results/tiny/artifacts"])
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_link_made_during_a_run_is_not_followed(root: Path, slow_box: EmbeddedServer, name: str, jobs: int) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+
+    async def conversation(client: Client) -> None:
+        (root / "tiny.yaml").write_text(EXPERIMENT)
+        await call(client, "start_run", experiment="tiny.yaml", target="box")
+        await wait_until(lambda: count_jobs(slow_box) >= jobs)
+        if (root / name).exists():
+            (root / name).rename(root / "elsewhere")
+        (root / name).symlink_to(outside)
+        state = await wait_for_end(client)
+        assert state["exit_code"] != 0
+        assert "is a link" in state["messages"]
+
+    talk(root, conversation, "--budget", "9 USD")
+    assert list(outside.rglob("*")) == []
 
 
 def test_a_server_costs_the_same_under_another_name(root: Path, box: EmbeddedServer) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+import uuid
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import sweeper
-from sweeper.cli.assistant.workspace import Ledger, Workspace
+from sweeper.cli.assistant.workspace import SPENT, Ledger, Workspace
 from sweeper.errors import UsageError
 from sweeper.loading.trust_memory import TRUST_VARIABLE
 
@@ -25,6 +26,7 @@ _MODULE: Final = "sweeper.cli.assistant.confined_command"
 _MAX_LINES: Final = 200  # of stderr that are kept
 _MAX_LINE: Final = 65_536  # bytes of a line of stderr
 _MAX_OUTPUT: Final = 20_000_000  # bytes of stdout
+_SPENT_LINE: Final = json.dumps({SPENT: 0})[:-2].encode()  # as it begins
 _SECONDS: Final = 300.0  # that a command which runs nothing may take, and a run until its first line
 _END_SECONDS: Final = 5.0  # that a command may take to end after its stdin is closed
 
@@ -32,8 +34,9 @@ _END_SECONDS: Final = 5.0  # that a command may take to end after its stdin is c
 class CommandProcess:
     """A command that is running, or has ended."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, ledger: Ledger) -> None:
         self._process = process
+        self._ledger, self._key = ledger, str(uuid.uuid4())
         self.messages: deque[str] = deque(maxlen=_MAX_LINES)
         self._output = bytearray()
         self._has_line = asyncio.Event()  # or its output has ended
@@ -41,7 +44,7 @@ class CommandProcess:
 
     @classmethod
     async def start(cls, words: Sequence[str], workspace: Workspace, ledger: Ledger) -> CommandProcess:
-        """Start `sweeper WORDS` in the root of a workspace."""
+        """Start `sweeper WORDS` in the root of a workspace, with what is left in a ledger, which gets its costs."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", _MODULE, cwd=workspace.root, env=_make_environment(workspace.root),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -50,10 +53,9 @@ class CommandProcess:
             "words": list(words),
             "root": str(workspace.root),
             "targets": list(workspace.targets),
-            "budget": ledger.budget,
-            "folders": ledger.folders,
+            "budget": ledger.left,
         }
-        started = cls(process)
+        started = cls(process, ledger)
         started._send(json.dumps(request).encode() + b"\n")
         return started
 
@@ -123,11 +125,18 @@ class CommandProcess:
 
     async def _read_output(self) -> None:
         assert self._process.stdout is not None
+        rest = b""
         while chunk := await self._process.stdout.read(65536):
-            if len(self._output) < _MAX_OUTPUT:
-                self._output += chunk
-            if b"\n" in chunk:
-                self._has_line.set()
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line.startswith(_SPENT_LINE):
+                    self._ledger.record(self._key, json.loads(line)[SPENT])
+                elif len(self._output) < _MAX_OUTPUT:
+                    self._output += line + b"\n"
+                    self._has_line.set()
+            if len(rest) > _MAX_OUTPUT:
+                rest = b""  # no command prints such a line
+        self._output += rest
         self._has_line.set()
 
     async def _read_messages(self) -> None:

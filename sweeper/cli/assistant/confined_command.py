@@ -1,8 +1,10 @@
 """Run one command of sweeper for an assistant: `python -P -m sweeper.cli.assistant.confined_command`.
 
 The process reads one line of JSON from stdin: the `words` of the command, the `root`, the `targets` that the person
-named, and the ledger (`budget`, `folders`). It checks the experiment that it has loaded, so what was checked is what
-runs. Before a run, it prints one line of JSON: the results folder, with what it has cost.
+named, and the `budget` (US dollars). It checks the experiment that it has loaded, so what was checked is what runs.
+Before a run, it creates the results folder, and prints one line of JSON. Before each job of the run, and after it, a
+line with `spent` says what all jobs of this process cost at most. A line is in the pipe before the job is submitted,
+so the server knows of the job even if this process is killed.
 
 Stdin stays open. Each further line interrupts the command as Ctrl-C does. At its end the server is gone, however it
 ended; then the command ends too.
@@ -16,13 +18,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.cli.assistant.workspace import Ledger, Workspace, check_spending
+from sweeper.cli.assistant.workspace import SPENT, Ledger, Workspace, check_spending
+from sweeper.cli.confirm_cost import load_spent
 from sweeper.cli.exit_codes import INTERRUPTED
 from sweeper.cli.trust_check import Confinement
 from sweeper.errors import InputError, Problem, SweeperError
@@ -34,18 +38,23 @@ from sweeper.model.target_spec import NamedTargets
 from sweeper.running.prepare import Prepared
 from sweeper.tables.results_folder import default_results_folder
 
+if TYPE_CHECKING:
+    from sweeper.running.session import Session
+
 _STDIN: Final = 0
+_STDOUT: Final = 1
 _DRAIN_SECONDS: Final = 2.0  # after the server is gone, until the jobs in flight are cancelled
 _CANCEL_SECONDS: Final = 2.0  # and then until the process ends in any case; the store has every job
 _READERS: Final = ("results", "effects", "report")  # commands whose first argument is a results folder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AssistantConfinement(Confinement):
     """The limits of a command: files in the root, the person's servers, their budget, and nothing that needs trust."""
 
     workspace: Workspace
     ledger: Ledger
+    out: Path | None = field(default=None, init=False)
 
     @property
     def scope(self) -> ReadScope:
@@ -77,16 +86,33 @@ class AssistantConfinement(Confinement):
     def allow_run(self, prepared: Prepared) -> Prepared:
         """The same with what is left of the budget. Prints the line that the server waits for."""
         check_spending(prepared, self.ledger.budget)
-        experiment = prepared.experiment
-        folder = self.workspace.resolve(str(default_results_folder(experiment.file, experiment.name)))
-        self.ledger.add(folder)
-        sys.stdout.write(json.dumps({"folder": str(folder), "counted": self.ledger.folders[str(folder)]}) + "\n")
+        experiment, left = prepared.experiment, self.ledger.left
+        self.out = self.workspace.create_results(default_results_folder(experiment.file, experiment.name))
+        if left is not None:
+            # `session` keeps the limit. This one is for what the command says before, and for the end of a search.
+            spent = load_spent(self.out)
+            limits = [
+                Decimal((spent.low if spent.high is None else spent.high) + left).scaleb(-6),
+                experiment.run.budget,
+            ]
+            budget = min(limit for limit in limits if limit is not None)
+            prepared = replace(prepared, experiment=replace(experiment, run=replace(experiment.run, budget=budget)))
+        _send({"folder": str(self.out)})
+        return prepared
+
+    @property
+    def session(self) -> type[Session]:
+        """The class whose runs keep to the ledger and the root."""
+        from sweeper.cli.assistant.confined_session import bind_session
+
+        return bind_session(self.workspace, self.ledger)
+
+
+def _send(value: Mapping[str, object]) -> None:
+    """Write a line to the server at once. If the server is gone, nobody counts any more, and the run is ending."""
+    with suppress(BrokenPipeError):
         sys.stdout.flush()
-        if self.ledger.budget is None:
-            return prepared
-        limits = [Decimal(self.ledger.limit_folder(folder)).scaleb(-6), experiment.run.budget]
-        budget = min(limit for limit in limits if limit is not None)
-        return replace(prepared, experiment=replace(experiment, run=replace(experiment.run, budget=budget)))
+        os.write(_STDOUT, json.dumps(value).encode() + b"\n")
 
 
 def main() -> int:
@@ -97,7 +123,6 @@ def main() -> int:
     threading.Thread(target=_follow_server, daemon=True).start()
     workspace = Workspace(Path(request["root"]), tuple(request["targets"]))
     limit_process(workspace.project)
-    folders = {folder: (before, last) for folder, (before, last) in request["folders"].items()}
     words = list(request["words"])
     try:
         if words[0] in _READERS:
@@ -107,7 +132,8 @@ def main() -> int:
             words[1] = str(folder)
     except (SweeperError, OSError) as failure:
         return report_failure(failure)
-    return invoke(words, AssistantConfinement(workspace, Ledger(request["budget"], folders)))
+    ledger = Ledger(request["budget"], lambda spent: _send({SPENT: spent}))
+    return invoke(words, AssistantConfinement(workspace, ledger))
 
 
 def _read_line() -> bytes:

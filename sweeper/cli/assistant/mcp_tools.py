@@ -58,7 +58,7 @@ class Runs:
     async def start(self, *words: str) -> str:
         """Start `run` or `search`, and wait until it has checked its experiment. Raises UsageError if it refuses.
 
-        If the call is cancelled, the run is interrupted as soon as it is known where it counts what it spends.
+        If the call is cancelled, the run is interrupted as soon as it has checked its experiment.
         """
         task = asyncio.create_task(self._start(words))
         try:
@@ -72,10 +72,11 @@ class Runs:
         async with self._lock:
             if self.is_running:
                 raise UsageError("a run is going on; wait for it with `get_progress`, or stop it with `stop_run`")
+            if self.current is not None and not await self.current.wait(_WAIT):
+                raise UsageError("the last run has ended, but its output has not; call `start_run` again")
             left = str(self.ledger)
             process = await CommandProcess.start([*words, "--json"], self.workspace, self.ledger)
-            checked = await process.read_line()
-            self.ledger.folders[checked["folder"]] = tuple(checked["counted"])
+            await process.read_line()
             self.current = process
         return f"started; {left}. Call get_progress."
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sweeper.cli.confirm_cost import list_paid_targets, load_spent
+from sweeper.cli.confirm_cost import list_paid_targets
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
@@ -20,12 +21,14 @@ from sweeper.model.source import SourceError
 from sweeper.model.target_spec import CLOUD, EMBEDDED, NamedTargets, is_comfy_platform
 from sweeper.model.urls import identify_server
 from sweeper.running.prepare import Prepared
-from sweeper.store import FILE_NAME, Store
+from sweeper.store import Store
+from sweeper.store.containment import refuse_links
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.wording import suggest
 
 _EXPERIMENT_SUFFIXES: Final = (".yaml", ".yml")
 _ALLOW: Final = "the person who started it can allow it: `sweeper mcp --target NAME`, or an entry in their targets file"
+SPENT: Final = "spent"  # the key of the lines in which the process of a run says what it has spent
 _MAX_TEXT: Final = 1_000_000  # characters of an experiment that an assistant writes
 
 
@@ -67,20 +70,43 @@ class Workspace:
         allowed = [resolve_targets(name, named=users, environ={}, with_keys=False)[0] for name in known]
         for target in used:
             if not target.embedded:
-                self._check_server(target, [one for one in allowed if not one.embedded])
+                self._check_server(target, [server for server in allowed if not server.embedded])
 
     def _check_server(self, target: Target, allowed: Sequence[Target]) -> None:
         """Check a server that the command uses. Under another name it would have no price, and so cost nothing."""
-        same = [one for one in allowed if identify_server(one.url) == identify_server(target.url)]
+        same = [server for server in allowed if identify_server(server.url) == identify_server(target.url)]
         if not same:
             raise UsageError(f"{target.url} is not a server that this server may use; {_ALLOW}")
-        if not any(one.price == target.price and one.partner_key_env == target.partner_key_env for one in same):
-            names = " or ".join(dict.fromkeys(one.name for one in same))
+        if not any(
+            server.price == target.price and server.partner_key_env == target.partner_key_env for server in same
+        ):
+            names = " or ".join(dict.fromkeys(server.name for server in same))
             raise UsageError(f"{target.url} has a price or a key under the name {names}; use it by that name")
 
     def find_results(self, name: str) -> Path:
         """Return the results folder of a folder or an experiment file in the root."""
         return self.resolve(str(find_results_folder(self.resolve(name))))
+
+    def create_results(self, folder: Path) -> Path:
+        """Create a results folder in the root, and return it without links. Raises UsageError or ResultsError."""
+        resolved = self.resolve(str(folder))
+        for part in self._list_parts(resolved):
+            with suppress(OSError):  # the run reports what cannot be written
+                part.mkdir(exist_ok=True)
+            refuse_links(part)
+        self.check_folder(resolved)
+        return resolved
+
+    def check_folder(self, folder: Path) -> None:
+        """Raise ResultsError if a part of a resolved results folder, or what it has, is by now a link elsewhere."""
+        refuse_links(*self._list_parts(folder))
+        with suppress(FileNotFoundError):
+            refuse_links(*folder.iterdir(), inside=self.root)
+
+    def _list_parts(self, folder: Path) -> list[Path]:
+        """The folders from the root, which is left out, to a folder in it."""
+        parts = folder.relative_to(self.root).parts
+        return [self.root.joinpath(*parts[: count + 1]) for count in range(len(parts))]
 
     def check_recorded_file(self, results: Path) -> None:
         """Check that the report of a results folder reads its experiment in the root, or none. Raises UsageError."""
@@ -128,40 +154,29 @@ def check_spending(prepared: Prepared, budget: int | None) -> None:
 
 @dataclass(slots=True)
 class Ledger:
-    """What the runs of one session of an assistant cost together, and what they may cost: `budget` in micro-dollars.
+    """What may be spent, and what was: `budget` and `amounts` in micro-dollars. `budget` None: nothing may cost money.
 
-    `folders` has for each results folder that a run of the session used what it had cost before the first of them, and
-    what it had cost when it was last read. The store of the folder has the truth, also after a run was killed; so its
-    jobs that have not ended count with what they cost at most. `budget` None: nothing may cost money.
+    It is in memory only, because an assistant can change every file in the root. The server has the ledger of the
+    session, by run; the process of a run has one by job, and calls `report` with its sum at each change.
     """
 
     budget: int | None = None
-    folders: dict[str, tuple[float, float]] = field(default_factory=dict)
+    report: Callable[[int], None] = lambda _: None
+    amounts: dict[str, int] = field(default_factory=dict)
+    spent: int = 0
 
-    def add(self, folder: Path) -> None:
-        """Count what the folder costs from now on. What it cost before its store was deleted stays counted."""
-        spent = load_spent(folder)
-        before, last = self.folders.get(str(folder), (spent.low if spent.high is None else spent.high, spent.at_most))
-        if not (folder / FILE_NAME).is_file():
-            before, last = before - last, 0
-        self.folders[str(folder)] = (before, last)
-
-    def limit_folder(self, folder: Path) -> int:
-        """Return what all runs of a folder of the ledger may cost together, those before the session included."""
-        before = self.folders[str(folder)][0]
-        return int(max(before + max((self.budget or 0) - self._count_spent(without=str(folder)), 0), 0))
+    def record(self, key: str, amount: int | None) -> None:
+        """Set the amount of a run or a job. None, without an upper bound, counts as the whole budget."""
+        most = self.budget or 0
+        amount = most if amount is None else min(amount, most)
+        self.spent += amount - self.amounts.get(key, 0)
+        self.amounts[key] = amount
+        self.report(self.spent)
 
     @property
     def left(self) -> int | None:
         """What may still be spent; None if nothing may cost money."""
-        return None if self.budget is None else int(max(self.budget - self._count_spent(), 0))
-
-    def _count_spent(self, without: str = "") -> float:
-        """Add up the session. A store that is gone counts as it was when it was last read."""
-        for folder, (before, _) in self.folders.items():
-            if (Path(folder) / FILE_NAME).is_file():
-                self.folders[folder] = (before, load_spent(Path(folder)).at_most)
-        return sum(max(last - before, 0) for folder, (before, last) in self.folders.items() if folder != without)
+        return None if self.budget is None else max(self.budget - self.spent, 0)
 
     def __str__(self) -> str:
         left = self.left

@@ -95,6 +95,7 @@ def command(
         return 0
     real = None
     prepared = load_for_run(experiment, requested if rehearsal is None else [EMBEDDED], overrides, trust=trust, out=out)
+    out = trust_check.choose_output(out)
     if rehearsal is not None:
         real = build_real_command(experiment, targets, out, selection)
         whole = replace(prepared, specs=requested)
