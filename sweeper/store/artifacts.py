@@ -125,7 +125,8 @@ class IncomingFile:
     def _spill_to_disk(self) -> None:
         assert isinstance(self._file, io.BytesIO)
         with _translate_errors(self.path.parent):
-            self.path.unlink(missing_ok=True)  # it could be a link to another file
+            if os.path.lexists(self.path):  # it could be a link to another file
+                self.path.unlink()
             file = self.path.open("x+b")
             received, self._file = self._file, file
             file.write(received.getbuffer())

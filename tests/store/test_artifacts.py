@@ -41,6 +41,17 @@ def test_received_file_that_a_virus_scanner_has_open_is_saved(tmp_path, monkeypa
     assert {path.name: path.read_bytes() for path in (tmp_path / "artifacts").iterdir()} == {"a.png": b"1"}
 
 
+def test_received_file_replaces_a_link_in_its_place(tmp_path):
+    folder = ArtifactFolder(tmp_path / "results")
+    other = tmp_path / "other.png"
+    other.write_bytes(b"mine")
+    with folder.open_incoming(JOB, 0) as file:
+        file.path.symlink_to(other)
+        file.write(PNG)
+        assert (tmp_path / "results" / folder.save(file, "a.png")).read_bytes() == PNG
+    assert other.read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize("size", [4, 5 * 2**20])
 def test_interrupted_transfer_leaves_no_file(tmp_path, size):
     folder = ArtifactFolder(tmp_path)
