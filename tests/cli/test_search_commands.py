@@ -61,9 +61,12 @@ def test_best_points_are_those_of_the_latest_search(sweeper, copy_of_search):
     assert (outcome.code, outcome.err) == (0, "")
     lines = [line.split() for line in outcome.out.splitlines()]
     assert lines[0] == ["brightness", "cfg", "steps", "round", "trials", "succeeded"]
-    assert [line[1:] for line in lines[1:]] == [["8.239", "2", "2", "4,", "5", "2"], ["4.28", "2", "1", "0,", "1", "2"]]
+    assert [line[1:] for line in lines[1:]] == [
+        ["8.239", "2", "2", "4,", "5", "2"],
+        ["6.775", "1", "1", "2,", "3", "2"],
+    ]
     points = sweeper("results", "results/shop", "--best", 99, "--json").json
-    assert [point["trials"] for point in points] == [[4, 5], [0, 1], [2, 3], [6, 7]]
+    assert [point["trials"] for point in points] == [[4, 5], [2, 3], [0, 1], [6, 7]]
     rows = sweeper("results", "shop.yaml", "--run", 1, "--json").json
     assert [point["objectives"] for point in points] == [
         {"brightness": next(row["objective"] for row in rows if row["trial"] in point["trials"])} for point in points
