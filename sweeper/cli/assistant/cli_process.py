@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import sweeper
 from sweeper.cli.assistant.workspace import SPENT, Ledger, Workspace
-from sweeper.errors import UsageError
+from sweeper.errors import SweeperError, UsageError
 from sweeper.loading.trust_memory import TRUST_VARIABLE
 
 _MODULE: Final = "sweeper.cli.assistant.confined_command"
@@ -75,7 +75,7 @@ class CommandProcess:
         return True
 
     async def read_line(self) -> Any:
-        """Wait for the first line of stdout, take it off, and return its JSON. Raises UsageError if there is none."""
+        """Wait for the first line of stdout, take it off, and return its JSON. Raises SweeperError if there is none."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):
                 await self._has_line.wait()
@@ -86,7 +86,7 @@ class CommandProcess:
             value = None
         if value is None:
             await self.close()
-            raise UsageError(self.read_messages() or f"the command ended with code {self.exit_code}")
+            raise SweeperError(self.read_messages() or f"the command ended with code {self.exit_code}")
         self._output = rest
         return value
 
@@ -166,7 +166,7 @@ def _make_environment(root: Path) -> dict[str, str]:
 
 
 async def run_command(words: Sequence[str], workspace: Workspace, *, allowed: Sequence[int] = (0,)) -> Any:
-    """Run a command that submits nothing, and return its JSON. Raises UsageError with its messages if it fails.
+    """Run a command that submits nothing, and return its JSON. Raises SweeperError with its messages if it fails.
 
     `allowed`: the exit codes after which the JSON counts. If the call is cancelled, the command ends with it.
     """
@@ -178,5 +178,5 @@ async def run_command(words: Sequence[str], workspace: Workspace, *, allowed: Se
         process.kill()
     output = process.parse_output()
     if process.exit_code not in allowed or output is None:
-        raise UsageError(process.read_messages() or f"`sweeper {words[0]}` ended with code {process.exit_code}")
+        raise SweeperError(process.read_messages() or f"`sweeper {words[0]}` ended with code {process.exit_code}")
     return output

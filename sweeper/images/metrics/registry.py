@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -86,7 +87,7 @@ def find_unknown_metrics(names: Iterable[str], known: Collection[str] = ()) -> l
 
 
 def load_metrics(names: Iterable[str], folder: Path | None = None) -> dict[str, Metric]:
-    """Load the metrics of these names. The user's modules are imported, also from `folder` and the current folder.
+    """Load the metrics of these names. The user's modules are imported from `folder` or the current folder first.
 
     `sampling_s` is left out, because the server's events measure it while a job runs.
 
@@ -145,16 +146,45 @@ def _find_entry_points() -> Mapping[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in RESERVED_COLUMNS}
 
 
+class _UserFinder:
+    """Finds one module or package of the user, before any other of that name."""
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        self._spec = spec
+
+    def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
+        """Python calls this for every import."""
+        return self._spec if fullname == self._spec.name else None
+
+
 def _import_function(name: str, folder: Path | None) -> Any:
+    """Import the module from `folder`, the current folder or installed packages, and return its function.
+
+    What the module itself imports is looked for beside it, but last. So a file `json.py` there is imported by nobody.
+    """
     module, _, function = name.partition(":")
-    # `sweeper` is a console script. Unlike `python -m`, it does not look for modules in the current folder.
-    added = [str(path.absolute()) for path in (folder, Path.cwd()) if path is not None]
-    sys.path[:0] = added
+    home, spec = _find_user_module(module.partition(".")[0], folder)
+    added = [] if home is None or home in sys.path else [home]
+    finders = [] if spec is None or spec.loader is None else [_UserFinder(spec)]
+    sys.path += added
+    sys.meta_path[:0] = finders
     try:
         return getattr(importlib.import_module(module), function)
     finally:
+        for finder in finders:
+            sys.meta_path.remove(finder)
         for path in added:
             sys.path.remove(path)
+
+
+def _find_user_module(name: str, folder: Path | None) -> tuple[str | None, ModuleSpec | None]:
+    """The folder of the user that has a module, and where in it. A module of Python itself is never the user's."""
+    for home in () if name in sys.stdlib_module_names else (folder, Path.cwd()):
+        path = str(home.absolute()) if home is not None else None
+        spec = path and PathFinder.find_spec(name, [path])
+        if spec:
+            return path, spec
+    return None, None
 
 
 def _wrap_function(function: Any) -> Metric:
