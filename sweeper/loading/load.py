@@ -90,7 +90,15 @@ def load_recorded(
         raise ExperimentError(Problem(str(file), 0, "", message))
     grants = load_grants().get(file.parent.resolve(), ())
     scope = make_scope(file, grants, overrides if results is None else {})
-    return load(file, overrides=overrides, name=name, scope=scope)
+    try:
+        return load(file, overrides=overrides, name=name, scope=scope)
+    except ExperimentError:
+        if results is None:
+            raise
+        # Without what is wrong, because the file may be anything.
+        command = join_command(["sweeper", "validate", str(file)])
+        message = f"can no longer be read as the experiment of these results; `{command}` says why"
+        raise ExperimentError(Problem(str(file), 0, "", message)) from None
 
 
 def read_name(experiment: str | os.PathLike[str]) -> tuple[str, str]:

@@ -108,10 +108,10 @@ def _find_excluded(folder: Path) -> set[Path]:
 
 
 def is_near(file: Path, results: Path) -> bool:
-    """Whether an experiment file belongs to a results folder: beside it, in its project, or in the current one."""
+    """Whether an experiment file belongs to a results folder: below it, in its project, or in the current one."""
     folder, path = Path(os.path.realpath(results)), Path(os.path.realpath(file))
     here = Path.cwd().resolve()
-    if folder.is_relative_to(path.parent / "results"):
+    if folder.is_relative_to(path.parent) and path.parent not in _find_excluded(path):
         return True
     for project in (find_project(folder / "any").folder, find_project(here / "any").folder):
         if has_marker(project) and path.is_relative_to(project):

@@ -186,7 +186,7 @@ def test_unimportable_metric_is_reported_before_any_request(sweeper, sweep):
 DEFAULTS = {
     "concurrency": None, "retries": None, "timeout": None, "patience": None, "max_trials": None, "max_failures": None,
     "fail_fast": False, "retry_failed": False, "fresh": False, "where": None, "limit": None, "check": True,
-    "keep_temp": None, "remake": False, "budget": None,
+    "keep_temp": None, "remake": False, "budget": None, "session": None,
 }  # fmt: skip
 
 

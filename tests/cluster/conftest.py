@@ -71,6 +71,7 @@ def experiment(tmp_path: Path) -> Callable[..., Any]:
     ) -> Any:
         folder = tmp_path / "project"
         folder.mkdir(exist_ok=True)
+        (tmp_path / "pyproject.toml").touch()  # one project with its results
         (folder / "template.json").write_text(json.dumps(TEMPLATE))
         (folder / "template.slots.yaml").write_text(json.dumps({"slots": SLOTS}))
         if "seed" in axes:

@@ -16,6 +16,7 @@ from sweeper.cluster.remote_compare import compare_on_cluster
 from sweeper.errors import UnreachableError
 from sweeper.regression.match_files import CompareTask, compare_task
 from sweeper.regression.thresholds import parse_threshold
+from sweeper.store.allowed_storages import allow_storage
 from sweeper.store.remote_artifacts import download_artifact
 from tests.cluster.result_rows import raw_rows
 
@@ -90,6 +91,7 @@ def test_check_on_the_cluster_equals_a_local_check(cluster, experiment, tmp_path
 def test_missing_or_invalid_picture_is_reported(cluster, tmp_path):
     bucket = tmp_path / "bucket"
     bucket.mkdir()
+    allow_storage(bucket.as_uri())
     (bucket / "text.png").write_bytes(b"no picture")
     sha256 = hashlib.sha256(b"no picture").hexdigest()
     accepted = tmp_path / "a.png"

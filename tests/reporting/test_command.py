@@ -47,7 +47,7 @@ def test_sheets_are_written_instead_of_the_page(tmp_path, capsys):
 
 def test_sheet_options_require_sheet(tmp_path, capsys):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
-    for options in (["--x", "steps"], ["--cell", "256"], ["--megapixels", "50"], ["--animate", "steps"]):
+    for options in (["--x", "steps"], ["--cell", "256"], ["--megapixels", "50"]):
         code, said, err = run(capsys, "report", out, *options)
         assert (code, said) == (2, "")
         assert err == f"error: {options[0]} belongs to --sheet FILE; the page chooses axes and sizes in the browser\n"

@@ -9,7 +9,8 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.scenario import Scenario
 from sweeper.model.money import Amount
-from sweeper.store import Store
+from sweeper.store import FILE_NAME, Store
+from sweeper.store.database import is_blank
 from sweeper.store.job_charges import JobCharge
 from tests.running.conftest import NODES
 
@@ -43,5 +44,7 @@ class Shop(EmbeddedServer):
 
 def load_charges(out: Path) -> tuple[list[JobCharge], Amount]:
     """The charges in a results folder, and their sum."""
+    if is_blank(out / FILE_NAME):  # the run was killed while it created the store
+        return [], Amount()
     with Store.open(out, readonly=True) as store:
         return list(store.charges.iter_all()), store.charges.load_spent()

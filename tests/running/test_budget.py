@@ -229,7 +229,7 @@ def test_budget_holds_when_the_run_is_killed(seed, coloured, runners, tmp_path):
     with Served(("cloud", "comfyui", "v2")[seed % 3], tmp_path / "data") as server:
         target = server.target(price=price, concurrency=draw.choice([1, 3]))
         budget = draw.randint(2, 5) * PRICE
-        for die_at in (draw.randint(20, 90), draw.randint(10, 60), None):
+        for die_at in (draw.randint(90, 180), draw.randint(10, 60), None):
             order = {} if die_at is None else {"die_at": die_at}
             ended = runners.run(plan, target, tmp_path / "out", options={"budget": budget}, **order)
             _, spent = load_charges(tmp_path / "out")

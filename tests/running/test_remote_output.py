@@ -150,12 +150,12 @@ def test_remote_leftovers_of_a_killed_run_are_removed(tmp_path, bucket):
     folder = RemoteFolder(tmp_path, bucket)
     with folder.open_incoming("0badcafe-1", 0) as file:
         file.write(b"half a run's")
-        left = folder.save(file, "seed-1-0badcafe.9-0.png")
+        left = folder.save(file, "0001_seed-1_0badcafe.png")
     with folder.open_incoming("12345678-1", 0) as file:
         file.write(b"recorded")
-        folder.save(file, "seed-2-12345678.9-0.png")
+        folder.save(file, "0002_seed-2_12345678.png")
     folder.remove_leftovers([UnfinishedJob("0badcafe-1", 0.0, "0001")])
-    assert list(files_at(bucket)) == ["seed-2-12345678.9-0.png"]
+    assert list(files_at(bucket)) == ["0002_seed-2_12345678.png"]
     assert download_artifact(tmp_path, left, "0" * 64) is None
 
 

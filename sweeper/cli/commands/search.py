@@ -103,8 +103,7 @@ def command(
     requested = options.to_target_list(targets)
     used = (requested if rehearsal is None else [EMBEDDED], out)
     prepared = _load(experiment, used, values, trials, settings["budget"], trust=trust)
-    spec, real = require_search(prepared.experiment), None
-    out = trust_check.choose_output(out)
+    spec, real, out = require_search(prepared.experiment), None, trust_check.choose_output(out)
     if rehearsal is not None:
         real = build_real_command(experiment, targets, out, Selection(values=values), command="search", trials=trials)
         whole = replace(prepared, specs=requested)
