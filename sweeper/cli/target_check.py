@@ -40,6 +40,8 @@ _NEXT_STEPS: Final = {
     Trouble.SERVER_ERROR: "the server is running but cannot respond now: check its log, or try again later",
 }
 
+_PATIENCE: Final = 20.0  # seconds without progress, of a server that asks to wait for hours, too
+
 
 async def diagnose_target(spec: Any, plans: Sequence[Plan], named: NamedTargets) -> tuple[TargetReport, int]:
     """Check a target. Returns what it reports, ready for JSON, and an exit code.
@@ -82,8 +84,8 @@ async def _connect(target: Target, report: TargetReport, plans: Sequence[Plan]) 
         from sweeper.embedded import EmbeddedServer
 
         with EmbeddedServer(dialect="cloud", permissive=True) as server:
-            return await _query_server(ComfyClient(replace(target, url=server.url)), report, plans)
-    return await _query_server(ComfyClient(target), report, plans)
+            return await _query_server(ComfyClient(replace(target, url=server.url), patience=_PATIENCE), report, plans)
+    return await _query_server(ComfyClient(target, patience=_PATIENCE), report, plans)
 
 
 async def _query_server(client: ComfyClient, report: TargetReport, plans: Sequence[Plan]) -> list[str]:
