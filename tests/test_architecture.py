@@ -199,7 +199,7 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "cli": 9_150, "cluster": 3_000, "comfy": 4_700, "embedded": 11_200, "images": 2_350, "loading": 5_000,
+    "cli": 9_150, "cluster": 3_000, "comfy": 4_700, "embedded": 11_200, "images": 2_400, "loading": 5_000,
     "model": 5_450, "planning": 3_000, "pytest_plugin": 300, "regression": 3_450, "reporting": 3_250, "running": 6_350,
     "schemas": 620, "serving": 620, "statistics": 1_170, "store": 2_900, "tables": 2_850, "voting": 900,
 }  # fmt: skip

@@ -174,3 +174,11 @@ class _Search:
 def _compose(name: str) -> str:
     """Return the name with composed letters, because macOS may store "é" as "e" and an accent."""
     return unicodedata.normalize("NFC", name)
+
+
+def cut_pattern(pattern: Path) -> Path:
+    """Return the folder of a pattern that certainly contains every match: the parts before the first wildcard."""
+    parts = pattern.parts
+    end = next((index for index, part in enumerate(parts) if set("*?[") & set(part)), len(parts))
+    # `..` after a wildcard can lead out again.
+    return Path(*parts[:end], *(part for part in parts[end:] if part == ".."))

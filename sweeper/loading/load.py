@@ -18,6 +18,7 @@ from sweeper.errors import MAX_PROBLEMS, ExperimentError, ImageError, InputError
 from sweeper.loading.bounded_files import (
     BoundError,
     compute_sha256,
+    cut_pattern,
     find_matching_files,
     read_named_bytes,
     read_text_bytes,
@@ -45,7 +46,6 @@ from sweeper.schemas import find_schema_problems
 from sweeper.schemas.values import KeyPath, format_value
 from sweeper.wording import join_names, suggest
 
-_PATTERN_CHARACTERS: Final = frozenset("*?[")
 _MEDIA_SUFFIXES: Final = frozenset((".png", ".webp", ".jpg", ".jpeg", ".mp4", ".webm"))  # that may carry a workflow
 
 
@@ -467,7 +467,7 @@ class _ExperimentFolder:
                 f"{format_value(pattern)} is a folder and not a pattern of files; use {inside} for its files"
             )
         try:
-            self.scope.resolve(self.home / _cut_pattern(path))
+            self.scope.resolve(self.home / cut_pattern(path))
             top = Path(path.anchor) if path.is_absolute() else self.home
             relative = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
             found = find_matching_files(top, relative, self.scope.check)
@@ -492,11 +492,3 @@ class _ExperimentFolder:
             except (OSError, ValueError) as error:
                 raise AxisError(f"{format_value(name)} cannot be read: {_describe_cause(error)}") from error
         return self.hashed_files[name]
-
-
-def _cut_pattern(pattern: Path) -> Path:
-    """Return the folder of a pattern that certainly contains every match: the parts before the first wildcard."""
-    parts = pattern.parts
-    end = next((index for index, part in enumerate(parts) if _PATTERN_CHARACTERS & set(part)), len(parts))
-    # `..` after a wildcard can lead out again.
-    return Path(*parts[:end], *(part for part in parts[end:] if part == ".."))

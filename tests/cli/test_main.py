@@ -197,5 +197,5 @@ def test_an_old_encoding_of_the_console_spoils_no_output(process, encoding):
 
 def test_a_command_of_an_assistant_speaks_utf_8_in_any_locale(monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
-    with pytest.raises(errors.UsageError, match="\u6771\u4eac\\.yaml: there is no such file"):
+    with pytest.raises(errors.SweeperError, match="\u6771\u4eac\\.yaml: there is no such file"):
         asyncio.run(run_command(["validate", "\u6771\u4eac.yaml"], Workspace(Path.cwd())))

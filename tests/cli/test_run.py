@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -200,8 +201,8 @@ DEFAULTS = {
         (["--concurrency", "3", "--retries", "0"], (None, None, {"concurrency": 3, "retries": 0})),
         (["--timeout", "2.5", "--max-trials", "9"], (None, None, {"timeout": 2.5, "max_trials": 9})),
         (["--patience", "60"], (None, None, {"patience": 60.0})),
-        (["--budget", "20 USD"], (None, None, {"budget": 20.0})),
-        (["--budget", "0.5"], (None, None, {"budget": 0.5})),
+        (["--budget", "20 USD"], (None, None, {"budget": Decimal(20)})),
+        (["--budget", "0.5"], (None, None, {"budget": Decimal("0.5")})),
         (["--max-failures", "3"], (None, None, {"max_failures": 3})),
         (["--max-failures", "25%"], (None, None, {"max_failures": 0.25})),
         (["--fail-fast", "--fresh"], (None, None, {"fail_fast": True, "fresh": True})),
