@@ -45,7 +45,7 @@ class ServerFacts:
         """
         rows = self._database.query(
             "SELECT class_type, sum(seconds) / sum(runs) FROM node_times"
-            " WHERE target IN (SELECT value FROM json_each(?)) GROUP BY class_type",
+            " WHERE target IN (SELECT value FROM json_each(?)) GROUP BY class_type HAVING sum(runs) > 0",
             (json.dumps(list(targets)),),
         )
         return dict(rows)
