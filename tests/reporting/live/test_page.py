@@ -254,7 +254,7 @@ def test_half_written_comment_survives_run_updates(painter, visit, start, tmp_pa
         assert page.locator("#zoom textarea").input_value() == "a comment that is kept"
         page.reload()  # as after another run: the comment is kept although the field still has the focus
         page.wait_for_selector("dialog[open]")
-        assert page.locator("#zoom textarea").input_value() == "a comment that is kept"
+        page.wait_for_function("() => document.querySelector('#zoom textarea').value === 'a comment that is kept'")
 
 
 def test_reload_waits_until_the_user_leaves_the_field(painter, visit, start, tmp_path):

@@ -46,6 +46,7 @@ class Marks {
     addEventListener("storage", (event) => {
       if (event.key === this.key) this.report(this.mergeSaved());
     });
+    addEventListener("pagehide", () => this.sendLast());
     this.send();
   }
 
@@ -143,8 +144,7 @@ class Marks {
     }, Marks.RETRY_DELAY);
     for (const digest of [...this.unsent]) {
       const mark = this.byDigest.get(digest);
-      const headers = { "content-type": "application/json" };
-      const response = await fetch("marks", { method: "POST", headers, body: JSON.stringify({ [digest]: mark }) }).catch(() => null);
+      const response = await this.post(digest).catch(() => null);
       const problem = response === null || response.ok ? "" : await response.text();
       if (problem !== "" && problem !== this.problem) Dom.announce(`the mark is kept in this browser only: ${problem}`);
       this.problem = problem;
@@ -154,6 +154,20 @@ class Marks {
     clearTimeout(this.retryTimer);
     this.retryTimer = 0;
     this.send();
+  }
+
+  /**
+   * Send what is not sent when the page closes or reloads: a browser cuts off other requests then, and a busy one may
+   * show the next page before it has stored the last letters of a comment. The rest is sent by the next page.
+   */
+  sendLast() {
+    for (const digest of this.unsent) this.post(digest, { keepalive: true }).catch(() => null);
+  }
+
+  /** @param {string} digest @param {RequestInit} [options] */
+  post(digest, options = {}) {
+    const body = JSON.stringify({ [digest]: this.byDigest.get(digest) });
+    return fetch("marks", { method: "POST", headers: { "content-type": "application/json" }, body, ...options });
   }
 
   /** All marks as a file that another page of this sweep reads. */
