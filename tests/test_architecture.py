@@ -199,9 +199,10 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "cli": 9_150, "cluster": 3_000, "comfy": 4_700, "embedded": 11_200, "images": 2_400, "loading": 5_000,
+    "answers": 450, "cli": 9_150, "cluster": 3_000, "comfy": 4_700, "embedded": 11_200, "images": 2_400,
+    "loading": 5_000,
     "model": 5_450, "planning": 3_000, "pytest_plugin": 300, "regression": 3_450, "reporting": 3_250, "running": 6_350,
-    "schemas": 620, "serving": 620, "statistics": 1_170, "store": 2_900, "tables": 2_850, "voting": 900,
+    "schemas": 620, "serving": 620, "statistics": 1_170, "store": 2_900, "tables": 2_900, "voting": 900,
 }  # fmt: skip
 
 
@@ -212,7 +213,7 @@ def test_each_room_keeps_its_budget_of_lines() -> None:
     assert {room: count for room, count in lines.items() if count > BUDGETS.get(room, 350)} == {}
 
 
-def test_the_package_has_at_most_21_names_at_its_top() -> None:
+def test_the_package_has_at_most_22_names_at_its_top() -> None:
     """So that `ls sweeper` tells the story: folders and modules, without what Python asks for and without README.md."""
     names = {path.name for path in ROOT.iterdir() if path.suffix in (".py", "") and path.name != "__pycache__"}
-    assert len(names - {"__init__.py", "__main__.py"}) <= 21
+    assert len(names - {"__init__.py", "__main__.py"}) <= 22

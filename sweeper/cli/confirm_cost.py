@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import click
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import console
 from sweeper.cli.cost_text import count_jobs, format_cost
 from sweeper.cli.plan_summary import PlanSummary
@@ -104,8 +105,8 @@ def _confirm(
         return
     if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
         for label, text, _ in format_cost(summary):
-            console.print_status(console.sanitize(f"{label} {text}"))
-        if not click.confirm(console.sanitize(f"{question[0].upper()}{question[1:]}?"), err=True):
+            console.print_status(sanitize(f"{label} {text}"))
+        if not click.confirm(sanitize(f"{question[0].upper()}{question[1:]}?"), err=True):
             raise SweeperError("the answer was no, so nothing was submitted")
     elif left is None:
         console.warn(f"about to {question} (--yes hides this line)")

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.cli import console
+from sweeper.answers.cells import format_cell, sanitize
 from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.model.charges import AT_LEAST
 from sweeper.model.money import CURRENCY, NOTHING, Amount, to_usd
@@ -30,7 +30,7 @@ Groups = Mapping[str, Sequence[tuple[Any, ChargeSum]]]
 
 def _show_groups(name: str, rows: Sequence[Mapping[str, str]], print_line: PrintLine) -> None:
     print_line("")
-    print_line(console.sanitize(f"cost by {name}:"))
+    print_line(sanitize(f"cost by {name}:"))
     print_table(rows[:_MAX_VALUES], print_line)
     if len(rows) > _MAX_VALUES:
         print_line(f"  and {len(rows) - _MAX_VALUES} more; --json lists them")
@@ -161,7 +161,7 @@ def show_cost_tables(cost: Mapping[str, Any] | None, print_line: PrintLine) -> N
         print_line("")
         print_line("not known exactly, so the cost is a lower bound:")
         for line in reasons:
-            print_line(console.sanitize(line))
+            print_line(sanitize(line))
 
 
 def _make_node_row(node: Mapping[str, Any]) -> dict[str, str]:
@@ -177,7 +177,7 @@ def _make_node_row(node: Mapping[str, Any]) -> dict[str, str]:
 def _make_axis_row(name: str, row: Mapping[str, Any]) -> dict[str, str]:
     amount = Amount.from_dict(row["priced"])
     return {
-        name: shorten_cell(console.format_cell(row["value"])),
+        name: shorten_cell(format_cell(row["value"])),
         "jobs": str(row["jobs"]),
         "each job": str(amount.scale(Fraction(1, row["jobs"]))),
         "total": str(amount),
@@ -273,7 +273,7 @@ def count_jobs(jobs: int) -> str:
 
 
 def _make_charge_row(name: str, value: Any, charges: ChargeSum) -> dict[str, str]:
-    text = _OF_THE_JOB if name == "class" and value is None else console.format_cell(value) or "(none)"
+    text = _OF_THE_JOB if name == "class" and value is None else format_cell(value) or "(none)"
     return {
         name: text if name in ("folder", "class") else shorten_cell(text),
         "jobs": str(charges.jobs),

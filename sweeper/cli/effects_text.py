@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sweeper.cli import console
+from sweeper.answers.cells import format_rounded, sanitize
 from sweeper.cli.console import to_json_number
 from sweeper.cli.text_table import print_table, shorten_cell
 from sweeper.statistics.corrections import LEVEL
@@ -14,7 +14,7 @@ from sweeper.statistics.response_curve import ENDS, INSIDE, RISING
 from sweeper.statistics.variance_shares import TermShare
 from sweeper.tables.effect_answer import AxisEffect, EffectsAnswer, MetricEffects, Trend
 from sweeper.tables.effect_axes import EffectAxis
-from sweeper.tables.export import format_markdown_cell, format_rounded
+from sweeper.tables.export import format_markdown_cell
 from sweeper.wording import count_things
 
 _MAX_PAIRS: Final = 10  # of an axis in a table; of more, only the differences from the other values are shown
@@ -28,7 +28,7 @@ TableRows = Sequence[Mapping[str, str]]
 def render_effects(answer: EffectsAnswer, *, markdown: bool) -> str:
     """The answer: what the trials are, then for each metric the words and the tables."""
     lines = [_describe_trials(answer), *(f"note: {note}" for note in answer.axes.notes)]
-    form, heading, item = (format_markdown_cell, "## ", "- ") if markdown else (console.sanitize, "", "  ")
+    form, heading, item = (format_markdown_cell, "## ", "- ") if markdown else (sanitize, "", "  ")
     lines = [form(line) + ("  " if markdown else "") for line in lines]
     for metric in answer.metrics:
         lines += ["", heading + form(metric.metric), *(item + form(line) for line in _describe_metric(metric))]

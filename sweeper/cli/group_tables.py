@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from sweeper.answers.cells import format_cell, format_rounded
 from sweeper.cli import console
 from sweeper.cli.table_query import sort_rows
 from sweeper.tables.aggregate import NumberSummary, Pivot, RowGroup, ValueOrder, group_rows
-from sweeper.tables.export import format_rounded
 from sweeper.tables.select_rows import Rows
 
 COST_SUM: Final = "cost_sum"  # the column with the sum of `cost`; all others are means
@@ -62,7 +62,7 @@ def groups_to_json(groups: Rows) -> list[dict[str, Any]]:
 
 def print_pivot(pivot: Pivot, x: str, y: str, column: str, labels: Labels) -> None:
     """Print the means with their standard deviations. The top left cell names the columns of both axes."""
-    across = [console.format_cell(_to_cell(x, value, labels)) or "(none)" for value in pivot.across]
+    across = [format_cell(_to_cell(x, value, labels)) or "(none)" for value in pivot.across]
     console.print_line(f"{column}: mean, and \N{PLUS-MINUS SIGN} standard deviation where a cell has several trials")
     rows = [
         [_to_cell(y, value, labels), *map(format_spread, cells)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from sweeper.cli import console
+from sweeper.answers.cells import format_cell, sanitize
 from sweeper.cli.cost_text import format_cost, format_cost_difference, show_cost_tables
 from sweeper.cli.schema_text import join_choices
 from sweeper.cli.text_table import print_table, shorten_cell
@@ -27,8 +27,8 @@ def show_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str]
     name_width = max(map(len, summary["axes"]), default=0)
     size_width = max((len(str(size)) for size in summary["axes"].values()), default=0)
     for name, size in summary["axes"].items():
-        values = join_choices([shorten_cell(console.format_cell(cell)) for cell in plan.axis_cells(name)])
-        print_line(console.sanitize(f"  {name:<{name_width}}  {size:>{size_width}}  {values}"))
+        values = join_choices([shorten_cell(format_cell(cell)) for cell in plan.axis_cells(name)])
+        print_line(sanitize(f"  {name:<{name_width}}  {size:>{size_width}}  {values}"))
     if summary["axes"]:
         print_line("")
     rows = [
@@ -41,7 +41,7 @@ def show_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str]
     number_width = max(len(str(number)) for _, number, _ in rows if isinstance(number, int))
     for label, number, rest in rows:
         cell = f"{number:>{number_width}}" if isinstance(number, int) else number
-        print_line(console.sanitize(f"{label:<10} {cell}{f'  {rest}' if rest else ''}"))
+        print_line(sanitize(f"{label:<10} {cell}{f'  {rest}' if rest else ''}"))
     if "workflows" in summary:
         files = summary["workflows"]
         same = f"  ({files['same']} unchanged)" if files["same"] else ""
@@ -69,8 +69,8 @@ def _describe_filters(summary: Mapping[str, Any]) -> Iterator[_Row]:
 def _format_filter(filter_value: Any) -> str:
     """`{steps: 8, seed: 1}` for a mapping, as it is written in the experiment."""
     if isinstance(filter_value, Mapping):
-        return "{" + ", ".join(f"{key}: {console.format_cell(value)}" for key, value in filter_value.items()) + "}"
-    return console.format_cell(filter_value)
+        return "{" + ", ".join(f"{key}: {format_cell(value)}" for key, value in filter_value.items()) + "}"
+    return format_cell(filter_value)
 
 
 def _describe_work(summary: Mapping[str, Any]) -> Iterator[_Row]:
@@ -149,10 +149,10 @@ def _show_diff(diff: Mapping[str, Any], print_line: Callable[[str], None]) -> No
 def _make_diff_row(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
     """One row of the table. The trial number is the plan's, or the run's if the row is gone."""
     cells = {"": kind, "trial": str(row["trial"])}
-    cells |= {name: shorten_cell(console.format_cell(value)) for name, value in row["axes"].items()}
+    cells |= {name: shorten_cell(format_cell(value)) for name, value in row["axes"].items()}
     if kind == "changed":
         params = [
-            f"{name} {shorten_cell(console.format_cell(was))} -> {shorten_cell(console.format_cell(now))}"
+            f"{name} {shorten_cell(format_cell(was))} -> {shorten_cell(format_cell(now))}"
             for name, (was, now) in row["params"].items()
         ]
         cells["what differs"] = ", ".join(params) or "the workflow or an input file"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import console
 from sweeper.cli.search_text import describe_round
 from sweeper.model.money import TargetPrice
@@ -106,7 +107,7 @@ class ProgressDisplay:
         now = self._clock()
         if now - self._last_line_at >= _SECONDS_BETWEEN_LINES or self._counts.done == self._counts.total:
             self._last_line_at, self._last_waiting = now, self._describe_waits()
-            console.print_status(f"{self._counts.done}/{self._counts.total}: {console.sanitize(str(self._counts))}")
+            console.print_status(f"{self._counts.done}/{self._counts.total}: {sanitize(str(self._counts))}")
 
     def _print_line(self, line: str) -> None:
         if self._bar is not None:
@@ -122,9 +123,9 @@ class ProgressDisplay:
             case events.Draining():
                 return _describe_draining(event)
             case events.Notice():
-                return f"{console.paint('warning:', 'yellow')} {console.sanitize(event.message)}"
+                return f"{console.paint('warning:', 'yellow')} {sanitize(event.message)}"
             case events.RunEnded() if self._shows_error and event.run.error is not None:
-                return f"{console.paint('error:', 'red')} {console.sanitize(event.run.error)}"
+                return f"{console.paint('error:', 'red')} {sanitize(event.run.error)}"
             case events.Cancelling():
                 return f"cancelling {count_things(event.in_flight, 'job')}"
             case events.TrialDone() if event.status == FAILED:
@@ -136,7 +137,7 @@ class ProgressDisplay:
         self._failure_count += 1
         if self._failure_count > _MAX_FAILURES_SHOWN:
             return "more trials failed: see the table" if self._failure_count == _MAX_FAILURES_SHOWN + 1 else None
-        message = console.sanitize(" ".join(f"trial {event.trial}: {event.error_type}: {event.error or ''}".split()))
+        message = sanitize(" ".join(f"trial {event.trial}: {event.error_type}: {event.error or ''}".split()))
         return f"{console.paint('failed:', 'red')} {message}"
 
 
@@ -150,22 +151,22 @@ def _describe_routine_event(event: events.Event) -> str | None:
             return f"run {event.run_id}: {event.todo} of {event.trials} trials to do{reused}, into {event.out}"
         case events.ClusterReady():
             where = f", dashboard {event.dashboard}" if event.dashboard else ""
-            return console.sanitize(f"cluster {event.address}: {event.workers} workers{where}")
+            return sanitize(f"cluster {event.address}: {event.workers} workers{where}")
         case events.RoundPlanned():
-            return console.sanitize(describe_round(event))
+            return sanitize(describe_round(event))
         case events.JudgeAsked():
             pictures = f"{event.pictures} pictures" if event.pictures > 1 else "a picture"
             times = f", {event.repeats} times each" if event.repeats > 1 else ""
-            return console.sanitize(f"{event.metric}: asking {event.model} at {event.host} about {pictures}{times}")
+            return sanitize(f"{event.metric}: asking {event.model} at {event.host} about {pictures}{times}")
         case events.TargetReady():
             server = f"{_SERVER_NAMES.get(event.dialect, event.dialect)} {event.version}".rstrip()
-            return console.sanitize(f"{event.target}: {server}, {event.concurrency} at a time")
+            return sanitize(f"{event.target}: {server}, {event.concurrency} at a time")
         case events.TargetUp():
             return f"{event.target}: responds again after {event.seconds:.0f} s"
         case events.Retrying():
-            return console.sanitize(f"trial {event.trial}: retrying in {event.wait:.1f} s: {event.reason}")
+            return sanitize(f"trial {event.trial}: retrying in {event.wait:.1f} s: {event.reason}")
         case events.TargetBusy():
-            return console.sanitize(f"{event.target}: busy, retrying in {event.seconds:.1f} s: {event.reason}")
+            return sanitize(f"{event.target}: busy, retrying in {event.seconds:.1f} s: {event.reason}")
     return None
 
 
@@ -210,9 +211,7 @@ class _Bar:
 
     def update(self, counts: RunCounts) -> None:
         """Show the counts."""
-        self._progress.update(
-            self._task, total=counts.total, completed=counts.done, counts=console.sanitize(str(counts))
-        )
+        self._progress.update(self._task, total=counts.total, completed=counts.done, counts=sanitize(str(counts)))
 
     def print_line(self, line: str) -> None:
         """Print a line above the bar."""

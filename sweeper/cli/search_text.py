@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from sweeper.answers.cells import format_cell
 from sweeper.cli import console
 from sweeper.cli.schema_text import join_choices
 from sweeper.cli.text_table import shorten_cell
@@ -36,8 +37,8 @@ def describe_round(event: RoundPlanned) -> str:
 def describe_point(point: SearchedPoint, objectives: Sequence[str]) -> str:
     """`sharpness 344.7 at cfg 5.51, steps 20`."""
     pairs = zip(objectives, point.objectives, strict=True)
-    found = " and ".join(f"{name} {console.format_measure(value)}" for name, value in pairs)
-    values = ", ".join(f"{name} {shorten_cell(console.format_cell(cell))}" for name, cell in point.values.items())
+    found = " and ".join(f"{name} {format_cell(value, rounded=True)}" for name, value in pairs)
+    values = ", ".join(f"{name} {shorten_cell(format_cell(cell))}" for name, cell in point.values.items())
     return f"{found} at {values}"
 
 
@@ -60,14 +61,14 @@ def list_axes(search: Search) -> Iterator[tuple[str, str, str]]:
         if one.numbers is not None:
             yield one.name, "", _describe_range(one.numbers)
         else:
-            cells = [shorten_cell(console.format_cell(option.cell)) for option in one.axis.options]
+            cells = [shorten_cell(format_cell(option.cell)) for option in one.axis.options]
             yield one.name, str(len(cells)), join_choices(cells)
 
 
 def _describe_range(numbers: NumberRange) -> str:
     kind = "integers, " if numbers.is_integer else ""
     scale = ", log scale" if numbers.is_log else ""
-    return f"{kind}{console.format_cell(numbers.low)} to {console.format_cell(numbers.high)}{scale}"
+    return f"{kind}{format_cell(numbers.low)} to {format_cell(numbers.high)}{scale}"
 
 
 def describe_counts(result: SearchResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from sweeper.cli import console
+from sweeper.answers.cells import sanitize
 from sweeper.wording import shorten
 
 _MAX_CELL_LENGTH: Final = 32  # characters of a value
@@ -19,7 +19,7 @@ def print_table(rows: Sequence[Mapping[str, str]], print_line: Callable[[str], N
     widths = [max(len(line.get(name, "")) for line in lines) for name in names]
     for line in lines:
         cells = [f"{line.get(name, ''):<{width}}" for name, width in zip(names, widths, strict=True)]
-        print_line(console.sanitize("  " + "  ".join(cells).rstrip()))
+        print_line(sanitize("  " + "  ".join(cells).rstrip()))
 
 
 def shorten_cell(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import console
 from sweeper.errors import ExperimentError, Problem, TemplateError
 from sweeper.loading.experiment_builder import PartialExperiment
@@ -173,7 +174,7 @@ def _ask(file: Path, needs: Sequence[TrustNeed]) -> bool:
         for grant in need.grants if len(need.grants) > 1 else ():
             console.warn(f"  {grant}")
     folder = file.parent.resolve()
-    if not click.confirm(f"Allow this to the experiments in {console.sanitize(str(folder))} from now on?", err=True):
+    if not click.confirm(f"Allow this to the experiments in {sanitize(str(folder))} from now on?", err=True):
         return False
     add_grants(folder, [grant for need in needs for grant in need.grants])
     return True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import console
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import make_names_option, over
@@ -90,11 +91,11 @@ def run_verdict(sides: Sequence[SideTrials], options: VerdictOptions, *, as_json
     if as_json:
         console.print_json(_to_json(verdict))
     else:
-        console.print_line(console.sanitize(describe_verdict(verdict)))
+        console.print_line(sanitize(describe_verdict(verdict)))
         for one in verdict.metrics:
-            console.print_line(console.sanitize(f"  {describe_metric(one, verdict)}"))
+            console.print_line(sanitize(f"  {describe_metric(one, verdict)}"))
         for note in verdict.notes:
-            console.print_line(console.sanitize(f"note: {note}"))
+            console.print_line(sanitize(f"note: {note}"))
         console.print_line()
         print_table(list_metric_rows(verdict), console.print_line)
     if options.markdown is not None:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.answers.cells import format_number, format_rounded
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
@@ -24,7 +25,6 @@ from sweeper.reporting.thumbnails import is_film
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
-from sweeper.tables.export import format_number, format_rounded
 from sweeper.tables.searched_points import find_best_points, list_points
 from sweeper.tables.select_rows import select_results
 from sweeper.wording import count_things, join_names, suggest

@@ -15,10 +15,11 @@ from typing import Any, ClassVar, Final, cast
 
 import pandas as pd
 
+from sweeper.answers.cells import to_json_text
 from sweeper.images.html_thumbnail import make_thumbnail
 from sweeper.model.result import OUTCOME_COLUMNS, Result
 from sweeper.store import Store
-from sweeper.tables.export import replace_surrogates, to_json_text
+from sweeper.tables.export import replace_surrogates
 from sweeper.tables.result_rows import TableColumns, column_names, iter_rows
 from sweeper.tables.results_folder import find_picture, find_results_folder
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from sweeper.answers.cells import format_number
 from sweeper.model.axis_values import format_label
 from sweeper.model.result import REPEAT_COLUMN, Result
 from sweeper.model.workflow import encode_canonical
 from sweeper.statistics.paired import Codes, renumber
 from sweeper.store.records import TableLayout
-from sweeper.tables.export import format_number
 from sweeper.wording import join_names
 
 _MAX_NAMED: Final = 4  # values in a sentence

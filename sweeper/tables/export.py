@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from sweeper.answers.cells import to_json_text
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.wording import suggest
@@ -68,21 +69,6 @@ def encode_line(line: str) -> bytes:
 def replace_surrogates(text: str) -> str:
     """Replace every half surrogate pair, where a server cut a message, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def format_number(value: float) -> str:
-    """A float for people: as many digits as distinguish it from its neighbours; 7.0 becomes 7."""
-    return repr(value).removesuffix(".0")
-
-
-def format_rounded(value: float) -> str:
-    """A measured float, rounded to six significant digits or to an integer, because further digits are noise."""
-    return format_number(float(f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"))
-
-
-def to_json_text(value: Any) -> str:
-    """A list or mapping as the text of a cell."""
-    return _JSON.encode(value)
 
 
 def choose_format(path: str | os.PathLike[str], name: str | None = None) -> str:

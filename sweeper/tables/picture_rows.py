@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
+from sweeper.answers.cells import to_json_text
 from sweeper.model.result import Result
 from sweeper.model.urls import strip_secrets
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
-from sweeper.tables.export import replace_surrogates, to_json_text
+from sweeper.tables.export import replace_surrogates
 from sweeper.tables.result_rows import column_names, iter_rows
 
 _MAX_EXACT_INT: Final = 2**53  # a float64 holds integers exactly up to here

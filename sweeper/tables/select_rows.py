@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.answers.cells import to_json_text
 from sweeper.errors import Problem, UsageError
 from sweeper.model.axis_values import format_label
 from sweeper.model.expressions import ExpressionError
@@ -24,7 +25,7 @@ from sweeper.model.selection import Selection
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
-from sweeper.tables.export import to_json_text, to_records
+from sweeper.tables.export import to_records
 from sweeper.tables.result_rows import column_names
 from sweeper.wording import suggest
 

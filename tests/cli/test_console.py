@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from sweeper.answers.cells import format_cell, sanitize
 from sweeper.cli import console
 
 
@@ -109,18 +110,18 @@ def test_closed_stderr_does_not_stop_the_program(monkeypatch):
     ],
 )
 def test_joined_emoji_stay_joined(emoji):
-    assert console.sanitize(f"a {emoji} b\n") == f"a {emoji} b "
-    assert console.format_cell(emoji) == emoji
+    assert sanitize(f"a {emoji} b\n") == f"a {emoji} b "
+    assert format_cell(emoji) == emoji
 
 
 @pytest.mark.parametrize(
     "char", ["\u202e", "\u2066", "\u200e", "\u200b", "\u200d", "\x1b", "\x9b", "\r", "\n", "\u2028", "\ufeff"]
 )
 def test_control_and_invisible_characters_become_spaces(char):
-    assert console.sanitize(f"a{char}b") == "a b"
-    assert console.sanitize(char) == " "
-    assert console.sanitize(f"\N{FOX FACE}{char}") == "\N{FOX FACE} "
-    assert console.sanitize(f"{char}\N{FOX FACE}") == " \N{FOX FACE}"
+    assert sanitize(f"a{char}b") == "a b"
+    assert sanitize(char) == " "
+    assert sanitize(f"\N{FOX FACE}{char}") == "\N{FOX FACE} "
+    assert sanitize(f"{char}\N{FOX FACE}") == " \N{FOX FACE}"
 
 
 @pytest.mark.parametrize(
@@ -131,4 +132,4 @@ def test_control_and_invisible_characters_become_spaces(char):
     ],
 )  # fmt: skip
 def test_rounding_keeps_the_whole_part_of_a_measure(value, text):
-    assert console.format_measure(value) == text
+    assert format_cell(value, rounded=True) == text

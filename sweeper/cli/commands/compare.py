@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sweeper.answers.cells import format_cell
 from sweeper.cli import console
 from sweeper.cli import options as shared_options
 from sweeper.cli.exit_codes import FAILED, OK
@@ -104,9 +105,7 @@ def _print_differences(
         )
         console.print_line()
     for axis_value in suspects:
-        console.print_line(
-            f"every changed case has {axis_value.axis} = {console.format_cell(_format_axis_value(axis_value))}"
-        )
+        console.print_line(f"every changed case has {axis_value.axis} = {format_cell(_format_axis_value(axis_value))}")
 
 
 def _make_axis_row(axis_value: AxisValue, *, ambiguous: bool) -> tuple[Any, ...]:
@@ -124,7 +123,7 @@ def _format_axis_value(axis_value: AxisValue, *, ambiguous: bool = False) -> Any
     """The label of a value, or the value. `ambiguous`: the two runs use this label for different values."""
     if axis_value.label is None:
         return axis_value.value
-    return f"{axis_value.label} ({console.format_cell(axis_value.value)})" if ambiguous else axis_value.label
+    return f"{axis_value.label} ({format_cell(axis_value.value)})" if ambiguous else axis_value.label
 
 
 def _axis_to_json(axis_value: AxisValue, states: Sequence[str]) -> dict[str, Any]:

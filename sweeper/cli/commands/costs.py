@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import console, options
 from sweeper.cli.cost_text import Groups, describe_charges, show_charges
 from sweeper.cli.options import complete_from, format_examples, split_names
@@ -69,7 +70,7 @@ def command(results: tuple[Path, ...], *, by: tuple[str, ...], csv: str | None, 
     else:
         print_line = console.print_status if csv == "-" else console.print_line
         if not rows:
-            print_line(console.sanitize(f"{join_names(map(display_path, folders))}: {_NOTHING_PRICED}"))
+            print_line(sanitize(f"{join_names(map(display_path, folders))}: {_NOTHING_PRICED}"))
             return
         show_charges(total, groups, print_line)
 

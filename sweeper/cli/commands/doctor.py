@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import click
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import console, options, trust_check
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.options import format_examples
@@ -227,4 +228,4 @@ def _show_target(target_report: dict[str, Any]) -> None:
         named = line.startswith((target_report["target"], f"target {target_report['target']}"))
         console.print_error(line if named else f"{target_report['target']}: {line}")
     if target_report.get("next"):
-        console.print_status(f"next: {console.sanitize(target_report['next'])}")
+        console.print_status(f"next: {sanitize(target_report['next'])}")

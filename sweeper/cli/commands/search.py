@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import confirm_cost, console, dask_options, options, run_options, trust_check
 from sweeper.cli.commands.run import format_report_command, list_rates, refresh_report, run_to_json
 from sweeper.cli.commands.view import start_view
@@ -204,12 +205,12 @@ def _show_preview(prepared: Prepared, out: Path, preview: Any, left: int, *, as_
     axes = list(list_axes(search))
     widths = [max(len(axis[column]) for axis in axes) for column in (0, 1)]
     for name, count, text in axes:
-        console.print_line(console.sanitize(f"  {name:<{widths[0]}}  {count:>{widths[1]}}  {text}"))
+        console.print_line(sanitize(f"  {name:<{widths[0]}}  {count:>{widths[1]}}  {text}"))
     console.print_line()
     for label, text in _describe_preview(search, preview, left):
-        console.print_line(console.sanitize(f"{label:<10} {text}"))
+        console.print_line(sanitize(f"{label:<10} {text}"))
     for label, text, _ in format_cost(summary):
-        console.print_line(console.sanitize(f"{label:<10} {text} (next round)"))
+        console.print_line(sanitize(f"{label:<10} {text} (next round)"))
     if whole is not None:
         budget = _find_budget(experiment)
         limit = "" if budget is None else f", but never more than {Amount.exactly(budget)} in this folder"
@@ -289,7 +290,7 @@ def _show_summary(
         show_best_points(result.best, search.objectives, len(result.best), as_json=False)
         console.print_line()
     if idle:
-        console.print_line(console.sanitize(describe_idle_axes(idle)))
+        console.print_line(sanitize(describe_idle_axes(idle)))
     if result.run is not None:
         console.print_line(f"table     {result.run.out / 'results.csv'}")
     if cost is not None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import console, options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
@@ -177,7 +178,7 @@ def _show(description: Mapping[str, Any], graph: Graph) -> None:
         f"{description['file']}: {count} node{'s' * (count != 1)}, {len(slots)} slot{'s' * (len(slots) != 1)}"
     )
     if description["description"]:
-        console.print_line(console.sanitize(description["description"]))
+        console.print_line(sanitize(description["description"]))
     console.print_line(
         f"outputs: {', '.join(map(format_node, description['outputs'])) or 'none; a server would reject this'}"
     )

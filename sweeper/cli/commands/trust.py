@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.errors import ExperimentError, UsageError
@@ -118,8 +119,8 @@ def _show(grants: dict[str, list[str]], *, as_json: bool) -> None:
         console.print_json({"trusted": grants})
         return
     for folder, texts in grants.items():
-        console.print_line(console.sanitize(folder))
+        console.print_line(sanitize(folder))
         for text in texts:
-            console.print_line(console.sanitize(f"  {text}"))
+            console.print_line(sanitize(f"  {text}"))
     if not grants:
         console.print_status("nothing here needs trust")

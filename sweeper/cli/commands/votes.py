@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sweeper.answers.cells import sanitize
 from sweeper.cli import console, options
 from sweeper.cli.commands.vote import between
 from sweeper.cli.exit_codes import FAILED, OK
@@ -118,7 +119,7 @@ def list_votes(results: Path, *, axes: list[str], by_picture: bool, as_json: boo
 
 
 def _describe_votes(votes: Sequence[Vote], voters: Mapping[str, int]) -> str:
-    people = ", ".join(f"{console.sanitize(name)} {count}" for name, count in voters.items())
+    people = ", ".join(f"{sanitize(name)} {count}" for name, count in voters.items())
     answers = Counter(vote.answer for vote in votes)
     return f"votes    {len(votes)}: {people}; {answers[TIE]} equal, {answers[BAD]} both bad"
 
@@ -323,7 +324,7 @@ def let_judge_vote(
         console.print_json({name: getattr(votes, name) for name in names})
     else:
         counts = "".join(f", {count} {answer}" for answer, count in sorted(votes.answers.items()))
-        console.print_line(f"{votes.answers.total()} votes of {console.sanitize(votes.voter)}{counts}")
+        console.print_line(f"{votes.answers.total()} votes of {sanitize(votes.voter)}{counts}")
         if votes.unclear:
             console.warn(f"{votes.unclear} answers are neither left, right nor tie, and count as ties")
         if votes.refused:

@@ -14,6 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.answers.cells import format_rounded, to_json_text
 from sweeper.errors import SweeperError
 from sweeper.images.html_thumbnail import make_thumbnail
 from sweeper.model.money import NOTHING, Amount
@@ -22,7 +23,6 @@ from sweeper.model.search_result import SearchResult
 from sweeper.planning.plan import Plan
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.store import Store
-from sweeper.tables.export import format_rounded, to_json_text
 from sweeper.tables.results_folder import find_picture
 from sweeper.wording import count_things
 

@@ -1,0 +1,106 @@
+"""The parts of which every answer is made. They say what is shown; `render` says how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from sweeper.wording import shorten
+
+MAX_CELL_LENGTH: Final = 32  # characters of a value in a table of words
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A line that begins a section."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A sentence of its own."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A sentence of a list, below the last heading or line."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """A sentence about a likely mistake; a terminal shows it on stderr."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A label with what is known: a number, aligned with the other numbers, or words. `rest` comes after it."""
+
+    label: str
+    value: int | str
+    rest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts one below the other, in columns."""
+
+    rows: Sequence[Fact]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPicture:
+    """A picture with the words below it. Only HTML calls `read`: a `data:` URL, or an empty text for no picture."""
+
+    caption: str
+    read: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Pictures side by side."""
+
+    pictures: Sequence[ShownPicture]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table. A cell is text, a number, a JSON value, a ShownPicture, or None, which is shown as nothing.
+
+    `rounded` names the columns whose floats are measured, such as seconds; they are shown with six digits.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    rounded: Collection[str] = ()
+
+    @classmethod
+    def from_records(cls, records: Sequence[Mapping[str, Any]], *, last: str = "") -> Table:
+        """A table of mappings, without the columns that are empty in all of them. The column `last` comes last."""
+        names = dict.fromkeys(name for record in records for name in record)
+        shown = [name for name in names if any(record.get(name) not in (None, "") for record in records)]
+        shown.sort(key=lambda name: name == last)
+        return cls(shown, [[record.get(name) for name in shown] for record in records])
+
+
+Part = Heading | Line | Item | Warn | Facts | Pictures | Table
+
+
+class Answer(Protocol):
+    """A frozen dataclass that knows its words. Its fields are its JSON; see `render.to_json`."""
+
+    def parts(self) -> Iterable[Part]:
+        """What a person reads, in order."""
+        ...
+
+
+def shorten_cell(text: str) -> str:
+    """Cut a value to what a column of words can show."""
+    return shorten(text, MAX_CELL_LENGTH)
