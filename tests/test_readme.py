@@ -110,10 +110,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "experiments/drawbench.csv").write_text(
         'Prompts,Category\nA red colored car.,Colors\n"One car, on the street.",Counting\nTcennis.,Misspellings\n'
     )
-    (tmp_path / "experiments/PartiPrompts.tsv").write_text(
-        "Prompt\tCategory\tChallenge\tNote\n42\tAbstract\tBasic\t\ntwo red balls\tArtifacts\tQuantity\t\n"
-        'A wall with the words "Fly, now".\tOutdoor Scenes\tWriting & Symbols\tby hand\n'
-    )
     quickstart = tmp_path / "experiments/quickstart.yaml"
     quickstart.write_text(quickstart.read_text("utf-8").replace("384", "64"), encoding="utf-8")  # soon made
     search = tmp_path / "experiments/search.yaml"
