@@ -21,8 +21,10 @@ Labels = Mapping[str, Mapping[Any, Any]]
 
 
 def make_group_rows(rows: Rows, by: Sequence[str], columns: Sequence[str], value_order: ValueOrder) -> Rows:
-    """One row per group: its values of `by`, the number of trials and of those that succeeded, and a NumberSummary of
-    each of `columns` (None if no trial of the group has a number there). `COST_SUM` is a number.
+    """Make one row for each group of rows with the same values of `by`.
+
+    It has these values, the number of trials, the number of those that succeeded, and a cell for each of `columns`: a
+    NumberSummary, or for `COST_SUM` the sum in US dollars. A cell is None if no trial of the group has a number there.
     """
     return [
         {

@@ -202,7 +202,7 @@ class WorkerRunContext(RunContext):
         return True
 
     def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:
-        """Keep what the server says about an ended job for the message about its end. The driver has the prices."""
+        """Keep what the server says that a job used, to send it with the job's end. The driver computes the charges."""
         self.usage_by_job[job.id] = usage
         return None
 

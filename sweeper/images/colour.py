@@ -99,7 +99,7 @@ def ciede2000(this: Values, other: Values) -> Values:
 
 
 def _tint(hue: Values) -> Values:
-    """T of (15): 1 - 0.17 cos(h - 30) + 0.24 cos 2h + 0.32 cos(3h + 6) - 0.20 cos(4h - 63), angles in degrees.
+    """T of equation 15: 1 - 0.17 cos(h - 30) + 0.24 cos 2h + 0.32 cos(3h + 6) - 0.20 cos(4h - 63), angles in degrees.
 
     The multiple angles are computed from one cosine and one sine, because these calls are expensive.
     """
@@ -147,14 +147,14 @@ def _chroma_and_hue(this: Values, other: Values) -> tuple[list[Values], list[Val
 
 
 def _hue_difference(hue: list[Values], product: Values) -> Values:
-    """(10): the shorter angle between two hues, 0 if a colour is grey."""
+    """Equation 10: the shorter angle between two hues, 0 if a colour is grey."""
     turn = hue[1] - hue[0]
     turn = np.where(turn > math.pi, turn - 2.0 * math.pi, np.where(turn < -math.pi, turn + 2.0 * math.pi, turn))
     return np.where(product == 0.0, 0.0, turn)
 
 
 def _mean_hue(hue: list[Values], product: Values) -> Values:
-    """(14): the middle of the shorter angle, or the other hue if one colour is grey."""
+    """Equation 14: the middle of the shorter angle, or the other hue if one colour is grey."""
     total = hue[0] + hue[1]
     around = np.where(total < 2.0 * math.pi, total + 2.0 * math.pi, total - 2.0 * math.pi)
     mean = np.where(np.abs(hue[0] - hue[1]) > math.pi, around, total) / 2.0

@@ -39,9 +39,9 @@ class ValueComparison:
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """The trials that are equal in all factors but one: a row for each such cell, a column for each value.
+    """The trials grouped for one factor: those of a cell are equal in all other factors.
 
-    `rows[cell, value]` is the index of the trial, or -1.
+    `rows[cell, value]` is the index of the trial of a cell with a value of the factor, or -1 if there is none.
     """
 
     rows: Codes

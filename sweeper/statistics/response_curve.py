@@ -70,10 +70,13 @@ class LinearFit:
         return MeanDifference(mean, mean - margin, mean + margin, p, self.df, size, (), (error**2,))
 
     def find_largest(self, axis: int, sign: int) -> tuple[str, int]:
-        """Where the curve of an axis is largest, or smallest if `sign` is -1: a word, and the point nearest to there.
+        """Find where `sign` (1 or -1) times the curve of an axis is largest.
 
-        INSIDE: at a top between the numbers, which is more than chance above both ends. ENDS: likewise at both ends;
-        the point is the one nearest to the bottom. Otherwise RISING or FALLING, with the point at that end.
+        Returns a word and a point:
+
+        - INSIDE, with the point nearest to a top between the ends that is more than chance above both of them;
+        - ENDS, with the point nearest to a bottom between the ends that is more than chance below both of them;
+        - else RISING or FALLING, with the point at the end where the curve is largest.
         """
         columns = self._get_columns(axis)
         scaled = self._blocks[axis][:, 0]

@@ -163,7 +163,10 @@ class VarianceModel:
 
 
 def code_factor(factor: Factor | Curve) -> Numbers:
-    """The columns of a factor: one for each value but the last, as deviations from it. Those of a curve are its own."""
+    """The columns of a factor for least squares: a curve has its own, other factors one for each value but the last.
+
+    A trial has 1 in the column of its value, -1 in all columns if its value is the last, and otherwise 0.
+    """
     if isinstance(factor, Curve):
         return factor.columns
     codes = renumber(factor.codes)

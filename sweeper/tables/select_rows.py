@@ -108,7 +108,7 @@ def _is_true(expression: ColumnExpression, row: Mapping[str, Any]) -> bool:
 
 
 def _make_match(name: str, value: Any, names: Collection[str]) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether a row has the value, or one of a list of values. A value may be a label, as in an experiment."""
+    """Return a test of rows: whether the column has the value, or one of a list of values. A value may be a label."""
     values = [*value, value] if isinstance(value, list) else [value]
     cells = {encode_canonical(to_json_text(one) if isinstance(one, list | dict) else one) for one in values}
     labels = {format_label(one) for one in values}
