@@ -47,7 +47,7 @@ class Redaction:
         return content
 
     def redact_text(self, text: str) -> str:
-        """The same for a text, such as a URL or an error message."""
+        """The text, such as a URL or an error message, with `***` in place of each key."""
         return self.redact(text.encode("utf-8", "replace")).decode()
 
 

@@ -233,7 +233,10 @@ def _sum_terms(fields: Plane, structure: Plane) -> tuple[float, float]:
 
 
 def _make_band() -> Plane:
-    """(outputs, outputs + 10): row i holds the taps from column i on."""
+    """A matrix whose product with `outputs + 10` values filters them into `outputs` values.
+
+    It is (outputs, outputs + 10); row i holds the taps from column i on, and otherwise 0.
+    """
     taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / 1.5) ** 2)
     taps /= taps.sum()
     band = np.zeros((_BLOCK, _BLOCK_INPUTS))

@@ -132,7 +132,7 @@ class OutputFile:
 
     @property
     def path(self) -> Path:
-        """Computed on demand, because ten thousand Path objects take some megabytes."""
+        """The absolute path. Computed on demand, because ten thousand Path objects take some megabytes."""
         return Path(self.folder, self.file)
 
     @property

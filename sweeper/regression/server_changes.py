@@ -50,7 +50,7 @@ def list_changes(before: Facts, now: Facts) -> list[str]:
 
 
 def _strip_note(fact: Any) -> str:
-    """Without the description after a colon, which old manifests have for the embedded server."""
+    """The fact without the description that old manifests have after a colon for the embedded server."""
     return str(fact).partition(":")[0]
 
 

@@ -163,7 +163,7 @@ def _find_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: Table
 
 
 def _name_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> _SheetAxis:
-    """The axis with the names and values of those `others` in its own that vary together with it, as in a zip."""
+    """Return the axis, labelled also with the names and values of the `others` that vary together with it."""
     partners = [
         one
         for one in _find_partners(axis, others, layout)

@@ -143,7 +143,7 @@ class _SheetRenderer:
         return pages
 
     def _make_no_room_error(self, needed: int) -> UsageError:
-        """`needed`: the height of a page with one row."""
+        """The error if a page has no room for one row, which needs a page of `needed` pixels."""
         enough = math.ceil(needed * self.width / 1e6)
         is_possible = needed <= _MAX_SIDE and enough <= MAX_SHEET_MEGAPIXELS
         more = f", or raise --megapixels to {enough}" if is_possible else ""

@@ -156,7 +156,7 @@ def _open_picture(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
 
 
 def _open_film(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
-    """Return the same of a film, whose frames are not counted. Raises ImageError if it cannot be read."""
+    """Return what `_open_picture` does, for the first frame of a film. Raises ImageError if it cannot be read."""
     image = read_first_frame(path)
     return image, image.size, 1, False
 

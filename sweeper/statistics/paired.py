@@ -60,7 +60,7 @@ class MeanDifference:
 
 
 class PairDesign:
-    """Which setting and which replicates each pair has: what all differences of the same pairs have in common.
+    """The setting and the replicates of each pair, from which the uncertainty of any difference of these pairs follows.
 
     `settings` has the setting of each pair as a number, `replicates` holds such an array for each replicate axis.
     """

@@ -27,10 +27,11 @@ Term = tuple[int, ...]  # the index of a factor, or of two
 
 @dataclass(frozen=True, slots=True)
 class TermShare:
-    """The share of the variance that one factor explains, or two beyond the sum of each, with its 95 % interval.
+    """The share of the variance that a factor explains, or that two factors explain only together.
 
-    `sum_of_squares` has `df` degrees of freedom, `p` is the p-value of its F test with `error_df`. The interval is that
-    of the noncentral F distribution, with Patnaik's approximation (Biometrika 36, 1949, 202-232).
+    `sum_of_squares` has `df` degrees of freedom, `p` is the p-value of its F test with `error_df`. `low` and `high` are
+    the 95 % interval of the share by the noncentral F distribution, with Patnaik's approximation (Biometrika 36, 1949,
+    202-232).
     """
 
     term: Term

@@ -75,7 +75,7 @@ def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFr
 
 
 def read_table(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFrame:
-    """The same table with the columns of `results.csv` only. Raises ResultsError."""
+    """The table of a results folder as a DataFrame with exactly the columns of `results.csv`. Raises ResultsError."""
     with Store.open(find_results_folder(folder), readonly=True) as store:
         return build_frame(store.results(run), store.layout(run))
 

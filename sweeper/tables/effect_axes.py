@@ -105,7 +105,10 @@ def format_value(value: Any) -> str:
 def _join_linked(
     axes: Sequence[EffectAxis], together: Collection[tuple[str, str]]
 ) -> tuple[list[EffectAxis], list[str]]:
-    """Join the axes that the experiment links, and those of which each value has one value of the other."""
+    """Join axes that vary together: the experiment links them, or each value of one has one value of the other.
+
+    Returns the axes, and a note about each joined one.
+    """
     groups = [[axis] for axis in axes]
     linked = {frozenset(pair) for pair in together}
     for one, other in combinations(axes, 2):

@@ -154,7 +154,10 @@ def build_picture_rows(results: Path, rows: Sequence[Result], layout: TableLayou
 
 
 def rename_columns(names: Iterable[str]) -> dict[str, str]:
-    """A name for each column that all readers take as it is: without `.`, no `_` at its start, none of their own."""
+    """Give each column a name that no reader of datasets changes or takes for its own.
+
+    So it has no `.`, and no `_` at its start. Returns the new name of every column.
+    """
     new_names: dict[str, str] = {}
     plain = {name: name.replace(".", "_").lstrip("_") or "column" for name in names}
     for name in sorted(

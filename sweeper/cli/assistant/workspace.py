@@ -98,7 +98,7 @@ class Workspace:
         return resolved
 
     def check_folder(self, folder: Path) -> None:
-        """Raise ResultsError if a part of a resolved results folder, or what it has, is by now a link elsewhere."""
+        """Raise ResultsError if a folder on the way to a results folder is a link, or a link in it leads out."""
         refuse_links(*self._list_parts(folder))
         with suppress(FileNotFoundError):
             refuse_links(*folder.iterdir(), inside=self.root)

@@ -102,7 +102,7 @@ def show(
 
 
 def _find_rows(results: Any) -> tuple[Path, str | None, Collection[int] | None]:
-    """The results folder, the run and the trials that are meant; None: the latest, all. Raises as `show` does."""
+    """The results folder, the run (None: the latest) and the trials (None: all) to show. Raises as `show` does."""
     if isinstance(results, SearchResult):
         if results.run is None:
             raise UsageError("show: the search ran nothing; pass its results folder")
