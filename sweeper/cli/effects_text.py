@@ -41,7 +41,7 @@ def render_effects(answer: EffectsAnswer, *, markdown: bool) -> str:
 
 
 def describe_effects(answer: EffectsAnswer) -> dict[str, Lines]:
-    """The words of the answer without the tables: those of each metric, each with what the trials are."""
+    """The words about each metric, without the tables. After each come those about the trials."""
     trials = [_describe_trials(answer), *answer.axes.notes]
     return {metric.metric: [*_describe_metric(metric), *trials] for metric in answer.metrics}
 

@@ -61,7 +61,7 @@ class NodeClassSource:
 
     @cached_property
     def object_info(self) -> Mapping[str, Any]:
-        """The JSON. Raises UsageError for a wrong option or file, TargetError if the server does not return it."""
+        """The object_info as JSON. Raises UsageError for a wrong option or file, TargetError if the server lacks it."""
         if self.file is not None:
             return read_object_info(self.file)
         if self.target is None:

@@ -123,7 +123,7 @@ class ClusterSession(Session):
     def resolve_targets(
         cls, specs: TargetSpec | Sequence[TargetSpec], *, named: NamedTargets, environ: Mapping[str, str]
     ) -> tuple[Target, ...]:
-        """The one target. Workers insert keys and `${NAME}`. Raises UsageError."""
+        """The only target of a cluster. Each worker inserts its key and `${NAME}`. Raises UsageError."""
         return (resolve_for_workers(specs, named),)
 
     # --- the steps that differ from a local run

@@ -1,10 +1,10 @@
 """Read the binary frames of the event stream: previews, and the texts that nodes show while they run. Pure.
 
-Both dialects use ComfyUI's frames. All numbers are big-endian uint32. A frame begins with its kind. Kind 1 goes on with
-the format (1 JPEG, 2 PNG) and the picture; kind 4 with the length of a JSON text, that text, and the picture; kind 3
-with the length of a node's id, that id, and a text in UTF-8 (`PromptServer.send_progress_text` of ComfyUI 0.33.0). A
-server with the feature `supports_progress_text_metadata` puts the id of the job before that of the node, with its
-length, as ComfyUI's frontend reads it.
+ComfyUI and Comfy Cloud send the same frames. All numbers are big-endian uint32. A frame begins with its kind. Kind 1
+goes on with the format (1 JPEG, 2 PNG) and the picture; kind 4 with the length of a JSON text, that text, and the
+picture; kind 3 with the length of a node's id, that id, and a text in UTF-8 (`PromptServer.send_progress_text` of
+ComfyUI 0.33.0). A server with the feature `supports_progress_text_metadata` puts the id of the job before that of the
+node, with its length, as ComfyUI's frontend reads it.
 """
 
 from __future__ import annotations

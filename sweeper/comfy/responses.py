@@ -131,7 +131,7 @@ def _format_error(error: Any) -> str:
 
 
 def make_failed_state(error: Any, **rest: Any) -> JobState:
-    """The state of a job whose node failed, from an `execution_error` of either dialect."""
+    """The state of a job whose node failed, from its `execution_error`."""
     details = error if isinstance(error, Mapping) else {"exception_message": error}
     kind = shorten(to_text(details.get("exception_type") or EXECUTION_ERROR), _MAX_NAME_LENGTH)
     message = to_text(details.get("exception_message") or "failed without a reason").strip()

@@ -126,14 +126,14 @@ def _norm(x: Values, y: Values) -> Values:
 
 
 def _saturation(chroma: Values) -> Values:
-    """sqrt(C^7 / (C^7 + 25^7)), of equations (4) and (17). Multiplying is ten times as fast as `**`."""
+    """sqrt(C^7 / (C^7 + 25^7)), of equations 4 and 17. Multiplying is ten times as fast as `**`."""
     seventh = chroma * chroma
     seventh = seventh * seventh * seventh * chroma
     return np.sqrt(seventh / (seventh + 25.0**7))
 
 
 def _chroma_and_hue(this: Values, other: Values) -> tuple[list[Values], list[Values]]:
-    """C' and h' of both, h' in radians, 0 to 2 pi: (2) to (7)."""
+    """C' and h' of both colours by equations 2 to 7; h' in radians, 0 to 2 pi."""
     mean_chroma = (_norm(this[1], this[2]) + _norm(other[1], other[2])) / 2.0
     stretch = 1.5 - 0.5 * _saturation(mean_chroma)
     chroma: list[Values] = []

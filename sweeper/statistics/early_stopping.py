@@ -23,7 +23,7 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def find_clearly_worse(values: Sequence[Numbers], maximize: Sequence[bool], looks: int | None = None) -> list[int]:
-    """Return the points without a number for each combination that are clearly worse than one and the same other point.
+    """Return the unfinished points that are clearly worse than another one. A finished point has a number everywhere.
 
     `values` has one table for each objective: a row for each point, a column for each combination, and NaN for a trial
     that did not run or has no number. `maximize` says for each objective whether larger is better. With several

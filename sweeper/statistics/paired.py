@@ -109,12 +109,12 @@ class PairDesign:
         self._contains[[index for index, axis in enumerate(axes, 1) if axis == cell_axis], 1:] = True
 
     def _count_by_setting(self, codes: Codes, setting_sizes: Codes) -> Any:
-        """Pairs by setting and group, divided by the root of the setting's pairs."""
+        """The number of pairs by setting and group, divided by the root of the number of the setting's pairs."""
         weights = 1 / np.sqrt(setting_sizes[self._settings])
         return load_stats_package("scipy.sparse").coo_array((weights, (self._settings, codes))).tocsr()
 
     def _square_crossing(self, this: Codes, other: Codes, one_table: Any, other_table: Any) -> float:
-        """The sum of squares of the pairs by two groups, as they vary within the settings."""
+        """The sum of squares of the numbers of pairs in each cell of two groups, beyond the settings."""
         if this is other:  # without a large matrix: there may be thousands of groups or of settings
             sizes, rows = np.bincount(this), one_table
             product = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows

@@ -55,7 +55,7 @@ def _iter_repeated_jobs(store: Store, names: Sequence[str]) -> Iterator[Repeats]
 
 
 def _average(values: Mapping[str, Any], files: Sequence[str]) -> float | None:
-    """The mean number of a job's files; None unless each has one."""
+    """The mean of the numbers of a job's files; None unless each file has one."""
     numbers = [values[sha] for sha in files if is_number(values.get(sha))]
     return fmean(numbers) if numbers and len(numbers) == len(files) else None
 

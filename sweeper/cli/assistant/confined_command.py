@@ -84,7 +84,7 @@ class AssistantConfinement(Confinement):
         return problems
 
     def allow_run(self, prepared: Prepared) -> Prepared:
-        """The same with what is left of the budget. Prints the line that the server waits for."""
+        """Return the run, limited to what is left of the budget. Prints the line that the server waits for."""
         check_spending(prepared, self.ledger.budget)
         experiment, left = prepared.experiment, self.ledger.left
         self.out = self.workspace.create_results(default_results_folder(experiment.file, experiment.name))

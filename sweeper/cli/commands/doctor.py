@@ -110,7 +110,7 @@ def _try_load_named_targets() -> tuple[NamedTargets, tuple[Problem, ...]]:
 
 
 def _make_broken_entry(spec: Any, problems: tuple[Problem, ...]) -> NamedTargets:
-    """If the targets file has `problems` and `spec` can only be a name in it, that name as an invalid entry."""
+    """Return `spec` as an invalid entry of the targets file, which has `problems`; empty if it is not a name."""
     is_name = isinstance(spec, str) and "://" not in spec and spec.strip() not in (EMBEDDED, CLOUD)
     return {spec.strip(): InvalidEntry(problems)} if is_name else {}
 
