@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import Field, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,11 @@ def json_name(name: str) -> dict[str, str]:
     return {"json": name}
 
 
+def json_keys(**functions: Callable[[Any], Any]) -> dict[str, Mapping[str, Callable[[Any], Any]]]:
+    """Metadata of a field that has these keys in JSON. Each function makes the value of one from the field's."""
+    return {"json": functions}
+
+
 def to_json(value: Any) -> Any:
     """An answer, or a value in it, as JSON holds it: the fields of a dataclass by name, a path as text.
 
@@ -39,7 +44,11 @@ def to_json(value: Any) -> Any:
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if is_dataclass(value):
-        found = {name: getattr(value, field.name) for field in fields(value) if (name := _get_name(field))}
+        found: dict[str, Any] = {}
+        for field in fields(value):
+            item, name = getattr(value, field.name), field.metadata.get("json", field.name)
+            is_split = isinstance(name, Mapping)
+            found |= {key: make(item) for key, make in name.items()} if is_split else {name: item} if name else {}
         return to_json(found.get("*", found))
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -48,10 +57,6 @@ def to_json(value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [to_json(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _get_name(field: Field[Any]) -> str:
-    return str(field.metadata.get("json", field.name))
 
 
 def render_text(parts: Iterable[Part], width: int | None = None, *, bold: bool = False) -> Iterator[str]:

@@ -105,15 +105,12 @@ def _to_findings(comparisons: Comparisons, *, is_review: bool = False) -> CheckF
         if comparison.trial is not None
     ]
     missing_cases = [comparison.case.name for comparison in comparisons if comparison.trial is None]
-    notes = [f"{servers} ({count} cases)" for servers, count in comparisons.servers.items()]
-    notes += [] if comparisons.has_baseline else ["There is no baseline: nothing was compared."]
-    notes += [f"The run ended early: {comparisons.stopped_by}."] if comparisons.stopped_by else []
     return CheckFindings(
         comparisons.baseline,
         STATES,
         findings,
         missing_cases,
-        notes=tuple(notes),
+        notes=comparisons.list_notes(),
         is_review=is_review,
         accept_command=comparisons.accept_command,
     )

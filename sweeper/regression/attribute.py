@@ -146,7 +146,7 @@ def attribute_changes(
             differences = _describe_differences(baseline.get_graph(file) or {}, workflows.get(one.digest or "", {}))
             verdict = f"{verdict}: {differences}" if differences else verdict
         items.append(replace(one, verdict=verdict))
-    return replace(found, items=tuple(items), stopped_by=stopped_by)
+    return replace(found, cases=tuple(items), stopped_by=stopped_by)
 
 
 def _rerun_obstacle(baseline: Baseline, experiment: Experiment, accepted: AcceptedFile) -> str:

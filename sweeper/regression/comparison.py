@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from sweeper.answers.parts import Heading, Line, Part, Table
+from sweeper.answers.render import NOT_IN_JSON, json_keys
 from sweeper.errors import ImageError
 from sweeper.model.result import FAILED as TRIAL_FAILED
 from sweeper.model.shell_words import join_command
@@ -26,6 +28,7 @@ from sweeper.regression.match_files import (
 )
 from sweeper.regression.server_changes import describe_drift
 from sweeper.regression.thresholds import Checks, Thresholds
+from sweeper.store.experiment_path import display_path
 
 SAME: Final = "same"
 CHANGED: Final = "changed"
@@ -35,34 +38,48 @@ FAILED: Final = "failed"  # its trial failed
 NOT_COMPARED: Final = "not compared"  # the trial did not run, or a file cannot be read; the check does not pass
 STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, SAME)  # the most important first
 FilePair: TypeAlias = tuple[OutputFile, TrialRow, BaselineEntry]
+_MAX_ROWS: Final = 50  # cases in a table: GitHub cuts a step summary at a megabyte; the page and JUnit XML have all
+
+
+def _display(file: str | None) -> str | None:
+    return None if file is None else display_path(Path(file))
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The state of one case.
+    """The state of one case, and why.
 
-    `tier` is the step that decided it (see `match_files.Match`), `reason` explains it to people, and `metrics` are the
-    measures, if there was anything to measure.
+    In JSON, `case` is its name, `cells` its swept values, and `position` the number of its file among those of the
+    output node `node`, from 0. `tier` is the step that decided the state (see `match_files.Match`), and `metrics` are
+    the measures, if there was anything to measure. `accepted` and `now` are the two files. Attribution fills in
+    `verdict`: who changed the picture.
 
-    `accepted` and `now` are the paths of the two files. They are stored as texts, because ten thousand Path objects
-    take some megabytes. `accepted_info` is the manifest's record of the accepted file if the two are not the same.
-    `servers` describes on which servers they were made. Attribution fills in `verdict`.
+    The files are stored as texts, because ten thousand Path objects take some megabytes. `accepted_info` is the
+    manifest's record of the accepted file if the two are not the same. `servers` describes on which servers they were
+    made, and `seconds` is how long the trial took.
     """
 
-    case: Case
+    case: Case = field(
+        metadata=json_keys(
+            case=lambda case: case.name,
+            cells=lambda case: case.cells,
+            node=lambda case: case.node,
+            position=lambda case: case.position,
+        )
+    )
     state: str
     tier: str = ""
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    trial: int | None = None
-    digest: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    accepted_file: str | None = None
-    current_file: str | None = None
-    accepted_info: AcceptedFile | None = None
-    seconds: float | None = None
-    verdict: str = ""
-    servers: str = ""
+    trial: int | None = field(default=None, metadata=NOT_IN_JSON)
+    digest: str | None = field(default=None, metadata=NOT_IN_JSON)
+    params: Mapping[str, Any] = field(default_factory=dict, metadata=NOT_IN_JSON)
+    accepted_file: str | None = field(default=None, metadata=json_keys(accepted=_display))
+    current_file: str | None = field(default=None, metadata=json_keys(now=_display))
+    accepted_info: AcceptedFile | None = field(default=None, metadata=NOT_IN_JSON)
+    seconds: float | None = field(default=None, metadata=NOT_IN_JSON)
+    verdict: str = field(default="", metadata=json_keys(verdict=lambda verdict: verdict or None))
+    servers: str = field(default="", metadata=NOT_IN_JSON)
 
     @property
     def accepted(self) -> Path | None:
@@ -80,35 +97,44 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
-    """Every case of a run and of its baseline. Iterates over the cases, the most important first.
+    """The answer of `sweeper check`: every case of a run and of its baseline. Iterates over the cases.
 
-    With `allow_new`, cases without an accepted picture do not fail the check. `run` is the id of the run, and
-    `stopped_by` why it ended early, if it did. `custom_baseline`: the baseline is not the experiment's default one.
-    `left_out`: the number of accepted cases that a selection of trials left out.
+    `ok`: whether the check passes; it does not if nothing was compared. `counts` has the number of cases in each state,
+    also 0. `left_out` counts the accepted cases that a selection of trials left out. `stopped_by`: why the run ended
+    early, if it did. `servers` has sentences about the servers on which the pictures were made, and the number of cases
+    for each. `cases`: the most important first.
+
+    With `allow_new`, cases without an accepted picture do not fail the check. `run` is the id of the run.
+    `custom_baseline`: the baseline is not the experiment's default one.
     """
 
     experiment: str
+    ok: bool = field(init=False)
     baseline: Path
     results: Path
-    items: tuple[Comparison, ...]
-    allow_new: bool = False
-    has_baseline: bool = True
-    stopped_by: str | None = None
-    run: int | None = None
-    custom_baseline: bool = False
-    left_out: int = 0
+    counts: Mapping[str, int] = field(init=False)
+    left_out: int = field(default=0, kw_only=True)
+    stopped_by: str | None = field(default=None, kw_only=True)
+    servers: Mapping[str, int] = field(init=False)
+    cases: tuple[Comparison, ...]
+    allow_new: bool = field(default=False, metadata=NOT_IN_JSON)
+    has_baseline: bool = field(default=True, metadata=NOT_IN_JSON)
+    run: int | None = field(default=None, metadata=NOT_IN_JSON)
+    custom_baseline: bool = field(default=False, metadata=NOT_IN_JSON)
+
+    def __post_init__(self) -> None:
+        states = Counter(comparison.state for comparison in self.cases)
+        servers = Counter(comparison.servers for comparison in self.cases if comparison.servers)
+        is_complete = self.has_baseline and self.stopped_by is None and bool(self.cases)
+        object.__setattr__(self, "ok", is_complete and not any(map(self.is_blocking, self.cases)))
+        object.__setattr__(self, "counts", {state: states[state] for state in STATES})
+        object.__setattr__(self, "servers", dict(servers.most_common()))
 
     def __iter__(self) -> Iterator[Comparison]:
-        return iter(self.items)
+        return iter(self.cases)
 
     def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The number of cases in each state. All states are present."""
-        counter = Counter(comparison.state for comparison in self.items)
-        return {state: counter[state] for state in STATES}
+        return len(self.cases)
 
     def is_blocking(self, comparison: Comparison) -> bool:
         """Whether this case keeps the check from passing."""
@@ -120,17 +146,45 @@ class Comparisons:
         options = ("--baseline", str(self.baseline)) if self.custom_baseline else ()
         return join_command(("sweeper", "accept", str(self.results), *options))
 
-    @property
-    def servers(self) -> dict[str, int]:
-        """Sentences about the servers on which the pictures were made -> the number of cases for each."""
-        return dict(Counter(comparison.servers for comparison in self.items if comparison.servers).most_common())
+    def parts(self) -> Iterator[Part]:
+        """The cases that are not the same, and then the counts, where a terminal ends."""
+        yield from _tabulate([comparison for comparison in self.cases if comparison.state != SAME])
+        yield Line(f"{self.experiment}: {self._describe_counts()}")
+        yield from map(Line, self._describe_servers())
 
-    @property
-    def ok(self) -> bool:
-        """Whether the check passes. It does not if nothing was compared."""
-        if not self.has_baseline or self.stopped_by is not None or not self.items:
-            return False
-        return not any(map(self.is_blocking, self.items))
+    def summary_parts(self) -> Iterator[Part]:
+        """A summary for a pull request: the result, the counts, and the cases that keep the check from passing."""
+        yield Heading(f"{'✅' if self.ok else '❌'} sweeper check: {self.experiment}")
+        yield Line(f"{self._describe_counts()}.")
+        yield from map(Line, self.list_notes())
+        yield from _tabulate(list(filter(self.is_blocking, self.cases)))
+
+    def list_notes(self) -> list[str]:
+        """Sentences about the whole check, beside its counts."""
+        notes = self._describe_servers()
+        if not self.has_baseline:
+            notes.append("There is no baseline: nothing was compared.")
+        if self.stopped_by:
+            notes.append(f"The run ended early ({self.stopped_by}), so the remaining trials were not compared.")
+        return notes
+
+    def _describe_counts(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count) or "no cases"
+        return f"{counts}; {self.left_out} accepted cases not selected" if self.left_out else counts
+
+    def _describe_servers(self) -> list[str]:
+        servers = self.servers
+        return [f"{server} ({count} cases)" if len(servers) > 1 else server for server, count in servers.items()]
+
+
+def _tabulate(cases: Sequence[Comparison]) -> Iterator[Part]:
+    """The first cases as a table, with what `--attribute` found."""
+    rows = [(item.case.name, item.state, item.reason, item.verdict) for item in cases[:_MAX_ROWS]]
+    if rows:
+        width = 4 if any(verdict for *_, verdict in rows) else 3
+        yield Table(("case", "state", "why", "whose change")[:width], [row[:width] for row in rows])
+    if len(cases) > _MAX_ROWS:
+        yield Line(f"... and {len(cases) - _MAX_ROWS} more")
 
 
 def compare_with_baseline(
@@ -179,8 +233,8 @@ def compare_with_baseline(
     missing = [entry for entry in unseen if not is_partial or entry.case.point in planned]
     items += [_build_missing(baseline, entry, planned) for entry in missing]
     return Comparisons(
-        run_cases.experiment, baseline.folder, run_cases.folder, _sort_by_severity(items), allow_new, baseline.exists,
-        run=run_cases.run, left_out=len(unseen) - len(missing),
+        run_cases.experiment, baseline.folder, run_cases.folder, _sort_by_severity(items), allow_new=allow_new,
+        has_baseline=baseline.exists, run=run_cases.run, left_out=len(unseen) - len(missing),
     )  # fmt: skip
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from sweeper.answers.render import escape_markdown
 from sweeper.regression.cases import format_cells
-from sweeper.regression.markdown_summary import escape_cell
 from sweeper.regression.verdict import DEFAULT_MARGIN, MetricVerdict, TrialPair, Verdict
 from sweeper.statistics.equivalence import EQUIVALENT, HIGHER, LOWER
 from sweeper.wording import count_things
@@ -83,16 +83,16 @@ def render_markdown(verdict: Verdict) -> str:
     """One comment: the headline, the words, the table, and the pairs that differ most."""
     mark = "✅" if verdict.ok else "❌"
     rows = list_metric_rows(verdict)
-    lines = [f"### {mark} {escape_cell(describe_verdict(verdict))}", ""]
-    lines += [f"- {escape_cell(describe_metric(one, verdict))}" for one in verdict.metrics]
+    lines = [f"### {mark} {escape_markdown(describe_verdict(verdict))}", ""]
+    lines += [f"- {escape_markdown(describe_metric(one, verdict))}" for one in verdict.metrics]
     lines += ["", f"| {' | '.join(rows[0])} |", f"|{' --- |' * len(rows[0])}"]
-    lines += [f"| {' | '.join(map(escape_cell, row.values()))} |" for row in rows]
+    lines += [f"| {' | '.join(map(escape_markdown, row.values()))} |" for row in rows]
     if verdict.pairs:
-        old, new = (escape_cell(side.label) for side in (verdict.matched.old_side, verdict.matched.new_side))
+        old, new = (escape_markdown(side.label) for side in (verdict.matched.old_side, verdict.matched.new_side))
         lines += ["", "The pairs that differ most:", "", f"| pair | {old} -> {new} | pictures |", "| --- | --- | --- |"]
         for pair in verdict.pairs:
             pictures = ", ".join(name for row in (pair.old, pair.new) for name in row.outputs[:1])
             cells = (format_cells(pair.cells) or "-", describe_pair(pair), pictures)
-            lines.append(f"| {' | '.join(map(escape_cell, cells))} |")
-    lines += ["", *(f"- {escape_cell(note)}" for note in verdict.notes), f"- {escape_cell(MARGINS)}"]
+            lines.append(f"| {' | '.join(map(escape_markdown, cells))} |")
+    lines += ["", *(f"- {escape_markdown(note)}" for note in verdict.notes), f"- {escape_markdown(MARGINS)}"]
     return "\n".join(lines) + "\n"

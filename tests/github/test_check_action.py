@@ -117,7 +117,7 @@ def test_the_check_fails_and_keeps_one_comment_up_to_date(clone: Path, github: G
     assert (done.code, done.outputs["exit-code"]) == (2, "2")
     assert "missing.json" in done.log
     assert (github.writes, len(github.comments)) == (["POST", "PATCH"], 3)
-    assert "### ✅ sweeper check: shop\n\n1 same.\n" in ours["body"]
+    assert "### ✅ sweeper check: shop\n\n1 same; 1 accepted cases not selected.\n" in ours["body"]
     assert "### ❌ sweeper check: sweeps/wrong.yaml\n\nNothing was compared (exit code 2)" in ours["body"]
     assert stranger["body"] == f"{marker} mine"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import sweeper
+from sweeper.answers.render import render_markdown
 from sweeper.regression.baseline import read_baseline
 from sweeper.regression.junit import to_junit_xml
-from sweeper.regression.markdown_summary import render_markdown
 from sweeper.regression.server_changes import describe_drift, list_changes, server_key
 
 BEFORE = {
@@ -61,7 +61,7 @@ def test_manifest_records_the_server_and_a_check_reports_its_changes(shop, comma
     assert sentence.endswith("(ComfyUI 0.33.0 -> 9.9.9)")
     assert comparisons.servers[sentence] == 2
     assert "ComfyUI 0.33.0 -&gt; 9.9.9" in to_junit_xml(comparisons).decode()
-    assert "9.9.9" in render_markdown(comparisons)
+    assert "9.9.9" in render_markdown(comparisons.summary_parts())
     assert "9.9.9" in command("check", "results/shop-check", "--html", "page").out
     assert "9.9.9" in (shop.folder / "page" / "data.json").read_text("utf-8")
     # An accepted picture keeps the server that made it, and the new one has its own.

@@ -14,8 +14,8 @@ from pathlib import Path
 from action_inputs import find_outside, list_experiments, read_lines
 from job_log import print_command, run_program
 
+from sweeper.answers.render import escape_markdown
 from sweeper.model.portable_names import make_portable
-from sweeper.regression.markdown_summary import escape_cell
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ def check(experiment: str, folder: Path, options: list[str]) -> tuple[int, str]:
         print_command("error", f"sweeper check {experiment} ended with exit code {code}")
     if summary.exists():
         return code, summary.read_text("utf-8")
-    heading = f"### ❌ sweeper check: {escape_cell(experiment)}"
+    heading = f"### ❌ sweeper check: {escape_markdown(experiment)}"
     return code, f"{heading}\n\nNothing was compared (exit code {code}); the log says why.\n"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sweeper.answers.render import render_markdown
 from sweeper.cli import confirm_cost, console, dask_options, options, trust_check
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.load_prepared import load_for_run
@@ -18,12 +19,9 @@ from sweeper.cli.table_query import select_trials
 from sweeper.files import atomic_write
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.selection import Selection
-from sweeper.store.experiment_path import display_path
 
 if TYPE_CHECKING:
     from sweeper.regression.comparison import Comparisons
-
-_MAX_ROWS = 40  # cases shown; the reports have all
 
 
 def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
@@ -107,10 +105,8 @@ def command(
             progress=display, runner=runner, answer=answer, **check_options,
         )  # fmt: skip
     _write_reports(comparisons, junit, html, summary)
-    if as_json:
-        console.print_json(_as_json(comparisons))
-    else:
-        _show(comparisons, quiet=quiet)
+    if as_json or not quiet or comparisons.counts["same"] < len(comparisons):
+        console.print_answer(comparisons, as_json=as_json)
     if not comparisons.has_baseline:
         console.print_error(f"{comparisons.baseline}: there is no baseline; `{comparisons.accept_command}` makes one")
     return get_run_exit_code(comparisons.stopped_by, ok=comparisons.ok)
@@ -120,7 +116,7 @@ def _write_reports(
     comparisons: Comparisons, junit_file: Path | None, html_folder: Path | None, summary_file: Path | None
 ) -> None:
     from sweeper.cli.baseline_check import write_review
-    from sweeper.regression import junit, markdown_summary
+    from sweeper.regression import junit
 
     if junit_file is not None:
         with atomic_write(junit_file) as file:
@@ -132,53 +128,4 @@ def _write_reports(
         shared = os.environ.get("GITHUB_STEP_SUMMARY")  # all steps of a job append to that file
         mode = "a" if shared and Path(shared) == summary_file else "w"
         with summary_file.open(mode, encoding="utf-8") as stream:
-            stream.write(markdown_summary.render_markdown(comparisons))
-
-
-def _show(comparisons: Comparisons, *, quiet: bool) -> None:
-    bad = [comparison for comparison in comparisons if comparison.state != "same"]
-    if bad:
-        columns = ["case", "state", "why"]
-        rows = [[comparison.case.name, comparison.state, comparison.reason] for comparison in bad[:_MAX_ROWS]]
-        if any(comparison.verdict for comparison in bad):
-            columns.append("whose change")
-            rows = [[*row, comparison.verdict] for row, comparison in zip(rows, bad, strict=False)]
-        console.print_table(columns, rows)
-        if len(bad) > _MAX_ROWS:
-            console.print_line(f"... and {len(bad) - _MAX_ROWS} more")
-        console.print_line()
-    if bad or not quiet:
-        counts = ", ".join(f"{count} {state}" for state, count in comparisons.counts.items() if count) or "no cases"
-        left_out = f"; {comparisons.left_out} accepted cases not selected" if comparisons.left_out else ""
-        console.print_line(f"{comparisons.experiment}: {counts}{left_out}")
-        for server, count in comparisons.servers.items():
-            console.print_line(f"{server} ({count} cases)" if len(comparisons.servers) > 1 else server)
-
-
-def _as_json(comparisons: Comparisons) -> dict[str, Any]:
-    return {
-        "experiment": comparisons.experiment,
-        "ok": comparisons.ok,
-        "baseline": str(comparisons.baseline),
-        "results": str(comparisons.results),
-        "counts": comparisons.counts,
-        "left_out": comparisons.left_out,
-        "stopped_by": comparisons.stopped_by,
-        "servers": comparisons.servers,
-        "cases": [
-            {
-                "case": comparison.case.name,
-                "cells": dict(comparison.case.cells),
-                "node": comparison.case.node,
-                "position": comparison.case.position,
-                "state": comparison.state,
-                "tier": comparison.tier,
-                "reason": comparison.reason,
-                "metrics": {name: console.to_json_number(value) for name, value in comparison.metrics.items()},
-                "accepted": display_path(comparison.accepted) if comparison.accepted else None,
-                "now": display_path(comparison.now) if comparison.now else None,
-                "verdict": comparison.verdict or None,
-            }
-            for comparison in comparisons
-        ],
-    }
+            stream.write(render_markdown(comparisons.summary_parts()))
