@@ -23,6 +23,7 @@ _MIN_WIDTH: Final = 8  # characters to which a column may be cut
 
 AS_JSON: Final = {"json": "*"}  # metadata of the field that is all of the answer's JSON
 NOT_IN_JSON: Final = {"json": ""}  # metadata of a field that is left out
+OPTIONAL: Final = {"optional": True}  # metadata of a field that is left out while it is None
 
 
 def json_name(name: str) -> dict[str, str]:
@@ -47,8 +48,10 @@ def to_json(value: Any) -> Any:
         found: dict[str, Any] = {}
         for field in fields(value):
             item, name = getattr(value, field.name), field.metadata.get("json", field.name)
-            is_split = isinstance(name, Mapping)
-            found |= {key: make(item) for key, make in name.items()} if is_split else {name: item} if name else {}
+            if isinstance(name, Mapping):
+                found |= {key: make(item) for key, make in name.items()}
+            elif name and not (item is None and "optional" in field.metadata):
+                found[name] = item
         return to_json(found.get("*", found))
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from sweeper.errors import UsageError
+from sweeper.answers.parts import Heading, Item, Line, Part, Pictures, ShownPicture, Table
+from sweeper.answers.render import NOT_IN_JSON, json_keys, json_name
+from sweeper.errors import ImageError, UsageError
+from sweeper.images.metrics.judge_messages import make_data_url
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
+from sweeper.regression.cases import format_cells
 from sweeper.regression.verdict_pairs import MatchedTrials, SideTrials
 from sweeper.schemas.values import is_number
 from sweeper.statistics.equivalence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Decision, decide_all
 from sweeper.statistics.paired import MeanDifference, Numbers, PairDesign
-from sweeper.wording import suggest
+from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
+from sweeper.wording import count_things, suggest
 
 BETTER, WORSE = "better", "worse"
 DEFAULT_MARGIN: Final = 0.2  # standard deviations of the metric among the old trials: Cohen's "small" effect
+MARGINS: Final = (
+    f"Intervals have 95 % confidence. A margin is {DEFAULT_MARGIN:g} standard deviations of the old trials unless you "
+    "give one; p-values are corrected for the number of metrics."
+)
 _SHOWN_PAIRS: Final = 6
 _COLUMNS: Final = ("ran_s", "cost")  # columns beside the metrics that can be judged
 _OF_JOBS: Final = (*_COLUMNS, SAMPLING_METRIC, VOTES_METRIC)  # metrics that two equal pictures need not share
@@ -41,75 +52,226 @@ class VerdictQuery:
 class MetricVerdict:
     """The verdict on one metric.
 
-    `word` is `better`, `worse`, `equivalent` or `undecided`; `higher` or `lower` if nobody said which is better.
-    `direction` is 1 if higher is better, -1 if lower is, else 0. `old` and `new` are the means over the matched trials.
-    `note` says why there is no difference to judge; then `difference` is None.
+    - `verdict`: `better`, `worse`, `equivalent` or `undecided`; `higher` or `lower` if nobody said which is better.
+    - `better`: `higher` or `lower`. In Python, `direction` is 1 if higher is better, -1 if lower is, else 0.
+    - `old`, `new`: the means over the matched trials.
+    - `difference`: the mean difference over `pairs` pairs, with its 95 % interval from `low` to `high`.
+    - `margin`: a smaller difference does not matter.
+    - `p_different`, `p_equivalent`: the p-values of "the difference is 0" and "it is the margin or more", corrected for
+      the number of metrics.
+    - `more_pairs`: how many more pairs would probably decide; None if it is decided, or if that cannot be said.
+    - `note`: why there is no difference to judge; then these numbers are None.
     """
 
     metric: str
-    word: str
-    direction: int = 0
+    word: str = field(metadata=json_name("verdict"))
+    direction: int = field(default=0, metadata=json_keys(better={1: "higher", -1: "lower"}.get))
     old: float | None = None
     new: float | None = None
-    margin: float = 0.0
-    difference: MeanDifference | None = None
-    decision: Decision | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    margin: float | None = None
+    p_different: float | None = None
+    p_equivalent: float | None = None
+    pairs: int | None = None
+    more_pairs: int | None = None
     note: str = ""
+
+    def describe(self, old: str, new: str) -> str:
+        """One sentence about the metric; `old` and `new` are the names of the sides."""
+        start = f"{self.metric}: {self.word}"
+        if self.difference is None or self.low is None or self.high is None:
+            return f"{start}. {self.note}"
+        margin = self.margin or 0.0
+        if self.word == EQUIVALENT:
+            return f"{start}. The difference of {self.difference:.3g} is within the margin of {margin:.3g}"
+        if self.word != UNDECIDED:
+            low, high = sorted((abs(self.low), abs(self.high)))
+            side = "above" if self.difference > 0 else "below"
+            advice = f"; is that better? Give --maximize {self.metric} or --minimize {self.metric}"
+            return f"{start}. {new} is {low:.3g} to {high:.3g} {side} {old}{'' if self.direction else advice}"
+        text = f"{start}. The difference is between {self.low:.3g} and {self.high:.3g}, the margin {margin:.3g}"
+        if self.more_pairs is None:
+            return f"{text}; it is too close to the margin for any number of trials that sweeper would propose"
+        return f"{text}; about {self.more_pairs} more matched pairs would decide, if it is as large as it looks now"
+
+    def format_row(self) -> dict[str, str]:
+        """The row of the metric in a table."""
+        return {
+            "metric": self.metric,
+            "verdict": self.word,
+            "old": _format(self.old, ".4g"),
+            "new": _format(self.new, ".4g"),
+            "difference": _format(self.difference, "+.3g"),
+            "interval": "" if self.low is None else f"{self.low:+.3g} to {self.high:+.3g}",
+            "margin": _format(self.margin, ".3g"),
+            "p different": _format_p(self.p_different),
+            "p equivalent": _format_p(self.p_equivalent),
+            "pairs": _format(self.pairs, "d"),
+        }
+
+
+def _format(number: float | None, spec: str) -> str:
+    return "" if number is None else format(number, spec)
+
+
+def _format_p(p: float | None) -> str:
+    """A p-value with two digits."""
+    return "< 0.001" if p is not None and p < 0.001 else _format(p, ".2g")
 
 
 @dataclass(frozen=True, slots=True)
 class TrialPair:
-    """Two matched trials and the metrics of each, for looking at them. `size`: the largest difference, in margins."""
+    """Two matched trials, for looking at them: what they have in common, and the metrics of each as `old` and `new`.
+
+    `trials`: both, with the side of each; in JSON, `old` and `new` are their files, without those at a URL. `size`: the
+    largest difference, in margins.
+    """
 
     cells: Mapping[str, Any]
-    old: Result
-    new: Result
-    metrics: Mapping[str, tuple[float, float]]
-    size: float
+    metrics: Mapping[str, tuple[float, float]] = field(metadata=json_keys(metrics=lambda metrics: {
+        name: {"old": old, "new": new} for name, (old, new) in metrics.items()}))  # fmt: skip
+    trials: tuple[tuple[SideTrials, Result], tuple[SideTrials, Result]] = field(metadata=json_keys(
+        old=lambda trials: _list_files(*trials[0]), new=lambda trials: _list_files(*trials[1])))  # fmt: skip
+    size: float = field(metadata=NOT_IN_JSON)
+
+    def describe(self) -> str:
+        """The metrics, as `sharpness 12.3 -> 20.1`."""
+        return ", ".join(f"{name} {old:.4g} -> {new:.4g}" for name, (old, new) in self.metrics.items())
+
+    def parts(self) -> Iterator[Part]:
+        """What the trials have in common, their metrics, and their pictures side by side."""
+        yield Heading(format_cells(self.cells) or "the only pair")
+        yield Line(self.describe())
+        yield Pictures([
+            ShownPicture(f"{word}: {side.label}", partial(_read_picture, side, row))
+            for word, (side, row) in zip(("old", "new"), self.trials, strict=True)
+        ])  # fmt: skip
+
+
+def _list_files(side: SideTrials, row: Result) -> list[Path]:
+    return [side.folder / output for output in row.outputs if not is_url(output)]
+
+
+def _read_picture(side: SideTrials, row: Result) -> str:
+    """The first file of a trial as a data URL; empty if it is gone or not a picture.
+
+    Raises ResultsError if a storage does not give it.
+    """
+    if not row.outputs:
+        return ""
+    output, sha256 = row.outputs[0], row.sha256[0]
+    if is_url(output):
+        download_artifacts(side.folder.resolve(), [(output, sha256)])
+    try:
+        return make_data_url(local_path(side.folder, output, sha256))
+    except ImageError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdicts on all metrics, and the pairs that differ most."""
+    """The answer of `sweeper compare --verdict`: what the metrics say about the new side, `new`, against the old one.
 
-    matched: MatchedTrials
+    `verdict`: `worse` if one metric is; else `undecided` if one is not settled; else `better` if one is; else
+    `equivalent`. `old` and `new` are the names of the sides, and `matched_pairs` is the number of matched trials.
+    `largest`: the pairs that differ most. `notes`: what is not matched or not judged.
+
+    `axis` is the axis if the sides are two of its values, and `axes` the number of values that each axis has among the
+    pairs.
+    """
+
+    word: str = field(metadata=json_name("verdict"))
+    old: str
+    new: str
+    matched_pairs: int
     metrics: tuple[MetricVerdict, ...]
-    pairs: tuple[TrialPair, ...]
+    largest: tuple[TrialPair, ...]
     notes: tuple[str, ...]
-
-    @property
-    def word(self) -> str:
-        """`worse` if one metric is; else `undecided` if one is not settled; else `better` if one is."""
-        words = {one.word for one in self.metrics}
-        if WORSE in words:
-            return WORSE
-        if words - {BETTER, EQUIVALENT}:
-            return UNDECIDED
-        return BETTER if BETTER in words else EQUIVALENT
+    axis: str = field(metadata=NOT_IN_JSON)
+    axes: Mapping[str, int] = field(metadata=NOT_IN_JSON)
 
     @property
     def ok(self) -> bool:
         """Whether every metric is better or equivalent."""
         return self.word in (BETTER, EQUIVALENT)
 
+    def describe(self) -> str:
+        """The headline: `better: checkpoint new against old, over 40 matched pairs (prompt 10, seed 4)`."""
+        axes = ", ".join(f"{name} {count}" for name, count in self.axes.items() if count > 1)
+        over = count_things(self.matched_pairs, "matched pair") + (f" ({axes})" if axes else "")
+        new = f"{self.axis} {self.new}" if self.axis else self.new
+        return f"{self.word}: {new} against {self.old}, over {over}"
+
+    def parts(self) -> Iterator[Part]:
+        """The verdict, a sentence about each metric, the notes, and the numbers."""
+        yield Line(self.describe())
+        yield from self.list_items()
+        yield from (Line(f"note: {note}") for note in self.notes)
+        yield self.tabulate()
+
+    def list_items(self) -> list[Item]:
+        """A sentence about each metric."""
+        return [Item(metric.describe(self.old, self.new)) for metric in self.metrics]
+
+    def tabulate(self) -> Table:
+        """The numbers of each metric."""
+        rows = [metric.format_row() for metric in self.metrics]
+        return Table(list(rows[0]), [list(row.values()) for row in rows])
+
+    def comment_parts(self) -> Iterator[Part]:
+        """A comment for a pull request: the same, and the pairs that differ most."""
+        yield Heading(f"{'✅' if self.ok else '❌'} {self.describe()}")
+        yield from self.list_items()
+        yield self.tabulate()
+        if self.largest:
+            yield Line("The pairs that differ most:")
+            yield Table(("pair", f"{self.old} -> {self.new}", "pictures"), [
+                (format_cells(pair.cells) or "-", pair.describe(),
+                 ", ".join(name for _, row in pair.trials for name in row.outputs[:1]))
+                for pair in self.largest
+            ])  # fmt: skip
+        yield from map(Item, (*self.notes, MARGINS))
+
 
 def find_verdict(matched: MatchedTrials, query: VerdictQuery) -> Verdict:
     """Judge the metrics of matched trials. Raises UsageError if there is none to judge."""
     names, notes = _choose_metrics(matched, query)
     found = [_measure(matched, name, (query.margins or {}).get(name)) for name in names]
-    measured = {one.metric: one for one in found if one.difference is not None}
-    differences = [one.difference for one in measured.values() if one.difference is not None]
-    decisions = decide_all(differences, [one.margin for one in measured.values()])
-    decided = dict(zip(measured, decisions, strict=True))
-    verdicts = tuple(_decide(one, decided.get(one.metric), _find_direction(one.metric, query)) for one in found)
-    return Verdict(matched, verdicts, _find_largest(matched, verdicts), (*matched.notes, *notes))
+    measured = [(metric, difference) for metric, difference in found if difference is not None]
+    margins = [metric.margin or 0.0 for metric, _ in measured]
+    decisions = iter(decide_all([difference for _, difference in measured], margins))
+    metrics = tuple(
+        _decide(metric, None if difference is None else next(decisions), _find_direction(metric.metric, query))
+        for metric, difference in found
+    )
+    old, new = matched.old_side, matched.new_side
+    return Verdict(
+        _sum_up(metrics), old.label, new.label, len(matched.cells), metrics, _find_largest(matched, metrics),
+        (*matched.notes, *notes), new.axis, matched.axes,
+    )  # fmt: skip
 
 
-def _decide(one: MetricVerdict, decision: Decision | None, direction: int) -> MetricVerdict:
-    word = one.word if decision is None else decision.word
+def _decide(metric: MetricVerdict, decision: Decision | None, direction: int) -> MetricVerdict:
+    if decision is None:
+        return replace(metric, direction=direction)
+    word = decision.word
     if word in (HIGHER, LOWER) and direction:
         word = BETTER if (word == HIGHER) == (direction > 0) else WORSE
-    return replace(one, word=word, direction=direction, decision=decision)
+    return replace(
+        metric, word=word, direction=direction, p_different=decision.p_difference,
+        p_equivalent=decision.p_equivalence, more_pairs=decision.more_pairs,
+    )  # fmt: skip
+
+
+def _sum_up(metrics: Iterable[MetricVerdict]) -> str:
+    words = {metric.word for metric in metrics}
+    if WORSE in words:
+        return WORSE
+    if words - {BETTER, EQUIVALENT}:
+        return UNDECIDED
+    return BETTER if BETTER in words else EQUIVALENT
 
 
 def check_query(sides: Sequence[SideTrials], query: VerdictQuery) -> list[str]:
@@ -123,12 +285,12 @@ def check_query(sides: Sequence[SideTrials], query: VerdictQuery) -> list[str]:
         for name in names
         if name not in allowed
     ]
-    problems += [f"--maximize and --minimize both name {one}" for one in query.maximize if one in query.minimize]
+    problems += [f"--maximize and --minimize both name {name}" for name in query.maximize if name in query.minimize]
     return problems
 
 
 def _list_common(sides: Sequence[SideTrials]) -> list[str]:
-    return [name for name in sides[0].layout.measured_metrics if all(name in one.layout.metrics for one in sides)]
+    return [name for name in sides[0].layout.measured_metrics if all(name in side.layout.metrics for side in sides)]
 
 
 def _choose_metrics(matched: MatchedTrials, query: VerdictQuery) -> tuple[list[str], list[str]]:
@@ -168,32 +330,34 @@ def _average(groups: Sequence[Sequence[Result]], name: str) -> Numbers:
     return np.array([np.mean([_get_number(row, name) for row in rows]) for rows in groups])
 
 
-def _measure(matched: MatchedTrials, name: str, margin: float | None) -> MetricVerdict:
-    """The difference in one metric, not decided yet unless it needs no statistics."""
+def _measure(matched: MatchedTrials, name: str, margin: float | None) -> tuple[MetricVerdict, MeanDifference | None]:
+    """A metric with its difference, not decided yet; without one, it needs no statistics."""
     old, new = _average(matched.old, name), _average(matched.new, name)
     known = np.isfinite(old) & np.isfinite(new)
     if not known.any():
-        return MetricVerdict(name, UNDECIDED, note="No matched trials have numbers on both sides")
+        return MetricVerdict(name, UNDECIDED, note="No matched trials have numbers on both sides"), None
     with np.errstate(over="ignore", invalid="ignore"):
         spread = float(np.std([*old[known], *new[known]]))
         if not math.isfinite(spread):
-            return MetricVerdict(name, UNDECIDED, note="The numbers are too large to compute with")
+            return MetricVerdict(name, UNDECIDED, note="The numbers are too large to compute with"), None
     spread = float(np.std(old[known], ddof=1)) if known.sum() > 1 else 0.0
     facts: dict[str, Any] = {"old": float(old[known].mean()), "new": float(new[known].mean()),
-                             "margin": DEFAULT_MARGIN * spread if margin is None else margin}  # fmt: skip
+                             "margin": (DEFAULT_MARGIN * spread if margin is None else margin) or None}  # fmt: skip
     if name not in _OF_JOBS and _have_same_pictures(matched):
         note = f"The pictures of all {len(matched.old)} pairs are the same, byte by byte"
-        return MetricVerdict(name, EQUIVALENT, **facts, note=note)
+        return MetricVerdict(name, EQUIVALENT, **facts, note=note), None
     differences = new[known] - old[known]
     if not differences.any():
         pairs = f"All {len(differences)} pairs are" if len(differences) > 1 else "The one pair is"
         note = f"{pairs} equal, so nothing says how much a pair can differ"
-        return MetricVerdict(name, UNDECIDED, **facts, note=note)
+        return MetricVerdict(name, UNDECIDED, **facts, note=note), None
     design = PairDesign(matched.settings[known], [codes[known] for codes in matched.replicates])
     difference = design.estimate(differences)
     if difference.low is None:
-        return MetricVerdict(name, UNDECIDED, **facts, note="There is only one matched pair; a verdict needs several")
-    return MetricVerdict(name, UNDECIDED, **facts, difference=difference)
+        note = "There is only one matched pair; a verdict needs several"
+        return MetricVerdict(name, UNDECIDED, **facts, note=note), None
+    facts |= {"difference": difference.mean, "low": difference.low, "high": difference.high, "pairs": difference.pairs}
+    return MetricVerdict(name, UNDECIDED, **facts), difference
 
 
 def _have_same_pictures(matched: MatchedTrials) -> bool:
@@ -201,14 +365,17 @@ def _have_same_pictures(matched: MatchedTrials) -> bool:
     return all({row.sha256 for row in olds} == {row.sha256 for row in news} for olds, news in groups)
 
 
-def _find_largest(matched: MatchedTrials, verdicts: Sequence[MetricVerdict]) -> tuple[TrialPair, ...]:
+def _find_largest(matched: MatchedTrials, metrics: Sequence[MetricVerdict]) -> tuple[TrialPair, ...]:
     """The pairs whose difference in some metric is the largest, measured in margins."""
-    pairs = []
+    pairs, names = [], [metric.metric for metric in metrics]
     for cells, olds, news in zip(matched.cells, matched.old, matched.new, strict=True):
-        old, new = olds[0], news[0]
-        numbers = {one.metric: (_get_number(old, one.metric), _get_number(new, one.metric)) for one in verdicts}
+        trials = (matched.old_side, olds[0]), (matched.new_side, news[0])
+        numbers = {name: (_get_number(olds[0], name), _get_number(news[0], name)) for name in names}
         known = {name: pair for name, pair in numbers.items() if all(map(math.isfinite, pair))}
-        margins = {one.metric: one.margin for one in verdicts if one.margin and one.metric in known}
-        sizes = [abs(known[name][1] - known[name][0]) / margin for name, margin in margins.items()]
-        pairs.append(TrialPair(cells, old, new, known, max(sizes, default=0.0)))
+        sizes = [
+            abs(known[metric.metric][1] - known[metric.metric][0]) / metric.margin
+            for metric in metrics
+            if metric.margin and metric.metric in known
+        ]
+        pairs.append(TrialPair(cells, known, trials, max(sizes, default=0.0)))
     return tuple(sorted((pair for pair in pairs if pair.size), key=lambda pair: -pair.size)[:_SHOWN_PAIRS])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from sweeper.answers.render import render_markdown
+from sweeper.answers.render import render_html, render_markdown
+from sweeper.model.result import Result
 from sweeper.regression.cases import Case
+from sweeper.regression.compare_runs import AxisValue, CaseDifference, RunDifferences
 from sweeper.regression.comparison import Comparison, Comparisons
+from sweeper.regression.verdict import MetricVerdict, TrialPair, Verdict
+from sweeper.regression.verdict_pairs import SideTrials
+from sweeper.store.records import TableLayout
 from tests.answers.approved import check_approved
 
 CHANGED = Comparison(
@@ -44,3 +50,52 @@ def test_the_summary_of_a_check_shows_what_keeps_it_from_passing():
         "The run ended early (interrupt), so the remaining trials were not compared.\n"
     )
     assert render_markdown(make_check(NEW, allow_new=True).summary_parts()).startswith("### ✅")
+
+
+def test_compare():
+    cases = [CaseDifference(Case({"style": "in oil", "style.label": "oil", "steps": 8}, "9", 0), "changed",
+                            "pixels differ: 100.00% of them", {"mae": 40.0, "psnr": float("inf")}),
+             CaseDifference(Case({"style": "in ink", "style.label": "oil", "steps": 4}, "9", 0), "gone")]  # fmt: skip
+    axes = (AxisValue("style", "in oil", "oil", Counter(changed=1, same=1), 40.123),
+            AxisValue("style", "in ink", "oil", Counter(gone=1), None),
+            AxisValue("steps", 8, None, Counter(changed=1), 40.0))  # fmt: skip
+    counts = {"changed": 1, "not compared": 0, "gone": 1, "new": 0, "same": 1}
+    check_approved("compare", RunDifferences(counts, axes, tuple(cases)))
+    same = RunDifferences({**counts, "changed": 0, "gone": 0}, (), (CaseDifference(Case({}, "9", 0), "same"),))
+    check_approved("compare_same", same)
+
+
+METRICS = (
+    MetricVerdict("aesthetic", "better", 1, 101.04, 107.21, 6.167, 5.41, 6.92, 1.627, 0.0004, 1.0, 24),
+    MetricVerdict("entropy", "lower", 0, 103.5, 99.46, -4.04, -4.28, -3.79, 2.07, 0.0004, 1.0, 24),
+    MetricVerdict("contrast", "equivalent", 0, 107.5, 107.6, 0.0914, -0.5, 0.7, 1.7, 1.0, 0.009, 24),
+    MetricVerdict("steady", "undecided", -1, 104.0, 104.1, 0.06, -0.49, 0.61, 0.01, 1.0, 1.0, 24, 2359),
+    MetricVerdict("share", "undecided", 0, 1.0, 1.1, 0.1, -0.01, 0.21, 0.1, 0.5, 0.5, 24),
+    MetricVerdict("huge", "undecided", note="The numbers are too large to compute with"),
+)
+
+
+def make_verdict(word, metrics):
+    sides = [SideTrials(label, Path(), TableLayout("", (), ()), ()) for label in ("old", "new")]
+    rows = [Result(0, {}, {}, "d", outputs=(output,), sha256=("0" * 64,)) for output in ("a.png", "b.png")]
+    pair = TrialPair({"prompt": "a <fox>"}, {"aesthetic": (96.26, 102.3)}, tuple(zip(sides, rows, strict=True)), 9.0)
+    axes = {"prompt": 6, "seed": 4, "cfg": 1}
+    notes = ("own is a metric of old alone, so it is not judged",)
+    return Verdict(word, "old", "new", 24, metrics, (pair,), notes, "checkpoint", axes)
+
+
+def test_verdict():
+    verdict = make_verdict("undecided", METRICS)
+    check_approved("verdict", verdict)
+    assert render_markdown(verdict.comment_parts()).endswith(
+        "The pairs that differ most:\n\n| pair | old -\\> new | pictures |\n| --- | --- | --- |\n"
+        "| prompt=a \\<fox\\> | aesthetic 96.26 -\\> 102.3 | a.png, b.png |\n\n"
+        "- own is a metric of old alone, so it is not judged\n"
+        "- Intervals have 95 % confidence. A margin is 0.2 standard deviations of the old trials unless you give one; "
+        "p-values are corrected for the number of metrics.\n"
+    )
+    assert render_html(verdict.largest[0].parts()) == (
+        "<h3>prompt=a &lt;fox&gt;</h3><div>aesthetic 96.26 -&gt; 102.3</div><div></div>"  # its pictures are gone
+    )
+    ok = make_verdict("better", METRICS[:1])
+    assert render_markdown(ok.comment_parts()).startswith("### ✅ better: checkpoint new against old, over 24 matched")

@@ -1,30 +1,88 @@
-"""`sweeper compare`: compare two runs case by case and axis by axis."""
+"""`sweeper compare`: compare two runs case by case and axis by axis, or judge the second by its metrics."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sweeper.answers.cells import format_cell
+from sweeper.answers.render import render_markdown
 from sweeper.cli import console
 from sweeper.cli import options as shared_options
 from sweeper.cli.exit_codes import FAILED, OK
-from sweeper.cli.options import format_examples
-from sweeper.cli.verdict_options import VerdictOptions, run_verdict, verdict_options
-from sweeper.errors import ResultsError
+from sweeper.cli.options import format_examples, make_names_option
+from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.tables.results_folder import find_results_folder
 
 if TYPE_CHECKING:
-    from sweeper.regression.by_axis import AxisValue
-    from sweeper.regression.cases import RunCases
-    from sweeper.regression.compare_runs import CaseDifference
+    from sweeper.regression.verdict import Verdict
     from sweeper.regression.verdict_pairs import SideTrials
 
 T = TypeVar("T")
+
+
+_OPTIONS = (
+    click.option("--verdict", is_flag=True, help="Judge by metrics: is the second better, worse or equivalent?"),
+    click.option("--axis", metavar="NAME=OLD,NEW", help="With --verdict: compare two values of an axis of one RUN."),
+    make_names_option("--metric", "metrics", "Judge only these metrics, or ran_s or cost. [default: all with numbers]"),
+    click.option("--margin", "margins", multiple=True, metavar="NAME=NUMBER",
+                 help="A smaller difference in this metric does not matter. [default: 0.2 standard deviations]"),
+    make_names_option("--maximize", "maximize", "Higher is better in these metrics."),
+    make_names_option("--minimize", "minimize", "Lower is better in these metrics."),
+    shared_options.over,
+    click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+                 help="Write the verdict as a comment for a pull request."),
+    click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+                 help="Write a page with the pairs that differ most, side by side, in one file."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictOptions:
+    """The options as given."""
+
+    verdict: bool
+    axis: str | None
+    metrics: Sequence[str]
+    margins: Sequence[str]
+    maximize: Sequence[str]
+    minimize: Sequence[str]
+    over: Sequence[str]
+    markdown: Path | None
+    html: Path | None
+
+    def check(self, sides: int) -> None:
+        """Raise UsageError for options that do not belong together. `sides`: the number of runs on the command line."""
+        if not self.verdict:
+            given = [name for name, value in (
+                ("--axis", self.axis), ("--metric", self.metrics), ("--margin", self.margins),
+                ("--maximize", self.maximize), ("--minimize", self.minimize), ("--over", self.over),
+                ("--markdown", self.markdown), ("--html", self.html)) if value]  # fmt: skip
+            if given:
+                raise UsageError(f"{' and '.join(given)}: this belongs to a verdict; add --verdict")
+        if self.axis is None and sides == 1:
+            raise UsageError("one RUN only: name a second one, or two values with --axis NAME=OLD,NEW --verdict")
+        if self.axis is not None and sides == 2:
+            raise UsageError("--axis compares two values within one RUN; drop the second RUN")
+
+
+def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a verdict. The command gets them as one argument `options`."""
+
+    @functools.wraps(command)
+    def with_options(*args: Any, **values: Any) -> Any:
+        names = VerdictOptions.__dataclass_fields__
+        own = {name: values.pop(name) for name in names}
+        return command(*args, options=VerdictOptions(**own), **values)
+
+    for option in reversed(_OPTIONS):
+        with_options = option(with_options)
+    return with_options
 
 
 @click.command(
@@ -51,99 +109,67 @@ def command(before: str, after: str | None, *, options: VerdictOptions, as_json:
     options.check(1 if after is None else 2)
     names = [before] if after is None else [before, after]
     if options.verdict:
-        return run_verdict(_read_sides(names), options, as_json=as_json)
-    from sweeper.regression import by_axis, compare_runs
-    from sweeper.regression.comparison import NOT_COMPARED
-
-    states = compare_runs.STATES
-    differences = compare_runs.compare_runs(*_read_runs(names))
-    counts = Counter(difference.state for difference in differences)
-    axes = by_axis.group_by_axis(differences)
-    if as_json:
-        console.print_json(
-            {
-                "counts": {state: counts[state] for state in states},
-                "axes": [_axis_to_json(axis_value, states) for axis_value in axes],
-                "cases": [
-                    {
-                        "case": difference.case.name,
-                        "state": difference.state,
-                        "reason": difference.reason,
-                        "metrics": {name: console.to_json_number(value) for name, value in difference.metrics.items()},
-                    }
-                    for difference in differences
-                ],
-            }
-        )
-    else:
-        _print_differences(differences, axes, by_axis.find_suspect_values(axes, counts["changed"]))
-        shown = (state for state in states if counts[state] or state != NOT_COMPARED)  # 0 not compared is no news
-        console.print_line(", ".join(f"{counts[state]} {state}" for state in shown))
-    return OK if differences and counts["same"] == len(differences) else FAILED
-
-
-def _print_differences(
-    differences: Sequence[CaseDifference], axes: Sequence[AxisValue], suspects: Iterable[AxisValue]
-) -> None:
-    rows = [
-        (difference.case.name, difference.state, difference.reason)
-        for difference in differences
-        if difference.state != "same"
-    ]
-    if not rows:
-        return
-    console.print_table(("case", "state", "why"), rows)
-    console.print_line()
-    if axes:
-        labels = Counter((axis_value.axis, axis_value.label) for axis_value in axes)
-        console.print_table(
-            ("axis", "value", "cases", "changed", "new", "gone", "mae of 255"),
-            [
-                _make_axis_row(axis_value, ambiguous=labels[axis_value.axis, axis_value.label] > 1)
-                for axis_value in axes
-            ],
-        )
-        console.print_line()
-    for axis_value in suspects:
-        console.print_line(f"every changed case has {axis_value.axis} = {format_cell(_format_axis_value(axis_value))}")
-
-
-def _make_axis_row(axis_value: AxisValue, *, ambiguous: bool) -> tuple[Any, ...]:
-    counts = (axis_value.counts.get(state, 0) for state in ("changed", "new", "gone"))
-    return (
-        axis_value.axis,
-        _format_axis_value(axis_value, ambiguous=ambiguous),
-        axis_value.cases,
-        *counts,
-        None if axis_value.mae is None else float(f"{axis_value.mae:.3g}"),
-    )
-
-
-def _format_axis_value(axis_value: AxisValue, *, ambiguous: bool = False) -> Any:
-    """The label of a value, or the value. `ambiguous`: the two runs use this label for different values."""
-    if axis_value.label is None:
-        return axis_value.value
-    return f"{axis_value.label} ({format_cell(axis_value.value)})" if ambiguous else axis_value.label
-
-
-def _axis_to_json(axis_value: AxisValue, states: Sequence[str]) -> dict[str, Any]:
-    label = {} if axis_value.label is None else {"label": axis_value.label}
-    counts = {state: axis_value.counts.get(state, 0) for state in states}
-    return {
-        "axis": axis_value.axis,
-        "value": axis_value.value,
-        **label,
-        "cases": axis_value.cases,
-        **counts,
-        "mae": axis_value.mae,
-    }
-
-
-def _read_runs(names: Sequence[str]) -> list[RunCases]:
-    """The cases of the runs. Raises ResultsError with the problems of all."""
+        return _run_verdict(_read_sides(names), options, as_json=as_json)
     from sweeper.regression.cases import read_run
+    from sweeper.regression.compare_runs import compare_runs
 
-    return _read_all(names, lambda folder, run, _: read_run(folder, run))
+    differences = compare_runs(*_read_all(names, lambda folder, run, _: read_run(folder, run)))
+    console.print_answer(differences, as_json=as_json)
+    return OK if differences.ok else FAILED
+
+
+def _run_verdict(sides: Sequence[SideTrials], options: VerdictOptions, *, as_json: bool) -> int:
+    """Judge two sides, or one by its axis; print the verdict and write the files. Returns the exit code."""
+    from sweeper.regression.verdict_page import write_verdict_page
+
+    verdict = _judge(sides, options)
+    console.print_answer(verdict, as_json=as_json)
+    if options.markdown is not None:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
+        options.markdown.write_text(render_markdown(verdict.comment_parts()), encoding="utf-8")
+    if options.html is not None:
+        write_verdict_page(verdict, options.html)
+        console.print_status(f"page {options.html}")
+    return OK if verdict.ok else FAILED
+
+
+def _judge(sides: Sequence[SideTrials], options: VerdictOptions) -> Verdict:
+    """Judge the sides, or the one by its axis. Raises UsageError with the mistakes in all options."""
+    from sweeper.regression.verdict import VerdictQuery, check_query, find_verdict
+    from sweeper.regression.verdict_pairs import check_over, match_trials, split_by_axis
+
+    margins, problems = _parse_margins(options.margins)
+    query = VerdictQuery(options.metrics, margins, options.maximize, options.minimize)
+    axis, equals, values = (options.axis or "").partition("=")
+    axis = axis.strip()
+    problems += [*check_query(sides, query), *check_over(sides, options.over, axis)]
+    if options.axis is not None and not equals:
+        problems.append(f"--axis {options.axis}: write NAME=OLD,NEW, such as checkpoint=a.safetensors,b.safetensors")
+    elif options.axis is not None:
+        try:
+            sides = split_by_axis(sides[0], axis, values)
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError([Problem("", 0, "", problem) for problem in problems])
+    return find_verdict(match_trials(sides[0], sides[1], options.over), query)
+
+
+def _parse_margins(texts: Sequence[str]) -> tuple[dict[str, float], list[str]]:
+    """The margin of each metric, and the mistakes."""
+    margins: dict[str, float] = {}
+    problems = []
+    for text in texts:
+        name, _, number = (part.strip() for part in text.partition("="))
+        try:
+            margin = float(number)
+        except ValueError:
+            margin = math.nan
+        if not 0 < margin < math.inf:
+            problems.append(f"--margin {text}: write NAME=NUMBER with a number above 0, such as sharpness=2")
+        elif margins.setdefault(name, margin) != margin:
+            problems.append(f"--margin {text}: {name} has the margin {margins[name]:g} already; give one")
+    return margins, problems
 
 
 def _read_sides(names: Sequence[str]) -> list[SideTrials]:
