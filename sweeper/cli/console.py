@@ -94,6 +94,11 @@ def print_answer(answer: Answer, *, as_json: bool) -> None:
         return
     parts = tuple(answer.parts())
     print_parts(parts)
+    print_warnings(parts)
+
+
+def print_warnings(parts: Iterable[Part]) -> None:
+    """Print the warnings of an answer on stderr."""
     for part in parts:
         if isinstance(part, Warn):
             warn(part.text)

@@ -10,12 +10,15 @@ import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from sweeper.answers.parts import Line, Part, Table, Warn
+from sweeper.answers.render import NOT_IN_JSON, json_keys
 from sweeper.errors import DISTRIBUTION, ImageError, InputError, ResultsError, UsageError
 from sweeper.files import atomic_write
 from sweeper.images.byte_equality import compare_bytes, png_checksums
@@ -39,6 +42,7 @@ Kind: TypeAlias = Literal["new", "changed", "added", "same", "removed", "kept"]
 WorkflowInfo: TypeAlias = tuple[dict[str, Any], dict[str, dict[str, str]]]
 WRITES: Final = ("new", "changed", "added", "removed")
 OVERWRITES: Final = ("changed", "removed")
+_MAX_ROWS: Final = 40  # changes shown; the counts include all
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -54,32 +58,37 @@ class CaseChange:
     - `kept`: its trial did not succeed, so its accepted files stay.
     """
 
-    case: Case
+    case: Case = field(metadata=json_keys(case=attrgetter("name")))
     kind: Kind
-    output: OutputFile | None = None
-    row: TrialRow | None = None
+    output: OutputFile | None = field(default=None, metadata=NOT_IN_JSON)
+    row: TrialRow | None = field(default=None, metadata=NOT_IN_JSON)
     reason: str = ""
+
+
+def _list_writes(changes: Iterable[CaseChange]) -> list[CaseChange]:
+    return [change for change in changes if change.kind in WRITES]
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptPlan:
-    """What accepting a run would change in a baseline, or has changed. `message`: why nothing is selected."""
+    """The answer of `sweeper accept`: what accepting a run would change in a baseline, or has changed.
 
-    baseline: Baseline
-    run_cases: RunCases
-    changes: tuple[CaseChange, ...]
-    notes: tuple[str, ...] = ()
-    message: str = ""
+    In JSON, `baseline` is its folder. `counts` has the number of cases of each kind that occurs, and `targets` the
+    number of pictures by the target that made them, because the table may hold pictures of several runs. `changes` has
+    all cases; in JSON, those that are written. `message`: why nothing is selected.
+    """
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """The number of cases of each kind that occurs."""
-        return dict(Counter(change.kind for change in self.changes))
+    baseline: Baseline = field(metadata=json_keys(baseline=attrgetter("folder")))
+    run_cases: RunCases = field(metadata=NOT_IN_JSON)
+    counts: Mapping[str, int] = field(init=False)
+    targets: Mapping[str, int] = field(init=False)
+    changes: tuple[CaseChange, ...] = field(metadata=json_keys(changes=_list_writes))
+    message: str = field(default="", metadata=NOT_IN_JSON)
 
-    @property
-    def targets(self) -> dict[str, int]:
-        """The number of pictures by the target that made them. The table may hold pictures of several runs."""
-        return dict(Counter(change.row.result.target or "" for change in self.changes if change.row is not None))
+    def __post_init__(self) -> None:
+        made = (change.row.result.target or "" for change in self.changes if change.row is not None)
+        object.__setattr__(self, "counts", dict(Counter(change.kind for change in self.changes)))
+        object.__setattr__(self, "targets", dict(Counter(made)))
 
     @property
     def overwrites(self) -> bool:
@@ -89,7 +98,22 @@ class AcceptPlan:
     @property
     def writes(self) -> bool:
         """Whether there is anything to write."""
-        return any(change.kind in WRITES for change in self.changes)
+        return bool(_list_writes(self.changes))
+
+    def parts(self) -> Iterator[Part]:
+        """The first changes, the counts, and what the user may not expect."""
+        rows = [(change.case.name, change.kind, change.reason) for change in _list_writes(self.changes)]
+        if rows:
+            yield Table(("case", "change", "why"), rows[:_MAX_ROWS])
+        if len(rows) > _MAX_ROWS:
+            yield Line(f"... and {len(rows) - _MAX_ROWS} more")
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.counts.items()) or "no pictures"
+        yield Line(f"{self.baseline.folder}: {counts}")
+        kept = (change for change in self.changes if change.kind == "kept")
+        yield from (Warn(f"not changed: {change.case.name}: {change.reason}") for change in kept)
+        if len(self.targets) > 1:
+            made = ", ".join(f"{count} on {target}" for target, count in self.targets.items())
+            yield Warn(f"these pictures were made on several targets ({made}); `--run ID` accepts those of one run")
 
     def apply(self) -> None:
         """Write the files and the manifest. Raises ResultsError if the folder or a picture cannot be used."""
@@ -172,8 +196,7 @@ def plan_acceptance(
     if names is None and not new_only and not add:
         remove_absent = trials is None and not run_cases.overrides
         changes += _plan_without_output(known, run_cases, rows, remove_absent=remove_absent)
-    notes = [f"{change.case.name}: {change.reason}" for change in changes if change.kind == "kept"]
-    return AcceptPlan(known, run_cases, tuple(changes), tuple(notes), message)
+    return AcceptPlan(known, run_cases, tuple(changes), message)
 
 
 def _check_project(run_cases: RunCases) -> None:
@@ -181,7 +204,7 @@ def _check_project(run_cases: RunCases) -> None:
     file, folder = run_cases.file, run_cases.folder.resolve()
     project = find_project(file)
     near = (project.folder, project.home)
-    if not any(folder.is_relative_to(one) for one in near):
+    if not any(folder.is_relative_to(parent) for parent in near):
         raise UsageError(
             f"{run_cases.folder}: is of the experiment {file}, which belongs to another project; if the results are "
             f"yours, accept them with `--baseline {default_folder(file, run_cases.experiment)}`"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from sweeper.answers.parts import Item, Line, Part, Table, Warn
 from sweeper.errors import ImageError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment
@@ -29,9 +31,8 @@ from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
 from sweeper.regression.cases import Case, read_run
 from sweeper.regression.match_files import HIGHER_IS_CLOSER, Match, map_parallel, match_files
-from sweeper.regression.noise import CaseNoise, MeasureNoise
-from sweeper.regression.propose_thresholds import propose_checks
-from sweeper.regression.thresholds import Threshold, parse_threshold
+from sweeper.regression.propose_thresholds import CaseNoise, MeasureNoise, propose_checks
+from sweeper.regression.thresholds import OVERRIDES, Threshold, parse_threshold
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
 from sweeper.tables.results_folder import default_results_folder
@@ -50,20 +51,57 @@ _MAX_NEIGHBOURS: Final = 6  # other cases from which a threshold must distinguis
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The noise of every case. `stopped_by` is why the run ended early, if it did."""
+    """The answer of `sweeper calibrate`: the noise of every case of an experiment that ran `repeats` times.
+
+    `checks` are those to write into the experiment, with `overrides` if the cases differ much. They are empty if every
+    case is stable, so that identical pixels is the right check, or if no measure suits all cases. `stopped_by` is why
+    the run ended early, if it did.
+    """
 
     experiment: str
     repeats: int
-    items: tuple[CaseNoise, ...]
-    stopped_by: str | None = None
+    checks: Mapping[str, Any]
+    stopped_by: str | None
+    cases: tuple[CaseNoise, ...]
 
     @property
-    def checks(self) -> dict[str, Any]:
-        """The proposed `checks`, with `overrides` if the cases differ much.
+    def ok(self) -> bool:
+        """Whether there are cases, a check can distinguish a change of each from its noise, and all were measured."""
+        return self.stopped_by is None and bool(self.cases) and all(case.is_checkable for case in self.cases)
 
-        Empty if every case is stable, so that identical pixels is the right check, or if no measure suits all cases.
-        """
-        return propose_checks(self.items)
+    def parts(self) -> Iterator[Part]:
+        """The noise, the cases that cannot be checked, and the checks as YAML for the experiment."""
+        rows: list[tuple[Any, ...]] = []
+        for case in self.cases:
+            start = case.case.name, case.repeats
+            if case.stable or not case.noise:
+                rows.append((*start, "", "", "", "", "the same pixels" if case.stable else case.reason))
+            for noise in case.noise:
+                bound = str(noise.threshold) if noise.threshold else f"none: {noise.reason}"
+                rows.append((*start, noise.measure, noise.mean, noise.worst, noise.effect, bound))
+        columns = ("case", "repeats", "measure", "mean", "worst", "effect", "bound")
+        yield Table(columns, rows, rounded=("mean", "worst", "effect"))
+        for case in self.cases:
+            if not case.is_checkable:
+                yield Warn(f"no threshold can separate {case.case.name} from noise: {case.reason}")
+        if self.checks:
+            yield from self._list_checks()
+        elif self.cases and all(case.stable for case in self.cases):
+            yield Line(
+                "Every picture was the same every time. No checks are needed: by default pixels must be identical."
+            )
+        else:
+            yield Line("No single measure works for all cases; write `overrides` for each.")
+
+    def _list_checks(self) -> Iterator[Part]:
+        yield Line("checks:")
+        yield from (Item(f'{name}: "{threshold}"') for name, threshold in self.checks.items() if name != OVERRIDES)
+        overrides = self.checks.get(OVERRIDES, ())
+        if overrides:
+            yield Item(f"{OVERRIDES}:")
+        for entry in overrides:
+            # A JSON string is valid YAML, whatever characters a prompt contains.
+            yield Item("  - {" + ", ".join(f"{name}: {json.dumps(text)}" for name, text in entry.items()) + "}")
 
 
 class RepeatedPlan(Plan):
@@ -137,8 +175,8 @@ def calibrate(
     plan = RepeatedPlan(Plan(experiment), repeats)
     ended = run(experiment, target, folder, plan=plan, named=named, progress=progress, fresh=True, **options)
     cases = _collect_pictures(folder, ended.run_id)
-    items = map_parallel(lambda pictures: _measure_noise(*pictures, cases, margin), cases)
-    return Calibration(experiment.name, repeats, tuple(items), ended.stopped_by)
+    noise = tuple(map_parallel(lambda pictures: _measure_noise(*pictures, cases, margin), cases))
+    return Calibration(experiment.name, repeats, propose_checks(noise), ended.stopped_by, noise)
 
 
 def _collect_pictures(folder: Path, run_id: int) -> list[CasePictures]:
@@ -173,7 +211,7 @@ def _measure_noise(case: Case, paths: list[Path], cases: list[CasePictures], mar
         if any(name in pair.metrics for pair in pairs):
             values = [pair.metrics.get(name, equal_value) for pair in pairs]
             noise.append(_summarize_noise(name, values, [metrics[name] for metrics in measured], margin))
-    is_checkable = any(one.threshold for one in noise)
+    is_checkable = any(measured.threshold for measured in noise)
     reason = "" if is_checkable else "its noise is as large as the difference to neighbouring cases"
     return CaseNoise(case, len(paths), False, tuple(noise), reason)
 

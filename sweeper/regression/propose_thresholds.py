@@ -10,18 +10,58 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
+from sweeper.answers.render import NOT_IN_JSON, json_keys, json_name
 from sweeper.errors import UsageError
 from sweeper.model.workflow import encode_canonical
-from sweeper.regression.cases import Condition
+from sweeper.regression.cases import Case, Condition
 from sweeper.regression.match_files import HIGHER_IS_CLOSER
-from sweeper.regression.noise import CaseNoise
 from sweeper.regression.thresholds import OVERRIDES, Threshold, Thresholds
 
 _MAX_RATIO: Final = 3.0  # noise that differs by a greater factor needs separate thresholds
 _MAX_OVERRIDES: Final = 20  # people would not read more
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureNoise:
+    """The noise of one case by one measure.
+
+    `mean` and `worst` are over all pairs of its repeats. `effect` is the smallest difference to a neighbouring case in
+    the sweep (None without neighbours). `threshold`, in JSON `bound`, allows the noise with a margin. It is None, with
+    a `reason`, if it would also accept a neighbour's picture.
+    """
+
+    measure: str = field(metadata=NOT_IN_JSON)
+    mean: float
+    worst: float
+    effect: float | None
+    threshold: Threshold | None = field(metadata=json_keys(bound=lambda threshold: threshold and str(threshold)))
+    reason: str = field(default="", metadata=NOT_IN_JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseNoise:
+    """The noise of one case. In JSON, `case` is its name.
+
+    `steady`: all `repeats` have identical pixels. `gated`: a check can distinguish a change of this case from its
+    noise; if not, `reason` says why. `noise` is by measure.
+    """
+
+    case: Case = field(metadata=json_keys(case=attrgetter("name")))
+    repeats: int
+    stable: bool = field(metadata=json_name("steady"))
+    is_checkable: bool = field(init=False, metadata=json_name("gated"))
+    noise: tuple[MeasureNoise, ...] = field(
+        metadata=json_keys(noise=lambda noise: {measured.measure: measured for measured in noise})
+    )
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        is_checkable = self.stable or any(measured.threshold is not None for measured in self.noise)
+        object.__setattr__(self, "is_checkable", is_checkable)
 
 
 def propose_checks(items: Sequence[CaseNoise]) -> dict[str, Any]:
@@ -54,7 +94,7 @@ class _Split:
 
 
 def _list_axes(items: Sequence[CaseNoise]) -> list[str]:
-    return list(dict.fromkeys(axis for one in items for axis in one.case.cells if axis.isidentifier()))
+    return list(dict.fromkeys(axis for item in items for axis in item.case.cells if axis.isidentifier()))
 
 
 def _split_by_axis(axis: str, items: Sequence[CaseNoise]) -> _Split | None:
@@ -63,8 +103,8 @@ def _split_by_axis(axis: str, items: Sequence[CaseNoise]) -> _Split | None:
     None if that does not help.
     """
     groups: dict[bytes, list[CaseNoise]] = {}
-    for one in items:
-        groups.setdefault(encode_canonical(one.case.cells.get(axis)), []).append(one)
+    for item in items:
+        groups.setdefault(encode_canonical(item.case.cells.get(axis)), []).append(item)
     noise_levels = {key: _noise_level(group) for key, group in groups.items()}
     lowest = min(noise_levels.values())
     quiet = {key for key, level in noise_levels.items() if level <= _MAX_RATIO * lowest}
@@ -92,7 +132,7 @@ def _condition_text(axis: str, group: Sequence[CaseNoise]) -> str:
     where = f"{axis} == {json.dumps(group[0].case.cells.get(axis), ensure_ascii=False)}"
     try:
         condition = Condition(where, group[0].case.cells, "where")
-        return where if all(condition({}, one.case.cells) for one in group) else ""
+        return where if all(condition({}, item.case.cells) for item in group) else ""
     except UsageError:
         return ""
 
@@ -100,7 +140,7 @@ def _condition_text(axis: str, group: Sequence[CaseNoise]) -> str:
 def _loosest_thresholds(items: Sequence[CaseNoise]) -> dict[str, Threshold]:
     """The loosest threshold for each measure that all unstable cases have."""
     thresholds_by_case = [
-        {noise.measure: noise.threshold for noise in one.noise if noise.threshold} for one in items if not one.stable
+        {noise.measure: noise.threshold for noise in item.noise if noise.threshold} for item in items if not item.stable
     ]
     loosest: dict[str, Threshold] = {}
     for measure in thresholds_by_case[0] if thresholds_by_case else ():
@@ -113,7 +153,7 @@ def _loosest_thresholds(items: Sequence[CaseNoise]) -> dict[str, Threshold]:
 
 def _noise_level(items: Sequence[CaseNoise]) -> float:
     """The worst noise of these cases, by the first measure of each; 0 if all are stable."""
-    return max((_error_size(noise.measure, noise.worst) for one in items for noise in one.noise[:1]), default=0.0)
+    return max((_error_size(noise.measure, noise.worst) for item in items for noise in item.noise[:1]), default=0.0)
 
 
 def _error_size(measure: str, value: float) -> float:
@@ -128,8 +168,8 @@ def _is_similar_noise(items: Sequence[CaseNoise], thresholds: Thresholds) -> boo
     return all(
         _error_size(noise.measure, thresholds[noise.measure].number)
         <= _MAX_RATIO * _error_size(noise.measure, noise.threshold.number)
-        for one in items
-        for noise in one.noise
+        for item in items
+        for noise in item.noise
         if noise.threshold and noise.measure in thresholds
     )
 
@@ -137,13 +177,13 @@ def _is_similar_noise(items: Sequence[CaseNoise], thresholds: Thresholds) -> boo
 def _find_undetectable(items: Sequence[CaseNoise], thresholds: Thresholds) -> list[CaseNoise]:
     """The unstable cases for which a neighbour's picture would pass all thresholds; none without thresholds."""
     return [
-        one
-        for one in items
+        item
+        for item in items
         if thresholds
-        and not one.stable
+        and not item.stable
         and all(
             noise.effect is not None and thresholds[noise.measure].is_met_by(noise.effect)
-            for noise in one.noise
+            for noise in item.noise
             if noise.measure in thresholds
         )
     ]

@@ -7,9 +7,14 @@ from pathlib import Path
 
 from sweeper.answers.render import render_html, render_markdown
 from sweeper.model.result import Result
-from sweeper.regression.cases import Case
+from sweeper.regression.accept import AcceptPlan, CaseChange
+from sweeper.regression.baseline import Baseline
+from sweeper.regression.calibrate import Calibration
+from sweeper.regression.cases import Case, RunCases, TrialRow
 from sweeper.regression.compare_runs import AxisValue, CaseDifference, RunDifferences
 from sweeper.regression.comparison import Comparison, Comparisons
+from sweeper.regression.propose_thresholds import CaseNoise, MeasureNoise
+from sweeper.regression.thresholds import parse_threshold
 from sweeper.regression.verdict import MetricVerdict, TrialPair, Verdict
 from sweeper.regression.verdict_pairs import SideTrials
 from sweeper.store.records import TableLayout
@@ -99,3 +104,35 @@ def test_verdict():
     )
     ok = make_verdict("better", METRICS[:1])
     assert render_markdown(ok.comment_parts()).startswith("### ✅ better: checkpoint new against old, over 24 matched")
+
+
+def make_acceptance(*changes):
+    return AcceptPlan(Baseline(Path("base"), "foxes"), RunCases("foxes", Path("f.yaml"), Path(), 1, (), {}), changes)
+
+
+def test_accept():
+    rows = [TrialRow({}, "", Result(0, {}, {}, "d", target=target), (), 1) for target in ("gpu", "cloud")]
+    changes = [CaseChange(Case({"steps": 4}, "9", 0), "changed", row=rows[0], reason="pixels differ"),
+               CaseChange(Case({"steps": 6}, "9", 0), "same", row=rows[1]),
+               CaseChange(Case({"steps": 8}, "9", 0), "kept", reason="its trial is failed")]  # fmt: skip
+    check_approved("accept", make_acceptance(*changes))
+    check_approved("accept_nothing", make_acceptance())
+    many = [CaseChange(Case({"steps": number}, "9", 0), "new") for number in range(41)]
+    assert [part.text for part in list(make_acceptance(*many).parts())[1:]] == ["... and 1 more", "base: 41 new"]
+
+
+STABLE = CaseNoise(Case({"steps": 4}, "9", 0), 3, True, ())
+NOISY = CaseNoise(Case({"steps": 8}, "9", 0), 3, False, (
+    MeasureNoise("ssim", 0.991, 0.9876543, 0.5, parse_threshold(">= 0.98")),
+    MeasureNoise("psnr", 50.0, 44.4, None, None, ">= 38.4 would accept the picture of a neighbouring case (44)"),
+))  # fmt: skip
+HOPELESS = CaseNoise(Case({"steps": 9}, "9", 0), 1, False, (), "fewer than two of its repeats succeeded")
+
+
+def test_calibrate():
+    checks = {"ssim": ">= 0.99", "overrides": [{"where": 'prompt == "f\u00fcr"', "ssim": ">= 0.98"}]}
+    check_approved("calibrate", Calibration("foxes", 3, checks, None, (STABLE, NOISY, HOPELESS)))
+    check_approved("calibrate_stable", Calibration("foxes", 3, {}, None, (STABLE,)))
+    check_approved("calibrate_without_checks", Calibration("foxes", 3, {}, "interrupt", (NOISY,)))
+    assert [Calibration("foxes", 3, {}, None, (case,)).ok for case in (STABLE, NOISY, HOPELESS)] == [True, True, False]
+    assert not Calibration("foxes", 3, {}, "interrupt", (STABLE,)).ok

@@ -146,8 +146,8 @@ def test_calibrate_measures_the_planted_noise_within_a_tenth(grey):
         found = sweeper.calibrate(grey(), 4, target=url)
         # |a - b| of two normal variables: 2 sigma / sqrt(pi); rounding to whole levels adds 1/12 to the variance.
         expected = 2 * math.sqrt(sigma**2 + 1 / 12) / math.sqrt(math.pi)
-        assert len(found.items) == 2
-        for one in found.items:
+        assert len(found.cases) == 2
+        for one in found.cases:
             noise = {item.measure: item for item in one.noise}
             assert noise["mae"].mean == pytest.approx(expected, rel=0.1)
             # PSNR measures the same noise: its root mean square is sigma times the square root of two.
@@ -166,7 +166,7 @@ def test_calibrate_measures_the_noise_of_sounds(shop):
     with serve_nodes(sigma=4.0) as url:
         found = sweeper.calibrate(shop.file, 3, target=url)
     expected = 2 * math.sqrt(4.0**2 + 1 / 12) / math.sqrt(math.pi) / 127.5
-    for one in found.items:
+    for one in found.cases:
         noise = {item.measure: item for item in one.noise}
         assert set(noise) == {"sound_snr", "sound_mae"}
         assert noise["sound_mae"].mean == pytest.approx(expected, rel=0.1)
@@ -176,7 +176,7 @@ def test_calibrate_measures_the_noise_of_sounds(shop):
 def test_calibrate_proposes_nothing_if_noise_hides_the_effect(grey):
     with serve_nodes(sigma=12.0) as url:
         found = sweeper.calibrate(grey(levels=(100, 101)), 3, target=url)
-    assert not any(one.is_checkable for one in found.items)
+    assert not any(one.is_checkable for one in found.cases)
     assert found.checks == {}
 
 
