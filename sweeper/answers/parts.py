@@ -40,6 +40,20 @@ class Warn:
 
 
 @dataclass(frozen=True, slots=True)
+class Fail:
+    """A sentence about what does not work; also on stderr."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence about the answer that does not belong to it, such as why it is empty; also on stderr."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fact:
     """A label with what is known: a number, aligned with the other numbers, or words. `rest` comes after it."""
 
@@ -90,7 +104,7 @@ class Table:
         return cls(shown, [[record.get(name) for name in shown] for record in records])
 
 
-Part = Heading | Line | Item | Warn | Facts | Pictures | Table
+Part = Heading | Line | Item | Warn | Fail | Note | Facts | Pictures | Table
 
 
 class Answer(Protocol):

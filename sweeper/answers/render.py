@@ -14,7 +14,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.answers.cells import format_cell, sanitize
-from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Pictures, ShownPicture, Table, Warn
+from sweeper.answers.parts import (
+    Fact,
+    Facts,
+    Fail,
+    Heading,
+    Item,
+    Line,
+    Note,
+    Part,
+    Pictures,
+    ShownPicture,
+    Table,
+    Warn,
+)
 
 _MARKS: Final = "\\`*_{}[]<>|~#@"  # what Markdown may interpret
 _PICTURE_STYLE: Final = "max-width:min(100%,32rem);display:block"
@@ -23,7 +36,7 @@ _MIN_WIDTH: Final = 8  # characters to which a column may be cut
 
 AS_JSON: Final = {"json": "*"}  # metadata of the field that is all of the answer's JSON
 NOT_IN_JSON: Final = {"json": ""}  # metadata of a field that is left out
-OPTIONAL: Final = {"optional": True}  # metadata of a field that is left out while it is None
+IF_GIVEN: Final = {"if_given": True}  # metadata of a field that is left out if it is None
 
 
 def json_name(name: str) -> dict[str, str]:
@@ -47,12 +60,14 @@ def to_json(value: Any) -> Any:
     if is_dataclass(value):
         found: dict[str, Any] = {}
         for field in fields(value):
-            item, name = getattr(value, field.name), field.metadata.get("json", field.name)
+            name, item = field.metadata.get("json", field.name), getattr(value, field.name)
+            if name == "*":
+                return to_json(item)
             if isinstance(name, Mapping):
-                found |= {key: make(item) for key, make in name.items()}
-            elif name and not (item is None and "optional" in field.metadata):
-                found[name] = item
-        return to_json(found.get("*", found))
+                found |= {key: to_json(make(item)) for key, make in name.items()}
+            elif name and (item is not None or "if_given" not in field.metadata):
+                found[name] = to_json(item)
+        return found
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, float):
@@ -63,13 +78,13 @@ def to_json(value: Any) -> Any:
 
 
 def render_text(parts: Iterable[Part], width: int | None = None, *, bold: bool = False) -> Iterator[str]:
-    """Yield the lines of a text, without those of `Warn`.
+    """Yield the lines of a text, without those of `Warn`, `Fail` and `Note`.
 
     `width`: characters to which tables are cut, if given. `bold`: whether headings are bold, as ANSI codes make them.
     """
     has_lines = is_table = False
     for part in parts:
-        if isinstance(part, Warn | Pictures):
+        if isinstance(part, Warn | Fail | Note | Pictures):
             continue
         if has_lines and (is_table or isinstance(part, Heading | Table | Facts)):
             yield ""
@@ -177,7 +192,7 @@ def render_markdown(parts: Iterable[Part]) -> str:
                 lines.append(f"### {escape_markdown(part.text)}")
             case Item():
                 lines.append(f"- {escape_markdown(part.text)}")
-            case Line() | Warn():
+            case Line() | Warn() | Fail() | Note():
                 lines.append(escape_markdown(part.text))
             case Pictures():
                 lines.pop()  # Markdown shows no picture that no server has
@@ -210,9 +225,9 @@ def _render_html_part(part: Part) -> str:
             return f"<h3>{html.escape(part.text)}</h3>"
         case Item():
             return f"<div>• {html.escape(part.text)}</div>"
-        case Line():
+        case Line() | Note():
             return f"<div>{html.escape(part.text)}</div>"
-        case Warn():
+        case Warn() | Fail():
             return f"<div>⚠ {html.escape(part.text)}</div>"
         case Pictures():
             return f"<div>{''.join(map(_render_picture, part.pictures))}</div>"

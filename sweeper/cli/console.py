@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from sweeper.answers.cells import sanitize
-from sweeper.answers.parts import Answer, Part, Table, Warn
+from sweeper.answers.parts import Answer, Fail, Note, Part, Table, Warn
 from sweeper.answers.render import render_text, to_json
 
 if TYPE_CHECKING:
@@ -98,10 +98,15 @@ def print_answer(answer: Answer, *, as_json: bool) -> None:
 
 
 def print_warnings(parts: Iterable[Part]) -> None:
-    """Print the warnings of an answer on stderr."""
+    """Print on stderr what an answer says there: warnings, errors and notes."""
     for part in parts:
-        if isinstance(part, Warn):
-            warn(part.text)
+        match part:
+            case Warn():
+                warn(part.text)
+            case Fail():
+                print_error(part.text)
+            case Note():
+                print_status(sanitize(part.text))
 
 
 def print_json(value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sweeper.answers.cells import format_cell
 from sweeper.answers.parts import Line, Part, Table
-from sweeper.answers.render import OPTIONAL, json_keys
+from sweeper.answers.render import IF_GIVEN, json_keys
 from sweeper.errors import ImageError
 from sweeper.regression.cases import Case, OutputFile, RunCases
 from sweeper.regression.comparison import NOT_COMPARED
@@ -45,7 +45,7 @@ class AxisValue:
 
     axis: str
     value: Any
-    label: str | None = field(metadata=OPTIONAL)
+    label: str | None = field(metadata=IF_GIVEN)
     counts: Counter[str] = field(
         metadata=json_keys(cases=lambda counts: counts.total(), **{state: itemgetter(state) for state in STATES})
     )

@@ -1,0 +1,322 @@
+"""Check this installation and its targets: reachable, key accepted, does each have what an experiment needs?
+
+Changes nothing on a server. Each problem comes with a next step. Keys are never shown.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING, Any, Final
+
+from sweeper import embedded
+from sweeper.answers.parts import Fail, Item, Line, Note, Part, Table, Warn
+from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON
+from sweeper.comfy.target import Target, resolve_targets
+from sweeper.errors import (
+    DISTRIBUTION,
+    InputError,
+    Problem,
+    RefusedError,
+    SweeperError,
+    TransientError,
+    Trouble,
+    UnreachableError,
+)
+from sweeper.model.money import CURRENCY
+from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets, TargetSpec
+from sweeper.model.urls import is_loopback, strip_secrets
+from sweeper.planning.plan import Plan
+from sweeper.planning.searching.search_plan import is_space
+from sweeper.planning.server_cache import detect_server_cache
+from sweeper.running.async_tools import run_sync
+from sweeper.running.node_class_cache import get_classes
+from sweeper.running.preflight import attach_partner_key
+
+if TYPE_CHECKING:
+    from sweeper.comfy.client import ComfyClient
+
+# The next step for an UnreachableError or TransientError, by its `trouble`. A redirect's message has its own.
+_NEXT_STEPS: Final = {
+    Trouble.NOT_COMFYUI: "another server responds there: correct the host, port or path (ComfyUI prints its address "
+    "when it starts), or check the proxy in front of it",
+    Trouble.BAD_CERTIFICATE: "use the host name in the certificate, or set SSL_CERT_FILE to its issuer's certificate",
+    Trouble.NO_TLS: "the server does not use TLS on that port: write http:// instead of https://, or correct the port",
+    Trouble.TIMEOUT: "no response in time: check the server's log, that no other program uses the port, and that no "
+    "firewall blocks it",
+    Trouble.DROPPED: "the server accepts the connection and closes it: write https:// if it uses TLS, or correct the "
+    "port",
+    Trouble.SERVER_ERROR: "the server is running but cannot respond now: check its log, or try again later",
+}
+
+_INSTALL: Final = (
+    "install what is missing on that server (a custom node's package, a model file in its folder), or correct the "
+    "names in the template or the experiment"
+)
+_PATIENCE: Final = 20.0  # seconds without progress, of a server that asks to wait for hours, too
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentReport:
+    """What a target has of what an experiment needs.
+
+    `trials`: of its sweep; None without one. `lacks`: what the server lacks or would refuse. `notes`: what is unusual
+    but runs. `search`: whether it has a search; left out if not.
+    """
+
+    file: str
+    trials: int | None
+    lacks: list[str]
+    notes: list[str]
+    search: bool | None = field(metadata=IF_GIVEN)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReport:
+    """What a target says; None: not known.
+
+    `ok`: whether it can be used. `key`: where its key is from. `cache`: the mode of its node cache. `upload_limit`: in
+    bytes. `balance_usd`: dollars left on the account. `warning`, `experiment` and `problem` are left out if there is
+    none, and `next` if there is no problem, or if the problem says the next step.
+    """
+
+    target: str
+    ok: bool = False
+    url: str | None = None
+    key: str | None = None
+    warning: str | None = field(default=None, metadata=IF_GIVEN)
+    dialect: str | None = None
+    version: str | None = None
+    cache: str | None = None
+    upload_limit: int | None = None
+    balance_usd: float | None = None
+    experiment: ExperimentReport | None = field(default=None, metadata=IF_GIVEN)
+    problem: str | None = field(default=None, metadata=IF_GIVEN)
+    next: str | None = field(default=None, metadata=IF_GIVEN)
+    error: SweeperError | None = field(default=None, metadata=NOT_IN_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """What is known, what may be wrong, and what is, with the next step."""
+        facts = self._list_facts()
+        usable = "" if self.ok else "not usable" + (": " if facts else "")
+        yield Line(f"{self.target}: {usable}{', '.join(facts)}")
+        if self.warning:
+            yield Warn(f"{self.target}: {self.warning}")
+        needs = self.experiment
+        if needs is not None and not needs.lacks:
+            words = [] if needs.trials is None else [f"the {needs.trials} trials"]
+            words += ["the search"] if needs.search else []
+            verb = "needs" if words == ["the search"] else "need"
+            yield Item(f"has what {' and '.join(words)} of {needs.file} {verb}")
+        yield from map(Warn, needs.notes if needs is not None else ())
+        for line in (self.problem or "").splitlines():
+            is_named = line.startswith((self.target, f"target {self.target}"))
+            yield Fail(line if is_named else f"{self.target}: {line}")
+        if self.next:
+            yield Note(f"next: {self.next}")
+
+    def _list_facts(self) -> list[str]:
+        named = {"url": self.url, "dialect": self.dialect, "version": self.version, "cache": self.cache}
+        facts = [f"{name} {fact}" for name, fact in named.items() if fact]
+        if self.upload_limit:
+            facts.append(f"uploads up to {self.upload_limit / 2**20:.0f} MiB")
+        if self.dialect and self.key:
+            # A ComfyUI checks no key, and a proxy in front of it does not say whether it does.
+            facts.append(f"key {'sent' if self.dialect == 'comfyui' else 'accepted'} ({self.key})")
+        if self.balance_usd is not None:
+            facts.append(f"{self.balance_usd:.2f} {CURRENCY} left on the account")
+        return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The answer of `sweeper doctor`: the versions here, and what each target says.
+
+    `packages`: the version of each package that sweeper or an extra requires; None: it is not installed. `free_bytes`:
+    on the disk of the current folder. `targets_file`: what is wrong with the user's targets file, and `warnings`; both
+    are left out if there is nothing to say.
+    """
+
+    sweeper: str
+    python: str
+    platform: str
+    packages: Mapping[str, str | None]
+    free_bytes: int
+    targets: tuple[TargetReport, ...]
+    targets_file: str | None = field(metadata=IF_GIVEN)
+    warnings: tuple[str, ...] | None = field(metadata=IF_GIVEN)
+
+    def parts(self) -> Iterator[Part]:
+        """The problems first, then what is in order."""
+        yield from map(Fail, (self.targets_file or "").splitlines())
+        yield from map(Warn, self.warnings or ())
+        for report in sorted(self.targets, key=lambda report: report.ok):
+            yield from report.parts()
+        yield Line(f"sweeper {self.sweeper}, Python {self.python}, {self.platform}")
+        yield Line(f"{self.free_bytes / 2**30:.1f} GiB free here")
+
+    def tabulate_packages(self) -> Table:
+        """The versions of the packages."""
+        return Table(("package", "version"), [(name, found or "missing") for name, found in self.packages.items()])
+
+
+def diagnose(
+    targets: Sequence[TargetSpec] | None,
+    plans: Sequence[Plan],
+    named: NamedTargets,
+    *,
+    file_problems: tuple[Problem, ...] = (),
+    warnings: Sequence[str] = (),
+) -> Diagnosis:
+    """Check this installation and targets; by default, those of the experiment, or all that the user can use.
+
+    The nodes, models, values and files of `plans`, which are of one experiment, are checked against each target.
+    `named`: the user's named targets. `file_problems`: the mistakes in the file that has them, which must not stop
+    targets that do not need it. `warnings`: more of them.
+    """
+    cloud = [CLOUD] if any(map(os.environ.get, CLOUD_KEYS)) and CLOUD not in named else []
+    specs = targets or (plans[0].experiment.targets if plans else [EMBEDDED, *cloud, *named])
+    reports = []
+    for spec in specs:
+        is_name = isinstance(spec, str) and "://" not in spec and spec.strip() not in (EMBEDDED, CLOUD)
+        broken = {str(spec).strip(): InvalidEntry(file_problems)} if file_problems and is_name else {}
+        reports.append(run_sync(partial(_diagnose_target, spec, plans, {**named, **broken})))
+    checked = {report.target for report in reports} | set(plans[0].experiment.named_targets if plans else ())
+    entries = [entry for name, entry in named.items() if isinstance(entry, InvalidEntry) and name not in checked]
+    found = [*_find_package_problems(), *(str(problem) for entry in entries for problem in entry.problems), *warnings]
+    return Diagnosis(
+        version(DISTRIBUTION), platform.python_version(), platform.platform(),
+        {name: _find_version(name) for name in _list_packages()}, shutil.disk_usage(".").free, tuple(reports),
+        "\n".join(map(str, file_problems)) or None, tuple(found) or None,
+    )  # fmt: skip
+
+
+async def _diagnose_target(spec: TargetSpec, plans: Sequence[Plan], named: NamedTargets) -> TargetReport:
+    facts: dict[str, Any] = {"target": _get_display_name(spec)}
+    target: Target | None = None
+    try:
+        names = {**named, **(plans[0].experiment.named_targets if plans else {})}
+        (target,) = resolve_targets([spec], named=names, environ=os.environ)
+        key = f"from {target.key_source}" if target.key_source else None
+        facts |= {"target": target.name, "url": target.url or None, "key": key}
+        if target.keys and target.url.startswith("http://") and not is_loopback(target.url):
+            facts["warning"] = (
+                "sweeper sends its key unencrypted, so others on the network can read it; use an https:// URL"
+            )
+        await _query_server(target, facts, plans)
+    except SweeperError as error:
+        facts |= {"problem": str(error), "next": _suggest_next_step(error, target), "error": error}
+    return TargetReport(**facts)
+
+
+def _get_display_name(spec: Any) -> str:
+    """The name of a target that is not resolved yet, without secrets: user names, passwords and query strings."""
+    return strip_secrets(str(spec.get("name") or spec.get("url") if isinstance(spec, Mapping) else spec))
+
+
+async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[Plan]) -> None:
+    """Add what the server says to `facts` (started first if it is the embedded one), until something fails."""
+    from sweeper.comfy.client import ComfyClient
+
+    with embedded.EmbeddedServer(dialect="cloud", permissive=True) if target.embedded else nullcontext(target) as place:
+        async with ComfyClient(replace(target, url=place.url), patience=_PATIENCE) as client:
+            server = await client.connect()
+            cache = detect_server_cache(server.version, server.arguments, server.memory) if server.arguments else None
+            facts |= {"dialect": server.dialect, "version": server.version or None, "cache": cache and str(cache)}
+            facts["upload_limit"] = limit = await client.get_upload_limit()
+            facts["balance_usd"] = await client.get_balance()
+            lacks: list[str] = []
+            if plans:
+                experiment = plans[0].experiment
+                lacks, notes = await _check_plans(client, plans, limit)
+                trials = None if is_space(plans[0]) else len(plans[0])
+                search = None if experiment.search is None else True
+                facts["experiment"] = ExperimentReport(str(experiment.file), trials, lacks, notes, search)
+            facts |= {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
+
+
+async def _check_plans(client: ComfyClient, plans: Sequence[Plan], limit: int | None) -> tuple[list[str], list[str]]:
+    """(what the server lacks or would refuse, notes on what is unusual but runs); `limit`: bytes of an upload."""
+    large = [
+        f"{fact.path}: {size / 2**20:.0f} MiB; an upload there may have at most {limit / 2**20:.0f} MiB"
+        for fact in plans[0].experiment.files.values()
+        if limit is not None and (size := fact.path.stat().st_size) > limit
+    ]
+    classes = await get_classes(client, fresh=True)
+    if classes is None:
+        return large, ["the server does not list its node classes, so the template was not checked"]
+    fits = [plan.fit(classes) for plan in plans]
+    lacks = [str(problem) for fit in fits for problem in fit.problems]
+    try:
+        attach_partner_key(client, plans[0].experiment.template, classes, required=True)
+    except InputError as error:
+        lacks.append(str(error))
+    notes = [str(note) for fit in fits for note in fit.notes]
+    return list(dict.fromkeys((*lacks, *large))), list(dict.fromkeys(notes))
+
+
+def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None:
+    """The next step after a failure; None if the message already says it."""
+    if target is None:
+        return None
+    if isinstance(error, RefusedError):
+        if error.is_account_problem:
+            return None
+        if target.key_source is None:
+            return "the server needs a key: write the target as {url: ..., api_key_env: NAME} and set NAME to the key"
+        return (
+            f"the server does not accept the key from {target.key_source}: create a new one there, or look for a typo"
+        )
+    if not isinstance(error, UnreachableError | TransientError):
+        return None
+    if error.trouble not in (Trouble.REFUSED, Trouble.NO_CONNECTION):
+        return _NEXT_STEPS.get(error.trouble)
+    if is_loopback(target.url):
+        return "start the server, or correct the port: ComfyUI prints its address when it starts (default port 8188)"
+    return "check host and port, that the server runs with --listen, and that no firewall or proxy blocks it"
+
+
+def _find_package_problems() -> Iterator[str]:
+    """A warning for each required package that is not installed, and for one that has a package `sweeper` too."""
+    for name in _list_packages(with_extras=False):
+        if _find_version(name) is None:
+            yield f"the package '{name}', which sweeper requires, is not installed; run `python -m pip install {name}`"
+    found = _find_version("sweeper")
+    if found is not None:
+        yield (
+            f"the distribution 'sweeper' {found} is installed, and so is ours, '{DISTRIBUTION}'; "
+            f"both have a package `sweeper`. Run `python -m pip uninstall sweeper {DISTRIBUTION}`, "
+            f"then install '{DISTRIBUTION}' again"
+        )
+
+
+def _list_packages(*, with_extras: bool = True) -> list[str]:
+    """The packages that sweeper requires, and those of the extras for users."""
+    users = [
+        text
+        for text in requires(DISTRIBUTION) or []
+        if _is_for_this_system(text)
+        and ("extra ==" not in text or (with_extras and "'test'" not in text.replace('"', "'")))
+    ]
+    return list(dict.fromkeys(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in users))
+
+
+def _is_for_this_system(requirement: str) -> bool:
+    """Whether a requirement holds here; those of ours name a system only by `sys_platform == '...'` or with `!=`."""
+    found = re.search(r"""sys_platform ([!=]=) ['"](\w+)['"]""", requirement)
+    return found is None or (found[1] == "==") == (found[2] == sys.platform)
+
+
+def _find_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,29 @@
+"""What `sweeper doctor` finds keeps its approved words."""
+
+from __future__ import annotations
+
+from sweeper.running.diagnosis import Diagnosis, ExperimentReport, TargetReport
+from tests.answers.approved import check_approved
+
+GOOD = TargetReport(
+    "lab", True, "http://lab:8188", "from LAB_KEY", "sweeper sends its key unencrypted", "comfyui", "0.33.0", "classic",
+    100 * 2**20, experiment=ExperimentReport("fox.yaml", 54, [], ["class X is a stand-in"], search=True),
+)  # fmt: skip
+CLOUD = TargetReport(
+    "cloud", True, "https://cloud.comfy.org", "from COMFY_CLOUD_API_KEY", dialect="cloud", balance_usd=12.5,
+    experiment=ExperimentReport("fox.yaml", None, [], [], search=True),
+)  # fmt: skip
+LACKING = TargetReport(
+    "mine", url="http://mine:8188", dialect="comfyui", problem="no class 'A'\nmine: no model 'b'", next="install both",
+    experiment=ExperimentReport("fox.yaml", 54, ["no class 'A'", "mine: no model 'b'"], [], search=None),
+)  # fmt: skip
+
+
+def test_doctor():
+    packages = {"click": "8.1.7", "pyarrow": None}
+    targets = (GOOD, CLOUD, LACKING, TargetReport("gone", problem="target gone: there is no such name"))
+    found = Diagnosis("0.1", "3.12.1", "Linux", packages, 5 * 2**30, targets, "targets.yaml: is not YAML\n  at line 1",
+                      ("the package 'numpy' is not installed",))  # fmt: skip
+    check_approved("doctor", found)
+    check_approved("doctor_ok", Diagnosis("0.1", "3.12.1", "Linux", {}, 2**30, (), None, None))
+    assert list(found.tabulate_packages().rows) == [("click", "8.1.7"), ("pyarrow", "missing")]
