@@ -115,11 +115,11 @@ def attribute_changes(
     `<results>-attribution`. Raises what `sweeper.run` raises. If a workflow cannot be run again, the verdict is
     `unknown`, with the reason.
     """
-    changed = {one.case.key: one.accepted_info for one in found if one.state == CHANGED and one.accepted_info}
+    changed = {item.case.key: item.accepted_info for item in found if item.state == CHANGED and item.accepted_info}
     if found.stopped_by is not None or not changed:
         return found
     baseline, checks = read_baseline(found.baseline, found.experiment), parse_checks(experiment)
-    workflows = _make_workflows(experiment, {one.digest for one in found if one.case.key in changed})
+    workflows = _make_workflows(experiment, {item.digest for item in found if item.case.key in changed})
     obstacles = {key: _rerun_obstacle(baseline, experiment, file) for key, file in changed.items()}
     runnable = [file for key, file in changed.items() if not obstacles[key]]
     rows: dict[str, TrialRow] = {}
@@ -135,17 +135,17 @@ def attribute_changes(
         run_cases.fetch(output for row in rows.values() for output in row.outputs)
         stopped_by = run.stopped_by if run.stopped_by == "interrupt" else None
     items = []
-    for one in found:
-        file = changed.get(one.case.key)
+    for item in found:
+        file = changed.get(item.case.key)
         if file is None:
-            items.append(one)
+            items.append(item)
             continue
-        obstacle = obstacles[one.case.key]
-        verdict = f"{UNKNOWN}: {obstacle}" if obstacle else _decide_verdict(one, file, rows.get(file.digest), checks)
+        obstacle = obstacles[item.case.key]
+        verdict = f"{UNKNOWN}: {obstacle}" if obstacle else _decide_verdict(item, file, rows.get(file.digest), checks)
         if verdict in (WORKFLOW_CHANGED, BOTH):
-            differences = _describe_differences(baseline.get_graph(file) or {}, workflows.get(one.digest or "", {}))
+            differences = _describe_differences(baseline.get_graph(file) or {}, workflows.get(item.digest or "", {}))
             verdict = f"{verdict}: {differences}" if differences else verdict
-        items.append(replace(one, verdict=verdict))
+        items.append(replace(item, verdict=verdict))
     return replace(found, cases=tuple(items), stopped_by=stopped_by)
 
 
@@ -169,24 +169,24 @@ def _rerun_obstacle(baseline: Baseline, experiment: Experiment, accepted: Accept
     return ""
 
 
-def _decide_verdict(one: Comparison, accepted: AcceptedFile, row: TrialRow | None, checks: Checks) -> str:
+def _decide_verdict(item: Comparison, accepted: AcceptedFile, row: TrialRow | None, checks: Checks) -> str:
     """The verdict on a changed case; `row` is today's run of the accepted workflow."""
-    assert one.accepted is not None
-    assert one.now is not None
+    assert item.accepted is not None
+    assert item.now is not None
     if row is not None and row.result.status == FAILED:
         return (
             f"{SERVER_DRIFTED}: it no longer runs the accepted workflow ({row.result.error_type}: {row.result.error})"
         )
     if row is None or not row.succeeded:
         return f"{UNKNOWN}: the accepted workflow was not run"
-    rerun = _find_output(row, one.case.node, one.case.position)
+    rerun = _find_output(row, item.case.node, item.case.position)
     if rerun is None:
         return f"{SERVER_DRIFTED}: the accepted workflow no longer gives this output"
-    thresholds = checks.thresholds_for(one.params, one.case.cells)
-    other_workflow = accepted.digest != one.digest
+    thresholds = checks.thresholds_for(item.params, item.case.cells)
+    other_workflow = accepted.digest != item.digest
     try:
-        drifted = not match_files(one.accepted, rerun, thresholds).passes
-        rewritten = other_workflow and not match_files(rerun, one.now, thresholds).passes
+        drifted = not match_files(item.accepted, rerun, thresholds).passes
+        rewritten = other_workflow and not match_files(rerun, item.now, thresholds).passes
     except ImageError as error:
         return f"{UNKNOWN}: {error}"
     if drifted:

@@ -214,11 +214,11 @@ def _parse_entry(value: dict[str, Any], folder: Path, texts: dict[str, str]) -> 
     case = Case(
         _intern_texts(value["cells"], texts), texts.setdefault(*[str(value["node"])] * 2), int(value["position"])
     )
-    accepted = tuple(_parse_accepted(one, texts) for one in value["accepted"])
-    for one in accepted:  # a manifest may come from a pull request
-        if "/" in one.file:
-            raise ValueError(f"{one.file!r} is not a file name in {folder}")
-        contain(folder, one.file)
+    accepted = tuple(_parse_accepted(file, texts) for file in value["accepted"])
+    for file in accepted:  # a manifest may come from a pull request
+        if "/" in file.file:
+            raise ValueError(f"{file.file!r} is not a file name in {folder}")
+        contain(folder, file.file)
     if not accepted:
         raise ValueError(f"no accepted file for {case.name}")
     return BaselineEntry(case, accepted)
@@ -240,9 +240,9 @@ def _intern_texts(cells: Mapping[str, Any], texts: dict[str, str]) -> dict[str, 
 
 def _to_json(entry: BaselineEntry) -> dict[str, Any]:
     accepted = [
-        {name: value for name in AcceptedFile.__slots__ if (value := getattr(one, name)) not in (None, {}, "", ())}
-        | {"pixels": one.pixels, "params": dict(one.params)}
-        for one in entry.accepted
+        {name: value for name in AcceptedFile.__slots__ if (value := getattr(file, name)) not in (None, {}, "", ())}
+        | {"pixels": file.pixels, "params": dict(file.params)}
+        for file in entry.accepted
     ]
     return {
         "case": entry.case.name,

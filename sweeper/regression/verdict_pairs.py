@@ -138,7 +138,7 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
     """
     names = list(dict.fromkeys(name for side in (old, new) for name in list_axis_columns(side.layout)))
     values = {name: (_list_values(old.rows, name), _list_values(new.rows, name)) for name in names}
-    shared = [name for name, (one, other) in values.items() if one.keys() & other.keys()]
+    shared = [name for name, (own, other) in values.items() if own.keys() & other.keys()]
     unmatched = [name for name in names if name not in (*shared, old.axis)]
     _check_seeds(old, new, unmatched)
     _check_points(old, new, unmatched)
@@ -183,7 +183,7 @@ def _check_seeds(old: SideTrials, new: SideTrials, unmatched: Iterable[str]) -> 
     """
     for name in unmatched:
         cells = [[cell for row in side.rows if (cell := get_cell(row, name)) is not None] for side in (old, new)]
-        repeated = any(len(set(map(encode_canonical, one))) < len(one) for one in cells)
+        repeated = any(len(set(map(encode_canonical, own))) < len(own) for own in cells)
         if all(cells) and repeated and find_kind(name, [*cells[0], *cells[1]]) == "seed":
             raise UsageError(
                 f"{name}: {old.label} and {new.label} have no value in common, so a difference may be due to the "
@@ -225,12 +225,12 @@ def _name_cells(row: Result, axes: Sequence[EffectAxis]) -> dict[str, Any]:
 
 
 def _describe_difference(
-    old: SideTrials, new: SideTrials, name: str, one: Mapping[Hashable, str], other: Mapping[Hashable, str]
+    old: SideTrials, new: SideTrials, name: str, own: Mapping[Hashable, str], other: Mapping[Hashable, str]
 ) -> str:
     """Say in what the two sides differ."""
-    texts = [f"{side.label} has {_format_values(values)}" for side, values in ((old, one), (new, other)) if values]
-    mean = "; the mean over them is compared" if max(len(one), len(other)) > 1 else ""
-    return f"{name} is not matched: {' and '.join(texts)}{'' if one and other else ' alone'}{mean}"
+    texts = [f"{side.label} has {_format_values(values)}" for side, values in ((old, own), (new, other)) if values]
+    mean = "; the mean over them is compared" if max(len(own), len(other)) > 1 else ""
+    return f"{name} is not matched: {' and '.join(texts)}{'' if own and other else ' alone'}{mean}"
 
 
 def _format_values(values: Mapping[Hashable, str]) -> str:
@@ -244,8 +244,8 @@ def _describe_fixed(old: Iterable[Result], new: Iterable[Result], axes: Collecti
     notes = []
     for name in sides[0][0]:
         values = [{encode_canonical(params.get(name)): params.get(name) for params in side} for side in sides]
-        if name not in axes and all(name in side[0] and len(one) == 1 for side, one in zip(sides, values, strict=True)):
-            ((one, before),), ((other, after),) = values[0].items(), values[1].items()
-            if one != other:
+        if name not in axes and all(name in side[0] for side in sides) and list(map(len, values)) == [1, 1]:
+            ((old_text, before),), ((new_text, after),) = values[0].items(), values[1].items()
+            if old_text != new_text:
                 notes.append(f"{name} differs too: {format_value(before)} and {format_value(after)}")
     return notes

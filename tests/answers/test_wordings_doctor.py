@@ -1,7 +1,9 @@
-"""What `sweeper doctor` finds keeps its approved words."""
+"""What `sweeper doctor` and `sweeper validate` find keeps its approved words."""
 
 from __future__ import annotations
 
+from sweeper.cli.commands.validate import FileReport
+from sweeper.errors import Problem
 from sweeper.running.diagnosis import Diagnosis, ExperimentReport, TargetReport
 from tests.answers.approved import check_approved
 
@@ -27,3 +29,11 @@ def test_doctor():
     check_approved("doctor", found)
     check_approved("doctor_ok", Diagnosis("0.1", "3.12.1", "Linux", {}, 2**30, (), None, None))
     assert list(found.tabulate_packages().rows) == [("click", "8.1.7"), ("pyarrow", "missing")]
+
+
+def test_validate():
+    notes = ("class X is a stand-in",)
+    check_approved("validate", FileReport("fox.yaml", "experiment", True, 54, (), ["cfg", "steps"], notes))
+    check_approved("validate_template", FileReport("fox.json", "template", valid=True))
+    problem = Problem("fox.yaml", 3, "sweep.grid", "unknown key 'stps'\n  did you mean 'steps'?")
+    check_approved("validate_wrong", FileReport("fox.yaml", "experiment", valid=False, problems=(problem,)))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
+from sweeper.answers.parts import Fail, Line, Part, Warn
+from sweeper.answers.render import IF_GIVEN
 from sweeper.cli import console, options, trust_check
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.load_prepared import load_prepared
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 from sweeper.errors import InputError, Problem, summarise_problems
-from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
-from sweeper.running.prepare import Prepared
 from sweeper.wording import count_things, join_names
 
 
@@ -29,60 +30,57 @@ def command(
     files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: Path | None, trust: bool, as_json: bool
 ) -> int:
     """Check experiments (.yaml) with all files that they name, and templates (.json, or their .slots.yaml)."""
-    requested = options.to_target_list(targets)
-    reports: list[dict[str, object]] = []
+    reports = []
     for file in files:
-        kind, problems, checked = _check_file(file, requested, object_info, trust=trust)
-        trials, searched = (None, []) if checked is None else _list_contents(checked.plan)
-        notes = [] if checked is None else checked.notes
-        reports.append(
-            {
-                "file": str(file),
-                "kind": kind,
-                "valid": not problems,
-                "trials": trials,
-                "problems": [asdict(problem) for problem in problems],
-            }
-            | ({"search": searched} if searched else {})
-            | ({"notes": notes} if notes else {})
-        )
-        if as_json:
-            continue
-        for problem in problems:
-            for line in str(problem).splitlines():
-                console.print_error(line)
-        if not problems:
-            contents = [] if trials is None else [count_things(trials, "trial")]
-            contents += [f"a search of {join_names(searched)}"] if searched else []
-            console.print_line(f"{file}: {kind} is valid" + (f", {' and '.join(contents)}" if contents else ""))
-        for note in notes:
-            console.warn(note)
+        report = _check_file(file, options.to_target_list(targets), object_info, trust=trust)
+        reports.append(report)
+        if not as_json:
+            console.print_answer(report, as_json=False)
     if as_json:
         console.print_json(reports)
-    return OK if all(report["valid"] for report in reports) else INVALID_INPUT
+    return OK if all(report.valid for report in reports) else INVALID_INPUT
 
 
-def _check_file(
-    file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool
-) -> tuple[str, tuple[Problem, ...], Prepared | None]:
-    """The kind of file (experiment or template), its problems to show, and the plan of a valid experiment."""
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What is wrong with a file.
+
+    `kind`: `experiment` or `template`. `trials`: of the sweep; None without one. `search`: the axes of the search, left
+    out without one. `notes`: what is unusual but runs; left out if there is nothing.
+    """
+
+    file: str
+    kind: str
+    valid: bool
+    trials: int | None = None
+    problems: tuple[Problem, ...] = ()
+    search: list[str] | None = field(default=None, metadata=IF_GIVEN)
+    notes: tuple[str, ...] | None = field(default=None, metadata=IF_GIVEN)
+
+    def parts(self) -> Iterator[Part]:
+        """The mistakes, or that there are none, and what the file has."""
+        yield from (Fail(line) for problem in self.problems for line in str(problem).splitlines())
+        if self.valid:
+            contents = [] if self.trials is None else [count_things(self.trials, "trial")]
+            contents += [f"a search of {join_names(self.search)}"] if self.search else []
+            yield Line(f"{self.file}: {self.kind} is valid" + (f", {' and '.join(contents)}" if contents else ""))
+        yield from map(Warn, self.notes or ())
+
+
+def _check_file(file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool) -> FileReport:
     from sweeper.regression.thresholds import check_models
 
-    is_template = options.get_workflow_path(file).suffix.lower() == ".json"
+    workflow = options.get_workflow_path(file)
+    kind = "template" if workflow.suffix.lower() == ".json" else "experiment"
     try:
-        if is_template:
-            trust_check.load_named_template(options.get_workflow_path(file))
-            return "template", (), None
+        if kind == "template":
+            trust_check.load_named_template(workflow)
+            return FileReport(str(file), kind, valid=True)
         checked = load_prepared(
             file, targets, object_info=object_info, extra_check=check_models, trust=trust, needs_sweep=False
         )
     except InputError as error:
-        return "template" if is_template else "experiment", summarise_problems(error.problems), None
-    return "experiment", (), checked
-
-
-def _list_contents(plan: Plan) -> tuple[int | None, list[str]]:
-    """The number of trials of the sweep, None without a sweep; and the axes of the space of the search."""
-    search = plan.experiment.search
-    searched = [] if search is None else [one.name for one in search.space]
-    return None if is_space(plan) else len(plan), searched
+        return FileReport(str(file), kind, valid=False, problems=summarise_problems(error.problems))
+    trials, search = None if is_space(checked.plan) else len(checked.plan), checked.experiment.search
+    searched = None if search is None else [axis.name for axis in search.space]
+    return FileReport(str(file), kind, True, trials, search=searched, notes=checked.notes or None)
