@@ -74,46 +74,25 @@ def write_review(comparisons: Comparisons, out: Path) -> None:
     Raises ResultsError if the folder cannot be written.
     """
     trials = {comparison.trial for comparison in comparisons if comparison.trial is not None}
-    write_report(
-        comparisons.results, out, run=_get_run(comparisons), checked=_to_findings(comparisons, is_review=True),
-        trials=trials or None,
-    )  # fmt: skip
-
-
-def _get_run(comparisons: Comparisons) -> str | None:
-    return None if comparisons.run is None else str(comparisons.run)
+    run = None if comparisons.run is None else str(comparisons.run)
+    checked = _to_findings(comparisons, is_review=True)
+    write_report(comparisons.results, out, run=run, checked=checked, trials=trials or None)
 
 
 def _to_findings(comparisons: Comparisons, *, is_review: bool = False) -> CheckFindings:
     findings = [
         Finding(
-            *(
-                comparison.trial,
-                comparison.state,
-                comparison.reason,
-                comparison.case.name,
-                comparison.accepted,
-                comparison.metrics,
-            ),
-            node=comparison.case.node,
-            position=comparison.case.position,
-            verdict=comparison.verdict,
-            severity=comparison.severity,
-            text_difference=_compare_texts(comparison) if is_review else "",
+            item.trial, item.state, item.reason, item.case.name, item.accepted, item.metrics, item.case.node,
+            item.case.position, item.verdict, item.severity, _compare_texts(item) if is_review else "",
         )
-        for comparison in comparisons
-        if comparison.trial is not None
-    ]
-    missing_cases = [comparison.case.name for comparison in comparisons if comparison.trial is None]
+        for item in comparisons
+        if item.trial is not None
+    ]  # fmt: skip
+    missing_cases = [item.case.name for item in comparisons if item.trial is None]
     return CheckFindings(
-        comparisons.baseline,
-        STATES,
-        findings,
-        missing_cases,
-        notes=comparisons.list_notes(),
-        is_review=is_review,
+        comparisons.baseline, STATES, findings, missing_cases, comparisons.list_notes(), is_review=is_review,
         accept_command=comparisons.accept_command,
-    )
+    )  # fmt: skip
 
 
 def _compare_texts(comparison: Comparison) -> str:

@@ -22,6 +22,7 @@ from sweeper.loading.template_builder import build_template
 from sweeper.model.node_classes import NodeInfo, with_node_schemas
 from sweeper.model.template import MISSING, Template
 from sweeper.model.workflow import Graph, find_downstream, find_sinks
+from sweeper.wording import count_things
 
 _file_argument = click.argument(
     "file",
@@ -173,10 +174,8 @@ def _show(description: Mapping[str, Any], graph: Graph) -> None:
         title = node.get("_meta", {}).get("title", "")
         return f"{node_id} ({node['class_type']}" + (f", '{title}')" if title and title != node["class_type"] else ")")
 
-    count, slots = description["nodes"], description["slots"]
-    console.print_line(
-        f"{description['file']}: {count} node{'s' * (count != 1)}, {len(slots)} slot{'s' * (len(slots) != 1)}"
-    )
+    slots, nodes = description["slots"], count_things(description["nodes"], "node")
+    console.print_line(f"{description['file']}: {nodes}, {count_things(len(slots), 'slot')}")
     if description["description"]:
         console.print_line(sanitize(description["description"]))
     console.print_line(
@@ -196,6 +195,6 @@ def _show(description: Mapping[str, Any], graph: Graph) -> None:
 def _make_slot_row(row: Mapping[str, Any], *, several: bool) -> list[object]:
     default = "(must be given)" if row["required"] else row["default"]
     takes = describe_schema(row["schema"]) if row["kind"] == "value" else f"a local {row['kind']}"
-    reruns = f"{len(row['reaches'])} node{'s' * (len(row['reaches']) != 1)}" + ("" if row["outputs"] else ", no output")
+    reruns = count_things(len(row["reaches"]), "node") + ("" if row["outputs"] else ", no output")
     outputs = [" ".join(row["outputs"])] * several
     return [row["name"], " ".join(row["addresses"]), default, takes, reruns, *outputs, row["description"]]
