@@ -36,6 +36,7 @@ _MIN_WIDTH: Final = 8  # characters to which a column may be cut
 
 AS_JSON: Final = {"json": "*"}  # metadata of the field that is all of the answer's JSON
 NOT_IN_JSON: Final = {"json": ""}  # metadata of a field that is left out
+INLINE: Final = {"json": "**"}  # metadata of a field whose own fields stand among those of the answer
 IF_GIVEN: Final = {"if_given": True}  # metadata of a field that is left out if it is None
 
 
@@ -66,7 +67,7 @@ def to_json(value: Any) -> Any:
             if isinstance(name, Mapping):
                 found |= {key: to_json(make(item)) for key, make in name.items()}
             elif name and (item is not None or "if_given" not in field.metadata):
-                found[name] = to_json(item)
+                found |= to_json(item) if name == "**" else {name: to_json(item)}
         return found
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}

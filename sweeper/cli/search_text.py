@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from sweeper.answers.cells import format_cell
-from sweeper.cli import console
 from sweeper.cli.schema_text import join_choices
 from sweeper.cli.text_table import shorten_cell
-from sweeper.model.search_columns import Objective
 from sweeper.model.search_result import SearchedPoint, SearchResult
 from sweeper.model.search_spec import NumberRange, Search
 from sweeper.running.run_events import RoundPlanned
@@ -91,46 +89,3 @@ def describe_idle_axes(shares: Mapping[str, float]) -> str:
     """Name the axes that hardly matter. `shares`: what each explains at most, from 0 to 1."""
     found = [f"{name} (at most {share:.0%})" for name, share in shares.items()]
     return f"hardly any of the differences between points is due to {join_names(found)}; fix what does not matter"
-
-
-def show_best_points(
-    points: Sequence[SearchedPoint], objectives: Sequence[Objective], count: int, *, as_json: bool
-) -> None:
-    """Print the first `count` of the best points of a search; of several objectives, say that it is their front."""
-    shown = points[:count]
-    if as_json:
-        console.print_json([point_to_json(point, objectives) for point in shown])
-        return
-    if not points:
-        console.print_status("no point has a number for each objective yet")
-        return
-    names = [objective.metric for objective in objectives]
-    if len(objectives) > 1:
-        of = f"{len(shown)} of the {len(points)}" if len(shown) < len(points) else f"the {len(points)}"
-        noun, every = "point" if len(points) == 1 else "points", join_names(names)
-        console.print_line(f"{of} {noun} of the Pareto front, which no other point beats in all of {every}")
-        console.print_line()
-    rows = [
-        [*point.objectives, *point.values.values(), point.round, _format_rows(point.trials), point.succeeded]
-        for point in shown
-    ]
-    console.print_table([*names, *points[0].values, "round", "trials", "succeeded"], rows, rounded=names)
-
-
-def point_to_json(point: SearchedPoint, objectives: Sequence[Objective]) -> Mapping[str, Any]:
-    """A point for --json."""
-    names = [objective.metric for objective in objectives]
-    return {
-        "values": dict(point.values),
-        "objectives": dict(zip(names, point.objectives, strict=True)),
-        "round": point.round,
-        "trials": list(point.trials),
-        "succeeded": point.succeeded,
-    }
-
-
-def _format_rows(trials: Sequence[int]) -> str:
-    """`12-15`, or `3, 8` for rows that are not in a row."""
-    if len(trials) > 2 and list(trials) == list(range(trials[0], trials[-1] + 1)):
-        return f"{trials[0]}-{trials[-1]}"
-    return ", ".join(map(str, trials))

@@ -1,30 +1,33 @@
 """Group the rows of a table, with the mean and the deviation of each group, or make a pivot over two columns.
 
 Pure functions on rows, which are mappings from column to value as `export.to_records` makes them. Unlike pandas, groups
-keep the order of the sweep, and 1, True and "1" are three values.
+keep the order of the sweep, and 1, True and "1" are three values. `GroupTable` and `Pivot` are the answers of
+`sweeper results --by` and `--pivot`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sweeper.answers.cells import format_cell, format_rounded
+from sweeper.answers.parts import Line, Part, Table
+from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.schemas.values import is_number
 
+COST_SUM: Final = "cost_sum"  # the column with the sum of `cost` in a group; all others are means
 Row = Mapping[str, Any]
+Labels = Mapping[str, Mapping[Any, Any]]  # column -> value -> its label
 ValueOrder = Mapping[str, Sequence[Any]]  # column -> its values in order, if that is not the order of the rows
 _NO_ORDER: Final[ValueOrder] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class NumberSummary:
-    """The number of values, their mean, sample standard deviation (n - 1; None for one value), minimum and maximum.
-
-    The field names are keys of the JSON output of `sweeper results --by`.
-    """
+    """The number of values, their mean, sample standard deviation (n - 1; None for one value), minimum and maximum."""
 
     n: int
     mean: float
@@ -45,12 +48,46 @@ class RowGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Pivot:
-    """A pivot table: `cells[i][j]` summarizes the rows with the values `down[i]` and `across[j]`; None if empty."""
+class GroupTable:
+    """One mapping for each group: its values, `trials`, `succeeded`, and of each column with numbers a NumberSummary,
+    or None if no trial of the group has a number there. `cost_sum` is the sum of `cost`, in US dollars.
+    """
 
+    groups: list[dict[str, Any]] = field(metadata=AS_JSON)
+    names: Sequence[str] = field(metadata=NOT_IN_JSON)
+    labels: Labels = field(metadata=NOT_IN_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """One table, with labels in the place of values."""
+        rows = [[_to_cell(name, group[name], self.labels) for name in self.names] for group in self.groups]
+        yield Table(self.names, rows, rounded=(COST_SUM,))
+
+
+@dataclass(frozen=True, slots=True)
+class PivotRow:
+    """The cells of a pivot for one value of `y`, one for each value of `x`; None if there is no number."""
+
+    value: Any
+    cells: tuple[NumberSummary | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pivot:
+    """The numbers of `column` for each value of the column `x` (`across`) and of the column `y` (`rows`)."""
+
+    x: str
+    y: str
+    column: str
     across: tuple[Any, ...]
-    down: tuple[Any, ...]
-    cells: tuple[tuple[NumberSummary | None, ...], ...]
+    rows: tuple[PivotRow, ...]
+    labels: Labels = field(metadata=NOT_IN_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """The means with their standard deviations. The top left cell names the columns of both axes."""
+        yield Line(f"{self.column}: mean, and \N{PLUS-MINUS SIGN} standard deviation where a cell has several trials")
+        across = [format_cell(_to_cell(self.x, value, self.labels)) or "(none)" for value in self.across]
+        rows = [[_to_cell(self.y, row.value, self.labels), *map(format_spread, row.cells)] for row in self.rows]
+        yield Table([f"{self.y} \\ {self.x}", *across], rows)
 
 
 def summarize(values: Iterable[Any]) -> NumberSummary | None:
@@ -89,16 +126,63 @@ def _rank_values(values: Iterable[Any]) -> dict[Hashable, int]:
     return {key: rank for rank, key in enumerate(dict.fromkeys(map(_comparison_key, values)))}
 
 
+def make_groups(
+    rows: Sequence[Row], by: Sequence[str], columns: Sequence[str], value_order: ValueOrder = _NO_ORDER
+) -> GroupTable:
+    """Summarize `columns` for each combination of values of `by`."""
+    groups = [
+        {
+            **dict(zip(by, group.values, strict=True)),
+            "trials": len(group.rows),
+            "succeeded": sum(row["status"] == "succeeded" for row in group.rows),
+            **{name: _sum_cost(group) if name == COST_SUM else group.summarize(name) for name in columns},
+        }
+        for group in group_rows(rows, by, value_order)
+    ]
+    return GroupTable(groups, [*by, "trials", "succeeded", *columns], _find_labels(rows, by))
+
+
+def _sum_cost(group: RowGroup) -> float | None:
+    costs = [row["cost"] for row in group.rows if row["cost"] is not None]
+    return round(math.fsum(costs), 6) if costs else None
+
+
 def make_pivot(rows: Sequence[Row], x: str, y: str, column: str, value_order: ValueOrder = _NO_ORDER) -> Pivot:
     """Summarize `column` for each value of `x` (across) and of `y` (down)."""
     across, down = group_rows(rows, [x], value_order), group_rows(rows, [y], value_order)
     cells = {tuple(map(_comparison_key, group.values)): group.summarize(column) for group in group_rows(rows, [y, x])}
-    lines = tuple(group.values[0] for group in down)
     columns = tuple(group.values[0] for group in across)
-    numbers = tuple(
-        tuple(cells.get((_comparison_key(line), _comparison_key(value))) for value in columns) for line in lines
+    lines = tuple(
+        PivotRow(line, tuple(cells.get((_comparison_key(line), _comparison_key(value))) for value in columns))
+        for line in (group.values[0] for group in down)
     )
-    return Pivot(columns, lines, numbers)
+    return Pivot(x, y, column, columns, lines, _find_labels(rows, (x, y)))
+
+
+def _find_labels(rows: Sequence[Row], columns: Sequence[str]) -> Labels:
+    """The labels of each of these columns that has a `.label` column."""
+    return {
+        name: {row[name]: row[label] for row in rows if row[label] is not None}
+        for name in columns
+        if rows and (label := f"{name}.label") in rows[0]
+    }
+
+
+def _to_cell(name: str, value: Any, labels: Labels) -> Any:
+    return format_spread(value) if isinstance(value, NumberSummary) else labels.get(name, {}).get(value, value)
+
+
+def format_spread(spread: NumberSummary | None) -> str:
+    """`127.5 ± 3.2`: the standard deviation with two significant digits, and the mean to the same decimal place."""
+    if spread is None:
+        return ""
+    if not spread.sd:
+        return format_rounded(spread.mean)
+    places = 1 - math.floor(math.log10(spread.sd))
+    if places > 6:
+        return f"{format_rounded(spread.mean)} \N{PLUS-MINUS SIGN} {spread.sd:.2g}"
+    places = max(places, 0)
+    return f"{spread.mean:.{places}f} \N{PLUS-MINUS SIGN} {spread.sd:.{places}f}"
 
 
 def _comparison_key(value: Any) -> Hashable:

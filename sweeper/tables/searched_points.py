@@ -3,12 +3,78 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from sweeper.answers.parts import Line, Note, Part, Table
+from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.result import SUCCEEDED, Result
-from sweeper.model.search_columns import ROUND, PointKey, SearchColumns
+from sweeper.model.search_columns import ROUND, Objective, PointKey, SearchColumns
 from sweeper.model.search_result import SearchedPoint, sort_points
 from sweeper.store import Store
+from sweeper.wording import join_names
+
+
+@dataclass(frozen=True, slots=True)
+class BestPoint:
+    """A point: its values by axis, its objectives by metric, its round, its rows, and how many of them succeeded."""
+
+    values: Mapping[str, Any]
+    objectives: Mapping[str, float]
+    round: int
+    trials: tuple[int, ...]
+    succeeded: int
+
+
+@dataclass(frozen=True, slots=True)
+class BestPoints:
+    """The best of `total` points, best first. With several objectives, they are those of the Pareto front."""
+
+    points: tuple[BestPoint, ...] = field(metadata=AS_JSON)
+    total: int = field(metadata=NOT_IN_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """One table; of several objectives, what their front is."""
+        if not self.points:
+            yield Note("no point has a number for each objective yet")
+            return
+        first, shown = self.points[0], len(self.points)
+        if len(first.objectives) > 1:
+            of = f"{shown} of the {self.total}" if shown < self.total else f"the {self.total}"
+            noun, every = "point" if self.total == 1 else "points", join_names(first.objectives)
+            yield Line(f"{of} {noun} of the Pareto front, which no other point beats in all of {every}")
+        rows = [
+            [*point.objectives.values(), *point.values.values(), point.round, _format_rows(point.trials),
+             point.succeeded]
+            for point in self.points
+        ]  # fmt: skip
+        columns = [*first.objectives, *first.values, "round", "trials", "succeeded"]
+        yield Table(columns, rows, rounded=list(first.objectives))
+
+
+def make_best_points(
+    points: Sequence[SearchedPoint], objectives: Sequence[Objective], count: int | None = None
+) -> BestPoints:
+    """The first `count` of these points as an answer (None: all)."""
+    names = [objective.metric for objective in objectives]
+    return BestPoints(
+        tuple(
+            BestPoint(
+                point.values, dict(zip(names, point.objectives, strict=True)), point.round, point.trials,
+                point.succeeded,
+            )
+            for point in points[:count]
+        ),
+        len(points),
+    )  # fmt: skip
+
+
+def _format_rows(trials: Sequence[int]) -> str:
+    """`12-15`, or `3, 8` for rows that are not in a row."""
+    if len(trials) > 2 and list(trials) == list(range(trials[0], trials[-1] + 1)):
+        return f"{trials[0]}-{trials[-1]}"
+    return ", ".join(map(str, trials))
 
 
 def find_search_run(store: Store) -> int | None:

@@ -1,4 +1,4 @@
-"""Select rows of a results table by the options `--where`, `--limit` and `--set`, which many commands share.
+"""Select rows of a results table by the options `--where`, `--limit` and `--set`, which many commands share; sort rows.
 
 A row is a mapping from column to cell, as `export.to_records` makes it.
 """
@@ -25,6 +25,7 @@ from sweeper.model.selection import Selection
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
+from sweeper.tables.aggregate import NumberSummary
 from sweeper.tables.export import to_records
 from sweeper.tables.result_rows import column_names
 from sweeper.wording import suggest
@@ -116,6 +117,25 @@ def _make_match(name: str, value: Any, names: Collection[str]) -> Callable[[Mapp
     return lambda row: (
         encode_canonical(row.get(name)) in cells or (label_column is not None and row[label_column] in labels)
     )
+
+
+def sort_rows(rows: Rows, sorts: Iterable[str]) -> Rows:
+    """Sort by each column of `sorts`; the first is the primary key, and `-name` sorts in descending order.
+
+    Rows without a value come last either way.
+    """
+    for sort in reversed(list(sorts)):
+        name = sort.removeprefix("-")
+        with_value = [row for row in rows if row[name] is not None]
+        with_value.sort(key=lambda row: _to_sort_key(row[name]), reverse=sort.startswith("-"))
+        rows = with_value + [row for row in rows if row[name] is None]
+    return rows
+
+
+def _to_sort_key(value: Any) -> tuple[bool, Any]:
+    """Numbers and means sort before texts, because these cannot be compared with them."""
+    value = value.mean if isinstance(value, NumberSummary) else value
+    return (False, value) if isinstance(value, (int, float)) else (True, str(value))
 
 
 def describe_no_match(selection: Selection, trials: int) -> str:

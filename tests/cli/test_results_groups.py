@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.cli import group_tables
 from sweeper.store import Store
 from sweeper.store.records import Artifact, JobRecord, TableLayout
-from sweeper.tables.aggregate import group_rows, make_pivot, summarize
+from sweeper.tables.aggregate import format_spread, group_rows, make_pivot, summarize
 
 # style, steps, seed -> sharpness; None: the trial failed
 MEASURED = {
@@ -79,8 +78,8 @@ def test_by_two_axes_sorted_by_a_mean(sweeper, shop):
 
 
 def test_mean_beyond_a_million_keeps_its_whole_part():
-    assert group_tables.format_spread(summarize([1234567.25])) == "1234567"
-    assert group_tables.format_spread(summarize([1234567.0, 1234567.0 + 1e-7])) == "1234567 ± 7.1e-08"
+    assert format_spread(summarize([1234567.25])) == "1234567"
+    assert format_spread(summarize([1234567.0, 1234567.0 + 1e-7])) == "1234567 ± 7.1e-08"
 
 
 def test_group_column_appears_once_even_if_requested_twice(sweeper, shop):
@@ -108,7 +107,7 @@ def test_any_column_can_be_grouped_by(sweeper, shop):
 
 
 def test_pivot_has_x_across_and_y_down(sweeper, shop):
-    assert split_cells(sweeper("results", shop, "--pivot", "steps, style, sharpness"))[1:] == [
+    assert split_cells(sweeper("results", shop, "--pivot", "steps, style, sharpness"))[2:] == [
         ["style \\ steps", "4", "8"],
         ["oil", "12.0 ± 2.8", "1"],
         ["ink", "5", "1243 ± 12"],
@@ -196,7 +195,7 @@ def test_summary_ignores_values_that_are_not_numbers(mixed):
 def test_groups_and_pivots_lose_no_row(rows):
     assert sum(len(group.rows) for group in group_rows(rows, ["x", "y"])) == len(rows)
     pivot = make_pivot(rows, "x", "y", "m")
-    filled = [cell for line in pivot.cells for cell in line if cell is not None]
+    filled = [cell for row in pivot.rows for cell in row.cells if cell is not None]
     assert sum(cell.n for cell in filled) == sum(row["m"] is not None for row in rows)
 
 

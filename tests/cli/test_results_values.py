@@ -45,7 +45,7 @@ def test_axis_values_are_exact_and_metrics_rounded(sweeper):
         [cfg, "100.123"] for cfg in whole
     ]
     assert [row[0] for row in split_cells(sweeper("results", out, "--by", "cfg"))[1:]] == whole
-    assert split_cells(sweeper("results", out, "--pivot", "cfg,seed,brightness"))[1] == ["seed \\ cfg", *whole]
+    assert split_cells(sweeper("results", out, "--pivot", "cfg,seed,brightness"))[2] == ["seed \\ cfg", *whole]
 
 
 def store_in_order(write, sweep):
@@ -69,7 +69,7 @@ def test_groups_and_pivots_keep_the_written_order_of_values(sweeper, write):
         None,
         "two",
     ]
-    assert split_cells(sweeper("results", out, "--pivot", "steps,cfg,brightness"))[1] == [
+    assert split_cells(sweeper("results", out, "--pivot", "steps,cfg,brightness"))[2] == [
         "cfg \\ steps",
         "1",
         "two",

@@ -30,8 +30,6 @@ from sweeper.cli.search_text import (
     describe_idle_axes,
     describe_point,
     list_axes,
-    point_to_json,
-    show_best_points,
 )
 from sweeper.errors import UsageError
 from sweeper.model.experiment import Experiment
@@ -44,6 +42,7 @@ from sweeper.running.prepare import Prepared
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
 from sweeper.tables.results_folder import default_results_folder
+from sweeper.tables.searched_points import make_best_points
 
 _BEST: Final = 5  # points in the summary
 _FINISHED: Final = ("trials", "until", "exhausted", "votes")
@@ -192,7 +191,7 @@ def _show_preview(prepared: Prepared, out: Path, preview: Any, left: int, *, as_
                 "asked": state.asked, "trials": search.trials, "left": left, "batch": preview.batch,
                 "unfinished": preview.unfinished, "unmeasured": preview.unmeasured, "ended_by": preview.ended_by,
                 "votes_needed": preview.votes_needed,
-                "best": [point_to_json(point, search.objectives) for point in state.describe_best(_BEST)],
+                "best": make_best_points(state.describe_best(_BEST), search.objectives),
                 "points": described, "round_jobs": summary["jobs"], "round_cost": summary["cost"],
                 "cost": None if whole is None else whole.to_dict(), "warnings": summary["warnings"],
             }
@@ -257,7 +256,7 @@ def _show_end(
         console.print_json(
             {
                 "ended_by": result.ended_by, "error": result.error, "rounds": result.rounds, "points": result.points,
-                "trials": result.trials, "best": [point_to_json(point, search.objectives) for point in result.best],
+                "trials": result.trials, "best": make_best_points(result.best, search.objectives),
                 "idle_axes": idle, "run": None if run is None else run_to_json(run), "cost": cost,
                 "report": None if page is None else str(page), "votes_needed": result.votes_needed,
                 **({} if real_command is None else {"real_run": real_command}),
@@ -287,7 +286,7 @@ def _show_summary(
     console.print_line(f"{describe_counts(result)}; {describe_end(result, search)}")
     if result.best:
         console.print_line()
-        show_best_points(result.best, search.objectives, len(result.best), as_json=False)
+        console.print_parts(make_best_points(result.best, search.objectives).parts())
         console.print_line()
     if idle:
         console.print_line(sanitize(describe_idle_axes(idle)))

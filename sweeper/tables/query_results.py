@@ -1,0 +1,223 @@
+"""The answer of `sweeper results`: the table of a run, whole, in groups, as a pivot, or the best points of a search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sweeper.answers.parts import Note, Part, Table
+from sweeper.answers.render import AS_JSON, NOT_IN_JSON
+from sweeper.model.search_columns import ROUND
+from sweeper.model.search_result import SearchedPoint
+from sweeper.model.selection import EVERYTHING, Selection
+from sweeper.model.shell_words import join_command
+from sweeper.schemas.values import is_number
+from sweeper.store import Store
+from sweeper.store.experiment_path import display_path
+from sweeper.store.records import TableLayout
+from sweeper.tables.aggregate import COST_SUM, GroupTable, Pivot, make_groups, make_pivot
+from sweeper.tables.export import to_records
+from sweeper.tables.result_rows import column_names
+from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.searched_points import BestPoints, find_best_points, find_search_run, make_best_points
+from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match, sort_rows
+from sweeper.wording import count_things, join_names
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsQuery:
+    """What a user asks of a table; None is an option that is not given. `by`, `pivot` and `best` exclude each other.
+
+    `sorts` are columns, the first being the primary key; `-name` sorts in descending order. `by`: one row for each
+    combination of values of these columns. `pivot`: (x, y, column). `best`: so many points of a search.
+    """
+
+    selection: Selection = EVERYTHING
+    sorts: Sequence[str] = ()
+    columns: Sequence[str] | None = None
+    by: Sequence[str] | None = None
+    pivot: Sequence[str] | None = None
+    best: int | None = None
+    run: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowTable:
+    """One mapping for each trial, with the columns asked for, or all. `shown`: those that a person reads."""
+
+    rows: Rows = field(metadata=AS_JSON)
+    shown: Sequence[str] = field(metadata=NOT_IN_JSON)
+    rounded: Sequence[str] = field(metadata=NOT_IN_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """One table."""
+        yield Table(self.shown, [[row[name] for name in self.shown] for row in self.rows], self.rounded)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsAnswer:
+    """What was found. `message`: that the selection matches no trial, because that may be a mistake in it."""
+
+    found: RowTable | GroupTable | Pivot | BestPoints = field(metadata=AS_JSON)
+    message: str = field(default="", metadata=NOT_IN_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """The message, if there is one, and a table."""
+        if self.message:
+            yield Note(self.message)
+        if not self.message or not isinstance(self.found, BestPoints):
+            yield from self.found.parts()
+
+
+@dataclass(frozen=True, slots=True)
+class _RunTable:
+    """The rows of a run and its columns.
+
+    `measures` are the columns whose numbers are shown and averaged without being asked for. `cost` is one of them if a
+    row has a cost. `best` are the points for `--best`, best first.
+    """
+
+    rows: Rows
+    names: tuple[str, ...]
+    measures: tuple[str, ...]
+    folder: Path
+    layout: TableLayout
+    best: Sequence[SearchedPoint]
+
+
+def query_results(results: str | os.PathLike[str], query: ResultsQuery) -> ResultsAnswer:
+    """Answer a query about a results folder, or about an experiment's default one.
+
+    Raises UsageError with all mistakes in the query, by the names of the command's options, and ResultsError.
+    """
+    table = _read_table(find_results_folder(results), query)
+    rows = _check_query(table, query).filter(table.rows)
+    message = describe_no_match(query.selection, len(table.rows)) if table.rows and not rows else ""
+    return ResultsAnswer(_find_answer(rows, table, query), message)
+
+
+def _read_table(folder: Path, query: ResultsQuery) -> _RunTable:
+    """The table of the run; for the best points, that of the latest search if the query names no run."""
+    from sweeper.tables.dataframe import build_frame
+
+    is_best = query.best is not None
+    with Store.open(folder, readonly=True) as store:
+        run, of_folder = (find_search_run(store), True) if is_best and query.run is None else (query.run, None)
+        layout = store.layout(run)
+        results_of_run = list(store.results(run, of_folder=of_folder))
+    rows = to_records(build_frame(iter(results_of_run), layout))
+    best = find_best_points(results_of_run, layout.search) if is_best and layout.search is not None else []
+    has_cost = any(row["cost"] is not None for row in rows)
+    measures = ("ran_s", *(("cost",) if has_cost else ()), *layout.metrics)
+    if layout.search is not None:
+        measures = tuple(name for name in measures if name != ROUND)  # the mean of rounds says nothing
+    return _RunTable(rows, column_names(layout), measures, folder, layout, best)
+
+
+def _check_query(table: _RunTable, query: ResultsQuery) -> RowFilter:
+    """The filter of `--where` and `--set`. Raises UsageError with all mistakes in the query."""
+    errors = OptionErrors()
+    row_filter = RowFilter(query.selection, table.layout, errors)
+    columns, by, pivot = query.columns or (), query.by or (), query.pivot or ()
+    for option in (option for option, names in (("--columns", query.columns), ("--by", query.by)) if names == []):
+        errors.add(option, f"names no column; columns: {join_names(table.names)}")
+    for option, names in (("--columns", columns), ("--by", by), ("--pivot", pivot)):
+        errors.check_columns(option, names, table.names)
+    _check_mean_columns(table, query, errors)
+    known = [*(name for name in by if name in table.names), *_choose_group_columns(table, query)]
+    if query.pivot is None:
+        sortable = [*known, "trials", "succeeded"] if by else table.names
+        errors.check_columns("--sort", [name.removeprefix("-") for name in query.sorts], sortable)
+    elif len(pivot) != 3:
+        names_given = count_things(len(pivot), "name")
+        errors.add("--pivot", f"has {names_given} but needs three: X,Y,METRIC, such as steps,seed,sharpness")
+    for option, names in (("--by", by), ("--pivot", pivot)):
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            errors.add(option, f"'{name}' is listed {names.count(name)} times; list it once")
+    for option, message in (conflict[1:] for conflict in _find_conflicts(query) if conflict[0]):
+        errors.add(option, message)
+    if query.best is not None and table.layout.search is None:
+        errors.add("--best", _explain_no_search(table, query.best))
+    errors.raise_if_any()
+    return row_filter
+
+
+def _explain_no_search(table: _RunTable, count: int) -> str:
+    numeric = (name for name in table.layout.metrics if any(is_number(row[name]) for row in table.rows))
+    metric = next(numeric, "COLUMN")
+    words = ["sweeper", "results", display_path(table.folder), "--sort", f"-{metric}", "--limit", str(count)]
+    return f"this run is not a search, so it has no points; `{join_command(words)}` shows its trials with most {metric}"
+
+
+def _check_mean_columns(table: _RunTable, query: ResultsQuery, errors: OptionErrors) -> None:
+    """Add an error for each column whose mean is requested but which holds no numbers."""
+    numeric = _find_numeric_columns(table)
+    requested = [("--pivot", name) for name in (query.pivot or ())[2:3]]
+    requested += [("--columns", name) for name in query.columns or () if query.by and name not in query.by]
+    for option, name in requested:
+        if name in table.names and name not in numeric:
+            allowed = f"; columns with numbers: {join_names(numeric)}" if numeric else ""
+            errors.add(option, f"'{name}' holds no numbers, and a mean needs some{allowed}")
+
+
+def _find_conflicts(query: ResultsQuery) -> Sequence[tuple[bool, str, str]]:
+    """(whether there is a conflict, option, message) for each pair of options that exclude each other."""
+    is_best, has_pivot, has_limit = query.best is not None, query.pivot is not None, query.selection.limit is not None
+    return (
+        (has_pivot and bool(query.by), "--pivot", "cannot be combined with --by; give one"),
+        (has_pivot and bool(query.sorts), "--sort", "a pivot table keeps the order of the sweep"),
+        (has_pivot and bool(query.columns), "--columns", "a pivot table has only the column that --pivot names"),
+        (has_pivot and has_limit, "--limit", "a pivot table is always shown whole"),
+        (is_best and has_pivot, "--best", "cannot be combined with --pivot; give one"),
+        (is_best and bool(query.by), "--best", "cannot be combined with --by; give one"),
+        (is_best and bool(query.sorts), "--sort", "--best sorts the points itself"),
+        (is_best and bool(query.columns), "--columns", "--best has columns of its own"),
+        (is_best and has_limit, "--limit", "--best N says how many points to show"),
+    )
+
+
+def _find_numeric_columns(table: _RunTable) -> list[str]:
+    """The columns that hold numbers: metrics first, then the others."""
+    names = dict.fromkeys((*table.layout.metrics, *table.names))
+    return [name for name in names if name != "trial" and any(is_number(row[name]) for row in table.rows)]
+
+
+def _choose_group_columns(table: _RunTable, query: ResultsQuery) -> list[str]:
+    """The columns whose means a group shows: those asked for, or all measures. Before `cost` comes its sum."""
+    numeric = _find_numeric_columns(table)
+    wanted = query.columns or [name for name in table.measures if name in numeric]
+    columns = [name for name in wanted if name in table.names and name not in (query.by or ())]
+    if "cost" in columns and "cost" in table.measures and COST_SUM not in table.names:
+        columns.insert(columns.index("cost"), COST_SUM)
+    return columns
+
+
+def _find_answer(rows: Rows, table: _RunTable, query: ResultsQuery) -> RowTable | GroupTable | Pivot | BestPoints:
+    layout, limit = table.layout, query.selection.limit
+    if query.best is not None and layout.search is not None:
+        selected = {row["trial"] for row in rows}
+        points = [point for point in table.best if not selected.isdisjoint(point.trials)]
+        return make_best_points(points, layout.search.objectives, query.best)
+    value_order = {
+        name: layout.values_in_order(name, [row[name] for row in table.rows]) for name in layout.axis_columns
+    }
+    if query.pivot:
+        x, y, column = query.pivot
+        return make_pivot(rows, x, y, column, value_order)
+    if query.by:
+        groups = make_groups(rows, query.by, _choose_group_columns(table, query), value_order)
+        return replace(groups, groups=sort_rows(groups.groups, query.sorts)[:limit])
+    shown = query.columns or _choose_default_columns(rows, table)
+    found = sort_rows(rows, query.sorts)[:limit]
+    if query.columns:
+        found = [{name: row[name] for name in query.columns} for row in found]
+    return RowTable(found, shown, ("queued_s", *table.measures))
+
+
+def _choose_default_columns(rows: Rows, table: _RunTable) -> list[str]:
+    errors = ("error_type", "error") if any(row["error"] for row in rows) else ()
+    costs = ("cost", "cost_kind") if "cost" in table.measures else ()
+    outcome = ("status", "attempts", "ran_s", *costs)
+    return ["trial", *table.layout.axis_columns, *outcome, *table.layout.metrics, *errors]
