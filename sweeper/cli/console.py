@@ -111,7 +111,12 @@ def print_warnings(parts: Iterable[Part]) -> None:
 
 def print_json(value: Any) -> None:
     """Print an answer, or another value, as JSON on stdout."""
-    print_line(json.dumps(to_json(value), ensure_ascii=False, indent=2, allow_nan=False))
+    print_line(format_json(value))
+
+
+def format_json(value: Any) -> str:
+    """An answer, or another value, as JSON."""
+    return json.dumps(to_json(value), ensure_ascii=False, indent=2, allow_nan=False)
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, rounded: Collection[str] = ()) -> None:

@@ -58,7 +58,7 @@ def _find_answers(folder: Path, run: str | None) -> dict[str, list[str]]:
         layout = store.layout(run)
         if not layout.metrics or sum(store.count_by_status(run).values()) > _MAX_ANSWERED:
             return {}
-    from sweeper.cli.effects_text import describe_effects
+    from sweeper.tables.effect_words import describe_effects
     from sweeper.tables.effects import EffectQuery, analyse_effects
 
     return describe_effects(analyse_effects(folder, EffectQuery(run=run)))

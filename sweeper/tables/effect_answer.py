@@ -1,19 +1,22 @@
-"""The answer of `sweeper effects` as values, and what the analyses of sweeps and of searches have in common."""
+"""The effects on a metric as values, and what the analyses of sweeps and of searches have in common.
+
+`effect_words` says them in words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
+from sweeper.answers.render import NOT_IN_JSON
 from sweeper.statistics.corrections import LEVEL
 from sweeper.statistics.factorial import ValueComparison
 from sweeper.statistics.paired import Numbers
 from sweeper.statistics.variance_shares import TermShare, VarianceShares
-from sweeper.tables.effect_axes import EffectAxes, EffectAxis
+from sweeper.tables.effect_axes import EffectAxis
 
 MAX_VALUES: Final = 30  # of an axis, because each pair of values is compared
 IDLE_SHARE: Final = 0.05  # of the variance: an axis that surely explains less may be left at one value
@@ -21,95 +24,177 @@ _SMALLEST: Final = 1e-50  # the fourth power of a smaller number may be 0, and o
 
 
 @dataclass(frozen=True, slots=True)
+class AxisShare:
+    """The share (0 to 1) of a metric's variance that an axis explains, or that two explain together.
+
+    `low` and `high` bound its 95 % interval. `p` is the p-value of the F test: `f` with `df` and `error_df` degrees of
+    freedom. Of two axes, `p_holm` is corrected for all pairs of the metric, and `replicates` are those that are ones.
+    """
+
+    axes: tuple[str, ...]
+    share: float
+    low: float
+    high: float
+    p: float
+    df: int
+    f: float
+    error_df: float
+    p_holm: float | None = field(default=None, metadata=NOT_IN_JSON)
+    replicates: tuple[str, ...] = field(default=(), metadata=NOT_IN_JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeShare:
+    """The share (0 to 1) of an axis alone and in pairs with others, beside all that is explained without it.
+
+    `high` ends its 95 % interval, `p` is the p-value of the F test.
+    """
+
+    share: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
 class Trend:
     """Where the fitted curve of an axis of numbers is best; highest, if the metric has no direction.
 
-    `word` is one of those of `statistics.response_curve`, `value` the index of the value there, and `low` and `high`
-    those of the lowest and the highest number.
+    `word` is one of those of `statistics.response_curve`, `value` the value there, and `low` and `high` are the lowest
+    and the highest number.
     """
 
     word: str
-    value: int
-    low: int
-    high: int
+    value: str
+    low: str = field(metadata=NOT_IN_JSON)
+    high: str = field(metadata=NOT_IN_JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class NeededValues:
+    """How many more values of a replicate would settle the largest difference."""
+
+    axis: str
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValueDifference:
+    """The mean difference of a value from another one, or from the mean of all others (`other` is None).
+
+    It is in the units of the metric, over `pairs` of trials that are equal in all other axes; of a search, over points.
+    `low` and `high` bound the 95 % interval, with `df` degrees of freedom. `p_holm` is corrected as `adjust_in_steps`
+    does. They are None for a single pair.
+    """
+
+    value: str
+    other: str | None
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    pairs: int
+    df: float
 
 
 @dataclass(frozen=True, slots=True)
 class AxisEffect:
-    """The effect of one axis on one metric.
+    """The effect of one axis on one metric. `note` says why there are no comparisons.
 
-    `p` is the p-value of the whole axis, and `comparisons` are (comparison, p-value), all corrected as
-    `adjust_in_steps` does. `share` is None if the trials are too few, `note` says why there are no comparisons.
+    `seen`: whether the axis has an effect; `differs` may still be false, if no two of its values are told apart.
+    `idle`: whether it is known that the axis hardly matters, neither alone nor in pairs with others.
     `highest` are the value with the highest mean and those that are not seen to be lower, if these are at most half of
-    all; `lowest` likewise. `needed`: (replicate axis, how many more of its values would settle the largest difference).
-
-    In the results of a search, `trend` says where an axis of numbers is best, and `whole` is the share of the axis
-    alone and in pairs with others, beside all that is explained without it.
+    all; `lowest` likewise. `needed`: what would settle the largest difference. `trend` and `whole_share` are those of a
+    search. `share` is None if the trials are too few, and `levels` is the number of values.
     """
 
-    axis: EffectAxis
-    share: TermShare | None
-    p: float | None
-    comparisons: tuple[tuple[ValueComparison, float | None], ...]
-    highest: tuple[int, ...] = ()
-    lowest: tuple[int, ...] = ()
-    needed: tuple[str, int] | None = None
-    note: str = ""
-    trend: Trend | None = None
-    whole: TermShare | None = None
-
-    @property
-    def is_seen(self) -> bool:
-        """Whether the axis has an effect; `differs` may still be false, if no two of its values are told apart."""
-        return self.p is not None and self.p <= LEVEL
+    axis: str
+    note: str
+    seen: bool
+    idle: bool
+    whole_share: WholeShare | None
+    trend: Trend | None
+    highest: tuple[str, ...]
+    lowest: tuple[str, ...]
+    needed: NeededValues | None
+    comparisons: tuple[ValueDifference, ...]
+    share: AxisShare | None = field(metadata=NOT_IN_JSON)
+    levels: int = field(metadata=NOT_IN_JSON)
 
     @property
     def differs(self) -> bool:
-        return any(p is not None and p <= LEVEL for _, p in self.comparisons)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it is known that the axis hardly matters, neither alone nor in pairs with others."""
-        whole = self.whole
-        return whole is not None and not self.is_seen and whole.p > LEVEL and whole.high <= IDLE_SHARE
+        return any(found.p_holm is not None and found.p_holm <= LEVEL for found in self.comparisons)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricEffects:
     """The effects on one metric, those of most variance first. `note` says why there are none.
 
-    `interactions` are (two axes, their share, p-value corrected by Holm for all shares of the metric). `rest` is the
-    share that no axis explains, `overlap` the one that several axes explain, because trials are missing. `spread` is
-    the standard deviation of the numbers, `server_noise` that of repeats of a trial, if there are any. `maximize`: the
-    direction of an objective of a search, otherwise None.
+    `maximize`: the direction of an objective of a search, otherwise None. `standard_deviation` is that of the numbers,
+    `server_noise` that of repeats of a trial, if there are any. `shares` are those of the axes, of the replicates and
+    of pairs. `overlap` is the share that several axes explain, because trials are missing, `rest` the one that none
+    explains.
     """
 
     metric: str
     trials: int
-    effects: tuple[AxisEffect, ...] = ()
-    replicates: tuple[tuple[EffectAxis, TermShare], ...] = ()
-    interactions: tuple[tuple[EffectAxis, EffectAxis, TermShare, float], ...] = ()
-    rest: float | None = None
-    overlap: float = 0.0
-    spread: float = 0.0
-    server_noise: float | None = None
     note: str = ""
     maximize: bool | None = None
+    server_noise: float | None = None
+    standard_deviation: float = 0.0
+    shares: tuple[AxisShare, ...] = ()
+    overlap: float = 0.0
+    rest: float | None = None
+    effects: tuple[AxisEffect, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EffectsAnswer:
-    """The answer to a query. `message` says that `--where` or `--set` select nothing.
+def make_share(found: TermShare, axes: Sequence[EffectAxis], p_holm: float | None = None) -> AxisShare:
+    """The share of a term, which is an axis or two."""
+    names, replicates = (tuple(axis.name for axis in axes if axis.is_replicate >= wanted) for wanted in (False, True))
+    numbers = (found.share, found.low, found.high, found.p, found.df, found.f, found.error_df)
+    return AxisShare(names, *numbers, p_holm, replicates)
 
-    `points` is the number of points of a search, None in the results of a sweep.
-    """
 
-    folder: Path
-    trials: int
-    axes: EffectAxes
-    metrics: tuple[MetricEffects, ...]
-    message: str = ""
-    points: int | None = None
+def make_effect(
+    axis: EffectAxis, share: TermShare | None, p: float | None,
+    comparisons: Sequence[tuple[ValueComparison, float | None]], *, note: str,
+    trend: Trend | None = None, whole: TermShare | None = None,
+) -> AxisEffect:  # fmt: skip
+    """The effect of an axis, from its indices of values. `p` and those of the comparisons are corrected."""
+    labels, seen = axis.labels, p is not None and p <= LEVEL
+    highest, lowest = (
+        () if trend is not None else tuple(labels[value] for value in find_extremes(len(labels), comparisons, sign))
+        for sign in (1, -1)
+    )
+    differences = tuple(
+        ValueDifference(
+            labels[compared.value], None if compared.other is None else labels[compared.other],
+            found.mean, found.low, found.high, found.p, p_holm, found.pairs, found.df,
+        )
+        for compared, p_holm in comparisons
+        for found in (compared.difference,)
+    )  # fmt: skip
+    return AxisEffect(
+        axis.name, note, seen, whole is not None and not seen and whole.p > LEVEL and whole.high <= IDLE_SHARE,
+        None if whole is None else WholeShare(whole.share, whole.high, whole.p),
+        trend, highest, lowest, None, differences, None if share is None else make_share(share, [axis]), len(labels),
+    )  # fmt: skip
+
+
+def complete_metric(
+    metric: MetricEffects, numbers: Numbers, shares: VarianceShares | None, effects: Iterable[AxisEffect],
+    others: Iterable[AxisShare],
+) -> MetricEffects:  # fmt: skip
+    """Add the effects, those of most variance first, and the shares: of their axes, and then the others."""
+    found = sorted(effects, key=lambda effect: -effect.share.share if effect.share else 1.0)
+    return replace(
+        metric,
+        standard_deviation=float(np.nanstd(numbers)),
+        shares=(*(effect.share for effect in found if effect.share is not None), *others),
+        overlap=0.0 if shares is None else 1 - shares.rest - sum(term.share for term in shares.terms),
+        rest=None if shares is None else shares.rest,
+        effects=tuple(found),
+    )
 
 
 def explain_no_analysis(cells: Sequence[Any], values: Numbers) -> str:
@@ -126,7 +211,7 @@ def explain_no_analysis(cells: Sequence[Any], values: Numbers) -> str:
 
 
 def get_share(shares: VarianceShares | None, term: tuple[int, ...]) -> TermShare | None:
-    return None if shares is None else next((one for one in shares.terms if one.term == term), None)
+    return None if shares is None else next((found for found in shares.terms if found.term == term), None)
 
 
 def find_extremes(

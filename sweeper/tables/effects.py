@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -26,13 +26,17 @@ from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
     AxisEffect,
-    EffectsAnswer,
+    AxisShare,
     MetricEffects,
+    NeededValues,
+    complete_metric,
     explain_no_analysis,
-    find_extremes,
     get_share,
+    make_effect,
+    make_share,
 )
-from sweeper.tables.effect_axes import EffectAxes, EffectAxis, find_effect_axes, list_axis_columns
+from sweeper.tables.effect_axes import EffectAxes, find_effect_axes, list_axis_columns
+from sweeper.tables.effect_words import ComparedAxis, EffectsAnswer
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
@@ -84,20 +88,12 @@ def effects(
         "share_low", "share_high",
     )  # fmt: skip
     rows = [
-        (metric.metric, *_to_row(effect, comparison, p))
+        (metric.metric, effect.axis, *astuple(found), *(astuple(effect.share)[1:4] if effect.share else (None,) * 3))
         for metric in answer.metrics
         for effect in metric.effects
-        for comparison, p in effect.comparisons
+        for found in effect.comparisons
     ]
     return pd.DataFrame(rows, columns=list(columns))
-
-
-def _to_row(effect: AxisEffect, comparison: ValueComparison, p_holm: float | None) -> tuple[Any, ...]:
-    labels, found, share = effect.axis.labels, comparison.difference, effect.share
-    other = None if comparison.other is None else labels[comparison.other]
-    shares = (None,) * 3 if share is None else (share.share, share.low, share.high)
-    numbers = (found.mean, found.low, found.high, found.p, p_holm, found.pairs, found.df)
-    return (effect.axis.name, labels[comparison.value], other, *numbers, *shares)
 
 
 def analyse_effects(
@@ -128,7 +124,8 @@ def analyse_effects(
         surfaces = SearchAnalysis(rows, found, layout.search, query.axes)
         metrics, points = [surfaces.analyse(name) for name in names], surfaces.points
     metrics = [replace(metric, server_noise=noise.get(metric.metric)) for metric in metrics]
-    return EffectsAnswer(folder, len(rows), found, tuple(metrics), message, points)
+    listed = (ComparedAxis(axis.name, axis.columns, axis.values, axis.is_replicate) for axis in found.axes)
+    return EffectsAnswer(folder, len(rows), points, message, tuple(listed), found.constant, found.notes, tuple(metrics))
 
 
 def _choose_metrics(query: EffectQuery, rows: Sequence[Result], layout: TableLayout) -> list[str]:
@@ -202,16 +199,13 @@ class _Analysis:
         if not self._compared:
             return MetricEffects(name, count, note="there is no axis to compare: each has one value, or is a replicate")
         shares = self._share_out(numbers)
-        return MetricEffects(
-            name,
-            count,
-            self._find_effects(numbers, shares),
-            tuple((self._axes.axes[i], s) for i in self._factorial.replicates if (s := get_share(shares, (i,)))),
-            tuple(self._find_interactions(shares)),
-            None if shares is None else shares.rest,
-            0.0 if shares is None else 1 - shares.rest - sum(term.share for term in shares.terms),
-            float(np.nanstd(numbers)),
-        )
+        replicates = [
+            make_share(share, [self._axes.axes[index]])
+            for index in self._factorial.replicates
+            if (share := get_share(shares, (index,))) is not None
+        ]
+        others = [*replicates, *self._find_interactions(shares)]
+        return complete_metric(MetricEffects(name, count), numbers, shares, self._find_effects(numbers, shares), others)
 
     def _share_out(self, numbers: Numbers) -> VarianceShares | None:
         known = np.isfinite(numbers)
@@ -219,7 +213,7 @@ class _Analysis:
             self._models[key] = VarianceModel([replace(factor, codes=factor.codes[known]) for factor in self._factors])
         return self._models[key].share_out(numbers[known])
 
-    def _find_effects(self, numbers: Numbers, shares: VarianceShares | None) -> tuple[AxisEffect, ...]:
+    def _find_effects(self, numbers: Numbers, shares: VarianceShares | None) -> list[AxisEffect]:
         compared = {
             index: self._factorial.compare(index, numbers) if self._factors[index].levels <= MAX_VALUES else []
             for index in self._compared
@@ -229,11 +223,10 @@ class _Analysis:
             [None if term is None else term.p for term in terms.values()],
             [[comparison.difference.p for comparison in found] for found in compared.values()],
         )
-        effects = [
+        return [
             self._describe(index, p, tuple(zip(found, p_values, strict=True)), terms[index])
             for (index, found), p, p_values in zip(compared.items(), axes, adjusted, strict=True)
         ]
-        return tuple(sorted(effects, key=lambda effect: -effect.share.share if effect.share else 1.0))
 
     def _describe(
         self, index: int, p: float | None, comparisons: tuple[tuple[ValueComparison, float | None], ...],
@@ -246,11 +239,10 @@ class _Analysis:
                     f"some, or call it a replicate: --over {axis.columns[0]}")  # fmt: skip
         elif not comparisons:
             note = "cannot be judged, because no two trials differ in it alone"
-        highest, lowest = (find_extremes(len(axis.values), comparisons, sign) for sign in (1, -1))
-        effect = AxisEffect(axis, share, p, comparisons, highest, lowest, None, note)
+        effect = make_effect(axis, share, p, comparisons, note=note)
         return effect if effect.differs else replace(effect, needed=self._count_needed(comparisons))
 
-    def _count_needed(self, comparisons: Sequence[tuple[ValueComparison, float | None]]) -> tuple[str, int] | None:
+    def _count_needed(self, comparisons: Sequence[tuple[ValueComparison, float | None]]) -> NeededValues | None:
         """The replicate axis of which the fewest more values would settle the largest difference, and how many."""
         pairs = [found for found, _ in comparisons if found.other is not None]
         if not pairs:
@@ -261,16 +253,14 @@ class _Analysis:
             present = largest.levels[position]
             needed = count_needed_values(largest, position, LEVEL / len(comparisons), max(3 * present, _MOST_PROPOSED))
             if needed is not None:
-                options.append((needed - present, self._axes.axes[index].name))
-        return min(((name, more) for more, name in options), key=lambda option: option[1], default=None)
+                options.append(NeededValues(self._axes.axes[index].name, needed - present))
+        return min(options, key=lambda option: option.more, default=None)
 
-    def _find_interactions(
-        self, shares: VarianceShares | None
-    ) -> list[tuple[EffectAxis, EffectAxis, TermShare, float]]:
+    def _find_interactions(self, shares: VarianceShares | None) -> list[AxisShare]:
         terms = () if shares is None else shares.terms
         adjusted = adjust_p_values([term.p for term in terms])
         return [
-            (self._axes.axes[term.term[0]], self._axes.axes[term.term[1]], term, p)
+            make_share(term, [self._axes.axes[index] for index in term.term], p)
             for term, p in sorted(zip(terms, adjusted, strict=True), key=lambda pair: -pair[0].share)
             if len(term.term) > 1
             and p is not None

@@ -8,7 +8,8 @@ together. One number for each point enters it, because the trials of a point are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -27,23 +28,17 @@ from sweeper.tables.effect_answer import (
     AxisEffect,
     MetricEffects,
     Trend,
+    complete_metric,
     explain_no_analysis,
-    find_extremes,
     get_share,
+    make_effect,
+    make_share,
 )
 from sweeper.tables.effect_axes import EffectAxes, EffectAxis, read_axis
 
 _FEWEST_OF_CURVE: Final = 4  # numbers of an axis: three are three values, without a curve between them
 _LEAST_REST: Final = 5  # degrees of freedom beside the axes: an F test with fewer finds hardly anything
 _LEAST_REST_OF_PAIRS: Final = 10  # and beside the pairs of axes
-
-
-@dataclass(frozen=True, slots=True)
-class IdleAxis:
-    """An axis that hardly matters for any objective: with 95 % confidence, it explains at most this share (0 to 1)."""
-
-    name: str
-    highest_share: float
 
 
 def find_search_axes(rows: Sequence[Result], layout: TableLayout, search: SearchColumns) -> EffectAxes:
@@ -55,26 +50,27 @@ def find_search_axes(rows: Sequence[Result], layout: TableLayout, search: Search
     return EffectAxes(tuple(axes), constant, notes)
 
 
-def find_idle_axes(rows: Sequence[Result], layout: TableLayout) -> list[IdleAxis]:
-    """Return the axes of a search that are known to hardly matter for any of its objectives, in the order of its space.
+def find_idle_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, float]:
+    """Return the axes of a search that are known to hardly matter for any of its objectives, in the order of its space,
+    with the share (0 to 1) that each explains at most, with 95 % confidence.
 
     `rows` are all rows of the table. An axis of which too little is known is not among them. Raises UsageError without
     scipy.
     """
     search = layout.search
     if search is None:
-        return []
+        return {}
     analysis = SearchAnalysis(rows, find_search_axes(rows, layout, search), search, ())
     found = [
-        {effect.axis.name: effect for effect in analysis.analyse(objective.metric).effects}
+        {effect.axis: effect for effect in analysis.analyse(objective.metric).effects}
         for objective in search.objectives
     ]
-    return [
-        IdleAxis(name, max(effect.whole.high for effect in effects if effect.whole is not None))
+    return {
+        name: max(effect.whole_share.high for effect in effects if effect.whole_share is not None)
         for name in search.space
         if len(effects := [effects[name] for effects in found if name in effects]) == len(found)
-        and all(effect.is_idle for effect in effects)
-    ]
+        and all(effect.idle for effect in effects)
+    }
 
 
 class SearchAnalysis:
@@ -118,7 +114,7 @@ class SearchAnalysis:
     def _find_direction(self, name: str) -> bool | None:
         search = self._search
         pairs: list[tuple[str, Objective]] = list(zip(search.objective_columns, search.objectives, strict=True))
-        return next((one.maximize for column, one in pairs if name in (column, one.metric)), None)
+        return next((goal.maximize for column, goal in pairs if name in (column, goal.metric)), None)
 
 
 def _make_factor(axis: EffectAxis, codes: Codes) -> Factor | Curve:
@@ -147,7 +143,7 @@ class _Surface:
         compared = {index: self._compare(index, sign) for index in shown}
         p_values, adjusted = adjust_in_steps(
             [None if (term := get_share(shares, (index,))) is None else term.p for index in shown],
-            [[one.difference.p for one in comparisons] for comparisons, _ in compared.values()],
+            [[found.difference.p for found in comparisons] for comparisons, _ in compared.values()],
         )
         effects = [
             self._describe_axis(
@@ -155,18 +151,13 @@ class _Surface:
             )
             for index, p, found in zip(shown, p_values, adjusted, strict=True)
         ]
-        return replace(
-            metric,
-            effects=tuple(sorted(effects, key=lambda effect: -effect.share.share if effect.share else 1.0)),
-            interactions=tuple(
-                (self._axes[one.term[0]][0], self._axes[one.term[1]][0], one, p)
-                for one, p in zip(shares.terms, adjust_p_values([term.p for term in shares.terms]), strict=True)
-                if len(one.term) > 1 and p is not None and set(one.term) & set(shown)
-            ),
-            rest=shares.rest,
-            overlap=max(0.0, 1 - shares.rest - sum(term.share for term in shares.terms)),  # may add up to more than 1
-            spread=float(np.std(self._values)),
-        )
+        pairs = [
+            make_share(term, [self._axes[index][0] for index in term.term], p)
+            for term, p in zip(shares.terms, adjust_p_values([term.p for term in shares.terms]), strict=True)
+            if len(term.term) > 1 and p is not None and set(term.term) & set(shown)
+        ]
+        found = complete_metric(metric, self._values, shares, effects, pairs)
+        return replace(found, overlap=max(0.0, found.overlap))  # the shares may add up to more than 1
 
     def _describe_axis(
         self, index: int, shares: VarianceShares, p: float | None,
@@ -179,12 +170,8 @@ class _Surface:
             note = "cannot be separated from the other axes at these points"
         elif not comparisons:
             note = f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES})"
-        highest: tuple[int, ...] = ()
-        lowest: tuple[int, ...] = ()
-        if trend is None:
-            highest, lowest = (find_extremes(len(axis.values), comparisons, sign) for sign in (1, -1))
         whole = self._model.share_out_whole(index, self._values)
-        return AxisEffect(axis, share, p, comparisons, highest, lowest, None, note, trend, whole)
+        return make_effect(axis, share, p, comparisons, note=note, trend=trend, whole=whole)
 
     def _compare(self, index: int, sign: int) -> tuple[list[ValueComparison], Trend | None]:
         """Compare the ends of a curve, with its turn if it has one, or each pair of other values."""
@@ -193,14 +180,14 @@ class _Surface:
         if isinstance(factor, Curve):
             low, high = int(np.argmin(factor.numbers)), int(np.argmax(factor.numbers))
             word, point = self._fit.find_largest(index, sign)
-            trend = Trend(word, int(codes[point]), int(codes[low]), int(codes[high]))
+            trend = Trend(word, *(self._axes[index][0].labels[codes[place]] for place in (point, low, high)))
             pairs = [(high, low), *([(point, low), (point, high)] if word in (INSIDE, ENDS) else [])]
         else:
             firsts: Mapping[int, int] = {code: point for point, code in reversed(list(enumerate(codes.tolist())))}
             present = sorted(firsts) if len(firsts) <= MAX_VALUES else []
             trend = None
-            pairs = [(firsts[one], firsts[other]) for i, one in enumerate(present) for other in present[i + 1 :]]
+            pairs = list(combinations(map(firsts.__getitem__, present), 2))
         return [
-            ValueComparison(int(codes[one]), int(codes[other]), self._fit.compare(index, one, other))
-            for one, other in pairs
+            ValueComparison(int(codes[first]), int(codes[second]), self._fit.compare(index, first, second))
+            for first, second in pairs
         ], trend

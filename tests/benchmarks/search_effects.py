@@ -41,10 +41,10 @@ def main() -> None:
             texts = []
             for name in ("cfg", "steps", "sampler"):
                 effects = [one[name] for one in found]
-                seen, idle = np.mean([effect.is_seen for effect in effects]), np.mean([e.is_idle for e in effects])
+                seen, idle = np.mean([effect.seen for effect in effects]), np.mean([e.idle for e in effects])
                 texts.append(f"{seen:>8.1%} {idle:>7.1%}")
-            trends = [(one["cfg"].axis, one["cfg"].trend) for one in found]
-            best = [axis.values[trend.value][0] for axis, trend in trends if trend and trend.word == INSIDE]
+            trends = [effects["cfg"].trend for effects in found]
+            best = [float(trend.value) for trend in trends if trend and trend.word == INSIDE]
             near = " ".join(f"{value:.1f}" for value in np.percentile(best, [5, 50, 95])) if best else "none"
             print(f"{str(planted).removeprefix('PlantedAxes'):<62}{''.join(texts)}   {near}", flush=True)
 

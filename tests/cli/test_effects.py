@@ -106,7 +106,7 @@ def test_markdown_goes_to_a_file(confounded_sweep, capsys, tmp_path):
     text = file.read_text("utf-8")
     assert (code, out) == (0, "")
     assert f"wrote {file}" in err
-    assert "## quality\n- cfg matters" in text
+    assert "### quality\n\n- cfg matters" in text
     assert "| axis | value | against | difference | low | high | p (Holm) | pairs |\n| --- |" in text
 
 

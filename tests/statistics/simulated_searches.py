@@ -153,4 +153,4 @@ def find_effects(planted: PlantedAxes, seed: int) -> dict[str, AxisEffect]:
     search = SearchColumns((Objective("quality"),), ("cfg", "steps", "sampler"))
     layout = TableLayout("made", search.space, (), ("quality",), search=search)
     metric = SearchAnalysis(rows, find_search_axes(rows, layout, search), search, ()).analyse("quality")
-    return {effect.axis.name: effect for effect in metric.effects}
+    return {effect.axis: effect for effect in metric.effects}

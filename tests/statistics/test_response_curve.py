@@ -94,6 +94,6 @@ def test_whole_share_needs_points_for_all_pairs():
 def test_axis_without_effect_is_rarely_found():
     planted = PlantedAxes("parabola", method="random")
     found = [find_effects(planted, seed) for seed in range(60)]
-    assert sum(effects["steps"].is_seen or effects["sampler"].is_seen for effects in found) <= 8  # 3 expected at most
-    assert all(effects["cfg"].is_seen and not effects["cfg"].is_idle for effects in found)
-    assert sum(effects["steps"].is_idle for effects in found) >= 10
+    assert sum(effects["steps"].seen or effects["sampler"].seen for effects in found) <= 8  # 3 expected at most
+    assert all(effects["cfg"].seen and not effects["cfg"].idle for effects in found)
+    assert sum(effects["steps"].idle for effects in found) >= 10

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
 import click
 
+from sweeper.answers.render import render_markdown, render_text
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.errors import UsageError
@@ -51,19 +51,20 @@ def command(
     """
     if as_json and kind is not None:
         raise UsageError(f"--json and --format {kind} exclude each other; give one")
-    from sweeper.cli.effects_text import effects_to_json, render_effects
     from sweeper.tables.effects import EffectQuery, analyse_effects
 
-    query = EffectQuery(metrics, axes, over, selection, run_id)
-    answer = analyse_effects(results, query, _OPTIONS)
+    answer = analyse_effects(results, EffectQuery(metrics, axes, over, selection, run_id), _OPTIONS)
+    is_markdown = kind == "markdown" or (kind is None and output is not None and output.suffix.lower() == ".md")
+    if output is None and not is_markdown:
+        console.print_answer(answer, as_json=as_json)
+        return
     if as_json:
-        text = json.dumps(effects_to_json(answer), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+        text = console.format_json(answer)
     else:
-        is_markdown = kind == "markdown" or (kind is None and output is not None and output.suffix.lower() == ".md")
-        text = render_effects(answer, markdown=is_markdown)
+        text = render_markdown(answer.parts()).strip() if is_markdown else "\n".join(render_text(answer.parts()))
     if output is None:
-        console.print_line(text.removesuffix("\n"))
+        console.print_line(text)
         return
     with atomic_write(output) as handle:
-        handle.write(text.encode("utf-8", "replace"))
+        handle.write(f"{text}\n".encode("utf-8", "replace"))
     console.print_status(f"wrote {output}")

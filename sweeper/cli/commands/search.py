@@ -301,4 +301,4 @@ def _find_idle_axes(results: Path) -> dict[str, float]:
     from sweeper.tables.search_effects import find_idle_axes
 
     with Store.open(results, readonly=True) as store:
-        return {axis.name: axis.highest_share for axis in find_idle_axes(list(store.results()), store.layout())}
+        return find_idle_axes(list(store.results()), store.layout())
