@@ -87,13 +87,20 @@ def make_rich_console(stream: IO[str]) -> Console:
     return Console(file=stream, no_color=not is_colour_enabled(stream), highlight=False)
 
 
-def print_answer(answer: Answer, *, as_json: bool) -> None:
-    """Print an answer on stdout: its fields as JSON, or its words and tables; with these, its warnings on stderr."""
+def print_answer(answer: Answer, *, as_json: bool, on_stderr: bool = False) -> None:
+    """Print an answer on stdout: its fields as JSON, or its words and tables; with these, its warnings on stderr.
+
+    `on_stderr`: print the words and tables there, because stdout has other data.
+    """
     if as_json:
         print_json(answer)
         return
     parts = tuple(answer.parts())
-    print_parts(parts)
+    if on_stderr:
+        for line in render_text(parts):
+            print_status(line)
+    else:
+        print_parts(parts)
     print_warnings(parts)
 
 

@@ -1,4 +1,4 @@
-"""What plans, runs and results folders cost: as JSON (`describe_*`), and that as text (`format_*`, `show_*`).
+"""What plans and runs cost: as JSON (`describe_*`), and that as text (`format_*`, `show_*`).
 
 A figure of a plan is `priced` (from the class of a partner node) or `estimated` (learnt seconds, times the price of the
 target).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Final
 
 from sweeper.answers.cells import format_cell, sanitize
@@ -18,14 +17,11 @@ from sweeper.model.money import CURRENCY, NOTHING, Amount, to_usd
 from sweeper.model.result import Run
 from sweeper.planning.pricing import NodeCost, PlanCost, PlanPrices
 from sweeper.store import Store
-from sweeper.tables.charge_rows import ChargeSum
 
 _MAX_NODES: Final = 3  # in the line; the table has all
 _MAX_VALUES: Final = 20  # in a table; --json has all
-_OF_THE_JOB: Final = "(the job)"
 
 PrintLine = Callable[[str], None]
-Groups = Mapping[str, Sequence[tuple[Any, ChargeSum]]]
 
 
 def _show_groups(name: str, rows: Sequence[Mapping[str, str]], print_line: PrintLine) -> None:
@@ -232,52 +228,6 @@ def format_run_cost(cost: Mapping[str, Any]) -> str:
     return text if cost["budget"] is None else f"{text} of a budget of {Amount.exactly(cost['budget'])}"
 
 
-# --- results folders
-
-
-def describe_charges(folders: Sequence[Path], total: ChargeSum, groups: Groups) -> dict[str, Any]:
-    """What all runs of results folders cost, in all and by the values of each group."""
-    return {
-        "folders": list(map(str, folders)),
-        "currency": CURRENCY,
-        **_describe_sum(total),
-        "kinds": {kind: amount.to_dict() for kind, amount in total.kinds.items()},
-        "by": {
-            name: [{"value": value, **_describe_sum(charges)} for value, charges in rows]
-            for name, rows in groups.items()
-        },
-    }
-
-
-def _describe_sum(charges: ChargeSum) -> dict[str, Any]:
-    amounts = {name: getattr(charges, name).to_dict() for name in ("spent", "kept", "rest", "open")}
-    return {"jobs": charges.jobs, "open_jobs": charges.open_jobs, **amounts, "kind": charges.kind}
-
-
-def show_charges(total: ChargeSum, groups: Groups, print_line: PrintLine) -> None:
-    """Print the same."""
-    kinds = ", ".join(f"{amount} {kind}" for kind, amount in total.kinds.items())
-    print_line(f"spent  {total.spent} for {count_jobs(total.jobs)}: {kinds}")
-    print_line(f"kept   {total.kept} for results that the table shows")
-    if total.rest != NOTHING:
-        print_line(f"rest   {total.rest} for failures, retries and results that others replaced")
-    if total.open_jobs:
-        print_line(f"open   {total.open} at most, for {count_jobs(total.open_jobs)} that may still run")
-    for name, rows in groups.items():
-        _show_groups(name, [_make_charge_row(name, value, charges) for value, charges in rows], print_line)
-
-
 def count_jobs(jobs: int) -> str:
     """`1 job`, `3 jobs`."""
     return "1 job" if jobs == 1 else f"{jobs} jobs"
-
-
-def _make_charge_row(name: str, value: Any, charges: ChargeSum) -> dict[str, str]:
-    text = _OF_THE_JOB if name == "class" and value is None else format_cell(value) or "(none)"
-    return {
-        name: text if name in ("folder", "class") else shorten_cell(text),
-        "jobs": str(charges.jobs),
-        "spent": str(charges.spent),
-        "kept": str(charges.kept),
-        "kind": charges.kind or "",
-    }

@@ -1,4 +1,4 @@
-"""What the jobs of results folders were charged, charge by charge, and its sums by target, day or any other value.
+"""The answer of `sweeper costs`: what the jobs of results folders were charged, and its sums by target, day or axis.
 
 All runs of a folder count, because each was paid for. The table of a folder shows fewer jobs: no retries, no failures
 that were repeated, and no results that others replaced.
@@ -6,18 +6,32 @@ that were repeated, and no results that others replaced.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from sweeper.answers.cells import format_cell
+from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Table, shorten_cell
+from sweeper.answers.render import INLINE, NOT_IN_JSON
 from sweeper.model.charges import KINDS, find_weakest_kind, sum_charges
-from sweeper.model.money import CURRENCY, Amount
+from sweeper.model.money import CURRENCY, NOTHING, Amount
 from sweeper.store import Store
+from sweeper.store.experiment_path import display_path
 from sweeper.store.job_charges import JobCharge
 from sweeper.tables.aggregate import group_rows
+from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.select_rows import OptionErrors
+from sweeper.wording import count_things, join_names
 
+_MAX_VALUES: Final = 20  # in a table; --json has all
+_NOTHING_PRICED: Final = (
+    "no job has a price. Partner nodes have prices of their own; give a target one in the experiment or in the targets "
+    "file, such as `price: {per_second: 0.0013 USD}`, and the next run counts it"
+)
 CSV_COLUMNS = (
     "folder", "run", "trial", "target", "day", "node", "class", "low", "high", "currency", "kind", "kept",
 )  # fmt: skip
@@ -52,8 +66,8 @@ class ChargeSum:
     """What some charges are together. `spent` is the sum of `kept`, `rest` and `open`.
 
     `kept` paid for results that a table shows, `open` is what jobs that have not ended cost at most, and `rest` paid
-    for failures, for retries and for results that others replaced. `kinds` has the sum of each kind that there is, the
-    surest first, and `kind` is the least sure.
+    for failures, for retries and for results that others replaced. Each is a range in US dollars. `kinds` has the sum
+    of each kind that there is, the surest first, and `kind` is the least sure.
     """
 
     jobs: int
@@ -62,11 +76,92 @@ class ChargeSum:
     kept: Amount
     rest: Amount
     open: Amount
-    kinds: Mapping[str, Amount]
+    kind: str | None
+    kinds: Mapping[str, Amount] = field(metadata=NOT_IN_JSON)
 
-    @property
-    def kind(self) -> str | None:
-        return find_weakest_kind(self.kinds)
+
+@dataclass(frozen=True, slots=True)
+class ValueCharges:
+    """The charges of a value. None is the value of a job without one; of `class`, the charge of the job itself."""
+
+    value: Any
+    charges: ChargeSum = field(metadata=INLINE)
+
+    def make_row(self, name: str) -> tuple[Any, ...]:
+        """The cells of a table by the values of `name`."""
+        text = "(the job)" if name == "class" and self.value is None else format_cell(self.value) or "(none)"
+        text = text if name in ("folder", "class") else shorten_cell(text)
+        return text, self.charges.jobs, str(self.charges.spent), str(self.charges.kept), self.charges.kind
+
+
+@dataclass(frozen=True, slots=True)
+class FolderCosts:
+    """What all runs of results folders cost: in all, by kind, and by the values of targets, days, classes and axes."""
+
+    folders: tuple[Path, ...]
+    currency: str
+    total: ChargeSum = field(metadata=INLINE)
+    kinds: Mapping[str, Amount]
+    by: Mapping[str, Sequence[ValueCharges]]
+    rows: Sequence[ChargeRow] = field(metadata=NOT_IN_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """The sums, then a table of each group."""
+        if not self.rows:
+            yield Line(f"{join_names(map(display_path, self.folders))}: {_NOTHING_PRICED}")
+            return
+        total, kinds = self.total, ", ".join(f"{amount} {kind}" for kind, amount in self.kinds.items())
+        facts = [
+            Fact("spent", f"{total.spent} for {count_things(total.jobs, 'job')}: {kinds}"),
+            Fact("kept", f"{total.kept} for results that the table shows"),
+        ]
+        if total.rest != NOTHING:
+            facts.append(Fact("rest", f"{total.rest} for failures, retries and results that others replaced"))
+        if total.open_jobs:
+            jobs = count_things(total.open_jobs, "job")
+            facts.append(Fact("open", f"{total.open} at most, for {jobs} that may still run"))
+        yield Facts(facts)
+        for name, found in self.by.items():
+            yield Heading(f"cost by {name}:")
+            yield Table((name, "jobs", "spent", "kept", "kind"), [row.make_row(name) for row in found[:_MAX_VALUES]])
+            if len(found) > _MAX_VALUES:
+                yield Item(f"and {len(found) - _MAX_VALUES} more; --json lists them")
+
+
+def find_costs(results: Iterable[str | os.PathLike[str]], by: Sequence[str] | None = None) -> FolderCosts:
+    """Add up the charges of results folders, or of experiments' default ones.
+
+    `by`: also group by these axes and slots (None: not asked for). Raises UsageError for unknown ones, and
+    ResultsError.
+    """
+    folders = tuple({folder.resolve(): folder for folder in map(find_results_folder, results)}.values())
+    rows = load_charge_rows(folders)
+    _check_axes(rows, by)
+    groups = {
+        "folder": group_charges(rows, lambda row: display_path(row.folder)),
+        "target": group_charges(rows, lambda row: row.job.target),
+        "day": sorted(group_charges(rows, lambda row: row.day), key=lambda group: str(group.value)),
+        "class": group_charges(rows, lambda row: row.class_type),
+    }
+    if len(groups["folder"]) < 2:  # its table would have only one row
+        del groups["folder"]
+    groups |= {name: group_charges(rows, partial(_get_cell, name)) for name in by or ()}
+    total = add_up(rows)
+    return FolderCosts(folders, CURRENCY, total, total.kinds, groups, rows)
+
+
+def _check_axes(rows: Sequence[ChargeRow], by: Sequence[str] | None) -> None:
+    errors = OptionErrors()
+    names = list(dict.fromkeys(name for row in rows for name in row.cells))
+    if by is not None and not by:
+        errors.add("--by", f"names no axis; axes and slots: {join_names(names)}")
+    if rows:
+        errors.check_columns("--by", by or (), names)
+    errors.raise_if_any()
+
+
+def _get_cell(name: str, row: ChargeRow) -> Any:
+    return row.cells.get(name)
 
 
 def load_charge_rows(folders: Iterable[Path]) -> list[ChargeRow]:
@@ -87,7 +182,8 @@ def load_charge_rows(folders: Iterable[Path]) -> list[ChargeRow]:
 def add_up(rows: Sequence[ChargeRow]) -> ChargeSum:
     """The sum of some charges."""
     unended = [row for row in rows if row.job.is_open]
-    kinds = {kind: [row for row in rows if row.job.charge.kind == kind] for kind in KINDS}
+    by_kind = {kind: [row for row in rows if row.job.charge.kind == kind] for kind in KINDS}
+    kinds = {kind: _sum_amounts(of_kind) for kind, of_kind in by_kind.items() if of_kind}
     return ChargeSum(
         _count_jobs(rows),
         _count_jobs(unended),
@@ -95,7 +191,8 @@ def add_up(rows: Sequence[ChargeRow]) -> ChargeSum:
         _sum_amounts(row for row in rows if row.is_kept),
         _sum_amounts(row for row in rows if not row.is_kept and not row.job.is_open),
         _sum_amounts(unended),
-        {kind: _sum_amounts(of_kind) for kind, of_kind in kinds.items() if of_kind},
+        find_weakest_kind(kinds),
+        kinds,
     )
 
 
@@ -107,15 +204,10 @@ def _sum_amounts(rows: Iterable[ChargeRow]) -> Amount:
     return sum_charges(row.job.charge for row in rows)
 
 
-def group_charges(rows: Iterable[ChargeRow], get_value: Callable[[ChargeRow], Any]) -> list[tuple[Any, ChargeSum]]:
+def group_charges(rows: Iterable[ChargeRow], get_value: Callable[[ChargeRow], Any]) -> list[ValueCharges]:
     """The sum of the charges of each value, in the order in which the values appear."""
     groups = group_rows([{"value": get_value(row), "row": row} for row in rows], ["value"])
-    return [(group.values[0], add_up([row["row"] for row in group.rows])) for group in groups]
-
-
-def list_axes(rows: Iterable[ChargeRow]) -> list[str]:
-    """The names of all axes and slots of the rows."""
-    return list(dict.fromkeys(name for row in rows for name in row.cells))
+    return [ValueCharges(group.values[0], add_up([row["row"] for row in group.rows])) for group in groups]
 
 
 def iter_csv_rows(rows: Iterable[ChargeRow], axes: Sequence[str]) -> Iterator[tuple[Any, ...]]:

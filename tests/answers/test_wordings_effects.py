@@ -22,7 +22,7 @@ STEPS = ComparedAxis("steps", ("steps",), ((4,), (8,), (16,)), replicate=False)
 SIZE = ComparedAxis("width + height", ("width", "height"), ((64, 96), (128, 192)), replicate=False)
 SEED = ComparedAxis("seed", ("seed",), ((1,), (2,), (3,)), replicate=True)
 PROMPT = ComparedAxis("prompt", ("prompt",), (("a fox",), ("an owl",)), replicate=True)
-SWEEP = EffectsAnswer(Path("results/foxes"), 54, None, "", (STEPS, SIZE, SEED, PROMPT), ("sampler",),
+SWEEP = EffectsAnswer(Path("foxes"), 54, None, "", (STEPS, SIZE, SEED, PROMPT), ("sampler",),
                       ("seed has only 3 values to stand for all, so the intervals are wide",), ())  # fmt: skip
 
 

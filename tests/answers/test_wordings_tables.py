@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from sweeper.model.charges import ESTIMATED, MEASURED, PRICED, Charge
+from sweeper.model.money import Amount
 from sweeper.model.search_columns import Objective
 from sweeper.model.search_result import SearchedPoint
+from sweeper.store.job_charges import JobCharge
 from sweeper.tables.aggregate import make_groups, make_pivot
+from sweeper.tables.charge_rows import ChargeRow, ChargeSum, FolderCosts, ValueCharges
 from sweeper.tables.query_results import ResultsAnswer, RowTable
 from sweeper.tables.searched_points import make_best_points
 from tests.answers.approved import check_approved
@@ -19,6 +25,8 @@ ROWS = [
 ]  # fmt: skip
 TOP = SearchedPoint({"cfg": 5.51, "sampler": "heun"}, (344.7123456789, 2.5), 3, (12, 13, 14), 3)
 NEXT = SearchedPoint({"cfg": 7.0, "sampler": "euler"}, (300.0, 1.5), 0, (3, 8), 1)
+ROW = ChargeRow(Path("foxes"), JobCharge(Charge("7", "FluxProNode", Amount.exactly(0.1), PRICED), "a1", 1, "cloud",
+                "d" * 64, "succeeded", 1_700_000_000.0), 0, {}, is_kept=True)  # fmt: skip
 OBJECTIVES = (Objective("sharpness", True), Objective("ran_s", False))
 
 
@@ -47,3 +55,29 @@ def test_best_points():
     check_approved("results_best_front", ResultsAnswer(make_best_points([TOP, NEXT], OBJECTIVES, 1)))
     check_approved("results_best_whole_front", ResultsAnswer(make_best_points([TOP], OBJECTIVES)))
     check_approved("results_best_unknown", ResultsAnswer(make_best_points([], OBJECTIVES, 1)))
+
+
+def amount(low, high=None):
+    return Amount.between(low, low if high is None else high)
+
+
+def charge(jobs, low, high=None, *, kinds=(PRICED,), open_jobs=0):
+    sums = {kind: amount(low, high) for kind in kinds}
+    open_sum = amount(0.5) if open_jobs else amount(0)
+    return ChargeSum(jobs, open_jobs, amount(low, high), amount(low), amount(0.1), open_sum, kinds[-1], sums)
+
+
+def test_costs():
+    total = charge(6, 0.682, 0.702, kinds=(MEASURED, PRICED, ESTIMATED), open_jobs=1)
+    groups = {
+        "folder": [ValueCharges("foxes", charge(5, 0.68)), ValueCharges("owls", charge(1, 0.002))],
+        "class": [ValueCharges("FluxProNode", charge(5, 0.67, 0.69)), ValueCharges(None, charge(2, 0.012))],
+        "prompt": [ValueCharges(value, charge(1, 0.1)) for value in
+                   (None, "a fox in the snow, watercolor, with many words", *range(20))],
+    }  # fmt: skip
+    folders = (Path("foxes"), Path("owls"))
+    check_approved("costs", FolderCosts(folders, "USD", total, total.kinds, groups, [ROW]))
+    nothing = ChargeSum(0, 0, *[amount(0)] * 4, None, {})
+    check_approved("costs_without_prices", FolderCosts(folders, "USD", nothing, {}, {}, []))
+    kept = ChargeSum(1, 0, amount(0.1), amount(0.1), amount(0), amount(0), PRICED, {PRICED: amount(0.1)})
+    check_approved("costs_of_results_alone", FolderCosts(folders[:1], "USD", kept, kept.kinds, {}, [ROW]))

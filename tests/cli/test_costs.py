@@ -114,24 +114,28 @@ rest   0.10 USD for failures, retries and results that others replaced
 open   0.50 USD at most, for 1 job that may still run
 
 cost by target:
-  target  jobs  spent          kept           kind
-  cloud   5     0.68-0.70 USD  0.08-0.10 USD  estimated
-  gpu     1     0.002 USD      0.002 USD      estimated
+
+target  jobs  spent          kept           kind
+cloud      5  0.68-0.70 USD  0.08-0.10 USD  estimated
+gpu        1  0.002 USD      0.002 USD      estimated
 
 cost by day:
-  day         jobs  spent            kept             kind
-  2023-11-14  4     0.142-0.162 USD  0.042-0.062 USD  estimated
-  2023-11-15  2     0.54 USD         0.04 USD         priced
+
+day         jobs  spent            kept             kind
+2023-11-14     4  0.142-0.162 USD  0.042-0.062 USD  estimated
+2023-11-15     2  0.54 USD         0.04 USD         priced
 
 cost by class:
-  class        jobs  spent          kept           kind
-  FluxProNode  5     0.67-0.69 USD  0.07-0.09 USD  priced
-  (the job)    2     0.012 USD      0.012 USD      estimated
+
+class        jobs  spent          kept           kind
+FluxProNode     5  0.67-0.69 USD  0.07-0.09 USD  priced
+(the job)       2  0.012 USD      0.012 USD      estimated
 
 cost by model:
-  model  jobs  spent          kept           kind
-  pro    5     0.68-0.70 USD  0.08-0.10 USD  estimated
-  dev    1     0.002 USD      0.002 USD      estimated
+
+model  jobs  spent          kept           kind
+pro       5  0.68-0.70 USD  0.08-0.10 USD  estimated
+dev       1  0.002 USD      0.002 USD      estimated
 """
 
 
@@ -144,9 +148,9 @@ def test_costs_of_several_folders_are_added_up(sweeper, cost_folder):
     assert (data["jobs"], data["open_jobs"], data["kind"]) == (12, 2, "estimated")
     assert data["spent"] == {"low": 1.364, "high": 1.404}
     assert {name: data[name]["high"] for name in ("kept", "rest", "open")} == {"kept": 0.204, "rest": 0.2, "open": 1.0}
-    assert [one["value"] for one in data["by"]["folder"]] == ["results/shop", "results/other"]
-    assert [(one["value"], one["jobs"]) for one in data["by"]["class"]] == [("FluxProNode", 10), (None, 4)]
-    assert [(one["value"], one["spent"]["high"]) for one in data["by"]["seed"]] == [(1, 0.284), (2, 0.12), (3, 1.0)]
+    assert [row["value"] for row in data["by"]["folder"]] == ["results/shop", "results/other"]
+    assert [(row["value"], row["jobs"]) for row in data["by"]["class"]] == [("FluxProNode", 10), (None, 4)]
+    assert [(row["value"], row["spent"]["high"]) for row in data["by"]["seed"]] == [(1, 0.284), (2, 0.12), (3, 1.0)]
 
 
 def test_costs_writes_each_charge_as_a_csv_row(sweeper, process, cost_folder):

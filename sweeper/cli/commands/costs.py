@@ -5,38 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
-from sweeper.answers.cells import sanitize
 from sweeper.cli import console, options
-from sweeper.cli.cost_text import Groups, describe_charges, show_charges
 from sweeper.cli.options import complete_from, format_examples, split_names
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
-from sweeper.store.experiment_path import display_path
-from sweeper.tables.charge_rows import (
-    CSV_COLUMNS,
-    ChargeRow,
-    ChargeSum,
-    add_up,
-    group_charges,
-    iter_csv_rows,
-    list_axes,
-    load_charge_rows,
-)
+from sweeper.tables.charge_rows import CSV_COLUMNS, ChargeRow, find_costs, iter_csv_rows
 from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
-from sweeper.tables.results_folder import find_results_folder
-from sweeper.tables.select_rows import OptionErrors
-from sweeper.wording import join_names
-
-_NOTHING_PRICED: Final = (
-    "no job has a price. Partner nodes have prices of their own; give a target one in the experiment or in the targets "
-    "file, such as `price: {per_second: 0.0013 USD}`, and the next run counts it"
-)
 
 
 @click.command(
@@ -58,48 +37,10 @@ def command(results: tuple[Path, ...], *, by: tuple[str, ...], csv: str | None, 
     """
     if as_json and csv == "-":
         raise UsageError("--json and --csv - both write to stdout; give one")
-    folders = list({folder.resolve(): folder for folder in map(find_results_folder, results)}.values())
-    rows = load_charge_rows(folders)
-    axes = split_names(by)
-    _check_axes(rows, axes, is_given=bool(by))
+    answer = find_costs(results, split_names(by) if by else None)
     if csv is not None:
-        _write_csv(rows, axes, csv)
-    total, groups = add_up(rows), _group_rows(rows, axes)
-    if as_json:
-        console.print_json(describe_charges(folders, total, groups))
-    else:
-        print_line = console.print_status if csv == "-" else console.print_line
-        if not rows:
-            print_line(sanitize(f"{join_names(map(display_path, folders))}: {_NOTHING_PRICED}"))
-            return
-        show_charges(total, groups, print_line)
-
-
-def _check_axes(rows: Sequence[ChargeRow], axes: Sequence[str], *, is_given: bool) -> None:
-    errors = OptionErrors()
-    names = list_axes(rows)
-    if is_given and not axes:
-        errors.add("--by", f"names no axis; axes and slots: {join_names(names)}")
-    if rows:
-        errors.check_columns("--by", axes, names)
-    errors.raise_if_any()
-
-
-def _group_rows(rows: Sequence[ChargeRow], axes: Sequence[str]) -> Groups:
-    """The sums of each table. A table by folder has only one row if there is one folder, so it is left out."""
-    groups: dict[str, Sequence[tuple[Any, ChargeSum]]] = {
-        "folder": group_charges(rows, lambda row: display_path(row.folder)),
-        "target": group_charges(rows, lambda row: row.job.target),
-        "day": sorted(group_charges(rows, lambda row: row.day), key=lambda group: str(group[0])),
-        "class": group_charges(rows, lambda row: row.class_type),
-    }
-    if len(groups["folder"]) < 2:
-        del groups["folder"]
-    return groups | {name: group_charges(rows, partial(_get_cell, name)) for name in axes}
-
-
-def _get_cell(name: str, row: ChargeRow) -> Any:
-    return row.cells.get(name)
+        _write_csv(answer.rows, split_names(by), csv)
+    console.print_answer(answer, as_json=as_json, on_stderr=csv == "-")
 
 
 def _write_csv(rows: Sequence[ChargeRow], axes: Sequence[str], file: str) -> None:
