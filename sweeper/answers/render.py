@@ -208,7 +208,7 @@ def escape_markdown(text: str) -> str:
     """One line of text, with everything escaped that Markdown would interpret."""
     for mark in _MARKS:
         text = text.replace(mark, "\\" + mark)
-    return " ".join(text.split()).replace("&", "&amp;")
+    return " ".join(sanitize(text).split()).replace("&", "&amp;")
 
 
 def render_html(parts: Iterable[Part]) -> str:

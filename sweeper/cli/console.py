@@ -11,12 +11,15 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from sweeper.answers.cells import sanitize
 from sweeper.answers.parts import Answer, Fail, Note, Part, Table, Warn
 from sweeper.answers.render import render_text, to_json
+from sweeper.files import atomic_write
+from sweeper.tables.export import encode_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +37,14 @@ def print_line(text: str = "") -> None:
         sys.stdout.flush()
         buffer.write(data)
         buffer.flush()
+
+
+def write_lines(lines: Iterable[str], file: str) -> None:
+    """Write lines to a file as a whole, or to stdout if its name is `-`."""
+    with ExitStack() as files:
+        handle = sys.stdout.buffer if file == "-" else files.enter_context(atomic_write(Path(file)))
+        handle.writelines(map(encode_line, lines))
+        handle.flush()
 
 
 def to_json_number(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""What the votes of a folder say: about the values of an axis, about single pictures, and how far voters agree.
+"""The answer of `sweeper votes`: a ranking of values or of single pictures, and how far voters agree.
 
 "Both bad" counts as a tie, because it does not say which picture is better. It is also counted on its own.
 """
@@ -6,24 +6,38 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, astuple, dataclass, field
+from itertools import combinations
+from typing import Any, Final
 
 import numpy as np
 
+from sweeper.answers.parts import Fact, Facts, Line, Note, Part, Table, Warn
+from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.model.search_columns import ROUND, VOTES_METRIC
 from sweeper.statistics.extra_packages import load_stats_package
-from sweeper.statistics.ranking import Agreement, ItemComparisons, Ranking, compute_shares, measure_agreement, rank
+from sweeper.statistics.ranking import (
+    MIN_GROUPS,
+    Agreement,
+    ItemComparisons,
+    compute_shares,
+    measure_agreement,
+    rank,
+)
 from sweeper.store import Store
 from sweeper.store.votes import BAD, LEFT, RIGHT, TIE, Vote
+from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.vote_pictures import VoteAxis, VotePictures
+from sweeper.wording import join_names
 
 VOTES_PER_POINT: Final = 2.5  # before a search goes on; tests/benchmarks/search_votes.py compares other numbers
 _POINTS: Final = {LEFT: 1.0, TIE: 0.5, BAD: 0.5, RIGHT: 0.0}  # of the left picture, by answer
 _OF_RIGHT: Final = {LEFT: RIGHT, RIGHT: LEFT}  # the answer as the right picture sees it
+_MAX_NAMED: Final = 3  # undecided pairs of values in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +51,177 @@ class AnswerCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class ValueRanking:
-    """The ranking of the values of an axis, and the counts of each. `votes` is the number of votes that it uses."""
+class RankedValue:
+    """A value, its cells in the columns of the axis, its share (0 to 1), the ends of its 95 % interval, and answers."""
 
-    axis: VoteAxis
-    ranking: Ranking
-    counts: tuple[AnswerCounts, ...]
+    value: str
+    cells: tuple[Any, ...]
+    share: float
+    low: float
+    high: float
+    counts: AnswerCounts = field(metadata=INLINE)
+
+
+@dataclass(frozen=True, slots=True)
+class BetterValue:
+    """Two values of which one is surely better."""
+
+    better: str
+    worse: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRanking:
+    """The ranking of the values of an axis, which are in the order of the experiment, by so many votes.
+
+    `independent`: the intervals take votes as independent, because there are few prompts and seeds. `is_point`: the
+    values are the points of a search.
+    """
+
+    axis: str
+    columns: tuple[str, ...]
     votes: int
+    independent: bool
+    values: tuple[RankedValue, ...]
+    better: tuple[BetterValue, ...]
+    is_point: bool = field(metadata=NOT_IN_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """Which values are better, then the table of all, best first; of points, those that have votes."""
+        order = sorted(self.values, key=lambda value: -value.share)
+        shown = [value for value in order if not self.is_point or any(astuple(value.counts))]
+        names = [value.value for value in shown]
+        apart = {(pair.better, pair.worse) for pair in self.better}
+        yield from map(Line, self._describe_points(names, apart) if self.is_point else self._describe(names, apart))
+        rows = [
+            (*(value.cells if self.is_point else [value.value]), f"{value.share:.0%}",
+             f"{value.low:.0%} to {value.high:.0%}", *astuple(value.counts))
+            for value in shown
+        ]  # fmt: skip
+        columns = self.columns if self.is_point else [self.axis]
+        yield Table((*columns, "share", "95 % interval", "won", "equal", "lost", "both bad"), rows)
+        if self.independent:
+            yield Note(
+                f"{self.axis}: the intervals take votes as independent, because fewer than {MIN_GROUPS} different "
+                "prompts and seeds have votes"
+            )
+
+    def _describe_points(self, names: Sequence[str], apart: AbstractSet[tuple[str, str]]) -> Iterator[str]:
+        """How sure the best of the points of a search is that have votes."""
+        if names:
+            best, *others = names
+            better = sum((best, other) in apart for other in others)
+            yield f"the best is {best}: surely better than {better} of {len(others)} others"
+        if len(names) < len(self.values):
+            yield f"{len(self.values) - len(names)} points have no votes yet"
+
+    def _describe(self, names: Sequence[str], apart: AbstractSet[tuple[str, str]]) -> Iterator[str]:
+        for name in names:
+            if worse := [other for other in names if (name, other) in apart]:
+                yield f"{self.axis}: {name} is better than {join_names(worse)}"
+        pairs = [*combinations(names, 2)]
+        undecided = [f"{a} and {b}" for a, b in pairs if not {(a, b), (b, a)} & apart]
+        if len(undecided) > _MAX_NAMED:
+            yield f"{self.axis}: {len(undecided)} of {len(pairs)} pairs of values are undecided"
+        elif undecided:
+            yield f"{self.axis}: undecided between {'; '.join(undecided)}"
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRankings:
+    """The votes that count, in all and by voter, and what they say of axes, or of single pictures.
+
+    `pictures` has one mapping for each picture with votes, the best first: its trial, the values of the axes, its
+    share (0 to 1), the answers and its path. `answers` are the votes by answer, `lost` those about trials that the
+    table does not have any more. `results`: what the user named.
+    """
+
+    votes: int
+    voters: Mapping[str, int]
+    agreement: Agreement
+    axes: tuple[ValueRanking, ...] | None = field(metadata=IF_GIVEN)
+    pictures: Sequence[Mapping[str, Any]] | None = field(metadata=IF_GIVEN)
+    answers: Mapping[str | None, int] = field(metadata=NOT_IN_JSON)
+    lost: int = field(metadata=NOT_IN_JSON)
+    results: str = field(metadata=NOT_IN_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """Who voted, how far voters agree, and the rankings."""
+        if not self.votes:
+            yield Note(f"no votes yet; start with `sweeper vote {self.results}`")
+            return
+        people = ", ".join(f"{name} {count}" for name, count in self.voters.items())
+        equal, bad = self.answers.get(TIE, 0), self.answers.get(BAD, 0)
+        facts = [Fact("votes", f"{self.votes}: {people}; {equal} equal, {bad} both bad")]
+        if len(self.voters) > 1:
+            facts.append(Fact("agree", _describe_agreement(self.agreement)))
+        yield Facts(facts)
+        if self.lost:
+            yield Warn(f"{self.lost} votes are about trials that the table does not have any more; not counted")
+        for ranking in self.axes or ():
+            yield from ranking.parts()
+        if self.pictures:
+            yield Table(list(self.pictures[0]), [list(row.values()) for row in self.pictures])
+
+
+def _describe_agreement(agreement: Agreement) -> str:
+    if not agreement.pairs:
+        return "unknown: no two voters answered the same pair"
+    share = agreement.same / agreement.pairs
+    alpha = "" if agreement.alpha is None else f"; Krippendorff's alpha {agreement.alpha:.2f} (1: always, 0: by chance)"
+    return f"{share:.0%}: {agreement.same} of {agreement.pairs} answers of two voters to the same pair{alpha}"
+
+
+def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_picture: bool = False) -> VoteRankings:
+    """Rank the values of these axes, or of every axis with votes; or the single pictures.
+
+    Raises UsageError for an unknown axis or without the extra `stats`, and ResultsError.
+    """
+    with Store.open(find_results_folder(results), readonly=True) as store:
+        pictures, votes = VotePictures(store), [vote for vote in store.votes.load() if vote.counts]
+    named = pictures.get_axes(axes, "--axis")
+    rankings = None if by_picture else tuple(rank_values(pictures, axis, votes) for axis in named or pictures.axes)
+    if rankings is not None and not named:
+        rankings = tuple(ranking for ranking in rankings if ranking.votes)
+    return VoteRankings(
+        votes=len(votes),
+        voters=dict(Counter(vote.voter for vote in votes).most_common()),
+        agreement=compare_voters(votes),
+        axes=rankings,
+        pictures=_list_pictures(pictures, votes) if by_picture else None,
+        answers=Counter(vote.answer for vote in votes),
+        lost=0 if axes or rankings is None else max(0, len(votes) - sum(ranking.votes for ranking in rankings)),
+        results=os.fspath(results),
+    )
+
+
+def _list_pictures(pictures: VotePictures, votes: Sequence[Vote]) -> list[dict[str, Any]]:
+    scores, counts = score_pictures(votes), count_pictures(votes)
+    rows = [
+        {
+            "trial": picture.row.trial,
+            **picture.row.columns,
+            "share": scores[picture.sha256],
+            **asdict(counts[picture.sha256]),
+            "picture": picture.path,
+        }
+        for picture in pictures.all
+        if picture.sha256 in scores
+    ]
+    return sorted(rows, key=lambda row: -row["share"])
 
 
 def rank_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> ValueRanking:
     """Rank the values of an axis by the votes about it, over all prompts, seeds and other axes."""
     answers = _list_answers(pictures, axis, votes)
-    by_value = _count_answers((left, right, answer) for left, right, _, answer in answers)
-    counts = tuple(by_value.get(value, AnswerCounts()) for value in range(len(axis.values)))
-    return ValueRanking(axis, rank(_to_comparisons(axis, answers)), counts, len(answers))
+    counts = _count_answers((left, right, answer) for left, right, _, answer in answers)
+    found, names = rank(_to_comparisons(axis, answers)), axis.values
+    numbers = enumerate(zip(names, axis.cells, found.shares, found.low, found.high, strict=True))
+    return ValueRanking(
+        axis.name, axis.columns, len(answers), not found.by_groups,
+        tuple(RankedValue(*number, counts.get(value, AnswerCounts())) for value, number in numbers),
+        tuple(BetterValue(names[better], names[worse]) for better, worse in sorted(found.apart)), axis.is_point,
+    )  # fmt: skip
 
 
 def compare_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> ItemComparisons:
@@ -214,10 +384,10 @@ def _list_connected(votes: Iterable[Vote], vote: Vote) -> list[Vote]:
     """The votes that a vote is connected with: about the same pictures, or pictures that those were compared with."""
     waiting, known = list(votes), {vote.left_sha256, vote.right_sha256}
     connected: list[Vote] = []
-    while nearer := [one for one in waiting if known & {*one.pictures}]:
+    while nearer := [found for found in waiting if known & {*found.pictures}]:
         connected += nearer
-        known.update(sha256 for one in nearer for sha256 in one.pictures)
-        waiting = [one for one in waiting if not known & {*one.pictures}]
+        known.update(sha256 for found in nearer for sha256 in found.pictures)
+        waiting = [found for found in waiting if not known & {*found.pictures}]
     return connected
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from sweeper.answers.parts import Line, Part, Warn
 from sweeper.errors import ImageError, SweeperError
 from sweeper.images.metrics.judge_messages import TIE, make_data_url
 from sweeper.model.judge import Judge
@@ -19,7 +20,7 @@ from sweeper.voting.vote_server import check_voter
 _MAX_UNCLEAR: Final = 3  # answers in a row; then the model does not understand the question
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class JudgeVotes:
     """The votes of one call, by answer. `error` says why it ended early.
 
@@ -28,10 +29,21 @@ class JudgeVotes:
     """
 
     voter: str
-    answers: Counter[str] = field(default_factory=Counter)
-    unclear: int = 0
-    refused: int = 0
-    error: str = ""
+    answers: Mapping[str, int]
+    unclear: int
+    refused: int
+    error: str
+
+    def parts(self) -> Iterator[Part]:
+        """The counts, and what went wrong."""
+        counts = "".join(f", {count} {answer}" for answer, count in sorted(self.answers.items()))
+        yield Line(f"{sum(self.answers.values())} votes of {self.voter}{counts}")
+        if self.unclear:
+            yield Warn(f"{self.unclear} answers are neither left, right nor tie, and count as ties")
+        if self.refused:
+            yield Warn(f"{self.refused} pairs have no vote, because a picture cannot be read or the judge refuses it")
+        if self.error:
+            yield Warn(f"the judge stopped: {self.error}")
 
 
 def cast_votes(ballot: Ballot, judge: Judge, limit: int) -> JudgeVotes:
@@ -43,32 +55,34 @@ def cast_votes(ballot: Ballot, judge: Judge, limit: int) -> JudgeVotes:
 
 
 async def _cast_votes(ballot: Ballot, judge: Judge, limit: int) -> JudgeVotes:
-    votes = JudgeVotes(check_voter(f"judge:{judge.model}"))
-    in_a_row = 0
+    voter = check_voter(f"judge:{judge.model}")
+    answers = Counter[str]()
+    unclear = refused = in_a_row = 0
+    error = ""
     async with JudgeClient(judge) as client:
-        pair = ballot.serve_next(votes.voter)["pair"]
-        while pair is not None and votes.answers.total() < limit:
+        pair = ballot.serve_next(voter)["pair"]
+        while pair is not None and answers.total() < limit:
             try:
                 answer = await _ask(client, ballot, pair["id"], pair["prompts"])
             except ImageError:
-                votes.refused += 1
-                pair = ballot.serve_next(votes.voter, broken=pair["id"])["pair"]
+                refused += 1
+                pair = ballot.serve_next(voter, broken=pair["id"])["pair"]
                 continue
-            except SweeperError as error:
-                votes.error = str(error)
+            except SweeperError as failure:
+                error = str(failure)
                 break
             in_a_row = 0 if answer else in_a_row + 1
             if in_a_row == _MAX_UNCLEAR:
-                votes.error = (
+                error = (
                     f"{in_a_row} answers in a row are neither left, right nor tie; ask for these words with --question"
                 )
                 break
-            votes.unclear += not answer
-            votes.answers[answer or TIE] += 1
-            shown = ballot.serve_next(votes.voter, answered=(pair["id"], answer or TIE))
+            unclear += not answer
+            answers[answer or TIE] += 1
+            shown = ballot.serve_next(voter, answered=(pair["id"], answer or TIE))
             ballot.write_metric(pair["id"])
             pair = shown["pair"]
-    return votes
+    return JudgeVotes(voter, answers, unclear, refused, error)
 
 
 async def _ask(client: JudgeClient, ballot: Ballot, vote: str, prompts: Sequence[tuple[str, str]]) -> str:

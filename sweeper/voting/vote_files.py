@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.answers.parts import Line, Part, Warn
+from sweeper.answers.render import AS_JSON
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.bounded_files import BoundError, read_named_bytes
 from sweeper.model.bounded_json import parse_json
@@ -16,11 +19,14 @@ from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.records import ANSWERS
 from sweeper.store.votes import Vote
+from sweeper.tables.results_folder import find_results_folder
+from sweeper.tables.vote_pictures import VotePictures
+from sweeper.tables.vote_tally import write_metric
 from sweeper.wording import join_names
 
 _SHOWN_OF_A_KIND: Final = 3  # mistakes; the others are counted
 _SHA256: Final = re.compile("[0-9a-f]{64}")
-_FIELDS: Final = tuple(field.name for field in fields(Vote))
+_FIELDS: Final = tuple(column.name for column in fields(Vote))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,23 @@ class MergeCounts:
     new: int
     known: int
     lacking: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedVotes:
+    """What became of the votes of each file."""
+
+    files: Mapping[str, MergeCounts] = field(metadata=AS_JSON)
+
+    def parts(self) -> Iterator[Part]:
+        """A line for each file."""
+        for name, counts in self.files.items():
+            yield Line(f"{name}: {counts.new} new votes, {counts.known} known")
+            if counts.lacking:
+                yield Warn(
+                    f"{name}: {counts.lacking} votes are about pictures that this folder does not have; finish the "
+                    "same run here, and import the file again"
+                )
 
 
 def format_votes(votes: Iterable[Vote]) -> Iterator[str]:
@@ -84,6 +107,25 @@ def merge_votes(store: Store, votes: Sequence[Vote], source: Path) -> MergeCount
                 "since it was exported, so nothing was imported"
             )
     return MergeCounts(len(added), len(here) - len(added), len(votes) - len(here))
+
+
+def import_votes(results: str | os.PathLike[str], files: Iterable[Path]) -> ImportedVotes:
+    """Add the votes of all files to a results folder, or of none. Raises UsageError with all mistakes, and OSError."""
+    contents: list[tuple[Path, list[Vote]]] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            contents.append((file, read_votes(file)))
+        except UsageError as error:
+            problems += error.problems
+    if problems:
+        raise UsageError(problems)
+    with Store.open(find_results_folder(results)) as store:
+        pictures = VotePictures(store)
+        with store.transaction():
+            merged = {str(file): merge_votes(store, votes, file) for file, votes in contents}
+        write_metric(store, pictures, store.votes.load())
+    return ImportedVotes(merged)
 
 
 def _parse_vote(value: Any) -> Vote:

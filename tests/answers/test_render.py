@@ -31,6 +31,7 @@ def test_no_text_has_control_characters(text):
     for line in render_text(_make_parts(text)):
         assert "\x1b" not in line
         assert "\n" not in line
+    assert "\x1b" not in render_markdown(_make_parts(text))
 
 
 @given(st.text(min_size=1))

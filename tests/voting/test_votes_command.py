@@ -60,12 +60,12 @@ def run(capsys, *arguments):
 def test_ranking_says_in_words_which_values_are_better(voted_folder, capsys):
     code, out, err = run(capsys, "votes", voted_folder)
     assert code == 0
-    assert "votes    42: ana 41, bo 1; 1 equal, 1 both bad" in out
+    assert "votes  42: ana 41, bo 1; 1 equal, 1 both bad" in out
     assert "sampler: euler is better than heun, ddim" in out
     assert "sampler: heun is better than ddim" in out
     assert "undecided" not in out
     assert [line.split()[0] for line in out.splitlines()[-3:]] == ["euler", "heun", "ddim"]
-    assert "agree    0%: 0 of 1 answers of two voters to the same pair" in out
+    assert "agree  0%: 0 of 1 answers of two voters to the same pair" in out
     assert "fewer than 10 different prompts and seeds have votes" in err
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,8 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.options import complete_from, format_examples, split_names
 from sweeper.errors import UsageError
-from sweeper.files import atomic_write
 from sweeper.tables.charge_rows import CSV_COLUMNS, ChargeRow, find_costs, iter_csv_rows
-from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
+from sweeper.tables.export import CSV_DIALECTS, format_delimited
 
 
 @click.command(
@@ -46,9 +43,6 @@ def command(results: tuple[Path, ...], *, by: tuple[str, ...], csv: str | None, 
 def _write_csv(rows: Sequence[ChargeRow], axes: Sequence[str], file: str) -> None:
     cells: list[Sequence[Any]] = list(zip(*iter_csv_rows(rows, axes), strict=True))
     lines = format_delimited((*CSV_COLUMNS, *axes), [cells] if cells else [], CSV_DIALECTS["csv"])
-    with ExitStack() as files:
-        handle = sys.stdout.buffer if file == "-" else files.enter_context(atomic_write(Path(file)))
-        handle.writelines(map(encode_line, lines))
-        handle.flush()
+    console.write_lines(lines, file)
     if file != "-":
         console.print_status(f"wrote {len(rows)} rows to {file}")

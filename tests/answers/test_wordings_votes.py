@@ -1,0 +1,56 @@
+"""The answers of `sweeper votes` keep their approved words."""
+
+from __future__ import annotations
+
+from sweeper.statistics.ranking import Agreement
+from sweeper.tables.vote_tally import AnswerCounts, BetterValue, RankedValue, ValueRanking, VoteRankings
+from sweeper.voting.judge_votes import JudgeVotes
+from sweeper.voting.vote_files import ImportedVotes, MergeCounts
+from tests.answers.approved import check_approved
+
+NAMES = ("euler", "heun", "ddim", "lcm")
+SHARES = (0.9435465, 0.51, 0.3, 0.04)
+
+
+def rank(*apart, axis="sampler", is_point=False, columns=("sampler",), independent=False, voted=4):
+    values = tuple(
+        RankedValue(name, (name,) * len(columns), share, share / 2, share,
+                    AnswerCounts(9, 1, index, 2) if index < voted else AnswerCounts())
+        for index, (name, share) in enumerate(zip(NAMES, SHARES, strict=True))
+    )  # fmt: skip
+    better = tuple(BetterValue(NAMES[first], NAMES[second]) for first, second in apart)
+    return ValueRanking(axis, columns, 40, independent, values, better, is_point)
+
+
+def summarize(*, votes=42, voters=None, agreement=None, axes=None, pictures=None, lost=0):
+    voters, agreement = voters or {"ana": 41, "bo\x1b[2J": 1}, agreement or Agreement(3, 4, 0.61)
+    answers = {"left": 30, "right": 10, "tie": 1, "bad": 1}
+    return VoteRankings(votes, voters, agreement, axes, pictures, answers, lost, "foxes.yaml")
+
+
+def test_rankings_of_values():
+    rankings = (rank((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)), rank((0, 1), (0, 2), (0, 3), (1, 3)), rank())
+    check_approved("votes", summarize(axes=(*rankings, rank((0, 1), axis="steps", independent=True)), lost=2))
+    check_approved("votes_of_one", summarize(axes=(), voters={"ana": 42}))
+    check_approved("votes_about_different_pairs", summarize(axes=(), agreement=Agreement(0, 0, None)))
+    check_approved("votes_that_all_agree", summarize(axes=(), agreement=Agreement(4, 4, None)))
+    check_approved("votes_none", summarize(votes=0, axes=()))
+
+
+def test_rankings_of_points_and_pictures():
+    points = rank((0, 1), axis="point", is_point=True, columns=("cfg", "sampler"), voted=3)
+    unseen = rank(axis="point", is_point=True, columns=("cfg", "sampler"), voted=0)
+    check_approved("votes_about_points", summarize(axes=(points, unseen)))
+    row = {"trial": 3, "sampler": "euler", "share": 0.9426, "won": 13, "tied": 0, "lost": 0, "bad": 0,
+           "picture": "artifacts/3.png"}  # fmt: skip
+    check_approved("votes_about_pictures", summarize(pictures=[row]))
+
+
+def test_imported_votes():
+    check_approved("votes_import", ImportedVotes({"bo.jsonl": MergeCounts(4, 0, 0), "c.jsonl": MergeCounts(1, 2, 3)}))
+
+
+def test_votes_of_a_judge():
+    check_approved("votes_judge", JudgeVotes("judge:qwen", {"left": 2, "right": 1, "tie": 3}, 0, 0, ""))
+    error = "3 answers in a row are neither left, right nor tie; ask for these words with --question"
+    check_approved("votes_judge_stopped", JudgeVotes("judge:qwen", {"tie": 2}, 2, 1, error))
