@@ -1,8 +1,8 @@
 """Group the rows of a table, with the mean and the deviation of each group, or make a pivot over two columns.
 
 Pure functions on rows, which are mappings from column to value as `export.to_records` makes them. Unlike pandas, groups
-keep the order of the sweep, and 1, True and "1" are three values. `GroupTable` and `Pivot` are the answers of
-`sweeper results --by` and `--pivot`.
+keep the order of the sweep, and 1, True and "1" are three values. `RowTable` and `Pivot` are the answers
+of `sweeper results`, `--by` and `--pivot`.
 """
 
 from __future__ import annotations
@@ -48,19 +48,23 @@ class RowGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupTable:
-    """One mapping for each group: its values, `trials`, `succeeded`, and of each column with numbers a NumberSummary,
-    or None if no trial of the group has a number there. `cost_sum` is the sum of `cost`, in US dollars.
+class RowTable:
+    """One mapping for each trial, with the columns asked for, or all; or one for each group of trials.
+
+    A group has its values, `trials`, `succeeded`, and of each column with numbers a NumberSummary, or None if no trial
+    of the group has a number there. `cost_sum` is the sum of `cost`, in US dollars. `shown`: the columns that a person
+    reads, with labels in the place of values.
     """
 
-    groups: list[dict[str, Any]] = field(metadata=AS_JSON)
-    names: Sequence[str] = field(metadata=NOT_IN_JSON)
-    labels: Labels = field(metadata=NOT_IN_JSON)
+    rows: list[dict[str, Any]] = field(metadata=AS_JSON)
+    shown: Sequence[str] = field(metadata=NOT_IN_JSON)
+    rounded: Sequence[str] = field(metadata=NOT_IN_JSON)
+    labels: Labels = field(default_factory=dict, metadata=NOT_IN_JSON)
 
     def parts(self) -> Iterator[Part]:
-        """One table, with labels in the place of values."""
-        rows = [[_to_cell(name, group[name], self.labels) for name in self.names] for group in self.groups]
-        yield Table(self.names, rows, rounded=(COST_SUM,))
+        """One table."""
+        rows = [[_to_cell(name, row[name], self.labels) for name in self.shown] for row in self.rows]
+        yield Table(self.shown, rows, self.rounded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def _rank_values(values: Iterable[Any]) -> dict[Hashable, int]:
 
 def make_groups(
     rows: Sequence[Row], by: Sequence[str], columns: Sequence[str], value_order: ValueOrder = _NO_ORDER
-) -> GroupTable:
+) -> RowTable:
     """Summarize `columns` for each combination of values of `by`."""
     groups = [
         {
@@ -139,7 +143,7 @@ def make_groups(
         }
         for group in group_rows(rows, by, value_order)
     ]
-    return GroupTable(groups, [*by, "trials", "succeeded", *columns], _find_labels(rows, by))
+    return RowTable(groups, [*by, "trials", "succeeded", *columns], (COST_SUM,), _find_labels(rows, by))
 
 
 def _sum_cost(group: RowGroup) -> float | None:
@@ -169,7 +173,9 @@ def _find_labels(rows: Sequence[Row], columns: Sequence[str]) -> Labels:
 
 
 def _to_cell(name: str, value: Any, labels: Labels) -> Any:
-    return format_spread(value) if isinstance(value, NumberSummary) else labels.get(name, {}).get(value, value)
+    if isinstance(value, NumberSummary):
+        return format_spread(value)
+    return labels[name].get(value, value) if name in labels else value
 
 
 def format_spread(spread: NumberSummary | None) -> str:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,7 +144,11 @@ def find_costs(results: Iterable[str | os.PathLike[str]], by: Sequence[str] | No
     }
     if len(groups["folder"]) < 2:  # its table would have only one row
         del groups["folder"]
-    groups |= {name: group_charges(rows, partial(_get_cell, name)) for name in by or ()}
+
+    def group_cells(name: str) -> list[ValueCharges]:
+        return group_charges(rows, lambda row: row.cells.get(name))
+
+    groups |= {name: group_cells(name) for name in by or ()}
     total = add_up(rows)
     return FolderCosts(folders, CURRENCY, total, total.kinds, groups, rows)
 
@@ -158,10 +161,6 @@ def _check_axes(rows: Sequence[ChargeRow], by: Sequence[str] | None) -> None:
     if rows:
         errors.check_columns("--by", by or (), names)
     errors.raise_if_any()
-
-
-def _get_cell(name: str, row: ChargeRow) -> Any:
-    return row.cells.get(name)
 
 
 def load_charge_rows(folders: Iterable[Path]) -> list[ChargeRow]:

@@ -111,10 +111,10 @@ def _join_linked(
     """
     groups = [[axis] for axis in axes]
     linked = {frozenset(pair) for pair in together}
-    for one, other in combinations(axes, 2):
-        sizes = {len(one.values), len(other.values), _count_combinations(one, other)}
-        if len(sizes) == 1 or frozenset((*one.columns, *other.columns)) in linked:
-            first = next(group for group in groups if one in group)
+    for axis, other in combinations(axes, 2):
+        sizes = {len(axis.values), len(other.values), _count_combinations(axis, other)}
+        if len(sizes) == 1 or frozenset((*axis.columns, *other.columns)) in linked:
+            first = next(group for group in groups if axis in group)
             second = next(group for group in groups if other in group)
             if first is not second:
                 first += second
@@ -138,8 +138,8 @@ def _join(group: Sequence[EffectAxis]) -> EffectAxis:
     return EffectAxis(tuple(name for axis in group for name in axis.columns), values, labels, codes)
 
 
-def _count_combinations(one: EffectAxis, other: EffectAxis) -> int:
-    return len(np.unique(one.codes * len(other.values) + other.codes))
+def _count_combinations(axis: EffectAxis, other: EffectAxis) -> int:
+    return len(np.unique(axis.codes * len(other.values) + other.codes))
 
 
 def _mark_replicates(axes: Sequence[EffectAxis], named: Sequence[str], over: Sequence[str]) -> list[EffectAxis]:
@@ -190,12 +190,12 @@ def _describe_few(axes: Sequence[EffectAxis]) -> list[str]:
 def _describe_confounding(axes: Sequence[EffectAxis]) -> list[str]:
     """Say which values ran only with some values of another axis, because raw means would mislead there."""
     notes = []
-    for one, other in combinations([axis for axis in axes if not axis.is_replicate], 2):
-        table = np.zeros((len(one.values), len(other.values)), dtype=bool)
-        table[one.codes, other.codes] = True
+    for first, second in combinations([axis for axis in axes if not axis.is_replicate], 2):
+        table = np.zeros((len(first.values), len(second.values)), dtype=bool)
+        table[first.codes, second.codes] = True
         if table.all():
             continue
-        for axis, against, ran in ((one, other, table), (other, one, table.T)):
+        for axis, against, ran in ((first, second, table), (second, first, table.T)):
             if (ran.sum(axis=1) == 1).all():
                 notes.append(f"each value of {axis.name} ran with one value of {against.name}, so what {against.name} "
                              f"changes cannot be separated from {axis.name}")  # fmt: skip
@@ -203,7 +203,7 @@ def _describe_confounding(axes: Sequence[EffectAxis]) -> list[str]:
         else:
             # The rarer combinations are described from the side with fewer values to name.
             axis, against, ran = min(
-                ((one, other, table), (other, one, table.T)), key=lambda side: int((~side[2].all(axis=1)).sum())
+                ((first, second, table), (second, first, table.T)), key=lambda side: int((~side[2].all(axis=1)).sum())
             )
             notes += _name_partial(axis, against, ran)
     return notes

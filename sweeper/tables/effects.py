@@ -5,15 +5,20 @@ The statistics are in `sweeper.statistics`; its README explains them. Importing 
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from statistics import fmean, variance
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.result import REPEAT_COLUMN, SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.schemas.values import is_number
@@ -21,7 +26,7 @@ from sweeper.statistics.corrections import LEVEL, adjust_in_steps, adjust_p_valu
 from sweeper.statistics.factorial import Factor, Factorial, ValueComparison, count_needed_values
 from sweeper.statistics.paired import Codes, Numbers, renumber
 from sweeper.statistics.variance_shares import TermShare, VarianceModel, VarianceShares
-from sweeper.store import Store
+from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
@@ -40,12 +45,14 @@ from sweeper.tables.effect_words import ComparedAxis, EffectsAnswer
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
-from sweeper.tables.server_noise import measure_server_noise
 from sweeper.wording import join_names
 
 _MOST_PROPOSED: Final = 10  # seeds in all, or three times the present ones: a difference that needs more is hardly seen
 _ARGUMENT_NAMES: Final = {"metric": "metrics", "axis": "axes", "over": "over"}  # of `effects`
+_LARGEST: Final = 1e100  # the square of a larger number may be infinite
 _NUMBER_COLUMNS: Final = ("ran_s", "queued_s", "cost", "attempts")
+
+_Repeats = Mapping[str, Sequence[float]]  # metric -> its numbers in the repeats of one trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ def analyse_effects(
     done = [row.trial for row in rows if row.status == SUCCEEDED and (trials is None or row.trial in trials)]
     layout, rows = select_results(layout, rows, frozenset(done))
     names = [] if message else _choose_metrics(query, rows, layout)
-    noise = measure_server_noise(folder, names)
+    noise = _measure_server_noise(folder, names)
     points = None
     if layout.search is None:
         found = find_effect_axes(rows, layout, query.axes, query.over)
@@ -166,6 +173,59 @@ def _read_numbers(name: str, rows: Sequence[Result], layout: TableLayout) -> lis
     if name in layout.metrics:
         return [row.metrics.get(name) for row in rows]
     return [getattr(row, name) for row in rows]
+
+
+def _measure_server_noise(folder: Path, names: Sequence[str]) -> dict[str, float]:
+    """The standard deviation between repeats of a trial for each metric that has any.
+
+    Repeats are the results that several runs have for a trial (`--fresh`, several targets), and those of
+    `sweeper calibrate` in its default folder. Raises ResultsError.
+    """
+    with Store.open(folder, readonly=True) as store:
+        trials = list(_iter_repeated_jobs(store, names))
+    calibration = folder.with_name(f"{folder.name}-calibrate")
+    if (calibration / FILE_NAME).is_file():
+        with Store.open(calibration, readonly=True) as store:
+            trials += _iter_calibrated(store, names)
+    noise = {}
+    for name in names:
+        samples = [trial[name] for trial in trials if len(trial.get(name, ())) > 1]
+        samples = [sample for sample in samples if max(map(abs, sample)) < _LARGEST]
+        if samples:
+            squares = math.fsum(variance(sample) * (len(sample) - 1) for sample in samples)
+            noise[name] = math.sqrt(squares / sum(len(sample) - 1 for sample in samples))
+    return noise
+
+
+def _iter_repeated_jobs(store: Store, names: Sequence[str]) -> Iterator[_Repeats]:
+    jobs = defaultdict(list)
+    for job in store.jobs():
+        if job.state == SUCCEEDED:
+            jobs[job.digest].append(job)
+    repeated = [group for group in jobs.values() if len(group) > 1]
+    cached = {name: store.load_cached_metrics(name) for name in names} if repeated else {}
+    for group in repeated:
+        files = [[artifact.sha256 for artifact in store.artifacts(job.id)] for job in group]
+        numbers = {name: [_average(cached[name], shas) for shas in files] for name in names}
+        numbers["ran_s"] = [job.seconds for job in group]
+        yield {name: [number for number in of if number is not None] for name, of in numbers.items()}
+
+
+def _average(values: Mapping[str, Any], files: Sequence[str]) -> float | None:
+    """The mean number of a job's files; None unless each has one."""
+    numbers = [values[sha] for sha in files if is_number(values.get(sha))]
+    return fmean(numbers) if numbers and len(numbers) == len(files) else None
+
+
+def _iter_calibrated(store: Store, names: Sequence[str]) -> Iterator[_Repeats]:
+    repeats: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in store.results():
+        cells = {name: cell for name, cell in row.columns.items() if name != REPEAT_COLUMN}
+        for name in names:
+            value = row.ran_s if name == "ran_s" else row.metrics.get(name)
+            if value is not None and is_number(value):
+                repeats[json.dumps(cells)][name].append(value)
+    yield from repeats.values()
 
 
 class _Analysis:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sweeper.answers.parts import Note, Part, Table
+from sweeper.answers.parts import Note, Part
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.search_columns import ROUND
 from sweeper.model.search_result import SearchedPoint
@@ -17,7 +17,7 @@ from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
 from sweeper.store.records import TableLayout
-from sweeper.tables.aggregate import COST_SUM, GroupTable, Pivot, make_groups, make_pivot
+from sweeper.tables.aggregate import COST_SUM, Pivot, RowTable, make_groups, make_pivot
 from sweeper.tables.export import to_records
 from sweeper.tables.result_rows import column_names
 from sweeper.tables.results_folder import find_results_folder
@@ -44,23 +44,10 @@ class ResultsQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class RowTable:
-    """One mapping for each trial, with the columns asked for, or all. `shown`: those that a person reads."""
-
-    rows: Rows = field(metadata=AS_JSON)
-    shown: Sequence[str] = field(metadata=NOT_IN_JSON)
-    rounded: Sequence[str] = field(metadata=NOT_IN_JSON)
-
-    def parts(self) -> Iterator[Part]:
-        """One table."""
-        yield Table(self.shown, [[row[name] for name in self.shown] for row in self.rows], self.rounded)
-
-
-@dataclass(frozen=True, slots=True)
 class ResultsAnswer:
     """What was found. `message`: that the selection matches no trial, because that may be a mistake in it."""
 
-    found: RowTable | GroupTable | Pivot | BestPoints = field(metadata=AS_JSON)
+    found: RowTable | Pivot | BestPoints = field(metadata=AS_JSON)
     message: str = field(default="", metadata=NOT_IN_JSON)
 
     def parts(self) -> Iterator[Part]:
@@ -194,7 +181,7 @@ def _choose_group_columns(table: _RunTable, query: ResultsQuery) -> list[str]:
     return columns
 
 
-def _find_answer(rows: Rows, table: _RunTable, query: ResultsQuery) -> RowTable | GroupTable | Pivot | BestPoints:
+def _find_answer(rows: Rows, table: _RunTable, query: ResultsQuery) -> RowTable | Pivot | BestPoints:
     layout, limit = table.layout, query.selection.limit
     if query.best is not None and layout.search is not None:
         selected = {row["trial"] for row in rows}
@@ -208,7 +195,7 @@ def _find_answer(rows: Rows, table: _RunTable, query: ResultsQuery) -> RowTable 
         return make_pivot(rows, x, y, column, value_order)
     if query.by:
         groups = make_groups(rows, query.by, _choose_group_columns(table, query), value_order)
-        return replace(groups, groups=sort_rows(groups.groups, query.sorts)[:limit])
+        return replace(groups, rows=sort_rows(groups.rows, query.sorts)[:limit])
     shown = query.columns or _choose_default_columns(rows, table)
     found = sort_rows(rows, query.sorts)[:limit]
     if query.columns:

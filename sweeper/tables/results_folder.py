@@ -47,9 +47,9 @@ def is_owner(recorded: str, experiment_file: Path) -> bool:
     return not owner.is_file() or _is_same_file(owner, experiment_file)
 
 
-def _is_same_file(one: Path, other: Path) -> bool:
+def _is_same_file(path: Path, other: Path) -> bool:
     try:
-        return one.samefile(other)
+        return path.samefile(other)
     except OSError:
         return False
 

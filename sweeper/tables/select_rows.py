@@ -53,10 +53,10 @@ class OptionErrors:
         kinds: tuple[str, str] = ("column", "columns"),
     ) -> None:
         """Add an error for each name of `requested` that is not in `names`. `kinds`: what names are, one and many."""
-        one, many = kinds
+        kind, many = kinds
         for name in requested:
             if name not in names:
-                self.add(option, f"there is no {one} '{name}'{suggest(name, names, many)}")
+                self.add(option, f"there is no {kind} '{name}'{suggest(name, names, many)}")
 
     def raise_if_any(self) -> None:
         """Raise UsageError with all errors, if any."""
@@ -111,8 +111,8 @@ def _is_true(expression: ColumnExpression, row: Mapping[str, Any]) -> bool:
 def _make_match(name: str, value: Any, names: Collection[str]) -> Callable[[Mapping[str, Any]], bool]:
     """Return a test of rows: whether the column has the value, or one of a list of values. A value may be a label."""
     values = [*value, value] if isinstance(value, list) else [value]
-    cells = {encode_canonical(to_json_text(one) if isinstance(one, list | dict) else one) for one in values}
-    labels = {format_label(one) for one in values}
+    cells = {encode_canonical(to_json_text(cell) if isinstance(cell, list | dict) else cell) for cell in values}
+    labels = set(map(format_label, values))
     label_column = f"{name}.label" if f"{name}.label" in names else None
     return lambda row: (
         encode_canonical(row.get(name)) in cells or (label_column is not None and row[label_column] in labels)

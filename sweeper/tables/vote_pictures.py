@@ -58,9 +58,9 @@ class VoteAxis:
     def name(self) -> str:
         return POINT if self.is_point else self.columns[0]
 
-    def separates(self, one: int, other: int) -> bool:
+    def separates(self, first: int, second: int) -> bool:
         """Whether two pictures differ in this axis and in nothing else."""
-        return self.context_of[one] == self.context_of[other] and self.value_of[one] != self.value_of[other]
+        return self.context_of[first] == self.context_of[second] and self.value_of[first] != self.value_of[second]
 
 
 class VotePictures:
@@ -104,9 +104,9 @@ class VotePictures:
         index = self._indices.get((digest, sha256))
         return self._indices.get(digest, self._indices.get(sha256)) if index is None else index
 
-    def list_prompts(self, one: int, other: int) -> list[tuple[str, str]]:
+    def list_prompts(self, index: int, other: int) -> list[tuple[str, str]]:
         """The prompts that two pictures have in common: (name, text) of each."""
-        first, second = ({**row.params, **row.columns} for row in (self.all[one].row, self.all[other].row))
+        first, second = ({**row.params, **row.columns} for row in (self.all[index].row, self.all[other].row))
         return [
             (name, text)
             for name, text in first.items()

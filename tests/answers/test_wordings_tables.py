@@ -9,9 +9,9 @@ from sweeper.model.money import Amount
 from sweeper.model.search_columns import Objective
 from sweeper.model.search_result import SearchedPoint
 from sweeper.store.job_charges import JobCharge
-from sweeper.tables.aggregate import make_groups, make_pivot
+from sweeper.tables.aggregate import RowTable, make_groups, make_pivot
 from sweeper.tables.charge_rows import ChargeRow, ChargeSum, FolderCosts, ValueCharges
-from sweeper.tables.query_results import ResultsAnswer, RowTable
+from sweeper.tables.query_results import ResultsAnswer
 from sweeper.tables.searched_points import make_best_points
 from tests.answers.approved import check_approved
 
