@@ -11,11 +11,11 @@ import click
 
 from sweeper.answers.render import render_markdown
 from sweeper.cli import confirm_cost, console, dask_options, options, trust_check
+from sweeper.cli.commands.export import select_trials
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
-from sweeper.cli.table_query import select_trials
 from sweeper.files import atomic_write
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.selection import Selection

@@ -9,10 +9,9 @@ import click
 
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
-from sweeper.cli.table_query import select_trials
 from sweeper.errors import UsageError
 from sweeper.model.selection import Selection
-from sweeper.tables import export
+from sweeper.tables import export, select_rows
 from sweeper.tables.hf_dataset import FORMAT, write_dataset
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.wording import suggest
@@ -110,3 +109,11 @@ def _export_table(
         console.print_json({"written": [output], "format": chosen, "rows": len(frame)})
     else:
         console.print_status(f"wrote {len(frame)} rows to {output}")
+
+
+def select_trials(results: Path, run: str | None, selection: Selection) -> frozenset[int] | None:
+    """The selected trials of a run, or None for all. Prints a message if the options select nothing."""
+    trials, message = select_rows.select_trials(results, run, selection)
+    if message:
+        console.print_status(message)
+    return trials
