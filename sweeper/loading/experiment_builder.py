@@ -30,18 +30,12 @@ from sweeper.model.source import Source
 from sweeper.model.target_spec import NamedTargets, find_target_problems
 from sweeper.model.template import MISSING, Template
 from sweeper.planning.plan import iter_derived_values
-from sweeper.schemas import convert_whole_floats, find_schema_problems, load_schema
+from sweeper.schemas import find_schema_problems, load_schema
 from sweeper.schemas.values import KeyPath, format_value
 from sweeper.wording import suggest
 
-_PLAN_KEYS: Final = (
-    "",
-    "template",
-    "params",
-    "derive",
-    "sweep",
-    "search",
-)  # the keys that define the trials; "": the whole file
+_PLAN_KEYS: Final = ("", "template", "params", "derive", "sweep", "search")  # that define the trials; "": the file
+_COUNTS: Final = ("concurrency", "retries", "max_trials")  # of `run`
 _ANY_VALUE: Final = SlotSchema(None)  # for variables: any finite JSON value
 
 
@@ -106,11 +100,9 @@ def build_experiment(
     all_problems += [
         source.make_problem(path, message) for path, message in objective_problems if path not in refused_paths
     ]
-    # JSON Schema accepts 2.0 as an integer, but a float means a share in `max_failures`.
-    value = convert_whole_floats("experiment", source.value)
-    valid_source = source.with_value(
-        _prune(value, [_widen_path(path) for path, _ in shape_problems]) if shape_problems else value
-    )
+    valid_source = source
+    if shape_problems:
+        valid_source = source.with_value(_prune(source.value, [_widen_path(path) for path, _ in shape_problems]))
     suppressed_names = {name for path, _ in shape_problems for name in _iter_names(source.value, path)}
     builder = _ExperimentBuilder(
         valid_source,
@@ -415,10 +407,12 @@ def _hash_file(folder: ExperimentFiles, value: Any) -> HashedFile:
 
 
 def _make_run_settings(raw: Mapping[str, Any]) -> RunSettings:
-    settings = dict(raw)
-    limit = settings.get("max_failures")
-    if isinstance(limit, str):
+    # JSON Schema accepts 2.0 as an integer, but as `max_failures` a float is a share.
+    settings = {name: int(value) if name in _COUNTS and value is not None else value for name, value in raw.items()}
+    if isinstance(limit := raw.get("max_failures"), str):
         settings["max_failures"] = float(limit.strip().removesuffix("%")) / 100
+    elif limit is not None:
+        settings["max_failures"] = int(limit)
     settings |= {name: float(settings[name]) for name in ("timeout", "patience") if name in settings}
     settings |= {name: parse_usd(settings[name]) for name in ("confirm_above", "budget") if name in settings}
     return RunSettings(**settings)

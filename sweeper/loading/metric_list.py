@@ -70,7 +70,7 @@ def build_judges(
         if variable in CLOUD_KEYS:
             message = f"the key in {variable} belongs to {CLOUD_URL}, and an experiment cannot send it anywhere else"
             problems.append(((*path, "key_env"), message))
-        repeats = settings.get("repeats", DEFAULT_REPEATS)
+        repeats = int(settings.get("repeats", DEFAULT_REPEATS))
         price = to_micros(parse_usd(settings["price"])) if "price" in settings else None
         judges[name] = Judge(name, settings["question"], url, settings["model"], variable, repeats, price)
     return judges, problems

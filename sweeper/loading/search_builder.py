@@ -82,17 +82,18 @@ class SearchBuilder(BlockBuilder):
                                   "has a column of that name")  # fmt: skip
         axes = {axis.name: axis for dimension in self.block.dimensions for axis in dimension}
         until = raw.get("until")
+        counts = {name: int(raw[name]) for name in ("trials", "batch", "seed") if name in raw}  # 8.0 is an integer too
         self.search = Search(
             objectives=tuple(Objective(name, maximize) for _, name, maximize in _iter_objectives(raw)),
             space=tuple(SpaceAxis(axes[name], self._ranges.get(name)) for name in raw.get("space", {}) if name in axes),
             over=tuple(axes[name] for name in raw.get("over", {}) if name in axes),
             where=self.block.where,
-            trials=raw.get("trials"),
+            trials=counts.get("trials"),
             budget=parse_usd(raw["budget"]) if "budget" in raw else None,
             patience=int(until.split()[3]) if until is not None else None,
-            batch=raw.get("batch"),
+            batch=counts.get("batch"),
             method=raw.get("method", "auto"),
-            seed=raw.get("seed", 0),
+            seed=counts.get("seed", 0),
             stop_early=raw.get("stop_early", False),
         )
 

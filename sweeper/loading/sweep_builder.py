@@ -93,7 +93,7 @@ class BlockBuilder:
         self.block = Block(
             dimensions=dimensions,
             where=condition,
-            sample=Sample(**sample) if sample and "n" in sample else None,
+            sample=Sample(int(sample["n"]), int(sample.get("seed", 0))) if sample and "n" in sample else None,
             path=path,
         )
         exclude = tuple(self._resolve_exclude(row, index) for index, row in enumerate(raw.get("exclude", [])))

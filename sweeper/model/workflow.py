@@ -14,13 +14,12 @@ from typing import Any, Final
 
 from sweeper.errors import MAX_PROBLEMS
 from sweeper.schemas import find_schema_problems
-from sweeper.schemas.values import KeyPath
+from sweeper.schemas.values import KeyPath, unify_numbers
 from sweeper.wording import shorten, suggest
 
 Graph = Mapping[str, Mapping[str, Any]]
 
 PREFIX_INPUT: Final = "filename_prefix"
-_MAX_EXACT_INTEGER: Final = 2**53  # up to this, every integer has an exact double
 
 EXPORT_HINT = (
     "this is ComfyUI's UI format; export it from ComfyUI with the menu Workflow > Export (API) "
@@ -154,19 +153,11 @@ def encode_canonical(value: object) -> bytes:
     Numbers follow RFC 8785, except that integers may have any size. A graph must keep its digest if a user or a server
     writes 7.0 for 7. Raises ValueError for NaN and infinity.
     """
-    return _CANONICAL.encode(_unify_numbers(value)).encode("utf-8", "surrogatepass")
+    return _CANONICAL.encode(unify_numbers(value)).encode("utf-8", "surrogatepass")
 
 
 # Shared, because `json.dumps` makes a new encoder for each call with options.
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _unify_numbers(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT_INTEGER:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _unify_numbers(item) for key, item in value.items()}
-    return [_unify_numbers(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def encode_graph(graph: Graph) -> bytes:

@@ -53,22 +53,3 @@ def _get_validator(name: str) -> SchemaValidator:
 def find_schema_problems(name: str, value: Any) -> list[tuple[KeyPath, str]]:
     """Return everything in `value` that the schema `name` refuses, as (path, sentence) pairs."""
     return _get_validator(name).find_problems(value)
-
-
-def convert_whole_floats(name: str, value: Any) -> Any:
-    """Return `value` with an int for every float such as 3.0 where the schema `name` demands an integer.
-
-    JSON Schema accepts 3.0 as an integer; Python's `range` does not. Invalid values stay as they are.
-    """
-    paths = _get_validator(name).find_whole_floats(value)
-    return _with_ints(value, (), frozenset(paths)) if paths else value
-
-
-def _with_ints(value: Any, path: KeyPath, paths: frozenset[KeyPath]) -> Any:
-    if path in paths:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _with_ints(item, (*path, key), paths) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_ints(item, (*path, index), paths) for index, item in enumerate(value)]
-    return value

@@ -1,7 +1,11 @@
-"""Check values with jsonschema, and turn its errors into sentences.
+"""Check values with jsonschema in bounded time, and turn its errors into sentences.
 
 Three keywords of our own in a schema: `x-allowed` describes what a pattern or type allows, `x-hidden` keeps the value
 out of the message, and `x-unknown` says where the unknown keys of a mapping may belong.
+
+Python's `re` tries all ways in which a text may match a `pattern`. For `^(a+)+[A-Z]$` their number doubles with every
+letter. So `re` matches only what is certainly cheap, and RE2 the rest in linear time. RE2 has no look-around and no
+back-references, and its classes of letters and digits are those of ASCII.
 """
 
 from __future__ import annotations
@@ -13,9 +17,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from functools import cached_property, partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
+import re2
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend
@@ -23,8 +28,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from sweeper.errors import ALSO_WRONG, MAX_EXAMPLES, MAX_PROBLEMS
-from sweeper.schemas.patterns import CostlyPatternError, estimate_steps, is_cheap_for_names, search_pattern
-from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_integer, is_multiple
+from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_multiple, unify_numbers
 from sweeper.wording import find_nearest, join_names, shorten, suggest
 
 _MAX_WORK: Final = 2_000_000  # steps of a schema for all values: a step is a keyword, or a part of its list
@@ -39,17 +43,32 @@ _REFERENCES: ContextVar[int] = ContextVar("references", default=_MAX_REFERENCES)
 _MAX_NESTING: Final = 100
 _NESTING: ContextVar[int] = ContextVar("nesting", default=0)
 
+_MAX_WAYS: Final = 1_000_000  # in which `re` tries to match; at most some ten milliseconds
+_MAX_PATTERN: Final = 10_000  # characters; RE2 needs about a hundred bytes for each
+_MAX_NAME: Final = 1_000  # characters of a key, as `sweeper.loading.parse` limits it
+_MAX_NAME_WAYS: Final = 10_000_000
+_WAYS_OF_STEP: Final = 100
+_STATES_OF_STEP: Final = 16  # RE2 takes up to 100 ns for each state of its automaton and character
+_END_OF_TEXT: Final = r"$(?!\n)"  # in the dialect that JavaScript shares, for editors; RE2 has a word of its own
+_UNLIMITED: Final = 1 << 62
+_GROUP: Final = re.compile(r"\(\?(?:[aiLmsu]*[:)]|[=!>]|<[=!]|P<\w+>)")  # its question mark repeats nothing
+_REPEATED_GROUP: Final = re.compile(r"\)[*+?{]")
+_REPETITION: Final = re.compile(r"[*+?{]|\\[1-9]")  # or a back-reference
+
 _MISSPELT_KEY: Final = 0.75  # of its letters: `gird` is a misspelt `grid`, but `steps` is a slot and no `sweep`
 
 _TYPES: Final = {
-    "object": "a mapping",
-    "array": "a list",
-    "string": "text",
-    "number": "a number",
-    "integer": "an integer",
-    "boolean": "true or false",
-    "null": "nothing",
-}
+    "object": "a mapping", "array": "a list", "string": "text", "number": "a number", "integer": "an integer",
+    "boolean": "true or false", "null": "nothing",
+}  # fmt: skip
+_RELATIONS: Final = {
+    "minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than",
+    "multipleOf": "a multiple of",
+}  # fmt: skip
+
+
+class CostlyPatternError(Exception):
+    """A pattern may need more time than is allowed. The message completes a sentence that begins with the pattern."""
 
 
 class TooMuchWorkError(Exception):
@@ -73,7 +92,8 @@ def _make_charging(keyword: str, check: Any) -> Any:
         if keyword.startswith("unevaluated"):  # jsonschema searches a list for each item
             steps += size * size // 64
         elif keyword in ("patternProperties", "additionalProperties") and size:  # a search for each key and pattern
-            steps += size * sum(estimate_steps(pattern, 40) for pattern in rules.get("patternProperties", ()))
+            ways = [_count_ways(pattern, 40) for pattern in rules.get("patternProperties", ())]
+            steps += size * (len(ways) + sum(ways) // _WAYS_OF_STEP)
         _charge(steps)
         yield from check(validator, rule, value, rules)
 
@@ -86,20 +106,60 @@ def _check_multiple(validator: Validator, factor: float, value: Any, _rules: obj
         yield ValidationError(f"{value} is not a multiple of {factor}")
 
 
-def _check_pattern(validator: Validator, pattern: str, value: Any, rules: Any) -> Iterator[ValidationError]:
-    """Check `pattern` in bounded time. A text that is longer than `maxLength` is refused for that alone."""
-    is_short = validator.is_type(value, "string") and len(value) <= rules.get("maxLength", len(value))
-    if is_short:
-        _charge(estimate_steps(pattern, len(value)))
-    if is_short and not search_pattern(pattern, value):
-        yield ValidationError(f"{value!r} does not match {pattern!r}")
+def _check_pattern(validator: Validator, pattern: str, value: Any, rules: Any, *, is_own: bool) -> Iterator[Any]:
+    """Check `pattern` in bounded time; those of our own schemas are fast for texts of their `maxLength`.
+
+    A text that is longer than `maxLength` is refused for that alone.
+    """
+    if validator.is_type(value, "string") and len(value) <= rules.get("maxLength", len(value)):
+        search = partial(re.search, pattern) if is_own else _pay_for_search(pattern, len(value))
+        if search(value) is None:
+            yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
-def _check_own_pattern(validator: Validator, pattern: str, value: Any, rules: Any) -> Iterator[ValidationError]:
-    """Check a `pattern` of our own schemas, each of which is fast for texts of its `maxLength`."""
-    is_short = validator.is_type(value, "string") and len(value) <= rules.get("maxLength", len(value))
-    if is_short and re.search(pattern, value) is None:
-        yield ValidationError(f"{value!r} does not match {pattern!r}")
+def _pay_for_search(pattern: str, length: int) -> Callable[[str], object]:
+    """Pay for one search in a text of this length, and return it. Raises CostlyPatternError, TooMuchWorkError."""
+    if len(pattern) > _MAX_PATTERN:
+        raise CostlyPatternError(f"has more than {_MAX_PATTERN:,} characters")
+    ways = _count_ways(pattern, length)
+    if ways <= _MAX_WAYS:
+        _charge(1 + ways // _WAYS_OF_STEP)
+        return partial(re.search, pattern)
+    linear = _compile_linear(pattern)
+    if linear is None:
+        raise CostlyPatternError(
+            f"may need too much time for a text of {length:,} characters, because it repeats or looks around; write "
+            "it without look-around and back-references, or without a repetition inside a repetition"
+        )
+    _charge(1 + length * int(linear.programsize) // _STATES_OF_STEP)
+    search: Callable[[str], object] = linear.search
+    return search
+
+
+def _count_ways(pattern: str, length: int) -> int:
+    r"""Return a bound of the ways in which `re` may try to match a text of this length. Raises re.error.
+
+    A repetition has at most `length + 1` ways, a choice two. It counts too many: `\+` and `[+]` repeat nothing. In a
+    repeated group, the ways could multiply with each round.
+    """
+    re.compile(pattern)
+    plain = _GROUP.sub("(", pattern)
+    repetitions, choices = len(_REPETITION.findall(plain)), plain.count("|")
+    if "(?" in plain or (_REPEATED_GROUP.search(plain) and repetitions + choices > 1):
+        return _UNLIMITED
+    exponent = min(repetitions + (plain[:1] != "^" or choices > 0), 62)
+    ways: int = (length + 1) ** exponent << min(choices, 62)
+    return min(ways, _UNLIMITED)
+
+
+@lru_cache(maxsize=4096)
+def _compile_linear(pattern: str) -> Any:
+    options = re2.Options()
+    options.log_errors, options.never_capture = False, True
+    try:
+        return re2.compile(pattern.replace(_END_OF_TEXT, r"\z"), options)
+    except re2.error:
+        return None
 
 
 def _make_bounded(keyword: str, limit: str) -> Any:
@@ -116,18 +176,9 @@ def _make_bounded(keyword: str, limit: str) -> Any:
 def _check_unique(validator: Validator, is_wanted: bool, value: Any, _rules: object) -> Iterator[ValidationError]:
     """Check `uniqueItems` in linear time, because jsonschema compares each pair of items that it cannot sort."""
     if is_wanted and validator.is_type(value, "array"):
-        keys = {json.dumps(_unify_numbers(item), sort_keys=True) for item in value}
+        keys = {json.dumps(unify_numbers(item), sort_keys=True) for item in value}
         if len(keys) < len(value):
             yield ValidationError("has an item twice")
-
-
-def _unify_numbers(value: Any) -> Any:
-    """Return a JSON value with 7 for 7.0, because they are equal in JSON Schema."""
-    if isinstance(value, dict):
-        return {key: _unify_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_unify_numbers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _make_counting(keyword: str) -> Any:
@@ -150,7 +201,7 @@ def _make_counting(keyword: str) -> Any:
 
 _OWN_CHECKS: Final = {
     "multipleOf": _check_multiple,
-    "pattern": _check_pattern,
+    "pattern": partial(_check_pattern, is_own=False),
     "uniqueItems": _check_unique,
     "$ref": _make_counting("$ref"),
     "$dynamicRef": _make_counting("$dynamicRef"),
@@ -163,13 +214,10 @@ _OwnValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     _OWN_CHECKS
     | {
-        "pattern": _check_own_pattern,
+        "pattern": partial(_check_pattern, is_own=True),
         "items": _make_bounded("items", "maxItems"),
         "additionalProperties": _make_bounded("additionalProperties", "maxProperties"),
     },
-)
-_StrictValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
-    _OwnValidator, type_checker=_Validator.TYPE_CHECKER.redefine("integer", lambda _checker, value: is_integer(value))
 )
 
 
@@ -183,18 +231,8 @@ class SchemaValidator:
     def __init__(self, rules: dict[str, Any], *, is_own: bool = False) -> None:
         if not is_own:
             _check_schema(rules)
-        self._rules = rules
         self._remaining_work = _MAX_WORK
         self._validator = (_OwnValidator if is_own else _Validator)(rules, registry=Registry())
-
-    @cached_property
-    def _strict(self) -> Validator:
-        """The same schema, but a float is never an integer."""
-        return _StrictValidator(self._rules, registry=Registry())
-
-    def is_valid(self, value: Any) -> bool:
-        """Whether the schema accepts the value."""
-        return not self.list_reasons(value)
 
     def find_problems(self, value: Any) -> list[tuple[KeyPath, str]]:
         """Return all that the schema refuses, as (path, sentence) pairs. Of many, only the first are explained."""
@@ -236,42 +274,25 @@ class SchemaValidator:
         return list(dict.fromkeys(f"{shorten(key)}: {_explain(error)}" if key else _explain(error)
                                   for key, error in zip(keys, errors, strict=True)))  # fmt: skip
 
-    def find_whole_floats(self, value: Any) -> list[KeyPath]:
-        """Return the paths of floats such as 3.0 where the schema demands an integer."""
-        _REFERENCES.set(sys.maxsize)
-        _NESTING.set(-sys.maxsize)
-        return [tuple(error.absolute_path) for error in self._strict.iter_errors(value) if _is_whole_float(error)]
-
 
 def _check_schema(rules: dict[str, Any]) -> None:
+    """Raise InvalidSchemaError; also for a slow pattern of property names, which jsonschema matches by `re`."""
     try:
         _Validator.check_schema(rules)
     except SchemaError as error:
         raise InvalidSchemaError(tuple(error.absolute_path), shorten(error.message, 300)) from error
-    _check_property_patterns(rules)
-
-
-def _check_property_patterns(rules: Any) -> None:
-    """Raise InvalidSchemaError for a pattern of property names that may be slow: jsonschema matches them by `re`."""
     pending: list[tuple[KeyPath, Any]] = [((), rules)]
     while pending:
         path, part = pending.pop()
         if isinstance(part, dict):
             patterns = part.get("patternProperties")
             for pattern in patterns if isinstance(patterns, dict) else ():
-                if not is_cheap_for_names(pattern):
+                if _count_ways(pattern, _MAX_NAME) > _MAX_NAME_WAYS:
                     message = "this pattern may need too much time; write it with ^, and with one repetition"
                     raise InvalidSchemaError((*path, "patternProperties", pattern), message)
             pending += [((*path, key), item) for key, item in part.items()]
         elif isinstance(part, list):
             pending += [((*path, index), item) for index, item in enumerate(part)]
-
-
-def _is_whole_float(error: ValidationError) -> bool:
-    value: Any = error.instance
-    types: Any = error.validator_value
-    is_integer_wanted = error.validator == "type" and "integer" in ([types] if isinstance(types, str) else types)
-    return is_integer_wanted and isinstance(value, float) and value.is_integer()
 
 
 def _iter_problems(error: ValidationError) -> Iterator[tuple[KeyPath, Callable[[], str]]]:
@@ -306,16 +327,12 @@ def _explain_unknown_key(key: str, rules: Any) -> str:
 
 def _explain(error: ValidationError) -> str:
     """Say what was found and what is allowed."""
-    found = f"found {_describe_instance(error)}"
-    description = error.schema.get("x-allowed") if isinstance(error.schema, dict) else None
-    if description and error.validator in ("type", "pattern"):
-        return f"{found}; allowed: {description}"
-    return _explain_keyword(error, found)
-
-
-def _explain_keyword(error: ValidationError, found: str) -> str:
     value: Any = error.instance
     allowed: Any = error.validator_value
+    rules: Any = error.schema if isinstance(error.schema, dict) else {}
+    found = f"found {'a text that is not shown here' if rules.get('x-hidden') else format_value(value)}"
+    if rules.get("x-allowed") and error.validator in ("type", "pattern"):
+        return f"{found}; allowed: {rules['x-allowed']}"
     match error.validator:
         case "type":
             types = [allowed] if isinstance(allowed, str) else allowed
@@ -324,13 +341,10 @@ def _explain_keyword(error: ValidationError, found: str) -> str:
             return f"{found}{suggest(value, allowed) if allowed else ', but there is nothing to choose from'}"
         case "const":
             return f"{found}; allowed: {format_value(allowed)}"
-        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
-            relation = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most"}
-            return f"{found}, but {relation.get(str(error.validator), 'less than')} {format_value(allowed)} is needed"
+        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum" | "multipleOf" as keyword:
+            return f"{found}, but {_RELATIONS[keyword]} {format_value(allowed)} is needed"
         case "minLength" | "minItems" | "minProperties" if not value:
             return "is empty"
-        case "multipleOf":
-            return f"{found}, but a multiple of {format_value(allowed)} is needed"
         case "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties":
             limit = "at least" if str(error.validator).startswith("min") else "at most"
             unit = {"h": "characters", "s": "items"}[str(error.validator)[-1]]
@@ -341,8 +355,3 @@ def _explain_keyword(error: ValidationError, found: str) -> str:
             return "; or ".join(dict.fromkeys(_explain(part) for part in error.context))
         case _:
             return shorten(error.message, 300)
-
-
-def _describe_instance(error: ValidationError) -> str:
-    is_hidden = isinstance(error.schema, dict) and error.schema.get("x-hidden")  # the value may contain a key
-    return "a text that is not shown here" if is_hidden else format_value(error.instance)

@@ -6,9 +6,11 @@ import json
 import math
 import sys
 from fractions import Fraction
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from sweeper.wording import escape_unprintable, join_names, shorten
+
+_MAX_EXACT_INTEGER: Final = 2**53  # up to this, every integer has an exact double
 
 KeyPath = tuple[str | int, ...]  # the keys and indexes that lead to a part of a value
 
@@ -64,6 +66,15 @@ def format_value(value: object, limit: int = 60) -> str:
     else:
         text = "nothing" if value is None else json.dumps(value, default=str)
     return shorten(text, limit)
+
+
+def unify_numbers(value: Any) -> Any:
+    """Return a JSON value with 7 for 7.0, because they are equal in JSON Schema, and where a server reads either."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT_INTEGER:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: unify_numbers(item) for key, item in value.items()}
+    return [unify_numbers(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def is_integer(value: object) -> TypeGuard[int]:

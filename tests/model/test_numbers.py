@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import sweeper
 from sweeper.errors import ExperimentError
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError, normalise_json
-from sweeper.schemas import convert_whole_floats, make_validator
+from sweeper.schemas import make_validator
 from tests.experiment_files import make_plan, write
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"x": 0, "n": 0, "p": "", "w": 512}}}
@@ -109,11 +109,11 @@ def assert_agreement(schema, values):
         try:
             result = normalise(value)
         except ValueRefusedError as error:
-            assert not validator.is_valid(value)
+            assert validator.list_reasons(value)
             assert str(error)  # noqa: PT017 - either way is right
         else:
-            assert validator.is_valid(value)
-            assert validator.is_valid(result)
+            assert not validator.list_reasons(value)
+            assert not validator.list_reasons(result)
             assert result == value
             assert isinstance(result, bool) == isinstance(value, bool)
 
@@ -139,36 +139,6 @@ def test_negative_zero_inside_a_value_becomes_zero():
     assert json.dumps(normalise_json({"a": [-0.0, {"b": -0.0}], "c": "-0.0", "d": True})) == (
         '{"a": [0.0, {"b": 0.0}], "c": "-0.0", "d": true}'
     )
-
-
-def test_whole_floats_become_integers_only_for_integers():
-    experiment = {
-        "params": {"x": 3.0},
-        "sweep": [{"grid": {"x": {"from": 1.0, "to": 3.0, "count": 3.0}, "n": {"seeds": 2.0}, "w": [4.0]},
-                   "sample": {"n": 2.0, "seed": 1.0}}],
-        "run": {"timeout": 60.0, "retries": 2.0, "max_failures": 2.0, "concurrency": 1.5},
-    }  # fmt: skip
-    wanted = {
-        "params": {"x": 3.0},
-        "sweep": [{"grid": {"x": {"from": 1.0, "to": 3.0, "count": 3}, "n": {"seeds": 2}, "w": [4.0]},
-                   "sample": {"n": 2, "seed": 1}}],
-        "run": {"timeout": 60.0, "retries": 2, "max_failures": 2, "concurrency": 1.5},
-    }  # fmt: skip
-    assert repr(convert_whole_floats("experiment", experiment)) == repr(wanted)
-    assert experiment["run"]["retries"] == 2.0
-
-
-@pytest.mark.parametrize(
-    ("text", "like", "expected"),
-    [
-        ("8", 512, 8), ("8.0", 512, 8), ("8.5", 512, 8.5), ("8", 7.5, 8.0), ("1e3", 1, 1000), ("0x10", 1, 16),
-        ("true", False, True), ("8", "a fox", "8"), ("8", None, "8"), ("many", 512, "many"), ("true", 1, "true"),
-        ("1e999", 1.5, "1e999"), ("9" * 400, 1.5, int("9" * 400)), ("8", True, "8"),
-    ],
-)  # fmt: skip
-def test_without_a_schema_the_default_decides_the_type_of_a_text(text, like, expected):
-    value = SlotSchema(None).parse_text(text, like=like)
-    assert (value, type(value)) == (expected, type(expected))
 
 
 def test_the_schema_has_precedence_over_the_default_for_texts():
