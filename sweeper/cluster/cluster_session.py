@@ -24,9 +24,8 @@ from sweeper.cluster.workers import WorkerRegistry, fetch_identity, make_worker_
 from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, UnreachableError
 from sweeper.model.target_spec import CLOUD_URL
-from sweeper.planning.order import Costs
+from sweeper.planning.order import Costs, TransitionCost
 from sweeper.planning.server_cache import find_smallest_cache
-from sweeper.planning.transition_cost import TransitionCost
 from sweeper.running import run as local_run
 from sweeper.running.measure_run import get_cacheable_versions
 from sweeper.running.resume import iter_remaining

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sweeper.running.sharding import Shard, find_shard_length
 
 if TYPE_CHECKING:
-    from sweeper.planning.transition_cost import TransitionCost
+    from sweeper.planning.order import TransitionCost
     from sweeper.running.work import WorkItem
 
 MAX_BATCH_SIZE: Final = 64  # trials; a dead worker leaves at most that many jobs to search for

@@ -408,7 +408,7 @@ def _hash_file(folder: ExperimentFiles, value: Any) -> HashedFile:
 
 def _make_run_settings(raw: Mapping[str, Any]) -> RunSettings:
     # JSON Schema accepts 2.0 as an integer, but as `max_failures` a float is a share.
-    settings = {name: int(value) if name in _COUNTS and value is not None else value for name, value in raw.items()}
+    settings = {**raw, **{name: int(raw[name]) for name in _COUNTS if name in raw}}
     if isinstance(limit := raw.get("max_failures"), str):
         settings["max_failures"] = float(limit.strip().removesuffix("%")) / 100
     elif limit is not None:

@@ -138,7 +138,7 @@ class SearchBuilder(BlockBuilder):
         numbers = NumberRange(ends[0], ends[1], is_integer=is_integer, is_log=is_log)
         options = [Option(end) for end in ends]
         self._check_name(name, options, path)
-        normalised = tuple([self._normalise_option(name, one, path, index, form) for index, one in enumerate(options)])
+        normalised = tuple([self._normalise_option(name, end, path, index, form) for index, end in enumerate(options)])
         self._record_given(name, options, path)
         self._check_inside(name, numbers, path)
         self._ranges[name] = numbers

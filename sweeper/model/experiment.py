@@ -11,12 +11,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from sweeper.errors import ExperimentError
 from sweeper.model.expressions import Expression
 from sweeper.model.judge import Judge
 from sweeper.model.search_spec import Search
 from sweeper.model.source import Source
 from sweeper.model.sweep_block import Block
 from sweeper.model.template import Template
+from sweeper.schemas.values import KeyPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,10 @@ class Experiment:
     def axis_names(self) -> tuple[str, ...]:
         """Every axis of every block, in the order of first appearance."""
         return tuple(dict.fromkeys(axis.name for block in self.blocks for group in block.dimensions for axis in group))
+
+    def make_error(self, path: KeyPath, message: str) -> ExperimentError:
+        """Make an error located at `path` of the file, if the experiment comes from one."""
+        return ExperimentError(self.source.make_problem(path, message) if self.source is not None else message)
 
     @property
     def written_blocks(self) -> tuple[Block, ...]:

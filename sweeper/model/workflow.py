@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.errors import MAX_PROBLEMS
@@ -126,13 +126,26 @@ def find_downstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
     for node_id, node in graph.items():
         for _, source, _ in iter_links(node):
             users.setdefault(source, []).append(node_id)
+    return _find_reachable(nodes, lambda node_id: users.get(node_id, ()))
+
+
+def find_upstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
+    """Return `nodes` and all nodes that they depend on; not those that are missing in the graph."""
+
+    def list_sources(node_id: str) -> list[str]:
+        return [source for _, source, _ in iter_links(graph[node_id]) if source in graph]
+
+    return _find_reachable(nodes, list_sources)
+
+
+def _find_reachable(nodes: Iterable[str], list_next: Callable[[str], Iterable[str]]) -> frozenset[str]:
     reached: set[str] = set()
     waiting = list(nodes)
     while waiting:
         node_id = waiting.pop()
         if node_id not in reached:
             reached.add(node_id)
-            waiting.extend(users.get(node_id, ()))
+            waiting.extend(list_next(node_id))
     return frozenset(reached)
 
 

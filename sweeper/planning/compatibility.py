@@ -21,8 +21,7 @@ from sweeper.model.source import Source
 from sweeper.model.sweep_block import Block
 from sweeper.model.template import MISSING, Template
 from sweeper.model.trial import Trial
-from sweeper.planning.columns import merge_dimensions
-from sweeper.planning.grid import Grid
+from sweeper.planning.grid import Grid, merge_dimensions
 from sweeper.schemas.values import KeyPath, format_value
 
 _MAX_COMBINATIONS: Final = 100_000  # of the values of one input; only a text of several axes can have more
@@ -155,13 +154,12 @@ def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, 
     """Yield every value that is written for a slot, with its location as a Problem without a message."""
     source = experiment.source
     assert source is not None  # an experiment with mistakes comes from a file
-    values_by_path: list[tuple[KeyPath, Any]] = (
-        [(("params", slot), experiment.params[slot])] if slot in experiment.params else []
-    )
-    values_by_path += [value_at for block in experiment.written_blocks for value_at in _iter_swept(block, slot, source)]
-    yield from ((source.make_problem(path, ""), value) for path, value in values_by_path)
+    written = [value_at for block in experiment.written_blocks for value_at in _iter_swept(block, slot, source)]
+    if slot in experiment.params:
+        written.insert(0, (("params", slot), experiment.params[slot]))
+    yield from ((source.make_problem(path, ""), value) for path, value in written)
     default = experiment.template.slots[slot].default
-    if not values_by_path and slot not in experiment.derive and default is not MISSING:
+    if not written and slot not in experiment.derive and default is not MISSING:
         yield experiment.template.locate_default(slot), default
 
 

@@ -11,9 +11,8 @@ import copy
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from sweeper.errors import ExperimentError, Problem
 from sweeper.model.experiment import Experiment
@@ -23,18 +22,81 @@ from sweeper.model.sweep_block import Dimension
 from sweeper.model.template import MISSING, Leaf, Template, drop_unchosen_inputs, set_at_path
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical, encode_graph, make_file_marker
-from sweeper.planning.columns import Column, ComputedColumn, ConstantColumn, Coordinates, OptionColumn
 from sweeper.schemas.values import KeyPath, format_value
 
 _MAX_EXAMPLES: Final = 5  # of values for which one expression fails
 
 
-@dataclass(frozen=True, slots=True)
-class _TemplatePieces:
-    """The canonical bytes of a template in pieces; between two of them are the leaves at one path."""
+_MAX_CACHED: Final = 65_536  # combinations of one derived value
 
-    skeleton: list[bytes]
-    leaves: list[tuple[KeyPath, list[Leaf]]]
+Coordinates = Sequence[int]  # of a trial: the index of its option in each dimension
+
+
+class Column(Protocol):
+    """A value for each coordinates."""
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """The indexes of the dimensions that the value depends on, ascending."""
+
+    def get(self, coordinates: Coordinates) -> Any:
+        """Return the value at these coordinates."""
+
+
+class ConstantColumn:
+    """The same value everywhere."""
+
+    dimensions: tuple[int, ...] = ()
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def get(self, _coordinates: Coordinates) -> Any:
+        return self.value
+
+
+class OptionColumn:
+    """One value for each option of one dimension."""
+
+    def __init__(self, dimension: int, values: Sequence[Any]) -> None:
+        self.dimensions = (dimension,)
+        self.dimension = dimension
+        self.values = values
+
+    def get(self, coordinates: Coordinates) -> Any:
+        return self.values[coordinates[self.dimension]]
+
+
+class ComputedColumn:
+    """A value computed from other columns, and cached for each combination of their dimensions."""
+
+    def __init__(self, inputs: Mapping[str, Column], compute: Callable[[dict[str, Any]], Any]) -> None:
+        self.inputs = dict(inputs)
+        self.dimensions = merge_dimensions(self.inputs.values())
+        self._compute = compute
+        self._cache: dict[tuple[int, ...], Any] = {}
+
+    def get(self, coordinates: Coordinates) -> Any:
+        """Return the value at these coordinates. Raises what the computation raises, such as ExperimentError."""
+        key = tuple([coordinates[dimension] for dimension in self.dimensions])
+        try:
+            return self._cache[key]
+        except KeyError:
+            pass
+        value = self._compute({name: column.get(coordinates) for name, column in self.inputs.items()})
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()
+        self._cache[key] = value
+        return value
+
+
+def merge_dimensions(columns: Iterable[Column]) -> tuple[int, ...]:
+    """Return the dimensions of all these columns, ascending."""
+    return tuple(sorted({dimension for column in columns for dimension in column.dimensions}))
+
+
+# The canonical bytes of a template in pieces, and the leaves at one path between each two of them.
+_TemplatePieces = tuple[list[bytes], list[tuple[KeyPath, list[Leaf]]]]
 
 
 class Grid:
@@ -53,18 +115,15 @@ class Grid:
         like: Grid | None = None,
     ) -> None:
         """`like` is another grid of the same experiment, whose compiled template this one uses too."""
-        self.experiment = experiment
-        self.dimensions = tuple(dimensions)
-        self.sizes = tuple(len(dimension[0].options) for dimension in dimensions)
+        self.experiment, self.dimensions = experiment, tuple(dimensions)
+        self.sizes = tuple(len(dimension[0].options) for dimension in self.dimensions)
         self._fixed = fixed
         self.names: dict[str, Column] = {}
         self._build_names()
         self.slots = {name: self.names[name] for name in experiment.template.slots}
-        self.template_pieces: _TemplatePieces = (
-            like.template_pieces if like is not None else _split_template(experiment.template)
-        )
-        self.skeleton = self.template_pieces.skeleton
-        self.leaf_columns = [self._build_leaf_column(path, leaves) for path, leaves in self.template_pieces.leaves]
+        self.pieces: _TemplatePieces = like.pieces if like is not None else _split_template(experiment.template)
+        self.skeleton, leaves_by_path = self.pieces
+        self.leaf_columns = [self._build_leaf_column(path, leaves) for path, leaves in leaves_by_path]
         self.axes, self.columns = self._build_cells()
 
     # Names
@@ -128,9 +187,7 @@ class Grid:
     def make_error(self, path: KeyPath, error: Exception, values: Mapping[str, Any]) -> ExperimentError:
         """Make the error of a failed expression: its location, the reason, and the values."""
         values_text = ", ".join(f"{name} = {format_value(value, 40)}" for name, value in values.items())
-        message = f"{error} (with {values_text})" if values_text else str(error)
-        source = self.experiment.source
-        return ExperimentError(source.make_problem(path, message) if source is not None else message)
+        return self.experiment.make_error(path, f"{error} (with {values_text})" if values_text else str(error))
 
     def iter_values(self, name: str) -> Iterator[Any]:
         """Yield every value of a name in this grid."""
@@ -170,17 +227,13 @@ class Grid:
         template, files = self.experiment.template, self.experiment.files
 
         def evaluate(values: Mapping[str, Any]) -> Any:
-            evaluated = [
-                (
-                    leaf,
-                    leaf.evaluate(values) if leaf.mask is None else f"{leaf.evaluate(values)} mask {values[leaf.mask]}",
-                )
-                for leaf in leaves
-            ]
+            evaluated = [leaf.evaluate(values) for leaf in leaves]
+            evaluated = [value if leaf.mask is None else f"{value} mask {values[leaf.mask]}"
+                         for leaf, value in zip(leaves, evaluated, strict=True)]  # fmt: skip
             if len(path) > 2:
-                return evaluated[0][1]
+                return evaluated[0]
             inputs = copy.deepcopy(template.graph[str(path[0])]["inputs"])
-            for leaf, value in evaluated:
+            for leaf, value in zip(leaves, evaluated, strict=True):
                 set_at_path(inputs, leaf.path[2:], value)
             drop_unchosen_inputs(inputs, template.branches[str(path[0])])
             return inputs
@@ -196,7 +249,7 @@ class Grid:
                 raise self.make_error(("template",), ExpressionError(message), values) from error
 
         inputs = {name: self.slots[name] for leaf in leaves for name in leaf.names}
-        if all(len(column.dimensions) == 0 for column in inputs.values()):
+        if not any(column.dimensions for column in inputs.values()):
             return ConstantColumn(compute({name: column.get(()) for name, column in inputs.items()}))
         column = next(iter(inputs.values()))
         if len(inputs) == 1 and isinstance(column, OptionColumn):
@@ -225,21 +278,18 @@ class Grid:
         columns: dict[str, Column] = {}
         for name in list_axis_columns(self.experiment):
             axis_name, suffix = _split_column(name, own_axes, axes)
-            if not suffix:
-                own_axis = own_axes.get(axis_name)
-                shows_values = own_axis is None or any(
-                    option.label is not None and not option.sets for option in own_axis[1].options
-                )
-                columns[name] = self._build_value_column(*own_axis) if own_axis and shows_values else axes[name]
-            elif axis_name in own_axes:
-                dimension, axis = own_axes[axis_name]
+            if axis_name not in own_axes:
+                columns[name] = ConstantColumn(None) if suffix else axes[name]
+                continue
+            dimension, axis = own_axes[axis_name]
+            if suffix:
                 columns[name] = OptionColumn(dimension, [_get_extra(option, suffix) for option in axis.options])
+            elif any(option.label is not None and not option.sets for option in axis.options):
+                values = [option.cell if option.sets else option.value for option in axis.options]
+                columns[name] = OptionColumn(dimension, values)
             else:
-                columns[name] = ConstantColumn(None)
+                columns[name] = axes[name]
         return axes, columns
-
-    def _build_value_column(self, dimension: int, axis: Any) -> Column:
-        return OptionColumn(dimension, [option.cell if option.sets else option.value for option in axis.options])
 
     def find_problems(self, combinations: int) -> Iterator[Problem]:
         """Yield the errors of computed columns, over at most `combinations` values of each; a few for each column."""
@@ -362,10 +412,8 @@ def list_axis_columns(experiment: Experiment) -> tuple[str, ...]:
     """Return the axis columns of the table: `style`, `style.label` if values have labels, `style.1` for choices."""
     columns: dict[str, None] = {}
     for name in experiment.axis_names:
-        axes = [
-            axis for block in experiment.blocks for group in block.dimensions for axis in group if axis.name == name
-        ]
-        options = [option for axis in axes for option in axis.options]
+        axes = (axis for block in experiment.blocks for group in block.dimensions for axis in group)
+        options = [option for axis in axes if axis.name == name for option in axis.options]
         columns[name] = None
         if any(option.label is not None and not option.sets for option in options):
             columns[f"{name}.label"] = None
@@ -403,4 +451,4 @@ def _split_template(template: Template) -> _TemplatePieces:
         set_at_path(marked, path, f"{marker}:{index}:")
     parts = re.split(rb'"%s:(\d+):"' % re.escape(marker).encode(), encode_graph(marked))  # bytes and indexes by turns
     paths = list(pieces)
-    return _TemplatePieces(parts[::2], [(paths[int(index)], pieces[paths[int(index)]]) for index in parts[1::2]])
+    return parts[::2], [(paths[int(index)], pieces[paths[int(index)]]) for index in parts[1::2]]

@@ -9,23 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from math import prod
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sweeper.model.experiment import Experiment
+from sweeper.model.template import MISSING, Template
+from sweeper.model.trial import Trial
 from sweeper.model.workflow import Graph, find_downstream, has_filename_prefix
 from sweeper.planning.grid import Grid
 from sweeper.planning.server_cache import CLASSIC_CACHE, Dependencies, ServerCache, count_lru_executions
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Positions = NDArray[np.int64]
+
 # Rough seconds on a GPU by the name of the class, used until times are measured. Only their order matters.
-_WEIGHTS: Final = (
-    ("Loader", 10.0),
-    ("Sampler", 8.0),
-    ("Upscale", 4.0),
-    ("VAE", 2.0),
-    ("ControlNet", 2.0),
-    ("TextEncode", 1.0),
-)
+_WEIGHTS: Final = {"Loader": 10.0, "Sampler": 8.0, "Upscale": 4.0, "VAE": 2.0, "ControlNet": 2.0, "TextEncode": 1.0}
 _MAX_EXACT: Final = 12  # dimensions for which every subset is tried; with more, the search is greedy
 
 
@@ -41,7 +43,7 @@ class Costs:
 
     def estimate(self, class_type: str) -> float:
         """Return the cost of running a node of this class once."""
-        assumed = next((cost for word, cost in _WEIGHTS if word in class_type), 0.1)
+        assumed = next((cost for word, cost in _WEIGHTS.items() if word in class_type), 0.1)
         return max(self.seconds.get(class_type, assumed), 1e-6)
 
     def add_up(self, graph: Graph, runs: Mapping[str, int]) -> float:
@@ -72,7 +74,7 @@ def find_dependencies(experiment: Experiment, grid: Grid) -> Dependencies:
 
 
 def count_executions(
-    order: Sequence[int], sizes: Sequence[int], dependencies: Dependencies, caching: ServerCache = CLASSIC_CACHE
+    order: Sequence[int], sizes: Sequence[int], dependencies: Dependencies, caching: ServerCache
 ) -> dict[str, int]:
     """Count how often each node runs for the whole product in this order, with a cache of the last job or of all."""
     counts = {}
@@ -83,46 +85,21 @@ def count_executions(
     return counts
 
 
-def count_filtered_executions(
-    order: Sequence[int], points: Iterable[Sequence[int]], dependencies: Dependencies
+def count_cached_executions(
+    graph: Graph, order: Sequence[int], jobs: Iterable[Sequence[int]], dependencies: Dependencies, caching: ServerCache
 ) -> dict[str, int]:
-    """Count how often each node runs for these points in this order, with a cache of the last job."""
-    sorted_points = sorted(tuple([point[dimension] for dimension in order]) for point in points)
+    """Count how often each node runs for jobs at these coordinates, in this order, with a cache of this kind."""
+    jobs = sorted(jobs, key=lambda job: [job[dimension] for dimension in order])
+    if caching.kind == "none":
+        return dict.fromkeys(graph, len(jobs))
+    if caching.kind == "lru":
+        return count_lru_executions(graph, jobs, dependencies, caching.size)
     counts: dict[frozenset[int], int] = {}
     for dimensions in set(dependencies.values()):
-        levels = [order.index(dimension) for dimension in dimensions]
-        depth = max(levels, default=-1) + 1
-        # Along the sorted points, a node runs again whenever one of its dimensions changes.
-        last: tuple[int, ...] | None = None
-        count = 0
-        for point in sorted_points:
-            current = tuple([point[level] for level in range(depth) if level in levels])
-            count += current != last
-            last = current
-        counts[dimensions] = count
+        keys = [tuple([job[dimension] for dimension in dimensions]) for job in jobs]
+        # With the last job only, a node runs again whenever one of its dimensions changes.
+        counts[dimensions] = len(set(keys)) if caching.keeps_all else sum(1 for _ in groupby(keys))
     return {node: counts[dimensions] for node, dimensions in dependencies.items()}
-
-
-def count_cached_executions(
-    graph: Graph,
-    order: Sequence[int],
-    points: Sequence[Sequence[int]],
-    dependencies: Dependencies,
-    caching: ServerCache,
-) -> dict[str, int]:
-    """Count how often each node runs for these points in this order, with a cache of this kind."""
-    if caching.kind == "none":
-        return dict.fromkeys(graph, len(points))
-    if caching.keeps_all:
-        counts = {
-            dimensions: len({tuple([point[dimension] for dimension in dimensions]) for point in points})
-            for dimensions in set(dependencies.values())
-        }
-        return {node: counts[dimensions] for node, dimensions in dependencies.items()}
-    if caching.kind == "lru":
-        sorted_points = sorted(points, key=lambda point: [point[dimension] for dimension in order])
-        return count_lru_executions(graph, sorted_points, dependencies, caching.size)
-    return count_filtered_executions(order, points, dependencies)
 
 
 def find_best_order(experiment: Experiment, grid: Grid, costs: Costs) -> tuple[int, ...]:
@@ -174,3 +151,71 @@ def _search_greedy(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> 
         order.append(costliest)
         remaining.remove(costliest)
     return tuple(order)
+
+
+class RunSequence:
+    """The jobs that are sent, as arrays of written positions in a grid of these sizes, in the order in which they run.
+
+    So node executions of a million jobs can be counted of which any are left out.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], order: Sequence[int], kept_positions: Iterable[int] | None, is_sent: bytearray
+    ) -> None:
+        """`is_sent` has one byte for each trial in written order; `kept_positions` None: all positions of the grid."""
+        import numpy as np
+
+        self._sizes = tuple(sizes)
+        mask = np.frombuffer(is_sent, dtype=np.uint8).astype(bool)
+        kept = np.arange(len(mask)) if kept_positions is None else np.fromiter(kept_positions, np.int64, len(mask))
+        self.positions: Positions = kept[mask]
+        if tuple(order) != tuple(range(len(self._sizes))):
+            self.positions = self.positions[np.argsort(self.to_indexes(self.positions, order), kind="stable")]
+
+    def to_indexes(self, positions: Positions, dimensions: Sequence[int]) -> Positions:
+        """Return which combination of the options of these dimensions each position has; the last varies fastest."""
+        import numpy as np
+
+        indexes = np.zeros(len(positions), np.int64)
+        for dimension in dimensions:
+            stride = prod(self._sizes[dimension + 1 :])
+            indexes = indexes * self._sizes[dimension] + positions // stride % self._sizes[dimension]
+        return indexes
+
+    def find_executions(self, dimensions: Iterable[int], caching: ServerCache) -> Positions:
+        """Return the jobs in which a node runs that depends on these dimensions; an LRU cache counts as the classic."""
+        import numpy as np
+
+        if caching.kind == "none" or not len(self.positions):
+            return self.positions
+        keys = self.to_indexes(self.positions, sorted(dimensions))
+        if caching.keeps_all:
+            return self.positions[np.sort(np.unique(keys, return_index=True)[1])]
+        return self.positions[np.concatenate(([True], keys[1:] != keys[:-1]))]
+
+
+class TransitionCost:
+    """The cost of one trial after another, by the slots whose values differ, on a server that keeps the last results.
+
+    The runner splits a plan among servers where this cost is high. `full_cost` is the cost of a whole graph.
+    """
+
+    def __init__(self, template: Template, costs: Costs) -> None:
+        self._graph = template.graph
+        self._costs = costs
+        self._nodes = {slot: template.find_nodes(slot) for slot in template.slots}
+        self._cache: dict[tuple[str, ...], float] = {}
+        self.full_cost = self._add_up(template.graph)
+
+    def compute(self, before: Trial | None, after: Trial) -> float:
+        """Return the cost of `after` if `before` was the previous job of the server; None: there was none."""
+        if before is None or self._costs.caching.kind == "none":
+            return self.full_cost
+        changed = tuple([slot for slot, value in after.params.items() if before.params.get(slot, MISSING) != value])
+        if changed not in self._cache:
+            nodes = {node for slot in changed for node in self._nodes[slot]}
+            self._cache[changed] = self._add_up(find_downstream(self._graph, nodes))
+        return self._cache[changed]
+
+    def _add_up(self, nodes: Iterable[str]) -> float:
+        return self._costs.add_up(self._graph, dict.fromkeys(nodes, 1))

@@ -7,10 +7,13 @@ one numbering.
 from __future__ import annotations
 
 import copy
+import json
+import sys
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import combinations
 from math import prod
 from typing import Any, Final
 
@@ -24,10 +27,8 @@ from sweeper.model.sweep_block import Axis, Block, IncludeRow
 from sweeper.model.template import Address, Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical
-from sweeper.planning.axis_facts import find_linked_axes, find_value_order
-from sweeper.planning.columns import merge_dimensions
 from sweeper.planning.compatibility import Compatibility, check_compatibility
-from sweeper.planning.grid import Grid, list_axis_columns
+from sweeper.planning.grid import Column, Grid, list_axis_columns, merge_dimensions
 from sweeper.planning.order import Costs, count_cached_executions, count_executions, find_best_order, find_dependencies
 from sweeper.planning.server_cache import ServerCache
 from sweeper.planning.trial_filters import DropCounts, filter_points
@@ -36,6 +37,8 @@ _ASSUMED_COSTS: Final = Costs()
 _MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated
 _MAX_NAMES: Final = 2_000_000  # of all blocks and `include` rows
 _MAX_TRIED: Final = 2_000  # combinations of a computed text; others are checked when the trials are produced
+_MAX_VALUES: Final = 10_000  # of an axis; a longer order is of no use, and it would fill the store with seeds
+_NEVER: Final = sys.maxsize  # the first trial of a value that no trial has
 _WHY_WRITTEN: Final = {  # by the first word of a cache
     "none": "the server keeps no results",
     "ram": "the server keeps the results of all jobs while its memory lasts",
@@ -71,40 +74,36 @@ class Plan(HtmlDisplay):
     Raises ExperimentError if a rule fails or no trial is left.
     """
 
-    _parts: Sequence[PlanPart] = ()  # empty for the plans of calibration and attribution, which are not products
+    # The products of the blocks and their `include` rows, in written order; none in plans that are not products.
+    parts: Sequence[PlanPart] = ()
 
     def __init__(self, experiment: Experiment, costs: Costs = _ASSUMED_COSTS) -> None:
         self.experiment = experiment
         self._costs = costs
-        self._parts = [_with_best_order(experiment, part, costs) for part in _compile_parts(experiment)]
-        if not any(part.count for part in self._parts):
-            source = experiment.source
+        self.parts = [_with_best_order(experiment, part, costs) for part in _compile_parts(experiment)]
+        if not any(part.count for part in self.parts):  # `len` fails for the space of a large search
             key, message = "sweep", "no trial is left, because `exclude` and `where` drop all of them"
             if not experiment.blocks:
                 command = join_command(["sweeper", "search", str(experiment.file)])
                 key = "search"
                 message = f"there is no `sweep:` beside it, which a run needs; `{command}` runs the search"
-            raise ExperimentError(source.make_problem((key,), message) if source is not None else message)
+            raise experiment.make_error((key,), message)
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name} {size}" for name, size in self.axis_sizes.items() if size)
         return f"<{type(self).__name__} of {self.experiment.name}: {len(self)} trials; {axes}>"
 
     def __len__(self) -> int:
-        return sum(part.count for part in self._parts)
+        return sum(part.count for part in self.parts)
 
     def __iter__(self) -> Iterator[Trial]:
-        start = 0
-        for part in self._parts:
-            yield from part.iter_trials(start, part.order)
-            start += part.count
+        for part in self.parts:
+            yield from part.iter_trials(part.order)
 
     def written(self) -> Iterator[Trial]:
         """Yield the trials in written order: the first axis is outermost, the last varies fastest."""
-        start = 0
-        for part in self._parts:
-            yield from part.iter_trials(start, part.written)
-            start += part.count
+        for part in self.parts:
+            yield from part.iter_trials(part.written)
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
         """Return the API-format graph of a trial as a new dict. Input files have their local names in it."""
@@ -121,13 +120,13 @@ class Plan(HtmlDisplay):
         graph = self.workflow(trial) if template.branches else template.graph
         mask_of = {slot.masked_slot: slot.name for slot in slots.values() if slot.kind == "mask"}
 
-        def make_input_file(address: Address, name: str | None) -> InputFile | None:
-            value = trial.params.get(name) if name is not None else None
-            hashed_file = self.experiment.files.get(value) if isinstance(value, str) else None
-            if name is None or hashed_file is None:
+        def make_input_file(address: Address, name: str) -> InputFile | None:
+            value = trial.params.get(name)
+            found = self.experiment.files.get(value) if isinstance(value, str) else None
+            if found is None:
                 return None
-            mask = make_input_file(address, mask_of.get(name))
-            return InputFile(address.node, address.input, str(value), hashed_file.path, hashed_file.sha256, mask)
+            mask = make_input_file(address, mask_of[name]) if name in mask_of else None
+            return InputFile(address.node, address.input, str(value), found.path, found.sha256, mask)
 
         addresses = [
             (address, slot.name)
@@ -142,17 +141,12 @@ class Plan(HtmlDisplay):
         """Return a plan of the same trials in the order that is best for these costs."""
         plan = copy.copy(self)
         vars(plan).pop("order", None)  # cached
-        vars(plan).update(_costs=costs, _parts=[_with_best_order(self.experiment, part, costs) for part in self._parts])
+        vars(plan).update(_costs=costs, parts=[_with_best_order(self.experiment, part, costs) for part in self.parts])
         return plan
 
     def fit(self, nodes: NodeInfo) -> Compatibility:
         """Check the plan against the node classes of a server."""
-        return check_compatibility(self.experiment.template, [part.grid for part in self._parts], self.written(), nodes)
-
-    @property
-    def parts(self) -> Sequence[PlanPart]:
-        """The products of the blocks and their `include` rows, in written order."""
-        return self._parts
+        return check_compatibility(self.experiment.template, [part.grid for part in self.parts], self.written(), nodes)
 
     @property
     def caching(self) -> ServerCache:
@@ -171,13 +165,26 @@ class Plan(HtmlDisplay):
 
     @cached_property
     def value_order(self) -> Mapping[str, tuple[int, ...]]:
-        """The written order of axis values, for axes whose values appear in another order: see `find_value_order`."""
-        return find_value_order(self._parts)
+        """The first trial of each value in written order, by axis column, if the rows have another order.
+
+        If `exclude`, `where` or `sample` drop trials, values may appear in the rows in another order. Blocks follow
+        each other.
+        """
+        return _find_value_order(self.parts)
 
     @cached_property
     def together(self) -> tuple[tuple[str, str], ...]:
-        """The pairs of axis columns that vary together: see `find_linked_axes`. Empty if the plan is not a product."""
-        return find_linked_axes(self._parts)
+        """The pairs of axis columns that depend on the same dimension in every block that sweeps both.
+
+        These are the axes of a zip, a bundle and a slot that it sets (and that another block sweeps alone), choices and
+        their groups, values and their labels. The rows alone cannot show it, because filters may drop trials.
+        """
+        are_linked: dict[tuple[str, str], bool] = {}
+        for part in self.parts:
+            swept = {name: column.dimensions for name, column in part.grid.columns.items() if column.dimensions}
+            for pair in combinations(swept, 2) if part.is_product else ():
+                are_linked[pair] = are_linked.get(pair, True) and swept[pair[0]] == swept[pair[1]]
+        return tuple(pair for pair, linked in are_linked.items() if linked)
 
     @property
     def search_columns(self) -> SearchColumns | None:
@@ -187,7 +194,7 @@ class Plan(HtmlDisplay):
     @property
     def drop_counts(self) -> list[DropCounts]:
         """How many points of each block its filters drop."""
-        return [part.dropped for part in self._parts if part.dropped is not None]
+        return [part.dropped for part in self.parts if part.dropped is not None]
 
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:
@@ -205,7 +212,7 @@ class Plan(HtmlDisplay):
     @cached_property
     def order(self) -> OrderReport:
         """The nesting order of the axes when the plan runs, and what it saves."""
-        products = [part for part in self._parts if part.is_product]
+        products = [part for part in self.parts if part.is_product]
         names = [
             tuple(axis.name for dimension in part.order for axis in part.grid.dimensions[dimension])
             for part in products
@@ -224,11 +231,12 @@ class Plan(HtmlDisplay):
 class PlanPart:
     """A compiled part of the plan: the product of a block, or one of its `include` rows.
 
-    `kept_positions` are the written positions that the filters leave; None: all. `dropped` is what they drop; None for
-    an `include` row.
+    `start` is the index of its first trial. `kept_positions` are the written positions that the filters leave; None:
+    all. `dropped` is what they drop; None for an `include` row.
     """
 
     grid: Grid
+    start: int
     order: tuple[int, ...]
     kept_positions: array[int] | None
     dropped: DropCounts | None
@@ -264,11 +272,11 @@ class PlanPart:
     def count(self) -> int:
         return prod(self.grid.sizes) if self.kept_positions is None else len(self.kept_positions)
 
-    def iter_trials(self, start: int, order: tuple[int, ...]) -> Iterator[Trial]:
-        """Yield the trials with the dimensions nested in `order`; the indexes count the written order from `start`."""
+    def iter_trials(self, order: tuple[int, ...]) -> Iterator[Trial]:
+        """Yield the trials with the dimensions nested in `order`; their indexes count the written order."""
         if self.kept_positions is None:
-            return self.grid.walk(order, start)
-        numbered = enumerate(self.kept_positions, start)
+            return self.grid.walk(order, self.start)
+        numbered = enumerate(self.kept_positions, self.start)
         if order == self.written:
             return self.grid.visit(order, numbered)
 
@@ -350,18 +358,20 @@ def _compile_parts(experiment: Experiment) -> list[PlanPart]:
     _check_size(experiment)
     parts: list[PlanPart] = []
     problems: list[Problem] = []
+    start = 0
     for block in experiment.blocks:
         product = Grid(experiment, block.dimensions, {}, parts[0].grid if parts else None)
         grids = [product, *(_make_include_grid(experiment, block, extra, product) for extra in block.include)]
         grid_problems = [problem for grid in grids for problem in grid.find_problems(_MAX_TRIED)]
         problems += grid_problems
         try:
-            selected, dropped = filter_points(grids[0], block) if not grid_problems else (None, DropCounts())
+            selected, dropped = filter_points(product, block) if not grid_problems else (None, DropCounts())
         except ExperimentError as error:
             problems += error.problems
             continue
-        parts.append(PlanPart(grids[0], tuple(range(len(grids[0].sizes))), selected, dropped))
-        parts += [PlanPart(grid, tuple(range(len(grid.sizes))), None, None) for grid in grids[1:]]
+        for grid, positions, counts in ((product, selected, dropped), *((grid, None, None) for grid in grids[1:])):
+            parts.append(PlanPart(grid, start, tuple(range(len(grid.sizes))), positions, counts))
+            start += parts[-1].count
     if problems:
         raise ExperimentError(problems)
     return parts
@@ -376,11 +386,60 @@ def _check_size(experiment: Experiment) -> None:
             f"has {parts:,} blocks and `include` rows, for each of which the plan has {names:,} names; at most "
             f"{_MAX_NAMES:,} names are allowed in all; write fewer rows, or a template with fewer slots"
         )
-        source = experiment.source
-        raise ExperimentError(source.make_problem(("sweep",), message) if source is not None else message)
+        raise experiment.make_error(("sweep",), message)
 
 
 def _make_include_grid(experiment: Experiment, block: Block, row: IncludeRow, like: Grid) -> Grid:
     """Return an `include` row as a product of one point."""
     axes = [(Axis(name, (option,), block.path),) for name, option in row.options.items()]
     return Grid(experiment, axes, row.values, like)
+
+
+def _find_value_order(parts: Sequence[PlanPart]) -> dict[str, tuple[int, ...]]:
+    if all(part.kept_positions is None for part in parts):
+        return {}  # in complete products, values appear in written order
+    firsts = [_find_first_trials(part) for part in parts]
+    orders: dict[str, tuple[int, ...]] = {}
+    for name in parts[0].grid.columns:
+        first: dict[Hashable, int] = {}
+        for part, first_trials in zip(parts, firsts, strict=True):
+            for key, index in _iter_cells(part, part.grid.columns[name], first_trials):
+                first[key] = min(index, first.get(key, _NEVER))
+        order = [index for index in first.values() if index != _NEVER]
+        if len(order) <= _MAX_VALUES and order != sorted(order):
+            orders[name] = tuple(order)
+    return orders
+
+
+def _find_first_trials(part: PlanPart) -> list[dict[int, int]]:
+    """Return for each dimension the first trial of each option that has one, by option index."""
+    sizes = part.grid.sizes
+    if part.kept_positions is None:
+        strides = [prod(sizes[dimension + 1 :]) for dimension in range(len(sizes))]
+        return [
+            {option: part.start + option * stride for option in range(size)}
+            for size, stride in zip(sizes, strides, strict=True)
+        ]
+    firsts: list[dict[int, int]] = [{} for _ in sizes]
+    for index, position in enumerate(part.kept_positions, part.start):
+        for dimension, option in enumerate(part.grid.to_coordinates(position)):
+            firsts[dimension].setdefault(option, index)
+    return firsts
+
+
+def _iter_cells(
+    part: PlanPart, column: Column, first_trials: Sequence[Mapping[int, int]]
+) -> Iterator[tuple[Hashable, int]]:
+    """Yield each value of a column in written order, and the first trial that has it."""
+    coordinates = [0] * len(part.grid.sizes)
+    if not column.dimensions:
+        yield _to_key(column.get(coordinates)), part.start if part.count else _NEVER
+    for dimension in column.dimensions:  # only one, because no axis is computed from others
+        for option in range(part.grid.sizes[dimension]):
+            coordinates[dimension] = option
+            yield _to_key(column.get(coordinates)), first_trials[dimension].get(option, _NEVER)
+
+
+def _to_key(value: Any) -> Hashable:
+    """Return a key that is different for 1, 1.0 and true."""
+    return type(value), json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value

@@ -23,11 +23,10 @@ from sweeper.model.money import NOTHING, UNKNOWN_AMOUNT, Amount, TargetPrice, fi
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.price_badge import NodePrice, PriceBadge, PriceCalculator
 from sweeper.model.template import MISSING, Leaf, Template, drop_unchosen_inputs, set_at_path
-from sweeper.model.workflow import find_sinks, is_link, iter_links
-from sweeper.planning.columns import merge_dimensions
-from sweeper.planning.order import find_dependencies
+from sweeper.model.workflow import find_sinks, find_upstream, is_link, iter_links
+from sweeper.planning.grid import merge_dimensions
+from sweeper.planning.order import RunSequence, find_dependencies
 from sweeper.planning.plan import Plan, PlanPart
-from sweeper.planning.run_sequence import RunSequence
 from sweeper.planning.server_cache import NO_CACHE, ServerCache
 
 _Axes = dict[str, dict[Any, tuple[Any, int, Amount]]]  # by axis and key: the cell, its jobs, what they cost
@@ -40,32 +39,23 @@ _MAX_COMBINATIONS: Final = 1_000_000  # of the dimensions behind these values
 # --- one node
 
 
-@dataclass(frozen=True, slots=True)
-class StatedPrice:
-    """A node whose price the user states in the `price` of a target, whatever the class says."""
-
-    node_id: str
-    class_type: str
-    amount: Amount
-    names: tuple[str, ...] = ()
-
-    def compute(self, _params: Mapping[str, Any]) -> NodePrice:
-        """Return the price of one execution."""
-        return NodePrice(self.amount)
-
-
 class PricedNode:
-    """A partner node of a template, and the values that its price depends on."""
+    """A partner node of a template, and the values that its price depends on.
+
+    `stated` is the price that the user states in the `price` of a target, whatever the class says; None: what `spec`
+    says.
+    """
 
     def __init__(
-        self, template: Template, node_id: str, spec: NodeSpec, badge: PriceBadge, calculator: PriceCalculator
+        self, template: Template, node_id: str, spec: NodeSpec, calculator: PriceCalculator, stated: Amount | None
     ) -> None:
         self.node_id = node_id
         self.class_type = spec.class_type
         self._template = template
         self._spec = spec
-        self._badge = badge
+        self._badge = PriceBadge() if stated is not None or spec.price_badge is None else spec.price_badge
         self._calculator = calculator
+        self._stated = stated
 
     @cached_property
     def _sources(self) -> dict[str, str]:
@@ -97,6 +87,8 @@ class PricedNode:
 
     def compute(self, params: Mapping[str, Any]) -> NodePrice:
         """Return the price of one execution with these params, of which only those of `names` are read."""
+        if self._stated is not None:
+            return NodePrice(self._stated)
         graph = self._template.graph
         nodes = {
             node: {"inputs": copy.deepcopy(graph[node]["inputs"])} for node in (self.node_id, *self._sources.values())
@@ -192,39 +184,31 @@ class TemplatePrices:
             )
         return self._charges[key]
 
-    def find_unbounded(self, params: Mapping[str, Any]) -> tuple[PricedNode | StatedPrice, str] | None:
+    def find_unbounded(self, params: Mapping[str, Any]) -> tuple[PricedNode, str] | None:
         """Return the first partner node whose price has no upper bound, and why; None if all have one."""
         for node, charge in zip(self._nodes, self.price_nodes(params), strict=True):
             if charge.amount.high is None:
                 return node, node.compute(params).reason
         return None
 
-    def _find_running_nodes(self) -> set[str]:
+    def _find_running_nodes(self) -> frozenset[str]:
         """Return the nodes that an output node needs; no other node runs."""
         graph = self._template.graph
-        waiting = [node for node in graph if (spec := self._get_spec(node)) is not None and spec.is_output]
-        waiting = waiting or list(find_sinks(graph))
-        running: set[str] = set()
-        while waiting:
-            node = waiting.pop()
-            if node not in running:
-                running.add(node)
-                waiting += [source for _, source, _ in iter_links(graph[node])]
-        return running
+        outputs = [node for node in graph if (spec := self._get_spec(node)) is not None and spec.is_output]
+        return find_upstream(graph, outputs or find_sinks(graph))
 
     def _get_spec(self, node: str) -> NodeSpec | None:
         class_type = self._template.graph[node]["class_type"]
         return self._classes.classes.get(class_type) if self._classes is not None else None
 
-    def _find_price(self, node: str, calculator: PriceCalculator) -> PricedNode | StatedPrice | None:
+    def _find_price(self, node: str, calculator: PriceCalculator) -> PricedNode | None:
         """Return the price of a node: what a target states for its class, else what the class states."""
-        spec, class_type = self._get_spec(node), self._template.graph[node]["class_type"]
+        class_type = self._template.graph[node]["class_type"]
+        spec = self._get_spec(node) or NodeSpec(class_type, {})
         stated = find_stated_price(self._rates, class_type)
-        if stated is not None:
-            return StatedPrice(node, class_type, stated)
-        if spec is None or spec.price_badge is None:
+        if stated is None and spec.price_badge is None:
             return None
-        return PricedNode(self._template, node, spec, spec.price_badge, calculator)
+        return PricedNode(self._template, node, spec, calculator, stated)
 
 
 # --- a plan
@@ -346,10 +330,8 @@ class PlanPrices(TemplatePrices):
         sums = [_NodeSum(node) for node in self._nodes]
         axes: _Axes = {}
         runs: dict[str, tuple[int, int]] = {}
-        start = 0
         for part in self._plan.parts:
-            mask = is_sent[start : start + part.count]
-            start += part.count
+            mask = is_sent[part.start : part.start + part.count]
             sequence = RunSequence(part.grid.sizes, part.order, part.kept_positions, mask)
             needs = find_dependencies(self._plan.experiment, part.grid)
             for total in sums:
@@ -419,7 +401,7 @@ def price_time(rates: Sequence[TargetPrice], jobs: int, seconds: tuple[float, fl
 class _NodeSum:
     """Adds up what one node costs over the parts of a plan."""
 
-    def __init__(self, node: PricedNode | StatedPrice) -> None:
+    def __init__(self, node: PricedNode) -> None:
         self.node = node
         self.dimensions: tuple[int, ...] = ()  # of the part that was added last
         self._best: Any = ()
@@ -483,15 +465,9 @@ class _NodeSum:
         return [Amount(lows[i], None if i in unbounded else highs[i]) for i in range(size)]
 
     def to_cost(self) -> NodeCost:
-        """Return the sum."""
+        node, each, reasons = self.node, self._each or NOTHING, tuple(self._reasons)
         return NodeCost(
-            self.node.node_id,
-            self.node.class_type,
-            self._executions,
-            self._each or NOTHING,
-            self._total,
-            self._is_approximate,
-            tuple(self._reasons),
+            node.node_id, node.class_type, self._executions, each, self._total, self._is_approximate, reasons
         )
 
 

@@ -17,8 +17,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.sweep_block import Block, Sample
 from sweeper.model.workflow import encode_canonical
-from sweeper.planning.columns import Column, ComputedColumn
-from sweeper.planning.grid import Grid
+from sweeper.planning.grid import Column, ComputedColumn, Grid
 
 _MAX_RANKED: Final = 2_000_000  # with more points, a sample draws random positions, because hashing is too slow
 _MAX_FILTERED: Final = 20_000_000  # points times conditions: `exclude` and `where` look at every point

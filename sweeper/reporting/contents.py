@@ -16,8 +16,7 @@ from sweeper.model.money import CURRENCY, format_usd, from_usd
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan, plan
-from sweeper.planning.searching.points import SearchSpace
-from sweeper.planning.searching.search_plan import SearchPlan
+from sweeper.planning.searching.search_plan import SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import group_points
 from sweeper.reporting.dataset import encode_values
 from sweeper.reporting.excluded_reasons import encode_exclusions

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from sweeper.model.result import Result
 from sweeper.model.search_columns import ROUND
-from sweeper.planning.searching.points import Point, SearchSpace
-from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
+from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import group_points
 from sweeper.store import Store
 from sweeper.store.records import FAILED, REJECTED, SUCCEEDED

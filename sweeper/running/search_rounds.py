@@ -18,15 +18,14 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from sweeper.comfy.target import Target
-from sweeper.errors import ExperimentError, UnreachableError, UsageError
+from sweeper.errors import UnreachableError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import FAILED, PENDING, Run
 from sweeper.model.search_result import SearchResult
 from sweeper.model.search_spec import Search
 from sweeper.model.target_spec import NamedTargets, TargetSpec
-from sweeper.planning.searching.points import Point, SearchSpace
-from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
+from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState
 from sweeper.running.output_location import resolve_output
 from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
@@ -124,8 +123,7 @@ def require_search(experiment: Experiment) -> Search:
     """Return the search of an experiment. Raises ExperimentError if it has none, UsageError without Optuna."""
     if experiment.search is None:
         message = "has no `search:`; write what to maximize, the space and an end, or use `sweeper run`"
-        source = experiment.source
-        raise ExperimentError(source.make_problem((), message) if source is not None else message)
+        raise experiment.make_error((), message)
     require_search_packages(experiment.search.method)
     if experiment.search.is_by_votes:
         load_stats_package("evalica")
@@ -287,9 +285,8 @@ class _Rounds:
             return _Step(ended_by=TRIALS)
         points = self._propose(state, count)
         if not points and not state.points:
-            source = self.space.experiment.source
             message = "no point of the space was found for which this is true"
-            raise ExperimentError(source.make_problem(("search", "where"), message) if source is not None else message)
+            raise self.space.experiment.make_error(("search", "where"), message)
         return _Step(state.make_round(points)) if points else _Step(ended_by=EXHAUSTED)
 
     def _find_problem(self, state: SearchState) -> _Step | None:

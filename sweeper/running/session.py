@@ -27,10 +27,9 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec, is_comfy_platform
 from sweeper.model.trial import Trial
-from sweeper.planning.order import Costs
+from sweeper.planning.order import Costs, TransitionCost
 from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_smallest_cache
-from sweeper.planning.transition_cost import TransitionCost
 from sweeper.running.ask_judges import ask_judges, check_judges
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.folder_lock import lock_folder

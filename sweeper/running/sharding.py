@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from typing import Final, Protocol
 
-from sweeper.planning.transition_cost import TransitionCost
+from sweeper.planning.order import TransitionCost
 from sweeper.running.work import WorkItem
 
 _MAX_SHARD: Final = 2_000  # items, because a shard is kept in memory

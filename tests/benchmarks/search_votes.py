@@ -18,8 +18,8 @@ import numpy as np
 
 import sweeper
 from sweeper.model.search_columns import Objective, SearchColumns
-from sweeper.planning.searching.points import SearchSpace
 from sweeper.planning.searching.proposals import Proposer, TriedPoint
+from sweeper.planning.searching.search_plan import SearchSpace
 from sweeper.statistics.ranking import compute_shares
 from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VoteAxis

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 import sweeper
 from sweeper.cluster.work_pool import WorkPool
-from sweeper.planning.order import Costs
-from sweeper.planning.transition_cost import TransitionCost
+from sweeper.planning.order import Costs, TransitionCost
 from sweeper.running.work import WorkItem
 
 TEMPLATE = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 import sweeper
-from sweeper.planning.searching.points import SearchSpace
+from sweeper.planning.searching.search_plan import SearchSpace
 from tests.experiment_files import write
 
 BUNDLES = [

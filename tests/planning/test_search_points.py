@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.model.result import Result
-from sweeper.planning.searching.points import SearchSpace
-from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
+from sweeper.planning.searching.search_plan import PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import SearchState, group_points
 from tests.experiment_files import make_plan
 from tests.planning.random_experiments import PHASES

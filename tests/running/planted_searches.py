@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 import sweeper
-from sweeper.planning.searching.points import SearchSpace
 from sweeper.planning.searching.proposals import Proposer, TriedPoint
+from sweeper.planning.searching.search_plan import SearchSpace
 from sweeper.planning.searching.search_state import SearchState
 from sweeper.running.run_events import Event, RoundPlanned
 from sweeper.running.stop_control import StopControl

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.planning.order import Costs
+from sweeper.planning.order import Costs, TransitionCost
 from sweeper.planning.server_cache import NO_CACHE
-from sweeper.planning.transition_cost import TransitionCost
 from sweeper.running.sharding import ShardedQueue, find_cut
 from sweeper.running.work import WorkItem
 from tests.running.test_order_on_a_server import TEMPLATE, experiment

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.model.node_classes.spec import ANY, PAGE_FIELDS, InputSpec, NodeInfo, NodeSpec, OutputType, can_link
 from sweeper.model.template import Address
-from sweeper.model.workflow import find_cycle, is_link, iter_links, join_cycle
+from sweeper.model.workflow import find_cycle, find_upstream, is_link, iter_links, join_cycle
 from sweeper.schemas import make_validator
 from sweeper.schemas.values import KeyPath, format_value
 from sweeper.wording import count_things, find_nearest, join_names, suggest
@@ -397,18 +397,13 @@ class GraphCheck:
 
     def _find_reached(self) -> frozenset[str]:
         """Return the ids of the nodes that an output depends on. A node of an unknown class may be an output."""
-        pending = [node_id for node_id in self.nodes if node_id not in self.specs or self.specs[node_id].is_output]
-        seen: set[str] = set()
-        while pending:
-            node_id = pending.pop()
-            if node_id not in seen and node_id in self.nodes:
-                seen.add(node_id)
-                pending += [source for _, source, _ in iter_links(self.nodes[node_id])]
+        outputs = [node_id for node_id in self.nodes if node_id not in self.specs or self.specs[node_id].is_output]
+        seen = find_upstream(self.nodes, outputs)
         # If a link leads to a missing node, the graph is incomplete: check every node now and not after the repair.
         has_dangling_link = any(
             source not in self.graph for node_id in seen for _, source, _ in iter_links(self.nodes[node_id])
         )
-        return frozenset(self.nodes) if has_dangling_link else frozenset(seen)
+        return frozenset(self.nodes) if has_dangling_link else seen
 
 
 def _is_node(node: Any) -> bool:

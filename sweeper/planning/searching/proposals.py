@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from scipy.stats.qmc import Sobol
 
-from sweeper.planning.searching.points import Point, SearchSpace
+from sweeper.planning.searching.search_plan import Point, SearchSpace
 
 STARTUP_POINTS: Final = 10  # spread evenly before a method learns from them
 _POPULATION: Final = 20  # points of a generation of nsga2
@@ -53,10 +53,10 @@ class Proposer:
 
     def propose(self, tried: Sequence[TriedPoint], count: int) -> list[Point]:
         """Return up to `count` new points; fewer if hardly any allowed point is left."""
-        known = {one.point for one in tried}
+        known = {past.point for past in tried}
         seed = np.random.SeedSequence([self._search.seed, len(tried)])
         numbers = np.random.default_rng(seed)
-        learnt = sum(one.values is not None for one in tried)
+        learnt = sum(past.values is not None for past in tried)
         method = self._search.method
         if method in ("random", "qmc") or learnt < STARTUP_POINTS:
             stream = self._iter_random(numbers) if method == "random" else self._iter_sobol(len(tried))
@@ -73,24 +73,19 @@ class Proposer:
 
     def _take_new(self, stream: Iterator[Point], known: set[Point], numbers: np.random.Generator) -> Point | None:
         """The first point of the stream that is new and allowed, or one near to what it proposes."""
-        proposed: Point | None = None
         for _ in range(_MAX_REFUSED):
-            proposed = next(stream)
-            if self._is_new(proposed, known):
-                return proposed
-        assert proposed is not None
-        centre = proposed
+            centre = next(stream)
+            if self._keep_new([centre], known):
+                return centre
+
+        def rank(point: Point) -> float:
+            return self._space.measure_distance(point, centre)
+
         for _ in range(_MAX_DRAWS):
             vectors = numbers.random((_CANDIDATES, len(self._space.axes))).tolist()
-            drawn = [self._space.from_vector(vector) for vector in vectors]
-            candidates = self._keep_new(dict.fromkeys(drawn), known)
-            if candidates:
-                return min(candidates, key=lambda point: self._space.measure_distance(point, centre))
-        candidates = self._keep_new(self._space.list_points(), known)
-        return min(candidates, key=lambda point: self._space.measure_distance(point, centre), default=None)
-
-    def _is_new(self, point: Point, known: set[Point]) -> bool:
-        return bool(self._keep_new([point], known))
+            if candidates := self._keep_new(dict.fromkeys(map(self._space.from_vector, vectors)), known):
+                return min(candidates, key=rank)
+        return min(self._keep_new(self._space.list_points(), known), key=rank, default=None)
 
     def _keep_new(self, points: Any, known: set[Point]) -> list[Point]:
         new = [point for point in points if point not in known]
@@ -111,26 +106,26 @@ class Proposer:
     def _iter_optuna(self, tried: Sequence[TriedPoint], seed: int) -> Iterator[Point]:
         """What a sampler of Optuna proposes after these points. A proposal counts as being tried from then on."""
         directions = [
-            StudyDirection.MAXIMIZE if one.maximize else StudyDirection.MINIMIZE for one in self._search.objectives
+            StudyDirection.MAXIMIZE if objective.maximize else StudyDirection.MINIMIZE
+            for objective in self._search.objectives
         ]
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(sampler=self._make_sampler(seed), directions=directions)
         optuna.logging.set_verbosity(verbosity)
         learnt = 0
-        for one in tried:
-            params = {key: one.point[int(key)] for key in self._distributions}
-            attributes = {"NSGAIISampler:generation": learnt // _POPULATION}  # so that nsga2 knows the generation
-            if one.values is None:
-                state = TrialState.FAIL
-                study.add_trial(optuna.create_trial(state=state, params=params, distributions=self._distributions))
-                continue
-            study.add_trial(
-                optuna.create_trial(
-                    values=one.values, params=params, distributions=self._distributions, system_attrs=attributes
-                )
+        for past in tried:
+            has_failed = past.values is None
+            params = {key: past.point[int(key)] for key in self._distributions}
+            past_trial = optuna.create_trial(
+                state=TrialState.FAIL if has_failed else TrialState.COMPLETE,
+                values=past.values,
+                params=params,
+                distributions=self._distributions,
+                system_attrs={"NSGAIISampler:generation": learnt // _POPULATION},  # so that nsga2 knows the generation
             )
-            learnt += 1
+            study.add_trial(past_trial)
+            learnt += not has_failed
         while True:
             trial = study.ask(self._distributions)
             yield tuple([self._decode(index, trial.params[str(index)]) for index in range(len(self._space.axes))])
@@ -147,15 +142,15 @@ class Proposer:
                     return TPESampler(seed=seed, n_startup_trials=1)
 
     def _make_distribution(self, index: int) -> BaseDistribution:
-        one = self._space.axes[index]
-        if one.numbers is None:
-            count = len(one.axis.options)
+        item = self._space.axes[index]
+        if item.numbers is None:
+            count = len(item.axis.options)
             if self._space.is_ordered(index):
                 return IntDistribution(0, count - 1)
             return CategoricalDistribution(tuple(range(count)))
-        if one.numbers.is_integer:
-            return IntDistribution(int(one.numbers.low), int(one.numbers.high), log=one.numbers.is_log)
-        return FloatDistribution(one.numbers.low, one.numbers.high, log=one.numbers.is_log)
+        if item.numbers.is_integer:
+            return IntDistribution(int(item.numbers.low), int(item.numbers.high), log=item.numbers.is_log)
+        return FloatDistribution(item.numbers.low, item.numbers.high, log=item.numbers.is_log)
 
     def _decode(self, index: int, value: float) -> int | float:
         numbers = self._space.axes[index].numbers

@@ -2,19 +2,189 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Any, Final
 
+from sweeper.model.axis_values import Option
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.search_columns import ROUND, SearchColumns
-from sweeper.model.search_spec import Search
+from sweeper.model.search_spec import NumberRange, Search, SpaceAxis
+from sweeper.model.slot_values import SlotSchema
+from sweeper.model.sweep_block import Axis, Block
+from sweeper.model.template import MISSING
 from sweeper.model.trial import Trial
+from sweeper.model.workflow import encode_canonical
 from sweeper.planning.compatibility import Compatibility
+from sweeper.planning.grid import Grid
 from sweeper.planning.plan import Plan
-from sweeper.planning.searching.points import Point, SearchSpace
+from sweeper.planning.trial_filters import filter_points
+from sweeper.schemas.values import is_number
+
+Point = tuple[int | float, ...]  # for each axis of the space: the index of an option, or a number of a range
+Vector = Sequence[float]  # for each axis of the space: a number from 0 to 1
+_ANY_VALUE: Final = SlotSchema(None)
+_MAX_LISTED: Final = 100_000  # points of a finite space
+
+
+class SearchSpace:
+    """The space of an experiment's search."""
+
+    def __init__(self, experiment: Experiment, search: Search) -> None:
+        self.experiment, self.search = experiment, search
+        self.axes: tuple[SpaceAxis, ...] = search.space
+        self.combinations = _spread([len(axis.options) for axis in search.over])
+        self._readers = [_AxisReader(item.axis, item.numbers) for item in self.axes]
+        self._over_readers = [_AxisReader(axis, None) for axis in search.over]
+        self._combination_indexes: dict[tuple[float | None, ...], int] = {
+            options: index for index, options in enumerate(self.combinations)
+        }
+
+    @cached_property
+    def size(self) -> int | None:
+        """The number of points; None if a range has so many numbers that nobody counts them."""
+        return math.prod(found.stop - found.start for found in self._ranges) if self._ranges is not None else None
+
+    @cached_property
+    def _ranges(self) -> list[range] | None:
+        """The indexes of the options, or the integers, of each axis; None if one has other numbers."""
+        if any(item.numbers is not None and not item.numbers.is_integer for item in self.axes):
+            return None
+        ends = [(item.numbers.low, item.numbers.high) if item.numbers is not None else (0, len(item.axis.options) - 1)
+                for item in self.axes]  # fmt: skip
+        return [range(int(low), int(high) + 1) for low, high in ends]
+
+    def list_points(self) -> Iterator[Point]:
+        """Yield all points of a finite space that is not too large; nothing of others."""
+        if self._ranges is not None and self.size is not None and self.size <= _MAX_LISTED:
+            yield from itertools.product(*self._ranges)
+
+    def is_ordered(self, index: int) -> bool:
+        """Whether the values of an axis have an order in which near values are alike: numbers that go up or down."""
+        if self.axes[index].numbers is not None:
+            return True
+        values = [option.value for option in self.axes[index].axis.options]
+        are_numbers = all(is_number(value) for value in values)
+        return are_numbers and (values == sorted(values) or values == sorted(values, reverse=True))
+
+    def from_vector(self, vector: Vector) -> Point:
+        """Return the point at a vector of numbers from 0 to 1."""
+        return tuple([_pick(axis, share) for axis, share in zip(self.axes, vector, strict=True)])
+
+    def measure_distance(self, this: Point, other: Point) -> float:
+        """Return how far two points are apart: differences as shares of each axis, 1 for other values without order."""
+        total = 0.0
+        for index, (first, second) in enumerate(zip(this, other, strict=True)):
+            if self.is_ordered(index):
+                total += (self._to_share(index, first) - self._to_share(index, second)) ** 2
+            else:
+                total += first != second
+        return math.sqrt(total)
+
+    def _to_share(self, index: int, value: float) -> float:
+        numbers = self.axes[index].numbers
+        if numbers is None:
+            return value / max(len(self.axes[index].axis.options) - 1, 1)
+        if numbers.is_log:
+            return math.log(value / numbers.low) / math.log(numbers.high / numbers.low)
+        return (value - numbers.low) / (numbers.high - numbers.low)
+
+    def make_block(self, points: Sequence[Point], combinations: Sequence[int]) -> Block:
+        """Return the trials of these points on these combinations as a block: two groups of axes that vary together."""
+        search, slots = self.search, self.experiment.template.slots
+        columns = []
+        for index, item in enumerate(self.axes):
+            schema = slots[item.name].schema if item.name in slots else _ANY_VALUE
+            if item.numbers is None:
+                options = [item.axis.options[int(point[index])] for point in points]
+            else:
+                options = [Option(schema.normalise(point[index])) for point in points]
+            columns.append(Axis(item.name, tuple(options), item.axis.path))
+        chosen = [self.combinations[index] for index in combinations]
+        over = [
+            Axis(axis.name, tuple([axis.options[options[index]] for options in chosen]), axis.path)
+            for index, axis in enumerate(search.over)
+        ]
+        return Block(tuple(tuple(group) for group in (columns, over) if group), path=search.path)
+
+    def find_allowed(self, points: Sequence[Point]) -> list[tuple[int, ...]]:
+        """Return for each point the indexes of the combinations for which `where` is true. Raises ExperimentError."""
+        every = tuple(range(len(self.combinations)))
+        if self.search.where is None or not points:
+            return [every] * len(points)
+        block = self.make_block(points, every)
+        block = Block(block.dimensions, where=self.search.where, path=block.path)
+        kept, _ = filter_points(Grid(self.experiment, block.dimensions, {}), block)
+        if kept is None:
+            return [every] * len(points)
+        allowed: list[list[int]] = [[] for _ in points]
+        for position in kept:
+            allowed[position // len(every)].append(position % len(every))
+        return [tuple(indexes) for indexes in allowed]
+
+    def read_point(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> Point | None:
+        """Return the point of a row with these params and axis cells; None if it is outside of the space."""
+        values = [reader.read(params, columns) for reader in self._readers]
+        return None if None in values else tuple(value for value in values if value is not None)
+
+    def read_combination(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> int | None:
+        """Return the index of the combination of a row; None if `over` has none like it."""
+        return self._combination_indexes.get(tuple(reader.read(params, columns) for reader in self._over_readers))
+
+
+class _AxisReader:
+    """Finds out which option of an axis, or which number of a range, made a row."""
+
+    def __init__(self, axis: Axis, numbers: NumberRange | None) -> None:
+        self._name, self._numbers = axis.name, numbers
+        self._options: dict[bytes, int] = {}
+        given = [{**option.sets, **({} if option.value is MISSING else {axis.name: option.value})} for option in
+                 axis.options]  # fmt: skip
+        self._names = tuple(dict.fromkeys(name for values in given for name in values))
+        for index, values in enumerate(given):
+            self._options.setdefault(self._encode(values), index)
+
+    def _encode(self, values: Mapping[str, Any]) -> bytes:
+        return encode_canonical([values.get(name) for name in self._names])
+
+    def read(self, params: Mapping[str, Any], columns: Mapping[str, Any]) -> int | float | None:
+        if self._numbers is None:
+            return self._options.get(self._encode({**columns, **params}))
+        number = params.get(self._name, columns.get(self._name))
+        return number if is_number(number) and self._numbers.low <= number <= self._numbers.high else None
+
+
+def _spread(sizes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Return all combinations of indexes, in an order in which the first few have as many different values as can be.
+
+    So a point that is stopped early was tried on different prompts and seeds, and not on one prompt only.
+    """
+    left = dict.fromkeys(itertools.product(*map(range, sizes)))
+    used = [[0] * size for size in sizes]
+    ordered: list[tuple[int, ...]] = []
+    while left:
+        chosen = min(left, key=lambda options: sum(used[axis][option] for axis, option in enumerate(options)))
+        del left[chosen]
+        ordered.append(chosen)
+        for axis, option in enumerate(chosen):
+            used[axis][option] += 1
+    return tuple(ordered)
+
+
+def _pick(item: SpaceAxis, share: float) -> int | float:
+    numbers = item.numbers
+    if numbers is None:
+        return min(int(share * len(item.axis.options)), len(item.axis.options) - 1)
+    if numbers.is_log:
+        return numbers.round(numbers.low * (numbers.high / numbers.low) ** share)
+    if numbers.is_integer:
+        return numbers.round(numbers.low - 0.5 + share * (numbers.high - numbers.low + 1))
+    return numbers.round(numbers.low + share * (numbers.high - numbers.low))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +224,16 @@ class SearchPlan(Plan):
         super().__init__(replace(space.experiment, blocks=blocks, search=None))
 
     def __iter__(self) -> Iterator[Trial]:
-        yield from self._iter_batches(lambda index: self._parts[index].order)
+        yield from self._iter_batches([part.order for part in self.parts])
 
     def written(self) -> Iterator[Trial]:
         """Yield the trials batch by batch, point by point."""
-        yield from self._iter_batches(lambda index: self._parts[index].written)
+        yield from self._iter_batches([part.written for part in self.parts])
 
-    def _iter_batches(self, get_order: Callable[[int], tuple[int, ...]]) -> Iterator[Trial]:
-        start = 0
-        for index, (part, batch) in enumerate(zip(self._parts, self.batches, strict=True)):
-            for trial in part.iter_trials(start, get_order(index)):
+    def _iter_batches(self, orders: Sequence[tuple[int, ...]]) -> Iterator[Trial]:
+        for part, batch, order in zip(self.parts, self.batches, orders, strict=True):
+            for trial in part.iter_trials(order):
                 yield replace(trial, columns={**trial.columns, ROUND: batch.round})
-            start += part.count
 
     def iter_cells(self) -> Iterator[tuple[int, Point, int]]:
         """Yield the round, the point and the combination of each trial in written order."""
@@ -83,14 +251,14 @@ class SearchPlan(Plan):
     def search_columns(self) -> SearchColumns:
         """What the table shows beside the trials."""
         search = self.space.search
-        space = tuple(one.name for one in search.space)
+        space = tuple(axis.name for axis in search.space)
         return SearchColumns(search.objectives, space, tuple(axis.name for axis in search.over), search.stop_early)
 
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:
         """The number of values of each axis in the whole space, so that files have like names in all rounds."""
         search = self.space.search
-        sizes = {one.name: len(one.axis.options) for one in search.space}  # the two ends of a range
+        sizes = {item.name: len(item.axis.options) for item in search.space}  # the two ends of a range
         return sizes | {axis.name: len(axis.options) for axis in search.over}
 
     @cached_property
@@ -101,8 +269,8 @@ class SearchPlan(Plan):
         for batch in self.batches:
             width = len(batch.combinations)
             for number, point in enumerate(batch.points):
-                for one, value in zip(self.space.axes, point, strict=True):
-                    first_of.setdefault(one.name, {}).setdefault(value, start + number * width)
+                for item, value in zip(self.space.axes, point, strict=True):
+                    first_of.setdefault(item.name, {}).setdefault(value, start + number * width)
             for number, combination in enumerate(batch.combinations):
                 for axis, option in zip(self.space.search.over, self.space.combinations[combination], strict=True):
                     first_of.setdefault(axis.name, {}).setdefault(option, start + number)
@@ -115,7 +283,7 @@ class SearchPlan(Plan):
     def together(self) -> tuple[tuple[str, str], ...]:
         """The pairs of columns that show the same axis: its values, their labels, and groups of choices."""
         pairs = combinations(self.axis_columns, 2)
-        return tuple((one, other) for one, other in pairs if self._get_axis(one) == self._get_axis(other))
+        return tuple(pair for pair in pairs if self._get_axis(pair[0]) == self._get_axis(pair[1]))
 
     def _get_axis(self, column: str) -> str:
         names = self.experiment.axis_names

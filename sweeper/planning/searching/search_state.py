@@ -15,8 +15,7 @@ from typing import Any, Final
 from sweeper.model.result import FAILED, SUCCEEDED, Result
 from sweeper.model.search_columns import VOTES_METRIC, dominates, get_number, make_larger_better
 from sweeper.model.search_result import SearchedPoint, sort_points
-from sweeper.planning.searching.points import Point, SearchSpace
-from sweeper.planning.searching.search_plan import PointBatch, SearchPlan
+from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 
 TRIALS: Final = "trials"  # why a search ends: so many rows were asked for
 UNTIL: Final = "until"  # so many rows did not improve it
@@ -43,6 +42,11 @@ class PointState:
     numbers: dict[int, tuple[float | None, ...]] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
     objectives: tuple[float, ...] | None = None
+
+    def get_number(self, combination: int, objective: int) -> float:
+        """Return the value of an objective on a combination; NaN if there is none."""
+        number = self.numbers[combination][objective] if combination in self.numbers else None
+        return math.nan if number is None else number
 
 
 class SearchState:
@@ -165,7 +169,7 @@ class SearchState:
         states = [state for state in self.points.values() if state.numbers]
         every = range(len(self.space.combinations))
         tables = [
-            [[_get_number(state, combination, index) for combination in every] for state in states]
+            [[state.get_number(combination, index) for combination in every] for state in states]
             for index in range(len(self.search.objectives))
         ]
         worse = find_worse(tables, [objective.maximize for objective in self.search.objectives]) if states else ()
@@ -187,19 +191,13 @@ class SearchState:
     def describe_values(self, point: Point) -> dict[str, Any]:
         """Return the values of a point by axis, as the table shows them."""
         return {
-            one.name: value if one.numbers is not None else one.axis.options[int(value)].cell
-            for one, value in zip(self.space.axes, point, strict=True)
+            item.name: value if item.numbers is not None else item.axis.options[int(value)].cell
+            for item, value in zip(self.space.axes, point, strict=True)
         }
 
     def _describe(self, state: PointState) -> SearchedPoint:
         objectives, succeeded = state.objectives or (), len(state.numbers)
         return SearchedPoint(self.describe_values(state.point), objectives, state.round, tuple(state.rows), succeeded)
-
-
-def _get_number(state: PointState, combination: int, objective: int) -> float:
-    numbers = state.numbers.get(combination)
-    number = None if numbers is None else numbers[objective]
-    return math.nan if number is None else number
 
 
 def _append(batches: list[PointBatch], round_number: int, point: Point, combinations: tuple[int, ...]) -> None:
