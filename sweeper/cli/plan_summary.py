@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.cli.cost_text import describe_cost
-from sweeper.model.experiment import Experiment
-from sweeper.model.sweep_block import Block
+from sweeper.model.experiment import Block, Experiment
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.order import Costs

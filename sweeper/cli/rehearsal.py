@@ -17,9 +17,8 @@ from sweeper.cli import console
 from sweeper.cli.node_class_source import read_object_info
 from sweeper.comfy.target import Target
 from sweeper.errors import ExperimentError, UsageError
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Experiment, Search
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.search_spec import Search
 from sweeper.model.selection import Selection
 from sweeper.model.shell_words import join_command
 from sweeper.planning.plan import Plan, plan

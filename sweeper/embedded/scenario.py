@@ -18,8 +18,7 @@ from typing import Any
 
 from sweeper.errors import UsageError
 from sweeper.model.money import UNKNOWN_AMOUNT, Amount, parse_usd
-from sweeper.model.node_classes.jsonata_expression import JsonataError, JsonataExpression
-from sweeper.model.node_classes.price_badge import PriceCalculator, parse_price_badge
+from sweeper.model.node_classes.price_badge import JsonataError, JsonataExpression, PriceCalculator, parse_price_badge
 from sweeper.model.source import Source
 from sweeper.schemas.values import is_integer, is_number
 from sweeper.wording import suggest

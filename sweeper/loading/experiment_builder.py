@@ -19,9 +19,8 @@ from sweeper.loading.read_scope import OutsideError, TrustNeed
 from sweeper.loading.search_builder import SearchBuilder, find_objective_problems, list_objective_metrics
 from sweeper.loading.sweep_builder import BlockBuilder, KnownNames
 from sweeper.model.axis_values import AxisError, FileAccess, WorkBudget
-from sweeper.model.experiment import Experiment, HashedFile, RunSettings
+from sweeper.model.experiment import Experiment, HashedFile, Judge, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
-from sweeper.model.judge import Judge
 from sweeper.model.money import parse_usd
 from sweeper.model.portable_names import find_name_problem
 from sweeper.model.shell_words import join_command

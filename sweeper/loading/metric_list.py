@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from sweeper.errors import UsageError
 from sweeper.images.metrics.registry import METRIC_NAMES, find_unknown_metrics
+from sweeper.model.experiment import CHAT_PATH, DEFAULT_REPEATS, Judge
 from sweeper.model.expressions import ExpressionError, compile_text, has_jinja
-from sweeper.model.judge import CHAT_PATH, DEFAULT_REPEATS, Judge
 from sweeper.model.money import parse_usd, to_micros
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL

@@ -17,7 +17,7 @@ import yaml
 
 from sweeper.errors import Problem
 from sweeper.loading.yaml_errors import explain_yaml_error
-from sweeper.model.numbers import TOO_LARGE, parse_number, shorten_number
+from sweeper.model.bounded_json import TOO_LARGE, parse_number, shorten_number
 from sweeper.model.source import Source, SourceError, format_key_path
 from sweeper.schemas.values import KeyPath
 

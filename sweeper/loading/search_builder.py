@@ -8,11 +8,10 @@ from typing import Any, Final
 from sweeper.images.metrics.registry import find_unknown_metrics
 from sweeper.loading.sweep_builder import BlockBuilder, BlockOwner, KnownNames
 from sweeper.model.axis_values import Option
+from sweeper.model.experiment import Axis, Dimension, NumberRange, Search, SpaceAxis
 from sweeper.model.money import parse_usd
 from sweeper.model.search_columns import OBJECTIVE, ROUND, VOTES_METRIC, Objective
-from sweeper.model.search_spec import NumberRange, Search, SpaceAxis
 from sweeper.model.slot_values import ValueRefusedError
-from sweeper.model.sweep_block import Axis, Dimension
 from sweeper.model.template import MISSING
 from sweeper.model.workflow import encode_canonical
 from sweeper.schemas.values import KeyPath, format_value

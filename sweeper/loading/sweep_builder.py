@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from sweeper.model.axis_values import AxisError, FileAccess, Option, WorkBudget, expand_axis, format_label
+from sweeper.model.experiment import Axis, Block, Dimension, IncludeRow, Sample
 from sweeper.model.expressions import ExpressionError, compile_expression
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.source import Source
-from sweeper.model.sweep_block import Axis, Block, Dimension, IncludeRow, Sample
 from sweeper.model.template import MISSING, Slot
 from sweeper.model.workflow import encode_canonical
 from sweeper.schemas.values import KeyPath, format_value

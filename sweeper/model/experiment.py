@@ -5,20 +5,202 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sweeper.errors import ExperimentError
-from sweeper.model.expressions import Expression
-from sweeper.model.judge import Judge
-from sweeper.model.search_spec import Search
+from sweeper.model.axis_values import Option
+from sweeper.model.expressions import Expression, compile_text, has_jinja
+from sweeper.model.search_columns import VOTES_METRIC, Objective
 from sweeper.model.source import Source
-from sweeper.model.sweep_block import Block
 from sweeper.model.template import Template
 from sweeper.schemas.values import KeyPath
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A name (a slot, or a variable of an expression) with its options; `path` is its location in the file."""
+
+    name: str
+    options: tuple[Option, ...]
+    path: KeyPath
+
+    def locate_option(self, source: Source | None, index: int) -> KeyPath:
+        """Return the path of an option: its item if the file lists the values, else the path of the axis."""
+        item = (*self.path, index)
+        return item if source is not None and item in source.lines else self.path
+
+
+Dimension = tuple[Axis, ...]  # axes that vary together: one grid axis, or a zip group
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A reproducible random subset of `n` trials."""
+
+    n: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IncludeRow:
+    """An `include` row: one option for every axis of its block, and the values of other slots."""
+
+    options: Mapping[str, Option]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of the sweep: the product of its dimensions, filtered, and extra rows.
+
+    An `exclude` row maps the index of a dimension to the indexes of its options that match. `path` is the location of
+    the block in the file.
+    """
+
+    dimensions: tuple[Dimension, ...] = ()
+    exclude: tuple[Mapping[int, frozenset[int]], ...] = ()
+    include: tuple[IncludeRow, ...] = ()
+    where: Expression | None = None
+    sample: Sample | None = None
+    path: KeyPath = ("sweep",)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of options of each dimension."""
+        return tuple(len(dimension[0].options) for dimension in self.dimensions)
+
+
+_DIGITS: Final = 4  # significant digits of the width of a range, so that values stay readable
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRange:
+    """A continuous range: all numbers, or all integers, from `low` to `high`.
+
+    `is_log`: ratios count, and not differences. Both ends are above 0 then.
+    """
+
+    low: float
+    high: float
+    is_integer: bool = False
+    is_log: bool = False
+
+    @property
+    def step(self) -> float:
+        """The distance between two numbers that are worth telling apart: 1 for integers, 0.01 for 1 to 12."""
+        if self.is_integer:
+            return 1
+        return float(Decimal(10) ** (math.floor(math.log10(self.high - self.low)) - _DIGITS + 1))
+
+    def round(self, number: float) -> int | float:
+        """Return the nearest number of the range that is written with few digits."""
+        if self.is_integer:
+            return int(min(max(round(number), self.low), self.high))
+        if self.is_log:
+            rounded = float(f"{number:.{_DIGITS - 1}g}")
+        else:
+            step = Decimal(repr(self.step))
+            rounded = float(round(Decimal(number) / step) * step)
+        return min(max(rounded, self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceAxis:
+    """An axis of the space: the options of `axis`, or if there is a range, all its numbers.
+
+    With a range, the options of `axis` are its two ends.
+    """
+
+    axis: Axis
+    numbers: NumberRange | None = None
+
+    @property
+    def name(self) -> str:
+        return self.axis.name
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What `sweeper search` does.
+
+    `trials`: how many rows it may ask for. `budget`: US dollars that the results folder may cost. `patience`: after how
+    many trials without a better point it ends. At least one of the three is given. `batch`: points of a round; None: as
+    many as the targets run jobs at once. `path` is the location in the file.
+    """
+
+    objectives: tuple[Objective, ...]
+    space: tuple[SpaceAxis, ...]
+    over: tuple[Axis, ...] = ()
+    where: Expression | None = None
+    trials: int | None = None
+    budget: Decimal | None = None
+    patience: int | None = None
+    batch: int | None = None
+    method: str = "auto"
+    seed: int = 0
+    stop_early: bool = False
+    path: KeyPath = ("search",)
+
+    @property
+    def is_by_votes(self) -> bool:
+        """Whether people's votes are an objective, so that each round waits for them."""
+        return any(objective.metric == VOTES_METRIC for objective in self.objectives)
+
+    @property
+    def block(self) -> Block:
+        """The product of all options; of a range, only its ends. It serves to check values, and is too large to run."""
+        return Block(tuple([(item.axis,) for item in self.space] + [(axis,) for axis in self.over]), path=self.path)
+
+
+DEFAULT_REPEATS: Final = 3
+CHAT_PATH: Final = "/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """One judge of an experiment, which is the metric `name`: the share, 0-1, of yes over `repeats` answers.
+
+    `question` is Jinja2 over the slots of the trial. `url` is the address of the API, without `CHAT_PATH`. `key_env` is
+    the environment variable with the key; None for a server without one. `price`: what one question costs, in
+    micro-dollars; None if nobody said.
+    """
+
+    name: str
+    question: str
+    url: str
+    model: str
+    key_env: str | None = None
+    repeats: int = DEFAULT_REPEATS
+    price: int | None = None
+
+    @property
+    def reads_params(self) -> bool:
+        """Whether the question differs from trial to trial."""
+        return has_jinja(self.question)
+
+    @property
+    def version(self) -> str:
+        """What a value depends on besides the picture. Values of another version are measured again."""
+        return _hash([self.model, self.question, self.repeats])
+
+    def render_question(self, params: Mapping[str, Any]) -> str:
+        """The question about a picture of a trial. Raises ExpressionError."""
+        return str(compile_text(self.question).evaluate(params)) if self.reads_params else self.question
+
+    def name_answers(self, question: str) -> str:
+        """The name under which the store caches the model's answers to a question, which are paid for."""
+        return f"answers {_hash([self.model, question])}"  # the space keeps it apart from the names of metrics
+
+
+def _hash(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from sweeper.errors import ALSO_WRONG, MAX_PROBLEMS
-from sweeper.model.numbers import parse_number
+from sweeper.model.bounded_json import parse_number
 from sweeper.schemas import make_validator
 from sweeper.schemas.values import format_value, is_multiple
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sweeper.errors import Problem
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Block, Experiment
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.node_classes import NodeInfo, SlotInputCheck, TemplateCheck, check_template
 from sweeper.model.node_classes.graph_check import GraphProblem
 from sweeper.model.source import Source
-from sweeper.model.sweep_block import Block
 from sweeper.model.template import MISSING, Template
 from sweeper.model.trial import Trial
 from sweeper.planning.grid import Grid, merge_dimensions

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from sweeper.errors import ExperimentError, Problem
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Dimension, Experiment
 from sweeper.model.expressions import Expression, ExpressionError
 from sweeper.model.slot_values import ValueRefusedError
-from sweeper.model.sweep_block import Dimension
 from sweeper.model.template import MISSING, Leaf, Template, drop_unchosen_inputs, set_at_path
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical, encode_graph, make_file_marker

@@ -18,12 +18,11 @@ from math import prod
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Axis, Block, Experiment, IncludeRow
 from sweeper.model.html_display import HtmlDisplay
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.search_columns import SearchColumns
 from sweeper.model.shell_words import join_command
-from sweeper.model.sweep_block import Axis, Block, IncludeRow
 from sweeper.model.template import Address, Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
 
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Block, Experiment, Sample
 from sweeper.model.expressions import ExpressionError
-from sweeper.model.sweep_block import Block, Sample
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.grid import Column, ComputedColumn, Grid
 

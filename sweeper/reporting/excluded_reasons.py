@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Final
 
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Block, Experiment
 from sweeper.model.result import Result
-from sweeper.model.sweep_block import Block
 from sweeper.planning.grid import Grid
 from sweeper.planning.plan import Plan
 from sweeper.planning.trial_filters import get_written_block, iter_drop_reasons

@@ -18,8 +18,8 @@ from sweeper.errors import ExperimentError, ImageError, Problem, SweeperError, U
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric, MetricInput
 from sweeper.model.charges import PRICED, Charge
+from sweeper.model.experiment import Judge
 from sweeper.model.expressions import ExpressionError
-from sweeper.model.judge import Judge
 from sweeper.model.money import CURRENCY, Amount, format_usd
 from sweeper.running.measure_run import fetch_remote_files, find_unmeasured
 from sweeper.running.run_events import Event, JudgeAsked, Notice

@@ -27,7 +27,7 @@ from sweeper.images.metrics.judge_messages import (
     build_question,
     read_answer,
 )
-from sweeper.model.judge import CHAT_PATH, Judge
+from sweeper.model.experiment import CHAT_PATH, Judge
 from sweeper.wording import shorten
 
 _REFUSED_PICTURE: Final = (400, 413, 422)  # too large, or against the rules of the server

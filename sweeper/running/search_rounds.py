@@ -20,10 +20,9 @@ import numpy as np
 from sweeper.comfy.target import Target
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.loading.load import load
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Experiment, Search
 from sweeper.model.result import FAILED, PENDING, Run
 from sweeper.model.search_result import SearchResult
-from sweeper.model.search_spec import Search
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState

@@ -11,7 +11,7 @@ from typing import Final
 from sweeper.answers.parts import Line, Part, Warn
 from sweeper.errors import ImageError, SweeperError
 from sweeper.images.metrics.judge_messages import TIE, make_data_url
-from sweeper.model.judge import Judge
+from sweeper.model.experiment import Judge
 from sweeper.running.async_tools import run_sync
 from sweeper.running.judge_client import JudgeClient
 from sweeper.voting.ballot import Ballot

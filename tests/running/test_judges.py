@@ -15,7 +15,7 @@ from sweeper.cli import main
 from sweeper.comfy.retry import RetryPolicy
 from sweeper.errors import ExperimentError, ImageError, SweeperError, UnreachableError
 from sweeper.images.metrics import judge_messages
-from sweeper.model.judge import Judge
+from sweeper.model.experiment import Judge
 from sweeper.model.money import to_usd
 from sweeper.reporting.run_again import describe_rerun
 from sweeper.running import judge_client

@@ -32,10 +32,9 @@ from sweeper.cli.search_text import (
     list_axes,
 )
 from sweeper.errors import UsageError
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Experiment, Search
 from sweeper.model.money import Amount
 from sweeper.model.search_result import SearchResult
-from sweeper.model.search_spec import Search
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.running.prepare import Prepared

@@ -14,7 +14,7 @@ from sweeper.cli.commands.vote import between
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.errors import UsageError
-from sweeper.model.judge import CHAT_PATH, Judge
+from sweeper.model.experiment import CHAT_PATH, Judge
 from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
 from sweeper.model.urls import normalise_url
 from sweeper.store import Store

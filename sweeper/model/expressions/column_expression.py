@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from sweeper.model.expressions import Expression, ExpressionError, compile_expression
-from sweeper.model.expressions.expression import MAX_SOURCE
+from sweeper.model.expressions import MAX_SOURCE, Expression, ExpressionError, compile_expression
 from sweeper.schemas.values import format_value
 from sweeper.wording import suggest
 

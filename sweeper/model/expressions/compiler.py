@@ -1,17 +1,23 @@
-"""Compile a Jinja2 text into an Expression, and explain what goes wrong at compile time and at run time."""
+"""Compile a Jinja2 text into an Expression, and explain what goes wrong at compile time and at run time.
+
+All that is not allowed is refused before anything runs. Guards are added to the tree, so that every operation pays for
+its cost. The tree is walked with an explicit list, because Jinja2's own walk recurses.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 
-from sweeper.model.expressions.expression import Expression, ExpressionError
-from sweeper.model.expressions.sandbox import make_evaluator, make_renderer
-from sweeper.model.expressions.syntax import find_defaults, find_lone_expression, find_names, parse
-from sweeper.wording import shorten
+from sweeper.model.expressions import MAX_SOURCE, RAW_END, RAW_START, Expression, ExpressionError
+from sweeper.model.expressions.budget import CHARGE, CONCAT, ITERATE, MAX_BITS, STEP
+from sweeper.model.expressions.sandbox import get_environment, make_evaluator, make_renderer
+from sweeper.wording import shorten, suggest
 
 
 def compile_source(text: str, source: str, *, bare: bool) -> Expression:
@@ -20,10 +26,10 @@ def compile_source(text: str, source: str, *, bare: bool) -> Expression:
     Raises ExpressionError.
     """
     try:
-        tree = parse(source)
-        lone = find_lone_expression(tree, is_required=bare)
+        tree = _parse(source)
+        lone = _find_lone_expression(tree, is_required=bare)
         evaluate = make_renderer(tree) if lone is None else make_evaluator(lone)
-        names, defaults = find_names(tree, text), find_defaults(tree)
+        names, defaults = _find_names(tree, text), _find_defaults(tree)
         return Expression(text, names, defaults, lone is None, _find_sole_name(lone), _with_plain_errors(evaluate))
     except ExpressionError:
         raise
@@ -57,7 +63,7 @@ def _explain_compile_failure(error: Exception, text: str, *, bare: bool) -> str:
     if isinstance(error, (RecursionError, MemoryError)) or (isinstance(error, SyntaxError) and "too many" in error.msg):
         return "is nested too deeply"
     message = getattr(error, "message", None) or getattr(error, "msg", None) or f"{type(error).__name__}: {error}"
-    return "is not Jinja2: " + shorten(explain_syntax_error(str(message), text, bare=bare), 300)
+    return "is not Jinja2: " + shorten(_explain_syntax_error(str(message), text, bare=bare), 300)
 
 
 def _explain_evaluation_failure(error: Exception) -> str:
@@ -66,7 +72,7 @@ def _explain_evaluation_failure(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     message = str(error.message) if isinstance(error, TemplateError) else str(error)
-    return shorten(explain_runtime_error(message) or type(error).__name__, 300)
+    return shorten(_explain_runtime_error(message) or type(error).__name__, 300)
 
 
 _UNEXPECTED_CHARACTER: Final = re.compile(
@@ -85,7 +91,7 @@ _SUGGESTIONS: Final = {
 }  # fmt: skip
 
 
-def explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
+def _explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
     """Rewrite a message of Jinja2's parser about `text`. `bare`: sweeper added `{{ ` and ` }}` around the text."""
     if bare and not text.strip():
         return "is empty, and a value is needed"
@@ -107,13 +113,8 @@ def explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
     if bare and token in ("}", "end of print statement"):
         end = "its end"
     if end:
-        wanted = (
-            f"a '{unexpected['closing']}'"
-            if unexpected["closing"]
-            else "a name"
-            if unexpected["wanted"] == "name"
-            else "a value"
-        )
+        name_or_value = "a name" if unexpected["wanted"] == "name" else "a value"
+        wanted = f"a '{unexpected['closing']}'" if unexpected["closing"] else name_or_value
         return f"{wanted} is missing before {end}"
     name = _TOKEN_NAMES.get(token, f"'{token}'")
     return f"{name} is out of place{_SUGGESTIONS.get(token, '')}"
@@ -145,13 +146,217 @@ _RUNTIME_MESSAGES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
 )  # fmt: skip
 
 
-def explain_runtime_error(message: str) -> str:
+def _explain_runtime_error(message: str) -> str:
     """Rewrite a message of Python or Jinja2 about values that an operation does not accept."""
     for pattern, sentence in _RUNTIME_MESSAGES:
         if (match := pattern.fullmatch(message)) is not None:
-            words_by_group = {
-                name: _TYPE_NAMES.get(part, part) if name != "sign" else part
-                for name, part in match.groupdict().items()
-            }
-            return sentence.format(**words_by_group)
+            words = {name: part if name == "sign" else _TYPE_NAMES.get(part, part)
+                     for name, part in match.groupdict().items()}  # fmt: skip
+            return sentence.format(**words)
     return message
+
+
+_MAX_TEXT: Final = 1_000_000  # characters, as many as the result may have; outside of Jinja2 they cost nothing
+_MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second
+_MAX_DEPTH: Final = 100  # levels of the tree; Jinja2 and Python compile by recursion, with three frames for each
+_MAX_LOOPS: Final = 2  # nested loops
+_ALLOWED: Final = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.List, nodes.Tuple, nodes.Dict,
+    nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Filter, nodes.Test, nodes.Call, nodes.Getattr, nodes.Getitem,
+    nodes.Slice, nodes.Concat, nodes.Compare, nodes.Operand, nodes.BinExpr, nodes.UnaryExpr, nodes.For, nodes.If,
+)  # fmt: skip
+_LONE_SURROGATE: Final = "contains half of a character (a lone surrogate), which cannot be saved in a file"
+_CONTAINERS: Final = (nodes.List, nodes.Tuple, nodes.Dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _NodePosition:
+    """A node of the tree, its depth, and the number of loops around it."""
+
+    node: nodes.Node
+    depth: int
+    loops: int
+
+
+def _parse(text: str) -> nodes.Template:
+    """Return the tree of a text, checked and guarded. Raises ExpressionError, and the errors of Jinja2's parser."""
+    if len(text) > MAX_SOURCE and not _is_raw(text):
+        _check_length(text)
+    if not _is_encodable(text):
+        raise ExpressionError(_LONE_SURROGATE)
+    tree = get_environment().parse(text)
+    positions = []
+    for position in _walk(tree):
+        _check(position)
+        positions.append(position)
+        if len(positions) > _MAX_NODES:
+            raise ExpressionError("has too many parts; longer computations belong in a program")
+    _guard(positions)
+    return tree
+
+
+def _check_length(text: str) -> None:
+    """Refuse a text that is too long, or that has too much Jinja2 in it. The lexer stops where the limit is reached."""
+    if len(text) > _MAX_TEXT:
+        raise ExpressionError(f"has more than {_MAX_TEXT:,} characters")
+    length = 0
+    for _, kind, value in get_environment().lexer.tokeniter(text, None):
+        length += len(value) if kind != "data" else 0
+        if length > MAX_SOURCE:
+            raise ExpressionError(f"has more than {MAX_SOURCE:,} characters of Jinja2")
+
+
+def _is_raw(text: str) -> bool:
+    """Whether the text is one block of text that is not Jinja2, which costs nothing to compile."""
+    return text.startswith(RAW_START) and text.endswith(RAW_END) and text.count("endraw") == 1
+
+
+def _find_lone_expression(tree: nodes.Template, *, is_required: bool) -> nodes.Expr | None:
+    """Return the expression of a text that is one `{{ ... }}` and nothing else; None for any other text.
+
+    Comments, and white space that `-` removes, do not count. Raises ExpressionError in place of None if `is_required`.
+    """
+    parts = tree.body[0].nodes if len(tree.body) == 1 and isinstance(tree.body[0], nodes.Output) else []
+    if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData):
+        return parts[0]
+    if is_required:
+        raise ExpressionError("is not one expression")
+    return None
+
+
+def _find_names(tree: nodes.Template, text: str) -> tuple[str, ...]:
+    """Return the names that the text reads and does not define itself, in the order of the text."""
+    tracking = meta.TrackingCodeGenerator(get_environment())
+    tracking.optimizer = None  # as meta.find_undeclared_variables, but folds no constants
+    tracking.visit(tree)
+    return tuple(sorted(tracking.undeclared_identifiers, key=lambda name: (text.find(name), name)))
+
+
+def _find_defaults(tree: nodes.Template) -> Mapping[str, Any]:
+    """Return the constants of `{{ name | default(constant) }}` by name; the first if a name has several."""
+    constants: dict[str, Any] = {}
+    for node in (position.node for position in _walk(tree)):
+        if isinstance(node, nodes.Filter) and node.name in ("default", "d") and isinstance(node.node, nodes.Name):
+            arguments = [*node.args, *(keyword.value for keyword in node.kwargs if keyword.key == "default_value")]
+            if arguments and _is_constant(arguments[0]):
+                constants.setdefault(node.node.name, arguments[0].as_const())
+    return constants
+
+
+def _walk(tree: nodes.Node) -> Iterator[_NodePosition]:
+    """Yield every node in the order of the text."""
+    pending = [_NodePosition(tree, 0, 0)]
+    while pending:
+        position = pending.pop()
+        yield position
+        loops = position.loops + isinstance(position.node, nodes.For)
+        children = [_NodePosition(child, position.depth + 1, loops) for child in position.node.iter_child_nodes()]
+        pending += reversed(children)
+
+
+def _check(position: _NodePosition) -> None:
+    """Raise ExpressionError if the node is not allowed at its position."""
+    node = position.node
+    if position.depth > _MAX_DEPTH:
+        raise RecursionError
+    if not isinstance(node, _ALLOWED):
+        raise ExpressionError(f"contains a Jinja2 {type(node).__name__.lower()}, which is not allowed here")
+    if isinstance(node, nodes.For) and (node.recursive or position.loops >= _MAX_LOOPS):
+        raise ExpressionError("nests loops more than two deep, or recursively, which is not allowed here")
+    if isinstance(node, nodes.Const):
+        _check_constant(node.value)
+    elif isinstance(node, nodes.Name):
+        _check_name(node.name)
+    elif isinstance(node, nodes.Filter):
+        _check_known("filter", node.name, get_environment().filters)
+    elif isinstance(node, nodes.Test):
+        _check_known("test", node.name, get_environment().tests)
+
+
+def _check_constant(value: Any) -> None:
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ExpressionError("contains a number too large to compute here")
+    if isinstance(value, str) and not _is_encodable(value):
+        raise ExpressionError(_LONE_SURROGATE)
+
+
+def _check_name(name: str) -> None:
+    if name == "self":
+        raise ExpressionError("reads 'self', which Jinja2 reserves; give the slot another name")
+    if unicodedata.normalize("NFKC", name) != name:  # Jinja2 compiles to Python, where both forms are one name
+        raise ExpressionError(
+            f"reads '{shorten(name)}', whose letters have more than one form; write it with plain ones"
+        )
+
+
+def _check_known(kind: str, name: str, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        usual_names = sorted(known_name for known_name in known if known_name.isidentifier())
+        raise ExpressionError(
+            f"uses the {kind} '{shorten(name)}', which is not known here{suggest(name, usual_names, kind + 's')}"
+        )
+
+
+def _guard(positions: list[_NodePosition]) -> None:
+    """Add a guard to every operation that may walk or create something large and does not pay itself."""
+    for position in positions:
+        _guard_texts(position.node)
+    for position in positions:
+        node = position.node
+        if isinstance(node, nodes.For):
+            node.iter = _apply_filter(node.iter, ITERATE, nodes.Const(_compute_round_cost(node)))
+        elif isinstance(node, nodes.Compare):
+            for operand in (node, *node.ops):
+                operand.expr = _charge(operand.expr)
+        elif isinstance(node, nodes.Test):
+            node.node = _charge(node.node)
+            node.args = [_charge(value) for value in node.args or []]
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+            node.node = _charge(node.node)  # a slice is a copy
+        elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name == "range":
+            # A call means the function. Elsewhere `range` is an ordinary name, perhaps that of a slot.
+            node.node = nodes.EnvironmentAttribute("short_range", lineno=node.lineno)
+
+
+def _guard_texts(node: nodes.Node) -> None:
+    """Replace each `~` in the fields of the node by the guarded filter that joins texts."""
+    for field, value in [*node.iter_fields()]:
+        if isinstance(value, nodes.Concat):
+            setattr(node, field, _make_concat(value))
+        elif isinstance(value, list):
+            value[:] = [_make_concat(item) if isinstance(item, nodes.Concat) else item for item in value]
+
+
+def _charge(expression: nodes.Expr) -> nodes.Expr:
+    """Guard a value; a constant, or a list of constants as after `in`, costs nothing."""
+    return expression if _is_constant(expression) else _apply_filter(expression, CHARGE)
+
+
+def _compute_round_cost(loop: nodes.For) -> int:
+    """Return the units of one iteration: its nodes, and the characters that it writes."""
+    cost = 0
+    for part in [*loop.body, *([loop.test] if loop.test is not None else [])]:
+        for position in _walk(part):
+            cost += STEP + (len(position.node.data) if isinstance(position.node, nodes.TemplateData) else 0)
+    return cost
+
+
+def _make_concat(node: nodes.Concat) -> nodes.Filter:
+    return _apply_filter(nodes.List(node.nodes, lineno=node.lineno), CONCAT)
+
+
+def _apply_filter(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(node, name, [*args], [], None, None, lineno=node.lineno)
+
+
+def _is_constant(node: nodes.Node) -> bool:
+    """Whether the node is a constant, perhaps with a sign, or a list of constants."""
+    if isinstance(node, nodes.UnaryExpr):
+        return isinstance(node.node, nodes.Const) and isinstance(node.node.value, (int, float))
+    if isinstance(node, (nodes.Pair, *_CONTAINERS)):
+        return all(_is_constant(child) for child in node.iter_child_nodes())
+    return isinstance(node, nodes.Const)
+
+
+def _is_encodable(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)

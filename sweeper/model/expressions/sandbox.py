@@ -1,4 +1,4 @@
-"""Run the syntax trees that `syntax` allows: Jinja2's immutable sandbox with fewer methods and with size checks."""
+"""Run the syntax trees that `compiler` allows: Jinja2's immutable sandbox with fewer methods and with size checks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from jinja2 import StrictUndefined, Template, Undefined, nodes, pass_context
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sweeper.model.expressions import jinja_filters
-from sweeper.model.expressions.budget import MAX_BITS, MAX_TEXT, BudgetContext, make_not_json_error
-from sweeper.model.expressions.expression import ExpressionError
+from sweeper.model.expressions import ExpressionError
+from sweeper.model.expressions.budget import (
+    MAX_BITS,
+    MAX_TEXT,
+    BudgetContext,
+    make_filters,
+    make_tests,
+    make_type_error,
+)
 from sweeper.wording import shorten
 
 _MAX_RANGE: Final = 1_000  # numbers of one `range`
@@ -54,7 +60,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"+", "-", "*", "//", "%", "**"})
     context_class = BudgetContext
-    short_range = staticmethod(short_range)  # `syntax` replaces a call of `range` by a call of this
+    short_range = staticmethod(short_range)  # `compiler` replaces a call of `range` by a call of this
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Compute `left operator right` after a check of its size."""
@@ -70,7 +76,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return any(isinstance(obj, kind) and attr in allowed for kind, allowed in _METHODS)
 
     def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call the filter that `map` names. The guards of `jinja_filters` are not for texts."""
+        """Call the filter that `map` names. The guards of `budget` are not for texts."""
         if not str(name).isidentifier():
             raise ExpressionError(f"uses the filter '{shorten(str(name))}', which is not known here")
         return super().call_filter(name, *args, **kwargs)
@@ -151,8 +157,8 @@ def get_environment() -> Sandbox:
         finalize=_charge_printed,
     )
     environment.globals.clear()
-    environment.filters = jinja_filters.make_filters()
-    environment.tests = jinja_filters.make_tests()
+    environment.filters = make_filters()
+    environment.tests = make_tests()
     return environment
 
 
@@ -179,7 +185,7 @@ def _to_json_value(value: Any) -> Any:
         return {str(key): _to_json_value(item) for key, item in value.items()}
     if isinstance(value, Undefined):
         str(value)  # StrictUndefined raises an error with the name
-    raise make_not_json_error(value)
+    raise make_type_error(value)
 
 
 def _make_length_error() -> ExpressionError:

@@ -11,12 +11,10 @@ from itertools import combinations
 from typing import Any, Final
 
 from sweeper.model.axis_values import Option
-from sweeper.model.experiment import Experiment
+from sweeper.model.experiment import Axis, Block, Experiment, NumberRange, Search, SpaceAxis
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.search_columns import ROUND, SearchColumns
-from sweeper.model.search_spec import NumberRange, Search, SpaceAxis
 from sweeper.model.slot_values import SlotSchema
-from sweeper.model.sweep_block import Axis, Block
 from sweeper.model.template import MISSING
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical

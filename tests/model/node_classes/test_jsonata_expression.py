@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from sweeper.model.node_classes import jsonata_expression
-from sweeper.model.node_classes.jsonata_expression import JsonataError, JsonataExpression
+from sweeper.model.node_classes import price_badge
+from sweeper.model.node_classes.price_badge import JsonataError, JsonataExpression
 
 REPEATED = {
     "text": ('"xxxxxxxxxx"', "$a & $a"),
@@ -57,7 +57,7 @@ def test_a_pattern_that_backtracks_for_ever_is_matched_in_linear_time():
 
 
 def test_the_steps_of_all_evaluations_together_are_bounded(monkeypatch):
-    monkeypatch.setattr(jsonata_expression, "_MAX_TOTAL_STEPS", 2_000)
+    monkeypatch.setattr(price_badge, "_MAX_TOTAL_STEPS", 2_000)
     expression = JsonataExpression("[1,2,3,4,5,6,7,8,9].($ * 2)")
     results = [_evaluate(expression) for _ in range(100)]
     assert results[0] == [2, 4, 6, 8, 10, 12, 14, 16, 18]
