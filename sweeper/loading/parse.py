@@ -17,7 +17,7 @@ import yaml
 
 from sweeper.errors import Problem
 from sweeper.loading.yaml_errors import explain_yaml_error
-from sweeper.model.bounded_json import TOO_LARGE, parse_number, shorten_number
+from sweeper.model.bounded_json import TOO_LARGE, is_deeper, parse_number, shorten_number
 from sweeper.model.source import Source, SourceError, format_key_path
 from sweeper.schemas.values import KeyPath
 
@@ -62,7 +62,7 @@ def parse_json(text: str, name: str) -> Source:
         return number
 
     value = _decode_json(text, name, parse_float)
-    if _is_too_deep(value):
+    if is_deeper(value, MAX_DEPTH + 1):
         raise _make_depth_error(text, name)
     if infinite:  # the hook of the parser does not know the position
         line = next(line for line, lexeme in _iter_json_tokens(text) if lexeme == infinite[0])
@@ -91,16 +91,6 @@ def _decode_json(text: str, name: str, parse_float: Callable[[str], float]) -> A
         raise _make_depth_error(text, name) from error
     except ValueError as error:  # an integer of more digits than CPython converts
         raise SourceError(Problem(name, 0, "", f"is not JSON: {error}")) from error
-
-
-def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        parts = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
-        level = [child for part in parts for child in part if isinstance(child, (dict, list))]
-        if not level:
-            return False
-    return True
 
 
 def _make_depth_error(text: str, name: str) -> SourceError:

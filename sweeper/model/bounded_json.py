@@ -29,13 +29,14 @@ def parse_json(
         raise ValueError(f"more than {_MAX_VALUES:,} values")
     try:
         if is_strict:
-            value = json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=parse_number)
+            value = json.loads(text, parse_constant=_refuse_constant, parse_float=parse_number, parse_int=parse_number)
         else:
             value = json.loads(text)
+        is_too_deep = text.count("[") + text.count("{") > max_depth and is_deeper(value, max_depth)
     except RecursionError:
-        raise ValueError(_describe_depth(max_depth)) from None
-    if text.count("[") + text.count("{") > max_depth:
-        _check_depth(value, max_depth)
+        is_too_deep = True
+    if is_too_deep:
+        raise ValueError(f"nested deeper than {max_depth} levels")
     if keeps_surrogates:
         return value
     if _HALF_SURROGATE.search(text) or (isinstance(content, str) and not _is_encodable(text)):
@@ -47,25 +48,13 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _parse_float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{shorten_number(text)} {TOO_LARGE}")
-    return number
-
-
-def _check_depth(value: Any, max_depth: int) -> None:
-    level = [value]
+def is_deeper(value: Any, max_depth: int) -> bool:
+    """Whether a JSON value has more than `max_depth` levels of lists and mappings."""
+    level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(max_depth):
         children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
-        level = [child for child in children if isinstance(child, dict | list)]
-        if not level:
-            return
-    raise ValueError(_describe_depth(max_depth))
-
-
-def _describe_depth(max_depth: int) -> str:
-    return f"nested deeper than {max_depth} levels"
+        level = [child for child in children if isinstance(child, (dict, list))]
+    return bool(level)
 
 
 def _is_encodable(text: str) -> bool:

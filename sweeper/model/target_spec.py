@@ -32,10 +32,6 @@ CLOUD_KEYS: Final = (CLOUD_KEY, "COMFY_API_KEY")
 # A deployment of Comfy's developer platform, which takes the same keys. No port and no path: it is Comfy's own gateway.
 _DEPLOYMENT_URL: Final = re.compile(r"https://[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.run\.comfy\.app")
 
-_FIELDS: Final = (
-    "url", "worker", "dialect", "api_key_env", "api_key_command", "partner_key_env", "concurrency", "name",
-    "max_download_gb", "price",
-)  # fmt: skip
 KEY_VARIABLES: Final = ("api_key_env", "partner_key_env")  # the settings that name an environment variable with a key
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_TARGETS: Final = 1_000  # of an experiment; its schema refuses more
@@ -285,11 +281,16 @@ def _parse_settings(spec: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple
     if spec.get("api_key_env") and spec.get("api_key_command"):
         problems.append(("", "give `api_key_env` or `api_key_command`, not both"))
     for setting, value in spec.items():
-        if setting not in _FIELDS:
+        if setting not in _CHECKS:
             problems.append((str(setting), _explain_unknown_key(str(setting))))
         elif value is not None or setting == "url":
+            is_valid, convert, message = _CHECKS[setting]
+            if not is_valid(value):
+                text = message.format(value=format_value(value), advice=suggest(value, DIALECTS))
+                problems.append((setting, text))
+                continue
             try:
-                settings[setting] = _CHECKS[setting](value)
+                settings[setting] = convert(value)
             except UsageError as error:
                 problems += [(setting, problem.message) for problem in error.problems]
     reason = _explain_reserved_name(settings["name"], settings) if "name" in settings else None
@@ -304,67 +305,37 @@ def _explain_unknown_key(word: str) -> str:
             "do not write a key into a file; put it into an environment variable named by `api_key_env`, or give a "
             "command that prints it as `api_key_command`"
         )
-    return f"unknown key{suggest(word, _FIELDS)}"
+    return f"unknown key{suggest(word, _CHECKS)}"
 
 
-def _check_url(value: Any) -> str:
-    if not isinstance(value, str):
-        raise UsageError("`url` must be the URL of a server (http://host:port or https://host)")
-    return normalise_url(value)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
-def _check_worker(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise UsageError("give the URL of the server as each worker sees it, in place of `url`")
-    return value.strip()
+def _is_command(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(word, str) and word for word in value)
 
 
-def _check_dialect(value: Any) -> str:
-    if value not in DIALECTS:
-        raise UsageError(f"{format_value(value)}{suggest(value, DIALECTS)}")
-    return str(value)
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, str) and _VARIABLE.fullmatch(value) is not None
 
 
-def _check_variable(value: Any) -> str:
-    # The message does not quote the value, because a user may have written the key itself.
-    if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
-        raise UsageError("give the name of an environment variable (letters, digits and _), not the key itself")
-    return value
-
-
-def _check_command(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(word, str) and word for word in value):
-        raise UsageError("give the program and its arguments as a list, such as [secret-tool, lookup, service, comfy]")
-    return tuple(value)
-
-
-def _check_concurrency(value: Any) -> int:
-    if not is_integer(value) or value < 1:
-        raise UsageError(f"{format_value(value)} is not a whole number of at least 1")
-    return value
-
-
-def _check_max_download(value: Any) -> float:
-    if not is_number(value) or not 0 < value <= _MAX_DOWNLOAD_GB:
-        raise UsageError(f"{format_value(value)} is not a number of gigabytes from above 0 to {_MAX_DOWNLOAD_GB}")
-    return value
-
-
-def _check_name(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"{format_value(value)} is not a name")
-    return value
-
-
-_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "url": _check_url,
-    "worker": _check_worker,
-    "dialect": _check_dialect,
-    "api_key_env": _check_variable,
-    "api_key_command": _check_command,
-    "partner_key_env": _check_variable,
-    "concurrency": _check_concurrency,
-    "name": _check_name,
-    "max_download_gb": _check_max_download,
-    "price": parse_target_price,
-}
+# The message does not quote the value, because a user may have written the key itself.
+_NO_VARIABLE: Final = "give the name of an environment variable (letters, digits and _), not the key itself"
+# For each setting: whether a value is valid, what it becomes, and what to say if it is not.
+_CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], Callable[[Any], Any], str]]] = {
+    "url": (lambda value: isinstance(value, str), normalise_url,
+            "`url` must be the URL of a server (http://host:port or https://host)"),
+    "worker": (_is_text, str.strip, "give the URL of the server as each worker sees it, in place of `url`"),
+    "dialect": (lambda value: value in DIALECTS, str, "{value}{advice}"),
+    "api_key_env": (_is_variable, str, _NO_VARIABLE),
+    "api_key_command": (_is_command, tuple,
+                        "give the program and its arguments as a list, such as [secret-tool, lookup, service, comfy]"),
+    "partner_key_env": (_is_variable, str, _NO_VARIABLE),
+    "concurrency": (lambda value: is_integer(value) and value >= 1, int,
+                    "{value} is not a whole number of at least 1"),
+    "name": (_is_text, str, "{value} is not a name"),
+    "max_download_gb": (lambda value: is_number(value) and 0 < value <= _MAX_DOWNLOAD_GB, lambda value: value,
+                        f"{{value}} is not a number of gigabytes from above 0 to {_MAX_DOWNLOAD_GB}"),
+    "price": (lambda _: True, parse_target_price, ""),
+}  # fmt: skip

@@ -98,7 +98,7 @@ def whole_graph_schema(graph: dict[str, Any]) -> dict[str, Any]:
     link = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "minItems": 2, "maxItems": 2}
     nodes = {}
     for node_id, node in graph.items():
-        specs = classes.get_spec(node["class_type"]).inputs
+        specs = classes.classes[node["class_type"]].inputs
         inputs = {name: dict(spec.schema) if spec.schema is not None else link for name, spec in specs.items()}
         required = [name for name, spec in specs.items() if spec.required]
         rules = {"type": "object", "properties": inputs, "required": required, "additionalProperties": False}

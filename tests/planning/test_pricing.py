@@ -83,7 +83,7 @@ def simulate(plan, caching, sent):
             if caching.kind == "none" or keys[node_id] not in cached:
                 inputs = graph[node_id]["inputs"]
                 values = {"width": graph["5"]["inputs"]["value"] if node_id == "1" else 100}
-                total += calculator.compute(CLASSES.get_spec("Paid").price_badge, values, inputs).amount
+                total += calculator.compute(CLASSES.classes["Paid"].price_badge, values, inputs).amount
         cached = cached | set(keys.values()) if caching.keeps_all else set(keys.values())
     return total
 

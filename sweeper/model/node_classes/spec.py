@@ -24,7 +24,7 @@ from sweeper.errors import InputError
 from sweeper.model.node_classes.price_badge import PriceBadge, parse_price_badge
 from sweeper.model.template import MISSING
 from sweeper.schemas.values import is_number
-from sweeper.wording import find_nearest, suggest
+from sweeper.wording import find_nearest
 
 ANY: Final = "*"
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
@@ -39,18 +39,11 @@ _DYNAMIC: Final = re.compile(r"COMFY_\w+_V3")
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)")
 
 # The editor's own values: "#rrggbb", and a rectangle in pixels, whose missing keys have defaults. No server checks it.
+_SIDE: Final = {"type": "integer", "minimum": 1}
+_BOX: Final = {"x": {"type": "integer"}, "y": {"type": "integer"}, "width": _SIDE, "height": _SIDE}
 _EDITOR_SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "COLOR": {"type": "string"},
-    "BOUNDING_BOX": {
-        "type": "object",
-        "properties": {
-            "x": {"type": "integer"},
-            "y": {"type": "integer"},
-            "width": {"type": "integer", "minimum": 1},
-            "height": {"type": "integer", "minimum": 1},
-        },
-    },
-}
+    "COLOR": {"type": "string"}, "BOUNDING_BOX": {"type": "object", "properties": _BOX}
+}  # fmt: skip
 # Classes that accept more than their declaration says (measured on ComfyUI 0.33.0): the editor keeps the options of a
 # CustomCombo and shows the 3D models; the others continue without a device or backend that the server does not have.
 _LENIENT_CLASSES: Final = frozenset(
@@ -146,10 +139,7 @@ class NodeSpec:
 
         Of an autogrowing input, only the inputs that are required or have a value are returned.
         """
-        specs: dict[str, InputSpec] = {}
-        for spec in self.inputs.values():
-            specs.update(_expand_input(spec, values))
-        return specs
+        return dict(pair for spec in self.inputs.values() for pair in _expand_input(spec, values))
 
     def list_branch_inputs(self) -> list[InputSpec]:
         """Return the inputs of all branches, whatever is chosen. Several branches may have the same name."""
@@ -163,14 +153,13 @@ class NodeSpec:
 
     def find_branches(self, name: str) -> list[tuple[str, str]]:
         """Return the (dynamic combo, option) pairs that have an input of this name, or one that grows into it."""
-        return list(
-            dict.fromkeys(
-                (combo.name, option)
-                for combo in (*self.inputs.values(), *self.list_branch_inputs())
-                for option, branch in combo.branches.items()
-                if any(name == found.name for child in branch.values() for found in (child, *child.autogrow_inputs))
-            )
+        pairs = (
+            (combo.name, option)
+            for combo in (*self.inputs.values(), *self.list_branch_inputs())
+            for option, branch in combo.branches.items()
+            if any(name == found.name for child in branch.values() for found in (child, *child.autogrow_inputs))
         )
+        return list(dict.fromkeys(pairs))
 
     def can_take_undeclared(self, name: str) -> bool:
         """Whether an input that `resolve_inputs` does not return may still be intended.
@@ -184,11 +173,8 @@ class NodeSpec:
         if "." in name and parent is not None and _DYNAMIC.fullmatch(parent.type):
             return not (parent.branches or parent.autogrow_inputs)
         match = _NUMBERED.fullmatch(name)
-        return match is not None and any(
-            other[1] == match[1] and spec.kind == "link"
-            for declared, spec in self.inputs.items()
-            if (other := _NUMBERED.fullmatch(declared)) is not None
-        )
+        links = [_NUMBERED.fullmatch(declared) for declared, spec in self.inputs.items() if spec.kind == "link"]
+        return match is not None and any(other is not None and other[1] == match[1] for other in links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,34 +187,22 @@ class NodeInfo:
     @classmethod
     def from_object_info(cls, answer: Mapping[str, Any], *, is_embedded: bool = False) -> NodeInfo:
         """Parse the JSON of `GET /object_info`. Raises InputError if it is something else."""
-        if not isinstance(answer, Mapping) or (
-            answer and not any(_is_class(declared_class) for declared_class in answer.values())
-        ):
+        if not isinstance(answer, Mapping) or (answer and not any(map(_is_class, answer.values()))):
             raise InputError("this is not an object_info: a mapping of node classes, each with its `input`, is needed")
-        output_types = frozenset(
-            name
-            for declared in answer.values()
-            for output in _as_sequence(_get(declared, "output"))
-            if isinstance(output, str)
-            for name in _split_union(output)
-        )
-        classes = {name: _parse_node(name, declared, output_types) for name, declared in answer.items()}
-        return cls(classes, is_embedded)
+        outputs = (output for declared in answer.values() for output in _as_sequence(_get(declared, "output")))
+        types = frozenset(name for output in outputs if isinstance(output, str) for name in _split_union(output))
+        return cls({name: _parse_node(name, declared, types) for name, declared in answer.items()}, is_embedded)
 
     def with_any_model(self) -> NodeInfo:
         """Return the same classes for a server that accepts any model file name.
 
         The embedded server does so unless it is strict.
         """
-        return NodeInfo(
-            {
-                name: replace(
-                    spec, inputs={key: _accept_any_model(spec_of_input) for key, spec_of_input in spec.inputs.items()}
-                )
-                for name, spec in self.classes.items()
-            },
-            self.is_embedded,
-        )
+        classes = {}
+        for name, spec in self.classes.items():
+            inputs = {key: _accept_any_model(spec_of_input) for key, spec_of_input in spec.inputs.items()}
+            classes[name] = replace(spec, inputs=inputs)
+        return NodeInfo(classes, self.is_embedded)
 
     def find_misspelt(self, class_type: str) -> str | None:
         """Return the class whose name was misspelt; None for other unknown classes, most of which are custom nodes."""
@@ -241,13 +215,6 @@ class NodeInfo:
             return "sampler" in class_type.casefold()
         types = {found.type for found in spec.inputs.values()}
         return "LATENT" in spec.outputs and bool(types & {"MODEL", "GUIDER"}) and bool(types & {"LATENT", "SIGMAS"})
-
-    def get_spec(self, class_type: str) -> NodeSpec:
-        """Return a class. Raises KeyError with the nearest name in its message."""
-        try:
-            return self.classes[class_type]
-        except KeyError:
-            raise KeyError(f"there is no node class '{class_type}'{suggest(class_type, self.classes)}") from None
 
 
 def can_link(output: OutputType, spec: InputSpec) -> bool:
@@ -279,17 +246,18 @@ def _get(value: Any, key: str) -> Any:
     return value.get(key) if isinstance(value, Mapping) else None
 
 
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _as_sequence(value: Any) -> Iterable[Any]:
     return value if isinstance(value, (list, tuple)) else ()
 
 
 def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) -> NodeSpec:
-    groups = _get(declared, "input")
-    if not isinstance(groups, Mapping):
-        groups = {}
-    order = _get(declared, "input_order")
+    groups = _as_mapping(_get(declared, "input"))
     optional = groups.get("optional")
-    inputs = _parse_groups(groups, output_types, order)
+    inputs = _parse_groups(groups, output_types, _get(declared, "input_order"))
     if class_type in _LENIENT_CLASSES:
         inputs = {name: replace(spec, schema=_remove_limits(spec.schema)) for name, spec in inputs.items()}
     hidden = groups.get("hidden")
@@ -332,7 +300,7 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
     """Parse the declaration of an input: `[type]`, `[type, options]`, or something else of a custom node."""
     parts = [declared] if isinstance(declared, str) else list(_as_sequence(declared))
     kind = parts[0] if parts else ANY
-    options = parts[1] if len(parts) > 1 and isinstance(parts[1], Mapping) else {}
+    options = _as_mapping(parts[1] if len(parts) > 1 else None)
     default = options.get("default", MISSING)
     if isinstance(kind, (list, tuple)) or kind == "COMBO":
         return _parse_combo(name, kind, options, default, required)
@@ -343,14 +311,8 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
     if kind == DYNAMIC_COMBO:
         return _parse_dynamic_combo(name, options, default, required, output_types)
     if kind == AUTOGROW:
-        return InputSpec(
-            name,
-            "link",
-            kind,
-            False,
-            autogrow_inputs=_parse_autogrow(name, options, output_types),
-            options=options,
-        )
+        grown = _parse_autogrow(name, options, output_types)
+        return InputSpec(name, "link", kind, False, autogrow_inputs=grown, options=options)
     match_template = ""
     if kind == MATCH_TYPE:
         template = options.get("template")
@@ -360,11 +322,8 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
     forced = options.get("forceInput") is True
     # A type that no class has as an output, and that is not one of ComfyUI's, must be a widget of a custom node, which
     # may write any value.
-    own_widget = options.get("socketless") is True or not (
-        names & (output_types | _CORE_LINK_TYPES | {*_PRIMITIVE_TYPES, "COMBO"})
-        or ANY in names
-        or _DYNAMIC.fullmatch(kind)
-    )
+    known = names & (output_types | _CORE_LINK_TYPES | {*_PRIMITIVE_TYPES, "COMBO", ANY})
+    own_widget = options.get("socketless") is True or not (known or _DYNAMIC.fullmatch(kind))
     has_widget = own_widget or options.get("widgetType") is not None
     schema = _make_literal_schema(kind, options)
     if schema is None and not forced and (has_widget or options.get("default") is not None):
@@ -423,11 +382,7 @@ def _parse_combo(name: str, kind: Any, options: Mapping[str, Any], default: Any,
 
 def _make_choice_schema(choices: tuple[Any, ...]) -> dict[str, Any]:
     """Return the schema of one choice. A choice with a picture, `{"content": name, "image": path}`, may be its name."""
-    contents = [
-        choice["content"]
-        for choice in choices
-        if isinstance(choice, Mapping) and isinstance(choice.get("content"), str)
-    ]
+    contents = [content for choice in choices if isinstance(content := _get(choice, "content"), str)]
     unique = {json.dumps(choice, sort_keys=True, default=str): choice for choice in (*choices, *contents)}
     schema: dict[str, Any] = {"enum": list(unique.values())}
     if contents:
@@ -439,13 +394,11 @@ def _make_choice_schema(choices: tuple[Any, ...]) -> dict[str, Any]:
 def _parse_dynamic_combo(
     name: str, options: Mapping[str, Any], default: Any, required: bool, output_types: frozenset[str]
 ) -> InputSpec:
-    branches: dict[str, Mapping[str, InputSpec]] = {}
-    for option in _as_sequence(options.get("options")):
-        key, groups = _get(option, "key"), _get(option, "inputs")
-        if isinstance(key, str):
-            branches[key] = _parse_groups(
-                groups if isinstance(groups, Mapping) else {}, output_types, prefix=f"{name}."
-            )
+    branches = {
+        key: _parse_groups(_as_mapping(_get(option, "inputs")), output_types, prefix=f"{name}.")
+        for option in _as_sequence(options.get("options"))
+        if isinstance(key := _get(option, "key"), str)
+    }
     schema: dict[str, Any] = {"enum": list(branches)} if branches else {}
     keys = tuple(branches) or None
     return InputSpec(name, "widget", DYNAMIC_COMBO, required, default, schema, options, keys, branches=branches)
@@ -459,14 +412,8 @@ def _parse_autogrow(name: str, options: Mapping[str, Any], output_types: frozens
     accepted.
     """
     template = options.get("template")
-    group, declared = next(
-        (
-            (group, next(iter(specs.values())))
-            for group in ("required", "optional")
-            if isinstance(specs := _get(_get(template, "input"), group), Mapping) and specs
-        ),
-        ("", None),
-    )
+    groups = {group: _as_mapping(_get(_get(template, "input"), group)) for group in ("required", "optional")}
+    group = next((group for group, specs in groups.items() if specs), None)
     names = _get(template, "names")
     if not isinstance(names, list):
         prefix, maximum = _get(template, "prefix"), _get(template, "max")
@@ -475,8 +422,9 @@ def _parse_autogrow(name: str, options: Mapping[str, Any], output_types: frozens
         names = [f"{prefix}{index}" for index in range(min(maximum, 100))]  # 100 is the server's own limit
     minimum = _get(template, "min")
     minimum = minimum if group == "required" and isinstance(minimum, int) else 0
-    if declared is None:
+    if group is None:
         return ()
+    declared = next(iter(groups[group].values()))
     return tuple(
         replace(_parse_input(f"{name}.{suffix}", declared, index < minimum, output_types), is_grown=True)
         for index, suffix in enumerate(names)

@@ -31,12 +31,8 @@ from sweeper.model.template import MISSING, Address, Leaf, Slot, Template, drop_
 from sweeper.model.workflow import is_link
 from sweeper.wording import join_names, suggest
 
-_LINK_SCHEMA: Final = {
-    "type": "array",
-    "prefixItems": [{"type": "string"}, {"type": "integer", "minimum": 0}],
-    "minItems": 2,
-    "maxItems": 2,
-}
+_LINK_ITEMS: Final = [{"type": "string"}, {"type": "integer", "minimum": 0}]
+_LINK_SCHEMA: Final = {"type": "array", "prefixItems": _LINK_ITEMS, "minItems": 2, "maxItems": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +72,9 @@ class SlotInputCheck:
         drop_unchosen_inputs(values, self.template.branches.get(self.node, {}))
         if self.node not in self.graph_check.reached or self.node not in self.graph_check.specs:
             return CheckResult((), changes_links)
-        findings = [
-            finding
-            for name in (values if self.covers_node else self.inputs)
-            for finding in self.graph_check.check_input(self.node, name, values)
-        ]
-        if self.covers_node:
-            findings = [*self.graph_check.find_missing_inputs(self.node, values), *findings]
+        findings = list(self.graph_check.find_missing_inputs(self.node, values)) if self.covers_node else []
+        for name in values if self.covers_node else self.inputs:
+            findings += self.graph_check.check_input(self.node, name, values)
         return CheckResult(tuple((path, message) for path, message, is_note in findings if not is_note), changes_links)
 
 
@@ -116,9 +108,8 @@ class TemplateCheck:
 
     def check_rendered(self, params: Mapping[str, Any]) -> list[GraphProblem]:
         """Render the workflow and check all of it. This is slow, but also correct if values are links."""
-        return find_graph_problems(
-            self.template.render(params), self.info, uploaded=find_upload_addresses(self.template)
-        )
+        graph, uploaded = self.template.render(params), find_upload_addresses(self.template)
+        return find_graph_problems(graph, self.info, uploaded=uploaded)
 
 
 def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
@@ -136,21 +127,15 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
         if not is_reached:
             notes.append(graph_check.make_unreached_note(node_id))
         values = graph_check.nodes[node_id]["inputs"]
-        findings = [finding for name in values if (node_id, name) not in checked_inputs
-                 for finding in graph_check.check_input(node_id, name, values)]  # fmt: skip
-        if not any(input_check.node == node_id and input_check.covers_node for input_check in input_checks):
-            findings = [*graph_check.find_missing_inputs(node_id, values), *findings]
+        is_covered = any(input_check.node == node_id and input_check.covers_node for input_check in input_checks)
+        findings = [] if is_covered else list(graph_check.find_missing_inputs(node_id, values))
+        for name in (name for name in values if (node_id, name) not in checked_inputs):
+            findings += graph_check.check_input(node_id, name, values)
         for path, message, is_note in findings:
             (notes if is_note or not is_reached else fixed_problems).append((path, message))
-    return TemplateCheck(
-        template,
-        info,
-        tuple(fixed_problems),
-        input_checks,
-        ignored=tuple(_find_ignored(template, graph_check)),
-        notes=(*notes, *_find_unreached_slots(template, graph_check)),
-        unsaved=tuple(graph_check.find_unsaved_outputs()),
-    )
+    ignored, notes = _find_ignored(template, graph_check), [*notes, *_find_unreached_slots(template, graph_check)]
+    unsaved = tuple(graph_check.find_unsaved_outputs())
+    return TemplateCheck(template, info, tuple(fixed_problems), input_checks, tuple(ignored), tuple(notes), unsaved)
 
 
 def infer_slot_schema(template: Template, slot: str, info: NodeInfo) -> dict[str, Any] | None:
@@ -222,21 +207,19 @@ def _make_input_checks(
 ) -> tuple[SlotInputCheck, ...]:
     checks: list[SlotInputCheck] = []
     leaves_of_dynamic_nodes: dict[str, list[Leaf]] = {}
+
+    def add(node: str, inputs: Iterable[str], leaves: list[Leaf], *, covers_node: bool) -> None:
+        slots = _list_slots(leaves)
+        checks.append(SlotInputCheck(node, tuple(inputs), slots, tuple(leaves), graph_check, template, covers_node))
+
     for address, leaves in leaves_by_address.items():
         spec = graph_check.specs.get(address.node)
         if spec is not None and spec.is_dynamic:
             leaves_of_dynamic_nodes.setdefault(address.node, []).extend(leaves)
         elif not _can_take_any_text(graph_check, address, leaves):
-            checks.append(
-                SlotInputCheck(
-                    address.node, (address.input,), _list_slots(leaves), tuple(leaves), graph_check, template
-                )
-            )
+            add(address.node, (address.input,), leaves, covers_node=False)
     for node_id, leaves in leaves_of_dynamic_nodes.items():
-        inputs = tuple(graph_check.nodes[node_id]["inputs"])
-        checks.append(
-            SlotInputCheck(node_id, inputs, _list_slots(leaves), tuple(leaves), graph_check, template, covers_node=True)
-        )
+        add(node_id, graph_check.nodes[node_id]["inputs"], leaves, covers_node=True)
     return tuple(checks)
 
 
@@ -246,10 +229,8 @@ def _list_slots(leaves: Iterable[Leaf]) -> tuple[str, ...]:
 
 def _can_take_any_text(graph_check: GraphCheck, address: Address, leaves: list[Leaf]) -> bool:
     """Whether the input accepts every text and its value is always a text."""
-    if len(leaves) != 1 or len(leaves[0].path) != 3:
-        return False
     expression = leaves[0].expression
-    if expression is None or not expression.is_text:
+    if len(leaves) != 1 or len(leaves[0].path) != 3 or expression is None or not expression.is_text:
         return False
     spec = graph_check.specs.get(address.node)
     input_spec = spec.inputs.get(address.input) if spec is not None else None
@@ -258,9 +239,7 @@ def _can_take_any_text(graph_check: GraphCheck, address: Address, leaves: list[L
 
 def _is_sole_value(leaf: Leaf, slot: str) -> bool:
     """Whether the input receives the value of the slot unchanged."""
-    if len(leaf.path) != 3:
-        return False
-    return slot == (leaf.slot if leaf.expression is None else leaf.expression.sole_name)
+    return len(leaf.path) == 3 and slot == (leaf.slot if leaf.expression is None else leaf.expression.sole_name)
 
 
 def _find_spec(template: Template, info: NodeInfo, leaf: Leaf) -> InputSpec | None:
@@ -279,9 +258,8 @@ def _intersect(schemas: list[dict[str, Any]]) -> dict[str, Any] | None:
     if len(unique) < 2:
         return unique[0] if unique else None
     if all(schema.get("type") in ("integer", "number") for schema in unique):
-        merged: dict[str, Any] = {
-            "type": "integer" if any(schema["type"] == "integer" for schema in unique) else "number"
-        }
+        is_integer = any(schema["type"] == "integer" for schema in unique)
+        merged: dict[str, Any] = {"type": "integer" if is_integer else "number"}
         for keyword, choose_strictest in (("minimum", max), ("maximum", min)):
             limits = [schema[keyword] for schema in unique if keyword in schema]
             if limits:

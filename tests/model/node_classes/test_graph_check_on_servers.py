@@ -116,7 +116,7 @@ def test_every_input_of_a_real_server_has_a_schema_or_is_a_link(real: dict[str, 
     info = NodeInfo.from_object_info(real)
     assert set(info.classes) == set(real)
     for name, declared in real.items():
-        spec = info.get_spec(name)
+        spec = info.classes[name]
         groups = declared["input"]
         assert set(spec.inputs) == {*groups.get("required", {}), *groups.get("optional", {})}
         assert len(spec.outputs) == len(declared["output"])

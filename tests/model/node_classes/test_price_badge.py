@@ -123,7 +123,7 @@ def test_a_price_whose_quantity_is_unknown_is_a_lower_bound(form, values, low):
 )
 def test_a_badge_that_cannot_be_used_makes_the_price_unknown(badge):
     classes = NodeInfo.from_object_info({"Paid": {"input": {}, "output": [], "price_badge": badge}})
-    parsed = classes.get_spec("Paid").price_badge
+    parsed = classes.classes["Paid"].price_badge
     assert parsed is not None
 
     price = PriceCalculator().compute(parsed, {}, {})
