@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from sweeper.errors import UsageError
-from sweeper.schemas.values import format_value
+from sweeper.schemas.values import format_value, is_number
 from sweeper.wording import suggest
 
 CURRENCY: Final = "USD"
@@ -156,10 +156,8 @@ class TargetPrice:
 
     def price_jobs(self, jobs: int, seconds: tuple[float, float]) -> Amount:
         """Return what jobs cost that take these seconds together, at least and at most. At most may be infinite."""
-        low, high = (
-            None if self.per_second and math.isinf(limit) else round_up(self.per_second * to_fraction(limit))
-            for limit in (seconds if self.per_second else (0, 0))
-        )
+        limits = seconds if self.per_second else (0, 0)
+        low, high = (None if math.isinf(limit) else round_up(self.per_second * to_fraction(limit)) for limit in limits)
         return Amount(low or 0, high) + Amount(self.per_job, self.per_job).scale(jobs)
 
 
@@ -173,9 +171,8 @@ def parse_target_price(value: Any) -> TargetPrice:
     """Parse the `price` of a target, such as `{per_second: 0.0013 USD}`. Raises UsageError with what is wrong."""
     keys = (*_RATES, _NODES, _CREDITS_PER_USD)
     if not isinstance(value, Mapping):
-        raise UsageError(
-            f"{format_value(value)} is not a mapping such as {{per_second: 0.0013 USD}}, with {_list(keys[:-1])}"
-        )
+        example = "{per_second: 0.0013 USD}"
+        raise UsageError(f"{format_value(value)} is not a mapping such as {example}, with {_list(keys[:-1])}")
     for key in value:
         if key not in keys:
             raise UsageError(f"unknown key {str(key)!r}{suggest(str(key), keys)}")
@@ -185,12 +182,11 @@ def parse_target_price(value: Any) -> TargetPrice:
     if "per_second" in value and "per_hour" in value:
         raise UsageError("give `per_second` or `per_hour`, not both")
     rates = {key: MICROS * _parse_price(key, value[key], value) / _RATES[key] for key in given}
-    return TargetPrice(
-        rates.get("per_second", rates.get("per_hour", Fraction(0))),
-        round_up(rates.get("per_job", Fraction(0))),
-        _parse_node_prices(value) if _NODES in value else None,
-        _parse_credits_per_usd(value, "") if _CREDITS_PER_USD in value else Fraction(COMFY_CREDITS_PER_USD),
-    )
+    per_second = rates.get("per_second", rates.get("per_hour", Fraction(0)))
+    per_job = round_up(rates.get("per_job", Fraction(0)))
+    nodes = _parse_node_prices(value) if _NODES in value else None
+    credits_per_usd = _parse_credits_per_usd(value, "") if _CREDITS_PER_USD in value else COMFY_CREDITS_PER_USD
+    return TargetPrice(per_second, per_job, nodes, Fraction(credits_per_usd))
 
 
 def parse_usd(value: Any) -> Decimal:
@@ -209,9 +205,8 @@ def floor_micros(usd: Decimal) -> int:
 def _parse_node_prices(settings: Mapping[str, Any]) -> dict[str, int]:
     nodes = settings[_NODES]
     if not isinstance(nodes, Mapping) or not all(isinstance(name, str) for name in nodes):
-        raise UsageError(
-            f"`{_NODES}` is {format_value(nodes)}, not a mapping of node classes such as {{Name: 0.05 USD}}"
-        )
+        example = "{Name: 0.05 USD}"
+        raise UsageError(f"`{_NODES}` is {format_value(nodes)}, not a mapping of node classes such as {example}")
     return {name: to_micros(_parse_price(f"{_NODES}.{name}", text, settings)) for name, text in nodes.items()}
 
 
@@ -225,12 +220,10 @@ def _parse_price(key: str, text: Any, settings: Mapping[str, Any]) -> Fraction:
 
 def _parse_credits_per_usd(settings: Mapping[str, Any], cause: str) -> Fraction:
     rate = settings.get(_CREDITS_PER_USD)
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+    if not is_number(rate) or rate <= 0:
         found = "is missing" if rate is None else f"is {rate!r}"
-        raise UsageError(
-            f"{cause}`{_CREDITS_PER_USD}` {found}; write how many credits one dollar buys, such as "
-            f"`{_CREDITS_PER_USD}: {COMFY_CREDITS_PER_USD}`"
-        )
+        advice = f"write how many credits one dollar buys, such as `{_CREDITS_PER_USD}: {COMFY_CREDITS_PER_USD}`"
+        raise UsageError(f"{cause}`{_CREDITS_PER_USD}` {found}; {advice}")
     return Fraction(str(rate))
 
 

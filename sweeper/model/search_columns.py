@@ -69,16 +69,13 @@ class SearchColumns:
         `rows` are all rows of the table. If a point lacks some combinations of `over` that others have, the mean is
         adjusted for how the others did there: see `adjust_means`.
         """
-        points = dict.fromkeys(map(self.get_point, rows))
-        means = [
-            adjust_means(
-                (self.get_point(row), self.get_combination(row), value)
-                for row in rows
-                if (value := get_number(row, objective.metric)) is not None
-            )
-            for objective in self.objectives
-        ]
-        return {point: tuple(mean.get(point) for mean in means) for point in points}
+        points = [self.get_point(row) for row in rows]
+        means = []
+        for objective in self.objectives:
+            numbers = (get_number(row, objective.metric) for row in rows)
+            cells = zip(points, map(self.get_combination, rows), numbers, strict=True)
+            means.append(adjust_means((point, key, number) for point, key, number in cells if number is not None))
+        return {point: tuple(mean.get(point) for mean in means) for point in dict.fromkeys(points)}
 
 
 def make_larger_better(values: Sequence[float], objectives: Sequence[Objective]) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sweeper.errors import MAX_PROBLEMS
 from sweeper.schemas import find_schema_problems
-from sweeper.schemas.values import KeyPath, unify_numbers
+from sweeper.schemas.values import KeyPath, is_integer, unify_numbers
 from sweeper.wording import shorten, suggest
 
 Graph = Mapping[str, Mapping[str, Any]]
@@ -30,13 +30,7 @@ CONVERT_HINT: Final = f"{EXPORT_HINT}, or convert it: `sweeper template new FILE
 
 def is_link(value: object) -> bool:
     """Whether the value of an input is a link `[node id, output index]`, by ComfyUI's rule (graph_utils.is_link)."""
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and isinstance(value[1], int)
-        and not isinstance(value[1], bool)
-    )
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and is_integer(value[1])
 
 
 def iter_links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
@@ -79,18 +73,14 @@ def _find_link_problems(graph: Graph) -> Iterator[tuple[KeyPath, str]]:
         for name, source, output in iter_links(node):
             path: KeyPath = (node_id, "inputs", name)
             if source not in graph:
-                yield (
-                    path,
-                    f"links to node {shorten(source)}, which is not in the workflow{suggest(source, graph, 'nodes')}",
-                )
+                advice = suggest(source, graph, "nodes")
+                yield path, f"links to node {shorten(source)}, which is not in the workflow{advice}"
             elif output < 0:
                 yield path, f"links to output {output} of node {source}; outputs count from 0"
         for name, value in node.get("inputs", {}).items():
             if isinstance(value, list) and len(value) == 2 and str(value[0]) in graph and not is_link(value):
-                yield (
-                    (node_id, "inputs", name),
-                    f'{shorten(json.dumps(value))} is not a link; a link is written ["node id", output]',
-                )
+                message = f'{shorten(json.dumps(value))} is not a link; a link is written ["node id", output]'
+                yield (node_id, "inputs", name), message
 
 
 def find_cycle(graph: Graph) -> list[str]:
@@ -176,7 +166,7 @@ _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensu
 def encode_graph(graph: Graph) -> bytes:
     """Encode a graph as canonical JSON without `_meta`, which servers ignore."""
     return encode_canonical(
-        {node_id: {key: value for key, value in node.items() if key != "_meta"} for node_id, node in graph.items()}
+        {node_id: {key: node[key] for key in node if key != "_meta"} for node_id, node in graph.items()}
     )
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from jinja2 import TemplateError, meta, nodes
 
@@ -169,8 +168,7 @@ _LONE_SURROGATE: Final = "contains half of a character (a lone surrogate), which
 _CONTAINERS: Final = (nodes.List, nodes.Tuple, nodes.Dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _NodePosition:
+class _NodePosition(NamedTuple):
     """A node of the tree, its depth, and the number of loops around it."""
 
     node: nodes.Node
@@ -284,17 +282,14 @@ def _check_name(name: str) -> None:
     if name == "self":
         raise ExpressionError("reads 'self', which Jinja2 reserves; give the slot another name")
     if unicodedata.normalize("NFKC", name) != name:  # Jinja2 compiles to Python, where both forms are one name
-        raise ExpressionError(
-            f"reads '{shorten(name)}', whose letters have more than one form; write it with plain ones"
-        )
+        message = "whose letters have more than one form; write it with plain ones"
+        raise ExpressionError(f"reads '{shorten(name)}', {message}")
 
 
 def _check_known(kind: str, name: str, known: Mapping[str, Any]) -> None:
     if name not in known:
-        usual_names = sorted(known_name for known_name in known if known_name.isidentifier())
-        raise ExpressionError(
-            f"uses the {kind} '{shorten(name)}', which is not known here{suggest(name, usual_names, kind + 's')}"
-        )
+        advice = suggest(name, sorted(filter(str.isidentifier, known)), f"{kind}s")
+        raise ExpressionError(f"uses the {kind} '{shorten(name)}', which is not known here{advice}")
 
 
 def _guard(positions: list[_NodePosition]) -> None:

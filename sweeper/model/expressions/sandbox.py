@@ -150,11 +150,7 @@ def _compile(tree: nodes.Template) -> Callable[[BudgetContext], Any]:
 def get_environment() -> Sandbox:
     """Return the shared sandbox. It does not fold constants, because that would compute before anything is counted."""
     environment = Sandbox(
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-        optimized=False,
-        finalize=_charge_printed,
+        undefined=StrictUndefined, keep_trailing_newline=True, optimized=False, finalize=_charge_printed
     )
     environment.globals.clear()
     environment.filters = make_filters()

@@ -42,9 +42,7 @@ _VALUE_KEY: Final = "__value__"  # ComfyUI reads a list under this key as a valu
 # Output nodes that only show a result, as text or in temporary files (ComfyUI 0.33.0). Any other output node counts as
 # one that saves, because nothing in a class declaration says so.
 _TEXT_PREVIEW: Final = "PreviewAny"  # writes no file
-PREVIEW_CLASSES: Final = frozenset(
-    {_TEXT_PREVIEW, "ImageCompare", "LossGraphNode", "MaskPreview", "PreviewAudio", "PreviewImage"}
-)
+PREVIEW_CLASSES: Final = {_TEXT_PREVIEW, "ImageCompare", "LossGraphNode", "MaskPreview", "PreviewAudio", "PreviewImage"}
 _UNSAVED_MESSAGE: Final = "it only shows its result, and no node of the workflow saves one; add a node that saves"
 _KEEP_PREVIEWS_HINT: Final = ", such as SaveImage, or keep previews with `--keep-temp` or `run: {keep_temp: true}`"
 _WHERE_TO_CHECK: Final = "against your server with --target, or --object-info FILE"
@@ -141,12 +139,8 @@ def _iter_floats(value: Any) -> Iterator[float]:
     """Yield every float in a JSON value."""
     if isinstance(value, float):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _iter_floats(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _iter_floats(item)
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _iter_floats(item)
 
 
 def _pick_article(word: str) -> str:
@@ -165,15 +159,11 @@ class GraphCheck:
         self.info = info
         self.uploaded = frozenset(uploaded)
         self.nodes = {node_id: node for node_id, node in self.graph.items() if _is_node(node)}
-        self.specs: dict[str, NodeSpec] = {
-            node_id: info.classes[node["class_type"]]
-            for node_id, node in self.nodes.items()
-            if node["class_type"] in info.classes
-        }
+        kinds = {node_id: node["class_type"] for node_id, node in self.nodes.items()}
+        self.specs = {node_id: info.classes[kind] for node_id, kind in kinds.items() if kind in info.classes}
         self.reached = self._find_reached()
 
     def find_problems(self) -> list[GraphProblem]:
-        """Return the reasons not to send the graph."""
         problems = list(self.find_structure_problems())
         for node_id in self.specs:
             if node_id in self.reached:
@@ -181,7 +171,6 @@ class GraphCheck:
         return problems
 
     def find_notes(self) -> list[GraphProblem]:
-        """Return what is odd but runs."""
         notes = list(self.find_stand_ins())
         for node_id in self.specs:
             is_reached = node_id in self.reached
@@ -196,20 +185,16 @@ class GraphCheck:
         output_ids = [node_id for node_id, spec in self.specs.items() if spec.is_output]
         if not all(self.nodes[node_id]["class_type"] in PREVIEW_CLASSES for node_id in output_ids):
             return []
-        hints = [
-            "" if self.nodes[node_id]["class_type"] == _TEXT_PREVIEW else _KEEP_PREVIEWS_HINT for node_id in output_ids
-        ]
-        return [
-            ((node_id,), f"{self.describe_node(node_id)}: {_UNSAVED_MESSAGE}{hint}")
-            for node_id, hint in zip(output_ids, hints, strict=True)
-        ]
+        problems: list[GraphProblem] = []
+        for node_id in output_ids:
+            hint = "" if self.nodes[node_id]["class_type"] == _TEXT_PREVIEW else _KEEP_PREVIEWS_HINT
+            problems.append(((node_id,), f"{self.describe_node(node_id)}: {_UNSAVED_MESSAGE}{hint}"))
+        return problems
 
     def make_unreached_note(self, node_id: str) -> GraphProblem:
-        """Note that no output depends on the node."""
         return (node_id,), f"{self.describe_node(node_id)}: not connected to an output node, so it will not run"
 
     def describe_node(self, node_id: str) -> str:
-        """Return `node 3 (KSampler)`, with which every sentence begins."""
         return f"node {node_id} ({self.nodes[node_id]['class_type']})"
 
     def find_structure_problems(self) -> Iterator[GraphProblem]:
@@ -270,13 +255,10 @@ class GraphCheck:
             if node_id not in self.specs:
                 for name, source, _ in iter_links(node):
                     if source not in self.graph:
-                        yield (
-                            (node_id, "inputs", name),
-                            f"{self.describe_node(node_id)} {name}: {self._describe_dangling_link(source)}",
-                        )
+                        message = f"{self.describe_node(node_id)} {name}: {self._describe_dangling_link(source)}"
+                        yield (node_id, "inputs", name), message
 
     def check_node(self, node_id: str) -> list[Finding]:
-        """Return what is wrong with the inputs of a node."""
         values = self.nodes[node_id]["inputs"]
         findings = list(self.find_missing_inputs(node_id, values))
         for name in values:
@@ -291,11 +273,8 @@ class GraphCheck:
         for name, spec in declared.items():
             if spec.required and name not in values:
                 parent = name.rpartition(".")[0]
-                reason = (
-                    f"; {parent} '{values[parent]}' needs it (to sweep {parent!r}, {_BRANCHES_HINT})"
-                    if parent in values
-                    else ""
-                )
+                advice = f"(to sweep {parent!r}, {_BRANCHES_HINT})"
+                reason = f"; {parent} '{values[parent]}' needs it {advice}" if parent in values else ""
                 nearest = find_nearest(name, undeclared)
                 found = f"; found '{nearest}', which the class does not have" if nearest else ""
                 is_filled = self.info.is_embedded and not nearest and "default" in spec.options
@@ -311,18 +290,16 @@ class GraphCheck:
         value = values[name]
         node_spec = self.specs[node_id]
         spec = node_spec.resolve_inputs(values).get(name)
+        is_note = False
+        message: str | None
         if spec is None:
             message, is_note = self._check_undeclared(node_spec, name, value, values)
-            if message:
-                yield path, prefix + message, is_note
         elif isinstance(value, list):  # ComfyUI reads every list as a link (execution.py, validate_inputs)
             message = self._explain_link_problem(spec, value)
-            if message:
-                yield path, prefix + message, False
         else:
-            problem = find_value_problem(spec, value, uploaded=Address(node_id, name) in self.uploaded)
-            if problem:
-                yield path, prefix + problem, False
+            message = find_value_problem(spec, value, uploaded=Address(node_id, name) in self.uploaded)
+        if message:
+            yield path, prefix + message, is_note
 
     def _explain_link_problem(self, spec: InputSpec, value: list[Any]) -> str:
         if len(value) != 2:
@@ -400,13 +377,10 @@ class GraphCheck:
         outputs = [node_id for node_id in self.nodes if node_id not in self.specs or self.specs[node_id].is_output]
         seen = find_upstream(self.nodes, outputs)
         # If a link leads to a missing node, the graph is incomplete: check every node now and not after the repair.
-        has_dangling_link = any(
-            source not in self.graph for node_id in seen for _, source, _ in iter_links(self.nodes[node_id])
-        )
-        return frozenset(self.nodes) if has_dangling_link else seen
+        sources = (source for node_id in seen for _, source, _ in iter_links(self.nodes[node_id]))
+        return seen if all(source in self.graph for source in sources) else frozenset(self.nodes)
 
 
 def _is_node(node: Any) -> bool:
-    return (
-        isinstance(node, Mapping) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
-    )
+    is_mapping = isinstance(node, Mapping)
+    return is_mapping and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
