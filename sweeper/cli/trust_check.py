@@ -17,8 +17,7 @@ from sweeper.loading.experiment_builder import PartialExperiment
 from sweeper.loading.load import load_partial, load_template
 from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, make_scope
 from sweeper.loading.targets_file import load_named_targets
-from sweeper.loading.trust import describe_missing_trust, find_trust_needs
-from sweeper.loading.trust_memory import add_grants, load_grants
+from sweeper.loading.trust import add_grants, describe_missing_trust, find_trust_needs, load_grants
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import Run
 from sweeper.model.target_spec import NamedTargets

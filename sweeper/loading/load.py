@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,12 +25,11 @@ from sweeper.loading.bounded_files import (
     read_text_bytes,
 )
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, make_name, with_derived_files
-from sweeper.loading.overrides import apply_overrides
 from sweeper.loading.parse import parse_json, parse_yaml
 from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, find_project, is_near, make_scope
+from sweeper.loading.sweep_builder import apply_overrides
 from sweeper.loading.template_builder import build_template
-from sweeper.loading.trust import describe_missing_trust
-from sweeper.loading.trust_memory import load_grants
+from sweeper.loading.trust import describe_missing_trust, load_grants
 from sweeper.model.axis_values import AxisError
 from sweeper.model.experiment import Experiment, HashedFile
 from sweeper.model.expressions import ExpressionError
@@ -109,11 +109,8 @@ def read_name(experiment: str | os.PathLike[str]) -> tuple[str, str]:
     file = Path(experiment)
     source = _read_experiment(file, ReadScope(find_project(file)))
     name = source.value.get("name", make_name(file))
-    if (
-        not isinstance(name, str)
-        or find_name_problem(name) is not None
-        or any(path == ("name",) for path, _ in find_schema_problems("experiment", source.value))
-    ):
+    is_refused = any(path == ("name",) for path, _ in find_schema_problems("experiment", source.value))
+    if is_refused or not isinstance(name, str) or find_name_problem(name) is not None:
         raise ExperimentError(source.make_problem(("name",), "is not a name of an experiment"))
     return name, "search" if "search" in source.value and "sweep" not in source.value else "run"
 
@@ -132,25 +129,17 @@ def load_partial(
     """
     file = Path(experiment)
     source = _read_experiment(file, scope)
-    value = source.value
     if name is not None:
-        value = {**value, "name": name}
-        source = source.with_value(value, {})
+        source = source.with_value({**source.value, "name": name}, {})
     unused_names: frozenset[str] = frozenset()
     problems: list[Problem] = []
     folder = _ExperimentFolder(file.parent, scope)
     template = _load_referenced_template(source, file, folder, problems)
-    if overrides and not find_schema_problems("experiment", value):
-        value, unused_names = apply_overrides(value, overrides, template.slots if template is not None else {})
+    if overrides and not find_schema_problems("experiment", source.value):
+        value, unused_names = apply_overrides(source.value, overrides, template.slots if template is not None else {})
         source = source.with_value(value, {name: f"--set {name}" for name in overrides})
     built = build_experiment(
-        source,
-        template,
-        folder,
-        file=file,
-        problems=problems,
-        extra_used_names=unused_names,
-        named=named,
+        source, template, folder, file=file, problems=problems, extra_used_names=unused_names, named=named
     )
     loaded, problems = replace(built.experiment, overrides=dict(overrides or {})), list(built.problems)
     if built.has_plan:
@@ -161,9 +150,8 @@ def load_partial(
             problems += error.problems
         problems += itertools.islice(_find_override_problems(loaded, source), MAX_PROBLEMS)
     needs = tuple(folder.list_needs(source))
-    return replace(
-        built, experiment=loaded, problems=tuple(problems), needs=needs, has_plan=built.has_plan and not needs
-    )
+    has_plan = built.has_plan and not needs
+    return replace(built, experiment=loaded, problems=tuple(problems), needs=needs, has_plan=has_plan)
 
 
 def _read_experiment(file: Path, scope: ReadScope) -> Source:
@@ -174,9 +162,8 @@ def _read_experiment(file: Path, scope: ReadScope) -> Source:
         try:
             opened = scope.resolve_experiment(file)
         except OutsideError as error:
-            message = (
-                f"is a link to {error.path}, outside of the project {file.parent.resolve()}; name that file itself"
-            )
+            where = f"outside of the project {file.parent.resolve()}"
+            message = f"is a link to {error.path}, {where}; name that file itself"
             raise ExperimentError(Problem(name, 0, "", message)) from None
         except BoundError as error:
             raise ExperimentError(Problem(name, 0, "", str(error))) from None
@@ -186,9 +173,8 @@ def _read_experiment(file: Path, scope: ReadScope) -> Source:
 
     source = _read_source(file, name, parse_yaml, ExperimentError, read)
     if not isinstance(source.value, dict):
-        raise ExperimentError(
-            source.make_problem((), "is not an experiment: a mapping with the key `template` is needed")
-        )
+        message = "is not an experiment: a mapping with the key `template` is needed"
+        raise ExperimentError(source.make_problem((), message))
     if is_workflow(source.value):
         message = "is a workflow; an experiment names it under `template:`, and `sweeper init DIR` makes one to edit"
         raise ExperimentError(Problem(source.name, 0, "", message))
@@ -209,8 +195,7 @@ def _find_override_problems(experiment: Experiment, source: Source) -> Iterator[
 def check_targets(experiment: Experiment, named: NamedTargets) -> None:
     """Check the targets in the experiment. `named` are the user's names for servers. Raises ExperimentError."""
     source = experiment.source
-    target_problems = find_target_problems(source.value, named) if source is not None else []
-    if source is not None and target_problems:
+    if source is not None and (target_problems := find_target_problems(source.value, named)):
         raise ExperimentError(source.make_problem(path, message) for path, message in target_problems)
 
 
@@ -306,28 +291,22 @@ def _read_source(
     try:
         text = read_bytes(path).decode("utf-8-sig")
         source: Source = parse(text.replace("\r\n", "\n").replace("\r", "\n"), name)
-    except BoundError as error:
-        raise error_class(Problem(name, 0, "", str(error))) from error
-    except FileNotFoundError as error:
-        raise error_class(
-            Problem(name, 0, "", f"there is no such file{_suggest_files(path, name, path.suffix or '.yaml')}")
-        ) from error
-    except UnicodeDecodeError as error:
-        message = f"is not UTF-8 text (byte {error.start})"
-        if error_class is TemplateError and path.suffix.lower() in _MEDIA_SUFFIXES:
-            made = join_command(["sweeper", "template", "new", name, "-o", str(Path(name).with_suffix(".json"))])
-            message = f"is a picture; if it carries its workflow, make a template of it: {made}"
-        raise error_class(Problem(name, 0, "", message)) from error
-    except (OSError, ValueError) as error:
-        folder = isinstance(error, OSError) and path.is_dir()
-        cause = (
-            _describe_folder(path, name, ".json" if error_class is TemplateError else ".yaml")
-            if folder
-            else f"cannot be read: {_describe_cause(error)}"
-        )
-        raise error_class(Problem(name, 0, "", cause)) from error
     except SourceError as error:
         raise error_class(error.problem) from error
+    except (OSError, ValueError) as error:
+        is_template = error_class is TemplateError
+        if isinstance(error, BoundError):
+            message = str(error)
+        elif isinstance(error, FileNotFoundError):
+            message = f"there is no such file{_suggest_files(path, name, path.suffix or '.yaml')}"
+        elif isinstance(error, UnicodeDecodeError) and is_template and path.suffix.lower() in _MEDIA_SUFFIXES:
+            made = join_command(["sweeper", "template", "new", name, "-o", str(Path(name).with_suffix(".json"))])
+            message = f"is a picture; if it carries its workflow, make a template of it: {made}"
+        elif isinstance(error, OSError) and path.is_dir():
+            message = _describe_folder(path, name, ".json" if is_template else ".yaml")
+        else:
+            message = _describe_cause(error)
+        raise error_class(Problem(name, 0, "", message)) from error
     return source
 
 
@@ -335,11 +314,7 @@ def _describe_folder(path: Path, name: str, suffix: str) -> str:
     """Say that a path is a folder, and name the files in it."""
     files = sorted(file.name for file in path.glob(f"*{suffix}") if not file.name.endswith(".slots.yaml"))
     paths = [str(Path(name) / file) for file in files]
-    return (
-        f"is a folder; name a file in it: {join_names(paths)}"
-        if paths
-        else f"is a folder, without a {suffix} file in it"
-    )
+    return f"is a folder{f'; name a file in it: {join_names(paths)}' if paths else f', without a {suffix} file in it'}"
 
 
 def _to_relative(path: Path, folder: Path) -> str:
@@ -364,8 +339,10 @@ def _suggest_files(path: Path, name: str, suffix: str = "") -> str:
 
 
 def _describe_cause(error: Exception) -> str:
-    """Return why a file cannot be opened. A name with a NUL raises ValueError before the system is asked."""
-    return str(error.strerror if isinstance(error, OSError) else error)
+    """Say why a file cannot be read. A name with a NUL raises ValueError before the system is asked."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not UTF-8 text (byte {error.start})"
+    return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
 
 
 def _format_path(path: Path) -> str:
@@ -383,10 +360,9 @@ def _find_mask_problems(experiment: Experiment) -> Iterator[Problem]:
             mismatched = dict(_find_mismatched_pairs(experiment, slot.masked_slot, slot.name))
             has_filters = any(block.exclude or block.where or block.sample for block in experiment.blocks)
             trials = Plan(experiment).written() if mismatched and has_filters else ()
-            used_pairs = {(trial.params[slot.masked_slot], trial.params[slot.name]) for trial in trials}
-            yield from dict.fromkeys(
-                problem for pair, problem in mismatched.items() if not has_filters or pair in used_pairs
-            )
+            used = {(trial.params[slot.masked_slot], trial.params[slot.name]) for trial in trials}
+            found = (problem for pair, problem in mismatched.items() if not has_filters or pair in used)
+            yield from dict.fromkeys(found)
 
 
 def _find_mismatched_pairs(
@@ -409,18 +385,17 @@ def _find_mismatched_pairs(
             continue
         seen.add(pair)
         picture_size, mask_size = size_or_error(picture_name), size_or_error(mask_name)
+        place, message = mask, ""
         if isinstance(picture_size, str):
-            yield (
-                pair,
-                replace(locate(picture), message=f"the picture {format_value(picture_name)} of a mask {picture_size}"),
-            )
+            place, message = picture, f"the picture {format_value(picture_name)} of a mask {picture_size}"
         elif isinstance(mask_size, str):
-            yield pair, replace(locate(mask), message=f"the mask {format_value(mask_name)} {mask_size}")
+            message = f"the mask {format_value(mask_name)} {mask_size}"
         elif picture_size != mask_size:
             mask_text = f"the mask {format_value(mask_name)} has {mask_size[0]} x {mask_size[1]} pixels"
             picture_text = f"its picture {format_value(picture_name)} {picture_size[0]} x {picture_size[1]}"
             message = f"{mask_text}, but {picture_text}; both must have the same size"
-            yield pair, replace(locate(mask), message=message)
+        if message:
+            yield pair, replace(locate(place), message=message)
 
 
 class _ExperimentFolder:
@@ -446,26 +421,16 @@ class _ExperimentFolder:
             yield TrustNeed(source.make_problem(path, f"{errors[0]}{more}"), grants)
 
     def read_text(self, name: str) -> str:
-        path = self.home / name
-        try:
-            # Universal newlines would also split a line at a single CR.
-            return read_text_bytes(self.scope.resolve(path)).decode("utf-8-sig").replace("\r\n", "\n")
-        except BoundError as error:
-            raise AxisError(f"{format_value(name)} {error}") from error
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise AxisError(f"there is no file {format_value(name)}{_suggest_files(path, name)}") from error
-        except UnicodeDecodeError as error:
-            raise AxisError(f"'{name}' is not UTF-8 text (byte {error.start})") from error
-        except (OSError, ValueError) as error:
-            raise AxisError(f"{format_value(name)} cannot be read: {_describe_cause(error)}") from error
+        with self._explain_errors(name, FileNotFoundError, NotADirectoryError):
+            text = read_text_bytes(self.scope.resolve(self.home / name)).decode("utf-8-sig")
+        return text.replace("\r\n", "\n")  # universal newlines would also split a line at a single CR
 
     def find_files(self, pattern: str) -> list[str]:
         path = Path(pattern)
         if path in (Path(), Path(path.anchor)):  # glob in Python 3.11 raises IndexError for these
             inside = pattern.rstrip("/") + "/*"
-            raise AxisError(
-                f"{format_value(pattern)} is a folder and not a pattern of files; use {inside} for its files"
-            )
+            shown = format_value(pattern)
+            raise AxisError(f"{shown} is a folder and not a pattern of files; use {inside} for its files")
         try:
             self.scope.resolve(self.home / cut_pattern(path))
             top = Path(path.anchor) if path.is_absolute() else self.home
@@ -474,21 +439,27 @@ class _ExperimentFolder:
         except BoundError as error:
             raise AxisError(f"{format_value(pattern)} {error}") from error
         except (ValueError, NotImplementedError, OSError) as error:
-            raise AxisError(f"{format_value(pattern)} is not a pattern of files: {_describe_cause(error)}") from error
+            cause = error.strerror if isinstance(error, OSError) else error
+            raise AxisError(f"{format_value(pattern)} is not a pattern of files: {cause}") from error
         if not found:
             raise AxisError(f"no file matches {format_value(pattern)}")
         return sorted((file if path.is_absolute() else file.relative_to(self.home)).as_posix() for file in found)
 
     def hash_file(self, name: str) -> HashedFile:
         if name not in self.hashed_files:
-            path = self.home / name
-            try:
-                resolved = self.scope.resolve(path, name)
+            with self._explain_errors(name, FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                resolved = self.scope.resolve(self.home / name, name)
                 self.hashed_files[name] = HashedFile(resolved, compute_sha256(resolved))
-            except BoundError as error:
-                raise AxisError(f"{format_value(name)} {error}") from error
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-                raise AxisError(f"there is no file {format_value(name)}{_suggest_files(path, name)}") from error
-            except (OSError, ValueError) as error:
-                raise AxisError(f"{format_value(name)} cannot be read: {_describe_cause(error)}") from error
         return self.hashed_files[name]
+
+    @contextmanager
+    def _explain_errors(self, name: str, *missing: type[OSError]) -> Iterator[None]:
+        """Raise AxisError for whatever prevents the reading of a file; `missing` say that there is no such file."""
+        try:
+            yield
+        except BoundError as error:
+            raise AxisError(f"{format_value(name)} {error}") from error
+        except missing as error:
+            raise AxisError(f"there is no file {format_value(name)}{_suggest_files(self.home / name, name)}") from error
+        except (OSError, ValueError) as error:
+            raise AxisError(f"{format_value(name)} {_describe_cause(error)}") from error

@@ -3,6 +3,9 @@
 PyYAML reads YAML 1.1, where `16:9` is the number 969, `no` is false and `1e-3` is a string. Users lost sweeps to each
 of these. So this module uses the events of PyYAML's parser and resolves scalars by the core schema of YAML 1.2
 (yaml.org/spec/1.2.2, section 10.3).
+
+Where PyYAML says what its parser expected, `_explain_yaml_error` says what the person did wrong. Its rules match texts
+of libyaml and of PyYAML's own parser, which differ. An error that no rule knows keeps its text.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ from typing import Any, Final
 import yaml
 
 from sweeper.errors import Problem
-from sweeper.loading.yaml_errors import explain_yaml_error
 from sweeper.model.bounded_json import TOO_LARGE, is_deeper, parse_number, shorten_number
 from sweeper.model.source import Source, SourceError, format_key_path
 from sweeper.schemas.values import KeyPath
@@ -41,7 +43,7 @@ def parse_yaml(text: str, name: str) -> Source:
     try:
         value = builder.build_document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.MarkedYAMLError as error:
-        line, message = explain_yaml_error(error, text)
+        line, message = _explain_yaml_error(error, text)
         raise SourceError(Problem(name, line, "", f"is not YAML: {message}")) from error
     except yaml.YAMLError as error:  # a character that YAML does not allow
         raise SourceError(Problem(name, 0, "", f"is not YAML: {str(error).splitlines()[0]}")) from error
@@ -145,12 +147,9 @@ class _YamlBuilder:
     def add_size(self, event: Any, path: KeyPath, values: int, characters: int) -> None:
         self.size += values
         self.characters += characters
-        for count, limit, unit in (
-            (self.size, MAX_VALUES, "values"),
-            (self.characters, MAX_CHARACTERS, "characters"),
-        ):
-            if count > limit:
-                raise self.make_error(event, f"contains more than {limit:,} {unit} with its aliases expanded", path)
+        if self.size > MAX_VALUES or self.characters > MAX_CHARACTERS:
+            limit = f"{MAX_VALUES:,} values" if self.size > MAX_VALUES else f"{MAX_CHARACTERS:,} characters"
+            raise self.make_error(event, f"contains more than {limit} with its aliases expanded", path)
 
     def build_node(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> Any:
         self.lines.setdefault(path, _get_line(event))
@@ -305,3 +304,74 @@ def _find_second_key(text: str, key: str) -> int:
     """Return the line of the second appearance of a key, in any object."""
     positions = [match.start() for match in re.finditer(re.escape(json.dumps(key)) + r"\s*:", text)]
     return text.count("\n", 0, positions[1]) + 1 if len(positions) > 1 else 0
+
+
+_COLON: Final = re.compile(r":(?=\s|$)")
+_LINE_BREAK: Final = re.compile("[\n\x85\u2028\u2029]")  # those that libyaml counts
+_OPENING: Final = {"sequence": ("[", "]"), "mapping": ("{", "}")}
+
+
+def _explain_yaml_error(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str]:
+    """Return the 1-based line of a mistake (0: unknown), and a sentence that ends with what to do."""
+    mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark else 0
+    start = error.context_mark.line + 1 if error.context_mark else line
+    context, problem = str(error.context or ""), str(error.problem or "")
+    if "end of stream" in problem and "quoted" in context:
+        return start, "the quote that opens in this line is not closed"
+    for kind, (opening, closing) in _OPENING.items():
+        if f"flow {kind}" in context:
+            where = f" before line {line}" if line > start else ""
+            found = f"the {opening} that opens in this line has no {closing}, or a comma is missing{where}"
+            return start, f"{found}; a text with brackets, braces or commas in it needs quotes"
+    before, after = _split_at(mark, text)
+    sentence = _explain_letter(problem, after[:1]) or _explain_colon(problem, before) or _explain_quoted(problem)
+    return line, sentence or _explain_indentation(context, start) or f"{context} {problem}".strip()
+
+
+def _split_at(mark: Any, text: str) -> tuple[str, str]:
+    """Return the parts of the line before and after the mark, which may lie behind the end of the text."""
+    lines = _LINE_BREAK.split(text)
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    return line[: mark.column if mark else 0], line[mark.column if mark else 0 :]
+
+
+def _explain_letter(problem: str, letter: str) -> str | None:
+    """Explain a letter with which no value may begin."""
+    if "cannot start any token" in problem and letter == "\t":
+        return "there is a tab here, but YAML is indented with spaces; replace each tab by spaces"
+    if "cannot start any token" in problem:
+        return f"a text that begins with {letter} needs quotes"
+    if "alphabetic or numeric" in problem:
+        return "a text that begins with * or & needs quotes"
+    return None
+
+
+def _explain_colon(problem: str, before: str) -> str | None:
+    """Explain a colon that is not allowed after the text `before` in its line."""
+    if "mapping values are not allowed" not in problem:
+        return None
+    if _COLON.search(before):
+        return "a text with a colon and a space in it needs quotes, such as prompt: 'a fox: red'"
+    return (
+        "this key is indented further than the line above allows; give keys of one mapping the same indentation, and "
+        "put a space after each colon"
+    )
+
+
+def _explain_quoted(problem: str) -> str | None:
+    if "escape" in problem or "hexdecimal" in problem or "hexadecimal" in problem:
+        return (
+            "in double quotes a backslash begins an escape such as \\n; write a path with / in place of \\, or put the "
+            "text in single quotes"
+        )
+    return None
+
+
+def _explain_indentation(context: str, start: int) -> str | None:
+    if "block mapping" in context:
+        advice = "give its keys the same indentation, and quote a whole text, not a part of it"
+        return f"this does not continue the mapping that begins in line {start}; {advice}"
+    if "block collection" in context:
+        return f"this does not continue the list that begins in line {start}; begin each item with - in the same column"
+    return None

@@ -1,20 +1,26 @@
-"""Build the `search` section of an experiment from the mapping that a user wrote: objectives, space, `over`, end."""
+"""Build the sections `search` and `metrics` of an experiment from the mapping that a user wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sweeper.images.metrics.registry import find_unknown_metrics
-from sweeper.loading.sweep_builder import BlockBuilder, BlockOwner, KnownNames
+from sweeper.errors import UsageError
+from sweeper.images.metrics.registry import METRIC_NAMES, find_unknown_metrics
+from sweeper.loading.sweep_builder import BlockBuilder, ExperimentDraft
 from sweeper.model.axis_values import Option
-from sweeper.model.experiment import Axis, Dimension, NumberRange, Search, SpaceAxis
-from sweeper.model.money import parse_usd
+from sweeper.model.experiment import CHAT_PATH, DEFAULT_REPEATS, Axis, Dimension, Judge, NumberRange, Search, SpaceAxis
+from sweeper.model.expressions import ExpressionError, compile_text, has_jinja
+from sweeper.model.money import parse_usd, to_micros
+from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.search_columns import OBJECTIVE, ROUND, VOTES_METRIC, Objective
 from sweeper.model.slot_values import ValueRefusedError
+from sweeper.model.target_spec import CLOUD_KEYS, CLOUD_URL
 from sweeper.model.template import MISSING
+from sweeper.model.urls import normalise_url
 from sweeper.model.workflow import encode_canonical
 from sweeper.schemas.values import KeyPath, format_value
+from sweeper.wording import suggest
 
 PATH: Final[KeyPath] = ("search",)
 UNMEASURED: Final = (VOTES_METRIC, "cost", "ran_s", "queued_s")  # columns of the table that no metric measures
@@ -72,9 +78,9 @@ def _iter_objectives(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, boo
 class SearchBuilder(BlockBuilder):
     """Builds the search. Its block is the product of all options, where a continuous range has its two ends."""
 
-    def __init__(self, owner: BlockOwner, raw: Mapping[str, Any], experiment: str, names: KnownNames) -> None:
+    def __init__(self, owner: ExperimentDraft, raw: Mapping[str, Any]) -> None:
         self._ranges: dict[str, NumberRange] = {}
-        super().__init__(owner, raw, PATH, experiment, names)
+        super().__init__(owner, raw, PATH)
         for name in (ROUND, OBJECTIVE, VOTES_METRIC):
             if name in self.axis_names:
                 owner.add_problem(self.given_paths[name], f"an axis of a search cannot be named '{name}': the table "
@@ -118,7 +124,7 @@ class SearchBuilder(BlockBuilder):
     def _build_range(self, name: str, form: Mapping[str, Any], path: KeyPath) -> Axis | None:
         """Build the axis of a continuous range, whose options are the two ends. None if it has a mistake."""
         ends = [form["from"], form["to"]]
-        slot = self.names.slots.get(name)
+        slot = self.owner.template.slots.get(name)
         is_integer = slot is not None and slot.schema.is_integer
         is_log = form.get("scale") == "log"
         message = None
@@ -145,7 +151,7 @@ class SearchBuilder(BlockBuilder):
 
     def _check_inside(self, name: str, numbers: NumberRange, path: KeyPath) -> None:
         """Add a problem if the slot refuses a number inside the range, because it takes only multiples of a number."""
-        slot = self.names.slots.get(name)
+        slot = self.owner.template.slots.get(name)
         if slot is None:
             return
         try:
@@ -165,3 +171,74 @@ class SearchBuilder(BlockBuilder):
 
 def _is_continuous(form: Any) -> bool:
     return isinstance(form, dict) and "from" in form and "to" in form and not {"step", "count"} & form.keys()
+
+
+_DEFAULT_NAME: Final = "judge"
+_JUDGE: Final = "judge"
+
+
+def name_metrics(entries: Sequence[Any]) -> tuple[str, ...]:
+    """The column of each entry."""
+    return tuple(_name_metric(entry) for entry in entries)
+
+
+def _name_metric(entry: Any) -> str:
+    settings = entry.get(_JUDGE) if isinstance(entry, Mapping) else None
+    return str(settings.get("name", _DEFAULT_NAME)) if isinstance(settings, Mapping) else str(entry)
+
+
+def find_metric_problems(entries: Any) -> list[tuple[KeyPath, str]]:
+    """(path, message) for each name that is unknown or listed twice. The schema finds other mistakes."""
+    if not isinstance(entries, list):
+        return []
+    names = name_metrics(entries)
+    judges = {name for name, entry in zip(names, entries, strict=True) if isinstance(entry, Mapping)}
+    problems: list[tuple[KeyPath, str]] = []
+    for name, message in find_unknown_metrics(names, judges):
+        text = f"several metrics are named '{name}'; give each judge a `name` of its own" if name in judges else message
+        problems.append((("metrics", names.index(name)), text))
+    return problems
+
+
+def build_judges(
+    entries: Sequence[Any], slots: Collection[str], *, knows_slots: bool
+) -> tuple[dict[str, Judge], list[tuple[KeyPath, str]]]:
+    """The complete judges by name, and a (path, message) pair for each mistake in them.
+
+    `slots`: the names that questions may read; not `knows_slots`: they may read other names too.
+    """
+    judges: dict[str, Judge] = {}
+    problems: list[tuple[KeyPath, str]] = []
+    for index, entry in enumerate(entries):
+        settings = entry.get(_JUDGE, {}) if isinstance(entry, Mapping) else {}
+        path = ("metrics", index, _JUDGE)
+        if not {"question", "url", "model"}.issubset(settings):  # the schema says so
+            continue
+        name = _name_metric(entry)
+        if name in (*METRIC_NAMES, *RESERVED_COLUMNS):
+            problems.append(((*path, "name"), f"'{name}' is the name of another column; choose another"))
+        problems += [((*path, "question"), text) for text in _check_question(settings["question"], slots, knows_slots)]
+        variable = settings.get("key_env")
+        try:
+            url = normalise_url(settings["url"]).removesuffix(CHAT_PATH)
+        except UsageError as error:
+            problems.append(((*path, "url"), str(error)))
+            url = ""
+        if variable in CLOUD_KEYS:
+            message = f"the key in {variable} belongs to {CLOUD_URL}, and an experiment cannot send it anywhere else"
+            problems.append(((*path, "key_env"), message))
+        repeats = int(settings.get("repeats", DEFAULT_REPEATS))
+        price = to_micros(parse_usd(settings["price"])) if "price" in settings else None
+        judges[name] = Judge(name, settings["question"], url, settings["model"], variable, repeats, price)
+    return judges, problems
+
+
+def _check_question(question: str, slots: Collection[str], knows_slots: bool) -> list[str]:
+    if not has_jinja(question):
+        return []
+    try:
+        names = compile_text(question).names
+    except ExpressionError as error:
+        return [str(error)]
+    unknown = [name for name in names if knows_slots and name not in slots]
+    return [f"reads '{name}', which is not a slot{suggest(name, slots, 'slots')}" for name in unknown]

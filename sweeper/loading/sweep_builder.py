@@ -1,4 +1,7 @@
-"""Build one block of a sweep from the mapping that a user wrote: its axes, filters and extra rows."""
+"""Build one block of a sweep from the mapping that a user wrote: its axes, filters and extra rows.
+
+Before that, `apply_overrides` gives names other values, as `--set name=value` does.
+"""
 
 from __future__ import annotations
 
@@ -6,64 +9,109 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from sweeper.model.axis_values import AxisError, FileAccess, Option, WorkBudget, expand_axis, format_label
-from sweeper.model.experiment import Axis, Block, Dimension, IncludeRow, Sample
-from sweeper.model.expressions import ExpressionError, compile_expression
+from sweeper.errors import MAX_PROBLEMS, Problem
+from sweeper.loading.read_scope import OutsideError
+from sweeper.model.axis_values import AXIS_FORMS, AxisError, FileAccess, Option, WorkBudget, expand_axis, format_label
+from sweeper.model.experiment import Axis, Block, Dimension, HashedFile, IncludeRow, Sample
+from sweeper.model.expressions import ExpressionError, compile_expression, compile_text
 from sweeper.model.result import RESERVED_COLUMNS
+from sweeper.model.shell_words import join_command
+from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.source import Source
-from sweeper.model.template import MISSING, Slot
+from sweeper.model.template import MISSING, Slot, Template
 from sweeper.model.workflow import encode_canonical
 from sweeper.schemas.values import KeyPath, format_value
+from sweeper.wording import suggest
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_ANY_VALUE: Final = SlotSchema(None)  # for variables: any finite JSON value
 
 
-@dataclass(frozen=True, slots=True)
-class KnownNames:
-    """The names that an experiment may use: the slots, the names that `derive` computes, and those that texts read.
+class ExperimentFiles(FileAccess, Protocol):
+    """Read access to the files of the experiment's folder, and to the files that file slots name.
 
-    `no_template`: the template could not be read, so any name may be one of its slots.
+    Each method raises OutsideError, an AxisError, for a file outside of the scope.
     """
 
-    slots: Mapping[str, Slot]
-    derived: frozenset[str]
-    used: frozenset[str]
-    no_template: bool = False
+    def add_outside(self, path: KeyPath, error: OutsideError) -> None:
+        """Remember that the experiment names a file outside of the scope at `path`."""
+
+    def hash_file(self, name: str) -> HashedFile:
+        """Hash the file that a value names. Raises AxisError if it cannot be read."""
 
 
-class BlockOwner(Protocol):
-    """The builder of the experiment, as far as a block needs it."""
+class ExperimentDraft:
+    """What the builders of one experiment share: where it comes from, and its files and problems so far.
 
-    @property
-    def source(self) -> Source:
-        """The experiment file, for the lines of keys."""
+    `no_template`: the template could not be read, so any name may be one of its slots. `derived` are the names that
+    `derive` computes, `used` those that texts read.
+    """
 
-    @property
-    def folder(self) -> FileAccess:
-        """The access to files with values."""
-
-    @property
-    def budget(self) -> WorkBudget:
-        """What the axes of all blocks may cost."""
+    def __init__(self, source: Source, template: Template | None, folder: ExperimentFiles) -> None:
+        self.source = source
+        self.raw: Mapping[str, Any] = source.value
+        self.no_template = template is None
+        self.template = template or Template("", {}, {}, ())
+        self.folder = folder
+        self.name = ""
+        self.derived: frozenset[str] = frozenset()
+        self.used: frozenset[str] = frozenset()
+        self.problems: list[Problem] = []
+        self.files: dict[str, HashedFile] = {}
+        self.budget = WorkBudget()
 
     def add_problem(self, path: KeyPath, message: str) -> None:
-        """Add a problem."""
+        self.problems.append(self.source.make_problem(path, message))
 
-    def add_axis_error(self, path: KeyPath, error: AxisError) -> None:
-        """Add the problem of an axis, or remember that it needs trust."""
+    def add_axis_error(self, path: KeyPath, error: AxisError, start: str = "") -> None:
+        if isinstance(error, OutsideError):
+            self.folder.add_outside(path, error)
+        else:
+            self.add_problem(path, f"{start}{error}")
 
     def advise(self, word: object, allowed: Iterable[object], label: str = "allowed") -> str:
-        """Return what `suggest` says, for the first problems of the experiment."""
+        """Return what `suggest` says, for the first problems: it compares the word with every name."""
+        return suggest(word, allowed, label) if len(self.problems) < MAX_PROBLEMS else ""
 
     def suggest_slot(self, name: str) -> str:
-        """Return the end of a message about a name that is not a slot."""
+        """Return the end of a message about a name that is not a slot. Add a problem if the template has no slots."""
+        if self.template.slots or self.no_template:
+            return self.advise(name, self.template.slots, "slots")
+        file = Path(self.template.file)
+        command = join_command(
+            ["sweeper", "template", "new", str(file), "-o", str(file.with_stem(f"{file.stem}-template"))]
+        )
+        message = f"is a workflow without slots, so nothing in it can be set; make a template of it (`{command}`)"
+        self.add_problem(("template",), f"{message} and name that here")
+        return ""
 
     def normalise_value(self, name: str, value: Any, path: KeyPath) -> Any:
-        """Normalise a value for the slot `name`, or add a problem."""
+        """Normalise a value by the slot `name`, and hash the file that it names. Problems are added, not raised."""
+        slot = self.template.slots.get(name)
+        try:
+            value = slot.schema.normalise(value) if slot is not None else _ANY_VALUE.normalise(value)
+            if slot is not None and slot.is_file:
+                self.files[value] = hash_file(self.folder, value)
+        except AxisError as error:
+            self.add_axis_error(path, error, "" if name in path else f"{name}: ")
+        except ValueRefusedError as error:
+            message = str(error) if name in path else f"{name}: {error}"
+            is_axis = path[0] == "params" and isinstance(value, list)
+            self.add_problem(
+                path, message + ("; to try each of them, put it under `sweep:`, `grid:`" if is_axis else "")
+            )
+        return value
+
+
+def hash_file(folder: ExperimentFiles, value: Any) -> HashedFile:
+    if not isinstance(value, str):
+        raise AxisError(f"found {format_value(value)}, but a file slot takes the name of a file")
+    return folder.hash_file(value)
 
 
 class BlockBuilder:
@@ -73,14 +121,8 @@ class BlockBuilder:
     give, `used` the names that `where` reads.
     """
 
-    def __init__(
-        self, owner: BlockOwner, raw: Mapping[str, Any], path: KeyPath, experiment: str, names: KnownNames
-    ) -> None:
-        self.owner = owner
-        self.raw = raw
-        self.path = path
-        self.experiment = experiment
-        self.names = names
+    def __init__(self, owner: ExperimentDraft, raw: Mapping[str, Any], path: KeyPath) -> None:
+        self.owner, self.raw, self.path = owner, raw, path
         self.given_paths: dict[str, KeyPath] = {}
         self.partly_given: set[str] = set()
         self.used: set[str] = set()
@@ -89,13 +131,9 @@ class BlockBuilder:
         self.used |= set(condition.names) if condition is not None else set()
         dimensions = tuple(self._build_dimensions())
         self.axis_names = frozenset(axis.name for dimension in dimensions for axis in dimension)
-        sample = raw.get("sample")
-        self.block = Block(
-            dimensions=dimensions,
-            where=condition,
-            sample=Sample(int(sample["n"]), int(sample.get("seed", 0))) if sample and "n" in sample else None,
-            path=path,
-        )
+        sample = raw.get("sample") or {}
+        chosen = Sample(int(sample["n"]), int(sample.get("seed", 0))) if "n" in sample else None
+        self.block = Block(dimensions=dimensions, where=condition, sample=chosen, path=path)
         exclude = tuple(self._resolve_exclude(row, index) for index, row in enumerate(raw.get("exclude", [])))
         include = tuple(self._resolve_include(row, index) for index, row in enumerate(raw.get("include", [])))
         self.block = replace(self.block, exclude=exclude, include=include)
@@ -120,19 +158,18 @@ class BlockBuilder:
             axes = tuple(axis for axis in axes_or_none if axis is not None)
             if len({len(axis.options) for axis in axes}) > 1:
                 lengths = ", ".join(f"{axis.name} has {len(axis.options)}" for axis in axes)
-                self.owner.add_problem(
-                    path, f"the axes of a zip group vary together and need the same number of values: {lengths}"
-                )
+                message = "the axes of a zip group vary together and need the same number of values"
+                self.owner.add_problem(path, f"{message}: {lengths}")
             elif axes:
                 yield axes
 
     def _build_axis(self, name: str, form: Any, path: KeyPath) -> Axis | None:
-        slot = self.names.slots.get(name)
+        slot = self.owner.template.slots.get(name)
         try:
             options = expand_axis(
                 form,
                 axis=name,
-                experiment=self.experiment,
+                experiment=self.owner.name,
                 integer=slot is not None and slot.schema.is_integer,
                 parse_text=partial(slot.schema.parse_text, like=slot.default) if slot is not None else str,
                 files=self.owner.folder,
@@ -164,12 +201,12 @@ class BlockBuilder:
         if not _NAME.fullmatch(name):
             message = "is not a name for an axis; use letters, digits, _ and -, with a letter or _ first"
             self.owner.add_problem(path, f"{format_value(name)} {message}")
-        elif name in self.names.slots and any(option.sets for option in options):
+        elif name in self.owner.template.slots and any(option.sets for option in options):
             message = f"'{name}' is a slot, and cannot be the name of bundles too; name the axis after what they are"
             self.owner.add_problem(path, f"{message}, such as 'format'")
         elif name in RESERVED_COLUMNS:
             self.owner.add_problem(path, f"an axis cannot be named '{name}': the table has a column of that name")
-        elif name in self.names.derived:
+        elif name in self.owner.derived:
             line = self.owner.source.find_line(("derive", name))
             self.owner.add_problem(path, f"'{name}' is also in `derive` (line {line}); give it in one place only")
         elif not self._can_be_given(name) and not is_bundle_axis:
@@ -177,24 +214,21 @@ class BlockBuilder:
             self.owner.add_problem(path, message + self.owner.suggest_slot(name))
 
     def _can_be_given(self, name: str) -> bool:
-        names = self.names
-        return names.no_template or name in names.slots or name in names.used or name in self.used
+        owner = self.owner
+        return owner.no_template or name in owner.template.slots or name in owner.used or name in self.used
 
     def _record_given(self, name: str, options: list[Option], path: KeyPath) -> None:
         """Record which names the axis gives. A name that another axis or bundle also gives is a problem."""
-        with_value = [option for option in options if option.value is not MISSING]
-        names = dict.fromkeys([*([name] if with_value else []), *(slot for option in options for slot in option.sets)])
-        counts = Counter(
-            slot for option in options for slot in {*option.sets, *([name] if option.value is not MISSING else [])}
-        )
-        for given_name in names:
+        counts = Counter[str]()
+        for option in options:
+            counts.update(dict.fromkeys([*option.sets, *([name] if option.value is not MISSING else [])]).keys())
+        for given_name in sorted(counts, key=lambda given_name: given_name != name):
             if given_name in self.given_paths:
                 line = self.owner.source.find_line(self.given_paths[given_name])
                 self.owner.add_problem(path, f"'{given_name}' is also given in line {line}; give it in one place only")
-            if given_name != name and given_name in self.names.derived:
-                self.owner.add_problem(
-                    path, f"a bundle sets '{given_name}', which `derive` computes; give it in one place only"
-                )
+            if given_name != name and given_name in self.owner.derived:
+                message = f"a bundle sets '{given_name}', which `derive` computes; give it in one place only"
+                self.owner.add_problem(path, message)
             self.given_paths.setdefault(given_name, path)
             if counts[given_name] < len(options):
                 self.partly_given.add(given_name)
@@ -227,7 +261,7 @@ class BlockBuilder:
                 continue
             dimension, axis = axes[name]
             matching = frozenset(self._find_options(axis, value))
-            if not matching and not self.names.no_template:  # without a template, values from files are texts
+            if not matching and not self.owner.no_template:  # without a template, values from files are texts
                 cells = (option.cell for option in axis.options)
                 advice = self.owner.advise(value, cells, "its values")
                 self.owner.add_problem((*path, name), f"no value of '{name}' is {format_value(value)}{advice}")
@@ -251,7 +285,7 @@ class BlockBuilder:
             elif self._can_be_given(name):
                 values[name] = self.owner.normalise_value(name, value, value_path)
             else:
-                advice = self.owner.advise(name, itertools.chain(axes, self.names.slots))
+                advice = self.owner.advise(name, itertools.chain(axes, self.owner.template.slots))
                 self.owner.add_problem(value_path, f"'{name}' is neither an axis of this block nor a slot{advice}")
         return IncludeRow(chosen, values)
 
@@ -268,3 +302,124 @@ def _index_options(axis: Axis) -> dict[bytes | str, list[int]]:
             except ValueError:  # NaN or infinity, which another problem reports
                 continue
     return index
+
+
+Overrides = Mapping[str, Any]
+
+
+def apply_overrides(
+    value: Mapping[str, Any], overrides: Overrides, slots: Mapping[str, Slot]
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the experiment with each name overridden, and the names that only a replaced `derive` reads.
+
+    An axis gets the given values, which may be labels of labelled values or bundles. A name with one value that no
+    block sweeps moves to `params`. A name with several values becomes an axis of every block, innermost, and of the
+    space of a search. A derived name becomes a plain one. `value` must be a valid experiment by the schema.
+    """
+    changed = dict(value)
+    forms = {name: _to_axis_form(item, slots.get(name)) for name, item in overrides.items()}
+    axes = {name: form for name, form in forms.items() if form is not None}
+    raw = value.get("sweep")
+    if raw is None and axes and "search" not in value:
+        raw = {}
+    blocks = [] if raw is None else raw if isinstance(raw, list) else [raw]
+    new_blocks = [_override_block(block, overrides, axes) for block in blocks]
+    if raw is not None:
+        changed["sweep"] = new_blocks if isinstance(raw, list) else new_blocks[0]
+    if "search" in value:
+        changed["search"] = _override_search(value["search"], overrides, axes)
+    swept_names = [set(_iter_axis_names(block)) & overrides.keys() for block in new_blocks]
+    if "search" in value:
+        swept_names.append({*changed["search"]["space"], *changed["search"].get("over", {})} & overrides.keys())
+    swept_everywhere = set.intersection(*swept_names) if swept_names else set()
+    params = {**(value.get("params") or {}), **overrides}
+    changed["params"] = {name: item for name, item in params.items() if name not in swept_everywhere}
+    derive = value.get("derive") or {}
+    changed["derive"] = {name: text for name, text in derive.items() if name not in overrides}
+    unused = {name for replaced in derive.keys() & overrides.keys() for name in _find_names(derive[replaced])}
+    return changed, frozenset(unused)
+
+
+def _to_axis_form(value: Any, slot: Slot | None) -> Any:
+    """The values of an override as an axis, or None if it is one value.
+
+    A list has several values, unless its slot takes lists; then a list of lists has.
+    """
+    types = slot.schema.types if slot is not None else ()
+    if isinstance(value, list):
+        return value if "array" not in types or (value and all(isinstance(item, list) for item in value)) else None
+    return value if isinstance(value, Mapping) and "object" not in types and {*AXIS_FORMS} & value.keys() else None
+
+
+def _iter_axis_names(block: Mapping[str, Any]) -> Iterator[str]:
+    yield from block.get("grid", {})
+    for group in block.get("zip", []):
+        yield from group
+
+
+def _override_block(block: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any]) -> dict[str, Any]:
+    def override_axis(name: str, form: Any) -> Any:
+        if name not in overrides:
+            return form
+        return _choose_options(form, axes.get(name, [overrides[name]]))
+
+    changed = dict(block)
+    if "grid" in block:
+        changed["grid"] = {name: override_axis(name, form) for name, form in block["grid"].items()}
+    if "zip" in block:
+        groups = []
+        for group in block["zip"]:
+            others = {name: form for name, form in group.items() if name not in overrides}
+            overridden = [{name: override_axis(name, form)} for name, form in group.items() if name in overrides]
+            groups += [*([others] if others else []), *overridden]
+        changed["zip"] = groups
+    if added := {name: form for name, form in axes.items() if name not in set(_iter_axis_names(block))}:
+        changed["grid"] = {**changed.get("grid", {}), **added}
+    # Without the values of forms such as {seeds: 4}, which are not known yet.
+    listed = {name: axes.get(name, [item]) for name, item in overrides.items() if isinstance(axes.get(name, []), list)}
+    if "exclude" in block:  # a row for another value of an overridden axis matches nothing now
+        given = {name: {encode_canonical(value) for value in values} for name, values in listed.items()}
+        changed["exclude"] = [row for row in block["exclude"] if _can_match(row, given)]
+    if "include" in block:
+        rows = [row for row in block["include"] if row.keys() & overrides.keys() <= listed.keys()]
+        changed["include"] = [other for row in rows for other in _override_row(row, listed)]
+    return changed
+
+
+def _override_search(search: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any]) -> dict[str, Any]:
+    changed = dict(search)
+    for section in {"space", "over"} & search.keys():
+        changed[section] = {
+            name: _choose_options(form, axes.get(name, [overrides[name]])) if name in overrides else form
+            for name, form in search[section].items()
+        }
+    given = {*changed["space"], *changed.get("over", {})}
+    changed["space"] |= {name: form for name, form in axes.items() if name not in given}
+    return changed
+
+
+def _choose_options(form: Any, values: Any) -> Any:
+    """The values of an override, where a label of the axis `form` stands for its labelled value or bundle."""
+    if not isinstance(values, list) or not isinstance(form, list):
+        return values
+    labelled = {format_label(item["label"]): item for item in form if isinstance(item, dict) and "label" in item}
+    return [value if isinstance(value, dict | list) else labelled.get(format_label(value), value) for value in values]
+
+
+def _override_row(row: Mapping[str, Any], listed: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a row of `include` with every combination of the values of the overridden names in it."""
+    names = [name for name in row if name in listed]
+    for values in itertools.product(*(listed[name] for name in names)):
+        yield {**row, **dict(zip(names, values, strict=True))}
+
+
+def _can_match(row: Mapping[str, Any], given: Mapping[str, set[bytes]]) -> bool:
+    """Whether each overridden name in the row has one of its values, `given` as canonical JSON."""
+    return all(encode_canonical(value) in given[name] for name, value in row.items() if name in given)
+
+
+def _find_names(text: str) -> tuple[str, ...]:
+    try:
+        return compile_text(text).names
+    except ExpressionError:  # a check without the override reports it
+        return ()

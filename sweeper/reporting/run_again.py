@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.images.metrics.registry import find_unknown_metrics
-from sweeper.loading.metric_list import name_metrics
 from sweeper.loading.parse import parse_yaml
+from sweeper.loading.search_builder import name_metrics
 from sweeper.model.experiment import Experiment
 from sweeper.model.source import SourceError
 from sweeper.store.records import RunRecord, TableLayout

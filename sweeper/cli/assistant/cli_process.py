@@ -20,7 +20,7 @@ from typing import Any, Final
 import sweeper
 from sweeper.cli.assistant.workspace import SPENT, Ledger, Workspace
 from sweeper.errors import SweeperError, UsageError
-from sweeper.loading.trust_memory import TRUST_VARIABLE
+from sweeper.loading.trust import TRUST_VARIABLE
 
 _MODULE: Final = "sweeper.cli.assistant.confined_command"
 _MAX_LINES: Final = 200  # of stderr that are kept

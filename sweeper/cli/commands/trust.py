@@ -14,8 +14,7 @@ from sweeper.loading.bounded_files import BoundError, find_matching_files
 from sweeper.loading.load import load_partial, read_name
 from sweeper.loading.read_scope import has_marker, make_scope
 from sweeper.loading.targets_file import load_named_targets
-from sweeper.loading.trust import find_trust_needs
-from sweeper.loading.trust_memory import add_grants, load_grants, remove_grants
+from sweeper.loading.trust import add_grants, find_trust_needs, load_grants, remove_grants
 
 _HELP = """Allow the experiments in PATH (a folder with its subfolders, or one experiment) all that they need trust for.
 

@@ -2,8 +2,8 @@
 
 The conversion follows the editor's `graphToPrompt` (Comfy-Org/ComfyUI_frontend, src/utils/executionUtil.ts). It needs
 the `object_info` of a server, because a UI file has values without names. A node that cannot be converted with
-certainty is refused. `graph` parses the file, `widgets` assigns the values to inputs, `links` follows the links, and
-`subgraph_values` finds the values that the node of a subgraph has itself.
+certainty is refused. `graph` parses the file, `widgets` assigns the values to inputs, and `links` follows the links and
+finds the values that the node of a subgraph has itself.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from sweeper.loading.ui_format.links import (
     NoOrigin,
     Origin,
     Scope,
+    SubgraphValues,
     UnresolvedError,
     ValueOrigin,
     is_frontend_only,
 )
-from sweeper.loading.ui_format.subgraph_values import SubgraphValues
 from sweeper.loading.ui_format.widgets import (
     RECORDING,
     Widget,
@@ -52,8 +52,6 @@ from sweeper.wording import join_names
 
 # `%date:yyyy-MM-dd%` and `%KSampler.seed%`, which the editor replaces (searchAndReplace.ts). The server does `%year%`.
 _FRONTEND_TEXT: Final = re.compile(r"%(date:[^%]*|[^%.]+\.[^%.]+)%")
-
-
 _MAX_NODES: Final = 100_000  # with subgraphs expanded: thirty that each use the next one twice make a billion
 _MAX_NESTED: Final = 50
 
