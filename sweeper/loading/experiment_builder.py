@@ -288,7 +288,6 @@ def _make_run_settings(raw: Mapping[str, Any]) -> RunSettings:
 
 
 def _get_top_key(problem: Problem) -> str:
-    """Return the top-level key of the file that contains a problem."""
     return re.split(r"[.\[]", problem.key)[0]
 
 

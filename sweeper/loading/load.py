@@ -215,7 +215,6 @@ def load_template(file: str | os.PathLike[str], scope: ReadScope = EVERYTHING) -
 
 
 def get_slots_file(template: Path) -> Path:
-    """Return the path of the file with the slots of a template."""
     return template.with_name(template.name.removesuffix(template.suffix) + ".slots.yaml")
 
 
@@ -311,7 +310,6 @@ def _read_source(
 
 
 def _describe_folder(path: Path, name: str, suffix: str) -> str:
-    """Say that a path is a folder, and name the files in it."""
     files = sorted(file.name for file in path.glob(f"*{suffix}") if not file.name.endswith(".slots.yaml"))
     paths = [str(Path(name) / file) for file in files]
     return f"is a folder{f'; name a file in it: {join_names(paths)}' if paths else f', without a {suffix} file in it'}"
@@ -368,7 +366,6 @@ def _find_mask_problems(experiment: Experiment) -> Iterator[Problem]:
 def _find_mismatched_pairs(
     experiment: Experiment, picture: str, mask: str
 ) -> Iterator[tuple[tuple[Any, Any], Problem]]:
-    """Yield each pair of a picture and a mask that do not fit, and why."""
     from sweeper.images.decoding import read_size
 
     @cache

@@ -107,7 +107,6 @@ def _make_depth_error(text: str, name: str) -> SourceError:
 
 
 def _find_infinite(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Yield the paths of infinite numbers in the order of the text."""
     if isinstance(value, float) and math.isinf(value):
         yield path
     elif isinstance(value, (dict, list)):
@@ -325,8 +324,26 @@ def _explain_yaml_error(error: yaml.MarkedYAMLError, text: str) -> tuple[int, st
             found = f"the {opening} that opens in this line has no {closing}, or a comma is missing{where}"
             return start, f"{found}; a text with brackets, braces or commas in it needs quotes"
     before, after = _split_at(mark, text)
-    sentence = _explain_letter(problem, after[:1]) or _explain_colon(problem, before) or _explain_quoted(problem)
-    return line, sentence or _explain_indentation(context, start) or f"{context} {problem}".strip()
+    is_letter, is_colon = "cannot start any token" in problem, "mapping values are not allowed" in problem
+    explanations: tuple[tuple[object, str], ...] = (
+        (is_letter and after[:1] == "\t",
+         "there is a tab here, but YAML is indented with spaces; replace each tab by spaces"),
+        (is_letter, f"a text that begins with {after[:1]} needs quotes"),
+        ("alphabetic or numeric" in problem, "a text that begins with * or & needs quotes"),
+        (is_colon and _COLON.search(before),
+         "a text with a colon and a space in it needs quotes, such as prompt: 'a fox: red'"),
+        (is_colon, ("this key is indented further than the line above allows; give keys of one mapping the same "
+                    "indentation, and put a space after each colon")),
+        ("escape" in problem or "hexdecimal" in problem or "hexadecimal" in problem,
+         ("in double quotes a backslash begins an escape such as \\n; write a path with / in place of \\, or put the "
+          "text in single quotes")),
+        ("block mapping" in context, (f"this does not continue the mapping that begins in line {start}; give its keys "
+                                      "the same indentation, and quote a whole text, not a part of it")),
+        ("block collection" in context, (f"this does not continue the list that begins in line {start}; begin each "
+                                         "item with - in the same column")),
+        (True, f"{context} {problem}".strip()),
+    )  # fmt: skip
+    return line, next(sentence for is_true, sentence in explanations if is_true)
 
 
 def _split_at(mark: Any, text: str) -> tuple[str, str]:
@@ -334,44 +351,3 @@ def _split_at(mark: Any, text: str) -> tuple[str, str]:
     lines = _LINE_BREAK.split(text)
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     return line[: mark.column if mark else 0], line[mark.column if mark else 0 :]
-
-
-def _explain_letter(problem: str, letter: str) -> str | None:
-    """Explain a letter with which no value may begin."""
-    if "cannot start any token" in problem and letter == "\t":
-        return "there is a tab here, but YAML is indented with spaces; replace each tab by spaces"
-    if "cannot start any token" in problem:
-        return f"a text that begins with {letter} needs quotes"
-    if "alphabetic or numeric" in problem:
-        return "a text that begins with * or & needs quotes"
-    return None
-
-
-def _explain_colon(problem: str, before: str) -> str | None:
-    """Explain a colon that is not allowed after the text `before` in its line."""
-    if "mapping values are not allowed" not in problem:
-        return None
-    if _COLON.search(before):
-        return "a text with a colon and a space in it needs quotes, such as prompt: 'a fox: red'"
-    return (
-        "this key is indented further than the line above allows; give keys of one mapping the same indentation, and "
-        "put a space after each colon"
-    )
-
-
-def _explain_quoted(problem: str) -> str | None:
-    if "escape" in problem or "hexdecimal" in problem or "hexadecimal" in problem:
-        return (
-            "in double quotes a backslash begins an escape such as \\n; write a path with / in place of \\, or put the "
-            "text in single quotes"
-        )
-    return None
-
-
-def _explain_indentation(context: str, start: int) -> str | None:
-    if "block mapping" in context:
-        advice = "give its keys the same indentation, and quote a whole text, not a part of it"
-        return f"this does not continue the mapping that begins in line {start}; {advice}"
-    if "block collection" in context:
-        return f"this does not continue the list that begins in line {start}; begin each item with - in the same column"
-    return None

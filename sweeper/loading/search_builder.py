@@ -178,7 +178,6 @@ _JUDGE: Final = "judge"
 
 
 def name_metrics(entries: Sequence[Any]) -> tuple[str, ...]:
-    """The column of each entry."""
     return tuple(_name_metric(entry) for entry in entries)
 
 

@@ -186,7 +186,6 @@ def _is_allowed(slot: Suggestion, value: Any) -> bool:
 
 
 def _to_plain_yaml(text: str) -> str:
-    """A text as YAML, without quotes if they are not needed."""
     is_plain = re.fullmatch(r"[A-Za-z][\w.-]*(?:://[\w.:-]+)?", text) and text.lower() not in {"true", "false", "null"}
     return text if is_plain else quote_yaml(text)
 

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from sweeper.model.node_classes.spec import PAGE_FIELDS
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING, ModelFile
-from sweeper.model.workflow import Graph, is_link
+from sweeper.model.workflow import Graph, iter_links
 from sweeper.schemas import make_editor_line
 from sweeper.wording import shorten, to_one_line
 
@@ -99,33 +99,11 @@ def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
             type_name, schema = _infer_type(name, value, spec, is_text=(node_id, name) in roles)
             title = str(node.get("_meta", {}).get("title", ""))
             simple_name = roles.get((node_id, name)) or _simplify_name(name, title, node["class_type"])
-            address = f"{node_id}.{name}"
-            suggestions.append(
-                Suggestion(
-                    *(
-                        simple_name,
-                        address,
-                        node["class_type"],
-                        title,
-                        type_name,
-                        value,
-                        schema,
-                        is_default,
-                        simple_name,
-                    )
-                )
-            )
-    suggestions = list(_make_unique(suggestions))
-    return tuple(
-        sorted(
-            suggestions,
-            key=lambda suggestion: (
-                _PREFERRED_ORDER.index(suggestion.name)
-                if suggestion.name in _PREFERRED_ORDER
-                else len(_PREFERRED_ORDER)
-            ),
-        )
-    )
+            node_facts = (f"{node_id}.{name}", node["class_type"], title)
+            suggestion = Suggestion(simple_name, *node_facts, type_name, value, schema, is_default, role=simple_name)
+            suggestions.append(suggestion)
+    ranks = {name: rank for rank, name in enumerate(_PREFERRED_ORDER)}
+    return tuple(sorted(_make_unique(suggestions), key=lambda suggestion: ranks.get(suggestion.name, len(ranks))))
 
 
 # --- names
@@ -136,10 +114,10 @@ def _find_prompt_texts(graph: Graph) -> dict[tuple[str, str], str]:
     roles: dict[tuple[str, str], str] = {}
     for role, prefix in (("positive", "prompt"), ("negative", "negative")):
         links = [
-            link[0]
+            source
             for node in graph.values()
-            for name, link in node.get("inputs", {}).items()
-            if is_link(link) and (name == role or (role == "positive" and _is_guider_input(node, name)))
+            for name, source, _ in iter_links(node)
+            if name == role or (role == "positive" and _is_guider_input(node, name))
         ]
         for node_id in _iter_upstream(graph, links, role):
             inputs = graph[node_id]["inputs"]
@@ -168,11 +146,8 @@ def _iter_upstream(graph: Graph, node_ids: Iterable[str], role: str) -> Iterator
         yield node_id
         inputs = graph[node_id].get("inputs", {})
         has_both_roles = {"positive", "negative"} <= set(inputs)
-        pending += [
-            value[0]
-            for name, value in inputs.items()
-            if is_link(value) and name not in _NON_TEXT_LINKS and (not has_both_roles or name == role)
-        ]
+        links = [(name, source) for name, source, _ in iter_links(graph[node_id]) if name not in _NON_TEXT_LINKS]
+        pending += [source for name, source in links if not has_both_roles or name == role]
 
 
 def _simplify_name(name: str, title: str, class_type: str) -> str:
@@ -194,11 +169,8 @@ def _slugify(text: str) -> str:
 def _make_unique(suggestions: list[Suggestion]) -> Iterator[Suggestion]:
     """Add the title of the node to equal names, or its id if the titles do not make them unique."""
     counts = Counter(suggestion.name for suggestion in suggestions)
-    titled_names = {
-        id(suggestion): f"{suggestion.name}_{slug}"
-        for suggestion in suggestions
-        if (slug := _slugify(suggestion.title))
-    }
+    slugs = [(suggestion, _slugify(suggestion.title)) for suggestion in suggestions]
+    titled_names = {id(suggestion): f"{suggestion.name}_{slug}" for suggestion, slug in slugs if slug}
     titled_counts = Counter([name for suggestion in suggestions if (name := titled_names.get(id(suggestion)))])
     titles: dict[str, list[str]] = defaultdict(list)
     for suggestion in suggestions:
@@ -210,12 +182,8 @@ def _make_unique(suggestions: list[Suggestion]) -> Iterator[Suggestion]:
         name = suggestion.name
         if counts[name] > 1:
             with_title = titled_names.get(id(suggestion))
-            if (
-                with_title
-                and titled_counts[with_title] == 1
-                and name in have_distinct_titles
-                and with_title not in taken
-            ):
+            is_unique = with_title is not None and titled_counts[with_title] == 1 and with_title not in taken
+            if with_title and is_unique and name in have_distinct_titles:
                 name = with_title
             else:
                 name = f"{name}_{_slugify(suggestion.address.partition('.')[0])}".rstrip("_")
@@ -242,19 +210,14 @@ def _iter_values(
     declared = class_spec.resolve_inputs(inputs)
     for name, value in inputs.items():
         spec = declared.get(name)
-        is_value = isinstance(value, (str, int, float)) or (
-            spec is not None and (spec.schema or {}).get("type") == "object"
-        )
+        is_object = spec is not None and (spec.schema or {}).get("type") == "object"
+        is_value = is_object or isinstance(value, (str, int, float))
         if is_value and (spec is not None or class_spec.can_take_undeclared(name)) and not _is_hidden(class_spec, name):
             yield name, value, _unify_branches(class_spec, spec), False
     for spec in {spec.name: spec for spec in _list_inputs(class_spec)}.values():
         value = spec.choices[0] if spec.default is MISSING and spec.choices else spec.default
-        if (
-            "." in spec.name
-            and spec.name not in inputs
-            and spec.kind == "widget"
-            and isinstance(value, (str, int, float))
-        ):
+        is_absent = "." in spec.name and spec.name not in inputs
+        if is_absent and spec.kind == "widget" and isinstance(value, (str, int, float)):
             yield spec.name, value, _unify_branches(class_spec, spec), True
 
 
@@ -311,11 +274,8 @@ def _infer_from_value(
         return "string", {"type": "string"} if is_text or declared_type == "STRING" else None
     if isinstance(value, Mapping):
         return "object", {"type": "object"}
-    is_integer = declared_type == "INT" or (
-        declared_type != "FLOAT" and isinstance(value, int) and name not in _FLOAT_INPUTS
-    )
-    if is_integer and isinstance(value, float) and not value.is_integer():
-        is_integer = False
+    is_like_integer = declared_type != "FLOAT" and isinstance(value, int) and name not in _FLOAT_INPUTS
+    is_integer = is_like_integer if declared_type != "INT" else isinstance(value, int) or value.is_integer()
     if is_integer and spec is None:  # 7 may be the value of a FLOAT, and a seed of 64 bits must stay an integer
         return "number", {"type": ["integer", "number"]}
     schema: dict[str, Any] = {"type": "integer" if is_integer else "number"}
@@ -359,11 +319,9 @@ def render_slots_file(
             fields.append(f"default: {json.dumps(suggestion.value, ensure_ascii=True)}")
         if suggestion.type == "file":
             fields.append("kind: file")
-        node = (
-            suggestion.class_type
-            if not suggestion.title or suggestion.title == suggestion.class_type
-            else f"{suggestion.class_type} '{suggestion.title}'"
-        )
+        node = suggestion.class_type
+        if suggestion.title and suggestion.title != node:
+            node = f"{node} '{suggestion.title}'"
         current = json.dumps(suggestion.value, ensure_ascii=False)
         if suggestion.type == "file":
             current = "a local file, given by the experiment"
@@ -375,9 +333,7 @@ def render_slots_file(
 
 
 def _render_models(models: Iterable[ModelFile]) -> Iterator[str]:
-    items = [
-        {name: text for name in ("name", "folder", "url") if (text := str(getattr(model, name)))} for model in models
-    ]
+    items = [{name: text for name, text in asdict(model).items() if text} for model in models]
     if items:
         yield "# The model files that the workflow names. `sweeper doctor` shows those that a server lacks."
         yield "models:"
@@ -409,9 +365,8 @@ def _render_branches(graph: Graph, info: NodeInfo) -> Iterator[str]:
 
 def quote_yaml(text: str) -> str:
     """Write a double-quoted YAML scalar, with all unprintable characters escaped: YAML forbids more than JSON does."""
-    return "".join(
-        char if char.isprintable() else f"\\U{ord(char):08x}" for char in json.dumps(text, ensure_ascii=False)
-    )
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
 
 
 def _to_yaml(value: Any) -> str:

@@ -15,15 +15,21 @@ from sweeper.errors import Problem, UsageError
 from sweeper.loading.parse import parse_yaml
 from sweeper.model.source import Source, SourceError
 from sweeper.model.target_spec import InvalidEntry, TargetSpec, find_entry_problems
+from sweeper.schemas.values import KeyPath
 
 TARGETS_VARIABLE = "SWEEPER_TARGETS"
 
 
 def get_targets_path(environ: Mapping[str, str]) -> Path:
     """The path of the file: from $SWEEPER_TARGETS, or in the system's folder for user settings."""
-    if TARGETS_VARIABLE in environ:
-        return Path(environ[TARGETS_VARIABLE]).expanduser()
-    return user_config_path("sweeper", appauthor=False, roaming=True) / "targets.yaml"
+    return get_user_file(TARGETS_VARIABLE, "targets.yaml", environ)
+
+
+def get_user_file(variable: str, name: str, environ: Mapping[str, str] | None = None) -> Path:
+    """The path of a user's own file: from a variable of `os.environ`, or in the system's folder for user settings."""
+    given = (os.environ if environ is None else environ).get(variable)
+    config = user_config_path("sweeper", appauthor=False, roaming=True)
+    return config / name if given is None else Path(given).expanduser()
 
 
 def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, TargetSpec | InvalidEntry]:
@@ -38,9 +44,8 @@ def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, Ta
         source = parse_yaml(path.read_text("utf-8-sig"), str(path))
     except FileNotFoundError:
         if TARGETS_VARIABLE in environ:
-            raise UsageError(
-                Problem(str(path), 0, "", f"there is no such file; ${TARGETS_VARIABLE} names it")
-            ) from None
+            message = f"there is no such file; ${TARGETS_VARIABLE} names it"
+            raise UsageError(Problem(str(path), 0, "", message)) from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(Problem(str(path), 0, "", f"cannot be read: {error}")) from error
@@ -53,11 +58,9 @@ def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, Ta
 
 
 def _check_entry(source: Source, name: str, entry: object) -> TargetSpec | InvalidEntry:
-    """The entry as it is, or an InvalidEntry with its problems."""
+    mistakes: list[tuple[KeyPath, str]] = [((name,), "a target is a URL or a mapping with `url`")]
     if isinstance(entry, (str, dict)):
         mistakes = find_entry_problems({name: entry})
         if not mistakes:
             return entry
-    else:
-        mistakes = [((name,), "a target is a URL or a mapping with `url`")]
     return InvalidEntry(tuple(sorted(source.make_problem(path, message) for path, message in mistakes)))

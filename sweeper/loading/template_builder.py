@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from sweeper.errors import MAX_PROBLEMS, Problem, TemplateError
-from sweeper.model.expressions import Expression, ExpressionError, compile_text, has_jinja
+from sweeper.model.expressions import ExpressionError, compile_text, has_jinja
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.source import Source
@@ -26,15 +26,15 @@ from sweeper.wording import join_names, shorten, suggest
 def build_template(workflow: Source, sidecar: Source | None = None) -> Template:
     """Build the Template. Raises TemplateError with every problem of both files."""
     problems = [workflow.make_problem(path, message) for path, message in find_shape_problems(workflow.value)]
-    sidecar_problems = find_schema_problems("slots", sidecar.value) if sidecar is not None else []
     if sidecar is not None:
-        problems += [sidecar.make_problem(path, message) for path, message in sidecar_problems]
+        found = find_schema_problems("slots", sidecar.value)
+        problems += [sidecar.make_problem(path, message) for path, message in found]
     if problems:
         raise TemplateError(problems)
-    binder = _TemplateBuilder(workflow, sidecar)
-    template = binder.build()
-    if binder.problems:
-        raise TemplateError(binder.problems)
+    builder = _TemplateBuilder(workflow, sidecar)
+    template = builder.build()
+    if builder.problems:
+        raise TemplateError(builder.problems)
     return template
 
 
@@ -44,6 +44,7 @@ class _TemplateBuilder:
     def __init__(self, workflow: Source, sidecar: Source | None) -> None:
         self.workflow = workflow
         self.sidecar = sidecar
+        self.declared: Mapping[str, Any] = sidecar.value if sidecar is not None else {}
         self.graph: Graph = workflow.value
         self.problems: list[Problem] = []
         self.branches: dict[str, dict[str, Mapping[str, tuple[str, ...]]]] = {}
@@ -58,28 +59,25 @@ class _TemplateBuilder:
         for leaf in inline_leaves:
             for name in leaf.names:
                 self.leaves_of.setdefault(name, []).append(leaf)
-        rules_by_name: Mapping[str, Any] = self.sidecar.value["slots"] if self.sidecar is not None else {}
-        slots = {
-            name: self.make_declared_slot(name, rules or {}, self.leaves_of.get(name, []))
-            for name, rules in rules_by_name.items()
-        }
-        slots |= {
-            name: self.make_inline_slot(name, leaves) for name, leaves in self.leaves_of.items() if name not in slots
-        }
+        rules_by_name = self.declared.get("slots", {})
+        slots = {name: self.make_declared_slot(name, rules or {}) for name, rules in rules_by_name.items()}
+        for name, leaves in self.leaves_of.items():
+            if name not in slots:
+                default = _find_inline_default(name, leaves)
+                slots[name] = Slot(name, _list_addresses(leaves), SlotSchema(None), default)
         self.check_names(slots)
         sidecar_leaves = self.make_sidecar_leaves(slots, inline_leaves)
         self.check_files(slots, inline_leaves)
         slots, mask_of = self.attach_masks(slots)
+        leaves = sorted([*inline_leaves, *sidecar_leaves], key=lambda leaf: [str(key) for key in leaf.path])
+        masks = [next((mask_of[name] for name in leaf.names if name in mask_of), None) for leaf in leaves]
         return Template(
             file=self.workflow.name,
             graph=self.graph,
             slots=slots,
-            leaves=tuple(
-                replace(leaf, mask=next((mask_of[name] for name in leaf.names if name in mask_of), None))
-                for leaf in sorted([*inline_leaves, *sidecar_leaves], key=lambda leaf: [str(key) for key in leaf.path])
-            ),
-            description=str(self.sidecar.value.get("description", "")) if self.sidecar is not None else "",
-            models=tuple(ModelFile(**item) for item in self.sidecar.value.get("models", ())) if self.sidecar else (),
+            leaves=tuple(replace(leaf, mask=mask) for leaf, mask in zip(leaves, masks, strict=True)),
+            description=str(self.declared.get("description", "")),
+            models=tuple(ModelFile(**item) for item in self.declared.get("models", ())),
             branches=self.branches,
             source=self.workflow,
             sidecar=self.sidecar,
@@ -87,14 +85,12 @@ class _TemplateBuilder:
 
     def read_branches(self) -> None:
         """Read the dynamic combos that the slots file declares, each before those in its branches."""
-        declared = self.sidecar.value.get("branches", {}) if self.sidecar is not None else {}
+        declared = self.declared.get("branches", {})
         for form in sorted(declared, key=lambda form: form.count(".")):
             address = self.resolve_address(form, ("branches", form))
             if address is not None:
-                options = {
-                    option: tuple(f"{address.input}.{child}" for child in children)
-                    for option, children in declared[form].items()
-                }
+                prefix, forms = f"{address.input}.", declared[form].items()
+                options = {option: tuple(prefix + child for child in children) for option, children in forms}
                 self.branches.setdefault(address.node, {})[address.input] = options
                 self.branch_inputs.setdefault(address.node, set()).update(*options.values())
 
@@ -107,9 +103,8 @@ class _TemplateBuilder:
                     try:
                         expression = compile_text(text)
                     except ExpressionError as error:
-                        self.add_problem(
-                            path, f"{error} (put a text that is not Jinja2 between {{% raw %}} and {{% endraw %}})"
-                        )
+                        hint = "(put a text that is not Jinja2 between {% raw %} and {% endraw %})"
+                        self.add_problem(path, f"{error} {hint}")
                     else:
                         yield Leaf(path, expression)
 
@@ -126,54 +121,37 @@ class _TemplateBuilder:
         if len(self.problems) >= MAX_PROBLEMS:
             raise TemplateError(self.problems)
 
-    def make_inline_slot(self, name: str, leaves: list[Leaf]) -> Slot:
-        return Slot(name, _list_addresses(leaves), SlotSchema(None), _find_inline_default(name, leaves))
-
-    def make_declared_slot(self, name: str, rules: Mapping[str, Any], inline_leaves: list[Leaf]) -> Slot:
-        """Make the slot `name` of the slots file; `inline_leaves` are those of the workflow that read it."""
+    def make_declared_slot(self, name: str, rules: Mapping[str, Any]) -> Slot:
         path: KeyPath = ("slots", name)
-        at = rules.get("at", [])
-        addresses = [
-            address
-            for index, form in enumerate(at if isinstance(at, list) else [at])
-            if (address := self.resolve_address(form, (*path, "at", index) if isinstance(at, list) else (*path, "at")))
-            is not None
-        ]
-        sidecar_addresses = tuple(dict.fromkeys(addresses))
+        at, at_path = rules.get("at", []), (*path, "at")
+        forms = (
+            [((*at_path, index), form) for index, form in enumerate(at)] if isinstance(at, list) else [(at_path, at)]
+        )
+        addresses = [self.resolve_address(form, form_path) for form_path, form in forms]
+        sidecar_addresses = tuple(dict.fromkeys(address for address in addresses if address is not None))
         self.sidecar_addresses[name] = sidecar_addresses
+        inline_leaves = self.leaves_of.get(name, [])
         inline_addresses = _list_addresses(inline_leaves)
         kind = rules.get("kind", "value")
         if kind == "mask":
             self.check_mask(name, rules, inline_addresses)
         elif not at and not inline_addresses:
-            self.add_slot_problem(
-                path,
-                "has no `at`, and the workflow has no {{ " + name + " }}; give the input that takes its value as `at`",
-            )
+            found = "has no `at`, and the workflow has no {{ " + name + " }}"
+            self.add_slot_problem(path, f"{found}; give the input that takes its value as `at`")
         schema = self.compile_schema(rules.get("schema"), (*path, "schema"))
         default = self.find_default(rules, schema, sidecar_addresses, path)
         if default is MISSING:
             default = _find_inline_default(name, inline_leaves)
-        masked_slot = rules.get("of", "")
-        return Slot(
-            name,
-            sidecar_addresses + inline_addresses,
-            schema,
-            default,
-            kind,
-            rules.get("description", ""),
-            path,
-            masked_slot,
-        )
+        addresses_of_slot, description = sidecar_addresses + inline_addresses, rules.get("description", "")
+        return Slot(name, addresses_of_slot, schema, default, kind, description, path, rules.get("of", ""))
 
     def check_mask(self, name: str, rules: Mapping[str, Any], inline_addresses: tuple[Address, ...]) -> None:
         path: KeyPath = ("slots", name)
         if "at" in rules:
             self.add_slot_problem((*path, "at"), "a mask has the inputs of the picture that `of` names; remove `at`")
         if inline_addresses:
-            self.add_slot_problem(
-                path, f"a mask has no input of its own in the workflow; remove {{{{ {name} }}}} from it"
-            )
+            message = f"a mask has no input of its own in the workflow; remove {{{{ {name} }}}} from it"
+            self.add_slot_problem(path, message)
         if "of" not in rules:
             self.add_slot_problem(path, "a mask needs `of`: the slot of `kind: file` whose picture it masks")
 
@@ -187,11 +165,8 @@ class _TemplateBuilder:
             if slot.masked_slot and slot.kind != "mask":
                 self.add_slot_problem(path, "only a slot of `kind: mask` has `of`")
             elif slot.masked_slot and slot.masked_slot not in files:
-                self.add_slot_problem(
-                    path,
-                    f"there is no slot '{slot.masked_slot}' of `kind: file`"
-                    f"{suggest(slot.masked_slot, files, 'file slots')}",
-                )
+                advice = suggest(slot.masked_slot, files, "file slots")
+                self.add_slot_problem(path, f"there is no slot '{slot.masked_slot}' of `kind: file`{advice}")
             elif slot.masked_slot in mask_of:
                 self.add_slot_problem(path, f"'{slot.masked_slot}' already has the mask '{mask_of[slot.masked_slot]}'")
             elif slot.masked_slot:
@@ -200,7 +175,6 @@ class _TemplateBuilder:
         return new_slots, mask_of
 
     def compile_schema(self, schema: Mapping[str, Any] | None, path: KeyPath) -> SlotSchema:
-
         try:
             return SlotSchema(schema)
         except InvalidSchemaError as error:
@@ -226,18 +200,16 @@ class _TemplateBuilder:
             if "default" in rules:
                 self.add_slot_problem((*path, "default"), str(error))
             else:
-                self.add_slot_problem(
-                    (*path, "schema"), f"refuses the workflow's own value at {sidecar_addresses[0]}: {error}"
-                )
+                message = f"refuses the workflow's own value at {sidecar_addresses[0]}: {error}"
+                self.add_slot_problem((*path, "schema"), message)
             return MISSING
 
     def resolve_address(self, form: Any, path: KeyPath) -> Address | None:
         if isinstance(form, str):
             node_id, dot, name = form.partition(".")
             if not dot or not name:
-                self.add_slot_problem(
-                    path, f"{format_value(form)} is not an address; an address is written node_id.input, such as 6.text"
-                )
+                message = "is not an address; an address is written node_id.input, such as 6.text"
+                self.add_slot_problem(path, f"{format_value(form)} {message}")
                 return None
             return self.resolve_input(node_id, name, path)
         if not {"node", "title", "class"} & set(form):
@@ -281,12 +253,10 @@ class _TemplateBuilder:
         if name not in node["inputs"] and name not in self.branch_inputs.get(node_id, ()):
             message = f"node {self.describe_node(node_id)} has no input '{shorten(name)}'"
             parent = name.rpartition(".")[0]
+            hint = suggest(name, node["inputs"], "inputs")
             if parent in node["inputs"]:
-                hint = (
-                    f"; if only some choices of '{parent}' have it, list under `branches` which inputs each choice has"
-                )
-            else:
-                hint = suggest(name, node["inputs"], "inputs")
+                hint = f"; if only some choices of '{parent}' have it"
+                hint += ", list under `branches` which inputs each choice has"
             self.add_slot_problem(path, message + hint)
             return None
         return Address(node_id, name)
@@ -307,25 +277,18 @@ class _TemplateBuilder:
     def check_names(self, slots: Mapping[str, Slot]) -> None:
         for name, slot in slots.items():
             if name in RESERVED_COLUMNS:
-                message = f"a slot cannot be named '{name}': the table has a column of that name"
-                if slot.path:
-                    self.add_slot_problem(slot.path, message)
-                else:
-                    self.add_problem((), message)
+                add = self.add_slot_problem if slot.path else self.add_problem
+                add(slot.path, f"a slot cannot be named '{name}': the table has a column of that name")
 
     def check_files(self, slots: Mapping[str, Slot], inline_leaves: list[Leaf]) -> None:
         """Check that a file slot is the whole content of its string, because the upload replaces the file name."""
         files = {name for name, slot in slots.items() if slot.kind == "file"}
         for leaf in inline_leaves:
-            expression: Expression | None = leaf.expression
-            is_whole_input = len(leaf.path) == 3 and expression is not None
-            is_sole_content = (
-                is_whole_input and expression is not None and expression.text.strip().strip("{}").strip() in files
-            )
-            if files & set(leaf.names) and not is_sole_content:
+            text = leaf.expression.text if leaf.expression is not None else ""
+            is_sole_content = len(leaf.path) == 3 and text.strip().strip("{}").strip() in files
+            if (found := files & set(leaf.names)) and not is_sole_content:
                 self.add_problem(
-                    leaf.path,
-                    f"the file slot {join_names(files & set(leaf.names))} must be the whole content of this string",
+                    leaf.path, f"the file slot {join_names(found)} must be the whole content of this string"
                 )
 
 

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from platformdirs import user_config_path
-
 from sweeper.errors import Problem, UsageError
 from sweeper.files import atomic_write
 from sweeper.loading.read_scope import Project, TrustNeed, find_project
+from sweeper.loading.targets_file import get_user_file
 from sweeper.model.experiment import Experiment, RunSettings
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import (
@@ -208,10 +207,7 @@ Grants = Mapping[Path, frozenset[str]]  # by the resolved folder of the experime
 
 def get_trust_path(environ: Mapping[str, str] | None = None) -> Path:
     """The path of the file: from $SWEEPER_TRUST_FILE, or in the system's folder for user settings."""
-    environ = os.environ if environ is None else environ
-    if TRUST_VARIABLE in environ:
-        return Path(environ[TRUST_VARIABLE]).expanduser()
-    return user_config_path("sweeper", appauthor=False, roaming=True) / "trusted.json"
+    return get_user_file(TRUST_VARIABLE, "trusted.json", environ)
 
 
 def load_grants() -> Grants:

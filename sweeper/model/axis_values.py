@@ -127,7 +127,6 @@ def expand_axis(
 
 
 def _read_values(form: Mapping[str, Any], parse_text: ParseText, files: FileAccess) -> list[Any]:
-    """Return the values of the forms that read files."""
     if "lines" in form:
         return [parse_text(line) for line in _split_lines(files.read_text(form["lines"]))]
     if "csv" in form:

@@ -44,7 +44,6 @@ class JobCost(NamedTuple):
 
 
 def sum_charges(charges: Iterable[Charge]) -> Amount:
-    """Return what several charges are together."""
     return sum((charge.amount for charge in charges), NOTHING)
 
 

@@ -73,7 +73,6 @@ class Block:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The number of options of each dimension."""
         return tuple(len(dimension[0].options) for dimension in self.dimensions)
 
 

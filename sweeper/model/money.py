@@ -68,12 +68,10 @@ class Amount:
 
     @classmethod
     def exactly(cls, usd: Number) -> Amount:
-        """Return the amount of a known number of dollars."""
         return cls.between(usd, usd)
 
     @classmethod
     def between(cls, low: Number, high: Number | None) -> Amount:
-        """Return the amount from `low` to `high` dollars."""
         return cls(to_micros(low), None if high is None else to_micros(high))
 
     @property
@@ -111,7 +109,6 @@ class Amount:
 
     @classmethod
     def from_dict(cls, amount: Mapping[str, float | None]) -> Amount:
-        """Return the amount that `to_dict` wrote."""
         return cls(from_usd(amount["low"] or 0), None if amount["high"] is None else from_usd(amount["high"]))
 
     def __str__(self) -> str:

@@ -62,7 +62,6 @@ class Result:
 
     @property
     def currency(self) -> str | None:
-        """The currency of `cost`."""
         return None if self.cost is None else CURRENCY
 
 

@@ -166,7 +166,6 @@ _KEYWORD_CHECKS: Final[Mapping[str, Callable[[Any], _Check]]] = {
 
 
 def _is_quick(schema: Mapping[str, Any]) -> bool:
-    """Whether the quick check knows all keywords."""
     return schema.keys() <= _ANNOTATIONS | _KEYWORD_CHECKS.keys()
 
 

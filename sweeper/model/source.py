@@ -57,7 +57,6 @@ class Source:
         return self.lines.get(path, 0)
 
     def make_problem(self, path: KeyPath, message: str) -> Problem:
-        """Make a Problem located at `path`."""
         override = next((str(part) for part in path[1:] if part in self._origins), None)
         if override is not None and path[0] in ("params", "sweep"):
             return Problem(self._origins[override], 0, "", message)

@@ -88,7 +88,6 @@ class Leaf:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The slots that the value depends on."""
         names = self.expression.names if self.expression is not None else (str(self.slot),)
         return (*names, self.mask) if self.mask is not None else names
 
@@ -134,7 +133,6 @@ class Template:
         return graph
 
     def make_problem(self, path: KeyPath, message: str) -> Problem:
-        """Make a Problem located in the workflow."""
         if self.source is None:
             return Problem(self.file, 0, "", message)
         return self.source.make_problem(path, message)
@@ -148,7 +146,6 @@ class Template:
         return self.make_problem((address.node, "inputs", address.input), "")
 
     def find_nodes(self, slot: str) -> frozenset[str]:
-        """Return the ids of the nodes that receive the value of the slot."""
         return frozenset(address.node for address in self.slots[slot].addresses)
 
 

@@ -76,7 +76,6 @@ class ComputedColumn:
         self._cache: dict[tuple[int, ...], Any] = {}
 
     def get(self, coordinates: Coordinates) -> Any:
-        """Return the value at these coordinates. Raises what the computation raises, such as ExperimentError."""
         key = tuple([coordinates[dimension] for dimension in self.dimensions])
         try:
             return self._cache[key]
@@ -90,7 +89,6 @@ class ComputedColumn:
 
 
 def merge_dimensions(columns: Iterable[Column]) -> tuple[int, ...]:
-    """Return the dimensions of all these columns, ascending."""
     return tuple(sorted({dimension for column in columns for dimension in column.dimensions}))
 
 
@@ -189,7 +187,6 @@ class Grid:
         return self.experiment.make_error(path, f"{error} (with {values_text})" if values_text else str(error))
 
     def iter_values(self, name: str) -> Iterator[Any]:
-        """Yield every value of a name in this grid."""
         column = self.names[name]
         return (column.get(coordinates) for coordinates in self.iter_points(column.dimensions))
 
@@ -362,7 +359,6 @@ class Walker:
             target[key] = column.get(self.coordinates)
 
     def make_trial(self, index: int) -> Trial:
-        """Return the trial of the current state."""
         axes = self.axes.copy()
         columns = axes if self.shares_cells else self.columns.copy()
         return Trial(index, self.params.copy(), axes, hashlib.sha256(b"".join(self.chunks)).hexdigest(), columns)

@@ -113,7 +113,6 @@ class Plan(HtmlDisplay):
         return self.experiment.template
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
-        """Return the local files that the workflow of a trial reads."""
         template = self.experiment.template
         slots = template.slots
         graph = self.workflow(trial) if template.branches else template.graph
@@ -159,7 +158,6 @@ class Plan(HtmlDisplay):
 
     @property
     def slot_names(self) -> tuple[str, ...]:
-        """The names of the slots, in the order of the template."""
         return tuple(self.experiment.template.slots)
 
     @cached_property
@@ -389,7 +387,6 @@ def _check_size(experiment: Experiment) -> None:
 
 
 def _make_include_grid(experiment: Experiment, block: Block, row: IncludeRow, like: Grid) -> Grid:
-    """Return an `include` row as a product of one point."""
     axes = [(Axis(name, (option,), block.path),) for name, option in row.options.items()]
     return Grid(experiment, axes, row.values, like)
 

@@ -82,7 +82,6 @@ class PricedNode:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The slots on which the price depends."""
         return tuple(dict.fromkeys(name for leaf in self.leaves for name in leaf.names))
 
     def compute(self, params: Mapping[str, Any]) -> NodePrice:
@@ -163,12 +162,10 @@ class TemplatePrices:
 
     @property
     def has_prices(self) -> bool:
-        """Whether anything in it has a price."""
         return bool(self._nodes) or self._has_rates
 
     @property
     def _has_rates(self) -> bool:
-        """Whether a target has a price."""
         return any(rate.has_rate for rate in self._rates)
 
     def price_params(self, params: Mapping[str, Any]) -> Amount:
@@ -254,12 +251,10 @@ class PlanCost:
 
     @property
     def node_total(self) -> Amount:
-        """What the partner nodes cost."""
         return sum((node.total for node in self.nodes), NOTHING)
 
     @property
     def total(self) -> Amount:
-        """What everything costs."""
         return self.node_total + (self.time.amount if self.time is not None else NOTHING)
 
 

@@ -183,11 +183,9 @@ class _Converter:
         """Return the inputs as the page sends them: the values of widgets in the order of the class, then links."""
         widgets = self.read_widgets(node, spec)
         origins = self.find_origins(scope, node, spec, widgets)
-        received = {
-            name: value
-            for name in {**widgets, **origins}
-            if (value := self.find_received(scope, node, name, widgets.get(name), origins.get(name))) is not MISSING
-        }
+        found = {name: self.find_received(scope, node, name, widgets.get(name), origins.get(name))
+                 for name in {**widgets, **origins}}  # fmt: skip
+        received = {name: value for name, value in found.items() if value is not MISSING}
         inputs = {**convert_widgets(node, spec, widgets, received), **received}
         own = inputs.keys() - received
         defaults = [f"'{name}' = {inputs[name]!r}" for name in widgets if name in own and not widgets[name].is_saved]
@@ -211,9 +209,8 @@ class _Converter:
         for name, declared in spec.inputs.items():
             is_unknown = declared.kind == "widget" and get_widget_type(declared) is None
             if is_unknown and declared.required and name not in sockets:
-                raise WidgetMismatchError(
-                    f"has the input '{name}' ({declared.type}), whose widget only ComfyUI's page knows"
-                )
+                message = f"has the input '{name}' ({declared.type}), whose widget only ComfyUI's page knows"
+                raise WidgetMismatchError(message)
         return read_widgets(node, spec, is_custom=self.is_custom(node.type))
 
     def find_origins(
@@ -266,6 +263,5 @@ class _Converter:
         classes = {node["class_type"] for node in self.graph.values()}
         custom = sorted(filter(self.is_custom, classes))
         if custom:
-            self.notes.append(
-                ((), f"what scripts of custom nodes change on the page is not followed: {join_names(custom)}")
-            )
+            message = f"what scripts of custom nodes change on the page is not followed: {join_names(custom)}"
+            self.notes.append(((), message))

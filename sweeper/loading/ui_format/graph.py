@@ -127,14 +127,9 @@ def _make_ids_unique(root: UiGraph, subgraphs: Mapping[str, UiGraph], last_id: i
             elif node_id.isdecimal():
                 last_id = max(last_id, int(node_id))
             taken.add(new_ids.get(node_id, node_id))
-        result[name] = replace(
-            graph,
-            nodes={new_ids.get(key, key): replace(node, id=new_ids.get(key, key)) for key, node in graph.nodes.items()},
-            links={
-                key: replace(link, origin=new_ids.get(link.origin, link.origin)) for key, link in graph.links.items()
-            },
-            new_ids=new_ids,
-        )
+        nodes = [replace(node, id=new_ids.get(node_id, node_id)) for node_id, node in graph.nodes.items()]
+        links = {key: replace(link, origin=new_ids.get(link.origin, link.origin)) for key, link in graph.links.items()}
+        result[name] = replace(graph, nodes={node.id: node for node in nodes}, links=links, new_ids=new_ids)
     return result
 
 
@@ -176,17 +171,11 @@ def _parse_node(value: Mapping[str, Any], path: KeyPath) -> Node:
 def _parse_socket(value: Mapping[str, Any]) -> Socket:
     link, widget = value.get("link"), value.get("widget")
     name = widget.get("name") if isinstance(widget, dict) else None
-    return Socket(
-        name=str(value.get("name", "")),
-        type=_normalise_type(value.get("type")),
-        link=None if link is None else str(link),
-        widget=name if isinstance(name, str) else None,
-    )
-
-
-def _normalise_type(value: Any) -> str:
-    """Return the type as a text. Old files have the options of a combo, or 0 or -1 for "any" and "event"."""
-    return value if isinstance(value, str) else "COMBO" if isinstance(value, list) else "*"
+    kind = value.get("type")
+    if not isinstance(kind, str):  # old files have the options of a combo, or 0 or -1 for "any" and "event"
+        kind = "COMBO" if isinstance(kind, list) else "*"
+    link_id = None if link is None else str(link)
+    return Socket(str(value.get("name", "")), kind, link_id, name if isinstance(name, str) else None)
 
 
 def _parse_port(value: Mapping[str, Any]) -> Port:

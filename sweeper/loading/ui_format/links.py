@@ -56,7 +56,6 @@ class Scope:
         return ":".join((*self.ids, node.id))
 
     def enter(self, host: Node, graph: UiGraph) -> Scope:
-        """Return the scope of a subgraph that the node `host` of this scope uses."""
         return Scope(graph, (*self.ids, host.id), host, self)
 
 
@@ -338,7 +337,6 @@ class SubgraphValues:
         return absent
 
     def _read_values(self, node: Node) -> Mapping[str, Any]:
-        """Return the values of all widgets of a node by the name of their input."""
         if node.type in self.workflow.subgraphs:
             return self._read_host(node).by_input
         if node.type == PRIMITIVE:

@@ -147,7 +147,6 @@ def get_widget_type(spec: InputSpec) -> str | None:
 
 
 def _get_branch(spec: InputSpec, value: Any) -> Iterable[InputSpec]:
-    """Return the inputs that the value of a dynamic combo adds."""
     return spec.branches[value].values() if isinstance(value, str) and value in spec.branches else ()
 
 

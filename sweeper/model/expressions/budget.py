@@ -98,7 +98,6 @@ def _split_value(item: Any) -> tuple[int, Iterable[Any]]:
 
 
 def make_type_error(value: Any) -> ExpressionError:
-    """Make the error for a result that is not a JSON value."""
     return ExpressionError(f"gives a {type(value).__name__}, which is not a JSON value")
 
 
@@ -124,7 +123,6 @@ _MAX_ROUND_DIGITS: Final = 100  # of `round`: a float has 17 that mean something
 
 
 def make_filters() -> dict[str, Any]:
-    """Return every filter by name."""
     all_filters: dict[str, Any] = {name: FILTERS[name] for name in _CONSTANT_TIME}
     all_filters |= {name: _make_charged_filter(name) for name in _CHARGED}
     all_filters |= {"int": _int, "round": _round, "sum": _sum}

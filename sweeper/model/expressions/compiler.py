@@ -51,7 +51,6 @@ def _with_plain_errors(evaluate: Callable[[Mapping[str, Any]], Any]) -> Callable
 
 
 def _find_sole_name(expression: nodes.Expr | None) -> str | None:
-    """Return the name of `{{ name }}` or `{{ name | default(constant) }}`, else None."""
     node: nodes.Node | None = expression
     if isinstance(node, nodes.Filter) and node.name in ("d", "default") and len(node.args) == 1 and not node.kwargs:
         node = node.node
@@ -242,7 +241,6 @@ def _find_defaults(tree: nodes.Template) -> Mapping[str, Any]:
 
 
 def _walk(tree: nodes.Node) -> Iterator[_NodePosition]:
-    """Yield every node in the order of the text."""
     pending = [_NodePosition(tree, 0, 0)]
     while pending:
         position = pending.pop()

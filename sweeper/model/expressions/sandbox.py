@@ -72,7 +72,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.binop_table[operator](left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, _value: Any) -> bool:
-        """Whether a text may read this attribute."""
         return any(isinstance(obj, kind) and attr in allowed for kind, allowed in _METHODS)
 
     def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:

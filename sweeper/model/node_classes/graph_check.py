@@ -136,7 +136,6 @@ def _is_text_input(spec: InputSpec) -> bool:
 
 
 def _iter_floats(value: Any) -> Iterator[float]:
-    """Yield every float in a JSON value."""
     if isinstance(value, float):
         yield value
     for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
@@ -266,7 +265,6 @@ class GraphCheck:
         return findings
 
     def find_missing_inputs(self, node_id: str, values: Mapping[str, Any]) -> Iterator[Finding]:
-        """Yield the required inputs that a node with these values lacks."""
         node_spec = self.specs[node_id]
         declared = node_spec.resolve_inputs(values)
         undeclared = [name for name in values if name not in declared and not node_spec.find_branches(name)]
@@ -284,7 +282,6 @@ class GraphCheck:
                 yield (node_id, "inputs"), message, is_filled
 
     def check_input(self, node_id: str, name: str, values: Mapping[str, Any]) -> Iterator[Finding]:
-        """Yield what is wrong with one input of a node with these values."""
         path: KeyPath = (node_id, "inputs", name)
         prefix = f"{self.describe_node(node_id)} {name}: "
         value = values[name]

@@ -335,7 +335,6 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
 
 
 def _remove_limits(schema: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the type of a schema, without its choices and limits."""
     return {key: rule for key, rule in schema.items() if key == "type"} if schema is not None else None
 
 

@@ -181,7 +181,6 @@ def find_upload_addresses(template: Template) -> frozenset[Address]:
 
 
 def _group_leaves(template: Template) -> dict[Address, list[Leaf]]:
-    """Return the leaves of each input that has slots."""
     leaves_by_address: dict[Address, list[Leaf]] = {}
     for leaf in template.leaves:
         leaves_by_address.setdefault(Address(str(leaf.path[0]), str(leaf.path[2])), []).append(leaf)

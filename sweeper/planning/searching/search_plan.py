@@ -71,7 +71,6 @@ class SearchSpace:
         return are_numbers and (values == sorted(values) or values == sorted(values, reverse=True))
 
     def from_vector(self, vector: Vector) -> Point:
-        """Return the point at a vector of numbers from 0 to 1."""
         return tuple([_pick(axis, share) for axis, share in zip(self.axes, vector, strict=True)])
 
     def measure_distance(self, this: Point, other: Point) -> float:
@@ -195,7 +194,6 @@ class PointBatch:
 
     @property
     def count(self) -> int:
-        """The number of trials."""
         return len(self.points) * len(self.combinations)
 
 
@@ -208,7 +206,6 @@ def plan_space(experiment: Experiment, search: Search) -> Plan:
 
 
 def is_space(plan: Plan) -> bool:
-    """Whether `plan_space` returned this plan."""
     search = plan.experiment.search
     return search is not None and plan.experiment.blocks == (search.block,)
 

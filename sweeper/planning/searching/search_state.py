@@ -78,7 +78,6 @@ class SearchState:
 
     @property
     def rounds(self) -> int:
-        """The number of the last round."""
         return max((state.round for state in self.points.values()), default=0)
 
     @cached_property
@@ -165,7 +164,6 @@ class SearchState:
         return next(end for part in _STAGES if (end := -(-count // part)) > have or part == 1)
 
     def _find_worse(self, find_worse: FindWorse) -> set[Point]:
-        """Find the points that are clearly worse in every objective."""
         states = [state for state in self.points.values() if state.numbers]
         every = range(len(self.space.combinations))
         tables = [
