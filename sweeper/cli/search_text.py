@@ -9,7 +9,7 @@ from sweeper.answers.cells import format_cell
 from sweeper.cli.schema_text import join_choices
 from sweeper.cli.text_table import shorten_cell
 from sweeper.model.experiment import NumberRange, Search
-from sweeper.model.search_result import SearchedPoint, SearchResult
+from sweeper.model.search_columns import SearchedPoint, SearchResult
 from sweeper.running.run_events import RoundPlanned
 from sweeper.wording import count_things, join_names
 

@@ -150,7 +150,7 @@ class _ExperimentBuilder(ExperimentDraft):
 
     def check_metric_names(self, blocks: list[BlockBuilder]) -> None:
         """Check that no metric has the name of a slot or axis, because all of them are columns of the table."""
-        taken = {*self.template.slots, *(name for block in blocks for name in block.axis_names)}
+        taken = {*self.template.slots, *(name for block in blocks for name in block.axes)}
         for index, metric in enumerate(name_metrics(self.raw.get("metrics", []))):
             if metric in taken:
                 message = f"'{metric}' is also a slot or an axis, and the table would have two columns of that name"
@@ -227,7 +227,7 @@ class _ExperimentBuilder(ExperimentDraft):
         """Check that the block has a value for every name in expressions, and for every slot without a default."""
         slots = self.template.slots
         given = {name for name in builder.given_paths if name not in builder.partly_given}
-        names = {*slots, *params, *derive, *given, *builder.axis_names} - (builder.partly_given - {*slots, *params})
+        names = {*slots, *params, *derive, *given, *builder.axes} - (builder.partly_given - {*slots, *params})
         known = names | self.suppressed_names
         expressions: dict[KeyPath, Expression] = {("derive", name): expression for name, expression in derive.items()}
         if builder.block.where is not None:

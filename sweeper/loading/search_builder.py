@@ -82,10 +82,10 @@ class SearchBuilder(BlockBuilder):
         self._ranges: dict[str, NumberRange] = {}
         super().__init__(owner, raw, PATH)
         for name in (ROUND, OBJECTIVE, VOTES_METRIC):
-            if name in self.axis_names:
-                owner.add_problem(self.given_paths[name], f"an axis of a search cannot be named '{name}': the table "
-                                  "has a column of that name")  # fmt: skip
-        axes = {axis.name: axis for dimension in self.block.dimensions for axis in dimension}
+            if name in self.axes:
+                message = f"an axis of a search cannot be named '{name}': the table has a column of that name"
+                owner.add_problem(self.given_paths[name], message)
+        axes = {name: axis for name, (_, axis) in self.axes.items()}
         until = raw.get("until")
         counts = {name: int(raw[name]) for name in ("trials", "batch", "seed") if name in raw}  # 8.0 is an integer too
         self.search = Search(
@@ -173,8 +173,7 @@ def _is_continuous(form: Any) -> bool:
     return isinstance(form, dict) and "from" in form and "to" in form and not {"step", "count"} & form.keys()
 
 
-_DEFAULT_NAME: Final = "judge"
-_JUDGE: Final = "judge"
+_JUDGE: Final = "judge"  # the key, and the default name of the metric
 
 
 def name_metrics(entries: Sequence[Any]) -> tuple[str, ...]:
@@ -183,7 +182,7 @@ def name_metrics(entries: Sequence[Any]) -> tuple[str, ...]:
 
 def _name_metric(entry: Any) -> str:
     settings = entry.get(_JUDGE) if isinstance(entry, Mapping) else None
-    return str(settings.get("name", _DEFAULT_NAME)) if isinstance(settings, Mapping) else str(entry)
+    return str(settings.get("name", _JUDGE)) if isinstance(settings, Mapping) else str(entry)
 
 
 def find_metric_problems(entries: Any) -> list[tuple[KeyPath, str]]:

@@ -130,7 +130,7 @@ class BlockBuilder:
         condition = self._compile_where()
         self.used |= set(condition.names) if condition is not None else set()
         dimensions = tuple(self._build_dimensions())
-        self.axis_names = frozenset(axis.name for dimension in dimensions for axis in dimension)
+        self.axes = {axis.name: (number, axis) for number, group in enumerate(dimensions) for axis in group}
         sample = raw.get("sample") or {}
         chosen = Sample(int(sample["n"]), int(sample.get("seed", 0))) if "n" in sample else None
         self.block = Block(dimensions=dimensions, where=condition, sample=chosen, path=path)
@@ -246,11 +246,7 @@ class BlockBuilder:
 
     def _resolve_exclude(self, row: Mapping[str, Any], index: int) -> Mapping[int, frozenset[int]]:
         path: KeyPath = (*self.path, "exclude", index)
-        axes = {
-            axis.name: (dimension, axis)
-            for dimension, axes_of_dimension in enumerate(self.block.dimensions)
-            for axis in axes_of_dimension
-        }
+        axes = self.axes
         matching_options: dict[int, frozenset[int]] = {}
         for name, value in row.items():
             if name not in axes and name in self.given_paths:  # an axis that could not be read, which is reported
@@ -270,7 +266,7 @@ class BlockBuilder:
 
     def _resolve_include(self, row: Mapping[str, Any], index: int) -> IncludeRow:
         path: KeyPath = (*self.path, "include", index)
-        axes = {axis.name: axis for group in self.block.dimensions for axis in group}
+        axes = {name: axis for name, (_, axis) in self.axes.items()}
         chosen = {name: axis.options[0] for name, axis in axes.items()}
         values: dict[str, Any] = {}
         for name, value in row.items():
@@ -358,19 +354,15 @@ def _iter_axis_names(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _override_block(block: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any]) -> dict[str, Any]:
-    def override_axis(name: str, form: Any) -> Any:
-        if name not in overrides:
-            return form
-        return _choose_options(form, axes.get(name, [overrides[name]]))
-
     changed = dict(block)
     if "grid" in block:
-        changed["grid"] = {name: override_axis(name, form) for name, form in block["grid"].items()}
+        changed["grid"] = _override_axes(block["grid"], overrides, axes)
     if "zip" in block:
         groups = []
         for group in block["zip"]:
             others = {name: form for name, form in group.items() if name not in overrides}
-            overridden = [{name: override_axis(name, form)} for name, form in group.items() if name in overrides]
+            changed_group = _override_axes(group, overrides, axes)
+            overridden = [{name: form} for name, form in changed_group.items() if name in overrides]
             groups += [*([others] if others else []), *overridden]
         changed["zip"] = groups
     if added := {name: form for name, form in axes.items() if name not in set(_iter_axis_names(block))}:
@@ -389,13 +381,16 @@ def _override_block(block: Mapping[str, Any], overrides: Overrides, axes: Mappin
 def _override_search(search: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any]) -> dict[str, Any]:
     changed = dict(search)
     for section in {"space", "over"} & search.keys():
-        changed[section] = {
-            name: _choose_options(form, axes.get(name, [overrides[name]])) if name in overrides else form
-            for name, form in search[section].items()
-        }
+        changed[section] = _override_axes(search[section], overrides, axes)
     given = {*changed["space"], *changed.get("over", {})}
     changed["space"] |= {name: form for name, form in axes.items() if name not in given}
     return changed
+
+
+def _override_axes(forms: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any]) -> dict[str, Any]:
+    changed = {name: _choose_options(form, axes.get(name, [overrides[name]]))
+               for name, form in forms.items() if name in overrides}  # fmt: skip
+    return {**forms, **changed}
 
 
 def _choose_options(form: Any, values: Any) -> Any:

@@ -13,6 +13,7 @@ import io
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, localcontext
@@ -117,12 +118,9 @@ def expand_axis(
     if not options:
         raise AxisError("has no value")
     _check_count(len(options))
-    labels: set[str] = set()
-    for option in options:
-        if option.label in labels:
-            raise AxisError(f"the label {format_value(option.label)} appears twice")
-        if option.label is not None:
-            labels.add(option.label)
+    labels = Counter(option.label for option in options if option.label is not None)
+    if (twice := next((label for label, count in labels.items() if count > 1), None)) is not None:
+        raise AxisError(f"the label {format_value(twice)} appears twice")
     return options
 
 

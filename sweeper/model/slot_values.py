@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from sweeper.errors import ALSO_WRONG, MAX_PROBLEMS
@@ -60,7 +61,9 @@ class SlotSchema:
         if self.is_integer and isinstance(value, float) and value.is_integer():
             return int(value)
         if self._floats_only and isinstance(value, int):
-            return _to_float(value)
+            if abs(value) > _MAX_FLOAT:
+                raise ValueRefusedError(f"found {format_value(value)}, which is too large for a number")
+            return float(value)
         # In an enum without a type, take the member that is equal, so that 4.0 and 4 have the same digest.
         return next((number for number in self._allowed_numbers if number == value), value)
 
@@ -75,9 +78,9 @@ class SlotSchema:
             return text
         stripped = text.strip()
         if kinds & {"integer", "number"}:
-            number = _parse_number(stripped)
-            if number is not None:
-                return number if self.types or self._allowed else _match_type(number, like)
+            with suppress(ValueError):  # as YAML does, so that a list and a file of lines give the same value
+                if (number := parse_number(stripped)) is not None:
+                    return number if self.types or self._allowed else _match_type(number, like)
         if "boolean" in kinds and stripped.lower() in ("true", "false"):
             return stripped.lower() == "true"
         if "null" in self.types and not stripped:
@@ -100,14 +103,6 @@ def normalise_json(value: Any) -> Any:
     raise ValueRefusedError(f"found a {type(value).__name__}, which is not a JSON value")
 
 
-def _parse_number(text: str) -> int | float | None:
-    """Parse a number as YAML does, so that a list and a file of lines give the same value."""
-    try:
-        return parse_number(text)
-    except ValueError:  # the number is too large
-        return None
-
-
 def _match_type(number: float, like: object) -> float:
     """Convert a number to the type of another if possible: 7 like 1.5 is 7.0, and 7.0 like 2 is 7."""
     if isinstance(like, float) and abs(number) <= _MAX_FLOAT:
@@ -117,13 +112,6 @@ def _match_type(number: float, like: object) -> float:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _to_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise ValueRefusedError(f"found {format_value(value)}, which is too large for a number") from error
 
 
 _Check = Callable[[Any], bool]

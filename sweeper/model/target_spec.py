@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sweeper.errors import Problem, UsageError
@@ -93,9 +93,7 @@ def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
         return ParsedTarget({"name": EMBEDDED, "url": "", "dialect": "cloud"})
     if word == CLOUD or "://" in word:
         parsed = _parse_mapping({"url": CLOUD_URL if word == CLOUD else word}, named)
-        return ParsedTarget(
-            parsed.settings, errors=tuple(("", message) for _, message in parsed.errors), problems=parsed.problems
-        )
+        return replace(parsed, errors=tuple(("", message) for _, message in parsed.errors))
     shown = word.rpartition("@")[2]  # the part before the @ may be a password
     if _HOST.fullmatch(shown):
         message = f"unknown name {format_value(shown)}; write the address of a server as http://{shorten(shown)}"
@@ -139,11 +137,8 @@ def _merge_cloud_settings(own_settings: Mapping[str, Any], entry: TargetSpec, *,
     if errors or entry_settings["url"] != CLOUD_URL:
         entry_settings = {}  # its mistakes are reported elsewhere: where a target uses it, and where the file is read
     has_own_key = bool(own_settings.get("api_key_env") or own_settings.get("api_key_command"))
-    entry_settings = {
-        key: value
-        for key, value in entry_settings.items()
-        if (not has_own_key if key.startswith("api_key") else not only_key)
-    }
+    is_left_out = {True: has_own_key, False: only_key}  # by whether it is the key
+    entry_settings = {key: entry_settings[key] for key in entry_settings if not is_left_out[key.startswith("api_key")]}
     defaults = {"dialect": "v2"} if only_key else {"name": CLOUD, "dialect": "cloud"}
     settings = {**defaults, **entry_settings, **own_settings}
     if not settings.get("api_key_command"):
@@ -215,13 +210,9 @@ def _find_cloud_key_misuse(
 
 def list_known_keys(named: NamedTargets) -> set[tuple[str, str]]:
     """List (server, variable) for each variable that the user's own targets name; see `identify_server`."""
-    parsed_targets = [parse_target(name, named) for name in named]
-    return {
-        (identify_server(target.settings["url"]), target.settings[setting])
-        for target in parsed_targets
-        for setting in KEY_VARIABLES
-        if target.settings.get("url") and target.settings.get(setting)
-    }
+    all_settings = [settings for name in named if (settings := parse_target(name, named).settings).get("url")]
+    pairs = ((settings["url"], settings.get(setting)) for settings in all_settings for setting in KEY_VARIABLES)
+    return {(identify_server(url), variable) for url, variable in pairs if variable}
 
 
 def find_duplicate_targets(targets: Sequence[ParsedTarget]) -> Iterator[tuple[int, str]]:
@@ -301,10 +292,8 @@ def _parse_settings(spec: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple
 
 def _explain_unknown_key(word: str) -> str:
     if "key" in word.casefold() or "token" in word.casefold():
-        return (
-            "do not write a key into a file; put it into an environment variable named by `api_key_env`, or give a "
-            "command that prints it as `api_key_command`"
-        )
+        ways = "put it into an environment variable named by `api_key_env`, or give a command that prints it as"
+        return f"do not write a key into a file; {ways} `api_key_command`"
     return f"unknown key{suggest(word, _CHECKS)}"
 
 

@@ -27,10 +27,8 @@ def normalise_url(url: str) -> str:
     except ValueError as error:
         raise UsageError(f"{format_value(shown)} is not a URL: {error}") from None
     if parts.username is not None or parts.password is not None:
-        raise UsageError(
-            f"{format_value(shown)} was given with a key or password inside the URL; "
-            "put the key into an environment variable and use {url: ..., api_key_env: NAME}"
-        )
+        advice = "put the key into an environment variable and use {url: ..., api_key_env: NAME}"
+        raise UsageError(f"{format_value(shown)} was given with a key or password inside the URL; {advice}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"{format_value(shown)} is not a URL of a server (http://host:port or https://host)")
     if parts.query or parts.fragment:

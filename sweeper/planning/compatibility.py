@@ -31,8 +31,9 @@ _MAX_RENDERED: Final = 1_000  # trials that are checked as a whole if values are
 class Compatibility:
     """How a plan fits a server.
 
-    The server would refuse `problems`, or they would fail or have no effect. `notes` are odd but run. `unsaved` are the
-    outputs of a workflow that saves no file; `run` refuses it, because their results are kept only with `--keep-temp`.
+    `problems`: what the server would refuse, what would fail there, and what would have no effect. `notes`: what is odd
+    but runs. `unsaved`: the outputs of a workflow that saves no file. `run` refuses such a workflow, because results
+    that are only shown are kept only with `--keep-temp`.
     """
 
     problems: tuple[Problem, ...]
@@ -64,9 +65,9 @@ def check_compatibility(
 
 
 def _without_unchosen_inputs(template: Template, grids: Collection[Grid]) -> Template:
-    """Return the template without the inputs of branches that no trial chooses; the workflows are the same.
+    """Return the template without the inputs of branches that no trial chooses. Its workflows stay the same.
 
-    What is linked only to such an input does not run, and a server does not check it.
+    A node that only such an input links to does not run, so a server does not check it.
     """
     unchosen = {
         (node_id, child)
@@ -90,7 +91,7 @@ def _without_unchosen_inputs(template: Template, grids: Collection[Grid]) -> Tem
 
 
 def _list_unchosen(options: Mapping[str, Collection[str]], values: Collection[Any]) -> set[str]:
-    """Return the inputs of all options but those that a dynamic combo has; none if a value is not an option."""
+    """Return the inputs that no chosen option has. `values`: the chosen options; empty if one is not an option."""
     if not all(isinstance(value, str) and value in options for value in values):
         return set()
     chosen = {child for value in values for child in options[value]}

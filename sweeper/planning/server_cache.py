@@ -91,8 +91,8 @@ def _find_threshold(version: tuple[int, ...], values: Sequence[str], total: int)
 def find_smallest_cache(caches: Iterable[ServerCache]) -> ServerCache:
     """Return the cache to plan for when several servers share a plan: the smallest that keeps anything.
 
-    Of several servers each has a cache of its own. So even if they keep all results, trials that share a loaded model
-    belong together, and a `ram` cache counts as one that keeps the last job only.
+    Each server has a cache of its own, so trials that share a loaded model belong together even if all servers keep all
+    results. Therefore a `ram` cache counts as one that keeps the last job only, unless there is one server.
     """
     keeping = [cache for cache in caches if cache.kind != "none"]
     smallest = min(keeping, key=lambda cache: (cache.keeps_all, cache.size), default=NO_CACHE)

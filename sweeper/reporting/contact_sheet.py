@@ -17,8 +17,7 @@ from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.model.result import Result
-from sweeper.model.search_columns import SearchColumns
-from sweeper.model.search_result import SearchedPoint
+from sweeper.model.search_columns import SearchColumns, SearchedPoint
 from sweeper.reporting.dataset import encode_axis, select_axes
 from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_pages
 from sweeper.reporting.thumbnails import is_film

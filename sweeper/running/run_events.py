@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweeper.model.money import Amount
 from sweeper.model.result import Run
-from sweeper.model.search_result import SearchedPoint
+from sweeper.model.search_columns import SearchedPoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from sweeper.errors import UnreachableError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment, Search
 from sweeper.model.result import FAILED, PENDING, Run
-from sweeper.model.search_result import SearchResult
+from sweeper.model.search_columns import SearchResult
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState

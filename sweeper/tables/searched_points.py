@@ -10,8 +10,7 @@ from typing import Any
 from sweeper.answers.parts import Line, Note, Part, Table
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.result import SUCCEEDED, Result
-from sweeper.model.search_columns import ROUND, Objective, PointKey, SearchColumns
-from sweeper.model.search_result import SearchedPoint, sort_points
+from sweeper.model.search_columns import ROUND, Objective, PointKey, SearchColumns, SearchedPoint, sort_points
 from sweeper.store import Store
 from sweeper.wording import join_names
 

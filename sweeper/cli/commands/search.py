@@ -34,7 +34,7 @@ from sweeper.cli.search_text import (
 from sweeper.errors import UsageError
 from sweeper.model.experiment import Experiment, Search
 from sweeper.model.money import Amount
-from sweeper.model.search_result import SearchResult
+from sweeper.model.search_columns import SearchResult
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.running.prepare import Prepared

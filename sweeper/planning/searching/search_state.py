@@ -13,8 +13,14 @@ from itertools import dropwhile
 from typing import Any, Final
 
 from sweeper.model.result import FAILED, SUCCEEDED, Result
-from sweeper.model.search_columns import VOTES_METRIC, dominates, get_number, make_larger_better
-from sweeper.model.search_result import SearchedPoint, sort_points
+from sweeper.model.search_columns import (
+    VOTES_METRIC,
+    SearchedPoint,
+    dominates,
+    get_number,
+    make_larger_better,
+    sort_points,
+)
 from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 
 TRIALS: Final = "trials"  # why a search ends: so many rows were asked for

@@ -19,7 +19,7 @@ from sweeper.errors import SweeperError
 from sweeper.images.html_thumbnail import make_thumbnail
 from sweeper.model.money import NOTHING, Amount
 from sweeper.model.result import Run
-from sweeper.model.search_result import SearchResult
+from sweeper.model.search_columns import SearchResult
 from sweeper.planning.plan import Plan
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.store import Store
