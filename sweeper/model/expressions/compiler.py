@@ -299,7 +299,8 @@ def _guard(positions: list[_NodePosition]) -> None:
         if isinstance(node, nodes.For):
             node.iter = _apply_filter(node.iter, ITERATE, nodes.Const(_compute_round_cost(node)))
         elif isinstance(node, nodes.Compare):
-            for operand in (node, *node.ops):
+            node.expr = _charge(node.expr)
+            for operand in node.ops:
                 operand.expr = _charge(operand.expr)
         elif isinstance(node, nodes.Test):
             node.node = _charge(node.node)

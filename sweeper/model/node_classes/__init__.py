@@ -7,7 +7,7 @@ checks one concrete graph, and `template_check` checks all trials of a template 
 
 from __future__ import annotations
 
-from sweeper.model.node_classes.graph_check import find_graph_notes, find_graph_problems
+from sweeper.model.node_classes.graph_check import find_graph_problems
 from sweeper.model.node_classes.spec import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.template_check import (
     SlotInputCheck,
@@ -24,7 +24,6 @@ __all__ = [
     "SlotInputCheck",
     "TemplateCheck",
     "check_template",
-    "find_graph_notes",
     "find_graph_problems",
     "infer_slot_schema",
     "with_node_schemas",

@@ -1,7 +1,6 @@
 """Check one concrete workflow against the node classes of a server.
 
-`find_graph_problems` finds what the server would refuse, silently change, or fail on; `find_graph_notes` finds what is
-odd but runs.
+`find_graph_problems` finds what the server would refuse, silently change, or fail on. What is odd but runs, is noted.
 
 The check is stricter than a ComfyUI server where the server is lax at the user's cost (measured on ComfyUI 0.33.0):
 
@@ -56,12 +55,12 @@ def find_graph_problems(graph: Any, info: NodeInfo, *, uploaded: Collection[Addr
 
     `uploaded` are the addresses of files that are uploaded before the job, so that the server need not have them yet.
     """
-    return GraphCheck(graph, info, uploaded).find_problems()
-
-
-def find_graph_notes(graph: Any, info: NodeInfo, *, uploaded: Collection[Address] = ()) -> list[GraphProblem]:
-    """Return what is odd but runs: nodes that no output reaches, their errors, and inputs that the server ignores."""
-    return GraphCheck(graph, info, uploaded).find_notes()
+    check = GraphCheck(graph, info, uploaded)
+    problems = list(check.find_structure_problems())
+    for node_id in check.specs:
+        if node_id in check.reached:
+            problems += [(path, message) for path, message, is_note in check.check_node(node_id) if not is_note]
+    return problems
 
 
 def find_value_problem(spec: InputSpec, value: Any, *, uploaded: bool = False) -> str | None:
@@ -161,23 +160,6 @@ class GraphCheck:
         kinds = {node_id: node["class_type"] for node_id, node in self.nodes.items()}
         self.specs = {node_id: info.classes[kind] for node_id, kind in kinds.items() if kind in info.classes}
         self.reached = self._find_reached()
-
-    def find_problems(self) -> list[GraphProblem]:
-        problems = list(self.find_structure_problems())
-        for node_id in self.specs:
-            if node_id in self.reached:
-                problems += [(path, message) for path, message, is_note in self.check_node(node_id) if not is_note]
-        return problems
-
-    def find_notes(self) -> list[GraphProblem]:
-        notes = list(self.find_stand_ins())
-        for node_id in self.specs:
-            is_reached = node_id in self.reached
-            if not is_reached:
-                notes.append(self.make_unreached_note(node_id))
-            findings = self.check_node(node_id)
-            notes += [(path, message) for path, message, is_note in findings if is_note or not is_reached]
-        return notes
 
     def find_unsaved_outputs(self) -> list[GraphProblem]:
         """Return the output nodes with advice if none of them saves a file; nothing if one does."""

@@ -96,16 +96,6 @@ class TemplateCheck:
     notes: tuple[GraphProblem, ...]
     unsaved: tuple[GraphProblem, ...]
 
-    def find_problems(self, params: Mapping[str, Any]) -> list[GraphProblem]:
-        """Return the problems of the workflow for these params, without `ignored`.
-
-        They are those of `find_graph_problems` in another order. Raises ExpressionError if an expression fails.
-        """
-        results = [input_check.check_values(params) for input_check in self.input_checks]
-        if any(result.changes_links for result in results):
-            return self.check_rendered(params)
-        return [*self.fixed_problems, *(problem for result in results for problem in result.problems)]
-
     def check_rendered(self, params: Mapping[str, Any]) -> list[GraphProblem]:
         """Render the workflow and check all of it. This is slow, but also correct if values are links."""
         graph, uploaded = self.template.render(params), find_upload_addresses(self.template)

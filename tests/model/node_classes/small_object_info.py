@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
-from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes import NodeInfo, TemplateCheck, check_template
+from sweeper.model.node_classes.graph_check import GraphProblem
+from sweeper.model.template import Template
 
 SAMPLERS = ["euler", "heun", "dpmpp_2m"]
 
@@ -145,3 +148,16 @@ def workflow(**changes: Any) -> dict[str, Any]:
 
 def of(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
+
+
+def find_problems(check: TemplateCheck, params: Mapping[str, Any]) -> list[GraphProblem]:
+    """The problems of the workflow for these params, by the checks of its inputs as far as these suffice."""
+    results = [input_check.check_values(params) for input_check in check.input_checks]
+    if any(result.changes_links for result in results):
+        return check.check_rendered(params)
+    return [*check.fixed_problems, *(problem for result in results for problem in result.problems)]
+
+
+def find_graph_notes(graph: dict[str, Any], info: NodeInfo) -> list[GraphProblem]:
+    """What is odd about a workflow but runs."""
+    return list(check_template(Template("t.json", graph, {}, ()), info).notes)

@@ -1,4 +1,4 @@
-"""`find_graph_problems` and `find_graph_notes`: problems, notes, and valid graphs."""
+"""Problems and notes of graphs, and valid graphs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sweeper.model.node_classes import NodeInfo, find_graph_notes, find_graph_problems
+from sweeper.model.node_classes import NodeInfo, find_graph_problems
 from sweeper.model.template import Address
-from tests.model.node_classes.small_object_info import OBJECT_INFO, of, small_info, workflow
+from tests.model.node_classes.small_object_info import OBJECT_INFO, find_graph_notes, of, small_info, workflow
 
 INFO = small_info()
 NAN = float("nan")

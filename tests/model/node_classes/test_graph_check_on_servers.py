@@ -23,6 +23,7 @@ from sweeper.loading.load import load_template
 from sweeper.model.node_classes import NodeInfo, check_template, find_graph_problems, with_node_schemas
 from sweeper.model.template import MISSING
 from tests import ROOT
+from tests.model.node_classes.small_object_info import find_problems
 
 TEMPLATES = sorted(ROOT.joinpath("templates").glob("*.json"))
 REAL = os.environ.get("SWEEPER_OBJECT_INFO", "")
@@ -99,7 +100,7 @@ def problems_with_defaults(path: Path, info: NodeInfo) -> list[str]:
     template = with_node_schemas(load_template(path), info)
     check = check_template(template, info)
     params = {name: "a.png" if slot.default is MISSING else slot.default for name, slot in template.slots.items()}
-    found = check.find_problems(params)
+    found = find_problems(check, params)
     assert sorted(map(repr, found)) == sorted(map(repr, check.check_rendered(params)))
     return [message for _, message in (*found, *check.ignored, *check.notes)]
 

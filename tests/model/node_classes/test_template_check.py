@@ -21,7 +21,7 @@ from sweeper.model.node_classes import (
 )
 from sweeper.model.slot_values import ValueRefusedError
 from sweeper.model.template import Template
-from tests.model.node_classes.small_object_info import OBJECT_INFO, of, small_info, workflow
+from tests.model.node_classes.small_object_info import OBJECT_INFO, find_problems, of, small_info, workflow
 
 INFO = small_info()
 
@@ -32,7 +32,7 @@ def template(graph: dict[str, Any], slots: dict[str, Any] | None = None) -> Temp
 
 
 def sentences(bound: Template, **params: Any) -> list[str]:
-    return [message for _, message in check_template(bound, INFO).find_problems(params)]
+    return [message for _, message in find_problems(check_template(bound, INFO), params)]
 
 
 # --- both checks agree
@@ -101,7 +101,7 @@ def test_the_template_check_agrees_with_the_check_of_each_workflow(bound: Templa
     check = check_template(bound, INFO)
     for _ in range(3):
         params = {name: data.draw(VALUES, label=name) for name in bound.slots}
-        fast = sorted(map(repr, check.find_problems(params)))
+        fast = sorted(map(repr, find_problems(check, params)))
         slow = sorted(map(repr, find_graph_problems(bound.render(params), INFO)))
         assert fast == slow
 
@@ -132,7 +132,7 @@ def test_a_combined_name_is_checked_over_all_its_slots() -> None:
     bound = template(workflow(n4_ckpt_name="{{ style }}.{{ kind }}"))
     check = check_template(bound, INFO)
     assert [piece.slots for piece in check.input_checks] == [("style", "kind")]
-    assert check.find_problems({"style": "paint", "kind": "safetensors"}) == []
+    assert find_problems(check, {"style": "paint", "kind": "safetensors"}) == []
     assert sentences(bound, style="oil", kind="pt") == [
         "node 4 (Loader) ckpt_name: found 'oil.pt'; allowed: paint.safetensors, photo.safetensors"
     ]
@@ -149,7 +149,7 @@ def test_a_node_with_a_dynamic_combo_is_checked_as_a_whole() -> None:
     bound = template(workflow(n9=save))
     check = check_template(bound, INFO)
     assert [piece.slots for piece in check.input_checks] == [("format", "quality")]
-    assert check.find_problems({"format": "jpeg", "quality": 90}) == []
+    assert find_problems(check, {"format": "jpeg", "quality": 90}) == []
     assert sentences(bound, format="jpeg", quality=900) == [
         "node 9 (SaveAs) format.quality: found 900, but at most 100 is needed"
     ]
@@ -164,8 +164,8 @@ def test_a_value_that_is_a_link_makes_the_whole_graph_be_checked() -> None:
     bound = template(graph, {"model": {"at": "3.model", "default": ["4", 0]}})
     check = check_template(bound, INFO)
     assert check.input_checks[0].check_values({"model": ["4", 0]}).changes_links
-    assert check.find_problems({"model": ["4", 0]}) == []
-    assert [message for _, message in check.find_problems({"model": ["20", 0]})] == [
+    assert find_problems(check, {"model": ["4", 0]}) == []
+    assert [message for _, message in find_problems(check, {"model": ["20", 0]})] == [
         "node 20 (Loader) ckpt_name: found 'gone.pt'; allowed: paint.safetensors, photo.safetensors"
     ]
     assert not check.input_checks[0].check_values({"model": "x"}).changes_links
@@ -179,7 +179,7 @@ def test_problems_without_slots_are_fixed_problems() -> None:
     assert [message for _, message in check.fixed_problems] == [
         "node 3 (Sampler) steps: found 0, but at least 1 is needed"
     ]
-    assert [message for _, message in check.find_problems({"seed": -1})][1:] == [
+    assert [message for _, message in find_problems(check, {"seed": -1})][1:] == [
         "node 3 (Sampler) seed: found -1, but at least 0 is needed"
     ]
 
@@ -198,7 +198,7 @@ def test_a_slot_at_an_undeclared_input_is_ignored() -> None:
 
 def test_a_slot_without_effect_gives_a_note() -> None:
     check = check_template(template(workflow(n20=of("Latent", width="{{ lost }}", height=64))), INFO)
-    assert check.find_problems({"lost": "nonsense"}) == []
+    assert find_problems(check, {"lost": "nonsense"}) == []
     assert "slot 'lost' has no effect: no output depends on node 20" in [message for _, message in check.notes]
 
 
