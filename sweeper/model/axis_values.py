@@ -21,7 +21,7 @@ from fractions import Fraction
 from typing import Any, Final, Protocol
 
 from sweeper.model.template import MISSING
-from sweeper.schemas.values import format_value
+from sweeper.schemas.values import format_value, to_fraction
 from sweeper.wording import suggest
 
 AXIS_FORMS: Final = ("from", "seeds", "lines", "csv", "files", "choices")  # of the forms that are mappings
@@ -207,12 +207,9 @@ def _count_digits(*numbers: Fraction) -> int:
 
 
 def _to_fraction(value: float, key: str) -> Fraction:
-    """Return the number as it was written: 0.1 becomes 1/10, not the nearest double."""
-    if isinstance(value, int):
-        return Fraction(value)
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise AxisError(f"`{key}` is {value}, but a finite number is needed")
-    return Fraction(repr(value))
+    return to_fraction(value)
 
 
 def _expand_steps(form: Mapping[str, Any], first: Fraction, last: Fraction, budget: WorkBudget) -> list[int | float]:

@@ -29,10 +29,11 @@ def is_multiple(value: float, factor: float) -> bool:
         return value % factor == 0
     if any(isinstance(number, float) and not math.isfinite(number) for number in (value, factor)):
         return False
-    return _to_fraction(value) % _to_fraction(factor) == 0
+    return to_fraction(value) % to_fraction(factor) == 0
 
 
-def _to_fraction(value: float) -> Fraction:
+def to_fraction(value: float) -> Fraction:
+    """Return the number as it was written: 0.1 becomes 1/10, not the nearest double."""
     return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
 
 

@@ -103,7 +103,6 @@ def make_type_error(value: Any) -> ExpressionError:
 
 # The guards that `compiler` adds to the tree. No text can use them: after `|` a name has no parentheses, and
 # `Sandbox.call_filter` refuses them behind `map`.
-CONCAT: Final = "(concat)"
 ITERATE: Final = "(each)"
 CHARGE: Final = "(weigh)"
 
@@ -126,7 +125,7 @@ def make_filters() -> dict[str, Any]:
     all_filters: dict[str, Any] = {name: FILTERS[name] for name in _CONSTANT_TIME}
     all_filters |= {name: _make_charged_filter(name) for name in _CHARGED}
     all_filters |= {"int": _int, "round": _round, "sum": _sum}
-    return all_filters | {CONCAT: _concat, ITERATE: _iterate, CHARGE: _charge}
+    return all_filters | {ITERATE: _iterate, CHARGE: _charge}
 
 
 def make_tests() -> dict[str, Any]:
@@ -154,12 +153,6 @@ def _make_charged_filter(name: str) -> Callable[..., Any]:
         return list(result) if isinstance(result, Iterator) else result  # a generator is not a JSON value
 
     return pass_context(call_filter)
-
-
-@pass_context
-def _concat(context: BudgetContext, values: list[Any]) -> str:
-    context.charge_for(*values)
-    return "".join([str(value) for value in values])
 
 
 @pass_context

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from jinja2 import TemplateError, meta, nodes
 
 from sweeper.model.expressions import MAX_SOURCE, RAW_END, RAW_START, Expression, ExpressionError
-from sweeper.model.expressions.budget import CHARGE, CONCAT, ITERATE, MAX_BITS, STEP
+from sweeper.model.expressions.budget import CHARGE, ITERATE, MAX_BITS, STEP
 from sweeper.model.expressions.sandbox import get_environment, make_evaluator, make_renderer
 from sweeper.wording import shorten, suggest
 
@@ -293,8 +293,6 @@ def _check_known(kind: str, name: str, known: Mapping[str, Any]) -> None:
 def _guard(positions: list[_NodePosition]) -> None:
     """Add a guard to every operation that may walk or create something large and does not pay itself."""
     for position in positions:
-        _guard_texts(position.node)
-    for position in positions:
         node = position.node
         if isinstance(node, nodes.For):
             node.iter = _apply_filter(node.iter, ITERATE, nodes.Const(_compute_round_cost(node)))
@@ -302,6 +300,8 @@ def _guard(positions: list[_NodePosition]) -> None:
             node.expr = _charge(node.expr)
             for operand in node.ops:
                 operand.expr = _charge(operand.expr)
+        elif isinstance(node, nodes.Concat):
+            node.nodes = [_apply_filter(value, CHARGE) for value in node.nodes]  # constants too, which are copied
         elif isinstance(node, nodes.Test):
             node.node = _charge(node.node)
             node.args = [_charge(value) for value in node.args or []]
@@ -310,15 +310,6 @@ def _guard(positions: list[_NodePosition]) -> None:
         elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name == "range":
             # A call means the function. Elsewhere `range` is an ordinary name, perhaps that of a slot.
             node.node = nodes.EnvironmentAttribute("short_range", lineno=node.lineno)
-
-
-def _guard_texts(node: nodes.Node) -> None:
-    """Replace each `~` in the fields of the node by the guarded filter that joins texts."""
-    for field, value in [*node.iter_fields()]:
-        if isinstance(value, nodes.Concat):
-            setattr(node, field, _make_concat(value))
-        elif isinstance(value, list):
-            value[:] = [_make_concat(item) if isinstance(item, nodes.Concat) else item for item in value]
 
 
 def _charge(expression: nodes.Expr) -> nodes.Expr:
@@ -333,10 +324,6 @@ def _compute_round_cost(loop: nodes.For) -> int:
         for position in _walk(part):
             cost += STEP + (len(position.node.data) if isinstance(position.node, nodes.TemplateData) else 0)
     return cost
-
-
-def _make_concat(node: nodes.Concat) -> nodes.Filter:
-    return _apply_filter(nodes.List(node.nodes, lineno=node.lineno), CONCAT)
 
 
 def _apply_filter(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:

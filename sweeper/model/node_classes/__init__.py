@@ -7,24 +7,12 @@ checks one concrete graph, and `template_check` checks all trials of a template 
 
 from __future__ import annotations
 
-from sweeper.model.node_classes.graph_check import find_graph_problems
-from sweeper.model.node_classes.spec import InputSpec, NodeInfo, NodeSpec
-from sweeper.model.node_classes.template_check import (
-    SlotInputCheck,
-    TemplateCheck,
-    check_template,
-    infer_slot_schema,
-    with_node_schemas,
-)
-
-__all__ = [
-    "InputSpec",
-    "NodeInfo",
-    "NodeSpec",
-    "SlotInputCheck",
-    "TemplateCheck",
-    "check_template",
-    "find_graph_problems",
-    "infer_slot_schema",
-    "with_node_schemas",
-]
+from sweeper.model.node_classes.graph_check import find_graph_problems as find_graph_problems
+from sweeper.model.node_classes.spec import InputSpec as InputSpec
+from sweeper.model.node_classes.spec import NodeInfo as NodeInfo
+from sweeper.model.node_classes.spec import NodeSpec as NodeSpec
+from sweeper.model.node_classes.template_check import SlotInputCheck as SlotInputCheck
+from sweeper.model.node_classes.template_check import TemplateCheck as TemplateCheck
+from sweeper.model.node_classes.template_check import check_template as check_template
+from sweeper.model.node_classes.template_check import infer_slot_schema as infer_slot_schema
+from sweeper.model.node_classes.template_check import with_node_schemas as with_node_schemas

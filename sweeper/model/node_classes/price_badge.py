@@ -135,13 +135,11 @@ class PriceCalculator:
 
 def make_context(badge: PriceBadge, values: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what the expression reads: `buildJsonataContext` of the editor."""
+    links = [name for name, value in inputs.items() if is_link(value)]
     return {
         "widgets": {name: normalise_widget(values.get(name), kind) for name, kind in badge.widgets},
-        "inputs": {name: {"connected": is_link(inputs.get(name))} for name in badge.inputs},
-        "inputGroups": {
-            group: sum(is_link(value) for name, value in inputs.items() if name.startswith(f"{group}."))
-            for group in badge.groups
-        },
+        "inputs": {name: {"connected": name in links} for name in badge.inputs},
+        "inputGroups": {group: sum(name.startswith(f"{group}.") for name in links) for group in badge.groups},
     }
 
 
@@ -256,15 +254,15 @@ _MAX_ITEMS: Final = 1_000  # items of a value, with everything inside
 _MAX_CHARACTERS: Final = 10_000  # of a text
 _MAX_NUMBER: Final = 1e15  # integers of Python have no limit of their own
 
-_ALLOWED_TYPES: Final = frozenset(
-    {"binary", "bind", "block", "condition", "filter", "function", "index", "lambda", "name", "number", "path"}
-    | {"regex", "string", "unary", "value", "variable"}
-)
-_ALLOWED_FUNCTIONS: Final = frozenset(
-    {"abs", "average", "boolean", "ceil", "contains", "count", "exists", "floor", "join", "keys", "length", "lookup"}
-    | {"lowercase", "match", "max", "min", "not", "number", "power", "round", "sqrt", "string", "substring"}
-    | {"substringAfter", "substringBefore", "sum", "trim", "type", "uppercase"}
-)
+_ALLOWED_TYPES: Final = frozenset((
+    "binary", "bind", "block", "condition", "filter", "function", "index", "lambda", "name", "number", "path", "regex",
+    "string", "unary", "value", "variable",
+))  # fmt: skip
+_ALLOWED_FUNCTIONS: Final = frozenset((
+    "abs", "average", "boolean", "ceil", "contains", "count", "exists", "floor", "join", "keys", "length", "lookup",
+    "lowercase", "match", "max", "min", "not", "number", "power", "round", "sqrt", "string", "substring",
+    "substringAfter", "substringBefore", "sum", "trim", "type", "uppercase",
+))  # fmt: skip
 
 
 class JsonataError(Exception):
