@@ -32,6 +32,10 @@ _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 _BOOL = re.compile(r"(true|True|TRUE|false|False|FALSE)\Z")
 _SPECIAL = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
 _CORE = "tag:yaml.org,2002:"
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+|\n')
+_COLON: Final = re.compile(r":(?=\s|$)")
+_LINE_BREAK: Final = re.compile("[\n\x85\u2028\u2029]")  # those that libyaml counts
+_OPENING: Final = {"sequence": ("[", "]"), "mapping": ("{", "}")}
 
 
 def parse_yaml(text: str, name: str) -> Source:
@@ -261,9 +265,6 @@ def _get_line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+|\n')
-
-
 def _iter_json_tokens(text: str) -> Iterator[tuple[int, str]]:
     """Yield the brackets, commas, colons, strings and words of a JSON text, each with its line."""
     line = 1
@@ -303,11 +304,6 @@ def _find_second_key(text: str, key: str) -> int:
     """Return the line of the second appearance of a key, in any object."""
     positions = [match.start() for match in re.finditer(re.escape(json.dumps(key)) + r"\s*:", text)]
     return text.count("\n", 0, positions[1]) + 1 if len(positions) > 1 else 0
-
-
-_COLON: Final = re.compile(r":(?=\s|$)")
-_LINE_BREAK: Final = re.compile("[\n\x85\u2028\u2029]")  # those that libyaml counts
-_OPENING: Final = {"sequence": ("[", "]"), "mapping": ("{", "}")}
 
 
 def _explain_yaml_error(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str]:

@@ -28,6 +28,7 @@ _DIRECTIONS: Final = ("maximize", "minimize")
 _MAX_OBJECTIVES: Final = 8  # that are looked at; the schema refuses more than four in a direction
 _MAX_END: Final = 1e300  # so that the distance of two ends is a number too
 _PROBES: Final = 8  # numbers inside a continuous range that are checked, to find a slot that takes only some
+_JUDGE: Final = "judge"  # the key, and the default name of the metric
 
 
 def find_objective_problems(raw: Any, metrics: Collection[str]) -> list[tuple[KeyPath, str]]:
@@ -171,9 +172,6 @@ class SearchBuilder(BlockBuilder):
 
 def _is_continuous(form: Any) -> bool:
     return isinstance(form, dict) and "from" in form and "to" in form and not {"step", "count"} & form.keys()
-
-
-_JUDGE: Final = "judge"  # the key, and the default name of the metric
 
 
 def name_metrics(entries: Sequence[Any]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from sweeper.wording import suggest
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _ANY_VALUE: Final = SlotSchema(None)  # for variables: any finite JSON value
+Overrides = Mapping[str, Any]
 
 
 class ExperimentFiles(FileAccess, Protocol):
@@ -298,9 +299,6 @@ def _index_options(axis: Axis) -> dict[bytes | str, list[int]]:
             except ValueError:  # NaN or infinity, which another problem reports
                 continue
     return index
-
-
-Overrides = Mapping[str, Any]
 
 
 def apply_overrides(

@@ -44,6 +44,10 @@ from sweeper.wording import shorten
 # Where sweeper writes beside an experiment unless the user names a folder; {} is the experiment's name.
 _RESULTS_FOLDERS: Final = ("results/{}/artifacts", "results/{}-check/artifacts", "results/{}-calibrate/artifacts")
 _BASELINE_FOLDERS: Final = ("baselines/{}",)
+_Needs = Iterator[tuple[KeyPath, str]]
+TRUST_VARIABLE: Final = "SWEEPER_TRUST_FILE"
+_KEY: Final = "folders"
+Grants = Mapping[Path, frozenset[str]]  # by the resolved folder of the experiments
 
 
 def find_trust_needs(
@@ -93,9 +97,6 @@ def check_default_folder(folder: Path, experiment_file: Path) -> None:
     links = set(_describe_links(folder.relative_to(experiment_file.parent), project)) - allowed
     if links:
         raise UsageError(f"{experiment_file}: {min(links)}; if that is what you want, name that folder in its place")
-
-
-_Needs = Iterator[tuple[KeyPath, str]]
 
 
 def _find_keys(experiment: Experiment, targets: Sequence[TargetSpec] | None, named: NamedTargets) -> _Needs:
@@ -197,12 +198,6 @@ def find_url_path(url: str, platform: str = sys.platform) -> str:
     """Return the path of a URL `file:///...`: `C:/a` of `file:///C:/a` on Windows. `platform`: as `sys.platform`."""
     path = unquote(url.removeprefix("file://"))
     return re.sub(r"^/(?=[A-Za-z]:)", "", path) if platform == "win32" else path
-
-
-TRUST_VARIABLE: Final = "SWEEPER_TRUST_FILE"
-_KEY: Final = "folders"
-
-Grants = Mapping[Path, frozenset[str]]  # by the resolved folder of the experiments
 
 
 def get_trust_path(environ: Mapping[str, str] | None = None) -> Path:

@@ -34,6 +34,8 @@ _GUARD_DIGITS: Final = 40  # extra digits for a log range, to tell whole numbers
 _NEAR_MISS: Final = Decimal(10) ** -(_GUARD_DIGITS // 2)
 _LITERAL: Final = re.compile(r"(?P<escaped>\\[{}|\\])|[^\\{}|]+|\\")  # in choices
 _EMPTY_SETS: Final[Mapping[str, Any]] = {}  # shared, because an axis may have a million options
+ParseText = Callable[[str], Any]
+_Point = tuple[int, int] | Decimal  # a numerator and denominator, or a number of many digits
 
 
 class FileAccess(Protocol):
@@ -83,9 +85,6 @@ class Option:
     def cell(self) -> Any:
         """The entry in `trial.axes`: the label if there is one, else the value."""
         return self.value if self.label is None else self.label
-
-
-ParseText = Callable[[str], Any]
 
 
 def expand_axis(
@@ -227,9 +226,6 @@ def _expand_steps(form: Mapping[str, Any], first: Fraction, last: Fraction, budg
     all_integers = all(isinstance(form[key], int) for key in ("from", "to", "step"))
     points = range(start, start + gap * count, gap)
     return list(points) if all_integers else [_divide(point, scale) for point in points]
-
-
-_Point = tuple[int, int] | Decimal  # a numerator and denominator, or a number of many digits
 
 
 def _linspace(first: Fraction, last: Fraction, count: int) -> Iterator[_Point]:

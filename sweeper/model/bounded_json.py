@@ -14,6 +14,12 @@ MAX_DEPTH: Final = 100  # levels of lists and objects; a workflow has about six
 # Values in one text. /object_info has 200,000; five million take about half a gigabyte.
 _MAX_VALUES: Final = 5_000_000
 _HALF_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # or a whole pair, which an emoji has
+_MAX_DIGITS: Final = 4000  # CPython refuses to convert longer integers (sys.set_int_max_str_digits)
+_MAX_BITS: Final = 13_000  # the same limit for octal and hexadecimal integers
+_MAX_SHOWN: Final = 40  # characters of a number in a message
+TOO_LARGE: Final = "is too large for a number; a finite number is needed"
+_INT = re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 
 
 def parse_json(
@@ -63,15 +69,6 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-_MAX_DIGITS: Final = 4000  # CPython refuses to convert longer integers (sys.set_int_max_str_digits)
-_MAX_BITS: Final = 13_000  # the same limit for octal and hexadecimal integers
-_MAX_SHOWN: Final = 40  # characters of a number in a message
-TOO_LARGE: Final = "is too large for a number; a finite number is needed"
-
-_INT = re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 
 
 def parse_number(text: str) -> int | float | None:

@@ -22,6 +22,10 @@ from sweeper.model.source import Source
 from sweeper.model.template import Template
 from sweeper.schemas.values import KeyPath
 
+_DIGITS: Final = 4  # significant digits of the width of a range, so that values stay readable
+DEFAULT_REPEATS: Final = 3
+CHAT_PATH: Final = "/chat/completions"
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -74,9 +78,6 @@ class Block:
     @property
     def sizes(self) -> tuple[int, ...]:
         return tuple(len(dimension[0].options) for dimension in self.dimensions)
-
-
-_DIGITS: Final = 4  # significant digits of the width of a range, so that values stay readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +157,6 @@ class Search:
     def block(self) -> Block:
         """The product of all options; of a range, only its ends. It serves to check values, and is too large to run."""
         return Block(tuple([(item.axis,) for item in self.space] + [(axis,) for axis in self.over]), path=self.path)
-
-
-DEFAULT_REPEATS: Final = 3
-CHAT_PATH: Final = "/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from sweeper.schemas.values import format_value, is_multiple
 
 _MAX_FLOAT: Final = sys.float_info.max
 _TYPE_NAMES: Final = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+_Check = Callable[[Any], bool]
+_ANNOTATIONS: Final = frozenset({"$schema", "$comment", "title", "description", "default", "examples"})
 
 
 class ValueRefusedError(Exception):
@@ -114,9 +116,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-_Check = Callable[[Any], bool]
-
-
 def _make_type_check(allowed: list[str]) -> _Check:
     kinds = frozenset(allowed)
 
@@ -134,8 +133,6 @@ def _make_member_check(members: list[Any]) -> _Check:
     known = {(isinstance(member, bool), member) for member in members if not isinstance(member, (list, dict))}
     return lambda value: (isinstance(value, bool), value) in known
 
-
-_ANNOTATIONS: Final = frozenset({"$schema", "$comment", "title", "description", "default", "examples"})
 
 # The check of each keyword, for values that are not lists or mappings. Keywords for numbers ignore texts, and the other
 # way round (JSON Schema 2020-12, Validation, section 6).

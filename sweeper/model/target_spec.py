@@ -38,6 +38,9 @@ _MAX_TARGETS: Final = 1_000  # of an experiment; its schema refuses more
 _HOST: Final = re.compile(r"localhost|([0-9]{1,3}\.){3}[0-9]{1,3}|[A-Za-z0-9.-]+:[0-9]{1,5}/?")  # without its http://
 _MAX_DOWNLOAD_GB: Final = 1_000_000
 _NO_URL: Final = ("url", "a mapping needs the `url` of the server")
+TargetSpec = str | Mapping[str, Any]
+# The message does not quote the value, because a user may have written the key itself.
+_NO_VARIABLE: Final = "give the name of an environment variable (letters, digits and _), not the key itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,6 @@ class InvalidEntry:
     problems: tuple[Problem, ...]
 
 
-TargetSpec = str | Mapping[str, Any]
 NamedTargets = Mapping[str, TargetSpec | InvalidEntry]
 
 
@@ -309,8 +311,6 @@ def _is_variable(value: Any) -> bool:
     return isinstance(value, str) and _VARIABLE.fullmatch(value) is not None
 
 
-# The message does not quote the value, because a user may have written the key itself.
-_NO_VARIABLE: Final = "give the name of an environment variable (letters, digits and _), not the key itself"
 # For each setting: whether a value is valid, what it becomes, and what to say if it is not.
 _CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], Callable[[Any], Any], str]]] = {
     "url": (lambda value: isinstance(value, str), normalise_url,

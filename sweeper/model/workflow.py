@@ -26,6 +26,8 @@ EXPORT_HINT = (
     "(older versions: enable Dev mode in the settings, then Save (API Format))"
 )
 CONVERT_HINT: Final = f"{EXPORT_HINT}, or convert it: `sweeper template new FILE -o x.json`"
+# Shared, because `json.dumps` makes a new encoder for each call with options.
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def is_link(value: object) -> bool:
@@ -157,10 +159,6 @@ def encode_canonical(value: object) -> bytes:
     writes 7.0 for 7. Raises ValueError for NaN and infinity.
     """
     return _CANONICAL.encode(unify_numbers(value)).encode("utf-8", "surrogatepass")
-
-
-# Shared, because `json.dumps` makes a new encoder for each call with options.
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def encode_graph(graph: Graph) -> bytes:

@@ -29,6 +29,8 @@ _MAX_EXAMPLES: Final = 5  # of values for which one expression fails
 _MAX_CACHED: Final = 65_536  # combinations of one derived value
 
 Coordinates = Sequence[int]  # of a trial: the index of its option in each dimension
+# The canonical bytes of a template in pieces, and the leaves at one path between each two of them.
+_TemplatePieces = tuple[list[bytes], list[tuple[KeyPath, list[Leaf]]]]
 
 
 class Column(Protocol):
@@ -90,10 +92,6 @@ class ComputedColumn:
 
 def merge_dimensions(columns: Iterable[Column]) -> tuple[int, ...]:
     return tuple(sorted({dimension for column in columns for dimension in column.dimensions}))
-
-
-# The canonical bytes of a template in pieces, and the leaves at one path between each two of them.
-_TemplatePieces = tuple[list[bytes], list[tuple[KeyPath, list[Leaf]]]]
 
 
 class Grid:

@@ -36,6 +36,8 @@ _OF_RGTHREE: Final = (
 _FRONTEND_NODES: Final = frozenset({"Note", "MarkdownNote", *(f"{name} (rgthree)" for name in _OF_RGTHREE)})
 _CONNECT_AGAIN: Final = "connect the input again in ComfyUI, which does not queue such a workflow either"
 _MAX_STEPS: Final = 150  # of one link; the longest chains of reroutes in real files have a dozen
+_OWN_INPUT: Final = "-1"  # the id of the subgraph's own inputs in `proxyWidgets`
+_OLD_PREFIX: Final = re.compile(r"\s*\d+\s*:\s*")  # `12: text` named a widget of node 12 deeper inside
 
 
 class UnresolvedError(Exception):
@@ -237,10 +239,6 @@ def _can_connect(first: str, second: str) -> bool:
     if first in ("*", "") or second in ("*", ""):
         return True
     return bool(set(first.lower().split(",")) & set(second.lower().split(",")))
-
-
-_OWN_INPUT: Final = "-1"  # the id of the subgraph's own inputs in `proxyWidgets`
-_OLD_PREFIX: Final = re.compile(r"\s*\d+\s*:\s*")  # `12: text` named a widget of node 12 deeper inside
 
 
 @dataclass(slots=True)

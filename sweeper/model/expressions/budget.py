@@ -32,6 +32,23 @@ ITEM: Final = 8  # units for one item of a list, which is a reference
 # replacing and joining take or give at most the product of the value and the arguments, at about 16 characters a unit.
 _CALL: Final = 4
 _CALL_ARGUMENTS: Final = 16
+# The guards that `compiler` adds to the tree. No text can use them: after `|` a name has no parentheses, and
+# `Sandbox.call_filter` refuses them behind `map`.
+ITERATE: Final = "(each)"
+CHARGE: Final = "(weigh)"
+# These take the same short time for any value.
+_CONSTANT_TIME: Final = ("abs", "count", "d", "default", "first", "last", "length")
+_CHARGED: Final = (
+    "capitalize", "float", "join", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse",
+    "select", "selectattr", "sort", "string", "title", "trim", "truncate", "unique", "upper", "wordcount",
+)  # fmt: skip
+# `sameas` is left out, because it depends on the interpreter which equal values are the same object.
+_SAFE_TESTS: Final = (
+    "!=", "<", "<=", "==", ">", ">=", "boolean", "defined", "eq", "equalto", "false", "float", "ge", "greaterthan",
+    "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none", "number", "sequence",
+    "string", "true", "undefined", "upper",
+)  # fmt: skip
+_MAX_ROUND_DIGITS: Final = 100  # of `round`: a float has 17 that mean something
 
 
 class BudgetContext(Context):
@@ -99,26 +116,6 @@ def _split_value(item: Any) -> tuple[int, Iterable[Any]]:
 
 def make_type_error(value: Any) -> ExpressionError:
     return ExpressionError(f"gives a {type(value).__name__}, which is not a JSON value")
-
-
-# The guards that `compiler` adds to the tree. No text can use them: after `|` a name has no parentheses, and
-# `Sandbox.call_filter` refuses them behind `map`.
-ITERATE: Final = "(each)"
-CHARGE: Final = "(weigh)"
-
-# These take the same short time for any value.
-_CONSTANT_TIME: Final = ("abs", "count", "d", "default", "first", "last", "length")
-_CHARGED: Final = (
-    "capitalize", "float", "join", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse",
-    "select", "selectattr", "sort", "string", "title", "trim", "truncate", "unique", "upper", "wordcount",
-)  # fmt: skip
-# `sameas` is left out, because it depends on the interpreter which equal values are the same object.
-_SAFE_TESTS: Final = (
-    "!=", "<", "<=", "==", ">", ">=", "boolean", "defined", "eq", "equalto", "false", "float", "ge", "greaterthan",
-    "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none", "number", "sequence",
-    "string", "true", "undefined", "upper",
-)  # fmt: skip
-_MAX_ROUND_DIGITS: Final = 100  # of `round`: a float has 17 that mean something
 
 
 def make_filters() -> dict[str, Any]:

@@ -18,6 +18,56 @@ from sweeper.model.expressions.budget import CHARGE, ITERATE, MAX_BITS, STEP
 from sweeper.model.expressions.sandbox import get_environment, make_evaluator, make_renderer
 from sweeper.wording import shorten, suggest
 
+_UNEXPECTED_CHARACTER: Final = re.compile(
+    r"unexpected char (?:'(?P<plain>.*)'|\"(?P<quoted>.*)\") at (?P<at>\d+)", re.DOTALL
+)
+_UNEXPECTED_TOKEN: Final = re.compile(
+    r"(?P<how>unexpected|expected token '(?P<wanted>[^']+)', got|Expected an expression, got)"
+    r" '(?P<found>.+?)'(?:, expected '(?P<closing>.)')?"
+)
+_PREFIX_LENGTH: Final = len("{{ ")
+_END_TOKENS: Final = {"end of print statement": "}}", "end of statement block": "%}"}
+_TOKEN_NAMES: Final = {"integer": "a number", "float": "a number", "string": "a text in quotes"}
+_SUGGESTIONS: Final = {
+    "=": "; to compare, write == or !=", "&": "; write `and`", "!": "; write `not`, or != to compare",
+    "?": "; write `a if test else b`", "AND": "; write `and`", "OR": "; write `or`", "NOT": "; write `not`",
+}  # fmt: skip
+_TYPE_NAMES: Final = {
+    "int": "a number", "float": "a number", "str": "a text", "bool": "true or false", "NoneType": "nothing",
+    "None": "nothing", "list": "a list", "tuple": "a list", "dict": "a mapping",
+}  # fmt: skip
+_RUNTIME_MESSAGES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"'(?P<sign>.+)' not supported between instances of '(?P<one>\w+)' and '(?P<other>\w+)'",
+         "`{sign}` compares {one} with {other}; only two numbers, or two texts, have an order"),
+        (r"unsupported operand type\(s\) for (?P<sign>\S+)(?: or pow\(\))?: '(?P<one>\w+)' and '(?P<other>\w+)'",
+         "`{sign}` cannot go between {one} and {other}"),
+        (r'can only concatenate (?P<one>\w+) \(not "(?P<other>\w+)"\) to \w+',
+         "`+` cannot go between {one} and {other}; ~ joins texts"),
+        (r"can't multiply sequence by non-int of type '(?P<one>\w+)'",
+         "`*` repeats a text or a list a whole number of times, not by {one}"),
+        (r"bad operand type for unary (?P<sign>.): '(?P<one>\w+)'", "`{sign}` cannot go before {one}"),
+        (r"'(?P<one>\w+)' object is not callable", "{one} cannot be called as a function"),
+        (r"(?:argument of type )?'(?P<one>\w+)' (?:object )?is not (?:iterable|a container or iterable)",
+         "{one} has no items to go through"),
+        (r"'(?P<one>\w+) object' has no attribute '(?P<sign>.*)'", "{one} has nothing that is called '{sign}'"),
+        (r"'?(?P<one>\w+)'?(?: object)? has no (?P<sign>(?:element|attribute) .*)", "{one} has no {sign}"),
+        (r".*(?:division|modulo) by zero|.*to a negative power", "divides by zero"),
+    )
+)  # fmt: skip
+_MAX_TEXT: Final = 1_000_000  # characters, as many as the result may have; outside of Jinja2 they cost nothing
+_MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second
+_MAX_DEPTH: Final = 100  # levels of the tree; Jinja2 and Python compile by recursion, with three frames for each
+_MAX_LOOPS: Final = 2  # nested loops
+_ALLOWED: Final = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.List, nodes.Tuple, nodes.Dict,
+    nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Filter, nodes.Test, nodes.Call, nodes.Getattr, nodes.Getitem,
+    nodes.Slice, nodes.Concat, nodes.Compare, nodes.Operand, nodes.BinExpr, nodes.UnaryExpr, nodes.For, nodes.If,
+)  # fmt: skip
+_LONE_SURROGATE: Final = "contains half of a character (a lone surrogate), which cannot be saved in a file"
+_CONTAINERS: Final = (nodes.List, nodes.Tuple, nodes.Dict)
+
 
 def compile_source(text: str, source: str, *, bare: bool) -> Expression:
     """Compile the Jinja2 of `source`. `text` is what the user wrote: the same, or without braces if `bare`.
@@ -73,22 +123,6 @@ def _explain_evaluation_failure(error: Exception) -> str:
     return shorten(_explain_runtime_error(message) or type(error).__name__, 300)
 
 
-_UNEXPECTED_CHARACTER: Final = re.compile(
-    r"unexpected char (?:'(?P<plain>.*)'|\"(?P<quoted>.*)\") at (?P<at>\d+)", re.DOTALL
-)
-_UNEXPECTED_TOKEN: Final = re.compile(
-    r"(?P<how>unexpected|expected token '(?P<wanted>[^']+)', got|Expected an expression, got)"
-    r" '(?P<found>.+?)'(?:, expected '(?P<closing>.)')?"
-)
-_PREFIX_LENGTH: Final = len("{{ ")
-_END_TOKENS: Final = {"end of print statement": "}}", "end of statement block": "%}"}
-_TOKEN_NAMES: Final = {"integer": "a number", "float": "a number", "string": "a text in quotes"}
-_SUGGESTIONS: Final = {
-    "=": "; to compare, write == or !=", "&": "; write `and`", "!": "; write `not`, or != to compare",
-    "?": "; write `a if test else b`", "AND": "; write `and`", "OR": "; write `or`", "NOT": "; write `not`",
-}  # fmt: skip
-
-
 def _explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
     """Rewrite a message of Jinja2's parser about `text`. `bare`: sweeper added `{{ ` and ` }}` around the text."""
     if bare and not text.strip():
@@ -118,32 +152,6 @@ def _explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
     return f"{name} is out of place{_SUGGESTIONS.get(token, '')}"
 
 
-_TYPE_NAMES: Final = {
-    "int": "a number", "float": "a number", "str": "a text", "bool": "true or false", "NoneType": "nothing",
-    "None": "nothing", "list": "a list", "tuple": "a list", "dict": "a mapping",
-}  # fmt: skip
-_RUNTIME_MESSAGES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
-    (re.compile(pattern), words)
-    for pattern, words in (
-        (r"'(?P<sign>.+)' not supported between instances of '(?P<one>\w+)' and '(?P<other>\w+)'",
-         "`{sign}` compares {one} with {other}; only two numbers, or two texts, have an order"),
-        (r"unsupported operand type\(s\) for (?P<sign>\S+)(?: or pow\(\))?: '(?P<one>\w+)' and '(?P<other>\w+)'",
-         "`{sign}` cannot go between {one} and {other}"),
-        (r'can only concatenate (?P<one>\w+) \(not "(?P<other>\w+)"\) to \w+',
-         "`+` cannot go between {one} and {other}; ~ joins texts"),
-        (r"can't multiply sequence by non-int of type '(?P<one>\w+)'",
-         "`*` repeats a text or a list a whole number of times, not by {one}"),
-        (r"bad operand type for unary (?P<sign>.): '(?P<one>\w+)'", "`{sign}` cannot go before {one}"),
-        (r"'(?P<one>\w+)' object is not callable", "{one} cannot be called as a function"),
-        (r"(?:argument of type )?'(?P<one>\w+)' (?:object )?is not (?:iterable|a container or iterable)",
-         "{one} has no items to go through"),
-        (r"'(?P<one>\w+) object' has no attribute '(?P<sign>.*)'", "{one} has nothing that is called '{sign}'"),
-        (r"'?(?P<one>\w+)'?(?: object)? has no (?P<sign>(?:element|attribute) .*)", "{one} has no {sign}"),
-        (r".*(?:division|modulo) by zero|.*to a negative power", "divides by zero"),
-    )
-)  # fmt: skip
-
-
 def _explain_runtime_error(message: str) -> str:
     """Rewrite a message of Python or Jinja2 about values that an operation does not accept."""
     for pattern, sentence in _RUNTIME_MESSAGES:
@@ -152,19 +160,6 @@ def _explain_runtime_error(message: str) -> str:
                      for name, part in match.groupdict().items()}  # fmt: skip
             return sentence.format(**words)
     return message
-
-
-_MAX_TEXT: Final = 1_000_000  # characters, as many as the result may have; outside of Jinja2 they cost nothing
-_MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second
-_MAX_DEPTH: Final = 100  # levels of the tree; Jinja2 and Python compile by recursion, with three frames for each
-_MAX_LOOPS: Final = 2  # nested loops
-_ALLOWED: Final = (
-    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.List, nodes.Tuple, nodes.Dict,
-    nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Filter, nodes.Test, nodes.Call, nodes.Getattr, nodes.Getitem,
-    nodes.Slice, nodes.Concat, nodes.Compare, nodes.Operand, nodes.BinExpr, nodes.UnaryExpr, nodes.For, nodes.If,
-)  # fmt: skip
-_LONE_SURROGATE: Final = "contains half of a character (a lone surrogate), which cannot be saved in a file"
-_CONTAINERS: Final = (nodes.List, nodes.Tuple, nodes.Dict)
 
 
 class _NodePosition(NamedTuple):

@@ -48,6 +48,8 @@ _WHERE_TO_CHECK: Final = "against your server with --target, or --object-info FI
 STAND_IN_MEANING: Final = "each of their inputs changes the picture, but not as in the real node"
 _BRANCHES_HINT: Final = "list under `branches` in the slots file which inputs each choice has"
 _LINK_SYNTAX: Final = 'a link is written ["node id", output], a list as a value {"__value__": [...]}'
+_MAX_FLOAT: Final = int(1.7976931348623157e308)
+_MAX_EXACT: Final = 2**53  # the largest integer below which a float holds each one
 
 
 def find_graph_problems(graph: Any, info: NodeInfo, *, uploaded: Collection[Address] = ()) -> list[GraphProblem]:
@@ -102,10 +104,6 @@ def _convert_losslessly(kind: str, value: Any) -> Any:
     if kind == "STRING" and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     return bool(value) if kind == "BOOLEAN" and value in (0, 1) else value
-
-
-_MAX_FLOAT: Final = int(1.7976931348623157e308)
-_MAX_EXACT: Final = 2**53  # the largest integer below which a float holds each one
 
 
 @lru_cache(maxsize=4096)

@@ -44,6 +44,23 @@ _SUFFIX: Final = re.compile(
     re.IGNORECASE,
 )
 _NUMBER: Final = re.compile(r" *([0-9]+(?:\.[0-9]+)?) *(?:s|sec|seconds)? *", re.IGNORECASE)
+_MAX_LENGTH: Final = 10_000  # characters of an expression; the longest of ComfyUI 0.33.0 has 4,205
+_MAX_STEPS: Final = 20_000  # of one evaluation, about half a second; the longest of ComfyUI 0.33.0 takes a few hundred
+_MAX_TOTAL_STEPS: Final = 300_000  # of all evaluations of one expression
+_MAX_DEPTH: Final = 60  # nested steps, about six Python frames each
+_MAX_NESTING: Final = 200  # of brackets and operators in the text
+_MAX_ITEMS: Final = 1_000  # items of a value, with everything inside
+_MAX_CHARACTERS: Final = 10_000  # of a text
+_MAX_NUMBER: Final = 1e15  # integers of Python have no limit of their own
+_ALLOWED_TYPES: Final = frozenset((
+    "binary", "bind", "block", "condition", "filter", "function", "index", "lambda", "name", "number", "path", "regex",
+    "string", "unary", "value", "variable",
+))  # fmt: skip
+_ALLOWED_FUNCTIONS: Final = frozenset((
+    "abs", "average", "boolean", "ceil", "contains", "count", "exists", "floor", "join", "keys", "length", "lookup",
+    "lowercase", "match", "max", "min", "not", "number", "power", "round", "sqrt", "string", "substring",
+    "substringAfter", "substringBefore", "sum", "trim", "type", "uppercase",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,26 +260,6 @@ def _find_number(values: Mapping[str, Any], names: tuple[str, ...]) -> Fraction 
 
 def _iter_values(values: Mapping[str, Any], last: str) -> Iterator[Any]:
     return (value for name, value in values.items() if name.rpartition(".")[2] == last)
-
-
-_MAX_LENGTH: Final = 10_000  # characters of an expression; the longest of ComfyUI 0.33.0 has 4,205
-_MAX_STEPS: Final = 20_000  # of one evaluation, about half a second; the longest of ComfyUI 0.33.0 takes a few hundred
-_MAX_TOTAL_STEPS: Final = 300_000  # of all evaluations of one expression
-_MAX_DEPTH: Final = 60  # nested steps, about six Python frames each
-_MAX_NESTING: Final = 200  # of brackets and operators in the text
-_MAX_ITEMS: Final = 1_000  # items of a value, with everything inside
-_MAX_CHARACTERS: Final = 10_000  # of a text
-_MAX_NUMBER: Final = 1e15  # integers of Python have no limit of their own
-
-_ALLOWED_TYPES: Final = frozenset((
-    "binary", "bind", "block", "condition", "filter", "function", "index", "lambda", "name", "number", "path", "regex",
-    "string", "unary", "value", "variable",
-))  # fmt: skip
-_ALLOWED_FUNCTIONS: Final = frozenset((
-    "abs", "average", "boolean", "ceil", "contains", "count", "exists", "floor", "join", "keys", "length", "lookup",
-    "lowercase", "match", "max", "min", "not", "number", "power", "round", "sqrt", "string", "substring",
-    "substringAfter", "substringBefore", "sum", "trim", "type", "uppercase",
-))  # fmt: skip
 
 
 class JsonataError(Exception):
