@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
-from sweeper.loading.read_scope import OutsideError, TrustNeed
+from sweeper.loading.read_scope import ExperimentFolder, OutsideError, TrustNeed
 from sweeper.loading.search_builder import (
     SearchBuilder,
     build_judges,
@@ -23,7 +23,7 @@ from sweeper.loading.search_builder import (
     list_objective_metrics,
     name_metrics,
 )
-from sweeper.loading.sweep_builder import BlockBuilder, ExperimentDraft, ExperimentFiles, hash_file
+from sweeper.loading.sweep_builder import BlockBuilder, ExperimentDraft
 from sweeper.model.axis_values import AxisError
 from sweeper.model.experiment import Experiment, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
@@ -58,7 +58,7 @@ class PartialExperiment:
 def build_experiment(
     source: Source,
     template: Template | None,
-    folder: ExperimentFiles,
+    folder: ExperimentFolder,
     *,
     file: Path,
     problems: Iterable[Problem] = (),
@@ -161,7 +161,7 @@ class _ExperimentBuilder(ExperimentDraft):
             is_swept = all(slot.name in block.given_paths and slot.name not in block.partly_given for block in blocks)
             if slot.is_file and slot.default is not MISSING and slot.name not in given and not is_swept:
                 try:
-                    self.files[slot.default] = hash_file(self.folder, slot.default)
+                    self.files[slot.default] = self.folder.hash_file(slot.default)
                 except AxisError as error:
                     self.add_axis_error(("template",), error, f"the default of slot '{slot.name}': ")
 
@@ -254,7 +254,7 @@ class _ExperimentBuilder(ExperimentDraft):
                 self.add_problem(builder.block.path if self.raw.get(str(builder.block.path[0])) else (), message)
 
 
-def with_derived_files(experiment: Experiment, folder: ExperimentFiles) -> Experiment:
+def with_derived_files(experiment: Experiment, folder: ExperimentFolder) -> Experiment:
     """Return the experiment with the files that `derive` computes for file slots.
 
     Raises ExperimentError if a file cannot be read.
@@ -265,7 +265,7 @@ def with_derived_files(experiment: Experiment, folder: ExperimentFiles) -> Exper
     for name in slots:
         for value in iter_derived_values(experiment, name):
             try:
-                files[value] = hash_file(folder, value)
+                files[value] = folder.hash_file(value)
             except OutsideError as error:
                 folder.add_outside(("derive", name), error)
             except AxisError as error:

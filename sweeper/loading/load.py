@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,20 +17,26 @@ from typing import Any, Final
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
 from sweeper.loading.bounded_files import (
     BoundError,
-    compute_sha256,
-    cut_pattern,
-    find_matching_files,
     read_named_bytes,
     read_text_bytes,
 )
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, make_name, with_derived_files
 from sweeper.loading.parse import parse_json, parse_yaml
-from sweeper.loading.read_scope import EVERYTHING, OutsideError, ReadScope, TrustNeed, find_project, is_near, make_scope
+from sweeper.loading.read_scope import (
+    EVERYTHING,
+    ExperimentFolder,
+    OutsideError,
+    ReadScope,
+    describe_cause,
+    find_project,
+    is_near,
+    make_scope,
+    suggest_files,
+)
 from sweeper.loading.sweep_builder import apply_overrides
 from sweeper.loading.template_builder import build_template
 from sweeper.loading.trust import describe_missing_trust, load_grants
-from sweeper.model.axis_values import AxisError
-from sweeper.model.experiment import Experiment, HashedFile
+from sweeper.model.experiment import Experiment
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.portable_names import find_name_problem
@@ -43,8 +48,8 @@ from sweeper.model.workflow import is_workflow
 from sweeper.planning.grid import list_axis_columns
 from sweeper.planning.plan import Plan, iter_value_pairs
 from sweeper.schemas import find_schema_problems
-from sweeper.schemas.values import KeyPath, format_value
-from sweeper.wording import join_names, suggest
+from sweeper.schemas.values import format_value
+from sweeper.wording import join_names
 
 _MEDIA_SUFFIXES: Final = frozenset((".png", ".webp", ".jpg", ".jpeg", ".mp4", ".webm"))  # that may carry a workflow
 
@@ -133,7 +138,7 @@ def load_partial(
         source = source.with_value({**source.value, "name": name}, {})
     unused_names: frozenset[str] = frozenset()
     problems: list[Problem] = []
-    folder = _ExperimentFolder(file.parent, scope)
+    folder = ExperimentFolder(file.parent, scope)
     template = _load_referenced_template(source, file, folder, problems)
     if overrides and not find_schema_problems("experiment", source.value):
         value, unused_names = apply_overrides(source.value, overrides, template.slots if template is not None else {})
@@ -242,7 +247,7 @@ def _read_regular(path: Path) -> bytes:
 
 
 def _load_referenced_template(
-    source: Source, file: Path, folder: _ExperimentFolder, problems: list[Problem]
+    source: Source, file: Path, folder: ExperimentFolder, problems: list[Problem]
 ) -> Template | None:
     name = source.value.get("template")
     if not isinstance(name, str) or not name:
@@ -253,7 +258,7 @@ def _load_referenced_template(
             for part in (path, get_slots_file(path)):  # before anything is said of what lies there
                 _resolve_template_file(part, folder.scope)
         if not _exists(path) or path.is_dir():
-            message = f"there is no file {format_value(name)}{_suggest_files(path, name, '.json')}"
+            message = f"there is no file {format_value(name)}{suggest_files(path, name, '.json')}"
             problems.append(source.make_problem(("template",), message))
             return None
         template = load_template(path, folder.scope)
@@ -297,14 +302,14 @@ def _read_source(
         if isinstance(error, BoundError):
             message = str(error)
         elif isinstance(error, FileNotFoundError):
-            message = f"there is no such file{_suggest_files(path, name, path.suffix or '.yaml')}"
+            message = f"there is no such file{suggest_files(path, name, path.suffix or '.yaml')}"
         elif isinstance(error, UnicodeDecodeError) and is_template and path.suffix.lower() in _MEDIA_SUFFIXES:
             made = join_command(["sweeper", "template", "new", name, "-o", str(Path(name).with_suffix(".json"))])
             message = f"is a picture; if it carries its workflow, make a template of it: {made}"
         elif isinstance(error, OSError) and path.is_dir():
             message = _describe_folder(path, name, ".json" if is_template else ".yaml")
         else:
-            message = _describe_cause(error)
+            message = describe_cause(error)
         raise error_class(Problem(name, 0, "", message)) from error
     return source
 
@@ -320,27 +325,6 @@ def _to_relative(path: Path, folder: Path) -> str:
         return os.path.relpath(path, folder).replace(os.sep, "/")
     except ValueError:  # on another drive of Windows
         return path.resolve().as_posix()
-
-
-def _suggest_files(path: Path, name: str, suffix: str = "") -> str:
-    """Return the end of the message "there is no file": the similar files in that folder, written as `name` is."""
-    start = name[: len(name) - len(path.name)]
-    try:
-        with os.scandir(path.parent) as folder:
-            entries = [entry.name for entry in folder if entry.is_file()]
-    except (FileNotFoundError, NotADirectoryError):
-        return f"; there is no folder '{path.parent}' either"
-    except (OSError, ValueError):
-        return ""
-    files = sorted(entry for entry in entries if entry.endswith(suffix) and not entry.startswith("."))
-    return suggest(name, [start + entry for entry in files], "files there")
-
-
-def _describe_cause(error: Exception) -> str:
-    """Say why a file cannot be read. A name with a NUL raises ValueError before the system is asked."""
-    if isinstance(error, UnicodeDecodeError):
-        return f"is not UTF-8 text (byte {error.start})"
-    return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
 
 
 def _format_path(path: Path) -> str:
@@ -393,70 +377,3 @@ def _find_mismatched_pairs(
             message = f"{mask_text}, but {picture_text}; both must have the same size"
         if message:
             yield pair, replace(locate(place), message=message)
-
-
-class _ExperimentFolder:
-    """The folder of the experiment, as far as the scope allows. Relative names in the experiment start here.
-
-    `outside` has the errors about files outside of the scope, by where the experiment names them.
-    """
-
-    def __init__(self, home: Path, scope: ReadScope) -> None:
-        self.home = home
-        self.scope = scope
-        self.outside: dict[KeyPath, list[OutsideError]] = {}
-        self.hashed_files: dict[str, HashedFile] = {}
-
-    def add_outside(self, path: KeyPath, error: OutsideError) -> None:
-        self.outside.setdefault(path, []).append(error)
-
-    def list_needs(self, source: Source) -> Iterator[TrustNeed]:
-        """Yield what the experiment may read only with trust: one need for each part of the file that names some."""
-        for path, errors in self.outside.items():
-            grants = tuple(dict.fromkeys(error.grant for error in errors))
-            more = f" (and {len(grants) - 1} more files)" if len(grants) > 1 else ""
-            yield TrustNeed(source.make_problem(path, f"{errors[0]}{more}"), grants)
-
-    def read_text(self, name: str) -> str:
-        with self._explain_errors(name, FileNotFoundError, NotADirectoryError):
-            text = read_text_bytes(self.scope.resolve(self.home / name)).decode("utf-8-sig")
-        return text.replace("\r\n", "\n")  # universal newlines would also split a line at a single CR
-
-    def find_files(self, pattern: str) -> list[str]:
-        path = Path(pattern)
-        if path in (Path(), Path(path.anchor)):  # glob in Python 3.11 raises IndexError for these
-            inside = pattern.rstrip("/") + "/*"
-            shown = format_value(pattern)
-            raise AxisError(f"{shown} is a folder and not a pattern of files; use {inside} for its files")
-        try:
-            self.scope.resolve(self.home / cut_pattern(path))
-            top = Path(path.anchor) if path.is_absolute() else self.home
-            relative = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
-            found = find_matching_files(top, relative, self.scope.check)
-        except BoundError as error:
-            raise AxisError(f"{format_value(pattern)} {error}") from error
-        except (ValueError, NotImplementedError, OSError) as error:
-            cause = error.strerror if isinstance(error, OSError) else error
-            raise AxisError(f"{format_value(pattern)} is not a pattern of files: {cause}") from error
-        if not found:
-            raise AxisError(f"no file matches {format_value(pattern)}")
-        return sorted((file if path.is_absolute() else file.relative_to(self.home)).as_posix() for file in found)
-
-    def hash_file(self, name: str) -> HashedFile:
-        if name not in self.hashed_files:
-            with self._explain_errors(name, FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                resolved = self.scope.resolve(self.home / name, name)
-                self.hashed_files[name] = HashedFile(resolved, compute_sha256(resolved))
-        return self.hashed_files[name]
-
-    @contextmanager
-    def _explain_errors(self, name: str, *missing: type[OSError]) -> Iterator[None]:
-        """Raise AxisError for whatever prevents the reading of a file; `missing` say that there is no such file."""
-        try:
-            yield
-        except BoundError as error:
-            raise AxisError(f"{format_value(name)} {error}") from error
-        except missing as error:
-            raise AxisError(f"there is no file {format_value(name)}{_suggest_files(self.home / name, name)}") from error
-        except (OSError, ValueError) as error:
-            raise AxisError(f"{format_value(name)} {_describe_cause(error)}") from error

@@ -181,15 +181,17 @@ class _YamlBuilder:
         return value
 
     def resolve_tag(self, event: Any, default: str) -> str:
+        """Return the tag of a scalar, or of a collection, which can have only the default."""
         tag = event.tag or _CORE + default
         if not tag.startswith(_CORE):
             message = f"the tag {tag} is not understood here; a text that begins with ! needs quotes"
             raise self.make_error(event, message)
+        if default != "str" and tag != _CORE + default:
+            raise self.make_error(event, f"the tag {tag} is not understood here")
         return str(tag.removeprefix(_CORE))
 
     def build_sequence(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> list[Any]:
-        if self.resolve_tag(event, "seq") != "seq":
-            raise self.make_error(event, f"the tag {event.tag} is not understood here")
+        self.resolve_tag(event, "seq")
         items: list[Any] = []
         for child in events:
             if isinstance(child, yaml.SequenceEndEvent):
@@ -198,8 +200,7 @@ class _YamlBuilder:
         return items
 
     def build_mapping(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> dict[str, Any]:
-        if self.resolve_tag(event, "map") != "map":
-            raise self.make_error(event, f"the tag {event.tag} is not understood here")
+        self.resolve_tag(event, "map")
         items: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_event in events:

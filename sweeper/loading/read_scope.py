@@ -7,15 +7,26 @@ the user decides.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import Problem
-from sweeper.loading.bounded_files import check_is_no_system_file
+from sweeper.loading.bounded_files import (
+    BoundError,
+    check_is_no_system_file,
+    compute_sha256,
+    cut_pattern,
+    find_matching_files,
+    read_text_bytes,
+)
 from sweeper.model.axis_values import AxisError
-from sweeper.schemas.values import format_value
+from sweeper.model.experiment import HashedFile
+from sweeper.model.source import Source
+from sweeper.schemas.values import KeyPath, format_value
+from sweeper.wording import suggest
 
 _MARKERS: Final = (".git", "pyproject.toml")  # of a project folder
 _NEIGHBOURS: Final = {"experiments": "templates"}  # the usual layout: experiments read the templates beside them
@@ -195,3 +206,96 @@ def _resolve(path: Path) -> Path | None:
         return Path(os.path.realpath(path))
     except (OSError, RuntimeError, ValueError):
         return None
+
+
+class ExperimentFolder:
+    """The folder of an experiment, as far as the scope allows. Relative names in the experiment start here.
+
+    `outside` has the errors about files outside of the scope, by where the experiment names them. What reads a file
+    raises OutsideError for such a file, and AxisError for a file that cannot be read.
+    """
+
+    def __init__(self, home: Path, scope: ReadScope) -> None:
+        self.home = home
+        self.scope = scope
+        self.outside: dict[KeyPath, list[OutsideError]] = {}
+        self.hashed_files: dict[str, HashedFile] = {}
+
+    def add_outside(self, path: KeyPath, error: OutsideError) -> None:
+        """Remember that the experiment names a file outside of the scope at `path`."""
+        self.outside.setdefault(path, []).append(error)
+
+    def list_needs(self, source: Source) -> Iterator[TrustNeed]:
+        """Yield what the experiment may read only with trust: one need for each part of the file that names some."""
+        for path, errors in self.outside.items():
+            grants = tuple(dict.fromkeys(error.grant for error in errors))
+            more = f" (and {len(grants) - 1} more files)" if len(grants) > 1 else ""
+            yield TrustNeed(source.make_problem(path, f"{errors[0]}{more}"), grants)
+
+    def read_text(self, name: str) -> str:
+        with self._explain_errors(name, FileNotFoundError, NotADirectoryError):
+            text = read_text_bytes(self.scope.resolve(self.home / name)).decode("utf-8-sig")
+        return text.replace("\r\n", "\n")  # universal newlines would also split a line at a single CR
+
+    def find_files(self, pattern: str) -> list[str]:
+        path = Path(pattern)
+        if path in (Path(), Path(path.anchor)):  # glob in Python 3.11 raises IndexError for these
+            inside = pattern.rstrip("/") + "/*"
+            shown = format_value(pattern)
+            raise AxisError(f"{shown} is a folder and not a pattern of files; use {inside} for its files")
+        try:
+            self.scope.resolve(self.home / cut_pattern(path))
+            top = Path(path.anchor) if path.is_absolute() else self.home
+            relative = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
+            found = find_matching_files(top, relative, self.scope.check)
+        except BoundError as error:
+            raise AxisError(f"{format_value(pattern)} {error}") from error
+        except (ValueError, NotImplementedError, OSError) as error:
+            cause = error.strerror if isinstance(error, OSError) else error
+            raise AxisError(f"{format_value(pattern)} is not a pattern of files: {cause}") from error
+        if not found:
+            raise AxisError(f"no file matches {format_value(pattern)}")
+        return sorted((file if path.is_absolute() else file.relative_to(self.home)).as_posix() for file in found)
+
+    def hash_file(self, name: Any) -> HashedFile:
+        """Hash the file that the value of a slot names."""
+        if not isinstance(name, str):
+            raise AxisError(f"found {format_value(name)}, but a file slot takes the name of a file")
+        if name not in self.hashed_files:
+            with self._explain_errors(name, FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                resolved = self.scope.resolve(self.home / name, name)
+                self.hashed_files[name] = HashedFile(resolved, compute_sha256(resolved))
+        return self.hashed_files[name]
+
+    @contextmanager
+    def _explain_errors(self, name: str, *missing: type[OSError]) -> Iterator[None]:
+        """Raise AxisError for whatever prevents the reading of a file; `missing` say that there is no such file."""
+        try:
+            yield
+        except BoundError as error:
+            raise AxisError(f"{format_value(name)} {error}") from error
+        except missing as error:
+            raise AxisError(f"there is no file {format_value(name)}{suggest_files(self.home / name, name)}") from error
+        except (OSError, ValueError) as error:
+            raise AxisError(f"{format_value(name)} {describe_cause(error)}") from error
+
+
+def suggest_files(path: Path, name: str, suffix: str = "") -> str:
+    """Return the end of the message "there is no file": the similar files in that folder, written as `name` is."""
+    start = name[: len(name) - len(path.name)]
+    try:
+        with os.scandir(path.parent) as folder:
+            entries = [entry.name for entry in folder if entry.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return f"; there is no folder '{path.parent}' either"
+    except (OSError, ValueError):
+        return ""
+    files = sorted(entry for entry in entries if entry.endswith(suffix) and not entry.startswith("."))
+    return suggest(name, [start + entry for entry in files], "files there")
+
+
+def describe_cause(error: Exception) -> str:
+    """Say why a file cannot be read. A name with a NUL raises ValueError before the system is asked."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not UTF-8 text (byte {error.start})"
+    return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sweeper.errors import MAX_PROBLEMS, Problem
-from sweeper.loading.read_scope import OutsideError
-from sweeper.model.axis_values import AXIS_FORMS, AxisError, FileAccess, Option, WorkBudget, expand_axis, format_label
+from sweeper.loading.read_scope import ExperimentFolder, OutsideError
+from sweeper.model.axis_values import AXIS_FORMS, AxisError, Option, WorkBudget, expand_axis, format_label
 from sweeper.model.experiment import Axis, Block, Dimension, HashedFile, IncludeRow, Sample
 from sweeper.model.expressions import ExpressionError, compile_expression, compile_text
 from sweeper.model.result import RESERVED_COLUMNS
@@ -33,19 +33,6 @@ _ANY_VALUE: Final = SlotSchema(None)  # for variables: any finite JSON value
 Overrides = Mapping[str, Any]
 
 
-class ExperimentFiles(FileAccess, Protocol):
-    """Read access to the files of the experiment's folder, and to the files that file slots name.
-
-    Each method raises OutsideError, an AxisError, for a file outside of the scope.
-    """
-
-    def add_outside(self, path: KeyPath, error: OutsideError) -> None:
-        """Remember that the experiment names a file outside of the scope at `path`."""
-
-    def hash_file(self, name: str) -> HashedFile:
-        """Hash the file that a value names. Raises AxisError if it cannot be read."""
-
-
 class ExperimentDraft:
     """What the builders of one experiment share: where it comes from, and its files and problems so far.
 
@@ -53,7 +40,7 @@ class ExperimentDraft:
     `derive` computes, `used` those that texts read.
     """
 
-    def __init__(self, source: Source, template: Template | None, folder: ExperimentFiles) -> None:
+    def __init__(self, source: Source, template: Template | None, folder: ExperimentFolder) -> None:
         self.source = source
         self.raw: Mapping[str, Any] = source.value
         self.no_template = template is None
@@ -97,7 +84,7 @@ class ExperimentDraft:
         try:
             value = slot.schema.normalise(value) if slot is not None else _ANY_VALUE.normalise(value)
             if slot is not None and slot.is_file:
-                self.files[value] = hash_file(self.folder, value)
+                self.files[value] = self.folder.hash_file(value)
         except AxisError as error:
             self.add_axis_error(path, error, "" if name in path else f"{name}: ")
         except ValueRefusedError as error:
@@ -107,12 +94,6 @@ class ExperimentDraft:
                 path, message + ("; to try each of them, put it under `sweep:`, `grid:`" if is_axis else "")
             )
         return value
-
-
-def hash_file(folder: ExperimentFiles, value: Any) -> HashedFile:
-    if not isinstance(value, str):
-        raise AxisError(f"found {format_value(value)}, but a file slot takes the name of a file")
-    return folder.hash_file(value)
 
 
 class BlockBuilder:

@@ -26,13 +26,13 @@ from sweeper.wording import suggest
 
 AXIS_FORMS: Final = ("from", "seeds", "lines", "csv", "files", "choices")  # of the forms that are mappings
 MAX_VALUES: Final = 1_000_000  # of one axis
-MAX_NESTING: Final = 32  # of groups of choices, because the parser recurses
+MAX_NESTING: Final = 32  # of groups of choices, because `_combine` recurses
 MAX_WORK: Final = 50_000_000  # of all axes of an experiment: seconds of time, and some hundred megabytes
 _VALUE_COST: Final = 25  # units of one value, which is an object; a character and a digit in a computation cost 1
 _ROUNDING: Final = Context(prec=12)  # significant digits of the values of a range with `count`
 _GUARD_DIGITS: Final = 40  # extra digits for a log range, to tell whole numbers from near misses
 _NEAR_MISS: Final = Decimal(10) ** -(_GUARD_DIGITS // 2)
-_LITERAL: Final = re.compile(r"(?P<escaped>\\[{}|\\])|[^\\{}|]+|\\")  # in choices
+_CHOICE_TOKEN: Final = re.compile(r"(?P<escaped>\\[{}|\\])|[{}|]|[^\\{}|]+|\\")
 _EMPTY_SETS: Final[Mapping[str, Any]] = {}  # shared, because an axis may have a million options
 ParseText = Callable[[str], Any]
 _Point = tuple[int, int] | Decimal  # a numerator and denominator, or a number of many digits
@@ -294,53 +294,37 @@ def expand_choices(text: str, budget: WorkBudget) -> list[tuple[str, tuple[str, 
 
     The first group is outermost: the last one varies fastest.
     """
-    pieces, end = _parse_pieces(text, 0, 0)
-    if end != len(text):
-        raise AxisError(f"column {end + 1}: this `}}` closes nothing; write \\}} for a brace in the text")
-    return _combine(pieces, budget)
-
-
-def _parse_pieces(text: str, position: int, depth: int) -> tuple[list[Any], int]:
-    """Parse from `position` to the end, or inside a group to its next `|` or `}`. Return the pieces and the end.
-
-    A piece is a literal text or a group: the list of its alternatives, each a list of pieces.
-    """
-    pieces: list[Any] = []
-    literal: list[str] = []
-    while position < len(text):
-        match = _LITERAL.match(text, position)
-        if match is not None:
-            literal.append(match[0].removeprefix("\\") if match.lastgroup else match[0])
-            position = match.end()
-        elif text[position] == "{":
-            group, position = _parse_group(text, position, depth + 1)
-            pieces += ["".join(literal), group]
-            literal = []
-        elif text[position] == "}" or depth:
-            break
-        else:  # a `|` outside all groups
-            literal.append("|")
-            position += 1
-    return [*pieces, "".join(literal)], position
-
-
-def _parse_group(text: str, start: int, depth: int) -> tuple[list[list[Any]], int]:
-    if depth > MAX_NESTING:
-        raise AxisError(f"column {start + 1}: groups are nested more than {MAX_NESTING} levels deep here")
-    alternatives: list[list[Any]] = []
-    position = start
-    while position < len(text) and (not alternatives or text[position] == "|"):
-        pieces, position = _parse_pieces(text, position + 1, depth)
-        alternatives.append(_trim(pieces))
-    if text[position : position + 1] != "}":
-        raise AxisError(f"column {start + 1}: this `{{` is never closed; write \\{{ for a brace in the text")
-    return alternatives, position + 1
+    # The text and the open groups in it. A group is a list of alternatives, an alternative a list of texts and groups.
+    nested: list[list[list[Any]]] = [[[]]]
+    starts: list[int] = []
+    for match in _CHOICE_TOKEN.finditer(text):
+        word, column = match[0], match.start() + 1
+        if word == "{":
+            if len(starts) == MAX_NESTING:
+                raise AxisError(f"column {column}: groups are nested more than {MAX_NESTING} levels deep here")
+            starts.append(column)
+            nested.append([[]])
+        elif word == "}" and not starts:
+            raise AxisError(f"column {column}: this `}}` closes nothing; write \\}} for a brace in the text")
+        elif word == "}":
+            starts.pop()
+            group = [_trim(alternative) for alternative in nested.pop()]
+            nested[-1][-1].append(group)
+        elif word == "|" and starts:
+            nested[-1].append([])
+        else:
+            nested[-1][-1].append(word.removeprefix("\\") if match.lastgroup else word)
+    if starts:
+        raise AxisError(f"column {starts[-1]}: this `{{` is never closed; write \\{{ for a brace in the text")
+    return _combine(nested[0][0], budget)
 
 
 def _trim(pieces: list[Any]) -> list[Any]:
     """Remove the space beside `|` and the braces."""
-    pieces[0] = pieces[0].lstrip()
-    pieces[-1] = pieces[-1].rstrip()
+    if pieces and isinstance(pieces[0], str):
+        pieces[0] = pieces[0].lstrip()
+    if pieces and isinstance(pieces[-1], str):
+        pieces[-1] = pieces[-1].rstrip()
     return pieces
 
 

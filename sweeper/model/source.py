@@ -6,6 +6,7 @@ The model needs this for its messages. The parsers are in `sweeper.loading.parse
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from sweeper.errors import Problem
@@ -31,15 +32,12 @@ class Source:
         self.name = name
         self.value = value
         self._find_lines = lines
-        self._lines: Mapping[KeyPath, int] | None = None
         self._origins: Mapping[str, str] = {}
 
-    @property
+    @cached_property
     def lines(self) -> Mapping[KeyPath, int]:
         """The 1-based line of every path in the text, computed at the first access."""
-        if self._lines is None:
-            self._lines = self._find_lines()
-        return self._lines
+        return self._find_lines()
 
     def with_value(self, value: Any, origins: Mapping[str, str] | None = None) -> Source:
         """Return a copy with another value and the same lines.
