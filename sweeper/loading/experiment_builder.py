@@ -18,9 +18,8 @@ from sweeper.loading.read_scope import ExperimentFolder, OutsideError, TrustNeed
 from sweeper.loading.search_builder import (
     SearchBuilder,
     build_judges,
-    find_metric_problems,
-    find_objective_problems,
-    list_objective_metrics,
+    find_measuring_problems,
+    list_metrics,
     name_metrics,
 )
 from sweeper.loading.sweep_builder import BlockBuilder, ExperimentDraft
@@ -73,13 +72,10 @@ def build_experiment(
     """
     shape_problems = find_schema_problems("experiment", source.value)
     refused_paths = {path for path, _ in shape_problems}
-    measured = source.value.get("metrics")
-    names = name_metrics(measured if isinstance(measured, list) else ())
     found = [
         *shape_problems,
         *(pair for pair in find_target_problems(source.value, named) if pair[0] not in refused_paths),
-        *find_metric_problems(measured),
-        *(pair for pair in find_objective_problems(source.value.get("search"), names) if pair[0] not in refused_paths),
+        *find_measuring_problems(source.value, refused_paths),
     ]
     valid_source = source
     if shape_problems:
@@ -128,8 +124,6 @@ class _ExperimentBuilder(ExperimentDraft):
         for path, message in problems:
             self.add_problem(path, message)
         target = raw.get("target", "embedded")
-        # The columns to measure are those of `metrics`, and those that a search needs.
-        metrics = dict.fromkeys((*name_metrics(raw.get("metrics", ())), *list_objective_metrics(raw.get("search"))))
         return Experiment(
             name=self.name,
             file=file,
@@ -140,7 +134,7 @@ class _ExperimentBuilder(ExperimentDraft):
             derive=derive,
             blocks=tuple(block.block for block in sweep),
             search=None if search is None else search.search,
-            metrics=tuple(metrics),
+            metrics=list_metrics(raw),
             judges=judges,
             run=_make_run_settings(raw.get("run", {})),
             files=self.files,

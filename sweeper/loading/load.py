@@ -15,11 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, ImageError, InputError, Problem, TemplateError, UsageError
-from sweeper.loading.bounded_files import (
-    BoundError,
-    read_named_bytes,
-    read_text_bytes,
-)
+from sweeper.loading.bounded_files import BoundError, read_named_bytes, read_text_bytes
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, make_name, with_derived_files
 from sweeper.loading.parse import parse_json, parse_yaml
 from sweeper.loading.read_scope import (

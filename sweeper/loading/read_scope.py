@@ -14,14 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import Problem
-from sweeper.loading.bounded_files import (
-    BoundError,
-    check_is_no_system_file,
-    compute_sha256,
-    cut_pattern,
-    find_matching_files,
-    read_text_bytes,
-)
+from sweeper.loading import bounded_files
+from sweeper.loading.bounded_files import BoundError, check_is_no_system_file
 from sweeper.model.axis_values import AxisError
 from sweeper.model.experiment import HashedFile
 from sweeper.model.source import Source
@@ -234,7 +228,7 @@ class ExperimentFolder:
 
     def read_text(self, name: str) -> str:
         with self._explain_errors(name, FileNotFoundError, NotADirectoryError):
-            text = read_text_bytes(self.scope.resolve(self.home / name)).decode("utf-8-sig")
+            text = bounded_files.read_text_bytes(self.scope.resolve(self.home / name)).decode("utf-8-sig")
         return text.replace("\r\n", "\n")  # universal newlines would also split a line at a single CR
 
     def find_files(self, pattern: str) -> list[str]:
@@ -244,10 +238,10 @@ class ExperimentFolder:
             shown = format_value(pattern)
             raise AxisError(f"{shown} is a folder and not a pattern of files; use {inside} for its files")
         try:
-            self.scope.resolve(self.home / cut_pattern(path))
+            self.scope.resolve(self.home / bounded_files.cut_pattern(path))
             top = Path(path.anchor) if path.is_absolute() else self.home
             relative = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
-            found = find_matching_files(top, relative, self.scope.check)
+            found = bounded_files.find_matching_files(top, relative, self.scope.check)
         except BoundError as error:
             raise AxisError(f"{format_value(pattern)} {error}") from error
         except (ValueError, NotImplementedError, OSError) as error:
@@ -264,7 +258,7 @@ class ExperimentFolder:
         if name not in self.hashed_files:
             with self._explain_errors(name, FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 resolved = self.scope.resolve(self.home / name, name)
-                self.hashed_files[name] = HashedFile(resolved, compute_sha256(resolved))
+                self.hashed_files[name] = HashedFile(resolved, bounded_files.compute_sha256(resolved))
         return self.hashed_files[name]
 
     @contextmanager

@@ -31,7 +31,18 @@ _PROBES: Final = 8  # numbers inside a continuous range that are checked, to fin
 _JUDGE: Final = "judge"  # the key, and the default name of the metric
 
 
-def find_objective_problems(raw: Any, metrics: Collection[str]) -> list[tuple[KeyPath, str]]:
+def find_measuring_problems(raw: Mapping[str, Any], refused: Collection[KeyPath]) -> list[tuple[KeyPath, str]]:
+    """(path, message) for each mistake in `metrics` and in the objectives of `search` that the schema does not find.
+
+    `refused`: the paths of the schema's problems.
+    """
+    measured = raw.get("metrics")
+    names = name_metrics(measured if isinstance(measured, list) else ())
+    objectives = _find_objective_problems(raw.get("search"), names)
+    return [*_find_metric_problems(measured), *(pair for pair in objectives if pair[0] not in refused)]
+
+
+def _find_objective_problems(raw: Any, metrics: Collection[str]) -> list[tuple[KeyPath, str]]:
     """(path, message) for each objective that is unknown or given twice, and if there is none, or no end.
 
     `metrics`: the columns that the experiment measures anyway. The schema finds other mistakes.
@@ -62,10 +73,10 @@ def _find_vote_problems(raw: Mapping[str, Any], metrics: Collection[str]) -> Ite
         yield PATH, f"'{VOTES_METRIC}' stands for people's votes here; give the metric of that name another one"
 
 
-def list_objective_metrics(raw: Any) -> list[str]:
-    """The metrics that a search needs, whether the experiment lists them or not."""
-    names = [name for _, name, _ in _iter_objectives(raw)] if isinstance(raw, Mapping) else []
-    return [name for name in dict.fromkeys(names) if name not in UNMEASURED]
+def list_metrics(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns to measure: those of `metrics`, and those that a search needs."""
+    objectives = (name for _, name, _ in _iter_objectives(raw.get("search", {})) if name not in UNMEASURED)
+    return tuple(dict.fromkeys((*name_metrics(raw.get("metrics", ())), *objectives)))
 
 
 def _iter_objectives(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, bool]]:
@@ -183,7 +194,7 @@ def _name_metric(entry: Any) -> str:
     return str(settings.get("name", _JUDGE)) if isinstance(settings, Mapping) else str(entry)
 
 
-def find_metric_problems(entries: Any) -> list[tuple[KeyPath, str]]:
+def _find_metric_problems(entries: Any) -> list[tuple[KeyPath, str]]:
     """(path, message) for each name that is unknown or listed twice. The schema finds other mistakes."""
     if not isinstance(entries, list):
         return []

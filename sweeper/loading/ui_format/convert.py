@@ -13,14 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.loading.ui_format.graph import (
-    BYPASSED,
-    MUTED,
-    MalformedWorkflowError,
-    Node,
-    UiWorkflow,
-    parse_ui_workflow,
-)
+from sweeper.loading.ui_format.graph import BYPASSED, MUTED, MalformedWorkflowError, Node, UiWorkflow, parse_ui_workflow
 from sweeper.loading.ui_format.links import (
     LinkEnd,
     LinkFollower,
