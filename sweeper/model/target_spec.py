@@ -139,8 +139,8 @@ def _merge_cloud_settings(own_settings: Mapping[str, Any], entry: TargetSpec, *,
     if errors or entry_settings["url"] != CLOUD_URL:
         entry_settings = {}  # its mistakes are reported elsewhere: where a target uses it, and where the file is read
     has_own_key = bool(own_settings.get("api_key_env") or own_settings.get("api_key_command"))
-    is_left_out = {True: has_own_key, False: only_key}  # by whether it is the key
-    entry_settings = {key: entry_settings[key] for key in entry_settings if not is_left_out[key.startswith("api_key")]}
+    left_out = [key for key in entry_settings if (has_own_key if key.startswith("api_key") else only_key)]
+    entry_settings = {key: value for key, value in entry_settings.items() if key not in left_out}
     defaults = {"dialect": "v2"} if only_key else {"name": CLOUD, "dialect": "cloud"}
     settings = {**defaults, **entry_settings, **own_settings}
     if not settings.get("api_key_command"):
@@ -172,24 +172,21 @@ def find_target_problems(experiment: Any, named: NamedTargets | None) -> list[tu
     targets = mapping.get("targets")
     own_targets = dict(itertools.islice(targets.items(), _MAX_TARGETS)) if isinstance(targets, Mapping) else {}
     entries = {name: entry for name, entry in own_targets.items() if _is_spec(entry)}
-    problems: list[tuple[KeyPath, str]] = [
-        (("targets", *path), message) for path, message in find_entry_problems(entries)
-    ]
+    problems: list[tuple[KeyPath, str]] = [(("targets", *path), text) for path, text in find_entry_problems(entries)]
     names = {**(named or {}), **dict.fromkeys(own_targets, InvalidEntry(())), **entries}
     target = mapping.get("target", EMBEDDED)
-    specs = target[:_MAX_TARGETS] if isinstance(target, list) else [target]
-    parsed_targets = [parse_target(spec, names) for spec in specs]
-    is_list = isinstance(target, list)
-    paths: list[KeyPath] = [("target", index) if is_list else ("target",) for index in range(len(specs))]
-    for path, spec, parsed in zip(paths, specs, parsed_targets, strict=True):
+    written: list[tuple[KeyPath, Any]] = [(("target",), target)]
+    if isinstance(target, list):
+        written = [(("target", index), spec) for index, spec in enumerate(target[:_MAX_TARGETS])]
+    parsed_targets = [parse_target(spec, names) for _, spec in written]
+    for (path, spec), parsed in zip(written, parsed_targets, strict=True):
         may_be_elsewhere = named is None and isinstance(spec, str) and "://" not in spec
         if _is_spec(spec) and parsed.entry is None and not may_be_elsewhere:
             problems += [((*path, setting) if setting else path, message) for setting, message in parsed.errors]
-    problems += [(paths[index], message) for index, message in find_duplicate_targets(parsed_targets)]
-    written = [(path, spec) for path, spec in zip(paths, specs, strict=True) if isinstance(spec, Mapping)]
-    written += [(("targets", name), entry) for name, entry in entries.items() if isinstance(entry, Mapping)]
-    for path, spec in written:
-        problems += [((*path, setting), message) for setting, message in _find_cloud_key_misuse(path[-1], spec, named)]
+    problems += [(written[index][0], message) for index, message in find_duplicate_targets(parsed_targets)]
+    for path, spec in (*written, *((("targets", name), entry) for name, entry in entries.items())):
+        misuses = _find_cloud_key_misuse(path[-1], spec, named) if isinstance(spec, Mapping) else ()
+        problems += [((*path, setting), message) for setting, message in misuses]
     return [(path, message) for path, message in problems if (path[-1], message) != _NO_URL]  # the schema finds it
 
 
