@@ -187,13 +187,9 @@ def _parse_links(value: Any, path: KeyPath) -> Iterator[tuple[str, Link]]:
     for index, item in enumerate(value if isinstance(value, list) else []):
         if item is None:
             continue  # old editors left null for removed links
+        link_id, origin, output = item[:3] if isinstance(item, list) and len(item) >= 5 else (None, None, None)
         if isinstance(item, dict):
-            fields = [item.get("id"), item.get("origin_id"), item.get("origin_slot")]
-        elif isinstance(item, list) and len(item) >= 5:
-            fields = item[:3]
-        else:
-            raise MalformedWorkflowError((*path, index), "is not a link")
-        link_id, origin, output = fields
+            link_id, origin, output = item.get("id"), item.get("origin_id"), item.get("origin_slot")
         if isinstance(output, str) and output.isdecimal():
             output = int(output)  # the editor uses parseInt
         if not isinstance(link_id, (int, str)) or not isinstance(origin, (int, str)) or not isinstance(output, int):

@@ -22,7 +22,7 @@ from sweeper.loading.ui_format.graph import BYPASSED, MUTED, Node, Port, UiGraph
 from sweeper.loading.ui_format.widgets import read_widgets
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.template import MISSING
-from sweeper.schemas.values import KeyPath
+from sweeper.schemas.values import KeyPath, fits_shape
 
 # Nodes that only pass a link on: those of the editor and of rgthree.
 _REROUTES: Final = frozenset({"Reroute", "Reroute (rgthree)"})
@@ -305,7 +305,7 @@ class SubgraphValues:
         """
         for node in graph.nodes.values():
             spec = self.info.classes.get(node.type)
-            for index, socket in enumerate(node.inputs if spec is not None else ()):
+            for index, socket in enumerate(node.inputs):
                 link = graph.links.get(socket.link or "")
                 if spec is not None and link is not None and link.origin == primitive.id:
                     widgets = read_widgets(node, spec)
@@ -347,10 +347,11 @@ class SubgraphValues:
         if name in self._read_values(node):
             return name
         graph = self.workflow.subgraphs.get(node.type)
-        for port in graph.inputs if graph is not None else ():
-            target = self._find_target(graph, port) if graph is not None else None
-            if target is not None and target[1] == name:
-                return port.name
+        if graph is not None:
+            for port in graph.inputs:
+                target = self._find_target(graph, port)
+                if target is not None and target[1] == name:
+                    return port.name
         return ""
 
 
@@ -362,9 +363,5 @@ def _parse_proxies(host: Node, graph: UiGraph) -> list[tuple[str, str]]:
             proxies = json.loads(proxies)
         except ValueError:
             return []
-    entries = proxies if isinstance(proxies, list) else []
-    if not all(isinstance(entry, list) and len(entry) in (2, 3) for entry in entries) or not all(
-        isinstance(text, str) for entry in entries for text in entry
-    ):
-        return []
+    entries = proxies if fits_shape(proxies, [([str, str], [str, str, str])]) else []
     return [(graph.new_ids.get(entry[0], entry[0]), entry[1]) for entry in entries]

@@ -54,6 +54,7 @@ _CUSTOM_COMBO: Final = "CustomCombo"  # its options are the user's own; it sends
 _BUTTON_TEXTS: Final = ("", "image", "video", "audio", "file", None)  # saved values of upload buttons and previews
 _MAX_BRACES: Final = 50
 _COMMENT: Final = re.compile(r"/\*[\s\S]*?\*/|//.*")
+_PROMPT_PIECE: Final = re.compile(r"\\[\s\S]?|[{}|]|[^\\{}|]+")
 # Custom classes whose script on ComfyUI's page replaces the saved values when it queues a workflow.
 _SCRIPTED_CLASSES: Final = frozenset({"ImpactWildcardProcessor", "ImpactWildcardEncode"})
 
@@ -260,49 +261,28 @@ def _is_possible(spec: InputSpec, value: Any) -> bool:
     return isinstance(value, str) if spec.type in ("STRING", "COLOR") else True
 
 
-def resolve_dynamic_prompt(text: str, depth: int = 0) -> str:
+def resolve_dynamic_prompt(text: str) -> str:
     """Return the text that the editor sends for a prompt: without comments, and without braces around a single choice.
 
     Raises WidgetMismatchError if the editor would choose at random (`{a|b}`); see its `processDynamicPrompt`.
     """
-    if depth > _MAX_BRACES:
-        raise WidgetMismatchError(f"has a text with more than {_MAX_BRACES} nested braces")
-    text = _COMMENT.sub("", text)
-    result = ""
-    position = 0
-    while position < len(text):
-        char = text[position]
-        if char == "\\":
-            result += text[position : position + 2]
-            position += 2
-        elif char == "{":
-            end, block = _parse_block(text, position + 1)
-            result += resolve_dynamic_prompt(block, depth + 1)
-            position = end
-        else:
-            result += char
-            position += 1
-    return re.sub(r"\\([{}|])", r"\1", result)
-
-
-def _parse_block(text: str, position: int) -> tuple[int, str]:
-    """Return the end of the block of braces that begins at `position`, and its content."""
-    start, depth = position, 0
-    while position < len(text):
-        char = text[position]
-        if char == "\\":
-            position += 2
-            continue
-        if char == "}" and depth == 0:
-            return position + 1, text[start:position]
-        if char == "|" and depth == 0:
+    pieces: list[str] = []
+    depth = 0  # of open braces
+    for piece in _PROMPT_PIECE.findall(_COMMENT.sub("", text)):
+        if piece == "|" and depth:
             raise WidgetMismatchError(
                 f"has the text {format_json(text)}, and ComfyUI's page picks one of the {{choices|like these}} at "
                 "random when it queues; write one of them (a sweep can try all of them: `choices`)"
             )
-        depth += {"{": 1, "}": -1}.get(char, 0)
-        position += 1
-    return position, text[start:]
+        if piece == "{":
+            depth += 1
+        elif piece == "}" and depth:
+            depth -= 1
+        else:
+            pieces.append(piece[1:] if piece in (r"\{", r"\|", r"\}") else piece)
+        if depth > _MAX_BRACES:
+            raise WidgetMismatchError(f"has a text with more than {_MAX_BRACES} nested braces")
+    return "".join(pieces)
 
 
 def format_json(value: Any) -> str:
