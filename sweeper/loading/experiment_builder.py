@@ -86,11 +86,10 @@ def build_experiment(
     experiment = builder.build(file)
     all_problems = (*problems, *(source.make_problem(path, message) for path, message in found), *builder.problems)
     has_template = template is not None
-    has_plan = (
-        has_template
-        and not builder.suppressed_names
-        and all(problem.file == source.name and _get_top_key(problem) not in _PLAN_KEYS for problem in all_problems)
+    are_elsewhere = (
+        problem.file == source.name and _get_top_key(problem) not in _PLAN_KEYS for problem in all_problems
     )
+    has_plan = has_template and not builder.suppressed_names and all(are_elsewhere)
     return PartialExperiment(experiment, all_problems, has_template, has_plan)
 
 

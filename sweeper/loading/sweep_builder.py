@@ -71,9 +71,8 @@ class ExperimentDraft:
         if self.template.slots or self.no_template:
             return self.advise(name, self.template.slots, "slots")
         file = Path(self.template.file)
-        command = join_command(
-            ["sweeper", "template", "new", str(file), "-o", str(file.with_stem(f"{file.stem}-template"))]
-        )
+        made = str(file.with_stem(f"{file.stem}-template"))
+        command = join_command(["sweeper", "template", "new", str(file), "-o", made])
         message = f"is a workflow without slots, so nothing in it can be set; make a template of it (`{command}`)"
         self.add_problem(("template",), f"{message} and name that here")
         return ""
@@ -90,9 +89,8 @@ class ExperimentDraft:
         except ValueRefusedError as error:
             message = str(error) if name in path else f"{name}: {error}"
             is_axis = path[0] == "params" and isinstance(value, list)
-            self.add_problem(
-                path, message + ("; to try each of them, put it under `sweep:`, `grid:`" if is_axis else "")
-            )
+            hint = "; to try each of them, put it under `sweep:`, `grid:`" if is_axis else ""
+            self.add_problem(path, message + hint)
         return value
 
 
