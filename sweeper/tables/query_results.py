@@ -9,8 +9,7 @@ from pathlib import Path
 
 from sweeper.answers.parts import Note, Part
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
-from sweeper.model.search_columns import ROUND
-from sweeper.model.search_result import SearchedPoint
+from sweeper.model.search_columns import ROUND, SearchedPoint
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.shell_words import join_command
 from sweeper.schemas.values import is_number

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from sweeper.model.charges import ESTIMATED, MEASURED, PRICED, Charge
 from sweeper.model.money import Amount
-from sweeper.model.search_columns import Objective
-from sweeper.model.search_result import SearchedPoint
+from sweeper.model.search_columns import Objective, SearchedPoint
 from sweeper.store.job_charges import JobCharge
 from sweeper.tables.aggregate import RowTable, make_groups, make_pivot
 from sweeper.tables.charge_rows import ChargeRow, ChargeSum, FolderCosts, ValueCharges

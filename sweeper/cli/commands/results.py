@@ -8,7 +8,6 @@ import click
 
 from sweeper.cli import console, options
 from sweeper.cli.options import complete_from, format_examples, split_names
-from sweeper.model.search_columns import SearchedPoint
 from sweeper.model.selection import Selection
 from sweeper.tables.query_results import ResultsQuery, query_results
 

@@ -363,5 +363,6 @@ def _parse_proxies(host: Node, graph: UiGraph) -> list[tuple[str, str]]:
             proxies = json.loads(proxies)
         except ValueError:
             return []
-    entries = proxies if fits_shape(proxies, [([str, str], [str, str, str])]) else []
-    return [(graph.new_ids.get(entry[0], entry[0]), entry[1]) for entry in entries]
+    if not isinstance(proxies, list) or not fits_shape(proxies, [([str, str], [str, str, str])]):
+        return []
+    return [(graph.new_ids.get(entry[0], entry[0]), entry[1]) for entry in proxies]
