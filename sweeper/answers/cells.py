@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Iterable
 from typing import Any, Final
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)  # json.dumps would make one for each call
+_MAX_CHOICES_LENGTH: Final = 60  # characters of a list of choices
 _JOINER: Final = "\N{ZERO WIDTH JOINER}"
 _EMOJI_SELECTOR: Final = "\N{VARIATION SELECTOR-16}"
 _EMOJI_CATEGORIES: Final = ("So", "Sm")  # Unicode categories; some arrows are mathematical symbols
@@ -39,6 +41,16 @@ def format_cell(value: object, *, rounded: bool = False) -> str:
     if isinstance(value, float):
         return format_rounded(value) if rounded else format_number(value)
     return sanitize(value if isinstance(value, str) else to_json_text(value))
+
+
+def join_choices(texts: Iterable[str], count: int) -> str:
+    """As many of the first of `count` texts as fit into 60 characters; if some do not, also their number."""
+    shown: list[str] = []
+    for text in texts:
+        if shown and len(" | ".join([*shown, text])) > _MAX_CHOICES_LENGTH:
+            return f"{' | '.join(shown)} | ... ({count})"
+        shown.append(text)
+    return " | ".join(shown)
 
 
 def sanitize(text: str) -> str:

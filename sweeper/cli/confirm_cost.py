@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +16,6 @@ import click
 
 from sweeper.answers.cells import sanitize
 from sweeper.cli import console
-from sweeper.cli.cost_text import count_jobs, format_cost
-from sweeper.cli.plan_summary import PlanSummary
 from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.experiment import Experiment
@@ -27,9 +24,12 @@ from sweeper.model.result import Run
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
+from sweeper.running.count_plan import answer_plan
+from sweeper.running.plan_answer import PlanAnswer
 from sweeper.running.prepare import Prepared
 from sweeper.running.settings import RunOptions
 from sweeper.store import Store
+from sweeper.wording import count_things
 
 _MAX_UNPRICED_JOBS: Final = 100  # on a paid target whose price nobody stated
 
@@ -49,9 +49,10 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
         # A given plan repeats a few jobs of a run about which the user was asked, as `check --attribute` does.
         if paid and not yes and rest.get("plan") is None:
             rest["plan"] = make_plan(experiment)
-            summary = _summarize(replace(prepared, plans=(rest["plan"],)), out, rest)
+            answer = _answer_plan(replace(prepared, plans=(rest["plan"],)), out, rest)
             budget = rest.get("budget")
-            _confirm(summary, paid, experiment, experiment.run.budget if budget is None else budget)
+            budget = experiment.run.budget if budget is None else budget
+            _confirm(answer, paid, experiment, budget)
         return runner(experiment, target=target, out=out, **rest)
 
     return run
@@ -63,29 +64,20 @@ def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, bud
     `plan`: the next of these trials, from whose cost that of the others is estimated. Raises SweeperError if the answer
     is no.
     """
-    summary = dict(_summarize(replace(prepared, plans=(plan,)), out, {}))
-    amount = estimate_search_cost(summary, trials)
-    if amount is not None:
-        summary["cost"] = {**summary["cost"], "left": amount.to_dict()}
-    summary["jobs"] = trials if summary["jobs"] else 0
-    _confirm(summary, list_paid_targets(prepared), prepared.experiment, budget)
+    answer = _answer_plan(replace(prepared, plans=(plan,)), out, {})
+    amount = answer.estimate_cost(trials)
+    if answer.cost is not None and amount is not None:
+        answer = replace(answer, cost=replace(answer.cost, left=amount))
+    answer = replace(answer, jobs=trials if answer.jobs else 0)
+    _confirm(answer, list_paid_targets(prepared), prepared.experiment, budget)
 
 
-def estimate_search_cost(summary: Mapping[str, Any], trials: int) -> Amount | None:
-    """What so many trials of a search cost, if they cost what those of `summary` do; None if nothing has a price."""
-    if summary["cost"] is None or not summary["jobs"]:
-        return None
-    return Amount.from_dict(summary["cost"]["left"]).scale(Fraction(trials, summary["jobs"]))
-
-
-def _summarize(prepared: Prepared, out: Any, run_options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `plan --json` says of a run, and `has_classes`: whether the node classes of a target are known."""
+def _answer_plan(prepared: Prepared, out: Any, run_options: Mapping[str, Any]) -> PlanAnswer:
+    """What a run would do, by the node classes of its targets."""
     names = {field.name for field in fields(RunOptions)}
     options = RunOptions(**{name: value for name, value in run_options.items() if name in names})
     known = replace(prepared, classes=prepared.find_classes())
-    summary = PlanSummary(known, out if isinstance(out, Path) else None, options)
-    summary.add_all()
-    return {**summary.to_dict(), "has_classes": known.classes is not None}
+    return answer_plan(known, out if isinstance(out, Path) else None, options)
 
 
 def load_spent(out: Path) -> Amount:
@@ -96,16 +88,15 @@ def load_spent(out: Path) -> Amount:
         return store.charges.load_spent()
 
 
-def _confirm(
-    summary: Mapping[str, Any], paid: Sequence[Target], experiment: Experiment, budget: Decimal | None
-) -> None:
-    left = None if budget is None else max(floor_micros(budget) - load_spent(Path(summary["out"])).at_most, 0)
-    question = _find_question(summary, paid, floor_micros(experiment.run.confirm_above), left)
+def _confirm(answer: PlanAnswer, paid: Sequence[Target], experiment: Experiment, budget: Decimal | None) -> None:
+    left = None if budget is None else max(floor_micros(budget) - load_spent(Path(answer.out)).at_most, 0)
+    confirm_above = floor_micros(experiment.run.confirm_above)
+    question = _find_question(answer, paid, confirm_above, left)
     if question is None:
         return
     if console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr):
-        for label, text, _ in format_cost(summary):
-            console.print_status(sanitize(f"{label} {text}"))
+        if answer.cost is not None:
+            console.print_status(sanitize(f"cost {answer.describe_cost()}"))
         if not click.confirm(sanitize(f"{question[0].upper()}{question[1:]}?"), err=True):
             raise SweeperError("the answer was no, so nothing was submitted")
     elif left is None:
@@ -127,22 +118,21 @@ def _may_cost(target: Target) -> bool:
 
 
 def _find_question(
-    summary: Mapping[str, Any], targets: Sequence[Target], confirm_above: int, budget_left: float | None
+    answer: PlanAnswer, targets: Sequence[Target], confirm_above: int, budget_left: float | None
 ) -> str | None:
     """What to ask about a plan; None if it costs too little to ask.
 
     `confirm_above` and what is left of the budget are in micro-dollars.
     """
-    jobs, cost = summary["jobs"], summary["cost"]
-    amount = Amount.from_dict(cost["left"]) if cost is not None else NOTHING
+    amount = answer.cost.left if answer.cost is not None else NOTHING
     if budget_left is not None:
         amount = Amount(int(min(amount.low, budget_left)), int(min(amount.at_most, budget_left)))
     unpriced = [target.name for target in targets if is_comfy_platform(target.url) and target.price is None]
-    has_no_price = not summary["has_classes"] or unpriced or amount.high is None
+    has_no_price = not answer.has_classes or unpriced or amount.high is None
     is_dear = (amount.low if amount.high is None else amount.high) > confirm_above
-    if not is_dear and not (has_no_price and jobs > _MAX_UNPRICED_JOBS):
+    if not is_dear and not (has_no_price and answer.jobs > _MAX_UNPRICED_JOBS):
         return None
-    question = f"submit {count_jobs(jobs)} to {' and '.join(target.name for target in targets)}"
+    question = f"submit {count_things(answer.jobs, 'job')} to {' and '.join(target.name for target in targets)}"
     if is_dear:
         question += f" for {amount}"
     if unpriced:

@@ -13,11 +13,11 @@ from typing import Final, Self
 
 from sweeper.answers.cells import sanitize
 from sweeper.cli import console
-from sweeper.cli.search_text import describe_round
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED
 from sweeper.running import run_events as events
 from sweeper.running.run_counts import RunCounts
+from sweeper.running.search_answer import describe_point
 from sweeper.wording import count_things
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
@@ -141,6 +141,18 @@ class ProgressDisplay:
         return f"{console.paint('failed:', 'red')} {message}"
 
 
+def _describe_round(event: events.RoundPlanned) -> str:
+    """The line that announces a round of a search: what it asks for, and the best so far."""
+    trials = count_things(event.trials, "trial" if event.points else "more trial")
+    points = count_things(event.points, "new point") if event.points else "points asked for earlier"
+    of = "" if event.limit is None else f" of {event.limit}"
+    text = f"round {event.number}: {trials} of {points} ({event.asked}{of} done)"
+    if event.best is None:
+        return text
+    objectives = dict(zip(event.objectives, event.best.objectives, strict=True))
+    return f"{text}; best {describe_point(objectives, event.best.values)}"
+
+
 def _describe_routine_event(event: events.Event) -> str | None:
     """The line for an event that is not a problem; None if it needs no line."""
     match event:
@@ -153,7 +165,7 @@ def _describe_routine_event(event: events.Event) -> str | None:
             where = f", dashboard {event.dashboard}" if event.dashboard else ""
             return sanitize(f"cluster {event.address}: {event.workers} workers{where}")
         case events.RoundPlanned():
-            return sanitize(describe_round(event))
+            return sanitize(_describe_round(event))
         case events.JudgeAsked():
             pictures = f"{event.pictures} pictures" if event.pictures > 1 else "a picture"
             times = f", {event.repeats} times each" if event.repeats > 1 else ""

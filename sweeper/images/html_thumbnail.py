@@ -18,8 +18,14 @@ _SIDE: Final = 128  # pixels of the longer side
 def make_thumbnail(path: Any) -> str:
     """Return the picture as an `<img>`. For a URL or an unreadable file, return the path; "" if it is not a text."""
     label = html.escape(path) if isinstance(path, str) else ""
-    if not label or "://" in label:
-        return label
+    url = make_thumbnail_url(path) if label else ""
+    return f'<img src="{url}" title="{label}">' if url else label
+
+
+def make_thumbnail_url(path: str) -> str:
+    """Return the picture as a `data:` URL; "" for a URL or an unreadable file."""
+    if "://" in path:
+        return ""
     try:
         with Image.open(path, formats=PICTURE_FORMATS) as image:
             image.draft("RGB", (_SIDE, _SIDE))  # makes JPEG decode at about this size
@@ -29,5 +35,5 @@ def make_thumbnail(path: Any) -> str:
         data = io.BytesIO()
         small.save(data, "WEBP", quality=80)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ImageError):
-        return label
-    return f'<img src="data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}" title="{label}">'
+        return ""
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"

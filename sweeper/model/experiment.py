@@ -267,6 +267,12 @@ class Experiment:
         return ExperimentError(self.source.make_problem(path, message) if self.source is not None else message)
 
     @property
+    def search_budget(self) -> Decimal | None:
+        """The most US dollars that a folder may cost with the search: the smaller of its budget and that of runs."""
+        budgets = (self.run.budget, None if self.search is None else self.search.budget)
+        return min((budget for budget in budgets if budget is not None), default=None)
+
+    @property
     def written_blocks(self) -> tuple[Block, ...]:
         """The blocks of the sweep, and the block of the search, which only serves to check values."""
         return self.blocks if self.search is None else (*self.blocks, self.search.block)

@@ -28,6 +28,8 @@ RESERVED_COLUMNS: Final = ("trial", *OUTCOME_COLUMNS)
 SAMPLING_METRIC: Final = "sampling_s"  # the only metric of a job and not of a file; see `sweeper.comfy.job_listener`
 REPEAT_COLUMN: Final = "sweeper_repeat"  # the axis that `sweeper calibrate` adds: the number of the repeat
 
+_NOT_IN_JSON: Final = {"json": ""}  # see `sweeper.answers.render`
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -82,7 +84,7 @@ class Run(HtmlDisplay):
     with what it costs at most. `budget` is the most that they may cost, in micro-dollars, if there is a limit.
     """
 
-    run_id: int
+    run_id: int = field(metadata={"json": "run"})
     out: Path
     trials: int
     submitted: int
@@ -95,6 +97,6 @@ class Run(HtmlDisplay):
     error: str | None = None
     pictures: str = ""
     kept: Mapping[str, int] = field(default_factory=dict)
-    cost: Amount = NOTHING
-    spent: Amount = NOTHING
-    budget: int | None = None
+    cost: Amount = field(default=NOTHING, metadata=_NOT_IN_JSON)
+    spent: Amount = field(default=NOTHING, metadata=_NOT_IN_JSON)
+    budget: int | None = field(default=None, metadata=_NOT_IN_JSON)

@@ -10,8 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.model.html_display import HtmlDisplay
-from sweeper.model.result import SUCCEEDED, Result, Run
+from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
 from sweeper.schemas.values import is_number
 
@@ -151,24 +150,3 @@ def sort_points(points: Iterable[SearchedPoint], objectives: Sequence[Objective]
     if len(objectives) > 1:
         goodness = [entry for entry in goodness if not any(dominates(other, entry[0]) for other, _ in goodness)]
     return [point for _, point in sorted(goodness, key=lambda entry: entry[0][0], reverse=True)]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult(HtmlDisplay):
-    """The summary of a search.
-
-    `run`: the summary of its run, None if there was nothing to run. `ended_by`: `trials`, `until`, `exhausted` (no
-    point is left), `votes` (the round waits for votes), or what stopped the run, such as `budget` or `interrupt`.
-    `rounds`, `points` and `trials` count what the search asked for, with earlier runs of it. `best`: the five best
-    points; with several objectives, all points that no other beats, the best in the first objective first. `error`: why
-    the search ended early, for people. `votes_needed`: about so many votes let it go on.
-    """
-
-    run: Run | None
-    ended_by: str
-    rounds: int
-    points: int
-    trials: int
-    best: tuple[SearchedPoint, ...] = ()
-    error: str | None = None
-    votes_needed: int = 0

@@ -49,22 +49,20 @@ _WHY_WRITTEN: Final = {  # by the first word of a cache
 class OrderReport:
     """What the nesting order saves on a server that caches node results.
 
-    `axes` has the axes of each block, outermost first. `executions` and `written` count node executions in this order
-    and in the written order, and `include` rows not at all. `measured`: the order is based on measured node times.
-    `caching` is the cache of the server: see `ServerCache`. `why_written`: why another order saves nothing, if so.
+    `mode` is the `order` of the experiment. `axes` has the axes of each block, outermost first. `executions` and
+    `written` count node executions in this order and in the written order, and `include` rows not at all; `saved` is
+    the difference. `measured`: the order is based on measured node times. `caching` is the cache of the server: see
+    `ServerCache`. `why_written`: why another order saves nothing, if so.
     """
 
+    mode: str
     axes: tuple[tuple[str, ...], ...]
     executions: int
     written: int
-    measured: bool = False
-    caching: str = "classic"
-    why_written: str | None = None
-
-    @property
-    def saved(self) -> int:
-        """The number of node executions that the order saves over the written order."""
-        return self.written - self.executions
+    saved: int
+    measured: bool
+    caching: str
+    why_written: str | None
 
 
 class Plan(HtmlDisplay):
@@ -221,7 +219,10 @@ class Plan(HtmlDisplay):
         )
         is_written = self.experiment.order != "written" and all(part.order == part.written for part in products)
         why_written = _WHY_WRITTEN.get(str(caching).partition(" ")[0]) if is_written else None
-        return OrderReport(tuple(names), runs, written, bool(self._costs.seconds), str(caching), why_written)
+        return OrderReport(
+            self.experiment.order, tuple(names), runs, written, written - runs,
+            bool(self._costs.seconds), str(caching), why_written,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

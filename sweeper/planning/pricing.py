@@ -27,9 +27,11 @@ from sweeper.model.workflow import find_sinks, find_upstream, is_link, iter_link
 from sweeper.planning.grid import merge_dimensions
 from sweeper.planning.order import RunSequence, find_dependencies
 from sweeper.planning.plan import Plan, PlanPart
+from sweeper.planning.plan_cost import Bounds, CellCost, DueAmount, NodeCost, PlanCost, TimeCost
 from sweeper.planning.server_cache import NO_CACHE, ServerCache
 
 _Axes = dict[str, dict[Any, tuple[Any, int, Amount]]]  # by axis and key: the cell, its jobs, what they cost
+_Time = tuple[tuple[float, float] | None, Amount]  # the seconds of jobs, from the least to the most; what they cost
 
 _MAX_GUESSES: Final = 64  # combinations of values that arrive over links
 _MAX_PRICES: Final = 2_000  # combinations of values for which one node is priced, a few seconds
@@ -212,53 +214,6 @@ class TemplatePrices:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeCost:
-    """What one partner node costs in a plan. `executions` are the smallest and the largest number of times it runs.
-
-    `each` is the price of one execution, from the cheapest to the dearest. `reasons` say why the price is unknown or
-    only a lower bound.
-    """
-
-    node: str
-    class_type: str
-    executions: tuple[int, int] = (0, 0)
-    each: Amount = NOTHING
-    total: Amount = NOTHING
-    is_approximate: bool = False
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TimeCost:
-    """What the jobs cost on their targets. `seconds` is a range; None if no job has run or only jobs have a price."""
-
-    seconds: tuple[float, float] | None
-    amount: Amount
-
-
-@dataclass(frozen=True, slots=True)
-class PlanCost:
-    """What the `jobs` of a plan cost: `nodes` are priced by their classes, `time` is estimated.
-
-    `axes` has for each axis that changes the price of a node, and for each of its cells, the number of jobs and what
-    their partner nodes cost.
-    """
-
-    jobs: int
-    nodes: tuple[NodeCost, ...] = ()
-    axes: Mapping[str, Sequence[tuple[Any, int, Amount]]] = field(default_factory=dict)
-    time: TimeCost | None = None
-
-    @property
-    def node_total(self) -> Amount:
-        return sum((node.total for node in self.nodes), NOTHING)
-
-    @property
-    def total(self) -> Amount:
-        return self.node_total + (self.time.amount if self.time is not None else NOTHING)
-
-
-@dataclass(frozen=True, slots=True)
 class LearntTimes:
     """What earlier jobs took: the mean seconds of each node class, and the seconds of each job.
 
@@ -320,8 +275,36 @@ class PlanPrices(TemplatePrices):
         seconds = self._learnt.estimate_seconds(jobs)
         return None if seconds is None or not self._has_rates else price_time(self._rates, jobs, seconds)
 
-    def compute(self, is_sent: bytearray) -> PlanCost:
-        """Return what the trials cost for which `is_sent` has a 1; it has one byte for each trial, in written order."""
+    def compute(self, distinct: bytearray, pending: bytearray) -> PlanCost | None:
+        """Return what the distinct trials cost, and what is left to pay for the pending ones.
+
+        Each has one byte for each trial, in written order, which is 1 for these trials. None if nothing has a price.
+        """
+        if not self.has_prices:
+            return None
+        (sums, axes, time), (rest, _, rest_time) = self._add_up(distinct), self._add_up(pending)
+        nodes = tuple(node.to_cost(left.total) for node, left in zip(sums, rest, strict=True))
+        priced = DueAmount(*(sum((getattr(node, name) for node in nodes), NOTHING) for name in ("total", "left")))
+        estimated = None
+        if time is not None and rest_time is not None:
+            seconds = None if time[0] is None else Bounds(*(round(limit, 3) for limit in time[0]))
+            estimated = TimeCost(seconds, time[1], rest_time[1])
+        return PlanCost(
+            jobs=sum(distinct),
+            total=priced.total + (estimated.total if estimated is not None else NOTHING),
+            left=priced.left + (estimated.left if estimated is not None else NOTHING),
+            priced=priced,
+            estimated=estimated,
+            nodes=nodes,
+            axes={
+                name: tuple(itertools.starmap(CellCost, rows.values()))
+                for name, rows in axes.items()
+                if _differs(rows.values())
+            },
+        )
+
+    def _add_up(self, is_sent: bytearray) -> tuple[list[_NodeSum], _Axes, _Time | None]:
+        """Return the cost of these trials: by node, by axis, and that of their time."""
         sums = [_NodeSum(node) for node in self._nodes]
         axes: _Axes = {}
         runs: dict[str, tuple[int, int]] = {}
@@ -337,9 +320,7 @@ class PlanPrices(TemplatePrices):
                 for node in self._running:
                     before, (low, high) = runs.get(node, (0, 0)), found[needs[node]]
                     runs[node] = (before[0] + low, before[1] + high)
-        jobs = sum(is_sent)
-        differing = {name: list(rows.values()) for name, rows in axes.items() if _differs(rows.values())}
-        return PlanCost(jobs, tuple(total.to_cost() for total in sums), differing, self._compute_time(jobs, runs))
+        return sums, axes, self._compute_time(sum(is_sent), runs)
 
     def _find_executions(self, sequence: RunSequence, dimensions: frozenset[int]) -> tuple[Any, Any]:
         """Return in which jobs a node runs, at best and at worst."""
@@ -366,14 +347,14 @@ class PlanPrices(TemplatePrices):
                     _, count, amount = rows.get(key, (cell, 0, NOTHING))
                     rows[key] = (cell, count + int(jobs[index]), amount + amounts[index])
 
-    def _compute_time(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> TimeCost | None:
-        """Return what the jobs cost by their time; None if no target has a price."""
+    def _compute_time(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> _Time | None:
+        """Return the seconds of the jobs, and what these cost; None if no target has a price."""
         if not self._has_rates:
             return None
         has_seconds = any(rate.per_second for rate in self._rates)
         seconds = self._estimate_seconds(jobs, runs) if has_seconds and jobs else None
         amount = price_time(self._rates, jobs, seconds) if not has_seconds or seconds or not jobs else UNKNOWN_AMOUNT
-        return TimeCost(seconds, amount)
+        return seconds, amount
 
     def _estimate_seconds(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> tuple[float, float] | None:
         """Return the seconds of the jobs: node by node if all times are known, else by the mean of earlier jobs."""
@@ -404,7 +385,7 @@ class _NodeSum:
         self._prices: dict[int, Amount] = {}  # by combination, of the part that was added last
         self._executions = (0, 0)
         self._each: Amount | None = None
-        self._total = NOTHING
+        self.total = NOTHING
         self._is_approximate = False
         self._reasons: dict[str, None] = {}
 
@@ -431,7 +412,7 @@ class _NodeSum:
         if used:
             each = reduce(Amount.join, self._prices.values())
             self._each = each if self._each is None else self._each.join(each)
-            self._total += self.sum_by_option(sequence, (), 1)[0]
+            self.total += self.sum_by_option(sequence, (), 1)[0]
         self._executions = (self._executions[0] + len(self._best), self._executions[1] + len(self._worst))
 
     def _price_combination(self, part: PlanPart, index: int, names: Sequence[str]) -> NodePrice:
@@ -459,10 +440,17 @@ class _NodeSum:
                     highs[option] += amount.high * count
         return [Amount(lows[i], None if i in unbounded else highs[i]) for i in range(size)]
 
-    def to_cost(self) -> NodeCost:
-        node, each, reasons = self.node, self._each or NOTHING, tuple(self._reasons)
+    def to_cost(self, left: Amount) -> NodeCost:
+        """Return the sum, of which `left` is left to pay."""
         return NodeCost(
-            node.node_id, node.class_type, self._executions, each, self._total, self._is_approximate, reasons
+            node=self.node.node_id,
+            class_type=self.node.class_type,
+            executions=Bounds(*self._executions),
+            each=self._each or NOTHING,
+            total=self.total,
+            left=left,
+            approximate=self._is_approximate,
+            reasons=tuple(self._reasons),
         )
 
 

@@ -11,18 +11,19 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from sweeper.answers.render import NOT_IN_JSON
 from sweeper.comfy.target import Target
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment, Search
 from sweeper.model.result import FAILED, PENDING, Run
-from sweeper.model.search_columns import SearchResult
+from sweeper.model.search_result import SearchResult
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState
@@ -81,8 +82,7 @@ async def search_async(
     given = replace(options or RunOptions(), **changes)
     if given.where is not None or given.limit is not None:
         raise UsageError("a search has no --where and --limit; write `where` and `trials` under `search:`")
-    budgets = [one for one in (spec.budget, loaded.run.budget) if one is not None]
-    given = replace(given, budget=given.budget if given.budget is not None else min(budgets, default=None))
+    given = replace(given, budget=loaded.search_budget if given.budget is None else given.budget)
     targets = resolve_run_targets(
         session or Session, loaded, target, named or {}, os.environ if environ is None else environ
     )
@@ -167,12 +167,12 @@ class SearchPreview:
     there are none. `batch`: how many points a round has. `votes_needed`: about so many votes let it go on.
     """
 
-    state: SearchState
-    batches: Sequence[PointBatch]
+    state: SearchState = field(metadata=NOT_IN_JSON)
+    batches: Sequence[PointBatch] = field(metadata=NOT_IN_JSON)
     unfinished: int
     unmeasured: int
     ended_by: str | None
-    plan: SearchPlan | None
+    plan: SearchPlan | None = field(metadata=NOT_IN_JSON)
     batch: int
     votes_needed: int
 
@@ -319,7 +319,7 @@ class _Rounds:
         def find_allowed(points: Sequence[Point]) -> list[bool]:
             return [bool(combinations) for combinations in self.space.find_allowed(points)]
 
-        tried = [TriedPoint(one.point, one.objectives) for one in state.points.values()]
+        tried = [TriedPoint(known.point, known.objectives) for known in state.points.values()]
         return Proposer(self.space, find_allowed).propose(tried, count)
 
     def _describe_round(self, state: SearchState, batches: Sequence[PointBatch]) -> RoundPlanned:
@@ -343,9 +343,10 @@ def _summarize(state: SearchState, run: Run | None, step: _Step) -> SearchResult
         run=run,
         ended_by=step.ended_by or INTERRUPT,
         rounds=state.rounds,
-        points=sum(one.round > 0 for one in state.points.values()),
+        points=sum(point.round > 0 for point in state.points.values()),
         trials=state.asked,
         best=state.describe_best(_BEST),
         error=step.error,
         votes_needed=step.votes_needed,
+        search=state.search,
     )

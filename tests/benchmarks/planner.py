@@ -23,11 +23,10 @@ import jinja2
 import jsonschema
 
 import sweeper
-from sweeper.cli.plan_summary import PlanSummary
 from sweeper.model.node_classes import NodeInfo
+from sweeper.running.count_plan import answer_plan
 from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.running.prepare import Prepared
-from sweeper.running.settings import RunOptions
 
 TEMPLATE = Path(__file__).parents[2] / "templates" / "txt2img.json"
 AXES: dict[str, Any] = {
@@ -150,10 +149,8 @@ def summarize(folder: Path, classes: NodeInfo | None) -> tuple[float, Any]:
     declared = sweeper.load(folder / "paid.yaml")
     start = time.perf_counter()
     prepared = Prepared(declared, None, {}, (sweeper.plan(declared),), classes=classes)
-    summary = PlanSummary(prepared, folder / "none", RunOptions())
-    summary.add_all()
-    described = summary.to_dict()
-    return rate(described["count"], time.perf_counter() - start), described["cost"]
+    answer = answer_plan(prepared, folder / "none")
+    return rate(answer.outline.count, time.perf_counter() - start), answer.cost
 
 
 def main() -> None:
@@ -173,7 +170,7 @@ def main() -> None:
         paid, cost = summarize(folder, NodeInfo.from_object_info(PAID_CLASSES))
         print(f"no price     {free:>12,.0f} trials a second, summarized as `plan` does")
         print(
-            f"with a price {paid:>12,.0f} trials a second, {paid / free:.2f} of that; {cost['total']['low']:,.2f} USD"
+            f"with a price {paid:>12,.0f} trials a second, {paid / free:.2f} of that; {cost.total.low / 1e6:,.2f} USD"
         )
 
 

@@ -25,12 +25,13 @@ PREVIEW = """\
 shop: search of t.json on embedded
 maximize brightness over seed (2): 2 trials of each point
 
-  cfg       1 to 9
-  steps  2  1 | 2
+cfg    1 to 9
+steps  2  1 | 2
 
-left       at most 8 trials, 2 points in a round
+left  at most 8 trials, 2 points in a round
 
 The next points:
+
   cfg  steps
  4.28      2
 6.775      1
@@ -44,9 +45,9 @@ brightness    cfg  steps  round  trials  succeeded
    1##.###   4.28      2      1  0, 1            2
    1##.###  2.737      1      2  6, 7            2
 
-table     results/shop/results.csv
-report    sweeper report shop.yaml
-best      sweeper results shop.yaml --best 5
+table   results/shop/results.csv
+report  sweeper report shop.yaml
+best    sweeper results shop.yaml --best 5
 """
 TOO_LARGE = "shop.yaml:1: search.space.cfg: node 3 (KSampler) cfg: found 900.0, but at most 100.0 is needed"
 
@@ -256,8 +257,8 @@ def write_priced_search(write_search, server):
 def test_terminal_asks_about_the_price_of_all_trials(write_priced_search, sweeper):
     write_priced_search()
     preview = sweeper("search", "shop.yaml", "--preview")
-    assert "cost       8.00 USD for the jobs on the target (next round)\n" in preview.out
-    assert "in all     16.00 USD for 8 trials at the same price\n" in preview.out
+    assert "cost    8.00 USD for the jobs on the target (next round)\n" in preview.out
+    assert "in all  16.00 USD for 8 trials at the same price\n" in preview.out
     code, shown = answer("search", "shop.yaml", "n\n")
     assert "Submit 8 jobs to box for 16.00 USD? [y/N]" in shown
     assert (code, "error: the answer was no, so nothing was submitted" in shown) == (1, True)

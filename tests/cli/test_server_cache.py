@@ -61,7 +61,7 @@ def test_doctor_and_plan_name_the_cache_and_its_reason(sweeper, write, start_com
     file = write(GRID)
     assert f"version 0.33.0, cache {cache}\n" in sweeper("doctor", "-t", url).out
     plan = sweeper("plan", file, "-t", url).out
-    assert f"order      {order}  (auto, outermost first" in plan
+    assert f"order     {order}  (auto, outermost first" in plan
     reason = "the written order, because the server keeps the results of all jobs while its memory lasts"
     assert (reason in plan) == (cache == "ram")
     assert sweeper("plan", file, "-t", url, "--json").json["order"]["caching"] == cache

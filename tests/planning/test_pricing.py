@@ -13,6 +13,7 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.price_badge import PriceCalculator
 from sweeper.model.workflow import encode_canonical, is_link
 from sweeper.planning.order import Costs
+from sweeper.planning.plan_cost import Bounds, CellCost
 from sweeper.planning.pricing import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import ServerCache
 from tests.experiment_files import make_plan, node
@@ -88,6 +89,13 @@ def simulate(plan, caching, sent):
     return total
 
 
+def compute_cost(prices, sent):
+    """The cost of these trials, all of which are left to pay."""
+    cost = prices.compute(sent, sent)
+    assert (cost.left, cost.priced.left) == (cost.total, cost.priced.total)
+    return cost
+
+
 def list_upstream(graph, node_id):
     inputs = graph[node_id]["inputs"]
     return [graph[node_id], *(list_upstream(graph, one[0]) for one in inputs.values() if is_link(one))]
@@ -103,7 +111,7 @@ def test_a_plan_costs_what_its_executions_cost_one_by_one(tmp_path, seed):
     plan = make_plan(tmp_path, experiment, GRAPH, SLOTS).reordered(Costs(caching=caching))
     sent = bytearray(chance.random() < 0.7 for _ in range(len(plan)))
 
-    cost = PlanPrices(plan, CLASSES).compute(sent)
+    cost = compute_cost(PlanPrices(plan, CLASSES), sent)
 
     expected = simulate(plan, caching, sent)
     assert cost.total == expected
@@ -114,24 +122,27 @@ def test_an_axis_that_changes_the_price_is_listed_with_its_values(tmp_path):
     grid = {"width": [100, 200], "radius": [1, 2], "prompt": ["a", "b"]}
     plan = make_plan(tmp_path, {"sweep": {"grid": grid}}, GRAPH, SLOTS)
 
-    cost = PlanPrices(plan, CLASSES).compute(bytearray(b"\1" * 8))
+    cost = compute_cost(PlanPrices(plan, CLASSES), bytearray(b"\1" * 8))
 
     # Node 1 runs twice for each width, because a change of the radius leaves it in the cache; node 3 runs in every job.
     assert cost.axes == {
-        "width": [(100, 4, Amount.between(0.2 + 0.4, 0.4 + 4.8)), (200, 4, Amount.between(0.4 + 0.4, 0.8 + 4.8))]
+        "width": (
+            CellCost(100, 4, Amount.between(0.2 + 0.4, 0.4 + 4.8)),
+            CellCost(200, 4, Amount.between(0.4 + 0.4, 0.8 + 4.8)),
+        )
     }
-    assert [(one.executions, one.each) for one in cost.nodes] == [
-        ((4, 4), Amount.between(0.1, 0.4)),
-        ((8, 8), Amount.between(0.1, 1.2)),
+    assert [(node.executions, node.each) for node in cost.nodes] == [
+        (Bounds(4, 4), Amount.between(0.1, 0.4)),
+        (Bounds(8, 8), Amount.between(0.1, 1.2)),
     ]
 
 
 def test_jobs_that_may_run_on_any_machine_cost_from_the_best_to_every_job(tmp_path):
     plan = make_plan(tmp_path, {"sweep": {"grid": {"radius": [1, 2, 3]}}}, GRAPH, SLOTS)
 
-    cost = PlanPrices(plan, CLASSES, shares_cache=False).compute(bytearray(b"\1\1\1"))
+    cost = compute_cost(PlanPrices(plan, CLASSES, shares_cache=False), bytearray(b"\1\1\1"))
 
-    assert cost.nodes[0].executions == (1, 3)
+    assert cost.nodes[0].executions == Bounds(1, 3)
     assert cost.nodes[0].total == Amount.between(0.2, 1.2)
 
 
@@ -151,7 +162,7 @@ def test_a_value_that_comes_over_a_link_is_guessed_only_from_few_choices(tmp_pat
     }
     plan = make_plan(tmp_path, {}, graph, {"seed": {"at": "1.seed"}})
 
-    (cost,) = PlanPrices(plan, CLASSES).compute(bytearray(b"\1")).nodes
+    (cost,) = compute_cost(PlanPrices(plan, CLASSES), bytearray(b"\1")).nodes
 
     assert cost.total == amount
     assert "".join(cost.reasons).startswith(reason)
@@ -160,7 +171,7 @@ def test_a_value_that_comes_over_a_link_is_guessed_only_from_few_choices(tmp_pat
 def test_too_many_combinations_of_values_make_the_price_unknown(tmp_path):
     plan = make_plan(tmp_path, {"sweep": {"grid": {"width": {"from": 1, "to": 2001, "step": 1}}}}, GRAPH, SLOTS)
 
-    cost = PlanPrices(plan, CLASSES).compute(bytearray(b"\1" * 2001))
+    cost = compute_cost(PlanPrices(plan, CLASSES), bytearray(b"\1" * 2001))
 
     assert cost.nodes[0].total == UNKNOWN_AMOUNT
     assert cost.nodes[0].reasons == ("it depends on more than 2,000 combinations of values",)
@@ -182,11 +193,12 @@ def test_the_time_of_jobs_is_estimated_node_by_node_with_the_cache(tmp_path, lea
     plan = make_plan(tmp_path, {"sweep": {"grid": {"radius": [1, 2]}}}, GRAPH, SLOTS)
     rates = [TargetPrice(Fraction(10_000), 1_000_000), None]
 
-    cost = PlanPrices(plan, CLASSES, rates, learnt).compute(bytearray(b"\1\1"))
+    cost = compute_cost(PlanPrices(plan, CLASSES, rates, learnt), bytearray(b"\1\1"))
 
     if seconds is None:
-        assert (cost.time.seconds, cost.time.amount.high) == (None, None)
+        assert (cost.estimated.seconds, cost.estimated.total.high) == (None, None)
     else:
-        assert cost.time.seconds == pytest.approx(seconds)
-        assert cost.time.amount == Amount.between(0, 2 + 0.01 * seconds[1])
-        assert cost.total == cost.node_total + cost.time.amount
+        found = (cost.estimated.seconds.low, cost.estimated.seconds.high)
+        assert found == pytest.approx(seconds, abs=0.001)
+        assert cost.estimated.total == Amount.between(0, 2 + 0.01 * seconds[1])
+        assert cost.total == cost.priced.total + cost.estimated.total

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import click
 
@@ -16,17 +18,18 @@ from sweeper.cli.export_workflows import WorkflowFolder
 from sweeper.cli.load_prepared import load_prepared
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
-from sweeper.cli.plan_diff import PlanDiff, resolve_diff_run
-from sweeper.cli.plan_summary import PlanSummary
-from sweeper.cli.plan_text import show_plan
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
+from sweeper.running.count_plan import PlanCounter, answer_plan
+from sweeper.running.plan_answer import PlanAnswer, WrittenWorkflows
+from sweeper.running.plan_diff import PlanDiff, resolve_diff_run
 from sweeper.running.settings import RunOptions
 from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
 
+_CHUNK: Final = 4096  # trials
 _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
 
 
@@ -85,28 +88,25 @@ def command(
     requested = options.to_target_list(targets)
     prepared = load_prepared(experiment, requested, overrides=selection.values, object_info=object_info, trust=trust)
     plan = prepared.plan
-    plan_summary = PlanSummary(prepared, out, run_options)
-    plan_diff = PlanDiff(*resolve_diff_run(diff, plan_summary.out), plan_summary) if diff is not None else None
+    counter = PlanCounter(prepared, out, run_options)
+    plan_diff = PlanDiff(*resolve_diff_run(diff, counter.out), counter) if diff is not None else None
     folder = WorkflowFolder(plan, workflows) if workflows is not None else None
-    consumers = [one.add for one in (plan_diff, folder) if one is not None]
-    trials = plan_summary.iter_selected()
+    consumers = [consumer.add for consumer in (plan_diff, folder) if consumer is not None]
+    trials = counter.iter_selected()
     if selection.limit is None:
-        consumers.insert(0, plan_summary.add)
+        consumers.insert(0, counter.add)
     else:
-        plan_summary.add_all()
-        trials = plan_summary.iter_limited()
+        counter.add_all()
+        trials = counter.iter_limited()
     with ExitStack() as files:
         _stream_trials(plan, trials, consumers, _open_output(jsonl, files), _open_output(csv, files))
-    summary = plan_summary.to_dict()
-    if plan_diff is not None:
-        summary["diff"] = plan_diff.to_dict()
+    answer = replace(counter.answer(), diff=None if plan_diff is None else plan_diff.answer())
     if folder is not None:
-        summary["workflows"] = {"dir": str(workflows), "written": folder.written_count, "same": folder.unchanged_count}
-        if folder.unrelated_count:
-            summary["warnings"].append(
-                f"{workflows} holds {folder.unrelated_count} workflows that do not belong to this plan"
-            )
-    _print_plan(plan, summary, None if as_json else console.print_status if "-" in (jsonl, csv) else console.print_line)
+        written = WrittenWorkflows(str(workflows), folder.written_count, folder.unchanged_count)
+        unrelated = f"{workflows} holds {folder.unrelated_count} workflows that do not belong to this plan"
+        warnings = (*answer.warnings, *[unrelated] * bool(folder.unrelated_count))
+        answer = replace(answer, workflows=written, warnings=warnings)
+    _print_plan(answer, as_json=as_json, on_stderr="-" in (jsonl, csv))
 
 
 def show_dry_run(
@@ -117,18 +117,12 @@ def show_dry_run(
     prepared = load_prepared(
         experiment, targets, overrides=overrides, trust=trust, out=out, keep_temp=run_options.keep_temp
     )
-    plan_summary = PlanSummary(prepared, out, run_options)
-    plan_summary.add_all()
-    _print_plan(prepared.plan, plan_summary.to_dict(), None if as_json else console.print_line)
+    _print_plan(answer_plan(prepared, out, run_options), as_json=as_json)
 
 
-def _print_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str], None] | None) -> None:
-    """Print a summary as text with `print_line`, or as JSON without, and its warnings."""
-    if print_line is None:
-        console.print_json(summary)
-    else:
-        show_plan(plan, summary, print_line)
-    for warning in summary["warnings"]:
+def _print_plan(answer: PlanAnswer, *, as_json: bool, on_stderr: bool = False) -> None:
+    console.print_answer(answer, as_json=as_json, on_stderr=on_stderr)
+    for warning in answer.warnings if as_json else ():
         console.warn(warning)
 
 
@@ -154,7 +148,7 @@ def _stream_trials(
     dialect = CSV_DIALECTS["csv"]
     if csv is not None:
         csv.writelines(map(encode_line, format_delimited(("index", *axes, *slots, "digest"), [], dialect)))
-    for trials in _iter_chunks(trials_of_plan):
+    for trials in iter(lambda: list(itertools.islice(trials_of_plan, _CHUNK)), []):
         for consume in consumers:
             for trial in trials:
                 consume(trial)
@@ -168,17 +162,6 @@ def _stream_trials(
             lines = format_delimited((), [list(zip(*rows, strict=True))], dialect)
             next(lines)  # skip the header, which is already written
             csv.writelines(map(encode_line, lines))
-
-
-def _iter_chunks(trials: Iterator[Trial], size: int = 4096) -> Iterator[list[Trial]]:
-    chunk: list[Trial] = []
-    for trial in trials:
-        chunk.append(trial)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _to_json_line(trial: Trial) -> str:

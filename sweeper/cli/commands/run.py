@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from sweeper.answers.parts import Answer
 from sweeper.cli import confirm_cost, console, dask_options, options, run_options, trust_check
 from sweeper.cli.commands.plan import show_dry_run
 from sweeper.cli.commands.view import start_view
-from sweeper.cli.cost_text import describe_run_cost, format_run_cost
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.load_prepared import load_for_run
 from sweeper.cli.open_page import open_in_browser, write_checked_report
@@ -23,18 +23,17 @@ from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.money import TargetPrice
-from sweeper.model.result import FAILED, Run
+from sweeper.model.result import Run
 from sweeper.model.selection import Selection
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import EMBEDDED, parse_target
 from sweeper.running.prepare import Prepared
+from sweeper.running.run_answer import answer_run
 from sweeper.running.settings import RunOptions
-from sweeper.store import Store
 from sweeper.store.experiment_path import display_path
 from sweeper.tables.results_folder import default_results_folder
 
 REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
-_MAX_ERROR_TYPES: Final = 5  # shown in the summary
 
 
 @click.command(
@@ -111,8 +110,9 @@ def command(
             run = confirm_cost.confirm_before(runner, yes=yes)(
                 loaded, target=prepared.specs, out=out, named=prepared.users, progress=display, **settings
             )
-        report = format_report_command(run, experiment, loaded.name)
-        _show_end(run, report, real, as_json=as_json, quiet=quiet, open_page=open_browser and not view)
+        answer = partial(answer_run, run, real_run=real)
+        show_end(run, run.error, answer, experiment, loaded.name,
+                 as_json=as_json, quiet=quiet, open_page=open_browser and not view)  # fmt: skip
         if view and run.stopped_by != "interrupt":
             wait_until_stopped()
     # A job that another client cancelled on the server has no result either.
@@ -155,73 +155,19 @@ def format_report_command(run: Run, experiment: Path, name: str) -> str:
     return join_command(["sweeper", "report", str(experiment) if is_default else display_path(run.out)])
 
 
-def _show_end(
-    run: Run, report_command: str, real_command: str | None, *, as_json: bool, quiet: bool, open_page: bool
-) -> None:
-    """Print the summary, refresh the report, and open it if `open_page`. `real_command`: of what was rehearsed."""
-    if run.error:
-        console.print_error(run.error)
-    cost = describe_run_cost(run)
-    if not as_json and not quiet:
-        _show(run, cost)
-    page = refresh_report(run, create=open_page)
-    if as_json:
-        real = {} if real_command is None else {"real_run": real_command}
-        console.print_json(run_to_json(run) | {"cost": cost, "report": None if page is None else str(page)} | real)
-    elif not quiet:
-        console.print_line(f"report    {f'{page} (up to date)' if page else report_command}")
-        if real_command is not None:
-            console.print_line(f"This was a rehearsal on sweeper's own server. The real run is: {real_command}")
+def show_end(
+    run: Run | None, error: str | None, make_answer: Callable[..., Answer], experiment: Path, name: str, *,
+    as_json: bool, quiet: bool, open_page: bool,
+) -> None:  # fmt: skip
+    """Print the error, refresh the report, print the answer, and open the report if `open_page`.
+
+    `make_answer` gets the page of the report, and the command that makes it.
+    """
+    if error:
+        console.print_error(error)
+    page = None if run is None else refresh_report(run, create=open_page)
+    if as_json or not quiet:
+        report_command = "" if run is None else format_report_command(run, experiment, name)
+        console.print_answer(make_answer(report=page, report_command=report_command), as_json=as_json)
     if page is not None and open_page:
         open_in_browser(page)
-
-
-def run_to_json(run: Run) -> dict[str, Any]:
-    """The summary of a run for --json."""
-    return {
-        "run": run.run_id,
-        "out": str(run.out),
-        "pictures": run.pictures,
-        "trials": run.trials,
-        "submitted": run.submitted,
-        "succeeded": run.succeeded,
-        "failed": run.failed,
-        "cancelled": run.cancelled,
-        "pending": run.pending,
-        "reused": run.reused,
-        "kept": dict(run.kept),
-        "stopped_by": run.stopped_by,
-        "error": run.error,
-    }
-
-
-def _show(run: Run, cost: Mapping[str, Any] | None) -> None:
-    names = ("trials", "submitted", "reused", "succeeded", "failed", "cancelled", "pending")
-    console.print_table(names, [[getattr(run, name) for name in names]])
-    if run.failed:
-        console.print_line()
-        console.print_table(("failed", "error_type", "error"), _count_failures(run))
-        console.print_line("Add --retry-failed to submit these again.")
-    console.print_line()
-    console.print_line(f"pictures  {run.pictures}")
-    console.print_line(f"table     {run.out / 'results.csv'}")
-    if cost is not None:
-        console.print_line(f"cost      {format_run_cost(cost)}")
-    if run.kept:
-        count = sum(run.kept.values())
-        rows = "1 row of results.csv is" if count == 1 else f"{count} rows of results.csv are"
-        command = join_command(["sweeper", "results", str(run.out), "--run", str(run.run_id)])
-        console.print_line(f"{rows} from earlier runs on {' and '.join(run.kept)}; `{command}` shows this run alone")
-
-
-def _count_failures(run: Run) -> list[tuple[int, str, str]]:
-    """The most common failures: number of trials, error type, and the message of one of them."""
-    kinds: Counter[str] = Counter()
-    messages: dict[str, str] = {}
-    with Store.open(run.out, readonly=True) as store:
-        for row in store.results(run.run_id):
-            if row.status == FAILED:
-                kind = row.error_type or ""
-                kinds[kind] += 1
-                messages.setdefault(kind, row.error or "")
-    return [(count, kind, messages[kind]) for kind, count in kinds.most_common(_MAX_ERROR_TYPES)]

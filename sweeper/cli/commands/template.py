@@ -8,12 +8,11 @@ from typing import Any, Final
 
 import click
 
-from sweeper.answers.cells import sanitize
+from sweeper.answers.cells import join_choices, sanitize, to_json_text
 from sweeper.cli import console, options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
-from sweeper.cli.schema_text import describe_schema
 from sweeper.cli.trust_check import load_named_template
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
@@ -30,6 +29,7 @@ _file_argument = click.argument(
     metavar="FILE",
     callback=lambda _, __, file: options.get_workflow_path(file),
 )
+_KNOWN_KEYWORDS: Final = frozenset(("type", "enum", "minimum", "maximum", "multipleOf", "minLength"))
 _COLUMNS: Final = ("name", "address", "class_type", "title", "type", "value")
 
 
@@ -60,7 +60,7 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
     if as_json:
         console.print_json(rows)
     else:
-        lines = [[*(row[name] for name in _COLUMNS), describe_schema(row["schema"])] for row in rows]
+        lines = [[*(row[name] for name in _COLUMNS), _describe_schema(row["schema"])] for row in rows]
         console.print_table((*_COLUMNS, "takes"), lines)
 
 
@@ -194,7 +194,46 @@ def _show(description: Mapping[str, Any], graph: Graph) -> None:
 
 def _make_slot_row(row: Mapping[str, Any], *, several: bool) -> list[object]:
     default = "(must be given)" if row["required"] else row["default"]
-    takes = describe_schema(row["schema"]) if row["kind"] == "value" else f"a local {row['kind']}"
+    takes = _describe_schema(row["schema"]) if row["kind"] == "value" else f"a local {row['kind']}"
     reruns = count_things(len(row["reaches"]), "node") + ("" if row["outputs"] else ", no output")
     outputs = [" ".join(row["outputs"])] * several
     return [row["name"], " ".join(row["addresses"]), default, takes, reruns, *outputs, row["description"]]
+
+
+def _describe_schema(schema: Mapping[str, Any] | None) -> str:
+    """`integer 1 .. 100`, `euler | heun | ... (44)`, `text, not empty`; empty if every value is allowed."""
+    if not schema:
+        return ""
+    if not set(schema) <= _KNOWN_KEYWORDS:
+        return to_json_text(dict(schema))
+    if "enum" in schema:
+        return join_choices(
+            (value if isinstance(value, str) else to_json_text(value) for value in schema["enum"]), len(schema["enum"])
+        )
+    kind = schema.get("type", "")
+    if kind == "boolean":
+        return "true | false"
+    if kind == "string":
+        shortest = schema.get("minLength")
+        if shortest == 1:
+            return "text, not empty"
+        return f"text, at least {shortest} characters" if shortest else "text"
+    kinds = [kind] if isinstance(kind, str) else kind
+    word = " or ".join(name for name in kinds if name != "integer" or "number" not in kinds)  # 7 is a number too
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        word += f" {_format_number(low)} .. {_format_number(high)}"
+    elif low is not None or high is not None:
+        word += f" >= {_format_number(low)}" if high is None else f" <= {_format_number(high)}"
+    if "multipleOf" in schema:
+        word += f", a multiple of {_format_number(schema['multipleOf'])}"
+    return word.strip()
+
+
+def _format_number(value: Any) -> str:
+    """A number as in JSON, but the limits of integer types as powers: `2^64 - 1`."""
+    for power in (31, 32, 53, 63, 64):
+        for offset in (0, 1):
+            if isinstance(value, int) and abs(value) == 2**power - offset:
+                return f"{'-' if value < 0 else ''}2^{power}{' - 1' if offset else ''}"
+    return f"{value:.12g}" if isinstance(value, float) else to_json_text(value)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import UsageError
 from sweeper.model.result import Run
-from sweeper.model.search_columns import SearchResult
+from sweeper.model.search_result import SearchResult
 from sweeper.model.shell_words import join_command
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import as_json, as_script

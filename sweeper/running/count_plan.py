@@ -1,26 +1,25 @@
-"""Summarize a plan before it runs: new and done trials, excluded combinations, an estimated time, and warnings.
+"""Count what a plan would do: new and done trials, an estimated time, a cost.
 
-Reads the results folder if there is one. Writes nothing and contacts no server. Printing belongs to `plan_text`.
+Reads the results folder if there is one. Writes nothing and contacts no server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from sweeper.cli.cost_text import describe_cost
-from sweeper.model.experiment import Block, Experiment
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
+from sweeper.planning.plan_cost import PlanCost
+from sweeper.planning.plan_outline import outline_plan
 from sweeper.planning.pricing import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import find_smallest_cache
-from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.running.node_times import list_job_seconds
+from sweeper.running.plan_answer import Estimate, MeanSeconds, PlanAnswer
 from sweeper.running.prepare import Prepared
 from sweeper.running.renamed_experiment import describe_renaming
 from sweeper.running.settings import RunOptions, TrialFilter
@@ -30,7 +29,14 @@ from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import check_owner, default_results_folder
 
 
-class PlanSummary:
+def answer_plan(prepared: Prepared, out: Path | None = None, options: RunOptions | None = None) -> PlanAnswer:
+    """Answer what a run with these options would do. The arguments and errors are those of `PlanCounter`."""
+    counter = PlanCounter(prepared, out, options or RunOptions())
+    counter.add_all()
+    return counter.answer()
+
+
+class PlanCounter:
     """Counts which trials of a plan a results folder already holds, and what they cost.
 
     The caller adds the trials one by one.
@@ -42,7 +48,7 @@ class PlanSummary:
         `run_options`: those of the run, as far as they select trials. Raises UsageError, ResultsError.
         """
         plan = prepared.plan
-        self.notes = prepared.notes
+        self.notes, self._has_classes = prepared.notes, prepared.classes is not None
         self._run_options = run_options
         self._is_selected = TrialFilter(run_options.where, plan)
         experiment = plan.experiment
@@ -63,7 +69,7 @@ class PlanSummary:
         # One byte for each trial: whether it is the first with its digest, and whether it is new or open too.
         self._distinct, self._pending = bytearray(len(self.plan)), bytearray(len(self.plan))
         self._digests: set[int] = set()
-        self._counts = {"selected": 0, "new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
+        self._counts: dict[str, Any] = {"selected": 0, "new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
         self._new_digests = self._open_digests = 0
 
     def iter_selected(self) -> Iterator[Trial]:
@@ -116,14 +122,14 @@ class PlanSummary:
         self._distinct[trial.index] = not again
         self._pending[trial.index] = is_pending
 
-    def _describe_cost(self) -> dict[str, Any] | None:
+    def _compute_cost(self) -> PlanCost | None:
         """The cost of the selected trials, and of those of them that this run submits."""
         pending = self._pending
         if self._run_options.limit is not None and self.prices.has_prices:
             pending = bytearray(len(pending))
             for trial in self.iter_limited():
                 pending[trial.index] = self._distinct[trial.index]
-        return describe_cost(self.prices, self._distinct, pending)
+        return self.prices.compute(self._distinct, pending)
 
     def is_distinct(self, trial: Trial) -> bool:
         """Whether an added trial is the first with its digest."""
@@ -140,54 +146,33 @@ class PlanSummary:
         limit = self._run_options.limit
         return self._open_digests + (self._new_digests if limit is None else min(limit, self._new_digests))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The summary that `plan --json` prints. Call it after all trials were added."""
-        order = self.plan.order
-        experiment = self.plan.experiment
+    def answer(self) -> PlanAnswer:
+        """The answer. Call it after all trials were added."""
         estimate = self._estimate()
-        return {
-            "name": experiment.name,
-            "file": str(experiment.file),
-            "template": experiment.template.file,
-            "out": str(self.out),
-            "targets": self.targets,
-            "count": len(self.plan),
-            "axes": dict(self.plan.axis_sizes),
-            "blocks": [
-                _describe_block(experiment, block, dropped)
-                for block, dropped in zip(experiment.blocks, self.plan.drop_counts, strict=True)
-            ],
-            "order": {
-                "mode": experiment.order,
-                "axes": [list(axes) for axes in order.axes],
-                "executions": order.executions,
-                "written": order.written,
-                "saved": order.saved,
-                "measured": order.measured,
-                "caching": order.caching,
-                "why_written": order.why_written,
-            },
+        return PlanAnswer(
+            outline=outline_plan(self.plan),
+            out=str(self.out),
+            targets=tuple(self.targets),
+            order=self.plan.order,
             **self._counts,
-            "where": self._run_options.where,
-            "limit": self._run_options.limit,
-            "jobs": self._job_count,
-            "estimate_s": None if estimate is None else estimate["mean_s"],
-            "estimate": estimate,
-            "cost": self._describe_cost(),
-            "warnings": self._list_warnings(),
-        }
+            where=self._run_options.where,
+            limit=self._run_options.limit,
+            jobs=self._job_count,
+            estimate_s=None if estimate is None else estimate.total.mean_s,
+            estimate=estimate,
+            cost=self._compute_cost(),
+            warnings=tuple(self._list_warnings()),
+            has_classes=self._has_classes,
+        )
 
-    def _estimate(self) -> dict[str, Any] | None:
-        """Seconds that the new jobs take one after another, from the mean, shortest and longest of the earlier jobs.
-
-        None if no earlier job succeeded.
-        """
+    def _estimate(self) -> Estimate | None:
+        """The time of the new jobs by that of the earlier ones; None if no earlier job succeeded."""
         times = self._list_job_seconds()
         if not times:
             return None
-        each = {"mean": sum(times) / len(times), "min": min(times), "max": max(times)}
-        totals = {f"{name}_s": round(seconds * self._job_count, 3) for name, seconds in each.items()}
-        return {**totals, "by_jobs": len(times), "job": {f"{name}_s": round(value, 3) for name, value in each.items()}}
+        each = (sum(times) / len(times), min(times), max(times))
+        total, job = (MeanSeconds(*(round(seconds * count, 3) for seconds in each)) for count in (self._job_count, 1))
+        return Estimate(total, len(times), job)
 
     def _list_job_seconds(self) -> list[float]:
         """The seconds of each earlier job that succeeded; see `list_job_seconds`."""
@@ -202,31 +187,6 @@ class PlanSummary:
         if len(self.plan) > limit:
             warnings.append(f"`run` refuses more than {limit} trials; --max-trials {len(self.plan)} raises the limit")
         return warnings
-
-
-def _describe_block(experiment: Experiment, block: Block, dropped: DropCounts) -> dict[str, Any]:
-    """The product of a block's axes, how many combinations each filter drops, and how many rows it adds."""
-    written = get_written_block(experiment, block)
-    rows = written.get("exclude", [{}] * len(dropped.exclude))
-    excluded = [
-        {"reason": f"exclude[{index}]", "says": row, "count": count}
-        for index, (row, count) in enumerate(zip(rows, dropped.exclude, strict=True))
-    ]
-    if block.where is not None:
-        excluded.append({"reason": "where", "says": written.get("where"), "count": dropped.where})
-    if block.sample is not None:
-        excluded.append(
-            {"reason": "sample", "says": {"n": block.sample.n, "seed": block.sample.seed}, "count": dropped.sample}
-        )
-    product = prod(block.sizes)
-    return {
-        "axes": [[axis.name for axis in dimension] for dimension in block.dimensions],
-        "sizes": list(block.sizes),
-        "product": product,
-        "excluded": excluded,
-        "included": len(block.include),
-        "count": product - dropped.total + len(block.include),
-    }
 
 
 def _load_records(
