@@ -16,7 +16,7 @@ from sweeper.cli import console
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED
 from sweeper.running import run_events as events
-from sweeper.running.run_counts import RunCounts
+from sweeper.running.run_events import RunCounts
 from sweeper.running.search_answer import describe_point
 from sweeper.wording import count_things
 

@@ -1,14 +1,21 @@
-"""Follow one batch from its intents to its last message, and record everything before the worker forgets it."""
+"""Follow one batch from its intents to its last message, and record everything before the worker forgets it.
+
+Artifacts come from a worker, and input files go to it, in bounded, verified chunks.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from sweeper.cluster import worker_rpc
-from sweeper.cluster.file_transfer import fetch_artifacts, index_by_worker_name, send_inputs
+from sweeper.cluster import worker_plugin
 from sweeper.cluster.messages import (
+    BatchFinished,
     BatchItem,
     BatchStart,
     EventForwarded,
@@ -16,29 +23,105 @@ from sweeper.cluster.messages import (
     JobFinished,
     JobLease,
     TrialFinished,
+    WorkerInfo,
+    WorkerMessage,
     WorkerUpdate,
     pack,
+    worker_file_name,
 )
+from sweeper.cluster.work_pool import WorkPool
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 from sweeper.comfy.job_marker import fingerprint
 from sweeper.comfy.protocol import JobState
 from sweeper.comfy.retry import SUBMIT_AGAIN
 from sweeper.errors import LOST_ERROR
 from sweeper.model import result
-from sweeper.running.retry_rules import is_worth_retrying
+from sweeper.model.trial import InputFile
+from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Retrying
-from sweeper.store import records
-from sweeper.store.records import INTENT, SUBMITTED, JobRecord
+from sweeper.running.work import WorkItem, is_worth_retrying
+from sweeper.store import Store, records
+from sweeper.store.artifacts import ArtifactFolder, IncomingFile
+from sweeper.store.records import INTENT, SUBMITTED, Artifact, JobRecord
 
 if TYPE_CHECKING:
     from distributed import Future
 
-    from sweeper.cluster.messages import BatchFinished, WorkerInfo, WorkerMessage
-    from sweeper.cluster.work_pool import WorkPool
-    from sweeper.running.run_context import RunContext
-    from sweeper.running.work import WorkItem
-    from sweeper.store import Store
-    from sweeper.store.records import Artifact
+
+CHUNK_BYTES: Final = 4 * 2**20
+
+ReadChunk = Callable[[str, int], Awaitable[bytes | None]]  # path, offset -> bytes
+
+
+async def fetch_artifacts(
+    registry: WorkerRegistry,
+    worker: WorkerInfo,
+    batch_id: str,
+    message: JobFinished,
+    *,
+    contents: Mapping[str, bytes],
+    folder: ArtifactFolder,
+) -> tuple[Artifact, ...]:
+    """Save the artifacts of a job in the results folder, unless the worker wrote them there itself.
+
+    `contents`: the files that came with the message. Raises WorkerGoneError if the worker is gone or a file arrives
+    damaged, ResultsError if the disk is full.
+    """
+    if worker.stores_directly:
+        return message.end.artifacts
+
+    async def read_chunk(path: str, offset: int) -> bytes | None:
+        arguments = (batch_id, path, offset, CHUNK_BYTES)
+        chunk: bytes | None = await registry.call(worker_plugin.read_chunk, *arguments, address=worker.address)
+        return chunk
+
+    saved: list[Artifact] = []
+    for index, artifact in enumerate(message.end.artifacts):
+        with folder.open_incoming(message.job_id, index) as file:
+            received = await _receive_file(file, artifact, contents.get(artifact.path), read_chunk)
+            if not received:
+                raise WorkerGoneError(f"{worker.name}: {artifact.path} arrived damaged")
+            name = PurePosixPath(artifact.path).name
+            saved.append(replace(artifact, path=await asyncio.to_thread(folder.save, file, name)))
+    return tuple(saved)
+
+
+async def _receive_file(file: IncomingFile, artifact: Artifact, content: bytes | None, read_chunk: ReadChunk) -> bool:
+    """Write the artifact to `file`, from `content` or in chunks. Returns whether its size and hash are right."""
+    digest = hashlib.sha256()
+    offset = 0
+    while offset < artifact.bytes:
+        chunk = content if content is not None else await read_chunk(artifact.path, offset)
+        content = None
+        if not chunk:
+            break
+        file.write(chunk)
+        digest.update(chunk)
+        offset += len(chunk)
+    return offset == artifact.bytes and digest.hexdigest() == artifact.sha256
+
+
+async def send_inputs(registry: WorkerRegistry, worker: WorkerInfo, inputs: Iterable[InputFile]) -> None:
+    """Send a worker the input files and masks that it lacks. Raises WorkerGoneError.
+
+    Skips a file that cannot be read. The worker then reports it in the result of its trial.
+    """
+    files = {worker_file_name(part): part for file in inputs for part in (file, file.mask) if part is not None}
+    if not files:
+        return
+    missing: Any = await registry.call(worker_plugin.find_missing_inputs, tuple(files), address=worker.address)
+    for name in missing:
+        with contextlib.suppress(OSError), files[name].path.open("rb") as file:
+            await _send_file(registry, worker, name, file)
+
+
+async def _send_file(registry: WorkerRegistry, worker: WorkerInfo, name: str, file: IO[bytes]) -> None:
+    offset, is_last = 0, False
+    while not is_last:
+        chunk = await asyncio.to_thread(file.read, CHUNK_BYTES)
+        is_last = len(chunk) < CHUNK_BYTES
+        await registry.call(worker_plugin.write_input, name, offset, chunk, is_last, address=worker.address)
+        offset += len(chunk)
 
 
 @dataclass(slots=True)
@@ -91,7 +174,7 @@ class BatchFollower:
         start: BatchStart | None = None
         try:
             files = [file for item in batch.work_items for file in self.context.plan.files(item.trial)]
-            await send_inputs(self.registry, worker, index_by_worker_name(files))
+            await send_inputs(self.registry, worker, files)
             leases = await self._record_intents(batch, worker)
             if not batch.work_items:
                 return None
@@ -99,7 +182,7 @@ class BatchFollower:
             number = 0
             while True:
                 update: WorkerUpdate | None = await self.registry.call(
-                    worker_rpc.pull_update, batch.id, number, start, address=worker.address
+                    worker_plugin.pull_update, batch.id, number, start, address=worker.address
                 )
                 if update is None:
                     return None
@@ -107,7 +190,7 @@ class BatchFollower:
                 number, start = update.number, None
                 if update.finished is not None:
                     self.context.node_times.add_sums(self.name, update.finished.node_times)
-                    await self.registry.call(worker_rpc.close_batch, batch.id, address=worker.address)
+                    await self.registry.call(worker_plugin.close_batch, batch.id, address=worker.address)
                     return update.finished
         except WorkerGoneError:
             return None
@@ -182,7 +265,7 @@ class BatchFollower:
     async def _record_update(self, batch: Batch, worker: WorkerInfo, update: WorkerUpdate) -> None:
         """Record an update: the files first, then all records in one transaction. Report the events at last."""
         for message in update.messages:
-            if isinstance(message, JobFinished) and message.artifacts:
+            if isinstance(message, JobFinished) and message.end.artifacts:
                 batch.saved_artifacts[message.job_id] = await fetch_artifacts(
                     self.registry, worker, batch.id, message, contents=update.file_contents, folder=self.context.folder
                 )
@@ -204,15 +287,8 @@ class BatchFollower:
         elif isinstance(message, JobFinished):
             item = batch.work_by_job[message.job_id]
             assert item.job is not None
-            self.context.finish_job(
-                item,
-                item.job,
-                message.state,
-                error=message.error,
-                times=(message.started, message.ended),
-                artifacts=batch.saved_artifacts.get(message.job_id, ()),
-                usage=message.usage,
-            )
+            end = replace(message.end, artifacts=batch.saved_artifacts.get(message.job_id, ()))
+            self.context.finish_job(item, item.job, end, message.usage)
             if message.measures:
                 self.store.cache_metrics(message.measures)
 
@@ -223,7 +299,7 @@ class BatchFollower:
             batch.ended_jobs.add(message.job_id)
             artifacts = batch.saved_artifacts.pop(message.job_id, ())
             self._finish_trial(batch.work_by_job[message.job_id], message, artifacts)
-        elif isinstance(message, JobFinished) and message.state == records.UNSENT:
+        elif isinstance(message, JobFinished) and message.end.state == records.UNSENT:
             batch.ended_jobs.add(message.job_id)
             self.pool.requeue(batch.work_by_job[message.job_id])
 
@@ -249,7 +325,7 @@ class BatchFollower:
         """Record that a job is lost, because its server is gone. Retries its trial if that is allowed."""
         assert item.job is not None
         error = (LOST_ERROR, message)
-        self.context.finish_job(item, item.job, records.LOST, error=error)
+        self.context.finish_job(item, item.job, records.JobEnd(records.LOST, error=error))
         if not self.schedule_retry(item):
             self.context.finish_trial(item, result.FAILED, self.name, error=error)
             self.pool.complete()

@@ -7,47 +7,39 @@ import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from sweeper.cluster import worker_rpc
-from sweeper.cluster.address import connect_cluster, resolve_address
+from sweeper.cluster import worker_plugin
+from sweeper.cluster.address import connect_cluster, resolve_address, resolve_for_workers
 from sweeper.cluster.dispatcher import Dispatcher
 from sweeper.cluster.messages import RunSpec, WorkerInfo
 from sweeper.cluster.work_pool import WorkPool
 from sweeper.cluster.worker_plugin import SHARED_MARKER
-from sweeper.cluster.worker_target import resolve_for_workers
 from sweeper.cluster.workers import WorkerRegistry, fetch_identity, make_worker_event
 from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, UnreachableError
-from sweeper.model.target_spec import CLOUD_URL
-from sweeper.planning.order import Costs, TransitionCost
+from sweeper.model.experiment import Experiment
+from sweeper.model.result import Run
+from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
+from sweeper.planning.order import TransitionCost
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.running import run as local_run
 from sweeper.running.measure_run import get_cacheable_versions
-from sweeper.running.resume import iter_remaining
+from sweeper.running.restore_files import MissingFiles
+from sweeper.running.resume import ResumeState
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import ClusterReady, Notice
 from sweeper.running.session import Session
-from sweeper.running.sharding import SingleQueue
-from sweeper.running.work_queue import WorkQueue
-from sweeper.store import records
+from sweeper.running.work import WorkItem
+from sweeper.store import Store, records
 from sweeper.store.containment import refuse_links
 
 if TYPE_CHECKING:
     from distributed import Client
-
-    from sweeper.model.experiment import Experiment
-    from sweeper.model.result import Run
-    from sweeper.model.target_spec import NamedTargets, TargetSpec
-    from sweeper.planning.plan import Plan
-    from sweeper.running.restore_files import MissingFiles
-    from sweeper.running.resume import ResumeState
-    from sweeper.store import Store
-    from sweeper.store.artifacts import ArtifactFolder
 
 _POLL_INTERVAL: Final = 0.5  # seconds between two checks for the first worker
 
@@ -104,9 +96,8 @@ class _WorkerClient:
     extra_data: Mapping[str, str] = field(default_factory=dict)
 
     async def get_object_info(self) -> dict[str, Any]:
-        """The node classes of the server."""
         answer: dict[str, Any] = await self.registry.call(
-            worker_rpc.get_object_info, self.registry.run_spec, address=self.address
+            worker_plugin.get_object_info, self.registry.run_spec, address=self.address
         )
         return answer
 
@@ -210,15 +201,18 @@ class ClusterSession(Session):
     def mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
         """Do nothing: a worker's embedded server outlives the driver, so its jobs can be searched for."""
 
-    async def execute(self, store: Store, state: ResumeState, run_id: int, folder: ArtifactFolder) -> str | None:
-        """Dispatch the remaining trials. Returns why the run stopped early, for the user."""
+    async def dispatch(
+        self,
+        context: RunContext,
+        store: Store,
+        state: ResumeState,
+        items: Iterator[WorkItem],
+        transition_cost: TransitionCost,
+    ) -> str | None:
+        """Let the workers execute the items, which wait in a WorkPool and not in the context's queue."""
         registry = self.registry
         registry.run_spec = replace(registry.run_spec, metrics=get_cacheable_versions(store, self.metrics))
-        costs = Costs(store.servers.mean_node_seconds(self.target_names), self.server_cache)
-        plan = self.plan.reordered(costs)
-        fresh = iter_remaining(plan, state, self.settings, self.is_selected)
-        pool = WorkPool(fresh, state.todo, TransitionCost(self.experiment.template, costs))
-        context = self._make_context(store, state, plan, run_id, folder)
+        pool = WorkPool(items, state.todo, transition_cost)
         marker = self.out / SHARED_MARKER
         refuse_links(marker)
         marker.write_text(registry.run_spec.token, "ascii")
@@ -227,32 +221,10 @@ class ClusterSession(Session):
             registry.reset()
             await registry.refresh()
             self._queue_open_items(context, store, state, pool, registry)
-            error = await dispatcher.run()
-            return "; ".join(filter(None, (self._describe_end(store, state, plan, run_id), error))) or None
+            return await dispatcher.run()
         finally:
             with contextlib.suppress(OSError):
                 marker.unlink()
-            for target, times in context.node_times.sum_up().items():
-                store.servers.add_node_times(target, times)
-
-    def _make_context(
-        self, store: Store, state: ResumeState, plan: Plan, run_id: int, folder: ArtifactFolder
-    ) -> RunContext:
-        return RunContext(
-            plan=plan,
-            experiment=self.experiment.name,
-            run_id=run_id,
-            store=store,
-            folder=folder,
-            settings=self.settings,
-            control=self.control,
-            work_queue=WorkQueue([], SingleQueue(iter(()))),  # unused: the work of a cluster waits in its WorkPool
-            report=self.report,
-            target_names=self.target_names,
-            duplicates=state.duplicates,
-            naming=self.naming,
-            spending=self._make_spending(store, state),
-        )
 
     def _queue_open_items(
         self, context: RunContext, store: Store, state: ResumeState, pool: WorkPool, registry: WorkerRegistry
@@ -263,7 +235,7 @@ class ClusterSession(Session):
             job = item.job
             assert job is not None
             if job.id in registry.unsent_jobs:
-                context.finish_job(item, job, records.UNSENT)
+                context.finish_job(item, job, records.JobEnd(records.UNSENT))
                 item.job, item.submissions = None, 0
                 pool.requeue(item)
                 continue

@@ -10,29 +10,23 @@ import asyncio
 import contextlib
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Coroutine
+from typing import Any, Final, cast
 
-from sweeper.cluster import worker_rpc
+from sweeper.cluster import worker_plugin
 from sweeper.cluster.batch_follower import Batch, BatchFollower
-from sweeper.cluster.messages import BatchTask
-from sweeper.cluster.work_pool import BATCHES_PER_WORKER, MAX_BATCH_SIZE
+from sweeper.cluster.messages import BatchFinished, BatchTask, WorkerInfo
+from sweeper.cluster.work_pool import BATCHES_PER_WORKER, MAX_BATCH_SIZE, WorkPool
 from sweeper.cluster.worker_plugin import RESOURCE_NAME, run_batch
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, make_worker_event
 from sweeper.errors import SweeperError
-from sweeper.running.async_tools import first_error
-from sweeper.running.run_events import Cancelling, Draining, Notice, TargetDown
+from sweeper.running.run_context import RunContext
+from sweeper.running.run_events import Notice, TargetDown
 from sweeper.running.scheduler import describe_postponed
-from sweeper.running.stop_control import BUDGET, REFUSED, UNREACHABLE
-from sweeper.store.records import OPEN_STATES, SUBMITTED, UNSENT
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from sweeper.cluster.messages import BatchFinished, WorkerInfo
-    from sweeper.cluster.work_pool import WorkPool
-    from sweeper.running.run_context import RunContext
-    from sweeper.running.work import WorkItem
-    from sweeper.store import Store
+from sweeper.running.stop_control import BUDGET, REFUSED, UNREACHABLE, first_error
+from sweeper.running.work import WorkItem
+from sweeper.store import Store
+from sweeper.store.records import OPEN_STATES, SUBMITTED, UNSENT, JobEnd
 
 _REFRESH_INTERVAL: Final = 1.0  # seconds between two checks which workers are present
 _STALE_AFTER: Final = 3.0  # seconds that a task may wait while a worker is idle, before it is submitted again
@@ -50,7 +44,6 @@ class Dispatcher:
         self._unreachable_since: dict[str, float] = {}  # by server id: since when no worker can reach it
         self._task_group: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
-        self._reported_stop = ""
         self._no_workers = False
         self._start_errors = 0
         self._stealing = self._is_over_budget = False
@@ -135,13 +128,12 @@ class Dispatcher:
                 items = self.pool.open_by_server.pop(server_id)
                 for start in range(0, len(items), MAX_BATCH_SIZE):
                     self._submit_batch(items[start : start + MAX_BATCH_SIZE], server_id=server_id, workers=workers)
-            elif workers is None or self._is_patience_over(server_id, now):
-                self._give_up_server(server_id, gone=workers is None)
-
-    def _is_patience_over(self, server_id: str, now: float) -> bool:
-        """Whether no worker could reach a server on a worker's machine for `--patience` seconds."""
-        is_local = " " in server_id
-        return is_local and now - self._unreachable_since.setdefault(server_id, now) > self.context.settings.patience
+            elif workers is None:
+                self._give_up_server(server_id, gone=True)
+            elif " " in server_id:  # it is on the machine of a worker, and no worker can reach it
+                since = self._unreachable_since.setdefault(server_id, now)
+                if now - since > self.context.settings.patience:
+                    self._give_up_server(server_id, gone=False)
 
     def _give_up_server(self, server_id: str, *, gone: bool) -> None:
         """Stop searching for jobs on a server that died with its worker (`gone`), or that no worker can reach."""
@@ -221,14 +213,11 @@ class Dispatcher:
         _, content = event
         batch, worker = self.batches.get(content["batch_id"]), self.registry.workers.get(content["address"])
         if batch is None or batch.worker is not None or worker is None or self.context.control.stopping:
-            self._spawn(self._refuse_batch(content["batch_id"], content["address"]))
+            drop = worker_plugin.drop_batch, content["batch_id"]
+            self._spawn(self.registry.call_if_present(*drop, address=content["address"]))
             return
         batch.worker = worker
         self._spawn(self._follow(batch, worker))
-
-    async def _refuse_batch(self, batch_id: str, address: str) -> None:
-        with contextlib.suppress(WorkerGoneError):
-            await self.registry.call(worker_rpc.drop_batch, batch_id, address=address)
 
     async def _follow(self, batch: Batch, worker: WorkerInfo) -> None:
         finished = await self.follower.follow(batch, worker)
@@ -258,9 +247,7 @@ class Dispatcher:
 
         The worker died, lost its connection, or dropped the batch.
         """
-        unsent: tuple[str, ...] | None = None
-        with contextlib.suppress(WorkerGoneError):
-            unsent = await self.registry.call(worker_rpc.drop_batch, batch.id, address=worker.address)
+        unsent = await self.registry.call_if_present(worker_plugin.drop_batch, batch.id, address=worker.address)
         await self._refresh_workers()
         if not batch.work_by_job:
             self._requeue(batch)
@@ -269,7 +256,7 @@ class Dispatcher:
                 continue
             assert item.job is not None
             if job_id in (unsent or ()) and item.job.state != SUBMITTED:
-                self.context.finish_job(item, item.job, UNSENT)
+                self.context.finish_job(item, item.job, JobEnd(UNSENT))
                 item.job = None
                 self.pool.requeue(item)
             else:
@@ -339,7 +326,8 @@ class Dispatcher:
             count = self.pool.count_to_steal(submitted, [item for batch in batches for item in batch.pending])
             for batch in reversed(batches):  # the last one has not begun, so all its trials are pending
                 if count > 0 and batch.worker is not None:
-                    count -= await self._reclaim_pending(batch, batch.worker.address, count)
+                    returning = worker_plugin.return_pending, batch.id, count
+                    count -= await self.registry.call_if_present(*returning, address=batch.worker.address) or 0
         self._stealing = False
 
     def _find_busiest(self) -> list[list[Batch]]:
@@ -359,27 +347,14 @@ class Dispatcher:
     def _idle_count(self) -> int:
         return len(set(self.registry.workers) - self._busy_addresses)
 
-    async def _reclaim_pending(self, batch: Batch, address: str, count: int) -> int:
-        """Ask a worker to return up to `count` pending trials; return how many it does."""
-        with contextlib.suppress(WorkerGoneError):
-            returned: int = await self.registry.call(worker_rpc.return_pending, batch.id, count, address=address)
-            return returned
-        return 0
-
     # --- stopping
 
     def _on_stop_changed(self) -> None:
         control = self.context.control
         if not control.stopping:
             return
-        in_flight = sum(len(batch.submitted) for batch in self.batches.values())
-        stop = "cancel" if control.cancelling else "drain"
-        if stop != self._reported_stop:
-            self._reported_stop = stop
-            event = Cancelling(in_flight) if control.cancelling else Draining(in_flight, control.reason or "")
-            self.context.report(event)
+        if self.context.report_stop(sum(len(batch.submitted) for batch in self.batches.values())):
             self._stop_batches(cancelling=control.cancelling)
-        self.context.stopped.set()
         self._changed.set()
 
     def _stop_batches(self, *, cancelling: bool) -> None:
@@ -390,9 +365,5 @@ class Dispatcher:
                 self.batches.pop(batch.id)
                 self._spawn(self._forget_task(batch))
             else:
-                self._spawn(self._stop_worker(batch.worker.address, cancelling=cancelling))
-
-    async def _stop_worker(self, address: str, *, cancelling: bool) -> None:
-        driver_id = self.registry.run_spec.driver_id
-        with contextlib.suppress(WorkerGoneError):
-            await self.registry.call(worker_rpc.stop_batches, driver_id, cancelling, address=address)
+                stop = worker_plugin.stop_batches, self.registry.run_spec.driver_id, cancelling
+                self._spawn(self.registry.call_if_present(*stop, address=batch.worker.address))

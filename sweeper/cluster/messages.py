@@ -6,18 +6,16 @@ import pickle
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sweeper.comfy.target import Target
+from sweeper.model.trial import InputFile, Trial
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache
+from sweeper.running.run_events import Event
+from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import JobUsage
-
-if TYPE_CHECKING:
-    from sweeper.comfy.target import Target
-    from sweeper.model.trial import InputFile, Trial
-    from sweeper.running.run_events import Event
-    from sweeper.running.settings import EffectiveSettings
-    from sweeper.store.file_names import FileNaming
-    from sweeper.store.records import Artifact, JobRecord
+from sweeper.store.file_names import FileNaming
+from sweeper.store.records import JobEnd, JobRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class WorkerInfo:
     `server_id` identifies the server beside it, also for later runs; `url` is that server's URL as the worker sees it.
     `max_batches`: how many batches it takes at a time. `stores_directly`: it writes artifacts to their final place.
     `problem`: why it cannot be used, else None; `refused`: because its server refused us. `unsent_jobs`: jobs of an
-    earlier driver that certainly never left this worker. `server_info`: see `sweeper.comfy.server_info`. `server_time`:
+    earlier driver that certainly never left this worker. `server_info`: see `sweeper.comfy.responses`. `server_time`:
     the time by the server's clock when the worker described itself, in seconds since 1970; None if unknown.
     """
 
@@ -156,17 +154,13 @@ class JobAccepted:
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """How a job ended, as `Store.record_finished` takes it. `measures`: (sha256, metric, value) of its artifacts.
+    """A job ended. `measures`: (sha256, metric, value) of its artifacts.
 
     `usage`: what its server says about it, from which the driver computes what it cost.
     """
 
     job_id: str
-    state: str
-    started: float | None
-    ended: float | None
-    error: tuple[str, str] | None
-    artifacts: tuple[Artifact, ...]
+    end: JobEnd
     measures: tuple[tuple[str, str, Any], ...] = ()
     usage: JobUsage = field(default_factory=JobUsage)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,10 +18,8 @@ from sweeper.errors import ImageError, ResultsError
 from sweeper.images.compare import pixel_hash
 from sweeper.images.file_types import PICTURE_TYPES
 from sweeper.regression.match_files import CompareResult, CompareTask, Match, equal_metrics, find_best_match
-from sweeper.regression.thresholds import Threshold
-from sweeper.running.async_tools import run_sync
-from sweeper.store.allowed_storages import allow_storage, require_storage
-from sweeper.store.remote_artifacts import download_artifact
+from sweeper.running.stop_control import run_sync
+from sweeper.store.remote_artifacts import allow_storage, download_artifact, require_storage
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -31,23 +28,7 @@ _FILES_PER_TASK: Final = 8  # pictures whose pixels one Dask task hashes
 _MAX_TASKS: Final = 64  # Dask tasks at a time
 
 
-@dataclass(frozen=True, slots=True)
-class PixelMatchTask:
-    """Find out whether a picture at a URL has the pixels of an accepted one, by their hashes."""
-
-    url: str
-    sha256: str
-    pixel_hashes: tuple[str | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteCompareTask:
-    """Compare a picture at a URL with accepted files, given as (suffix, content)."""
-
-    url: str
-    sha256: str
-    accepted: tuple[tuple[str, bytes], ...] = field(repr=False)
-    thresholds: Mapping[str, Threshold]
+Contents = tuple[tuple[str, bytes], ...]  # (suffix, content) of each accepted file of a task
 
 
 def compare_on_cluster(cluster: str, tasks: Sequence[CompareTask]) -> list[CompareResult]:
@@ -63,12 +44,11 @@ def compare_on_cluster(cluster: str, tasks: Sequence[CompareTask]) -> list[Compa
 
 async def _compare(address: str, tasks: Sequence[CompareTask]) -> list[CompareResult]:
     async with connect_cluster(address) as client:
-        pixel_tasks = [PixelMatchTask(task.url or "", task.sha256, task.pixel_hashes) for task in tasks]
-        starts = range(0, len(pixel_tasks), _FILES_PER_TASK)
-        chunks = [pixel_tasks[start : start + _FILES_PER_TASK] for start in starts]
+        starts = range(0, len(tasks), _FILES_PER_TASK)
+        chunks = [tasks[start : start + _FILES_PER_TASK] for start in starts]
         matches = [match for chunk in await _map_on_workers(client, match_pixels, chunks) for match in chunk]
         differing = [task for task, match in zip(tasks, matches, strict=True) if match is None]
-        compared = iter(await _map_on_workers(client, compare_to_accepted, differing, prepare=_build_remote_task))
+        compared = iter(await _map_on_workers(client, compare_to_accepted, differing, prepare=_add_contents))
     results: list[CompareResult] = []
     for task, match in zip(tasks, matches, strict=True):
         if match is not None:
@@ -103,21 +83,20 @@ async def _map_on_workers(
     return list(await asyncio.gather(*map(call, items)))
 
 
-def _build_remote_task(task: CompareTask) -> RemoteCompareTask:
-    accepted = tuple((path.suffix, path.read_bytes()) for path in task.accepted)
-    return RemoteCompareTask(task.url or "", task.sha256, accepted, task.thresholds)
+def _add_contents(task: CompareTask) -> tuple[CompareTask, Contents]:
+    return task, tuple((path.suffix, path.read_bytes()) for path in task.accepted)
 
 
 # --- on a worker
 
 
-def match_pixels(tasks: Sequence[PixelMatchTask]) -> list[int | None]:
+def match_pixels(tasks: Sequence[CompareTask]) -> list[int | None]:
     """For each task, the index of the accepted picture with the same pixels; None if there is none, or unknown."""
     return [_match_pixels_of(task) for task in tasks]
 
 
-def _match_pixels_of(task: PixelMatchTask) -> int | None:
-    if Path(task.url).suffix[1:].lower() not in PICTURE_TYPES:  # the sound of a video counts too
+def _match_pixels_of(task: CompareTask) -> int | None:
+    if Path(task.url or "").suffix[1:].lower() not in PICTURE_TYPES:  # the sound of a video counts too
         return None
     with tempfile.TemporaryDirectory(prefix="sweeper-check-") as folder:
         path = _download(task, folder)
@@ -130,13 +109,15 @@ def _match_pixels_of(task: PixelMatchTask) -> int | None:
     return task.pixel_hashes.index(pixels) if pixels in task.pixel_hashes else None
 
 
-def _download(task: PixelMatchTask | RemoteCompareTask, folder: str) -> Path | None:
-    allow_storage(task.url.rpartition("/")[0])
-    return download_artifact(Path(folder), task.url, task.sha256)
+def _download(task: CompareTask, folder: str) -> Path | None:
+    url = task.url or ""
+    allow_storage(url.rpartition("/")[0])
+    return download_artifact(Path(folder), url, task.sha256)
 
 
-def compare_to_accepted(task: RemoteCompareTask) -> tuple[int, Match] | str:
+def compare_to_accepted(sent: tuple[CompareTask, Contents]) -> tuple[int, Match] | str:
     """The index of the accepted file that matches best, and how; or why the picture cannot be compared."""
+    task, contents = sent
     with tempfile.TemporaryDirectory(prefix="sweeper-check-") as folder:
         try:
             path = _download(task, folder)
@@ -145,10 +126,10 @@ def compare_to_accepted(task: RemoteCompareTask) -> tuple[int, Match] | str:
         if path is None:
             return f"{task.url} is gone"
         accepted: list[Path] = []
-        for index, (suffix, content) in enumerate(task.accepted):
+        for index, (suffix, content) in enumerate(contents):
             accepted.append(Path(folder) / f"accepted-{index}{suffix}")
             accepted[-1].write_bytes(content)
         try:
             return find_best_match(accepted, path, task.thresholds)
         except ImageError as error:
-            return str(error).replace(str(path), task.url)
+            return str(error).replace(str(path), task.url or "")

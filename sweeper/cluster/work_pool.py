@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from sweeper.running.sharding import Shard, find_shard_length
-
-if TYPE_CHECKING:
-    from sweeper.planning.order import TransitionCost
-    from sweeper.running.work import WorkItem
+from sweeper.planning.order import TransitionCost
+from sweeper.running.work import WorkItem
+from sweeper.running.work_queue import Shard, find_shard_length
 
 MAX_BATCH_SIZE: Final = 64  # trials; a dead worker leaves at most that many jobs to search for
 BATCHES_PER_WORKER: Final = 2  # parts into which the remaining work is cut; idle workers steal the rest at the end

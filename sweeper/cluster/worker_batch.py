@@ -20,7 +20,6 @@ from sweeper.cluster.messages import (
     BatchStart,
     EventForwarded,
     JobFinished,
-    JobLease,
     RunSpec,
     WorkerMessage,
     WorkerUpdate,
@@ -37,17 +36,17 @@ from sweeper.cluster.worker_context import (
 )
 from sweeper.errors import RefusedError, SweeperError
 from sweeper.images.metrics.registry import MetricInput
+from sweeper.model.trial import InputFile
+from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.run_events import TargetDown
 from sweeper.running.scheduler import Scheduler
 from sweeper.running.stop_control import INTERRUPT, REFUSED, UNREACHABLE, StopControl
 from sweeper.running.work import WorkItem
 from sweeper.store.artifacts import ArtifactFolder
-from sweeper.store.records import OPEN_STATES, UNSENT, JobRecord
+from sweeper.store.records import OPEN_STATES, UNSENT, JobEnd, JobRecord
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
-    from sweeper.model.trial import InputFile
-    from sweeper.running.concurrency_limit import ConcurrencyLimit
 
 LEASE_SECONDS: Final = 20.0  # without a pull for so long, the driver counts as gone
 _PULL_TIMEOUT: Final = 2.0  # seconds that a pull waits for messages
@@ -115,19 +114,16 @@ class WorkerBatch:
             else:
                 lease = next(leases)
                 self._store.add_lease(batch_item.trial.digest, lease)
-                job = self._make_job(batch_item, lease)
+                # In state UNSENT and of this run, so that the job code reuses this id for its submission.
+                job = JobRecord(
+                    lease.job_id, self._run_id, self.target_name, batch_item.trial.digest, "", lease.attempt, None,
+                    UNSENT, lease.intended_at,
+                )  # fmt: skip
                 item = WorkItem(batch_item.trial, job)
             self._work_items.append((job.id, item))
             self._pending.work_items.append(item)
         self._inbox_task = asyncio.create_task(self._process_inbox())
         self.started.set()
-
-    def _make_job(self, batch_item: BatchItem, lease: JobLease) -> JobRecord:
-        # In state UNSENT and of this run, so that the job code reuses this id for its submission.
-        return JobRecord(
-            lease.job_id, self._run_id, self.target_name, batch_item.trial.digest, "", lease.attempt, None, UNSENT,
-            lease.intended_at,
-        )  # fmt: skip
 
     async def pull_update(self, after: int) -> WorkerUpdate:
         """The messages after number `after`; waits a moment if there are none.
@@ -155,7 +151,7 @@ class WorkerBatch:
             number = message_number
             messages.append(message)
             if isinstance(message, JobFinished) and not self._stores_directly:
-                for artifact in message.artifacts:
+                for artifact in message.end.artifacts:
                     if artifact.bytes <= _INLINE_BYTES:
                         contents[artifact.path] = self.folder.local_path(artifact.path).read_bytes()
                         room -= artifact.bytes
@@ -166,20 +162,17 @@ class WorkerBatch:
         return WorkerUpdate(number, tuple(messages), contents, self._finished if is_complete else None)
 
     def _discard_messages(self, last: int) -> None:
+        """Forget the messages up to a number, and remove their artifacts, unless they are in their final place."""
         while self._messages and self._messages[0][0] <= last:
             _, message = self._messages.popleft()
-            self._remove_files(message)
+            if isinstance(message, JobFinished) and not self._stores_directly:
+                for artifact in message.end.artifacts:
+                    with contextlib.suppress(OSError):
+                        self.folder.local_path(artifact.path).unlink()
 
     def clear(self) -> None:
         """Forget all messages and remove their files, because the driver has recorded everything."""
         self._discard_messages(self._last_number)
-
-    def _remove_files(self, message: WorkerMessage) -> None:
-        """Remove the artifacts of a message, unless they are in their final place."""
-        if isinstance(message, JobFinished) and not self._stores_directly:
-            for artifact in message.artifacts:
-                with contextlib.suppress(OSError):
-                    self.folder.local_path(artifact.path).unlink()
 
     def return_pending(self, count: int) -> int:
         """Return up to `count` of the last pending trials to the driver; return their number."""
@@ -197,7 +190,7 @@ class WorkerBatch:
 
     def _return_job(self, job_id: str) -> None:
         self._returned_jobs.add(job_id)
-        self._inbox.put_nowait(JobFinished(job_id, UNSENT, None, None, None, ()))
+        self._inbox.put_nowait(JobFinished(job_id, JobEnd(UNSENT)))
 
     def stop(self, *, cancelling: bool) -> None:
         """Submit nothing more; with `cancelling`, cancel the running jobs too."""
@@ -249,6 +242,7 @@ class WorkerBatch:
             naming=self.run_spec.naming,
             send=self._inbox.put_nowait,
             usage_by_job=self._store.usage_by_job,
+            charges_jobs=True,  # the driver may have prices
             sampler_nodes=self.run_spec.sampler_nodes,
             node_classes={name: str(node["class_type"]) for name, node in self._items[0].graph.items()},
         )
@@ -279,7 +273,7 @@ class WorkerBatch:
         states = self._store.job_states
         for job_id, _ in self._work_items:
             if states[job_id] == UNSENT and job_id not in self._returned_jobs:
-                self._add_message(JobFinished(job_id, UNSENT, None, None, None, ()))
+                self._add_message(JobFinished(job_id, JobEnd(UNSENT)))
         open_jobs = tuple(job_id for job_id, _ in self._work_items if states[job_id] in OPEN_STATES)
         self._finished = BatchFinished(open_jobs, reason, error, node_times)
         self._changed.set()
@@ -295,9 +289,9 @@ class WorkerBatch:
         while (message := await self._inbox.get()) is not None:
             if isinstance(message, JobFinished):
                 measured = message
-                if message.artifacts and self.metrics:
+                if message.end.artifacts and self.metrics:
                     measured = await asyncio.to_thread(self._with_measures, message)
-                self.folder.drop_local_copies(artifact.path for artifact in message.artifacts)
+                self.folder.drop_local_copies(artifact.path for artifact in message.end.artifacts)
                 self._add_message(measured)
             else:
                 self._add_message(message)
@@ -313,7 +307,7 @@ class WorkerBatch:
         trial = next(item.trial for job_id, item in self._work_items if job_id == message.job_id)
         files = [
             MetricInput(artifact.sha256, self.folder.local_path(artifact.path), trial.digest, trial.params)
-            for artifact in message.artifacts
+            for artifact in message.end.artifacts
         ]
         # The driver measures what is missing here, and reports why that fails.
         return replace(message, measures=tuple(measure_missing(files, self.metrics, {}, {})))
@@ -327,11 +321,6 @@ class WorkerBatch:
         """The copy of an input file on this worker."""
         mask = None if file.mask is None else self._localize(file.mask)
         return replace(file, path=self.inputs_folder / worker_file_name(file), mask=mask)
-
-    @property
-    def is_orphaned(self) -> bool:
-        """Whether the driver has been silent for so long that it will not come back."""
-        return self.seconds_since_heartbeat > 2 * LEASE_SECONDS
 
     @property
     def seconds_since_heartbeat(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.cluster.messages import (
     BatchItem,
@@ -19,25 +19,23 @@ from sweeper.cluster.messages import (
     TrialFinished,
     WorkerMessage,
 )
+from sweeper.model.charges import Charge
+from sweeper.model.trial import InputFile, Trial
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import (
     Cancelling,
     Draining,
+    Event,
     JobPreview,
     JobProgress,
     JobQueued,
     WaitingForTarget,
 )
 from sweeper.running.spending import JobUsage
+from sweeper.running.work import WorkItem
 from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
-
-if TYPE_CHECKING:
-    from sweeper.model.charges import Charge
-    from sweeper.model.trial import InputFile, Trial
-    from sweeper.running.run_events import Event
-    from sweeper.running.work import WorkItem
-    from sweeper.store.records import Artifact, JobRecord
+from sweeper.store.records import Artifact, JobEnd, JobRecord
 
 # The driver reports the stop itself, the progress of every node would flood the network, and while this worker waits
 # for its target, others may go on.
@@ -86,14 +84,7 @@ class RemoteStore:
         """When the intent of an earlier job was recorded, by the server's clock; None if unknown."""
         return self._server_times.get(job_id)
 
-    def record_intent(
-        self,
-        job: JobRecord,
-        *,
-        durable: bool = True,
-        server_time: float | None = None,
-        charges: Sequence[Charge] = (),
-    ) -> None:
+    def record_intent(self, job: JobRecord, **_: Any) -> None:
         """Note that a leased job is about to be submitted."""
         assert job.id in self.job_states, "the driver has not recorded the intent of this job"
         self.job_states[job.id] = records.INTENT
@@ -109,24 +100,13 @@ class RemoteStore:
         self._prompt_ids.add(prompt_id)
         self._send(JobAccepted(job_id, prompt_id, now))
 
-    def record_finished(
-        self,
-        job_id: str,
-        state: str,
-        *,
-        started: float | None = None,
-        ended: float | None = None,
-        error: tuple[str, str] | None = None,
-        artifacts: Sequence[Artifact] = (),
-        charges: Sequence[Charge] | None = None,
-        sampling_s: float | None = None,
-    ) -> None:
+    def record_finished(self, job_id: str, end: JobEnd) -> None:
         """Send how a job ended. An unsent job may be submitted later, so the batch reports it at its own end."""
-        self.job_states[job_id] = state
+        self.job_states[job_id] = end.state
         self.submitting.discard(job_id)
         usage = self.usage_by_job.pop(job_id, JobUsage())
-        if state != records.UNSENT:
-            self._send(JobFinished(job_id, state, started, ended, error, tuple(artifacts), usage=usage))
+        if end.state != records.UNSENT:
+            self._send(JobFinished(job_id, end, usage=usage))
 
 
 class PendingTrials:
@@ -149,7 +129,7 @@ class PendingTrials:
 
 
 class BatchQueue(WorkQueue):
-    """The work queue of a batch. It returns items to the driver that need a new job id before another submission."""
+    """The work queue of a batch. Items that need a new job id before another submission go to the driver."""
 
     def __init__(self, source: PendingTrials, return_to_driver: Callable[[WorkItem], None]) -> None:
         super().__init__([], source)
@@ -188,18 +168,8 @@ class WorkerRunContext(RunContext):
     send: Callable[[WorkerMessage], None] = lambda _: None
     usage_by_job: dict[str, JobUsage] = field(default_factory=dict)
 
-    @property
-    def is_only_target(self) -> bool:
-        """False, because another worker may take pending trials."""
-        return False
-
     async def flush(self) -> None:
         """Do nothing, because the driver recorded the intents before it started the batch."""
-
-    @property
-    def charges_jobs(self) -> bool:
-        """True, because the driver may have prices."""
-        return True
 
     def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:
         """Keep what the server says that a job used, to send it with the job's end. The driver computes the charges."""

@@ -2,13 +2,15 @@
 
 A worker with two or more threads takes two batches (each task occupies a thread), otherwise one; the Dask resource
 `sweeper` limits that. The second batch begins when the first has no pending trials, so that the server does not wait
-for a round trip to the driver. Everything runs in the worker's event loop.
+for a round trip to the driver. Everything runs in the worker's event loop, also the functions at the end, which the
+driver calls by `Client.run`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -16,6 +18,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -23,26 +26,26 @@ from uuid import uuid4
 
 from distributed import WorkerPlugin, get_worker
 
-from sweeper.cluster.messages import BatchTask, RunSpec, WorkerInfo
+from sweeper import embedded
+from sweeper.cluster.address import resolve_on_worker
+from sweeper.cluster.messages import BatchStart, BatchTask, RunSpec, WorkerInfo, WorkerUpdate
 from sweeper.cluster.worker_batch import LEASE_SECONDS, WorkerBatch
-from sweeper.cluster.worker_target import resolve_on_worker, start_embedded_server, worker_environment
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, SweeperError, UsageError
+from sweeper.files import replace_file
 from sweeper.images.metrics.registry import load_metrics
 from sweeper.model.urls import is_loopback
 from sweeper.planning.server_cache import detect_server_cache
 from sweeper.running.concurrency_limit import ConcurrencyLimit
 from sweeper.running.preflight import PARTNER_KEY_FIELD
 from sweeper.running.stop_control import list_stop_signals
-from sweeper.store.allowed_storages import allow_storage
 from sweeper.store.artifacts import ArtifactFolder
-from sweeper.store.remote_artifacts import RemoteFolder, check_url
+from sweeper.store.remote_artifacts import RemoteFolder, allow_storage, check_url
 
 if TYPE_CHECKING:
     from distributed import Worker
 
-    from sweeper.embedded import EmbeddedServer
 
 PLUGIN_NAME: Final = "sweeper-worker"
 RESOURCE_NAME: Final = "sweeper"
@@ -69,7 +72,6 @@ class SweeperWorkerPlugin(WorkerPlugin):
         self.ignore_sigint = ignore_sigint
 
     def setup(self, worker: Worker) -> None:
-        """Called by Dask when the plugin arrives on the worker."""
         if self.ignore_sigint and threading.current_thread() is threading.main_thread():
             for number in {*list_stop_signals()} - {signal.SIGTERM}:
                 signal.signal(number, signal.SIG_IGN)
@@ -82,7 +84,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
         self._targets: dict[str, Target] = {}  # by driver id
         self._limits: dict[ComfyClient, ConcurrencyLimit] = {}
         self._registrations: dict[str, tuple[WorkerInfo, RunSpec]] = {}  # by driver id
-        self._embedded_server: EmbeddedServer | None = None
+        self._embedded_server: embedded.EmbeddedServer | None = None
         self._lock = asyncio.Lock()
 
     async def teardown(self, worker: Worker) -> None:
@@ -103,7 +105,8 @@ class SweeperWorkerPlugin(WorkerPlugin):
         for batch_id, batch in list(self.batches.items()):
             other = batch.run_spec
             is_replaced = other.folder_id == run_spec.folder_id and other.driver_id != run_spec.driver_id
-            if is_replaced or batch.is_orphaned:
+            is_orphaned = batch.seconds_since_heartbeat > 2 * LEASE_SECONDS  # its driver will not come back
+            if is_replaced or is_orphaned:
                 unsent += await batch.drop()
                 self.batches.pop(batch_id, None)
         info = WorkerInfo(self.worker.address, str(self.worker.name), socket.gethostname(), unsent_jobs=tuple(unsent))
@@ -147,12 +150,12 @@ class SweeperWorkerPlugin(WorkerPlugin):
         target = run_spec.target
         if target.embedded:
             if self._embedded_server is None:
-                slots = self._count_embedded_slots(run_spec)
-                classes = run_spec.settings.object_info
-                self._embedded_server = await asyncio.to_thread(start_embedded_server, slots, classes)
+                slots, classes = self._count_embedded_slots(run_spec), run_spec.settings.object_info
+                server = embedded.EmbeddedServer(dialect="cloud", workers=slots, object_info=classes, permissive=True)
+                self._embedded_server = await asyncio.to_thread(server.start)
             return replace(target, url=self._embedded_server.url)
         if run_spec.driver_id not in self._targets:
-            resolved = await asyncio.to_thread(resolve_on_worker, target, worker_environment())
+            resolved = await asyncio.to_thread(resolve_on_worker, target, os.environ)
             self._targets[run_spec.driver_id] = resolved
         return self._targets[run_spec.driver_id]
 
@@ -194,7 +197,9 @@ class SweeperWorkerPlugin(WorkerPlugin):
             return "not registered"
         if task.batch_id in self._seen_batches:
             return "started before"
-        self._remember_batch(task.batch_id)
+        self._seen_batches[task.batch_id] = None
+        while len(self._seen_batches) > _MAX_REMEMBERED:
+            self._seen_batches.popitem(last=False)
         batch = self.batches[task.batch_id] = self._make_batch(task.run_id, run_spec, info)
         # Tell the driver where the batch is, and wait until it starts the batch.
         self.worker.log_event(run_spec.driver_id, {"batch_id": task.batch_id, "address": self.worker.address})
@@ -229,13 +234,8 @@ class SweeperWorkerPlugin(WorkerPlugin):
         return not batch.dropped
 
     def _is_behind(self, batch: WorkerBatch) -> bool:
-        """Whether an earlier batch has pending trials."""
-        for other in self.batches.values():  # in the order of their arrival
-            if other is batch:
-                return False
-            if other.has_pending:
-                return True
-        return False
+        earlier = takewhile(lambda other: other is not batch, self.batches.values())  # in the order of their arrival
+        return any(other.has_pending for other in earlier)
 
     def _make_batch(self, run_id: int, run_spec: RunSpec, worker_info: WorkerInfo) -> WorkerBatch:
         metrics: dict[str, Any] = {}
@@ -259,11 +259,6 @@ class SweeperWorkerPlugin(WorkerPlugin):
             name=f"{worker_info.name}: {run_spec.target.name}",
         )
 
-    def _remember_batch(self, batch_id: str) -> None:
-        self._seen_batches[batch_id] = None
-        while len(self._seen_batches) > _MAX_REMEMBERED:
-            self._seen_batches.popitem(last=False)
-
     @property
     def inputs_folder(self) -> Path:
         """The folder for input files (see `worker_file_name`)."""
@@ -286,5 +281,79 @@ def plugin_of(worker: Worker) -> SweeperWorkerPlugin:
 
 
 async def run_batch(task: BatchTask) -> str:
-    """The function of a batch's Dask task."""
     return await plugin_of(get_worker()).run_batch(task)
+
+
+async def register_worker(run_spec: RunSpec, dask_worker: Worker) -> WorkerInfo:
+    return await plugin_of(dask_worker).register(run_spec)
+
+
+async def retire_worker(dask_worker: Worker) -> None:
+    """Accept no more batches in this run, because the worker's server refuses us or is gone."""
+    await dask_worker.set_resources(**{RESOURCE_NAME: 0})
+
+
+async def pull_update(batch_id: str, after: int, start: BatchStart | None, dask_worker: Worker) -> WorkerUpdate | None:
+    """The messages of a batch after number `after`; None if the worker does not have the batch. `start` starts it."""
+    batch = plugin_of(dask_worker).batches.get(batch_id)
+    if batch is None or batch.dropped:
+        return None
+    if start is not None:
+        batch.start(start)
+    return await batch.pull_update(after)
+
+
+async def close_batch(batch_id: str, dask_worker: Worker) -> None:
+    """Forget a batch, because the driver has recorded everything."""
+    batch = plugin_of(dask_worker).batches.pop(batch_id, None)
+    if batch is not None:
+        batch.clear()
+
+
+async def drop_batch(batch_id: str, dask_worker: Worker) -> tuple[str, ...] | None:
+    """Give up a batch; return its jobs that were never submitted, None if the worker does not have the batch."""
+    batch = plugin_of(dask_worker).batches.pop(batch_id, None)
+    return None if batch is None else await batch.drop()
+
+
+async def stop_batches(driver_id: str, cancelling: bool, dask_worker: Worker) -> None:
+    """Submit nothing more for that driver; with `cancelling`, cancel its jobs too."""
+    for batch in plugin_of(dask_worker).batches.values():
+        if batch.run_spec.driver_id == driver_id:
+            batch.stop(cancelling=cancelling)
+
+
+async def return_pending(batch_id: str, count: int, dask_worker: Worker) -> int:
+    """Return up to `count` pending trials of a batch to the driver; see `WorkerBatch.return_pending`."""
+    batch = plugin_of(dask_worker).batches.get(batch_id)
+    return 0 if batch is None else batch.return_pending(count)
+
+
+def read_chunk(batch_id: str, path: str, offset: int, size: int, dask_worker: Worker) -> bytes | None:
+    """`size` bytes of an artifact that the driver has not recorded yet; None if the worker does not have the batch."""
+    batch = plugin_of(dask_worker).batches.get(batch_id)
+    if batch is None:
+        return None
+    with batch.folder.local_path(path).open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def find_missing_inputs(names: tuple[str, ...], dask_worker: Worker) -> tuple[str, ...]:
+    """Those of these input files (see `worker_file_name`) that the worker does not have."""
+    folder = plugin_of(dask_worker).inputs_folder
+    return tuple(name for name in names if not (folder / name).is_file())
+
+
+def write_input(name: str, offset: int, content: bytes, last: bool, dask_worker: Worker) -> None:
+    """Write a chunk of an input file. The file gets its name with the `last` chunk."""
+    partial = plugin_of(dask_worker).inputs_folder / f".{name}.part"
+    with partial.open("r+b" if offset else "wb") as file:
+        file.seek(offset)
+        file.write(content)
+    if last:
+        replace_file(partial, partial.with_name(name))
+
+
+async def get_object_info(run_spec: RunSpec, dask_worker: Worker) -> dict[str, Any]:
+    return await plugin_of(dask_worker).get_object_info(run_spec)

@@ -7,9 +7,11 @@ import platform
 import pydoc
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.cluster import worker_rpc
+from sweeper.cluster import worker_plugin
+from sweeper.cluster.messages import RunSpec, WorkerInfo
 from sweeper.cluster.worker_batch import LEASE_SECONDS
 from sweeper.cluster.worker_plugin import PLUGIN_NAME, SweeperWorkerPlugin
 from sweeper.errors import SweeperError, UsageError
@@ -17,8 +19,6 @@ from sweeper.running.run_events import TargetDown, TargetReady
 
 if TYPE_CHECKING:
     from distributed import Client
-
-    from sweeper.cluster.messages import RunSpec, WorkerInfo
 
 # Seconds; longer than the lease, so that a worker which the driver gives up has dropped its batches by then.
 _CALL_TIMEOUT: Final = LEASE_SECONDS + 10.0
@@ -64,13 +64,8 @@ class WorkerRegistry:
     async def install_plugin(self, *, are_children: bool) -> None:
         """Install the plugin on every worker, present or future. `are_children`: they are child processes of ours.
 
-        Raises UsageError if versions differ.
+        Raises UsageError that lists the workers with another version of sweeper or Python, or without sweeper.
         """
-        await self.check_versions()
-        await self.client.register_plugin(SweeperWorkerPlugin(ignore_sigint=are_children), name=PLUGIN_NAME)
-
-    async def check_versions(self) -> None:
-        """Raise UsageError that lists the workers with another version of sweeper or Python, or without sweeper."""
         own_sweeper = pydoc.locate("sweeper.__version__")
         sweepers = await self.client.run(pydoc.locate, "sweeper.__version__", on_error="return")
         pythons = await self.client.run(platform.python_version, on_error="return")
@@ -90,6 +85,7 @@ class WorkerRegistry:
                 f"this is sweeper {own_sweeper} on Python {own}, but the cluster "
                 f"has other workers ({'; '.join(others)}): install the same version on each"
             )
+        await self.client.register_plugin(SweeperWorkerPlugin(ignore_sigint=are_children), name=PLUGIN_NAME)
 
     async def refresh(self) -> tuple[list[WorkerInfo], list[WorkerInfo]]:
         """Update the workers; return those that came and those that left since the last call.
@@ -127,7 +123,7 @@ class WorkerRegistry:
 
     async def _register_worker(self, address: str) -> WorkerInfo | None:
         try:
-            worker: WorkerInfo = await self.call(worker_rpc.register_worker, self.run_spec, address=address)
+            worker: WorkerInfo = await self.call(worker_plugin.register_worker, self.run_spec, address=address)
         except (WorkerGoneError, KeyError):  # it left again, or its plugin is still being set up; try at the next call
             return None
         if worker.server_time is not None:
@@ -164,13 +160,15 @@ class WorkerRegistry:
         worker = self.workers.pop(address, None)
         if worker is not None:
             self.unusable[address] = worker
-            try:
-                await self.call(worker_rpc.retire_worker, address=address)
-            except WorkerGoneError:
-                return
+            await self.call_if_present(worker_plugin.retire_worker, address=address)
+
+    async def call_if_present(self, function: Callable[..., Any], *arguments: Any, address: str) -> Any:
+        """Call a function as `call` does. None if the worker is gone."""
+        with suppress(WorkerGoneError):
+            return await self.call(function, *arguments, address=address)
 
     async def call(self, function: Callable[..., Any], *arguments: Any, address: str) -> Any:
-        """Call a function of `worker_rpc` on one worker.
+        """Call a function of `worker_plugin` on one worker.
 
         Raises WorkerGoneError if the worker does not respond, and any SweeperError or KeyError of the function.
         """

@@ -10,24 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode, urljoin
 
 import httpx
 
-from sweeper.comfy.address_kinds import (
-    PUBLIC,
-    check_redirect,
-    classify_host,
-    classify_peer,
-    make_connection_check,
-    resolve_kind,
-)
-from sweeper.comfy.credentials import with_location
-from sweeper.comfy.dialects import Dialect, DialectProbe, make_dialect
+from sweeper.comfy.dialects import Dialect, detect_dialect, make_dialect
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
@@ -45,20 +37,28 @@ from sweeper.comfy.protocol import (
     read_retry_after,
 )
 from sweeper.comfy.redaction import Redaction, log, mute_libraries
-from sweeper.comfy.reported_charges import query_balance
-from sweeper.comfy.response_body import read_answer, send
+from sweeper.comfy.responses import query_balance, query_server_info
 from sweeper.comfy.retry import RetryPolicy, RetryWaiter
-from sweeper.comfy.server_info import query_server_info
-from sweeper.comfy.target import Target
-from sweeper.comfy.transport import describe_error, find_proxy, is_connection_refused, make_transport, was_sent
-from sweeper.comfy.uploads import Mask, Uploads
+from sweeper.comfy.target import Target, with_location
+from sweeper.comfy.transport import (
+    PUBLIC,
+    check_redirect,
+    classify_host,
+    classify_peer,
+    describe_error,
+    find_proxy,
+    is_connection_refused,
+    make_connection_check,
+    make_transport,
+    read_answer,
+    resolve_kind,
+    send,
+    was_sent,
+)
+from sweeper.comfy.uploads import Uploads
 from sweeper.errors import TargetError, TransientError, Trouble, UnreachableError, UsageError
 from sweeper.model.money import COMFY_CREDITS_PER_USD, TargetPrice
 from sweeper.model.urls import is_loopback, strip_secrets
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -116,7 +116,6 @@ class ComfyClient:
         # A server may echo our keys (ComfyUI's /queue contains extra_data), and our messages must not contain them.
         redaction = Redaction(target.keys)
         self.redact, self.redact_text = redaction.redact, redaction.redact_text
-        self.request_count = 0
         self.last_response_at = 0.0  # by the loop's clock
         self._last_date: tuple[float, float] | None = None  # of the last response, and when it came by the loop's clock
         self._identities: dict[str, JobIdentity] = {}  # of the server's jobs that searches have seen
@@ -138,7 +137,6 @@ class ComfyClient:
         await self.close()
 
     async def close(self) -> None:
-        """Cancel running uploads and close all connections."""
         await self.uploads.close()
         await self._http.aclose()
         for http in filter(None, (self._stream_http, *self._keyless_http.values())):
@@ -157,7 +155,6 @@ class ComfyClient:
 
     @property
     def credits_per_usd(self) -> Fraction:
-        """How many credits one dollar buys."""
         return (self.target.price or TargetPrice()).credits_per_usd
 
     @property
@@ -179,7 +176,7 @@ class ComfyClient:
         )
         try:
             if self._dialect is None:
-                name = await self.run_flow(DialectProbe().detect(), retry_policy)
+                name = await self.run_flow(detect_dialect(), retry_policy)
                 self._dialect = make_dialect(name)
                 self.target = replace(self.target, dialect=name)
             return await self.run_flow(self.dialect.handshake(), retry_policy)
@@ -187,7 +184,7 @@ class ComfyClient:
             raise UnreachableError(f"{self.target.name}: cannot be reached: {error}", trouble=error.trouble) from None
 
     async def get_server_info(self) -> dict[str, Any]:
-        """The server's versions (see `server_info`); empty if it does not report them in time, or fails."""
+        """The server's versions (see `query_server_info`); empty if it does not report them in time, or fails."""
         return await self._run_optional(query_server_info(self.dialect.name)) or {}
 
     async def get_balance(self) -> float | None:
@@ -273,17 +270,12 @@ class ComfyClient:
             await self.run_flow(self.dialect.cancel(prompt_ids))
 
     async def get_object_info(self) -> dict[str, Any]:
-        """The server's node classes, as ComfyUI describes them."""
         return await self.run_flow(self.dialect.get_object_info())
 
     async def get_upload_limit(self) -> int | None:
         """The largest request body in bytes; None if the server reports none. Raises TransientError, TargetError."""
         limit = (await self.run_flow(self.dialect.get_features())).get("max_upload_size")
         return limit if isinstance(limit, int) and limit > 0 else None
-
-    async def upload(self, path: Path, sha256: str, mask: Mask | None = None) -> Any:
-        """Upload a local file, once per content; see `Uploads.ensure_uploaded`."""
-        return await self.uploads.ensure_uploaded(path, sha256, mask)
 
     # --- running a flow
 
@@ -326,7 +318,6 @@ class ComfyClient:
 
     async def _send(self, request: ServerRequest) -> ServerResponse:
         """Send a request once. Raises TransientError, whose `sent` says whether the request may have arrived."""
-        self.request_count += 1
         try:
             response = await self._open(self._http, self._build_request(request))
             content = await read_answer(response, self.retry_policy.stall_seconds)
@@ -345,7 +336,7 @@ class ComfyClient:
         return answer
 
     async def _open(self, http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-        """Send a request and read the answer's header. Raises the errors of `response_body.send`."""
+        """Send a request and read the answer's header. Raises the errors of `transport.send`."""
         with mute_libraries():
             response = await send(http, request, self.retry_policy.stall_seconds)
         url = self.redact_text(strip_secrets(str(request.url))) if http is self._http else request.url.host
@@ -394,7 +385,6 @@ class ComfyClient:
 
         Returns a redirect as it is, because it must not be followed with the key.
         """
-        self.request_count += 1
         request = self.dialect.view_request(output)
         all_headers = self._build_headers() | headers
         response = await self._open_stream(self._http, request.method, self._build_url(request), all_headers)
@@ -415,7 +405,6 @@ class ComfyClient:
 
         The streams have connections of their own, so that they take none from the polls.
         """
-        self.request_count += 1
         if self._stream_http is None:
             self._stream_http = self._make_http_client(self.target.url)
         headers = self._build_headers() | {"Accept": "text/event-stream"}

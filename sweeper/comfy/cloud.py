@@ -22,7 +22,6 @@ from sweeper.comfy.protocol import (
     Flow,
     JobOutput,
     JobSearch,
-    JobState,
     JobSubmission,
     QueueFull,
     Server,
@@ -53,6 +52,9 @@ class CloudDialect:
     needs_key_in_events: Final = True
     sends_status_events: Final = False
     mask_path: Final = "/api/upload/mask"
+    get_job = staticmethod(jobs_api.get_job)
+    list_running = staticmethod(jobs_api.list_running)
+    cancel = staticmethod(jobs_api.cancel)
 
     def auth_headers(self, key: str) -> dict[str, str]:
         return {KEY_HEADER: key}
@@ -88,18 +90,9 @@ class CloudDialect:
             raise TransientError(f"the response to a submission has no prompt_id: {response.excerpt()!r}")
         return prompt_id
 
-    def get_job(self, prompt_id: str) -> Flow[JobState]:
-        return jobs_api.get_job(prompt_id)
-
-    def list_running(self) -> Flow[frozenset[str]]:
-        return jobs_api.list_running()
-
     def find_submissions(self, searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
         query = {"sort_by": "create_time", "sort_order": "desc"}
         return jobs_api.find_submissions(searches, query, keeps_ids=False)
-
-    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
-        return jobs_api.cancel(prompt_ids)
 
     def upload(self, name: str, content: bytes) -> Flow[str]:
         fields = {"type": "input", "overwrite": "true"}

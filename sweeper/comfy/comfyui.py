@@ -32,10 +32,9 @@ from sweeper.comfy.protocol import (
     read_error_message,
     read_retry_after,
     request_optional,
+    to_text,
 )
-from sweeper.comfy.responses import rejection_message
-from sweeper.comfy.server_info import read_memory
-from sweeper.comfy.untrusted_json import to_text
+from sweeper.comfy.responses import read_memory, rejection_message
 from sweeper.errors import MAX_MESSAGE_LENGTH, RejectedError, TargetError, TransientError, UnreachableError
 from sweeper.wording import shorten
 

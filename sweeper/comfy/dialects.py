@@ -8,7 +8,6 @@ the experiment's schema.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from sweeper.comfy.cloud import CloudDialect
@@ -35,8 +34,7 @@ class Dialect(Protocol):
     """One server API. Flows raise the errors of `protocol.raise_for_status`, and those named here."""
 
     @property
-    def name(self) -> str:
-        """The dialect's name, as users write it."""
+    def name(self) -> str: ...
 
     @property
     def concurrency(self) -> int:
@@ -88,8 +86,7 @@ class Dialect(Protocol):
         call `find_submissions`.
         """
 
-    def get_job(self, prompt_id: str) -> Flow[JobState]:
-        """The state of a job."""
+    def get_job(self, prompt_id: str) -> Flow[JobState]: ...
 
     def list_running(self) -> Flow[frozenset[str]]:
         """The prompt ids of the jobs that the server executes now, also those of others."""
@@ -116,8 +113,7 @@ class Dialect(Protocol):
     def make_events_request(self, prompt_id: str) -> ServerRequest | None:
         """The request for the Server-Sent Events of one job; None if there are no such streams."""
 
-    def view_request(self, output: JobOutput) -> ServerRequest:
-        """The request that downloads an output."""
+    def view_request(self, output: JobOutput) -> ServerRequest: ...
 
     def get_object_info(self) -> Flow[dict[str, Any]]:
         """The server's node classes, as ComfyUI describes them."""
@@ -134,41 +130,28 @@ _DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {
 
 
 def make_dialect(name: str) -> Dialect:
-    """The dialect of that name."""
     return _DIALECTS[name]()
 
 
-@dataclass(frozen=True, slots=True)
-class DialectProbe:
-    """Asks a server once which dialect it speaks."""
-
-    requests: tuple[ServerRequest, ...] = field(
-        default=(
-            ServerRequest("GET", "/system_stats"),
-            ServerRequest("GET", "/api/user"),
-            ServerRequest("GET", "/api/v2/jobs", query={"limit": "1"}),
-        )
+def detect_dialect() -> Flow[str]:
+    """Ask a server which dialect it speaks. Raises UnreachableError if it responds like none of them."""
+    stats = yield ServerRequest("GET", "/system_stats")
+    content = stats.content
+    if stats.status == 200 and content.lstrip().startswith(b"{") and b'"system"' in content and b'"devices"' in content:
+        return "comfyui"
+    user = yield ServerRequest("GET", "/api/user")
+    if user.status == 401 or (user.status == 200 and user.content.lstrip().startswith(b"{")):
+        return "cloud"
+    listing = yield ServerRequest("GET", "/api/v2/jobs", query={"limit": "1"})  # last: Comfy Cloud has it too
+    if (read_error_code(listing) and listing.status != 404) or (listing.status == 200 and _is_listing(listing)):
+        return "v2"  # also if it refuses the key, or if the ComfyUI behind a proxy does not respond
+    for response in (stats, user):
+        if is_redirect(response):
+            raise_for_status(response)
+    raise UnreachableError(
+        "the server responds neither like ComfyUI (/system_stats) nor like Comfy Cloud (/api/user), and has no "
+        "API v2 (/api/v2/jobs); if a proxy hides these paths, name the dialect: {url: ..., dialect: comfyui}"
     )
-
-    def detect(self) -> Flow[str]:
-        """Return the dialect's name. Raises UnreachableError if the server responds like none of them."""
-        stats_request, user_request, list_request = self.requests
-        stats = yield stats_request
-        if stats.status == 200 and _is_comfyui(stats.content):
-            return "comfyui"
-        user = yield user_request
-        if user.status == 401 or (user.status == 200 and user.content.lstrip().startswith(b"{")):
-            return "cloud"
-        listing = yield list_request  # last, because Comfy Cloud has this API too
-        if (read_error_code(listing) and listing.status != 404) or (listing.status == 200 and _is_listing(listing)):
-            return "v2"  # also if it refuses the key, or if the ComfyUI behind a proxy does not respond
-        for response in (stats, user):
-            if is_redirect(response):
-                raise_for_status(response)
-        raise UnreachableError(
-            "the server responds neither like ComfyUI (/system_stats) nor like Comfy Cloud (/api/user), and has no "
-            "API v2 (/api/v2/jobs); if a proxy hides these paths, name the dialect: {url: ..., dialect: comfyui}"
-        )
 
 
 def _is_listing(response: ServerResponse) -> bool:
@@ -176,7 +159,3 @@ def _is_listing(response: ServerResponse) -> bool:
         return isinstance(response.json_object().get("jobs"), list)
     except TransientError:
         return False
-
-
-def _is_comfyui(content: bytes) -> bool:
-    return content.lstrip().startswith(b"{") and b'"system"' in content and b'"devices"' in content

@@ -14,8 +14,8 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from sweeper.comfy.protocol import ServerResponse, raise_for_status
-from sweeper.comfy.response_body import (
+from sweeper.comfy.protocol import JobOutput, ServerResponse, raise_for_status
+from sweeper.comfy.transport import (
     COMPRESSED_FILE_BYTES,
     FILE_BYTES,
     FILE_SECONDS,
@@ -28,7 +28,6 @@ from sweeper.errors import LostError, TransientError
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
-    from sweeper.comfy.protocol import JobOutput
 
 _REDIRECT_STATUSES: Final = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS: Final = 6
@@ -57,8 +56,6 @@ class Receiver(Protocol):
 
 @dataclass(slots=True)
 class _PartialFile:
-    """The received part of a file, and what is needed to resume the transfer."""
-
     file: Receiver
     hash: Any = field(default_factory=hashlib.sha256)
     received: int = 0
@@ -213,5 +210,4 @@ async def _read_body(response: httpx.Response, partial: _PartialFile, max_bytes:
 
 
 def _strong_validator(etag: str | None) -> str | None:
-    """The ETag if it is strong; If-Range takes no other (RFC 9110, 13.1.5)."""
-    return etag if etag and not etag.startswith("W/") else None
+    return etag if etag and not etag.startswith("W/") else None  # If-Range takes no other (RFC 9110, 13.1.5)

@@ -1,33 +1,251 @@
-"""The event stream of one target: a WebSocket, opened before the first submission and read until the end of the run.
+"""The event streams of one target: a WebSocket for all jobs, or one stream by Server-Sent Events for each.
 
-The stream only wakes those who wait for a job, and feeds the progress display. Polling decides how a job ended, so a
-stream that is refused, stalls or drops costs a little time and nothing else. Each reconnect uses a new client id: when
-ComfyUI notices that an old socket closed, it removes the registration of the new socket with the same id, which then
-stays silent.
+A WebSocket is opened before the first submission and read until the end of the run. The streams of single jobs, which
+Comfy API v2 has, are optional: a server may have none (501), or refuse one stream more (429).
+
+Streams only wake those who wait for a job, and feed the progress display. Polling decides how a job ended, so a stream
+that is refused, stalls or drops costs a little time and nothing else. Each reconnect of a WebSocket uses a new client
+id: when ComfyUI notices that an old socket closed, it removes the registration of the new socket with the same id,
+which then stays silent.
+
+Binary frames are ComfyUI's, in both dialects. All numbers are big-endian uint32. A frame begins with its kind. Kind 1
+goes on with the format (1 JPEG, 2 PNG) and the picture; kind 4 with the length of a JSON text, that text, and the
+picture; kind 3 with the length of a node's id, that id, and a text in UTF-8 (`PromptServer.send_progress_text` of
+ComfyUI 0.33.0). A server with the feature `supports_progress_text_metadata` puts the id of the job before that of the
+node, with its length, as ComfyUI's frontend reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
+import json
 import logging
+import time
 from collections import OrderedDict
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator, Container
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
 
+import httpx
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
-from sweeper.comfy.binary_frames import FEATURE_FLAGS_MESSAGE, NodeText, read_node_text, read_preview
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.job_event_stream import JobEventStreams
 from sweeper.comfy.job_listener import Listener
-from sweeper.comfy.protocol import is_id
-from sweeper.comfy.reported_charges import read_price_text
+from sweeper.comfy.protocol import ServerRequest, is_id, parse_json
+from sweeper.comfy.responses import read_price_text
 from sweeper.comfy.retry import RECONNECT
-from sweeper.comfy.untrusted_json import parse_json
+from sweeper.errors import SweeperError
 from sweeper.model.urls import is_loopback
+
+if TYPE_CHECKING:
+    from sweeper.comfy.client import ComfyClient
+
+
+# A client that sends this as its first message gets kind 4, which names the job, instead of kind 1, which does not, and
+# texts that name their job.
+_FEATURES: Final = {"supports_preview_metadata": True, "supports_progress_text_metadata": True}
+FEATURE_FLAGS_MESSAGE: Final = json.dumps({"type": "feature_flags", "data": _FEATURES})
+_KIND_PLAIN: Final = 1
+_KIND_TEXT: Final = 3
+_KIND_WITH_METADATA: Final = 4
+_MAX_ID_BYTES: Final = 800  # four for each character that an id may have
+_MAX_TEXT_BYTES: Final = 16 * 1024  # of a node's text that is read; the rest is cut off
+_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The bytes of a JPEG or PNG. `prompt_id` and `node` are empty if the frame does not name them."""
+
+    prompt_id: str
+    node: str
+    image: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NodeText:
+    """A text that a node shows while it runs. `prompt_id` is empty if the frame does not name the job."""
+
+    prompt_id: str
+    node: str
+    text: str
+
+
+def is_picture(content: bytes) -> bool:
+    """Whether these bytes begin as a JPEG or PNG does."""
+    return content.startswith(_SIGNATURES)
+
+
+def read_preview(frame: bytes) -> Preview | None:
+    """The preview in a frame; None for a frame of another kind, or an invalid one."""
+    kind = int.from_bytes(frame[:4], "big")
+    size = int.from_bytes(frame[4:8], "big")
+    metadata: Any = {}
+    if len(frame) < 8 or kind not in (_KIND_PLAIN, _KIND_WITH_METADATA):
+        return None
+    image = frame[8:]
+    if kind == _KIND_WITH_METADATA:
+        image = frame[8 + size :]
+        try:
+            metadata = parse_json(frame[8 : 8 + size])
+        except ValueError:
+            return None
+    if not isinstance(metadata, dict) or not is_picture(image):
+        return None
+    prompt_id, node = metadata.get("prompt_id"), metadata.get("node_id")
+    return Preview(prompt_id if isinstance(prompt_id, str) else "", node if isinstance(node, str) else "", image)
+
+
+def read_node_text(frame: bytes, prompt_ids: Container[str]) -> NodeText | None:
+    """The text in a frame; None for a frame of another kind, or an invalid one.
+
+    `prompt_ids`: the ids of our jobs, by which a frame that names its job is known. No node has such an id.
+    """
+    if frame[:4] != _KIND_TEXT.to_bytes(4, "big"):
+        return None
+    first, rest = _read_prefixed(frame[4:])
+    if first not in prompt_ids:
+        return NodeText("", first, _decode(rest)) if first else None
+    node, rest = _read_prefixed(rest)
+    return NodeText(first, node, _decode(rest)) if node else None
+
+
+def _read_prefixed(content: bytes) -> tuple[str, bytes]:
+    """Read a text whose length stands before it. Returns it and the rest; it is empty if its length is wrong."""
+    size = int.from_bytes(content[:4], "big")
+    if not 0 < size <= min(_MAX_ID_BYTES, len(content) - 4):
+        return "", b""
+    return _decode(content[4 : 4 + size]), content[4 + size :]
+
+
+def _decode(content: bytes) -> str:
+    return content[:_MAX_TEXT_BYTES].decode("utf-8", "replace")
+
+
+_MAX_STREAMS: Final = 8  # at once; comfy-api-proxy allows no more
+_OPEN_AFTER: Final = 0.5  # seconds that a job may take without a stream
+_END_STATUSES: Final = ("succeeded", "failed", "canceled", "expired")
+_MAX_EVENT_BYTES: Final = 32 * 2**20  # a preview of a large picture; a longer event ends the stream
+_NO_SUCH_CALL: Final = (404, 405, 501)
+
+
+class _FrameRate:
+    """Counts what a stream sends. Above `_MAX_FRAMES_PER_SECOND` the server has to wait, because we read no further."""
+
+    def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._since, self._frames = self._clock(), 0
+
+    async def count(self, frames: int) -> None:
+        if self._clock() - self._since >= 1.0:
+            self._since, self._frames = self._clock(), 0
+        self._frames += frames
+        if self._frames > _MAX_FRAMES_PER_SECOND:
+            await asyncio.sleep(max(0.0, self._since + 1.0 - self._clock()))
+
+
+class JobEventStreams:
+    """The streams of the jobs of one target. One that ends early is not opened again; a short job needs none."""
+
+    def __init__(self, client: ComfyClient) -> None:
+        self._client = client
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_offered = True  # until the server says that it has no such streams
+
+    def open(self, request: ServerRequest, listener: Listener) -> asyncio.Task[None] | None:
+        """Send the events of a job to `listener` until it ends or the task is cancelled; None if that is not possible.
+
+        `request`: the request for the stream.
+        """
+        if not self._is_offered or len(self._tasks) >= _MAX_STREAMS:
+            return None
+        task = asyncio.create_task(self._follow(request, listener))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, request: ServerRequest, listener: Listener) -> None:
+        await asyncio.sleep(_OPEN_AFTER)
+        # Whatever is wrong with the stream, polling goes on without it.
+        with contextlib.suppress(httpx.HTTPError, SweeperError, ValueError):
+            response = await self._client.open_events(request)
+            try:
+                self._is_offered = self._is_offered and response.status_code not in _NO_SUCH_CALL
+                if response.status_code == 200:
+                    node = ""
+                    async for kind, data in _read_events(response):
+                        node = _handle_event(kind, data, listener, node)
+            finally:
+                await response.aclose()
+
+
+async def _read_events(response: httpx.Response) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Yield (kind, data) of each event whose data is a JSON object. Raises ValueError for one that is too long."""
+    rate = _FrameRate()
+    kind, data = "", ""
+    async for line in _read_lines(response):
+        field, _, value = line.partition(":")
+        if field == "event":
+            kind = value.removeprefix(" ")
+        elif field == "data":
+            data += value.removeprefix(" ")
+            if len(data) > _MAX_EVENT_BYTES:
+                raise ValueError("an event is too long")
+        elif not line and data:
+            with contextlib.suppress(ValueError):
+                if isinstance(parsed := parse_json(data), dict):
+                    yield kind, parsed
+            kind, data = "", ""
+        await rate.count(1)
+
+
+async def _read_lines(response: httpx.Response) -> AsyncIterator[str]:
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    parts, size = [], 0  # of the line that is not complete yet
+    async for chunk in response.stream:
+        parts.append(chunk)
+        size += len(chunk)
+        if b"\n" in chunk:
+            *lines, rest = b"".join(parts).split(b"\n")
+            parts, size = [rest], len(rest)
+            for line in lines:
+                yield line.decode("utf-8", "replace").removesuffix("\r")
+        if size > _MAX_EVENT_BYTES:
+            raise ValueError("an event is too long")
+
+
+def _handle_event(kind: str, data: dict[str, Any], listener: Listener, node: str) -> str:
+    """Hand an event to the listener of its job. `node` is the one that was executed so far; returns the current one."""
+    status, current = data.get("status"), data.get("current_node")
+    if kind == "status" and status == "running" and listener.started_at is None:
+        listener.mark_started(time.time())
+    elif kind == "status" and status in _END_STATUSES:
+        listener.handle_end(succeeded=status == "succeeded")
+    elif kind == "progress" and isinstance(current, str):
+        if current != node:
+            listener.handle_event("executing", {"node": current})
+        if data.get("steps"):
+            listener.handle_event("progress", {"node": current, "value": data.get("step"), "max": data["steps"]})
+        return current
+    elif kind == "preview" and listener.on_preview is not None:
+        node_id, text = data.get("node_id"), data.get("data_base64")
+        with contextlib.suppress(binascii.Error, ValueError):
+            image = base64.b64decode(text) if isinstance(text, str) else b""
+            if isinstance(node_id, str) and is_picture(image):
+                listener.on_preview(node_id, image)
+    return node
+
 
 # Events after which to poll the job. ComfyUI's last event is `executing` without a node, because the history may lag
 # behind `execution_success`; Comfy Cloud's last event is `execution_success`.
@@ -93,7 +311,6 @@ class EventStream:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the WebSocket is open."""
         return self.client_id is not None
 
     @contextlib.contextmanager
@@ -178,15 +395,10 @@ class EventStream:
         )
 
     async def _read_frames(self, socket: ClientConnection) -> None:
-        clock = asyncio.get_running_loop().time
-        since, frames = clock(), 0
+        rate = _FrameRate()
         async for frame in socket:
             self._cancel_silence_timer()
-            if clock() - since >= 1.0:
-                since, frames = clock(), 0
-            frames += 1 + len(frame) // _FRAME_UNIT
-            if frames > _MAX_FRAMES_PER_SECOND:  # then the server has to wait, because we read no further
-                await asyncio.sleep(max(0.0, since + 1.0 - clock()))
+            await rate.count(1 + len(frame) // _FRAME_UNIT)
             if isinstance(frame, str):
                 if frame.startswith(_SKIPPED_PREFIX):
                     continue

@@ -27,7 +27,6 @@ class StepTimes:
     _maximum: float = 0.0
 
     def add(self, done: float, maximum: float, now: float) -> None:
-        """Note that `done` of `maximum` steps were done at `now`."""
         if not 0 < done <= maximum or (done, maximum) == (self._last[0], self._maximum):
             return
         if done < self._last[0] or maximum != self._maximum:
@@ -81,7 +80,6 @@ class Listener:
 
     @property
     def node_charges(self) -> ReportedCharges | None:
-        """What the partner nodes said that they cost; None if none did."""
         return ReportedCharges(dict(self._prices)) if self._prices else None
 
     def handle_event(self, kind: Any, data: dict[str, Any]) -> None:
@@ -109,7 +107,6 @@ class Listener:
         self._sees_all = False
 
     def handle_end(self, *, succeeded: bool) -> None:
-        """Handle the event that the job has ended."""
         self.node_starts.append(("", time.monotonic()))
         self.woken.set()
         if succeeded and self.on_success is not None:

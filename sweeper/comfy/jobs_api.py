@@ -8,7 +8,6 @@ latest 10,000 jobs until its process ends, and answers a cancellation of unknown
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -24,17 +23,18 @@ from sweeper.comfy.protocol import (
     is_id,
     is_own_refusal,
     raise_for_status,
+    read_date,
+    to_text,
 )
-from sweeper.comfy.reported_charges import read_charged
 from sweeper.comfy.responses import (
     make_failed_state,
     make_succeeded_state,
+    read_charged,
     read_messages,
     read_node_runs,
     read_outputs,
     to_seconds,
 )
-from sweeper.comfy.untrusted_json import to_text
 from sweeper.errors import TransientError
 from sweeper.wording import shorten
 
@@ -96,9 +96,8 @@ def find_submissions(
     """By job id, the prompt_id of each submission, or None if the server has no trace of it. One walk answers all.
 
     A job has the id that we gave it, or our marker in the path of the first output, which a row shows. Otherwise the
-    job's details decide, unless the server is known to keep our ids (`keeps_ids`). A job whose details show no workflow
-    may be ours, so the job ids of the searches that it may answer are missing. `sort_by`: the query for the newest
-    jobs first.
+    job's details decide, unless the server is known to keep our ids (`keeps_ids`). If they show no workflow, the job
+    may be ours, so the answers lack each search that may mean it. `sort_by`: the query for the newest jobs first.
     """
     remaining = {search.job_id: search for search in searches}
     answers: dict[str, str | None] = dict.fromkeys(remaining)
@@ -169,7 +168,6 @@ def request_page(path: str, query: Mapping[str, str]) -> Flow[tuple[dict[str, An
 
 
 def list_rows(page: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a page that are jobs."""
     return [row for row in page["jobs"] if isinstance(row, dict) and is_id(row.get("id"))]
 
 
@@ -267,8 +265,7 @@ def earliest_creation(search: JobSearch, response: ServerResponse, slack: float 
     """
     if search.server_time is not None:
         return search.server_time - slack
-    try:
-        ahead = parsedate_to_datetime(response.headers["date"]).timestamp() - search.now
-    except (KeyError, ValueError, TypeError):
+    date = read_date(response)
+    if date is None:
         return search.intended_at - _CLOCK_SLACK_WITHOUT_DATE
-    return search.intended_at + ahead - slack
+    return search.intended_at + date - search.now - slack

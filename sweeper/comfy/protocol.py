@@ -6,6 +6,7 @@ I/O and never waits, so tests drive a dialect with prepared responses. Differenc
 
 from __future__ import annotations
 
+import reprlib
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +15,25 @@ from email.utils import parsedate_to_datetime
 from fractions import Fraction
 from typing import Any, Final, TypeGuard, TypeVar
 
-from sweeper.comfy.untrusted_json import parse_json, to_text
 from sweeper.errors import MAX_MESSAGE_LENGTH, RefusedError, SweeperError, TransientError, Trouble, UnreachableError
+from sweeper.model import bounded_json
 from sweeper.schemas.values import is_integer
 from sweeper.wording import shorten
+
+# ComfyUI nests its answers at most about 30 deep. Python's own limit of 1,000 would stop us only later, when we copy or
+# write the value.
+_MAX_DEPTH: Final = 200
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Parse JSON as servers write it, who may send NaN. Raises ValueError; see `sweeper.model.bounded_json`."""
+    return bounded_json.parse_json(content, max_depth=_MAX_DEPTH, is_strict=False)
+
+
+def to_text(value: Any) -> str:
+    """A value for a message: a text as it is, anything else as Python writes it, with long parts left out."""
+    return value if isinstance(value, str) else reprlib.repr(value) if isinstance(value, dict | list) else str(value)
+
 
 T = TypeVar("T")
 
@@ -78,7 +94,6 @@ class ServerResponse:
         return body
 
     def excerpt(self) -> str:
-        """The start of the body, for a message."""
         text = self.content[: 4 * _EXCERPT_LENGTH].decode("utf-8", "replace").strip()
         return text if len(text) <= _EXCERPT_LENGTH else text[:_EXCERPT_LENGTH] + "..."
 
@@ -144,7 +159,6 @@ class JobState:
 
     @property
     def is_over(self) -> bool:
-        """Whether its state is final."""
         return self.state in ("succeeded", "failed", "cancelled", "lost")
 
 
@@ -250,12 +264,16 @@ def _read_account_refusal(response: ServerResponse, message: str) -> RefusedErro
         answer = response.json_object()
     except SweeperError:
         answer = {}
-    kind = read_error_type(answer)
+    error = answer.get("error")
+    details = error if isinstance(error, Mapping) else {}
+    kind, classes = details.get("type"), details.get("class_types")
+    kind = kind if isinstance(kind, str) else None
     advice = find_advice(kind) or (find_advice("PAYMENT_REQUIRED") if response.status == 402 else None)
     if advice is None:
         return None
     status = f"HTTP {response.status}, {kind}" if kind else f"HTTP {response.status}"
-    text = f"the account cannot run this job ({status}): {message.rstrip('.')}{name_classes(answer)}; {advice}"
+    names = f" ({', '.join(map(to_text, classes[:20]))})" if isinstance(classes, list) and classes else ""
+    text = f"the account cannot run this job ({status}): {message.rstrip('.')}{names}; {advice}"
     return RefusedError(text, is_account_problem=True)
 
 
@@ -307,7 +325,7 @@ def read_retry_after(response: ServerResponse) -> float | None:
     try:
         seconds = float(header)
     except ValueError:
-        until, now = _parse_date(header), _parse_date(response.headers.get("date", ""))
+        until, now = _parse_date(header), read_date(response)
         if until is None:
             return None
         seconds = max(0.0, until - (time.time() if now is None else now))
@@ -359,17 +377,3 @@ _ADVICE: Final = {
 def find_advice(error_type: str | None) -> str | None:
     """What the account's owner can do about an error of that type; None if it is not about the account."""
     return _ADVICE.get((error_type or "").rpartition(".")[2])
-
-
-def read_error_type(answer: Mapping[str, Any]) -> str | None:
-    """The `error.type` of an answer; None if it has none."""
-    error = answer.get("error")
-    kind = error.get("type") if isinstance(error, Mapping) else None
-    return kind if isinstance(kind, str) else None
-
-
-def name_classes(answer: Mapping[str, Any]) -> str:
-    """The node classes that a refusal is about, for a message; empty if it names none."""
-    error = answer.get("error")
-    classes = error.get("class_types") if isinstance(error, Mapping) else None
-    return f" ({', '.join(map(to_text, classes[:20]))})" if isinstance(classes, list) and classes else ""

@@ -25,7 +25,7 @@ _MIN_BASE64_LENGTH: Final = 8  # characters of a key; the Base64 of a shorter on
 
 
 class Redaction:
-    """Removes `keys`, which are printable ASCII (see `credentials.validate_key`)."""
+    """Removes `keys`, which are printable ASCII (see `target.validate_key`)."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         forms = {form for key in keys if key for form in _encode_forms(key)}
@@ -36,7 +36,6 @@ class Redaction:
         self._escape_hints = tuple(f"\\{mark}".encode() for mark in ("u00", *short)) if ordered else ()
 
     def redact(self, content: bytes) -> bytes:
-        """The content with `***` in place of each key."""
         for form in self._plain:
             content = content.replace(form, _MASK)
         if self._escape_hints and (
@@ -86,7 +85,6 @@ def _is_not_ours(_record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def mute_libraries() -> Iterator[None]:
-    """Drop what httpx and httpcore log inside this block."""
     token = _is_ours.set(True)
     try:
         yield

@@ -1,20 +1,43 @@
-"""Read the JSON that ComfyUI and Comfy Cloud write alike: outputs, validation errors, execution errors. Pure.
+"""Read the JSON that ComfyUI and Comfy Cloud write alike: outputs, errors, charges, versions. Sans-IO.
 
-Servers are not trusted: these readers ignore a part that does not have the expected shape.
+Servers are not trusted: these readers ignore a part that does not have the expected shape, and no amount is negative
+or beyond all reason. What is known of charges, as of ComfyUI 0.33.0 and its frontend of November 2026:
+
+- A partner node of a ComfyUI shows a text with a line such as `Price: 6.33 credits`: what Comfy's proxy says in its
+  header `X-Comfy-Credits-Used`, else what the node computes (comfy_api_nodes/util/client.py). Older ones wrote dollars:
+  `Price: $0.0300`. The text is replaced, so the last one counts. A price of nothing is not shown.
+- No answer of Comfy Cloud about a job has a documented amount. Should one have that header, or a `credits_used` beside
+  the documented times in its `metrics`, it is the price of the job. Its absence does not mean that the job was free.
+- `GET /api/billing/balance` of Comfy Cloud says what is left. Its fields are named `_micros` and contain cents
+  (https://docs.comfy.org/api-reference/cloud/billing/get-workspace-usage-over-time).
+
+`/system_stats` has the versions that a picture depends on. The list of node packs comes from ComfyUI-Manager, where it
+is installed: `{folder: {ver, cnr_id, aux_id, enabled}}`, below `/v2` since its version 4. These facts are never a
+reason for a run to fail. `sweeper.regression.server_changes` compares those of two servers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from itertools import islice
 from typing import Any, Final
 
-from sweeper.comfy.protocol import JobOutput, JobState, is_id
-from sweeper.comfy.untrusted_json import to_text
-from sweeper.errors import EXECUTION_ERROR, MAX_MESSAGE_LENGTH
+from sweeper.comfy.protocol import (
+    Flow,
+    JobOutput,
+    JobState,
+    ReportedCharges,
+    ServerRequest,
+    ServerResponse,
+    is_id,
+    to_text,
+)
+from sweeper.errors import EXECUTION_ERROR, MAX_MESSAGE_LENGTH, SweeperError
+from sweeper.model.money import COMFY_CREDITS_PER_USD, CURRENCY, MICROS, to_fraction, to_micros
 from sweeper.schemas.values import is_number
-from sweeper.wording import shorten
+from sweeper.wording import shorten, to_one_line
 
 # Files of one job that sweeper downloads. A film of ten minutes saved as single pictures has 15,000.
 MAX_OUTPUTS: Final = 20_000
@@ -188,3 +211,149 @@ def _list_messages(status: Any) -> list[tuple[str, dict[str, Any]]]:
 
 def _read_ids(value: Any) -> frozenset[str] | None:
     return frozenset(filter(is_id, value)) if isinstance(value, list) and len(value) <= _MAX_NODES else None
+
+
+CREDITS_HEADER: Final = "x-comfy-credits-used"
+_CENTS_PER_USD: Final = 100.0
+_MAX_AMOUNT: Final = 1e9  # credits, cents or dollars
+_MAX_DIGITS: Final = 32
+_PRICE_LINE: Final = re.compile(r"^Price: (?:\$([0-9][0-9,.]{0,30})|([0-9][0-9,.]{0,30}) credits)$", re.MULTILINE)
+
+
+def read_price_text(text: str, credits_per_usd: int | Fraction = COMFY_CREDITS_PER_USD) -> int | None:
+    """The price in the text that a partner node shows, in micro-dollars; None if it names none."""
+    match = _PRICE_LINE.search(text)
+    if match is None:
+        return None
+    amount = _read_amount((match[1] or match[2]).replace(",", ""))
+    return None if amount is None else to_micros(to_fraction(amount) / (1 if match[1] else credits_per_usd))
+
+
+def read_charged(details: Mapping[str, Any], headers: Mapping[str, str]) -> ReportedCharges | None:
+    """What the answer about a job says that the whole job was charged; None if it does not say that."""
+    metrics = details.get("metrics")
+    amounts = (headers.get(CREDITS_HEADER), metrics.get("credits_used") if isinstance(metrics, Mapping) else None)
+    credit_count = next((amount for value in amounts if (amount := _read_amount(value)) is not None), None)
+    if credit_count is None:
+        return None
+    return ReportedCharges(whole=to_fraction(credit_count) * MICROS / COMFY_CREDITS_PER_USD)
+
+
+def query_balance() -> Flow[float | None]:
+    """What is left on the account, in USD, which is negative for a debt; None if the server does not say that."""
+    response = yield ServerRequest("GET", "/api/billing/balance")
+    try:
+        balance = response.json_object() if response.status == 200 else {}
+    except SweeperError:
+        return None
+    if str(balance.get("currency", CURRENCY)).upper() != CURRENCY:
+        return None
+    for name in ("effective_balance_micros", "amount_micros"):  # as the frontend reads them
+        cents = _read_amount(balance.get(name), lowest=-_MAX_AMOUNT)
+        if cents is not None:
+            return round(cents / _CENTS_PER_USD, 6)
+    return None
+
+
+def _read_amount(value: Any, lowest: float = 0.0) -> float | None:
+    """A number, or a text that is one, from `lowest` to `_MAX_AMOUNT`; None for anything else."""
+    if isinstance(value, str) and len(value) <= _MAX_DIGITS:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return float(value) if is_number(value) and lowest <= value <= _MAX_AMOUNT else None
+
+
+_MAX_LENGTH: Final = 200  # characters of one fact
+_MAX_FACTS: Final = 2000  # of one kind, such as node packs
+_SECRET: Final = re.compile("key|token|secret|pass|auth|cred|cert", re.IGNORECASE)
+_HARMLESS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?|[a-z][a-z0-9_]{0,15}")  # a number or a word, not a path or host
+
+
+def query_server_info(dialect: str) -> Flow[dict[str, Any]]:
+    """Ask for `comfyui`, `python`, `pytorch`, `server`, `devices`, `argv` and `nodes`; return the known ones, as JSON.
+
+    Raises only the errors of sending a request.
+    """
+    path = "/system_stats" if dialect == "comfyui" else "/api/system_stats"
+    stats = _read_mapping((yield ServerRequest("GET", path)))
+    system = stats.get("system")
+    facts: dict[str, Any] = _read_system(system) if isinstance(system, Mapping) else {}
+    devices = stats.get("devices")
+    if isinstance(devices, list):
+        names = [
+            _to_line(device["name"])
+            for device in devices[:_MAX_FACTS]
+            if isinstance(device, Mapping) and device.get("name")
+        ]
+        facts |= {"devices": names} if names else {}
+    if dialect == "comfyui":
+        for path in ("/v2/customnode/installed", "/customnode/installed"):
+            nodes = _read_node_packs(_read_mapping((yield ServerRequest("GET", path))))
+            if nodes:
+                facts["nodes"] = nodes
+                break
+    return facts
+
+
+def read_memory(system: Mapping[str, Any]) -> tuple[int, int]:
+    """The total and free bytes of memory in the `system` of `/system_stats`; 0 for a number that is not there."""
+    total, free = (value if isinstance(value := system.get(f"ram_{name}"), int) else 0 for name in ("total", "free"))
+    return total, free
+
+
+def _read_mapping(response: ServerResponse) -> Mapping[str, Any]:
+    if response.status != 200:
+        return {}
+    try:
+        return response.json_object()
+    except SweeperError:
+        return {}
+
+
+def _read_system(system: Mapping[str, Any]) -> dict[str, Any]:
+    values = {
+        "comfyui": system.get("comfyui_version"),
+        "python": to_text(system.get("python_version") or "").partition(" ")[0],
+        "pytorch": system.get("pytorch_version"),
+        # "name version: description". No picture depends on the description.
+        "server": to_text(system.get("embedded_server") or "").partition(":")[0],
+    }
+    facts: dict[str, Any] = {name: _to_line(value) for name, value in values.items() if value and value != "none"}
+    arguments = system.get("argv")
+    if isinstance(arguments, list):
+        facts["argv"] = redact_arguments(to_text(argument) for argument in arguments[:_MAX_FACTS])
+    return facts
+
+
+def redact_arguments(arguments: Iterable[str]) -> list[str]:
+    """The options of a command line, safe to publish.
+
+    Of their values only numbers and plain words remain, and none of an option that sounds like a secret.
+    """
+    safe: list[str] = []
+    is_secret = True  # arguments before the first option are the program's path
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("-"):
+            is_secret = bool(_SECRET.search(name))
+            is_shown = not is_secret and bool(_HARMLESS.fullmatch(value))
+            safe.append(_to_line(f"{name}={value if is_shown else '...'}" if equals else name))
+        elif not is_secret and _HARMLESS.fullmatch(argument):
+            safe.append(argument)
+    return safe
+
+
+def _read_node_packs(installed: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        _to_line(name): _to_line(pack.get("ver") or "unknown")
+        for name, pack in islice(sorted(installed.items()), _MAX_FACTS)
+        if isinstance(pack, Mapping) and "ver" in pack and pack.get("enabled", True)
+    }
+
+
+def _to_line(value: Any) -> str:
+    """One line of bounded length in valid UTF-8, because the facts end up in a file that is committed."""
+    plain = to_text(value)[: 10 * _MAX_LENGTH].encode("utf-8", "replace").decode()
+    return to_one_line(plain)[:_MAX_LENGTH]

@@ -41,7 +41,7 @@ class RetryPolicy:
 
     `max_retry_after`: how long, in seconds, a server's Retry-After can make one request wait; it does not count towards
     `total_seconds`. `connect_attempts`: a lower limit of tries while the server accepts no connection.
-    `stall_seconds`: how long one answer may make no progress (see `response_body`). ComfyUI cannot respond while a
+    `stall_seconds`: how long one answer may make no progress (see `transport`). ComfyUI cannot respond while a
     model load holds the interpreter. `idle_seconds`: how long a download is retried that makes no progress.
     """
 

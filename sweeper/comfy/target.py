@@ -1,16 +1,20 @@
 """Targets: the servers of a run, resolved from what the user writes, with their keys.
 
 `sweeper.model.target_spec` defines what users may write. The client probes the dialect of a URL. Keys come from the
-environment (an argument here) or from a command (see `credentials`), never from a file, and no repr shows them.
+environment (an argument here) or from a command such as `pass` or a keyring, never from a file, and no repr shows them.
+A command runs without a shell. sweeper never shows or stores what it writes: its output is the key, and its error
+messages may quote the key.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Final
 
-from sweeper.comfy import credentials
 from sweeper.errors import Problem, UsageError
 from sweeper.model.money import TargetPrice
 from sweeper.model.target_spec import (
@@ -24,6 +28,60 @@ from sweeper.model.target_spec import (
     is_comfy_platform,
     parse_target,
 )
+
+_COMMAND_TIMEOUT: Final = 120.0  # seconds; a keyring may ask its owner for a password first
+
+
+def read_key_from_command(words: Sequence[str]) -> str:
+    """The first line of the command's output (password managers put the password there), stripped.
+
+    It runs in the user's home folder, because the current folder may be a stranger's: `python -m`, Git and the shims of
+    version managers read files there.
+
+    Raises UsageError that names only the program, because its arguments and output may contain a secret.
+    """
+    program = PurePath(words[0]).name
+    try:
+        completed = subprocess.run(  # noqa: S603 (the user's own command, from the user's own file)
+            list(words), stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_TIMEOUT, check=False,
+            cwd=_find_own_folder(),
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise UsageError(f"`api_key_command`: there is no program '{program}'") from None
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"`api_key_command`: '{program}' gave no key within {_COMMAND_TIMEOUT:g} seconds") from None
+    except (OSError, ValueError):
+        raise UsageError(f"`api_key_command`: '{program}' cannot be run") from None
+    if completed.returncode != 0:
+        problem = f"'{program}' ended with code {completed.returncode}; run it by hand to see why"
+        raise UsageError(f"`api_key_command`: {problem}")
+    return next(iter(completed.stdout.decode("utf-8", "replace").splitlines()), "").strip()
+
+
+def _find_own_folder() -> Path:
+    """The user's home folder; the folder of this Python if there is none, as in some containers."""
+    try:
+        return Path.home().resolve(strict=True)
+    except (OSError, RuntimeError):
+        return Path(sys.prefix)
+
+
+def read_key_from_variable(variable: str, environ: Mapping[str, str]) -> str | None:
+    return environ.get(variable, "").strip() or None
+
+
+def validate_key(key: str, source: str) -> str:
+    """Return the key if it can be sent in a header. Raises UsageError, which does not quote it."""
+    if not key:
+        raise UsageError(f"the key from {source} is empty")
+    if not key.isascii() or not key.isprintable():
+        raise UsageError(f"the key from {source} contains unprintable characters")
+    return key
+
+
+def with_location(location: str, error: UsageError) -> UsageError:
+    """The same error, reported for `location` (such as `target gpu`)."""
+    return UsageError(Problem(problem.file, problem.line, location, problem.message) for problem in error.problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +101,7 @@ class Target:
     api_key_command: tuple[str, ...] = ()
     partner_key_env: str | None = None
     embedded: bool = False
-    max_file_bytes: int | None = None  # of one artifact; None: the default of `response_body`
+    max_file_bytes: int | None = None  # of one artifact; None: the default of `transport`
     price: TargetPrice | None = None  # None: the target has no price
     key: str | None = field(default=None, repr=False, compare=False)
     partner_key: str | None = field(default=None, repr=False, compare=False)
@@ -67,7 +125,7 @@ def resolve_targets(
     named: NamedTargets | None = None,
     environ: Mapping[str, str],
     with_keys: bool = True,
-    command: Callable[[Sequence[str]], str] = credentials.read_key_from_command,
+    command: Callable[[Sequence[str]], str] = read_key_from_command,
 ) -> tuple[Target, ...]:
     """Resolve `specs` to targets, in order. `named` are the user's and the experiment's targets by name.
 
@@ -159,7 +217,7 @@ class _Resolver:
         variable: str | None = settings.get("api_key_env")
         if variable != CLOUD_KEY or not is_comfy_platform(settings["url"]):
             return variable
-        return next((name for name in CLOUD_KEYS if credentials.read_key_from_variable(name, self.environ)), variable)
+        return next((name for name in CLOUD_KEYS if read_key_from_variable(name, self.environ)), variable)
 
     def read_key(self, variable: str | None, words: tuple[str, ...], name: str) -> str | None:
         """The key from the command `words`, else from the environment variable; None if the target has neither."""
@@ -167,30 +225,30 @@ class _Resolver:
             return None
         try:
             if words:
-                return credentials.validate_key(self.command(words), "`api_key_command`")
+                return validate_key(self.command(words), "`api_key_command`")
             return self._read_variable(str(variable))
         except UsageError as error:
-            raise credentials.with_location(f"target {name}", error) from None
+            raise with_location(f"target {name}", error) from None
 
     def _read_variable(self, variable: str) -> str:
-        key = credentials.read_key_from_variable(variable, self.environ)
+        key = read_key_from_variable(variable, self.environ)
         source = f"the environment variable {_safe_variable_name(variable)}"
         if key is None:
             alternative = f" (nor is {CLOUD_KEYS[1]})" if variable == CLOUD_KEY else ""
             raise UsageError(f"its key is expected in {source}, which is not set{alternative}")
-        return credentials.validate_key(key, source)
+        return validate_key(key, source)
 
     def read_partner_key(self, variable: str | None, name: str) -> str | None:
         """The key for partner nodes, or None. A missing one is an error only for a workflow that needs it."""
         if not variable or self.command is None:
             return None
-        key = credentials.read_key_from_variable(variable, self.environ)
+        key = read_key_from_variable(variable, self.environ)
         if key is None:
             return None
         try:
-            return credentials.validate_key(key, f"the environment variable {_safe_variable_name(variable)}")
+            return validate_key(key, f"the environment variable {_safe_variable_name(variable)}")
         except UsageError as error:
-            raise credentials.with_location(f"target {name}", error) from None
+            raise with_location(f"target {name}", error) from None
 
 
 def _safe_variable_name(variable: str) -> str:

@@ -2,32 +2,34 @@
 
 An upload of an earlier run counts only if the server still has the file, because people empty input folders, and a
 target's name may stand for another machine today. The dialect defines how a file is sent.
+
+ComfyUI's LoadImage returns a mask as 1 - alpha, and its mask editor makes masked areas transparent. Users also draw
+masks in black and white, with white for masked areas; both work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.comfy.comfyui import upload_mask
-from sweeper.errors import RejectedError, TargetError, TransientError
+from sweeper.comfy.dialects import Dialect
+from sweeper.comfy.protocol import Flow
+from sweeper.errors import ImageError, RejectedError, TargetError, TransientError
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 from sweeper.model.trial import make_content_key
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from PIL import Image
 
-    from sweeper.comfy.dialects import Dialect
-    from sweeper.comfy.protocol import Flow
 
 Mask = tuple["Path", str]  # the file of a mask, and its SHA-256
 Uploaded = tuple[Any, int | None]  # the value that a workflow uses; the size in bytes, None for a masked picture
 UploadCallback = Callable[[str, Any, int | None], None]  # content key, value, size
-
-
-def _ignore_upload(*_: object) -> None:
-    """The callback of a target whose uploads are not recorded."""
 
 
 class Uploads:
@@ -39,7 +41,7 @@ class Uploads:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._uploaded: dict[str, Uploaded] = {}
         self._unverified: Mapping[str, Uploaded] = {}
-        self._on_upload: UploadCallback = _ignore_upload
+        self._on_upload: UploadCallback = lambda *_: None  # until `preload`
         self.losses = 0  # how often files were found lost
 
     def preload(self, known: Mapping[str, Uploaded], on_upload: UploadCallback) -> None:
@@ -62,7 +64,6 @@ class Uploads:
         return bool(lost)
 
     async def close(self) -> None:
-        """Cancel the uploads that are still running."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -70,8 +71,8 @@ class Uploads:
     async def ensure_uploaded(self, path: Path, sha256: str, mask: Mask | None = None) -> Any:
         """Upload a local file unless the server has it; return the value that a workflow uses for it.
 
-        With `mask`, the server's copy gets that mask (see `masks`). Raises RejectedError if a file is missing or has
-        changed since it was planned, if the mask does not fit, or if the server rejects the file.
+        With `mask`, the server's copy gets that mask; see `paint_mask`. Raises RejectedError if a file is missing or
+        has changed since it was planned, if the mask does not fit, or if the server rejects the file.
         """
         content = make_content_key(sha256, mask and mask[1])
         task = self._tasks.get(content)
@@ -104,8 +105,6 @@ class Uploads:
         return await self._run_flow(self._dialect().upload(name, content)), len(content)
 
     async def _upload_masked(self, path: Path, sha256: str, mask: Mask) -> Any:
-        from sweeper.comfy.masks import paint_mask
-
         picture = await asyncio.to_thread(_read_content, path, sha256)
         drawn = await asyncio.to_thread(_read_content, *mask)
         dialect, name = self._dialect(), f"sweeper-{sha256[:16]}-{mask[1][:16]}.png"
@@ -126,3 +125,44 @@ def _read_content(path: Path, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise RejectedError(f"input file {path} has changed since it was planned; plan and run again")
     return content
+
+
+def paint_mask(mask: bytes, picture: bytes, name: str, *, keeps_colours: bool = False) -> bytes:
+    """Return the mask as an RGBA PNG whose alpha channel is 0 where the picture is masked.
+
+    It is made from the alpha channel of `mask` if it has one, else from its inverted brightness.
+    With `keeps_colours`, it also has the colours of the picture, like the combined copy that a server makes.
+
+    Raises RejectedError, with the file's name, if a file cannot be read or the sizes differ.
+    """
+    from PIL import Image
+
+    drawn, below = _read_picture(mask, f"mask {name}"), _read_picture(picture, f"the picture that mask {name} is for")
+    if drawn.size != below.size:
+        raise RejectedError(
+            f"mask {name}: has {drawn.width} x {drawn.height} pixels, but its picture {below.width} x "
+            f"{below.height}; make both the same size"
+        )
+    if drawn.has_transparency_data:
+        alpha = drawn.convert("RGBA").getchannel("A")
+    else:
+        alpha = drawn.convert("L").point(lambda value: 255 - value)
+    painted = below.convert("RGBA") if keeps_colours else Image.new("RGBA", drawn.size, (0, 0, 0, 0))
+    painted.putalpha(alpha)
+    buffer = io.BytesIO()
+    painted.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _read_picture(content: bytes, label: str) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as picture:
+            check_pixels(picture.size)
+            picture.load()
+            return picture
+    except UnidentifiedImageError:  # its text names the buffer, not the file
+        raise RejectedError(f"{label}: cannot be read as a picture: unknown format") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ImageError) as error:
+        raise RejectedError(f"{label}: cannot be read as a picture: {error}") from None

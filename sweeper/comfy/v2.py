@@ -23,7 +23,6 @@ from sweeper.comfy.protocol import (
     Flow,
     JobOutput,
     JobSearch,
-    JobState,
     JobSubmission,
     QueueFull,
     Server,
@@ -45,8 +44,6 @@ _ONE_BYTE: Final = {"Range": "bytes=0-0"}
 
 
 class V2Dialect:
-    """A server of Comfy API v2."""
-
     name: Final = "v2"
     # Deployments scale with their queue, and a local ComfyUI behind the proxy runs one job while the next one waits.
     concurrency: Final = 2
@@ -60,6 +57,7 @@ class V2Dialect:
     needs_key_in_events: Final = False
     sends_status_events: Final = False
     mask_path: Final = None
+    get_job = staticmethod(v2_jobs.get_job)
 
     def __init__(self) -> None:
         self._host = "deployment"  # or "proxy" or "cloud", as the handshake finds out
@@ -102,9 +100,6 @@ class V2Dialect:
         if not is_id(answer.get("id")):
             raise TransientError(f"the response to a submission has no id: {response.excerpt()!r}")
         return str(answer["id"])
-
-    def get_job(self, prompt_id: str) -> Flow[JobState]:
-        return v2_jobs.get_job(prompt_id)
 
     def list_running(self) -> Flow[frozenset[str]]:
         return jobs_api.list_running() if self._host == "cloud" else v2_jobs.list_running()
@@ -185,7 +180,6 @@ def _raise_for_status(response: ServerResponse) -> ServerResponse:
 
 
 def _raise_refusal(response: ServerResponse, graph: Mapping[str, Any]) -> None:
-    """Raise the error for a submission that is answered with 422."""
     code = read_error_code(response)
     if code == "idempotency_key_reuse":  # the server got this submission before, so the job must be searched for
         raise TransientError("the server has seen this submission before")

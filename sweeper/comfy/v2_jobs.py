@@ -26,16 +26,16 @@ from sweeper.comfy.protocol import (
     is_own_refusal,
     raise_for_status,
     read_error_message,
+    to_text,
 )
-from sweeper.comfy.reported_charges import read_charged
 from sweeper.comfy.responses import (
     make_failed_state,
     make_succeeded_state,
+    read_charged,
     rejection_message,
     sort_outputs,
     to_seconds,
 )
-from sweeper.comfy.untrusted_json import to_text
 from sweeper.errors import MAX_MESSAGE_LENGTH, TransientError
 from sweeper.wording import shorten
 
@@ -68,7 +68,6 @@ _EXCEPTION_OF_CODE: Final = {"insufficient_credits": "InsufficientFundsError"}
 
 
 def make_path(prompt_id: str) -> str:
-    """The path of a job."""
     return f"{JOBS_PATH}/{quote(prompt_id, safe='')}"
 
 
@@ -222,7 +221,6 @@ def _read_exception(traceback: str) -> str:
 
 
 def _read_outputs(outputs_json: Any) -> tuple[JobOutput, ...]:
-    """Every file that a job lists; see `sort_outputs`."""
     return sort_outputs(_iter_outputs(outputs_json if isinstance(outputs_json, list) else []))
 
 

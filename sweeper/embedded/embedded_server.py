@@ -29,7 +29,7 @@ from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
 from sweeper.errors import UsageError
 from sweeper.serving import hosting
-from sweeper.serving.host_names import OwnNames
+from sweeper.serving.access import OwnNames
 from sweeper.wording import suggest
 
 

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.http_helpers import RequestRefusedError, refuse_as, refuse_in_text
 from sweeper.embedded.request_log import LoggedRequest, RequestLog
-from sweeper.serving.host_names import OwnNames, is_loopback
+from sweeper.serving.access import OwnNames, is_loopback
 from sweeper.serving.hosting import Transports
 
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to

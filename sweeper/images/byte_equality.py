@@ -47,8 +47,11 @@ class _Buffers(threading.local):
 _BUFFERS: Final = _Buffers()
 
 
-def is_same_file(a: Path, b: Path) -> bool:
-    """Whether two files are equal byte for byte, apart from the text chunks of a PNG. Raises ImageError."""
+def has_same_bytes(a: Path | str, b: Path | str) -> bool:
+    """Whether two files of any type are equal byte for byte, apart from the text chunks of a PNG.
+
+    ComfyUI writes the workflow into these chunks. Raises ImageError if a file cannot be read.
+    """
     return compare_bytes(a, b).equal
 
 

@@ -36,7 +36,7 @@ import numpy as np
 from PIL import Image
 
 from sweeper.errors import ImageError, UsageError
-from sweeper.images.byte_equality import is_same_file
+from sweeper.images.byte_equality import has_same_bytes
 from sweeper.images.decoding import (
     CHANNELS,
     Picture,
@@ -102,14 +102,6 @@ def compare_files(
     return _compare(Path(a), Path(b), _check_metrics(metrics))
 
 
-def has_same_bytes(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
-    """Whether two files of any type are equal byte for byte, apart from the text chunks of a PNG.
-
-    ComfyUI writes the workflow into these chunks. Raises ImageError if a file cannot be read.
-    """
-    return is_same_file(Path(a), Path(b))
-
-
 def pixel_hash(path: str | os.PathLike[str]) -> str:
     """SHA-256, as 64 hex digits, of a picture file's decoded pixels: scale, size, channels and values of every frame.
 
@@ -147,7 +139,7 @@ def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> ImageCompariso
     paths = [Path(source) if isinstance(source, str | os.PathLike) else None for source in (a, b)]
     if paths[0] is not None and paths[1] is not None and is_film(paths[0]) and is_film(paths[1]):
         return _compare_films(paths[0], paths[1], metrics)
-    if paths[0] is not None and paths[1] is not None and is_same_file(paths[0], paths[1]):
+    if paths[0] is not None and paths[1] is not None and has_same_bytes(paths[0], paths[1]):
         return ImageComparison(
             "same_bytes", {name: EQUAL_VALUES[name] for name in metrics}, count_file_frames(paths[0])
         )
@@ -160,7 +152,7 @@ def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> ImageCompariso
 
 
 def _compare_films(a: Path, b: Path, metrics: tuple[str, ...]) -> ImageComparison:
-    if is_same_file(a, b):
+    if has_same_bytes(a, b):
         return ImageComparison("same_bytes", {name: EQUAL_VALUES[name] for name in metrics}, 0)
     rates = read_film_rate(a), read_film_rate(b)
     if None not in rates and rates[0] != rates[1]:

@@ -52,7 +52,6 @@ _DECODE_ERRORS = (
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file. Raises ImageError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

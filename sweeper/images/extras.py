@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 @cache
 def load_imagecodecs() -> Any:
-    """The package imagecodecs (extra `fast`), or None if it is not installed."""
     try:
         import imagecodecs
     except ImportError:

@@ -28,7 +28,7 @@ from sweeper.regression.match_files import (
 )
 from sweeper.regression.server_changes import describe_drift
 from sweeper.regression.thresholds import Checks, Thresholds
-from sweeper.store.experiment_path import display_path
+from sweeper.store.containment import display_path
 
 SAME: Final = "same"
 CHANGED: Final = "changed"

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from typing import Final
 
 from sweeper.regression.comparison import FAILED, NOT_COMPARED, SAME, Comparison, Comparisons
-from sweeper.store.experiment_path import display_path
+from sweeper.store.containment import display_path
 
 # Characters that XML 1.0 cannot hold, but a server's message or a prompt may.
 _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar
 
 from sweeper.errors import ImageError
-from sweeper.images.compare import ALL_METRICS, compare_files, has_same_bytes
+from sweeper.images.byte_equality import has_same_bytes
+from sweeper.images.compare import ALL_METRICS, compare_files
 from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES
 from sweeper.images.measures import EQUAL_VALUES
 from sweeper.images.measures import HIGHER_IS_CLOSER as PICTURES_CLOSER
-from sweeper.images.media import read_sound
-from sweeper.images.sound_and_text import SOUND_METRICS, TEXT_METRICS, find_sound_mismatch, measure_sound, text_ratio
+from sweeper.images.media import SOUND_METRICS, TEXT_METRICS, find_sound_mismatch, measure_sound, read_sound, text_ratio
 from sweeper.regression.thresholds import Threshold, Thresholds, find_violations
 
 Item = TypeVar("Item")

@@ -1,6 +1,6 @@
 """Describe for people which server made a picture, and how two servers differ; list the models in a workflow.
 
-The facts are those of `sweeper.comfy.server_info`. The models come from the workflow, because no server reports them.
+The facts are those of `sweeper.comfy.responses`. The models come from the workflow, because no server reports them.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import Any, Final, TypeAlias
 
 from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.images.compare import ALL_METRICS
+from sweeper.images.media import SOUND_METRICS, TEXT_METRICS
 from sweeper.images.neural import MODELS, find_model
-from sweeper.images.sound_and_text import SOUND_METRICS, TEXT_METRICS
 from sweeper.model.experiment import Experiment
 from sweeper.planning.grid import list_axis_columns
 from sweeper.regression.cases import Condition

@@ -44,8 +44,8 @@ from sweeper.reporting.sprites import is_sprite_sheet, make_sprites
 from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnails, iter_file_names, select_pictures
 from sweeper.serving import SHARED_PAGE
 from sweeper.store import Store
+from sweeper.store.artifacts import link_files
 from sweeper.store.containment import refuse_links
-from sweeper.store.link_files import link_files
 from sweeper.store.remote_artifacts import local_path
 from sweeper.store.trial_marks import Mark, merge_marks
 from sweeper.tables.export import replace_surrogates

@@ -36,7 +36,6 @@ class ConcurrencyLimit:
         self.mean_duration: float | None = None  # seconds
 
     async def acquire(self) -> None:
-        """Wait for a free permit and take it."""
         await self.wait_available()
         self.in_use += 1
 
@@ -106,27 +105,22 @@ class Permit:
     """One permit of a ConcurrencyLimit, held from before a job is submitted until it ends; reusable."""
 
     def __init__(self, limit: ConcurrencyLimit) -> None:
-        self._limit = limit
+        self.limit = limit
         self._acquired_at: float | None = None
 
     async def acquire(self) -> None:
         """Wait for a permit; returns at once if it is held already."""
         if self._acquired_at is None:
-            await self._limit.acquire()
+            await self.limit.acquire()
             self._acquired_at = asyncio.get_running_loop().time()
-
-    def record_accepted(self) -> None:
-        """Note that the server accepted the job."""
-        self._limit.record_accepted()
 
     def release(self) -> None:
         """Release the permit, if it is held, and record how long it was."""
         if self._acquired_at is not None:
-            self._limit.record_duration(asyncio.get_running_loop().time() - self._acquired_at)
+            self.limit.record_duration(asyncio.get_running_loop().time() - self._acquired_at)
             self._acquired_at = None
-            self._limit.release()
+            self.limit.release()
 
     def release_if_short(self) -> None:
-        """Release the permit if the target's jobs are short."""
-        if self._limit.has_short_jobs:
+        if self.limit.has_short_jobs:
             self.release()

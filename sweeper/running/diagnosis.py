@@ -37,9 +37,9 @@ from sweeper.model.urls import is_loopback, strip_secrets
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
 from sweeper.planning.server_cache import detect_server_cache
-from sweeper.running.async_tools import run_sync
 from sweeper.running.node_class_cache import get_classes
 from sweeper.running.preflight import attach_partner_key
+from sweeper.running.stop_control import run_sync
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient

@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import Server
 from sweeper.comfy.retry import RECONNECT
 from sweeper.errors import RefusedError, Trouble, UnreachableError
-from sweeper.running.async_tools import cancel_when
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import TargetDown, TargetUp, WaitingForTarget
+from sweeper.running.stop_control import cancel_when
 
 T = TypeVar("T")
 
@@ -29,41 +28,38 @@ _GONE_AFTER: Final = 30.0  # seconds of refused connections after which the proc
 _CONNECT_WAIT: Final = 5.0  # seconds that the run waits for the other targets once one has responded
 
 
-@dataclass(slots=True)
-class Connections:
-    """`servers`: the clients that connected, in their order. `pending`: the others, each with the reason."""
-
-    servers: list[tuple[ComfyClient, Server]] = field(default_factory=list)
-    pending: list[tuple[ComfyClient, str]] = field(default_factory=list)
+Connections = tuple[list[tuple[ComfyClient, Server]], list[tuple[ComfyClient, str]]]
 
 
 async def connect_all(clients: Sequence[ComfyClient]) -> Connections:
     """Connect to all targets of a run concurrently. A target that hangs delays the others for a few seconds only.
 
-    Raises RefusedError if a target refuses us, and UnreachableError if none responds.
+    Returns the clients that connected, in their order, and the others, each with the reason. Raises RefusedError if a
+    target refuses us, and UnreachableError if none responds.
     """
     tasks = [asyncio.ensure_future(client.connect()) for client in clients]
     try:
         await _wait_for_answers(tasks)
-        connections = Connections()
+        servers: list[tuple[ComfyClient, Server]] = []
+        pending: list[tuple[ComfyClient, str]] = []
         for client, task in zip(clients, tasks, strict=True):
             name = client.target.name
             try:
                 if task.done():
-                    connections.servers.append((client, task.result()))
+                    servers.append((client, task.result()))
                 else:
-                    connections.pending.append((client, f"no response within {_CONNECT_WAIT:g} s"))
+                    pending.append((client, f"no response within {_CONNECT_WAIT:g} s"))
             except UnreachableError as error:
-                connections.pending.append((client, str(error).removeprefix(f"{name}: ")))
+                pending.append((client, str(error).removeprefix(f"{name}: ")))
             except RefusedError as error:
                 raise RefusedError(f"{name}: {error}", is_account_problem=error.is_account_problem) from None
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    if not connections.servers:
-        raise UnreachableError("; ".join(f"{client.target.name}: {reason}" for client, reason in connections.pending))
-    return connections
+    if not servers:
+        raise UnreachableError("; ".join(f"{client.target.name}: {reason}" for client, reason in pending))
+    return servers, pending
 
 
 async def _wait_for_answers(tasks: Sequence[asyncio.Future[Server]]) -> None:

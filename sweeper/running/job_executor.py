@@ -34,25 +34,22 @@ from sweeper.errors import (
 from sweeper.model import result
 from sweeper.model.node_classes.graph_check import PREVIEW_CLASSES
 from sweeper.model.trial import make_content_key
-from sweeper.running.async_tools import cancel_when
 from sweeper.running.concurrency_limit import Permit
 from sweeper.running.poll_job import InFlight, JobPoller
-from sweeper.running.retry_rules import is_worth_retrying
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobPreview, JobProgress, JobQueued, JobSubmitted, Notice, Retrying
 from sweeper.running.spending import JobUsage
-from sweeper.running.work import WorkItem
+from sweeper.running.stop_control import cancel_when
+from sweeper.running.work import WorkItem, is_worth_retrying
 from sweeper.store import records
 from sweeper.store.artifacts import IncomingFile, guess_extension
 from sweeper.store.file_names import build_file_name
-from sweeper.store.records import Artifact, JobRecord
+from sweeper.store.records import Artifact, JobEnd, JobRecord
 
 _HEAD_BYTES: Final = 32  # enough to recognize a file's type
 
 
 class JobExecutor:
-    """Executes work items on one target."""
-
     def __init__(self, context: RunContext, client: ComfyClient, events: EventStream) -> None:
         self.context = context
         self.client = client
@@ -61,7 +58,8 @@ class JobExecutor:
         self.in_flight = InFlight()
         self._prepared_graphs: dict[str, dict[str, Any]] = {}  # by job id: the workflows of intents not yet sent
         # The jobs of earlier runs whose outcome is unknown, and what one search for all of them found, by job id.
-        self._earlier_jobs = {job.id: job for job in self._list_earlier_jobs()}
+        pinned = (item.open_job for item in context.work_queue.find_pinned(self.target_name))
+        self._earlier_jobs = {job.id: job for job in pinned if job is not None and job.prompt_id is None}
         self._earlier_answers: dict[str, str | None] = {}
         self._search_lock = asyncio.Lock()
 
@@ -115,7 +113,7 @@ class JobExecutor:
         """Undo `prepare`, because the item will not be sent now."""
         if (job := item.open_job) is not None and self._is_prepared(job):
             del self._prepared_graphs[job.id]
-            self.context.finish_job(item, job, records.UNSENT)
+            self.context.finish_job(item, job, JobEnd(records.UNSENT))
 
     def _is_prepared(self, job: JobRecord) -> bool:
         return job.id in self._prepared_graphs
@@ -130,7 +128,7 @@ class JobExecutor:
         finally:
             self.in_flight.sending -= 1
         if item.open_job is not None:
-            permit.record_accepted()
+            permit.limit.record_accepted()
         return queue_full
 
     async def _submit(self, item: WorkItem, listener: Listener) -> QueueFull | None:
@@ -161,7 +159,7 @@ class JobExecutor:
             if error.sent:
                 await self._resolve_unknown(item, self.context.record_unanswered(item, job, error))
                 return None
-            self.context.finish_job(item, job, records.UNSENT)
+            self.context.finish_job(item, job, JobEnd(records.UNSENT))
             raise
         if isinstance(answer, QueueFull):
             if answer.may_be_accepted and await self._was_accepted(item, job, allow_late_arrival=False):
@@ -194,7 +192,7 @@ class JobExecutor:
 
     def _record_unsent(self, item: WorkItem, job: JobRecord, *, reuse_id: bool) -> None:
         """Record that the server did not accept the job. An id that the server may have had is never used again."""
-        self.context.finish_job(item, job, records.UNSENT)
+        self.context.finish_job(item, job, JobEnd(records.UNSENT))
         if not reuse_id:
             item.job = None
 
@@ -211,7 +209,9 @@ class JobExecutor:
         try:
             for file in context.plan.files(item.trial):
                 mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
-                uploaded = await cancel_when(context.stopped.wait(), self.client.upload(file.path, file.sha256, mask))
+                uploaded = await cancel_when(
+                    context.stopped.wait(), self.client.uploads.ensure_uploaded(file.path, file.sha256, mask)
+                )
                 if uploaded is None:
                     return None
                 graph[file.node]["inputs"][file.input] = uploaded
@@ -265,7 +265,7 @@ class JobExecutor:
             intended=context.now(),
         )
         charges = context.charge_intent(item, job)
-        context.store.record_intent(job, durable=False, server_time=self.client.server_time, charges=charges)
+        context.store.record_intent(job, server_time=self.client.server_time, charges=charges)
         item.job = job
         item.submissions += 1
         return job
@@ -274,11 +274,7 @@ class JobExecutor:
         """Search the server for a submission whose outcome is unknown, before anything is sent again."""
         if not await self._was_accepted(item, job):
             error = (LOST_ERROR, "the server has no trace of this submission")
-            self.context.finish_job(item, job, records.LOST, error=error)
-
-    def _list_earlier_jobs(self) -> list[JobRecord]:
-        items = self.context.work_queue.find_pinned(self.target_name)
-        return [job for item in items if (job := item.open_job) is not None and job.prompt_id is None]
+            self.context.finish_job(item, job, JobEnd(records.LOST, error=error))
 
     async def _find_earlier(self, job: JobRecord) -> str | None:
         """The prompt_id of an earlier run's job, or None. One search, which walks the server's list, answers for all.
@@ -475,21 +471,21 @@ class JobExecutor:
 
     def _record_rejection(self, item: WorkItem, job: JobRecord, rejection: RejectedError) -> None:
         error = (rejection.error_type, str(rejection))
-        self.context.finish_job(item, job, records.REJECTED, error=error)
+        self.context.finish_job(item, job, JobEnd(records.REJECTED, error=error))
         item.finished = True
         self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
 
     def _finish_job(
         self, item: WorkItem, job: JobRecord, end: str, state: JobState, listener: Listener, **facts: Any
     ) -> None:
-        """Record that a job which the server had ended as `end`. `facts`: as of `RunContext.finish_job`."""
+        """Record that a job which the server had ended as `end`. `facts`: fields of JobEnd."""
         usage = JobUsage(sampling_s=listener.compute_step_seconds(self.context.sampler_nodes))
         if self.context.charges_jobs:
             nodes = self.context.plan.workflow(item.trial).keys()
             executed = find_executed(nodes, state, listener)
             charged = find_charged(state, listener)
             usage = replace(usage, executed=executed, failed_node=state.failed_node, charged=charged)
-        self.context.finish_job(item, job, end, times=self._get_times(state, listener), usage=usage, **facts)
+        self.context.finish_job(item, job, JobEnd(end, *self._get_times(state, listener), **facts), usage)
 
     def _get_times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:
         """Start and end of the execution, seconds since 1970: by the server's clock, or else by ours."""

@@ -11,10 +11,9 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.credentials import read_key_from_variable, validate_key
 from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse, is_redirect, read_error_message
 from sweeper.comfy.retry import JUDGE_POLICY
-from sweeper.comfy.target import Target
+from sweeper.comfy.target import Target, read_key_from_variable, validate_key
 from sweeper.errors import ImageError, TransientError, UnreachableError, UsageError
 from sweeper.images.metrics.judge_messages import (
     LEFT,

@@ -50,7 +50,6 @@ class LiveFeed:
         self._viewer_seen = False
 
     def __call__(self, event: Event) -> None:
-        """Handle one event."""
         match event:
             case JobSubmitted():
                 self._update(event.trial, TrialProgress("", 0.0, 0.0))
@@ -94,7 +93,6 @@ class LiveFeed:
             self._folder.write_progress(self._progress)
 
     def has_viewer(self) -> bool:
-        """Whether somebody looks at the live page."""
         clock = self._clock()
         if clock - self._last_viewer_check >= _VIEWER_CHECK_INTERVAL:
             self._last_viewer_check = clock

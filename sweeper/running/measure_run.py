@@ -11,7 +11,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -52,7 +52,10 @@ async def measure_run(
         store.cache_metrics(rows)
         for key, name, value in rows:
             cached[name][key] = value
-    return [_describe_problem(problem, paths) for problem, paths in problems.items()]
+    return [
+        f"{paths[0]}: {problem}" + (f" (and of {len(paths) - 1} more files)" if len(paths) > 1 else "")
+        for problem, paths in problems.items()
+    ]
 
 
 @asynccontextmanager
@@ -89,12 +92,7 @@ def _measure_new_files(run_id: int, out: Path, metrics: dict[str, Metric]) -> li
     """The cache rows of some files of a run that lack a value. Runs in a thread, with a connection of its own."""
     with Store.open(out, readonly=True) as store:
         cached = {name: store.load_cached_metrics(name) for name in metrics}
-        files = (
-            (file, url)
-            for file, url in _list_files(store, [run_id], out)
-            if any(file.cache_key(metric) not in cached[name] for name, metric in metrics.items())
-        )
-        batch = list(islice(files, _WATCHED_BATCH_SIZE))
+        batch = list(islice(_list_lacking(store, [run_id], out, metrics, cached), _WATCHED_BATCH_SIZE))
     return _measure_files(batch, metrics, cached, {})
 
 
@@ -115,12 +113,7 @@ def find_unmeasured(
         cached.update({name: {} for name in stale})
     # Earlier runs have the same columns, so measure again what they lost.
     runs = [None, run_id] if not stale else [None, *(run.id for run in store.runs())]
-    unmeasured = [
-        (file, url)
-        for file, url in _list_files(store, runs, out)
-        if any(file.cache_key(metric) not in cached[name] for name, metric in metrics.items())
-    ]
-    return unmeasured, cached
+    return list(_list_lacking(store, runs, out, metrics, cached)), cached
 
 
 def _measure_files(
@@ -163,17 +156,23 @@ def get_cacheable_versions(store: Store, metrics: dict[str, Metric]) -> dict[str
     return versions
 
 
-def _describe_problem(problem: str, paths: list[Path]) -> str:
-    more = f" (and of {len(paths) - 1} more files)" if len(paths) > 1 else ""
-    return f"{paths[0]}: {problem}{more}"
+def _list_lacking(
+    store: Store,
+    runs: Iterable[int | None],
+    out: Path,
+    metrics: Mapping[str, Metric],
+    cached: Mapping[str, Collection[str]],
+) -> Iterator[tuple[MetricInput, str]]:
+    """Yield each file of some runs, or of the table (None), that lacks a value, with its recorded path.
 
-
-def _list_files(store: Store, runs: Iterable[int | None], out: Path) -> Iterator[tuple[MetricInput, str]]:
-    """Yield each file of some runs, or of the table (None), with its recorded path, relative to `out` or a URL."""
+    The path is relative to `out`, or a URL.
+    """
     seen: set[tuple[str, str]] = set()
     for run_id in runs:
         for row in store.results(run_id):
             for path, sha256 in zip(row.outputs, row.sha256, strict=True):
-                if (path, row.digest) not in seen:
+                file = MetricInput(sha256, local_path(out, path, sha256), row.digest, row.params)
+                lacks = any(file.cache_key(metric) not in cached[name] for name, metric in metrics.items())
+                if lacks and (path, row.digest) not in seen:
                     seen.add((path, row.digest))
-                    yield MetricInput(sha256, local_path(out, path, sha256), row.digest, row.params), path
+                    yield file, path

@@ -12,11 +12,11 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from platformdirs import user_cache_path
 
@@ -28,9 +28,6 @@ from sweeper.files import atomic_write
 from sweeper.model.node_classes import NodeInfo
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, detect_server_cache
 
-if TYPE_CHECKING:
-    from sweeper.comfy.client import ComfyClient
-
 _MAX_AGE: Final = 24 * 3600.0  # seconds
 _CLASSES_KIND: Final = "object_info"
 _SERVER_KIND: Final = "server"
@@ -38,7 +35,6 @@ _CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without the s
 
 
 def get_embedded_classes() -> NodeInfo:
-    """The node classes of the embedded server."""
     return NodeInfo.from_object_info(get_embedded_object_info(), is_embedded=True)
 
 
@@ -57,7 +53,9 @@ async def get_object_info(target: Target) -> Mapping[str, Any]:
     cached: Mapping[str, Any] | None = _read_cache(target.url)
     if cached is not None and _parse_classes(cached) is not None:
         return cached
-    async with _open_client(target) as client:
+    from sweeper.comfy.client import ComfyClient
+
+    async with ComfyClient(target) as client:
         save_server(target, await client.connect())
         answer = await client.get_object_info()
     if _parse_classes(answer) is None:
@@ -88,8 +86,7 @@ class ClassSource(Protocol):
     target: Target
     extra_data: Mapping[str, str]
 
-    async def get_object_info(self) -> dict[str, Any]:
-        """The server's node classes, as ComfyUI describes them."""
+    async def get_object_info(self) -> dict[str, Any]: ...
 
 
 async def get_classes(client: ClassSource, *, fresh: bool = False) -> NodeInfo | None:
@@ -114,20 +111,14 @@ async def fetch_classes(target: Target) -> NodeInfo | None:
     """
     if target.embedded:
         return get_embedded_classes()
+    from sweeper.comfy.client import ComfyClient
+
     with suppress(SweeperError, TimeoutError):
-        async with _open_client(target) as client:
+        async with ComfyClient(target) as client:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 save_server(target, await client.connect())
             return await get_classes(client)
     return get_cached_classes(target)
-
-
-@asynccontextmanager
-async def _open_client(target: Target) -> AsyncIterator[ComfyClient]:
-    from sweeper.comfy.client import ComfyClient
-
-    async with ComfyClient(target) as client:
-        yield client
 
 
 def save_server(target: Target, server: Server) -> ServerCache:
@@ -166,7 +157,7 @@ def _read_cache(url: str, kind: str = _CLASSES_KIND) -> Any:
 
 
 def _parse_classes(answer: Any, *, is_embedded: bool = False) -> NodeInfo | None:
-    """None for an answer that is empty or not an object_info, because no check is better than a wrong one."""
+    """Return None for an answer that is empty or no object_info, because no check is better than a wrong one."""
     if not isinstance(answer, Mapping) or not answer:
         return None
     try:

@@ -105,15 +105,19 @@ class JobPoller:
                 return await self._handle_timeout()
 
     async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(self.interval):
-                await self.listener.woken.wait()
-        except TimeoutError:
-            self.interval = min(max(self.interval, self.shortest) * _BACKOFF_FACTOR, self.longest)
+        if await self._wait_for_event(self.interval):
+            self.interval = self.shortest  # the event may arrive before the server's history shows the end
         else:
-            # The event may arrive before the server's history shows the end, so poll again soon.
-            self.interval = self.shortest
+            self.interval = min(max(self.interval, self.shortest) * _BACKOFF_FACTOR, self.longest)
+
+    async def _wait_for_event(self, seconds: float) -> bool:
+        """Wait until an event says that polling is worthwhile, or for so long. Whether there was an event."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.listener.woken.wait()
+        was_woken = self.listener.woken.is_set()
         self.listener.woken.clear()
+        return was_woken
 
     async def _check(self) -> JobState | None:
         """Poll once. Returns the state if the job has ended."""
@@ -209,20 +213,13 @@ class JobPoller:
                     return JobState("cancelled")
             elif state.is_over:
                 return state
-            await self._wait_briefly()
+            await self._wait_for_event(self.shortest * 2)
         return None
 
     def _choose_cancelled(self) -> frozenset[str]:
-        """Only this job; all jobs in flight if the run is cancelled, so that none starts in the place of another."""
+        """Return this job only; if the run is cancelled, all in flight, so that none starts in the place of another."""
         if not self.context.control.cancelling or self.prompt_id in self.in_flight.cancelled:
             return frozenset([self.prompt_id])
         chosen = frozenset(self.in_flight.ids)
         self.in_flight.cancelled |= chosen
         return chosen
-
-    async def _wait_briefly(self) -> None:
-        """Wait between two polls of a job that is being cancelled, or until an event arrives."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.shortest * 2):
-                await self.listener.woken.wait()
-        self.listener.woken.clear()

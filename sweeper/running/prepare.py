@@ -25,8 +25,8 @@ from sweeper.planning.compatibility import Compatibility, check_written_values
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.planning.searching.search_plan import plan_space
-from sweeper.running.async_tools import run_sync
 from sweeper.running.node_class_cache import fetch_classes, get_cached_classes
+from sweeper.running.stop_control import run_sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,6 @@ class Prepared:
 
     @property
     def named(self) -> NamedTargets:
-        """All names for servers."""
         return {**self.users, **self.experiment.named_targets}
 
     def resolve_targets(self) -> tuple[Target, ...]:

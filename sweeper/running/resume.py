@@ -6,20 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
-from sweeper.errors import LOST_ERROR
 from sweeper.model.experiment import Experiment
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.work import WorkItem
 from sweeper.store import Store, records
-from sweeper.store.records import OPEN_STATES, JobRecord, TableLayout
-
-# Jobs that ended in one of these states are not submitted again, unless an option such as --retry-failed asks for it.
-_ENDED = (records.SUCCEEDED, records.FAILED, records.REJECTED)
+from sweeper.store.records import ENDED_STATES, OPEN_STATES, JobRecord, TableLayout
 
 
 @dataclass(slots=True)
@@ -83,7 +79,7 @@ def load_resume_state(
 
 
 def _is_ended(job: JobRecord, settings: EffectiveSettings) -> bool:
-    if settings.fresh or job.state not in _ENDED:
+    if settings.fresh or job.state not in ENDED_STATES:
         return False
     return job.state == records.SUCCEEDED or not settings.retry_failed
 
@@ -115,15 +111,6 @@ def record_run(
         store.add_trials(run_id, ((t.index, t.digest, t.params, t.columns) for t in added))
         store.assign_jobs(run_id, (job for digest, job in state.current_jobs.items() if digest in state.first_index))
     return run_id
-
-
-def mark_embedded_lost(store: Store, state: ResumeState, target: str) -> None:
-    """Mark the open jobs on `target`, an embedded server of an earlier process, as lost with it."""
-    error = (LOST_ERROR, "the embedded server ended with its run")
-    for item in state.unresolved:
-        if (job := item.open_job) is not None and job.target == target:
-            store.record_finished(job.id, records.LOST, error=error)
-            item.job = replace(job, state=records.LOST)
 
 
 def iter_remaining(

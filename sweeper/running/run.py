@@ -6,26 +6,28 @@ it, a notebook shows a bar.
 
 from __future__ import annotations
 
+import html
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from sweeper.comfy.target import Target
 from sweeper.loading.load import check_targets, load
 from sweeper.model.experiment import Experiment
-from sweeper.model.result import Run
+from sweeper.model.result import FAILED, Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
-from sweeper.running.async_tools import run_sync
-from sweeper.running.notebook_bar import make_notebook_bar
-from sweeper.running.output_location import resolve_output
-from sweeper.running.run_events import Event
+from sweeper.running import run_events as events
+from sweeper.running.run_events import Event, RunCounts
 from sweeper.running.session import Session
-from sweeper.running.settings import RunOptions, TrialFilter, resolve_settings
-from sweeper.running.stop_control import StopControl, stop_on_signals
-from sweeper.store.allowed_storages import allow_storage
+from sweeper.running.settings import RunOptions, TrialFilter, resolve_output, resolve_settings
+from sweeper.running.stop_control import StopControl, run_sync, stop_on_signals
+from sweeper.store.remote_artifacts import allow_storage
 
 T = TypeVar("T")
 
@@ -55,7 +57,7 @@ def wait_for_run(function: Callable[..., Coroutine[Any, Any, T]], *arguments: An
 
 async def run_async(
     experiment: Experiment | str | os.PathLike[str],
-    target: TargetSpec | Sequence[TargetSpec] | None = None,
+    target: TargetSpec | Sequence[TargetSpec | Target] | None = None,
     out: str | os.PathLike[str] | None = None,
     *,
     plan: Plan | None = None,
@@ -92,44 +94,145 @@ async def run_async(
         plan = make_plan(experiment)
     options = replace(options or RunOptions(), **changes)
     session_class = session or Session
-    if environ is None:
-        environ = os.environ
     output = resolve_output(out, experiment)
     if output[1] is not None:
         allow_storage(output[1], remember=True)
-    if progress is None:
-        progress = make_notebook_bar()
     opened = session_class(
         experiment=experiment,
         plan=plan,
         settings=resolve_settings(options, experiment.run, len(plan)),
         is_selected=TrialFilter(options.where, plan),
-        targets=resolve_run_targets(session_class, experiment, target, named or {}, environ),
+        targets=resolve_run_targets(session_class, experiment, target, named, environ),
         output=output,
-        report=progress or (lambda _: None),
+        report=(make_notebook_bar() if progress is None else progress) or (lambda _: None),
         control=control or StopControl(),
     )
-    return await (_run_until_signal(opened) if handle_signals else opened.run())
-
-
-async def _run_until_signal(session: Session) -> Run:
-    async with stop_on_signals(session.control):
-        run = await session.run()
-    return replace(run, stopped_by=session.control.reason)  # it may have been stopped while it wrote its table
+    if not handle_signals:
+        return await opened.run()
+    async with stop_on_signals(opened.control):
+        ended = await opened.run()
+    return replace(ended, stopped_by=opened.control.reason)  # it may have been stopped while it wrote its table
 
 
 def resolve_run_targets(
     session: type[Session],
     experiment: Experiment,
-    specs: TargetSpec | Sequence[TargetSpec] | None,
-    named: NamedTargets,
-    environ: Mapping[str, str],
+    specs: TargetSpec | Sequence[TargetSpec | Target] | None,
+    named: NamedTargets | None,
+    environ: Mapping[str, str] | None,
 ) -> tuple[Target, ...]:
     """Resolve the targets that the caller gives in `specs`, or else the experiment's own.
 
-    Raises ExperimentError for those of the experiment, UsageError for the others and for keys.
+    A search resolves them once for all of its rounds, so resolved targets stay as they are. Raises ExperimentError for
+    those of the experiment, UsageError for the others and for keys.
     """
+    given: Any = list(experiment.targets) if specs is None else specs
     if specs is None:
-        check_targets(experiment, named)
-        specs = list(experiment.targets)
-    return session.resolve_targets(specs, named={**named, **experiment.named_targets}, environ=environ)
+        check_targets(experiment, named or {})
+    if given and isinstance(given, tuple) and all(isinstance(target, Target) for target in given):
+        return given
+    known = {**(named or {}), **experiment.named_targets}
+    return session.resolve_targets(given, named=known, environ=os.environ if environ is None else environ)
+
+
+Display = Callable[[str, str], None]  # shows HTML, or plain text where there is no HTML, in the place of the last one
+
+_SECONDS_BETWEEN_UPDATES: Final = 0.2  # each is a message to the notebook's page
+_MAX_LINES: Final = 5  # below the bar: problems
+
+
+class NotebookBar:
+    """Shows the events of a run as a bar. Another thread may call it; only its own thread draws, in `refresh`."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._thread = threading.get_ident()
+        self._counts = RunCounts()
+        self._lines: list[str] = []
+        self._round = ""  # of a search
+        self._lock = threading.Lock()
+        self._shown = ""
+        self._shown_at = float("-inf")
+        self._has_ended = False
+
+    def __call__(self, event: events.Event) -> None:
+        """Count one event, and draw if this is the thread of the notebook."""
+        with self._lock:
+            self._counts.count(event)
+            self._has_ended = isinstance(event, events.RunEnded)
+            if isinstance(event, events.RoundPlanned):
+                of = "" if event.limit is None else f" of {event.limit}"
+                self._round = f"; round {event.number}, {event.asked}{of} trials before it"
+            line = _describe_problem(event)
+            if line is not None and line not in self._lines:
+                self._lines.append(line)
+        if threading.get_ident() == self._thread:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Draw what has changed, at most every `_SECONDS_BETWEEN_UPDATES`; the end of a run at once."""
+        now = time.monotonic()
+        if now - self._shown_at < _SECONDS_BETWEEN_UPDATES and not self._has_ended:
+            return
+        with self._lock:
+            if not self._counts.todo and not self._lines:
+                return  # nothing to do: the run ends at once
+            lines = [*self._lines[:_MAX_LINES], *(["…"] if len(self._lines) > _MAX_LINES else [])]
+            done, total, counts = self._counts.done, self._counts.total, f"{self._counts}{self._round}"
+        text = "\n".join([f"{done}/{total}: {counts}", *lines])
+        if text != self._shown:
+            self._shown, self._shown_at = text, now
+            self._display(_make_html(done, total, counts, lines), text)
+
+
+def make_notebook_bar() -> NotebookBar | None:
+    """Return a bar for the cell that this thread executes; None outside a notebook."""
+    display = _find_jupyter() or _find_marimo()
+    return None if display is None else NotebookBar(display)
+
+
+def _find_jupyter() -> Display | None:
+    """A display below the current cell of Jupyter; None elsewhere, also in a terminal's IPython, which has no HTML."""
+    module = sys.modules.get("IPython.display")
+    if module is None or getattr(sys.modules["IPython"].get_ipython(), "kernel", None) is None:
+        return None
+    handle: Any = None
+
+    def show(markup: str, text: str) -> None:
+        nonlocal handle
+        bundle = {"text/html": markup, "text/plain": text}
+        if handle is None:
+            handle = module.DisplayHandle()
+            handle.display(bundle, raw=True)
+        else:
+            handle.update(bundle, raw=True)
+
+    return show
+
+
+def _find_marimo() -> Display | None:
+    """A display above the output of marimo's current cell; None elsewhere, also in other threads of marimo."""
+    marimo = sys.modules.get("marimo")
+    if marimo is None or not getattr(marimo, "running_in_notebook", bool)():
+        return None
+    return lambda markup, _: marimo.output.replace(marimo.Html(markup))
+
+
+def _make_html(done: int, total: int, counts: str, lines: list[str]) -> str:
+    bar = f'<progress value="{done}" max="{max(total, 1)}" style="width:16em;vertical-align:middle"></progress>'
+    problems = "".join(f"<div>⚠ {html.escape(line)}</div>" for line in lines)
+    return f"<div>{bar} {done}/{total}: {html.escape(counts)}</div>{problems}"
+
+
+def _describe_problem(event: events.Event) -> str | None:
+    """The line for an event that the counts do not show; None for the others."""
+    match event:
+        case events.Notice():
+            return event.message
+        case events.TargetDown():
+            return f"{event.target}: {event.reason}"
+        case events.TrialDone() if event.status == FAILED:
+            return f"trial {event.trial}: {event.error_type}: {event.error or ''}"
+        case events.Draining(reason="interrupt") if event.in_flight:
+            return "interrupted: the run waits for the jobs in flight; interrupt the cell again to cancel them"
+    return None

@@ -1,33 +1,150 @@
-"""The context of one run, shared by all its target workers: plan, store, settings, stop control, failure count."""
+"""The context that the target workers of a run share, with the sums of node times and the group commit to the disk."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from sweeper.errors import UNANSWERED_ERROR, TransientError, Trouble
 from sweeper.model import result
 from sweeper.model.charges import Charge
 from sweeper.model.trial import InputFile, Trial
-from sweeper.running.group_commit import GroupCommit
-from sweeper.running.node_times import NodeTimes
-from sweeper.running.run_events import Event, TrialDone
+from sweeper.running.run_events import Cancelling, Draining, Event, TrialDone
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobUsage
 from sweeper.running.stop_control import MAX_FAILURES, StopControl
 from sweeper.running.work import WorkItem
-from sweeper.running.work_queue import WorkQueue
+from sweeper.running.work_queue import SingleQueue, WorkQueue
 from sweeper.store import records
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.file_names import FileNaming
-from sweeper.store.records import Artifact, JobRecord
+from sweeper.store.records import Artifact, JobEnd, JobRecord
+from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.wording import count_things
+
+_Sums = dict[str, tuple[int, float]]  # node class -> how often it ran, and the seconds in all
+
+
+class NodeTimes:
+    """How long the nodes of one run took in all, by target. Later runs estimate their order, time and cost from it.
+
+    The first jobs find a server that has loaded no model yet. They count only for the classes that ran in no later job,
+    such as the loaders, because a server keeps what these made.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, _Sums] = {}
+        self._later: dict[str, _Sums] = {}
+        self._first_end: dict[str, float] = {}
+
+    def add_job(self, target: str, nodes: Iterable[tuple[str, float]], times: tuple[float, float] | None) -> None:
+        """Add the (class, seconds) pairs of a job. `times`: its start and end, in seconds since 1970; None if unknown.
+
+        The time of the job in which no node ran is added too, as the class `BESIDES_NODES`.
+        """
+        pairs = list(nodes)
+        started, ended = times or (0.0, math.inf)
+        is_first = started < self._first_end.setdefault(target, ended)
+        sums = (self._first if is_first else self._later).setdefault(target, {})
+        if times is not None:
+            rest = ended - started - sum(seconds for _, seconds in pairs)
+            pairs.append((BESIDES_NODES, max(0.0, rest)))
+        for class_type, seconds in pairs:
+            _add(sums, class_type, 1, seconds)
+
+    def add_sums(self, target: str, sums: Mapping[str, tuple[int, float]]) -> None:
+        """Add the sums that a worker of a cluster made."""
+        for class_type, (runs, seconds) in sums.items():
+            _add(self._later.setdefault(target, {}), class_type, runs, seconds)
+
+    def sum_up(self) -> dict[str, _Sums]:
+        targets = {**self._first, **self._later}
+        return {target: {**self._first.get(target, {}), **self._later.get(target, {})} for target in targets}
+
+
+def list_job_seconds(jobs: Iterable[JobRecord]) -> list[float]:
+    """Return the seconds of each job whose time is known. The first of each run are left out if there are others."""
+    known = [(job, job.started, job.ended) for job in jobs if job.started is not None and job.ended is not None]
+    first_ends: dict[tuple[int, str], float] = {}
+    for job, _, ended in known:
+        key = job.run, job.target
+        first_ends[key] = min(ended, first_ends.get(key, ended))
+    later = [entry for entry in known if entry[1] >= first_ends[entry[0].run, entry[0].target]]
+    return [max(0.0, ended - started) for _, started, ended in later or known]
+
+
+def _add(sums: _Sums, class_type: str, runs: int, seconds: float) -> None:
+    before = sums.get(class_type, (0, 0.0))
+    sums[class_type] = before[0] + runs, before[1] + seconds
+
+
+_GATHER_SECONDS: Final = 0.003  # time for more waiters to join the next sync, since each sync costs the loop a little
+
+
+class GroupCommit:
+    """Runs `sync()`, which flushes all earlier writes to the disk, in one thread for many waiters.
+
+    The thread is its own, because in a shared pool an intent would wait behind a dozen files. It loops as long as there
+    are waiters, because each return to a busy event loop costs milliseconds, several times per job.
+    """
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        self._sync = sync
+        self._thread = ThreadPoolExecutor(1, "sweeper-sync")
+        self._lock = threading.Lock()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._busy = False
+
+    async def flush(self) -> None:
+        """Wait until everything written before this call is on the disk. Raises what `sync` raises."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        with self._lock:
+            self._waiters.append(done)
+            idle, self._busy = not self._busy, True
+        if idle:
+            self._thread.submit(self._run, loop)
+        await done
+
+    def close(self) -> None:
+        """End the thread. Call it when nothing waits any more, and before the event loop closes."""
+        self._thread.shutdown()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            with self._lock:
+                # Later waiters may write after the sync has begun, so they wait for the next one.
+                waiters, self._waiters = self._waiters, []
+                if not waiters:
+                    self._busy = False
+                    return
+            error: Exception | None = None
+            try:
+                self._sync()
+            except Exception as sync_error:  # noqa: BLE001 (raised again in every waiter)
+                error = sync_error
+            loop.call_soon_threadsafe(_resolve_waiters, waiters, error)
+            if len(waiters) > 1:  # with one job at a time there are no more waiters to gather
+                time.sleep(_GATHER_SECONDS)
+
+
+def _resolve_waiters(waiters: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
+    for done in waiters:
+        if done.done():  # cancelled meanwhile
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
 
 
 class WorkflowSource(Protocol):
@@ -36,27 +153,22 @@ class WorkflowSource(Protocol):
     def workflow(self, trial: Trial) -> dict[str, Any]:
         """A new copy of the trial's graph in API format, which the caller may change."""
 
-    def files(self, trial: Trial) -> tuple[InputFile, ...]:
-        """The local input files of the trial."""
+    def files(self, trial: Trial) -> tuple[InputFile, ...]: ...
 
 
 class JobStore(Protocol):
     """The part of a store that jobs need. `Store` has it; on a cluster's worker, `RemoteStore` does."""
 
-    def count_attempts(self, digest: str, targets: Sequence[str]) -> int:
-        """How many submissions of this digest to these targets are recorded."""
+    def count_attempts(self, digest: str, targets: Sequence[str]) -> int: ...
 
-    def has_prompt_id(self, prompt_id: str) -> bool:
-        """Whether a recorded job has this id of the server's."""
+    def has_prompt_id(self, prompt_id: str) -> bool: ...
 
-    def load_server_time(self, job_id: str) -> float | None:
-        """When the intent of a job was recorded, by the server's clock; None if unknown."""
+    def load_server_time(self, job_id: str) -> float | None: ...
 
     def record_intent(
         self,
         job: JobRecord,
         *,
-        durable: bool = True,
         server_time: float | None = None,
         charges: Sequence[Charge] = (),
     ) -> None:
@@ -65,22 +177,9 @@ class JobStore(Protocol):
         `server_time`: the time now by the server's clock, if known.
         """
 
-    def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
-        """Record that the server accepted a job under `prompt_id`."""
+    def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None: ...
 
-    def record_finished(
-        self,
-        job_id: str,
-        state: str,
-        *,
-        started: float | None = None,
-        ended: float | None = None,
-        error: tuple[str, str] | None = None,
-        artifacts: Sequence[Artifact] = (),
-        charges: Sequence[Charge] | None = None,
-        sampling_s: float | None = None,
-    ) -> None:
-        """Record how a job ended, with its files; `error` is (error_type, message). `charges` None: as intended."""
+    def record_finished(self, job_id: str, end: JobEnd) -> None: ...
 
     def sync(self) -> None:
         """Write what was recorded so far to the disk; may be called from another thread. Raises ResultsError."""
@@ -101,13 +200,13 @@ class RunContext:
     folder: ArtifactFolder
     settings: EffectiveSettings
     control: StopControl
-    work_queue: WorkQueue
     report: Callable[[Event], None]
     target_names: tuple[str, ...]
     duplicates: Mapping[str, list[int]]
     naming: FileNaming
     node_classes: Mapping[str, str] = field(default_factory=dict)  # node id -> class
     sampler_nodes: Collection[str] = ()  # ids
+    work_queue: WorkQueue = field(default_factory=lambda: WorkQueue([], SingleQueue(iter(()))))
     random: Random = field(default_factory=Random)
     now: Callable[[], float] = time.time
     new_id: Callable[[], str] = lambda: str(uuid4())
@@ -116,17 +215,19 @@ class RunContext:
     failures: int = 0
     error: str | None = None  # why the run stopped early, as a message
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    reported_stop: Cancelling | Draining | None = None
     node_times: NodeTimes = field(default_factory=NodeTimes)
     spending: FolderSpending | None = None  # None: no job of this run costs anything
+    charges_jobs: bool = False  # whether somebody needs to know what servers say about the cost of jobs
+    is_only_target: bool = False  # so that it can take items early without keeping them from others
     _group_commit: GroupCommit = field(init=False)
 
     def __post_init__(self) -> None:
         if self.spending is not None:
-            self.spending.on_end = self.work_queue.unblock_all
+            self.spending.on_end = lambda: self.work_queue.unblock_all()  # noqa: PLW0108 - a session sets the queue
         self._group_commit = GroupCommit(self.store.sync)
 
     def close(self) -> None:
-        """End the context's thread; call it at the end of the run."""
         self._group_commit.close()
 
     def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]], job: JobRecord | None) -> None:
@@ -136,11 +237,6 @@ class RunContext:
         if pairs:
             self.node_times.add_job(target, pairs, times)
 
-    @property
-    def is_only_target(self) -> bool:
-        """Whether there is one target only, so that it can take items early without keeping them from others."""
-        return len(self.target_names) == 1
-
     async def flush(self) -> None:
         """Wait until everything written to the store so far is on the disk. Raises ResultsError.
 
@@ -148,6 +244,17 @@ class RunContext:
         """
         self.check_lock()
         await self._group_commit.flush()
+
+    def report_stop(self, in_flight: int) -> bool:
+        """Report that the run drains its jobs, or cancels them, and wake who sleeps. Whether that is new."""
+        cancels, reason = self.control.cancelling, self.control.reason or ""
+        event = Cancelling(in_flight) if cancels else Draining(in_flight, reason)
+        is_new = type(event) is not type(self.reported_stop)
+        if is_new:
+            self.reported_stop = event
+            self.report(event)
+        self.stopped.set()
+        return is_new
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but wake as soon as the run stops."""
@@ -157,32 +264,15 @@ class RunContext:
         except TimeoutError:
             return
 
-    def finish_job(
-        self,
-        item: WorkItem,
-        job: JobRecord,
-        state: str,
-        *,
-        error: tuple[str, str] | None = None,
-        times: tuple[float | None, float | None] = (None, None),
-        artifacts: tuple[Artifact, ...] = (),
-        usage: JobUsage | None = None,
-    ) -> None:
-        """Record the end of `job`, the item's last one: first in the store, then in the item.
-
-        `error`: (error_type, message). `times`: start and end of the execution, seconds since 1970.
-        """
-        started, ended = times
-        error_type, message = error or (None, None)
-        job = replace(job, state=state, started=started, ended=ended, error_type=error_type, error=message)
+    def finish_job(self, item: WorkItem, job: JobRecord, end: JobEnd, usage: JobUsage | None = None) -> None:
+        """Record the end of `job`, the item's last one: first in the store, then in the item."""
         usage = usage or JobUsage()
+        error_type, message = end.error or (None, None)
+        job = replace(job, state=end.state, started=end.started, ended=end.ended, error_type=error_type, error=message)
         charges = self.charge_end(item, job, usage)
-        self.store.record_finished(
-            job.id, state, started=started, ended=ended, error=error, artifacts=artifacts, charges=charges,
-            sampling_s=usage.sampling_s,
-        )  # fmt: skip
+        self.store.record_finished(job.id, replace(end, charges=charges, sampling_s=usage.sampling_s))
         item.job = job
-        if state == records.UNSENT:
+        if end.state == records.UNSENT:
             item.submissions -= 1
 
     def record_unanswered(self, item: WorkItem, job: JobRecord, error: TransientError) -> JobRecord:
@@ -192,7 +282,7 @@ class RunContext:
         """
         if error.trouble is Trouble.TIMEOUT:
             item.job = job = replace(job, error_type=UNANSWERED_ERROR, error=str(error))
-            self.store.record_finished(job.id, job.state, error=(UNANSWERED_ERROR, str(error)))
+            self.store.record_finished(job.id, JobEnd(job.state, error=(UNANSWERED_ERROR, str(error))))
         return job
 
     @contextmanager
@@ -218,13 +308,7 @@ class RunContext:
             await self.spending.wait_until_fits(target, item.trial, self.stopped)
 
     def charge_intent(self, item: WorkItem, job: JobRecord) -> tuple[Charge, ...]:
-        """Return what a job costs at most that is about to be submitted."""
         return () if self.spending is None else self.spending.record_intent(job, item.trial)
-
-    @property
-    def charges_jobs(self) -> bool:
-        """Whether somebody needs to know what servers say about the cost of jobs."""
-        return self.spending is not None
 
     def charge_end(self, item: WorkItem, job: JobRecord, usage: JobUsage) -> tuple[Charge, ...] | None:
         """Return what an ended job cost; None if that is what it was expected to cost at most."""

@@ -1,17 +1,29 @@
-"""The events of a run: frozen values passed to its `progress` callback. An observer cannot influence the run."""
+"""The events of a run: frozen values passed to its `progress` callback; and the counts that a display makes of them.
+
+An observer cannot influence the run.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeper.model.money import Amount
-from sweeper.model.result import Run
+from sweeper.model.money import CURRENCY, NOTHING, Amount, TargetPrice, format_usd
+from sweeper.model.result import FAILED, SUCCEEDED, Run
 from sweeper.model.search_columns import SearchedPoint
+from sweeper.planning.pricing import LearntTimes, price_time
+
+
+class Event:
+    """What every event derives from."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(Event):
     """The run is recorded in the store.
 
     Of its `trials` rows, this run may change `todo`, and `reused` show results of earlier runs that are not repeated.
@@ -27,7 +39,7 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterReady:
+class ClusterReady(Event):
     """A Dask cluster responded. `address` is its scheduler's, `dashboard` a URL (empty: there is none).
 
     `workers`: the number of usable workers now.
@@ -39,7 +51,7 @@ class ClusterReady:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetReady:
+class TargetReady(Event):
     """A target responded. `version` is empty if unknown; `concurrency` is the maximum of jobs in flight."""
 
     target: str
@@ -49,7 +61,7 @@ class TargetReady:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetDown:
+class TargetDown(Event):
     """A target does not respond or refuses us. `final`: it gets no more work in this run.
 
     Otherwise the run retries it while other targets have work, and for `patience` seconds if none can continue.
@@ -62,7 +74,7 @@ class TargetDown:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetUp:
+class TargetUp(Event):
     """A target responds again after it was down for `seconds`."""
 
     target: str
@@ -70,7 +82,7 @@ class TargetUp:
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingForTarget:
+class WaitingForTarget(Event):
     """The run can do nothing but wait for a target that is down, and gives it up in `seconds`.
 
     `seconds` None: the run waits no longer, because another target can continue.
@@ -81,7 +93,7 @@ class WaitingForTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class JobSubmitted:
+class JobSubmitted(Event):
     """The server accepted a job. `found`: an earlier submission was found on the server, so nothing was sent now."""
 
     target: str
@@ -92,7 +104,7 @@ class JobSubmitted:
 
 
 @dataclass(frozen=True, slots=True)
-class JobQueued:
+class JobQueued(Event):
     """A poll showed why a job waits on the server.
 
     `reason`: the server's word, empty when the job waits no longer. `position`: its place in the queue, if known.
@@ -106,7 +118,7 @@ class JobQueued:
 
 
 @dataclass(frozen=True, slots=True)
-class JobProgress:
+class JobProgress(Event):
     """A node of a job is at step `value` of `maximum` (0 of 0: it has just started)."""
 
     target: str
@@ -118,7 +130,7 @@ class JobProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class JobPreview:
+class JobPreview(Event):
     """The server sent a preview of a job in progress: `image` holds the bytes of a JPEG or PNG."""
 
     target: str
@@ -129,7 +141,7 @@ class JobPreview:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialDone:
+class TrialDone(Event):
     """The result row of a trial is final for this run. `seconds`: the execution time, None if unknown."""
 
     trial: int
@@ -142,7 +154,7 @@ class TrialDone:
 
 
 @dataclass(frozen=True, slots=True)
-class CostChanged:
+class CostChanged(Event):
     """What all jobs of the results folder cost, after one more ended. One that has not ended counts at most.
 
     `budget`: the most that they may cost, in micro-dollars; None without a limit.
@@ -153,7 +165,7 @@ class CostChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Retrying:
+class Retrying(Event):
     """A trial will be submitted again after `wait` seconds."""
 
     target: str
@@ -164,7 +176,7 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetBusy:
+class TargetBusy(Event):
     """A target's queue is full; the run retries after `seconds`, with at most `limit` jobs in flight."""
 
     target: str
@@ -174,7 +186,7 @@ class TargetBusy:
 
 
 @dataclass(frozen=True, slots=True)
-class Draining:
+class Draining(Event):
     """The run submits nothing more and waits for `in_flight` jobs. `reason`: a constant of `stop_control`."""
 
     in_flight: int
@@ -182,21 +194,21 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelling:
+class Cancelling(Event):
     """The run cancels its `in_flight` jobs."""
 
     in_flight: int
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Event):
     """A warning that stops nothing, such as a picture that could not be measured."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeAsked:
+class JudgeAsked(Event):
     """From now on, the judge of a metric is asked about up to `pictures` pictures, each `repeats` times."""
 
     metric: str
@@ -207,7 +219,7 @@ class JudgeAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundPlanned:
+class RoundPlanned(Event):
     """A search asks for `points` points with `trials` trials; with 0 points, for more trials of earlier points.
 
     `asked`: the trials that it has asked for before, of at most `limit` (None: no limit). `best`: the best point so
@@ -224,31 +236,122 @@ class RoundPlanned:
 
 
 @dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(Event):
     """The run has ended and its table is written."""
 
     run: Run
 
 
-Event = (
-    RunStarted
-    | ClusterReady
-    | TargetReady
-    | TargetDown
-    | TargetUp
-    | WaitingForTarget
-    | JobSubmitted
-    | JobQueued
-    | JobProgress
-    | JobPreview
-    | TrialDone
-    | CostChanged
-    | Retrying
-    | TargetBusy
-    | Draining
-    | Cancelling
-    | Notice
-    | JudgeAsked
-    | RoundPlanned
-    | RunEnded
-)
+class RunCounts:
+    """The counts of a run, for a terminal or a notebook. A trial is under way until its files are downloaded.
+
+    `rates` are the prices of its targets, to forecast what the time of the other jobs costs.
+    """
+
+    def __init__(self, rates: Sequence[TargetPrice] = ()) -> None:
+        self._rates = rates
+        self._seconds: list[float] = []  # of each job that succeeded
+        self.cost: CostChanged | None = None  # the latest
+        self.runs = 0
+        self.todo = 0
+        self.statuses: Counter[str] = Counter()
+        self.in_flight: set[int] = set()
+        self.waiting: dict[int, JobQueued] = {}  # the latest of each trial whose job waits on its server
+        self.awaited: dict[str, float] = {}  # by target for which the run can only wait: the seconds left
+
+    def count(self, event: Event) -> None:
+        match event:
+            case RunStarted():  # also starts a second run, such as that of `check --attribute`
+                self.todo = event.todo
+                self.runs += 1
+                self.statuses.clear()
+                self.in_flight.clear()
+                self.waiting.clear()
+                self.awaited.clear()
+            case WaitingForTarget(seconds=None) | TargetUp() | TargetDown():
+                self.awaited.pop(event.target, None)
+            case WaitingForTarget(seconds=float(seconds)):
+                self.awaited[event.target] = seconds
+            case Draining():
+                self.awaited.clear()
+            case CostChanged():
+                self.cost = event
+            case JobSubmitted():
+                self.in_flight.add(event.trial)
+            case JobQueued() | JobProgress():
+                self._count_waiting(event)
+            case Retrying():
+                self._end_job(event.trial)
+            case TrialDone():
+                self._end_trial(event)
+
+    def _count_waiting(self, event: JobQueued | JobProgress) -> None:
+        if isinstance(event, JobQueued) and event.reason:
+            self.waiting[event.trial] = event
+        else:
+            self.waiting.pop(event.trial, None)
+
+    def _end_trial(self, event: TrialDone) -> None:
+        self._end_job(event.trial)
+        self.statuses[event.status] += 1
+        if event.status == SUCCEEDED and event.seconds is not None:
+            self._seconds.append(event.seconds)
+
+    def _end_job(self, trial: int) -> None:
+        self.in_flight.discard(trial)
+        self.waiting.pop(trial, None)
+
+    @property
+    def done(self) -> int:
+        """Trials that ended. Trials that share one job count separately."""
+        return sum(self.statuses.values())
+
+    @property
+    def total(self) -> int:
+        return max(self.todo, self.done + len(self.in_flight))
+
+    @property
+    def queued(self) -> int:
+        return self.total - self.done - len(self.in_flight)
+
+    def describe_waiting(self) -> str:
+        """Why jobs wait on their servers: ` (1 waiting there: concurrency limit, position 3)`; empty if none does."""
+        reasons = Counter(event.reason for event in self.waiting.values())
+        positions = [event.position for event in self.waiting.values() if event.position is not None]
+        texts = [f"{count} waiting there: {reason.replace('_', ' ')}" for reason, count in sorted(reasons.items())]
+        first = f", position {min(positions)}" if positions else ""
+        return f" ({'; '.join(texts)}{first})" if texts else ""
+
+    def describe_awaited(self) -> str:
+        """For which targets the run waits, and how long it still does; empty if it can go on."""
+        if not self.awaited:
+            return ""
+        targets = " and ".join(self.awaited)
+        return f"waiting only for {targets}, {max(self.awaited.values()):.0f} s left"
+
+    def describe_cost(self) -> str:
+        """What the jobs that have not ended cost on the targets: `; 4.30-6.10 USD of GPU left`; empty if unknown."""
+        left = self.total - self.done
+        if not self._rates or not left:
+            return ""
+        if not any(rate.per_second for rate in self._rates):
+            return f"; {price_time(self._rates, left, None)} of jobs left"
+        seconds = LearntTimes(jobs=self._seconds).estimate_seconds(left)
+        return f"; {price_time(self._rates, left, seconds)} of GPU left" if seconds is not None else ""
+
+    def describe_spent(self) -> str:
+        """What the results folder has cost: `; 12.10 of 20.00 USD spent`; empty if nothing in it costs anything."""
+        if self.cost is None or self.cost.spent == NOTHING:
+            return ""
+        spent, budget = self.cost.spent, self.cost.budget
+        if budget is None or spent.high is None:
+            return f"; {spent} spent"
+        return f"; {format_usd(spent.high)} of {format_usd(budget)} {CURRENCY} spent"
+
+    def __str__(self) -> str:
+        awaited = self.describe_awaited()
+        return (
+            f"{self.statuses[SUCCEEDED]} done, {self.statuses[FAILED]} failed, "
+            f"{len(self.in_flight)} under way{self.describe_waiting()}, {self.queued} queued"
+            f"{self.describe_cost()}{self.describe_spent()}{awaited and f'; {awaited}'}"
+        )

@@ -1,7 +1,7 @@
 """A search: rounds of trials, each an ordinary run, whose points Optuna chooses by the results of earlier rounds.
 
-The results folder is the memory. After each step the next one is computed from its rows, so a search that was
-interrupted anywhere continues where it was, with the points that it would have asked for anyway.
+The rows of the results folder, of all runs, are the memory, and there is no other record. Each step is computed from
+them, so a search that was interrupted anywhere continues where it was, with the points that it would ask for anyway.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ from sweeper.comfy.target import Target
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment, Search
-from sweeper.model.result import FAILED, PENDING, Run
+from sweeper.model.result import FAILED, PENDING, SUCCEEDED, Result, Run
+from sweeper.model.search_columns import ROUND
 from sweeper.model.search_result import SearchResult
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
-from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState
-from sweeper.running.output_location import resolve_output
+from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState, group_points
 from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
-from sweeper.running.search_memory import load_batches, load_rows, load_votes_needed
 from sweeper.running.session import Session
-from sweeper.running.settings import RunOptions
+from sweeper.running.settings import RunOptions, resolve_output
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
 from sweeper.statistics.early_stopping import find_clearly_worse
 from sweeper.statistics.extra_packages import load_stats_package, require_search_packages
 from sweeper.store import Store
+from sweeper.store.records import ENDED_STATES
+from sweeper.tables.vote_pictures import VotePictures
+from sweeper.tables.vote_tally import count_votes_needed, write_metric
 
 VOTES: Final = "votes"  # why a search ends for now: people have to vote first
 MAX_TRIALS: Final = "max_trials"  # why a search ends: the table has as many rows as it may have
@@ -83,10 +85,7 @@ async def search_async(
     if given.where is not None or given.limit is not None:
         raise UsageError("a search has no --where and --limit; write `where` and `trials` under `search:`")
     given = replace(given, budget=loaded.search_budget if given.budget is None else given.budget)
-    targets = resolve_run_targets(
-        session or Session, loaded, target, named or {}, os.environ if environ is None else environ
-    )
-    arguments: dict[str, Any] = {"target": target, "out": out, "named": named, "environ": environ, "session": session}
+    targets = resolve_run_targets(session or Session, loaded, target, named, environ)
     rounds = _Rounds(loaded, targets, resolve_output(out, loaded)[0], given.concurrency)
     patience = loaded.run.patience if given.patience is None else given.patience
     failed = 0
@@ -106,8 +105,9 @@ async def search_async(
         while True:
             try:
                 return await run_async(
-                    loaded, plan=plan, options=round_options, progress=report, control=control, **arguments
-                )
+                    loaded, targets, out, plan=plan, options=round_options, progress=report, control=control,
+                    session=session,
+                )  # fmt: skip
             except UnreachableError as error:  # between two rounds; within one, the run has the same patience
                 if time.monotonic() >= deadline:
                     raise
@@ -227,7 +227,7 @@ class _Rounds:
             self.batches += step.batches
 
     def _limit_rows(self, step: _Step, most: int) -> _Step:
-        """End before a round with which the table would have more rows than `max_trials` allows."""
+        """End the search if the next round would give the table more rows than `max_trials` allows."""
         rows = sum(batch.count for batch in (*self.batches, *step.batches))
         if not step.batches or rows <= most:
             return step
@@ -235,7 +235,6 @@ class _Rounds:
         return _Step(ended_by=MAX_TRIALS, error=f"{message}; --max-trials {rows} lifts the limit")
 
     def preview(self) -> SearchPreview:
-        """Find out what would be next, from the rows of all runs."""
         state, unfinished = SearchState(self.space), 0
         if self._load_changes() and self.batches:
             plan = SearchPlan(self.space, self.batches)
@@ -271,7 +270,6 @@ class _Rounds:
         return load_votes_needed(store, run_id) if self.search.is_by_votes else 0
 
     def _choose_step(self, state: SearchState) -> _Step:
-        """Choose what to do after the rounds so far."""
         if (problem := self._find_problem(state)) is not None:
             return problem
         if state.has_lost_patience():
@@ -289,7 +287,6 @@ class _Rounds:
         return _Step(state.make_round(points)) if points else _Step(ended_by=EXHAUSTED)
 
     def _find_problem(self, state: SearchState) -> _Step | None:
-        """Find out why it would make no sense to go on."""
         if state.failed >= _HOPELESS and not state.succeeded:
             message = f"all {state.failed} trials failed, so there is nothing to learn from"
             return _Step(ended_by=FAILING, error=f"{message}; remove the cause, and add --retry-failed")
@@ -301,14 +298,13 @@ class _Rounds:
             message = f"the trials succeeded, but have no number in the column {names}, which the search needs"
             return _Step(ended_by=FAILING, error=message)
         is_bounded = self.search.trials is not None or self.search.patience is not None
-        if state.rounds and state.succeeded and not is_bounded and not self._has_cost():
-            message = "the trials so far have no known cost, so the budget does not end the search"
-            return _Step(ended_by=FAILING, error=f"{message}; state the `price` of the target, or add --trials N")
+        if state.rounds and state.succeeded and not is_bounded:
+            with Store.open(self.out, readonly=True) as store:
+                has_cost = store.charges.load_spent().at_most > 0
+            if not has_cost:
+                message = "the trials so far have no known cost, so the budget does not end the search"
+                return _Step(ended_by=FAILING, error=f"{message}; state the `price` of the target, or add --trials N")
         return None
-
-    def _has_cost(self) -> bool:
-        with Store.open(self.out, readonly=True) as store:
-            return store.charges.load_spent().at_most > 0
 
     def _propose(self, state: SearchState, count: int) -> list[Point]:
         from sweeper.planning.searching.proposals import (  # noqa: PLC0415 - `require_search` reports a missing Optuna
@@ -350,3 +346,63 @@ def _summarize(state: SearchState, run: Run | None, step: _Step) -> SearchResult
         votes_needed=step.votes_needed,
         search=state.search,
     )
+
+
+def load_batches(space: SearchSpace, store: Store, targets: Sequence[str]) -> list[PointBatch]:
+    """Return what the search asked for earlier, and what other runs have done of its space, as batches.
+
+    A row counts if the experiment would make the same workflow of its point today, so that a changed template, space
+    or `where` leaves out what no longer belongs to it. Rows of other runs count if their jobs on these targets have
+    ended; they are round 0.
+    """
+    found: dict[tuple[Point, int], dict[str, tuple[int, int]]] = {}  # by cell and digest: the round, and its first row
+    ended = {digest for digest, job in store.current_jobs(targets).items() if job.state in ENDED_STATES}
+    for row, (digest, params, columns) in enumerate(store.iter_trials()):
+        asked = columns.get(ROUND, 0) if isinstance(columns.get(ROUND, 0), int) else 0
+        if not asked and digest not in ended:
+            continue
+        point, combination = space.read_point(params, columns), space.read_combination(params, columns)
+        if point is not None and combination is not None:
+            rows = found.setdefault((point, combination), {})
+            if digest not in rows or rows[digest][0] < asked:
+                rows[digest] = asked, row
+    points = list(dict.fromkeys(point for point, _ in found))
+    allowed = dict(zip(points, space.find_allowed(points), strict=True))
+    possible = [(0, point, combination) for point, combination in found if combination in allowed[point]]
+    if not possible:
+        return []
+    plan = SearchPlan(space, group_points(possible))
+    cells = [
+        (found[point, combination][trial.digest], point, combination)
+        for (_, point, combination), trial in zip(plan.iter_cells(), plan.written(), strict=True)
+        if trial.digest in found[point, combination]
+    ]
+    cells.sort(key=lambda cell: cell[0][1])
+    return group_points([(asked, point, combination) for (asked, _), point, combination in cells])
+
+
+def load_rows(plan: SearchPlan, store: Store) -> list[Result]:
+    """Return a row for each trial of a plan, with the best result that any run has for it."""
+    found: dict[str, Result] = {}
+    for run in store.runs():
+        for row in store.results(run.id):
+            known = found.get(row.digest)
+            if known is None or known.status != SUCCEEDED or row.status == SUCCEEDED:
+                found[row.digest] = row
+    return [
+        replace(found[trial.digest], trial=trial.index, columns=trial.columns, params=trial.params)
+        if trial.digest in found
+        else Result(trial.index, trial.columns, trial.params, trial.digest)
+        for trial in plan.written()
+    ]
+
+
+def load_votes_needed(store: Store, run_id: int | None = None) -> int:
+    """Return about how many votes the rows of a run, by default the latest, lack for a search by votes to go on.
+
+    With a run, bring the metric of votes up to date, too: what the store has may be that of another table.
+    """
+    pictures, votes = VotePictures(store, run_id=run_id), store.votes.load()
+    if run_id is not None:
+        write_metric(store, pictures, votes)
+    return count_votes_needed(pictures, votes) or 0

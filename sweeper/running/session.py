@@ -20,7 +20,7 @@ from sweeper import embedded
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import Server
 from sweeper.comfy.target import Target, resolve_targets
-from sweeper.errors import ResultsError, SweeperError, TargetError, UsageError
+from sweeper.errors import LOST_ERROR, ResultsError, SweeperError, TargetError, UsageError
 from sweeper.images.metrics.registry import load_metrics
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
@@ -37,25 +37,23 @@ from sweeper.running.health import connect_all
 from sweeper.running.live_feed import LiveFeed
 from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import ClassSource, save_server
-from sweeper.running.output_location import open_artifact_folder
-from sweeper.running.preflight import check_target, describe_stand_ins
-from sweeper.running.renamed_experiment import describe_renaming
+from sweeper.running.preflight import check_target, describe_renaming, describe_stand_ins
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
-from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, mark_embedded_lost, record_run
+from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_run
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Event, Notice, RunEnded, RunStarted, TargetReady
-from sweeper.running.scheduler import Scheduler
+from sweeper.running.scheduler import PendingTarget, Scheduler
 from sweeper.running.settings import EffectiveSettings
-from sweeper.running.sharding import make_work_source
 from sweeper.running.spending import FolderSpending, JobPrices, describe_over_budget, may_pass
 from sweeper.running.stop_control import BUDGET, UNWRITABLE, StopControl
-from sweeper.running.target_worker import PendingTarget
-from sweeper.running.work_queue import WorkQueue
+from sweeper.running.work import WorkItem
+from sweeper.running.work_queue import WorkQueue, make_work_source
 from sweeper.store import FILE_NAME, Store, records
 from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob
 from sweeper.store.file_names import FileNaming
 from sweeper.store.live_folder import LiveFolder
-from sweeper.store.records import TableLayout
+from sweeper.store.records import JobEnd, TableLayout
+from sweeper.store.remote_artifacts import RemoteFolder
 from sweeper.tables.result_rows import write_csv
 from sweeper.tables.results_folder import check_owner
 
@@ -65,7 +63,7 @@ TABLE_NAME: Final = "results.csv"
 class Session:
     """One call of `run_async`. `sweeper.cluster` has a subclass that executes the trials on a Dask cluster.
 
-    It overrides the steps `connect`, `check_targets`, `restore`, `mark_embedded_lost` and `execute`, and nothing else.
+    It overrides the steps `connect`, `check_targets`, `restore`, `mark_embedded_lost` and `dispatch`, and nothing else.
 
     `targets`: resolved; `output`: the results folder, and the URL for pictures if they go elsewhere; `report` gets the
     events; `is_selected(trial)`: whether this run may submit the trial.
@@ -129,9 +127,9 @@ class Session:
                 missing = MissingFiles(store, self.out, self.settings)
                 state = self._load_resume_state(store, missing)
                 if state.todo and not self.settings.fresh:
-                    self._warn_of_renaming(store)
+                    self._warn(describe_renaming(self.plan, self.out, store, self.target_names))
                 if state.todo and any(target.embedded for target in self.targets):
-                    self._warn_of_stand_ins()
+                    self._warn(describe_stand_ins(self.experiment.template, self.settings.object_info))
                 if state.todo and not self.control.stopping:
                     is_connected = await self.connect(connections)
                     if is_connected:
@@ -152,20 +150,13 @@ class Session:
                 return await self._record_and_execute(store, state, may_submit=is_connected and state.todo > 0)
 
     def lock(self) -> AbstractContextManager[Callable[[], None]]:
-        """Create and lock the results folder; see `lock_folder`."""
         return lock_folder(self.out, now=time.time())
 
     def open_artifacts(self) -> ArtifactFolder:
-        """The folder that the run's pictures go to."""
-        return open_artifact_folder(self.out, self.artifact_url)
+        url = self.artifact_url
+        return ArtifactFolder(self.out) if url is None else RemoteFolder(self.out, url)
 
-    def _warn_of_stand_ins(self) -> None:
-        message = describe_stand_ins(self.experiment.template, self.settings.object_info)
-        if message is not None:
-            self.report(Notice(message))
-
-    def _warn_of_renaming(self, store: Store | None) -> None:
-        message = describe_renaming(self.plan, self.out, store, self.target_names)
+    def _warn(self, message: str | None) -> None:
         if message is not None:
             self.report(Notice(message))
 
@@ -197,11 +188,11 @@ class Session:
         connections = await self.control.run_unless_stopped(connect_all(clients))
         if connections is None:
             return False
-        self.pending = connections.pending
-        for client, server in connections.servers:
+        servers, self.pending = connections
+        for client, server in servers:
             await self.control.run_unless_stopped(self._register_server(client, server))
         self.server_cache = find_smallest_cache(self.server_caches)
-        self.clients = [client for client, _ in connections.servers]
+        self.clients = [client for client, _ in servers]
         return bool(self.clients)
 
     def _report_wait(self, target: str, seconds: float, reason: str) -> None:
@@ -298,22 +289,18 @@ class Session:
 
     def mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
         """Mark open jobs of embedded servers as lost, because those servers ended with their runs."""
-        for target in self.targets:
-            if target.embedded:
-                mark_embedded_lost(store, state, target.name)
+        embedded_names = {target.name for target in self.targets if target.embedded}
+        end = JobEnd(records.LOST, error=(LOST_ERROR, "the embedded server ended with its run"))
+        for item in state.unresolved:
+            if (job := item.open_job) is not None and job.target in embedded_names:
+                store.record_finished(job.id, end)
+                item.job = replace(job, state=records.LOST)
 
     async def execute(self, store: Store, state: ResumeState, run_id: int, folder: ArtifactFolder) -> str | None:
-        """Let all targets execute the remaining work. Returns why that stopped early, as a message."""
+        """Execute the remaining work. Returns why that stopped early, as a message."""
         seconds = self.settings.node_seconds or store.servers.mean_node_seconds(self.target_names)
         costs = Costs(seconds, self.server_cache)
         plan = self.plan.reordered(costs)
-        source = make_work_source(
-            iter_remaining(plan, state, self.settings, self.is_selected),
-            TransitionCost(self.experiment.template, costs),
-            count=state.todo - len(state.unresolved),
-            reachable=len(self.clients),
-            targets=len(self.targets),
-        )
         context = RunContext(
             plan=plan,
             experiment=self.experiment.name,
@@ -322,7 +309,6 @@ class Session:
             folder=folder,
             settings=self.settings,
             control=self.control,
-            work_queue=WorkQueue(state.unresolved, source),
             report=self.report,
             target_names=self.target_names,
             duplicates=state.duplicates,
@@ -332,7 +318,35 @@ class Session:
             node_classes={name: node["class_type"] for name, node in self.experiment.template.graph.items()},
             sampler_nodes=self.sampler_nodes,
             spending=self.spending,
+            charges_jobs=self.spending is not None,
+            is_only_target=len(self.targets) == 1,
         )
+        items = iter_remaining(plan, state, self.settings, self.is_selected)
+        try:
+            error = await self.dispatch(context, store, state, items, TransitionCost(self.experiment.template, costs))
+            return "; ".join(filter(None, (self._describe_end(store, state, plan, run_id), error))) or None
+        finally:
+            context.close()
+            for target, times in context.node_times.sum_up().items():
+                store.servers.add_node_times(target, times)
+
+    async def dispatch(
+        self,
+        context: RunContext,
+        store: Store,
+        state: ResumeState,
+        items: Iterator[WorkItem],
+        transition_cost: TransitionCost,
+    ) -> str | None:
+        """Let all targets execute the `items`, and those of `state`. Returns why that stopped early, as a message."""
+        source = make_work_source(
+            items,
+            transition_cost,
+            count=state.todo - len(state.unresolved),
+            reachable=len(self.clients),
+            targets=len(self.targets),
+        )
+        context.work_queue = WorkQueue(state.unresolved, source)
 
         def make_limit(client: ComfyClient) -> ConcurrencyLimit:
             if not client.target.embedded:  # an embedded server starts without files
@@ -345,20 +359,14 @@ class Session:
             if self.settings.budget is not None:
                 self.prices.check_bounds(self._iter_unfinished(state))
             await self._register_server(client, server)
-            store.servers.save_info(run_id, client.target.name, self.server_infos[client.target.name])
+            store.servers.save_info(context.run_id, client.target.name, self.server_infos[client.target.name])
             return make_limit(client)
 
         targets: list[tuple[ComfyClient, ConcurrencyLimit | PendingTarget]] = [
             *((client, make_limit(client)) for client in self.clients),
             *((client, PendingTarget(reason, prepare)) for client, reason in self.pending),
         ]
-        try:
-            error = await Scheduler(context, targets).run()
-            return "; ".join(filter(None, (self._describe_end(store, state, plan, run_id), error))) or None
-        finally:
-            context.close()
-            for target, times in context.node_times.sum_up().items():
-                store.servers.add_node_times(target, times)
+        return await Scheduler(context, targets).run()
 
     def _make_spending(self, store: Store, state: ResumeState) -> FolderSpending | None:
         """Return what the folder has cost so far, to go on from there; None if no job of this run costs anything.
@@ -379,7 +387,7 @@ class Session:
         return spending
 
     def _check_budget(self, spending: FolderSpending, state: ResumeState) -> None:
-        ended = next((one for one in spending.unbounded_charges if not one.is_open), None)
+        ended = next((charge for charge in spending.unbounded_charges if not charge.is_open), None)
         if ended is not None:
             raise UsageError(
                 f"budget: nobody knows what node {ended.charge.node} ({ended.charge.class_type}) cost in run "

@@ -1,23 +1,42 @@
-"""The settings of one run: the caller's options, completed by those of the experiment file."""
+"""The settings of one run: the caller's options, completed by those of the experiment file; and where it writes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from sweeper.errors import UsageError
-from sweeper.model.experiment import RunSettings
+from sweeper.model.experiment import Experiment, RunSettings
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.money import floor_micros, parse_usd
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
+from sweeper.store.remote_artifacts import check_url, is_url
+from sweeper.tables.results_folder import default_results_folder
 
 
 @dataclass(frozen=True, slots=True)
-class RunOptions:
+class _PlainOptions:
+    """The options that an experiment file has no default for; see `RunOptions`."""
+
+    retry_failed: bool = False
+    fresh: bool = False
+    limit: int | None = None
+    remake: bool = False
+    check: bool = True
+    alone: bool = False
+    extends: int | None = None
+    object_info: Mapping[str, Any] | None = None
+    node_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions(_PlainOptions):
     """Options that may differ from one run of an experiment to the next. None: use the experiment's `run:` section.
 
     `concurrency`: jobs in flight per target. `retries`: submissions after the first. `timeout`: seconds of execution.
@@ -44,22 +63,13 @@ class RunOptions:
     max_failures: int | float | None = None
     budget: Decimal | float | str | None = None
     fail_fast: bool = False
-    retry_failed: bool = False
-    fresh: bool = False
     where: str | None = None
-    limit: int | None = None
     patience: float | None = None
     keep_temp: bool | None = None
-    remake: bool = False
-    check: bool = True
-    alone: bool = False
-    extends: int | None = None
-    object_info: Mapping[str, Any] | None = None
-    node_seconds: Mapping[str, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EffectiveSettings:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectiveSettings(_PlainOptions):
     """The options of one run with all defaults applied. `concurrency` None: use that of the target or its dialect."""
 
     concurrency: int | None
@@ -67,17 +77,8 @@ class EffectiveSettings:
     timeout: float | None
     allowed_failures: float  # the run stops when the number of failed trials exceeds it
     budget: int | None  # in micro-dollars
-    retry_failed: bool
-    fresh: bool
-    limit: int | None
     patience: float
     keep_temp: bool
-    remake: bool
-    check: bool
-    alone: bool
-    extends: int | None
-    object_info: Mapping[str, Any] | None
-    node_seconds: Mapping[str, float]
 
 
 def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: int) -> EffectiveSettings:
@@ -108,17 +109,9 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         if options.fail_fast
         else _count_allowed_failures(_apply_default(options.max_failures, defaults.max_failures), trial_count),
         budget=_read_budget(_apply_default(options.budget, defaults.budget)),
-        retry_failed=options.retry_failed,
-        fresh=options.fresh,
-        limit=options.limit,
         patience=_apply_default(options.patience, defaults.patience),
         keep_temp=_apply_default(options.keep_temp, defaults.keep_temp),
-        remake=options.remake,
-        check=options.check,
-        alone=options.alone,
-        extends=options.extends,
-        object_info=options.object_info,
-        node_seconds=options.node_seconds or {},
+        **{name: getattr(options, name) for name in _PlainOptions.__slots__},
     )
 
 
@@ -169,3 +162,17 @@ class TrialFilter:
             return bool(self._expression.evaluate(values))
         except ExpressionError as error:
             raise UsageError(f"--where: trial {trial.index}: {error}") from None
+
+
+def resolve_output(out: str | os.PathLike[str] | None, experiment: Experiment) -> tuple[Path, str | None]:
+    """Return the results folder, and the URL that pictures go to instead (None: they go to the folder).
+
+    `out` may be a folder or a URL. Raises UsageError for a URL that cannot be used.
+    """
+    is_remote = isinstance(out, str) and is_url(out)
+    url = str(out) if is_remote else experiment.run.out
+    if url is not None:
+        check_url(url)
+    if out is None or is_remote:
+        return default_results_folder(experiment.file, experiment.name), url
+    return Path(out), url

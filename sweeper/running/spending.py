@@ -11,9 +11,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sweeper.comfy.protocol import JobState, ReportedCharges
+from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UsageError
 from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, Charge, sum_charges
 from sweeper.model.money import (
@@ -27,22 +28,18 @@ from sweeper.model.money import (
     format_usd,
     round_up,
 )
+from sweeper.model.node_classes import NodeInfo
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import is_comfy_platform
+from sweeper.model.trial import Trial
+from sweeper.planning.plan import Plan
 from sweeper.planning.pricing import LearntTimes, TemplatePrices
-from sweeper.running.async_tools import cancel_when
-from sweeper.running.retry_rules import is_out_of_memory, is_transient
-from sweeper.running.run_events import CostChanged
+from sweeper.running.run_events import CostChanged, Event
+from sweeper.running.stop_control import cancel_when
+from sweeper.running.work import is_out_of_memory, is_transient
 from sweeper.store import records
+from sweeper.store.job_charges import JobCharge
 from sweeper.store.records import SUCCEEDED, JobRecord
-
-if TYPE_CHECKING:
-    from sweeper.comfy.target import Target
-    from sweeper.model.node_classes import NodeInfo
-    from sweeper.model.trial import Trial
-    from sweeper.planning.plan import Plan
-    from sweeper.running.run_events import Event
-    from sweeper.store.job_charges import JobCharge
 
 _ROUNDING: Final = math.ceil(0.05 * MICROS / COMFY_CREDITS_PER_USD)  # nodes show their price in tenths of a credit
 _MAX_TIMES: Final = 100  # of the latest jobs on a target, from which the time of the next one is estimated
@@ -91,14 +88,12 @@ class JobPrices:
         self._seconds.setdefault(target.name, deque(maxlen=_MAX_TIMES))
 
     def learn(self, jobs: Iterable[JobRecord]) -> None:
-        """Learn from the times of earlier jobs that succeeded."""
         for job in sorted(jobs, key=lambda job: job.intended):
             if job.state == SUCCEEDED and job.seconds is not None and job.target in self._seconds:
                 self._seconds[job.target].append(job.seconds)
 
     @property
     def has_prices(self) -> bool:
-        """Whether a job on any target costs something."""
         for trial in self._plan.written():
             if any(self._get_prices(target, trial).has_prices for target in self._rates):
                 return True
@@ -175,7 +170,7 @@ class JobPrices:
         return f"state that in the target, such as `price: {{nodes: {{{class_type}: 0.05 USD}}}}`"
 
     def price_ended(self, job: JobRecord, trial: Trial, usage: JobUsage, elapsed: float) -> tuple[Charge, ...] | None:
-        """Return what a job cost that a server had; None if nothing is known of the prices of its target.
+        """Return what an ended job cost; None if nothing is known of the prices of its target.
 
         `job`: with its final state and times. `elapsed`: seconds from its intent to its end, for a job whose time
         nobody knows. If nobody knows which nodes ran, all count. A node of a job that did not succeed may not have been
@@ -202,7 +197,6 @@ class JobPrices:
         return (*measured, *priced, *time)
 
     def _find_seconds(self, job: JobRecord, elapsed: float) -> tuple[float, float]:
-        """Return how many seconds an ended job ran at least and at most."""
         if job.seconds is not None:
             return job.seconds, job.seconds
         # `elapsed` is wrong if somebody has set the clock back.
@@ -272,11 +266,9 @@ class FolderSpending:
 
     @property
     def spent(self) -> Amount:
-        """The sum of all jobs."""
         return Amount(self._low, None if self._unbounded else self._high)
 
     def report(self) -> None:
-        """Report the sum."""
         self._report(CostChanged(self.spent, self.budget))
 
     # --- the life of a job
@@ -301,7 +293,7 @@ class FolderSpending:
     def fits(self, target: str, trial: Trial) -> bool:
         """Whether a job of a target fits into the budget, with all others at what they cost at most.
 
-        If nothing shows yet how long a job takes, one at a time may take what is left of the budget and more.
+        If nothing shows yet how long a job takes, one job at a time may start although it could cost more than is left.
         """
         charges = self.prices.price_at_most(target, trial) if self.budget is not None else ()
         most = sum_charges(charges).at_most

@@ -1,9 +1,16 @@
-"""A work item: one trial to execute in a run, and what this run tried so far."""
+"""A work item: one trial to execute in a run, what this run tried so far, and whether another submission is worth it.
+
+Worth it are failures that may well not repeat: a lost job, a full memory (once), a broken network connection of the
+server itself. A node that failed on its inputs would fail again, so it is not paid for twice.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
+from sweeper.comfy.protocol import JobState
 from sweeper.model.trial import Trial
 from sweeper.store.records import OPEN_STATES, JobRecord
 
@@ -44,3 +51,30 @@ class WorkItem:
         """
         if self.job is None or self.job.id != self.ended_job:
             self.consecutive_failures, self.first_failure_at = 0, None
+
+
+_OUT_OF_MEMORY: Final = re.compile(r"out ?of ?memory|\boom|oom_?error", re.IGNORECASE)
+# Comfy Cloud reports the first five, for its own failures; the others are what Python raises when its network fails.
+_TRANSIENT: Final = re.compile(
+    r"ModelDownloadError|ImageDownloadError|ServiceError|WebSocketError|DispatcherError|ConnectionError|ConnectionResetError|ConnectionAbortedError|"
+    r"BrokenPipeError|ConnectTimeout|ReadTimeout|TimeoutError|RemoteDisconnected|IncompleteRead|ServiceUnavailable"
+)
+
+
+def is_worth_retrying(item: WorkItem, state: JobState) -> bool:
+    """Whether to submit the item again after its job ended in this state. Counts the item's memory failures."""
+    if is_out_of_memory(state):
+        item.memory_failures += 1
+        return item.memory_failures == 1
+    return is_transient(state)
+
+
+def is_out_of_memory(state: JobState) -> bool:
+    """Whether the job ran out of memory. ComfyUI unloads its models then, so one retry may succeed."""
+    text = f"{state.error_type or ''} {state.error or ''}"
+    return state.state == "failed" and _OUT_OF_MEMORY.search(text) is not None
+
+
+def is_transient(state: JobState) -> bool:
+    """Whether the job failed for a reason that has nothing to do with its workflow."""
+    return state.state == "failed" and _TRANSIENT.search(state.error_type or "") is not None

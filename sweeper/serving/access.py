@@ -1,7 +1,8 @@
-"""Access control of the pages that sweeper serves: an ASGI layer that checks each request before the application.
+"""Serve a page in a thread, and control the access to it: an ASGI layer checks each request before the application.
 
-On a loopback address everybody on this machine has access, but only by a loopback name, so that a site that points its
-own name at 127.0.0.1 (DNS rebinding) is refused. On any other address a token is required, as `Authorization: Bearer`
+On a loopback address everybody on this machine has access, but only by a loopback name: a page of another site can
+point its own name at 127.0.0.1 and send requests there as if they were of its own origin (DNS rebinding), but the
+browser still sends that name as `Host`. On any other address a token is required, as `Authorization: Bearer`
 or as the cookie that `POST /session` sets. It has 256 random bits, so nobody guesses it. No URL that a server or proxy
 sees contains the token: the printed address has it after `#`, which browsers do not send. Only a page of this server
 may send what the application writes down.
@@ -11,17 +12,56 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import secrets
-from collections.abc import Collection
+import socket
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sweeper.errors import UsageError
 from sweeper.model.bounded_json import parse_json
-from sweeper.serving.host_names import OwnNames
+from sweeper.serving.hosting import ServerThread, bind
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or IP address can only be reached from this machine."""
+    address = _parse_address(name)
+    return name == "localhost" if address is None else address.is_loopback
+
+
+class OwnNames:
+    """The host names of a server that listens on `address`.
+
+    On loopback these are the names of loopback. Elsewhere they are also the address itself, this machine's name, and
+    any IP address, because another site can rebind a name but not an address.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._is_local = is_loopback(address)
+        names = () if self._is_local else (address, socket.gethostname(), socket.getfqdn())
+        self._names = frozenset(name.lower() for name in names if name)
+
+    def __contains__(self, host_header: str) -> bool:
+        name = host_header if host_header.endswith("]") else host_header.rpartition(":")[0] or host_header
+        name = name.strip("[]").lower().rstrip(".")
+        if is_loopback(name) or name in self._names:
+            return True
+        return not self._is_local and _parse_address(name) is not None
+
+
+def _parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return None
+
 
 LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"
@@ -159,3 +199,94 @@ async def read_body(request: Request) -> bytes | None:
         if len(body) > MAX_BODY_BYTES:
             return None
     return body
+
+
+_FIRST_PORT: Final = 49152  # of the range for private use
+_PORT_COUNT: Final = 16384
+_PAGE_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+
+
+class PageServer:
+    """Serves an app from `start` to `stop`. `close` is for a server that was never started.
+
+    Args:
+        host, port: where to listen. Port 0: the port that `identity` always has, or any free one if that is taken,
+            because browsers store a page's settings by origin.
+        identity: names the page and its folder, for that port.
+        token: required from visitors unless `host` is a loopback address; None makes one.
+
+    Raises:
+        UsageError: the address cannot be used.
+
+    """
+
+    def __init__(self, host: str, port: int, identity: str, token: str | None) -> None:
+        self.token = None if is_loopback(host) else token or secrets.token_urlsafe(32)
+        self._host = host
+        self._listener = _listen(host, port, identity)
+        self._thread: ServerThread | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of the page. A token follows after `#`, which browsers send to no server."""
+        address, port = self._listener.getsockname()[:2]
+        if address in ("0.0.0.0", "::"):  # noqa: S104 - not bound here, only recognised
+            address = socket.gethostname()
+        host = f"[{address}]" if ":" in address else address
+        return f"http://{host}:{port}/" + (f"#token={quote(self.token, safe='')}" if self.token else "")
+
+    def start(
+        self,
+        app: ASGIApp,
+        *,
+        writable: Collection[str] = (),
+        on_loop: Callable[[asyncio.AbstractEventLoop], None] = lambda _loop: None,
+    ) -> None:
+        """Serve `app`. `writable`: see `AccessControl`. `on_loop`: see `ServerThread`."""
+        guarded = AccessControl(app, host=self._host, token=self.token, writable=writable)
+        self._thread = ServerThread([(self._listener, guarded)], {}, on_loop)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving; requests that are being answered get a few seconds."""
+        if self._thread is not None:
+            self._thread.stop()
+        self.close()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def make_page_route(root: Path) -> Route:
+    """Make the last route of an application: it serves the files of a page, and of the login page."""
+    files = {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), _PAGE_TYPES[path.suffix])
+        for folder in (root, LOGIN_PAGE.parent)
+        for path in folder.rglob("*")
+        if path.suffix in _PAGE_TYPES
+    }
+
+    async def serve_page(request: Request) -> Response:
+        file = files.get(request.path_params["name"] or "index.html")
+        if file is None:
+            return respond_not_found()
+        content, media_type = file
+        return Response(content, headers=NO_STORE, media_type=f"{media_type}; charset=utf-8")
+
+    return Route("/{name:path}", serve_page)
+
+
+def respond_not_found() -> Response:
+    return PlainTextResponse("not found", 404)
+
+
+def _listen(host: str, port: int, identity: str) -> socket.socket:
+    own = _FIRST_PORT + int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big") % _PORT_COUNT
+    ports = [port] if port else [own, 0]
+    for candidate in ports:
+        try:
+            return bind(host, candidate)
+        except OSError as error:
+            if candidate == ports[-1]:
+                raise UsageError(f"cannot listen on {host}:{port or 'any port'}: {error.strerror or error}") from error
+    raise AssertionError

@@ -10,8 +10,9 @@ import filecmp
 import io
 import os
 import re
+import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -94,7 +95,6 @@ class IncomingFile:
             self._file.write(chunk)
 
     def restart(self) -> None:
-        """Discard what was received so far."""
         self._file.seek(0)
         self._file.truncate()
 
@@ -219,7 +219,6 @@ def _is_leftover(path: Path, unfinished: Iterable[UnfinishedJob]) -> bool:
 
 
 def _move_if_free(source: Path, destination: Path) -> bool:
-    """Move `source` to `destination`. Returns False if that exists already."""
     try:
         os.link(source, destination)  # fails if the destination exists, which a rename would overwrite
     except FileExistsError:
@@ -249,3 +248,23 @@ def _translate_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResultsError(f"{folder}: {error.strerror or error}; everything stored so far is safe") from error
+
+
+def link_files(sources: Mapping[Path, str], folder: Path) -> None:
+    """Link or copy files into a folder under these names.
+
+    A file of the same size is kept, because neither artifacts nor files named by their content ever change.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, name in sources.items():
+        path = folder / name
+        if path.is_symlink():  # not ours; a copy would go through it
+            path.unlink()
+        if path.exists():
+            if path.samefile(source) or path.stat().st_size == source.stat().st_size:
+                continue
+            path.unlink()
+        try:
+            os.link(source, path)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source, path)

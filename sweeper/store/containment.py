@@ -1,4 +1,7 @@
-"""Keep the paths that a store or a manifest names inside their folder, because a stranger may have written them."""
+"""Keep the paths that a store or a manifest names inside their folder, because a stranger may have written them.
+
+The experiment's path is stored relative to the results folder, so that it still resolves after both are moved.
+"""
 
 from __future__ import annotations
 
@@ -114,3 +117,37 @@ def _is_folder_below(folder: str, path: str) -> bool:
 def _is_below(folder: str, path: str) -> bool:
     resolved = os.path.realpath(folder)
     return f"{os.path.realpath(path)}{os.sep}".startswith(f"{resolved.rstrip(os.sep)}{os.sep}")
+
+
+def to_relative(results: Path, file: str) -> str:
+    """The path of a file relative to the results folder, with `/`. Unchanged if there is no such file.
+
+    Raises ResultsError for a name with bytes that are not UTF-8, because SQLite stores only Unicode.
+    """
+    name = os.fsencode(file).decode("utf-8", "backslashreplace")
+    if name != file:
+        raise ResultsError(
+            f"{name}: the system's locale cannot read this file name; rename the file, or use a locale with UTF-8, "
+            "such as `export LC_ALL=C.UTF-8`"
+        )
+    if not Path(file).is_file():
+        return file
+    try:
+        return Path(os.path.relpath(file, results)).as_posix()
+    except ValueError:  # another drive, on Windows
+        return str(Path(file).absolute())
+
+
+def from_relative(file: str, results: Path) -> str:
+    """Resolve a path written by `to_relative`.
+
+    The result is relative if it is below the current folder, absolute otherwise. Unchanged if there is no such file.
+    """
+    path = Path(os.path.normpath(results.absolute() / file))
+    return display_path(path) if path.is_file() else file
+
+
+def display_path(path: Path) -> str:
+    """A path for people: relative to the current folder if it is below it, absolute otherwise."""
+    current, absolute = Path.cwd(), Path(os.path.normpath(path.absolute()))
+    return str(absolute.relative_to(current) if absolute.is_relative_to(current) else absolute)

@@ -1,12 +1,19 @@
+# ruff: noqa: S608 - the statements are made of the constants below
 """The SQLite file of a results folder: its schema, its version, opening it, and its error messages.
 
 The queries are in `store` and `server_facts`.
+
+SQLite's integrity check sees damaged pages, but not a flipped bit in the text of a digest: the job of that digest would
+count as never sent, and be paid for again. So triggers keep a checksum of each row that decides what is submitted, or
+that a person gave.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
@@ -15,10 +22,132 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import quote_from_bytes
 
 from sweeper.errors import ResultsError
+from sweeper.model.charges import KINDS
 from sweeper.schemas.values import format_value
-from sweeper.store.checksums import find_damage, iter_triggers, limit_time, register_checksum
 from sweeper.store.containment import refuse_links
+from sweeper.store.records import ANSWERS, MAX_STARS, STATES, VERDICTS
 from sweeper.wording import join_names
+
+_TABLES: Final = (  # those that decide about submissions come first
+    "jobs", "claims", "places", "server_times", "artifacts", "runs", "trials", "charges", "votes", "marks",
+)  # fmt: skip
+_FUNCTION: Final = "sweeper_checksum"
+# Times count seconds since 1970, and those of a mark milliseconds. No number is negative.
+_RANGES: Final = {
+    "INTEGER": " OR {0} NOT BETWEEN 0 AND 9007199254740991",
+    "REAL": " OR {0} NOT BETWEEN 0 AND 100000000000",
+    "TEXT": "",
+}
+_WORDS: Final = {
+    ("jobs", "state"): STATES,
+    ("charges", "kind"): KINDS,
+    ("votes", "answer"): ANSWERS,
+    ("marks", "verdict"): VERDICTS,
+    ("marks", "stars"): range(MAX_STARS + 1),
+}
+_MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
+_PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
+
+
+def register_checksum(connection: sqlite3.Connection) -> None:
+    """Give a connection the function that the triggers call."""
+    connection.create_function(_FUNCTION, -1, _compute_checksum, deterministic=True)
+
+
+def _compute_checksum(*values: Any) -> int:
+    # A column of real numbers stores 5 as 5.0, and a trigger may see either.
+    plain = [float(value) if isinstance(value, int) else value for value in values]
+    return zlib.crc32(repr(plain).encode("utf-8", "backslashreplace"))
+
+
+def iter_triggers(connection: sqlite3.Connection) -> Iterator[str]:
+    """Yield the statements that keep a checksum of every row of the tables."""
+    for table in _TABLES:
+        new_key, new_columns = _list_columns(connection, table, "NEW.")
+        for event in ("INSERT", "UPDATE"):
+            yield (
+                f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN INSERT OR REPLACE INTO "
+                f"checksums VALUES ('{table}', {new_key}, {_FUNCTION}({new_columns})); END;"
+            )
+        old_key, _ = _list_columns(connection, table, "OLD.")
+        yield (
+            f"CREATE TRIGGER {table}_delete AFTER DELETE ON {table} BEGIN "
+            f"DELETE FROM checksums WHERE name = '{table}' AND id = {old_key}; END;"
+        )
+
+
+def _list_columns(connection: sqlite3.Connection, table: str, prefix: str = "") -> tuple[str, str]:
+    """The key of a row of a table as one text, and the columns of the table, as SQL."""
+    columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    key = " || ' ' || ".join(f"quote({prefix}{name})" for _, name, *_, is_key in columns if is_key)
+    return key, ", ".join(f"{prefix}{name}" for _, name, *_ in columns)
+
+
+def find_damage(connection: sqlite3.Connection) -> str | None:
+    """Return what is damaged in a store; None if nothing is found in the time that the check may take.
+
+    Raises sqlite3.Error if a page cannot be read.
+    """
+    try:
+        with limit_time(connection):
+            # Without its look at each page, a crafted file could have a table whose rows never end.
+            return (
+                _find_damaged_pages(connection, "quick_check")
+                or _find_damaged_rows(connection)
+                or _find_damaged_pages(connection, "integrity_check")
+                or _find_wrong_values(connection)
+            )
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return None
+        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # a text that is not UTF-8, or a column that is gone
+            return str(error)
+        raise
+
+
+@contextmanager
+def limit_time(connection: sqlite3.Connection) -> Iterator[None]:
+    """Interrupt what the block executes after a few seconds, with sqlite3.OperationalError."""
+    deadline = time.monotonic() + _MAX_SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, _PROGRESS_STEPS)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def _find_damaged_rows(connection: sqlite3.Connection) -> str | None:
+    for table in _TABLES:
+        key, columns = _list_columns(connection, table)
+        ((damaged, rows, sums),) = connection.execute(
+            f"SELECT (SELECT count(*) FROM (SELECT {key} row_id, {_FUNCTION}({columns}) row_value "
+            f"FROM {table}) LEFT JOIN checksums c ON c.name = '{table}' AND c.id = row_id "
+            "WHERE c.value IS NOT row_value), "
+            f"(SELECT count(*) FROM {table}), (SELECT count(*) FROM checksums WHERE name = '{table}')"
+        ).fetchall()
+        if damaged or rows != sums:
+            return f"{max(damaged, abs(rows - sums))} rows of the table '{table}' are not as sweeper wrote them"
+    return None
+
+
+def _find_damaged_pages(connection: sqlite3.Connection, check: str) -> str | None:
+    ((answer, *_), *_) = connection.execute(f"PRAGMA {check}(1)").fetchall()
+    return None if answer == "ok" else " ".join(str(answer).split())
+
+
+def _find_wrong_values(connection: sqlite3.Connection) -> str | None:
+    """Look for values that sweeper does not write: SQLite keeps any type in any column, and infinite numbers."""
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    for table in tables:
+        for _, name, kind, is_required, _, key in connection.execute(f"PRAGMA table_info({table})").fetchall():
+            words = "".join(f", '{word}'" for word in _WORDS.get((table, name), ()))
+            unknown = f" OR {name} NOT IN ({words[2:]})" if words else ""
+            optional = "" if is_required or key else f"{name} IS NOT NULL AND "
+            wrong = f"{optional}(typeof({name}) != '{kind.lower()}'{_RANGES[kind].format(name)}{unknown})"
+            if connection.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchall():
+                return f"the column '{name}' of the table '{table}' has a value that sweeper does not write"
+    return None
+
 
 SCHEMA_VERSION: Final = 1
 
@@ -185,7 +314,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
     if not schema:
         connection.execute("PRAGMA journal_mode = WAL")
         _create_schema(connection)
-    # With FULL, SQLite would wait for the disk at every commit. `WriteAheadLog.sync` waits instead: only where it
+    # With FULL, SQLite would wait for the disk at every commit. `Database.sync` waits instead: only where it
     # matters, and outside the event loop. Without a log (on some network drives) SQLite must wait itself.
     has_log = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
@@ -193,7 +322,6 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
 
 
 def _create_schema(connection: sqlite3.Connection) -> None:
-    """Create the tables and set the version, or do neither."""
     try:
         connection.executescript(f"BEGIN IMMEDIATE;{_make_script()}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
     except sqlite3.Error:
@@ -218,7 +346,6 @@ def _make_schema() -> frozenset[tuple[Any, ...]]:
 
 @cache
 def _make_script() -> str:
-    """Return the statements that create the tables and their triggers."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(SCHEMA)
         return "\n".join((SCHEMA, *iter_triggers(connection)))
@@ -267,32 +394,6 @@ def _check_not_emptied(path: Path) -> None:
                 raise _make_damage_error(path, f"it is empty, but {name} beside it is from an earlier run")
 
 
-class WriteAheadLog:
-    """The write-ahead log of a database, which holds commits until SQLite copies them into the database file.
-
-    A commit survives a killed process at once, and a power cut after `sync`. SQLite verifies each record of the log
-    when it reads it (https://www.sqlite.org/wal.html). `sync` may run in any thread because it has its own file handle.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
-
-    def sync(self) -> None:
-        """Wait until every commit so far is on the disk. Raises ResultsError."""
-        with translate_errors(self._path):
-            if self._file is None:
-                log = self._path.with_name(f"{self._path.name}-wal")
-                if not log.exists():
-                    return  # nothing was committed, or SQLite uses no log here
-                self._file = log.open("r+b", buffering=0)  # writable, because Windows flushes only such
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
 class Database:
     """An open database, for use in one thread only (`sync` excepted).
 
@@ -317,15 +418,15 @@ class Database:
         except BaseException:
             self._connection.close()
             raise
-        self._log = WriteAheadLog(path)
+        self._log: BinaryIO | None = None  # a handle of our own, so that any thread may sync
         self.path = path
 
     def close(self) -> None:
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         self._connection.close()
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Iterate over the rows of a SELECT."""
         with translate_errors(self.path):
             cursor = self._connection.execute(sql, parameters)
             try:
@@ -334,6 +435,10 @@ class Database:
             finally:
                 with suppress(sqlite3.ProgrammingError):  # the store was closed before this iterator
                     cursor.close()
+
+    def query_value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """The first value of the first row; None if there is no row."""
+        return next(iter(self.query(sql, parameters)), (None,))[0]
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Execute one statement. Outside a transaction it is committed at once."""
@@ -366,5 +471,15 @@ class Database:
             self.sync()
 
     def sync(self) -> None:
-        """Wait until everything committed so far is on the disk. May be called from another thread."""
-        self._log.sync()
+        """Wait until everything committed so far is on the disk. May be called from another thread.
+
+        SQLite holds commits in a write-ahead log until it copies them into the database file, and verifies each record
+        when it reads it (https://www.sqlite.org/wal.html). A commit survives a killed process without this, too.
+        """
+        with translate_errors(self.path):
+            if self._log is None:
+                log = self.path.with_name(f"{self.path.name}-wal")
+                if not log.exists():
+                    return  # nothing was committed, or SQLite uses no log here
+                self._log = log.open("r+b", buffering=0)  # writable, because Windows flushes only such
+            os.fsync(self._log.fileno())

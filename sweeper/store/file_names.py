@@ -94,7 +94,6 @@ def is_artifact_name(name: str) -> bool:
 
 
 def is_file_of(stem: str, name: str) -> bool:
-    """Whether a file has the name of a trial with this stem."""
     return name.startswith(stem) and _TAIL.fullmatch(name, len(stem)) is not None
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.model.charges import AT_LEAST, Charge, JobCost, find_weakest_kind
 from sweeper.model.money import Amount
-from sweeper.store.records import LOST, OPEN_STATES, REJECTED, UNSENT, parse_column
-
-if TYPE_CHECKING:
-    from sweeper.store.database import Database
+from sweeper.store.database import Database
+from sweeper.store.records import LOST, OPEN_STATES, REJECTED, UNSENT, parse_trial
 
 # The charges `c` of the jobs `j` that a server may have executed. It never executes what it refuses.
 _OF_EXECUTED: Final = f"""
@@ -84,7 +82,7 @@ class JobCharges:
         return {job: _to_cost(*cost) for job, *cost in self._database.query(sql)}
 
     def load_whole_cost(self, run_id: int | None = None) -> JobCost | None:
-        """What all jobs of all runs or of one cost together, as one number; None if nothing has a price.
+        """What all jobs cost together, or those of one run, as one number; None if nothing has a price.
 
         A job that has not ended counts with what it costs at most.
         """
@@ -93,14 +91,11 @@ class JobCharges:
 
     def load_trials(self) -> dict[tuple[int, str], tuple[int, dict[str, Any]]]:
         """The first trial of each charged job in its run: (run, digest) -> (trial, the cells of its slots and axes)."""
-        return {
-            (run, digest): (index, {**self._parse(params, "trials.params"), **self._parse(columns, "trials.columns")})
-            for run, digest, index, params, columns in self._database.query(_SELECT_TRIALS)
-        }
-
-    def _parse(self, text: str, column: str) -> dict[str, Any]:
-        cells: dict[str, Any] = parse_column(text, {...: object}, column, self._database.path.parent)
-        return cells
+        trials = {}
+        for run, digest, index, params, columns in self._database.query(_SELECT_TRIALS):
+            slots, axes = parse_trial(params, columns, self._database.path.parent)
+            trials[run, digest] = index, {**slots, **axes}
+        return trials
 
     def iter_all(self) -> Iterator[JobCharge]:
         """The charges of all jobs of all runs that a server may have executed, in the order of their submission."""

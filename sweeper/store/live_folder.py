@@ -80,14 +80,12 @@ class LiveFolder:
     # --- for the run
 
     def has_viewer(self, now: float) -> bool:
-        """Whether a viewer announced itself lately; `now` in seconds since 1970."""
         try:
             return now - (self._path / _VIEWER_FILE).stat().st_mtime < _VIEWER_TIMEOUT
         except OSError:
             return False
 
     def write_progress(self, progress: Mapping[int, TrialProgress]) -> None:
-        """Write the progress of the running trials."""
         text = json.dumps({str(trial): [s.node, s.value, s.maximum, s.preview] for trial, s in progress.items()})
         self._write(_PROGRESS_FILE, text.encode())
 
@@ -95,7 +93,6 @@ class LiveFolder:
         self._write(_preview_name(trial), image)
 
     def remove_preview(self, trial: int) -> None:
-        """Remove a trial's preview, because the trial is over."""
         with contextlib.suppress(OSError):
             (self._path / _preview_name(trial)).unlink(missing_ok=True)
 

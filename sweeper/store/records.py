@@ -14,6 +14,7 @@ from typing import Any, Final
 from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.bounded_json import parse_json
+from sweeper.model.charges import Charge
 from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns
 from sweeper.schemas.values import fits_shape, format_value
@@ -30,6 +31,7 @@ UNSENT: Final = "unsent"  # never reached the server
 
 STATES: Final = (INTENT, SUBMITTED, SUCCEEDED, FAILED, REJECTED, CANCELLED, LOST, UNSENT)
 OPEN_STATES: Final = (INTENT, SUBMITTED)
+ENDED_STATES: Final = (SUCCEEDED, FAILED, REJECTED)  # not submitted again, unless an option such as --retry-failed asks
 # What people say of two pictures and of a trial; see `votes` and `trial_marks`.
 ANSWERS: Final = ("left", "right", "tie", "bad")  # "bad": neither picture is good
 VERDICTS: Final = ("", "keep", "reject")
@@ -94,7 +96,7 @@ def to_search_json(search: SearchColumns | None) -> dict[str, Any] | None:
     """Return the part of a layout's JSON about a search."""
     if search is None:
         return None
-    objectives = [[one.metric, one.maximize] for one in search.objectives]
+    objectives = [[objective.metric, objective.maximize] for objective in search.objectives]
     return {"objectives": objectives, "space": search.space, "over": search.over, "stop_early": search.stop_early}
 
 
@@ -171,6 +173,22 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a job ended, with its files. Times are in seconds since 1970, UTC; `error` is (error_type, message).
+
+    `charges` None: those of the intent. `sampling_s`: the value of that metric, in seconds; None if it is unknown.
+    """
+
+    state: str
+    started: float | None = None
+    ended: float | None = None
+    error: tuple[str, str] | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    charges: tuple[Charge, ...] | None = None
+    sampling_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ArtifactRef:
     """The part of an `Artifact` that identifies it among the files of its row."""
 
@@ -201,6 +219,12 @@ def parse_column(text: str, shape: Any, column: str, folder: Path) -> Any:
     if value is ... or not fits_shape(value, shape):
         raise ResultsError(f"{folder}: the column '{column}' of its store is {format_value(text)}, which {UNWRITTEN}")
     return value
+
+
+def parse_trial(params: str, columns: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parse these two columns of the table `trials`: the cells of the slots and those of the axes."""
+    shape = {...: object}
+    return parse_column(params, shape, "trials.params", folder), parse_column(columns, shape, "trials.columns", folder)
 
 
 def to_compact_json(value: Mapping[str, Any]) -> str:

@@ -1,9 +1,12 @@
 """Output files at a URL, in object storage or anything else that fsspec supports. The URL is the artifact's path.
 
-sweeper opens only storages of `allowed_storages`. As on a disk, a file appears complete or not at all, and never
-replaces another. To read one, sweeper downloads it once
+As on a disk, a file appears complete or not at all, and never replaces another. To read one, sweeper downloads it once
 to `fetched/` in the results folder and verifies its hash. Keys and endpoints come from wherever the storage's fsspec
 package looks for them.
+
+A results folder names the URLs of its pictures, so its author would choose the hosts to which its reader sends
+requests. So sweeper opens only storages where a run of this user wrote, and those that the user lists in `storages.txt`
+in the configuration folder, one URL a line, or in the file $SWEEPER_STORAGES_FILE. A storage allows all below it.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from platformdirs import user_config_path
 
 from sweeper.errors import ResultsError, SweeperError, UsageError
 from sweeper.files import replace_file
-from sweeper.store.allowed_storages import require_storage
 from sweeper.store.artifacts import ArtifactFolder, IncomingFile, UnfinishedJob
 from sweeper.store.file_names import candidate_names, find_job_prefix
 
@@ -239,3 +243,58 @@ def _translate_errors(url: str) -> Iterator[None]:
     except Exception as error:
         message = " ".join(str(error).split()) or type(error).__name__
         raise ResultsError(f"{url}: {message}; everything stored so far is safe") from error
+
+
+STORAGES_VARIABLE: Final = "SWEEPER_STORAGES_FILE"
+_allowed: Final[set[str]] = set()  # in this process
+
+
+def get_storages_path() -> Path:
+    if STORAGES_VARIABLE in os.environ:
+        return Path(os.environ[STORAGES_VARIABLE]).expanduser()
+    return user_config_path("sweeper", appauthor=False, roaming=True) / "storages.txt"
+
+
+def allow_storage(url: str, *, remember: bool = False) -> None:
+    """Allow a storage in this process, and if `remember` from now on, where the list can be written."""
+    url = url.rstrip("/")
+    _allowed.add(url)
+    if remember and url.isprintable() and url not in _load_storages():
+        path = get_storages_path()
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a+b") as file:
+                if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
+                    file.write(b"\n")  # the user may have edited it
+                file.write(f"{url}\n".encode())
+
+
+def require_storage(url: str, *, is_folder: bool = False) -> None:
+    """Raise ResultsError unless the URL of a file, or of a folder, is in a storage that sweeper may open."""
+    if _is_in(url, _allowed) or _is_in(url, _load_storages()):
+        return
+    storage = url if is_folder else url.rpartition("/")[0]
+    raise ResultsError(
+        f"{storage}: no run of yours wrote there from this machine, so sweeper does not open it: whoever made this "
+        "results folder would choose where you send requests, with your keys; if you trust them, add the line "
+        f"`{storage}` to {get_storages_path()}"
+    )
+
+
+def _load_storages() -> frozenset[str]:
+    try:
+        lines = get_storages_path().read_text("utf-8").splitlines()
+    except (OSError, ValueError):  # there is none, or it is not a text
+        return frozenset()
+    return frozenset(line.strip().rstrip("/") for line in lines if "://" in line)
+
+
+def _is_in(url: str, storages: Iterable[str]) -> bool:
+    return any(
+        url == storage or (url.startswith(f"{storage}/") and _goes_down(url[len(storage) + 1 :]))
+        for storage in storages
+    )
+
+
+def _goes_down(path: str) -> bool:
+    return not any(part in ("", ".", "..") for part in unquote(path).replace("\\", "/").split("/"))

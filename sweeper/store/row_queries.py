@@ -52,37 +52,16 @@ FROM trials t LEFT JOIN jobs j ON j.rowid = (
     LIMIT 1)
 WHERE t.run = ?
 """  # noqa: S608 - all parts are constants
-_SELECT_ROWS: Final = """
+# A view follows, and `ORDER BY t.idx`. `build_outcomes` reads the rows.
+SELECT_ROWS: Final = """
 SELECT t.idx, t.columns, t.params, t.digest, j.id, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started,
        j.ended, j.error_type, j.error,
-       (SELECT json_group_array(json_array(a.place, a.path, a.sha256{more})) FROM artifacts a WHERE a.job = j.id), j.run
-{view} ORDER BY t.idx
+       (SELECT json_group_array(json_array(a.place, a.path, a.sha256, a.node, a.position))
+           FROM artifacts a WHERE a.job = j.id), j.run
+
 """
 _NO_METRICS: Final[Mapping[str, Any]] = {}
 _UNMEASURED: Final = object()
-
-
-def select_rows(*, of_folder: bool, with_files: bool = False) -> str:
-    """The query whose rows `build_results` reads, or `build_outcomes` if `with_files`. Its parameter is the run."""
-    return _SELECT_ROWS.format(
-        more=", a.node, a.position" if with_files else "", view=OF_FOLDER if of_folder else OF_RUN
-    )
-
-
-def build_results(
-    rows: Iterable[tuple[Any, ...]],
-    cached: Mapping[str, Mapping[str, Any]],
-    costs: MutableMapping[str, JobCost],
-    folder: Path,
-) -> Iterator[Result]:
-    """Results from the rows of `select_rows`. `folder`: the results folder.
-
-    `cached`: metric -> SHA-256, or for `sampling_s` the id of a job -> value. `costs`: job id -> cost; once a row has
-    the cost of a job, it is set to 0. Raises ResultsError for an artifact outside of the folder.
-    """
-    interned: dict[str, str] = {}
-    for row in rows:
-        yield _build_result(row, _parse_outputs(row, folder), cached, costs, interned, folder=folder)
 
 
 def build_outcomes(
@@ -91,38 +70,36 @@ def build_outcomes(
     costs: MutableMapping[str, JobCost],
     folder: Path,
 ) -> Iterator[TrialOutcome]:
-    """Outcomes from the rows of `select_rows` with files. The rest is as for `build_results`."""
+    """Outcomes from the rows of `SELECT_ROWS` with a view. `folder`: the results folder.
+
+    `cached`: metric -> SHA-256, or for `sampling_s` the id of a job -> value. `costs`: job id -> cost; once a row has
+    the cost of a job, it is set to 0. Raises ResultsError for an artifact outside of the folder.
+    """
     interned: dict[str, str] = {}
     for row in rows:
-        outputs = _parse_outputs(row, folder)
-        files = tuple(
-            ArtifactRef(interned.setdefault(node, node), position, path, sha256)
-            for _, path, sha256, node, position in outputs
-        )
-        yield TrialOutcome(_build_result(row, outputs, cached, costs, interned, folder=folder), row[-1], files)
+        outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(row[-2]))
+        files = []
+        for _, path, sha256, node, position in outputs:
+            check_artifact(folder, path, sha256)
+            files.append(ArtifactRef(interned.setdefault(node, node), position, path, sha256))
+        found = _build_result(row, files, cached, costs, interned, folder=folder)
+        yield TrialOutcome(found, row[-1], tuple(files))
 
 
-def add_search_columns(rows: Sequence[Result], search: SearchColumns) -> Iterator[Result]:
+def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) -> Iterator[TrialOutcome]:
     """Yield all rows of a search with the columns `round` and `objective` among their metrics."""
-    objectives = search.compute_objectives(rows)
-    for row in rows:
-        columns = dict(row.columns)
+    objectives = search.compute_objectives([outcome.result for outcome in outcomes])
+    for outcome in outcomes:
+        row, columns = outcome.result, dict(outcome.result.columns)
         found = dict(zip(search.objective_columns, objectives[search.get_point(row)], strict=True))
         cells = {ROUND: columns.pop(ROUND, None), **found}
         metrics = {**row.metrics, **{name: cell for name, cell in cells.items() if cell is not None}}
-        yield replace(row, columns=columns, metrics=metrics)
-
-
-def _parse_outputs(row: tuple[Any, ...], folder: Path) -> list[list[Any]]:
-    outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(row[-2]))
-    for _, path, sha256, *_ in outputs:
-        check_artifact(folder, path, sha256)
-    return outputs
+        yield replace(outcome, result=replace(row, columns=columns, metrics=metrics))
 
 
 def _build_result(
     row: tuple[Any, ...],
-    outputs: Sequence[Sequence[Any]],
+    files: Sequence[ArtifactRef],
     cached: Mapping[str, Mapping[str, Any]],
     costs: MutableMapping[str, JobCost],
     interned: dict[str, str],
@@ -131,7 +108,7 @@ def _build_result(
 ) -> Result:
     index, columns, params, digest, job_id, state, target, prompt_id, attempt, *times, error_type, error, _, _ = row
     submitted, started, ended = times
-    sha256 = tuple(item[2] for item in outputs)
+    sha256 = tuple(file.sha256 for file in files)
     cost = costs.get(job_id)
     if cost is not None:
         costs[job_id] = cost._replace(micros=0)
@@ -141,7 +118,7 @@ def _build_result(
         params=_parse_cells(params, "trials.params", folder, interned),
         digest=digest,
         status=STATUS_OF_STATE.get(state, result.PENDING),
-        outputs=tuple(item[1] for item in outputs),
+        outputs=tuple(file.path for file in files),
         sha256=sha256,
         target=interned.setdefault(target, target) if target is not None else None,
         prompt_id=prompt_id,

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from sweeper.store.database import Database
 from sweeper.store.records import parse_column, to_compact_json
-
-if TYPE_CHECKING:
-    from sweeper.store.database import Database
-
 
 BESIDES_NODES: Final = ""  # in place of a class: the time of a job in which none of its nodes ran
 
@@ -33,7 +30,7 @@ class ServerFacts:
         }
 
     def save_info(self, run_id: int, target: str, info: Mapping[str, Any]) -> None:
-        """Record what a target reports about itself (`sweeper.comfy.server_info`) at the start of a run."""
+        """Record what a target reports about itself (`sweeper.comfy.responses`) at the start of a run."""
         with self._database.transaction():
             row = (run_id, target, to_compact_json(info))
             self._database.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", row)
@@ -61,8 +58,8 @@ class ServerFacts:
 
     def get_server_id(self, job: str) -> str | None:
         """The server that a job was sent to, for a target that is many servers; None if it is not recorded."""
-        row = next(iter(self._database.query("SELECT place FROM places WHERE job = ?", (job,))), None)
-        return None if row is None else str(row[0])
+        server_id: str | None = self._database.query_value("SELECT place FROM places WHERE job = ?", (job,))
+        return server_id
 
     def save_server_id(self, server_id: str, jobs: Iterable[str]) -> None:
         """Record that these jobs are about to be sent to this server. Durable at the next `sync`, as their intents."""

@@ -14,18 +14,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final, Self
 
 from sweeper.errors import ResultsError
 from sweeper.model import result
-from sweeper.model.charges import Charge, JobCost
+from sweeper.model.charges import Charge
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
-from sweeper.store.containment import check_artifact
+from sweeper.store.containment import check_artifact, from_relative, to_relative
 from sweeper.store.database import Database, is_blank
-from sweeper.store.experiment_path import from_relative, to_relative
 from sweeper.store.job_charges import JobCharges
 from sweeper.store.records import (
     FAILED,
@@ -38,23 +37,18 @@ from sweeper.store.records import (
     UNSENT,
     UNWRITTEN,
     Artifact,
+    JobEnd,
     JobRecord,
     RunRecord,
     TableLayout,
     TrialOutcome,
     from_search_json,
     parse_column,
+    parse_trial,
     to_compact_json,
     to_search_json,
 )
-from sweeper.store.row_queries import (
-    OF_FOLDER,
-    OF_RUN,
-    add_search_columns,
-    build_outcomes,
-    build_results,
-    select_rows,
-)
+from sweeper.store.row_queries import OF_FOLDER, OF_RUN, SELECT_ROWS, add_search_columns, build_outcomes
 from sweeper.store.server_facts import ServerFacts
 from sweeper.store.trial_marks import Marks
 from sweeper.store.votes import Votes
@@ -70,18 +64,11 @@ AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = t.run AND c.digest = t.dige
 AND j.id IS NOT NULL GROUP BY j.target ORDER BY j.target
 """
 
-# Both list the columns in the order of JobRecord's fields.
-_SELECT_JOBS: Final = """
-SELECT id, run, target, digest, sent, attempt, prompt_id, state, intended, submitted, started, ended, error_type, error
-FROM jobs
-"""
+# The schema was checked, so that the columns are those of JobRecord, in their order.
+_SELECT_JOBS: Final = "SELECT * FROM jobs"
+_INSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ON_TARGETS: Final = " WHERE target IN (SELECT value FROM json_each(?))"
 _IN_ORDER: Final = " ORDER BY intended, attempt"
-_INSERT_JOB: Final = """
-INSERT OR REPLACE INTO jobs(
-    id, run, target, digest, sent, attempt, prompt_id, state, intended, submitted, started, ended, error_type, error)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
 
 
 class Store:
@@ -127,7 +114,7 @@ class Store:
 
     def data_version(self) -> int:
         """A number that changes when another connection writes to this store."""
-        return int(self._query_value("PRAGMA data_version"))
+        return int(self._database.query_value("PRAGMA data_version"))
 
     def runs(self) -> tuple[RunRecord, ...]:
         """Every run, oldest first."""
@@ -145,7 +132,7 @@ class Store:
 
     def latest_run_id(self) -> int:
         """The id of the latest run. Raises ResultsError if there is none."""
-        run_id: int | None = self._query_value("SELECT max(id) FROM runs")
+        run_id: int | None = self._database.query_value("SELECT max(id) FROM runs")
         if run_id is None:
             raise ResultsError(f"{self.path.parent}: no run is recorded here yet")
         return run_id
@@ -179,34 +166,21 @@ class Store:
         A metric of the run's layout is filled in if every output of the row has been measured. With several pictures it
         is the mean of their numbers. The rows of a search have its columns among the metrics.
         """
-        run_id, of_folder = self._resolve_view(run_id, of_folder)
-        rows = self._query(select_rows(of_folder=of_folder), (run_id,))
-        results = build_results(rows, *self._load_cells(run_id), self.path.parent)
-        search = self.layout(run_id).search
-        yield from results if search is None else add_search_columns(list(results), search)
+        return (outcome.result for outcome in self.outcomes(run_id, of_folder=of_folder))
 
     def iter_trials(self) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
         """The digest, the params and the columns of each trial of each run, in the order of the runs."""
         for digest, params, columns in self._query("SELECT digest, params, columns FROM trials ORDER BY run, idx"):
-            yield digest, self._parse_cells(params, "trials.params"), self._parse_cells(columns, "trials.columns")
+            yield digest, *parse_trial(params, columns, self.path.parent)
 
     def outcomes(self, run_id: int | str | None = None, *, of_folder: bool | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
         run_id, of_folder = self._resolve_view(run_id, of_folder)
-        rows = self._query(select_rows(of_folder=of_folder, with_files=True), (run_id,))
-        outcomes = build_outcomes(rows, *self._load_cells(run_id), self.path.parent)
-        search = self.layout(run_id).search
-        if search is None:
-            yield from outcomes
-            return
-        found = list(outcomes)
-        rows_of_table = add_search_columns([outcome.result for outcome in found], search)
-        yield from (replace(one, result=row) for one, row in zip(found, rows_of_table, strict=True))
-
-    def _load_cells(self, run_id: int) -> tuple[dict[str, dict[str, Any]], dict[str, JobCost]]:
-        """The cached values of the run's metrics, and what each job cost."""
-        metrics = {name: self.load_cached_metrics(name) for name in self.layout(run_id).metrics}
-        return metrics, self.charges.load_job_costs()
+        layout = self.layout(run_id)
+        metrics = {name: self.load_cached_metrics(name) for name in layout.metrics}
+        rows = self._query(f"{SELECT_ROWS}{OF_FOLDER if of_folder else OF_RUN} ORDER BY t.idx", (run_id,))
+        outcomes = build_outcomes(rows, metrics, self.charges.load_job_costs(), self.path.parent)
+        yield from outcomes if layout.search is None else add_search_columns(list(outcomes), layout.search)
 
     def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
         """Count the rows that a run claims by status. All four statuses are present."""
@@ -218,11 +192,11 @@ class Store:
     def count_submitted(self, run_id: int) -> int:
         """Count the submissions of a run that a server accepted or may have accepted, retries included."""
         sql = "SELECT count(*) FROM jobs WHERE run = ? AND state NOT IN (?, ?)"
-        return int(self._query_value(sql, (run_id, UNSENT, REJECTED)))
+        return int(self._database.query_value(sql, (run_id, UNSENT, REJECTED)))
 
     def count_reused(self, run_id: int) -> int:
         """Count the rows of a run that reuse a finished job of another run."""
-        return int(self._query_value(_COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED)))
+        return int(self._database.query_value(_COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED)))
 
     def count_kept(self, run_id: int) -> dict[str, int]:
         """Count by target the rows of the folder's table that show a result of an earlier run in place of this run's.
@@ -241,8 +215,7 @@ class Store:
         return frozenset(job for (job,) in self._query(sql, (run_id, SUCCEEDED)))
 
     def count_without_files(self, run_id: int) -> int:
-        """Count the rows of a run that succeeded and have no artifact."""
-        return int(self._query_value("SELECT count(*)" + OF_RUN + _WITHOUT_FILES, (run_id, SUCCEEDED)))
+        return int(self._database.query_value("SELECT count(*)" + OF_RUN + _WITHOUT_FILES, (run_id, SUCCEEDED)))
 
     def jobs(self, digests: Iterable[str] | None = None) -> Iterator[JobRecord]:
         """Every job, or those of some digests, in the order of their intents."""
@@ -270,24 +243,20 @@ class Store:
     def count_attempts(self, digest: str, targets: Sequence[str]) -> int:
         """Count how often this work was sent, or may have been sent, to these targets."""
         sql = "SELECT count(*) FROM jobs WHERE digest = ? AND state != ? AND target IN (SELECT value FROM json_each(?))"
-        return int(self._query_value(sql, (digest, UNSENT, json.dumps(list(targets)))))
+        return int(self._database.query_value(sql, (digest, UNSENT, json.dumps(list(targets)))))
 
     def has_prompt_id(self, prompt_id: str) -> bool:
-        """Whether a job in this store already has this id, which a server gave."""
-        return any(self._query("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
+        return bool(self._database.query_value("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
 
     def load_server_time(self, job_id: str) -> float | None:
         """When the intent of a job was recorded, by the server's clock; None if unknown."""
-        row = next(iter(self._query("SELECT intended FROM server_times WHERE job = ?", (job_id,))), None)
-        return None if row is None else float(row[0])
+        time: float | None = self._database.query_value("SELECT intended FROM server_times WHERE job = ?", (job_id,))
+        return time
 
     def artifacts(self, job: str) -> tuple[Artifact, ...]:
         """The files of one job, by its id. Raises ResultsError for a path outside of the results folder."""
-        rows = self._query(
-            "SELECT node, kind, position, path, sha256, bytes, label FROM artifacts WHERE job = ? ORDER BY place",
-            (job,),
-        )
-        artifacts = tuple(Artifact(*row) for row in rows)
+        rows = self._query("SELECT * FROM artifacts WHERE job = ? ORDER BY place", (job,))
+        artifacts = tuple(Artifact(*row[2:]) for row in rows)
         for artifact in artifacts:
             check_artifact(self.path.parent, artifact.path, artifact.sha256)
         return artifacts
@@ -304,9 +273,6 @@ class Store:
         rows = self._query(sql, (metric, sha256))
         return {key: parse_column(value, object, "metrics.value", self.path.parent) for key, value in rows}
 
-    def _query_value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        return next(iter(self._query(sql, parameters)))[0]
-
     def _resolve_view(self, run_id: int | str | None, of_folder: bool | None) -> tuple[int, bool]:
         """The id of the run, and whether results of other runs fill its rows."""
         found = self._resolve_run(run_id)
@@ -314,11 +280,7 @@ class Store:
         return found, wanted and not self._load_layout(found)["alone"]
 
     def _load_layout(self, run_id: int) -> dict[str, Any]:
-        return self._parse_layout(self._query_value("SELECT layout FROM runs WHERE id = ?", (run_id,)))
-
-    def _parse_cells(self, text: str, column: str) -> dict[str, Any]:
-        cells: dict[str, Any] = parse_column(text, {...: object}, column, self.path.parent)
-        return cells
+        return self._parse_layout(self._database.query_value("SELECT layout FROM runs WHERE id = ?", (run_id,)))
 
     def _parse_layout(self, text: str) -> dict[str, Any]:
         layout: dict[str, Any] = parse_column(text, LAYOUT_SHAPE, "runs.layout", self.path.parent)
@@ -339,7 +301,6 @@ class Store:
     # --- writing
 
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
-        """All or nothing; see `Database.transaction`. Raises ResultsError."""
         return self._database.transaction(durable=durable)
 
     def sync(self) -> None:
@@ -373,7 +334,7 @@ class Store:
         text = _encode_layout(layout, overrides, alone=False)
         sql = "UPDATE runs SET layout = ?, ended = NULL, stopped_by = NULL WHERE id = ?"
         self._database.execute(sql, (text, run_id))
-        return int(self._query_value("SELECT trials FROM runs WHERE id = ?", (run_id,)))
+        return int(self._database.query_value("SELECT trials FROM runs WHERE id = ?", (run_id,)))
 
     def add_trials(self, run_id: int, trials: Iterable[tuple[int, str, Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Add (index, digest, params, columns) rows to a run. Call inside `transaction`."""
@@ -393,17 +354,16 @@ class Store:
         self,
         job: JobRecord,
         *,
-        durable: bool = True,
         server_time: float | None = None,
         charges: Sequence[Charge] = (),
     ) -> None:
         """Record that a job is about to be submitted, and assign it to its digest in its run.
 
-        `server_time`: the time now by the server's clock, if known. `charges`: what the job costs at most. Unless
-        `durable`, call `sync` before the request leaves.
+        `server_time`: the time now by the server's clock, if known. `charges`: what the job costs at most. Call `sync`
+        before the request leaves.
         """
-        with self.transaction(durable=durable):
-            self._database.execute(_INSERT_JOB, tuple(getattr(job, name) for name in JobRecord.__slots__))
+        with self.transaction(durable=False):
+            self._database.execute(_INSERT_JOB, astuple(job))
             self.assign_jobs(job.run, [job])
             if server_time is not None:
                 self._database.execute("INSERT OR REPLACE INTO server_times VALUES (?, ?)", (job.id, server_time))
@@ -420,44 +380,31 @@ class Store:
             (SUBMITTED, _replace_surrogates(prompt_id), now, job_id),
         )
 
-    def record_finished(
-        self,
-        job_id: str,
-        state: str,
-        *,
-        started: float | None = None,
-        ended: float | None = None,
-        error: tuple[str, str] | None = None,
-        artifacts: Sequence[Artifact] = (),
-        charges: Sequence[Charge] | None = None,
-        sampling_s: float | None = None,
-    ) -> None:
-        """Record how a job ended, and its files. `error` is (error_type, message). `charges` None: those of the intent.
+    def record_finished(self, job_id: str, end: JobEnd) -> None:
+        """Record how a job ended, and its files.
 
-        `sampling_s`: the value of that metric, in seconds; None if it is unknown.
         The record is durable at the next `sync`. If a power cut loses it, the next run looks for the job on the server.
         """
-        error_type, message = error or (None, None)
+        error_type, message = map(_replace_surrogates, end.error or (None, None))
         rows = [
             (
                 *(job_id, index, _replace_surrogates(a.node), _replace_surrogates(a.kind), a.position),
                 *(a.path, a.sha256, a.bytes, _replace_surrogates(a.label)),
             )
-            for index, a in enumerate(artifacts)
+            for index, a in enumerate(end.artifacts)
         ]
         with self.transaction(durable=False):
             self._database.execute(
                 "UPDATE jobs SET state = ?, started = ?, ended = ?, error_type = ?, error = ? WHERE id = ?",
-                (state, started, ended, _replace_surrogates(error_type), _replace_surrogates(message), job_id),
+                (end.state, end.started, end.ended, error_type, message, job_id),
             )
             self._database.executemany("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            if charges is not None:
-                self.charges.replace(job_id, charges)
-            if sampling_s is not None:
-                self._insert_metrics([(job_id, SAMPLING_METRIC, round(sampling_s, 6))])
+            if end.charges is not None:
+                self.charges.replace(job_id, end.charges)
+            if end.sampling_s is not None:
+                self._insert_metrics([(job_id, SAMPLING_METRIC, round(end.sampling_s, 6))])
 
     def end_run(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
-        """Record when a run ended, and why if it did not finish."""
         with self.transaction():
             self._database.execute("UPDATE runs SET ended = ?, stopped_by = ? WHERE id = ?", (now, stopped_by, run_id))
 

@@ -9,13 +9,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.model.bounded_json import parse_json
+from sweeper.store.database import Database
 from sweeper.store.records import MAX_STARS, VERDICTS
-
-if TYPE_CHECKING:
-    from sweeper.store.database import Database
 
 MAX_COMMENT: Final = 1000  # letters
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -64,7 +62,7 @@ def _parse_mark(digest: str, value: Any) -> Mark:
     if not _DIGEST.fullmatch(digest) or not isinstance(value, Mapping):
         raise ValueError(f"'{digest[:70]}' must be the digest of a trial, with a mark")
     mark = Mark(digest, *(value.get(name, default) for name, default in _DEFAULTS.items()))
-    is_whole = all(type(one) is int and one >= 0 for one in (mark.stars, mark.changed))
+    is_whole = all(type(number) is int and number >= 0 for number in (mark.stars, mark.changed))
     is_text = mark.verdict in VERDICTS and isinstance(mark.comment, str) and len(mark.comment) <= MAX_COMMENT
     if not is_whole or not is_text or mark.stars > MAX_STARS or mark.changed >= 2**53:
         raise ValueError(
@@ -75,7 +73,6 @@ def _parse_mark(digest: str, value: Any) -> Mark:
 
 
 def merge_marks(*groups: Iterable[Mark]) -> list[Mark]:
-    """The newest mark of each trial."""
     newest: dict[str, Mark] = {}
     for mark in (mark for group in groups for mark in group):
         if mark.digest not in newest or mark.changed > newest[mark.digest].changed:
@@ -94,8 +91,7 @@ class Marks:
 
     def load(self) -> list[Mark]:
         """Every mark, also those that say that one was removed."""
-        rows = self._database.query("SELECT digest, verdict, stars, comment, changed FROM marks ORDER BY digest")
-        return [Mark(*row) for row in rows]
+        return [Mark(*row) for row in self._database.query("SELECT * FROM marks ORDER BY digest")]
 
     def find_unknown(self, marks: Iterable[Mark]) -> list[Mark]:
         """The marks of trials that no run of this folder has."""
@@ -110,8 +106,7 @@ class Marks:
         Call inside `transaction`. No upsert, because its conflict clause would also rule the triggers of the checksums.
         """
         for mark in marks:
-            known = self._database.query("SELECT changed FROM marks WHERE digest = ?", (mark.digest,))
-            changed = next((row[0] for row in known), None)
+            changed = self._database.query_value("SELECT changed FROM marks WHERE digest = ?", (mark.digest,))
             if changed is None:
                 self._database.execute("INSERT INTO marks VALUES (?, ?, ?, ?, ?)", astuple(mark))
             elif mark.changed > changed:

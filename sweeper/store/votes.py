@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
+from sweeper.store.database import Database
 from sweeper.store.records import ANSWERS
 
-if TYPE_CHECKING:
-    from sweeper.store.database import Database
-
 LEFT, RIGHT, TIE, BAD = ANSWERS
-_SELECT: Final = """
-SELECT id, voter, axis, left_digest, left_sha256, right_digest, right_sha256, shown, answered, answer, undone FROM votes
-"""
+
+_SELECT = "SELECT * FROM votes "  # the schema was checked, so the columns are the fields of Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +66,13 @@ class Votes:
         return next(self._select("WHERE id = ?", vote_id), None)
 
     def has_any(self) -> bool:
-        """Whether there is a vote with an answer."""
         return any(self._select("WHERE answer IS NOT NULL LIMIT 1"))
 
     def add(self, *votes: Vote) -> None:
-        """Add votes with new ids."""
         rows = [(*astuple(vote)[:-1], int(vote.undone)) for vote in votes]
         self._database.executemany("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def record_answer(self, vote_id: str, answer: str, now: float) -> None:
-        """Record the answer of a vote that has none yet."""
         self._database.execute(
             "UPDATE votes SET answer = ?, answered = ? WHERE id = ? AND answer IS NULL", (answer, now, vote_id)
         )

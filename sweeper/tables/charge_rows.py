@@ -19,7 +19,7 @@ from sweeper.answers.render import INLINE, NOT_IN_JSON
 from sweeper.model.charges import KINDS, find_weakest_kind, sum_charges
 from sweeper.model.money import CURRENCY, NOTHING, Amount
 from sweeper.store import Store
-from sweeper.store.experiment_path import display_path
+from sweeper.store.containment import display_path
 from sweeper.store.job_charges import JobCharge
 from sweeper.tables.aggregate import group_rows
 from sweeper.tables.results_folder import find_results_folder

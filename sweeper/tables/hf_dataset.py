@@ -17,8 +17,8 @@ from typing import Any, Final
 from sweeper.errors import ResultsError, UsageError
 from sweeper.files import atomic_write, describe_write_error
 from sweeper.store import Store
+from sweeper.store.artifacts import link_files
 from sweeper.store.containment import is_plain_path, refuse_links
-from sweeper.store.link_files import link_files
 from sweeper.tables.export import encode_line
 from sweeper.tables.picture_rows import MEDIA, PictureRows, build_picture_rows
 

@@ -14,7 +14,7 @@ from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.shell_words import join_command
 from sweeper.schemas.values import is_number
 from sweeper.store import Store
-from sweeper.store.experiment_path import display_path
+from sweeper.store.containment import display_path
 from sweeper.store.records import TableLayout
 from sweeper.tables.aggregate import COST_SUM, Pivot, RowTable, make_groups, make_pivot
 from sweeper.tables.export import to_records

@@ -59,11 +59,9 @@ class PairChoice:
         self._order = np.random.default_rng(0).permutation(self.count)
 
     def has_pair(self, vote: Vote) -> bool:
-        """Whether the two pictures of a vote are one of the pairs."""
         return vote.pictures in self._rows
 
     def count_answered(self, votes: Sequence[Vote], voter: str) -> int:
-        """How many of the pairs this voter has answered."""
         return len({v.pictures for v in votes if v.counts and v.voter == voter and self.has_pair(v)})
 
     def fit(self, votes: Sequence[Vote]) -> list[tuple[Floats, Floats]]:

@@ -1,29 +1,70 @@
-"""`VoteServer` serves the vote page of a results folder: start it, show its `url`, stop it."""
+"""`VoteServer` serves the vote page of a results folder: start it, show its `url`, stop it.
+
+Pictures go out without the settings that made them: ComfyUI writes its workflow into the files that it saves.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import io
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sweeper.errors import ImageError, SweeperError, UsageError
+from sweeper.images.decoding import decode_frames, open_bytes, read_bytes
 from sweeper.model.bounded_json import parse_json
-from sweeper.serving.access import MAX_BODY_BYTES, NO_STORE, read_body
-from sweeper.serving.page_server import PageServer, make_page_route, respond_not_found
-from sweeper.voting.ballot import Ballot
-from sweeper.voting.plain_picture import read_plain_picture
+from sweeper.serving.access import MAX_BODY_BYTES, NO_STORE, PageServer, make_page_route, read_body, respond_not_found
+from sweeper.voting.ballot import Ballot, check_voter
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+# The chunks that a browser needs: pixels, transparency, colour spaces and the frames of an animation.
+_SHOWN_CHUNKS: Final = frozenset(
+    b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP cICP acTL fcTL fdAT".split()  # PNG specification, 5.6
+)
+
+
+def read_plain_picture(path: Path) -> tuple[bytes, str]:
+    """The picture in a file and its media type, without texts and other data about it.
+
+    A PNG keeps its pixels as they are stored. Any other picture is stored again without loss, as PNG, or as WebP if it
+    is an animation. Raises ImageError if it cannot be read.
+    """
+    data, name = read_bytes(path), path.name
+    if data.startswith(_PNG):
+        return _PNG + b"".join(_iter_shown_chunks(data, name)), "image/png"
+    image = open_bytes(data, name)
+    first, *more = (Image.fromarray(pixels.squeeze()) for pixels in decode_frames(image, name, data))
+    plain = io.BytesIO()
+    if not more:
+        first.save(plain, "PNG", compress_level=1, icc_profile=image.info.get("icc_profile"))
+        return plain.getvalue(), "image/png"
+    duration = image.info.get("duration", 100)
+    first.save(plain, "WEBP", save_all=True, append_images=more, duration=duration, loop=0, lossless=True, method=0)
+    return plain.getvalue(), "image/webp"
+
+
+def _iter_shown_chunks(data: bytes, name: str) -> Iterator[memoryview]:
+    offset = len(_PNG)
+    while offset + 12 <= len(data):
+        kind, end = data[offset + 4 : offset + 8], offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
+        if kind in _SHOWN_CHUNKS:
+            yield memoryview(data)[offset:end]
+        if kind == b"IEND":  # some programs write about the picture behind its end
+            return
+        offset = end
+    raise ImageError(f"{name}: cannot be read as a picture: the PNG ends before its last chunk")
+
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
 WRITABLE_PATHS: Final = ("/next", "/undo")
-MAX_NAME: Final = 60  # characters of a voter's name
 _PICTURE_HEADERS: Final = {
     "cache-control": "private, max-age=31536000, immutable",
     "content-security-policy": "default-src 'none'; sandbox",
@@ -46,17 +87,7 @@ def make_vote_app(ballot: Ballot, thread: Executor, voter: str | None) -> Starle
     )
 
 
-def check_voter(name: str) -> str:
-    """A voter's name without white space at its ends. Raises UsageError if it is empty or too long."""
-    name = name.strip()
-    if not name or len(name) > MAX_NAME or not name.isprintable():
-        raise UsageError(f"a voter's name has 1 to {MAX_NAME} printable characters")
-    return name
-
-
 class _Endpoints:
-    """One method for each kind of request."""
-
     def __init__(self, ballot: Ballot, thread: Executor, voter: str | None) -> None:
         self._ballot = ballot
         self._thread = thread
@@ -168,9 +199,7 @@ class VoteServer(PageServer):
         self.start(make_vote_app(self._ballot, self._ballot_thread, self._voter), writable=WRITABLE_PATHS)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         self._ballot_thread.submit(self._ballot.close)
         self._ballot_thread.shutdown()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeper.statistics.ranking import Agreement
 from sweeper.tables.vote_tally import AnswerCounts, BetterValue, RankedValue, ValueRanking, VoteRankings
-from sweeper.voting.judge_votes import JudgeVotes
+from sweeper.voting.ballot import JudgeVotes
 from sweeper.voting.vote_files import ImportedVotes, MergeCounts
 from tests.answers.approved import check_approved
 

@@ -15,7 +15,7 @@ import pytest
 
 from sweeper.cli import main
 from sweeper.store import Store
-from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 from tests import ROOT
 
 
@@ -102,7 +102,9 @@ def recorded():
                 JobRecord(f"job{index}", run, "embedded", f"{index}" * 64, "s" * 64, 1, f"p{index}", "intent", 1.0)
             )
             store.record_submitted(f"job{index}", f"p{index}", 1.0)
-            store.record_finished(f"job{index}", state, started=2.0, ended=2.5, error=error, artifacts=artifacts)
+            store.record_finished(
+                f"job{index}", JobEnd(state, started=2.0, ended=2.5, error=error, artifacts=artifacts)
+            )
         store.cache_metrics([("f" * 64, "brightness", 127.5)])
         store.end_run(run, now=1_000_060.0, stopped_by=None)
     return out

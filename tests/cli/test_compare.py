@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sweeper.store import Store
-from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 
 AXES = {"style": ["oil", "ink"], "steps": [4, 8], "seed": [7]}
 
@@ -43,7 +43,7 @@ def run():
                 artifact = Artifact("9", "images", 0, f"artifacts/{n}.png", sha256, 10, "a.png")
                 store.record_intent(JobRecord(f"job{n}", begun, "t", f"{n}" * 64, "s" * 64, 1, f"p{n}", "intent", 1.0))
                 store.record_submitted(f"job{n}", f"p{n}", 1.0)
-                store.record_finished(f"job{n}", "succeeded", artifacts=[artifact])
+                store.record_finished(f"job{n}", JobEnd("succeeded", artifacts=[artifact]))
         return out
 
     return make

@@ -11,7 +11,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED, Charge
 from sweeper.model.money import Amount
 from sweeper.store import Store, records
-from sweeper.store.records import JobRecord, TableLayout
+from sweeper.store.records import JobEnd, JobRecord, TableLayout
 from sweeper.tables import dataframe
 
 DAY = 86_400.0
@@ -42,7 +42,7 @@ def add_job(store, name, run, state, *charges, target="cloud", now=EVENING):
     )
     store.record_submitted(name, f"prompt of {name}", now)
     if state is not None:
-        store.record_finished(name, state, started=now, ended=now + 2.0, charges=charges)
+        store.record_finished(name, JobEnd(state, started=now, ended=now + 2.0, charges=charges))
 
 
 @pytest.fixture

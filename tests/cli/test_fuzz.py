@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from sweeper.cli import main
 from sweeper.cli.embedded_workflow import read_workflow_texts
-from sweeper.comfy.masks import paint_mask
+from sweeper.comfy.uploads import paint_mask
 from sweeper.errors import SweeperError
 from sweeper.images.compare import compare_images
 from sweeper.images.metrics.measure import read_picture

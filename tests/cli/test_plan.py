@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.store import Store
-from sweeper.store.records import JobRecord, TableLayout
+from sweeper.store.records import JobEnd, JobRecord, TableLayout
 from tests.cli.conftest import TXT2IMG
 
 SWEEP = """\
@@ -108,7 +108,7 @@ def record_jobs(sweeper, seconds):
             if state == "submitted":
                 store.record_submitted(digest, digest, 1.0)
             else:
-                store.record_finished(digest, state, started=10.0, ended=10.0 + seconds)
+                store.record_finished(digest, JobEnd(state, started=10.0, ended=10.0 + seconds))
 
 
 def test_plan_counts_done_failed_and_open_trials(sweeper, write):

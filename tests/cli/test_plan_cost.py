@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.store import Store
-from sweeper.store.records import JobRecord, TableLayout
+from sweeper.store.records import JobEnd, JobRecord, TableLayout
 
 PRICE = """(
     $cost := widgets.width > 1024 ? 0.045 : 0.03;
@@ -85,7 +85,7 @@ def record_jobs(sweeper, count, *, times=None):
         for one in trials:
             digest = one["digest"]
             store.record_intent(JobRecord(digest, run, "box", digest, "s" * 64, 1, digest, "intent", 0.0))
-            store.record_finished(digest, "succeeded", started=0.0, ended=10.0 + 2 * (one["index"] % 2))
+            store.record_finished(digest, JobEnd("succeeded", started=0.0, ended=10.0 + 2 * (one["index"] % 2)))
         store.servers.add_node_times("box", times or {})
 
 

@@ -17,7 +17,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import Run
 from sweeper.running import run_events as events
-from sweeper.running.run_counts import RunCounts
+from sweeper.running.run_events import RunCounts
 
 
 class Terminal(io.StringIO):

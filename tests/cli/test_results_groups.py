@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.store import Store
-from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 from sweeper.tables.aggregate import format_spread, group_rows, make_pivot, summarize
 
 # style, steps, seed -> sharpness; None: the trial failed
@@ -46,7 +46,7 @@ def shop():
             )
             sha256, done = f"{index}f" * 32, value is not None
             files = [Artifact("9", "images", 0, f"artifacts/{index}.png", sha256, 10, "a.png")] if done else []
-            store.record_finished(f"job{index}", "succeeded" if done else "failed", artifacts=files)
+            store.record_finished(f"job{index}", JobEnd("succeeded" if done else "failed", artifacts=files))
             if done:
                 store.cache_metrics([(sha256, "sharpness", value), (sha256, "kind", "a fox")])
     return out

@@ -8,7 +8,7 @@ from pathlib import Path
 from sweeper.loading.load import load
 from sweeper.planning.plan import plan as make_plan
 from sweeper.store import Store
-from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 
 CFG = (0.1234567, 0.1234568, 1234567.25)
 
@@ -26,7 +26,7 @@ def store_trials(layout, trials):
             )
             sha256 = f"{index:064}"
             files = [Artifact("9", "images", 0, f"artifacts/{index}.png", sha256, 10, "a.png")]
-            store.record_finished(f"job{index}", "succeeded", artifacts=files)
+            store.record_finished(f"job{index}", JobEnd("succeeded", artifacts=files))
             store.cache_metrics([(sha256, "brightness", 100.1234567)])
     return out
 

@@ -11,7 +11,7 @@ import pytest
 import sweeper as library
 from sweeper.model.search_columns import Objective, SearchColumns
 from sweeper.store import Store
-from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 from tests.cli.conftest import SLOTS, TXT2IMG
 
 SEARCH = {
@@ -117,7 +117,9 @@ def write_points(out, points, objectives, *, stop_early=False):
             job, digest = f"job{index}", f"{index:064}"
             store.record_intent(JobRecord(job, run, "embedded", digest, "s" * 64, 1, job, "intent", 1.0))
             file = Artifact("9", "images", 0, f"artifacts/{index}.png", digest, 10, "a.png")
-            store.record_finished(job, "failed" if values is None else "succeeded", artifacts=[file] if values else [])
+            store.record_finished(
+                job, JobEnd("failed" if values is None else "succeeded", artifacts=[file] if values else [])
+            )
             store.cache_metrics([(digest, *pair) for pair in zip(metrics, values or (), strict=False)])
         store.end_run(run, now=2.0, stopped_by=None)
 

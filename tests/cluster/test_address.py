@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from sweeper.cluster.address import resolve_address
-from sweeper.cluster.worker_target import resolve_for_workers, resolve_on_worker
+from sweeper.cluster.address import resolve_address, resolve_for_workers, resolve_on_worker
 from sweeper.errors import UsageError
 
 

@@ -16,8 +16,7 @@ from sweeper.cluster.remote_compare import compare_on_cluster
 from sweeper.errors import UnreachableError
 from sweeper.regression.match_files import CompareTask, compare_task
 from sweeper.regression.thresholds import parse_threshold
-from sweeper.store.allowed_storages import allow_storage
-from sweeper.store.remote_artifacts import download_artifact
+from sweeper.store.remote_artifacts import allow_storage, download_artifact
 from tests.cluster.result_rows import raw_rows
 
 

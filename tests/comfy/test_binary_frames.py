@@ -8,7 +8,7 @@ import struct
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sweeper.comfy.binary_frames import NodeText, Preview, read_node_text, read_preview
+from sweeper.comfy.event_stream import NodeText, Preview, read_node_text, read_preview
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 PNG = b"\x89PNG\r\n\x1a\n a picture"

@@ -190,7 +190,7 @@ def test_equal_files_are_uploaded_once_and_get_the_servers_name(tmp_path):
     script = Script(httpx.Response(200, json={"name": "a (1).png", "subfolder": "in", "type": "input"}))
 
     async def act(client):
-        return await asyncio.gather(*(client.upload(path, sha256) for path in (first, second, first)))
+        return await asyncio.gather(*(client.uploads.ensure_uploaded(path, sha256) for path in (first, second, first)))
 
     assert using(script, "comfyui", act) == ["in/a (1).png"] * 3
     (request,) = script.requests
@@ -203,9 +203,9 @@ def test_file_changed_since_planning_is_not_uploaded(tmp_path):
     file.write_bytes(b"other")
     script = Script(httpx.Response(200, json={"name": "x"}))
     with pytest.raises(RejectedError, match="changed since"):
-        using(script, "comfyui", lambda client: client.upload(file, "0" * 64))
+        using(script, "comfyui", lambda client: client.uploads.ensure_uploaded(file, "0" * 64))
     with pytest.raises(RejectedError, match="No such file"):
-        using(script, "comfyui", lambda client: client.upload(tmp_path / "gone.png", "0" * 64))
+        using(script, "comfyui", lambda client: client.uploads.ensure_uploaded(tmp_path / "gone.png", "0" * 64))
     assert script.requests == []
 
 
@@ -230,7 +230,7 @@ def test_earlier_upload_is_reused_if_the_server_still_has_it(tmp_path, dialect, 
 
     async def act(client):
         client.uploads.preload({sha256: ("in/old.png", len(PICTURE))}, lambda *note: notes.append(note))
-        return await client.upload(file, sha256)
+        return await client.uploads.ensure_uploaded(file, sha256)
 
     assert using(script, dialect, act) == ("new.png" if uploads else "in/old.png")
     assert dict(script.requests[0].url.params) == {"filename": "old.png", "subfolder": "in", "type": "input"}

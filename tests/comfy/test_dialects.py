@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.comfy.comfyui import ComfyUIDialect
-from sweeper.comfy.dialects import DialectProbe
+from sweeper.comfy.dialects import detect_dialect
 from sweeper.comfy.job_marker import add_marker, fingerprint, read_markers, strip_marker, to_slug
 from sweeper.comfy.protocol import JobOutput, JobSearch, JobState, JobSubmission, QueueFull, ServerResponse
 from sweeper.errors import RefusedError, RejectedError, TransientError, UnreachableError
@@ -480,14 +480,14 @@ def test_old_comfyui_interrupts_only_our_running_job(running):
 
 
 def test_probe_detects_the_dialect():
-    assert outcome(DialectProbe().detect(), answer({"system": {"argv": []}, "devices": []})) == "comfyui"
-    assert outcome(DialectProbe().detect(), answer(b"", 404), answer({"error": "key"}, 401)) == "cloud"
+    assert outcome(detect_dialect(), answer({"system": {"argv": []}, "devices": []})) == "comfyui"
+    assert outcome(detect_dialect(), answer(b"", 404), answer({"error": "key"}, 401)) == "cloud"
     refusals = [answer({"error": {"code": "some_reason", "message": "no"}}, status) for status in (401, 503)]
     for listing in (answer({"jobs": []}), *refusals):
-        assert outcome(DialectProbe().detect(), answer(b"", 404), answer(b"", 404), listing) == "v2"
+        assert outcome(detect_dialect(), answer(b"", 404), answer(b"", 404), listing) == "v2"
     for listing in (answer(b"<html>"), answer(b"", 401), answer({})):
         with pytest.raises(UnreachableError, match="has no API v2"):
-            drive(DialectProbe().detect(), answer(b"<html>"), answer(b"<html>"), listing)
+            drive(detect_dialect(), answer(b"<html>"), answer(b"<html>"), listing)
 
 
 # --- the job marker

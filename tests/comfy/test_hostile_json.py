@@ -11,14 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sweeper.comfy.binary_frames import read_preview
-from sweeper.comfy.dialects import DialectProbe, make_dialect
-from sweeper.comfy.event_stream import EventStream
+from sweeper.comfy.dialects import detect_dialect, make_dialect
+from sweeper.comfy.event_stream import EventStream, read_preview
 from sweeper.comfy.job_listener import Listener
-from sweeper.comfy.protocol import JobSearch, JobSubmission, ServerResponse, read_error_message, read_retry_after
-from sweeper.comfy.responses import MAX_OUTPUTS, read_outputs
-from sweeper.comfy.server_info import query_server_info
-from sweeper.comfy.untrusted_json import parse_json
+from sweeper.comfy.protocol import (
+    JobSearch,
+    JobSubmission,
+    ServerResponse,
+    parse_json,
+    read_error_message,
+    read_retry_after,
+)
+from sweeper.comfy.responses import MAX_OUTPUTS, query_server_info, read_outputs
 from sweeper.errors import MAX_MESSAGE_LENGTH, SweeperError, TransientError
 
 GRAPH = {"1": {"class_type": "Paint", "inputs": {"text": "a"}}}
@@ -86,7 +90,7 @@ def flows(name):
         "get_object_info": dialect.get_object_info,
         "get_features": dialect.get_features,
         "server_info": lambda: query_server_info(name),
-        "detect": lambda: DialectProbe().detect(),
+        "detect": detect_dialect,
     }
 
 

@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 
-from sweeper.comfy import job_event_stream
+from sweeper.comfy import event_stream
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener
@@ -31,7 +31,7 @@ SAMPLED = {
 
 @pytest.fixture(autouse=True)
 def _open_at_once(monkeypatch):
-    monkeypatch.setattr(job_event_stream, "_OPEN_AFTER", 0.0)
+    monkeypatch.setattr(event_stream, "_OPEN_AFTER", 0.0)
 
 
 def follow(*replies, jobs=1):
@@ -117,7 +117,7 @@ def test_a_server_without_events_is_asked_once():
 
 
 def test_a_refused_or_spoiled_stream_is_left_alone(monkeypatch):
-    monkeypatch.setattr(job_event_stream, "_MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr(event_stream, "_MAX_EVENT_BYTES", 1000)
     end = event("status", {"status": "succeeded"})
     for reply in (
         (429, b"{}"),

@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from sweeper.comfy import client as client_module
-from sweeper.comfy.address_kinds import check_redirect, classify_address
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.download import download
 from sweeper.comfy.protocol import JobOutput
 from sweeper.comfy.retry import RetryPolicy
 from sweeper.comfy.target import Target
+from sweeper.comfy.transport import check_redirect, classify_address
 from sweeper.errors import TransientError
 
 OUTPUT = JobOutput("9", "images", 0, "a.png", "", "output")

@@ -18,7 +18,7 @@ from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener, find_charged, find_executed
 from sweeper.comfy.protocol import JobOutput, JobState, JobSubmission, ReportedCharges
-from sweeper.comfy.reported_charges import read_charged, read_price_text
+from sweeper.comfy.responses import read_charged, read_price_text
 from sweeper.comfy.target import Target
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.model.money import TargetPrice, to_micros

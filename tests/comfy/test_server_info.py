@@ -10,7 +10,7 @@ import pytest
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import ServerResponse
-from sweeper.comfy.server_info import query_server_info, redact_arguments
+from sweeper.comfy.responses import query_server_info, redact_arguments
 from sweeper.comfy.target import Target
 
 STATS = {

@@ -14,8 +14,7 @@ from PIL import Image
 
 from sweeper.errors import ImageError
 from sweeper.images.compare import compare_files, compare_images, iter_frames, pixel_hash
-from sweeper.images.media import Sound, iter_film_frames, read_film_rate, read_sound
-from sweeper.images.sound_and_text import measure_sound, text_ratio
+from sweeper.images.media import Sound, iter_film_frames, measure_sound, read_film_rate, read_sound, text_ratio
 from sweeper.model import picture_size
 from sweeper.regression.match_files import match_files
 from sweeper.regression.thresholds import parse_threshold

@@ -19,7 +19,7 @@ DOORS = {
     "metrics": "from sweeper.images.metrics.measure import read_picture; read_picture(file)",
     "comparison": "import sweeper; sweeper.compare_images(file, file.with_name('other.png'))",
     "thumbnail": "from sweeper.reporting.thumbnails import _open_picture; _open_picture(file)",
-    "mask": "from sweeper.comfy.masks import paint_mask; paint_mask(file.read_bytes(), file.read_bytes(), 'a')",
+    "mask": "from sweeper.comfy.uploads import paint_mask; paint_mask(file.read_bytes(), file.read_bytes(), 'a')",
     "workflow": "from sweeper.cli.embedded_workflow import read_workflow_texts; read_workflow_texts(file, 'PNG')",
 }
 RUN = """

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeper.model.search_columns import ROUND, Objective, SearchColumns
 from sweeper.store import Store
-from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 from tests.reporting.made_up_sweeps import picture
 
 Point = Mapping[str, Any]
@@ -80,5 +80,5 @@ class SearchSweep:
                         2.5, *(error or (None, None)))  # fmt: skip
         store.record_intent(job)
         artifacts = [] if has_failed else [Artifact("9", "images", 0, name, sha, len(data), "x.png")]
-        store.record_finished(job.id, state, started=2.0, ended=2.5, error=error, artifacts=artifacts)
+        store.record_finished(job.id, JobEnd(state, started=2.0, ended=2.5, error=error, artifacts=artifacts))
         store.cache_metrics([(sha, metric, float(measure(point))) for metric, measure in self.measures.items()])

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sweeper.store import Store
-from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 
 
 def picture(seed: int, *, size: tuple[int, int] = (64, 48), kind: str = "PNG", noise: int = 24) -> bytes:
@@ -79,7 +79,7 @@ class Sweep:
                 count = self.outputs if state == "succeeded" else 0
                 files = [pictures[(index * self.outputs + place) % len(pictures)] for place in range(count)]
                 made = [Artifact("9", "images", place, *file, "x.png") for place, file in enumerate(files)]
-                store.record_finished(job.id, state, started=2.0, ended=2.5, error=error, artifacts=made)
+                store.record_finished(job.id, JobEnd(state, started=2.0, ended=2.5, error=error, artifacts=made))
 
     def _picture(self, out: Path, number: int) -> tuple[str, str, int]:
         data = self.content if self.content is not None else picture(number, size=self.size)

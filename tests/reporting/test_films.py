@@ -14,7 +14,7 @@ from PIL import Image
 from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
-from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobRecord, TableLayout
+from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
 from tests.reporting.made_up_sweeps import Sweep, picture
 
 av = pytest.importorskip("av")
@@ -91,16 +91,14 @@ def store_films(out, trials, content):
         run = store.create_run(TableLayout("batches", ("batch",), ("batch",)), file="gone.yaml", targets=["x"], now=1.0)
         store.add_trials(run, [(n, f"{n}" * 64, {"batch": n}, {"batch": n}) for n in numbers])
         for trial, made in enumerate(trials):
-            store.record_intent(
-                JobRecord(f"j{trial}", run, "x", f"{trial}" * 64, "", 1, None, INTENT, 1.0), durable=False
-            )
+            store.record_intent(JobRecord(f"j{trial}", run, "x", f"{trial}" * 64, "", 1, None, INTENT, 1.0))
             files = []
             for node, place, suffix in made:
                 path = out / "artifacts" / f"{trial}-{node}-{place}.{suffix}"
                 path.write_bytes(content[suffix] + bytes([trial, place]))
                 sha = hashlib.sha256(path.read_bytes()).hexdigest()
                 files.append(Artifact(node, "images", place, f"artifacts/{path.name}", sha, 9, path.name))
-            store.record_finished(f"j{trial}", SUCCEEDED, artifacts=files)
+            store.record_finished(f"j{trial}", JobEnd(SUCCEEDED, artifacts=files))
     return write_report(out).page.parent
 
 

@@ -16,7 +16,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
-from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobRecord, TableLayout
+from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
 from tests.reporting.made_up_sweeps import Sweep
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
@@ -58,11 +58,9 @@ def record_finished(store, run, trial, out):
     (out / "artifacts").mkdir(exist_ok=True)
     Image.new("RGB", (8, 8), (60 * trial.index, 0, 0)).save(out / name)
     sha256 = hashlib.sha256((out / name).read_bytes()).hexdigest()
-    store.record_intent(
-        JobRecord(f"job-{trial.index}", run, "x", trial.digest, "", 1, None, INTENT, 1.0), durable=False
-    )
+    store.record_intent(JobRecord(f"job-{trial.index}", run, "x", trial.digest, "", 1, None, INTENT, 1.0))
     artifact = Artifact("1", "images", 0, name, sha256, 80, "a.png")
-    store.record_finished(f"job-{trial.index}", SUCCEEDED, artifacts=[artifact])
+    store.record_finished(f"job-{trial.index}", JobEnd(SUCCEEDED, artifacts=[artifact]))
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ import sweeper
 from sweeper.embedded.scenario import Scenario
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.model.money import Amount, to_micros, to_usd
-from sweeper.running.run_counts import RunCounts
-from sweeper.running.run_events import JobSubmitted, Notice, TrialDone
+from sweeper.running.run_events import JobSubmitted, Notice, RunCounts, TrialDone
 from tests.running.fault_proxy import AFTER, BEFORE, LATE, STREAM, FaultyProxy
 from tests.running.run_processes import Runners
 from tests.running.servers import Served

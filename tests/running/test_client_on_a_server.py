@@ -208,7 +208,7 @@ def test_an_uploaded_file_has_the_name_that_the_server_returned(using, tmp_path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
 
     async def act(client):
-        name = await client.upload(path, sha256)
+        name = await client.uploads.ensure_uploaded(path, sha256)
         graph = graph_of()
         graph["1"] = {"class_type": "LoadImage", "inputs": {"image": name}}
         state = await wait_for_end(client, await client.submit(submission(graph)))

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from sweeper.errors import ResultsError
-from sweeper.running.group_commit import GroupCommit
+from sweeper.running.run_context import GroupCommit
 
 
 def test_waiters_that_come_during_a_sync_share_the_next_one():

@@ -11,7 +11,7 @@ import pytest
 
 import sweeper
 from sweeper.comfy import client as client_module
-from sweeper.comfy import response_body, retry
+from sweeper.comfy import retry, transport
 from sweeper.comfy.retry import RetryPolicy
 from sweeper.errors import MAX_MESSAGE_LENGTH, SweeperError
 from tests.running.hostile_server import PARTS, hostile
@@ -29,7 +29,7 @@ def _quick(monkeypatch):
     """A server that misbehaves will do so again, so these tests do not retry."""
     hasty = partial(RetryPolicy, attempts=1, total_seconds=2.0, base_wait=0.01, max_wait=0.02)
     monkeypatch.setattr(client_module, "RetryPolicy", hasty)
-    monkeypatch.setattr("sweeper.running.target_worker._MAX_FAILURES_IN_A_ROW", 2)
+    monkeypatch.setattr("sweeper.running.scheduler._MAX_FAILURES_IN_A_ROW", 2)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def sweep(tmp_path):
 @pytest.fixture
 def small_limits(monkeypatch):
     """The real limits are too large for a test."""
-    monkeypatch.setattr(response_body, "ANSWER_BYTES", 2**20)
+    monkeypatch.setattr(transport, "ANSWER_BYTES", 2**20)
     monkeypatch.setattr("sweeper.comfy.download.FILE_BYTES", 2**20)
 
 

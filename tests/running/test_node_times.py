@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeper.running.node_times import NodeTimes, list_job_seconds
+from sweeper.running.run_context import NodeTimes, list_job_seconds
 from sweeper.store.server_facts import BESIDES_NODES
 
 

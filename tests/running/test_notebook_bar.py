@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sweeper
 from sweeper.running import run_events as events
-from sweeper.running.notebook_bar import NotebookBar, make_notebook_bar
+from sweeper.running.run import NotebookBar, make_notebook_bar
 from sweeper.running.run_events import JobSubmitted
 
 STARTED = events.RunStarted(3, Path("results/x"), trials=5, todo=4, reused=1, targets=("embedded",))

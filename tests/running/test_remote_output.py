@@ -19,9 +19,8 @@ from sweeper.errors import ExperimentError, ResultsError, UsageError
 from sweeper.reporting.write_report import write_report
 from sweeper.running.run_events import Notice
 from sweeper.store import Store
-from sweeper.store.allowed_storages import allow_storage
 from sweeper.store.artifacts import ArtifactFolder, UnfinishedJob
-from sweeper.store.remote_artifacts import RemoteFolder, download_artifact
+from sweeper.store.remote_artifacts import RemoteFolder, allow_storage, download_artifact
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n"
 def _patience_of_a_second(monkeypatch):
     """An answer may make no progress for one second instead of five."""
     monkeypatch.setattr(retry, "MIN_PATIENCE", PATIENCE)
-    monkeypatch.setattr("sweeper.running.target_worker.MIN_PATIENCE", PATIENCE)
+    monkeypatch.setattr("sweeper.running.scheduler.MIN_PATIENCE", PATIENCE)
 
 
 @pytest.fixture

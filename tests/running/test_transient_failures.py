@@ -17,7 +17,7 @@ import sweeper
 from sweeper.comfy import client
 from sweeper.comfy.retry import RetryPolicy
 from sweeper.embedded import EmbeddedServer
-from sweeper.running import health, poll_job, target_worker
+from sweeper.running import health, poll_job, scheduler
 from sweeper.running.concurrency_limit import ConcurrencyLimit, Permit
 from sweeper.running.run_events import Draining, JobSubmitted, Notice, Retrying, TargetDown, TrialDone
 from sweeper.running.stop_control import StopControl
@@ -130,7 +130,7 @@ def impatient(monkeypatch):
 @pytest.mark.usefixtures("impatient")
 def test_outages_in_one_jobs_life_do_not_add_up(experiment, tmp_path, monkeypatch):
     """A long job over an unstable connection: polls between the outages see it running."""
-    monkeypatch.setattr(target_worker, "_MAX_FAILURES_IN_A_ROW", 2)
+    monkeypatch.setattr(scheduler, "_MAX_FAILURES_IN_A_ROW", 2)
     outages = []
     with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:
         server.faults.stall_nodes = {"Paint"}
@@ -304,7 +304,7 @@ def test_an_accepted_job_resets_the_time_that_a_queue_was_full():
         await second.acquire()
         gate.record_queue_full(0.0)
         since = gate.full_since
-        second.record_accepted()  # its files are not even asked for yet
+        second.limit.record_accepted()  # its files are not even asked for yet
         return since, gate.full_since
 
     since, after = asyncio.run(go())

@@ -12,7 +12,7 @@ import sweeper
 from sweeper.errors import ResultsError
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.database import connect
-from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 from tests.experiment_files import write
 
 DAMAGED = 150  # copies of the store, half of them with one flipped bit, half of them cut
@@ -32,7 +32,7 @@ def whole(tmp_path_factory):
             store.record_intent(JobRecord(job, run, "t", digest, digest, 1, None, "intent", 2.0))
             store.record_submitted(job, f"prompt-{index:08d}", 3.0)
             artifact = Artifact("9", "images", 0, f"artifacts/{index}.png", f"{index:064x}", 10, "a.png")
-            store.record_finished(job, "succeeded", started=4, ended=5.5, artifacts=[artifact])
+            store.record_finished(job, JobEnd("succeeded", started=4, ended=5.5, artifacts=[artifact]))
     (out / "artifacts").mkdir()
     return out
 

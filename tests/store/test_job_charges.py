@@ -5,7 +5,7 @@ import pytest
 from sweeper.model.charges import ESTIMATED, MEASURED, OF_JOB, PRICED, Charge
 from sweeper.model.money import UNKNOWN_AMOUNT, Amount
 from sweeper.store import Store, records
-from sweeper.store.records import JobRecord, TableLayout
+from sweeper.store.records import JobEnd, JobRecord, TableLayout
 
 NODE = Charge("7", "FluxProNode", Amount.between(0.03, 0.05), PRICED)
 TIME = Charge(OF_JOB, "", Amount.between(0.0, 1.0), ESTIMATED)
@@ -27,7 +27,7 @@ def test_job_that_may_run_counts_with_what_it_costs_at_most(store):
     assert store.charges.load_spent() == Amount.between(0.03, 1.05)
     assert [charge.is_open for charge in store.charges.iter_all()] == [True, True]
     store.record_submitted("j1", "p1", 11.0)
-    store.record_finished("j1", records.FAILED, charges=[NODE])
+    store.record_finished("j1", JobEnd(records.FAILED, charges=[NODE]))
     ((charge),) = store.charges.iter_all()
     assert (charge.charge, charge.job, charge.target, charge.is_open) == (NODE, "j1", "cloud", False)
 
@@ -46,7 +46,7 @@ def test_only_jobs_that_a_server_may_have_executed_are_spent(store, prompt_id, s
     record_intent(store, "j1", NODE, TIME)
     if prompt_id is not None:
         store.record_submitted("j1", prompt_id, 11.0)
-    store.record_finished("j1", state)
+    store.record_finished("j1", JobEnd(state))
     assert store.charges.load_spent().high == spent
 
 
@@ -72,7 +72,7 @@ def test_cost_of_a_row_is_the_upper_end_and_of_the_least_sure_kind(store, charge
         store.add_trials(run, [(0, "digest of j1", {}, {}), (1, "digest of j2", {}, {})])
     record_intent(store, "j1", NODE, TIME)
     record_intent(store, "j2", NODE, TIME)  # has not ended
-    store.record_finished("j1", records.SUCCEEDED, charges=charges)
+    store.record_finished("j1", JobEnd(records.SUCCEEDED, charges=charges))
     row, running = store.results()
     assert (row.cost, row.cost_kind) == cost
     assert (running.cost, running.cost_kind, running.currency) == (None, None, None)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sweeper.errors import ResultsError
 from sweeper.store import Store, records
 from sweeper.store.database import make_uri
-from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 
 LAYOUT = TableLayout("probe", ("seed",), ("text", "seed"), ("brightness",))
 
@@ -57,7 +57,7 @@ def test_a_finished_job_fills_the_rows_of_its_digest(store):
         Artifact("9", "images", 0, "artifacts/b.png", "s1", 5, "B"),
         Artifact("9", "images", 1, "artifacts/a.png", "s2", 6, "A"),
     )
-    store.record_finished("j1", records.SUCCEEDED, started=12.0, ended=14.5, artifacts=files)
+    store.record_finished("j1", JobEnd(records.SUCCEEDED, started=12.0, ended=14.5, artifacts=files))
     first, other, twin = store.results()
     assert (first.status, first.prompt_id, first.target, first.queued_s, first.ran_s) == (
         "succeeded",
@@ -93,7 +93,7 @@ def test_a_finished_job_fills_the_rows_of_its_digest(store):
 def test_each_job_state_maps_to_a_status(store, state, status):
     record_run(store)
     store.record_intent(job())
-    store.record_finished("j1", state, error=("ValueError", "no"))
+    store.record_finished("j1", JobEnd(state, error=("ValueError", "no")))
     row = next(store.results())
     assert (row.status, row.error_type, row.error) == (status, "ValueError", "no")
 
@@ -101,7 +101,7 @@ def test_each_job_state_maps_to_a_status(store, state, status):
 def test_results_default_to_the_latest_run(store):
     record_run(store, ("d1",))
     store.record_intent(job())
-    store.record_finished("j1", records.SUCCEEDED)
+    store.record_finished("j1", JobEnd(records.SUCCEEDED))
     second = record_run(store, ("d1", "d2", "d3"))
     with store.transaction():
         store.assign_jobs(second, [job for job in store.current_jobs(["t"]).values() if job.digest == "d1"])
@@ -134,7 +134,7 @@ def test_metrics_are_averaged_over_the_outputs_of_a_row(store):
     record_run(store, ("d1",))
     store.record_intent(job())
     files = [Artifact("9", "images", n, f"artifacts/{n}.png", f"s{n}", 1, "") for n in range(2)]
-    store.record_finished("j1", records.SUCCEEDED, artifacts=files)
+    store.record_finished("j1", JobEnd(records.SUCCEEDED, artifacts=files))
     store.cache_metrics([("s0", "brightness", 10.0)])
     assert next(store.results()).metrics == {}
     store.cache_metrics([("s1", "brightness", 20.0)])
@@ -146,7 +146,7 @@ def test_metric_needs_all_outputs_measured_and_skips_non_pictures(store):
     store.record_intent(job())
     names = ("a.png", "b.png", "film.mp4")
     files = [Artifact("9", "images", n, f"artifacts/{name}", f"s{n}", 1, "") for n, name in enumerate(names)]
-    store.record_finished("j1", records.SUCCEEDED, artifacts=files)
+    store.record_finished("j1", JobEnd(records.SUCCEEDED, artifacts=files))
     store.cache_metrics([("s0", "brightness", 10.0), ("s2", "brightness", None)])
     assert next(store.results()).metrics == {}  # b.png is not measured yet, or its measurement failed
     store.cache_metrics([("s1", "brightness", 20.0)])
@@ -159,7 +159,7 @@ def test_row_with_only_a_film_has_no_metric(store):
     record_run(store, ("d1",))
     store.record_intent(job())
     store.record_finished(
-        "j1", records.SUCCEEDED, artifacts=[Artifact("9", "video", 0, "artifacts/film.mp4", "s0", 1, "")]
+        "j1", JobEnd(records.SUCCEEDED, artifacts=[Artifact("9", "video", 0, "artifacts/film.mp4", "s0", 1, "")])
     )
     store.cache_metrics([("s0", "brightness", None)])
     assert next(store.results()).metrics == {}
@@ -192,7 +192,7 @@ def test_half_a_surrogate_pair_becomes_a_question_mark(store):
     store.record_intent(job())
     store.record_submitted("j1", "p\ud800", 1.0)
     files = [Artifact("9\ud800", "images", 0, "artifacts/a.png", "s", 1, "\udfff.png")]
-    store.record_finished("j1", records.FAILED, error=("E", "half a pair: \ud83d"), artifacts=files)
+    store.record_finished("j1", JobEnd(records.FAILED, error=("E", "half a pair: \ud83d"), artifacts=files))
     assert next(store.results()).error == "half a pair: ?"
 
 
@@ -399,7 +399,7 @@ def test_the_folder_shows_the_best_result_of_all_runs(store, earlier, own, shown
             store.add_trials(run, [(0, "d", {}, {"seed": 0})])
         if work is not None:
             store.record_intent(dataclasses.replace(job(name, "d", target=work[0]), run=run, prompt_id=name))
-            store.record_finished(name, work[1])
+            store.record_finished(name, JobEnd(work[1]))
     claimed = "own" if own else None
     ((row,), (of_run,)) = store.results(), store.results(2)
     assert (row.prompt_id, of_run.prompt_id) == (claimed if alone else shown, claimed)
@@ -410,7 +410,7 @@ def test_the_folder_shows_the_best_result_of_all_runs(store, earlier, own, shown
 def test_an_attempt_that_its_run_repeated_is_no_result(store):
     record_run(store, ["d1"])
     store.record_intent(job("first", intended=1.0))
-    store.record_finished("first", records.FAILED)
+    store.record_finished("first", JobEnd(records.FAILED))
     store.record_intent(job("second", intended=2.0))
     record_run(store, ["d1"])
     ((row,), kept) = store.results(), store.count_kept(2)

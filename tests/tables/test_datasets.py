@@ -16,7 +16,7 @@ from PIL import Image
 
 from sweeper.cli import main
 from sweeper.store import Store
-from sweeper.store.records import FAILED, INTENT, SUCCEEDED, Artifact, JobRecord, TableLayout
+from sweeper.store.records import FAILED, INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
 from sweeper.tables.hf_dataset import build_texts
 from sweeper.tables.picture_rows import DatasetColumn, Picture, PictureRows, build_column, rename_columns
 from tests import ROOT
@@ -44,7 +44,7 @@ def write_planted_results(folder, trials, metrics=(), target="http://gpu-1:8188"
             job = JobRecord(f"job{index}", run, target, f"{index:064}", "s", 1, None, INTENT, 1.0)
             store.record_intent(job)
             state, error = (SUCCEEDED, None) if files else (FAILED, ("ExecutionError", f"no model in {folder}"))
-            store.record_finished(job.id, state, started=2.0, ended=2.5, error=error, artifacts=files)
+            store.record_finished(job.id, JobEnd(state, started=2.0, ended=2.5, error=error, artifacts=files))
             store.cache_metrics((f.sha256, name, value) for f in files for name, value in values.items())
         store.end_run(run, now=2.0, stopped_by=None)
     return folder

@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.store import Store
-from sweeper.store.records import FAILED, INTENT, SUCCEEDED, Artifact, JobRecord, TableLayout
+from sweeper.store.records import FAILED, INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
 
 
 def make_grid(**axes: Sequence[Any]) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def write_results(
                     seconds = 1.0 if ran_s is None else ran_s[index]
                     artifact = Artifact("9", "output", 0, f"artifacts/{files[index]}.png", files[index], 1, "a.png")
                     state = FAILED if index in failed else SUCCEEDED
-                    store.record_finished(job.id, state, started=10.0, ended=10 + seconds, artifacts=[artifact])
+                    store.record_finished(job.id, JobEnd(state, started=10.0, ended=10 + seconds, artifacts=[artifact]))
             start = run * len(rows)
             store.cache_metrics(
                 (file, name, values[start + index] if len(values) > len(rows) else values[index])

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from sweeper.errors import ImageError
-from sweeper.voting.plain_picture import read_plain_picture
-from sweeper.voting.vote_server import VoteServer
+from sweeper.voting.vote_server import VoteServer, read_plain_picture
 from tests.voting.folders import load, make_folder
 
 

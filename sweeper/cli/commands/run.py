@@ -30,7 +30,7 @@ from sweeper.model.target_spec import EMBEDDED, parse_target
 from sweeper.running.prepare import Prepared
 from sweeper.running.run_answer import answer_run
 from sweeper.running.settings import RunOptions
-from sweeper.store.experiment_path import display_path
+from sweeper.store.containment import display_path
 from sweeper.tables.results_folder import default_results_folder
 
 REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder

@@ -12,7 +12,7 @@ from sweeper.cli import console
 from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
-from sweeper.comfy.credentials import read_key_from_variable, validate_key
+from sweeper.comfy.target import read_key_from_variable, validate_key
 from sweeper.errors import UsageError
 from sweeper.loading.load import read_yaml_file
 

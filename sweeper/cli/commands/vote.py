@@ -65,7 +65,8 @@ def command(
     page requires a token, as `sweeper view` does; the environment variable SWEEPER_VOTE_TOKEN sets it. `sweeper votes`
     shows the ranking. Ctrl-C stops the command.
     """
-    from sweeper.voting.vote_server import VoteServer, check_voter
+    from sweeper.voting.ballot import check_voter
+    from sweeper.voting.vote_server import VoteServer
 
     folder = find_results_folder(results)
     token = os.environ.get(_ENVIRONMENT_VARIABLE) or None

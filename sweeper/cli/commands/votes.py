@@ -134,8 +134,7 @@ def let_judge_vote(
     The model sees each pair in both orders, with two requests. If it does not choose the same picture both times, that
     is a tie. It is never asked about a pair again. Exit code 1 if the judge fails; the votes so far are kept.
     """
-    from sweeper.voting.ballot import Ballot
-    from sweeper.voting.judge_votes import cast_votes
+    from sweeper.voting.ballot import Ballot, cast_votes
 
     if key_env is not None and not _VARIABLE.fullmatch(key_env):
         raise UsageError("--key-env: give the name of a variable, such as OPENAI_API_KEY, and never the key itself")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -31,17 +30,8 @@ _MAX_TOKENS: Final = 77  # the positions of CLIP's text encoder (Radford et al. 
 _PROMPT_SLOTS: Final = ("prompt", "positive", "text")  # the prompt is in the first of these slots that a trial has
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedMetric:
-    """A metric with its models loaded; `version` is the hash of their files."""
-
-    function: Callable[..., float]
-    version: str
-    reads_params: bool
-
-
-def load_learned(name: str) -> LearnedMetric:
-    """Load the metric `aesthetic` or `prompt_similarity` with its models.
+def load_learned(name: str) -> tuple[Callable[..., float], str, bool]:
+    """Load a metric, `aesthetic` or `prompt_similarity`: its function, the hash of its models, whether it reads params.
 
     `prompt_similarity` is the cosine, -1 to 1, of the CLIP embeddings of the picture and of its prompt (Radford et al.
     2021). CLIPScore (Hessel et al. 2021) is 2.5 times that, and at least 0. `SWEEPER_CLIP` names the image encoder, and
@@ -53,13 +43,12 @@ def load_learned(name: str) -> LearnedMetric:
     clip = _find_model_file(CLIP_VARIABLE, "the image encoder of a CLIP")
     if name == "aesthetic":
         head = _find_model_file(AESTHETIC_VARIABLE, "a model from that CLIP's embedding (batch, n) to one number")
-        return LearnedMetric(_AestheticScore(clip, head), _hash_files([clip, head]), reads_params=False)
+        return _AestheticScore(clip, head), _hash_files([clip, head]), False
     text, tokenizer = clip.with_name(_TEXT_MODEL), clip.with_name(_TOKENIZER)
     missing = [file.name for file in (text, tokenizer) if not file.is_file()]
     if missing:
         raise UsageError(f"needs {' and '.join(missing)} beside the image encoder, in {clip.parent}")
-    similarity = _PromptSimilarity(clip, text, tokenizer)
-    return LearnedMetric(similarity, _hash_files([clip, text, tokenizer]), reads_params=True)
+    return _PromptSimilarity(clip, text, tokenizer), _hash_files([clip, text, tokenizer]), True
 
 
 def _find_model_file(variable: str, description: str) -> Path:

@@ -134,8 +134,7 @@ def _load_metric(name: str, folder: Path | None) -> Metric:
     if name in LEARNED_NAMES:
         from sweeper.images.metrics.learned import load_learned
 
-        model = load_learned(name)
-        return Metric(model.function, model.version, model.reads_params)
+        return Metric(*load_learned(name))
     if _FUNCTION_PATH.fullmatch(name):
         return _wrap_function(_import_function(name, folder))
     return _wrap_function(_find_entry_points()[name].load())
@@ -153,7 +152,6 @@ class _UserFinder:
         self._spec = spec
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
-        """Python calls this for every import."""
         return self._spec if fullname == self._spec.name else None
 
 

@@ -30,8 +30,7 @@ from sweeper.reporting.live.follower import Follower
 from sweeper.reporting.live.notifier import ChangeNotifier
 from sweeper.reporting.thumbnails import THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER
-from sweeper.serving.access import NO_STORE, read_body
-from sweeper.serving.page_server import PageServer, make_page_route, respond_not_found
+from sweeper.serving.access import NO_STORE, PageServer, make_page_route, read_body, respond_not_found
 from sweeper.store.trial_marks import parse_marks
 
 _THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")

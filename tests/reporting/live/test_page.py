@@ -17,7 +17,7 @@ from sweeper.model.charges import PRICED, Charge
 from sweeper.model.money import Amount
 from sweeper.reporting.live import LiveView
 from sweeper.store import Store, records
-from sweeper.store.records import JobRecord
+from sweeper.store.records import JobEnd, JobRecord
 from tests.platforms import needs_signals
 from tests.reporting import painting
 from tests.reporting.made_up_searches import SearchSweep
@@ -122,7 +122,7 @@ def test_cost_appears_when_a_job_is_charged(visit, tmp_path):
         job = JobRecord("job1", 1, "embedded", digest, digest, 1, "p1", records.SUBMITTED, 1.0)
         store.record_intent(job, charges=[charge])
         page.wait_for_function(line, arg="kept 0.00 USD of 0.25 USD spent")
-        store.record_finished("job1", records.SUCCEEDED, charges=[charge])
+        store.record_finished("job1", JobEnd(records.SUCCEEDED, charges=[charge]))
         page.wait_for_function(line, arg="kept 0.25 USD of 0.25 USD spent")
         assert page.evaluate("sweeper.page.dataset.column('cost').numbers") == [None, 0.25]
         assert page.evaluate("sweeper.page.dataset.column('cost_kind').label(1)") == "priced"
