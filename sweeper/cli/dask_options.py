@@ -31,35 +31,25 @@ resources = click.option(
 
 
 def choose_runner(dask: str | None, resources: tuple[str, ...]) -> Callable[..., Run]:
-    """The function that runs an experiment, here or on a cluster.
+    """The function that runs an experiment, here or on a cluster. Raises as `choose_session`."""
+    from sweeper.running.run import run
 
-    Raises UsageError for resources without a cluster, and for a resource that is not NAME=N.
-    """
-    if _is_local(dask, resources):
-        from sweeper.running.run import run
-
-        return partial(run, session=choose_session(dask, resources))
-    from sweeper.cluster import run as run_on
-
-    assert dask is not None
-    return partial(run_on, cluster=dask, resources=dict(map(_parse_resource, resources)))
+    return partial(run, session=choose_session(dask, resources))
 
 
 def choose_session(dask: str | None, resources: tuple[str, ...]) -> type[Session] | None:
-    """The class that executes runs on a cluster or in a confinement; None: Session. Raises as `choose_runner`."""
-    if _is_local(dask, resources):
+    """The class that executes runs on a cluster or in a confinement; None: Session.
+
+    Raises UsageError for resources without a cluster, and for a resource that is not NAME=N.
+    """
+    if dask is None:
+        if resources:
+            raise UsageError("--dask-resource needs --dask: it says what a worker of the cluster must have")
         confinement = find_confinement()
         return None if confinement is None else confinement.session
     from sweeper.cluster import bind_session
 
-    assert dask is not None
     return bind_session(dask, dict(map(_parse_resource, resources)))
-
-
-def _is_local(dask: str | None, resources: tuple[str, ...]) -> bool:
-    if dask is None and resources:
-        raise UsageError("--dask-resource needs --dask: it says what a worker of the cluster must have")
-    return dask is None
 
 
 def choose_comparer(dask: str | None) -> CompareFunction | None:

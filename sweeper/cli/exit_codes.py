@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sweeper.errors import ImageError, InputError, JobError, ResultsError, SweeperError, TargetError, TransientError
+from sweeper.errors import ImageError, InputError, ResultsError, SweeperError, TargetError, TransientError
 
 OK: Final = 0
 FAILED: Final = 1
@@ -14,20 +14,12 @@ INTERNAL_ERROR: Final = 70  # EX_SOFTWARE of sysexits.h: a bug of ours, and no c
 INTERRUPTED: Final = 130
 CLOSED_PIPE: Final = 141  # what a shell reports for SIGPIPE, as in `sweeper plan x.yaml --jsonl - | head`
 
-_CODES: Final[tuple[tuple[type[SweeperError], int], ...]] = (
-    (InputError, INVALID_INPUT),
-    (ResultsError, INVALID_INPUT),
-    (ImageError, INVALID_INPUT),
-    (TargetError, UNREACHABLE),
-    (TransientError, UNREACHABLE),
-    (JobError, FAILED),
-    (SweeperError, FAILED),
-)
-
 
 def get_exit_code(failure: SweeperError) -> int:
-    """The exit code of the first class in `_CODES` that `failure` belongs to."""
-    return next(code for kind, code in _CODES if isinstance(failure, kind))
+    """The exit code of a command that an error ended."""
+    if isinstance(failure, InputError | ResultsError | ImageError):
+        return INVALID_INPUT
+    return UNREACHABLE if isinstance(failure, TargetError | TransientError) else FAILED
 
 
 def get_run_exit_code(stopped_by: str | None, *, ok: bool) -> int:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sweeper.cli.read_workflow import encode_workflow
 from sweeper.errors import UsageError
@@ -71,10 +70,6 @@ class WorkflowFolder:
             graph = json.loads(path.read_text("utf-8"))
             for file in self._plan.files(trial):
                 graph[file.node]["inputs"][file.input] = make_file_marker(file.sha256)
-            return _is_graph(graph) and compute_digest(graph) == trial.digest
-        except (OSError, ValueError, RecursionError, LookupError, TypeError):
-            return False
-
-
-def _is_graph(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(node, Mapping) for node in value.values())
+            return compute_digest(graph) == trial.digest
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            return False  # another JSON file

@@ -78,7 +78,11 @@ def report_failure(failure: BaseException) -> int:
     if isinstance(failure, click.exceptions.Exit):
         return failure.exit_code
     if isinstance(failure, OSError) and _is_closed_pipe(failure):
-        return handle_closed_pipe()
+        # Redirect stdout, so that Python's flush at exit does not fail.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+        return CLOSED_PIPE
     if isinstance(failure, (KeyboardInterrupt, click.Abort)):
         console.print_status("interrupted")
         return INTERRUPTED
@@ -108,11 +112,3 @@ def _is_closed_pipe(failure: OSError) -> bool:
     """Whether the reader of our output is gone, which Windows reports as EINVAL without a file name."""
     is_invalid = failure.errno == errno.EINVAL and failure.filename is None
     return isinstance(failure, BrokenPipeError) or (sys.platform == "win32" and is_invalid)
-
-
-def handle_closed_pipe() -> int:
-    """Return the exit code for a closed stdout, and redirect stdout so that Python's flush at exit does not fail."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
-    return CLOSED_PIPE

@@ -1,4 +1,4 @@
-"""Write the page of a results folder as `sweeper report` does, and open pages in the browser."""
+"""Write the page of a results folder as `sweeper report` does, compare for it, and open pages in the browser."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sweeper.cli import console
+from sweeper.errors import InputError, ResultsError
 from sweeper.store import Store
 from sweeper.store.trial_marks import Mark
 
 if TYPE_CHECKING:
+    from sweeper.model.experiment import Experiment
+    from sweeper.regression.comparison import Comparisons
+    from sweeper.reporting.live.check_follower import CheckFunction
     from sweeper.reporting.write_report import Report
 
 _MAX_ANSWERED: Final = 3000  # trials; for more, the answer would take longer than the page
@@ -39,10 +43,9 @@ def write_checked_report(
     marks: Iterable[Mark] = (),
 ) -> Report:
     """Write the page of a run with the findings of its check, and warn of missing artifacts. Raises SweeperError."""
-    from sweeper.cli.baseline_check import check_results
     from sweeper.reporting.write_report import write_report
 
-    checked = check_results(folder, run, baseline, trials) if with_check or baseline is not None else None
+    checked = _check_results(folder, run, baseline, trials) if with_check or baseline is not None else None
     answers = _find_answers(folder, run) if trials is None else {}
     report = write_report(folder, out, run=run, checked=checked, trials=trials, marks=marks, answers=answers)
     if report.missing_count:
@@ -62,3 +65,46 @@ def _find_answers(folder: Path, run: str | None) -> dict[str, list[str]]:
     from sweeper.tables.effects import EffectQuery, analyse_effects
 
     return describe_effects(analyse_effects(folder, EffectQuery(run=run)))
+
+
+def _check_results(
+    folder: Path, run_id: str | None, baseline: Path | None, trials: Collection[int] | None
+) -> Comparisons | None:
+    """Compare a run, or only some `trials` of it, with its baseline. `baseline` None: the experiment's default folder.
+
+    Returns None if nothing was ever accepted in the default folder. Raises ResultsError if a folder was given that
+    holds no baseline.
+    """
+    from sweeper.regression.check import check
+
+    if baseline is None and not _has_baseline(folder, run_id, None):
+        return None
+    try:
+        comparisons = check(folder, baseline, run=run_id, trials=trials)
+    except InputError as error:
+        if baseline is not None:
+            raise
+        console.warn(f"not compared with its baseline: {str(error).splitlines()[0]}")
+        return None
+    if not comparisons.has_baseline and baseline is not None:
+        raise ResultsError(f"{baseline}: no baseline here; `{comparisons.accept_command}` makes one")
+    return comparisons if comparisons.has_baseline else None
+
+
+def make_live_check(folder: Path, run_id: str | None, experiment: Experiment | None) -> CheckFunction | None:
+    """A function that compares some trials of an unfinished run with the default baseline; None if there is none."""
+    from sweeper.regression.check import check
+
+    if not _has_baseline(folder, run_id, experiment):
+        return None
+    return lambda trials: check(folder, run=run_id, trials=trials)
+
+
+def _has_baseline(folder: Path, run_id: str | None, experiment: Experiment | None) -> bool:
+    from sweeper.regression.baseline import default_folder
+    from sweeper.regression.cases import load_run_record
+
+    if experiment is not None:
+        return default_folder(experiment.file, experiment.name).is_dir()
+    record = load_run_record(folder, run_id)
+    return default_folder(Path(record.file), record.experiment).is_dir()

@@ -28,7 +28,9 @@ def complete_from(completer: str) -> Callable[[click.Context, click.Parameter, s
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from sweeper.cli.completion import COMPLETERS
 
-        return COMPLETERS[completer](ctx, param, incomplete)
+        before, comma, _ = incomplete.rpartition(",") if "," in (param.metavar or "") else ("", "", incomplete)
+        values = (f"{before}{comma}{name}" for name in COMPLETERS[completer](ctx))
+        return [CompletionItem(value) for value in values if value.startswith(incomplete)]
 
     return complete
 
@@ -72,89 +74,6 @@ class DirOrUrl(click.Path):
         return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 
-baseline = click.option(
-    "--baseline",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder of the baseline. [default: baselines/NAME beside the experiment]",
-)
-quiet = click.option("-q", "--quiet", is_flag=True, help="Show only problems.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
-targets = click.option(
-    "-t",
-    "--target",
-    "targets",
-    multiple=True,
-    metavar="TARGET",
-    shell_complete=complete_from("targets"),
-    help="embedded, cloud, a URL, or a name from the experiment or the targets file; may be repeated. "
-    "[default: the experiment's]",
-)
-out = click.option(
-    "-o",
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Results folder. [default: results/NAME beside EXPERIMENT]",
-)
-_where = click.option(
-    "--where",
-    metavar="EXPR",
-    help="Only the trials for which this is true, such as \"steps > 4 and style.label == 'oil'\". Put names that are "
-    "not identifiers in backticks.",
-)
-_limit = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N trials.")
-_settings = click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Only this value of a slot or variable, or these: VALUE is YAML, and a list such as steps=[4,8] has several. "
-    "A command that runs the experiment uses them instead of the experiment's own. May be repeated.",
-)
-run_id = click.option(
-    "--run",
-    "run_id",
-    metavar="ID",
-    shell_complete=complete_from("runs"),
-    help="Only the results of this run (see `sweeper runs`). [default: of each trial, the best result of all runs]",
-)
-open_browser = click.option("--open", "open_browser", is_flag=True, help="Also open the page in the browser.")
-over = make_names_option(
-    "--over", "over", "Replicates: axes whose values stand for many others. [default: seeds and prompts]"
-)
-results = click.argument("results", type=click.Path(path_type=Path), metavar="RESULTS")
-experiment = click.argument("experiment", type=click.Path(path_type=Path), metavar="EXPERIMENT")
-
-
-def selection(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--where`, `--limit` and `--set`. The command gets them as one argument `selection`."""
-
-    @functools.wraps(command)
-    def with_selection(*args: Any, where: str | None, limit: int | None, settings: tuple[str, ...], **rest: Any) -> Any:
-        return command(*args, selection=Selection(where, limit, parse_settings(settings)), **rest)
-
-    for option in (_settings, _limit, _where):
-        with_selection = option(with_selection)
-    return with_selection
-
-
-def settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--set` alone. The command gets its values as one argument `values`."""
-
-    @functools.wraps(command)
-    def with_settings(*args: Any, settings: tuple[str, ...], **rest: Any) -> Any:
-        return command(*args, values=parse_settings(settings), **rest)
-
-    return _settings(with_settings)
-
-
-def get_workflow_path(file: Path) -> Path:
-    """The workflow of a template. `file` is that workflow, or the slots file beside it."""
-    stem = file.name.removesuffix(".slots.yaml")
-    return file if stem == file.name else file.with_name(f"{stem}.json")
-
-
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     """`("steps=8", "prompt=a fox")` as `{"steps": 8, "prompt": "a fox"}`. Values are YAML, as in an experiment.
 
@@ -173,6 +92,66 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         except SourceError as error:
             raise UsageError(f"--set {setting}: {error.problem.message}") from error
     return values
+
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+baseline = click.option(
+    "--baseline", type=FOLDER, metavar="DIR",
+    help="Folder of the baseline. [default: baselines/NAME beside the experiment]",
+)  # fmt: skip
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show only problems.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
+targets = click.option(
+    "-t", "--target", "targets", multiple=True, metavar="TARGET", shell_complete=complete_from("targets"),
+    help="embedded, cloud, a URL, or a name from the experiment or the targets file; may be repeated. "
+    "[default: the experiment's]",
+)  # fmt: skip
+out = click.option(
+    "-o", "--out", type=FOLDER, metavar="DIR", help="Results folder. [default: results/NAME beside EXPERIMENT]"
+)
+where = click.option(
+    "--where",
+    metavar="EXPR",
+    help="Only the trials for which this is true, such as \"steps > 4 and style.label == 'oil'\". Put names that are "
+    "not identifiers in backticks.",
+)
+_limit = click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N trials.")
+settings = click.option(
+    "--set", "values", multiple=True, metavar="NAME=VALUE",
+    callback=lambda _context, _parameter, texts: parse_settings(texts),
+    help="Only this value of a slot or variable, or these: VALUE is YAML, and a list such as steps=[4,8] has several. "
+    "A command that runs the experiment uses them instead of the experiment's own. May be repeated.",
+)  # fmt: skip
+run_id = click.option(
+    "--run", "run_id", metavar="ID", shell_complete=complete_from("runs"),
+    help="Only the results of this run (see `sweeper runs`). [default: of each trial, the best result of all runs]",
+)  # fmt: skip
+open_browser = click.option("--open", "open_browser", is_flag=True, help="Also open the page in the browser.")
+over = make_names_option(
+    "--over", "over", "Replicates: axes whose values stand for many others. [default: seeds and prompts]"
+)
+results = click.argument("results", type=click.Path(path_type=Path), metavar="RESULTS")
+experiment = click.argument("experiment", type=click.Path(path_type=Path), metavar="EXPERIMENT")
+
+
+def selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--where`, `--limit` and `--set`. The command gets them as one argument `selection`."""
+
+    @functools.wraps(command)
+    def with_selection(*args: Any, where: str | None, limit: int | None, values: dict[str, Any], **rest: Any) -> Any:
+        return command(*args, selection=Selection(where, limit, values), **rest)
+
+    for option in (settings, _limit, where):
+        with_selection = option(with_selection)
+    return with_selection
+
+
+def get_workflow_path(file: Path) -> Path:
+    """The workflow of a template. `file` is that workflow, or the slots file beside it."""
+    stem = file.name.removesuffix(".slots.yaml")
+    return file if stem == file.name else file.with_name(f"{stem}.json")
 
 
 def to_target_list(targets: tuple[str, ...]) -> list[str] | None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from sweeper.answers.cells import sanitize
 from sweeper.cli import console
@@ -19,6 +18,9 @@ from sweeper.running import run_events as events
 from sweeper.running.run_events import RunCounts
 from sweeper.running.search_answer import describe_point
 from sweeper.wording import count_things
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
 _SERVER_NAMES: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI", "v2": "Comfy API v2"}
@@ -50,7 +52,7 @@ class ProgressDisplay:
         self._shows_error = shows_error
         self._clock = clock
         self._counts = RunCounts(rates)
-        self._bar: _Bar | None = None
+        self._bar: Progress | None = None
         self._last_line_at = float("-inf")
         self._failure_count = 0
         self._notices: set[str] = set()
@@ -59,11 +61,9 @@ class ProgressDisplay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.stop()  # leaves it on the screen as it is
             self._bar = None
 
     def __call__(self, event: events.Event) -> None:
@@ -78,9 +78,12 @@ class ProgressDisplay:
         if self._quiet:
             return
         if isinstance(event, events.RunStarted) and event.todo and console.is_terminal(sys.stderr) and not self._bar:
-            self._bar = _Bar(event.todo)  # one bar for all runs, or the first would stay on the screen
+            self._bar = _start_bar()  # one bar for all runs, or the first would stay on the screen
         if self._bar is not None:
-            self._bar.update(self._counts)
+            counts = self._counts
+            self._bar.update(
+                self._bar.task_ids[0], total=counts.total, completed=counts.done, counts=sanitize(str(counts))
+            )
         elif isinstance(event, events.TrialDone) or self._describe_waits() != self._last_waiting:
             self._show_status_line()
 
@@ -110,10 +113,12 @@ class ProgressDisplay:
             console.print_status(f"{self._counts.done}/{self._counts.total}: {sanitize(str(self._counts))}")
 
     def _print_line(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.print_line(line)
-        else:
+        if self._bar is None:
             console.print_status(line)
+            return
+        from rich.text import Text
+
+        self._bar.console.print(Text.from_ansi(line), soft_wrap=True)  # above the bar
 
     def _describe_event(self, event: events.Event) -> str | None:
         """The line that reports an event; None if the counts show it, or if the display is quiet."""
@@ -151,6 +156,22 @@ def _describe_round(event: events.RoundPlanned) -> str:
         return text
     objectives = dict(zip(event.objectives, event.best.objectives, strict=True))
     return f"{text}; best {describe_point(objectives, event.best.values)}"
+
+
+def _start_bar() -> Progress:
+    """Draw a bar on stderr. rich is imported only here, when the first bar is drawn."""
+    from rich import progress
+
+    bar = progress.Progress(
+        progress.BarColumn(bar_width=30),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        progress.TextColumn("{task.fields[counts]}"),
+        console=console.make_rich_console(sys.stderr),
+    )
+    bar.add_task("", counts="")
+    bar.start()
+    return bar
 
 
 def _describe_routine_event(event: events.Event) -> str | None:
@@ -202,33 +223,3 @@ def _describe_draining(event: events.Draining) -> str:
     why = reasons.get(event.reason, event.reason)
     again = "; press Ctrl-C again to cancel" if event.reason == "interrupt" and event.in_flight else ""
     return f"{why}: submitting no more, waiting for {count_things(event.in_flight, 'job')} in flight{again}"
-
-
-class _Bar:
-    """A progress bar on stderr. rich is imported only here, when the first bar is drawn."""
-
-    def __init__(self, total: int) -> None:
-        from rich import progress, text
-
-        self._to_text = text.Text.from_ansi
-        self._progress = progress.Progress(
-            progress.BarColumn(bar_width=30),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            progress.TextColumn("{task.fields[counts]}"),
-            console=console.make_rich_console(sys.stderr),
-        )
-        self._task = self._progress.add_task("", total=total, counts="")
-        self._progress.start()
-
-    def update(self, counts: RunCounts) -> None:
-        """Show the counts."""
-        self._progress.update(self._task, total=counts.total, completed=counts.done, counts=sanitize(str(counts)))
-
-    def print_line(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._progress.console.print(self._to_text(line), soft_wrap=True)
-
-    def stop(self) -> None:
-        """Leave the bar as it is, and give the terminal back."""
-        self._progress.stop()

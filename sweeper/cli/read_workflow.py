@@ -1,6 +1,10 @@
 """Read a workflow for `sweeper template` and `init`: from JSON, or from a picture, film or sound that embeds it.
 
 A workflow in UI format is converted to API format. Suggesting slots belongs to `sweeper.loading.suggest_slots`.
+
+ComfyUI embeds the workflow in the files that it saves: in PNG text chunks, in the EXIF of WebP and JPEG, or in `comf`
+chunks of APNG; in films and sounds in the tags of their container (SaveVideo, SaveAudio), or as JSON in the tag
+`comment` (VHS_VideoCombine).
 """
 
 from __future__ import annotations
@@ -10,20 +14,30 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.cli.embedded_workflow import PROMPT, WORKFLOW, detect_format, read_workflow_texts
 from sweeper.cli.node_class_source import NodeClassSource
-from sweeper.errors import Problem, TemplateError
+from sweeper.errors import ImageError, Problem, TemplateError
+from sweeper.images.extras import load_av
 from sweeper.loading.load import read_workflow
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
 from sweeper.model.expressions import has_jinja, quote_jinja
+from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
 from sweeper.model.source import Source
 from sweeper.model.template import ModelFile
 from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 # Where requests have the workflow: ComfyUI's /prompt, RunPod's worker-comfyui, Comfy Deploy and others.
 _WRAPPERS: Final = (("prompt",), ("input", "workflow"), ("input", "prompt"), ("workflow",))
+
+# The names of the two texts (ComfyUI's nodes.py and nodes_images.py): the workflow in API format and in UI format.
+_PROMPT: Final = "prompt"
+_WORKFLOW: Final = "workflow"
+_PICTURES: Final = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+_CONTAINERS: Final = {b"\x1aE\xdf\xa3": "WebM or Matroska", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +68,7 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
     Raises TemplateError if the file cannot be read, holds no workflow, cannot be converted with certainty, or has links
     to nodes that do not exist. Raises UsageError and TargetError as `NodeClassSource.object_info` does.
     """
-    file_format = detect_format(path)
+    file_format = _detect_format(path)
     source = _from_media(path, file_format) if file_format else read_workflow(path)
     notes: list[str] = []
     where = _find_wrapper(source.value) if file_format is None else ()
@@ -151,7 +165,7 @@ def _quote_jinja(value: Any) -> Any:
 def _from_media(path: Path, file_format: str) -> Source:
     """The workflow embedded in a picture, film or sound, in either format."""
     texts = read_workflow_texts(path, file_format)
-    name = PROMPT if PROMPT in texts else WORKFLOW
+    name = _PROMPT if _PROMPT in texts else _WORKFLOW
     if name not in texts:
         message = (
             f"this {file_format} contains no workflow (neither a `prompt` text nor a `workflow` text); ComfyUI's "
@@ -177,3 +191,79 @@ def _strip_is_changed(value: Any) -> Any:
         else node
         for node_id, node in value.items()
     }
+
+
+def _detect_format(path: Path) -> str | None:
+    """The format of a picture, film or sound, by its first bytes. None for another file, or if it cannot be opened."""
+    if not path.is_file():  # a pipe would wait
+        return None
+    try:
+        with path.open("rb") as file:
+            first = file.read(12)
+    except OSError:
+        return None
+    if first[4:8] == b"ftyp":
+        return "MP4"
+    if first.startswith(b"RIFF"):
+        return "WebP" if first[8:] == b"WEBP" else None
+    known = (*_PICTURES.items(), *_CONTAINERS.items())
+    return next((name for signature, name in known if first.startswith(signature)), None)
+
+
+def read_workflow_texts(path: Path, file_format: str) -> dict[str, str]:
+    """The texts `prompt` and `workflow` in a file, if present. Raises TemplateError if it cannot be decoded."""
+    texts: dict[str, str] = {}
+    is_picture = file_format in (*_PICTURES.values(), "WebP")
+    for name, text in _read_picture_texts(path, file_format) if is_picture else _read_tags(path, file_format):
+        texts.setdefault(name.lower(), text)
+    return {name: text for name, text in texts.items() if name in (_PROMPT, _WORKFLOW)}
+
+
+def _read_picture_texts(path: Path, file_format: str) -> list[tuple[str, str]]:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
+            check_pixels(image.size)  # the texts behind the pixels are read with them
+            return list(_iter_texts(image))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError) as error:
+        raise TemplateError(Problem(str(path), 0, "", f"cannot be read as {file_format}: {error}")) from error
+
+
+def _read_tags(path: Path, file_format: str) -> list[tuple[str, str]]:
+    """(name, text) of every tag of a film or sound, and of every text in the JSON of its comment."""
+    try:
+        av = load_av(path)
+        with av.open(str(path), options=FILM_OPTIONS, metadata_errors="replace") as container:
+            parts = (container, *container.streams)
+            tags = [(str(name), str(text)) for part in parts for name, text in part.metadata.items()]
+    except (OSError, ValueError, ImageError) as error:  # PyAV's errors are among the first two
+        message = f"the {file_format} cannot be read: {error}" if not isinstance(error, ImageError) else str(error)
+        raise TemplateError(Problem(str(path), 0, "", message)) from error
+    for name, text in list(tags):
+        if name.lower() == "comment" and text.startswith("{"):
+            try:
+                inner = json.loads(text)
+            except (ValueError, RecursionError):
+                continue
+            tags += [(key, part if isinstance(part, str) else json.dumps(part)) for key, part in inner.items()]
+    return tags
+
+
+def _iter_texts(image: Image) -> Iterator[tuple[str, str]]:
+    """(name, text) of every text in a picture."""
+    for name, value in image.info.items():
+        if isinstance(value, str):
+            yield str(name), value
+    for value in image.getexif().values():
+        # SaveAnimatedWEBP writes "prompt:{...}" and "workflow:{...}" into the tags from 0x0110 down.
+        name, colon, text = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if colon:
+            yield name, text.rstrip("\0")
+    if image.format == "PNG":
+        image.load()  # SaveAnimatedPNG writes its chunks after the pixels
+        chunks: list[Any] = list(getattr(image, "private_chunks", ()))
+        for chunk_id, data, *_ in chunks:
+            head, zero, text_bytes = data.partition(b"\0")
+            if chunk_id == b"comf" and zero:
+                yield head.decode("latin-1"), text_bytes.decode("latin-1")

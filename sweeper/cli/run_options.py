@@ -38,57 +38,34 @@ def parse_budget(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 
 out = click.option(
-    "-o",
-    "--out",
-    type=options.DirOrUrl(),
-    metavar="DIR|URL",
-    help="Results folder, or a URL to save the pictures to instead, such as s3://bucket/folder. "
-    "[default: results/NAME beside EXPERIMENT]",
-)
+    "-o", "--out", type=options.DirOrUrl(), metavar="DIR|URL", help="Results folder, or a URL to save the pictures to "
+    "instead, such as s3://bucket/folder. [default: results/NAME beside EXPERIMENT]",
+)  # fmt: skip
 view = click.option("--view", is_flag=True, help="Show the run in a browser, until Ctrl-C.")
 
 _SHARED: Final = (
     click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Jobs in flight per target."),
-    click.option(
-        "--retries", type=click.IntRange(min=0), metavar="N", help="How many more times to submit a trial that fails."
-    ),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="S",
-        help="Cancel a job that runs longer than this many seconds.",
-    ),
-    click.option(
-        "--patience",
-        type=click.FloatRange(min=0),
-        metavar="S",
-        help="Seconds to retry a target that stops responding, if no other target can continue. [default: 300]",
-    ),
-    click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Reject a larger plan. "
-                 "[default: 10000]"),
-    click.option(
-        "--max-failures", callback=_parse_max_failures, metavar="N|P%",
-        help="Stop when more trials than this have failed.",
-    ),
-    click.option(
-        "--budget",
-        callback=parse_budget,
-        metavar="USD",
-        help="The most that the results folder may cost over all its runs, such as '20 USD'.",
-    ),
+    click.option("--retries", type=click.IntRange(min=0), metavar="N",
+                 help="How many more times to submit a trial that fails."),
+    click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S",
+                 help="Cancel a job that runs longer than this many seconds."),
+    click.option("--patience", type=click.FloatRange(min=0), metavar="S", help="Seconds to retry a target that stops "
+                 "responding, if no other target can continue. [default: 300]"),
+    click.option("--max-trials", type=click.IntRange(min=1), metavar="N",
+                 help="Reject a larger plan. [default: 10000]"),
+    click.option("--max-failures", callback=_parse_max_failures, metavar="N|P%",
+                 help="Stop when more trials than this have failed."),
+    click.option("--budget", callback=parse_budget, metavar="USD",
+                 help="The most that the results folder may cost over all its runs, such as '20 USD'."),
     click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial."),
     click.option("--retry-failed", is_flag=True, help="Resubmit trials that failed in an earlier run."),
 )  # fmt: skip
 _SHARED_AFTER: Final = (
-    click.option(
-        "--keep-temp/--no-keep-temp", default=None, help="Also download previews (files of type temp). [default: off]"
-    ),
-    click.option(
-        "--check/--no-check",
-        default=True,
-        help="First check every workflow against the target's node classes. [default: on]",
-    ),
-)
+    click.option("--keep-temp/--no-keep-temp", default=None,
+                 help="Also download previews (files of type temp). [default: off]"),
+    click.option("--check/--no-check", default=True,
+                 help="First check every workflow against the target's node classes. [default: on]"),
+)  # fmt: skip
 
 
 def limits(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,6 @@ from sweeper.store.containment import refuse_links
 class ExperimentFile(pytest.File):
     """An experiment. Its items are the cases of its baseline, and the trials that have no accepted picture yet."""
 
-    _comparisons: Comparisons | None = None
-    _by_name: dict[str, list[Comparison]]  # by case key and by point, which differ: one is a list, one a mapping
-
     def collect(self) -> Iterable[pytest.Item]:
         try:
             experiment = load(self.path)
@@ -56,23 +54,21 @@ class ExperimentFile(pytest.File):
             if point not in accepted:
                 yield CaseItem.from_parent(self, name=f"{format_cells(cells)} [new]".lstrip(), point=point, key=None)
 
-    def get_comparisons(self) -> Comparisons:
-        """Run the experiment and compare it with its baseline, once. With an accept option, accept first."""
-        if self._comparisons is None:
-            self._comparisons = self._check_once()
-            self._by_name = {}
-            for comparison in self._comparisons:
-                for name in (comparison.case.key, comparison.case.point):
-                    self._by_name.setdefault(name, []).append(comparison)
-        return self._comparisons
+    @cached_property
+    def by_name(self) -> dict[str, list[Comparison]]:
+        """The comparisons by case key and by point, which differ: the first is a list, the other a mapping."""
+        by_name: dict[str, list[Comparison]] = {}
+        for comparison in self.comparisons:
+            for name in (comparison.case.key, comparison.case.point):
+                by_name.setdefault(name, []).append(comparison)
+        return by_name
 
-    def comparisons_for(self, name: str) -> list[Comparison]:
-        """The comparisons of a case (by its key) or of a point of the sweep."""
-        self.get_comparisons()
-        return self._by_name.get(name, [])
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        """The run of the experiment compared with its baseline. With an accept option, it is accepted first.
 
-    def _check_once(self) -> Comparisons:
-        """Check in this process, or with pytest-xdist in the first worker; the others compare its results."""
+        With pytest-xdist, the first worker runs the experiment; the others compare its results.
+        """
         out = self.path.parent / "results" / f"{self.path.stem}-pytest"
         session = getattr(self.config, "workerinput", {}).get("testrunuid")
         if session is None:
@@ -124,11 +120,10 @@ class CaseItem(pytest.Item):
 
     def runtest(self) -> None:
         assert isinstance(self.parent, ExperimentFile)
-        comparisons = self.parent.get_comparisons()
-        own = self.parent.comparisons_for(self._point if self._key is None else self._key)
+        own = self.parent.by_name.get(self._point if self._key is None else self._key, [])
         if not own and not self.config.getoption("sweeper_accept"):  # accepting may have removed the case
             raise CaseFailedError(["not compared: the run has no result for this case"])
-        failures = [comparison for comparison in own if comparisons.is_blocking(comparison)]
+        failures = [comparison for comparison in own if self.parent.comparisons.is_blocking(comparison)]
         if failures:
             raise CaseFailedError(map(describe_case, failures))
 

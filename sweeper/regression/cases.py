@@ -188,10 +188,11 @@ class RunCases:
 def load_run_record(folder: Path, run: int | str | None = None) -> RunRecord:
     """The record of a run in a results folder, by default the latest. Raises ResultsError."""
     with Store.open(folder, readonly=True) as store:
-        return _find_record(store, run)
+        return find_run_record(store, run)
 
 
-def _find_record(store: Store, run: int | str | None) -> RunRecord:
+def find_run_record(store: Store, run: int | str | None) -> RunRecord:
+    """The record of a run, by default the latest. Raises ResultsError."""
     run_id = store.latest_run_id() if run is None else run
     store.layout(run_id)  # raises if there is no such run
     return next(record for record in store.runs() if str(record.id) == str(run_id))
@@ -203,7 +204,7 @@ def read_run(folder: Path, run: int | str | None = None, trials: Collection[int]
     Raises ResultsError if there is nothing to read.
     """
     with Store.open(folder, readonly=True) as store:
-        record = _find_record(store, run)
+        record = find_run_record(store, run)
         outcomes = list(store.outcomes(record.id, of_folder=run is None))
         servers = store.servers.load_info()
     absolute = str(folder.resolve())

@@ -6,29 +6,30 @@ This module decides what is on a sheet, and `sheet_pages` draws it.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from sweeper.answers.cells import format_number, format_rounded
+from sweeper.answers.cells import format_cell, format_rounded
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.model.result import Result
 from sweeper.model.search_columns import SearchColumns, SearchedPoint
+from sweeper.reporting.contents import collect_artifacts
 from sweeper.reporting.dataset import encode_axis, select_axes
 from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_pages
 from sweeper.reporting.thumbnails import is_film
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
-from sweeper.store.remote_artifacts import download_artifacts, local_path
 from sweeper.tables.searched_points import find_best_points, list_points
 from sweeper.tables.select_rows import select_results
 from sweeper.wording import count_things, join_names, suggest
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
+_Artifacts = Mapping[str, tuple[Path | None, str]]  # see `collect_artifacts`
 # By suffix, the options with which Pillow saves a page. For WebP, the default quality of 80 damages the letters.
 _FORMATS: Final[dict[str, dict[str, int]]] = {".png": {}, ".webp": {"quality": 92}}
 
@@ -53,18 +54,8 @@ class _SheetAxis:
     order: tuple[int, ...]
 
 
-_SectionCells = tuple[
-    tuple[int, ...], dict[tuple[int, int], Cell]
-]  # a section: the indices of its outer axes' values, and its cells
-
-
 def write_sheets(
-    results: Path,
-    file: Path,
-    options: SheetOptions,
-    *,
-    run: str | None = None,
-    trials: Collection[int] | None = None,
+    results: Path, file: Path, options: SheetOptions, *, run: str | None = None, trials: Collection[int] | None = None
 ) -> list[Path]:
     """Draw the sheet of a run, or of some of its `trials`, to `file`; further pages are `name-2.png` and so on.
 
@@ -77,12 +68,12 @@ def write_sheets(
         raise UsageError(f"--sheet {file}: the suffix chooses the format; use one of {', '.join(_FORMATS)}")
     with Store.open(results, readonly=True) as store:
         layout, rows = select_results(store.layout(run), list(store.results(run)), trials)
-    download_artifacts(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
+    artifacts = collect_artifacts(rows, results)
     axes = _collect_axes(rows, layout)
     if layout.search is not None and not (options.x or options.y):
-        sheet = _build_search_sheet(rows, axes, layout.search, layout.experiment, results)
+        sheet = _build_search_sheet(rows, axes, layout.search, layout.experiment, artifacts)
     else:
-        sheet = _build_sheet(rows, axes, _choose_axes(axes, options, layout), layout=layout, results=results)
+        sheet = _build_sheet(rows, axes, _choose_axes(axes, options, layout), layout=layout, artifacts=artifacts)
     written = []
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,11 +102,7 @@ def _collect_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, _She
 
 
 def _format_value(value: Any) -> str:
-    if isinstance(value, dict) and "$int" in value:
-        return str(value["$int"])
-    if isinstance(value, bool):
-        return str(value).lower()
-    return format_number(value) if isinstance(value, float) else str(value)
+    return str(value["$int"]) if isinstance(value, dict) and "$int" in value else format_cell(value)
 
 
 def _choose_axes(
@@ -128,23 +115,20 @@ def _choose_axes(
         for option, name in requested.items()
         if name is not None and name not in axes
     ]
-    taken = [name for name in requested.values() if name is not None]
-    if len(taken) == 2 and taken[0] == taken[1]:
-        each = f"both name '{taken[0]}', and need an axis each; axes: {join_names(axes)}"
+    if sheet_options.x is not None and sheet_options.x == sheet_options.y:
+        each = f"both name '{sheet_options.x}', and need an axis each; axes: {join_names(axes)}"
         problems.append(Problem("", 0, "--x, --y", each))
     if problems:
         raise UsageError(problems)
-    chosen = [axis for name in (sheet_options.x, sheet_options.y) if name is not None for axis in (axes[name],)]
-    ranked = sorted(axes.values(), key=lambda axis: -len(axis.order))
-    for axis in ranked:
-        if len(chosen) < 2 and axis.name not in taken and not _is_implied(axis, chosen, layout):
+    x, y = (None if name is None else axes[name] for name in requested.values())
+    chosen = [axis for axis in (x, y) if axis is not None]
+    for axis in sorted(axes.values(), key=lambda axis: -len(axis.order)):
+        if len(chosen) < 2 and axis not in chosen and not _is_implied(axis, chosen, layout):
             chosen.append(axis)
-    if sheet_options.x is not None or sheet_options.y is not None:
-        rest = [axis for axis in chosen if axis.name not in (sheet_options.x, sheet_options.y)]
-        x = axes[sheet_options.x] if sheet_options.x is not None else next(iter(rest), None)
-        return x, axes[sheet_options.y] if sheet_options.y is not None else next(iter(rest), None)
-    chosen.sort(key=lambda axis: max(map(len, axis.labels)))
-    return (chosen[0] if chosen else None), (chosen[1] if len(chosen) > 1 else None)
+    if x is None and y is None:
+        chosen.sort(key=lambda axis: max(map(len, axis.labels)))
+    rest = iter([axis for axis in chosen if axis not in (x, y)])
+    return x or next(rest, None), y or next(rest, None)
 
 
 def _is_implied(axis: _SheetAxis, shown: Sequence[_SheetAxis], layout: TableLayout) -> bool:
@@ -158,24 +142,24 @@ def _is_implied(axis: _SheetAxis, shown: Sequence[_SheetAxis], layout: TableLayo
 
 def _find_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> list[_SheetAxis]:
     """The axes of `others` that are linked with `axis`."""
-    return [one for one in others if {(axis.name, one.name), (one.name, axis.name)} & {*layout.together}]
+    return [other for other in others if {(axis.name, other.name), (other.name, axis.name)} & {*layout.together}]
 
 
 def _name_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> _SheetAxis:
     """Return the axis, labelled also with the names and values of the `others` that vary together with it."""
     partners = [
-        one
-        for one in _find_partners(axis, others, layout)
-        if len(one.order) > 1 and _is_determined(axis, [one]) and _is_determined(one, [axis])
+        other
+        for other in _find_partners(axis, others, layout)
+        if len(other.order) > 1 and _is_determined(axis, [other]) and _is_determined(other, [axis])
     ]
     if not partners or len(axis.order) < 2:
         return axis
     labels = list(axis.labels)
     for row, index in enumerate(axis.indices):
         if index >= 0:
-            values = [one.labels[one.indices[row]] for one in partners if one.indices[row] >= 0]
+            values = [partner.labels[partner.indices[row]] for partner in partners if partner.indices[row] >= 0]
             labels[index] = " · ".join((axis.labels[index], *values))
-    return replace(axis, name=" · ".join((axis.name, *(one.name for one in partners))), labels=tuple(labels))
+    return replace(axis, name=" · ".join((axis.name, *(partner.name for partner in partners))), labels=tuple(labels))
 
 
 def _is_determined(axis: _SheetAxis, others: Sequence[_SheetAxis]) -> bool:
@@ -193,7 +177,7 @@ def _build_sheet(
     chosen: tuple[_SheetAxis | None, _SheetAxis | None],
     *,
     layout: TableLayout,
-    results: Path,
+    artifacts: _Artifacts,
 ) -> Sheet:
     """Build the sheet along the chosen axes, across and down."""
     shown = [axis for axis in chosen if axis is not None]
@@ -206,10 +190,12 @@ def _build_sheet(
     for row, result in enumerate(rows):
         cells = sections.setdefault(tuple(axis.indices[row] for axis in outer), {})
         at = (y.indices[row] if y else -1, x.indices[row] if x else -1)
-        cells.setdefault(at, _build_cell(result, results))
+        cells.setdefault(at, _build_cell(result, artifacts))
     titled = [
-        Section(" · ".join(_format_title(axis, index) for axis, index in zip(heads, key, strict=True)), cells)
-        for key, cells in _sort_sections(sections.items(), outer, layout)
+        Section(
+            " · ".join(_format_label(axis, index, named=True) for axis, index in zip(heads, key, strict=True)), cells
+        )
+        for key, cells in sorted(sections.items(), key=lambda section: _rank(outer, section[0]))
     ]
     return Sheet(
         layout.experiment, x.name if x else "", y.name if y else "", _list_labels(x), _list_labels(y), tuple(titled),
@@ -218,7 +204,7 @@ def _build_sheet(
 
 
 def _build_search_sheet(
-    rows: Sequence[Result], axes: dict[str, _SheetAxis], search: SearchColumns, experiment: str, results: Path
+    rows: Sequence[Result], axes: dict[str, _SheetAxis], search: SearchColumns, experiment: str, artifacts: _Artifacts
 ) -> Sheet:
     """Build the sheet of a search: a row for each of its best points, a column for each combination of `over`."""
     found = find_best_points(rows, search) or list_points(rows, search)
@@ -231,10 +217,10 @@ def _build_search_sheet(
     for down, point in enumerate(best):
         for row in map(index_of.__getitem__, point.trials):
             column = across.setdefault(tuple(axis.indices[row] for axis in over), len(across))
-            cells[down, column] = _build_cell(rows[row], results)
-    columns = sorted(across, key=lambda key: [axis.order.index(index) for axis, index in zip(over, key, strict=True)])
+            cells[down, column] = _build_cell(rows[row], artifacts)
+    columns = sorted(across, key=lambda key: _rank(over, key))
     labels = [" · ".join(_format_label(axis, index) for axis, index in zip(over, key, strict=True)) for key in columns]
-    goals = " and ".join(f"{'highest' if one.maximize else 'lowest'} {one.metric}" for one in search.objectives)
+    goals = " and ".join(f"{'highest' if goal.maximize else 'lowest'} {goal.metric}" for goal in search.objectives)
     kind = "complete points" if len(search.objectives) == 1 else "points on the Pareto front"
     shown = f"{len(best)} of {len(found)} {kind}: {goals}"
     return Sheet(
@@ -251,17 +237,13 @@ def _describe_point(
 ) -> str:
     pairs = zip(search.objectives, point.objectives, strict=False)  # there are none, if they are not known
     goals = [f"{objective.metric} {format_rounded(value)}" for objective, value in pairs]
-    return " · ".join([*goals, *(_format_title(axis, axis.indices[index_of[point.trials[0]]]) for axis in space)])
+    row = index_of[point.trials[0]]
+    return " · ".join([*goals, *(_format_label(axis, axis.indices[row], named=True) for axis in space)])
 
 
-def _sort_sections(
-    sections: Iterable[_SectionCells], outer: Sequence[_SheetAxis], layout: TableLayout
-) -> list[_SectionCells]:
-    """Sort the sections in the written order of their axes."""
-    if not any(layout.value_order.get(axis.name) for axis in outer):
-        return list(sections)
-    ranks = [{index: rank for rank, index in enumerate(axis.order)} for axis in outer]
-    return sorted(sections, key=lambda section: [rank[index] for rank, index in zip(ranks, section[0], strict=True)])
+def _rank(axes: Sequence[_SheetAxis], indices: Sequence[int]) -> list[int]:
+    """The key that sorts combinations of values in the written order of their axes."""
+    return [axis.order.index(index) for axis, index in zip(axes, indices, strict=True)]
 
 
 def _list_labels(axis: _SheetAxis | None) -> tuple[tuple[int, str], ...]:
@@ -270,39 +252,23 @@ def _list_labels(axis: _SheetAxis | None) -> tuple[tuple[int, str], ...]:
     return tuple((index, _format_label(axis, index)) for index in axis.order)
 
 
-def _format_label(axis: _SheetAxis, index: int) -> str:
-    """Format the label of a value; a blank value needs the name of its axis."""
-    word = _describe_blank(axis, index)
-    return f"{axis.name}: {word}" if word else axis.labels[index]
+def _format_label(axis: _SheetAxis, index: int, *, named: bool = False) -> str:
+    """Format the label of a value. It needs the name of its axis if it cannot be seen, or if it stands in a title."""
+    label = "(none)" if index < 0 else axis.labels[index] or "(empty)"
+    if index < 0 or not axis.labels[index].strip():
+        return f"{axis.name}: {label if label.strip() else json.dumps(label)}"
+    return f"{axis.name} {label}" if named else label
 
 
-def _format_title(axis: _SheetAxis, index: int) -> str:
-    word = _describe_blank(axis, index)
-    return f"{axis.name}: {word}" if word else f"{axis.name} {axis.labels[index]}"
-
-
-def _describe_blank(axis: _SheetAxis, index: int) -> str:
-    """Describe a value whose label cannot be seen; "" for any other."""
-    if index < 0:
-        return "(none)"
-    label = axis.labels[index]
-    if label.strip():
-        return ""
-    return json.dumps(label) if label else "(empty)"
-
-
-def _build_cell(result: Result, results: Path) -> Cell:
+def _build_cell(result: Result, artifacts: _Artifacts) -> Cell:
     """Make the cell of a trial: its pictures, otherwise its films, otherwise the reason."""
-    home = results.resolve()
-    files = zip(result.outputs, result.sha256, strict=True)
-    paths = [local_path(home, name, sha256) for name, sha256 in files]  # the store has checked them
-    present = [path for path in paths if path.is_file()]
+    present = [path for name in result.outputs for path, _ in (artifacts[name],) if path is not None]
     pictures = tuple(path for path in present if path.suffix.lower() in PICTURE_SUFFIXES)
     films = tuple(path for path in present if is_film(path))
     if pictures or (films and find_spec("av") is not None):
         return Cell(pictures or films, "")
     if result.status == "succeeded":
-        others = ", ".join(path.name for path in paths)
+        others = ", ".join(PurePosixPath(name).name for name in result.outputs)
         missing = "; the extra media shows the first frame of a film" if films else ""
         return Cell((), f"no picture, but {others}{missing}" if others else "no picture")
     return Cell((), ": ".join(part for part in (result.status, result.error) if part))

@@ -1,26 +1,38 @@
 """The page's data about files and about the run itself; `dataset` has the data about its trials.
 
-The report (`write_report`) and the live view (`sweeper.reporting.live`) share it.
+The report (`write_report`) and the live view (`sweeper.reporting.live`) share it. Workflows, and the rules that exclude
+combinations of values, are known only if the experiment still plans exactly the trials of the rows.
+
+A report must not contain an API key. Targets name environment variables for their keys; `describe_rerun` leaves out
+anything else in such a setting.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sweeper.errors import InputError
+from sweeper.images.metrics.registry import find_unknown_metrics
 from sweeper.loading.load import load_recorded
+from sweeper.loading.parse import parse_yaml
+from sweeper.loading.search_builder import name_metrics
 from sweeper.model.charges import AT_LEAST
+from sweeper.model.experiment import Block, Experiment
 from sweeper.model.money import CURRENCY, format_usd, from_usd
 from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.source import SourceError
 from sweeper.model.trial import Trial
+from sweeper.planning.grid import Grid
 from sweeper.planning.plan import Plan, plan
 from sweeper.planning.searching.search_plan import SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import group_points
-from sweeper.reporting.dataset import encode_values
-from sweeper.reporting.excluded_reasons import encode_exclusions
-from sweeper.reporting.run_again import describe_rerun
+from sweeper.planning.trial_filters import get_written_block, iter_drop_reasons
+from sweeper.reporting.dataset import encode_axis, encode_values, select_axes
 from sweeper.reporting.thumbnails import THUMBS_FOLDER
 from sweeper.store import Store
 from sweeper.store.records import RunRecord, TableLayout
@@ -38,16 +50,12 @@ MEDIA_TYPES: Final = {
     ".m4a": "audio/mp4", ".aac": "audio/aac",
 }  # fmt: skip
 """The files that browsers can show, by suffix. The part before the slash is the kind of file on the page."""
-UploadedInputs = Mapping[str, Mapping[str, Any]]
+_UploadedInputs = Mapping[str, Mapping[str, Any]]
 """By target, then by the file's content: the value that a workflow needs for an input file on that target."""
 _ABSENT: Final = {"$absent": True}
-
-
-def find_run_record(store: Store, run: str | None) -> RunRecord:
-    """Find a run, by default the latest. Raises ResultsError if it does not exist."""
-    store.layout(run)
-    wanted_id = store.latest_run_id() if run is None else run
-    return next(record for record in store.runs() if str(record.id) == str(wanted_id))
+_MAX_POINTS: Final = 200_000  # of all products together; a lookup among more would be slow in a browser
+_NO_VALUE: Final = -1  # in place of the index of a value: there is no value
+_UNKNOWN_VALUE: Final = -2  # the same: no trial has the value, so the page does not know it
 
 
 def collect_artifacts(rows: Sequence[Result], results: Path) -> dict[str, tuple[Path | None, str]]:
@@ -97,23 +105,20 @@ def build_file_entries(
 
 
 def describe_run(
-    record: RunRecord,
-    results: Path,
-    rows: Sequence[Result],
-    layout: TableLayout,
-    uploaded: UploadedInputs,
-    *,
-    first_started: float | None = None,
+    record: RunRecord, results: Path, rows: Sequence[Result], layout: TableLayout, store: Store | None
 ) -> dict[str, Any]:
     """Build the page's data about the run. If its experiment can still be read, that includes workflows and exclusions.
 
-    `uploaded`: see `UploadedInputs`. `first_started`: when the first run of this results folder started (Unix
-    seconds), or None if none has. It identifies the folder, even after the folder moves or its sweep grows.
+    `store`: that of the run; None if nothing has run. Raises ResultsError.
     """
+    uploaded = {} if store is None else _load_uploaded_inputs(store, rows)
     data: dict[str, Any] = {
         "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,
         "ended": record.ended, "stopped_by": record.stopped_by, "results": str(results), "workflow": None,
-        "template": None, "description": "", "began": first_started,
+        "template": None, "description": "",
+        # It identifies the folder, even after the folder moves or its sweep grows.
+        "began": None if store is None else store.runs()[0].started,
+        "spending": "" if store is None else describe_spending(store, rows),
     }  # fmt: skip
     experiment = None
     try:
@@ -124,7 +129,7 @@ def describe_run(
         if layout.search is None:
             planned = plan(experiment)
             data["workflow"] = _encode_workflows(planned, rows, uploaded)
-            data["left_out"] = encode_exclusions(planned, rows, layout)
+            data["left_out"] = _encode_exclusions(planned, rows, layout)
         elif experiment.search is not None:
             data |= _describe_search(SearchSpace(experiment, experiment.search), rows, uploaded)
     except (InputError, OSError) as error:
@@ -135,14 +140,14 @@ def describe_run(
     return data | {"asked": describe_rerun(record, layout, experiment)}
 
 
-def _describe_search(space: SearchSpace, rows: Sequence[Result], uploaded: UploadedInputs) -> dict[str, Any]:
+def _describe_search(space: SearchSpace, rows: Sequence[Result], uploaded: _UploadedInputs) -> dict[str, Any]:
     """Build the workflows of the rows whose points are in the space, and `wanted`: how many trials each point gets.
 
     `where` may leave out some combinations of a point. A row whose point is not in the space any more has null.
     """
     points = [space.read_point(row.params, row.columns) for row in rows]
     combinations = [space.read_combination(row.params, row.columns) for row in rows]
-    cells = [(0, *one) for one in zip(points, combinations, strict=True) if None not in one]
+    cells = [(0, *cell) for cell in zip(points, combinations, strict=True) if None not in cell]
     if not cells:
         return {}
     distinct = list(dict.fromkeys(point for point in points if point is not None))
@@ -154,7 +159,7 @@ def _describe_search(space: SearchSpace, rows: Sequence[Result], uploaded: Uploa
     }
 
 
-def _encode_workflows(planned: Plan, rows: Sequence[Result], uploaded: UploadedInputs) -> dict[str, Any] | None:
+def _encode_workflows(planned: Plan, rows: Sequence[Result], uploaded: _UploadedInputs) -> dict[str, Any] | None:
     """Return `{base, changes: [{node, input, values, of}], known: [0 or 1 per row]}`, or None if no workflow is known.
 
     That is little space: the first workflow in full, and for each trial only its differences, from which the page makes
@@ -217,9 +222,146 @@ def _format_cost(micros: int, *, is_bounded: bool) -> str:
     return f"{'' if is_bounded else 'at least '}{format_usd(micros)} {CURRENCY}"
 
 
-def load_uploaded_inputs(store: Store, rows: Sequence[Result]) -> UploadedInputs:
+def _load_uploaded_inputs(store: Store, rows: Sequence[Result]) -> _UploadedInputs:
     """Load the recorded names of input files on the targets of these rows. Raises ResultsError."""
     targets = {row.target for row in rows if row.target is not None}
     return {
         name: {content: value for content, (value, _) in store.servers.load_uploads(name).items()} for name in targets
     }
+
+
+def _encode_exclusions(planned: Plan, rows: Sequence[Result], layout: TableLayout) -> dict[str, Any] | None:
+    """Return `{rules, blocks: [{sizes, axes: [{name, over, of}], by}]}`, or None if the reasons are unknown.
+
+    `of` has the index of the axis' value for each combination of the dimensions in `over`. `by` has run-length coded
+    pairs in written order: [number of points, index of their rule or -1 for a trial].
+    """
+    experiment = planned.experiment
+    if sum(prod(block.sizes) for block in experiment.blocks) > _MAX_POINTS or len(planned) != len(rows):
+        return None
+    if tuple(layout.axis_columns) != tuple(planned.axis_columns):  # of a store that somebody else made
+        return None
+    ordered = sorted(rows, key=lambda row: row.trial)
+    if any(trial.columns != row.columns for trial, row in zip(planned.written(), ordered, strict=True)):
+        return None
+    rules: dict[str, int] = {}
+    values = {}  # by axis and the JSON text of a value: its index in the page's data
+    for name in select_axes(layout.axis_columns):
+        _, indices, _ = encode_axis(name, rows, layout)
+        cells = (_to_json(row.columns.get(name)) for row in rows)
+        values[name] = dict(zip(cells, indices, strict=True))
+    blocks = [_encode_block(experiment, block, values, rules) for block in experiment.blocks]
+    return {"rules": list(rules), "blocks": blocks}
+
+
+def _encode_block(
+    experiment: Experiment, block: Block, values: Mapping[str, Mapping[str, int]], rules: dict[str, int]
+) -> dict[str, Any]:
+    grid = Grid(experiment, block.dimensions, {})
+    axes = []
+    for name, indices in values.items():
+        column = grid.columns[name]
+        point, of = [0] * len(grid.sizes), []
+        for options in itertools.product(*(range(grid.sizes[dimension]) for dimension in column.dimensions)):
+            for dimension, option in zip(column.dimensions, options, strict=True):
+                point[dimension] = option
+            value = column.get(point)
+            of.append(_NO_VALUE if value is None else indices.get(_to_json(value), _UNKNOWN_VALUE))
+        axes.append({"name": name, "over": list(column.dimensions), "of": of})
+    descriptions = _describe_rules(experiment, block)
+    by = [
+        [len(list(run)), -1 if reason is None else rules.setdefault(descriptions[reason], len(rules))]
+        for reason, run in itertools.groupby(iter_drop_reasons(grid, block))
+    ]
+    return {"sizes": list(grid.sizes), "axes": axes, "by": by}
+
+
+def _describe_rules(experiment: Experiment, block: Block) -> dict[str, str]:
+    """Describe each rule of a block as its file writes it."""
+    written = get_written_block(experiment, block)
+    rows = written.get("exclude", [{}] * len(block.exclude))
+    texts = {f"exclude[{index}]": f"`exclude` row {index + 1}: {_format_row(row)}" for index, row in enumerate(rows)}
+    if block.where is not None:
+        texts["where"] = f'`where: "{block.where.text}"`'
+    if block.sample is not None:
+        texts["sample"] = f"`sample`: {block.sample.n} trials were drawn, but not this one"
+    suffix = f" (of sweep[{block.path[-1]}])" if len(experiment.blocks) > 1 else ""
+    return {reason: replace_surrogates(text + suffix) for reason, text in texts.items()}
+
+
+def _format_row(row: Mapping[str, Any]) -> str:
+    cells = (f"{key}: {value if isinstance(value, str) else _to_json(value)}" for key, value in row.items())
+    return "{" + ", ".join(cells) + "}"
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def describe_rerun(record: RunRecord, layout: TableLayout, experiment: Experiment | None) -> dict[str, Any]:
+    """Build the page's `asked`; `experiment` is None if it can no longer be read.
+
+    `options`: the options of `sweeper run` except those that select trials, as words; None if a command cannot express
+    them. `kept`: the keys of an experiment of some trials except those that select them.
+    """
+    value = experiment.source.value if experiment is not None and experiment.source is not None else {}
+    own = not record.targets or _list_target_names(value.get("target", "embedded")) == tuple(
+        map(_normalize_name, record.targets)
+    )
+    settings = [_format_setting(*override) for override in record.overrides.items()]
+    targets = [] if own else [word for name in record.targets for word in ("--target", name)]
+    kept: dict[str, Any] = {}
+    if not own:
+        kept["target"] = record.targets[0] if len(record.targets) == 1 else list(record.targets)
+    elif "target" in value:
+        kept["target"] = _remove_secrets(value["target"])
+    if "targets" in value:
+        kept["targets"] = {name: _remove_secrets(spec) for name, spec in value["targets"].items()}
+    entries = value.get("metrics", [])
+    judges = {name: entry for name, entry in zip(name_metrics(entries), entries, strict=True) if name != entry}
+    known = [name for name in layout.metrics if name in judges or not find_unknown_metrics([name])]
+    if known:
+        kept["metrics"] = [judges.get(name, name) for name in known]
+    if value.get("run"):
+        kept["run"] = value["run"]
+    return {
+        "options": None
+        if None in settings
+        else [*targets, *(word for setting in settings if setting for word in setting)],
+        "kept": kept,
+    }
+
+
+def _format_setting(name: str, value: Any) -> tuple[str, str] | None:
+    """Format `--set name=value`; None if parsing that text would give another value."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        same = json.dumps(parse_yaml(text, "--set").value) == json.dumps(value)
+    except (SourceError, UnicodeEncodeError):  # a command cannot contain half a surrogate pair
+        return None
+    return ("--set", f"{name}={text}") if same else None
+
+
+def _list_target_names(target: Any) -> tuple[str, ...]:
+    """The names of an experiment's targets in the store, as far as they are known without connecting."""
+    specs: Sequence[Any] = target if isinstance(target, list) else [target]
+    named = (spec.get("name") or spec.get("url") or "" if isinstance(spec, Mapping) else str(spec) for spec in specs)
+    return tuple(map(_normalize_name, named))
+
+
+def _normalize_name(name: str) -> str:
+    return name.strip().rstrip("/").casefold() if "://" in name else name.strip()
+
+
+def _remove_secrets(setting: Any) -> Any:
+    """Leave out values of `..._env` settings that are not names of variables, and could be keys."""
+    if isinstance(setting, list):
+        return [_remove_secrets(part) for part in setting]
+    if isinstance(setting, Mapping):
+        return {name: part for name, part in setting.items() if not name.endswith("_env") or _is_variable_name(part)}
+    return setting
+
+
+def _is_variable_name(name: Any) -> bool:
+    """Whether this is the name of a variable, and not a key that was put there by mistake."""
+    return isinstance(name, str) and name.isupper() and len(name) <= 64

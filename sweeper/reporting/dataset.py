@@ -24,20 +24,24 @@ _NUMBER_COLUMNS: Final = tuple(name for name, kind in OUTCOME_COLUMNS.items() if
 _MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
 
 
-def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, Any]:
+def build_dataset(
+    results: Sequence[Result], layout: TableLayout, file_origins: Iterable[Sequence[Sequence[Any]]] = ()
+) -> dict[str, Any]:
     """Build the data of these rows, without files, workflows and the run.
 
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`. `of[i]` is the index of the value of
     trial i in `values`, or -1 if it has none. If "no value" does not come last in the axis, `none` is the index of the
     value after it. `together` has the pairs of axes that vary together. Metrics and `job_numbers` are plain lists of
     numbers or null; a metric of texts is a column of `outcome`. `search` is there only for a search: its objectives,
-    with their columns, and the axes of its space.
+    with their columns, and the axes of its space. `places` encodes the `file_origins` of the rows, each as
+    `list_file_origins` returns it, like a column.
     """
+    origins, of = encode_values(file_origins)
     texts = [name for name in layout.metrics if any(isinstance(row.metrics.get(name), str) for row in results)]
     axes = tuple(layout.axis_columns)
     columns = [_build_axis_column(name, _find_role(name, axes), results, layout) for name in axes]
     columns += [
-        _build_column(name, "slot", [row.params.get(name) for row in results])
+        build_column(name, "slot", [row.params.get(name) for row in results])
         for name in layout.slot_names
         if name not in axes
     ]
@@ -57,11 +61,12 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
         "status": [STATUSES.index(row.status) for row in results],
         "statuses": list(STATUSES),
         "outcome": [
-            *(_build_column(name, "outcome", [getattr(row, name) for row in results]) for name in _TEXT_COLUMNS),
-            *(_build_column(name, "metric", [row.metrics.get(name) for row in results]) for name in texts),
+            *(build_column(name, "outcome", [getattr(row, name) for row in results]) for name in _TEXT_COLUMNS),
+            *(build_column(name, "metric", [row.metrics.get(name) for row in results]) for name in texts),
         ],
         "job_numbers": {name: [getattr(row, name) for row in results] for name in _NUMBER_COLUMNS},
         "digest": [row.digest for row in results],
+        "places": {"values": origins, "of": of},
         **({} if layout.search is None else {"search": _build_search(layout.search)}),
     }
 
@@ -69,15 +74,9 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
 def _build_search(search: SearchColumns) -> dict[str, Any]:
     objectives = zip(search.objectives, search.objective_columns, strict=True)
     return {
-        "objectives": [{"metric": one.metric, "column": name, "maximize": one.maximize} for one, name in objectives],
+        "objectives": [{"metric": goal.metric, "column": name, "maximize": goal.maximize} for goal, name in objectives],
         "space": list(search.space),
     }
-
-
-def encode_file_origins(rows: Iterable[Sequence[Sequence[Any]]]) -> dict[str, Any]:
-    """Encode the origins of all rows, each as `list_file_origins` returns it, like a column."""
-    values, of = encode_values(rows)
-    return {"values": values, "of": of}
 
 
 def list_file_origins(files: Iterable[ArtifactRef]) -> list[list[Any]]:
@@ -105,7 +104,8 @@ def _find_role(name: str, axes: Sequence[str]) -> str:
     return "label" if name.endswith(".label") and name.removesuffix(".label") in axes else "axis"
 
 
-def _build_column(name: str, role: str, cells: Sequence[Any]) -> dict[str, Any]:
+def build_column(name: str, role: str, cells: Iterable[Any]) -> dict[str, Any]:
+    """Build a column, with each distinct value once; see `encode_values`."""
     values, of = encode_values(cells)
     return {"name": name, "role": role, "values": values, "of": of}
 

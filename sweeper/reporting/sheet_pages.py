@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sweeper.errors import ImageError, UsageError
-from sweeper.model.picture_size import MAX_SHEET_MEGAPIXELS, PICTURE_FORMATS, check_pixels
-from sweeper.reporting.thumbnails import is_film, read_first_frame
+from sweeper.errors import UsageError
+from sweeper.model.picture_size import MAX_SHEET_MEGAPIXELS, PICTURE_FORMATS
+from sweeper.reporting.thumbnails import UNREADABLE, is_film, open_picture, read_first_frame
+from sweeper.wording import to_one_line
 
 # All sizes are in pixels.
 _MARGIN: Final = 24
@@ -274,7 +275,7 @@ def _measure_cell(cell: Cell, max_side: int) -> tuple[int, int] | None:
         else:
             with Image.open(cell.paths[0], formats=PICTURE_FORMATS) as image:
                 width, height = image.size
-    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except UNREADABLE:
         return None
     across, down = _arrange_tiles(len(cell.paths))
     width, height = across * (width + _TILE_GAP) - _TILE_GAP, down * (height + _TILE_GAP) - _TILE_GAP
@@ -291,14 +292,8 @@ def _arrange_tiles(count: int) -> tuple[int, int]:
 def load_small_picture(path: Path, box: tuple[int, int]) -> Any:
     """Load a picture, or the first frame of a film, scaled down to `box`, in RGBA; None if it cannot be read."""
     try:
-        if is_film(path):
-            small = read_first_frame(path).convert("RGBA")
-        else:
-            with Image.open(path, formats=PICTURE_FORMATS) as opened:
-                opened.draft("RGB", box)  # makes JPEG decode at about this size
-                check_pixels(opened.size)
-                small = opened.convert("RGBA")
-    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        small = (read_first_frame(path) if is_film(path) else open_picture(path, box)[0]).convert("RGBA")
+    except UNREADABLE:
         return None
     small.thumbnail((max(1, box[0]), max(1, box[1])), Image.Resampling.LANCZOS)
     return small
@@ -311,21 +306,18 @@ class _TextRenderer:
     """Measures and draws texts with one font, that with most letters of `texts`. Sizes and widths are in pixels."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        letters = set("".join(map(make_printable, texts)))
+        letters = set("".join(map(to_one_line, texts)))
         self._font_name = max(
             (name for name in _FONTS if _load_font(name, _LABEL)), key=lambda name: _count_glyphs(name, letters)
         )
 
-    def _wrap(self, text: str, size: int, width: int, lines: int) -> list[str]:
-        font = _load_font(self._font_name, size)
-        return wrap_text(text, font.getlength, width, lines)
-
     def measure_width(self, text: str, size: int) -> int:
-        return int(_load_font(self._font_name, size).getlength(" ".join(make_printable(text).split()))) + 1
+        return int(_load_font(self._font_name, size).getlength(to_one_line(text))) + 1
 
     def measure_height(self, text: str, size: int, width: int) -> int:
         """The height of a text that is wrapped, at most that of `_MAX_LINES`."""
-        return len(self._wrap(text, size, width, _MAX_LINES)) * _get_line_height(size)
+        font = _load_font(self._font_name, size)
+        return len(wrap_text(text, font.getlength, width, _MAX_LINES)) * _get_line_height(size)
 
     def draw(
         self, image: Any, origin: tuple[int, int], text: str, size: int, colour: str, *,
@@ -333,7 +325,7 @@ class _TextRenderer:
     ) -> None:  # fmt: skip
         """Draw a text on a Pillow image with its top left corner at `origin`."""
         font = _load_font(self._font_name, size)
-        for number, line in enumerate(self._wrap(text, size, width, lines)):
+        for number, line in enumerate(wrap_text(text, font.getlength, width, lines)):
             left = origin[0] + (max(0, (width - int(font.getlength(line))) // 2) if is_centred else 0)
             top = origin[1] + number * _get_line_height(size)
             ImageDraw.Draw(image).text((left, top), line, fill=colour, font=font)
@@ -346,7 +338,7 @@ def wrap_text(text: str, measure: Callable[[str], float], width: int, lines: int
     """
     wrapped: list[str] = []
     line = ""
-    shown = " ".join(make_printable(text).split())[: lines * (width + 1) + 1]  # no more fits: a letter has a pixel
+    shown = to_one_line(text)[: lines * (width + 1) + 1]  # no more fits: a letter has a pixel
     for word in shown.split():
         if measure(f"{line} {word}".strip()) <= width:
             line = f"{line} {word}".strip()
@@ -354,23 +346,14 @@ def wrap_text(text: str, measure: Callable[[str], float], width: int, lines: int
         wrapped += [line] if line else []
         line = word
         while measure(line) > width and len(line) > 1 and len(wrapped) <= lines:
-            end = _count_fitting(line, measure, width)
+            lengths = range(1, len(line) + 1)
+            end = max(1, bisect_right(lengths, float(width), key=lambda length: measure(line[:length])))
             wrapped.append(line[:end])
             line = line[end:]
         if len(wrapped) > lines:
             break
     wrapped.append(line)
     return wrapped if len(wrapped) <= lines else [*wrapped[: lines - 1], f"{wrapped[lines - 1][:-1]}…"]
-
-
-def _count_fitting(word: str, measure: Callable[[str], float], width: int) -> int:
-    """Count the first letters of a word that fit a line; at least one."""
-    return max(1, bisect_right(range(1, len(word) + 1), float(width), key=lambda end: measure(word[:end])))
-
-
-def make_printable(text: str) -> str:
-    """Replace unprintable characters by spaces; some would reverse the direction of the text."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _get_line_height(size: int) -> int:

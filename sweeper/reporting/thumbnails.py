@@ -2,6 +2,10 @@
 
 The thumbnail of a film is its first frame, if PyAV (the extra `media`) is installed. Other files, and files that cannot
 be read, have none; the page then shows the file itself if a browser can.
+
+Sprite sheets have all of these pictures again, very small, hundreds of them in one file. A browser spends a third of a
+millisecond on each file it requests, so ten thousand files cannot keep up with a scroll. The page loads a few sheets
+when it opens; a cell then shows a blurred picture at once, until its thumbnail is loaded.
 """
 
 from __future__ import annotations
@@ -9,10 +13,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -31,9 +36,17 @@ SPRITE_SIDE: Final = 24  # pixels of a sprite's square; ten thousand decoded spr
 SMALLER_SIDES: Final = (160, 80)  # pixels, for smaller cells, so that hundreds of them load and fit in memory
 _QUALITY: Final = 80
 _METHOD: Final = 1  # takes a third of the time of method 3, for files that are 5% larger
+_SPRITE_QUALITY: Final = 75
+_SPRITES_PER_LINE: Final = 40  # sprites in a line of a sheet, and lines of a full sheet
+_SPRITES_PER_SHEET: Final = _SPRITES_PER_LINE * _SPRITES_PER_LINE
+THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")  # also of a sheet of sprites
 _INDEX_NAME: Final = "index.json"
 FILM_SUFFIXES: Final = frozenset({".mp4", ".webm", ".mov", ".m4v", ".mkv"})
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+# What Pillow and the film reader raise for files that are broken, unknown or far too large.
+UNREADABLE: Final = (
+    ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,18 @@ class Thumbnail:
     workflow: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Sprites:
+    """The sheets, and by SHA-256 the index of each picture's sprite, counted line by line through all sheets."""
+
+    sheets: tuple[str, ...]
+    indices: dict[str, int]
+
+    def as_data(self) -> dict[str, Any]:
+        """The page's `sprites`; paths are relative to the report."""
+        return {"across": _SPRITES_PER_LINE, "sheets": list(self.sheets), "count": len(self.indices)}
+
+
 class Thumbnails:
     """The folder `thumbs` of a report. Its index stores the facts of each picture, and which files cannot be read."""
 
@@ -57,7 +82,7 @@ class Thumbnails:
         self.report = report
         self._folder = report / THUMBS_FOLDER
         self._index = self._read_index()
-        self.sprites: dict[str, Any] = {}  # small Pillow images by SHA-256, of the thumbnails made by this object
+        self._sprites: dict[str, Any] = {}  # Pillow images by SHA-256, of the thumbnails made by this object
 
     def make(self, files: Mapping[str, Path]) -> Mapping[str, Thumbnail]:
         """Make the missing thumbnails of these files (by SHA-256), and return the facts of all that have one.
@@ -67,48 +92,84 @@ class Thumbnails:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             missing = [(sha, path) for sha, path in files.items() if _SHA256.fullmatch(sha) and not self._is_made(sha)]
-            # Threads use all cores, because Pillow releases the GIL while it decodes and encodes.
-            with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-                for sha, made in pool.map(self._make_one, missing):
-                    self._index[sha] = made
+            with _open_pool() as pool:
+                self._index.update(pool.map(self._make_thumbnail, missing))
             self._write_index()
         except OSError as error:
             raise ResultsError(f"{self._folder}: {error.strerror or error}") from error
         return self.get_known(files)
 
+    def make_sprites(self, shas: Sequence[str]) -> Sprites:
+        """Make the sprite sheets of these pictures, in this order. All must have a thumbnail.
+
+        Pictures that are neighbours in the run share a sheet. A sheet is named by its content and made once. Raises
+        ResultsError if the folder cannot be read or written.
+        """
+        sheets = []
+        try:
+            for start in range(0, len(shas), _SPRITES_PER_SHEET):
+                part = shas[start : start + _SPRITES_PER_SHEET]
+                name = f"sprites-{sha256(' '.join([str(SPRITE_SIDE), *part]).encode()).hexdigest()[:20]}.webp"
+                sheets.append(f"{THUMBS_FOLDER}/{name}")
+                if not (self._folder / name).is_file():
+                    self._make_sheet(part, self._folder / name)
+        except OSError as error:
+            raise ResultsError(f"{self._folder}: {error.strerror or error}") from error
+        except UNREADABLE as error:
+            raise ResultsError(
+                f"{self._folder}: has a thumbnail that cannot be read: {error}; delete this folder"
+            ) from error
+        self._sprites.clear()
+        return Sprites(tuple(sheets), {sha: index for index, sha in enumerate(shas)})
+
+    def _make_sheet(self, shas: Sequence[str], path: Path) -> None:
+        with _open_pool() as pool:
+            sprites = list(pool.map(self._load_sprite, shas))
+        mode = "RGBA" if any(sprite.mode == "RGBA" for sprite in sprites) else "RGB"
+        sheet = Image.new(mode, (_SPRITES_PER_LINE * SPRITE_SIDE, -(-len(shas) // _SPRITES_PER_LINE) * SPRITE_SIDE))
+        for index, sprite in enumerate(sprites):
+            line, column = divmod(index, _SPRITES_PER_LINE)
+            sheet.paste(sprite, (column * SPRITE_SIDE, line * SPRITE_SIDE))
+        with atomic_write(path) as file:
+            sheet.save(file, "WEBP", quality=_SPRITE_QUALITY, method=_METHOD)
+
+    def _load_sprite(self, sha: str) -> Any:
+        if sha in self._sprites:
+            return self._sprites[sha]
+        with Image.open(self._folder / f"{sha}-{SMALLER_SIDES[-1]}.webp", formats=PICTURE_FORMATS) as image:
+            check_pixels(image.size)
+            return _make_sprite(image)
+
     def get_known(self, shas: Iterable[str]) -> dict[str, Thumbnail]:
         """The facts of these files, of those that have a thumbnail."""
         return {sha: thumb for sha in shas if (thumb := self._index.get(sha)) is not None}
 
-    def prune_index(self, shas: Collection[str]) -> list[str]:
-        """Remove all but these from the index, and return the removed ones; the caller deletes their files."""
-        removed = [sha for sha in self._index if sha not in shas]
-        for sha in removed:
-            del self._index[sha]
-        if removed:
-            self._write_index()
-        return removed
+    def prune_index(self, shas: Collection[str]) -> None:
+        """Remove all but these from the index; the caller deletes their files."""
+        self._index = {sha: thumb for sha, thumb in self._index.items() if sha in shas}
+        self._write_index()
 
     def _is_made(self, sha: str) -> bool:
         return sha in self._index and (
             self._index[sha] is None or (self._folder / f"{sha}-{SMALLER_SIDES[-1]}.webp").is_file()
         )
 
-    def _make_one(self, item: tuple[str, Path]) -> tuple[str, Thumbnail | None]:
+    def _make_thumbnail(self, item: tuple[str, Path]) -> tuple[str, Thumbnail | None]:
         sha, path = item
         try:
-            small, (width, height), frames, workflow = _open_film(path) if is_film(path) else _open_picture(path)
+            if is_film(path):
+                small = read_first_frame(path)
+                (width, height), frames, workflow = small.size, 1, False
+            else:
+                small, (width, height), frames, workflow = open_picture(path, (THUMB_SIDE * 2, THUMB_SIDE * 2))
             small.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
             self._save(small, sha, "")
             for side in SMALLER_SIDES:
                 small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
                 self._save(small, sha, f"-{side}")
-            self.sprites[sha] = make_sprite(small)
+            self._sprites[sha] = _make_sprite(small)
             colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
-        except (
-            ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning
-        ):  # fmt: skip
-            # What Pillow and the film reader raise for files that are broken, unknown or far too large.
+        except UNREADABLE:
             return sha, None
         assert isinstance(colour, tuple)
         mean = "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3]))
@@ -120,45 +181,42 @@ class Thumbnails:
 
     def _read_index(self) -> dict[str, Thumbnail | None]:
         try:
-            read: Mapping[str, Any] = json.loads((self._folder / _INDEX_NAME).read_text("utf-8"))
-            return {sha: None if one is None else Thumbnail(**one) for sha, one in read.items()}
+            index: Mapping[str, Any] = json.loads((self._folder / _INDEX_NAME).read_text("utf-8"))
+            return {sha: None if fields is None else Thumbnail(**fields) for sha, fields in index.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return {}  # make all thumbnails again
 
     def _write_index(self) -> None:
-        text = json.dumps({sha: one and asdict(one) for sha, one in self._index.items()})
+        text = json.dumps({sha: thumb and asdict(thumb) for sha, thumb in self._index.items()})
         with atomic_write(self._folder / _INDEX_NAME) as file:
             file.write(text.encode())
 
 
-def iter_file_names(sha: str) -> Iterator[str]:
+def list_file_names(sha: str) -> list[str]:
     """The file names of a picture's thumbnails."""
-    for suffix in ("", *(f"-{side}" for side in SMALLER_SIDES)):
-        yield f"{sha}{suffix}.webp"
+    return [f"{sha}{suffix}.webp" for suffix in ("", *(f"-{side}" for side in SMALLER_SIDES))]
 
 
-def _open_picture(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
+def _open_pool() -> ThreadPoolExecutor:
+    """Threads for all cores, because Pillow releases the GIL while it decodes and encodes."""
+    return ThreadPoolExecutor(max(2, os.cpu_count() or 1))
+
+
+def open_picture(path: Path, box: tuple[int, int]) -> tuple[Any, tuple[int, int], int, bool]:
     """Return a picture with 8 bits a channel, its own size, its number of frames, and whether it has a workflow.
 
-    A JPEG is decoded at about the size of a thumbnail. Raises ImageError if the picture is too large, and what Pillow
-    raises.
+    A JPEG is decoded at about the size of `box`. Raises ImageError if the picture is too large, and what Pillow raises.
     """
     with Image.open(path, formats=PICTURE_FORMATS) as image:
         width, height = image.size
         workflow = image.format == "PNG" and bool({"prompt", "workflow"} & image.info.keys())
         frames = int(getattr(image, "n_frames", 1))
-        image.draft("RGB", (THUMB_SIDE * 2, THUMB_SIDE * 2))  # makes JPEG decode at about this size
+        image.draft("RGB", box)
         check_pixels(image.size)
         exif = image.getexif()
         if exif.get(ExifTags.Base.Orientation, 1) >= 5:  # stored on its side and shown upright
             width, height = height, width
         return _to_eight_bit(ImageOps.exif_transpose(image) if exif else image), (width, height), frames, workflow
-
-
-def _open_film(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
-    """Return what `_open_picture` does, for the first frame of a film. Raises ImageError if it cannot be read."""
-    image = read_first_frame(path)
-    return image, image.size, 1, False
 
 
 def read_first_frame(path: Path) -> Any:
@@ -172,7 +230,7 @@ def is_film(path: Path) -> bool:
     return path.suffix.lower() in FILM_SUFFIXES
 
 
-def make_sprite(small: Any) -> Any:
+def _make_sprite(small: Any) -> Any:
     """Squeeze a small picture into a square; the page restores its shape."""
     return small.resize((SPRITE_SIDE, SPRITE_SIDE), Image.Resampling.BOX)
 
@@ -189,7 +247,7 @@ def _to_eight_bit(image: Any) -> Any:
     return image.convert("RGBA" if transparent else "RGB")
 
 
-def select_pictures(outputs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """One file for each content (SHA-256), of the files that can have a thumbnail on this machine."""
+def select_pictures(artifacts: Mapping[str, tuple[Path | None, str]]) -> dict[str, Path]:
+    """One file for each content (SHA-256), of the files that can have a thumbnail; see `contents.collect_artifacts`."""
     suffixes = PICTURE_SUFFIXES | FILM_SUFFIXES if find_spec("av") is not None else PICTURE_SUFFIXES
-    return {sha: path for sha, path in outputs if path.suffix.lower() in suffixes}
+    return {sha: path for path, sha in artifacts.values() if path is not None and path.suffix.lower() in suffixes}

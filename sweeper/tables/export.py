@@ -4,8 +4,7 @@ The functions take a DataFrame, or columns of Python values. Only JSON lines hol
 
 - CSV lines end in CRLF, as RFC 4180 says (Excel, pandas, R, SQLite, DuckDB and Python's csv read both). TSV has no
   standard, and people feed it to `cut` and `awk`, so its lines end in LF.
-- csv and tsv are formatted column by column, because most columns hold one type. This is faster than writing row by
-  row, also than pandas. And it distinguishes an empty text from a missing value, which pandas cannot.
+- csv and tsv distinguish an empty text, which is quoted, from a missing value, as neither pandas nor Python's csv does.
 """
 
 from __future__ import annotations
@@ -16,10 +15,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from sweeper.answers.cells import to_json_text
+from sweeper.answers.render import escape_markdown
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.wording import suggest
@@ -39,11 +40,8 @@ _SIGN: Final = r"[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b]"
 _INVISIBLE: Final = r"[\s\0-\x1f\x7f-\x9f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 _FORMULA: Final = re.compile(rf"[\t\r\n\0]|{_INVISIBLE}*{_SIGN}")
 
-CHUNK: Final = 8192  # rows formatted at a time: enough to be fast, few enough to need little memory
+_CHUNK: Final = 8192  # rows converted at a time: enough to be fast, few enough to need little memory
 
-_JSON: Final = json.JSONEncoder(
-    ensure_ascii=False
-)  # made once, because json.dumps makes one for each call with options
 _LIST_COLUMNS: Final = frozenset({"outputs", "sha256"})
 
 
@@ -110,10 +108,8 @@ def export(
     elif name == "markdown":
         write = _make_lines_writer(_iter_markdown_lines(table))
     else:
-        chunks = _iter_columns(table)
-        write = _make_lines_writer(
-            format_delimited(tuple(map(str, table.columns)), chunks, CSV_DIALECTS[name], safe=safe)
-        )
+        names = [str(column) for column in table.columns]
+        write = _make_lines_writer(format_delimited(names, _iter_rows(table), CSV_DIALECTS[name], safe=safe))
     if hasattr(file, "write"):
         write(file)  # type: ignore[arg-type]
     else:
@@ -128,11 +124,11 @@ def _make_lines_writer(lines: Iterable[str]) -> Callable[[BinaryIO], None]:
     return write
 
 
-def _iter_columns(table: pd.DataFrame) -> Iterator[list[Sequence[Any]]]:
-    """The frame's columns as Python values, a chunk of rows at a time. Every kind of missing value becomes None."""
-    for start in range(0, len(table), CHUNK):
-        part = table.iloc[start : start + CHUNK]
-        yield [_to_python_values(part.iloc[:, index]) for index in range(part.shape[1])]
+def _iter_rows(table: pd.DataFrame) -> Iterator[Sequence[Any]]:
+    """The rows of the frame as Python values. Every kind of missing value becomes None."""
+    for start in range(0, len(table), _CHUNK):
+        part = table.iloc[start : start + _CHUNK]
+        yield from zip(*(_to_python_values(part.iloc[:, index]) for index in range(part.shape[1])), strict=True)
 
 
 def _to_python_values(series: pd.Series[Any]) -> list[Any]:
@@ -143,66 +139,37 @@ def _to_python_values(series: pd.Series[Any]) -> list[Any]:
     return [None if absent else value for value, absent in zip(values, missing.tolist(), strict=True)]
 
 
-# --- csv and tsv: quoting as in RFC 4180; an empty text is quoted, to distinguish it from a missing value
+# --- csv and tsv
 
 
 def format_delimited(
-    names: Sequence[str], chunks: Iterable[list[Sequence[Any]]], dialect: CsvDialect, *, safe: bool = False
+    names: Sequence[str], rows: Iterable[Sequence[Any]], dialect: CsvDialect, *, safe: bool = False
 ) -> Iterator[str]:
-    """The header line, then the lines of each chunk as one text. A chunk is a list of columns."""
+    """The header line, then the line of each row."""
     delimiter, end = dialect.delimiter, dialect.line_end
-    yield delimiter.join(_quote_fields(list(names), delimiter, safe=safe)) + end
-    for columns in chunks:
-        fields = [_format_fields(values, delimiter, safe=safe) for values in columns]
-        yield end.join(map(delimiter.join, zip(*fields, strict=True))) + end
 
+    def format_field(value: Any) -> str:
+        """A cell with quotes where RFC 4180 wants them, or where the text is empty."""
+        if value is None:
+            return ""
+        text = _format_cell(value)
+        if safe and isinstance(value, str) and _FORMULA.match(text):
+            text = f"'{text}"
+        if not text or '"' in text or delimiter in text or "\n" in text or "\r" in text:
+            text = '"' + text.replace('"', '""') + '"'
+        return text
 
-def _format_fields(values: Sequence[Any], delimiter: str, *, safe: bool) -> Sequence[str]:
-    """The cells of one column as fields. Most columns hold one type, and each type has its fast way."""
-    types = set(map(type, values))
-    if types == {int}:
-        return list(map(str, values))
-    if types == {float}:
-        return list(map(repr, values))  # Python's repr is the shortest text that reads back as the same float
-    if types == {type(None)}:
-        return [""] * len(values)
-    if types == {str}:
-        return _quote_fields(values, delimiter, safe=safe)
-    texts = [index for index, value in enumerate(values) if value is not None and not _is_scalar(value)]
-    fields = [_format_scalar(value) for value in values]
-    cells = [values[index] if isinstance(values[index], str) else _format_cell(values[index]) for index in texts]
-    for index, field in zip(texts, _quote_fields(cells, delimiter, safe=safe), strict=True):
-        fields[index] = field
-    return fields
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, (bool, int, float))
-
-
-def _format_scalar(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value) if _is_scalar(value) else ""
+    for cells in chain([names], rows):
+        yield delimiter.join(map(format_field, cells)) + end
 
 
 def _format_cell(value: Any) -> str:
-    return to_json_text(value) if isinstance(value, (list, dict, tuple)) else str(value)
-
-
-def _quote_fields(texts: Sequence[str], delimiter: str, *, safe: bool) -> Sequence[str]:
-    if safe:
-        texts = ["'" + text if _FORMULA.match(text) else text for text in texts]
-    # Most columns need no quotes at all, and one test of all texts joined is faster than one test of each.
-    if not _needs_quotes("".join(texts), delimiter) and "" not in texts:
-        return texts
-    return [
-        '"' + text.replace('"', '""') + '"' if not text or _needs_quotes(text, delimiter) else text for text in texts
-    ]
-
-
-def _needs_quotes(text: str, delimiter: str) -> bool:
-    return '"' in text or delimiter in text or "\n" in text or "\r" in text
+    """A value as text; the shortest text that reads back as the same number."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, dict, tuple)):
+        return to_json_text(value)
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 # --- the other formats
@@ -210,10 +177,9 @@ def _needs_quotes(text: str, delimiter: str) -> bool:
 
 def _iter_json_lines(table: pd.DataFrame) -> Iterator[str]:
     names = [str(name) for name in table.columns]
-    for columns in _iter_columns(table):
-        for cells in zip(*columns, strict=True):
-            row = {name: _to_json_value(name, cell) for name, cell in zip(names, cells, strict=True)}
-            yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    for cells in _iter_rows(table):
+        row = {name: _to_json_value(name, cell) for name, cell in zip(names, cells, strict=True)}
+        yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _to_json_value(name: str, cell: Any) -> Any:
@@ -233,19 +199,13 @@ def _iter_markdown_lines(table: pd.DataFrame) -> Iterator[str]:
     names = [format_markdown_cell(str(name)) for name in table.columns]
     yield "| " + " | ".join(names) + " |\n"
     yield "|" + " --- |" * len(names) + "\n"
-    for columns in _iter_columns(table):
-        for cells in zip(*columns, strict=True):
-            yield "| " + " | ".join(map(format_markdown_cell, cells)) + " |\n"
+    for cells in _iter_rows(table):
+        yield "| " + " | ".join(map(format_markdown_cell, cells)) + " |\n"
 
 
 def format_markdown_cell(value: Any) -> str:
     """A cell of a GitHub table: one line, with everything escaped that Markdown would interpret."""
-    if value is None:
-        return ""
-    text = _format_scalar(value) if _is_scalar(value) else _format_cell(value)
-    for mark in "\\`*_{}[]<>|~":
-        text = text.replace(mark, "\\" + mark)
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "<br>")
+    return "" if value is None else "<br>".join(map(escape_markdown, _format_cell(value).splitlines()))
 
 
 def _make_parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:

@@ -8,7 +8,6 @@ functions, so they write the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from json.encoder import encode_basestring
 from operator import attrgetter
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from sweeper.files import atomic_write
 from sweeper.model.result import OUTCOME_COLUMNS, Result
-from sweeper.tables.export import CHUNK, CSV_DIALECTS, encode_line, format_delimited
+from sweeper.tables.export import CSV_DIALECTS, encode_line, format_delimited
 
 _get_outcome: Final = attrgetter(*OUTCOME_COLUMNS)
 
@@ -65,10 +64,5 @@ def _to_json_list(texts: Sequence[str]) -> str:
 def write_csv(results: Iterable[Result], layout: TableColumns, path: Path) -> None:
     """Write `results` to a CSV file without holding them in memory. A run does this at its end."""
     with atomic_write(path) as handle:
-        columns = _iter_chunks(iter_rows(results, layout))
-        handle.writelines(map(encode_line, format_delimited(column_names(layout), columns, CSV_DIALECTS["csv"])))
-
-
-def _iter_chunks(cells: Iterator[tuple[Any, ...]]) -> Iterator[list[Sequence[Any]]]:
-    while chunk := list(islice(cells, CHUNK)):
-        yield list(zip(*chunk, strict=True))
+        lines = format_delimited(column_names(layout), iter_rows(results, layout), CSV_DIALECTS["csv"])
+        handle.writelines(map(encode_line, lines))

@@ -30,26 +30,18 @@ def check_owner(store: Store, experiment_file: Path, name: str) -> None:
     Two experiments in one folder would replace each other's table. Raises UsageError.
     """
     runs = store.runs()
-    if not runs:
-        return
-    owner = runs[-1].file
-    if is_owner(owner, experiment_file):
-        return
-    raise UsageError(
-        f"{store.path.parent}: contains the results of {owner}, and {experiment_file} would replace their table; "
-        f"give {experiment_file} another `name` than '{name}', or name another folder with --out"
-    )
+    if runs and not is_owner(runs[-1].file, experiment_file):
+        raise UsageError(
+            f"{store.path.parent}: contains the results of {runs[-1].file}, and {experiment_file} would replace their "
+            f"table; give {experiment_file} another `name` than '{name}', or name another folder with --out"
+        )
 
 
 def is_owner(recorded: str, experiment_file: Path) -> bool:
     """Whether an experiment file is the one that a run recorded, or may be because the recorded one is gone."""
     owner = Path(recorded)
-    return not owner.is_file() or _is_same_file(owner, experiment_file)
-
-
-def _is_same_file(path: Path, other: Path) -> bool:
     try:
-        return path.samefile(other)
+        return not owner.is_file() or owner.samefile(experiment_file)
     except OSError:
         return False
 

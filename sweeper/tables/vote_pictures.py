@@ -104,13 +104,13 @@ class VotePictures:
         index = self._indices.get((digest, sha256))
         return self._indices.get(digest, self._indices.get(sha256)) if index is None else index
 
-    def list_prompts(self, index: int, other: int) -> list[tuple[str, str]]:
+    def list_prompts(self, first: int, second: int) -> list[tuple[str, str]]:
         """The prompts that two pictures have in common: (name, text) of each."""
-        first, second = ({**row.params, **row.columns} for row in (self.all[index].row, self.all[other].row))
+        cells, others = ({**row.params, **row.columns} for row in (self.all[first].row, self.all[second].row))
         return [
             (name, text)
-            for name, text in first.items()
-            if isinstance(text, str) and text == second.get(name) and any(word in name.lower() for word in _PROMPTS)
+            for name, text in cells.items()
+            if isinstance(text, str) and text == others.get(name) and any(word in name.lower() for word in _PROMPTS)
         ]
 
     def get_axes(self, columns: Sequence[str], option: str) -> list[VoteAxis]:

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sweeper.cli import main
-from sweeper.cli.embedded_workflow import read_workflow_texts
+from sweeper.cli.read_workflow import read_workflow_texts
 from sweeper.comfy.uploads import paint_mask
 from sweeper.errors import SweeperError
 from sweeper.images.compare import compare_images

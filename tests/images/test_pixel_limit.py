@@ -18,9 +18,9 @@ SENTENCE = f"has {SIDE} x {SIDE} pixels, but at most 100,000,000 pixels are deco
 DOORS = {
     "metrics": "from sweeper.images.metrics.measure import read_picture; read_picture(file)",
     "comparison": "import sweeper; sweeper.compare_images(file, file.with_name('other.png'))",
-    "thumbnail": "from sweeper.reporting.thumbnails import _open_picture; _open_picture(file)",
+    "thumbnail": "from sweeper.reporting.thumbnails import open_picture; open_picture(file, (640, 640))",
     "mask": "from sweeper.comfy.uploads import paint_mask; paint_mask(file.read_bytes(), file.read_bytes(), 'a')",
-    "workflow": "from sweeper.cli.embedded_workflow import read_workflow_texts; read_workflow_texts(file, 'PNG')",
+    "workflow": "from sweeper.cli.read_workflow import read_workflow_texts; read_workflow_texts(file, 'PNG')",
 }
 RUN = """
 import resource, sys

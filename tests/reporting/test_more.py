@@ -12,7 +12,8 @@ import pytest
 import sweeper
 from sweeper.cli import main
 from sweeper.embedded import EmbeddedServer
-from sweeper.reporting.check_findings import CheckFindings, Finding
+from sweeper.regression.cases import Case
+from sweeper.regression.comparison import Comparison, Comparisons
 from sweeper.reporting.write_report import write_report
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
@@ -27,18 +28,16 @@ def checked(tmp_path):
     out = Sweep(GRID).write(tmp_path / "results")
     accepted = tmp_path / "accepted.png"
     accepted.write_bytes((out / "artifacts/picture-5.png").read_bytes())
-    findings = [
-        Finding(0, "same", "", "steps=4 [9]", accepted, node="9"),
-        Finding(
-            *(1, "changed", "ssim 0.1, allowed >= 0.95 <b>", "steps=8 [9]", accepted),
-            *({"ssim": 0.1, "psnr": float("inf")}, "9"),
-        ),
-        Finding(2, "new", "no picture was accepted for it yet", "steps=16 [9]"),
-    ]
-    order = ("changed", "failed", "not compared", "missing", "new", "same")
-    return write_report(
-        out, checked=CheckFindings(tmp_path, order, findings, missing_cases=["steps=2 [9]", "steps=<b>1</b> [9]"])
-    ).page.parent
+    cases = [Case({"steps": steps}, "9", 0) for steps in (4, 8, 16, 2, "<b>1</b>")]
+    measures = {"ssim": 0.1, "psnr": float("inf")}
+    reason = "ssim 0.1, allowed >= 0.95 <b>"
+    items = (
+        Comparison(cases[1], "changed", "", reason, measures, trial=1, accepted_file=str(accepted)),
+        *(Comparison(case, "missing") for case in cases[3:]),
+        Comparison(cases[2], "new", reason="no picture was accepted for it yet", trial=2),
+        Comparison(cases[0], "same", trial=0, accepted_file=str(accepted)),
+    )
+    return write_report(out, checked=Comparisons("made-up", tmp_path, out, items)).page.parent
 
 
 def test_check_states_look_different_and_have_reasons(checked, opened):
@@ -86,9 +85,19 @@ def test_shared_cell_shows_check_states_of_hidden_trials(checked, opened):
 
 def test_check_shows_how_texts_differ(tmp_path, opened):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
-    lines = "--- accepted\n+++ now\n-a fox\n+<script>alert(1)</script>"
-    found = [Finding(n, "changed", "text", f"steps={n}", severity=n, text_difference=lines) for n in range(2)]
-    report = write_report(out, checked=CheckFindings(tmp_path, ("changed",), found, is_review=True))
+    texts = {"accepted": "a fox", "now": "<script>alert(1)</script>"}
+    accepted, now = (tmp_path / f"{name}.txt" for name in texts)
+    accepted.write_text(texts["accepted"])
+    now.write_text(texts["now"])
+    found = tuple(
+        Comparison(
+            Case({"steps": n}, "9", 0), "changed", metrics={"mae": n}, trial=n,
+            accepted_file=str(accepted), current_file=str(now),
+        )
+        for n in range(2)
+    )  # fmt: skip
+    report = write_report(out, checked=Comparisons("made-up", tmp_path, out, found), is_review=True)
+    lines = "--- accepted\n+++ now\n@@ -1 +1 @@\n-a fox\n+<script>alert(1)</script>"
     page = opened(report.page.parent)
     assert page.locator(".cell").evaluate_all("all => all.map(one => one.dataset.trial)") == ["1", "0"]
     page.locator(".cell").first.click()

@@ -13,7 +13,8 @@ from PIL import Image, ImageFont
 
 from sweeper.errors import UsageError
 from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
-from sweeper.reporting.sheet_pages import make_printable, wrap_text
+from sweeper.reporting.sheet_pages import wrap_text
+from sweeper.wording import to_one_line
 from tests.reporting.made_up_sweeps import Sweep
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
@@ -219,7 +220,7 @@ def test_undrawable_sheet_is_refused_and_not_written(tmp_path, wish, file, messa
 @given(st.text(st.characters(codec="utf-8"), max_size=120), st.integers(40, 300))
 def test_wrapping_keeps_all_characters_within_the_width(text, width):
     lines = wrap_text(text, ImageFont.load_default(15).getlength, width, 200)
-    assert "".join("".join(lines).split()) == "".join(make_printable(text).split())
+    assert "".join("".join(lines).split()) == "".join(to_one_line(text).split())
     assert all(ImageFont.load_default(15).getlength(line) <= width or len(line) == 1 for line in lines)
 
 

@@ -17,7 +17,7 @@ from sweeper.errors import ExperimentError, ImageError, SweeperError, Unreachabl
 from sweeper.images.metrics import judge_messages
 from sweeper.model.experiment import Judge
 from sweeper.model.money import to_usd
-from sweeper.reporting.run_again import describe_rerun
+from sweeper.reporting.contents import describe_rerun
 from sweeper.running import judge_client
 from sweeper.running.judge_client import JudgeClient
 from sweeper.running.run_events import JudgeAsked, Notice

@@ -17,8 +17,7 @@ from PIL import Image
 from sweeper.cli import main
 from sweeper.store import Store
 from sweeper.store.records import FAILED, INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
-from sweeper.tables.hf_dataset import build_texts
-from sweeper.tables.picture_rows import DatasetColumn, Picture, PictureRows, build_column, rename_columns
+from sweeper.tables.hf_dataset import build_column, build_texts, rename_columns
 from tests import ROOT
 
 SEED = 2**64 - 1
@@ -240,24 +239,20 @@ def test_folder_of_pictures_that_is_a_link_is_refused(awkward_results, capsys, t
     ],
 )  # fmt: skip
 def test_column_has_one_type_and_nothing_of_the_machine(cells, values):
-    column = build_column("x", cells)
-    assert (list(map(type, column.values)), column.values) == (list(map(type, values)), values)
+    column = build_column(cells)
+    assert (list(map(type, column)), column) == (list(map(type, values)), values)
 
 
 def test_columns_without_a_value_are_left_out():
-    assert build_column("x", [None, float("nan")]) is None
+    assert build_column([None, float("nan")]) == []
 
 
 def test_first_lines_of_a_large_hf_dataset_type_every_column():
     numbers = range(3000)
     late = [None] * 2000 + [0.5] * 1000
-    rows = PictureRows(
-        "large", [Picture(f"{number}.png", "0") for number in numbers],
-        [DatasetColumn("x", list(numbers)), DatasetColumn("prompt", ["a" * 400] * 3000),
-         DatasetColumn("m", late)],
-        {}, {}, [], 0, {},
-    )  # fmt: skip
-    lines = [json.loads(line) for line in build_texts(rows)["train/metadata.jsonl"].splitlines()]
+    columns = {"x": numbers, "prompt": ["a" * 400] * 3000, "m": late}
+    texts = build_texts("large", [f"{number}.png" for number in numbers], columns)
+    lines = [json.loads(line) for line in texts["train/metadata.jsonl"].splitlines()]
     assert [line["x"] for line in lines] == [0, 2000, *range(1, 2000), *range(2001, 3000)]
     assert [(line["file_name"], line["m"]) for line in lines[:3]] == [
         ("0.png", None),

@@ -115,8 +115,8 @@ def command(
 def _write_reports(
     comparisons: Comparisons, junit_file: Path | None, html_folder: Path | None, summary_file: Path | None
 ) -> None:
-    from sweeper.cli.baseline_check import write_review
     from sweeper.regression import junit
+    from sweeper.reporting.write_report import write_review
 
     if junit_file is not None:
         with atomic_write(junit_file) as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -41,8 +40,7 @@ def command(results: tuple[Path, ...], *, by: tuple[str, ...], csv: str | None, 
 
 
 def _write_csv(rows: Sequence[ChargeRow], axes: Sequence[str], file: str) -> None:
-    cells: list[Sequence[Any]] = list(zip(*iter_csv_rows(rows, axes), strict=True))
-    lines = format_delimited((*CSV_COLUMNS, *axes), [cells] if cells else [], CSV_DIALECTS["csv"])
+    lines = format_delimited((*CSV_COLUMNS, *axes), iter_csv_rows(rows, axes), CSV_DIALECTS["csv"])
     console.write_lines(lines, file)
     if file != "-":
         console.print_status(f"wrote {len(rows)} rows to {file}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
 from sweeper.errors import UsageError
+from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
 from sweeper.loading.starter_experiment import InputPicture, choose_useful_slots, render_experiment
 from sweeper.loading.suggest_slots import Suggestion, render_slots_file, suggest_slots
 from sweeper.model.node_classes import NodeInfo
@@ -26,10 +26,10 @@ from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.schemas import make_editor_line
 from sweeper.wording import find_nearest, join_names
 
+_STARTER: Final = Path(__file__).parent.parent / "starter" / "txt2img.json"
 _EXPERIMENT: Final = "experiment.yaml"
 _INPUTS: Final = "inputs"
-_PICTURE_SUFFIXES: Final = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
-_MEDIA_SUFFIXES: Final = _PICTURE_SUFFIXES | {".mp4", ".webm", ".mkv", ".mov", ".wav", ".mp3", ".flac", ".ogg", ".opus"}
+_OTHER_SUFFIXES: Final = frozenset(f".{name}" for name in FILM_TYPES | SOUND_TYPES)
 _LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
 _PLACEHOLDER_SIZE: Final = (512, 512)
 
@@ -42,14 +42,8 @@ _PLACEHOLDER_SIZE: Final = (512, 512)
     )
 )
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.option(
-    "--from",
-    "source",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your workflow: JSON in API or UI format, or a picture, film or sound that ComfyUI saved. "
-    "[default: text to image]",
-)
+@click.option("--from", "source", type=click.Path(path_type=Path), metavar="FILE", help="Your workflow: JSON in API or "
+              "UI format, or a picture, film or sound that ComfyUI saved. [default: text to image]")  # fmt: skip
 @add_class_options
 @shared_options.as_json
 def command(folder: Path, *, source: Path | None, target: str | None, object_info: Path | None, as_json: bool) -> None:
@@ -60,11 +54,7 @@ def command(folder: Path, *, source: Path | None, target: str | None, object_inf
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give the name of a folder")
-    if source is None:
-        with resources.as_file(resources.files("sweeper.cli").joinpath("starter", "txt2img.json")) as file:
-            contents, notes = _make_files(file, folder, target, object_info)
-    else:
-        contents, notes = _make_files(source, folder, target, object_info)
+    contents, notes = _make_files(source or _STARTER, folder, target, object_info)
     # The workflow and its pictures may be in the folder already.
     contents = {name: content for name, content in contents.items() if not _has_content(folder / name, content)}
     present = [name for name in contents if (folder / name).exists()]
@@ -104,21 +94,16 @@ def _make_files(
     if not classes.is_default:
         notes += _find_absent_values(slots, choices)
     stem = _to_file_name(source.stem) or "workflow"
+    title = f"Made by `sweeper init` from {' '.join(source.name.split())}."
     experiment = render_experiment(
-        _choose_name(folder),
-        title=f"Made by `sweeper init` from {' '.join(source.name.split())}.",
-        template=f"{stem}.json",
-        target=_choose_target(workflow, target, notes),
-        slots=slots,
-        files=files,
-        choices=choices,
-    )
+        _choose_name(folder), title=title, template=f"{stem}.json", target=_choose_target(workflow, target, notes),
+        slots=slots, files=files, choices=choices,
+    )  # fmt: skip
+    slots_file = render_slots_file(f"{stem}.json", workflow.graph, classes.classes, slots, workflow.models)
     return {
         _EXPERIMENT: f"{make_editor_line('experiment')}\n{experiment}".encode(),
         f"{stem}.json": workflow.content,
-        f"{stem}.slots.yaml": render_slots_file(
-            f"{stem}.json", workflow.graph, classes.classes, slots, workflow.models
-        ).encode(),
+        f"{stem}.slots.yaml": slots_file.encode(),
         **contents,
     }, notes
 
@@ -178,7 +163,7 @@ def _collect_inputs(
         suffix = PurePosixPath(name).suffix.lower()
         content = workflow.pictures.get(name) or _read_neighbour(source, name)
         remark = 'or {files: "inputs/*.png"}: one trial for each file'
-        if content is None and suffix not in _MEDIA_SUFFIXES - _PICTURE_SUFFIXES:
+        if content is None and suffix not in _OTHER_SUFFIXES:
             content = _draw_placeholder()
             name = f"{PurePosixPath(name).stem or 'picture'}.png"
             remark = f"a grey placeholder, because {slot.value!r} was not found: put your picture there"
@@ -200,7 +185,9 @@ def _collect_inputs(
 
 def _read_neighbour(source: Path, name: str) -> bytes | None:
     """A picture, film or sound of this name in the folder of the workflow, or in `input/` or `inputs/` there."""
-    if PurePosixPath(name).suffix.lower() not in _MEDIA_SUFFIXES:  # a stranger's workflow may name any file
+    if (
+        PurePosixPath(name).suffix.lower() not in PICTURE_SUFFIXES | _OTHER_SUFFIXES
+    ):  # a stranger's workflow may name any file
         return None
     candidates = [source.parent / folder / name for folder in (".", "input", "inputs")]
     return next((path.read_bytes() for path in candidates if path.is_file()), None)

@@ -159,7 +159,7 @@ def _stream_trials(
                 (trial.index, *map(trial.columns.get, axes), *map(trial.params.get, slots), trial.digest)
                 for trial in trials
             ]
-            lines = format_delimited((), [list(zip(*rows, strict=True))], dialect)
+            lines = format_delimited((), rows, dialect)
             next(lines)  # skip the header, which is already written
             csv.writelines(map(encode_line, lines))
 

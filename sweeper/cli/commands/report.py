@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +27,17 @@ from sweeper.tables.select_rows import select_trials
     )
 )
 @options.results
-@click.option(
-    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Folder of the page. "
-    "[default: RESULTS/report]"
-)  # fmt: skip
+@click.option("-o", "--out", type=options.FOLDER, metavar="DIR", help="Folder of the page. [default: RESULTS/report]")
 @options.run_id
 @options.selection
-@click.option(
-    "--baseline", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-    help="Compare the pictures with this baseline. [default: baselines/NAME beside the experiment]",
-)  # fmt: skip
+@options.baseline
 @click.option(
     "--check/--no-check", "with_check", default=True,
     help="Show how each picture compares with the accepted one. [default: if there is a baseline]",
 )  # fmt: skip
 @click.option("--marks", "mark_files", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               multiple=True, help="Show the marks of this file too, which the page saved; repeatable.")  # fmt: skip
-@click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--sheet", type=options.FILE, metavar="FILE",
               help="Draw contact sheets (.png, .webp) instead of the page; several pages are numbered.")  # fmt: skip
 @click.option("--x", metavar="AXIS", shell_complete=complete_from("columns"),
               help="The axis across the sheet. [default: chosen by sweeper]")  # fmt: skip
@@ -73,7 +68,9 @@ def command(
     RESULTS is a results folder, or an experiment file (for its default folder).
     """
     folder = find_results_folder(results)
-    trials = _select_trials(folder, run_id, selection)
+    trials, no_match = select_trials(folder, run_id, selection)
+    if no_match:  # a page of no trials would replace one
+        raise UsageError(f"{no_match}; the report would be empty")
     if sheet is not None:
         if out is not None:
             raise UsageError("--sheet FILE says where the sheets go; -o is for the page")
@@ -83,29 +80,30 @@ def command(
             )
         from sweeper.reporting.contact_sheet import SheetOptions, write_sheets
 
-        files = write_sheets(folder, sheet, SheetOptions(**sheet_options), run=run_id, trials=trials)
-        if as_json:
-            console.print_json({"sheets": [str(file) for file in files]})
-        for file in files if not as_json else ():
-            console.print_line(str(file))
-        if open_browser:
-            open_in_browser(files[0])
-        return
+        written = write_sheets(folder, sheet, SheetOptions(**sheet_options), run=run_id, trials=trials)
+        facts: dict[str, Any] = {"sheets": written}
+    else:
+        _refuse_sheet_options(sheet_options)
+        marks = [mark for file in mark_files for mark in _read_marks(file)]
+        report = write_checked_report(
+            folder, out, run=run_id, baseline=baseline, with_check=with_check, trials=trials, marks=marks
+        )
+        written = [report.page]
+        facts = {"page": report.page, "trials": report.trial_count, "missing": report.missing_count}
+    if as_json:
+        console.print_json(facts)
+    else:
+        console.print_line("\n".join(map(str, written)))
+    if open_browser:
+        open_in_browser(written[0])
+
+
+def _refuse_sheet_options(sheet_options: Iterable[str]) -> None:
     get_source = click.get_current_context().get_parameter_source
     given = [f"--{name}" for name in sheet_options if get_source(name) is not ParameterSource.DEFAULT]
     if given:
         belong = "belong" if len(given) > 1 else "belongs"
         raise UsageError(f"{', '.join(given)} {belong} to --sheet FILE; the page chooses axes and sizes in the browser")
-    marks = [mark for file in mark_files for mark in _read_marks(file)]
-    report = write_checked_report(
-        folder, out, run=run_id, baseline=baseline, with_check=with_check, trials=trials, marks=marks
-    )
-    if as_json:
-        console.print_json({"page": str(report.page), "trials": report.trial_count, "missing": report.missing_count})
-    else:
-        console.print_line(str(report.page))
-    if open_browser:
-        open_in_browser(report.page)
 
 
 def _read_marks(file: Path) -> list[Mark]:
@@ -114,11 +112,3 @@ def _read_marks(file: Path) -> list[Mark]:
         return parse_mark_file(file.read_bytes())
     except (OSError, ValueError, RecursionError) as problem:
         raise UsageError(f"--marks {file}: {problem}") from None
-
-
-def _select_trials(folder: Path, run_id: str | None, selection: Selection) -> frozenset[int] | None:
-    """The selected trials, or None for all. Raises UsageError if there are none: a page of none would replace one."""
-    trials, no_match = select_trials(folder, run_id, selection)
-    if no_match:
-        raise UsageError(f"{no_match}; the report would be empty")
-    return trials

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from sweeper.answers.cells import join_choices, sanitize, to_json_text
+from sweeper.answers.cells import join_choices, to_json_text
+from sweeper.answers.parts import Line, Part, Table
 from sweeper.cli import console, options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
@@ -23,12 +24,8 @@ from sweeper.model.template import MISSING, Template
 from sweeper.model.workflow import Graph, find_downstream, find_sinks
 from sweeper.wording import count_things
 
-_file_argument = click.argument(
-    "file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    callback=lambda _, __, file: options.get_workflow_path(file),
-)
+_file_argument = click.argument("file", type=click.Path(path_type=Path), metavar="FILE",
+                                callback=lambda _, __, file: options.get_workflow_path(file))  # fmt: skip
 _KNOWN_KEYWORDS: Final = frozenset(("type", "enum", "minimum", "maximum", "multipleOf", "minLength"))
 _COLUMNS: Final = ("name", "address", "class_type", "title", "type", "value")
 
@@ -86,12 +83,9 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
     suggestions = suggest_slots(workflow.graph, classes.classes)
     if not suggestions:
         raise UsageError(f"{file}: no node of this workflow has an input that can be a slot")
-    contents = {
-        output: workflow.content,
-        output.with_suffix(".slots.yaml"): render_slots_file(
-            output.name, workflow.graph, classes.classes, suggestions, workflow.models
-        ).encode(),
-    }
+    slots_path = output.with_suffix(".slots.yaml")
+    slots_file = render_slots_file(output.name, workflow.graph, classes.classes, suggestions, workflow.models)
+    contents = {output: workflow.content, slots_path: slots_file.encode()}
     # If FILE is already the unchanged workflow of the template, it does not have to be replaced.
     present = [
         path
@@ -109,9 +103,7 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
     if as_json:
         console.print_json({"written": [str(path) for path in contents], "slots": len(suggestions)})
         return
-    console.print_status(
-        f"{len(suggestions)} slots; edit {output.with_suffix('.slots.yaml')} and keep what you want to sweep"
-    )
+    console.print_status(f"{len(suggestions)} slots; edit {slots_path} and keep what you want to sweep")
 
 
 @command.command(epilog=format_examples("sweeper template show templates/txt2img.json"))
@@ -127,7 +119,7 @@ def show(file: Path, *, target: str | None, object_info: Path | None, as_json: b
     if as_json:
         console.print_json(description)
     else:
-        _show(description, template.graph)
+        console.print_parts(_iter_parts(description, template.graph))
 
 
 def _read_workflow(file: Path, classes: NodeClassSource) -> LoadedWorkflow:
@@ -143,22 +135,21 @@ def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:
     known = {node_id for node_id, node in template.graph.items() if node["class_type"] in info.classes}
     outputs = {node_id for node_id in known if info.classes[template.graph[node_id]["class_type"]].is_output}
     outputs |= find_sinks(template.graph) - known  # a node of an unknown class counts as output if no link leaves it
-    rows = []
-    for slot in template.slots.values():
-        reached = find_downstream(template.graph, template.find_nodes(slot.name))
-        rows.append(
-            {
-                "name": slot.name,
-                "addresses": [str(address) for address in slot.addresses],
-                "kind": slot.kind,
-                "required": slot.default is MISSING,
-                "default": None if slot.default is MISSING else slot.default,
-                "schema": slot.schema.rules,
-                "description": slot.description,
-                "reaches": [node_id for node_id in template.graph if node_id in reached],
-                "outputs": [node_id for node_id in template.graph if node_id in reached & outputs],
-            }
-        )
+    reached = {name: find_downstream(template.graph, template.find_nodes(name)) for name in template.slots}
+    rows = [
+        {
+            "name": slot.name,
+            "addresses": [str(address) for address in slot.addresses],
+            "kind": slot.kind,
+            "required": slot.default is MISSING,
+            "default": None if slot.default is MISSING else slot.default,
+            "schema": slot.schema.rules,
+            "description": slot.description,
+            "reaches": [node_id for node_id in template.graph if node_id in reached[slot.name]],
+            "outputs": [node_id for node_id in template.graph if node_id in reached[slot.name] & outputs],
+        }
+        for slot in template.slots.values()
+    ]
     return {
         "file": template.file,
         "description": template.description,
@@ -168,36 +159,38 @@ def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:
     }
 
 
-def _show(description: Mapping[str, Any], graph: Graph) -> None:
+def _iter_parts(description: Mapping[str, Any], graph: Graph) -> Iterator[Part]:
+    """The words and the table of what `_describe_template` describes."""
+
     def format_node(node_id: str) -> str:
         node = graph[node_id]
         title = node.get("_meta", {}).get("title", "")
         return f"{node_id} ({node['class_type']}" + (f", '{title}')" if title and title != node["class_type"] else ")")
 
-    slots, nodes = description["slots"], count_things(description["nodes"], "node")
-    console.print_line(f"{description['file']}: {nodes}, {count_things(len(slots), 'slot')}")
-    if description["description"]:
-        console.print_line(sanitize(description["description"]))
-    console.print_line(
-        f"outputs: {', '.join(map(format_node, description['outputs'])) or 'none; a server would reject this'}"
+    outputs, slots = description["outputs"], description["slots"]
+    yield Line(
+        f"{description['file']}: {count_things(description['nodes'], 'node')}, {count_things(len(slots), 'slot')}"
     )
+    if description["description"]:
+        yield Line(description["description"])
+    yield Line(f"outputs: {', '.join(map(format_node, outputs)) or 'none; a server would reject this'}")
     if not slots:
-        console.print_line("no slots yet: `sweeper template new` writes a slots file with every possible slot")
+        yield Line("no slots yet: `sweeper template new` writes a slots file with every possible slot")
         return
-    console.print_line()
-    several = len(description["outputs"]) > 1
-    headers = ["slot", "addresses", "default", "takes", "reruns", *["outputs"] * several, "description"]
-    if not any(row["description"] for row in slots):
-        headers.remove("description")
-    console.print_table(headers, [_make_slot_row(row, several=several)[: len(headers)] for row in slots])
-
-
-def _make_slot_row(row: Mapping[str, Any], *, several: bool) -> list[object]:
-    default = "(must be given)" if row["required"] else row["default"]
-    takes = _describe_schema(row["schema"]) if row["kind"] == "value" else f"a local {row['kind']}"
-    reruns = count_things(len(row["reaches"]), "node") + ("" if row["outputs"] else ", no output")
-    outputs = [" ".join(row["outputs"])] * several
-    return [row["name"], " ".join(row["addresses"]), default, takes, reruns, *outputs, row["description"]]
+    yield Table.from_records(
+        [
+            {
+                "slot": row["name"],
+                "addresses": " ".join(row["addresses"]),
+                "default": "(must be given)" if row["required"] else row["default"],
+                "takes": _describe_schema(row["schema"]) if row["kind"] == "value" else f"a local {row['kind']}",
+                "reruns": count_things(len(row["reaches"]), "node") + ("" if row["outputs"] else ", no output"),
+                "outputs": " ".join(row["outputs"]) if len(outputs) > 1 else "",
+                "description": row["description"],
+            }
+            for row in slots
+        ]
+    )
 
 
 def _describe_schema(schema: Mapping[str, Any] | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.open_page import open_in_browser
+from sweeper.cli.open_page import make_live_check, open_in_browser
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.loading.load import load_recorded
@@ -21,6 +21,7 @@ from sweeper.tables.results_folder import default_results_folder, find_results_f
 
 if TYPE_CHECKING:
     from sweeper.reporting.live import LiveView
+    from sweeper.voting.vote_server import VoteServer
 
 _ENVIRONMENT_VARIABLE: Final = "SWEEPER_VIEW_TOKEN"
 _SAFE_TOKEN: Final = 22  # random letters and digits have 128 bits
@@ -53,11 +54,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
     """
     folder, experiment = _resolve_results(results)
     with catch_stop_signals() as wait, _make_view(folder, experiment, run=run_id, host=host, port=port) as view:
-        # JSON is on one line too, because a program that reads the address waits for a line.
-        console.print_line(json.dumps({"url": view.url}) if as_json else view.url)
-        print_access(view.token, "see it", _ENVIRONMENT_VARIABLE)
-        if open_browser:
-            open_in_browser(view.url)
+        show_address(view, "see it", _ENVIRONMENT_VARIABLE, open_browser=open_browser, as_json=as_json)
         wait()
 
 
@@ -71,7 +68,6 @@ def _resolve_results(results: Path) -> tuple[Path, Experiment | None]:
 
 def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any) -> LiveView:
     """The web server for a results folder."""
-    from sweeper.cli.baseline_check import make_live_check
     from sweeper.reporting.live import LiveView
 
     check = make_live_check(folder, view_options.get("run"), experiment)
@@ -79,14 +75,27 @@ def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any)
     return LiveView(folder, experiment=experiment, check=check, token=token, **view_options)
 
 
-def print_access(token: str | None, action: str, variable: str) -> None:
-    """Print who can open a page, and a warning if its token, which `variable` set, is short."""
+def show_address(
+    server: LiveView | VoteServer, action: str, variable: str, *, open_browser: bool, as_json: bool,
+    note: str = "", **facts: Any,
+) -> None:  # fmt: skip
+    """Print the address of a page (`facts`: more of the JSON), a `note`, and who can `action` there; open the page.
+
+    Warns if the token, which the environment variable `variable` set, is short.
+    """
+    # JSON is on one line too, because a program that reads the address waits for a line.
+    console.print_line(json.dumps({"url": server.url, **facts}) if as_json else server.url)
+    if note:
+        console.print_status(note)
+    token = server.token
     console.print_status("Ctrl-C stops it" + ("" if token is None else f"; anyone with this address can {action}"))
     if token is not None and len(token) < _SAFE_TOKEN:
         console.warn(
             f"{variable}: a token of {len(token)} characters can be guessed; use {_SAFE_TOKEN} or more random ones, or "
             "unset it and sweeper makes one"
         )
+    if open_browser:
+        open_in_browser(server.url)
 
 
 @contextmanager

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from sweeper.cli import console, options
-from sweeper.cli.commands.view import host, port, print_access
-from sweeper.cli.open_page import open_in_browser
+from sweeper.cli import options
+from sweeper.cli.commands.view import host, port, show_address
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.model.selection import Selection
@@ -38,23 +36,16 @@ between = make_names_option(
 )
 @options.results
 @between
-@click.option("--where", metavar="EXPR", help='Only the trials for which this is true, such as "steps > 4".')
+@options.where
 @click.option("--as", "voter", metavar="NAME", help="The voter's name. [default: the page asks for it]")
 @host
 @port
 @options.open_browser
 @options.as_json
 def command(
-    results: Path,
-    *,
-    between: list[str],
-    where: str | None,
-    voter: str | None,
-    host: str,
-    port: int,
-    open_browser: bool,
-    as_json: bool,
-) -> None:
+    results: Path, *, between: list[str], where: str | None, voter: str | None, host: str, port: int,
+    open_browser: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Ask which of two pictures is better. They are equal in everything but one axis, and nothing shows which is which.
 
     In the results of a search, they show two of its points on the same prompt and seed. A search by votes goes on when
@@ -74,12 +65,14 @@ def command(
         folder, between=between, select=lambda: select_trials(folder, None, Selection(where))[0],
         voter=None if voter is None else check_voter(voter), host=host, port=port, token=token,
     )  # fmt: skip
+    shown: dict[str, Any] = {
+        "open_browser": open_browser,
+        "as_json": as_json,
+        "note": _describe(server.summary),
+        **server.summary,
+    }
     with catch_stop_signals() as wait, server:
-        console.print_line(json.dumps({"url": server.url, **server.summary}) if as_json else server.url)
-        console.print_status(_describe(server.summary))
-        print_access(server.token, "vote", _ENVIRONMENT_VARIABLE)
-        if open_browser:
-            open_in_browser(server.url)
+        show_address(server, "vote", _ENVIRONMENT_VARIABLE, **shown)
         wait()
 
 

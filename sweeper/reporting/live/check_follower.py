@@ -10,90 +10,55 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import SweeperError
 from sweeper.model.result import Result
 from sweeper.reporting.check_findings import (
-    CheckFindings,
-    Finding,
-    build_accepted_entry,
+    ACCEPTED_FOLDER,
+    build_accepted_entries,
     build_check_data,
     build_row_check,
-    find_accepted_pictures,
+    group_by_trial,
     list_missing_cases,
 )
 
 _REST_FACTOR: Final = 4  # rests this many times as long as the last comparison took
 
-CheckFunction = Callable[[Collection[int] | None], CheckFindings]
+if TYPE_CHECKING:
+    from sweeper.regression.comparison import Comparison, Comparisons
+
+CheckFunction = Callable[[Collection[int] | None], "Comparisons"]
 """Compares these trials with the baseline; None: all, and finds missing cases. Raises SweeperError."""
 
 
-@dataclass
-class CheckState:
-    """The findings so far, by trial; empty until the first check has finished."""
+class LiveCheck:
+    """The comparisons so far, and the thread that runs `check` for more. With None in its place, there are never any.
 
-    checked: CheckFindings
-    findings: dict[int, list[Finding]] = field(default_factory=dict)
-    file_names: dict[Path, str] = field(default_factory=dict)  # of the accepted files, in requests
-
-    def merge(self, checked: CheckFindings, *, is_full: bool) -> set[int]:
-        """Merge the findings of a check, and return the trials whose findings may have changed."""
-        gone = checked.missing_cases if is_full else self.checked.missing_cases
-        self.checked = CheckFindings(checked.baseline, checked.state_order, (), gone)
-        findings, before = checked.group_by_trial(), set(self.findings) if is_full else set()
-        if is_full:
-            self.findings.clear()
-        self.findings.update(findings)
-        self.file_names.update({path: _make_file_name(path) for path in find_accepted_pictures(checked)})
-        return set(findings) | before
-
-    def find_file(self, name: str) -> Path | None:
-        """The accepted file with this name, or None."""
-        return next((path for path, file_name in self.file_names.items() if file_name == name), None)
-
-    def build_data(self, rows: Sequence[Result], files: list[dict[str, Any]]) -> dict[str, Any]:
-        """Build the page's `check`, and add the accepted files to `files`."""
-        findings = [finding for row in rows for finding in self.findings.get(row.trial, ())]
-        checked = CheckFindings(self.checked.baseline, self.checked.state_order, findings, self.checked.missing_cases)
-        indices = {path: len(files) + index for index, path in enumerate(self.file_names)}
-        files += [build_accepted_entry(path, name) for path, name in self.file_names.items()]
-        return build_check_data(rows, checked, indices)
-
-    def list_missing_cases(self) -> list[str]:
-        return list_missing_cases(self.checked)
-
-    def build_row(self, trial: int) -> dict[str, Any]:
-        return build_row_check(self.findings.get(trial, ()), self.file_names)
-
-
-def _make_file_name(path: Path) -> str:
-    """A name that changes when the file is replaced, because browsers cache it forever."""
-    stat = path.stat()
-    text = f"{path}|{stat.st_mtime_ns}|{stat.st_size}"
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20] + path.suffix.lower()
-
-
-class CheckThread:
-    """Runs the check in a thread, and calls `on_result(generation, findings, is_full, problem)` after each check."""
+    The caller holds `lock` when it uses anything but `start` and `stop`. After each check, the thread holds it and
+    calls `on_change` with the trials whose comparisons may have changed, and whether the missing cases may have.
+    """
 
     def __init__(
-        self, check: CheckFunction, on_result: Callable[[int, CheckFindings | None, bool, str | None], None]
+        self, check: CheckFunction | None, lock: threading.Lock, on_change: Callable[[set[int], bool], None]
     ) -> None:
+        self.problem: str | None = None
         self._check = check
-        self._on_result = on_result
-        self._wake = threading.Condition()
-        self._generation = 0
+        self._on_change = on_change
+        self._wake = threading.Condition(lock)
+        self._generation = 0  # grows when all trials are compared again; an earlier check then says nothing any more
         self._check_all = False
         self._trials: set[int] = set()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sweeper-view-check", daemon=True)
+        self._baseline = Path()
+        self._compared: dict[int, list[Comparison]] = {}
+        self._missing_cases: list[str] = []
+        self._accepted: dict[Path, dict[str, Any]] = {}  # the page's entries of the accepted files
 
     def start(self) -> None:
-        self._thread.start()
+        if self._check is not None:
+            threading.Thread(target=self._run, args=[self._check], name="sweeper-view-check", daemon=True).start()
 
     def stop(self) -> None:
         """Stop after the current comparison; does not wait for it."""
@@ -101,16 +66,38 @@ class CheckThread:
         with self._wake:
             self._wake.notify()
 
-    def request(self, generation: int, trials: Iterable[int] | None) -> None:
-        """Ask for trials to be compared soon; None: all trials, for a page that has to reload."""
-        with self._wake:
-            if trials is None:
-                self._generation, self._check_all, self._trials = generation, True, set()
-            else:
-                self._trials.update(trials)
-            self._wake.notify()
+    def request(self, trials: Iterable[int] | None) -> None:
+        """Ask for trials to be compared soon; None: forget all comparisons, and compare all trials."""
+        if trials is None:
+            self._generation += 1
+            self._check_all, self._trials = True, set()
+            self._compared.clear()
+        else:
+            self._trials.update(trials)
+        self._wake.notify()
 
-    def _run(self) -> None:
+    def find_file(self, name: str) -> Path | None:
+        """The accepted file with this name in requests, or None."""
+        wanted = f"{ACCEPTED_FOLDER}/{name}"
+        return next((path for path, entry in self._accepted.items() if entry["path"] == wanted), None)
+
+    def build_data(self, rows: Sequence[Result], files: list[dict[str, Any]]) -> dict[str, Any]:
+        """Build `check` of the page's data, and add the accepted files to `files`."""
+        if self._check is None:
+            return {}
+        check = build_check_data(rows, self._compared, self._accepted, files)
+        return {"check": {"baseline": str(self._baseline), **self.build_missing_cases(), **check}}
+
+    def build_row(self, trial: int) -> dict[str, Any]:
+        """Build `check` of a row's update."""
+        row = build_row_check(self._compared.get(trial, ()), self._accepted)
+        return {} if self._check is None else {"check": row}
+
+    def build_missing_cases(self) -> dict[str, Any]:
+        """Build `gone` of the changes."""
+        return {} if self._check is None else {"gone": self._missing_cases}
+
+    def _run(self, check: CheckFunction) -> None:
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._check_all or self._trials or self._stopping.is_set())
@@ -119,9 +106,34 @@ class CheckThread:
                 generation, is_full, trials = self._generation, self._check_all, self._trials
                 self._check_all, self._trials = False, set()
             start = time.monotonic()
+            found: tuple[Comparisons, dict[Path, dict[str, Any]]] | None = None
+            problem = None
             try:
-                self._on_result(generation, self._check(None if is_full else trials), is_full, None)
+                checked = check(None if is_full else trials)
+                found = checked, build_accepted_entries(checked, _make_file_name)
             except (SweeperError, OSError) as error:  # an OSError: an accepted file may be replaced at this moment
                 problem = f"cannot be compared with the baseline: {str(error).splitlines()[0]}"
-                self._on_result(generation, None, is_full, problem)
+            with self._wake:
+                if generation == self._generation:
+                    self.problem = problem
+                    changed = set() if found is None else self._merge(*found, is_full=is_full)
+                    self._on_change(changed, is_full and found is not None)
             self._stopping.wait(_REST_FACTOR * (time.monotonic() - start))
+
+    def _merge(self, checked: Comparisons, accepted: dict[Path, dict[str, Any]], *, is_full: bool) -> set[int]:
+        """Merge the comparisons of a check, and return the trials whose comparisons may have changed."""
+        self._baseline = checked.baseline
+        compared, before = group_by_trial(checked), set(self._compared) if is_full else set()
+        if is_full:
+            self._missing_cases = list_missing_cases(checked)
+            self._compared.clear()
+        self._compared.update(compared)
+        self._accepted.update(accepted)
+        return set(compared) | before
+
+
+def _make_file_name(path: Path) -> str:
+    """A name that changes when the file is replaced, because browsers cache it forever."""
+    stat = path.stat()
+    text = f"{path}|{stat.st_mtime_ns}|{stat.st_size}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20] + path.suffix.lower()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,25 +20,22 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.result import PENDING, Result
 from sweeper.model.search_columns import SearchColumns
 from sweeper.planning.plan import plan
-from sweeper.reporting.check_findings import CheckFindings
+from sweeper.regression.cases import find_run_record
 from sweeper.reporting.contents import (
     build_file_entries,
     collect_artifacts,
     describe_run,
     describe_spending,
     encode_marks,
-    find_run_record,
-    load_uploaded_inputs,
 )
-from sweeper.reporting.dataset import build_dataset, build_row_outcome, encode_file_origins, list_file_origins
-from sweeper.reporting.live.check_follower import CheckFunction, CheckState, CheckThread
-from sweeper.reporting.sprites import Sprites, make_sprites
-from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnails, select_pictures
+from sweeper.reporting.dataset import build_dataset, build_row_outcome, list_file_origins
+from sweeper.reporting.live.check_follower import CheckFunction, LiveCheck
+from sweeper.reporting.thumbnails import THUMBS_FOLDER, Sprites, Thumbnails, select_pictures
 from sweeper.running.folder_lock import is_locked
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.live_folder import LiveFolder, TrialProgress
-from sweeper.store.records import RunRecord, TableLayout
+from sweeper.store.records import RunRecord, TableLayout, TrialOutcome
 from sweeper.store.trial_marks import Mark
 
 _MIN_INTERVAL_SECONDS: Final = 0.25  # seconds between two reads, at least
@@ -47,22 +45,20 @@ _HEARTBEAT_SECONDS: Final = 4.0  # between two signs to the run that somebody is
 
 @dataclass
 class _RunState:
-    """A run as it was last read.
-
-    `file_origins[i]` belongs to the files of row i; `last_changes[i]` is the number of the last change of row i, and
-    `row_runs[i]` the run whose result it shows.
-    """
+    """A run as it was last read. `last_changes` has the number of the last change of a row, by its index."""
 
     layout: TableLayout
     record: RunRecord | None
-    rows: list[Result]
-    file_origins: list[list[Any]]
-    last_changes: list[int]
-    row_runs: list[int | None]
+    outcomes: list[TrialOutcome]
+    last_changes: dict[int, int] = field(default_factory=dict)
     artifacts: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     # Of the pictures that existed when the run was first read.
     sprites: Sprites = field(default_factory=lambda: Sprites((), {}))
+
+    @property
+    def rows(self) -> list[Result]:
+        return [outcome.result for outcome in self.outcomes]
 
 
 class Follower:
@@ -89,43 +85,40 @@ class Follower:
         self._experiment = experiment
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._temp_folder: tempfile.TemporaryDirectory[str] | None = None
-        self._thumbs = Thumbnails(self._choose_thumbs_folder())
+        self._cleanup = ExitStack()
+        self.thumbs = Thumbnails(self._choose_thumbs_folder())
         self._change_number = 0
         self._generation = 0  # grows when the page has to reload
         self._running: dict[int, TrialProgress | None] = {}
-        self._files: dict[str, Path] = {}
+        self.files: dict[str, Path] = {}  # the artifacts of the run, by name
         self._problem: str | None = None
         self._version: int | None = None
         self._store: Store | None = None
-        self._check_state = None if check is None else CheckState(CheckFindings(Path(), (), ()))
-        self._check_thread = None if check is None else CheckThread(check, self._apply_check)
-        self._check_problem: str | None = None
+        self._check = LiveCheck(check, self._lock, self._apply_check)
         self._marks: dict[str, Any] = {}
         self._marks_number = 0  # number of the change that last updated the marks
         self._full_check_number = 0  # number of the change that last updated the missing cases
         try:
             self._state = self._read_initial()
         except BaseException:
-            self._clean_up()
+            self._cleanup.close()
             raise
         self._thread = threading.Thread(target=self._follow, name="sweeper-view", daemon=True)
 
     def start(self) -> None:
         self.live_folder.announce_viewer()
         self._thread.start()
-        if self._check_thread is not None:
-            self._check_thread.start()
-            if self._state.record is not None:
-                self._check_thread.request(self._generation, None)
+        self._check.start()
+        if self._state.record is not None:
+            with self._lock:
+                self._check.request(None)
 
     def stop(self) -> None:
         self._stop.set()
-        if self._check_thread is not None:
-            self._check_thread.stop()
+        self._check.stop()
         self._thread.join()
         self.live_folder.remove_viewer()
-        self._clean_up()
+        self._cleanup.close()
 
     def _choose_thumbs_folder(self) -> Path:
         """The report's folder, so that thumbnails are made once; a temporary one if the results are read-only."""
@@ -137,19 +130,10 @@ class Follower:
                 return folder
         except (OSError, ResultsError):
             # On Windows, a visitor may still have one of them open.
-            self._temp_folder = tempfile.TemporaryDirectory(prefix="sweeper-view-", ignore_cleanup_errors=True)
-            return Path(self._temp_folder.name)
+            folder_for_now = tempfile.TemporaryDirectory(prefix="sweeper-view-", ignore_cleanup_errors=True)
+            return Path(self._cleanup.enter_context(folder_for_now))
 
-    def _clean_up(self) -> None:
-        if self._temp_folder is not None:
-            self._temp_folder.cleanup()
-
-    # --- for the server, from any thread
-
-    @property
-    def thumbs(self) -> Path:
-        """The folder that holds the folder of thumbnails."""
-        return self._thumbs.report
+    # --- for the server, from any thread; also `files`, `thumbs` and `live_folder`
 
     def store_marks(self, marks: Sequence[Mark]) -> None:
         """Write marks into the folder. Raises ResultsError if that is not possible, or nothing has run yet.
@@ -161,31 +145,24 @@ class Follower:
                 raise UsageError("the folder has no such trial")
             store.marks.add(marks)
 
-    def find_artifact(self, name: str) -> Path | None:
-        """The artifact of the run with this name, or None for any other name."""
-        return self._files.get(name)
-
     def has_trial(self, trial: int) -> bool:
         """Whether the page shows this trial."""
-        return any(row.trial == trial for row in self._state.rows)
+        return any(outcome.result.trial == trial for outcome in self._state.outcomes)
 
     def find_accepted(self, name: str) -> Path | None:
         """The accepted file with this name, or None."""
         with self._lock:
-            return None if self._check_state is None else self._check_state.find_file(name)
+            return self._check.find_file(name)
 
     def build_data(self) -> dict[str, Any]:
         """Build all of the page's data, including the number of the last change."""
         with self._lock:
-            state = self._state
-            data = build_dataset(state.rows, state.layout) | {"places": encode_file_origins(state.file_origins)}
-            thumbs = self._thumbs.get_known(sha for _, sha in state.artifacts.values())
-            data["files"], data["outputs"] = build_file_entries(
-                state.rows, state.artifacts, thumbs, state.sprites.indices
-            )
+            state, rows = self._state, self._state.rows
+            data = build_dataset(rows, state.layout, [list_file_origins(outcome.files) for outcome in state.outcomes])
+            thumbs = self.thumbs.get_known(sha for _, sha in state.artifacts.values())
+            data["files"], data["outputs"] = build_file_entries(rows, state.artifacts, thumbs, state.sprites.indices)
             data["sprites"] = state.sprites.as_data()
-            if self._check_state is not None:
-                data["check"] = self._check_state.build_data(state.rows, data["files"])
+            data |= self._check.build_data(rows, data["files"])
             return data | state.info | {"marks": self._marks, "live": self._build_live_state()}
 
     def get_changes(self, number: int, generation: int) -> dict[str, Any] | None:
@@ -193,15 +170,9 @@ class Follower:
         with self._lock:
             if generation != self._generation:
                 return None
-            state = self._state
-            rows = [
-                self._build_row_update(index) for index, changed in enumerate(state.last_changes) if changed > number
-            ]
-            check = (
-                {"gone": self._check_state.list_missing_cases()}
-                if self._check_state is not None and self._full_check_number > number
-                else {}
-            )
+            changes = self._state.last_changes.items()
+            rows = [self._build_row_update(index) for index, changed in changes if changed > number]
+            check = self._check.build_missing_cases() if self._full_check_number > number else {}
             marks = {"marks": self._marks} if self._marks_number > number else {}
             return {"rows": rows, **check, **marks, **self._build_live_state()}
 
@@ -220,7 +191,7 @@ class Follower:
             "ended": None if record is None else record.ended,
             "stopped_by": None if record is None else record.stopped_by,
             "flight": running,
-            "problem": self._problem or self._check_problem,
+            "problem": self._problem or self._check.problem,
             **self._estimate_end(),
             "about": {name: self._state.info[name] for name in ("run", "targets", "asked", "spending")},
         }
@@ -230,37 +201,30 @@ class Follower:
 
         Nobody knows how many trials a search will ask for.
         """
-        rows, record = self._state.rows, self._state.record
-        left = sum(row.status == PENDING for row in rows)
-        seconds = None
+        outcomes, record = self._state.outcomes, self._state.record
+        ended = [outcome.run for outcome in outcomes if outcome.result.status != PENDING]
+        left, seconds = len(outcomes) - len(ended), None
         if record is not None and left and self._state.layout.search is None and self._is_running():
-            own = sum(
-                run == record.id and row.status != PENDING for row, run in zip(rows, self._state.row_runs, strict=True)
-            )
+            own = ended.count(record.id)
             seconds = round((time.time() - record.started) / own * left) if own else None
-        return {"done": len(rows) - left, "left_s": seconds}
+        return {"done": len(ended), "left_s": seconds}
 
     def _build_row_update(self, index: int) -> dict[str, Any]:
-        row = self._state.rows[index]
+        outcome = self._state.outcomes[index]
+        row = outcome.result
         artifacts = {name: self._state.artifacts[name] for name in row.outputs}
-        entries, _ = build_file_entries([row], artifacts, self._thumbs.get_known(row.sha256))
-        check = {} if self._check_state is None else {"check": self._check_state.build_row(row.trial)}
-        files = {"row": index, "files": entries, "places": self._state.file_origins[index]}
-        return {**files, **check, **build_row_outcome(row, self._state.layout)}
+        entries, _ = build_file_entries([row], artifacts, self.thumbs.get_known(row.sha256))
+        files = {"row": index, "files": entries, "places": list_file_origins(outcome.files)}
+        return {**files, **self._check.build_row(row.trial), **build_row_outcome(row, self._state.layout)}
 
-    def _apply_check(self, generation: int, checked: CheckFindings | None, is_full: bool, problem: str | None) -> None:
-        """Apply the findings of a check; called from its thread."""
-        with self._lock:
-            if generation != self._generation or self._check_state is None:
-                return
-            trials = set() if checked is None else self._check_state.merge(checked, is_full=is_full)
-            self._check_problem = problem
-            self._change_number += 1
-            if is_full and checked is not None:
-                self._full_check_number = self._change_number
-            for index, row in enumerate(self._state.rows):
-                if row.trial in trials:
-                    self._state.last_changes[index] = self._change_number
+    def _apply_check(self, trials: set[int], is_full: bool) -> None:
+        """Note what a check changed; called from its thread, which holds the lock."""
+        self._change_number += 1
+        if is_full:
+            self._full_check_number = self._change_number
+        for index, row in enumerate(self._state.rows):
+            if row.trial in trials:
+                self._state.last_changes[index] = self._change_number
         self._notify()
 
     # --- the thread
@@ -309,9 +273,10 @@ class Follower:
             return {}
         return {
             row.trial: progress.get(row.trial)
-            for row, run in zip(self._state.rows, self._state.row_runs, strict=True)
+            for outcome in self._state.outcomes
+            for row in (outcome.result,)
             if (row.status == PENDING and row.prompt_id is not None)
-            or (row.trial in progress and (row.status == PENDING or run != record.id))
+            or (row.trial in progress and (row.status == PENDING or outcome.run != record.id))
         }
 
     def _is_running(self) -> bool:
@@ -333,31 +298,17 @@ class Follower:
     def _load_state(self, store: Store, known: _RunState | None = None) -> _RunState:
         """Load the current state of the run, and make its thumbnails. If it has grown, `known` is its former state."""
         record = find_run_record(store, self._run)
-        rows, origins, runs = _load_rows(store, record.id, of_folder=self._run is None)
-        state = _RunState(store.layout(record.id), record, rows, origins, [0] * len(rows), runs)
-        self._add_files(state, range(len(rows)))
+        outcomes = list(store.outcomes(record.id, of_folder=self._run is None))
+        state = _RunState(store.layout(record.id), record, outcomes)
+        self._add_files(state, state.rows)
         if known is not None:
             state.sprites = known.sprites
         else:
-            thumbs = self._thumbs.get_known(sha for _, sha in state.artifacts.values())
-            state.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
-        self._thumbs.sprites.clear()
-        state.info = self._describe_run(store, state)
+            thumbs = self.thumbs.get_known(sha for _, sha in state.artifacts.values())
+            state.sprites = self.thumbs.make_sprites(list(thumbs))
+        state.info = describe_run(record, self.results, state.rows, state.layout, store)
         self._marks = encode_marks(store.marks.load())
         return state
-
-    def _describe_run(self, store: Store, state: _RunState) -> dict[str, Any]:
-        assert state.record is not None
-        first_started = store.runs()[0].started
-        info = describe_run(
-            state.record,
-            self.results,
-            state.rows,
-            state.layout,
-            load_uploaded_inputs(store, state.rows),
-            first_started=first_started,
-        )
-        return info | {"spending": describe_spending(store, state.rows)}
 
     def _read_marks(self, store: Store) -> bool:
         """Read the marks; return whether there are new ones."""
@@ -373,60 +324,44 @@ class Follower:
         if not store.runs():
             return has_new_marks
         record = find_run_record(store, self._run)
-        layout = store.layout(record.id)
-        rows, origins, runs = _load_rows(store, record.id, of_folder=self._run is None)
-        before = self._state
-        if not _is_same_plan(before, layout, rows):
+        layout, before = store.layout(record.id), self._state
+        outcomes = list(store.outcomes(record.id, of_folder=self._run is None))
+        state = replace(before, layout=layout, record=record, outcomes=outcomes)
+        rows = state.rows
+        if layout != before.layout or list(map(_identify, rows)) != list(map(_identify, before.rows)):
             has_grown = layout.search is not None and before.record is not None and before.record.id == record.id
             state = self._load_state(store, before if has_grown else None)
             with self._lock:
                 self._state = state
                 self._generation += 1
-                if self._check_state is not None:
-                    self._check_state.findings.clear()
-            if self._check_thread is not None:
-                self._check_thread.request(self._generation, None)
+                self._check.request(None)
             return True
         changed = [index for index, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
-        state = replace(before, layout=layout, record=record, rows=rows, file_origins=origins, row_runs=runs)
         if before.record is None or before.record.id != record.id:
-            state.info = self._describe_run(store, state)
+            state.info = describe_run(record, self.results, rows, layout, store)
         else:
             state.info = before.info | {"spending": describe_spending(store, rows)}
         if changed:
-            self._add_files(state, changed)
+            self._add_files(state, [rows[index] for index in changed])
         with self._lock:
             for index in changed:
                 state.last_changes[index] = self._change_number + 1
             self._state = state
-        if self._check_thread is not None and before.record is None:
-            self._check_thread.request(self._generation, None)
-        elif self._check_thread is not None and changed:
-            self._check_thread.request(self._generation, [rows[index].trial for index in changed])
+            self._check.request(None if before.record is None else [rows[index].trial for index in changed])
         return bool(changed) or has_new_marks or record != before.record or state.info != before.info
 
-    def _add_files(self, state: _RunState, indices: Iterable[int]) -> None:
+    def _add_files(self, state: _RunState, rows: Sequence[Result]) -> None:
         """Register the files of these rows and make their thumbnails before a page hears of them."""
-        artifacts = collect_artifacts([state.rows[index] for index in indices], self.results)
-        self._thumbs.make(select_pictures((sha, path) for path, sha in artifacts.values() if path is not None))
+        artifacts = collect_artifacts(rows, self.results)
+        self.thumbs.make(select_pictures(artifacts))
         with self._lock:
             state.artifacts.update(artifacts)
-            self._files.update({path.name: path for path, _ in artifacts.values() if path is not None})
+            self.files.update({path.name: path for path, _ in artifacts.values() if path is not None})
 
 
-def _load_rows(store: Store, run: int, *, of_folder: bool) -> tuple[list[Result], list[list[Any]], list[int | None]]:
-    """Load the rows of a run, the origins of each row's files, and the run whose result each row shows."""
-    outcomes = list(store.outcomes(run, of_folder=of_folder))
-    origins = [list_file_origins(outcome.files) for outcome in outcomes]
-    return [outcome.result for outcome in outcomes], origins, [outcome.run for outcome in outcomes]
-
-
-def _is_same_plan(state: _RunState, layout: TableLayout, rows: Sequence[Result]) -> bool:
-    """Whether these are the trials that the page shows, so that it need not reload."""
-    is_same_table = state.layout == layout and len(state.rows) == len(rows)
-    return is_same_table and all(
-        (a.trial, a.digest) == (b.trial, b.digest) for a, b in zip(state.rows, rows, strict=True)
-    )
+def _identify(row: Result) -> tuple[int, str]:
+    """Rows with other identities are other trials, for which the page has to reload."""
+    return row.trial, row.digest
 
 
 def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
@@ -434,7 +369,7 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
     rows: list[Result] = []
     if experiment.search is not None and not experiment.blocks:
         spec = experiment.search
-        names = tuple(one.name for one in spec.space), tuple(axis.name for axis in spec.over)
+        names = tuple(axis.name for axis in spec.space), tuple(axis.name for axis in spec.over)
         search = SearchColumns(spec.objectives, *names)
         layout = TableLayout(experiment.name, (), (), (*experiment.metrics, *search.columns), search=search)
     else:
@@ -445,7 +380,5 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
         rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
-    return _RunState(
-        layout, None, rows, [[] for _ in rows], [0] * len(rows), [None] * len(rows),
-        info=describe_run(record, results, rows, layout, {}) | {"spending": ""},
-    )  # fmt: skip
+    outcomes = [TrialOutcome(row, None, ()) for row in rows]
+    return _RunState(layout, None, outcomes, info=describe_run(record, results, rows, layout, None))

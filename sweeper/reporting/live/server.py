@@ -7,12 +7,11 @@ decided whether the request is allowed.
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,13 +26,11 @@ from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import as_json, as_script
 from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.reporting.live.follower import Follower
-from sweeper.reporting.live.notifier import ChangeNotifier
-from sweeper.reporting.thumbnails import THUMBS_FOLDER
+from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER
 from sweeper.serving.access import NO_STORE, PageServer, make_page_route, read_body, respond_not_found
 from sweeper.store.trial_marks import parse_marks
 
-_THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
 _TRIAL_NUMBER: Final = re.compile("[0-9]{1,15}")
 _KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comment keeps the connection open
 _MIN_INTERVAL_SECONDS: Final = 0.2  # between two messages
@@ -68,52 +65,54 @@ class LiveView(PageServer):
         token: str | None = None,
         check: CheckFunction | None = None,
     ) -> None:
-        self._notifier = ChangeNotifier()
         super().__init__(host, port, str(results.resolve()), token)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._streams: set[asyncio.Event] = set()  # one for each open stream; set on every change
+        self._is_stopping = False
         try:
-            self._follower = Follower(results, self._notifier.notify, run=run, experiment=experiment, check=check)
+            self._follower = Follower(results, self._notify, run=run, experiment=experiment, check=check)
         except BaseException:
             self.close()
             raise
 
     def __enter__(self) -> Self:
         self._follower.start()
-        app = _make_app(self._follower, self._notifier)
-        self.start(app, writable=["/marks"], on_loop=self._notifier.bind)
+        app = Starlette(
+            routes=[
+                Route("/data.js", self.serve_data),
+                Route("/data.json", self.serve_data),
+                Route("/events", self.serve_events),
+                Route("/marks", self.store_marks, methods=["POST"]),
+                Route("/files/{name}", self.serve_artifact),
+                Route(f"/{ACCEPTED_FOLDER}/{{name}}", self.serve_accepted),
+                Route(f"/{THUMBS_FOLDER}/{{name}}", self.serve_thumb),
+                Route("/preview/{trial}", self.serve_preview),
+                make_page_route(PAGE_FOLDER),
+            ]
+        )
+        self.start(app, writable=["/marks"], on_loop=self._set_loop)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._follower.stop()
-        self._notifier.close()
+        self._is_stopping = True
+        self._notify()
         self.stop()
 
+    def _set_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
 
-def _make_app(follower: Follower, notifier: ChangeNotifier) -> Starlette:
-    """Make the application; `notifier` reports every change."""
-    endpoints = _Endpoints(follower, notifier)
-    return Starlette(
-        routes=[
-            Route("/data.js", endpoints.serve_data),
-            Route("/data.json", endpoints.serve_data),
-            Route("/events", endpoints.serve_events),
-            Route("/marks", endpoints.store_marks, methods=["POST"]),
-            Route("/files/{name}", endpoints.serve_artifact),
-            Route(f"/{ACCEPTED_FOLDER}/{{name}}", endpoints.serve_accepted),
-            Route(f"/{THUMBS_FOLDER}/{{name}}", endpoints.serve_thumb),
-            Route("/preview/{trial}", endpoints.serve_preview),
-            make_page_route(PAGE_FOLDER),
-        ]
-    )
+    def _notify(self) -> None:
+        """Wake the streams; any thread may call this."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                self._loop.call_soon_threadsafe(self._wake_streams)
 
+    def _wake_streams(self) -> None:
+        for event in self._streams:
+            event.set()
 
-class _Endpoints:
-    """One method for each kind of request."""
-
-    def __init__(self, follower: Follower, notifier: ChangeNotifier) -> None:
-        self._follower = follower
-        self._notifier = notifier
+    # --- one method for each kind of request
 
     async def serve_data(self, request: Request) -> Response:
         data = await asyncio.to_thread(self._follower.build_data)
@@ -122,15 +121,15 @@ class _Endpoints:
         return Response(as_json(data), headers=NO_STORE, media_type="application/json")
 
     async def serve_artifact(self, request: Request) -> Response:
-        return _respond_with_file(self._follower.find_artifact(request.path_params["name"]))
+        return _respond_with_file(self._follower.files.get(request.path_params["name"]))
 
     async def serve_accepted(self, request: Request) -> Response:
         return _respond_with_file(await asyncio.to_thread(self._follower.find_accepted, request.path_params["name"]))
 
     async def serve_thumb(self, request: Request) -> Response:
         name = request.path_params["name"]
-        path = self._follower.thumbs / THUMBS_FOLDER / name
-        if not _THUMB_NAME.fullmatch(name) or not path.is_file():
+        path = self._follower.thumbs.report / THUMBS_FOLDER / name
+        if not THUMB_NAME.fullmatch(name) or not path.is_file():
             return respond_not_found()
         return FileResponse(path, media_type="image/webp", headers=_IMMUTABLE)
 
@@ -171,32 +170,32 @@ class _Endpoints:
         match = re.fullmatch("([0-9]{1,15})[.]([0-9]{1,15})", last)
         if match is None:
             return PlainTextResponse("the parameter since=GENERATION.NUMBER is missing", 400)
-        stream = _stream_changes(self._follower, self._notifier, int(match[1]), int(match[2]))
+        stream = self._stream_changes(int(match[1]), int(match[2]))
         return StreamingResponse(stream, media_type="text/event-stream", headers=NO_STORE)
 
-
-async def _stream_changes(
-    follower: Follower, notifier: ChangeNotifier, generation: int, number: int
-) -> AsyncIterator[str]:
-    """Send events: `change` with the changes, `anew` if the page must reload, `over` when the server stops."""
-    with notifier.subscribe() as event:
-        while not notifier.closed:
-            event.clear()
-            changes: dict[str, Any] | None = await asyncio.to_thread(follower.get_changes, number, generation)
-            if changes is None:
-                yield "event: anew\ndata: {}\n\n"
-                return
-            if changes["number"] != number:
-                number = changes["number"]
-                text = json.dumps(changes, separators=(",", ":"), allow_nan=False)
-                yield f"event: change\nid: {generation}.{number}\ndata: {text}\n\n"
-                await asyncio.sleep(_MIN_INTERVAL_SECONDS)
-            try:
-                async with asyncio.timeout(_KEEPALIVE_SECONDS):
-                    await event.wait()
-            except TimeoutError:
+    async def _stream_changes(self, generation: int, number: int) -> AsyncIterator[str]:
+        """Send events: `change` with the changes, `anew` if the page must reload, `over` when the server stops."""
+        event = asyncio.Event()
+        self._streams.add(event)
+        try:
+            while not self._is_stopping:
+                event.clear()
+                changes = await asyncio.to_thread(self._follower.get_changes, number, generation)
+                if changes is None:
+                    yield "event: anew\ndata: {}\n\n"
+                    return
+                if changes["number"] != number:
+                    number = changes["number"]
+                    yield f"event: change\nid: {generation}.{number}\ndata: {as_json(changes)}\n\n"
+                    await asyncio.sleep(_MIN_INTERVAL_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_KEEPALIVE_SECONDS):
+                        await event.wait()
+                        continue
                 yield ": still here\n\n"
-        yield "event: over\ndata: {}\n\n"
+            yield "event: over\ndata: {}\n\n"
+        finally:
+            self._streams.discard(event)
 
 
 def _respond_with_file(path: Path | None) -> Response:
