@@ -165,10 +165,10 @@ def _make_environment(root: Path) -> dict[str, str]:
     return environment
 
 
-async def run_command(words: Sequence[str], workspace: Workspace, *, allowed: Sequence[int] = (0,)) -> Any:
+async def run_command(words: Sequence[str], workspace: Workspace) -> Any:
     """Run a command that submits nothing, and return its JSON. Raises SweeperError with its messages if it fails.
 
-    `allowed`: the exit codes after which the JSON counts. If the call is cancelled, the command ends with it.
+    If the call is cancelled, the command ends with it.
     """
     process = await CommandProcess.start(words, workspace, Ledger())
     try:
@@ -177,6 +177,6 @@ async def run_command(words: Sequence[str], workspace: Workspace, *, allowed: Se
     finally:
         process.kill()
     output = process.parse_output()
-    if process.exit_code not in allowed or output is None:
+    if process.exit_code != 0 or output is None:
         raise SweeperError(process.read_messages() or f"`sweeper {words[0]}` ended with code {process.exit_code}")
     return output

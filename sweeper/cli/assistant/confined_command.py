@@ -45,7 +45,6 @@ _STDIN: Final = 0
 _STDOUT: Final = 1
 _DRAIN_SECONDS: Final = 2.0  # after the server is gone, until the jobs in flight are cancelled
 _CANCEL_SECONDS: Final = 2.0  # and then until the process ends in any case; the store has every job
-_READERS: Final = ("results", "effects", "report")  # commands whose first argument is a results folder
 
 
 @dataclass(slots=True)
@@ -125,10 +124,9 @@ def main() -> int:
     limit_process(workspace.project)
     words = list(request["words"])
     try:
-        if words[0] in _READERS:
+        if words[0] == "report":
             folder = workspace.find_results(words[1])
-            if words[0] == "report":
-                workspace.check_recorded_file(folder)
+            workspace.check_recorded_file(folder)
             words[1] = str(folder)
     except (SweeperError, OSError) as failure:
         return report_failure(failure)

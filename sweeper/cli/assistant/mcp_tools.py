@@ -1,4 +1,4 @@
-"""The tools that an assistant sees. Each runs a command of sweeper with `--json` and returns its answer.
+"""The tools that an assistant sees. Those that read ask a Reader; the others run a command of sweeper as a process.
 
 The docstrings are what the assistant reads, so they say when to use a tool and what comes next. The protocol is
 https://modelcontextprotocol.io/specification; the SDK speaks it.
@@ -22,8 +22,13 @@ from mcp_types import ToolAnnotations
 
 from sweeper.cli.assistant.answer_text import cut_text, to_text
 from sweeper.cli.assistant.cli_process import CommandProcess, run_command
+from sweeper.cli.assistant.reading import Reader
 from sweeper.cli.assistant.workspace import Ledger, Workspace
+from sweeper.cli.options import split_names
 from sweeper.errors import SweeperError, UsageError
+from sweeper.model.selection import Selection
+from sweeper.running.settings import RunOptions
+from sweeper.tables.query_results import ResultsQuery
 
 _MAX_ROWS: Final = 200  # of a table in one answer
 _SHEET_MEGAPIXELS: Final = 4  # of the first page, which an assistant can still see
@@ -95,9 +100,10 @@ def make_server(workspace: Workspace, budget: int | None) -> tuple[MCPServer, Ru
     """Make the server with all tools. Close the Runs when it has ended."""
     server = MCPServer("sweeper", instructions=_INSTRUCTIONS, log_level="WARNING")
     runs = Runs(workspace, Ledger(budget))
-    _add_building_tools(server, workspace)
+    reader = Reader(workspace)
+    _add_building_tools(server, workspace, reader)
     _add_running_tools(server, workspace, runs)
-    _add_result_tools(server, workspace)
+    _add_result_tools(server, workspace, reader)
     return server, runs
 
 
@@ -118,10 +124,7 @@ def _tool(server: MCPServer, hints: ToolAnnotations) -> Callable[[_Tool], _Tool]
     return add
 
 
-def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
-    async def call(*words: str, allowed: Sequence[int] = (0,)) -> Any:
-        return await run_command([*words, "--json"], workspace, allowed=allowed)
-
+def _add_building_tools(server: MCPServer, workspace: Workspace, reader: Reader) -> None:
     @_tool(server, _READS)
     async def list_slots(workflow: str, contains: str = "") -> str:
         """List every input of a workflow (JSON as ComfyUI exports it, or a picture that carries one) that can become a
@@ -129,7 +132,7 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
 
         `contains`: only the slots with this text in their name, address, class or title.
         """
-        slots = await call("template", "slots", str(workspace.resolve(workflow)))
+        slots = await reader.list_slots(workflow)
         fields = ("name", "address", "class_type", "title")
         found = [slot for slot in slots if any(contains.lower() in str(slot[field]).lower() for field in fields)]
         return to_text(found, "ask for some of them by `contains`, a part of a name, address, class or title")
@@ -144,7 +147,7 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
         if target.exists():
             raise UsageError(f"{output} exists already; choose another name")
         words = ("template", "new", str(workspace.resolve(workflow)), "-o", str(target))
-        return to_text(await call(*words))
+        return to_text(await run_command([*words, "--json"], workspace))
 
     @_tool(server, _SUBMITS)
     async def save_experiment(path: str, text: str) -> str:
@@ -159,7 +162,7 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
     @_tool(server, _READS)
     async def validate(path: str) -> str:
         """Report every mistake in an experiment or template, with its line and what to write instead."""
-        return to_text(await call("validate", str(workspace.resolve(path)), allowed=(0, 2)))
+        return to_text(await reader.validate(path))
 
     @_tool(server, _READS)
     async def plan_run(
@@ -170,8 +173,8 @@ def _add_building_tools(server: MCPServer, workspace: Workspace) -> None:
         `values` gives slots other values than the experiment, such as {"steps": [4, 8]}; `where` is a condition such as
         "steps > 4"; `limit` is the most trials to submit (-1: all).
         """
-        options = _make_options(target, values, where, limit)
-        return to_text(await call("plan", str(workspace.resolve(experiment)), *options))
+        options = RunOptions(where=where or None, limit=None if limit < 0 else limit)
+        return to_text(await reader.plan_run(experiment, _list_targets(target) or None, values or {}, options))
 
 
 def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> None:
@@ -227,10 +230,7 @@ def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> N
         return "stopping; call get_progress"
 
 
-def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
-    async def call(*words: str) -> Any:
-        return await run_command([*words, "--json"], workspace)
-
+def _add_result_tools(server: MCPServer, workspace: Workspace, reader: Reader) -> None:
     @_tool(server, _READS)
     async def get_table(
         results: str, columns: str = "", where: str = "", sort: str = "", by: str = "", limit: int = 50
@@ -240,16 +240,18 @@ def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
         `columns`, `sort` and `by` are names separated by commas; `sort` may be "-sharpness"; `by` gives one row for
         each value of these axes, with means.
         """
-        words = ["results", str(workspace.resolve(results)), "--limit", str(min(max(limit, 1), _MAX_ROWS))]
-        for option, value in (("--columns", columns), ("--where", where), ("--sort", sort), ("--by", by)):
-            words += [option, value] if value else []
-        return to_text(await call(*words), _FEWER_CELLS)
+        query = ResultsQuery(
+            Selection(where or None, min(max(limit, 1), _MAX_ROWS)),
+            split_names([sort]),
+            split_names([columns]) or None,
+            split_names([by]) or None,
+        )
+        return to_text(await reader.query_results(results, query), _FEWER_CELLS)
 
     @_tool(server, _READS)
     async def get_effects(results: str, metric: str = "") -> str:
         """Say which axes matter for a metric (default: all), by how much, and how sure that is."""
-        words = ["effects", str(workspace.resolve(results)), *(["--metric", metric] if metric else [])]
-        return to_text(await call(*words))
+        return to_text(await reader.analyse_effects(results, metric))
 
     @_tool(server, _READS)
     async def get_contact_sheet(results: str, x: str = "", y: str = "", where: str = "", cell: int = 192) -> Image:
@@ -264,14 +266,14 @@ def _add_result_tools(server: MCPServer, workspace: Workspace) -> None:
             words += ["--megapixels", str(_SHEET_MEGAPIXELS)]
             for option, value in (("--x", x), ("--y", y), ("--where", where)):
                 words += [option, value] if value else []
-            await call(*words)
+            await run_command([*words, "--json"], workspace)
             return Image(data=_read_first_page(Path(temporary)), format="webp")
 
     @_tool(server, _SUBMITS)
     async def make_report(results: str, *, open_in_browser: bool = False) -> str:
         """Make the page of the results for the person; `open_in_browser` opens it on their machine."""
         words = ["report", str(workspace.resolve(results)), *(["--open"] if open_in_browser else [])]
-        return to_text(await call(*words))
+        return to_text(await run_command([*words, "--json"], workspace))
 
 
 def _read_first_page(folder: Path) -> bytes:

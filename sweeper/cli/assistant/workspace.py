@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import sweeper
 from sweeper.cli.confirm_cost import list_paid_targets
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.loading.parse import parse_yaml
-from sweeper.loading.read_scope import Project
+from sweeper.loading.read_scope import Project, limit_process
 from sweeper.model.experiment import Experiment
 from sweeper.model.money import CURRENCY, format_usd
 from sweeper.model.source import SourceError
@@ -200,3 +202,13 @@ def get_root(folder: Path) -> Path:
     if root == Path.home().resolve() or root == Path(root.anchor) or os.path.ismount(root):
         raise UsageError(f"--root {folder}: this folder holds too much for an assistant; give the folder of a project")
     return root
+
+
+def confine_process(workspace: Workspace) -> None:
+    """Let this process open nothing outside of the workspace, and import nothing from it or from the current folder."""
+    limit_process(workspace.project)
+    own = Path(sweeper.__file__).resolve().parent.parent
+    folders = {entry: Path(os.path.realpath(entry)) for entry in sys.path if entry}
+    sys.path[:] = [
+        entry for entry, folder in folders.items() if folder == own or not folder.is_relative_to(workspace.root)
+    ]

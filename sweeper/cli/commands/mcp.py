@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from sweeper.cli.assistant.workspace import Workspace, get_root
+from sweeper.cli.assistant.workspace import Workspace, confine_process, get_root
 from sweeper.cli.exit_codes import INTERRUPTED
 from sweeper.cli.options import format_examples
 from sweeper.cli.run_options import parse_budget
@@ -49,6 +49,8 @@ def command(root: Path, *, targets: tuple[str, ...], budget: Decimal | None) -> 
         if error.name not in ("mcp", "mcp_types"):
             raise
         raise UsageError('sweeper mcp needs the package `mcp`: pip install "comfy-sweeper[mcp]"') from None
+
+    confine_process(workspace)
 
     async def serve() -> None:
         server, runs = make_server(workspace, None if budget is None else floor_micros(budget))

@@ -51,14 +51,18 @@ def command(context: click.Context) -> None:
 @options.as_json
 def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: bool) -> None:
     """List every input of a workflow that could become a slot."""
-    classes = NodeClassSource(target, object_info)
-    suggestions = suggest_slots(_read_workflow(file, classes).graph, classes.classes)
-    rows = [{name: getattr(suggestion, name) for name in (*_COLUMNS, "schema")} for suggestion in suggestions]
+    rows = list_slots(file, NodeClassSource(target, object_info))
     if as_json:
         console.print_json(rows)
     else:
         lines = [[*(row[name] for name in _COLUMNS), _describe_schema(row["schema"])] for row in rows]
         console.print_table((*_COLUMNS, "takes"), lines)
+
+
+def list_slots(file: Path, classes: NodeClassSource) -> list[dict[str, Any]]:
+    """Every input of the workflow in a file that can be a slot: where it is, its value, and its JSON Schema."""
+    suggestions = suggest_slots(_read_workflow(file, classes).graph, classes.classes)
+    return [{name: getattr(suggestion, name) for name in (*_COLUMNS, "schema")} for suggestion in suggestions]
 
 
 @command.command(

@@ -32,7 +32,7 @@ def command(
     """Check experiments (.yaml) with all files that they name, and templates (.json, or their .slots.yaml)."""
     reports = []
     for file in files:
-        report = _check_file(file, options.to_target_list(targets), object_info, trust=trust)
+        report = check_file(file, options.to_target_list(targets), object_info, trust=trust)
         reports.append(report)
         if not as_json:
             console.print_answer(report, as_json=False)
@@ -67,7 +67,8 @@ class FileReport:
         yield from map(Warn, self.notes or ())
 
 
-def _check_file(file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool) -> FileReport:
+def check_file(file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool) -> FileReport:
+    """Check an experiment or a template, against the targets or the node classes of a file if they are given."""
     from sweeper.regression.thresholds import check_models
 
     workflow = options.get_workflow_path(file)
