@@ -26,16 +26,37 @@ SEARCH = {
     "space": {"steps": {"from": 1, "to": 4, "step": 1}},
 }
 
-# Each command line, in an order that gives each what it needs. Those that wait are stopped when they have started.
-COMMAND_LINES = (
+# Command lines, in an order that gives each what it needs; one process runs all of the first list.
+AT_ONCE = (
     "schema", "completion bash", "trust .", "validate shop.yaml", "plan shop.yaml", "template slots shop.json",
-    "init made", "run shop.yaml --dask local:1", "run shop.yaml", "results shop.yaml", "runs shop.yaml",
-    "costs shop.yaml", "effects shop.yaml", "export shop.yaml -o t.csv", "export shop.yaml --to hf-dataset -o data",
-    "report shop.yaml", "accept shop.yaml --yes", "check shop.yaml --dask local:1", "calibrate shop.yaml --repeats 2",
-    "compare results/shop results/shop-check", "search find.yaml --dask local:1", "doctor shop.yaml --dask local:1",
-    "votes shop.yaml", "mcp", "serve", "view shop.yaml", "vote shop.yaml --between steps",
+    "init made", "results shop.yaml", "runs shop.yaml", "costs shop.yaml", "effects shop.yaml",
+    "export shop.yaml -o t.csv", "export shop.yaml --to hf-dataset -o data", "report shop.yaml",
+    "accept shop.yaml --yes", "check shop.yaml", "calibrate shop.yaml --repeats 2",
+    "compare results/shop results/shop-check", "search find.yaml", "doctor shop.yaml", "votes shop.yaml", "mcp",
+)  # fmt: skip
+# Each of these has a process of its own: it starts workers of a cluster, or waits until it is stopped.
+ALONE = (
+    "run shop.yaml --dask local:1", "doctor shop.yaml --dask local:1", "serve", "view shop.yaml",
+    "vote shop.yaml --between steps",
 )  # fmt: skip
 WAITING = ("serve", "view ", "vote ")
+
+RUN_AT_ONCE = """
+import os, sys
+from sweeper.cli import main
+
+here = os.getcwd()
+
+def watch(event, arguments):  # a module that is imported already hides its namesake, so look at the path itself too
+    if event == "import" and here in map(os.path.abspath, sys.path):
+        open(os.environ["MARKER"], "a").write(f"sys.path, while {arguments[0]} is imported")
+
+sys.addaudithook(watch)
+for line in sys.argv[1:]:
+    print(line, flush=True)
+    if code := main(line.split()):
+        sys.exit(code)
+"""
 
 
 @pytest.fixture
@@ -68,14 +89,14 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Path:
     return marker
 
 
-def start(program: list[str], line: str) -> tuple[int | None, str]:
-    """Run a command line. Returns its exit code, or None if it waited and was stopped, and what it printed."""
-    command, environment = [*program, *line.split()], {**os.environ, "PYTHONPATH": str(ROOT)}
+def start(program: list[str], *words: str) -> tuple[int | None, str]:
+    """Run a command. Returns its exit code, or None if it waited and was stopped, and what it printed."""
+    command, environment = [*program, *words], {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
-        if not line.startswith(WAITING):
+        if not " ".join(words).startswith(WAITING):
             text, _ = process.communicate(timeout=100)
             return process.returncode, text
         text = process.stdout.readline()
@@ -83,21 +104,32 @@ def start(program: list[str], line: str) -> tuple[int | None, str]:
         return None, text
 
 
-@pytest.mark.timeout(300)  # it starts thirty commands
-@pytest.mark.parametrize("way", ["script", "module"])
-def test_no_command_imports_a_file_of_the_current_folder(planted: Path, way: str):
-    program = [sys.executable, "-P", "-m", "sweeper"]
-    if way == "script":
-        script = shutil.which("sweeper", path=str(Path(sys.executable).parent))
-        if script is None:
-            pytest.skip("the command `sweeper` is not installed beside this Python")
-        program = [script]
-    assert {line.partition(" ")[0] for line in COMMAND_LINES} == COMMANDS.keys()
-    for line in COMMAND_LINES:
-        # Workers of a cluster are started in the same way, and take seconds.
-        code, text = start(program, line if way == "script" else line.replace("--dask local:1", ""))
+def find_script() -> list[str]:
+    script = shutil.which("sweeper", path=str(Path(sys.executable).parent))
+    if script is None:
+        pytest.skip("the command `sweeper` is not installed beside this Python")
+    return [script]
+
+
+MODULE = [sys.executable, "-P", "-m", "sweeper"]
+
+
+def test_script_and_its_workers_import_no_file_of_the_current_folder(planted: Path):
+    script = find_script()
+    for line in ALONE:
+        code, text = start(script, *line.split())
         assert not planted.exists(), (line, planted.read_text())
         assert code == 0 or "http://127.0.0.1" in text, (line, text)
+
+
+def test_no_command_imports_a_file_of_the_current_folder(planted: Path):
+    assert {line.partition(" ")[0] for line in (*AT_ONCE, *ALONE)} == COMMANDS.keys()
+    for line in ("run shop.yaml", "results shop.yaml"):
+        assert start(MODULE, *line.split())[0] == 0
+    code, text = start([sys.executable, "-P", "-c", RUN_AT_ONCE], *AT_ONCE)
+    assert not planted.exists(), (planted.read_text(), text)
+    assert code == 0, text
+    assert "calibrate" in text
 
 
 def test_module_without_p_imports_only_what_python_does_first(planted: Path):
@@ -107,10 +139,10 @@ def test_module_without_p_imports_only_what_python_does_first(planted: Path):
     shutil.rmtree("sweeper")
     program = [sys.executable, "-m", "sweeper"]
     for line in ("run shop.yaml --dask local:1", "results shop.yaml"):
-        assert start(program, line)[0] == 0
+        assert start(program, *line.split())[0] == 0
     experiment = json.loads(Path("shop.yaml").read_text())
     Path("shop.yaml").write_text(json.dumps(experiment | {"metrics": ["planted"]}))
-    code, text = start(program, "run shop.yaml --trust")
+    code, text = start(program, "run", "shop.yaml", "--trust")
     assert (code, planted.exists()) == (2, False)
     assert "unknown metric 'planted'" in text
 
@@ -122,9 +154,9 @@ def test_worker_imports_a_metric_from_beside_the_experiment(planted: Path, tmp_p
     shutil.copy("shop.json", project)
     experiment = json.loads(Path("shop.yaml").read_text())
     (project / "shop.yaml").write_text(json.dumps(experiment | {"metrics": ["own_metric:red"]}))
-    program = [sys.executable, "-P", "-m", "sweeper"]
-    assert start(program, f"run {project / 'shop.yaml'} --dask local:1 --trust --quiet")[0] == 0
+    run = ["run", str(project / "shop.yaml"), "--dask", "local:1", "--trust", "--quiet"]
+    assert start(MODULE, *run)[0] == 0
     assert not planted.exists()
-    code, text = start(program, f"results {project / 'shop.yaml'} --json")
+    code, text = start(MODULE, "results", str(project / "shop.yaml"), "--json")
     assert code == 0
     assert all(isinstance(row["own_metric:red"], float) for row in json.loads(text))
