@@ -1,8 +1,9 @@
-"""An assistant for tests: the client of the official SDK, and the server in a process of its own."""
+"""An assistant for tests: the client of the official SDK, and the server in this process or in one of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -10,10 +11,15 @@ import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
+from sweeper.cli.assistant.mcp_tools import make_server
+from sweeper.cli.assistant.workspace import Workspace, get_root
+from sweeper.cli.commands.mcp import command
+from sweeper.model.money import floor_micros
 from tests import ROOT
 
 EXPERIMENT = """\
@@ -48,20 +54,43 @@ def make_root(parent: Path) -> Path:
 Conversation = Callable[[Client], Coroutine[Any, Any, None]]
 
 
+def make_environment(root: Path) -> dict[str, str]:
+    return {
+        "PYTHONPATH": str(ROOT),
+        "COMFY_CLOUD_API_KEY": SECRET,
+        "SWEEPER_TARGETS": str(root.parent / "targets.yaml"),
+        "SWEEPER_TRUST_FILE": str(root.parent / "trusted.json"),
+    }
+
+
 def talk(root: Path, conversation: Conversation, *options: str, **environment: str) -> None:
-    """Start the server as an assistant does, and talk to it; at most 100 seconds."""
+    """Talk to the server in this process, at most 100 seconds. Its commands have processes of their own, as always.
+
+    To start the server takes a second of the processor, nearly all of it for the SDK.
+    """
+    given = command.make_context("mcp", ["--root", str(root), *options]).params
+    budget = None if given["budget"] is None else floor_micros(given["budget"])
+
+    async def run() -> None:
+        server, runs = make_server(Workspace(get_root(given["root"]), given["targets"]), budget)
+        try:
+            async with asyncio.timeout(100), Client(server) as client:
+                await conversation(client)
+        finally:
+            await runs.close()
+
+    with mock.patch.dict(os.environ, make_environment(root) | environment), contextlib.chdir(root.parent):
+        asyncio.run(run())
+
+
+def talk_to_process(root: Path, conversation: Conversation, *options: str, **environment: str) -> None:
+    """Start the server as an assistant does, and talk to it over stdin and stdout; at most 100 seconds."""
 
     async def run() -> None:
         parameters = StdioServerParameters(
             command=sys.executable,
             args=["-P", "-c", _START, str(root.parent / PID_FILE), "mcp", "--root", str(root), *options],
-            env={
-                "PYTHONPATH": str(ROOT),
-                "COMFY_CLOUD_API_KEY": SECRET,
-                "SWEEPER_TARGETS": str(root.parent / "targets.yaml"),
-                "SWEEPER_TRUST_FILE": str(root.parent / "trusted.json"),
-                **environment,
-            },
+            env=make_environment(root) | environment,
             cwd=root.parent,
         )
         async with asyncio.timeout(100), Client(stdio_client(parameters)) as client:
@@ -71,7 +100,7 @@ def talk(root: Path, conversation: Conversation, *options: str, **environment: s
 
 
 def get_server_pid(root: Path) -> int:
-    """The process id of the server that `talk` started last."""
+    """The process id of the server that `talk_to_process` started last."""
     return int((root.parent / PID_FILE).read_text())
 
 

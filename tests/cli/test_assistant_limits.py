@@ -36,6 +36,7 @@ from tests.cli.assistant_client import (
     make_root,
     refuse,
     talk,
+    talk_to_process,
     wait_for_end,
 )
 
@@ -110,7 +111,7 @@ def test_no_tool_imports_code_from_the_root(root: Path) -> None:
             assert not (await client.call_tool(tool, {"results": "tiny.yaml"})).is_error
 
     # An empty or relative entry of PYTHONPATH begins in the current folder of each process.
-    talk(root, conversation, PYTHONPATH=os.pathsep.join((str(ROOT), "", ".")))
+    talk_to_process(root, conversation, PYTHONPATH=os.pathsep.join((str(ROOT), "", ".")))
     assert not proof.exists() or proof.read_text() == ""
 
 
@@ -162,7 +163,9 @@ def test_what_was_checked_is_what_runs(root: Path, stranger: Any) -> None:
             answer = await client.call_tool("start_run", {"experiment": "tiny.yaml"})
             if not answer.is_error:
                 started += 1
-                assert (await wait_for_end(client))["summary"]["succeeded"] == 4
+                state = await wait_for_end(client)
+                assert state["exit_code"] == 0, state
+                assert state["summary"]["succeeded"] == 4
         assert started > 0
 
     try:
@@ -250,7 +253,7 @@ def test_forged_results_give_no_budget_back(
             forge(root / "results", number)
         assert (await wait_for_end(client))["budget"] == "0.00 USD left of the budget"
 
-    talk(root, conversation, "--budget", "2 USD")
+    talk_to_process(root, conversation, "--budget", "2 USD")
     assert count_jobs(box) == 2
 
 
@@ -351,7 +354,7 @@ def kill_while_running(root: Path, server: EmbeddedServer, number: int) -> float
         await wait_until(lambda: not is_running(child))
         seconds = time.monotonic() - start
 
-    talk(root, conversation, "--budget", "900 USD")
+    talk_to_process(root, conversation, "--budget", "900 USD")
     return seconds
 
 
@@ -404,7 +407,7 @@ def test_a_cancelled_call_ends_its_command(root: Path) -> None:
                 await client.call_tool("list_slots", {"workflow": "big.json"})
         await wait_until(lambda: not list_children(get_server_pid(root)))
 
-    talk(root, conversation)
+    talk_to_process(root, conversation)
 
 
 @needs_posix
@@ -418,7 +421,7 @@ def test_a_start_that_is_cancelled_leaves_no_run(root: Path, slow_box: EmbeddedS
         await call(client, "start_run", experiment="tiny.yaml", target="box")
         assert (await wait_for_end(client))["budget"] == "0.00 USD left of the budget"
 
-    talk(root, conversation, "--budget", "3 USD")
+    talk_to_process(root, conversation, "--budget", "3 USD")
     assert count_jobs(slow_box) == 3
 
 
