@@ -9,6 +9,7 @@ defined in `sweeper.model.node_classes`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import time
@@ -34,7 +35,9 @@ _SERVER_KIND: Final = "server"
 _CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without the server
 
 
+@functools.cache
 def get_embedded_classes() -> NodeInfo:
+    """The node classes of the embedded server. They are parsed once, because a run asks for them twice."""
     return NodeInfo.from_object_info(get_embedded_object_info(), is_embedded=True)
 
 
