@@ -19,6 +19,7 @@ counts, and what our own resolver says of it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import socket
@@ -50,7 +51,7 @@ def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
     proxy = find_proxy(url)
     try:
         if proxy is None or (urlsplit(proxy).hostname and urlsplit(proxy).port != 0):
-            return httpx.AsyncHTTPTransport(proxy=proxy, limits=limits)
+            return httpx.AsyncHTTPTransport(verify=_load_certificates(), proxy=proxy, limits=limits)
         reason = "it has no host or port"
     except ImportError:
         reason = 'it needs one more package: pip install "httpx[socks]"'
@@ -63,6 +64,16 @@ def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
         f"the environment sends requests to {host} through the proxy {strip_secrets(proxy or '')}{source}, "
         f"which cannot be used: {reason}; correct it, add {host} to NO_PROXY{unset}"
     )
+
+
+def _load_certificates() -> ssl.SSLContext:
+    return _make_ssl_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@functools.cache  # to read all certificates takes 10 ms, and each client would do so
+def _make_ssl_context(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+    """Make a context as httpx does, which reads these two variables itself."""
+    return httpx.create_ssl_context()
 
 
 def find_proxy(url: str) -> str | None:
