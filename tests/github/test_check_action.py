@@ -62,7 +62,9 @@ def write_template(folder: Path, **inputs: object) -> None:
     (folder / "sweeps/shop.json").write_text(json.dumps(graph))
 
 
-def run_check(clone: Path, github: GitHub | None = None, *, fork: bool = False, **inputs: str) -> Steps:
+def run_check(
+    clone: Path, github: GitHub | None = None, *, fork: bool = False, starts_pip: bool = False, **inputs: str
+) -> Steps:
     """Run the action for pull request 7, or for a push if there is no `github`."""
     context = {"token": TOKEN, "repository": "someone/pictures", "event_name": "pull_request" if github else "push"}
     if github:
@@ -71,7 +73,7 @@ def run_check(clone: Path, github: GitHub | None = None, *, fork: bool = False, 
     done = run_action(
         ACTION, clone, {"experiments": "sweeps/shop.yaml", "target": "embedded", "api-key": KEY} | inputs, context,
         GITHUB_API_URL=github.url if github else "http://127.0.0.1:9", GITHUB_SERVER_URL="https://github.example",
-        GITHUB_REPOSITORY="someone/pictures", GITHUB_RUN_ID="42", PYTHONPATH=str(clone),
+        GITHUB_REPOSITORY="someone/pictures", GITHUB_RUN_ID="42", PYTHONPATH=str(clone), starts_pip=starts_pip,
     )  # fmt: skip
     assert TOKEN not in done.log + done.summary
     assert KEY not in done.log + done.summary
@@ -162,7 +164,7 @@ def plant_modules(folder: Path) -> None:
 def test_no_step_runs_python_of_the_pull_request(clone: Path, tmp_path: Path, github: GitHub):
     plant_modules(clone)
     (clone / "sweeps/wrong.yaml").write_text('{"template": "shop.json", "metrics": ["planted_metric:f"]}')
-    done = run_check(clone, github, experiments="sweeps/*.yaml", extras="media")
+    done = run_check(clone, github, experiments="sweeps/*.yaml", extras="media", starts_pip=True)
     assert not (tmp_path / "runner/planted").exists(), (tmp_path / "runner/planted").read_text()
     assert f"pip install --quiet {ROOT}[media]" in done.installed
     assert "### ✅ sweeper check: shop\n\n2 same.\n" in done.summary
@@ -241,7 +243,8 @@ def test_names_of_files_are_no_commands_for_github(clone: Path, github: GitHub):
 
 
 @pytest.mark.parametrize("target", ["../outside", ".git/config", "loop.yaml"])
-def test_a_link_out_of_the_checkout_is_not_opened(clone: Path, tmp_path: Path, target: str):
+def test_a_link_out_of_the_checkout_is_not_opened(tmp_path: Path, target: str):
+    clone = make_folder(tmp_path)
     (clone / ".git").mkdir()
     for secret in (tmp_path / "outside", clone / ".git/config"):
         secret.write_text("s3cr3t: [\n")
