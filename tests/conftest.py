@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import os
@@ -12,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -122,12 +124,26 @@ def _thread_failures_fail_the_test() -> Iterator[None]:
         threading.excepthook = before
 
 
-@pytest.fixture(scope="module")
-def browser():
+@pytest.fixture(scope="session")
+def _chromium() -> Iterator[tuple[Any, asyncio.AbstractEventLoop]]:
+    """The browser of this process, and the event loop on which Playwright drives it."""
     if CHROMIUM is None:
         pytest.skip("no chromium is installed (apt-get install chromium, or set CHROMIUM)")
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives chromium")
     with sync_api.sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield found
+        loop = asyncio.get_running_loop()
+        yield found, loop
+        asyncio._set_running_loop(loop)
         found.close()
+
+
+@pytest.fixture(scope="module")
+def browser(_chromium: tuple[Any, asyncio.AbstractEventLoop]) -> Iterator[Any]:
+    """The browser. While a module uses it, Playwright's loop is the running one; other modules may run their own."""
+    found, loop = _chromium
+    asyncio._set_running_loop(loop)
+    yield found
+    for context in found.contexts:
+        context.close()
+    asyncio._set_running_loop(None)
