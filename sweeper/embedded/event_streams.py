@@ -30,6 +30,9 @@ TEXT = 3  # uint32 length, id of the node, then the text
 PREVIEW_IMAGE_WITH_METADATA = 4  # uint32 length, JSON, then the image
 JPEG, PNG = 1, 2
 PREVIEW_PIXELS = 512  # longest edge of a preview, as ComfyUI's MAX_PREVIEW_RESOLUTION
+# Between two previews of a job. ComfyUI sends one for each step, which takes it longer. Ours takes less time for a step
+# than for a preview, and nobody sees more than twenty a second.
+PREVIEW_SECONDS = 0.05
 
 # Cloud: events that no stream received are kept this many seconds for the next stream that connects.
 MAX_MISSED, MISSED_SECONDS = 1000, 30.0
@@ -177,8 +180,10 @@ def _encode_message(event: str, data: Mapping[str, Any]) -> str:
 
 def _encode_jpeg(image: Image.Image) -> bytes:
     from PIL import ImageOps
+    from PIL.Image import Resampling
 
-    small = ImageOps.contain(image.convert("RGB"), (PREVIEW_PIXELS, PREVIEW_PIXELS))
+    size = (PREVIEW_PIXELS, PREVIEW_PIXELS)
+    small = ImageOps.contain(image.convert("RGB"), size, Resampling.BILINEAR)  # as ComfyUI does
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=95)
     return buffer.getvalue()
@@ -197,6 +202,7 @@ class JobMessages:
         self.client = None if hub.broadcast_all else job.client_id
         self._has_audience = self.client is not None or hub.broadcast_all
         self._progress: dict[str, dict[str, Any]] = {}
+        self._next_preview = 0.0  # by the monotonic clock
 
     def _send_message(self, event: str, data: dict[str, Any], *, broadcast: bool = False) -> None:
         data = {**data, "timestamp": now_ms()}
@@ -255,7 +261,8 @@ class JobMessages:
         self._update_state(node_id, value, maximum, "running")
         data = {"value": value, "max": maximum, "prompt_id": self.job.id, "node": node_id}
         self.hub.send("progress", data, self.client)
-        if preview is not None:
+        if preview is not None and time.monotonic() >= self._next_preview:
+            self._next_preview = time.monotonic() + PREVIEW_SECONDS
             self.hub.send_preview(preview, {**_node_ids(node_id), "prompt_id": self.job.id}, self.client)
 
     def send_text(self, node_id: str, text: str | None) -> None:
