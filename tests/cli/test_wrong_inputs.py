@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from sweeper.cli import main
+from sweeper.statistics.ranking import rank
 from tests.cli.conftest import SLOTS, TXT2IMG
 
 COUNT = int(os.environ.get("SWEEPER_WRONG_INPUTS", "420"))
@@ -277,6 +278,7 @@ KINDS = ("experiment", "template", "slots", "file", "marks", "votes", "baseline"
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_inputs_end_with_a_known_exit_code(folder, tmp_path, monkeypatch, capsys, kind):
     monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setitem(rank.__kwdefaults__, "resamples", 20)  # a thousand take two seconds for each list of votes
     failures = []
     for number in range(-(-COUNT // len(KINDS))):
         home = tmp_path / "work"
