@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")  # a cluster takes 5 s of the processor to start
 def servers() -> Iterator[list[EmbeddedServer]]:
     """One ComfyUI per worker. It accepts our prompt ids, runs one job at a time, and outlives its worker."""
     from tests.cluster.probes import NODES, WORKERS
@@ -33,7 +33,7 @@ def servers() -> Iterator[list[EmbeddedServer]]:
         server.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster(servers: list[EmbeddedServer]) -> Iterator[BesideServers]:
     from tests.cluster.probes import WORKERS, BesideServers
 
