@@ -123,6 +123,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
 @pytest.mark.parametrize("module", ["sweeper.cli.main_group", "sweeper.running.session"])
 def test_ctrl_c_whose_exception_python_ignores_stops_the_run(module, server, experiment, tmp_path):
     """Importlib has a callback for each module, in which Python ignores exceptions; signals at once are only one."""
@@ -138,6 +139,7 @@ def test_ctrl_c_whose_exception_python_ignores_stops_the_run(module, server, exp
     assert server.seen.submits == 0
 
 
+@pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
 @pytest.mark.parametrize("has_uvloop", [True, False])
 def test_ctrl_c_while_the_table_is_written_interrupts_the_run(target, experiment, tmp_path, monkeypatch, has_uvloop):
     """The event loop takes no step any more then. Otherwise `run --view` would go on to serve its page."""
@@ -248,6 +250,7 @@ def test_an_error_of_a_run_is_raised_without_context(experiment, tmp_path, noteb
     assert text.count("Traceback (most recent call last)") == 1, text
 
 
+@pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
 def test_of_two_simultaneous_runs_the_second_learns_who_has_the_folder(server, target, experiment, runners, tmp_path):
     server.faults.stall_nodes = {"Paint"}
     plan = experiment(seed=[1, 2, 3])

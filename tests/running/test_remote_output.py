@@ -64,10 +64,12 @@ def rows(out):
         return list(store.results())
 
 
+# With one dialect, because all hand the same files to the store.
 everywhere = pytest.mark.parametrize("bucket", ["memory", "file", "s3"], indirect=True)
 
 
 @everywhere
+@pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
 def test_pictures_go_to_the_url_and_the_table_has_their_urls(server, target, experiment, bucket):
     plan = experiment(seed=[1, 2], metrics=("brightness",))
 
@@ -91,6 +93,7 @@ def test_pictures_go_to_the_url_and_the_table_has_their_urls(server, target, exp
 
 
 @everywhere
+@pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
 def test_the_page_downloads_pictures_once_and_shows_which_are_missing(server, target, experiment, bucket):
     out = sweeper.run(experiment(seed=[1, 2]), target, bucket).out
     report = write_report(out)
@@ -106,6 +109,7 @@ def test_the_page_downloads_pictures_once_and_shows_which_are_missing(server, ta
 
 
 @everywhere
+@pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
 def test_a_deleted_remote_picture_is_restored_to_its_url(server, target, experiment, bucket):
     plan = experiment(seed=[1, 2])
     sweeper.run(plan, target, bucket)
