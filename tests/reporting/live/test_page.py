@@ -175,7 +175,6 @@ def test_preview_of_an_ended_trial_is_not_an_error(visit, tmp_path):
         assert told.value.location["url"].endswith("preview/2?1")
 
 
-@each_dialect
 def test_table_and_filter_follow_the_run(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "bad"])
     out = tmp_path / "results"
@@ -191,7 +190,6 @@ def test_table_and_filter_follow_the_run(painter, visit, start, tmp_path):
 
 
 @needs_signals
-@each_dialect
 def test_run_view_serves_until_it_is_stopped(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])
     run = start(experiment, tmp_path / "results", painter.server, "--view", "--json")
