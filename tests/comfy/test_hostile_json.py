@@ -96,7 +96,7 @@ def flows(name):
 
 @pytest.mark.parametrize("flow", flows("cloud"))
 @pytest.mark.parametrize("name", ["cloud", "comfyui", "v2"])
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(responses=st.lists(RESPONSES, min_size=1, max_size=6))
 def test_readers_of_answers_raise_nothing_but_our_errors(name, flow, responses):
     running = flows(name)[flow]()
