@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweeper.embedded.embedded_server import EmbeddedServer as EmbeddedServer
     from sweeper.embedded.faults import Faults as Faults
-    from sweeper.embedded.objectinfo import node_classes as node_classes
     from sweeper.embedded.scenario import Scenario as Scenario
+    from sweeper.embedded.stand_ins.class_descriptions import node_classes as node_classes
 
 _MODULES = {
     "EmbeddedServer": "embedded_server",
     "Faults": "faults",
     "Scenario": "scenario",
-    "node_classes": "objectinfo",
+    "node_classes": "stand_ins.class_descriptions",
 }
 
 __all__ = ["EmbeddedServer", "Faults", "Scenario", "node_classes"]

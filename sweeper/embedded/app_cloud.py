@@ -1,14 +1,13 @@
 """The routes of the `cloud` dialect: Comfy Cloud's API below `/api`, and `/ws`.
 
-It follows the published specification. Unlike in ComfyUI, the server chooses ids and order of jobs and remembers
-cancelled jobs, and pictures come from the storage host. `job_routes.py` has `/api/jobs`. The calls that it replaces
-still work, and their responses carry a `Deprecation` header (RFC 9745).
+It follows the published specification (the `openapi.yaml` of Comfy-Org/ComfyUI, August to November 2026), of which it
+has the calls that clients make. Unlike in ComfyUI, the server chooses ids and order of jobs and remembers cancelled
+jobs, and pictures come from the storage host.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -18,27 +17,42 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
+from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
-from sweeper.embedded.asset_routes import AssetStore
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
 from sweeper.embedded.http_helpers import (
-    RequestRefusedError,
     RouteRow,
+    cut_page,
     error_response,
     format_time,
     json_response,
-    parse_json,
     read_body,
+    read_integer,
+    read_object,
+    refuse,
     refuse_as,
 )
-from sweeper.embedded.job_routes import CloudJobRoutes
-from sweeper.embedded.jobs import ServerJob
+from sweeper.embedded.job_descriptions import (
+    STATUS_WORDS,
+    describe_end,
+    describe_workflow,
+    get_status_word,
+    make_row,
+    select_jobs,
+)
+from sweeper.embedded.jobs import ENDED, ERROR, LIMITED, LOST, ServerJob
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.request_guard import is_right_key, read_bearer
 from sweeper.embedded.service import Service
+from sweeper.embedded.validation import is_canonical_id
+from sweeper.model.bounded_json import parse_json
 
-# The specification of August 2026 is the first that we know to call them deprecated.
-DEPRECATED_SINCE = f"@{int(datetime(2026, 8, 1, tzinfo=UTC).timestamp())}"
+# RFC 9745. The specification of August 2026 is the first that we know to call `/api/job/{id}/status` deprecated.
+DEPRECATED = {"deprecation": f"@{int(datetime(2026, 8, 1, tzinfo=UTC).timestamp())}"}
+
+# By the specification.
+PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs
+MAX_CANCELLED_JOBS = 100  # in one request
 
 # Paths that need no key by the specification.
 _PUBLIC = ("/api/features", "/api/system_stats", "/api/experiment/models")
@@ -61,49 +75,33 @@ def shape_refusal(path: str, response: Response) -> Response:
         return response
     else:
         shaped = error_response(status, code.lower().replace(" ", "_"), text or code)
-    for name in ("retry-after", "connection", "deprecation"):
+    for name in ("retry-after", "connection"):
         if name in response.headers:
             shaped.headers[name] = response.headers[name]
     return shaped
 
 
-def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
+def make_cloud_app(service: Service, sign_url: UrlSigner) -> Router:
     """Make the ASGI app of this dialect; `sign_url` makes the URLs to which /api/view redirects."""
     routes = CloudRoutes(service)
-    media = MediaRoutes(service, sign_url)
     table: list[RouteRow] = [
-        *list_shared_routes(routes, media),
+        *list_shared_routes(routes, MediaRoutes(service, sign_url)),
         ("/queue", routes.get_queue, "GET"),
-        ("/user", make_constant_endpoint({"id": "embedded", "status": "active"}), "GET"),
-        ("/billing/balance", routes.get_balance, "GET"),
-        *CloudJobRoutes(service).list_routes(),
-        *V2Routes(service, asset_store, sign_url).list_routes(),
-    ]
-    deprecated: list[RouteRow] = [
-        ("/job/{job_id}/status", routes.get_status, "GET"),
-        ("/history", routes.change_history, "POST"),
         ("/queue", routes.change_queue, "POST"),
         ("/interrupt", routes.interrupt, "POST"),
+        ("/history", routes.change_history, "POST"),
+        ("/user", make_constant_endpoint({"id": "embedded", "status": "active"}), "GET"),
+        ("/billing/balance", routes.get_balance, "GET"),
+        ("/jobs", routes.list_jobs, "GET"),
+        ("/jobs/cancel", routes.cancel_jobs, "POST"),
+        ("/jobs/{job_id}", routes.get_job, "GET"),
+        ("/jobs/{job_id}/cancel", routes.cancel_job, "POST"),
+        ("/job/{job_id}/status", routes.get_status, "GET"),
+        *V2Routes(service, sign_url).list_routes(),
     ]
-    table += [(path, _mark_deprecated(endpoint), method) for path, endpoint, method in deprecated]
     paths: list[BaseRoute] = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in table]
     stream = WebSocketRoute("/ws", routes.stream_events)
     return Router([*paths, stream], redirect_slashes=False, default=respond_not_found)
-
-
-def _mark_deprecated(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Add the `Deprecation` header to every response of an endpoint, refusals included."""
-
-    async def respond(request: Request) -> Response:
-        try:
-            response = await endpoint(request)
-        except RequestRefusedError as refused:
-            refused.response.headers["deprecation"] = DEPRECATED_SINCE
-            raise
-        response.headers["deprecation"] = DEPRECATED_SINCE
-        return response
-
-    return respond
 
 
 async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,24 +110,82 @@ async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class CloudRoutes(CommonRoutes):
-    """Endpoints for the deprecated job calls and for facts, in Cloud's form."""
+    """Endpoints in Cloud's form."""
 
-    async def get_status(self, request: Request) -> Response:
-        """GET /api/job/{id}/status: the raw state of a job."""
+    async def list_jobs(self, request: Request) -> Response:
+        """GET /api/jobs: short descriptions of jobs, newest first.
+
+        A page ends with `next_cursor`, which `after` takes: the number of its last job. A page after a cursor reports 0
+        as `offset` and `total`, as the specification allows.
+        """
+        limit = read_integer(request, "limit", PAGE_SIZE, minimum=1) or PAGE_SIZE
+        if limit > MAX_PAGE_SIZE:
+            raise refuse(f"'limit' must be 1 to {MAX_PAGE_SIZE}.")
+        offset = read_integer(request, "offset", 0, minimum=0) or 0
+        after = read_integer(request, "after", None) if request.query_params.get("after") else None
+        jobs, unknown = select_jobs(request.query_params, self.queue.list_jobs()[::-1])
+        if unknown:
+            raise refuse(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas.")
+        if after is not None:
+            jobs, offset = [job for job in jobs if job.number < after], 0
+        page, pagination = cut_page(jobs, offset, limit)
+        if after is not None:
+            pagination["total"] = 0
+        if pagination["has_more"]:
+            pagination["next_cursor"] = f"{page[-1].number:.0f}"
+        return json_response({"jobs": [_make_row(job) for job in page], "pagination": pagination})
+
+    async def get_job(self, request: Request) -> Response:
+        """GET /api/jobs/{id}: the full description of a job, with its workflow and why it still waits."""
         self.drop_if("drop_status_times")
         job = self.find_job(request)
-        error = job.error
-        return json_response(
-            {
-                "id": job.id,
-                "status": self.faults.pop_odd_state() or self.queue.get_state(job),
-                "created_at": format_time(job.created),
-                "updated_at": format_time(job.changed or job.created),
-                "last_state_update": format_time(job.changed or job.created),
-                "assigned_inference": None,
-                "error_message": None if error is None else error["exception_message"],
-            }
-        )
+        reason = None
+        if get_status_word(job) == "pending":  # the account's own running jobs hold it back, or no machine is free
+            reason = "concurrency_limit" if self.queue.get_state(job) == LIMITED else "capacity"
+        position = self.queue.get_position(job) if reason == "concurrency_limit" else None
+        detail = {**_make_row(job), "update_time": job.changed or job.created, "workflow": describe_workflow(job)}
+        if job.state in ENDED:
+            detail |= describe_end(job) | {"execution_meta": job.meta}
+        status = self.faults.pop_odd_state() or detail["status"]
+        credit_count = self.service.account.get_reported_credits(job)
+        if credit_count is not None:
+            detail["metrics"] = {"credits_used": credit_count}
+        body = detail | {"status": status, "queue_reason": reason, "queue_position": position}
+        return json_response(body, headers=make_credits_header(credit_count))
+
+    async def get_status(self, request: Request) -> Response:
+        """GET /api/job/{id}/status: the raw state of a job. Deprecated, and still in Cloud's own example."""
+        self.drop_if("drop_status_times")
+        job = self.find_job(request)
+        changed = format_time(job.changed or job.created)
+        body = {
+            "id": job.id,
+            "status": self.faults.pop_odd_state() or self.queue.get_state(job),
+            "created_at": format_time(job.created),
+            "updated_at": changed,
+            "last_state_update": changed,
+            "assigned_inference": None,
+            "error_message": None if job.error is None else job.error["exception_message"],
+        }
+        return json_response(body, headers=DEPRECATED)
+
+    async def cancel_job(self, request: Request) -> Response:
+        """POST /api/jobs/{id}/cancel: `cancelled` is false if the job has ended or is being cancelled already."""
+        if not is_canonical_id(request.path_params["job_id"]):
+            raise refuse("The job id must be a UUID.")
+        return json_response({"cancelled": self.service.cancel(self.find_job(request).id)})
+
+    async def cancel_jobs(self, request: Request) -> Response:
+        """POST /api/jobs/cancel: cancel a list of jobs; 404 for an unknown one, and then none is cancelled."""
+        data = await read_object(request)
+        ids = data.get("job_ids")
+        if set(data) != {"job_ids"} or not isinstance(ids, list) or not 1 <= len(ids) <= MAX_CANCELLED_JOBS:
+            raise refuse(f"The body holds only 'job_ids', a list of 1 to {MAX_CANCELLED_JOBS} job ids.")
+        if not all(is_canonical_id(prompt_id) for prompt_id in ids):
+            raise refuse("'job_ids' must be UUIDs.")
+        if any(self.queue.find(prompt_id) is None for prompt_id in ids):
+            raise refuse_as(404, "not_found", "A job was not found; none was cancelled.")
+        return json_response({"cancelled": [prompt_id for prompt_id in ids if self.service.cancel(prompt_id)]})
 
     async def get_queue(self, _: Request) -> Response:
         """GET /api/queue: 5-tuples with the outputs before the metadata, unlike in ComfyUI."""
@@ -171,11 +227,8 @@ class CloudRoutes(CommonRoutes):
         key = request.headers.get("x-api-key") or read_bearer(request.headers)
         if not is_right_key(key, self.service.settings.api_key):
             return json_response(FEATURES)
-        free, left = self.faults.scenario.tier == "free", self.faults.get_credits_left()
-        account: dict[str, Any] = {"max_concurrent_jobs": self.queue.workers, "can_run_partner_nodes": not free}
-        if free and left is not None:
-            allowance = self.faults.scenario.credits or 0
-            account["free_tier_balance"] = {"allowance": allowance, "used": allowance - left, "remaining": left}
+        may_run_partner_nodes = self.faults.scenario.tier != "free"
+        account = {"max_concurrent_jobs": self.queue.workers, "can_run_partner_nodes": may_run_partner_nodes}
         return json_response(FEATURES | account)
 
     async def get_balance(self, _: Request) -> Response:
@@ -185,6 +238,24 @@ class CloudRoutes(CommonRoutes):
             return error_response(404, "not_found", "Not found")
         cents = round(balance * 100, 6)
         return json_response({"amount_micros": cents, "effective_balance_micros": cents, "currency": "usd"})
+
+
+def _make_row(job: ServerJob) -> dict[str, Any]:
+    """A row of a listing, with the error of a failed or lost job."""
+    if job.state == LOST:
+        error: dict[str, Any] = {
+            **dict.fromkeys(("node_id", "node_type"), ""),
+            "exception_type": "ServiceError",
+            "exception_message": "The server lost this job: it was running when the service stopped.",
+            "traceback": [],
+        }
+    elif job.state == ERROR and job.error is not None:
+        names = ("node_id", "node_type", "exception_message", "exception_type", "traceback", "current_inputs")
+        error = {name: job.error[name] for name in names}
+    else:
+        return make_row(job)
+    error |= {"current_inputs": error.get("current_inputs") or {}, "current_outputs": {}}
+    return make_row(job) | {"execution_error": error}
 
 
 def _queue_item(job: ServerJob, position: int) -> list[Any]:

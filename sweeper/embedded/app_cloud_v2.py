@@ -12,7 +12,8 @@ import base64
 import json
 import re
 import struct
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 
 from sweeper.embedded.account import make_credits_header
-from sweeper.embedded.asset_routes import AssetRoutes, AssetStore
+from sweeper.embedded.asset_routes import AssetRoutes
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.event_streams import PREVIEW_IMAGE_WITH_METADATA, Connection
 from sweeper.embedded.http_helpers import (
@@ -30,12 +31,12 @@ from sweeper.embedded.http_helpers import (
     error_response,
     format_time,
     json_response,
-    read_bounded,
+    read_integer,
     read_object,
     refuse_as,
 )
-from sweeper.embedded.job_routes import get_status_word
-from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob, now_ms
+from sweeper.embedded.job_descriptions import get_status_word
+from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob
 from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.service import Service
@@ -45,7 +46,6 @@ _STATUS_BY_WORD = {
     "pending": "queued", "in_progress": "running", "completed": "succeeded", "failed": "failed", "cancelled": "canceled"
 }  # fmt: skip
 _STATUS_BY_STATE = {CANCEL_REQUESTED: "canceling", LOST: "expired"}
-KEY_MS: Final = 86_400_000  # how long an Idempotency-Key cannot be used again
 RETENTION_MS: Final = 30 * 86_400_000  # for `expires_at`; nothing is removed here
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 100  # jobs of a list
 MAX_JOB_BYTES: Final = 10 * 2**20
@@ -57,12 +57,15 @@ _MAX_VALUE_BYTES = 256
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # control and bidirectional characters
+MAX_STREAMS: Final = 8
+HEARTBEAT_SECONDS: Final = 15.0
+_DROP_DELAY: Final = 0.05  # seconds from the greeting to the end of a stream that a fault drops
 _FIELDS: Final = frozenset({"workflow", "extra_data", "metadata"})
 
 
-def make_v2_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
+def make_v2_app(service: Service, sign_url: UrlSigner) -> Router:
     """Make the ASGI app of a deployment; `sign_url` makes the URLs to which contents redirect."""
-    routes = V2Routes(service, asset_store, sign_url, is_deployment=True)
+    routes = V2Routes(service, sign_url, is_deployment=True)
     paths = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in routes.list_routes()]
     return Router(paths, redirect_slashes=False)
 
@@ -70,16 +73,12 @@ def make_v2_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) 
 class V2Routes(CommonRoutes):
     """Endpoints below /api/v2. `is_deployment`: keep labels and list the jobs."""
 
-    def __init__(
-        self, service: Service, asset_store: AssetStore, sign_url: UrlSigner, *, is_deployment: bool = False
-    ) -> None:
+    def __init__(self, service: Service, sign_url: UrlSigner, *, is_deployment: bool = False) -> None:
         super().__init__(service)
-        self.asset_store = asset_store
         self.is_deployment = is_deployment
-        self._assets = AssetRoutes(service, asset_store, sign_url)
-        self._events = JobEventRoutes(service, self._job_json)
-        # When each Idempotency-Key was used, also before a restart.
-        self._used_keys = {job.idempotency_key: job.created for job in self.queue.list_jobs() if job.idempotency_key}
+        self._assets = AssetRoutes(service, sign_url)
+        self._open_streams = 0
+        self._used_keys = {job.idempotency_key for job in self.queue.list_jobs()}  # also before a restart
 
     def list_routes(self) -> list[RouteRow]:
         """All routes."""
@@ -115,7 +114,7 @@ class V2Routes(CommonRoutes):
             return self._submit(submitted, {**fields, "idempotency_key": key})
         except (RequestRefusedError, DropError):
             if self.seen.accepted == accepted:  # a definite refusal frees the key
-                del self._used_keys[key]
+                self._used_keys.discard(key)
             raise
 
     def _submit(self, data: dict[str, Any], fields: dict[str, Any]) -> Response:
@@ -132,25 +131,28 @@ class V2Routes(CommonRoutes):
             return {}
         if not self.is_deployment:
             raise refuse_as(422, "metadata_not_supported", "Comfy Cloud keeps no labels.")
-        return _parse_labels(value)
+        if not _are_labels(value) or len(value) > MAX_LABELS:
+            raise refuse_as(
+                422, "metadata_invalid", f"'metadata' must be an object of at most {MAX_LABELS} valid labels."
+            )
+        labels: dict[str, str] = value
+        return labels
 
     def _claim_key(self, key: str) -> None:
         if not 0 < len(key) <= _MAX_KEY_LENGTH:
             raise refuse_as(422, "invalid_request", f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
-        oldest = now_ms() - KEY_MS
-        self._used_keys = {used: at for used, at in self._used_keys.items() if at > oldest}
         if key in self._used_keys:
             raise refuse_as(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
-        self._used_keys[key] = now_ms()
+        self._used_keys.add(key)
 
     def _resolve_assets(self, value: Any) -> Any:
         """Replace each asset reference in a graph by the file name that the node class expects."""
         if isinstance(value, dict) and value.get("__type") == "core/ASSET":
             info = value.get("info")
-            asset = self.asset_store.get(str(info.get("id"))) if isinstance(info, dict) else None
+            asset = self._assets.find(str(info.get("id"))) if isinstance(info, dict) else None
             if asset is None:
                 raise refuse_as(422, "missing_asset", f"There is no such asset: {info!r}")
-            kind, subfolder, name = asset.location
+            kind, subfolder, name = asset[0]
             return "/".join(filter(None, (subfolder, name))) + ("" if kind == "input" else f" [{kind}]")
         if isinstance(value, dict):
             return {name: self._resolve_assets(part) for name, part in value.items()}
@@ -173,15 +175,11 @@ class V2Routes(CommonRoutes):
         """GET /api/v2/jobs/{id}/workflow: the graph of a job."""
         return json_response({"workflow": self.find_job(request).graph, "format": "api"})
 
-    async def open_events(self, request: Request) -> Response:
-        """GET /api/v2/jobs/{id}/events: the events of a job as Server-Sent Events."""
-        return self._events.open_stream(self.find_job(request))
-
     async def list_jobs(self, request: Request) -> Response:
         """GET /api/v2/jobs: the newest jobs first, by pages; `metadata[KEY]=VALUE` selects by labels."""
         if not self.is_deployment:
             raise refuse_as(501, "not_implemented", "Comfy Cloud lists no jobs in API v2.")
-        limit = read_bounded(request, "limit", PAGE_SIZE, 1, MAX_PAGE_SIZE)
+        limit = min(read_integer(request, "limit", PAGE_SIZE, minimum=1) or PAGE_SIZE, MAX_PAGE_SIZE)
         filters = _parse_filters(request.query_params.multi_items()).items()
         jobs = [job for job in reversed(self.queue.list_jobs()) if filters <= job.labels.items()]
         cursor = request.query_params.get("cursor")
@@ -222,16 +220,12 @@ class V2Routes(CommonRoutes):
         }
 
     def _list_outputs(self, job: ServerJob) -> Iterator[dict[str, Any]]:
-        if job.state in ENDED:
-            self.asset_store.import_outputs([job])
-        by_location = {asset.location: asset for asset in self.asset_store.list_assets()} if job.results else {}
-        for location, source in job.output_files:
-            asset = by_location.get(location)
-            if asset is not None:
-                family = asset.mime_type.partition("/")[0]
+        for location, node_id in job.output_files if job.state in ENDED else ():
+            with suppress(OSError):  # the file is gone
+                asset = self._assets.describe(location, job.id)
+                family = asset["content_type"].partition("/")[0]
                 kind = family if family in {"image", "video", "audio", "text"} else "file"
-                more = {"node_id": source["node_id"], "name": location[2], "type": kind}
-                yield self._assets.to_json(asset) | more
+                yield asset | {"node_id": node_id, "name": location[2], "type": kind}
 
     def _row_json(self, job: ServerJob) -> dict[str, Any]:
         return {
@@ -242,6 +236,52 @@ class V2Routes(CommonRoutes):
             "deployment_id": "embedded",
             "metadata": job.labels,
         }
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    async def open_events(self, request: Request) -> Response:
+        """GET /api/v2/jobs/{id}/events: the events of a job as Server-Sent Events; 429 if too many streams are open."""
+        job = self.find_job(request)
+        if self.faults.refuse_events or self._open_streams >= MAX_STREAMS:
+            refusal = error_response(429, "too_many_streams", "Too many event streams are open; poll the job instead.")
+            refusal.headers["retry-after"] = "5"
+            raise RequestRefusedError(refusal)
+        self.seen.count(connections=1)
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(self._stream(job), headers=headers, media_type="text/event-stream")
+
+    async def _stream(self, job: ServerJob) -> AsyncGenerator[bytes, None]:
+        self._open_streams += 1
+        connection = self.service.hub.attach(uuid4().hex, None)
+        connection.wants_metadata = True
+        try:
+            has_ended = job.state in ENDED
+            yield self._format_status(job)
+            if self.faults.take("drop_events_times"):
+                await asyncio.sleep(_DROP_DELAY)
+                return
+            while job.state not in ENDED or self.faults.mute_events or not await _is_drained(connection):
+                try:
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
+                        message = await connection.queue.get()
+                except TimeoutError:
+                    yield b": keepalive\n\n"
+                    continue
+                if message is None:  # the server stops
+                    return
+                for event, data in _translate(message, job):
+                    yield _format(event, data)
+            if not has_ended:
+                yield self._format_status(job)
+            for output in (await asyncio.to_thread(self._job_json, job))["outputs"]:
+                yield _format("output", output)
+        finally:
+            self._open_streams -= 1
+            self.service.hub.detach(connection)
+
+    def _format_status(self, job: ServerJob) -> bytes:
+        described = self._job_json(job)
+        return _format("status", {name: described[name] for name in ("status", "queue_position")})
 
 
 def _get_status(job: ServerJob) -> str:
@@ -305,90 +345,22 @@ def make_v2_refusal(status: int, body: dict[str, Any] | None) -> Response:
     return json_response(body, status)
 
 
-def _parse_labels(value: Any) -> dict[str, str]:
-    """Read the `metadata` of a submission. Raises RequestRefusedError with `metadata_invalid`."""
-    if not isinstance(value, dict):
-        raise refuse_as(422, "metadata_invalid", "'metadata' must be an object of texts.")
-    if len(value) > MAX_LABELS:
-        raise refuse_as(422, "metadata_invalid", f"'metadata' has {len(value)} labels; {MAX_LABELS} are allowed.")
-    for key, text in value.items():
-        if not _is_label(key, text):
-            raise refuse_as(422, "metadata_invalid", f"The label {key!r} breaks the rules for keys or values.")
-    return value
+def _are_labels(labels: Any) -> bool:
+    return isinstance(labels, dict) and all(
+        _KEY.fullmatch(key) is not None
+        and isinstance(text, str)
+        and len(text.encode("utf-8", "surrogatepass")) <= _MAX_VALUE_BYTES
+        and not _FORBIDDEN.search(text)
+        for key, text in labels.items()
+    )
 
 
 def _parse_filters(query: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Read the parameters `metadata[KEY]=VALUE` of a list. Raises RequestRefusedError."""
     filters = {match[1]: text for name, text in query if (match := _FILTER.fullmatch(name))}
-    if len(filters) > MAX_FILTERS or not all(_is_label(key, text) for key, text in filters.items()):
+    if len(filters) > MAX_FILTERS or not _are_labels(filters):
         raise refuse_as(422, "invalid_metadata_filter", f"At most {MAX_FILTERS} valid labels can be asked for.")
     return filters
-
-
-def _is_label(key: str, text: Any) -> bool:
-    return (
-        _KEY.fullmatch(key) is not None
-        and isinstance(text, str)
-        and len(text.encode("utf-8", "surrogatepass")) <= _MAX_VALUE_BYTES
-        and not _FORBIDDEN.search(text)
-    )
-
-
-MAX_STREAMS: Final = 8
-HEARTBEAT_SECONDS: Final = 15.0
-_DROP_DELAY: Final = 0.05  # seconds from the greeting to the end of a stream that a fault drops
-
-
-class JobEventRoutes:
-    """Event streams of jobs. `describe_job` makes the JSON of a job, whose parts the events contain."""
-
-    def __init__(self, service: Service, describe_job: Callable[[ServerJob], dict[str, Any]]) -> None:
-        self.hub, self.faults, self.seen = service.hub, service.faults, service.seen
-        self.describe_job = describe_job
-        self._open_streams = 0
-
-    def open_stream(self, job: ServerJob) -> Response:
-        """The event stream of a job. Raises RequestRefusedError with 429 if too many are open."""
-        if self.faults.refuse_events or self._open_streams >= MAX_STREAMS:
-            refusal = error_response(429, "too_many_streams", "Too many event streams are open; poll the job instead.")
-            refusal.headers["retry-after"] = "5"
-            raise RequestRefusedError(refusal)
-        self.seen.count(connections=1)
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        return StreamingResponse(self._stream(job), headers=headers, media_type="text/event-stream")
-
-    async def _stream(self, job: ServerJob) -> AsyncGenerator[bytes, None]:
-        self._open_streams += 1
-        connection = self.hub.attach(uuid4().hex, None)
-        connection.wants_metadata = True
-        try:
-            has_ended = job.state in ENDED
-            yield self._format_status(job)
-            if self.faults.take("drop_events_times"):
-                await asyncio.sleep(_DROP_DELAY)
-                return
-            while job.state not in ENDED or self.faults.mute_events or not await _is_drained(connection):
-                try:
-                    async with asyncio.timeout(HEARTBEAT_SECONDS):
-                        message = await connection.queue.get()
-                except TimeoutError:
-                    yield b": keepalive\n\n"
-                    continue
-                if message is None:  # the server stops
-                    return
-                for event, data in _translate(message, job):
-                    yield _format(event, data)
-            if not has_ended:
-                yield self._format_status(job)
-            for output in (await asyncio.to_thread(self.describe_job, job))["outputs"]:
-                yield _format("output", output)
-        finally:
-            self._open_streams -= 1
-            self.hub.detach(connection)
-
-    def _format_status(self, job: ServerJob) -> bytes:
-        described = self.describe_job(job)
-        return _format("status", {name: described[name] for name in ("status", "queue_position")})
 
 
 async def _is_drained(connection: Connection) -> bool:

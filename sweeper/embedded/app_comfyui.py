@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
-from starlette.types import Receive, Scope, Send
 
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
 from sweeper.embedded.http_helpers import (
+    RequestRefusedError,
+    cut_page,
     json_response,
     parse_json,
     read_body,
@@ -21,10 +22,11 @@ from sweeper.embedded.http_helpers import (
     read_object,
     refuse,
 )
-from sweeper.embedded.job_routes import LocalJobRoutes, describe_history
-from sweeper.embedded.jobs import ServerJob
+from sweeper.embedded.job_descriptions import STATUS_WORDS, describe_end, describe_workflow, make_row, select_jobs
+from sweeper.embedded.jobs import ENDED, ServerJob
 from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.service import Service
+from sweeper.embedded.validation import is_canonical_id
 
 
 def make_comfyui_app(service: Service) -> Router:
@@ -40,41 +42,23 @@ def make_comfyui_app(service: Service) -> Router:
         ("/history/{prompt_id:path}", routes.get_history_entry, "GET"),
         ("/interrupt", routes.interrupt, "POST"),
         ("/free", routes.free, "POST"),
-        ("/object_info/{node_class}", routes.get_node_info, "GET"),
         ("/models", routes.get_model_folders, "GET"),
         ("/models/{folder}", routes.get_model_files, "GET"),
+        ("/object_info/{node_class}", routes.get_node_info, "GET"),
         ("/users", make_constant_endpoint({"storage": "server", "migrated": True}), "GET"),
-        ("/i18n", make_constant_endpoint({}), "GET"),
         ("/embeddings", make_constant_endpoint([]), "GET"),
         ("/extensions", make_constant_endpoint([]), "GET"),
-        *LocalJobRoutes(service).list_routes(),
+        # ComfyUI has these with the prefix /api only.
+        ("/api/jobs", routes.list_jobs, "GET"),
+        ("/api/jobs/cancel", routes.cancel_jobs, "POST"),
+        ("/api/jobs/{job_id}", routes.get_job, "GET"),
+        ("/api/jobs/{job_id}/cancel", routes.cancel_job, "POST"),
     ]
     paths: list[BaseRoute] = []
     for prefix in ("", "/api"):
-        paths += [AiohttpRoute(prefix + path, endpoint, methods=[method]) for path, endpoint, method in table]
+        paths += [Route(prefix + path, endpoint, methods=[method]) for path, endpoint, method in table]
         paths.append(WebSocketRoute(prefix + "/ws", routes.stream_events))
-    return Router(paths, redirect_slashes=False, default=respond_not_found)
-
-
-class AiohttpRoute(Route):
-    """A route that answers a wrong method as aiohttp does, which ComfyUI uses."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request to this path."""
-        allowed = self.methods is None or scope["method"] in self.methods
-        await (super().handle if allowed else respond_not_found)(scope, receive, send)
-
-
-async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer an unknown path or method. As in ComfyUI, a GET looks for a static file and gets 404, others get 405."""
-    method = scope.get("method")
-    if method == "OPTIONS":
-        answer = Response(status_code=200)  # ComfyUI's middleware answers so for any path
-    elif method in {"GET", "HEAD"}:
-        answer = Response(status_code=404, media_type="application/octet-stream")
-    else:
-        answer = Response("405: Method Not Allowed", 405, media_type="text/plain")
-    await answer(scope, receive, send)
+    return Router(paths, redirect_slashes=False)
 
 
 class ComfyRoutes(CommonRoutes):
@@ -97,15 +81,12 @@ class ComfyRoutes(CommonRoutes):
     async def change_queue(self, request: Request) -> Response:
         """POST /queue: `clear` all or `delete` some waiting jobs; always 200, also for unknown ids."""
         ids, everything = await self.read_deletion(request)
-        if everything:
-            self.service.cancel_waiting(None)
-        self.service.cancel_waiting(ids)
+        self.service.cancel_waiting(None if everything else ids)
         return Response(status_code=200)
 
     async def list_history(self, request: Request) -> Response:
         """GET /history: the ended jobs."""
-        max_items = read_integer(request, "max_items", None)
-        offset = read_integer(request, "offset", -1)
+        max_items, offset = (read_integer(request, name, None) for name in ("max_items", "offset"))
         jobs = self.queue.list_ended(max_items, -1 if offset is None else offset)
         return json_response({job.id: _history_entry(job) for job in jobs})
 
@@ -135,6 +116,54 @@ class ComfyRoutes(CommonRoutes):
             self.service.free_memory()
         return Response(status_code=200)
 
+    async def list_jobs(self, request: Request) -> Response:
+        """GET /api/jobs: running, waiting and ended jobs, newest first; all of them unless `limit` is given."""
+        limit, offset = _read_number(request, "limit", None), _read_number(request, "offset", 0)
+        if limit is not None and limit <= 0:
+            raise _refuse_locally("limit must be a positive integer")
+        running, waiting = self.queue.snapshot()
+        jobs, unknown = select_jobs(request.query_params, [*running, *waiting, *self.queue.list_ended()])
+        if unknown:
+            words = f"{', '.join(unknown)}. Valid values: {', '.join(STATUS_WORDS)}"
+            raise _refuse_locally(f"Invalid status value(s): {words}")
+        jobs.sort(key=lambda job: job.created, reverse=True)
+        page, pagination = cut_page(jobs, max(0, offset or 0), limit)
+        return json_response({"jobs": [_make_row(job) for job in page], "pagination": pagination})
+
+    async def get_job(self, request: Request) -> Response:
+        """GET /api/jobs/{id}: a job; with its outputs and its workflow if it has ended."""
+        self.drop_if("drop_status_times")
+        prompt_id = request.path_params["job_id"]
+        job = self.queue.find_ended(prompt_id) or self.queue.find(prompt_id)
+        if job is None:
+            raise _refuse_locally("Job not found", status=404)
+        more = describe_end(job) | {"workflow": describe_workflow(job)} if job.state in ENDED else {}
+        return json_response(_make_row(job) | more)
+
+    async def cancel_job(self, request: Request) -> Response:
+        """POST /api/jobs/{id}/cancel: always 200; `cancelled` is false for an ended and for an unknown job."""
+        return json_response({"cancelled": self.service.cancel(request.path_params["job_id"])})
+
+    async def cancel_jobs(self, request: Request) -> Response:
+        """POST /api/jobs/cancel: cancel each job of a list that waits or runs; ignore ended and unknown ones."""
+        try:
+            data = parse_json(await read_body(request))
+        except ValueError as problem:
+            raise _refuse_locally("Request body must be valid JSON") from problem
+        ids = data.get("job_ids") if isinstance(data, dict) else None
+        if not isinstance(ids, list):
+            raise _refuse_locally("job_ids must be a list")
+        invalid = [value if isinstance(value, str) else repr(value) for value in ids if not is_canonical_id(value)]
+        if invalid:
+            raise _refuse_locally("job_ids contains invalid id(s)", invalid_ids=invalid)
+        cancelled = [prompt_id for prompt_id in ids if self.service.cancel(prompt_id)]
+        return json_response({"cancelled": bool(cancelled)})
+
+    async def get_node_info(self, request: Request) -> Response:
+        """GET /object_info/{node_class}; `{}` for an unknown class."""
+        name = request.path_params["node_class"]
+        return json_response(self.describe_nodes({name} & self.service.nodes.keys()))
+
     async def get_model_folders(self, _: Request) -> Response:
         """GET /models: the model folders."""
         return json_response(list(self.list_models()))
@@ -150,4 +179,24 @@ def _queue_item(job: ServerJob) -> list[Any]:
 
 
 def _history_entry(job: ServerJob) -> dict[str, Any]:
-    return {"prompt": _queue_item(job)} | describe_history(job)
+    end = describe_end(job)
+    outputs, status = end["outputs"], end["execution_status"]
+    return {"prompt": _queue_item(job), "outputs": outputs, "status": status, "meta": job.meta}
+
+
+def _make_row(job: ServerJob) -> dict[str, Any]:
+    error = {} if job.error is None else {"execution_error": job.error}
+    counts = {"outputs_count": 0, "previewable_outputs_count": 0}
+    return counts | make_row(job) | {"priority": job.number} | error
+
+
+def _refuse_locally(message: str, status: int = 400, **more: Any) -> RequestRefusedError:
+    return RequestRefusedError(json_response({"error": message} | more, status))
+
+
+def _read_number(request: Request, name: str, default: int | None) -> int | None:
+    text = request.query_params.get(name)
+    try:
+        return default if text is None else int(text)
+    except ValueError as problem:
+        raise _refuse_locally(f"{name} must be an integer") from problem

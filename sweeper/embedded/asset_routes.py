@@ -1,21 +1,17 @@
 """The assets of API v2: files by id and by the BLAKE3 hash of their content, and the endpoints below /api/v2/assets.
 
-An `AssetStore` keeps the records in SQLite, in a file if jobs are stored too. The content is in the server's folders;
-an upload is named by its hash. Outputs of jobs become assets when a client asks for them (`import_outputs`), so that
-running a job costs nothing more.
+The folders of the server and the outputs of its jobs are the store. An upload is named by its hash, and the id of an
+asset is a hash of its place, so that all assets keep their ids over a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import mimetypes
 import re
-import sqlite3
-import threading
 import uuid
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,139 +19,32 @@ from blake3 import blake3
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sweeper.embedded.folders import ServerFolders, is_file, write_atomically
-from sweeper.embedded.http_helpers import (
-    RouteRow,
-    format_time,
-    json_response,
-    read_form,
-    read_object,
-    refuse_as,
-)
-from sweeper.embedded.jobs import ENDED, Location, ServerJob, now_ms
+from sweeper.embedded.folders import is_file, write_atomically
+from sweeper.embedded.http_helpers import RouteRow, format_time, json_response, read_form, read_object, refuse_as
+from sweeper.embedded.jobs import ENDED, Location, now_ms
 from sweeper.embedded.media_routes import URL_SECONDS, UrlSigner
 from sweeper.embedded.service import Service
-from sweeper.errors import UsageError
 
-_HASH = re.compile(r"blake3:[a-f0-9]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """The record of one asset. Times are milliseconds since the epoch."""
-
-    id: str
-    name: str
-    location: Location  # of the content
-    hash: str  # blake3:HEX
-    size: int
-    mime_type: str
-    created: int
-    prompt_id: str | None = None  # the job of which it is an output
+_HASH = re.compile(r"blake3:([a-f0-9]{64})")
+_UPLOAD = re.compile(r"[a-f0-9]{64}(\.\w+)?", re.ASCII)
 
 
-class AssetStore:
-    """All assets of the one account. Thread-safe.
-
-    Args:
-        folders: the folders with the content.
-        path: the SQLite file for the records; None: keep them in memory only.
-
-    Raises:
-        UsageError: the SQLite file cannot be used.
-
-    """
-
-    def __init__(self, folders: ServerFolders, path: Path | None = None) -> None:
-        self.folders = folders
-        self._lock = threading.RLock()
-        self._imported_jobs: set[str] = set()
-        try:
-            self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA synchronous = OFF")
-            self._db.execute("CREATE TABLE IF NOT EXISTS asset (id TEXT PRIMARY KEY, record TEXT)")
-            rows = self._db.execute("SELECT record FROM asset ORDER BY rowid").fetchall()
-        except sqlite3.Error as problem:
-            raise UsageError(f"{path}: cannot keep assets here ({problem})") from problem
-        records = [json.loads(row[0]) for row in rows]
-        self._assets = {one["id"]: Asset(**{**one, "location": tuple(one["location"])}) for one in records}
-
-    def close(self) -> None:
-        """Close the SQLite file."""
-        with self._lock:
-            self._db.close()
-
-    def list_assets(self) -> list[Asset]:
-        """All assets, oldest first."""
-        with self._lock:
-            return list(self._assets.values())
-
-    def get(self, asset_id: str) -> Asset | None:
-        """The asset with this id, or None."""
-        with self._lock:
-            return self._assets.get(asset_id)
-
-    def find_by_hash(self, text: str) -> Asset | None:
-        """The oldest asset whose content has this hash, or None."""
-        matches = (asset for asset in self.list_assets() if asset.hash == text)
-        return next((asset for asset in matches if is_file(self.folders.resolve(*asset.location))), None)
-
-    def store(self, data: bytes, name: str, mime_type: str) -> tuple[Asset, bool]:
-        """Store content as an asset. Returns (asset, whether it is new); for known content, the existing asset."""
-        digest = blake3(data).hexdigest()
-        with self._lock:
-            existing = self.find_by_hash(f"blake3:{digest}")
-            if existing is not None:
-                return existing, False
-            location = ("input", "", f"{digest}{_choose_suffix(name, mime_type)}")
-            write_atomically(self.folders.resolve(*location), data)
-            return self._add(data, name, location, mime_type, created=now_ms()), True
-
-    def _add(self, data: bytes, name: str, location: Location, mime_type: str, **fields: Any) -> Asset:
-        digest = f"blake3:{blake3(data).hexdigest()}"
-        asset = Asset(str(uuid.uuid4()), name, location, digest, len(data), mime_type, **fields)
-        self._assets[asset.id] = asset
-        self._db.execute("INSERT INTO asset VALUES (?, ?)", (asset.id, json.dumps(asdict(asset))))
-        return asset
-
-    def delete(self, asset_id: str) -> None:
-        """Delete an asset and its content."""
-        with self._lock:
-            asset = self._assets.pop(asset_id)
-            self._db.execute("DELETE FROM asset WHERE id = ?", (asset_id,))
-            self.folders.resolve(*asset.location).unlink(missing_ok=True)
-
-    def import_outputs(self, jobs: Iterable[ServerJob]) -> None:
-        """Add the output files of ended jobs, if they still exist."""
-        with self._lock:
-            locations = {asset.location for asset in self._assets.values()}
-            for job in jobs:
-                if job.id in self._imported_jobs or job.state not in ENDED:
-                    continue
-                self._imported_jobs.add(job.id)
-                for location, _ in job.output_files:
-                    path = self.folders.resolve(*location)
-                    if location not in locations and is_file(path):
-                        locations.add(location)
-                        kind = mimetypes.guess_type(location[2])[0] or "application/octet-stream"
-                        times = {"created": job.ended or now_ms(), "prompt_id": job.id}
-                        self._add(path.read_bytes(), location[2], location, kind, **times)
+@lru_cache(maxsize=10_000)
+def _compute_hash(path: Path, _changed: int) -> str:
+    return blake3(path.read_bytes()).hexdigest()
 
 
-def _choose_suffix(name: str, mime_type: str) -> str:
-    """The file suffix for an asset: that of its name, else the usual one of its MIME type."""
-    _, dot, ending = name.rpartition(".")
-    if dot and ending.isalnum() and len(ending) <= 16:
-        return f".{ending.lower()}"
-    return mimetypes.guess_extension(mime_type) or ""
+@lru_cache(maxsize=10_000)
+def _make_id(location: Location) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(location)))
 
 
 class AssetRoutes:
     """Endpoints below /api/v2/assets. `sign_url` makes the URLs of the contents."""
 
-    def __init__(self, service: Service, asset_store: AssetStore, sign_url: UrlSigner) -> None:
+    def __init__(self, service: Service, sign_url: UrlSigner) -> None:
         self.faults, self.seen, self.queue = service.faults, service.seen, service.queue
-        self.asset_store = asset_store
+        self.folders = service.folders
         self.sign_url = sign_url
 
     def list_routes(self) -> list[RouteRow]:
@@ -169,69 +58,97 @@ class AssetRoutes:
             ("/v2/assets/{id}/content", self.get_content, "GET"),
         ]
 
+    def _iter_assets(self) -> Iterator[tuple[Location, str | None]]:
+        """All uploads, and all outputs with the ids of their jobs, whether their files still exist or not."""
+        yield from ((("input", "", path.name), None) for path in self.folders.input_dir.iterdir() if _is_upload(path))
+        for job in self.queue.list_jobs():
+            if job.state in ENDED:
+                yield from ((location, job.id) for location, _ in job.output_files)
+
+    def find(self, asset_id: str) -> tuple[Location, str | None] | None:
+        """The location of the asset with this id, and the job of which it is an output; None if there is no file."""
+        found = next((asset for asset in self._iter_assets() if _make_id(asset[0]) == asset_id.lower()), None)
+        return found if found and is_file(self.folders.resolve(*found[0])) else None
+
+    def describe(self, location: Location, prompt_id: str | None) -> dict[str, Any]:
+        """The record of an asset. Raises OSError if there is no file."""
+        path = self.folders.resolve(*location)
+        facts = path.stat()
+        digest = path.name[:64] if _is_upload(path) else _compute_hash(path, facts.st_mtime_ns)
+        return {
+            "id": _make_id(location),
+            "hash": f"blake3:{digest}",
+            "size_bytes": facts.st_size,
+            "content_type": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+            "file_path": path.name,
+            "created_at": format_time(facts.st_mtime_ns // 1_000_000),
+            "url": self.sign_url(*location),
+            "url_expires_at": format_time(now_ms() + URL_SECONDS * 1000),
+            "expires_at": None,
+            "job_id": prompt_id,
+        }
+
     async def upload_asset(self, request: Request) -> Response:
         """POST /api/v2/assets: 201, or 200 if the content is stored already; 409 if it has not the expected hash."""
         form = await read_form(request, "file")
-        path, expected = form.get("file_path") or form.filename, form.get("expected_hash")
-        if not path:
+        name, expected = form.texts.get("file_path") or form.filename, form.texts.get("expected_hash")
+        if not name:
             raise refuse_as(422, "invalid_request", "'file_path' is missing.")
-        kind = form.get("content_type") or form.content_type or "application/octet-stream"
-        if expected and expected != f"blake3:{blake3(form.data).hexdigest()}":
+        digest = blake3(form.data).hexdigest()
+        if expected and expected != f"blake3:{digest}":
             raise refuse_as(409, "hash_mismatch", "The content has another hash.")
-        stored, new = await asyncio.to_thread(self.asset_store.store, form.data, path, kind)
-        self.seen.uploads.append(stored.location[2])
+        location = self._find_upload(f"blake3:{digest}")
+        new = location is None
+        if location is None:
+            suffix = Path(name).suffix.lower()
+            kind = form.texts.get("content_type") or form.content_type
+            suffix = suffix if _UPLOAD.fullmatch(digest + suffix) and suffix else mimetypes.guess_extension(kind) or ""
+            location = ("input", "", digest + suffix)
+            await asyncio.to_thread(write_atomically, self.folders.resolve(*location), form.data)
+        self.seen.uploads.append(location[2])
         self.seen.count(written=int(new))
-        return json_response({**self.to_json(stored), "created_new": new}, 201 if new else 200)
+        body = {**self.describe(location, None), "file_path": name, "created_new": new}
+        return json_response(body, 201 if new else 200)
+
+    def _find_upload(self, text: Any) -> Location | None:
+        match = _HASH.fullmatch(text) if isinstance(text, str) else None
+        paths = () if match is None else self.folders.input_dir.glob(f"{match[1]}*")
+        return next((("input", "", path.name) for path in paths if _is_upload(path)), None)
 
     async def find_content(self, request: Request) -> Response:
         """POST /api/v2/assets/from-hash: the stored asset with this content."""
-        asset = self._find_by_hash((await read_object(request)).get("hash"))
-        if asset is None:
+        location = self._find_upload((await read_object(request)).get("hash"))
+        if location is None:
             raise refuse_as(404, "blob_not_found", "No asset has this hash.")
-        return json_response({**self.to_json(asset), "created_new": False})
+        return json_response({**self.describe(location, None), "created_new": False})
 
     async def check_hash(self, request: Request) -> Response:
         """HEAD /api/v2/assets/by-hash/{hash}: 200 if an asset has this content, else 404."""
-        return Response(status_code=404 if self._find_by_hash(request.path_params["hash"]) is None else 200)
-
-    def _find_by_hash(self, text: Any) -> Asset | None:
-        return self.asset_store.find_by_hash(text) if isinstance(text, str) and _HASH.fullmatch(text) else None
+        return Response(status_code=404 if self._find_upload(request.path_params["hash"]) is None else 200)
 
     async def get_asset(self, request: Request) -> Response:
         """GET /api/v2/assets/{id}: the record of an asset."""
-        return json_response(self.to_json(await self._find_asset(request)))
+        return json_response(await asyncio.to_thread(self.describe, *self._require(request)))
 
     async def get_content(self, request: Request) -> Response:
         """GET /api/v2/assets/{id}/content: 302 to the file on the storage host."""
         if self.faults.take("missing_download_times"):
             raise refuse_as(404, "not_found", "Asset not found")
-        location = (await self._find_asset(request)).location
+        location, _ = self._require(request)
         self.seen.count(redirects=1)
         return Response(status_code=302, headers={"location": self.sign_url(*location)})
 
     async def delete_asset(self, request: Request) -> Response:
         """DELETE /api/v2/assets/{id}: 204."""
-        self.asset_store.delete((await self._find_asset(request)).id)
+        self.folders.resolve(*self._require(request)[0]).unlink(missing_ok=True)
         return Response(status_code=204)
 
-    async def _find_asset(self, request: Request) -> Asset:
-        await asyncio.to_thread(self.asset_store.import_outputs, self.queue.list_jobs())
-        asset = self.asset_store.get(request.path_params["id"].lower())
+    def _require(self, request: Request) -> tuple[Location, str | None]:
+        asset = self.find(request.path_params["id"])
         if asset is None:
             raise refuse_as(404, "not_found", "Asset not found")
         return asset
 
-    def to_json(self, asset: Asset) -> dict[str, Any]:
-        """The record of an asset."""
-        return {
-            "id": asset.id,
-            "hash": asset.hash,
-            "size_bytes": asset.size,
-            "content_type": asset.mime_type,
-            "file_path": asset.name,
-            "created_at": format_time(asset.created),
-            "url": self.sign_url(*asset.location),
-            "url_expires_at": format_time(now_ms() + URL_SECONDS * 1000),
-            "expires_at": None,
-            "job_id": asset.prompt_id,
-        }
+
+def _is_upload(path: Path) -> bool:
+    return _UPLOAD.fullmatch(path.name) is not None and is_file(path)

@@ -15,15 +15,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from sweeper.embedded.node_inputs import is_link, list_sources
 from sweeper.embedded.nodes.base import NodeClass
+from sweeper.embedded.validation import is_link, list_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,7 @@ class CacheEntry:
 Keys = Mapping[str, str | None]  # node id -> key; None: cannot be cached
 
 
-def compute_keys(
-    graph: Mapping[str, Any],
-    nodes: Mapping[str, NodeClass],
-    fingerprint: Callable[[str], Any],
-) -> Keys:
+def compute_keys(graph: Mapping[str, Any], nodes: Mapping[str, NodeClass], fingerprint: Callable[[str], Any]) -> Keys:
     """Compute the cache key of every node of a graph, including nodes that no output depends on.
 
     A node has no key if its fingerprint is NaN (ComfyUI's sign for "always run"), if one of its links leads to no node,
@@ -83,26 +79,44 @@ def _compute_key(node: Mapping[str, Any], fingerprint: Any, keys: Keys) -> str:
 
 
 class Cache:
-    """The `classic` policy: keep the results of the previous prompt. The other policies are subclasses.
+    """The results of one worker. Call `begin_prompt` for each prompt, then `get` and `put` with its node ids.
 
-    Call `begin_prompt` for each prompt, then `get` and `put` with its node ids. A cache belongs to one executor and is
-    not thread-safe.
+    Not thread-safe.
+
+    Args:
+        policy: "classic", "none", "lru" or "ram".
+        limit: the results to keep (lru), or the GiB of memory that must stay free (ram).
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: str, limit: int = 0) -> None:
+        self.policy, self.limit = policy, limit
         self._entries: dict[str, CacheEntry] = {}
         self._keys: dict[str, str] = {}
+        self._generation = self._oldest = 0  # of prompts
+        self._last_used: dict[str, int] = {}  # key -> generation
 
     def begin_prompt(self, keys: Keys) -> None:
         """Start a prompt whose nodes have these keys, and evict results by the policy."""
-        # A node without a key keeps its result while its own prompt runs. These keys cannot clash with a digest.
-        self._keys = {node_id: key or f"unkeyed {node_id}" for node_id, key in keys.items()}
-        self._entries = {key: entry for key, entry in self._entries.items() if not key.startswith("unkeyed ")}
-        self._evict()
+        # A node without a key keeps its result while its own prompt runs. These keys cannot clash with a digest. With
+        # the policy "none", that holds for all nodes, so that equal nodes all run.
+        plain = self.policy == "none"
+        self._keys = {node: f"unkeyed {node}" if plain or key is None else key for node, key in keys.items()}
+        self._generation += 1
+        self._last_used |= dict.fromkeys(self._keys.values(), self._generation)
+        self._keep(lambda key: not key.startswith("unkeyed "))
+        if self.policy == "lru":
+            # Whole generations go (all results last used by one prompt), so a running prompt may exceed the limit.
+            while len(self._entries) > self.limit and self._oldest < self._generation:
+                self._oldest += 1
+                self._keep(lambda key: self._last_used[key] >= self._oldest)
+        elif self.policy != "ram" or measure_memory()[1] <= self.limit * 2**30:
+            self._keep(lambda key: self._last_used[key] == self._generation)
+        used = self._entries.keys() | self._keys.values()
+        self._last_used = {key: last for key, last in self._last_used.items() if key in used}
 
-    def _evict(self) -> None:
-        used = set(self._keys.values())
-        self._entries = {key: entry for key, entry in self._entries.items() if key in used}
+    def _keep(self, is_kept: Callable[[str], bool]) -> None:
+        self._entries = {key: entry for key, entry in self._entries.items() if is_kept(key)}
 
     def get(self, node_id: str) -> CacheEntry | None:
         """The result of this node of the current prompt, or None if it is not cached."""
@@ -115,65 +129,6 @@ class Cache:
     def clear(self) -> None:
         """Remove everything (`POST /free` with `free_memory`)."""
         self._entries.clear()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-class LRUCache(Cache):
-    """`--cache-lru N`: keep N results. Evicts whole generations (all results last used by one prompt) when the next
-    prompt starts, so a prompt may exceed N while it runs.
-    """
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-        self._generation = 0
-        self._oldest = 0
-        self._last_used: dict[str, int] = {}
-
-    def begin_prompt(self, keys: Keys) -> None:
-        self._generation += 1
-        super().begin_prompt(keys)
-
-    def _evict(self) -> None:
-        self._touch(self._keys.values())
-        while len(self._entries) > self.size and self._oldest < self._generation:
-            self._oldest += 1
-            self._entries = {key: entry for key, entry in self._entries.items() if self._last_used[key] >= self._oldest}
-        self._last_used = {
-            key: used for key, used in self._last_used.items() if used >= self._oldest or key in self._entries
-        }
-
-    def _touch(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._last_used[key] = self._generation
-
-    def put(self, node_id: str, entry: CacheEntry) -> None:
-        super().put(node_id, entry)
-        self._touch((self._keys[node_id],))
-
-
-class NoCache(Cache):
-    """`--cache-none`: keep results by node id and only while their prompt runs, so that equal nodes all run."""
-
-    def begin_prompt(self, keys: Keys) -> None:
-        self._entries.clear()
-        self._keys = {node_id: node_id for node_id in keys}
-
-
-class RAMCache(Cache):
-    """`--cache-ram 1 N`: keep the results of all prompts while the machine has more than N GiB of free memory, else
-    those of the previous prompt. (ComfyUI evicts one result after the other until the memory is free.)
-    """
-
-    def __init__(self, threshold: int) -> None:
-        super().__init__()
-        self.threshold = threshold
-
-    def _evict(self) -> None:
-        if measure_memory()[1] <= self.threshold * 2**30:
-            super()._evict()
 
 
 def measure_memory() -> tuple[int, int]:
@@ -188,13 +143,9 @@ def measure_memory() -> tuple[int, int]:
 
 def make_cache(policy: str) -> Cache:
     """Make the cache of a policy: `classic`, `none`, `lru N` (N is 1 or more), `ram N`. Raises ValueError otherwise."""
-    words = policy.split()
-    if words == ["classic"]:
-        return Cache()
-    if words == ["none"]:
-        return NoCache()
-    if len(words) == 2 and words[0] == "lru" and words[1].isdecimal() and int(words[1]) > 0:
-        return LRUCache(int(words[1]))
-    if len(words) == 2 and words[0] == "ram" and words[1].isdecimal():
-        return RAMCache(int(words[1]))
+    name, *numbers = policy.split()
+    if name in {"classic", "none"} and not numbers:
+        return Cache(name)
+    if name in {"lru", "ram"} and len(numbers) == 1 and numbers[0].isdecimal() and int(numbers[0]) >= (name == "lru"):
+        return Cache(name, int(numbers[0]))
     raise ValueError(f"cache {policy!r}: give 'classic', 'none', 'lru N' such as 'lru 50', or 'ram N' such as 'ram 2'")

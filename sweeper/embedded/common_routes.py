@@ -30,10 +30,10 @@ from sweeper.embedded.http_helpers import (
 )
 from sweeper.embedded.jobs import ServerJob
 from sweeper.embedded.media_routes import MediaRoutes
-from sweeper.embedded.objectinfo import list_model_files, make_object_info
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.scenario import QUEUE_LIMIT, make_refusal
 from sweeper.embedded.service import Service
+from sweeper.embedded.stand_ins.class_descriptions import list_model_files, make_object_info
 from sweeper.errors import DISTRIBUTION
 
 FEATURES: dict[str, Any] = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
@@ -93,22 +93,6 @@ class CommonRoutes:
         if kind is not None:
             raise RequestRefusedError(json_response(*make_refusal(kind, graph, faults.retry_after)))
 
-    async def read_deletion(self, request: Request) -> tuple[list[str], bool]:
-        """Read a body with `delete`, a list of ids, and `clear` (and nothing else, in Cloud). Returns (ids, clear)."""
-        data = await read_object(request)
-        ids, everything = data.get("delete", []), data.get("clear", False)
-        if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
-            raise refuse("'delete' must be a list of job ids.")
-        if self.service.settings.cloud and (data.keys() - {"delete", "clear"} or not isinstance(everything, bool)):
-            raise refuse("The body holds 'delete', a list of job ids, and 'clear', true or false.")
-        return ids, bool(everything)
-
-    async def change_history(self, request: Request) -> Response:
-        """POST /history: remove all or some ended jobs."""
-        ids, everything = await self.read_deletion(request)
-        self.queue.forget(None if everything else ids)
-        return Response(status_code=200)
-
     async def get_prompt_info(self, _: Request) -> Response:
         """GET /prompt."""
         return json_response({"exec_info": {"queue_remaining": self.queue.remaining}})
@@ -116,11 +100,6 @@ class CommonRoutes:
     async def get_object_info(self, _: Request) -> Response:
         """GET /object_info."""
         return json_response(self.describe_nodes(self.service.nodes))
-
-    async def get_node_info(self, request: Request) -> Response:
-        """GET /object_info/{node_class}; `{}` for an unknown class."""
-        name = request.path_params["node_class"]
-        return json_response(self.describe_nodes({name} & self.service.nodes.keys()))
 
     def describe_nodes(self, names: Iterable[str]) -> dict[str, Any]:
         """Node classes as /object_info describes them."""
@@ -178,6 +157,20 @@ class CommonRoutes:
             raise RequestRefusedError(Response(status_code=404))
         return json_response([{"name": name, "pathIndex": 0} for name in files])
 
+    async def read_deletion(self, request: Request) -> tuple[list[str], bool]:
+        """Read a body with `delete`, a list of ids, and `clear`. Returns (ids, clear)."""
+        data = await read_object(request)
+        ids = data.get("delete", [])
+        if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
+            raise refuse("'delete' must be a list of job ids.")
+        return ids, bool(data.get("clear", False))
+
+    async def change_history(self, request: Request) -> Response:
+        """POST /history: remove all or some ended jobs."""
+        ids, everything = await self.read_deletion(request)
+        self.queue.forget(None if everything else ids)
+        return Response(status_code=200)
+
     async def stream_events(self, websocket: WebSocket) -> None:
         """WebSocket /ws: the event stream of a client."""
         if self.faults.refuse_events:
@@ -215,10 +208,10 @@ def list_shared_routes(routes: CommonRoutes, media: MediaRoutes) -> list[RouteRo
         ("/upload/image", media.upload_image, "POST"),
         ("/upload/mask", media.upload_mask, "POST"),
         ("/object_info", routes.get_object_info, "GET"),
-        ("/features", routes.get_features, "GET"),
-        ("/system_stats", routes.get_system_stats, "GET"),
         ("/experiment/models", routes.get_experiment_folders, "GET"),
         ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
+        ("/features", routes.get_features, "GET"),
+        ("/system_stats", routes.get_system_stats, "GET"),
     ]
 
 

@@ -15,15 +15,13 @@ from sweeper.embedded.account import Account
 from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
 from sweeper.embedded.app_cloud_v2 import make_v2_app
 from sweeper.embedded.app_comfyui import make_comfyui_app
-from sweeper.embedded.asset_routes import AssetStore
 from sweeper.embedded.cache import make_cache
-from sweeper.embedded.faults import Faults
+from sweeper.embedded.faults import Faults, RequestLog
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import SQLiteJournal
 from sweeper.embedded.media_routes import StorageHost
 from sweeper.embedded.nodes.base import NodeClass
 from sweeper.embedded.request_guard import RequestGuard
-from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.scenario import DEFAULT
 from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.stand_ins.class_descriptions import describe_classes, list_known_classes
@@ -199,14 +197,13 @@ class _RunningServer:
         shared: dict[str, Any] = {"transports": transports, "own_names": OwnNames(address[0])}
         options = {**shared, "seen": service.seen, "faults": server.faults, "api_key": settings.api_key}
         if settings.cloud:
-            asset_store = parts.enter_context(closing(AssetStore(folders, base / "assets.sqlite" if durable else None)))
             second = parts.enter_context(_bind((address[0], 0)))
             self.storage_url = hosting.base_url(second)
             storage = StorageHost(service, self.storage_url)
             # The storage host needs no key, logs separately, and injects only its own faults.
             files = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), **shared)
             make_app = make_v2_app if settings.dialect == "v2" else make_cloud_app
-            app = make_app(service, storage.sign_url, asset_store)
+            app = make_app(service, storage.sign_url)
             guard = RequestGuard(app, is_public=is_public, shape_refusal=shape_refusal, **options)
             sites = [(main, guard), (second, files)]
         else:

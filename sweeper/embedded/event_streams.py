@@ -71,7 +71,6 @@ class Hub:
         self.broadcast_all = broadcast_all
         self._missed: deque[tuple[float, str]] = deque(maxlen=MAX_MISSED)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.current_nodes: dict[str, str] = {}  # client id -> id of its running node
         self._by_sid: dict[str, Connection] = {}
 
     def attach(self, sid: str, remaining: int | None) -> Connection:
@@ -85,9 +84,6 @@ class Hub:
             return connection
         status = {"exec_info": {"queue_remaining": remaining}}
         connection.enqueue(_encode_message("status", {"status": status, "sid": sid}))
-        if sid in self.current_nodes:
-            # Like ComfyUI, without prompt_id.
-            connection.enqueue(_encode_message("executing", {"node": self.current_nodes[sid]}))
         oldest = time.monotonic() - MISSED_SECONDS
         while self._missed:
             sent_at, message = self._missed.popleft()
@@ -130,17 +126,16 @@ class Hub:
         if self.has_listener(None):
             self._post(struct.pack(">II", TEXT, len(encoded)) + encoded + text.encode(), None)
 
-    def send_preview(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
-        """Send a small JPEG, with metadata (event 4) to clients that asked for it, without (event 1) to the others."""
-        if self.has_listener(sid):
+    def send_picture(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None, *, small: bool) -> None:
+        """Send a `small` JPEG or a PNG, with metadata (event 4) to clients that asked for it, else without."""
+        if not self.has_listener(sid):
+            return
+        if small:
             self._post_picture(_encode_jpeg(image), JPEG, {**metadata, "image_type": "image/jpeg"}, sid)
-
-    def send_picture(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
-        """Send a result in full size, as PNG."""
-        if self.has_listener(sid):
-            buffer = io.BytesIO()
-            image.save(buffer, format="PNG", compress_level=1)
-            self._post_picture(buffer.getvalue(), PNG, {**metadata, "image_type": "image/png"}, sid)
+            return
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG", compress_level=1)
+        self._post_picture(buffer.getvalue(), PNG, {**metadata, "image_type": "image/png"}, sid)
 
     def _post_picture(self, picture: bytes, kind: int, metadata: Mapping[str, Any], sid: str | None) -> None:
         encoded = json.dumps(metadata).encode()
@@ -204,47 +199,24 @@ class JobMessages:
         self._progress: dict[str, dict[str, Any]] = {}
         self._next_preview = 0.0  # by the monotonic clock
 
-    def _send_message(self, event: str, data: dict[str, Any], *, broadcast: bool = False) -> None:
-        data = {**data, "timestamp": now_ms()}
+    def announce(self, event: str, **data: Any) -> None:
+        """Send a message of the job as a whole, which its history keeps: `execution_start`, `execution_error`, ..."""
+        data |= {"prompt_id": self.job.id, "timestamp": now_ms()}
+        if event == "execution_error" and self.hub.broadcast_all:
+            data["current_outputs"] = {}  # an object on Cloud, a list of ids in ComfyUI
+        if event == "execution_start" and self.hub.broadcast_all:
+            self._send("notification", {"value": "Executing workflow..."})
         self.job.messages.append((event, data))
-        if self._has_audience or broadcast:
+        if self._has_audience or event == "execution_interrupted":
             self.hub.send(event, data, self.client)
 
     def _send(self, event: str, data: dict[str, Any]) -> None:
         if self._has_audience:
             self.hub.send(event, data | {"prompt_id": self.job.id}, self.client)
 
-    def send_start(self) -> None:
-        """Announce that the job starts."""
-        if self.hub.broadcast_all:
-            self._send("notification", {"value": "Executing workflow..."})
-        self._send_message("execution_start", {"prompt_id": self.job.id})
-
-    def send_cached(self, nodes: list[str]) -> None:
-        """List the nodes whose results are taken from the cache."""
-        self._send_message("execution_cached", {"nodes": nodes, "prompt_id": self.job.id})
-
-    def send_success(self) -> None:
-        """Announce that all outputs are done."""
-        self._send_message("execution_success", {"prompt_id": self.job.id})
-
-    def send_failure(self, node_id: str, class_type: str, executed: list[str], details: Mapping[str, Any]) -> None:
-        """Announce that a node failed; `details` hold the exception and the node's inputs."""
-        data = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed, **details}
-        if self.hub.broadcast_all:
-            data["current_outputs"] = {}  # an object on Cloud, a list of ids in ComfyUI
-        self._send_message("execution_error", data)
-
-    def send_interrupted(self, node_id: str, class_type: str, executed: list[str]) -> None:
-        """Announce that the job stopped because a client interrupted it."""
-        data = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed}
-        self._send_message("execution_interrupted", data, broadcast=True)
-
     def send_executing(self, node_id: str) -> None:
         """Announce that a node starts."""
         self._update_state(node_id, 0.0, 1.0, "running")
-        if self.client is not None:
-            self.hub.current_nodes[self.client] = node_id
         self._send("executing", {"node": node_id, "display_node": node_id})
 
     def send_executed(self, node_id: str, ui: Mapping[str, Any] | None) -> None:
@@ -263,16 +235,16 @@ class JobMessages:
         self.hub.send("progress", data, self.client)
         if preview is not None and time.monotonic() >= self._next_preview:
             self._next_preview = time.monotonic() + PREVIEW_SECONDS
-            self.hub.send_preview(preview, {**_node_ids(node_id), "prompt_id": self.job.id}, self.client)
+            self.send_picture(node_id, preview, small=True)
 
     def send_text(self, node_id: str, text: str | None) -> None:
         """Send the text that a partner node of a ComfyUI shows, to every client, as ComfyUI 0.33.0 does."""
         if text is not None and not self.hub.broadcast_all:
             self.hub.send_text(node_id, text)
 
-    def send_picture(self, node_id: str, picture: Image.Image) -> None:
-        """Send a picture that is itself a result of a node (SaveImageWebsocket)."""
-        self.hub.send_picture(picture, {**_node_ids(node_id), "prompt_id": self.job.id}, self.client)
+    def send_picture(self, node_id: str, picture: Image.Image, *, small: bool = False) -> None:
+        """Send a preview, or a picture that is itself a result of a node (SaveImageWebsocket)."""
+        self.hub.send_picture(picture, {**_node_ids(node_id), "prompt_id": self.job.id}, self.client, small=small)
 
     def _update_state(self, node_id: str, value: float, maximum: float, state: str) -> None:
         self._progress[node_id] = {
@@ -287,8 +259,6 @@ class JobMessages:
 
     def send_end(self) -> None:
         """Announce that the job has ended. Call this after the history lists the job, because clients then read it."""
-        if self.client is not None:
-            self.hub.current_nodes.pop(self.client, None)
         self._send("executing", {"node": None})
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from sweeper.embedded.cache import Cache, CacheEntry, Keys, compute_keys
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJob
-from sweeper.embedded.node_inputs import is_link, iter_upstream, list_sources
 from sweeper.embedded.nodes.base import Context, Interrupted, NodeClass
 from sweeper.embedded.stand_ins.class_guesses import guess_classes
+from sweeper.embedded.validation import is_link, iter_upstream, list_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from sweeper.embedded.account import Account
     from sweeper.embedded.diffusion.arrays import Array
     from sweeper.embedded.event_streams import JobMessages
-    from sweeper.embedded.faults import Faults
-    from sweeper.embedded.request_log import RequestLog
+    from sweeper.embedded.faults import Faults, RequestLog
 
+_PREVIEWS = {"none": False, "auto": True, "latent2rgb": True, "taesd": True}
 _MAX_LISTED = 2 * 2**30  # bytes of all pictures that a node makes of the items of lists: lists of lists grow fast
-_PREVIEW_METHODS = frozenset({"none", "auto", "latent2rgb", "taesd"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def run_job(parts: ServerParts, cache: Cache, job: ServerJob, messages: JobMessa
     try:
         return _JobRun(parts, cache, job, messages).execute()
     except Exception as problem:  # noqa: BLE001 - the worker must outlive every job
-        messages.send_failure("", "", [], describe_failure(problem, {}))
+        messages.announce("execution_error", node_id="", node_type="", executed=[], **describe_failure(problem, {}))
         return ERROR
 
 
@@ -88,44 +87,39 @@ class _JobRun:
 
     def execute(self) -> str:
         self.job.set_state(EXECUTING)
-        self.messages.send_start()
+        self.messages.announce("execution_start")
         keys: Keys = compute_keys(self.graph, self.nodes, self._compute_fingerprint)
         self.cache.begin_prompt(keys)
-        self.messages.send_cached([node_id for node_id in self.graph if self._is_cached(node_id)])
-        order = ExecutionOrder(self.graph, lambda kind: self.nodes[kind].output_node, self._is_cached)
-        for node_id in self.job.outputs:
-            order.add(node_id)
-        state = self._run_nodes(order)
+        cached = [node_id for node_id in self.graph if self._is_cached(node_id)]
+        self.messages.announce("execution_cached", nodes=cached)
+        state = self._run_nodes()
         self._collect_results()
         return state
 
     def _make_context(self, node_id: str) -> Context:
-        extra = self.job.extra_data
-        info = extra.get("extra_pnginfo")
-        # A job may choose with `preview_method`; other words mean the server's own setting.
-        method = str(extra.get("preview_method"))
-        previews = method != "none" if method in _PREVIEW_METHODS else self.parts.previews
+        info = self.job.extra_data.get("extra_pnginfo")
         texts = info if isinstance(info, dict) else {}
+        # A job may choose with `preview_method`; other words mean the server's own setting.
+        previews = _PREVIEWS.get(str(self.job.extra_data.get("preview_method")), self.parts.previews)
         folder, cancelled = self.parts.folders.base, self.job.cancel_event
         return Context(folder, node_id, self.graph, texts, cancelled, self.messages, previews)
 
-    def _run_nodes(self, order: ExecutionOrder) -> str:
+    def _run_nodes(self) -> str:
         node_id = next(iter(self.job.outputs), "")
         try:
             self._wait(self.parts.faults.draw_seconds("job_seconds"))
-            while order:
-                node_id = _pick_node(order)
+            for node_id in list_order(self.graph, self.job.outputs, self._is_cached):
                 self._run_node(node_id)
-                order.complete(node_id)
         except Interrupted:
-            self.messages.send_interrupted(node_id, self.graph[node_id]["class_type"], self.executed)
+            kind = self.graph[node_id]["class_type"]
+            self.messages.announce("execution_interrupted", node_id=node_id, node_type=kind, executed=self.executed)
             return CANCELLED
         except NodeFailedError as failed:
-            details = {**failed.details, "current_outputs": list(self.graph)}
-            class_type = self.graph[failed.node_id]["class_type"]
-            self.messages.send_failure(failed.node_id, class_type, self.executed, details)
+            facts = {"node_id": failed.node_id, "node_type": self.graph[failed.node_id]["class_type"]}
+            facts |= {"executed": self.executed, **failed.details, "current_outputs": list(self.graph)}
+            self.messages.announce("execution_error", **facts)
             return ERROR
-        self.messages.send_success()
+        self.messages.announce("execution_success")
         return SUCCESS
 
     def _is_cached(self, node_id: str) -> bool:
@@ -175,7 +169,6 @@ class _JobRun:
         except Interrupted:
             raise
         except Exception as problem:
-            inputs = {**inputs, **self._hidden_inputs(node_id, node_class)}
             raise NodeFailedError(node_id, describe_failure(problem, inputs)) from problem
         self.parts.seen.record_node_run(node_id, class_type)
         usd = self.parts.account.charge_node(self.job, node_id, node_class, calls)
@@ -202,15 +195,6 @@ class _JobRun:
                 inputs[name] = [value]
         return inputs
 
-    def _hidden_inputs(self, node_id: str, node_class: NodeClass) -> dict[str, list[Any]]:
-        """The hidden inputs that ComfyUI passes to classes of the older form, and lists when such a node fails."""
-        values = {
-            "PROMPT": self.graph,
-            "EXTRA_PNGINFO": self.job.extra_data.get("extra_pnginfo"),
-            "UNIQUE_ID": node_id,
-        }
-        return {name: [values[kind]] for name, kind in node_class.hidden.items() if kind in values}
-
     def _inject_faults(self, node_id: str, node_class: NodeClass) -> None:
         """Stall, delay or fail as `Faults` say."""
         faults, class_type = self.parts.faults, node_class.name
@@ -230,7 +214,7 @@ class _JobRun:
             inputs = self._add_noise(inputs, self.nodes[self.graph[context.node_id]["class_type"]])
         names = self._find_stand_ins(context.node_id)
         if names:
-            from sweeper.embedded.stand_ins.shown_outputs import METADATA_KEY, mark_inputs
+            from sweeper.embedded.stand_ins.stand_in_run import METADATA_KEY, mark_inputs
 
             inputs = mark_inputs(inputs)
             context = replace(context, extra_pnginfo={**context.extra_pnginfo, METADATA_KEY: names})
@@ -312,20 +296,6 @@ def _count_bytes(value: Any) -> int:
     return sum(map(_count_bytes, value)) if isinstance(value, list) else int(getattr(value, "nbytes", 0))
 
 
-def _pick_node(order: ExecutionOrder) -> str:
-    """The next node to run. Raises NodeFailedError if the pending nodes wait for each other in a cycle."""
-    node_id = order.pick()
-    if node_id is None:
-        details = {
-            "exception_message": "Dependency cycle detected",
-            "exception_type": "graph.DependencyCycleError",
-            "traceback": [],
-            "current_inputs": [],
-        }
-        raise NodeFailedError(order.find_cycle_node(), details)
-    return node_id
-
-
 def describe_failure(problem: BaseException, inputs: Mapping[str, list[Any]]) -> dict[str, Any]:
     """Describe an exception as `execution_error` does. The message ends with a line feed, as in ComfyUI."""
     kind = type(problem)
@@ -354,75 +324,22 @@ def _add_noise(images: Array, deviation: float, seed: str) -> Array:
     return np.concatenate([noisy, images[..., 3:]], axis=-1)
 
 
-class ExecutionOrder:
-    """The nodes that still have to run. Call `add` for each output, then `pick` and `complete` until it is empty.
-
-    Args:
-        graph: node id -> node.
-        is_output: class_type -> whether it is an output node.
-        is_cached: node id -> whether its result is cached, so that its upstream nodes need not run.
-
-    """
-
-    def __init__(
-        self, graph: Mapping[str, Any], is_output: Callable[[str], bool], is_cached: Callable[[str], bool]
-    ) -> None:
-        self._graph = graph
-        self._is_output = is_output
-        self._is_cached = is_cached
-        self._blocked_by: dict[str, int] = {}  # every pending node, in order of discovery
-        self._blocks: dict[str, dict[str, None]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._blocked_by)
-
-    def add(self, node_id: str) -> None:
-        """Add a node, cached or not, and the uncached nodes that it depends on."""
-        waiting = [node_id]
-        while waiting:
-            current = waiting.pop()
-            if current in self._blocked_by:
-                continue
-            self._blocked_by[current] = 0
-            self._blocks.setdefault(current, {})
-            for source in list_sources(self._graph[current]):
-                if self._is_cached(source):
-                    continue
-                waiting.append(source)
-                blocked = self._blocks.setdefault(source, {})
-                if current not in blocked:
-                    blocked[current] = None
-                    self._blocked_by[current] += 1
-
-    def pick(self) -> str | None:
-        """The node to run next, or None if every pending node waits for another one, which means a cycle."""
-        ready = [node_id for node_id, count in self._blocked_by.items() if count == 0]
-        if not ready:
-            return None
-        for distance in range(3):
-            for node_id in ready:
-                if self._is_near_output(node_id, distance):
-                    return node_id
-        return ready[0]
-
-    def _is_near_output(self, node_id: str, distance: int) -> bool:
-        if distance == 0:
-            return self._is_output(self._graph[node_id]["class_type"])
-        return any(self._is_near_output(blocked, distance - 1) for blocked in self._blocks[node_id])
-
-    def complete(self, node_id: str) -> None:
-        """Remove a node that has its result, and unblock the nodes that wait for it."""
-        del self._blocked_by[node_id]
-        for blocked in self._blocks.pop(node_id):
-            self._blocked_by[blocked] -= 1
-
-    def find_cycle_node(self) -> str:
-        """A node on the cycle that blocks all pending nodes."""
-        pending = dict(self._blocked_by)
-        while True:
-            # Remove nodes that only wait for a cycle, which are those that block no other pending node.
-            leaves = [node for node in pending if not any(other in pending for other in self._blocks[node])]
-            if not leaves:
-                return next(iter(pending))
-            for node in leaves:
-                del pending[node]
+def list_order(graph: Mapping[str, Any], outputs: Iterable[str], is_cached: Callable[[str], bool]) -> list[str]:
+    """The output nodes, and before each the uncached nodes that it depends on. Raises NodeFailedError for a cycle."""
+    order: dict[str, None] = {}
+    opened = set()
+    # Those that need the fewest nodes come first, because ComfyUI prefers nodes near outputs.
+    stack = sorted(outputs, key=lambda node_id: sum(1 for _ in iter_upstream(graph, [node_id])))[::-1]
+    while stack:
+        node_id = stack[-1]
+        sources = [node for node in list_sources(graph[node_id]) if node not in order and not is_cached(node)]
+        if node_id in order or not sources:
+            order[stack.pop()] = None
+        elif node_id in opened:
+            message = "Dependency cycle detected"
+            details = {"exception_message": message, "exception_type": "graph.DependencyCycleError"}
+            raise NodeFailedError(node_id, {**details, "traceback": [], "current_inputs": []})
+        else:
+            opened.add(node_id)
+            stack += sources[::-1]
+    return list(order)

@@ -1,4 +1,4 @@
-"""Faults that tests and rehearsals can make the embedded server have.
+"""Faults that tests and rehearsals can make the embedded server have, and the log of what it has done, for tests.
 
 A test sets the fields of `Faults` directly, at any time and from any thread. A `Scenario` adds random faults by rates
 and a seed. The server asks for both through the methods below. A field that ends in `_times` is a budget: each fault
@@ -8,11 +8,14 @@ below wins.
 
 from __future__ import annotations
 
+import random
 import threading
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
-from sweeper.embedded.scenario import Scenario
+from sweeper.embedded.scenario import DEFAULT, Scenario
 
 
 @dataclass(slots=True)
@@ -80,11 +83,17 @@ class Faults:
             setattr(self, name, remaining - 1)
             return True
 
-    def _count_call(self, kind: str) -> int:
-        """Count a call by kind. Returns the number of earlier calls, which is the index of this event."""
+    def _count_call(self, kind: str) -> str:
+        """The seed of the next decision of a kind: that of the scenario, and how many there were before."""
         with self._lock:
             self._counts[kind] += 1
-            return self._counts[kind] - 1
+            return f"{self.scenario.seed} {kind} {self._counts[kind] - 1}"
+
+    def _draw(self, kind: str) -> float:
+        return random.Random(self._count_call(kind)).random()
+
+    def _draw_between(self, low: float, high: float, kind: str) -> float:
+        return low + (high - low) * self._draw(kind)
 
     def should_inject(self, kind: str) -> bool:
         """Whether the scenario has a fault now.
@@ -92,11 +101,15 @@ class Faults:
         "failure" and "cancel" are per job, "drop" and "refusal" per submission, "error" per request.
         """
         rate: float = getattr(self.scenario, f"{kind}_rate")
-        return rate > 0 and self.scenario.should_inject(kind, self._count_call(kind))
+        return rate > 0 and self._draw(kind) < rate
 
     def draw_seconds(self, kind: str, class_type: str = "") -> float:
         """Seconds to add now, by the field `kind` of the scenario; `class_type` is that of the node that runs."""
-        return self.scenario.draw_seconds(kind, self._count_call(kind), class_type)
+        span: Any = getattr(self.scenario, kind)
+        if isinstance(span, Mapping):
+            span = span.get(class_type, span.get(DEFAULT, (0.0, 0.0)))
+        low, high = span
+        return self._draw_between(low, high, kind)
 
     def take_refusal(self) -> str | None:
         """The `error.type` with which to refuse the next submission, or None."""
@@ -158,12 +171,11 @@ class Faults:
 
     def draw_noise(self) -> tuple[float, str]:
         """The standard deviation, of 255, of the noise in the next picture, and its seed."""
-        scenario = self.scenario
-        return scenario.noise, scenario.make_noise_seed(self._count_call("noise")) if scenario.noise else ""
+        return self.scenario.noise, self._count_call("noise")
 
     def draw_price(self, low: float, high: float) -> float:
         """What the next paid execution costs, of a price that is a range."""
-        return self.scenario.draw_between(low, high, "price", self._count_call("price"))
+        return self._draw_between(low, high, "price")
 
     def get_stall(self, node_id: str, class_type: str) -> threading.Event | None:
         """The event that this run of a node has to wait for, or None."""
@@ -189,3 +201,67 @@ def make_exception(name: str, message: str) -> Exception:
     kind = type(name, (Exception,), {"__module__": "builtins"})
     problem: Exception = kind(message)
     return problem
+
+
+# --- what the server has done ----------------------------------------------------------------------------------------
+
+# The log records the names of headers but never their values, so that no key is stored.
+# Enough for any test. The limit keeps the memory of a server that runs for days constant.
+MAX_LOGGED_REQUESTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRequest:
+    """One HTTP request or WebSocket handshake."""
+
+    method: str  # GET, POST, ...; WS for an event stream
+    path: str  # without the query, which may hold a token
+    headers: frozenset[str]  # names, in lower case
+
+
+@dataclass(slots=True)
+class RequestLog:
+    """Counters since the server started. Read them at any time, from any thread.
+
+    `submits - accepted - rejected` requests were refused for other reasons than validation, or dropped.
+    """
+
+    submits: int = 0  # POST /prompt, whatever the result
+    accepted: int = 0  # jobs queued
+    rejected: int = 0  # refused by validation with 400
+    executions: Counter[str] = field(default_factory=Counter)  # prompt_id -> how often a worker started it
+    nodes: Counter[str] = field(default_factory=Counter)  # class_type -> runs (not cache hits)
+    node_ids: Counter[str] = field(default_factory=Counter)  # node id -> runs (not cache hits)
+    interrupts: list[str | None] = field(default_factory=list)  # the id of each POST /interrupt; None: without one
+    cancelled: list[str] = field(default_factory=list)  # ids removed from the queue before they ran
+    uploads: list[str] = field(default_factory=list)  # the names under which they were stored
+    written: int = 0  # uploads that wrote a new file (the content was not stored yet)
+    redirects: int = 0  # 302 answers that carry a signed URL
+    most_running: int = 0  # highest number of jobs at once
+    connections: int = 0  # event streams accepted
+    requests: deque[LoggedRequest] = field(default_factory=lambda: deque(maxlen=MAX_LOGGED_REQUESTS))
+    storage_requests: deque[LoggedRequest] = field(default_factory=lambda: deque(maxlen=MAX_LOGGED_REQUESTS))
+    foreign_keys: int = 0  # requests to the storage host that carried a credential, which belongs to the API only
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count(self, **amounts: int) -> None:
+        """Add to counters by name. Thread-safe."""
+        with self._lock:
+            for name, amount in amounts.items():
+                setattr(self, name, getattr(self, name) + amount)
+
+    def record_node_run(self, node_id: str, class_type: str) -> None:
+        """Count a node that ran."""
+        with self._lock:
+            self.nodes[class_type] += 1
+            self.node_ids[node_id] += 1
+
+    def record_job_start(self, prompt_id: str, running: int) -> None:
+        """Count a job that a worker started; `running` is the number of jobs that run now."""
+        with self._lock:
+            self.executions[prompt_id] += 1
+            self.most_running = max(self.most_running, running)
+
+    def paths(self, method: str) -> list[str]:
+        """The paths of the recorded requests with this method, oldest first."""
+        return [request.path for request in list(self.requests) if request.method == method]

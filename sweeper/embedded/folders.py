@@ -1,18 +1,25 @@
-"""The server's folders on disk, and safe paths for file names that clients send.
+"""The server's folders on disk, safe paths for file names that clients send, and picture files.
 
-A name that leads out of its folder (by `..`, an absolute path or a symbolic link) is refused.
+A name that leads out of its folder (by `..`, an absolute path or a symbolic link) is refused. Pillow loads late.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import mimetypes
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeper.files import atomic_write
+from sweeper.model.picture_size import PICTURE_FORMATS
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 KINDS = ("input", "output", "temp")
 
@@ -114,3 +121,48 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that nobody can read half of it."""
     with atomic_write(path) as file:
         file.write(data)
+
+
+# The largest image to decode. A PNG of a few bytes may declare any size, and would take too much memory.
+MAX_PIXELS = 67_108_864
+
+
+class ImageFileError(Exception):
+    """The data is not an image, or it cannot be processed as requested."""
+
+
+@contextmanager
+def open_image(source: Path | bytes) -> Iterator[Image.Image]:
+    """Open an image file. Raises ImageFileError for any error of Pillow inside the block."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=PICTURE_FORMATS) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+        raise ImageFileError(str(problem)) from problem
+
+
+def replace_alpha(original: Path, mask: bytes) -> bytes:
+    """The original as PNG, with the alpha channel of the mask. Keeps the text chunks of the original.
+
+    Raises ImageFileError if one of them cannot be read, or if the sizes differ.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    with open_image(original) as image, open_image(mask) as mask_image:
+        _check_pixels(image.size)
+        _check_pixels(mask_image.size)
+        texts = PngInfo()
+        for key, text in getattr(image, "text", {}).items():
+            texts.add_text(key, text)
+        result = image.convert("RGBA")
+        result.putalpha(mask_image.convert("RGBA").getchannel("A"))
+        buffer = io.BytesIO()
+        result.save(buffer, format="PNG", compress_level=4, pnginfo=texts)
+    return buffer.getvalue()
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"{size[0]} x {size[1]} pixels are more than {MAX_PIXELS}")

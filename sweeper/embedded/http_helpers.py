@@ -6,9 +6,8 @@ Routes and their meanings live in the `app_*` and `*_routes` modules.
 from __future__ import annotations
 
 import json
+import math
 import mimetypes
-import zlib
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,7 +45,7 @@ def json_response(data: Any, status: int = 200, headers: Mapping[str, str] | Non
 
 
 async def read_body(request: Request) -> bytes:
-    """Read the whole body, decompressed. Raises RequestRefusedError with 413 above `MAX_BODY` bytes."""
+    """Read the whole body. Raises RequestRefusedError with 413 above `MAX_BODY` bytes."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY:
         raise _make_too_large()
@@ -57,19 +56,7 @@ async def read_body(request: Request) -> bytes:
         if size > MAX_BODY:
             raise _make_too_large()
         parts.append(part)
-    body = b"".join(parts)
-    return _decompress(body) if request.headers.get("content-encoding") in {"gzip", "deflate"} else body
-
-
-def _decompress(body: bytes) -> bytes:
-    decompressor = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, by the header
-    try:
-        plain = decompressor.decompress(body, MAX_BODY)
-    except zlib.error as problem:
-        raise refuse_in_text(400, f"Content-Encoding: {problem}") from problem
-    if decompressor.unconsumed_tail:
-        raise _make_too_large()
-    return plain
+    return b"".join(parts)
 
 
 def _make_too_large() -> RequestRefusedError:
@@ -126,17 +113,6 @@ def format_time(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def read_integer(request: Request, name: str, default: int | None) -> int | None:
-    """Read an integer from the query. Raises RequestRefusedError with 400 for anything else."""
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    try:
-        return int(text)
-    except ValueError as problem:
-        raise refuse(f"'{name}' must be an integer, not {text!r}.") from problem
-
-
 def file_response(path: Path) -> FileResponse:
     """Send a file with ETag and Last-Modified, whole or the byte ranges that the request names."""
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
@@ -150,16 +126,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A multipart form with one file, whose name, type and content it holds."""
+    """A multipart form with one file, with its name, type and content. The last of several texts of a name counts."""
 
-    texts: list[tuple[str, str]]  # (name, value) in order; a name may appear more than once
+    texts: dict[str, str]
     filename: str
     content_type: str
     data: bytes
-
-    def get(self, name: str) -> str | None:
-        """The last text field with this name."""
-        return next((value for key, value in reversed(self.texts) if key == name), None)
 
 
 async def read_form(request: Request, field: str) -> Form:
@@ -177,26 +149,21 @@ async def read_form(request: Request, field: str) -> Form:
         file = form.get(field)
         if not isinstance(file, UploadFile):
             raise refuse(f"The form needs a file field called {field!r}.")
-        texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+        texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         return Form(texts, file.filename or "", file.content_type or "", await file.read())
     finally:
         await form.close()
 
 
-def read_choice(request: Request, name: str, choices: tuple[str, ...], default: str) -> str:
-    """Read a query parameter that takes one of `choices`."""
-    value = request.query_params.get(name, default)
-    if value not in choices:
-        raise refuse(f"{name!r} takes {', '.join(choices)}, not {value!r}.")
-    return value
-
-
-def read_bounded(request: Request, name: str, default: int, minimum: int, maximum: int | None = None) -> int:
-    """Read an integer query parameter from `minimum` to `maximum`."""
-    number = read_integer(request, name, default)
-    if number is None or number < minimum or (maximum is not None and number > maximum):
-        bounds = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
-        raise refuse(f"{name!r} must be {bounds}.")
+def read_integer(request: Request, name: str, default: int | None, minimum: float = -math.inf) -> int | None:
+    """Read an integer of at least `minimum` from the query. Raises RequestRefusedError with 400 for anything else."""
+    text = request.query_params.get(name)
+    try:
+        number = default if text is None else int(text)
+    except ValueError as problem:
+        raise refuse(f"'{name}' must be an integer, not {text!r}.") from problem
+    if number is not None and number < minimum:
+        raise refuse(f"'{name}' must be {minimum} or more.")
     return number
 
 
@@ -205,24 +172,3 @@ def cut_page(items: Sequence[Item], offset: int, limit: int | None) -> tuple[Seq
     page = items[offset:][:limit]
     more = offset + len(page) < len(items)
     return page, {"offset": offset, "limit": limit, "total": len(items), "has_more": more}
-
-
-def make_cursor(fields: dict[str, Any]) -> str:
-    """Make a cursor of a list: the base64url form of a JSON object, without padding."""
-    return urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).decode().rstrip("=")
-
-
-def parse_cursor(text: str) -> dict[str, Any]:
-    """Parse a cursor that `make_cursor` made, or refuse it."""
-    try:
-        fields = parse_json(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except ValueError:
-        fields = None
-    if not isinstance(fields, dict):
-        raise refuse("'after' is not a cursor; give the 'next_cursor' of a page.")
-    return fields
-
-
-def read_words(request: Request, name: str) -> list[str]:
-    """Read a query parameter that takes words separated by commas; it may appear more than once."""
-    return [word for text in request.query_params.getlist(name) for word in text.split(",") if word]

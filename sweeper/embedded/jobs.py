@@ -6,7 +6,7 @@ from all three lists. Workers wait in `JobQueue.take`. `journal.py` stores jobs 
 
 from __future__ import annotations
 
-import heapq
+import bisect
 import itertools
 import json
 import logging
@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sweeper.errors import UsageError
 
@@ -50,30 +50,9 @@ class JournalError(Exception):
     """A job cannot be stored, because the disk is full or missing."""
 
 
-class StoredGraph:
-    """The graph of a job: a dict, or compressed JSON once the job has ended, because a server keeps thousands."""
-
-    __slots__ = ("_packed", "_value")
-
-    def __init__(self, value: dict[str, Any] | None, text: str | None = None) -> None:
-        self._value = value
-        self._packed = b"" if text is None else zlib.compress(text.encode("ascii"), 1)
-
-    def unpack(self) -> dict[str, Any]:
-        """The graph as a dict: node id -> node."""
-        if self._value is not None:
-            return self._value
-        value: dict[str, Any] = json.loads(zlib.decompress(self._packed))
-        return value
-
-    def to_json(self) -> str:
-        """The graph as JSON, ASCII only."""
-        return json.dumps(self._value) if self._value is not None else zlib.decompress(self._packed).decode("ascii")
-
-    def pack(self) -> None:
-        """Compress the graph and drop the dict."""
-        if self._value is not None:
-            self._packed, self._value = zlib.compress(self.to_json().encode("ascii"), 1), None
+def pack_graph(graph: dict[str, Any]) -> bytes:
+    """Compress a graph, node id -> node, for a `ServerJob`."""
+    return zlib.compress(json.dumps(graph).encode("ascii"), 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +61,7 @@ class ServerJob:
 
     id: str
     number: float
-    stored_graph: StoredGraph
+    packed_graph: bytes  # see `pack_graph`; a server keeps thousands
     extra_data: dict[str, Any]
     outputs: tuple[str, ...]  # the output nodes to run
     state: str = SUBMITTED
@@ -101,7 +80,8 @@ class ServerJob:
     @property
     def graph(self) -> dict[str, Any]:
         """The graph to run: node id -> node."""
-        return self.stored_graph.unpack()
+        graph: dict[str, Any] = json.loads(zlib.decompress(self.packed_graph))
+        return graph
 
     @property
     def client_id(self) -> str | None:
@@ -115,16 +95,13 @@ class ServerJob:
         return next((data for event, data in reversed(self.messages) if event == "execution_error"), None)
 
     @property
-    def output_files(self) -> list[tuple[Location, dict[str, Any]]]:
-        """The files in the `ui` outputs of the job, each with the node, output key and index that it comes from."""
+    def output_files(self) -> list[tuple[Location, str]]:
+        """The files in the `ui` outputs of the job, each with the id of its node."""
         return [
-            (
-                (file.get("type", ""), file.get("subfolder", ""), file["filename"]),
-                {"node_id": node_id, "output_key": key, "output_index": index},
-            )
+            ((file.get("type", ""), file.get("subfolder", ""), file["filename"]), node_id)
             for node_id, ui in self.results.items()
-            for key, files in ui.items()
-            for index, file in enumerate(files)
+            for files in ui.values()
+            for file in files
             if isinstance(file, dict) and "filename" in file
         ]
 
@@ -137,13 +114,6 @@ class ServerJob:
             self.started = self.changed
         if state in ENDED:
             self.ended = self.changed
-
-
-class Journal(Protocol):
-    """Stores jobs. The queue calls it under its lock, so in order. `save` may raise JournalError."""
-
-    def save(self, job: ServerJob) -> None: ...
-    def forget(self, ids: Collection[str]) -> None: ...
 
 
 class JobQueue:
@@ -165,7 +135,7 @@ class JobQueue:
         *,
         history_limit: int | None,
         keep_cancelled: bool,
-        journal: Journal | None = None,
+        journal: SQLiteJournal | None = None,
     ) -> None:
         self.workers = workers
         self.on_change = on_change
@@ -174,7 +144,7 @@ class JobQueue:
         self.journal = journal
         self._lock = threading.RLock()
         self._job_arrived = threading.Condition(self._lock)
-        self._heap: list[tuple[float, str, int, ServerJob]] = []
+        self._waiting: list[tuple[float, str, int, ServerJob]] = []  # sorted
         self._running: list[ServerJob] = []
         self._ended: dict[str, ServerJob] = {}
         self._by_id: dict[str, ServerJob] = {}
@@ -202,17 +172,17 @@ class JobQueue:
 
     def _push(self, job: ServerJob) -> None:
         job.set_state(WAITING)
-        heapq.heappush(self._heap, (job.number, job.id, next(self._counter), job))
+        bisect.insort(self._waiting, (job.number, job.id, next(self._counter), job))
         self._job_arrived.notify()
 
     def take(self) -> ServerJob | None:
         """Wait for the next job, and mark it as running. Returns None when the queue closes."""
         with self._lock:
-            while not self._heap and not self._closing:
+            while not self._waiting and not self._closing:
                 self._job_arrived.wait()
             if self._closing:
                 return None
-            job = heapq.heappop(self._heap)[3]
+            job = self._waiting.pop(0)[3]
             self._running.append(job)
             job.set_state(PREPARING)
             self._save(job)
@@ -246,7 +216,6 @@ class JobQueue:
             self._remove_ended(oldest)
         self._ended[job.id] = job
         self._save(job)
-        job.stored_graph.pack()
 
     def _save(self, job: ServerJob) -> None:
         """Store a job, or log why that failed: the job goes on in memory, and the worker must not die of it."""
@@ -262,7 +231,7 @@ class JobQueue:
             del self._by_id[prompt_id]
 
     def _notify(self) -> None:
-        self.on_change(len(self._heap) + len(self._running))
+        self.on_change(len(self._waiting) + len(self._running))
 
     # --- queries -----------------------------------------------------------------------------------------------------
 
@@ -275,13 +244,13 @@ class JobQueue:
     def remaining(self) -> int:
         """The number of queued and running jobs."""
         with self._lock:
-            return len(self._heap) + len(self._running)
+            return len(self._waiting) + len(self._running)
 
     @property
     def waiting(self) -> int:
         """The number of queued jobs."""
         with self._lock:
-            return len(self._heap)
+            return len(self._waiting)
 
     @property
     def running(self) -> int:
@@ -292,14 +261,13 @@ class JobQueue:
     def snapshot(self) -> tuple[list[ServerJob], list[ServerJob]]:
         """(running jobs, waiting jobs), the waiting ones in the order in which they will run."""
         with self._lock:
-            return list(self._running), [entry[3] for entry in sorted(self._heap, key=lambda entry: entry[:3])]
+            return list(self._running), [entry[3] for entry in self._waiting]
 
     def get_position(self, job: ServerJob) -> int | None:
         """The position of a waiting job in the queue, from 1; None if it does not wait."""
         with self._lock:
-            if job.state != WAITING:
-                return None
-            return 1 + sum((entry[0], entry[1]) < (job.number, job.id) for entry in self._heap)
+            jobs = [entry[3] for entry in self._waiting]
+            return jobs.index(job) + 1 if job in jobs else None
 
     def find(self, prompt_id: str) -> ServerJob | None:
         """The latest job with this id, in any state, or None."""
@@ -329,9 +297,9 @@ class JobQueue:
     def delete(self, ids: Collection[str] | None) -> list[str]:
         """Remove waiting jobs from the queue, one for each of `ids`, or all (None). Returns their ids."""
         with self._lock:
-            counts = Counter([entry[1] for entry in self._heap] if ids is None else ids)
+            counts = Counter([entry[1] for entry in self._waiting] if ids is None else ids)
             remaining, cancelled = [], []
-            for entry in self._heap:
+            for entry in self._waiting:
                 if counts[entry[1]] > 0:
                     counts[entry[1]] -= 1
                     cancelled.append(entry[3])
@@ -339,8 +307,7 @@ class JobQueue:
                     remaining.append(entry)
             if not cancelled:
                 return []
-            self._heap = remaining
-            heapq.heapify(self._heap)
+            self._waiting = remaining
             for job in cancelled:
                 if self.keep_cancelled:
                     self._record_end(job, CANCELLED)
@@ -372,11 +339,8 @@ class JobQueue:
     def forget(self, ids: Collection[str] | None = None) -> None:
         """Remove ended jobs from the history: these, or all. Their files stay."""
         with self._lock:
-            removed = [prompt_id for prompt_id in (self._ended if ids is None else ids) if prompt_id in self._ended]
-            for prompt_id in removed:
+            for prompt_id in [*self._ended] if ids is None else ids:
                 self._remove_ended(prompt_id)
-            if self.journal is not None:
-                self.journal.forget(removed)
 
     def close(self) -> None:
         """Make every waiting worker return from `take`, and ask running jobs to stop."""
@@ -394,7 +358,7 @@ _FIELDS = (
 
 
 class SQLiteJournal:
-    """A `Journal` in an SQLite file. Not thread-safe by itself, because the queue calls it under its lock.
+    """Stores jobs in an SQLite file. Not thread-safe by itself, because the queue calls it under its lock.
 
     Raises UsageError if another server uses the file, or if it is not an SQLite file.
     """
@@ -408,7 +372,7 @@ class SQLiteJournal:
             # A killed process loses nothing that it has written. Only a power failure may lose the last seconds.
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute(
-                "CREATE TABLE IF NOT EXISTS job (id TEXT PRIMARY KEY, place INTEGER, graph TEXT, record TEXT)"
+                "CREATE TABLE IF NOT EXISTS job (id TEXT PRIMARY KEY, place INTEGER, graph BLOB, record TEXT)"
             )
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("COMMIT")
@@ -427,15 +391,9 @@ class SQLiteJournal:
         text = json.dumps({name: getattr(job, name) for name in _FIELDS})
         try:
             if self._db.execute("UPDATE job SET record = ? WHERE id = ?", (text, job.id)).rowcount == 0:
-                self._db.execute(
-                    "INSERT INTO job VALUES (?, ?, ?, ?)", (job.id, job.created, job.stored_graph.to_json(), text)
-                )
+                self._db.execute("INSERT INTO job VALUES (?, ?, ?, ?)", (job.id, job.created, job.packed_graph, text))
         except sqlite3.Error as problem:
             raise JournalError(str(problem)) from problem
-
-    def forget(self, ids: Collection[str]) -> None:
-        """Delete jobs."""
-        self._db.executemany("DELETE FROM job WHERE id = ?", [(prompt_id,) for prompt_id in ids])
 
     def load(self) -> list[ServerJob]:
         """All jobs, in order of submission. Jobs that ran when the last server was killed become `lost`."""
@@ -444,7 +402,7 @@ class SQLiteJournal:
             record = json.loads(text)
             messages = [(event, data) for event, data in record.pop("messages")]
             record["outputs"] = tuple(record["outputs"])
-            job = ServerJob(id=prompt_id, stored_graph=StoredGraph(None, graph), messages=messages, **record)
+            job = ServerJob(id=prompt_id, packed_graph=graph, messages=messages, **record)
             if job.state not in ENDED and job.state not in {SUBMITTED, WAITING}:
                 job.set_state(LOST)
                 self.save(job)

@@ -28,7 +28,19 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from sweeper.embedded.folders import KINDS, PathEscapeError, ServerFolders, is_file, split_annotation, write_atomically
+from sweeper.embedded.faults import LoggedRequest
+from sweeper.embedded.folders import (
+    KINDS,
+    MAX_PIXELS,
+    ImageFileError,
+    PathEscapeError,
+    ServerFolders,
+    is_file,
+    open_image,
+    replace_alpha,
+    split_annotation,
+    write_atomically,
+)
 from sweeper.embedded.http_helpers import (
     Form,
     RequestRefusedError,
@@ -38,9 +50,7 @@ from sweeper.embedded.http_helpers import (
     read_form,
     refuse,
 )
-from sweeper.embedded.image_files import MAX_PIXELS, ImageFileError, open_image, replace_alpha
 from sweeper.embedded.request_guard import DropError
-from sweeper.embedded.request_log import LoggedRequest
 from sweeper.embedded.service import Service
 
 # Cloud's published limits for an uploaded picture, besides MAX_PIXELS.
@@ -66,7 +76,6 @@ class MediaRoutes:
         if self.sign_url is not None:
             self.service.seen.count(redirects=1)
             return Response(status_code=302, headers={"location": self.sign_url(kind, subfolder, path.name)})
-        self.service.seen.count(downloads=1)
         return send_file(self.service, path)
 
     def _locate(self, request: Request) -> tuple[str, str, Path]:
@@ -98,7 +107,7 @@ class MediaRoutes:
     async def upload_mask(self, request: Request) -> Response:
         """POST /upload/mask: store the picture named by `original_ref` with the alpha channel of the upload."""
         form = await read_form(request, "image")
-        original = self._find_original(form.get("original_ref"))
+        original = self._find_original(form.texts.get("original_ref"))
         try:
             masked = await asyncio.to_thread(replace_alpha, original, form.data)
         except ImageFileError as problem:
@@ -120,11 +129,12 @@ class MediaRoutes:
 
     async def _store(self, form: Form, data: bytes) -> dict[str, str]:
         """Store an upload. Returns the answer to the client, which in Cloud repeats a subfolder that has no effect."""
-        folders, subfolder, kind = self.service.folders, form.get("subfolder") or "", form.get("type") or "input"
+        folders, subfolder = self.service.folders, form.texts.get("subfolder") or ""
+        kind = form.texts.get("type") or "input"
         if self.sign_url is not None:
             name, new = await asyncio.to_thread(_store_by_content, folders, data)
         else:
-            overwrite = form.get("overwrite") in {"true", "1"}
+            overwrite = form.texts.get("overwrite") in {"true", "1"}
             name, new = _store_by_name(
                 folders, data, filename=form.filename, subfolder=subfolder, kind=kind, overwrite=overwrite
             )
@@ -261,7 +271,6 @@ class StorageHost:
             return Response(status_code=403)
         if not is_file(path):
             return Response("<Error><Code>NoSuchKey</Code></Error>", 404, media_type="application/xml")
-        seen.count(downloads=1)
         return send_file(self.service, path)
 
     def _is_valid(self, request: Request) -> bool:

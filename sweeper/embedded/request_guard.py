@@ -15,9 +15,8 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sweeper.embedded.faults import Faults
+from sweeper.embedded.faults import Faults, LoggedRequest, RequestLog
 from sweeper.embedded.http_helpers import RequestRefusedError, refuse_as, refuse_in_text
-from sweeper.embedded.request_log import LoggedRequest, RequestLog
 from sweeper.serving.access import OwnNames, is_loopback
 from sweeper.serving.hosting import Transports
 

@@ -9,9 +9,8 @@ of its kind, never on the clock, so that a rehearsal can be repeated.
 
 from __future__ import annotations
 
-import random
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -60,7 +59,6 @@ class Scenario:
     concurrency: int | None = None
     queue_bound: int | None = None
     capacity_seconds: Span = (0.0, 0.0)
-    earlier_jobs: int = 0
     failure_rate: float = 0.0
     failure_type: str = "RuntimeError"
     error_rate: float = 0.0
@@ -108,120 +106,83 @@ class Scenario:
         """The number of jobs that run at once, by `tier` or `concurrency`; None if neither is set."""
         return self.concurrency if self.tier is None else TIERS[self.tier]
 
-    def should_inject(self, kind: str, index: int) -> bool:
-        """Whether event number `index` (from 0) of a kind ("failure", "error", ...) has the fault."""
-        rate: float = getattr(self, f"{kind}_rate")
-        return self._draw(kind, index) < rate
 
-    def draw_seconds(self, kind: str, index: int, class_type: str = "") -> float:
-        """The seconds of event `index` of a kind: "latency" or the name of another field with seconds."""
-        span: Span | Mapping[str, Span] = getattr(self, kind)
-        if isinstance(span, Mapping):
-            span = span.get(class_type, span.get(DEFAULT, (0.0, 0.0)))
-        return self.draw_between(*span, kind, index)
-
-    def draw_between(self, low: float, high: float, kind: str, index: int) -> float:
-        """A number from `low` to `high` for event `index` of a kind."""
-        return low if low == high else low + (high - low) * self._draw(kind, index)
-
-    def make_noise_seed(self, index: int) -> str:
-        """The seed of the noise of picture number `index` (from 0)."""
-        return f"{self.seed} noise {index}"
-
-    def _draw(self, kind: str, index: int) -> float:
-        return random.Random(f"{self.seed} {kind} {index}").random()
+def _require(value: Any, is_valid: bool, rule: str) -> Any:
+    if not is_valid:
+        raise ValueError(rule)
+    return value
 
 
 def _parse_number(value: Any, maximum: float, rule: str) -> float:
     """Parse a number from 0 to `maximum`. Raises ValueError with the rule."""
-    if not is_number(value) or not 0 <= value <= maximum:
-        raise ValueError(rule)
-    return float(value)
-
-
-def _parse_seconds(value: Any) -> float:
-    rule = "must be a number of seconds, 0 or more, or a range such as [0.1, 0.5]"
-    return _parse_number(value, sys.float_info.max, rule)
+    return float(_require(value, is_number(value) and 0 <= value <= maximum, rule))
 
 
 def _parse_span(value: Any) -> Span:
+    rule = "must be a number of seconds, 0 or more, or a range such as [0.1, 0.5]"
     spans = value if isinstance(value, list) else [value, value]
-    seconds = [_parse_seconds(one) for one in spans]
-    if len(seconds) != 2 or seconds[0] > seconds[1]:
-        raise ValueError("must be a range [from, to] in seconds")
-    return seconds[0], seconds[1]
+    seconds = [_parse_number(part, sys.float_info.max, rule) for part in spans]
+    is_range = len(seconds) == 2 and seconds[0] <= seconds[1]
+    return tuple(_require(seconds, is_range, "must be a range [from, to] in seconds"))
 
 
 def _parse_node_seconds(value: Any) -> Span | Mapping[str, Span]:
-    if not isinstance(value, dict):
-        return _parse_span(value)
-    spans: dict[str, Span] = {}
-    for name, span in value.items():
+    return _parse_each(value, _parse_span) if isinstance(value, dict) else _parse_span(value)
+
+
+def _parse_each(value: dict[Any, Any], parse: Callable[[Any], Any]) -> dict[str, Any]:
+    """Parse the values of a mapping of node classes. Raises ValueError that names the class."""
+    parsed = {}
+    for name, item in value.items():
         try:
-            spans[str(name)] = _parse_span(span)
+            parsed[str(name)] = parse(item)
         except ValueError as problem:
             raise ValueError(f"{name}: {problem}") from None
-    return spans
+    return parsed
 
 
 def _parse_integer(value: Any, minimum: int) -> int:
-    if not is_integer(value) or value < minimum:
-        raise ValueError(f"must be a whole number, {minimum} or more")
-    return value
+    number: int = _require(value, is_integer(value) and value >= minimum, f"must be a whole number, {minimum} or more")
+    return number
 
 
 def _parse_word(value: Any, words: Collection[str]) -> str:
-    if not isinstance(value, str) or value not in words:
-        raise ValueError(f"must be one of {', '.join(words)}")
-    return value
-
-
-def _parse_flag(value: Any) -> bool:
-    if value not in (True, False):
-        raise ValueError("must be true or false")
-    return bool(value)
+    return str(_require(value, isinstance(value, str) and value in words, f"must be one of {', '.join(words)}"))
 
 
 def _parse_exception_name(value: Any) -> str:
-    if not isinstance(value, str) or not value.isidentifier():
-        raise ValueError("must be the name of an exception, such as OOMError")
-    return value
+    is_name = isinstance(value, str) and value.isidentifier()
+    return str(_require(value, is_name, "must be the name of an exception, such as OOMError"))
 
 
-_NO_DEPENDENCIES: dict[str, list[str]] = {"widgets": [], "inputs": [], "input_groups": []}
-
-
-def parse_sum(value: Any) -> float:
-    """Parse an amount such as `0.03 USD`. Raises ValueError."""
+def _parse_sum(value: Any) -> float:
     try:
         return float(parse_usd(value))
     except UsageError:
         raise ValueError("must be an amount in dollars such as 0.03 USD") from None
 
 
-def parse_class_prices(value: Any) -> dict[str, Any]:
-    """Parse the `prices` of a scenario: class -> badge, from amounts and badges. Raises ValueError."""
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise ValueError("must be a mapping of node classes such as {Flux2ProImageNode: 0.03 USD}")
-    return {name: _parse_badge(name, price) for name, price in value.items()}
+def _parse_prices(value: Any) -> dict[str, Any]:
+    """Parse the `prices` of a scenario: class -> badge, from amounts and badges."""
+    is_mapping = isinstance(value, dict) and all(isinstance(name, str) for name in value)
+    _require(value, is_mapping, "must be a mapping of node classes such as {Flux2ProImageNode: 0.03 USD}")
+    return _parse_each(value, _parse_badge)
 
 
-def _parse_badge(name: str, price: Any) -> Any:
+def _parse_badge(price: Any) -> Any:
     if not isinstance(price, dict):
         try:
-            expr = f'{{"type": "usd", "usd": {parse_sum(price):.12f}}}'
-        except ValueError:
-            message = f"{name}: must be an amount in dollars such as 0.03 USD, or a badge {{engine, expr, depends_on}}"
-            raise ValueError(message) from None
-        return {"engine": "jsonata", "depends_on": _NO_DEPENDENCIES, "expr": expr}
+            expr = f'{{"type": "usd", "usd": {_parse_sum(price):.12f}}}'
+        except ValueError as problem:
+            raise ValueError(f"{problem}, or a badge {{engine, expr, depends_on}}") from None
+        return {"engine": "jsonata", "depends_on": {"widgets": [], "inputs": [], "input_groups": []}, "expr": expr}
     badge = parse_price_badge(price)
     assert badge is not None, "it is a mapping"
-    if badge.error:
-        raise ValueError(f"{name}: {badge.error}")
+    _require(badge, not badge.error, str(badge.error))
     try:
         JsonataExpression(badge.expr)
     except JsonataError as problem:
-        raise ValueError(f"{name}: its price expression cannot be used: {problem}") from None
+        raise ValueError(f"its price expression cannot be used: {problem}") from None
     return price
 
 
@@ -239,16 +200,16 @@ _parse_count = partial(_parse_integer, minimum=0)
 _PARSERS: Mapping[str, Any] = {
     **dict.fromkeys(("latency", "job_seconds", "model_seconds", "capacity_seconds"), _parse_span),
     **dict.fromkeys(("failure_rate", "error_rate", "drop_rate", "refusal_rate", "cancel_rate"), _parse_share),
-    **dict.fromkeys(("seed", "credits", "queue_bound", "earlier_jobs"), _parse_count),
-    **dict.fromkeys(("price_per_second", "balance"), parse_sum),
+    **dict.fromkeys(("seed", "credits", "queue_bound"), _parse_count),
+    **dict.fromkeys(("price_per_second", "balance"), _parse_sum),
     "node_seconds": _parse_node_seconds,
     "tier": partial(_parse_word, words=TIERS),
     "concurrency": partial(_parse_integer, minimum=1),
     "failure_type": _parse_exception_name,
     "refusal": partial(_parse_word, words=REFUSALS),
     "noise": partial(_parse_number, maximum=255, rule="must be a standard deviation from 0 to 255, such as 0.5"),
-    "prices": parse_class_prices,
-    "tells_charges": _parse_flag,
+    "prices": _parse_prices,
+    "tells_charges": lambda value: _require(value, isinstance(value, bool), "must be true or false"),
 }
 
 

@@ -6,7 +6,6 @@ The apps of both dialects use this one object. It opens no socket.
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 import uuid
@@ -18,11 +17,10 @@ from sweeper.embedded.account import Account
 from sweeper.embedded.cache import make_cache
 from sweeper.embedded.event_streams import Hub, JobMessages
 from sweeper.embedded.executor import ServerParts, run_job
-from sweeper.embedded.faults import Faults
+from sweeper.embedded.faults import Faults, RequestLog
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.jobs import SUCCESS, JobQueue, Journal, JournalError, ServerJob, StoredGraph, now_ms
+from sweeper.embedded.jobs import JobQueue, JournalError, ServerJob, SQLiteJournal, pack_graph
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.stand_ins.class_guesses import add_defaults
 from sweeper.embedded.validation import PromptSubmission, SubmissionError, make_error, read_submission, validate
 
@@ -71,7 +69,7 @@ class Service:
         faults: Faults,
         account: Account,
         *,
-        journal: Journal | None = None,
+        journal: SQLiteJournal | None = None,
     ) -> None:
         self.settings = settings
         self.nodes = nodes
@@ -90,8 +88,6 @@ class Service:
         shown = settings.previews, settings.permissive
         self._parts = ServerParts(nodes, folders, faults, account, self.seen, *shown)
         self._counter = 0
-        if faults.scenario.earlier_jobs:
-            self.restore(_make_earlier_jobs(faults.scenario.earlier_jobs, faults.scenario.seed))
         self._clear_caches = [threading.Event() for _ in range(settings.workers)]
         self._threads: list[threading.Thread] = []
 
@@ -169,6 +165,7 @@ class Service:
             self.folders,
             targets=submission.targets,
             strict_models=self.settings.strict_models,
+            any_option=self.settings.permissive,
         )
         if result.error is not None:
             self.seen.count(rejected=1)
@@ -193,7 +190,7 @@ class Service:
             number = -counter if submission.front else counter
             number = number if submission.number is None else submission.number
         extra, job_id = submission.extra_data, submission.prompt_id or str(uuid.uuid4())
-        job = ServerJob(job_id, number, StoredGraph(submission.graph), extra, outputs, **fields)
+        job = ServerJob(job_id, number, pack_graph(submission.graph), extra, outputs, **fields)
         if self.settings.cloud:  # it shows that there was a key
             extra |= dict.fromkeys(extra.keys() & SENSITIVE_KEYS, "[REDACTED]")
         else:
@@ -220,30 +217,3 @@ class Service:
         """Ask the running job with this id, or all running jobs, to stop."""
         self.seen.interrupts.append(prompt_id)
         self.queue.interrupt(prompt_id)
-
-
-_SECONDS_APART = 1
-_GRAPH = StoredGraph(
-    {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
-        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "earlier"}},
-    }
-)
-
-
-def _make_earlier_jobs(count: int, seed: int) -> list[ServerJob]:
-    """Make this many successful jobs of another client, oldest first. Their files are gone."""
-    draw = random.Random(f"{seed} earlier jobs")
-    began = now_ms() - count * _SECONDS_APART * 1000
-    jobs = []
-    for number in range(count):
-        prompt_id = str(uuid.UUID(int=draw.getrandbits(128), version=4))
-        at = began + number * _SECONDS_APART * 1000
-        file = {"filename": f"earlier_{number:05}_.png", "subfolder": "", "type": "output"}
-        end = ("execution_success", {"prompt_id": prompt_id, "timestamp": at + 1})
-        job = ServerJob(
-            prompt_id, number, _GRAPH, {}, ("9",), SUCCESS, created=at, changed=at + 1, started=at, ended=at + 1,
-            messages=[end], results={"9": {"images": [file]}},
-        )  # fmt: skip
-        jobs.append(job)
-    return jobs

@@ -1,10 +1,8 @@
-"""Validates a graph before it runs, as ComfyUI does: same order, messages and conversions.
+"""Validates a graph before it runs, as ComfyUI 0.33.0 does (measured): same order, messages and conversions.
 
-A client gets the same `error` and `node_errors` as from ComfyUI 0.33.0 (measured). In addition, this refuses graphs
-that ComfyUI accepts but that then kill its worker thread: an unknown input with a link to a missing node, or a node
-without inputs that no output depends on.
-
-`node_inputs.py` checks the inputs of one node. `submission.py` reads the request around the graph.
+Like ComfyUI, it does not enforce `step`, converts numeric strings to numbers, and ignores unknown inputs. It is safer
+in what kills a worker thread of ComfyUI (an unknown input with a link to a missing node, or a node without inputs that
+no output depends on), in FLOATs that are not finite, and in model file names that lead out of their folder.
 """
 
 from __future__ import annotations
@@ -12,16 +10,14 @@ from __future__ import annotations
 import math
 import traceback
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.node_inputs import InputValidator, is_link, iter_upstream
-from sweeper.embedded.nodes.base import NodeClass
+from sweeper.embedded.nodes.base import InputSpec, NodeClass
 
-# The validation follows links by recursion, as ComfyUI does, which fails a little below 1,000 of them.
-MAX_CHAIN = 800
+MAX_CHAIN = 800  # nodes in a row; ComfyUI fails a little below 1,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +44,7 @@ def validate(
     *,
     targets: Collection[str] | None = None,
     strict_models: bool = False,
+    any_option: bool = False,
 ) -> ValidationResult:
     """Check a graph, and convert its widget values in place as ComfyUI does ("7" -> 7 for an INT).
 
@@ -57,6 +54,7 @@ def validate(
         folders: the folders with the files that inputs name.
         targets: run only these output nodes (`partial_execution_targets`); None: all.
         strict_models: refuse model file names that the loaders do not list.
+        any_option: accept options that the classes do not list.
 
     """
     if graph == []:  # ComfyUI treats it like `{}`
@@ -73,7 +71,8 @@ def validate(
             outputs.append(node_id)
     if not outputs:
         return ValidationResult(make_error("prompt_no_outputs", "Prompt has no outputs"), (), {})
-    verdict = _GraphValidator(graph, InputValidator(nodes, folders, strict_models)).run(outputs)
+    check = InputValidator(nodes, folders, strict_models=strict_models, any_option=any_option)
+    verdict = _GraphValidator(graph, check).run(outputs)
     if verdict.error is None:
         error = _find_fatal_error(graph, nodes, verdict.outputs)
         if error is not None:
@@ -102,105 +101,92 @@ def _describe_json_type(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-Reasons = list[dict[str, Any]]
-
-
 class _GraphValidator:
     """Follows the links from each output upstream, and checks every node once."""
 
     def __init__(self, graph: dict[str, Any], check: InputValidator) -> None:
         self.graph = graph
         self.check = check
-        self.validated: dict[str, tuple[bool, Reasons]] = {}
-        self.node_errors: dict[str, Any] = {}
-        self._path: list[str] = []  # from the output to the node that is checked now
+        self.errors: dict[str, list[dict[str, Any]]] = {}  # of each node that was reached
+        self.links: dict[str, list[CheckedInput]] = {}  # of each such node, the inputs with a good link
 
     def run(self, outputs: list[str]) -> ValidationResult:
-        valid_outputs: list[str] = []
-        lines: list[str] = []
+        valid, lines = [], []
+        node_errors: dict[str, Any] = {}
         for output in outputs:
-            try:
-                valid, reasons = self._visit(output)
-            except Exception as problem:  # noqa: BLE001 - as in ComfyUI, any of them is an error of the graph
-                self._path.clear()
-                valid, reasons = False, [_make_exception_error("exception_during_validation", problem)]
-                self.validated[output] = (valid, reasons)
-            if valid:
-                valid_outputs.append(output)
+            self._walk(output)
+            if not any(self.errors.get(node_id) for node_id in self._find_upstream(output)):
+                valid.append(output)
                 continue
-            lines += [f"{reason['message']}: {reason['details']}" for reason in reasons]
-            self._record_errors(output)
-        if valid_outputs:
-            return ValidationResult(None, tuple(valid_outputs), self.node_errors)
+            lines += [f"{error['message']}: {error['details']}" for error in self.errors[output]]
+            for node_id, errors in self.errors.items():
+                if errors:  # as in ComfyUI, also for nodes on which this output does not depend
+                    class_type = self.graph[node_id]["class_type"]
+                    entry = {"errors": errors, "dependent_outputs": [], "class_type": class_type}
+                    node_errors.setdefault(node_id, entry)["dependent_outputs"].append(output)
+        if valid:
+            return ValidationResult(None, tuple(valid), node_errors)
         error = make_error("prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(lines))
-        return ValidationResult(error, (), self.node_errors)
+        return ValidationResult(error, (), node_errors)
 
-    def _record_errors(self, output: str) -> None:
-        """Add all invalid nodes to the report, also those on which `output` does not depend, as ComfyUI does."""
-        for node_id, (valid, reasons) in self.validated.items():
-            if valid or not reasons:
-                continue
-            entry = self.node_errors.setdefault(
-                node_id, {"errors": reasons, "dependent_outputs": [], "class_type": self.graph[node_id]["class_type"]}
-            )
-            entry["dependent_outputs"].append(output)
+    def _walk(self, output: str) -> None:
+        """Check an output and all nodes upstream of it that no other output has reached."""
+        path = {output: iter(self._check_node(output))} if output not in self.errors else {}
+        while path:
+            node_id, links = next(reversed(path.items()))
+            link = next(links, None)
+            if link is None:
+                del path[node_id]
+            elif (source := link[3][0]) in path:
+                ids = list(path)
+                self._record_cycle(ids[ids.index(source) :])
+            elif source not in self.errors and len(path) < MAX_CHAIN:
+                path[source] = iter(self._check_node(source, link))
+            elif source not in self.errors:
+                self.errors[node_id].append(make_error("graph_too_deep", f"More than {MAX_CHAIN} nodes in a row"))
 
-    def _record_cycle(self, start: str) -> None:
-        """Make every node of a cycle invalid: the nodes of the path from `start` on, whose last one is linked to it."""
-        cycle = self._path[self._path.index(start) :]
-        shown = " -> ".join(f"{node_id} ({self.graph[node_id]['class_type']})" for node_id in (*cycle, start))
+    def _check_node(self, node_id: str, link: CheckedInput | None = None) -> list[CheckedInput]:
+        """Check the inputs of a node, to which this link led. Returns its own good links."""
+        node = self.graph[node_id]
+        errors: list[dict[str, Any]] = []
+        links: list[CheckedInput] = []
+        try:
+            for checked in self.check.check_inputs(self.graph, node):
+                errors += [checked[2]] if checked[2] is not None else []
+                links += [checked] if checked[3] is not None else []
+            errors += self.check.check_files(node)
+        except Exception as problem:  # noqa: BLE001 - as in ComfyUI, any of them is an error of the graph
+            errors = [_make_exception_error(problem, link)]
+        self.errors[node_id], self.links[node_id] = errors, links
+        return links
+
+    def _record_cycle(self, cycle: list[str]) -> None:
+        """Make every node of a cycle invalid."""
+        shown = " -> ".join(f"{node_id} ({self.graph[node_id]['class_type']})" for node_id in (*cycle, cycle[0]))
         for node_id in cycle:
             info = {"node_id": node_id, "cycle_nodes": cycle}
-            error = make_error("dependency_cycle", "Dependency cycle detected", shown, **info)
-            self.validated[node_id] = (False, [error])
+            self.errors[node_id].insert(0, make_error("dependency_cycle", "Dependency cycle detected", shown, **info))
 
-    def _visit(self, node_id: str) -> tuple[bool, Reasons]:
-        """Check one node and all upstream. Returns whether it can run, and its own errors."""
-        if node_id in self._path:
-            self._record_cycle(node_id)
-        if node_id in self.validated:
-            return self.validated[node_id]
-        if len(self._path) >= MAX_CHAIN:
-            raise RecursionError("maximum recursion depth exceeded")
-        self._path.append(node_id)
-        depth = len(self._path)
-        node = self.graph[node_id]
-        errors: Reasons = []
-        valid = True
-        for name, spec, error, upstream in self.check.check_inputs(self.graph, node):
-            if error is not None:
-                errors.append(error)
-            if upstream is None:
-                continue
-            try:
-                upstream_valid, _ = self._visit(upstream)
-            except Exception as problem:  # noqa: BLE001 - as in ComfyUI, it becomes an error of the linked node
-                del self._path[depth:]
-                record = _make_exception_error(
-                    "exception_during_inner_validation",
-                    problem,
-                    input_name=name,
-                    input_config=spec,
-                    linked_node=node["inputs"][name],
-                )
-                self.validated[upstream] = (False, [record])
-                upstream_valid = False
-            valid = valid and upstream_valid
-        errors += self.check.check_files(node)
-        is_free, cycle_errors = self.validated.get(node_id, (True, []))
-        self._path.pop()
-        self.validated[node_id] = is_free and valid and not errors, cycle_errors + errors
-        return self.validated[node_id]
+    def _find_upstream(self, output: str) -> dict[str, None]:
+        found, pending = {output: None}, [output]
+        while pending:
+            sources = [link[3][0] for link in self.links.get(pending.pop(), ()) if link[3][0] not in found]
+            found |= dict.fromkeys(sources)
+            pending += sources
+        return found
 
 
-def _make_exception_error(kind: str, problem: Exception, **extra_info: Any) -> dict[str, Any]:
-    inner = kind == "exception_during_inner_validation"
-    message = "Exception when validating inner node" if inner else "Exception when validating node"
-    if inner:
-        extra_info["exception_message"] = str(problem)
-    extra_info["exception_type"] = type(problem).__qualname__
-    extra_info["traceback"] = traceback.format_tb(problem.__traceback__)
-    return make_error(kind, message, str(problem), **extra_info)
+def _make_exception_error(problem: Exception, link: CheckedInput | None) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "exception_type": type(problem).__qualname__,
+        "traceback": traceback.format_tb(problem.__traceback__),
+    }
+    if link is None:
+        return make_error("exception_during_validation", "Exception when validating node", str(problem), **info)
+    name, spec, _, value = link
+    info |= {"input_name": name, "input_config": spec, "linked_node": value, "exception_message": str(problem)}
+    message = "Exception when validating inner node"
+    return make_error("exception_during_inner_validation", message, str(problem), **info)
 
 
 def _find_fatal_error(
@@ -303,3 +289,197 @@ def _parse_number(value: Any) -> float:
     if not math.isfinite(number):
         raise SubmissionError(f"number must be a number, not {value!r}.")
     return number
+
+
+# --- the inputs of one node ------------------------------------------------------------------------------------------
+
+# An error message shows longer lists as "(list of length 21)".
+MAX_LISTED = 20
+
+# (name, spec, error or None, and of a good link: [id of the node that must be checked too, output slot])
+CheckedInput = tuple[str, InputSpec, dict[str, Any] | None, Any]
+
+
+def is_link(value: Any) -> bool:
+    """Whether a value is a link `[node id, output slot]`, as ComfyUI's `graph_utils.is_link` decides."""
+    return (
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
+    )
+
+
+def list_sources(node: Mapping[str, Any]) -> list[str]:
+    """The ids of the nodes to which the inputs of a node are linked."""
+    return [value[0] for value in node["inputs"].values() if is_link(value)]
+
+
+def iter_upstream(graph: Mapping[str, Any], starts: Iterable[str]) -> Iterator[str]:
+    """These nodes and all upstream of them, each once."""
+    pending, visited = list(starts), set(starts)
+    while pending:
+        node_id = pending.pop()
+        yield node_id
+        sources = set(list_sources(graph[node_id])) - visited
+        visited |= sources
+        pending += sources
+
+
+def is_unsafe_name(name: Any) -> bool:
+    """Whether a file name could lead out of its folder."""
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        return True
+    parts = name.replace("\\", "/").split("/")
+    return parts[0] == "" or ".." in parts or parts[0].endswith(":")
+
+
+class InputValidator:
+    """Checks the inputs of the nodes of a request.
+
+    `strict_models`: a model name must be in the list of its loader. `any_option`: other lists take any text, because
+    a newer server may have it.
+    """
+
+    def __init__(
+        self, nodes: Mapping[str, NodeClass], folders: ServerFolders, *, strict_models: bool, any_option: bool
+    ) -> None:
+        self.nodes = nodes
+        self.folders = folders
+        self.strict_models = strict_models
+        self.any_option = any_option
+        self._specs: dict[str, tuple[dict[str, InputSpec], dict[str, InputSpec]]] = {}
+
+    def _load_specs(self, node_class: NodeClass, inputs: Any) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
+        """(required, optional) of a node with these inputs; live lists are read once."""
+        if node_class.select_inputs is not None:
+            return node_class.load_input_specs(self.folders, inputs if isinstance(inputs, dict) else {})
+        if node_class.name not in self._specs:
+            self._specs[node_class.name] = node_class.load_input_specs(self.folders)
+        return self._specs[node_class.name]
+
+    def check_inputs(self, graph: dict[str, Any], node: dict[str, Any]) -> Iterator[CheckedInput]:
+        """Check each input of the class, and convert values in place.
+
+        Raises KeyError, IndexError or TypeError for a broken link, where ComfyUI does.
+        """
+        node_class = self.nodes[node["class_type"]]
+        inputs: Any = node["inputs"]
+        if not hasattr(inputs, "__contains__"):  # in a list or a string, each input counts as missing
+            raise TypeError(f"argument of type '{type(inputs).__name__}' is not iterable")
+        required, optional = self._load_specs(node_class, inputs)
+        for name, spec in (*required.items(), *optional.items()):
+            if name not in inputs:
+                if name in required:
+                    yield name, spec, _make_error("required_input_missing", "Required input is missing", name), None
+                continue
+            value = inputs[name]  # TypeError if `inputs` is not an object
+            if isinstance(value, list):
+                error = self._check_link(graph, name, spec, value)
+                yield name, spec, error, None if error else value
+            else:
+                any_file = name in node_class.models and not self.strict_models
+                is_input_file = name in node_class.input_files
+                checked = _add_option(spec, value) if self.any_option and not any_file else spec
+                error = _check_value(inputs, name, checked, is_input_file=is_input_file, any_file=any_file)
+                yield name, spec, error, None
+
+    def _check_link(self, graph: dict[str, Any], name: str, spec: InputSpec, value: list[Any]) -> dict[str, Any] | None:
+        if len(value) != 2:
+            message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
+            return _make_error("bad_linked_input", message, name, input_config=spec, received_value=value)
+        source = self.nodes[graph[value[0]]["class_type"]]
+        received = source.outputs[value[1]]
+        if _are_types_compatible(received, spec[0]):
+            return None
+        return _make_error(
+            "return_type_mismatch",
+            "Return type mismatch between linked nodes",
+            f"{name}, received_type({received}) mismatch input_type({spec[0]})",
+            input_name=name,
+            input_config=spec,
+            received_type=received,
+            linked_node=value,
+        )
+
+    def check_files(self, node: dict[str, Any]) -> list[dict[str, Any]]:
+        """VALIDATE_INPUTS of the loaders: one error for each input that names a file that is not there."""
+        inputs = node["inputs"] if isinstance(node["inputs"], dict) else {}
+        text = "Custom validation failed for node"
+        return [
+            _make_error(
+                "custom_validation_failed", text, f"{name} - Invalid {kind} file: {inputs[name]}", input_name=name
+            )
+            for name, kind in self.nodes[node["class_type"]].input_files.items()
+            if name in inputs and not is_link(inputs[name]) and self.folders.find_input(inputs[name]) is None
+        ]
+
+
+def _add_option(spec: InputSpec, value: Any) -> InputSpec:
+    kind, options = spec
+    if isinstance(value, str) and isinstance(kind, list):
+        return [*kind, value], options
+    is_combo = isinstance(value, str) and kind == "COMBO"
+    return (kind, {**options, "options": [*options.get("options", []), value]}) if is_combo else spec
+
+
+def _check_value(
+    inputs: dict[str, Any], name: str, spec: InputSpec, *, is_input_file: bool, any_file: bool
+) -> dict[str, Any] | None:
+    """Convert `inputs[name]` in place, then check its bounds or its list.
+
+    Bounds and list are not checked if `is_input_file`; with `any_file`, any safe file name is accepted.
+    """
+    kind, options = spec
+    value = inputs[name]
+    try:
+        if isinstance(value, dict) and "__value__" in value:
+            value = inputs[name] = value["__value__"]
+        if isinstance(kind, str) and kind in _CONVERSIONS:
+            value = inputs[name] = _CONVERSIONS[kind](value)
+    except (TypeError, ValueError, OverflowError, AttributeError) as problem:
+        return _make_error(
+            "invalid_input_type",
+            f"Failed to convert an input value to a {kind} value",
+            f"{name}, {value}, {problem}",
+            input_name=name,
+            input_config=spec,
+            received_value=value,
+            exception_message=str(problem),
+        )
+    if is_input_file:
+        return None
+    is_number = isinstance(value, int | float)
+    received = str(value) if is_number and not math.isfinite(value) else value  # JSON has no infinity
+    info = {"input_name": name, "input_config": spec, "received_value": received}
+    if is_number and "min" in options and value < options["min"]:
+        message = f"Value {value} smaller than min of {options['min']}"
+        return _make_error("value_smaller_than_min", message, name, **info)
+    if is_number and "max" in options and value > options["max"]:
+        message = f"Value {value} bigger than max of {options['max']}"
+        return _make_error("value_bigger_than_max", message, name, **info)
+    if received is not value:
+        reason = "not a finite number"
+        message = f"Failed to convert an input value to a {kind} value"
+        details = f"{name}, {value}, {reason}"
+        return _make_error("invalid_input_type", message, details, **info, exception_message=reason)
+    choices = options.get("options", []) if kind == "COMBO" else kind
+    if isinstance(choices, list) and (is_unsafe_name(value) if any_file else value not in choices):
+        is_long = len(choices) > MAX_LISTED
+        info["input_config"] = None if is_long else spec
+        listed = f"(list of length {len(choices)})" if is_long else str(choices)
+        return _make_error("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {listed}", **info)
+    return None
+
+
+_CONVERSIONS: dict[str, Any] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+
+
+def _are_types_compatible(received: Any, expected: Any) -> bool:
+    """ComfyUI's `validate_node_input`: equal types, "*" for any type, or unions "A,B" with a common member."""
+    if received == expected or "*" in (received, expected):
+        return True
+    if not isinstance(received, str) or not isinstance(expected, str):
+        return False
+    return bool({kind.strip() for kind in received.split(",")} & {kind.strip() for kind in expected.split(",")})
+
+
+def _make_error(kind: str, message: str, details: str, **extra_info: Any) -> dict[str, Any]:
+    return {"type": kind, "message": message, "details": details, "extra_info": {"input_name": details} | extra_info}

@@ -84,3 +84,9 @@ class Cloud:
 
     def run(self, graph: Any, **fields: Any) -> dict[str, Any]:
         return self.wait_for_end(self.submit(graph, **fields))
+
+    def cancel_all(self) -> None:
+        """Cancel every job that waits or runs."""
+        rows = self.http.get("/api/jobs", params={"status": "pending,in_progress"}).json()["jobs"]
+        for row in rows:
+            self.http.post(f"/api/jobs/{row['id']}/cancel")

@@ -132,9 +132,9 @@ def chains(shared):
     graph = {}
     for index, (model, text, seed) in enumerate(itertools.product(["alpha", "beta", "gamma"], "abc", range(4))):
         loader, encoder = (f"m{model}", f"t{model}{text}") if shared else (f"m{index}", f"t{index}")
-        one = chain(model=model, text=text, seed=seed, steps=1, prefix=f"p{index}")
+        single = chain(model=model, text=text, seed=seed, steps=1, prefix=f"p{index}")
         names = {"1": loader, "2": encoder, "3": f"s{index}", "4": f"f{index}", "9": f"o{index}"}
-        for old, node in one.items():
+        for old, node in single.items():
             node["inputs"] = {
                 name: [names[value[0]], 0] if isinstance(value, list) else value
                 for name, value in node["inputs"].items()

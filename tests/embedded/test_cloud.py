@@ -123,7 +123,7 @@ def test_only_details_of_a_job_hold_its_workflow(cloud):
     assert row["id"] == job["id"]
 
 
-def test_job_list_can_be_paged_filtered_and_sorted(cloud):
+def test_job_list_can_be_paged_and_filtered(cloud):
     good = [cloud.run(chain(seed=seed))["id"] for seed in range(3)]
     bad = cloud.run(chain(fail=True))["id"]
 
@@ -131,7 +131,6 @@ def test_job_list_can_be_paged_filtered_and_sorted(cloud):
         return [row["id"] for row in cloud.http.get("/api/jobs", params=query).json()["jobs"]]
 
     assert ids() == [bad, *reversed(good)]
-    assert ids(sort_order="asc") == [*good, bad]
     assert ids(status="completed", limit=2) == [good[2], good[1]]
     assert ids(status="completed", limit=2, offset=2) == [good[0]]
     assert ids(status="failed,cancelled") == [bad]

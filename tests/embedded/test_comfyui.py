@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import uuid
 
@@ -30,9 +29,8 @@ def test_every_path_exists_with_and_without_api(comfy, prefix):
     assert answer.json() == {"prompt_id": name, "number": 0, "node_errors": {}}
     comfy.wait_for_end(name)
     for path in ("queue", "prompt", "history", f"history/{name}", "object_info", "object_info/ProbeSave",
-                 "system_stats", "features", "models", "models/probe", "embeddings", "extensions"):  # fmt: skip
-        status = comfy.http.get(f"{prefix}/{path}").status_code
-        assert status == (404 if path == "models/probe" else 200), path
+                 "system_stats", "features", "embeddings", "extensions"):  # fmt: skip
+        assert comfy.http.get(f"{prefix}/{path}").status_code == 200, path
     for path in ("queue", "history", "free", "interrupt"):
         assert comfy.http.post(f"{prefix}/{path}", json={}).status_code == 200, path
     assert comfy.http.put(f"{prefix}/prompt").status_code == 405
@@ -257,10 +255,8 @@ def test_system_stats_show_the_cache_policy_in_argv(serve, cache, flags):
     assert stats["devices"][0]["type"] == "cpu"
 
 
-def test_gzipped_bodies_and_any_content_type_are_read(comfy):
-    body = json.dumps({"prompt": chain(), "prompt_id": job_id("zipped")}).encode()
-    answer = comfy.http.post("/prompt", content=gzip.compress(body), headers={"content-encoding": "gzip"})
-    assert answer.json()["prompt_id"] == job_id("zipped")
+def test_bodies_of_any_content_type_are_read(comfy):
+    body = json.dumps({"prompt": chain(), "prompt_id": job_id("plain")}).encode()
     answer = comfy.http.post("/prompt", content=iter([body[:50], body[50:]]), headers={"content-type": "text/plain"})
     assert answer.status_code == 200
 

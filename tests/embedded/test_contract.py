@@ -75,7 +75,7 @@ def jobs(account: Cloud, gate: Any) -> None:
         assert http.get(path).status_code == 404
     assert http.get("/api/jobs").json()["pagination"]["total"] == 4
     assert [row["id"] for row in http.get("/api/jobs", params={"workflow_id": NOBODY}).json()["jobs"]] == [job["id"]]
-    for query in ("sort_by=colour", "sort_order=up", "limit=0", "after=x"):
+    for query in ("limit=0", "after=x"):
         assert http.get(f"/api/jobs?{query}").status_code == 400
     page = http.get("/api/jobs", params={"limit": 1}).json()["pagination"]
     assert http.get("/api/jobs", params={"limit": 1, "after": page["next_cursor"]}).status_code == 200

@@ -168,23 +168,6 @@ def test_job_without_client_id_sends_only_progress_to_all(comfy):
     assert {word.split("(")[0] for word in words} == {"status", "state", "progress"}
 
 
-def test_late_client_gets_the_current_node_without_a_job_id(comfy, gate):
-    comfy.submit(waiting(), client_id="me")
-    assert gate.entered.wait(10)
-    with stream(comfy) as socket:
-        assert types([receive(socket)]) == ["status(1)"]
-        assert receive(socket) == {"type": "executing", "data": {"node": "5"}}
-        gate.opened.set()
-        rest = []
-        while not rest or rest[-1] != "executing(None)":
-            rest += types([receive(socket)])
-    assert rest[0] == "state(5,finished,1/1)"
-    with stream(comfy) as socket:
-        receive(socket)
-        comfy.run(chain(seed=8))
-        assert types([receive(socket)]) == ["status(1)"]
-
-
 PICTURE = {
     "1": {"class_type": "ProbePicture", "inputs": {}},
     "9": {"class_type": "ProbeSave", "inputs": {"images": ["1", 0], "filename_prefix": "p"}},

@@ -161,7 +161,7 @@ def test_nodes_stall_until_released_or_interrupted(cloud):
     faults.stall_nodes = {"3"}
     first = cloud.submit(chain())
     wait_until(lambda: cloud.status(first) == "executing")
-    cloud.http.post("/api/interrupt")
+    cloud.cancel_all()
     assert cloud.wait_for_end(first)["status"] == "cancelled"
     second = cloud.submit(chain())
     wait_until(lambda: cloud.status(second) == "executing")
@@ -174,7 +174,7 @@ def test_slow_nodes_can_be_interrupted(cloud):
     cloud.server.faults.node_seconds = 3600
     job = cloud.submit(chain())
     wait_until(lambda: cloud.status(job) == "executing")
-    cloud.http.post("/api/interrupt")
+    cloud.cancel_all()
     assert cloud.wait_for_end(job)["status"] == "cancelled"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gzip
 import hashlib
 import http.client
 import io
@@ -34,10 +33,10 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     """A server that has run a job."""
     with EmbeddedServer(request.param, nodes=probe_nodes()) as server:
         kind = Cloud if request.param == "cloud" else Comfy
-        one = kind(server)
-        one.run(chain())
-        yield one
-        one.http.close()
+        client = kind(server)
+        client.run(chain())
+        yield client
+        client.http.close()
 
 
 def state(client: Client) -> Any:
@@ -49,7 +48,7 @@ def state(client: Client) -> Any:
         if path.is_file()
     }
     jobs = "/api/jobs" if isinstance(client, Cloud) else "/history"
-    return files, client.http.get(jobs).json(), client.http.get("/api/queue").json(), client.server.seen.accepted
+    return files, client.http.get(jobs).json(), client.http.get("/api/prompt").json(), client.server.seen.accepted
 
 
 def alive(client: Client) -> None:
@@ -156,10 +155,8 @@ def test_bodies_above_the_limit_are_refused(client, monkeypatch):
         connection.endheaders()  # refused before any of it is sent
         assert connection.getresponse().status == 413
     monkeypatch.setattr("sweeper.embedded.http_helpers.MAX_BODY", 50_000)
-    for path in ("/api/prompt", "/api/queue", "/api/upload/image", "/api/upload/mask"):
+    for path in ("/api/prompt", "/api/upload/image", "/api/upload/mask"):
         check_refused(client, "POST", path, content=iter([b"x" * 30_000] * 3))  # without a declared length
-        packed = gzip.compress(bytes(10_000_000))
-        check_refused(client, "POST", path, content=packed, headers={"content-encoding": "gzip"})
     alive(client)
 
 
@@ -187,7 +184,7 @@ def test_masks_without_an_original_are_refused(client, reference):
 
 @pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://[v1.]", "null"])
 def test_broken_origins_are_refused(client, origin):
-    check_refused(client, "GET", "/api/queue", headers={"origin": origin})
+    check_refused(client, "GET", "/api/prompt", headers={"origin": origin})
     check_refused(client, "POST", "/api/prompt", json={"prompt": chain()}, headers={"origin": origin})
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.embedded.jobs import CANCELLED, SUCCESS, JobQueue, JournalError, ServerJob, StoredGraph
+from sweeper.embedded.jobs import CANCELLED, SUCCESS, JobQueue, JournalError, ServerJob, pack_graph
 from tests.embedded.probes import chain, waiting
 
 
@@ -30,7 +30,7 @@ class BrokenJournal:
 
 
 def job(name="a", number=0.0, seed=0):
-    return ServerJob(name, number, StoredGraph(chain(seed=seed)), {}, ("9",))
+    return ServerJob(name, number, pack_graph(chain(seed=seed)), {}, ("9",))
 
 
 def queue(**options):
@@ -63,7 +63,7 @@ def test_ended_job_keeps_its_graph_compressed():
         jobs.put(job(name))
     jobs.finish(jobs.take(), SUCCESS)
     assert jobs.find("a").graph == chain()
-    assert sys.getsizeof(jobs.find("a").stored_graph._packed) < 400
+    assert sys.getsizeof(jobs.find("a").packed_graph) < 400
 
 
 def test_history_limit_removes_the_oldest_entry():
@@ -96,9 +96,9 @@ def test_jobs_run_by_number_then_id_then_arrival(put, deleted):
         expected.remove(next(entry for entry in expected if entry[1] == name))
     taken = []
     while jobs.remaining > jobs.running:
-        one = jobs.take()
-        taken.append((one.number, one.id, one.graph["3"]["inputs"]["seed"]))
-        jobs.finish(one, SUCCESS)
+        taken_job = jobs.take()
+        taken.append((taken_job.number, taken_job.id, taken_job.graph["3"]["inputs"]["seed"]))
+        jobs.finish(taken_job, SUCCESS)
     if len({name for name, _ in put}) == len(put):
         assert taken == sorted(expected)
     assert [entry[:2] for entry in taken] == sorted(entry[:2] for entry in taken)

@@ -94,10 +94,8 @@ def test_previews_are_temporary_files(serve):
 
 def test_strict_models_refuses_unlisted_models(serve):
     client = serve("comfyui", nodes=None, strict_models=True)
-    names = client.http.get("/models/checkpoints").json()
-    assert "procedural-paint.safetensors" in names
     info = client.http.get("/object_info/CheckpointLoaderSimple").json()["CheckpointLoaderSimple"]
-    assert info["input"]["required"]["ckpt_name"][0] == names
+    assert "procedural-paint.safetensors" in info["input"]["required"]["ckpt_name"][0]
     graph = txt2img()
     graph["4"]["inputs"]["ckpt_name"] = "sd_xl_base_1.0.safetensors"
     assert client.http.post("/prompt", json={"prompt": graph}).status_code == 400

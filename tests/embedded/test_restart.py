@@ -72,9 +72,6 @@ def test_cloud_jobs_and_files_survive_a_stop(tmp_path):
         location = cloud.http.get("/api/view", params=good["outputs"]["9"]["images"][0]).headers["location"]
         assert httpx.get(location).text.endswith("é|0|4|7.0|euler")
         assert cloud.run(chain(seed=5))["outputs"]["9"]["images"][0]["filename"] == "probe_00002_.txt"
-        cloud.http.post("/api/history", json={"delete": [bad["id"]]})
-    with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
-        assert cloud.http.get(f"/api/jobs/{bad['id']}").status_code == 404
 
 
 def test_stop_requeues_the_running_job_for_the_next_start(tmp_path):
@@ -85,8 +82,8 @@ def test_stop_requeues_the_running_job_for_the_next_start(tmp_path):
     gate.opened.set()
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes(gate)) as server, client(Cloud, server) as cloud:
         assert [cloud.wait_for_end(job)["status"] for job in jobs] == ["completed"] * 3
-        jobs_ = cloud.http.get("/api/jobs?sort_order=asc").json()["jobs"]
-        assert [row["id"] for row in jobs_] == jobs
+        jobs_ = cloud.http.get("/api/jobs").json()["jobs"]
+        assert [row["id"] for row in jobs_] == jobs[::-1]
         assert sum(server.seen.executions.values()) == 3
 
 
@@ -128,10 +125,10 @@ def test_new_jobs_come_after_those_of_before_a_restart(tmp_path):
             for graph in graphs:
                 jobs.append(cloud.submit(graph))
                 assert gate.entered.wait(10)
-            queue = cloud.http.get("/api/queue").json()
-            listed = [row["id"] for row in cloud.http.get("/api/jobs").json()["jobs"]]
-    assert [item[1] for name in ("queue_running", "queue_pending") for item in queue[name]] == jobs
-    assert listed == jobs[::-1]
+            listed = cloud.http.get("/api/jobs").json()["jobs"]
+    assert [(row["id"], row["status"]) for row in listed] == list(
+        zip(jobs[::-1], ("pending", "pending", "in_progress"), strict=True)
+    )
 
 
 def test_comfyui_forgets_jobs_and_keeps_files(tmp_path):
@@ -167,7 +164,7 @@ def test_assets_survive_a_stop(tmp_path):
         asset = cloud.http.post("/api/v2/assets", files={"file": ("a.bin", b"abc")}).json()
     with EmbeddedServer("v2", data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
         kept = cloud.http.get(f"/api/v2/assets/{asset['id']}").json()
-        assert {name: kept[name] for name in ("hash", "file_path", "size_bytes")} == {
-            name: asset[name] for name in ("hash", "file_path", "size_bytes")
+        assert {name: kept[name] for name in ("id", "hash", "size_bytes")} == {
+            name: asset[name] for name in ("id", "hash", "size_bytes")
         }
         assert httpx.get(kept["url"]).content == b"abc"

@@ -111,16 +111,19 @@ def test_unreadable_file_is_reported(tmp_path, data, said):
 
 
 def test_decisions_depend_on_seed_and_rate_only():
-    scenario = Scenario(seed=3, failure_rate=0.25, latency=(1.0, 2.0))
-    struck = [scenario.should_inject("failure", time) for time in range(2000)]
-    assert struck == [scenario.should_inject("failure", time) for time in range(2000)]
+    def draw(**changes):
+        faults = Faults(scenario=Scenario(failure_rate=0.25, latency=(1.0, 2.0), **changes))
+        return [faults.should_inject("failure") for _ in range(2000)], [
+            faults.draw_seconds("latency") for _ in range(99)
+        ]
+
+    struck, delays = draw(seed=3)
+    assert (struck, delays) == draw(seed=3)
     assert 400 < sum(struck) < 600
-    other = dataclasses.replace(scenario, seed=4)
-    assert struck != [other.should_inject("failure", time) for time in range(2000)]
-    delays = [scenario.draw_seconds("latency", time) for time in range(100)]
+    assert struck != draw(seed=4)[0]
     assert all(1.0 <= delay <= 2.0 for delay in delays)
-    assert len(set(delays)) == 100
-    assert Scenario(latency=(0.5, 0.5)).draw_seconds("latency", 9) == 0.5
+    assert len(set(delays)) == 99
+    assert Faults(scenario=Scenario(latency=(0.5, 0.5))).draw_seconds("latency") == 0.5
 
 
 def test_same_share_of_jobs_fails_in_every_run(serve):
@@ -180,7 +183,7 @@ def test_models_load_slowly(serve):
     assert cloud.run(graph)["status"] == "completed"  # it loads no model
     job = cloud.submit(chain())
     wait_until(lambda: cloud.status(job) == "executing")
-    cloud.http.post("/api/interrupt")
+    cloud.cancel_all()
     assert cloud.wait_for_end(job)["status"] == "cancelled"
     assert cloud.server.seen.nodes["ProbeLoader"] == 0
 
@@ -199,7 +202,8 @@ def test_share_of_the_submissions_is_refused(serve):
     assert {answer.status_code for answer in answers} == {200, 429}
     refused = [answer for answer in answers if answer.status_code == 429]
     assert {answer.json()["error"]["type"] for answer in refused} == {"FREE_TIER_UNAVAILABLE"}
-    assert len(refused) == sum(scenario.should_inject("refusal", index) for index in range(12))
+    again = Faults(scenario=scenario)
+    assert len(refused) == sum(again.should_inject("refusal") for _ in range(12))
 
 
 def test_job_waits_for_a_machine_although_the_account_may_run_it(serve):
@@ -207,7 +211,7 @@ def test_job_waits_for_a_machine_although_the_account_may_run_it(serve):
     first, second = (cloud.submit(chain(seed=seed)) for seed in range(2))
     wait_until(lambda: cloud.status(first) == "allocated")
     details = [cloud.http.get(f"/api/jobs/{job}").json() for job in (first, second)]
-    told = [(one["status"], one["queue_reason"], one["queue_position"]) for one in details]
+    told = [(detail["status"], detail["queue_reason"], detail["queue_position"]) for detail in details]
     assert told == [("pending", "capacity", None), ("pending", "concurrency_limit", 1)]
     assert cloud.http.post("/api/jobs/cancel", json={"job_ids": [first, second]}).json() == {
         "cancelled": [first, second]
@@ -224,25 +228,6 @@ def test_others_cancel_a_share_of_the_jobs(serve, dialect):
         client.wait_for_end(job)
     words = {client.http.get(f"/api/jobs/{job}").json()["status"] for job in jobs}
     assert words == {"cancelled", "completed"}
-
-
-def test_listing_can_have_ten_thousand_earlier_jobs(serve):
-    cloud = serve("cloud", faults=Faults(scenario=Scenario(earlier_jobs=10_000)))
-    job = cloud.run(chain())["id"]
-    cloud.trusting = True  # the contract of 10,000 rows takes seconds
-    ids: list[str] = []
-    after = ""
-    while after or not ids:
-        page = cloud.http.get("/api/jobs", params={"limit": 1000, "after": after}).json()
-        ids += [row["id"] for row in page["jobs"]]
-        assert [row["create_time"] for row in page["jobs"]] == sorted(
-            (row["create_time"] for row in page["jobs"]), reverse=True
-        )
-        after = page["pagination"].get("next_cursor", "")
-    assert (len(ids), len(set(ids)), ids[0]) == (10_001, 10_001, job)
-    assert cloud.http.get(f"/api/jobs/{ids[-1]}").json()["status"] == "completed"
-    comfy = serve("comfyui", faults=Faults(scenario=Scenario(earlier_jobs=3)))
-    assert comfy.http.get("/api/jobs").json()["pagination"]["total"] == 3
 
 
 @pytest.mark.parametrize("setting", [{"tier": "pro"}, {"credits": 5}, {"refusal_rate": 0.5}])
@@ -267,7 +252,7 @@ def test_answers_and_nodes_can_be_slow(serve):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(node_seconds=(3600, 3600))))
     job = cloud.submit(chain())
     wait_until(lambda: cloud.status(job) == "executing")
-    cloud.http.post("/api/interrupt")
+    cloud.cancel_all()
     assert cloud.wait_for_end(job)["status"] == "cancelled"
 
 
@@ -276,7 +261,7 @@ def test_nodes_can_be_slow_by_class(serve):
     cloud = serve("cloud", faults=Faults(scenario=seconds))
     job = cloud.submit(chain())
     wait_until(lambda: "ProbeSampler" not in cloud.server.seen.nodes and cloud.server.seen.nodes)
-    cloud.http.post("/api/interrupt")
+    cloud.cancel_all()
     assert cloud.wait_for_end(job)["status"] == "cancelled"
     misspelt = Scenario.from_mapping({"node_seconds": {"ProbeSampla": 1}})
     with pytest.raises(UsageError, match="node_seconds: this server has no class 'ProbeSampla'; did you mean"):
@@ -291,5 +276,5 @@ def test_job_seconds_apply_even_if_all_nodes_are_cached(serve):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(job_seconds=(3600, 3600))))
     waits = cloud.submit(chain())
     wait_until(lambda: cloud.status(waits) == "executing")
-    cloud.http.post("/api/interrupt")
+    cloud.cancel_all()
     assert cloud.wait_for_end(waits)["status"] == "cancelled"

@@ -1,13 +1,27 @@
-"""`Array`: any array of NumPy, and noise that depends on its key alone. Docstrings say shapes and units."""
+"""`Array`: any array of NumPy; noise that depends on its key alone; and resizing. Docstrings say shapes and units.
+
+[B, C, h, w] is resized with the pixels of PyTorch's `interpolate` (align_corners=False, no antialiasing) and Pillow.
+Formulae: PyTorch's documentation of torch.nn.functional.interpolate; cubic convolution of Keys 1981 with a = -0.75
+(bicubic); the centre crop is ComfyUI's own (comfy/utils.py of 0.3.64).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
+from sweeper.embedded.diffusion.vocabulary import HASHED
 
 Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 SEED_MAX = 2**64 - 1  # the largest seed that ComfyUI's object_info allows
+
+_MAX_NUMBERS = 2**28  # numbers in one array: a gigabyte of float32
 
 
 def draw_normal(seed: int, item: int, use: int, shape: tuple[int, ...]) -> Array:
@@ -19,3 +33,179 @@ def draw_normal(seed: int, item: int, use: int, shape: tuple[int, ...]) -> Array
     key = np.array([seed & SEED_MAX, item], np.uint64)  # a list would pass through float and lose bits above 2^53
     bits = np.random.Philox(counter=np.array([0, 0, 0, use], np.uint64), key=key)
     return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+
+
+def check_size(*shape: int) -> None:
+    """Raise ValueError for an array too large to make: a graph of a few lines must not take the server's memory."""
+    numbers = math.prod(shape)
+    if numbers > _MAX_NUMBERS:
+        raise ValueError(
+            f"{' x '.join(map(str, shape))} is {numbers / 1e6:.0f} million numbers; "
+            f"the most is {_MAX_NUMBERS / 1e6:.0f}"
+        )
+
+
+def resize(images: Array, width: int, height: int, method: str, *, centre: bool = False) -> Array:
+    """float32 [B, C, h, w] to [B, C, height, width]; `centre` first crops to the new aspect ratio.
+
+    Raises ValueError for an unknown method or a side below 1.
+    """
+    if width < 1 or height < 1:
+        raise ValueError(f"cannot scale to {width} x {height}: each side must be at least 1")
+    check_size(*images.shape[:2], height, width)
+    if centre:
+        images = _crop_to_aspect(images, width, height)
+    if method == "lanczos":
+        return _lanczos(images, width, height)
+    method = "bicubic" if method == "bislerp" else method  # ComfyUI turns latent vectors; ours are colours
+    if method not in _AXES:
+        raise ValueError(
+            f"unsupported upscale method {method!r}; there are {', '.join([*_AXES, 'lanczos', 'bislerp'])}"
+        )
+    along = _AXES[method]
+    rows = along(images.swapaxes(2, 3), height).swapaxes(2, 3)
+    return np.ascontiguousarray(along(rows, width), np.float32)
+
+
+def _crop_to_aspect(images: Array, width: int, height: int) -> Array:
+    old_height, old_width = images.shape[2:]
+    old, new = old_width / old_height, width / height
+    x = round((old_width - old_width * (new / old)) / 2) if old > new else 0
+    y = round((old_height - old_height * (old / new)) / 2) if old < new else 0
+    return images[:, :, y : old_height - y, x : old_width - x]
+
+
+def _sample_positions(size: int, new: int) -> Array:
+    """Where the centres of the new pixels lie among the old ones, float32 as in PyTorch."""
+    return (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new) - np.float32(0.5)
+
+
+def _nearest(images: Array, new: int) -> Array:
+    size = images.shape[-1]
+    position = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new)
+    return images[..., np.minimum(position.astype(np.intp), size - 1)]
+
+
+def _bilinear(images: Array, new: int) -> Array:
+    size = images.shape[-1]
+    position = np.maximum(_sample_positions(size, new), 0)
+    low = np.minimum(position.astype(np.intp), size - 1)
+    share = position - low.astype(np.float32)
+    high = np.minimum(low + 1, size - 1)
+    return np.asarray(images[..., low] * (1 - share) + images[..., high] * share)
+
+
+def _bicubic(images: Array, new: int) -> Array:
+    size, a = images.shape[-1], -0.75
+    position = _sample_positions(size, new)
+    first = np.floor(position)
+    t = position - first
+    total = np.zeros((*images.shape[:-1], new), np.float32)
+    for tap in range(-1, 3):
+        x = np.abs(t - tap)
+        near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+        weight = near if tap in (0, 1) else far
+        total += images[..., np.clip(first.astype(np.intp) + tap, 0, size - 1)] * weight.astype(np.float32)
+    return total
+
+
+def _find_touched(size: int, new: int) -> tuple[Array, Array]:
+    """First old pixel that each new one touches, and how many."""
+    index = np.arange(new)
+    start = index * size // new
+    return start, -(-(index + 1) * size // new) - start
+
+
+def _area(images: Array, new: int) -> Array:
+    """Adaptive average pooling: each new pixel is the mean of all old ones that it touches."""
+    start, count = _find_touched(images.shape[-1], new)
+    end = start + count
+    sums = np.concatenate([np.zeros((*images.shape[:-1], 1)), np.cumsum(images, axis=-1, dtype=np.float64)], axis=-1)
+    return np.asarray((sums[..., end] - sums[..., start]) / count)
+
+
+_AXES: dict[str, Callable[[Array, int], Array]] = {
+    "nearest-exact": _nearest,
+    "bilinear": _bilinear,
+    "area": _area,
+    "bicubic": _bicubic,
+}
+
+
+def _lanczos(images: Array, width: int, height: int) -> Array:
+    """Pillow's Lanczos on 8-bit pictures, as ComfyUI does it."""
+    resized = []
+    for image in images:
+        pixels = np.clip(255.0 * np.moveaxis(image, 0, -1), 0, 255).astype(np.uint8)
+        picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        array = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS), np.float32) / np.float32(255)
+        resized.append(np.moveaxis(array.reshape(height, width, -1), -1, 0))
+    return np.ascontiguousarray(np.stack(resized))
+
+
+# --- scenes ----------------------------------------------------------------------------------------------------------
+
+PARAMETERS = 48  # random numbers that make a layout
+_TABLE_SEED = 0x5EEDED
+
+
+@lru_cache(maxsize=1)
+def _make_table() -> Array:
+    return draw_normal(_TABLE_SEED, 1, 0, (HASHED, PARAMETERS))
+
+
+@dataclass(frozen=True, slots=True)
+class SceneLayout:
+    """Coordinates and the random parameters of every layout, moved by the unknown words of the prompt."""
+
+    x: Array  # [1, 1, w]
+    y: Array  # [1, h, 1]
+    pixel: float  # size of one latent pixel in these coordinates
+    parameters: Array  # [K, P], 0-1
+
+    def scale_parameter(self, index: int, low: float = 0.0, high: float = 1.0) -> Array:
+        """Parameter `index` of every layout, scaled to low .. high: [K, 1, 1]."""
+        return (low + (high - low) * self.parameters[:, index])[:, None, None].astype(np.float32)
+
+
+def make_layout(height: int, width: int, hashed: Array, drawn: Array) -> SceneLayout:
+    """Layouts of a latent of this size: `hashed` are the hash dimensions of the embedding, `drawn` [K, P] is normal."""
+    moved = drawn + 0.55 * np.tanh(hashed / 1.5) @ _make_table() * HASHED**-0.5
+    # A triangle wave folds any number into 0-1, continuous in the words.
+    parameters = np.abs((moved * 0.45 + 0.5) % 2.0 - 1.0)
+    aspect = width / height
+    shape = max(1.0, aspect), max(1.0, 1 / aspect)
+    x = ((np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1) * shape[0]
+    y = ((np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1) * shape[1]
+    return SceneLayout(x[None, None, :], y[None, :, None], 2 * shape[1] / height, parameters.astype(np.float32))
+
+
+def smooth(value: Array) -> Array:
+    """Smoothstep of a field clipped to 0-1."""
+    t = np.clip(value, 0, 1)
+    return np.asarray(t * t * (3 - 2 * t))
+
+
+def rasterise(distance: Array, pixel: float) -> Array:
+    """Coverage of a shape from its signed distance (negative inside), soft over about one latent pixel."""
+    return smooth(0.5 - distance / (1.4 * pixel))
+
+
+def wave(layout_: SceneLayout, along: Array, first: int, octaves: int, rough: float = 0.5) -> Array:
+    """A smooth random line or field over `along`: a sum of sines with random phases, about -1 .. 1."""
+    total: Array = np.zeros(1, np.float32)
+    scale = 0.0
+    for octave in range(octaves):
+        gain = rough**octave
+        phase = layout_.scale_parameter((first + octave) % PARAMETERS, 0, 6.2832)
+        bend = layout_.scale_parameter((first + octave + 7) % PARAMETERS, 0.75, 1.35)
+        total = total + gain * np.sin(along * (1.7 * 2.03**octave) * bend + phase)
+        scale += gain
+    return np.asarray(total / scale, np.float32)
+
+
+def paint(picture: Array, mask: Array, colour: Array | tuple[float, float, float]) -> None:
+    """Lay a colour (three numbers, or a field [K, 3, h, w]) over `picture` [K, 3, h, w] in place."""
+    if isinstance(colour, tuple):
+        colour = np.array(colour, np.float32)[None, :, None, None]
+    picture += (colour - picture) * mask[:, None]

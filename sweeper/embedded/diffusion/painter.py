@@ -16,12 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array, draw_normal
-from sweeper.embedded.diffusion.layout import PARAMETERS
-from sweeper.embedded.diffusion.models import Model
-from sweeper.embedded.diffusion.scaling import resize
+from sweeper.embedded.diffusion.arrays import PARAMETERS, Array, draw_normal, resize
+from sweeper.embedded.diffusion.models import Model, digest_normals, pool
 from sweeper.embedded.diffusion.scene import compose
-from sweeper.embedded.diffusion.text import digest_normals, pool
 from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import FEATURES, INDEX
 
@@ -42,7 +39,6 @@ _WANDERING = ("ancestral", "sde", "ddpm", "lcm", "seeds", "sa_solver")  # sample
 _UNGUIDED, _GUIDANCE = 0.84, 0.045  # contrast without guidance, and what one unit of cfg adds
 _GUIDED = np.array([1.0, 1.15, 1.15], np.float32)[:, None, None]  # guidance moves colours a little more than light
 _AVOIDED = 0.3  # how much of a negative prompt's light and style features is taken off the positive's
-_HELD = 0.9  # how much an inpainting model keeps of what its mask does not cover
 _PATCH = 5  # mean width of a patch in latent pixels
 _TONES = np.array([0.24, 0.08, 0.08], np.float32)[:, None, None]  # of patches, in latent units
 _GRAIN = np.array([0.08, 0.05, 0.05], np.float32)[:, None, None]  # of pixels
@@ -186,8 +182,6 @@ def _paint_scene(guider: Guider, hand: Hand, canvas: Canvas, blur: float, bends:
         part[:, 1:] *= 1 + hand.touch[1]
         facets = max(0.0, 0.4 + 0.8 * float(np.tanh(features[INDEX["facets"]]))) * (1 + 4 * hand.touch[2])
         part += _draw_tones(canvas, hand, bends) * (_TONES * np.float32(facets * (1 - blur)))
-        for picture, kept in (_fit_held(options["held"], scene.shape) for _ in range("held" in options)):
-            part += (picture[:, :3] - part) * (kept * np.float32(_HELD))
         scene[:, :3] += part / np.float32(len(guider.positive))
         sharp = max(0.0, 1.0 + 0.9 * float(np.tanh(features[INDEX["sharp"]]))) * (1 + 2 * hand.touch[3])
         scene[:, 3] += np.float32(sharp / len(guider.positive))
@@ -225,13 +219,6 @@ def _find_reference(negative: list[Array], layouts: Array, height: int, width: i
             broad = resize(_compose_all(features, layouts, 8, 8), width, height, "bilinear")
             total = total + broad * np.float32(amount / len(negative))
     return total
-
-
-def _fit_held(held: tuple[Array, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """InpaintModelConditioning's picture [B, 4, h, w], and how far it holds, [B, 1, h, w]."""
-    picture, kept = (resize(one, shape[3], shape[2], "area") for one in held)
-    index = np.arange(shape[0])
-    return picture[index % len(picture)], kept[index % len(kept)]
 
 
 def _coarsen(scene: Array) -> Array:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.layout import SceneLayout, make_layout, paint, rasterise, smooth, wave
+from sweeper.embedded.diffusion.arrays import Array, SceneLayout, make_layout, paint, rasterise, smooth, wave
 from sweeper.embedded.diffusion.subjects import draw_subjects
 from sweeper.embedded.diffusion.vocabulary import BACKDROPS, HASHED, INDEX, yuv
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.layout import SceneLayout, paint, rasterise, smooth, wave
+from sweeper.embedded.diffusion.arrays import Array, SceneLayout, paint, rasterise, smooth, wave
 from sweeper.embedded.diffusion.vocabulary import SUBJECTS, yuv
 
 Colour = tuple[float, float, float]

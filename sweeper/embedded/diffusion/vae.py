@@ -15,8 +15,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from sweeper.embedded.diffusion.arrays import Array, draw_normal
-from sweeper.embedded.diffusion.layout import smooth
+from sweeper.embedded.diffusion.arrays import Array, draw_normal, smooth
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.vocabulary import to_yuv, yuv_to_rgb
 

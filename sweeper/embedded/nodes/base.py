@@ -73,8 +73,6 @@ class NodeClass:
     outputs: tuple[str, ...]
     output_node: bool
     run: Callable[..., NodeOutput]  # run(context, **inputs); linked inputs are resolved values
-    # {"prompt": "PROMPT", ...} of the older (V1) node form; not passed to run: the Context has them
-    hidden: Mapping[str, Any] = field(default_factory=dict)
     # IS_CHANGED: (context, **widget inputs) -> hashable, e.g. the SHA-256 of LoadImage's file
     fingerprint: Callable[..., Any] | None = None
     # Input -> the kind (image, audio, video) of the upload that it names. Its combo lists those uploads, although its
@@ -122,9 +120,8 @@ def make_node_class(name: str, record: Mapping[str, Any], run: Callable[..., Nod
     """Make a class of a record (see `complete_declaration`); `more` are further fields of the `NodeClass`."""
     groups = record["input"]
     required, optional = (_read_specs(groups.get(group, {})) for group in ("required", "optional"))
-    hidden = {} if "api_node" in record else groups.get("hidden", {})
     facts = required, optional, tuple(record["output"]), bool(record.get("output_node"))
-    return NodeClass(name, complete_declaration(name, record), *facts, run, hidden, **more)
+    return NodeClass(name, complete_declaration(name, record), *facts, run, **more)
 
 
 def _read_specs(group: Mapping[str, Sequence[Any]]) -> dict[str, InputSpec]:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.scaling import check_size, resize
+from sweeper.embedded.diffusion.arrays import Array, check_size, resize
 
 
 def empty(width: int, height: int, batch_size: int = 1, color: int = 0) -> Array:
@@ -61,13 +60,8 @@ def blur_image(image: Array, radius: int, sigma: float) -> Array:
     kernel = (kernel / kernel.sum()).astype(np.float32)
     padded = np.pad(image, ((0, 0), (radius, radius), (radius, radius), (0, 0)), mode="reflect")
     height, width = image.shape[1:3]
-    rows = padded[:, :height] * kernel[0]
-    for offset in range(1, len(kernel)):
-        rows += padded[:, offset : offset + height] * kernel[offset]
-    result = rows[:, :, :width] * kernel[0]
-    for offset in range(1, len(kernel)):
-        result += rows[:, :, offset : offset + width] * kernel[offset]
-    return np.asarray(result)
+    rows = sum(padded[:, offset : offset + height] * weight for offset, weight in enumerate(kernel))
+    return np.asarray(sum(rows[:, :, offset : offset + width] * weight for offset, weight in enumerate(kernel)))
 
 
 def blur(image: Array, blur_radius: int, sigma: float) -> Array:
@@ -163,3 +157,63 @@ def from_batch(image: Array, batch_index: int, length: int) -> Array:
 
 def flip(image: Array, flip_method: str) -> Array:
     return np.ascontiguousarray(np.flip(image, 1 if flip_method.startswith("x") else 2))
+
+
+# --- masks: float32 [B, H, W], 0-1, alpha ----------------------------------------------------------------------------
+
+CHANNELS = ("red", "green", "blue", "alpha")
+
+
+def to_planes(mask: Array) -> Array:
+    """A MASK of any number of dimensions as [B, H, W]."""
+    return mask.reshape(-1, *mask.shape[-2:])
+
+
+def resize_mask(mask: Array, width: int, height: int) -> Array:
+    """A MASK scaled bilinearly to [B, height, width]."""
+    return resize(to_planes(mask)[:, None], width, height, "bilinear")[:, 0]
+
+
+def repeat_batch(batch: Array, count: int) -> Array:
+    """`count` items of a batch: cut, or said over again, as ComfyUI's repeat_to_batch_size does."""
+    return batch[np.arange(count) % len(batch)]
+
+
+def solid(value: float, width: int, height: int) -> Array:
+    check_size(height, width)
+    return np.full((1, height, width), value, np.float32)
+
+
+def invert_mask(mask: Array) -> Array:
+    return 1.0 - mask
+
+
+def to_image(mask: Array) -> Array:
+    return np.repeat(to_planes(mask)[..., None], 3, axis=3)
+
+
+def from_image(image: Array, channel: str) -> Array:
+    """One channel. ComfyUI fails for the alpha of a picture without one, which is opaque here: stand-ins make none."""
+    if channel == "alpha" and image.shape[-1] < 4:
+        return np.ones(image.shape[:3], np.float32)
+    return np.ascontiguousarray(image[..., CHANNELS.index(channel)])
+
+
+def lay_over(
+    *, destination: Array, source: Array, x: int, y: int, resize_source: bool, mask: Array | None = None
+) -> Array:
+    """Lay `source` over `destination` at (x, y), as far as `mask` says; what hangs over is cut."""
+    under, over = same_channels(destination, source)
+    under = under.copy()
+    height, width = under.shape[1:3]
+    if resize_source:
+        over = resize_image(over, width, height, "bilinear")
+    over = repeat_batch(over, len(under))
+    share = np.ones(over.shape[:3], np.float32) if mask is None else resize_mask(mask, over.shape[2], over.shape[1])
+    share = repeat_batch(share, len(over))[..., None]
+    left, top = max(-over.shape[2], min(x, width)), max(-over.shape[1], min(y, height))
+    seen = (slice(None), slice(0, max(height - top, 0)), slice(0, max(width - left, 0)))
+    share, over = share[seen], over[seen]
+    area = (slice(None), slice(top, top + over.shape[1]), slice(left, left + over.shape[2]))
+    under[area] = share * over + (1 - share) * under[area]
+    return under

@@ -1,7 +1,7 @@
 """Sounds and films on disk, through PyAV (the extra `media`, imported when one is written or read).
 
 Names, containers, codecs, metadata and what the nodes show are ComfyUI 0.3.64's: flac; mp4 with H.264 and AAC. A VIDEO
-is a `Film`, or a `FilmFile` that is read when it is needed.
+is a `Film`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.diffusion.arrays import Array, check_size
 from sweeper.embedded.diffusion.models import Vae
-from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.output_naming import save_files
-from sweeper.embedded.nodes.picture_files import find_input, make_metadata, make_preview_prefix
+from sweeper.embedded.nodes.picture_files import find_input, make_metadata, make_preview_prefix, save_files
 from sweeper.model.picture_size import FILM_OPTIONS
 
 Audio = dict[str, Any]
@@ -50,43 +48,20 @@ class Film:
     audio: Audio | None = None
     bit_depth: int = 8
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height."""
-        return self.images.shape[2], self.images.shape[1]
-
-    def load(self) -> Film:
-        return self
-
     def __repr__(self) -> str:
-        return f"<film of {len(self.images)} frames, {self.size[0]} x {self.size[1]}>"
+        return f"<film of {len(self.images)} frames, {self.images.shape[2]} x {self.images.shape[1]}>"
 
 
-@dataclass(frozen=True, slots=True)
-class FilmFile:
-    """A film on disk, not read yet."""
-
-    path: Path
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height. Raises ValueError for a file without pictures."""
-        with _import_av().open(str(self.path), options=FILM_OPTIONS) as container:
-            for stream in container.streams.video:
-                return int(stream.width), int(stream.height)
-        raise ValueError(f"no video stream found in {self.path.name}")
-
-    def load(self) -> Film:
-        """All of it."""
-        with _import_av().open(str(self.path), options=FILM_OPTIONS) as container:
-            if not container.streams.video:
-                raise ValueError(f"no video stream found in {self.path.name}")
-            rate = Fraction(container.streams.video[0].average_rate or 1)
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-            sounds = bool(container.streams.audio)
-            bits = container.streams.video[0].format.components[0].bits
-        images = np.stack(frames).astype(np.float32) / np.float32(255) if frames else np.zeros((0, 0, 0, 3), np.float32)
-        return Film(images, rate, read_sound(self.path) if sounds else None, bits)
+def read_film(path: Path) -> Film:
+    """A film from disk. Raises ValueError for a file without pictures."""
+    with _import_av().open(str(path), options=FILM_OPTIONS) as container:
+        if not container.streams.video:
+            raise ValueError(f"no video stream found in {path.name}")
+        stream, has_sound = container.streams.video[0], bool(container.streams.audio)
+        rate, bits = Fraction(stream.average_rate or 1), stream.format.components[0].bits
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    images = np.stack(frames).astype(np.float32) / np.float32(255) if frames else np.zeros((0, 0, 0, 3), np.float32)
+    return Film(images, rate, read_sound(path) if has_sound else None, bits)
 
 
 def read_sound(path: Path) -> Audio:
@@ -108,8 +83,8 @@ def load_audio(context: Context, audio: str) -> Audio:
     return read_sound(find_input(context, audio, "audio"))
 
 
-def load_video(context: Context, file: str) -> FilmFile:
-    return FilmFile(find_input(context, file, "video"))
+def load_video(context: Context, file: str) -> Film:
+    return read_film(find_input(context, file, "video"))
 
 
 def _make_sound_frame(waveform: Array, rate: int) -> Any:
@@ -155,10 +130,9 @@ def create_video(images: Array, fps: float, audio: Audio | None = None, bit_dept
     return Film(images, Fraction(fps), audio, bit_depth)
 
 
-def components(video: Film | FilmFile) -> tuple[Array, Audio | None, float, int, str]:
+def components(video: Film) -> tuple[Array, Audio | None, float, int, str]:
     """Its pictures, sound, rate, bits of a colour, and colour space, which is always sRGB here."""
-    film = video.load()
-    return film.images, film.audio, float(film.rate), film.bit_depth, "sRGB"
+    return video.images, video.audio, float(video.rate), video.bit_depth, "sRGB"
 
 
 def _iter_frames(context: Context, images: Array) -> Iterator[Any]:
@@ -169,24 +143,18 @@ def _iter_frames(context: Context, images: Array) -> Iterator[Any]:
         yield video_frame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
 
 
-def save_video(
-    context: Context,
-    *,
-    video: Film | FilmFile,
-    filename_prefix: str,
-    format: str,
-    codec: str,
-) -> NodeOutput:
+def save_video(context: Context, *, video: Film, filename_prefix: str, format: str, codec: str) -> NodeOutput:
     """MP4 with H.264, the only ones there are."""
     if format not in {"auto", "mp4"}:
         raise ValueError("Only MP4 format is supported for now")
     if codec not in {"auto", "h264"}:
         raise ValueError("Only H264 codec is supported for now")
 
-    def write(path: Path, film: Film | FilmFile) -> None:
-        _write_mp4(context, path, film.load())
+    def write(path: Path, film: Film) -> None:
+        _write_mp4(context, path, film)
 
-    saved = save_files(context, filename_prefix, ".mp4", [video], write, size=video.size)
+    height, width = video.images.shape[1:3]
+    saved = save_files(context, filename_prefix, ".mp4", [video], write, size=(width, height))
     return NodeOutput((video,), ui={"images": saved, "animated": [True]})
 
 
@@ -195,7 +163,7 @@ def _write_mp4(context: Context, path: Path, film: Film) -> None:
     with _import_av().open(str(path), mode="w", format="mp4", options=_TAGS) as container:
         container.metadata.update(make_metadata(context))
         stream = container.add_stream("h264", rate=rate)
-        stream.width, stream.height = film.size
+        stream.height, stream.width = film.images.shape[1:3]
         stream.pix_fmt = "yuv420p10le" if film.bit_depth > 8 else "yuv420p"
         sound = None
         if film.audio is not None:
@@ -211,45 +179,28 @@ def _write_mp4(context: Context, path: Path, film: Film) -> None:
 
 
 RATE = 44100  # Hz
-_ROWS = 16  # of the score
 # Three octaves of the minor pentatonic scale from A2, in equal temperament, high notes at the top.
-_SEMITONES = [12 * octave + step for octave in range(4) for step in (0, 3, 5, 7, 10)][:_ROWS]
+_SEMITONES = [12 * octave + step for octave in range(4) for step in (0, 3, 5, 7, 10)][:16]
 _NOTES = [110.0 * 2 ** (semitone / 12) for semitone in reversed(_SEMITONES)]  # Hz
-_BLOCK = 2**18  # samples that are worked on at once
 
 
 def play(context: Context, score: Array, length: int, vae: Vae) -> Audio:
     """Play latents [B, 4, rows, columns] as scores for `length` samples, in stereo.
 
     Time goes from left to right. Each row is a note of a pentatonic scale, as loud as it is light and as far right as
-    it is blue.
-    A decoder's strokes and hatching are overtones; its grain is breath.
+    it is blue. A decoder's strokes and hatching are overtones.
     """
     check_size(len(score), 2, length)
-    played = np.stack([_play(context, item, length, vae) for item in score])
-    loud = np.maximum(played.std(axis=(1, 2), keepdims=True) * 5, 1)
-    return {"waveform": (played / loud).astype(np.float32), "sample_rate": RATE}
-
-
-def _play(context: Context, item: Array, length: int, vae: Vae) -> Array:
-    """[2, length] of [4, rows, columns]."""
-    loudness = np.clip(item[0] - item[0].mean() + 0.2, 0, 3)
-    right = 0.5 + 0.5 * np.tanh(item[1])
-    sides = np.stack([loudness * (1 - right), loudness * right])
-    overtones = (1.0, 0.4 * vae.textures[0], 0.3 * vae.textures[2])
-    result = np.zeros((2, length), np.float32)
-    columns = item.shape[2]
-    notes = _NOTES[: item.shape[1]]
-    for start in range(0, length, _BLOCK):
-        context.check()
-        samples = np.arange(start, min(start + _BLOCK, length))
-        position = np.clip((samples + 0.5) / length * columns - 0.5, 0, columns - 1)
-        for row, note in enumerate(notes):
-            swing = sum(
-                (part / number) * np.sin(samples * (2 * math.pi * note * number / RATE))
-                for number, part in enumerate(overtones, start=1)
-            )
-            for side in range(2):
-                envelope = np.interp(position, np.arange(columns), sides[side, row])
-                result[side, start : start + len(samples)] += (envelope * swing).astype(np.float32)
-    return result / np.float32(2 * len(notes) ** 0.5)
+    samples = np.arange(length)
+    played = np.zeros((len(score), 2, length), np.float32)
+    for waveform, item in zip(played, score, strict=True):
+        loudness, right = np.clip(item[0] - item[0].mean() + 0.2, 0, 3), 0.5 + 0.5 * np.tanh(item[1])
+        position = np.clip((samples + 0.5) / length * item.shape[2] - 0.5, 0, item.shape[2] - 1)
+        for note, loud, share in zip(_NOTES, loudness, right, strict=False):
+            context.check()
+            turn = samples * (2 * math.pi * note / RATE)
+            swing = np.sin(turn) + 0.2 * vae.textures[0] * np.sin(2 * turn) + 0.1 * vae.textures[2] * np.sin(3 * turn)
+            for side, volume in enumerate((loud * (1 - share), loud * share)):
+                waveform[side] += (np.interp(position, np.arange(len(volume)), volume) * swing).astype(np.float32)
+    played /= np.float32(2 * len(_NOTES) ** 0.5)
+    return {"waveform": played / np.maximum(played.std(axis=(1, 2), keepdims=True) * 5, 1), "sample_rate": RATE}

@@ -1,7 +1,6 @@
-"""Loaders, LoRAs, text to conditioning, and upscale models. No file is read; a name that climbs is refused.
+"""Loaders, LoRAs, conditioning, upscale models, texts and primitives. No file is read; a name that climbs is refused.
 
-A conditioning is a list of [embedding [1, T, F], options]. `diffusion.painter` reads the options: `guidance`, as
-ComfyUI names it, and `held` (see `InpaintModelConditioning`).
+A conditioning is a list of [embedding [1, T, F], options], of which `diffusion.painter` reads `guidance`.
 """
 
 from __future__ import annotations
@@ -14,15 +13,14 @@ import numpy as np
 
 from sweeper.embedded.diffusion import models
 from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.models import Clip, Model, Vae, embed
-from sweeper.embedded.diffusion.names import check_name
+from sweeper.embedded.diffusion.models import Clip, Model, Vae, digest_normals, embed
 from sweeper.embedded.diffusion.painter import Conditioning
-from sweeper.embedded.diffusion.text import digest_normals
+from sweeper.embedded.diffusion.vocabulary import check_name
 from sweeper.embedded.nodes.base import Context
-from sweeper.embedded.nodes.images import blur_image, resize_image
+from sweeper.embedded.nodes.images import resize_image
 
-# Bits of mantissa that each weight type keeps.
-_MANTISSA = {"fp8_e4m3fn": 3, "fp8_e4m3fn_fast": 3, "fp8_e5m2": 2}
+# Decimals of its style that a model keeps with each weight type.
+_DECIMALS = {"fp8_e4m3fn": 2, "fp8_e4m3fn_fast": 2, "fp8_e5m2": 1}
 
 
 def checkpoint(ckpt_name: str) -> tuple[Model, Clip, Vae]:
@@ -31,8 +29,8 @@ def checkpoint(ckpt_name: str) -> tuple[Model, Clip, Vae]:
 
 def unet(unet_name: str, weight_dtype: str) -> Model:
     model = models.load_model(unet_name)
-    bits = _MANTISSA.get(weight_dtype)
-    return models.quantise(model, bits) if bits else model
+    decimals = _DECIMALS.get(weight_dtype)
+    return model if decimals is None else replace(model, style=tuple(round(value, decimals) for value in model.style))
 
 
 def clip(type: str = "", device: str = "default", **names: str) -> Clip:
@@ -100,7 +98,7 @@ _LARGEST = 64 * 10**6  # pixels of one upscaled picture
 
 @dataclass(frozen=True, slots=True)
 class UpscaleModel:
-    """UPSCALE_MODEL: how many times larger, and how much it sharpens (0-1)."""
+    """UPSCALE_MODEL: how many times larger, and how much contrast it adds."""
 
     name: str
     factor: int
@@ -113,23 +111,47 @@ class UpscaleModel:
 def load_upscaler(model_name: str) -> UpscaleModel:
     """`4x-UltraSharp`, `RealESRGAN_x2`, `x8`: the factor in the name, 4 where it names none."""
     check_name(model_name)
-    stem = re.split(r"[\\/]", model_name)[-1].lower()
-    match = re.search(r"(?<!\d)([1248])\s*x|x\s*([1248])(?!\d)", stem)
+    match = re.search(r"(?<!\d)([1248])\s*x|x\s*([1248])(?!\d)", re.split(r"[\\/]", model_name)[-1].lower())
     factor = int(match.group(1) or match.group(2)) if match else 4
-    crisp = 0.45 + 0.15 * float(np.tanh(digest_normals(f"upscale/{model_name}", 1)[0]))
-    return UpscaleModel(model_name, factor, crisp)
+    return UpscaleModel(model_name, factor, 0.05 * float(np.tanh(digest_normals(f"upscale/{model_name}", 1)[0])))
 
 
 def upscale(context: Context, upscale_model: UpscaleModel, image: Array) -> Array:
-    """Bicubic, then unsharp masking; raises ValueError for a picture that would be larger than `_LARGEST`."""
+    """Lanczos. Raises ValueError for a picture that would be larger than `_LARGEST`."""
     height, width = (side * upscale_model.factor for side in image.shape[1:3])
     if height * width > _LARGEST:
         raise ValueError(f"a picture of {width} x {height} is larger than this server makes one")
     done = []
     for number, picture in enumerate(image[..., :3]):
-        large = resize_image(picture[None], width, height, "bicubic")
-        if min(height, width) > 2 * upscale_model.factor:
-            large += (large - blur_image(large, 2, 0.6)) * np.float32(upscale_model.crisp * 2)
-        done.append(np.clip(large[0], 0, 1))
+        large = resize_image(picture[None], width, height, "lanczos")[0]
+        done.append(np.clip(large + (large - np.float32(0.5)) * np.float32(upscale_model.crisp), 0, 1))
         context.progress(number + 1, len(image))
     return np.stack(done)
+
+
+# --- texts and primitives --------------------------------------------------------------------------------------------
+
+# ComfyUI sets no limit, but a few nodes that each double their input would fill the memory.
+MAX_LENGTH = 10_000_000  # characters of a text that a node makes
+
+
+def hand_on(value: Any) -> Any:
+    """A primitive."""
+    return value
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_LENGTH:
+        raise ValueError(f"the result has {length} characters; at most {MAX_LENGTH} are allowed")
+
+
+def concatenate(string_a: str, string_b: str, delimiter: str) -> str:
+    _check_length(len(string_a) + len(delimiter) + len(string_b))
+    return delimiter.join((string_a, string_b))
+
+
+def replace_text(string: str, find: str, replace: str) -> str:
+    # The count walks the whole text, so a text that cannot grow is not counted.
+    if len(replace) > len(find):
+        _check_length(len(string) + string.count(find) * (len(replace) - len(find)))
+    return string.replace(find, replace)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from sweeper.embedded.diffusion.arrays import Array, draw_normal
-from sweeper.embedded.diffusion.models import Model
+from sweeper.embedded.diffusion import vae as coder
+from sweeper.embedded.diffusion.arrays import Array, draw_normal, resize
+from sweeper.embedded.diffusion.models import Model, Vae
 from sweeper.embedded.diffusion.painter import (
     Canvas,
     Conditioning,
@@ -23,10 +24,10 @@ from sweeper.embedded.diffusion.painter import (
     make_levels,
     paint,
 )
-from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
 from sweeper.embedded.nodes.base import Context
+from sweeper.embedded.nodes.images import to_planes
 
 Latent = dict[str, Any]
 
@@ -68,7 +69,7 @@ def _prepare_mask(latent: Latent, samples: Array) -> Array | None:
 
 def _make_canvas(latent: Latent, samples: Array, seed: int, *, noisy: bool) -> Canvas:
     """The latent as [B, 4, h, w]; the latents of a film follow each other, and its layout drifts slowly."""
-    items, length = tuple(latent.get("batch_index") or range(len(samples))), 1
+    items, length = tuple(range(len(samples))), 1
     layouts = draw_layouts(seed, items)
     if samples.ndim == 5:
         length = samples.shape[2]
@@ -113,7 +114,7 @@ def run_sampler(
 
     context.check()
     painting = paint(guider, sampler, levels, canvas, noisy=noisy, report=report)
-    result, clean = (_unfold_frames(one, shaped) for one in (painting.noisy, painting.clean))
+    result, clean = (_unfold_frames(latents, shaped) for latents in (painting.noisy, painting.clean))
     later = replace(canvas, samples=painting.clean, effort=painting.effort)
     unfinished = Unfinished(result, later) if levels[-1] > 0 else None
     return {**latent, "samples": result, "unfinished": unfinished}, {**latent, "samples": clean, "unfinished": None}
@@ -199,5 +200,103 @@ def select_named(sampler_name: str) -> Hand:
     return find_hand(sampler_name)
 
 
-def split_schedule(sigmas: Array, step: int) -> tuple[Array, Array]:
-    return sigmas[: step + 1], sigmas[step:]
+# --- latents ---------------------------------------------------------------------------------------------------------
+
+
+_FRAME_STEP = 4  # frames of a video for each latent, as Wan's
+_VIDEO_LARGEST = 120 * 10**6  # pixels of one decoded video: a gigabyte and a half as IMAGE
+
+
+def empty(width: int, height: int, batch_size: int = 1) -> Latent:
+    return {"samples": np.zeros((batch_size, 4, height // 8, width // 8), np.float32)}
+
+
+def get_picture_samples(latent: Latent) -> Array:
+    """[B, C, h, w]. Raises ValueError for the latent of a video, whose frames are no batch."""
+    samples: Array = latent["samples"]
+    if samples.ndim != 4:
+        raise ValueError(f"this node takes latents of pictures, [B, C, h, w]; this one is {list(samples.shape)}")
+    return samples
+
+
+def upscale(samples: Latent, upscale_method: str, width: int, height: int, crop: str) -> Latent:
+    """To `width` x `height` image pixels, at least 64; a side of 0 follows the other one, both 0 changes nothing."""
+    array = get_picture_samples(samples)
+    if width == 0 and height == 0:
+        return samples
+    if width == 0:
+        height = max(64, height)
+        width = max(64, round(array.shape[3] * height / array.shape[2]))
+    elif height == 0:
+        width = max(64, width)
+        height = max(64, round(array.shape[2] * width / array.shape[3]))
+    width, height = max(64, width), max(64, height)
+    resized = resize(array, width // 8, height // 8, upscale_method, centre=crop == "center")
+    return {**samples, "samples": resized}
+
+
+def upscale_by(samples: Latent, upscale_method: str, scale_by: float) -> Latent:
+    array = get_picture_samples(samples)
+    resized = resize(array, round(array.shape[3] * scale_by), round(array.shape[2] * scale_by), upscale_method)
+    return {**samples, "samples": resized}
+
+
+def vae_decode(context: Context, samples: Latent, vae: Vae) -> Array:
+    """IMAGE float32 [B, 8h, 8w, 3], 0-1."""
+    context.check()
+    array: Array = samples["samples"]
+    if array.ndim == 5:
+        return _decode_video(context, array, vae)
+    return coder.decode(array, vae, samples.get("residue"))
+
+
+def _decode_video(context: Context, array: Array, vae: Vae) -> Array:
+    """IMAGE [B * n, 8h, 8w, 3] of [B, 4, t, h, w]: n = (t - 1) * 4 + 1, the latents between two mixed evenly.
+
+    Raises ValueError for more than `_VIDEO_LARGEST` pixels in all.
+    """
+    count = (array.shape[2] - 1) * _FRAME_STEP + 1
+    pixels = len(array) * count * array.shape[3] * array.shape[4] * 64
+    if pixels > _VIDEO_LARGEST:
+        raise ValueError(
+            f"a video of {count} frames of {array.shape[4] * 8} x {array.shape[3] * 8} has {pixels / 1e6:.0f} "
+            f"megapixels; this server decodes up to {_VIDEO_LARGEST // 10**6}"
+        )
+    frames = []
+    for video in array:
+        for index in range(count):
+            context.check()
+            low, part = divmod(index, _FRAME_STEP)
+            latent = video[:, low]
+            if part:
+                latent = latent + (video[:, low + 1] - latent) * np.float32(part / _FRAME_STEP)
+            frames.append(coder.decode(latent[None], vae)[0])
+    return np.stack(frames)
+
+
+def vae_encode(context: Context, pixels: Array, vae: Vae) -> Latent:
+    context.check()
+    samples, residue = coder.encode(pixels, vae)
+    return {"samples": samples, "residue": residue}
+
+
+def set_mask(samples: Latent, mask: Array) -> Latent:
+    return {**samples, "noise_mask": to_planes(mask)[:, None]}
+
+
+def encode_for_inpaint(pixels: Array, vae: Vae, mask: Array, grow_mask_by: int = 6) -> Latent:
+    """The picture, and a noise mask grown by about `grow_mask_by` pixels."""
+    samples, residue = coder.encode(pixels, vae)
+    spread = ImageFilter.MaxFilter(grow_mask_by // 2 * 2 + 1)
+    planes = [Image.fromarray(np.rint(plane * 255).astype(np.uint8)).filter(spread) for plane in to_planes(mask)]
+    grown = np.stack([np.asarray(plane, np.float32) / np.float32(255) for plane in planes])
+    return {"samples": samples, "residue": residue, "noise_mask": grown[:, None]}
+
+
+def inpaint_conditioning(
+    positive: Conditioning, negative: Conditioning, vae: Vae, pixels: Array, mask: Array, *, noise_mask: bool = True
+) -> tuple[Conditioning, Conditioning, Latent]:
+    """Both conditionings as they are, and the latent of the whole picture."""
+    samples, residue = coder.encode(pixels, vae)
+    latent: Latent = {"samples": samples, "residue": residue}
+    return positive, negative, set_mask(latent, mask) if noise_mask else latent

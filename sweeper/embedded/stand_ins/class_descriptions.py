@@ -5,21 +5,45 @@ Imports neither NumPy nor Pillow; `stand_in_run` does, when the first stand-in r
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
-from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.nodes.base import Context, InputSpec, NodeClass, NodeOutput, hash_files
-from sweeper.embedded.nodes.catalog.own_classes import list_other_declarations
-from sweeper.embedded.stand_ins.class_shape import ClassShape, make_shape
+from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput, hash_files
+from sweeper.embedded.nodes.own_classes import NODE_CLASSES, list_other_declarations
+from sweeper.embedded.stand_ins.class_shape import ClassShape, describe_shape
 from sweeper.errors import InputError
-from sweeper.model.node_classes.spec import STAND_IN_KEY, NodeInfo, NodeSpec
+from sweeper.model.node_classes.spec import STAND_IN_KEY, NodeInfo
+
+# Input of a loader -> its model folder, as in ComfyUI's folder_paths. For other inputs the folder is the input's name.
+_MODEL_FOLDERS = {
+    "ckpt_name": "checkpoints",
+    "unet_name": "diffusion_models",
+    "clip_name": "text_encoders",
+    "clip_name1": "text_encoders",
+    "clip_name2": "text_encoders",
+    "vae_name": "vae",
+    "clip_name3": "text_encoders",
+    "clip_name4": "text_encoders",
+    "lora_name": "loras",
+    "control_net_name": "controlnet",
+    "style_model_name": "style_models",
+    "gligen_name": "gligen",
+    "hypernetwork_name": "hypernetworks",
+    "model_name": "upscale_models",
+    "model_path": "diffusers",
+    "audio_encoder_name": "audio_encoders",
+    "name": "model_patches",
+    "photomaker_model_name": "photomaker",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class StandInRun:
+class StandIn:
     """Runs the nodes of a class by its shape."""
 
     shape: ClassShape
@@ -30,23 +54,23 @@ class StandInRun:
         return run_stand_in(self.shape, context, inputs)
 
 
-def make_stand_in(spec: NodeSpec, declaration: Mapping[str, Any]) -> NodeClass:
-    """The node class of a stand-in, from a class's entry in an `object_info` and what it was parsed to."""
-    shape = make_shape(spec, declaration)
+def make_stand_in(declaration: Mapping[str, Any], shape: ClassShape) -> NodeClass:
+    """The node class of a stand-in."""
+    spec = shape.spec
     required, optional = shape.select_inputs({})
     inputs = [*spec.inputs.values(), *spec.list_branch_inputs()]
-    files = tuple(one.name for one in inputs if one.is_upload)
-    outputs = tuple(list(output) if isinstance(output, tuple) else output for output in shape.outputs)
+    files = tuple(described.name for described in inputs if described.is_upload)
+    outputs = [list(output) if isinstance(output, tuple) else output for output in shape.outputs]
     return NodeClass(
         name=spec.class_type,
         declaration={**declaration, STAND_IN_KEY: True},
         required=required,
         optional=optional,
-        outputs=cast("tuple[str, ...]", outputs),
+        outputs=cast("tuple[str, ...]", tuple(outputs)),
         output_node=spec.is_output,
-        run=StandInRun(shape),
+        run=StandIn(shape),
         fingerprint=hash_files(files) if files else None,
-        models=frozenset(one.name for one in inputs if one.names_model or one.is_upload),
+        models=frozenset(described.name for described in inputs if described.names_model or described.is_upload),
         input_is_list=shape.input_is_list,
         output_is_list=shape.output_is_list,
         select_inputs=shape.select_inputs,
@@ -57,70 +81,42 @@ def make_stand_in(spec: NodeSpec, declaration: Mapping[str, Any]) -> NodeClass:
 @lru_cache(maxsize=1)
 def list_known_classes() -> Mapping[str, NodeClass]:
     """The classes of the server, and stand-ins for the other core classes of ComfyUI 0.3.64."""
-    return describe_classes(list_other_declarations(), NODE_CLASSES)
+    own = {name: _complete(node) for name, node in NODE_CLASSES.items()}
+    return describe_classes(list_other_declarations(), own)
 
 
-def describe_classes(object_info: Mapping[str, Any], own: Mapping[str, NodeClass]) -> dict[str, NodeClass]:
+def describe_classes(object_info: Mapping[str, Any], known: Mapping[str, NodeClass]) -> dict[str, NodeClass]:
     """The classes of the server together with all those that an `object_info` describes.
 
     Raises InputError if it is something else.
     """
-    info = NodeInfo.from_object_info(object_info)
-    described: dict[str, NodeClass] = dict(own)
-    for name, spec in info.classes.items():
+    described = dict(known)
+    for name, spec in NodeInfo.from_object_info(object_info).classes.items():
         declaration = object_info[name]
         if not isinstance(declaration, Mapping):
             raise InputError(f"the class '{name}' of this object_info is not a mapping")
-        stand_in = make_stand_in(spec, declaration)
-        is_own = name in own and not isinstance(own[name].run, StandInRun)
-        described[name] = _combine(own[name], stand_in, declaration) if is_own else stand_in
+        stand_in = make_stand_in(declaration, describe_shape(declaration, spec))
+        is_own = name in known and not isinstance(known[name].run, StandIn)
+        described[name] = _combine(known[name], stand_in, declaration) if is_own else stand_in
     return described
 
 
-def accept_options(node: NodeClass, options: Mapping[str, list[str]]) -> NodeClass:
-    """The same class with more options of its combos (input -> options). A stand-in runs the nodes that use them."""
-    groups = {"required": node.required, "optional": node.optional}
-    inputs = {
-        group: {name: _add_options(spec, options.get(name, [])) for name, spec in specs.items()}
-        for group, specs in groups.items()
-        if specs
-    }
-    declaration = {**node.declaration, "input": inputs}
-    stand_in = make_stand_in(NodeInfo.from_object_info({node.name: declaration}).classes[node.name], declaration)
-    if isinstance(node.run, StandInRun):
-        return stand_in
-    return _combine(node.run.own if isinstance(node.run, _OwnClass) else node, stand_in, declaration)
+def _complete(own: NodeClass) -> NodeClass:
+    """The same class, whose nodes a stand-in runs if they use an option that it lacks (see `permissive`)."""
+    run = _OwnClass(own)
+    return replace(own, run=run, stands_in=run.is_exceeded_by)
 
 
-def _add_options(spec: InputSpec, options: list[str]) -> list[Any]:
-    kind, details = spec
-    if isinstance(kind, list):
-        return [[*kind, *options], details]
-    return [kind, {**details, "options": [*details.get("options", []), *options]} if options else details]
-
-
-def _combine(own: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]) -> NodeClass:
+def _combine(known: NodeClass, stand_in: NodeClass, declaration: Mapping[str, Any]) -> NodeClass:
     """The server's own class as an `object_info` describes it. A stand-in runs the nodes that use more than it has."""
+    own = known.run.own if isinstance(known.run, _OwnClass) else known
     described = [_simplify_output(output) for output in stand_in.outputs]
     if described != [_simplify_output(output) for output in own.outputs][: len(described)]:
         return stand_in  # older output nodes hand on nothing
-    run = stand_in.run
-    assert isinstance(run, StandInRun), "made by `make_stand_in`"
-    combined = _OwnClass(own, run)
-    return replace(
-        own,
-        required=stand_in.required,
-        optional=stand_in.optional,
-        outputs=stand_in.outputs,
-        output_node=stand_in.output_node,
-        run=combined,
-        models=own.models | stand_in.models,
-        input_is_list=stand_in.input_is_list,
-        output_is_list=stand_in.output_is_list,
-        declaration=declaration,
-        select_inputs=run.shape.select_inputs,
-        stands_in=combined.is_exceeded_by,
-    )
+    run = _OwnClass(own, cast("StandIn", stand_in.run))
+    models = own.models | stand_in.models
+    kept: dict[str, Any] = {"declaration": declaration, "models": models, "run": run, "stands_in": run.is_exceeded_by}
+    return replace(stand_in, fingerprint=own.fingerprint, input_files=own.input_files, **kept)
 
 
 def _simplify_output(output: Any) -> str:
@@ -129,14 +125,14 @@ def _simplify_output(output: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _OwnClass:
-    """Runs a class of the server where it has what a node asks for, else its stand-in."""
+    """Runs a class of the server where it has what a node asks for, else a stand-in (by default, of its own entry)."""
 
     own: NodeClass
-    stand_in: StandInRun
+    stand_in: StandIn | None = None
 
     def is_exceeded_by(self, inputs: Mapping[str, Any]) -> bool:
         """Whether a node uses an input or an option that the server's own class lacks."""
-        resolved = self.stand_in.shape.spec.resolve_inputs(inputs)
+        resolved = {} if self.stand_in is None else self.stand_in.shape.spec.resolve_inputs(inputs)
         known = {**self.own.required, **self.own.optional}
         for name, value in self._rename(inputs).items():
             if name not in known:
@@ -156,9 +152,55 @@ class _OwnClass:
         return {short[name] if short.get(name) in known else name: value for name, value in inputs.items()}
 
     def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
+        own = self.own
         if self.is_exceeded_by(context.prompt[context.node_id]["inputs"]):
-            return self.stand_in(context, **inputs)
-        known = self.own.required.keys() | self.own.optional.keys()
-        renamed = self._rename(inputs)
-        output: NodeOutput = self.own.run(context, **{name: renamed[name] for name in renamed if name in known})
+            spec = NodeInfo.from_object_info({own.name: own.declaration}).classes[own.name]
+            return (self.stand_in or StandIn(describe_shape(own.declaration, spec)))(context, **inputs)
+        known = own.required.keys() | own.optional.keys()
+        output: NodeOutput = own.run(
+            context, **{name: value for name, value in self._rename(inputs).items() if name in known}
+        )
         return output
+
+
+def make_object_info(node: NodeClass, folders: ServerFolders, *, strict_models: bool = True) -> dict[str, Any]:
+    """Describe one class as `/object_info` does, with live lists read from the folders.
+
+    Unless `strict_models`, an input for a model file accepts any name, and our option `any_file` says so.
+    """
+    if node.select_inputs is not None:
+        return dict(node.declaration)
+    groups = {group: dict(specs) for group, specs in node.declaration["input"].items()}
+    for group, specs in zip(("required", "optional"), node.load_input_specs(folders), strict=True):
+        for name in specs.keys() & (node.models | node.input_files.keys()):
+            kind, options = specs[name]
+            if name in node.models:
+                options = options if strict_models else {**options, "any_file": True}
+            groups[group][name] = [kind, options] if options else [kind]
+    return {**node.declaration, "input": groups}
+
+
+def node_classes() -> dict[str, Any]:
+    """The answer of `GET /object_info` of a new server, without starting one."""
+    with tempfile.TemporaryDirectory() as empty:
+        folders = ServerFolders(Path(empty))
+        folders.prepare()
+        nodes = list_known_classes().items()
+        return {name: make_object_info(node, folders, strict_models=False) for name, node in nodes}
+
+
+def list_model_files(nodes: Mapping[str, NodeClass], folders: ServerFolders) -> dict[str, list[str]]:
+    """Model folder -> the file names that the loaders list, in order and without duplicates."""
+    folder_files: dict[str, list[str]] = {}
+    for node in nodes.values():
+        required, optional = node.load_input_specs(folders) if node.models else ({}, {})
+        for name, (kind, options) in {**required, **optional}.items():
+            if name in node.models:
+                files = folder_files.setdefault(_find_folder(node, name), [])
+                choices = kind if isinstance(kind, list) else options.get("options", [])
+                files += [file for file in choices if file not in files]
+    return folder_files
+
+
+def _find_folder(node: NodeClass, input_name: str) -> str:
+    return "clip_vision" if node.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(input_name, input_name)

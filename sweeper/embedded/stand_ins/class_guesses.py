@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sweeper.embedded.node_inputs import is_link
 from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput
-from sweeper.embedded.stand_ins.class_descriptions import StandInRun, accept_options, make_stand_in
-from sweeper.embedded.stand_ins.class_shape import WITH_ALPHA, ClassShape
+from sweeper.embedded.stand_ins.class_descriptions import StandIn, make_stand_in
+from sweeper.embedded.stand_ins.class_shape import ClassShape, describe_shape
+from sweeper.embedded.validation import is_link
 from sweeper.model.node_classes.spec import ANY, NodeInfo
 
 _MAX_OUTPUTS = 256  # of a guessed class; a link may name any slot
@@ -26,30 +26,29 @@ _TYPES: Final = (
     (r"text|string|prompt|caption", "STRING"),
     (r"seed|noise_seed|steps|width|height|length|batch_size", "INT"),
     (r"cfg|denoise|fps|strength", "FLOAT"),
-    *(
-        (name.lower(), name)
-        for name in ("MODEL", "CLIP", "VAE", "VIDEO", "AUDIO", "SIGMAS", "SAMPLER", "GUIDER", "NOISE")
-    ),
-    *((name.lower(), name) for name in ("CONTROL_NET", "UPSCALE_MODEL")),
-)
-_Slot = tuple[str | tuple[Any, ...], str, bool]  # the type of an output, its name, and whether a known class says so
+    *((name.lower(), name) for name in (
+        "MODEL", "CLIP", "VAE", "VIDEO", "AUDIO", "SIGMAS", "SAMPLER", "GUIDER", "NOISE", "CONTROL_NET",
+        "UPSCALE_MODEL",
+    )),
+)  # fmt: skip
 _NUMBERED: Final = re.compile(r"[_ .]?\d+$")
+_Nodes = Mapping[str, Mapping[str, Any]]
+_Classes = Mapping[str, NodeClass]
+_Slot = tuple[str | tuple[Any, ...], str, bool]  # the type of an output, its name, and whether a known class says so
+_UNKNOWN_SLOT: _Slot = (ANY, "", False)
 
 
-def guess_classes(graph: Any, known: Mapping[str, NodeClass]) -> Mapping[str, NodeClass]:
-    """The known classes, those that a graph gives unknown options with these, and a stand-in for each other class.
+def guess_classes(graph: Any, known: _Classes) -> _Classes:
+    """The known classes, and a stand-in for each other class of a graph.
 
     `graph` may be any JSON value: the validation refuses what is not a node.
     """
     nodes = _list_nodes(graph)
-    unknown = dict.fromkeys(node["class_type"] for node in nodes.values() if node["class_type"] not in known)
-    extended = {name: accept_options(known[name], options) for name, options in _find_options(nodes, known).items()}
-    if not unknown and not extended:
-        return known
-    return {**known, **extended, **_guess_unknown(nodes, tuple(unknown), known)}
+    unknown = tuple(dict.fromkeys(node["class_type"] for node in nodes.values() if node["class_type"] not in known))
+    return {**known, **_guess_unknown(nodes, unknown, known)} if unknown else known
 
 
-def add_defaults(graph: Any, known: Mapping[str, NodeClass]) -> None:
+def add_defaults(graph: Any, known: _Classes) -> None:
     """Give the nodes of a graph the required inputs that they lack, if there is a default: an older server had none."""
     for node in _list_nodes(graph).values():
         if node["class_type"] in known:
@@ -59,37 +58,23 @@ def add_defaults(graph: Any, known: Mapping[str, NodeClass]) -> None:
 
 
 def _list_nodes(graph: Any) -> dict[str, Any]:
-    items = graph.items() if isinstance(graph, Mapping) else ()
-    return {node_id: node for node_id, node in items if _is_node(node)}
-
-
-def _find_options(
-    nodes: Mapping[str, Mapping[str, Any]], known: Mapping[str, NodeClass]
-) -> dict[str, dict[str, list[str]]]:
-    """The options, class -> input -> options, that nodes use but their classes do not list: newer servers have more."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for node in nodes.values():
-        node_class = known.get(node["class_type"])
-        if node_class is None or node_class.input_files:
-            continue
-        for name, (kind, options) in (*node_class.required.items(), *node_class.optional.items()):
-            value = node["inputs"].get(name)
-            choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
-            if name in node_class.models | node_class.input_files.keys() or not isinstance(choices, list):
-                continue
-            if isinstance(value, str) and value not in choices:
-                found.setdefault(node["class_type"], {}).setdefault(name, []).append(value)
-    return found
+    return {
+        node_id: node
+        for node_id, node in (graph.items() if isinstance(graph, Mapping) else ())
+        if isinstance(node, Mapping)
+        and isinstance(node.get("class_type"), str)
+        and isinstance(node.get("inputs"), dict)
+    }
 
 
 @dataclass(frozen=True, slots=True)
-class _GuessedRun:
+class _GuessedClass:
     """Runs the nodes of a guessed class, each with the output types that its own links show."""
 
     shapes: Mapping[str, ClassShape]
 
     def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
-        return StandInRun(self.shapes[context.node_id])(context, **inputs)
+        return StandIn(self.shapes[context.node_id])(context, **inputs)
 
     def compute_fingerprint(self, context: Context, /, **_widgets: Any) -> str:
         """Nodes with equal inputs may lead to other types."""
@@ -97,14 +82,10 @@ class _GuessedRun:
         return repr((shape.outputs, shape.output_names))
 
 
-def _guess_unknown(
-    nodes: Mapping[str, Mapping[str, Any]], unknown: tuple[str, ...], known: Mapping[str, NodeClass]
-) -> dict[str, NodeClass]:
+def _guess_unknown(nodes: _Nodes, unknown: tuple[str, ...], known: _Classes) -> dict[str, NodeClass]:
     """A stand-in for each unknown class. Links take each of its outputs for what they need."""
     inputs: dict[str, dict[str, Any]] = {name: {} for name in unknown}
-    slots: dict[str, dict[int, _Slot]] = {
-        node_id: {} for node_id, node in nodes.items() if node["class_type"] in inputs
-    }
+    slots: dict[str, dict[int, _Slot]] = {name: {} for name, node in nodes.items() if node["class_type"] in inputs}
     feeding = set()
     for node in nodes.values():
         for name, value in node["inputs"].items():
@@ -114,54 +95,38 @@ def _guess_unknown(
                 continue
             feeding.add(value[0])
             if value[0] in slots and value[1] in range(_MAX_OUTPUTS):
-                guess = _guess_type(node, name, known)
-                before = slots[value[0]].get(int(value[1]))
-                if before is None or (guess[2] and not before[2]):
-                    slots[value[0]][int(value[1])] = guess
+                found, slot = slots[value[0]], _guess_slot(node, name, known)
+                if slot[2] > found.get(value[1], (ANY, "", -1))[2]:  # what a known class says goes before a name
+                    found[int(value[1])] = slot
     sinks = set(_iter_sinks(nodes, feeding, known))
     classes = {}
     for class_type in unknown:
-        own_slots = {node_id: slots[node_id] for node_id in slots if nodes[node_id]["class_type"] == class_type}
+        own_slots = {node_id: found for node_id, found in slots.items() if nodes[node_id]["class_type"] == class_type}
         count = max((slot + 1 for found in own_slots.values() for slot in found), default=0)
-        declaration = {
-            "input": {"optional": inputs[class_type]},
-            "output": [ANY] * count,
-            "output_node": class_type in sinks,
-        }
-        stand_in = make_stand_in(NodeInfo.from_object_info({class_type: declaration}).classes[class_type], declaration)
-        shape = stand_in.run.shape  # type: ignore[attr-defined]  # made so by `make_stand_in`
-        run = _GuessedRun({node_id: _fill_slots(shape, found, count) for node_id, found in own_slots.items()})
-        classes[class_type] = replace(stand_in, run=run, fingerprint=run.compute_fingerprint)
+        groups = {"optional": inputs[class_type]}
+        declared = {"input": groups, "output": [ANY] * count, "output_node": class_type in sinks}
+        shape = describe_shape(declared, NodeInfo.from_object_info({class_type: declared}).classes[class_type])
+        run = _GuessedClass({node_id: _fill_slots(shape, found) for node_id, found in own_slots.items()})
+        classes[class_type] = replace(make_stand_in(declared, shape), run=run, fingerprint=run.compute_fingerprint)
     return classes
 
 
-def _fill_slots(shape: ClassShape, slots: Mapping[int, _Slot], count: int) -> ClassShape:
-    found = [slots.get(index, (ANY, "", False)) for index in range(count)]
-    return replace(shape, outputs=tuple(kind for kind, _, _ in found), output_names=tuple(name for _, name, _ in found))
-
-
-def _is_node(node: Any) -> bool:
-    return (
-        isinstance(node, Mapping) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
-    )
+def _fill_slots(shape: ClassShape, slots: Mapping[int, _Slot]) -> ClassShape:
+    found = [slots.get(index, _UNKNOWN_SLOT) for index in range(len(shape.outputs))]
+    return replace(shape, outputs=tuple(slot[0] for slot in found), output_names=tuple(slot[1] for slot in found))
 
 
 def _declare_input(value: Any) -> list[Any]:
-    if isinstance(value, bool):
-        return ["BOOLEAN", {}]
-    if isinstance(value, int | float):
-        return ["FLOAT" if isinstance(value, float) else "INT", {}]
-    return ["STRING", {}] if isinstance(value, str) else [ANY, {}]
+    names = {bool: "BOOLEAN", float: "FLOAT", int: "INT", str: "STRING"}
+    return [names.get(type(value), ANY), {}]
 
 
-def _guess_type(node: Mapping[str, Any], name: str, known: Mapping[str, NodeClass]) -> _Slot:
+def _guess_slot(node: Mapping[str, Any], name: str, known: _Classes) -> _Slot:
     """What an input takes: what its class says, or what its name usually means."""
     node_class = known.get(node["class_type"])
     if node_class is not None:
         required, optional = node_class.find_inputs(node["inputs"])
         declared = {**required, **optional}.get(name, (ANY, {}))[0]
-        if declared == "IMAGE" and "alpha" in node["inputs"].values():
-            return declared, WITH_ALPHA, True
         return declared if isinstance(declared, str) else tuple(declared), name, declared != ANY
     plain = _NUMBERED.sub("", name.rpartition(".")[2].lower())
     # Types that nobody knows carry everything that led to them.
@@ -169,13 +134,11 @@ def _guess_type(node: Mapping[str, Any], name: str, known: Mapping[str, NodeClas
     return kind, name, False
 
 
-def _iter_sinks(
-    nodes: Mapping[str, Mapping[str, Any]], feeding: set[str], known: Mapping[str, NodeClass]
-) -> Iterator[str]:
+def _iter_sinks(nodes: _Nodes, feeding: set[str], known: _Classes) -> Iterator[str]:
     """The unknown classes of nodes that feed no other node; those without links only if nothing else is an output."""
-    ends = {node_id: node for node_id, node in nodes.items() if node_id not in feeding}
-    linked = [node for node in ends.values() if any(is_link(value) for value in node["inputs"].values())]
+    ends = [node for node_id, node in nodes.items() if node_id not in feeding]
+    linked = [node for node in ends if any(is_link(value) for value in node["inputs"].values())]
     has_output = any(node["class_type"] in known and known[node["class_type"]].output_node for node in nodes.values())
-    for node in linked or ([] if has_output else list(ends.values())):
+    for node in linked or ([] if has_output else ends):
         if node["class_type"] not in known:
             yield node["class_type"]

@@ -1,9 +1,14 @@
-"""Draws and transforms pictures, masks, latents, sounds and films from features. All of it is smooth in them."""
+"""Draws pictures, masks and latents from the features of a history, and changes values by them, smoothly.
+
+What a history adds to a value is twelve numbers, `project`ed from its features: they tone, tint and veil pictures, bend
+sounds and levels, and move the textures of decoders and the touch of samplers.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,15 +16,15 @@ import numpy as np
 from sweeper.embedded.diffusion import vae as coder
 from sweeper.embedded.diffusion.arrays import draw_normal
 from sweeper.embedded.diffusion.models import Vae
-from sweeper.embedded.diffusion.painter import draw_layouts
-from sweeper.embedded.diffusion.scaling import resize
+from sweeper.embedded.diffusion.painter import Hand, draw_layouts
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import FEATURES
+from sweeper.embedded.nodes.images import resize_image
+from sweeper.embedded.nodes.media_files import Film
+from sweeper.embedded.stand_ins.histories import limit_style
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from sweeper.embedded.nodes.base import Context
@@ -35,6 +40,7 @@ _MAX_FRAMES, _MAX_SECONDS = 600, 60.0
 _SWAY = 0.12  # of its width that a drawn film wanders over a scene
 _PROJECTION_SEED = 0x57A4D1
 _NUMBERS = 12
+_VEIL = 0.12  # how strongly a pattern lies over a picture: seen even where it is black or white
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ def mix_images(image: Array, others: list[Array], share: float) -> Array:
     """A batch with the first picture of each other one mixed in, `share` in all."""
     result = image
     for other in others:
-        fitted = fit_image(match_channels(other[:1], image.shape[-1]), image.shape[2], image.shape[1])
+        fitted = resize_image(match_channels(other[:1], image.shape[-1]), image.shape[2], image.shape[1], "bilinear")
         result = result + (fitted - image) * np.float32(share / len(others))
     return np.asarray(np.clip(result, 0, 1), np.float32)
 
@@ -135,14 +141,6 @@ def match_channels(image: Array, channels: int) -> Array:
     if image.shape[-1] < channels:
         return np.concatenate([image, np.ones((*image.shape[:-1], channels - image.shape[-1]), np.float32)], axis=-1)
     return np.asarray(image[..., :channels])
-
-
-def fit_image(image: Array, width: int, height: int) -> Array:
-    """IMAGE [B, H, W, C] in another size."""
-    if image.shape[1:3] == (height, width):
-        return image
-    planes = resize(np.ascontiguousarray(np.moveaxis(image, -1, 1), np.float32), width, height, "bilinear")
-    return np.ascontiguousarray(np.moveaxis(planes, 1, -1))
 
 
 def project(history: History) -> Array:
@@ -163,3 +161,109 @@ def draw_mask(history: History, image: Array | None, size: DrawnSize) -> Array:
     x = np.linspace(-1, 1, size.width, dtype=np.float32)[None] - 0.4 * numbers[1]
     disc = np.clip((0.55 + 0.2 * numbers[2] - np.hypot(x, y)) * 8 + 0.5, 0, 1)
     return np.repeat(np.asarray(disc, np.float32)[None], size.batch, axis=0)
+
+
+# --- changes of values ------------------------------------------------------------------------------------------------
+
+
+def _make_field(numbers: Array, height: int, width: int) -> Array:
+    """A broad pattern [height, width], 0-1."""
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
+    a, b, c, d = (float(number) for number in numbers[8:12])
+    return np.asarray(0.5 + 0.5 * np.sin(x * (2 + 1.5 * a) + y * (2 + 1.5 * b) + 3 * c + 1.5 * d * x * y), np.float32)
+
+
+def change_image(context: Context, image: Array, history: History) -> Array:
+    """IMAGE with its tones, colours and a broad veil changed; alpha stays. One picture at a time, to save memory."""
+    numbers = project(history)
+    veil = (_VEIL * _make_field(numbers, *image.shape[1:3]))[:, :, None]
+    target = np.float32(0.5) + np.float32(0.5) * numbers[4:7]
+    changed = np.empty((*image.shape[:3], max(image.shape[3], 3)), np.float32)
+    changed[..., 3:] = image[..., 3:]
+    for index, picture in enumerate(image):
+        context.check()
+        colours = np.clip(match_channels(picture[None, ..., :3], 3)[0], 0, 1)
+        toned = colours ** np.exp(np.float32(0.4) * numbers[:3])
+        grey = toned.mean(axis=-1, keepdims=True)
+        toned = grey + (toned - grey) * np.float32(1 + 0.4 * numbers[3])
+        changed[index, ..., :3] = np.clip(toned + (target - toned) * veil, 0, 1)
+    return changed
+
+
+def _change_mask(context: Context, mask: Array, history: History) -> Array:
+    """MASK [B, H, W], as the greys of a picture."""
+    return change_image(context, mask.reshape(-1, *mask.shape[-2:])[..., None], history)[..., 0]
+
+
+def change_film(context: Context, film: Film, history: History) -> Film:
+    return replace(film, images=change_image(context, make_even(film.images), history))
+
+
+def make_even(images: Array) -> Array:
+    """The pictures with even sides, as H.264 needs them."""
+    return images[:, : max(images.shape[1] // 2 * 2, 1), : max(images.shape[2] // 2 * 2, 1)]
+
+
+def change_samples(samples: Array, history: History) -> Array:
+    """Latents [B, C, ..., h, w] with a broad pattern added to each channel; empty ones stay empty."""
+    if not np.any(samples):
+        return samples
+    numbers = project(history)
+    field = _make_field(numbers, *samples.shape[-2:]) - np.float32(0.5)
+    shape = (1, samples.shape[1], *(1,) * (samples.ndim - 2))
+    channels = np.resize(numbers, samples.shape[1]).reshape(shape)
+    return np.asarray(samples * np.float32(1 + 0.15 * numbers[0]) + field * channels * np.float32(2), np.float32)
+
+
+def _change_sound(_context: Context, audio: dict[str, Any], history: History) -> dict[str, Any]:
+    """AUDIO with its loudness and its treble changed."""
+    numbers = project(history)
+    waveform = audio["waveform"]
+    later = np.roll(waveform, 1, axis=-1)
+    changed = (waveform + later * np.float32(0.6 * numbers[0])) * np.float32(0.6 + 0.3 * numbers[1])
+    # A quiet tone, because a loud or an empty sound would show none of this.
+    pitch = (220 * (2 + numbers[2:5])) @ np.array([1, 0.1, 0.01], np.float32)
+    samples = np.arange(waveform.shape[-1], dtype=np.float64) * (2 * math.pi * float(pitch) / audio["sample_rate"])
+    changed = changed * np.float32(0.95) + (0.02 * np.sin(samples)).astype(np.float32)
+    return {**audio, "waveform": np.asarray(np.clip(changed, -1, 1), np.float32)}
+
+
+def _change_vae(_context: Context, vae: Vae, history: History) -> Vae:
+    moves = (0.3 * project(history)[:4]).tolist()
+    strokes, grain, hatch, paper = (
+        min(max(old + move, 0.0), 1.0) for old, move in zip(vae.textures, moves, strict=True)
+    )
+    return replace(vae, textures=(strokes, grain, hatch, paper))
+
+
+def _change_conditioning(_context: Context, entries: list[list[Any]], history: History) -> list[list[Any]]:
+    changed = [[rows.copy(), dict(options)] for rows, options in entries]
+    for rows, _ in changed:
+        rows[:, 0] += history.features
+    return changed
+
+
+def _change_sampler(_context: Context, sampler: Hand, history: History) -> Hand:
+    moves = (0.1 * project(history)[:4]).tolist()
+    return replace(sampler, touch=tuple(a + b for a, b in zip(sampler.touch, moves, strict=True)))
+
+
+def _add_style(style: tuple[float, ...], history: History) -> tuple[float, ...]:
+    return tuple(limit_style(np.array(style, np.float32) + history.features).tolist())
+
+
+# By the type of ComfyUI.
+CHANGES: Final[Mapping[str, Callable[[Context, Any, History], Any]]] = {
+    "AUDIO": _change_sound,
+    "CLIP": lambda _, clip, history: replace(clip, bias=_add_style(clip.bias, history)),
+    "CONDITIONING": _change_conditioning,
+    "GUIDER": lambda context, guider, history: replace(guider, model=CHANGES["MODEL"](context, guider.model, history)),
+    "IMAGE": change_image,
+    "MASK": _change_mask,
+    "MODEL": lambda _, model, history: replace(model, style=_add_style(model.style, history)),
+    "SAMPLER": _change_sampler,
+    "SIGMAS": lambda _, sigmas, history: np.asarray(sigmas ** np.exp(0.5 * project(history)[0]), np.float32),
+    "VAE": _change_vae,
+    "VIDEO": change_film,
+}

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sweeper.embedded.diffusion.models import Clip, Model, Vae
-from sweeper.embedded.diffusion.painter import Guider, Hand
-from sweeper.embedded.nodes.media_files import Film, FilmFile
-from sweeper.embedded.nodes.model_nodes import UpscaleModel
-from sweeper.embedded.nodes.sampling import SeededNoise
-from sweeper.embedded.stand_ins.features import make_direction, make_no_features, read_literal, read_prompt
-from sweeper.embedded.stand_ins.histories import MAX_TEXT, History, merge_histories, read_value
+from sweeper.embedded.stand_ins.histories import (
+    MAX_TEXT,
+    History,
+    find_kind,
+    make_direction,
+    make_no_features,
+    merge_histories,
+    read_literal,
+    read_prompt,
+    read_value,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,11 +28,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_KINDS: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
-    (str, "STRING"), (bool, "BOOLEAN"), (int, "INT"), (float, "FLOAT"), (Model, "MODEL"), (Clip, "CLIP"), (Vae, "VAE"),
-    ((Film, FilmFile), "VIDEO"), (Guider, "GUIDER"), (SeededNoise, "NOISE"), (Hand, "SAMPLER"),
-    (UpscaleModel, "UPSCALE_MODEL"),
-)  # fmt: skip
 # The last part of an input's name -> the size that it gives.
 _SIZES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("width", "image_width", "target_width", "output_width", "resize_width", "new_width"), "width"),
@@ -37,7 +36,6 @@ _SIZES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("batch_size", "num_images", "image_count", "number_of_images", "n"), "batch"),
     **dict.fromkeys(("fps", "frame_rate", "framerate"), "fps"),
     **dict.fromkeys(("duration", "seconds", "duration_seconds", "video_duration"), "seconds"),
-    "layers": "layers",
     "megapixels": "megapixels",
     **dict.fromkeys(("scale_by", "upscale_by", "scale_factor", "upscale_factor", "rescale_factor"), "scale"),
 }
@@ -51,20 +49,7 @@ _SWITCHES: Final = re.compile(r"select|switch|index|choice|choose|condition|bool
 SEED_OPTION: Final = "control_after_generate"
 
 
-def find_kind(value: Any) -> str:
-    """The type of a value as `object_info` names it, "*" if only its input says it."""
-    if isinstance(value, np.ndarray):
-        if value.ndim == 4 and value.shape[-1] in {1, 3, 4}:
-            return "IMAGE"
-        return {1: "SIGMAS", 2: "MASK", 3: "MASK"}.get(value.ndim, "*")
-    if isinstance(value, Mapping):
-        return "LATENT" if "samples" in value else "AUDIO" if "waveform" in value else "*"
-    if isinstance(value, list) and value and isinstance(value[0], list) and len(value[0]) == 2:
-        return "CONDITIONING" if isinstance(value[0][0], np.ndarray) else "*"
-    return next((kind for types, kind in _KINDS if isinstance(value, types)), "*")
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LinkedInput:
     """An input that another node gives. `kind` is the type of its value, or the declared type if that says more."""
 
@@ -89,15 +74,23 @@ class NodeReading:
     sizes: Mapping[str, float]
 
     def list_kind(self, kind: str) -> list[LinkedInput]:
-        return [one for one in self.linked if one.kind == kind]
+        return [linked for linked in self.linked if linked.kind == kind]
+
+    def find(self, kind: str) -> Any:
+        """The first value of a type that comes in, or None."""
+        return next((linked.value for linked in self.linked if linked.kind == kind), None)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All inputs by name."""
+        return {**self.widgets, **{linked.name: linked.value for linked in self.linked}}
 
     def choose(self, candidates: Mapping[str, Any]) -> str | None:
         """The name of the candidate that a switch of the node selects: `text2` by 2, `on_true` by true; None without.
 
         Of candidates with other names, the number counts from 0.
         """
-        values = {**self.widgets, **{one.name: one.value for one in self.linked}}
-        switches = [value for name, value in values.items() if isinstance(value, bool | int) and is_switch(name)]
+        switches = [value for name, value in self.values.items() if isinstance(value, bool | int) and is_switch(name)]
         if not switches or len(candidates) < 2:
             return None
         ending, names = str(switches[0]).lower(), list(candidates)
@@ -106,19 +99,13 @@ class NodeReading:
 
     def merge(self, *without: LinkedInput | None) -> History:
         """Everything that the node knows, except for some of its inputs."""
-        skipped = {one.name for one in without if one is not None}
-        return merge_histories(
-            [
-                History(self.features + self._read_texts(), self.seed, self.sizes, None, self.prompt),
-                *(one.history for one in self.linked if one.name not in skipped),
-            ]
-        )
-
-    def _read_texts(self) -> Array:
-        features = read_prompt(self.prompt) if self.prompt else make_no_features()
+        features = self.features
+        if self.prompt:
+            features = features + read_prompt(self.prompt)
         if self.negative:
             features = features - np.float32(0.3) * read_prompt(self.negative) + make_direction(f"not {self.negative}")
-        return features
+        own = History(features, self.seed, self.sizes, None, self.prompt)
+        return merge_histories([own, *(linked.history for linked in self.linked if linked not in without)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +126,12 @@ def read_inputs(
     linked: list[LinkedInput] = []
     widgets: dict[str, Any] = {}
     texts: dict[bool, list[str]] = {False: [], True: []}
-    features, seeds, sizes = make_no_features(), [], {}
+    features, seed, is_seeded, sizes = make_no_features(), 0, False, {}
     for name, value in inputs.items():
         declared, options = specs.get(name, ("*", {}))
         key = f"{class_type}/{name}"
         if is_seed(name, options) and isinstance(value, int):
-            seeds.append(value)
+            seed, is_seeded = (seed * 31 + value + 1) % 2**64, True
             features = features + make_direction(f"{key}={value}")
         elif isinstance(value, str) and _is_prompt(name, value, declared, options):
             texts["neg" in name.lower()].append(value)
@@ -162,7 +149,7 @@ def read_inputs(
         else:
             widgets[name] = value
         sizes.update({size: number for size, number in _find_sizes(name, value) if number > 0})
-    if any(one.history.sizes.get("batch", 1) > 1 for one in linked):
+    if any(given.history.sizes.get("batch", 1) > 1 for given in linked):
         sizes.pop("batch", None)  # the count upstream; a batch size then says how much is worked on at once
     count = max(1, len(widgets))
     return NodeReading(
@@ -172,8 +159,8 @@ def read_inputs(
         features * np.float32(min(1.0, 2 / count**0.5)),
         ", ".join(texts[False])[:MAX_TEXT],
         ", ".join(texts[True])[:MAX_TEXT],
-        _combine_seeds(seeds),
-        bool(seeds) or any(one.kind in {"NOISE", "GUIDER", "SAMPLER"} for one in linked),
+        seed,
+        is_seeded or any(given.kind in {"NOISE", "GUIDER", "SAMPLER"} for given in linked),
         sizes,
     )
 
@@ -186,13 +173,6 @@ def is_seed(name: str, options: Mapping[str, Any]) -> bool:
 def is_switch(name: str) -> bool:
     """Whether an input of this name says which of the others goes on."""
     return bool(_SWITCHES.search(name))
-
-
-def _combine_seeds(seeds: list[int]) -> int:
-    total = 0
-    for seed in seeds:
-        total = (total * 31 + seed + 1) % 2**64
-    return total
 
 
 def _is_prompt(name: str, value: str, declared: Any, options: Mapping[str, Any]) -> bool:

@@ -16,20 +16,20 @@ import numpy as np
 
 from sweeper.embedded.diffusion import models
 from sweeper.embedded.diffusion import vae as coder
+from sweeper.embedded.diffusion.arrays import check_size
 from sweeper.embedded.diffusion.models import Clip
 from sweeper.embedded.diffusion.painter import Guider, find_hand, make_levels
-from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.diffusion.vocabulary import FEATURES
-from sweeper.embedded.nodes import latents, media_files
+from sweeper.embedded.nodes import media_files
 from sweeper.embedded.nodes.base import Context
+from sweeper.embedded.nodes.images import resize_image
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.model_nodes import load_upscaler
-from sweeper.embedded.nodes.sampling import SeededNoise
+from sweeper.embedded.nodes.sampling import SeededNoise, vae_decode
 from sweeper.embedded.stand_ins import drawing
-from sweeper.embedded.stand_ins.class_shape import WITH_ALPHA
+from sweeper.embedded.stand_ins.drawing import DrawnSize, draw_image, draw_latent, plan_size
 from sweeper.embedded.stand_ins.histories import SIDE_NAMES, digest_history, merge_histories
 from sweeper.embedded.stand_ins.scalar_outputs import make_scalar
-from sweeper.embedded.stand_ins.value_changes import CHANGED, change_film, change_image, change_samples, make_even
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _LARGEST_RESIZED = 16 * 2**20  # pixels of a picture in a new size
-_MAX_LAYERS = 32  # of a picture in layers
 _FRAME_STEP = 4  # frames for each latent of a film, as Wan's
 _MODEL_SUFFIX: Final = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$", re.IGNORECASE)
 _SCALARS: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
@@ -77,7 +76,7 @@ def _make(context: Context, reading: NodeReading, request: OutputRequest, source
         if source is None and "neg" in request.name.lower():
             history = replace(history, features=reading.features)
     value = _NEW[request.type](context, reading, request) if source is None else source.value
-    return CHANGED[request.type](context, value, history)
+    return drawing.CHANGES[request.type](context, value, history)
 
 
 def _name_model(reading: NodeReading) -> str:
@@ -87,58 +86,12 @@ def _name_model(reading: NodeReading) -> str:
     return re.sub(r"[^\w.\- ]+", "_", re.split(r"[\\/]", name)[-1])[:200].strip(". ") or "stand-in"
 
 
-def _make_conditioning(_context: Context, reading: NodeReading, request: OutputRequest) -> list[list[Any]]:
-    clip = next((one.value for one in reading.list_kind("CLIP")), Clip("stand-in", (0.0,) * len(FEATURES)))
-    return [[models.embed(clip, reading.negative if "neg" in request.name.lower() else ""), {}]]
-
-
-def _make_image(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Array:
-    image = _make_colours(context, reading, request, source)
-    if request.name != WITH_ALPHA or image.shape[-1] > 3:
-        return image
-    alpha = drawing.draw_mask(reading.merge(source), image, drawing.plan_size({}))
-    return np.concatenate([image, alpha[..., None]], axis=-1)
-
-
-def _make_colours(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Array:
-    if source is None:
-        coded = reading.list_kind("LATENT")
-        if coded and np.any(coded[0].value["samples"]) and coded[0].value["samples"].shape[1] == 4:
-            vae = next((one.value for one in reading.list_kind("VAE")), drawing.PLAIN_VAE)
-            decoded = latents.vae_decode(context, coded[0].value, vae)
-            return change_image(context, decoded, reading.merge(coded[0]))
-        films = reading.list_kind("VIDEO")
-        if films:
-            return change_image(context, films[0].value.load().images, reading.merge(films[0]))
-        return _draw(context, reading, film=_shows_film(reading), item=request.number)
-    history = reading.merge(source)
-    image = _resize_as_asked(reading, source.value)
-    others = [one.value for one in reading.list_kind("IMAGE") if one.name != source.name]
-    if others and "batch" in reading.class_type.lower():
-        image = join_images([image, *others])
-    elif others:
-        image = drawing.mix_images(image, others, 0.4)
-    if reading.is_seeded and reading.prompt:  # an edit: the scene that it describes shows
-        height, width = image.shape[1:3]
-        scene = drawing.draw_image(
-            context, history, drawing.plan_size({"width": float(width), "height": float(height)})
-        )
-        image = drawing.mix_images(image, [scene], 0.45)
-    return change_image(context, image, history)
-
-
-def join_images(images: list[Array]) -> Array:
-    """One batch of several, in the size and with the channels of the first."""
-    first = images[0]
-    height, width, channels = first.shape[1:]
-    check_size(sum(len(image) for image in images), height, width, channels)
-    fitted = [drawing.fit_image(drawing.match_channels(image, channels), width, height) for image in images]
-    return np.concatenate(fitted)
+# --- sizes -----------------------------------------------------------------------------------------------------------
 
 
 def _all_sizes(reading: NodeReading) -> Mapping[str, float]:
     """The sizes that the node asks for, else those upstream; its own `aspect` or side replaces theirs as a whole."""
-    upstream = dict(merge_histories(one.history for one in reading.linked).sizes)
+    upstream = dict(merge_histories(linked.history for linked in reading.linked).sizes)
     own = reading.sizes
     if SIDE_NAMES & own.keys():
         upstream = {name: size for name, size in upstream.items() if name not in SIDE_NAMES}
@@ -147,16 +100,9 @@ def _all_sizes(reading: NodeReading) -> Mapping[str, float]:
     return {**upstream, **own}
 
 
-def _shows_film(reading: NodeReading) -> bool:
-    """Whether the pictures are frames of one scene: a length says so, or the pictures upstream."""
-    return "frames" in _all_sizes(reading) or any(one.history.sizes.get("batch", 1) > 1 for one in reading.linked)
-
-
-def _draw(context: Context, reading: NodeReading, *, film: bool, item: int = 0) -> Array:
+def _plan(reading: NodeReading) -> DrawnSize:
     sizes = _all_sizes(reading)
-    history, size = reading.merge(), drawing.plan_size({"frames": sizes.get("batch", 0.0), **sizes}, film=film)
-    history = replace(history, seed=(history.seed + item) % 2**64)
-    return drawing.draw_frames(history, size) if film else drawing.draw_image(context, history, size)
+    return plan_size(sizes, film="frames" in sizes)
 
 
 def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
@@ -172,78 +118,10 @@ def _resize_as_asked(reading: NodeReading, image: Array) -> Array:
             factor = (area * 1e6 / (width * height)) ** 0.5
         new_width, new_height = width * factor, height * factor
     most = drawing.LARGEST_FILM / len(image) if len(image) > 1 else _LARGEST_RESIZED
+    sides = max(1, round(new_width)), max(1, round(new_height))
     if new_width * new_height > most:
-        return drawing.fit_image(image, *drawing.fit_sides(new_width, new_height, most))
-    return drawing.fit_image(image, max(1, round(new_width)), max(1, round(new_height)))
-
-
-def _make_mask(_context: Context, reading: NodeReading, _request: OutputRequest) -> Array:
-    picture = next((one.value for one in reading.list_kind("IMAGE")), None)
-    return drawing.draw_mask(reading.merge(), picture, drawing.plan_size(_all_sizes(reading)))
-
-
-def _make_latent(
-    _context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None
-) -> dict[str, Any]:
-    """Sampled if the node has a seed; else what comes in, an encoded picture, or an empty latent of the size."""
-    samples = None if source is None else source.value["samples"]
-    if reading.is_seeded and (samples is None or not np.any(samples)):
-        return _draw_latents(reading, source)
-    pictures = reading.list_kind("IMAGE")
-    if samples is not None and source is not None and (np.any(samples) or not pictures):
-        history = reading.merge(source)
-        if reading.is_seeded and samples.ndim == 4 and samples.shape[1] == 4:  # from one latent to another
-            share = np.float32(min(max(float(_find_number(reading, "denoise", 0.6)), 0.0), 1.0))
-            scene = drawing.draw_latent(history, samples.shape[3] * 8, samples.shape[2] * 8)
-            if scene.shape[1:] == samples.shape[2:]:
-                samples = np.asarray(samples + (scene[None] - samples) * share, np.float32)
-        return {**source.value, "samples": change_samples(samples, history)}
-    if pictures and "CONDITIONING" not in request.siblings:
-        return _encode_picture(reading, pictures[0], source)
-    tells = reading.merge().text or reading.list_kind("AUDIO") or reading.list_kind("VIDEO")
-    if tells and "CONDITIONING" not in request.siblings:
-        return _draw_latents(reading, None)
-    size = drawing.plan_size(_all_sizes(reading), film="frames" in _all_sizes(reading))
-    return _shape_latent(np.zeros((size.batch, 4, size.height // 8, size.width // 8), np.float32), reading, size)
-
-
-def _encode_picture(reading: NodeReading, picture: LinkedInput, into: LinkedInput | None) -> dict[str, Any]:
-    """A picture as latent; in the shape of an empty latent if it goes `into` one."""
-    vae = next((one.value for one in reading.list_kind("VAE")), drawing.PLAIN_VAE)
-    image = drawing.match_channels(_resize_as_asked(reading, picture.value), 3)
-    if into is not None:
-        shape = into.value["samples"].shape
-        image = drawing.fit_image(image[:1], max(shape[-1], 1) * 8, max(shape[-2], 1) * 8)
-    encoded, _ = coder.encode(image, vae)
-    samples = change_samples(encoded, reading.merge(picture))
-    if into is not None:
-        samples = np.repeat(samples, len(into.value["samples"]), axis=0)
-        if into.value["samples"].ndim == 5:
-            samples = np.repeat(samples[:, :, None], into.value["samples"].shape[2], axis=2)
-    return {"samples": samples}
-
-
-def _draw_latents(reading: NodeReading, source: LinkedInput | None) -> dict[str, Any]:
-    sizes = _all_sizes(reading)
-    size, history = drawing.plan_size(sizes, film="frames" in sizes), reading.merge()
-    samples = np.stack([drawing.draw_latent(history, size.width, size.height, item) for item in range(size.batch)])
-    kept = {} if source is None else {key: value for key, value in source.value.items() if key != "pixels"}
-    return {**kept, **_shape_latent(samples, reading, size)}
-
-
-def _shape_latent(samples: Array, reading: NodeReading, size: drawing.DrawnSize) -> dict[str, Any]:
-    """A film's latents are [B, 4, t, h, w], one for every four frames, and wander a little; layers have one each.
-
-    Those of a sound have no frames, so its `seconds` travel beside them.
-    """
-    sizes = _all_sizes(reading)
-    length = {"seconds": size.seconds} if "seconds" in sizes else {}
-    if "frames" not in sizes and "layers" not in sizes:
-        return {"samples": samples, **length}
-    layers = min(max(int(sizes.get("layers", 0)), 0), _MAX_LAYERS)
-    count = (size.frames - 1) // _FRAME_STEP + 1 if "frames" in sizes else layers + 1
-    moved = [np.roll(samples, round(3 * np.sin(index / max(count, 1) * 6.28)), axis=-1) for index in range(count)]
-    return {"samples": np.stack(moved, axis=2), **length}
+        sides = drawing.fit_sides(new_width, new_height, most)
+    return image if sides == (width, height) else resize_image(image, *sides, "bilinear")
 
 
 def _find_number(reading: NodeReading, name: str, default: float) -> float:
@@ -251,43 +129,169 @@ def _find_number(reading: NodeReading, name: str, default: float) -> float:
     return float(value) if isinstance(value, int | float) else default
 
 
+# --- pictures and films ----------------------------------------------------------------------------------------------
+
+
+def _make_image(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Array:
+    return _draw_image(context, reading, request) if source is None else _edit_image(context, reading, source)
+
+
+def _draw_image(context: Context, reading: NodeReading, request: OutputRequest) -> Array:
+    """A decoded latent, else the frames of a film, else a new scene."""
+    for coded in reading.list_kind("LATENT")[:1]:
+        samples = coded.value["samples"]
+        if np.any(samples) and samples.shape[1] == 4:
+            decoded = vae_decode(context, coded.value, reading.find("VAE") or drawing.PLAIN_VAE)
+            return drawing.change_image(context, decoded, reading.merge(coded))
+    for film in reading.list_kind("VIDEO")[:1]:
+        return drawing.change_image(context, film.value.images, reading.merge(film))
+    # The pictures are frames of one scene if a length says so, or the pictures upstream.
+    batches = any(linked.history.sizes.get("batch", 1) > 1 for linked in reading.linked)
+    return _draw(context, reading, film=batches or "frames" in _all_sizes(reading), item=request.number)
+
+
+def _edit_image(context: Context, reading: NodeReading, source: LinkedInput) -> Array:
+    """What comes in, with the other pictures, and with the scene that an edit describes."""
+    history = reading.merge(source)
+    image = _resize_as_asked(reading, source.value)
+    others = [linked.value for linked in reading.list_kind("IMAGE") if linked is not source]
+    if others and "batch" in reading.class_type.lower():
+        image = join_images([image, *others])
+    elif others:
+        image = drawing.mix_images(image, others, 0.4)
+    if reading.is_seeded and reading.prompt:
+        sides = {"width": float(image.shape[2]), "height": float(image.shape[1])}
+        image = drawing.mix_images(image, [draw_image(context, history, plan_size(sides))], 0.45)
+    return drawing.change_image(context, image, history)
+
+
+def join_images(images: list[Array]) -> Array:
+    """One batch of several, in the size and with the channels of the first."""
+    height, width, channels = images[0].shape[1:]
+    check_size(sum(len(image) for image in images), height, width, channels)
+    return np.concatenate(
+        [resize_image(drawing.match_channels(image, channels), width, height, "bilinear") for image in images]
+    )
+
+
+def _draw(context: Context, reading: NodeReading, *, film: bool, item: int = 0) -> Array:
+    sizes = _all_sizes(reading)
+    history, size = reading.merge(), plan_size({"frames": sizes.get("batch", 0.0), **sizes}, film=film)
+    history = replace(history, seed=(history.seed + item) % 2**64)
+    return drawing.draw_frames(history, size) if film else draw_image(context, history, size)
+
+
+def _make_mask(_context: Context, reading: NodeReading, _request: OutputRequest) -> Array:
+    return drawing.draw_mask(reading.merge(), reading.find("IMAGE"), plan_size(_all_sizes(reading)))
+
+
 def _make_video(context: Context, reading: NodeReading, _request: OutputRequest, source: LinkedInput | None) -> Film:
-    sounds = reading.list_kind("AUDIO")
-    audio = sounds[0].value if sounds else None
+    audio = reading.find("AUDIO")
     if source is not None:
-        film = source.value.load()
+        film = source.value
         resized = replace(film, images=_resize_as_asked(reading, film.images), audio=audio or film.audio)
-        return change_film(context, resized, reading.merge(source))
-    size = drawing.plan_size(_all_sizes(reading), film=True)
+        return drawing.change_film(context, resized, reading.merge(source))
     pictures = reading.list_kind("IMAGE")
     if pictures and len(pictures[0].value) > 1 and not reading.prompt:
-        frames = change_image(context, make_even(pictures[0].value), reading.merge(pictures[0]))
+        frames = drawing.change_image(context, drawing.make_even(pictures[0].value), reading.merge(pictures[0]))
     else:
         frames = _draw(context, reading, film=True)
-    context.check()
-    return Film(frames, Fraction(size.fps).limit_denominator(1000), audio)
+    fps = plan_size(_all_sizes(reading), film=True).fps
+    return Film(frames, Fraction(fps).limit_denominator(1000), audio)
 
 
-def _make_audio(context: Context, reading: NodeReading, _request: OutputRequest) -> dict[str, Any]:
-    for one in reading.list_kind("VIDEO"):
-        audio = one.value.load().audio
-        if audio is not None:
-            return dict(audio)
-    seconds = drawing.plan_size(_all_sizes(reading)).seconds
-    score = drawing.draw_latent(reading.merge(), 256, 128)[None]
-    return media_files.play(context, score, int(seconds * media_files.RATE), drawing.PLAIN_VAE)
+# --- latents ---------------------------------------------------------------------------------------------------------
+
+
+def _make_latent(
+    _context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None
+) -> dict[str, Any]:
+    """Sampled if the node has a seed; else what comes in, an encoded picture, or an empty latent of the size."""
+    samples: Any = None if source is None else source.value["samples"]
+    is_empty = samples is None or not np.any(samples)
+    if reading.is_seeded and is_empty:
+        return _draw_latents(reading, source)
+    pictures = reading.list_kind("IMAGE")
+    if source is not None and not (is_empty and pictures):
+        history = reading.merge(source)
+        if reading.is_seeded and samples.ndim == 4 and samples.shape[1] == 4:  # from one latent to another
+            share = np.float32(min(max(_find_number(reading, "denoise", 0.6), 0.0), 1.0))
+            scene = draw_latent(history, samples.shape[3] * 8, samples.shape[2] * 8)
+            if scene.shape[1:] == samples.shape[2:]:
+                samples = np.asarray(samples + (scene[None] - samples) * share, np.float32)
+        return {**source.value, "samples": drawing.change_samples(samples, history)}
+    if "CONDITIONING" not in request.siblings:
+        if pictures:
+            return _encode_picture(reading, pictures[0], source)
+        if reading.merge().text or reading.list_kind("AUDIO") or reading.list_kind("VIDEO"):
+            return _draw_latents(reading, None)
+    size = _plan(reading)
+    return _shape_latent(np.zeros((size.batch, 4, size.height // 8, size.width // 8), np.float32), reading, size)
+
+
+def _encode_picture(reading: NodeReading, picture: LinkedInput, into: LinkedInput | None) -> dict[str, Any]:
+    """A picture as latent; in the shape of an empty latent if it goes `into` one."""
+    image = drawing.match_channels(_resize_as_asked(reading, picture.value), 3)
+    shape: tuple[int, ...] = () if into is None else into.value["samples"].shape
+    if shape:
+        image = resize_image(image[:1], max(shape[-1], 1) * 8, max(shape[-2], 1) * 8, "bilinear")
+    encoded, _ = coder.encode(image, reading.find("VAE") or drawing.PLAIN_VAE)
+    samples = drawing.change_samples(encoded, reading.merge(picture))
+    if shape:
+        samples = np.repeat(samples, shape[0], axis=0)
+    return {"samples": np.repeat(samples[:, :, None], shape[2], axis=2) if len(shape) == 5 else samples}
+
+
+def _draw_latents(reading: NodeReading, source: LinkedInput | None) -> dict[str, Any]:
+    size, history = _plan(reading), reading.merge()
+    samples = np.stack([draw_latent(history, size.width, size.height, item) for item in range(size.batch)])
+    return {**({} if source is None else source.value), **_shape_latent(samples, reading, size)}
+
+
+def _shape_latent(samples: Array, reading: NodeReading, size: DrawnSize) -> dict[str, Any]:
+    """A film's latents are [B, 4, t, h, w], one for every four frames, and wander a little.
+
+    Those of a sound have no frames, so its `seconds` travel beside them.
+    """
+    sizes = _all_sizes(reading)
+    length = {"seconds": size.seconds} if "seconds" in sizes else {}
+    if "frames" not in sizes:
+        return {"samples": samples, **length}
+    count = (size.frames - 1) // _FRAME_STEP + 1
+    moved = [np.roll(samples, round(3 * np.sin(index / max(count, 1) * 6.28)), axis=-1) for index in range(count)]
+    return {"samples": np.stack(moved, axis=2), **length}
+
+
+# --- what samplers take ----------------------------------------------------------------------------------------------
+
+
+def _make_conditioning(_context: Context, reading: NodeReading, request: OutputRequest) -> list[list[Any]]:
+    clip = reading.find("CLIP") or Clip("stand-in", (0.0,) * len(FEATURES))
+    return [[models.embed(clip, reading.negative if "neg" in request.name.lower() else ""), {}]]
 
 
 def _make_sigmas(_context: Context, reading: NodeReading, _request: OutputRequest) -> Array:
     steps = int(min(max(_find_number(reading, "steps", 12), 1), 1000))
-    denoise = min(max(_find_number(reading, "denoise", 1.0), 0.0), 1.0)
-    return make_levels("normal", max(int(steps / max(denoise, 0.01)), 1))[-(steps + 1) :]
+    denoise = min(max(_find_number(reading, "denoise", 1.0), 0.01), 1.0)
+    return make_levels("normal", max(int(steps / denoise), 1))[-(steps + 1) :]
 
 
 def _make_guider(context: Context, reading: NodeReading, request: OutputRequest) -> Guider:
-    found = [one.value for one in reading.list_kind("CONDITIONING")] or [_make_conditioning(context, reading, request)]
-    model = next((one.value for one in reading.list_kind("MODEL")), None) or models.load_model(_name_model(reading))
-    return Guider(model, found[0], found[1] if len(found) > 1 else None, _find_number(reading, "cfg", 5.0))
+    sides = [linked.value for linked in reading.list_kind("CONDITIONING")] or [
+        _make_conditioning(context, reading, request)
+    ]
+    model = reading.find("MODEL") or models.load_model(_name_model(reading))
+    return Guider(model, sides[0], sides[1] if len(sides) > 1 else None, _find_number(reading, "cfg", 5.0))
+
+
+def _make_audio(context: Context, reading: NodeReading, _request: OutputRequest) -> dict[str, Any]:
+    for film in reading.list_kind("VIDEO"):
+        audio = film.value.audio
+        if audio is not None:
+            return dict(audio)
+    seconds = plan_size(_all_sizes(reading)).seconds
+    score = draw_latent(reading.merge(), 256, 128)[None]
+    return media_files.play(context, score, int(seconds * media_files.RATE), drawing.PLAIN_VAE)
 
 
 _NEW: Final[Mapping[str, Callable[[Context, NodeReading, OutputRequest], Any]]] = {

@@ -23,11 +23,9 @@ _WORDS: Final = (
 _USUAL_SIZE: Final = {"width": 512, "height": 512, "batch": 1, "frames": 33}
 _SIDES: Final = {"width": "width", "height": "height", "batch": "batch", "count": "batch", "frames": "frames"}
 _PYTHON_TYPES: Final[dict[str, type]] = {"STRING": str, "INT": int, "FLOAT": float, "BOOLEAN": bool, "COMBO": str}
-
-
 _OPERATIONS: Final[Mapping[str, str]] = {
     "add": "a + b", "subtract": "a - b", "multiply": "a * b", "divide": "a / b", "modulo": "a % b", "power": "a ** b",
-    "+": "a + b", "-": "a - b", "*": "a * b", "/": "a / b", "//": "a // b", "%": "a % b", "**": "a ** b",
+    **{sign: f"a {sign} b" for sign in ("+", "-", "*", "/", "//", "%", "**")},
 }  # fmt: skip
 
 
@@ -35,26 +33,25 @@ def make_scalar(reading: NodeReading, request: OutputRequest) -> Any:
     """Make a STRING, INT, FLOAT, BOOLEAN or COMBO."""
     if request.type == "STRING":
         return _make_text(reading, request)
-    if request.type == "COMBO":
-        found = _find_same(reading, request)
-        return found if found is not None else (request.choices[0] if request.choices else reading.merge().text)
-    found = _compute_expression(reading)
+    found = None if request.type == "COMBO" else _compute_expression(reading)
     found = _find_same(reading, request) if found is None else found
-    return _measure(reading, request) if found is None else _PYTHON_TYPES[request.type](found)
+    if found is not None:
+        return _PYTHON_TYPES[request.type](found)
+    if request.type == "COMBO":
+        return request.choices[0] if request.choices else reading.merge().text
+    return _measure(reading, request)
 
 
 def _compute_expression(reading: NodeReading) -> float | None:
     """The value of the node's `expression` over its other numbers; None if it has none that is arithmetic."""
-    values = {**reading.widgets, **{one.name: one.value for one in reading.linked}}
-    expression = next(
-        (values[name] for name in ("expression", "formula", "operation", "value") if name in values), None
-    )
+    values = reading.values
+    names = ("expression", "formula", "operation", "value")
+    expression = next((values[name] for name in names if name in values), None)
     if not isinstance(expression, str):
         return None
-    expression = _OPERATIONS.get(expression.lower(), expression)
     numbers = {name.rpartition(".")[2]: value for name, value in values.items() if isinstance(value, int | float)}
     try:
-        return compute(expression, numbers)
+        return compute(_OPERATIONS.get(expression.lower(), expression), numbers)
     except ValueError:
         return None
 
@@ -62,23 +59,23 @@ def _compute_expression(reading: NodeReading) -> float | None:
 def _find_same(reading: NodeReading, request: OutputRequest) -> Any:
     """The input of the output's name or else of its type, upstream ones first; None if there is none."""
     wanted = _PYTHON_TYPES[request.type]
-    linked = {one.name: one.value for one in reading.linked}
-    values = {**linked, **{name: value for name, value in reading.widgets.items() if name not in linked}}
-    fitting = {name: value for name, value in values.items() if _is_of(value, wanted)}
+    linked = {linked.name: linked.value for linked in reading.linked}
+    fitting = {name: value for name, value in {**linked, **reading.widgets}.items() if _is_of(value, wanted)}
     for name, value in fitting.items():
         if name.rpartition(".")[2].lower() == request.name.lower():
-            return wanted(value)
+            return value
+    if request.type == "COMBO":
+        return next((value for value in fitting.values() if value in request.choices or not request.choices), None)
     chosen = reading.choose({name: value for name, value in fitting.items() if not is_switch(name)})
-    if chosen is not None and request.type != "COMBO":
-        return wanted(fitting[chosen])
+    if chosen is not None:
+        return fitting[chosen]
     if request.type == "INT" and _find_size_name(request) is not None:
         return None  # other numbers of the node are not sizes
     numbers = [value for name, value in linked.items() if name in fitting]
     if len(numbers) > 1 and wanted in {int, float}:
-        return wanted(round(sum(numbers) / len(numbers)) if wanted is int else sum(numbers) / len(numbers))
-    if request.type == "COMBO":
-        return next((value for value in fitting.values() if value in request.choices or not request.choices), None)
-    return next((wanted(value) for value in fitting.values()), None)
+        mean = sum(numbers) / len(numbers)
+        return round(mean) if wanted is int else mean
+    return next(iter(fitting.values()), None)
 
 
 def _is_of(value: Any, wanted: type) -> bool:
@@ -97,7 +94,7 @@ def _measure(reading: NodeReading, request: OutputRequest) -> Any:
     if request.type == "FLOAT":
         return float(history.sizes.get("fps", share)) if "fps" in request.name.lower() else share
     if size in {"width", "height"} and SIDE_NAMES & history.sizes.keys():
-        multiple = next((value for name, value in reading.widgets.items() if name == "multiple"), 8)
+        multiple = reading.widgets.get("multiple", 8)
         side = find_sides(history.sizes)[size == "height"]
         step = multiple if isinstance(multiple, int) and 0 < multiple <= 256 else 8
         return round(side) if size in history.sizes else max(round(side / step), 1) * step
@@ -112,31 +109,27 @@ def _find_size_name(request: OutputRequest) -> str | None:
 
 def _make_text(reading: NodeReading, request: OutputRequest) -> str:
     """The texts that come in, joined; a class that writes (it has a seed, or reads a picture) adds words of its own."""
-    given = {name: value for name, value in reading.widgets.items() if isinstance(value, str)}
-    given |= {one.name: one.value for one in reading.linked if isinstance(one.value, str)}
+    given = {name: value for name, value in reading.values.items() if isinstance(value, str)}
     chosen = None if reading.is_seeded else reading.choose(given)
     if chosen is not None:
         return str(given[chosen])
-    texts = [one.value for one in reading.linked if isinstance(one.value, str)]
+    texts = [linked.value for linked in reading.linked if isinstance(linked.value, str)]
     own = [text for text in (reading.prompt,) if text and text not in texts]
     same = reading.widgets.get(request.name)
     if isinstance(same, str) and not reading.is_seeded:
         return same
     joined = ", ".join(text for text in [*texts, *own] if text)
-    others = [one for one in reading.linked if not isinstance(one.value, str | int | float)]
+    others = [linked for linked in reading.linked if not isinstance(linked.value, str | int | float)]
     if not joined and not others:
         joined = ", ".join(str(value) for value in reading.widgets.values() if isinstance(value, str | int | float))
     if reading.is_seeded or others or not joined:
         subject = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reading.class_type)
-        joined = f"{joined or reading.merge().text or subject}, {_write_words(reading)}"
+        words = " ".join(_WORDS[int(digit, 16)] for digit in digest_history(reading.merge())[:6])
+        joined = f"{joined or reading.merge().text or subject}, {words}"
     return joined[: MAX_TEXT * 4]
 
 
-def _write_words(reading: NodeReading) -> str:
-    """Words that any change of what the node knows changes."""
-    digits = digest_history(reading.merge())[:6]
-    return " ".join(_WORDS[int(digit, 16)] for digit in digits)
-
+# --- expressions -----------------------------------------------------------------------------------------------------
 
 _MAX_LENGTH, _MAX_DEPTH, _MAX_SIZE = 500, 20, 2.0**64
 _OPERATORS: Final[Mapping[type, Callable[..., Any]]] = {
@@ -145,6 +138,7 @@ _OPERATORS: Final[Mapping[type, Callable[..., Any]]] = {
     ast.BitXor: operator.xor, ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Invert: operator.inv,
     ast.Not: operator.not_, ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
     ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Pow: math.pow,
+    ast.And: lambda *values: all(values), ast.Or: lambda *values: any(values),
 }  # fmt: skip
 _FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "abs": abs, "ceil": math.ceil, "cos": math.cos, "float": float, "floor": math.floor, "int": int, "log": math.log,
@@ -159,7 +153,7 @@ def compute(expression: str, names: Mapping[str, float]) -> float:
         raise ValueError(f"the expression has {len(expression)} characters; at most {_MAX_LENGTH} are allowed")
     try:
         return _compute(ast.parse(expression.strip(), mode="eval").body, names, 0)
-    except (ArithmeticError, SyntaxError, TypeError, RecursionError, MemoryError) as problem:
+    except (ArithmeticError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as problem:
         raise ValueError(f"{expression!r} is not arithmetic: {problem}") from problem
 
 
@@ -170,27 +164,26 @@ def _compute(node: ast.expr, names: Mapping[str, float], depth: int) -> float:
     if isinstance(node, ast.Constant):
         value = node.value
     elif isinstance(node, ast.Name):
-        value = names.get(node.id)
+        value = names[node.id]
     else:
         function, parts = _split(node)
-        if function is not None:
-            value = function(*(_compute(part, names, depth + 1) for part in parts))
+        value = function(*(_compute(part, names, depth + 1) for part in parts))
     if not isinstance(value, int | float) or not abs(value) <= _MAX_SIZE:
         raise ValueError(f"{ast.unparse(node)!r} is not a number of at most 2^64")
     return value
 
 
-def _split(node: ast.expr) -> tuple[Callable[..., Any] | None, list[ast.expr]]:
-    """The function that a part of an expression applies, and its arguments; None if it is not arithmetic."""
+def _split(node: ast.expr) -> tuple[Callable[..., Any], list[ast.expr]]:
+    """The function that a part of an expression applies, and its arguments. Raises KeyError for anything else."""
     match node:
         case ast.BinOp(left=left, op=sign, right=right) | ast.Compare(left=left, ops=[sign], comparators=[right]):
-            return _OPERATORS.get(type(sign)), [left, right]
+            return _OPERATORS[type(sign)], [left, right]
         case ast.UnaryOp(op=sign, operand=operand):
-            return _OPERATORS.get(type(sign)), [operand]
+            return _OPERATORS[type(sign)], [operand]
         case ast.BoolOp(op=sign, values=parts):
-            return (lambda *values: all(values)) if isinstance(sign, ast.And) else (lambda *values: any(values)), parts
+            return _OPERATORS[type(sign)], parts
         case ast.IfExp(test=test, body=body, orelse=other):
             return (lambda condition, yes, no: yes if condition else no), [test, body, other]
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-            return _FUNCTIONS.get(name), arguments
-    return None, []
+            return _FUNCTIONS[name], arguments
+    raise KeyError(ast.unparse(node))

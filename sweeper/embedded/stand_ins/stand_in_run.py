@@ -1,21 +1,29 @@
-"""Runs one node of a class that only its description tells: the entry of everything in this folder that draws."""
+"""Runs one node of a stand-in: makes its outputs, and saves what reaches it if it is an output node."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from PIL import Image
 
-from sweeper.embedded.node_inputs import is_link
-from sweeper.embedded.nodes import NODE_CLASSES
+from sweeper.embedded.nodes import NODE_CLASSES, images, media_files, picture_files
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.stand_ins.features import make_no_features, read_literal
-from sweeper.embedded.stand_ins.node_reading import LinkedInput, NodeReading, OutputRequest, find_kind, read_inputs
+from sweeper.embedded.nodes.media_files import Film
+from sweeper.embedded.nodes.picture_files import save_files, to_pil_images
+from sweeper.embedded.stand_ins.drawing import CHANGES, draw_image, make_even, plan_size
+from sweeper.embedded.stand_ins.histories import find_kind, make_no_features, read_literal
+from sweeper.embedded.stand_ins.node_reading import NodeReading, OutputRequest, read_inputs
 from sweeper.embedded.stand_ins.output_values import join_images, make_output, transform_value
-from sweeper.embedded.stand_ins.shown_outputs import save_inputs
+from sweeper.embedded.validation import is_link
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,31 +32,34 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+Ui = dict[str, list[Any]]
 _MAX_LIST = 64  # items that an output with OUTPUT_IS_LIST gives
 _MAX_JOINED = 16  # items of an input list that are joined
 _MAX_ABOVE = 32  # nodes above a number that are read
 _ABOVE = 0.4  # how strongly they count, compared with the node's own inputs
+_SHOWS: Final = re.compile(r"preview|show|display|compare|view", re.IGNORECASE)
+_ANIMATIONS: Final = re.compile(r"webp|gif|png", re.IGNORECASE)
+_FIRST_TAG: Final = 0x0110  # of EXIF, and those below: where ComfyUI writes the metadata of an animated WebP
+_MAX_TEXT = 1_000_000  # characters of a text that a job keeps
+METADATA_KEY: Final = "sweeper_stand_ins"
+_LIGHT, _DARK = 0.85, 0.15  # of the mark on pictures
 
 
 def run_stand_in(shape: ClassShape, context: Context, inputs: Mapping[str, Any]) -> NodeOutput:
     """Make the outputs of a node from its inputs, and save what reaches it if it is an output node."""
-    reading = _read(shape, context, inputs)
-    values = _make_values(shape, context, reading)
-    return NodeOutput(values, save_inputs(context, reading) if shape.is_output else None)
-
-
-def _read(shape: ClassShape, context: Context, inputs: Mapping[str, Any]) -> NodeReading:
     context.check()
     written = context.prompt.get(context.node_id, {}).get("inputs", {})
     links = {
-        name: _read_nodes_above(context.prompt, written[name], inputs[name])
-        for name in inputs
+        name: _read_nodes_above(context.prompt, written[name], value)
+        for name, value in inputs.items()
         if is_link(written.get(name))
     }
     if shape.input_is_list:
         inputs = {name: _join_items(items) for name, items in inputs.items() if items}
-    specs = shape.list_specs(written)
-    return read_inputs(shape.class_type, specs, inputs, links)
+    required, optional = shape.select_inputs(written)
+    reading = read_inputs(shape.spec.class_type, {**required, **optional}, inputs, links)
+    values = tuple(_iter_values(shape, context, reading))
+    return NodeOutput(values, _save_inputs(context, reading) if shape.spec.is_output else None)
 
 
 def _read_nodes_above(prompt: Mapping[str, Any], link: list[Any], value: Any) -> Array:
@@ -75,52 +86,45 @@ def _read_nodes_above(prompt: Mapping[str, Any], link: list[Any], value: Any) ->
     return features
 
 
-def _make_values(shape: ClassShape, context: Context, reading: NodeReading) -> tuple[Any, ...]:
-    values = []
+def _iter_values(shape: ClassShape, context: Context, reading: NodeReading) -> Iterator[Any]:
     counts: Counter[str] = Counter()
-    for index, kind in enumerate(shape.outputs):
+    kinds = tuple(kind for kind in shape.outputs if isinstance(kind, str))
+    for kind, name, template, is_list in zip(
+        shape.outputs, shape.output_names, shape.output_templates, shape.output_is_list, strict=True
+    ):
         context.check()
-        kinds = tuple(one for one in shape.outputs if isinstance(one, str))
-        if isinstance(kind, tuple):
-            request = OutputRequest("COMBO", shape.output_names[index], counts["COMBO"], kinds, kind)
-        else:
-            request = OutputRequest(kind, shape.output_names[index], counts[kind], kinds)
-        counts[request.type] += 1
-        template = shape.output_templates[index]
+        word, choices = (kind, ()) if isinstance(kind, str) else ("COMBO", kind)
+        request = OutputRequest(word, name, counts[word], kinds, choices)
+        counts[word] += 1
         value = _make_value(context, shape, reading, request, template)
-        values.append(_split_items(value) if shape.output_is_list[index] else value)
-    return tuple(values)
+        yield _split_items(value) if is_list else value
 
 
 def _make_value(
     context: Context, shape: ClassShape, reading: NodeReading, request: OutputRequest, template: str
 ) -> Any:
-    if "," in request.type:
+    if "," in request.type:  # a union
         kinds = [kind.strip() for kind in request.type.split(",")]
-        kind = next((one.kind for one in reading.linked if one.kind in kinds), kinds[0])
-        return _make_value(context, shape, reading, replace(request, type=kind), template)
+        kind = next((linked.kind for linked in reading.linked if linked.kind in kinds), kinds[0])
+        request = replace(request, type=kind)
     if request.type != "*":
         return make_output(context, reading, request)
-    candidates = _find_candidates(shape, reading, template)
-    values = {one.name: one.value for one in candidates}
-    values |= {
-        name: value for name, value in reading.widgets.items() if template and shape.find_template(name) == template
-    }
+    # The output follows an input: one of its template, else one that takes every type, else any.
+    linked = list(reading.linked)
+    if template:
+        linked = [given for given in linked if shape.find_template(given.name) == template]
+    else:
+        linked = [g for g in linked if shape.find_template(g.name) or shape.is_free(g.name)] or linked
+    values = {given.name: given.value for given in linked}
+    if template:
+        values |= {name: value for name, value in reading.widgets.items() if shape.find_template(name) == template}
     chosen = reading.choose(values)
     if chosen is not None:
         return values[chosen]
-    if not candidates:
-        literals = [value for value in reading.widgets.values() if not template and value is not None]
-        return literals[0] if literals and not reading.linked else make_output(context, reading, request)
-    return transform_value(context, reading, candidates[0], request)
-
-
-def _find_candidates(shape: ClassShape, reading: NodeReading, template: str) -> list[LinkedInput]:
-    """The inputs whose type an output follows."""
-    if template:
-        return [one for one in reading.linked if shape.find_template(one.name) == template]
-    free = [one for one in reading.linked if shape.find_template(one.name) or shape.is_free(one.name)]
-    return free or list(reading.linked)
+    if linked:
+        return transform_value(context, reading, linked[0], request)
+    literals = [value for value in reading.widgets.values() if not template and value is not None]
+    return literals[0] if literals and not reading.linked else make_output(context, reading, request)
 
 
 def _join_items(items: list[Any]) -> Any:
@@ -143,8 +147,125 @@ def _split_items(value: Any) -> list[Any]:
     """The list of a list output: the pictures of a batch one by one, other values alone."""
     if find_kind(value) in {"IMAGE", "MASK"} and value.ndim >= 3:
         return [value[index : index + 1] for index in range(min(len(value), _MAX_LIST))]
-    if find_kind(value) == "LATENT" and len(value["samples"]) > 1 and "noise_mask" not in value:
-        samples = value["samples"]
-        kept = {key: one for key, one in value.items() if key not in {"batch_index", "residue"}}
-        return [{**kept, "samples": samples[index : index + 1]} for index in range(min(len(samples), _MAX_LIST))]
     return [value]
+
+
+# --- what is saved and shown ------------------------------------------------------------------------------------------
+
+
+def _save_inputs(context: Context, reading: NodeReading) -> Ui:
+    """Save what reaches an output node, and return its `ui`."""
+    shows = bool(_SHOWS.search(reading.class_type))
+    prefix = next((value for name, value in reading.widgets.items() if name.endswith("prefix")), None)
+    prefix = prefix if isinstance(prefix, str) and prefix.strip() else "ComfyUI"
+    ui: Ui = {}
+    for saved in _iter_media(context, reading, prefix, shows=shows):
+        for name, entries in saved.items():
+            ui.setdefault(name, []).extend(entries)
+    texts = [given.value[:_MAX_TEXT] for given in reading.linked if isinstance(given.value, str)]
+    if not texts and not ui and reading.prompt and not reading.linked:
+        texts = [reading.prompt]
+    if shows:
+        texts += [json.dumps(given.value) for given in reading.linked if isinstance(given.value, bool | int | float)]
+    if texts:
+        ui["text"] = texts
+    if not ui:
+        size = plan_size({**reading.merge().sizes, **reading.sizes})
+        ui = _save_images(context, mark_images(draw_image(context, reading.merge(), size)), prefix, shows=shows)
+    return ui
+
+
+def _transform_inputs(context: Context, reading: NodeReading) -> Iterator[tuple[str, Any]]:
+    """The pictures, films and sounds that reach the node, by type, changed by its own values if it has any."""
+    media = [given for given in reading.linked if given.kind in {"IMAGE", "MASK", "VIDEO", "AUDIO"}]
+    history = reading.merge(*media)
+    for given in media:
+        if np.any(history.features):
+            yield given.kind, mark_value(CHANGES[given.kind](context, given.value, history))
+        else:
+            yield given.kind, given.value
+
+
+def _iter_media(context: Context, reading: NodeReading, prefix: str, *, shows: bool) -> Iterator[Ui]:
+    media = list(_transform_inputs(context, reading))
+    sounds = [value for kind, value in media if kind == "AUDIO"]
+    for kind, value in media:
+        if kind == "IMAGE":
+            rate = reading.sizes.get("fps")
+            if rate is not None and len(value) > 1 and _is_animation(reading):
+                yield _save_animation(context, value, rate, prefix, reading)
+            elif rate is not None and len(value) > 1:
+                sound, sounds = (sounds[0], []) if sounds else (None, sounds)
+                frames = media_files.Film(make_even(value)[..., :3], Fraction(rate).limit_denominator(1000), sound)
+                yield _save_film(context, frames, prefix)
+            else:
+                yield _save_images(context, value, prefix, shows=shows)
+        elif kind == "MASK":
+            yield _save_images(context, images.to_image(value), prefix, shows=shows)
+        elif kind == "VIDEO":
+            yield _save_film(context, value, prefix)
+    for sound in sounds:
+        save = media_files.preview_audio if shows else media_files.save_flac
+        named = {} if shows else {"filename_prefix": prefix}
+        yield dict(save(context, sound, **named).ui or {})
+
+
+def _save_images(context: Context, images: Any, prefix: str, *, shows: bool) -> Ui:
+    saved = picture_files.preview_image(context, images) if shows else picture_files.save_image(context, images, prefix)
+    return dict(saved.ui or {})
+
+
+def _is_animation(reading: NodeReading) -> bool:
+    """Whether frames become an animated picture: if the node says so, or if nothing here writes films."""
+    said = f"{reading.class_type} {reading.widgets.get('format', '')}"
+    return bool(_ANIMATIONS.search(said)) or importlib.util.find_spec("av") is None
+
+
+def _save_animation(context: Context, images: Any, rate: float, prefix: str, reading: NodeReading) -> Ui:
+    first, *others = to_pil_images(images)
+    exif = Image.Exif()
+    for number, (key, text) in enumerate(picture_files.make_metadata(context).items()):
+        exif[_FIRST_TAG - number] = f"{key}:{text}"
+    options = {"duration": round(1000 / rate), "exif": exif, "lossless": reading.widgets.get("lossless") is True}
+
+    def write(path: Path, picture: Image.Image) -> None:
+        picture.save(path, "WEBP", save_all=True, append_images=others, **options)
+
+    return {"images": save_files(context, prefix, ".webp", [first], write, size=first.size), "animated": [True]}
+
+
+def _save_film(context: Context, film: Any, prefix: str) -> Ui:
+    saved = media_files.save_video(context, video=film, filename_prefix=prefix, format="auto", codec="auto")
+    return dict(saved.ui or {})
+
+
+def mark_inputs(inputs: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """The inputs of a node that saves or shows, with the mark on each picture."""
+    return {name: [mark_value(value) for value in values] for name, values in inputs.items()}
+
+
+def mark_value(value: Any) -> Any:
+    """The same pictures or film with the mark; other values as they are."""
+    if isinstance(value, np.ndarray) and (value.ndim == 3 or (value.ndim == 4 and value.shape[-1] in {1, 3, 4})):
+        return mark_images(value)
+    if isinstance(value, Film):
+        return replace(value, images=mark_images(value.images))
+    return value
+
+
+def mark_images(images: Array) -> Array:
+    """A small square with a diagonal in the lower right corner of IMAGE [B, H, W, C] or MASK [B, H, W]."""
+    height, width = images.shape[1:3]
+    side = min(max(min(height, width) // 40, 6), 14, max(min(height, width) // 4, 1))
+    square = np.full((side, side), _LIGHT, np.float32)
+    square[[0, -1]] = square[:, [0, -1]] = _DARK
+    np.fill_diagonal(square, _DARK)
+    marked = images.copy()
+    bottom, right = max(height - side // 2, side), max(width - side // 2, side)
+    rows, columns = slice(bottom - side, bottom), slice(right - side, right)
+    if images.ndim == 3:
+        marked[:, rows, columns] = square
+    else:
+        marked[:, rows, columns, :3] = square[..., None]
+        marked[:, rows, columns, 3:] = 1
+    return marked

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.embedded.diffusion import models, vae
-from sweeper.embedded.diffusion.names import SAMPLERS, SCHEDULERS
+from sweeper.embedded.diffusion.models import encode, pool, weigh_words
 from sweeper.embedded.diffusion.painter import Canvas, Guider, draw_layouts, find_hand, make_levels, paint
 from sweeper.embedded.diffusion.scene import compose
-from sweeper.embedded.diffusion.text import encode, pool, weigh_words
 from sweeper.embedded.diffusion.vocabulary import BACKDROPS, COLOURS, FEATURES, INDEX, SUBJECTS, WORDS
+from sweeper.embedded.nodes import NODE_CLASSES
 from tests import ROOT
 
 LAYOUTS = draw_layouts(1, tuple(range(24)))
@@ -51,8 +51,8 @@ def picture(prompt: str = "a red fox in the snow", *, checkpoint: str = PAINT, *
     return vae.decode(latent(prompt, checkpoint=checkpoint, **axes), models.load_vae(checkpoint))[0]
 
 
-def apart(one: Any, other: Any) -> float:
-    return float(np.abs(one - other).mean())
+def apart(first: Any, other: Any) -> float:
+    return float(np.abs(first - other).mean())
 
 
 def chroma(image: Any) -> float:
@@ -88,7 +88,7 @@ def test_same_inputs_give_same_pixels_in_every_process() -> None:
 def test_few_steps_are_blurred_and_more_steps_converge() -> None:
     for sampler, scheduler in (("euler", "normal"), ("dpmpp_2m", "karras"), ("heun", "simple")):
         images = [picture(steps=steps, sampler=sampler, scheduler=scheduler) for steps in (2, 4, 8, 16, 32, 64)]
-        moves = [apart(one, other) for one, other in pairwise(images)]
+        moves = [apart(first, other) for first, other in pairwise(images)]
         assert moves[-1] < 0.5 * moves[0]
         assert moves[-1] < 0.03
     sharp = [sharpness(picture(steps=steps)) for steps in (2, 4, 8, 16)]
@@ -98,11 +98,11 @@ def test_few_steps_are_blurred_and_more_steps_converge() -> None:
 def test_cfg_adds_contrast_and_colour_step_by_step() -> None:
     scales = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0, 15.0, 20.0)
     latents = [latent(cfg=cfg)[0, :3] for cfg in scales]
-    spread = [float(one.std()) for one in latents]
+    spread = [float(first.std()) for first in latents]
     assert spread == sorted(spread)
     assert spread[-1] > 2 * spread[0]  # burnt
     images = [picture(cfg=cfg) for cfg in scales]
-    assert max(apart(one, other) for one, other in pairwise(images)) < 0.08  # no jumps
+    assert max(apart(first, other) for first, other in pairwise(images)) < 0.08  # no jumps
     assert chroma(images[5]) > 1.15 * chroma(images[0])
 
 
@@ -116,13 +116,14 @@ def test_cfg_keeps_the_composition_for_most_seeds() -> None:
 
 def test_seeds_choose_among_many_compositions() -> None:
     images = [picture(seed=seed) for seed in range(12)]
-    pairs = [apart(one, other) for i, one in enumerate(images) for other in images[:i]]
+    pairs = [apart(first, other) for i, first in enumerate(images) for other in images[:i]]
     assert min(pairs) > 0.01
     assert np.mean(pairs) > 0.06
 
 
 def test_each_sampler_and_scheduler_has_a_picture_of_its_own() -> None:
-    for axis, names in (("sampler", SAMPLERS), ("scheduler", SCHEDULERS)):
+    specs = NODE_CLASSES["KSampler"].required
+    for axis, names in (("sampler", specs["sampler_name"][0]), ("scheduler", specs["scheduler"][0])):
         drawn = [(picture(**{axis: name}, side=16) * 255).astype("uint8").tobytes() for name in names]
         assert len(set(drawn)) == len(names)
 
@@ -133,7 +134,7 @@ def test_samplers_differ_at_few_steps_and_agree_at_many() -> None:
     many = [picture(steps=60, sampler=name, scheduler="karras") for name in names]
 
     def mean_distance(images: list[Any]) -> float:
-        return float(np.mean([apart(one, other) for i, one in enumerate(images) for other in images[:i]]))
+        return float(np.mean([apart(first, other) for i, first in enumerate(images) for other in images[:i]]))
 
     assert mean_distance(many) < 0.6 * mean_distance(few)
 
@@ -163,7 +164,7 @@ def test_prompts_that_share_words_look_related() -> None:
 
 def test_schedulers_give_related_pictures() -> None:
     few = [picture(scheduler=name, steps=6) for name in ("karras", "exponential", "sgm_uniform", "beta")]
-    assert all(apart(one, other) > 0.004 for i, one in enumerate(few) for other in few[:i])
+    assert all(apart(first, other) > 0.004 for i, first in enumerate(few) for other in few[:i])
     many = [picture(scheduler=name, steps=60) for name in ("karras", "beta")]
     other_seed = picture(seed=6, steps=60)
     assert apart(*many) < 0.4 * apart(many[0], other_seed)
@@ -190,7 +191,7 @@ def test_each_checkpoint_has_its_style_and_any_name_works() -> None:
     assert chroma(picture(checkpoint=INK)) < 0.6 * chroma(picture(checkpoint=PAINT))
     names = (PAINT, PHOTO, INK, "v1-5-pruned.safetensors", "sd_xl_base_1.0.safetensors", "dreamshaper_8.safetensors")
     images = [picture(checkpoint=name) for name in names]
-    assert min(apart(one, other) for i, one in enumerate(images) for other in images[:i]) > 0.01
+    assert min(apart(first, other) for i, first in enumerate(images) for other in images[:i]) > 0.01
     assert repr(models.load_model("v1-5.ckpt")) == "<procedural model 'v1-5.ckpt'>"
 
 

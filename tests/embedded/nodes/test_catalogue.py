@@ -1,6 +1,6 @@
 """The catalogue equals the object_info of a ComfyUI for the same classes (data/object_info.json).
 
-Some of them were recorded with 0.33.0 (see sweeper/embedded/nodes/catalog/own_classes.py), the others with 0.3.64.
+Some of them were recorded with 0.33.0 (see sweeper/embedded/nodes/own_classes.py), the others with 0.3.64.
 
 Descriptions and tooltips are not compared, because they are ComfyUI's own text and the catalogue does not contain them.
 """
@@ -19,7 +19,7 @@ from typing import Any, cast
 import pytest
 
 from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.nodes.catalog.own_classes import NodeFunction
+from sweeper.embedded.nodes.own_classes import NodeFunction
 from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text("utf-8"))
@@ -55,8 +55,9 @@ def test_the_function_of_a_class_takes_its_inputs(name: str) -> None:
     node = NODE_CLASSES[name]
     run = cast("NodeFunction", node.run)
     function = getattr(importlib.import_module(f"sweeper.embedded.nodes.{run.module}"), run.function)
-    parameters = [one for one in inspect.signature(function).parameters.values() if one.name != "context"]
-    parameters = parameters[bool(run.variant) :]
+    parameters = [
+        parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != "context"
+    ]
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
     demanded = {parameter.name for parameter in parameters if parameter.default is parameter.empty}

@@ -57,7 +57,6 @@ def test_text_nodes(context: Any) -> None:
     ("kind", "inputs"),
     [
         ("EmptyImage", {"width": 16384, "height": 16384, "batch_size": 4096, "color": 0}),
-        ("ImagePadForOutpaint", {"left": 16384, "top": 16384, "right": 16384, "bottom": 16384, "feathering": 0}),
         ("RepeatImageBatch", {"amount": 2**24}),
         ("ImageScale", {"upscale_method": "bilinear", "width": 16384, "height": 16384, "crop": "disabled"}),
     ],
@@ -66,8 +65,3 @@ def test_too_large_a_picture_is_refused(kind: str, inputs: dict[str, Any], conte
     image = {} if kind == "EmptyImage" else {"image": np.zeros((1, 4, 4, 3), np.float32)}
     with pytest.raises(ValueError, match="the most is 268"):
         context.run(kind, **image, **inputs)
-
-
-def test_schedule_is_cut_in_two(context: Any) -> None:
-    high, low = context.run("SplitSigmas", sigmas=np.array([1, 0.5, 0.25, 0], np.float32), step=2)
-    assert (high.tolist(), low.tolist()) == ([1, 0.5, 0.25], [0.25, 0])

@@ -22,14 +22,6 @@ def sample_latent(context: Any, parts: dict[str, Any], latent_image: Any, **chan
     return context.run("KSampler", **(inputs | {"latent_image": latent_image} | changed))
 
 
-def test_a_batch_remembers_its_indices(context: Any, parts: dict[str, Any]) -> None:
-    three = context.run("EmptyLatentImage", width=64, height=64, batch_size=3)
-    second = context.run("LatentFromBatch", samples=three, batch_index=1, length=1)
-    assert second["batch_index"] == [1]
-    batch = sample_latent(context, parts, three)["samples"]
-    assert np.array_equal(sample_latent(context, parts, second)["samples"][0], batch[1])
-
-
 def test_too_large_a_video_is_refused_before_drawing(context: Any, parts: dict[str, Any]) -> None:
     huge = {"samples": np.zeros((1, 4, 4000, 64, 64), np.float32)}
     with pytest.raises(ValueError, match="this server decodes up to 120"):

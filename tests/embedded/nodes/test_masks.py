@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -44,19 +42,3 @@ def test_picture_is_composited_through_a_mask() -> None:
     assert result[0, :, :, 0].tolist() == [[0, 0.5, 1, 0], [0, 0, 0.25, 0]]
     assert run("ImageCompositeMasked", **{**inputs, "x": 3})[0, 0, :, 0].tolist() == [0, 0, 0, 1]
     assert run("ImageCompositeMasked", **{**inputs, "resize_source": True, "x": 0}).all()
-
-
-def test_outpainting_pads_with_grey_and_masks_the_new_ground() -> None:
-    image = np.ones((1, 8, 8, 3), np.float32)
-    wide, grown = run("ImagePadForOutpaint", image=image, left=8, top=0, right=0, bottom=0, feathering=2)
-    assert wide[0, 0, 7:9, 0].tolist() == [0.5, 1]
-    assert grown[0, 3, 7:12].tolist() == [1, 1, 0.25, 0, 0]
-
-
-@settings(max_examples=20)
-@given(arrays.arrays(np.float32, (1, 3, 4, 3), elements=st.floats(0, 1, width=32)), MASKS)
-def test_joining_and_splitting_an_alpha_are_inverse(image: Any, field: Any) -> None:
-    alpha = field[:, :3, :4]
-    colours, back = run("SplitImageWithAlpha", image=run("JoinImageWithAlpha", image=image, alpha=alpha))
-    assert np.array_equal(colours, image)
-    assert back == pytest.approx(alpha, abs=1e-6)

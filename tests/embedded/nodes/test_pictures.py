@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.embedded.diffusion.scaling import resize
+from sweeper.embedded.diffusion.arrays import resize
 
 RNG = np.random.default_rng(3)
 
@@ -134,17 +134,17 @@ def test_a_blur_wider_than_the_picture_is_an_error(context: Any) -> None:
 def test_blend_modes_have_the_published_values(
     context: Any, mode: str, under: float, over: float, expected: float
 ) -> None:
-    one, two = np.full((1, 2, 2, 3), under, np.float32), np.full((1, 2, 2, 3), over, np.float32)
-    full = context.run("ImageBlend", image1=one, image2=two, blend_factor=1.0, blend_mode=mode)
+    image, two = np.full((1, 2, 2, 3), under, np.float32), np.full((1, 2, 2, 3), over, np.float32)
+    full = context.run("ImageBlend", image1=image, image2=two, blend_factor=1.0, blend_mode=mode)
     assert np.allclose(full, expected, atol=1e-6)
-    none = context.run("ImageBlend", image1=one, image2=two, blend_factor=0.0, blend_mode=mode)
+    none = context.run("ImageBlend", image1=image, image2=two, blend_factor=0.0, blend_mode=mode)
     assert np.allclose(none, under)
 
 
 def test_an_unknown_blend_mode_fails_when_it_runs(context: Any) -> None:
-    one = picture(1, 2, 2, 3)
+    image = picture(1, 2, 2, 3)
     with pytest.raises(ValueError, match="Unsupported blend mode: nope"):
-        context.run("ImageBlend", image1=one, image2=one, blend_factor=1.0, blend_mode="nope")
+        context.run("ImageBlend", image1=image, image2=image, blend_factor=1.0, blend_mode="nope")
 
 
 def test_invert_batch_crop_and_empty_nodes(context: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeper.embedded.diffusion.names import SAMPLERS
+from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.nodes.base import Interrupted
 
 CHECKPOINT = "procedural-paint.safetensors"
@@ -75,12 +75,12 @@ def grain(latent: Any) -> float:
     return float(np.abs(np.diff(latent["samples"][:, :3], axis=-1)).mean())
 
 
-def apart(one: Any, other: Any) -> float:
+def apart(first: Any, other: Any) -> float:
     """Mean absolute difference of two latents."""
-    return float(np.abs(one["samples"] - other["samples"]).mean())
+    return float(np.abs(first["samples"] - other["samples"]).mean())
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", NODE_CLASSES["KSampler"].required["sampler_name"][0])
 def test_every_sampler_gives_a_picture(studio: Studio, name: str) -> None:
     latent = studio.latent(sampler_name=name, scheduler="sgm_uniform", cfg=2.0)
     image = studio.picture(latent)
@@ -97,9 +97,9 @@ def test_every_sampler_gives_a_picture(studio: Studio, name: str) -> None:
 
 def test_seeds_up_to_the_last_bit_differ(studio: Studio) -> None:
     pictures = [studio.latent(seed=seed) for seed in (0, 1, 2**53, 2**53 + 1, 2**64 - 2, 2**64 - 1)]
-    for i, one in enumerate(pictures):
+    for i, first in enumerate(pictures):
         for other in pictures[:i]:
-            assert apart(one, other) > 0.02
+            assert apart(first, other) > 0.02
     assert apart(studio.latent(seed=2**64 - 1), pictures[-1]) == 0
 
 
@@ -181,8 +181,8 @@ def test_every_input_of_a_sampler_changes_the_picture(studio: Studio) -> None:
     ]  # fmt: skip
     changes[-3]["end_at_step"] = 5
     pictures = [studio.part(studio.empty(), 0, 6, noise=True, leftover=False, **change) for change in changes]
-    for change, one in zip(changes, pictures, strict=True):
-        assert apart(one, plain) > 1e-3, change
+    for change, first in zip(changes, pictures, strict=True):
+        assert apart(first, plain) > 1e-3, change
     assert apart(pictures[6], pictures[8]) > 1e-3
 
 
@@ -264,7 +264,7 @@ def test_low_precision_weights_change_the_picture_a_little(context: Any, studio:
     assert 0 < apart(studio.latent(model=full), studio.latent(model=low)) < 0.5
 
 
-def test_latents_are_resized_and_repeated_as_comfyui_does(studio: Studio) -> None:
+def test_latents_are_resized_as_comfyui_does(studio: Studio) -> None:
     run, latent = studio.context.run, studio.latent()
     sizes = {
         (0, 0): (12, 16),
@@ -283,17 +283,6 @@ def test_latents_are_resized_and_repeated_as_comfyui_does(studio: Studio) -> Non
         18,
         24,
     )
-    four = run("RepeatLatentBatch", samples=run("RepeatLatentBatch", samples=latent, amount=2), amount=2)
-    assert four["samples"].shape[0] == 4
-    assert np.array_equal(four["samples"][3], latent["samples"][0])
-
-
-def test_repeated_batch_continues_its_indices_and_masks(studio: Studio) -> None:
-    latent = {"samples": np.zeros((2, 4, 8, 8), np.float32), "batch_index": [3, 5]}
-    latent["noise_mask"] = np.stack([np.zeros((8, 8), np.float32), np.ones((8, 8), np.float32)])
-    repeated = studio.context.run("RepeatLatentBatch", samples=latent, amount=2)
-    assert repeated["batch_index"] == [3, 5, 6, 8]
-    assert repeated["noise_mask"][:, 0, 0].tolist() == [0, 1, 0, 1]
 
 
 def test_a_scheduler_without_denoise_has_no_levels(studio: Studio) -> None:

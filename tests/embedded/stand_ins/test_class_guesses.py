@@ -82,13 +82,11 @@ def test_a_missing_input_gets_its_default(client):
     assert np.array_equal(pixels(client, graph), expected)
 
 
-def test_a_picture_whose_alpha_is_read_has_one(client):
+def test_a_picture_whose_alpha_is_read_is_opaque(client):
     graph = change(FILM, "9", images=["6", 0])
     graph["5"] = {"class_type": "ImageToMask", "inputs": {"image": ["4", 0], "channel": "alpha"}}
     graph["6"] = {"class_type": "MaskToImage", "inputs": {"mask": ["5", 0]}}
-    first = pixels(client, graph)
-    assert first.std() > 10
-    assert distance(first, pixels(client, change(graph, "3", shift=1.0))) > 1
+    assert pixels(client, graph).mean() > 250  # but for the mark
 
 
 def test_an_encoded_sound_counts(client):

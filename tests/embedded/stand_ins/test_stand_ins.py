@@ -14,7 +14,7 @@ from PIL import Image, ImageSequence
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.stand_ins.features import make_no_features
+from sweeper.embedded.stand_ins.histories import make_no_features
 from sweeper.embedded.stand_ins.node_reading import read_inputs
 from tests.embedded.clients import Comfy
 from tests.embedded.stand_ins.declarations import OBJECT_INFO
@@ -104,8 +104,8 @@ def test_every_input_changes_the_picture(client, node_id, name, value):
 
 
 def test_numbers_change_the_picture_smoothly(client):
-    zero, near, nearer, one = (pixels(client, change(FILM, "3", strength=value)) for value in (0.0, 0.4, 0.5, 1.0))
-    assert distance(near, nearer) < distance(zero, one) / 2
+    zero, near, nearer, whole = (pixels(client, change(FILM, "3", strength=value)) for value in (0.0, 0.4, 0.5, 1.0))
+    assert distance(near, nearer) < distance(zero, whole) / 2
 
 
 def test_undeclared_inputs_and_titles_change_nothing(client):
@@ -266,7 +266,7 @@ def test_animated_picture_has_all_frames_and_needs_no_codec(client):
         assert (sum(durations), picture.size) == (16 * 125, (256, 144))
         assert len(durations) > 8
     (exact,) = run(client, change(graph, "9", lossless=True))["9"]["images"]
-    assert [chunk in fetch(client, one) for one in (file, exact) for chunk in (b"VP8 ", b"VP8L")] == [
+    assert [chunk in fetch(client, whole) for whole in (file, exact) for chunk in (b"VP8 ", b"VP8L")] == [
         True, False, False, True,
     ]  # fmt: skip
 

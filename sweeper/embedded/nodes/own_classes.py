@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, Final
 
-from sweeper.embedded.diffusion.names import CHECKPOINTS, CLIPS, LORAS, VAES
+from sweeper.embedded.diffusion.vocabulary import CHECKPOINTS, CLIPS, LORAS, VAES
 from sweeper.embedded.nodes.base import (
     Context,
     NodeClass,
@@ -30,7 +31,7 @@ from sweeper.embedded.nodes.base import (
     make_node_class,
 )
 
-# By module: class=function, or class=function:variant where one function runs a family.
+# By module: class=function.
 _BY_MODULE: Final = {
     "model_nodes": """
         CheckpointLoaderSimple=checkpoint UNETLoader=unet VAELoader=vae CLIPLoader=clip DualCLIPLoader=clip
@@ -38,27 +39,22 @@ _BY_MODULE: Final = {
         ModelSamplingAuraFlow=set_shift CLIPTextEncode=encode CLIPSetLastLayer=set_last_layer
         FluxGuidance=set_guidance ConditioningCombine=combine ConditioningConcat=concat ConditioningAverage=average
         ConditioningZeroOut=zero_out UpscaleModelLoader=load_upscaler ImageUpscaleWithModel=upscale
+        PrimitiveString=hand_on PrimitiveStringMultiline=hand_on PrimitiveInt=hand_on PrimitiveFloat=hand_on
+        PrimitiveBoolean=hand_on StringConcatenate=concatenate StringReplace=replace_text
     """,
     "sampling": """
         KSampler=ksampler KSamplerAdvanced=ksampler SamplerCustom=sampler_custom
         SamplerCustomAdvanced=sampler_custom_advanced RandomNoise=make_noise DisableNoise=make_noise
         BasicGuider=basic_guider CFGGuider=cfg_guider KSamplerSelect=select_named BasicScheduler=schedule_named
-        SplitSigmas=split_schedule
-    """,
-    "latents": """
-        EmptyLatentImage=empty:4 EmptySD3LatentImage=empty:16 LatentUpscale=upscale LatentUpscaleBy=upscale_by
+        EmptyLatentImage=empty EmptySD3LatentImage=empty LatentUpscale=upscale LatentUpscaleBy=upscale_by
         VAEDecode=vae_decode VAEEncode=vae_encode VAEEncodeForInpaint=encode_for_inpaint
-        InpaintModelConditioning=inpaint_conditioning SetLatentNoiseMask=set_mask LatentFromBatch=from_batch
-        RepeatLatentBatch=repeat
+        InpaintModelConditioning=inpaint_conditioning SetLatentNoiseMask=set_mask
     """,
     "images": """
         EmptyImage=empty ImageScale=scale ImageScaleBy=scale_by ImageScaleToTotalPixels=scale_to_pixels
         GetImageSize=size ImageInvert=invert ImageBlur=blur ImageSharpen=sharpen ImageBlend=blend ImageBatch=batch
         ImageFromBatch=from_batch RepeatImageBatch=repeat ImageCrop=crop ImageFlip=flip
-    """,
-    "mask_nodes": """
-        SolidMask=solid InvertMask=invert MaskToImage=to_image ImageToMask=from_image ImageCompositeMasked=lay_over
-        ImagePadForOutpaint=pad_for_outpaint JoinImageWithAlpha=join_alpha SplitImageWithAlpha=split_alpha
+        SolidMask=solid InvertMask=invert_mask MaskToImage=to_image ImageToMask=from_image ImageCompositeMasked=lay_over
     """,
     "picture_files": """
         LoadImage=load_image LoadImageMask=load_mask SaveImage=save_image PreviewImage=preview_image
@@ -68,10 +64,6 @@ _BY_MODULE: Final = {
         LoadAudio=load_audio SaveAudio=save_flac PreviewAudio=preview_audio LoadVideo=load_video SaveVideo=save_video
         CreateVideo=create_video GetVideoComponents=components
     """,
-    "strings": """
-        PrimitiveString=hand_on PrimitiveStringMultiline=hand_on PrimitiveInt=hand_on PrimitiveFloat=hand_on
-        PrimitiveBoolean=hand_on StringConcatenate=concatenate StringReplace=replace
-    """,
 }
 
 
@@ -79,19 +71,16 @@ _BY_MODULE: Final = {
 class NodeFunction:
     """Runs the nodes of a class by a function of `sweeper.embedded.nodes.<module>`, imported at its first call.
 
-    The function takes the inputs by name, and before them the context if its first parameter has that name. Where one
-    function runs a family of classes, `variant` says which, as its first argument otherwise. It returns a `NodeOutput`,
-    a tuple of the outputs, or the only output.
+    The function takes the inputs by name, and before them the context if its first parameter has that name. It returns
+    a `NodeOutput`, a tuple of the outputs, or the only output.
     """
 
     module: str
     function: str
-    variant: str = ""
 
     def __call__(self, context: Context, /, **inputs: Any) -> NodeOutput:
         function, takes_context = _find_function(self.module, self.function)
-        first = (context,) if takes_context else (self.variant,) if self.variant else ()
-        result = function(*first, **inputs)
+        result = function(context, **inputs) if takes_context else function(**inputs)
         if isinstance(result, NodeOutput):
             return result
         return NodeOutput(result if isinstance(result, tuple) else (result,))
@@ -104,18 +93,11 @@ def _find_function(module: str, name: str) -> tuple[Callable[..., Any], bool]:
     return function, next(iter(inspect.signature(function).parameters), "") == "context"
 
 
-def _read_functions() -> dict[str, NodeFunction]:
-    functions = {}
-    for module, classes in _BY_MODULE.items():
-        for entry in classes.split():
-            name, _, target = entry.partition("=")
-            function, _, variant = target.partition(":")
-            functions[name] = NodeFunction(module, function, variant)
-    return functions
-
-
-FUNCTIONS: Final[Mapping[str, NodeFunction]] = _read_functions()
-
+FUNCTIONS: Final[Mapping[str, NodeFunction]] = {
+    name: NodeFunction(module, function)
+    for module, classes in _BY_MODULE.items()
+    for name, function in (entry.split("=") for entry in classes.split())
+}
 
 # The inputs of the loaders that name a file of the input folder, and its kind.
 INPUT_FILES: Final[Mapping[str, Mapping[str, str]]] = {
@@ -171,8 +153,8 @@ def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
     )
 
 
-NODES: tuple[NodeClass, ...] = tuple(
-    _make_own_class(name, record) for name, record in RECORDS.items() if name in FUNCTIONS
+NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType(
+    {name: _make_own_class(name, record) for name, record in RECORDS.items() if name in FUNCTIONS}
 )
 
 
