@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.cli import console
 from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.errors import ImageError, Problem, TemplateError
 from sweeper.images.extras import load_av
 from sweeper.loading.load import read_workflow
+from sweeper.loading.suggest_slots import suggest_slots
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
 from sweeper.model.expressions import has_jinja, quote_jinja
 from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
@@ -29,6 +31,8 @@ from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+SLOT_COLUMNS: Final = ("name", "address", "class_type", "title", "type", "value")
 
 # Where requests have the workflow: ComfyUI's /prompt, RunPod's worker-comfyui, Comfy Deploy and others.
 _WRAPPERS: Final = (("prompt",), ("input", "workflow"), ("input", "prompt"), ("workflow",))
@@ -84,6 +88,20 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
     content = path.read_bytes() if is_unchanged else encode_workflow(graph.value)
     pictures = dict(_iter_request_pictures(source.value)) if where else {}
     return LoadedWorkflow(graph, content, is_unchanged, tuple(notes), models, pictures)
+
+
+def read_graph_noted(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
+    """Read the workflow of a file as `read_graph` does, and warn about each change that was made to it."""
+    workflow = read_graph(path, classes)
+    for note in workflow.notes:
+        console.warn(note)
+    return workflow
+
+
+def list_slots(path: Path, classes: NodeClassSource) -> list[dict[str, Any]]:
+    """Every input of the workflow in a file that can be a slot: where it is, its value, and its JSON Schema."""
+    suggestions = suggest_slots(read_graph_noted(path, classes).graph, classes.classes)
+    return [{name: getattr(suggestion, name) for name in (*SLOT_COLUMNS, "schema")} for suggestion in suggestions]
 
 
 def encode_workflow(graph: Graph) -> bytes:

@@ -17,12 +17,11 @@ import click
 from sweeper.answers.render import to_json
 from sweeper.cli.assistant.confined_command import AssistantConfinement
 from sweeper.cli.assistant.workspace import Ledger, Workspace
-from sweeper.cli.commands.effects import OPTION_NAMES
-from sweeper.cli.commands.template import list_slots
-from sweeper.cli.commands.validate import check_file
+from sweeper.cli.file_report import check_file
 from sweeper.cli.load_prepared import load_prepared
 from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.cli.options import get_workflow_path
+from sweeper.cli.read_workflow import list_slots
 from sweeper.errors import UsageError
 from sweeper.running.count_plan import answer_plan
 from sweeper.running.settings import RunOptions
@@ -68,7 +67,7 @@ class Reader:
             from sweeper.tables.effects import EffectQuery, analyse_effects
 
             query = EffectQuery([metric] if metric else [])
-            return analyse_effects(self.workspace.find_results(results), query, OPTION_NAMES)
+            return analyse_effects(self.workspace.find_results(results), query)
 
         return await self._ask(analyse)
 

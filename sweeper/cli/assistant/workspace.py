@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from sweeper.wording import suggest
 _EXPERIMENT_SUFFIXES: Final = (".yaml", ".yml")
 _ALLOW: Final = "the person who started it can allow it: `sweeper mcp --target NAME`, or an entry in their targets file"
 SPENT: Final = "spent"  # the key of the lines in which the process of a run says what it has spent
+_STACK_BYTES: Final = 16 * 2**20  # of a thread that answers: macOS gives 512 kB, too few for nested files
 _MAX_TEXT: Final = 1_000_000  # characters of an experiment that an assistant writes
 
 
@@ -207,6 +209,7 @@ def get_root(folder: Path) -> Path:
 def confine_process(workspace: Workspace) -> None:
     """Let this process open nothing outside of the workspace, and import nothing from it or from the current folder."""
     limit_process(workspace.project)
+    threading.stack_size(_STACK_BYTES)
     own = Path(sweeper.__file__).resolve().parent.parent
     folders = {entry: Path(os.path.realpath(entry)) for entry in sys.path if entry}
     sys.path[:] = [

@@ -14,7 +14,7 @@ from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 
-OPTION_NAMES: Final = {"metric": "--metric", "axis": "--axis", "over": "--over"}
+_OPTIONS: Final = {"metric": "--metric", "axis": "--axis", "over": "--over"}
 
 
 @click.command(
@@ -53,7 +53,7 @@ def command(
         raise UsageError(f"--json and --format {kind} exclude each other; give one")
     from sweeper.tables.effects import EffectQuery, analyse_effects
 
-    answer = analyse_effects(results, EffectQuery(metrics, axes, over, selection, run_id), OPTION_NAMES)
+    answer = analyse_effects(results, EffectQuery(metrics, axes, over, selection, run_id), _OPTIONS)
     is_markdown = kind == "markdown" or (kind is None and output is not None and output.suffix.lower() == ".md")
     if output is None and not is_markdown:
         console.print_answer(answer, as_json=as_json)

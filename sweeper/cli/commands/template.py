@@ -13,7 +13,7 @@ from sweeper.answers.parts import Line, Part, Table
 from sweeper.cli import console, options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
-from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
+from sweeper.cli.read_workflow import SLOT_COLUMNS, list_slots, read_graph_noted
 from sweeper.cli.trust_check import load_named_template
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
@@ -27,7 +27,6 @@ from sweeper.wording import count_things
 _file_argument = click.argument("file", type=click.Path(path_type=Path), metavar="FILE",
                                 callback=lambda _, __, file: options.get_workflow_path(file))  # fmt: skip
 _KNOWN_KEYWORDS: Final = frozenset(("type", "enum", "minimum", "maximum", "multipleOf", "minLength"))
-_COLUMNS: Final = ("name", "address", "class_type", "title", "type", "value")
 
 
 @click.group(cls=options.SuggestingGroup, invoke_without_command=True)
@@ -55,14 +54,8 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
     if as_json:
         console.print_json(rows)
     else:
-        lines = [[*(row[name] for name in _COLUMNS), _describe_schema(row["schema"])] for row in rows]
-        console.print_table((*_COLUMNS, "takes"), lines)
-
-
-def list_slots(file: Path, classes: NodeClassSource) -> list[dict[str, Any]]:
-    """Every input of the workflow in a file that can be a slot: where it is, its value, and its JSON Schema."""
-    suggestions = suggest_slots(_read_workflow(file, classes).graph, classes.classes)
-    return [{name: getattr(suggestion, name) for name in (*_COLUMNS, "schema")} for suggestion in suggestions]
+        lines = [[*(row[name] for name in SLOT_COLUMNS), _describe_schema(row["schema"])] for row in rows]
+        console.print_table((*SLOT_COLUMNS, "takes"), lines)
 
 
 @command.command(
@@ -83,7 +76,7 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
     if output.suffix != ".json":
         raise UsageError(f"{output}: a template is a .json file; its slots go into the .slots.yaml beside it")
     classes = NodeClassSource(target, object_info)
-    workflow = _read_workflow(file, classes)
+    workflow = read_graph_noted(file, classes)
     suggestions = suggest_slots(workflow.graph, classes.classes)
     if not suggestions:
         raise UsageError(f"{file}: no node of this workflow has an input that can be a slot")
@@ -117,21 +110,13 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
 def show(file: Path, *, target: str | None, object_info: Path | None, as_json: bool) -> None:
     """Show a template: its slots with their types, defaults and the nodes they affect, and the output nodes."""
     classes = NodeClassSource(target, object_info)
-    workflow = _read_workflow(file, classes)
+    workflow = read_graph_noted(file, classes)
     template = load_named_template(file) if workflow.is_unchanged else build_template(workflow.source)
     description = _describe_template(with_node_schemas(template, classes.classes), classes.classes)
     if as_json:
         console.print_json(description)
     else:
         console.print_parts(_iter_parts(description, template.graph))
-
-
-def _read_workflow(file: Path, classes: NodeClassSource) -> LoadedWorkflow:
-    """Read the workflow of a file, and warn about each change that was made to it."""
-    workflow = read_graph(file, classes)
-    for note in workflow.notes:
-        console.warn(note)
-    return workflow
 
 
 def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:
