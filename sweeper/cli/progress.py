@@ -152,10 +152,7 @@ def _describe_round(event: events.RoundPlanned) -> str:
     points = count_things(event.points, "new point") if event.points else "points asked for earlier"
     of = "" if event.limit is None else f" of {event.limit}"
     text = f"round {event.number}: {trials} of {points} ({event.asked}{of} done)"
-    if event.best is None:
-        return text
-    objectives = dict(zip(event.objectives, event.best.objectives, strict=True))
-    return f"{text}; best {describe_point(objectives, event.best.values)}"
+    return text if event.best is None else f"{text}; best {describe_point(event.best)}"
 
 
 def _start_bar() -> Progress:

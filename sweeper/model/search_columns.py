@@ -132,13 +132,14 @@ def _average(
 
 @dataclass(frozen=True, slots=True)
 class SearchedPoint:
-    """A point: its values by axis, its objectives in the order of the search, its round, and its rows in the table.
+    """A point: its values by axis, its objectives by metric, its round, and its rows in the table.
 
-    `succeeded`: how many of these rows succeeded.
+    The objectives are in the order of the search; empty unless all are known. `succeeded`: how many of these rows
+    succeeded.
     """
 
     values: Mapping[str, Any]
-    objectives: tuple[float, ...]
+    objectives: Mapping[str, float]
     round: int
     trials: tuple[int, ...]
     succeeded: int
@@ -146,7 +147,7 @@ class SearchedPoint:
 
 def sort_points(points: Iterable[SearchedPoint], objectives: Sequence[Objective]) -> list[SearchedPoint]:
     """Return the points, best first; with several objectives, only the Pareto front: those that no other dominates."""
-    goodness = [(make_larger_better(point.objectives, objectives), point) for point in points]
+    goodness = [(make_larger_better([*point.objectives.values()], objectives), point) for point in points]
     if len(objectives) > 1:
         goodness = [entry for entry in goodness if not any(dominates(other, entry[0]) for other, _ in goodness)]
     return [point for _, point in sorted(goodness, key=lambda entry: entry[0][0], reverse=True)]

@@ -14,8 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sweeper.embedded import EmbeddedServer
-    from sweeper.pytest_plugin.items import ImageRegression
-    from sweeper.regression.pytest_client import WorkflowClient
+    from sweeper.pytest_plugin.items import ImageRegression, WorkflowClient
 
 _EXPERIMENTS = pytest.StashKey[list[Path]]()
 
@@ -64,11 +63,11 @@ def sweeper_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 
     It uses the first `--sweeper-target`, or `sweeper_server` if there is none.
     """
-    from sweeper.pytest_plugin.items import make_client
+    from sweeper.pytest_plugin.items import WorkflowClient
 
     targets = request.config.getoption("sweeper_target")
     target = targets[0] if targets else request.getfixturevalue("sweeper_server").url
-    return make_client(target, tmp_path_factory.mktemp("sweeper"))
+    return WorkflowClient(target, tmp_path_factory.mktemp("sweeper"))
 
 
 @pytest.fixture

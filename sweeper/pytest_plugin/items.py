@@ -7,9 +7,12 @@ for all workers.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
+import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +22,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeper.errors import ResultsError, SweeperError
+from sweeper.errors import ExecutionError, ResultsError, SweeperError
 from sweeper.loading.load import load
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.picture_size import PICTURE_FORMATS
+from sweeper.model.result import SUCCEEDED
 from sweeper.planning.plan import Plan
 from sweeper.regression.accept import accept
 from sweeper.regression.baseline import default_folder, read_baseline
@@ -31,9 +35,10 @@ from sweeper.regression.check import check, check_results
 from sweeper.regression.comparison import Comparison, Comparisons
 from sweeper.regression.junit import describe_case
 from sweeper.regression.match_files import match_files
-from sweeper.regression.pytest_client import WorkflowClient
 from sweeper.regression.thresholds import parse_threshold
 from sweeper.running.folder_lock import LOCK_FILE_NAME, lock_folder
+from sweeper.running.run import run
+from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 
 
@@ -143,9 +148,46 @@ class CaseFailedError(Exception):
         super().__init__("\n\n".join(messages))
 
 
-def make_client(target: str, folder: Path) -> WorkflowClient:
-    """The value of the fixture `sweeper_client`, which can use the names in the user's targets file."""
-    return WorkflowClient(target, folder, named=load_named_targets())
+class WorkflowClient:
+    """The value of the fixture `sweeper_client`. Each call is a run of one trial in its own folder below `folder`.
+
+    So it has everything that a run has: waiting, retries, downloads. It can use the names in the user's targets file.
+    """
+
+    def __init__(self, target: str, folder: Path) -> None:
+        self.target = target
+        self._folder, self._named = folder, load_named_targets()
+        self._count = itertools.count()
+
+    def run(
+        self, template: Mapping[str, Any] | str | os.PathLike[str], *, timeout: float | None = None, **params: Any
+    ) -> tuple[Path, ...]:
+        """Run a workflow, or a template with `params` for its slots, and return the files of its output nodes.
+
+        `template` is a graph in API format, or its file. The job may run for `timeout` seconds. Each call runs a new
+        job and reuses nothing. Raises ExecutionError if the job does not succeed, and what `sweeper.run` raises.
+        """
+        folder = self._folder / f"call-{next(self._count)}"
+        folder.mkdir(parents=True)
+        if isinstance(template, Mapping):
+            (folder / "workflow.json").write_text(json.dumps(template), encoding="utf-8")
+            template = folder / "workflow.json"
+        experiment = {"name": folder.name, "template": str(Path(template).resolve()), "params": params}
+        file, out = folder / "experiment.yaml", folder / "results"
+        file.write_text(json.dumps(experiment), encoding="utf-8")  # JSON is YAML
+        options = {} if timeout is None else {"timeout": timeout}
+        __tracebackhide__ = True  # so that pytest shows the calling line of the test, and our message
+        try:
+            ended = run(file, self.target, out, named=self._named, handle_signals=False, **options)
+        except SweeperError as error:
+            # The stack inside sweeper is pages long and would hide that line. The message says what is wrong and where.
+            raise error.with_traceback(None) from None
+        with Store.open(out, readonly=True) as store:
+            (row,) = store.results(ended.run_id)
+        if row.status != SUCCEEDED:
+            message = row.error or ended.error or f"the job is {row.status}"
+            raise ExecutionError(f"{row.error_type}: {message}" if row.error_type else message)
+        return tuple(out / name for name in row.outputs)
 
 
 class ImageRegression:

@@ -226,19 +226,14 @@ def _plan_change(baseline: Baseline, output: OutputFile, row: TrialRow, *, new_o
         return CaseChange(output.case, "new", output, row)
     if new_only:
         return CaseChange(output.case, "same", output, row)
-    usable = [path for accepted in entry.accepted if (path := find_accepted_file(baseline, accepted)) is not None]
+    files = [(baseline.folder / accepted.file, accepted) for accepted in entry.accepted]
+    usable = [path for path, accepted in files if not describe_unusable(path, accepted)]
     if not usable:
         return CaseChange(output.case, "changed", output, row, "its accepted files are missing or altered")
     _, match = find_best_match(usable, output.path, {})
     if match.passes:
         return CaseChange(output.case, "same", output, row)
     return CaseChange(output.case, "added" if add else "changed", output, row, match.reason)
-
-
-def find_accepted_file(baseline: Baseline, accepted: AcceptedFile) -> Path | None:
-    """The path of an accepted file; None if it is missing or altered."""
-    path = baseline.folder / accepted.file
-    return None if describe_unusable(path, accepted) else path
 
 
 def is_surely_same(path: str, accepted: AcceptedFile, now: OutputFile) -> bool:
@@ -276,7 +271,7 @@ def _plan_without_output(
     baseline: Baseline, run_cases: RunCases, rows: Iterable[TrialRow], *, remove_absent: bool
 ) -> list[CaseChange]:
     """The changes to cases for which the run has no output."""
-    present = {output.case.key for row in run_cases.rows for output in row.outputs}
+    present = run_cases.outputs.keys()
     unsuccessful = {row.point: row for row in rows if not row.succeeded}
     planned = {row.point for row in run_cases.rows}
     changes = []

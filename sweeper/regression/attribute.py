@@ -15,9 +15,8 @@ similar                      (both workflows are the same)  not reproducible
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ImageError
@@ -119,17 +118,17 @@ def attribute_changes(
     if found.stopped_by is not None or not changed:
         return found
     baseline, checks = read_baseline(found.baseline, found.experiment), parse_checks(experiment)
-    workflows = _make_workflows(experiment, {item.digest for item in found if item.case.key in changed})
+    digests = {item.digest for item in found if item.case.key in changed}
+    plan = Plan(experiment)
+    workflows = {trial.digest: plan.workflow(trial) for trial in plan.written() if trial.digest in digests}
     obstacles = {key: _rerun_obstacle(baseline, experiment, file) for key, file in changed.items()}
     runnable = [file for key, file in changed.items() if not obstacles[key]]
     rows: dict[str, TrialRow] = {}
     stopped_by = None
     if runnable:
         out = found.results.with_name(f"{found.results.name}-attribution")
-        plan = StoredPlan(experiment, baseline, runnable)
-        run = runner(
-            replace(experiment, metrics=()), target, out, plan=plan, named=named, progress=progress, fresh=True
-        )
+        stored, accepted = replace(experiment, metrics=()), StoredPlan(experiment, baseline, runnable)
+        run = runner(stored, target, out, plan=accepted, named=named, progress=progress, fresh=True)
         run_cases = read_run(out, run.run_id)
         rows = {row.result.digest: row for row in run_cases.rows if row.run in (run.run_id, None)}
         run_cases.fetch(output for row in rows.values() for output in row.outputs)
@@ -179,7 +178,8 @@ def _decide_verdict(item: Comparison, accepted: AcceptedFile, row: TrialRow | No
         )
     if row is None or not row.succeeded:
         return f"{UNKNOWN}: the accepted workflow was not run"
-    rerun = _find_output(row, item.case.node, item.case.position)
+    wanted = item.case.node, item.case.position
+    rerun = next((output.path for output in row.outputs if (output.case.node, output.case.position) == wanted), None)
     if rerun is None:
         return f"{SERVER_DRIFTED}: the accepted workflow no longer gives this output"
     thresholds = checks.thresholds_for(item.params, item.case.cells)
@@ -192,12 +192,6 @@ def _decide_verdict(item: Comparison, accepted: AcceptedFile, row: TrialRow | No
     if drifted:
         return BOTH if rewritten else SERVER_DRIFTED
     return WORKFLOW_CHANGED if other_workflow else NOT_REPRODUCIBLE
-
-
-def _make_workflows(experiment: Experiment, digests: Collection[str | None]) -> dict[str, dict[str, Any]]:
-    """Today's workflows of these digests, as far as the experiment makes them."""
-    plan = Plan(experiment)
-    return {trial.digest: plan.workflow(trial) for trial in plan.written() if trial.digest in digests}
 
 
 def _describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -227,10 +221,3 @@ def _describe_input(inputs: Mapping[str, Any], name: str) -> str:
     if isinstance(value, float):  # 7.0 in a workflow is the 7 that the user wrote
         return encode_canonical(value).decode()
     return f"node {value[0]}" if is_link(value) else format_value(value)
-
-
-def _find_output(row: TrialRow, node: str, position: int) -> Path | None:
-    for output in row.outputs:
-        if (output.case.node, output.case.position) == (node, position):
-            return output.path
-    return None

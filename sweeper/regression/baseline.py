@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,10 +45,6 @@ Graph = Mapping[str, Mapping[str, Any]]
 _EMPTY: Final[Mapping[str, Any]] = {}  # shared by all cases
 
 
-def _get_empty() -> Mapping[str, Any]:
-    return _EMPTY
-
-
 @dataclass(frozen=True, slots=True)
 class AcceptedFile:
     """One accepted file of a case, and how it was made. The fields are the keys in the manifest.
@@ -72,8 +69,8 @@ class AcceptedFile:
     sweeper: str = ""
     ending: str = ""
     workflow: str | None = None
-    changes: Mapping[str, Any] = field(default_factory=_get_empty)
-    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=_get_empty)
+    changes: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: _EMPTY)
     models: tuple[str, ...] = ()
 
 
@@ -201,20 +198,17 @@ def default_folder(experiment_file: Path, name: str) -> Path:
 def _parse_entries(cases: list[dict[str, Any]], folder: Path) -> dict[str, BaselineEntry]:
     """Entries by case key. Empties the list on the way, because the parsed JSON needs more memory than the entries."""
     entries: dict[str, BaselineEntry] = {}
-    texts: dict[str, str] = {}
     cases.reverse()
     while cases:
-        entry = _parse_entry(cases.pop(), folder, texts)
+        entry = _parse_entry(cases.pop(), folder)
         entries[entry.case.key] = entry
     return entries
 
 
-def _parse_entry(value: dict[str, Any], folder: Path, texts: dict[str, str]) -> BaselineEntry:
-    """One entry. `texts` are the texts of earlier entries, which are shared because most of them are repeated."""
-    case = Case(
-        _intern_texts(value["cells"], texts), texts.setdefault(*[str(value["node"])] * 2), int(value["position"])
-    )
-    accepted = tuple(_parse_accepted(file, texts) for file in value["accepted"])
+def _parse_entry(value: dict[str, Any], folder: Path) -> BaselineEntry:
+    """One entry. Entries share equal texts, because most texts are repeated."""
+    case = Case(_intern_texts(value["cells"]), sys.intern(value["node"]), int(value["position"]))
+    accepted = tuple(map(_parse_accepted, value["accepted"]))
     for file in accepted:  # a manifest may come from a pull request
         if "/" in file.file:
             raise ValueError(f"{file.file!r} is not a file name in {folder}")
@@ -224,18 +218,18 @@ def _parse_entry(value: dict[str, Any], folder: Path, texts: dict[str, str]) -> 
     return BaselineEntry(case, accepted)
 
 
-def _parse_accepted(value: dict[str, Any], texts: dict[str, str]) -> AcceptedFile:
+def _parse_accepted(value: dict[str, Any]) -> AcceptedFile:
     if value.get("models"):
-        value["models"] = tuple(texts.setdefault(name, name) for name in value["models"])
+        value["models"] = tuple(map(sys.intern, value["models"]))
     for name in ("target", "server", "sweeper", "ending", "workflow"):
         if value.get(name):
-            value[name] = texts.setdefault(value[name], value[name])
-    value["params"] = _intern_texts(value["params"], texts)
+            value[name] = sys.intern(value[name])
+    value["params"] = _intern_texts(value["params"])
     return AcceptedFile(**value)
 
 
-def _intern_texts(cells: Mapping[str, Any], texts: dict[str, str]) -> dict[str, Any]:
-    return {name: texts.setdefault(value, value) if isinstance(value, str) else value for name, value in cells.items()}
+def _intern_texts(cells: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: sys.intern(value) if isinstance(value, str) else value for name, value in cells.items()}
 
 
 def _to_json(entry: BaselineEntry) -> dict[str, Any]:

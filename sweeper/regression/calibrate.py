@@ -14,11 +14,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from sweeper.answers.parts import Item, Line, Part, Table, Warn
+from sweeper.answers.render import NOT_IN_JSON, json_keys, json_name
 from sweeper.errors import ImageError, UsageError
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment
@@ -26,13 +28,13 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import REPEAT_COLUMN
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.model.trial import InputFile, Trial
+from sweeper.model.workflow import encode_canonical
 from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
-from sweeper.regression.cases import Case, read_run
+from sweeper.regression.cases import Case, Condition, read_run
 from sweeper.regression.match_files import HIGHER_IS_CLOSER, Match, map_parallel, match_files
-from sweeper.regression.propose_thresholds import CaseNoise, MeasureNoise, propose_checks
-from sweeper.regression.thresholds import OVERRIDES, Threshold, parse_threshold
+from sweeper.regression.thresholds import OVERRIDES, Threshold, Thresholds, parse_threshold
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
 from sweeper.tables.results_folder import default_results_folder
@@ -47,6 +49,47 @@ _EQUAL_VALUES: Final[Mapping[str, float]] = {
 }  # fmt: skip
 _DECIBELS: Final = ("psnr", "sound_snr")
 _MAX_NEIGHBOURS: Final = 6  # other cases from which a threshold must distinguish a case
+_MAX_RATIO: Final = 3.0  # noise that differs by a greater factor needs separate thresholds
+_MAX_OVERRIDES: Final = 20  # people would not read more
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureNoise:
+    """The noise of one case by one measure.
+
+    `mean` and `worst` are over all pairs of its repeats. `effect` is the smallest difference to a neighbouring case in
+    the sweep (None without neighbours). `threshold`, in JSON `bound`, allows the noise with a margin. It is None, with
+    a `reason`, if it would also accept a neighbour's picture.
+    """
+
+    measure: str = field(metadata=NOT_IN_JSON)
+    mean: float
+    worst: float
+    effect: float | None
+    threshold: Threshold | None = field(metadata=json_keys(bound=lambda threshold: threshold and str(threshold)))
+    reason: str = field(default="", metadata=NOT_IN_JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseNoise:
+    """The noise of one case. In JSON, `case` is its name.
+
+    `steady`: all `repeats` have identical pixels. `gated`: a check can distinguish a change of this case from its
+    noise; if not, `reason` says why. `noise` is by measure.
+    """
+
+    case: Case = field(metadata=json_keys(case=attrgetter("name")))
+    repeats: int
+    stable: bool = field(metadata=json_name("steady"))
+    is_checkable: bool = field(init=False, metadata=json_name("gated"))
+    noise: tuple[MeasureNoise, ...] = field(
+        metadata=json_keys(noise=lambda noise: {measured.measure: measured for measured in noise})
+    )
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        is_checkable = self.stable or any(measured.threshold is not None for measured in self.noise)
+        object.__setattr__(self, "is_checkable", is_checkable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +219,7 @@ def calibrate(
     ended = run(experiment, target, folder, plan=plan, named=named, progress=progress, fresh=True, **options)
     cases = _collect_pictures(folder, ended.run_id)
     noise = tuple(map_parallel(lambda pictures: _measure_noise(*pictures, cases, margin), cases))
-    return Calibration(experiment.name, repeats, propose_checks(noise), ended.stopped_by, noise)
+    return Calibration(experiment.name, repeats, _propose_checks(noise), ended.stopped_by, noise)
 
 
 def _collect_pictures(folder: Path, run_id: int) -> list[CasePictures]:
@@ -267,3 +310,131 @@ def _round_up(value: float) -> float:
         return 0.0
     step = 10.0 ** (math.floor(math.log10(value)) - 2)
     return math.ceil(value / step) * step
+
+
+def _propose_checks(items: Sequence[CaseNoise]) -> dict[str, Any]:
+    """The `checks` for an experiment whose cases have this noise, in the form of the experiment file.
+
+    A threshold that allows the noisiest case may miss changes of the others. If the noisy cases have other values of
+    one axis than the stable cases, each such value gets an override with looser thresholds. The other values keep tight
+    ones, or identical pixels if they showed no noise at all.
+
+    Empty if all cases are stable. Cases that no threshold can check are ignored.
+    """
+    usable = [case for case in items if case.is_checkable]
+    if all(case.stable for case in usable):
+        return {}
+    single = _loosest_thresholds(usable)
+    fits_all = bool(single) and not any(case.stable for case in usable) and _is_similar_noise(usable, single)
+    if fits_all and not _count_undetectable(usable, single):
+        return _to_text(single)
+    axes = dict.fromkeys(axis for item in usable for axis in item.case.cells if axis.isidentifier())
+    splits = [split for axis in axes if (split := _split_by_axis(axis, usable)) is not None]
+    if not splits:
+        return _to_text(single)
+    best = min(splits, key=lambda split: (split.undetectable, len(split.overrides)))
+    overrides = [{"where": where, **_to_text(thresholds)} for where, thresholds in best.overrides]
+    return {**_to_text(best.base), OVERRIDES: overrides}
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """The thresholds of most cases, overrides for some values of an axis, and how many cases' changes they miss."""
+
+    base: Thresholds
+    overrides: tuple[tuple[str, Thresholds], ...]
+    undetectable: int
+
+
+def _split_by_axis(axis: str, items: Sequence[CaseNoise]) -> _Split | None:
+    """Divide the values of an axis into quiet ones with common thresholds and loud ones with overrides.
+
+    None if that does not help.
+    """
+    groups: dict[bytes, list[CaseNoise]] = {}
+    for item in items:
+        groups.setdefault(encode_canonical(item.case.cells.get(axis)), []).append(item)
+    noise_levels = {key: _noise_level(group) for key, group in groups.items()}
+    lowest = min(noise_levels.values())
+    quiet = {key for key, level in noise_levels.items() if level <= _MAX_RATIO * lowest}
+    if len(quiet) == len(groups) or len(groups) - len(quiet) > _MAX_OVERRIDES:
+        return None
+    quiet_cases = [case for key in quiet for case in groups[key]]
+    loud = {key: _loosest_thresholds(group) for key, group in groups.items() if key not in quiet}
+    # An override can replace thresholds but not remove them. So the base has only measures that every override has.
+    base = {
+        name: threshold
+        for name, threshold in _loosest_thresholds(quiet_cases).items()
+        if lowest > 0 and all(name in thresholds for thresholds in loud.values())
+    }
+    overrides = tuple((_condition_text(axis, groups[key]), thresholds) for key, thresholds in loud.items())
+    if (lowest > 0 and not base) or not all(where and thresholds for where, thresholds in overrides):
+        return None
+    undetectable = _count_undetectable(quiet_cases, base) + sum(
+        _count_undetectable(groups[key], {**base, **thresholds}) for key, thresholds in loud.items()
+    )
+    return _Split(base, overrides, undetectable)
+
+
+def _condition_text(axis: str, group: Sequence[CaseNoise]) -> str:
+    """An expression that is true for the group's value of the axis; empty if there is none."""
+    where = f"{axis} == {json.dumps(group[0].case.cells.get(axis), ensure_ascii=False)}"
+    try:
+        condition = Condition(where, group[0].case.cells)
+        return where if all(condition({}, item.case.cells) for item in group) else ""
+    except UsageError:
+        return ""
+
+
+def _loosest_thresholds(items: Sequence[CaseNoise]) -> dict[str, Threshold]:
+    """The loosest threshold for each measure that all unstable cases have."""
+    thresholds_by_case = [
+        {noise.measure: noise.threshold for noise in item.noise if noise.threshold} for item in items if not item.stable
+    ]
+    loosest: dict[str, Threshold] = {}
+    for measure in thresholds_by_case[0] if thresholds_by_case else ():
+        candidates = [thresholds[measure] for thresholds in thresholds_by_case if measure in thresholds]
+        if len(candidates) == len(thresholds_by_case):
+            pick = min if measure in HIGHER_IS_CLOSER else max
+            loosest[measure] = pick(candidates, key=lambda threshold: threshold.number)
+    return loosest
+
+
+def _noise_level(items: Sequence[CaseNoise]) -> float:
+    """The worst noise of these cases, by the first measure of each; 0 if all are stable."""
+    return max((_error_size(noise.measure, noise.worst) for item in items for noise in item.noise[:1]), default=0.0)
+
+
+def _error_size(measure: str, value: float) -> float:
+    """A measure's value on a scale where 0 is equal and more is worse."""
+    if measure in _DECIBELS:
+        return math.pow(10.0, -value / 20.0)
+    return 1.0 - value if measure in HIGHER_IS_CLOSER else value
+
+
+def _is_similar_noise(items: Sequence[CaseNoise], thresholds: Thresholds) -> bool:
+    """Whether these thresholds are not much looser than any case needs."""
+    return all(
+        _error_size(noise.measure, thresholds[noise.measure].number)
+        <= _MAX_RATIO * _error_size(noise.measure, noise.threshold.number)
+        for item in items
+        for noise in item.noise
+        if noise.threshold and noise.measure in thresholds
+    )
+
+
+def _count_undetectable(items: Sequence[CaseNoise], thresholds: Thresholds) -> int:
+    """The number of unstable cases for which a neighbour's picture would pass all thresholds; 0 without thresholds."""
+    return sum(
+        not item.stable
+        and all(
+            noise.effect is not None and thresholds[noise.measure].is_met_by(noise.effect)
+            for noise in item.noise
+            if noise.measure in thresholds
+        )
+        for item in (items if thresholds else ())
+    )
+
+
+def _to_text(thresholds: Thresholds) -> dict[str, str]:
+    return {measure: str(threshold) for measure, threshold in thresholds.items()}

@@ -172,6 +172,11 @@ class RunCases:
     rows: tuple[TrialRow, ...]
     overrides: Mapping[str, Any]
 
+    @property
+    def outputs(self) -> dict[str, OutputFile]:
+        """The output files by the key of their case."""
+        return {output.case.key: output for row in self.rows for output in row.outputs}
+
     def describe_missing(self, output: OutputFile) -> str:
         """A message that a file is gone and how to restore it; empty if it exists."""
         if output.path.exists():
@@ -269,13 +274,12 @@ def _collect_outputs(
 class Condition:
     """A `where` expression over slots and axis columns, compiled and checked once. Call it for each trial."""
 
-    def __init__(self, text: str, names: Iterable[str], label: str) -> None:
+    def __init__(self, text: str, names: Iterable[str]) -> None:
         """Raises UsageError if the expression is invalid or contains an unknown name."""
-        self.label = label
         try:
             self._expression = compile_column_expression(text, frozenset(names))
         except ExpressionError as error:
-            raise UsageError(f"{label}: {error}") from None
+            raise UsageError(f"where: {error}") from None
 
     def __call__(self, params: Mapping[str, Any], cells: Mapping[str, Any]) -> bool:
         try:
@@ -283,4 +287,4 @@ class Condition:
             missing = dict.fromkeys(self._expression.columns)
             return bool(self._expression.evaluate({**missing, **cells, **params}))
         except ExpressionError as error:
-            raise UsageError(f"{self.label}: for {format_cells(cells)}: {error}") from None
+            raise UsageError(f"where: for {format_cells(cells)}: {error}") from None

@@ -107,8 +107,7 @@ class RunDifferences:
 
 def compare_runs(old_run: RunCases, new_run: RunCases) -> RunDifferences:
     """Compare every case of two runs."""
-    before = {output.case.key: output for row in old_run.rows for output in row.outputs}
-    after = {output.case.key: output for row in new_run.rows for output in row.outputs}
+    before, after = old_run.outputs, new_run.outputs
     differing = [key for key in before if key in after and before[key].sha256 != after[key].sha256]
     old_run.fetch(before[key] for key in differing)
     new_run.fetch(after[key] for key in differing)

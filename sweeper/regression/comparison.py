@@ -215,7 +215,7 @@ def compare_with_baseline(
         whole_trial = Case(row.cells, "", 0, row.point)
         if not row.succeeded or (fresh and row.run != run_cases.run):
             cases = [baseline.entries[key].case for key in accepted_keys] or [whole_trial]
-            items += [_build_unfinished(case, row, fresh=fresh) for case in cases]
+            items += [_build_unfinished(case, row) for case in cases]
             seen.update(accepted_keys)
             continue
         for output in row.outputs:
@@ -350,13 +350,12 @@ def _build_without_file(case: Case, row: TrialRow, state: str, reason: str) -> C
     return Comparison(case, state, reason=reason, trial=result.trial, digest=result.digest, params=result.params)
 
 
-def _build_unfinished(case: Case, row: TrialRow, *, fresh: bool) -> Comparison:
+def _build_unfinished(case: Case, row: TrialRow) -> Comparison:
     result = row.result
     if result.status == TRIAL_FAILED:
         error = f"{result.error_type}: {result.error}" if result.error_type else result.error or "its trial failed"
         return _build_without_file(case, row, FAILED, " ".join(error.split()))
-    is_stale = fresh and row.succeeded
-    reason = "its trial was not run this time" if is_stale else f"its trial is {result.status}"
+    reason = "its trial was not run this time" if row.succeeded else f"its trial is {result.status}"
     return _build_without_file(case, row, NOT_COMPARED, reason)
 
 

@@ -79,8 +79,7 @@ def parse_checks(experiment: Experiment) -> Checks:
     check_models(experiment)
     names = (*experiment.template.slots, *list_axis_columns(experiment))
     overrides = [
-        (Condition(entry["where"], names, "where"), _parse_thresholds(entry))
-        for entry in experiment.checks.get(OVERRIDES, ())
+        (Condition(entry["where"], names), _parse_thresholds(entry)) for entry in experiment.checks.get(OVERRIDES, ())
     ]
     return Checks(_parse_thresholds(experiment.checks), tuple(overrides))
 

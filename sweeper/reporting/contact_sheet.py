@@ -226,19 +226,17 @@ def _build_search_sheet(
     return Sheet(
         experiment, " · ".join(axis.name for axis in over), "point",
         tuple((across[key], label) for key, label in zip(columns, labels, strict=True)),
-        tuple((down, _describe_point(point, index_of, space, search)) for down, point in enumerate(best)),
+        tuple((down, _describe_point(point, index_of, space)) for down, point in enumerate(best)),
         (Section("", cells),),
         f"{experiment} · {shown} · made with sweeper",
     )  # fmt: skip
 
 
-def _describe_point(
-    point: SearchedPoint, index_of: Mapping[int, int], space: Sequence[_SheetAxis], search: SearchColumns
-) -> str:
-    pairs = zip(search.objectives, point.objectives, strict=False)  # there are none, if they are not known
-    goals = [f"{objective.metric} {format_rounded(value)}" for objective, value in pairs]
-    row = index_of[point.trials[0]]
-    return " · ".join([*goals, *(_format_label(axis, axis.indices[row], named=True) for axis in space)])
+def _describe_point(point: SearchedPoint, index_of: Mapping[int, int], space: Sequence[_SheetAxis]) -> str:
+    goals = [f"{metric} {format_rounded(value)}" for metric, value in point.objectives.items()]
+    return " · ".join(
+        [*goals, *(_format_label(axis, axis.indices[index_of[point.trials[0]]], named=True) for axis in space)]
+    )
 
 
 def _rank(axes: Sequence[_SheetAxis], indices: Sequence[int]) -> list[int]:

@@ -223,7 +223,7 @@ class RoundPlanned(Event):
     """A search asks for `points` points with `trials` trials; with 0 points, for more trials of earlier points.
 
     `asked`: the trials that it has asked for before, of at most `limit` (None: no limit). `best`: the best point so
-    far, None if there is none yet. `objectives`: the names of its objectives.
+    far, None if there is none yet.
     """
 
     number: int
@@ -231,7 +231,6 @@ class RoundPlanned(Event):
     trials: int
     asked: int
     limit: int | None
-    objectives: tuple[str, ...]
     best: SearchedPoint | None
 
 

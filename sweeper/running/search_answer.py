@@ -14,6 +14,7 @@ from sweeper.answers.parts import Fact, Facts, Line, Part, Table, Warn, shorten_
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.model.experiment import Search
 from sweeper.model.money import Amount
+from sweeper.model.search_columns import SearchedPoint
 from sweeper.model.search_result import SearchResult
 from sweeper.planning.plan_cost import PlanCost
 from sweeper.planning.plan_outline import describe_cells
@@ -21,7 +22,7 @@ from sweeper.running.count_plan import answer_plan
 from sweeper.running.prepare import Prepared
 from sweeper.running.run_answer import RunCost, list_run_facts, load_run_cost
 from sweeper.store import Store
-from sweeper.tables.searched_points import BestPoints, make_best_points
+from sweeper.tables.searched_points import BestPoints
 from sweeper.wording import count_things, join_names
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def answer_search(result: SearchResult, *, find_idle: bool = True, **shown: Any)
     run = result.run
     return SearchAnswer(
         result=result,
-        best=make_best_points(result.best, result.search.objectives),
+        best=BestPoints(result.best),
         idle_axes=_find_idle_axes(run.out) if find_idle and run is not None else {},
         cost=None if run is None else load_run_cost(run),
         **shown,
@@ -144,7 +145,7 @@ class PreviewAnswer:
         if state.points:
             yield Fact("so far", f"{len(state.points)} points, {self.asked} trials asked for")
         for best in self.best.points[:1]:
-            yield Fact("best", describe_point(best.objectives, best.values))
+            yield Fact("best", describe_point(best))
         if preview.unmeasured:
             yield Fact("unmeasured", f"the pictures of {preview.unmeasured} trials of other runs are measured first")
         if preview.unfinished:
@@ -176,7 +177,7 @@ def answer_preview(prepared: Prepared, out: Path, preview: SearchPreview, left: 
         asked=state.asked,
         trials=search.trials,
         left=left,
-        best=make_best_points(state.describe_best(_BEST), search.objectives),
+        best=BestPoints(state.describe_best(_BEST)),
         points=tuple(state.describe_values(point) for batch in preview.batches for point in batch.points),
         round_jobs=0 if round_plan is None else round_plan.jobs,
         round_cost=None if round_plan is None else round_plan.cost,
@@ -188,10 +189,10 @@ def answer_preview(prepared: Prepared, out: Path, preview: SearchPreview, left: 
     )
 
 
-def describe_point(objectives: Mapping[str, float], values: Mapping[str, Any]) -> str:
+def describe_point(point: SearchedPoint) -> str:
     """`sharpness 344.7 at cfg 5.51, steps 20`."""
-    found = " and ".join(f"{name} {format_cell(value, rounded=True)}" for name, value in objectives.items())
-    return f"{found} at {', '.join(f'{name} {shorten_cell(format_cell(cell))}' for name, cell in values.items())}"
+    found = " and ".join(f"{name} {format_cell(value, rounded=True)}" for name, value in point.objectives.items())
+    return f"{found} at {', '.join(f'{name} {shorten_cell(format_cell(cell))}' for name, cell in point.values.items())}"
 
 
 def _describe_end(result: SearchResult) -> str:

@@ -325,7 +325,6 @@ class _Rounds:
             trials=sum(batch.count for batch in batches),
             asked=state.asked,
             limit=self.search.trials,
-            objectives=tuple(objective.metric for objective in self.search.objectives),
             best=next(iter(state.describe_best(1)), None),
         )
 

@@ -54,7 +54,7 @@ from sweeper.store.file_names import FileNaming
 from sweeper.store.live_folder import LiveFolder
 from sweeper.store.records import JobEnd, TableLayout
 from sweeper.store.remote_artifacts import RemoteFolder
-from sweeper.tables.result_rows import write_csv
+from sweeper.tables.export import write_csv
 from sweeper.tables.results_folder import check_owner
 
 TABLE_NAME: Final = "results.csv"

@@ -22,6 +22,7 @@ from sweeper.store import Store
 from sweeper.store.containment import display_path
 from sweeper.store.job_charges import JobCharge
 from sweeper.tables.aggregate import group_rows
+from sweeper.tables.export import CSV_DIALECTS, format_delimited
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import OptionErrors
 from sweeper.wording import count_things, join_names
@@ -31,7 +32,7 @@ _NOTHING_PRICED: Final = (
     "no job has a price. Partner nodes have prices of their own; give a target one in the experiment or in the targets "
     "file, such as `price: {per_second: 0.0013 USD}`, and the next run counts it"
 )
-CSV_COLUMNS = (
+_CSV_COLUMNS: Final = (
     "folder", "run", "trial", "target", "day", "node", "class", "low", "high", "currency", "kind", "kept",
 )  # fmt: skip
 
@@ -209,13 +210,15 @@ def group_charges(rows: Iterable[ChargeRow], get_value: Callable[[ChargeRow], An
     return [ValueCharges(group.values[0], add_up([row["row"] for row in group.rows])) for group in groups]
 
 
-def iter_csv_rows(rows: Iterable[ChargeRow], axes: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The cells of `CSV_COLUMNS` and then of these axes, for each charge."""
-    for row in rows:
-        job, charge = row.job, row.job.charge
-        amount = charge.amount.to_dict()
-        yield (
-            str(row.folder), job.run, row.trial, job.target, row.day, charge.node or None, row.class_type,
-            amount["low"], amount["high"], CURRENCY, charge.kind, row.is_kept,
-            *map(row.cells.get, axes),
-        )  # fmt: skip
+def format_csv(rows: Iterable[ChargeRow], axes: Sequence[str]) -> Iterator[str]:
+    """A CSV file with a line for each charge; the cells of these axes come last."""
+    cells = [
+        (
+            str(row.folder), row.job.run, row.trial, row.job.target, row.day, row.job.charge.node or None,
+            row.class_type, *map(row.job.charge.amount.to_dict().get, ("low", "high")), CURRENCY,
+            row.job.charge.kind, row.is_kept, *map(row.cells.get, axes),
+        )
+        for row in rows
+    ]  # fmt: skip
+    columns: list[Sequence[Any]] = list(zip(*cells, strict=True))
+    return format_delimited((*_CSV_COLUMNS, *axes), [columns] if columns else [], CSV_DIALECTS["csv"])

@@ -19,8 +19,8 @@ from sweeper.answers.cells import to_json_text
 from sweeper.images.html_thumbnail import make_thumbnail
 from sweeper.model.result import OUTCOME_COLUMNS, Result
 from sweeper.store import Store
-from sweeper.tables.export import replace_surrogates
-from sweeper.tables.result_rows import TableColumns, column_names, iter_rows
+from sweeper.store.records import TableLayout
+from sweeper.tables.export import column_names, iter_rows, replace_surrogates
 from sweeper.tables.results_folder import find_picture, find_results_folder
 
 _UNSIGNED_LIMIT: Final = 2**64
@@ -80,7 +80,7 @@ def read_table(folder: str | os.PathLike[str], run: str | None = None) -> pd.Dat
         return build_frame(store.results(run), store.layout(run))
 
 
-def build_frame(results: Iterable[Result], layout: TableColumns) -> pd.DataFrame:
+def build_frame(results: Iterable[Result], layout: TableLayout) -> pd.DataFrame:
     """Results as a DataFrame whose types hold every value exactly.
 
     Integers are int64, or uint64 if one needs it (seeds reach 2^64-1), or their nullable forms if a row has no value.

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
 from sweeper.answers.render import NOT_IN_JSON
-from sweeper.statistics.corrections import LEVEL
+from sweeper.statistics.corrections import LEVEL, adjust_in_steps, adjust_p_values
 from sweeper.statistics.factorial import ValueComparison
 from sweeper.statistics.paired import Numbers
 from sweeper.statistics.variance_shares import TermShare, VarianceShares
@@ -148,53 +148,95 @@ class MetricEffects:
     effects: tuple[AxisEffect, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class AxisComparisons:
+    """What is found of an axis, by its index, before the p-values are corrected. `note`: why nothing is compared.
+
+    `trend` and `whole` (its share alone and in pairs) are those of a search.
+    """
+
+    index: int
+    comparisons: Sequence[ValueComparison]
+    note: str
+    trend: Trend | None = None
+    whole: TermShare | None = None
+
+
 def make_share(found: TermShare, axes: Sequence[EffectAxis], p_holm: float | None = None) -> AxisShare:
-    """The share of a term, which is an axis or two."""
-    names, replicates = (tuple(axis.name for axis in axes if axis.is_replicate >= wanted) for wanted in (False, True))
-    numbers = (found.share, found.low, found.high, found.p, found.df, found.f, found.error_df)
-    return AxisShare(names, *numbers, p_holm, replicates)
+    """The share of a term, which is an axis or two. `axes`: all of them."""
+    of_term = [axes[index] for index in found.term]
+    return AxisShare(
+        tuple(axis.name for axis in of_term),
+        *(found.share, found.low, found.high, found.p, found.df, found.f, found.error_df, p_holm),
+        tuple(axis.name for axis in of_term if axis.is_replicate),
+    )
 
 
-def make_effect(
-    axis: EffectAxis, share: TermShare | None, p: float | None,
-    comparisons: Sequence[tuple[ValueComparison, float | None]], *, note: str,
-    trend: Trend | None = None, whole: TermShare | None = None,
+def make_pair_shares(
+    shares: VarianceShares | None, axes: Sequence[EffectAxis], is_wanted: Callable[[set[int]], bool]
+) -> list[AxisShare]:
+    """The shares of the wanted pairs of axes, by their indices. The p-values are corrected for all terms."""
+    terms = () if shares is None else shares.terms
+    return [
+        make_share(term, axes, p)
+        for term, p in zip(terms, adjust_p_values([term.p for term in terms]), strict=True)
+        if len(term.term) > 1 and p is not None and is_wanted({*term.term})
+    ]
+
+
+def complete_metric(
+    metric: MetricEffects, numbers: Numbers, shares: VarianceShares | None, axes: Sequence[EffectAxis], *,
+    compared: Sequence[AxisComparisons], others: Iterable[AxisShare],
+    count_needed: Callable[[Sequence[ValueComparison]], NeededValues | None] = lambda _: None,
+) -> MetricEffects:  # fmt: skip
+    """Add the effects, those of most variance first, and the shares: of their axes, and then the others.
+
+    `count_needed`: what would settle the largest difference, for axes of which none is seen.
+    """
+    terms = [get_share(shares, (found.index,)) for found in compared]
+    axis_p, value_p = adjust_in_steps(
+        [None if term is None else term.p for term in terms],
+        [[comparison.difference.p for comparison in found.comparisons] for found in compared],
+    )
+    effects = []
+    for found, term, p, p_values in zip(compared, terms, axis_p, value_p, strict=True):
+        share = None if term is None else make_share(term, axes)
+        effect = _make_effect(axes[found.index], found, share, p, tuple(zip(found.comparisons, p_values, strict=True)))
+        effects.append(effect if effect.differs else replace(effect, needed=count_needed(found.comparisons)))
+    effects.sort(key=lambda effect: -effect.share.share if effect.share else 1.0)
+    return replace(
+        metric,
+        standard_deviation=float(np.nanstd(numbers)),
+        shares=(*(effect.share for effect in effects if effect.share is not None), *others),
+        overlap=0.0 if shares is None else 1 - shares.rest - sum(term.share for term in shares.terms),
+        rest=None if shares is None else shares.rest,
+        effects=tuple(effects),
+    )
+
+
+def _make_effect(
+    axis: EffectAxis, found: AxisComparisons, share: AxisShare | None, p: float | None,
+    comparisons: Sequence[tuple[ValueComparison, float | None]],
 ) -> AxisEffect:  # fmt: skip
     """The effect of an axis, from its indices of values. `p` and those of the comparisons are corrected."""
-    labels, seen = axis.labels, p is not None and p <= LEVEL
+    labels, whole, seen = axis.labels, found.whole, p is not None and p <= LEVEL
     highest, lowest = (
-        () if trend is not None else tuple(labels[value] for value in find_extremes(len(labels), comparisons, sign))
+        () if found.trend is not None else tuple(labels[value] for value in _find_extremes(axis, comparisons, sign))
         for sign in (1, -1)
     )
     differences = tuple(
         ValueDifference(
             labels[compared.value], None if compared.other is None else labels[compared.other],
-            found.mean, found.low, found.high, found.p, p_holm, found.pairs, found.df,
+            mean.mean, mean.low, mean.high, mean.p, p_holm, mean.pairs, mean.df,
         )
         for compared, p_holm in comparisons
-        for found in (compared.difference,)
+        for mean in (compared.difference,)
     )  # fmt: skip
     return AxisEffect(
-        axis.name, note, seen, whole is not None and not seen and whole.p > LEVEL and whole.high <= IDLE_SHARE,
+        axis.name, found.note, seen, whole is not None and not seen and whole.p > LEVEL and whole.high <= IDLE_SHARE,
         None if whole is None else WholeShare(whole.share, whole.high, whole.p),
-        trend, highest, lowest, None, differences, None if share is None else make_share(share, [axis]), len(labels),
+        found.trend, highest, lowest, None, differences, share, len(labels),
     )  # fmt: skip
-
-
-def complete_metric(
-    metric: MetricEffects, numbers: Numbers, shares: VarianceShares | None, effects: Iterable[AxisEffect],
-    others: Iterable[AxisShare],
-) -> MetricEffects:  # fmt: skip
-    """Add the effects, those of most variance first, and the shares: of their axes, and then the others."""
-    found = sorted(effects, key=lambda effect: -effect.share.share if effect.share else 1.0)
-    return replace(
-        metric,
-        standard_deviation=float(np.nanstd(numbers)),
-        shares=(*(effect.share for effect in found if effect.share is not None), *others),
-        overlap=0.0 if shares is None else 1 - shares.rest - sum(term.share for term in shares.terms),
-        rest=None if shares is None else shares.rest,
-        effects=tuple(found),
-    )
 
 
 def explain_no_analysis(cells: Sequence[Any], values: Numbers) -> str:
@@ -214,10 +256,11 @@ def get_share(shares: VarianceShares | None, term: tuple[int, ...]) -> TermShare
     return None if shares is None else next((found for found in shares.terms if found.term == term), None)
 
 
-def find_extremes(
-    levels: int, comparisons: Sequence[tuple[ValueComparison, float | None]], sign: int
+def _find_extremes(
+    axis: EffectAxis, comparisons: Sequence[tuple[ValueComparison, float | None]], sign: int
 ) -> tuple[int, ...]:
     """The values that are not seen to be below the highest one (sign 1), or above the lowest (-1); empty if all are."""
+    levels = len(axis.labels)
     scores = np.zeros(levels)
     worse: set[tuple[int, int]] = set()
     for comparison, p in comparisons:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 
 from sweeper.answers.cells import format_number
+from sweeper.answers.render import NOT_IN_JSON, json_keys, json_name
 from sweeper.model.axis_values import format_label
 from sweeper.model.result import REPEAT_COLUMN, Result
 from sweeper.model.workflow import encode_canonical
@@ -25,11 +26,11 @@ _FEW: Final = 4  # values of a replicate: the interval of fewer is more than twi
 class EffectAxis:
     """An axis, or several that vary together: its columns, their cells for each value, and the value of each trial."""
 
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = field(metadata=json_keys(axis=" + ".join, columns=tuple))
     values: tuple[tuple[Any, ...], ...]
-    labels: tuple[str, ...]
-    codes: Codes
-    is_replicate: bool = False
+    labels: tuple[str, ...] = field(metadata=NOT_IN_JSON)
+    codes: Codes = field(metadata=NOT_IN_JSON)
+    is_replicate: bool = field(default=False, metadata=json_name("replicate"))
 
     @property
     def name(self) -> str:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sweeper.answers.cells import format_rounded
 from sweeper.answers.parts import Heading, Item, Line, Part, Table, shorten_cell
+from sweeper.answers.render import INLINE
 from sweeper.statistics.corrections import LEVEL
 from sweeper.statistics.response_curve import ENDS, INSIDE, RISING
 from sweeper.tables.effect_answer import AxisEffect, AxisShare, MetricEffects, NeededValues, Trend
+from sweeper.tables.effect_axes import EffectAxes
 from sweeper.wording import count_things
 
 _MAX_PAIRS: Final = 10  # of an axis in a table; of more, only the differences from the other values are shown
@@ -26,37 +28,24 @@ Records = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class ComparedAxis:
-    """An axis, or several that vary together: its columns, and their cells for each value."""
-
-    axis: str
-    columns: tuple[str, ...]
-    values: tuple[tuple[Any, ...], ...]
-    replicate: bool
-
-
-@dataclass(frozen=True, slots=True)
 class EffectsAnswer:
     """What matters for each metric, in `trials` that succeeded.
 
     `points` is the number of points of a search, None in the results of a sweep. `message` says that `--where` or
-    `--set` select nothing. `axes` have several values, the columns of `constant` have one. `notes` say what a reader
-    must know about them.
+    `--set` select nothing.
     """
 
     folder: Path
     trials: int
     points: int | None
     message: str
-    axes: tuple[ComparedAxis, ...]
-    constant: tuple[str, ...]
-    notes: tuple[str, ...]
+    found: EffectAxes = field(metadata=INLINE)
     metrics: tuple[MetricEffects, ...]
 
     def parts(self) -> Iterator[Part]:
         """What the trials are, then for each metric the words and the tables."""
         yield Line(_describe_trials(self))
-        for note in self.notes:
+        for note in self.found.notes:
             yield Line(f"note: {note}")
         for metric in self.metrics:
             yield Heading(metric.metric)
@@ -68,14 +57,14 @@ class EffectsAnswer:
 
 def describe_effects(answer: EffectsAnswer) -> dict[str, list[str]]:
     """The words of the answer without the tables: those of each metric, each with what the trials are."""
-    trials = [_describe_trials(answer), *answer.notes]
+    trials = [_describe_trials(answer), *answer.found.notes]
     return {metric.metric: [*_describe_metric(metric), *trials] for metric in answer.metrics}
 
 
 def _describe_trials(answer: EffectsAnswer) -> str:
     if answer.message:
         return answer.message
-    replicates = [f"{axis.axis} ({len(axis.values)})" for axis in answer.axes if axis.replicate]
+    replicates = [f"{axis.name} ({len(axis.values)})" for axis in answer.found.axes if axis.is_replicate]
     if answer.points is not None:
         over = f"; each number is the mean of a point over {' and '.join(replicates)}" if replicates else ""
         return f"{count_things(answer.trials, 'trial')} of {count_things(answer.points, 'point')} succeeded{over}"

@@ -19,29 +19,28 @@ import numpy as np
 import pandas as pd
 
 from sweeper.model.result import REPEAT_COLUMN, SUCCEEDED, Result
-from sweeper.model.search_columns import ROUND, SearchColumns
+from sweeper.model.search_columns import ROUND
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.schemas.values import is_number
-from sweeper.statistics.corrections import LEVEL, adjust_in_steps, adjust_p_values
+from sweeper.statistics.corrections import LEVEL
 from sweeper.statistics.factorial import Factor, Factorial, ValueComparison, count_needed_values
 from sweeper.statistics.paired import Codes, Numbers, renumber
-from sweeper.statistics.variance_shares import TermShare, VarianceModel, VarianceShares
+from sweeper.statistics.variance_shares import VarianceModel, VarianceShares
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
-    AxisEffect,
-    AxisShare,
+    AxisComparisons,
     MetricEffects,
     NeededValues,
     complete_metric,
     explain_no_analysis,
     get_share,
-    make_effect,
+    make_pair_shares,
     make_share,
 )
 from sweeper.tables.effect_axes import EffectAxes, find_effect_axes, list_axis_columns
-from sweeper.tables.effect_words import ComparedAxis, EffectsAnswer
+from sweeper.tables.effect_words import EffectsAnswer
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
@@ -131,14 +130,13 @@ def analyse_effects(
         surfaces = SearchAnalysis(rows, found, layout.search, query.axes)
         metrics, points = [surfaces.analyse(name) for name in names], surfaces.points
     metrics = [replace(metric, server_noise=noise.get(metric.metric)) for metric in metrics]
-    listed = (ComparedAxis(axis.name, axis.columns, axis.values, axis.is_replicate) for axis in found.axes)
-    return EffectsAnswer(folder, len(rows), points, message, tuple(listed), found.constant, found.notes, tuple(metrics))
+    return EffectsAnswer(folder, len(rows), points, message, found, tuple(metrics))
 
 
 def _choose_metrics(query: EffectQuery, rows: Sequence[Result], layout: TableLayout) -> list[str]:
     """The metrics asked for, or all that hold numbers. Of a search, those of its objectives come first."""
     first = [] if layout.search is None else [objective.metric for objective in layout.search.objectives]
-    others = [name for name in layout.measured_metrics if _holds_numbers(rows, name)]
+    others = [name for name in layout.measured_metrics if any(is_number(row.metrics.get(name)) for row in rows)]
     return list(dict.fromkeys(query.metrics or [*first, *others])) or ["ran_s"]
 
 
@@ -153,20 +151,12 @@ def _check_query(query: EffectQuery, layout: TableLayout, option_names: Mapping[
     if search is None:
         errors.check_columns(option_names["over"], query.over, axes, ("axis", "axes"))
     elif query.over:
-        errors.add(option_names["over"], _explain_over(search))
+        what = f"are means over {join_names(search.over)}" if search.over else "have no replicates"
+        errors.add(option_names["over"], f"belongs to sweeps; the results of this search {what}; leave it out")
     RowFilter(query.selection, layout, errors)  # adds the mistakes in `--where` and `--set`
     for name in set(query.axes) & set(query.over):
         errors.add(option_names["over"], f"'{name}' is also in {option_names['axis']}; a replicate is not compared")
     errors.raise_if_any()
-
-
-def _explain_over(search: SearchColumns) -> str:
-    what = f"are means over {join_names(search.over)}" if search.over else "have no replicates"
-    return f"belongs to sweeps; the results of this search {what}; leave it out"
-
-
-def _holds_numbers(rows: Sequence[Result], name: str) -> bool:
-    return any(is_number(row.metrics.get(name)) for row in rows)
 
 
 def _read_numbers(name: str, rows: Sequence[Result], layout: TableLayout) -> list[Any]:
@@ -258,14 +248,15 @@ class _Analysis:
         numbers = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
         if not self._compared:
             return MetricEffects(name, count, note="there is no axis to compare: each has one value, or is a replicate")
-        shares = self._share_out(numbers)
-        replicates = [
-            make_share(share, [self._axes.axes[index]])
-            for index in self._factorial.replicates
-            if (share := get_share(shares, (index,))) is not None
-        ]
-        others = [*replicates, *self._find_interactions(shares)]
-        return complete_metric(MetricEffects(name, count), numbers, shares, self._find_effects(numbers, shares), others)
+        shares, axes, replicates = self._share_out(numbers), self._axes.axes, self._factorial.replicates
+        samples = [make_share(term, axes) for index in replicates if (term := get_share(shares, (index,))) is not None]
+        compared = {*self._compared}
+        pairs = make_pair_shares(shares, axes, lambda pair: bool(pair & compared) or pair <= {*replicates})
+        others = [*samples, *sorted(pairs, key=lambda found: -found.share)]
+        return complete_metric(
+            MetricEffects(name, count), numbers, shares, axes, others=others, count_needed=self._count_needed,
+            compared=[self._compare(index, numbers) for index in self._compared],
+        )  # fmt: skip
 
     def _share_out(self, numbers: Numbers) -> VarianceShares | None:
         known = np.isfinite(numbers)
@@ -273,38 +264,20 @@ class _Analysis:
             self._models[key] = VarianceModel([replace(factor, codes=factor.codes[known]) for factor in self._factors])
         return self._models[key].share_out(numbers[known])
 
-    def _find_effects(self, numbers: Numbers, shares: VarianceShares | None) -> list[AxisEffect]:
-        compared = {
-            index: self._factorial.compare(index, numbers) if self._factors[index].levels <= MAX_VALUES else []
-            for index in self._compared
-        }
-        terms = {index: get_share(shares, (index,)) for index in compared}
-        axes, adjusted = adjust_in_steps(
-            [None if term is None else term.p for term in terms.values()],
-            [[comparison.difference.p for comparison in found] for found in compared.values()],
-        )
-        return [
-            self._describe(index, p, tuple(zip(found, p_values, strict=True)), terms[index])
-            for (index, found), p, p_values in zip(compared.items(), axes, adjusted, strict=True)
-        ]
-
-    def _describe(
-        self, index: int, p: float | None, comparisons: tuple[tuple[ValueComparison, float | None], ...],
-        share: TermShare | None,
-    ) -> AxisEffect:  # fmt: skip
+    def _compare(self, index: int, numbers: Numbers) -> AxisComparisons:
         axis = self._axes.axes[index]
-        note = ""
         if len(axis.values) > MAX_VALUES:
             note = (f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES}); select "
                     f"some, or call it a replicate: --over {axis.columns[0]}")  # fmt: skip
-        elif not comparisons:
-            note = "cannot be judged, because no two trials differ in it alone"
-        effect = make_effect(axis, share, p, comparisons, note=note)
-        return effect if effect.differs else replace(effect, needed=self._count_needed(comparisons))
+            return AxisComparisons(index, (), note)
+        found = self._factorial.compare(index, numbers)
+        return AxisComparisons(
+            index, found, "" if found else "cannot be judged, because no two trials differ in it alone"
+        )
 
-    def _count_needed(self, comparisons: Sequence[tuple[ValueComparison, float | None]]) -> NeededValues | None:
+    def _count_needed(self, comparisons: Sequence[ValueComparison]) -> NeededValues | None:
         """The replicate axis of which the fewest more values would settle the largest difference, and how many."""
-        pairs = [found for found, _ in comparisons if found.other is not None]
+        pairs = [found for found in comparisons if found.other is not None]
         if not pairs:
             return None
         largest = max(pairs, key=lambda found: abs(found.difference.mean)).difference
@@ -315,14 +288,3 @@ class _Analysis:
             if needed is not None:
                 options.append(NeededValues(self._axes.axes[index].name, needed - present))
         return min(options, key=lambda option: option.more, default=None)
-
-    def _find_interactions(self, shares: VarianceShares | None) -> list[AxisShare]:
-        terms = () if shares is None else shares.terms
-        adjusted = adjust_p_values([term.p for term in terms])
-        return [
-            make_share(term, [self._axes.axes[index] for index in term.term], p)
-            for term, p in sorted(zip(terms, adjusted, strict=True), key=lambda pair: -pair[0].share)
-            if len(term.term) > 1
-            and p is not None
-            and (set(term.term) & set(self._compared) or set(term.term) <= set(self._factorial.replicates))
-        ]

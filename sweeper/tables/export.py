@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from json.encoder import encode_basestring
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -23,6 +25,8 @@ from sweeper.answers.cells import to_json_text
 from sweeper.answers.render import escape_markdown
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
+from sweeper.model.result import OUTCOME_COLUMNS, Result
+from sweeper.store.records import TableLayout
 from sweeper.wording import suggest
 
 if TYPE_CHECKING:
@@ -231,3 +235,45 @@ def _is_mixed(series: pd.Series[Any]) -> bool:
 
 def _to_json_or_none(value: Any) -> str | None:
     return None if value is None else to_json_text(value)
+
+
+# --- the table of a run, without pandas
+
+_get_outcome: Final = attrgetter(*OUTCOME_COLUMNS)
+
+
+def column_names(layout: TableLayout) -> tuple[str, ...]:
+    """Every column in order: trial, axes, the other slots, the outcome, the metrics."""
+    axes = set(layout.axis_columns)
+    slots = (name for name in layout.slot_names if name not in axes)
+    return ("trial", *layout.axis_columns, *slots, *OUTCOME_COLUMNS, *layout.metrics)
+
+
+def iter_rows(results: Iterable[Result], layout: TableLayout) -> Iterator[tuple[Any, ...]]:
+    """One tuple of cells per result, in the order of `column_names`; None for a missing value.
+
+    Lists of texts (`outputs`, `sha256`) become JSON text.
+    """
+    axes = tuple(layout.axis_columns)
+    slots = tuple(name for name in layout.slot_names if name not in set(axes))
+    metrics = tuple(layout.metrics)
+    for result in results:
+        yield (
+            result.trial,
+            *map(result.columns.get, axes),
+            *map(result.params.get, slots),
+            *(_to_json_list(cell) if type(cell) is tuple else cell for cell in _get_outcome(result)),
+            *map(result.metrics.get, metrics),
+        )
+
+
+def _to_json_list(texts: Sequence[str]) -> str:
+    """`to_json_text` for a list of texts. Five times as fast, which matters because every row has two lists."""
+    return f"[{', '.join(map(encode_basestring, texts))}]"
+
+
+def write_csv(results: Iterable[Result], layout: TableLayout, path: Path) -> None:
+    """Write `results` to a CSV file without holding them in memory. A run does this at its end."""
+    with atomic_write(path) as handle:
+        lines = format_delimited(column_names(layout), iter_rows(results, layout), CSV_DIALECTS["csv"])
+        handle.writelines(map(encode_line, lines))

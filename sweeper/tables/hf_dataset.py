@@ -30,8 +30,7 @@ from sweeper.store.artifacts import link_files
 from sweeper.store.containment import is_plain_path, refuse_links
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
-from sweeper.tables.export import encode_line, replace_surrogates
-from sweeper.tables.result_rows import column_names, iter_rows
+from sweeper.tables.export import column_names, encode_line, iter_rows, replace_surrogates
 from sweeper.wording import count_things
 
 FORMAT: Final = "hf-dataset"

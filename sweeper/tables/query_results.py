@@ -17,10 +17,9 @@ from sweeper.store import Store
 from sweeper.store.containment import display_path
 from sweeper.store.records import TableLayout
 from sweeper.tables.aggregate import COST_SUM, Pivot, RowTable, make_groups, make_pivot
-from sweeper.tables.export import to_records
-from sweeper.tables.result_rows import column_names
+from sweeper.tables.export import column_names, to_records
 from sweeper.tables.results_folder import find_results_folder
-from sweeper.tables.searched_points import BestPoints, find_best_points, find_search_run, make_best_points
+from sweeper.tables.searched_points import BestPoints, find_best_points, find_search_run
 from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match, sort_rows
 from sweeper.wording import count_things, join_names
 
@@ -185,7 +184,7 @@ def _find_answer(rows: Rows, table: _RunTable, query: ResultsQuery) -> RowTable 
     if query.best is not None and layout.search is not None:
         selected = {row["trial"] for row in rows}
         points = [point for point in table.best if not selected.isdisjoint(point.trials)]
-        return make_best_points(points, layout.search.objectives, query.best)
+        return BestPoints(points[: query.best], len(points))
     value_order = {
         name: layout.values_in_order(name, [row[name] for row in table.rows]) for name in layout.axis_columns
     }

@@ -17,7 +17,6 @@ import numpy as np
 from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns, adjust_means, get_number
 from sweeper.schemas.values import is_number
-from sweeper.statistics.corrections import adjust_in_steps, adjust_p_values
 from sweeper.statistics.factorial import Factor, ValueComparison
 from sweeper.statistics.paired import Codes, Numbers
 from sweeper.statistics.response_curve import ENDS, INSIDE, Curve, LinearFit
@@ -25,14 +24,13 @@ from sweeper.statistics.variance_shares import VarianceModel, VarianceShares, co
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
-    AxisEffect,
+    AxisComparisons,
     MetricEffects,
     Trend,
     complete_metric,
     explain_no_analysis,
     get_share,
-    make_effect,
-    make_share,
+    make_pair_shares,
 )
 from sweeper.tables.effect_axes import EffectAxes, EffectAxis, read_axis
 
@@ -140,54 +138,30 @@ class _Surface:
             return replace(metric, note="all points have the same mean, so no axis changes it")
         shown = [i for i, (axis, _) in enumerate(self._axes) if not requested or axis.name in requested]
         sign = -1 if metric.maximize is False else 1
-        compared = {index: self._compare(index, sign) for index in shown}
-        p_values, adjusted = adjust_in_steps(
-            [None if (term := get_share(shares, (index,))) is None else term.p for index in shown],
-            [[found.difference.p for found in comparisons] for comparisons, _ in compared.values()],
-        )
-        effects = [
-            self._describe_axis(
-                index, shares, p, tuple(zip(compared[index][0], found, strict=True)), compared[index][1]
-            )
-            for index, p, found in zip(shown, p_values, adjusted, strict=True)
-        ]
-        pairs = [
-            make_share(term, [self._axes[index][0] for index in term.term], p)
-            for term, p in zip(shares.terms, adjust_p_values([term.p for term in shares.terms]), strict=True)
-            if len(term.term) > 1 and p is not None and set(term.term) & set(shown)
-        ]
-        found = complete_metric(metric, self._values, shares, effects, pairs)
+        compared = [self._compare(index, sign, shares) for index in shown]
+        axes = [axis for axis, _ in self._axes]
+        pairs = make_pair_shares(shares, axes, lambda pair: not pair.isdisjoint(shown))
+        found = complete_metric(metric, self._values, shares, axes, compared=compared, others=pairs)
         return replace(found, overlap=max(0.0, found.overlap))  # the shares may add up to more than 1
 
-    def _describe_axis(
-        self, index: int, shares: VarianceShares, p: float | None,
-        comparisons: tuple[tuple[ValueComparison, float | None], ...], trend: Trend | None,
-    ) -> AxisEffect:  # fmt: skip
-        axis = self._axes[index][0]
-        share = get_share(shares, (index,))
-        note = ""
-        if share is None:
-            note = "cannot be separated from the other axes at these points"
-        elif not comparisons:
-            note = f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES})"
-        whole = self._model.share_out_whole(index, self._values)
-        return make_effect(axis, share, p, comparisons, note=note, trend=trend, whole=whole)
-
-    def _compare(self, index: int, sign: int) -> tuple[list[ValueComparison], Trend | None]:
+    def _compare(self, index: int, sign: int, shares: VarianceShares) -> AxisComparisons:
         """Compare the ends of a curve, with its turn if it has one, or each pair of other values."""
-        codes = self._axes[index][1]
-        factor = self._factors[index]
+        axis, codes = self._axes[index]
+        factor, trend = self._factors[index], None
         if isinstance(factor, Curve):
             low, high = int(np.argmin(factor.numbers)), int(np.argmax(factor.numbers))
             word, point = self._fit.find_largest(index, sign)
-            trend = Trend(word, *(self._axes[index][0].labels[codes[place]] for place in (point, low, high)))
+            trend = Trend(word, *(axis.labels[codes[place]] for place in (point, low, high)))
             pairs = [(high, low), *([(point, low), (point, high)] if word in (INSIDE, ENDS) else [])]
         else:
             firsts: Mapping[int, int] = {code: point for point, code in reversed(list(enumerate(codes.tolist())))}
             present = sorted(firsts) if len(firsts) <= MAX_VALUES else []
-            trend = None
             pairs = list(combinations(map(firsts.__getitem__, present), 2))
-        return [
+        note = "" if pairs else f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES})"
+        if get_share(shares, (index,)) is None:
+            note = "cannot be separated from the other axes at these points"
+        comparisons = [
             ValueComparison(int(codes[first]), int(codes[second]), self._fit.compare(index, first, second))
             for first, second in pairs
-        ], trend
+        ]
+        return AxisComparisons(index, comparisons, note, trend, self._model.share_out_whole(index, self._values))

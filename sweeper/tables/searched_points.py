@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sweeper.answers.parts import Line, Note, Part, Table
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.result import SUCCEEDED, Result
-from sweeper.model.search_columns import ROUND, Objective, PointKey, SearchColumns, SearchedPoint, sort_points
+from sweeper.model.search_columns import ROUND, PointKey, SearchColumns, SearchedPoint, sort_points
 from sweeper.store import Store
 from sweeper.wording import join_names
 
 
 @dataclass(frozen=True, slots=True)
-class BestPoint:
-    """A point: its values by axis, its objectives by metric, its round, its rows, and how many of them succeeded."""
-
-    values: Mapping[str, Any]
-    objectives: Mapping[str, float]
-    round: int
-    trials: tuple[int, ...]
-    succeeded: int
-
-
-@dataclass(frozen=True, slots=True)
 class BestPoints:
-    """The best of `total` points, best first. With several objectives, they are those of the Pareto front."""
+    """The best points, best first; with several objectives, those of the Pareto front. None of `total` means all."""
 
-    points: tuple[BestPoint, ...] = field(metadata=AS_JSON)
-    total: int = field(metadata=NOT_IN_JSON)
+    points: Sequence[SearchedPoint] = field(metadata=AS_JSON)
+    total: int | None = field(default=None, metadata=NOT_IN_JSON)
 
     def parts(self) -> Iterator[Part]:
         """One table; of several objectives, what their front is."""
         if not self.points:
             yield Note("no point has a number for each objective yet")
             return
-        first, shown = self.points[0], len(self.points)
+        first, shown, total = self.points[0], len(self.points), self.total or len(self.points)
         if len(first.objectives) > 1:
-            of = f"{shown} of the {self.total}" if shown < self.total else f"the {self.total}"
-            noun, every = "point" if self.total == 1 else "points", join_names(first.objectives)
+            of = f"{shown} of the {total}" if shown < total else f"the {total}"
+            noun, every = "point" if total == 1 else "points", join_names(first.objectives)
             yield Line(f"{of} {noun} of the Pareto front, which no other point beats in all of {every}")
         rows = [
             [*point.objectives.values(), *point.values.values(), point.round, _format_rows(point.trials),
@@ -50,23 +38,6 @@ class BestPoints:
         ]  # fmt: skip
         columns = [*first.objectives, *first.values, "round", "trials", "succeeded"]
         yield Table(columns, rows, rounded=list(first.objectives))
-
-
-def make_best_points(
-    points: Sequence[SearchedPoint], objectives: Sequence[Objective], count: int | None = None
-) -> BestPoints:
-    """The first `count` of these points as an answer (None: all)."""
-    names = [objective.metric for objective in objectives]
-    return BestPoints(
-        tuple(
-            BestPoint(
-                point.values, dict(zip(names, point.objectives, strict=True)), point.round, point.trials,
-                point.succeeded,
-            )
-            for point in points[:count]
-        ),
-        len(points),
-    )  # fmt: skip
 
 
 def _format_rows(trials: Sequence[int]) -> str:
@@ -106,11 +77,12 @@ def find_best_points(rows: Sequence[Result], search: SearchColumns) -> list[Sear
 def _make_point(rows: Sequence[Result], search: SearchColumns) -> SearchedPoint:
     first = rows[0]
     labels = {name: first.columns.get(f"{name}.label") for name in search.space}
-    numbers = [first.metrics.get(name) for name in search.objective_columns]
-    objectives = tuple(float(number) for number in numbers if isinstance(number, int | float))
+    pairs = zip(search.objectives, search.objective_columns, strict=True)
+    numbers = {objective.metric: first.metrics.get(column) for objective, column in pairs}
+    objectives = {name: float(number) for name, number in numbers.items() if isinstance(number, int | float)}
     return SearchedPoint(
         values={name: first.columns.get(name) if label is None else label for name, label in labels.items()},
-        objectives=objectives if len(objectives) == len(numbers) else (),
+        objectives=objectives if len(objectives) == len(numbers) else {},
         round=min(int(row.metrics.get(ROUND, 0)) for row in rows),
         trials=tuple(row.trial for row in rows),
         succeeded=sum(row.status == SUCCEEDED for row in rows),

@@ -26,8 +26,7 @@ from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.aggregate import NumberSummary
-from sweeper.tables.export import to_records
-from sweeper.tables.result_rows import column_names
+from sweeper.tables.export import column_names, to_records
 from sweeper.wording import suggest
 
 Rows = list[dict[str, Any]]

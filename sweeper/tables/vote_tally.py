@@ -180,7 +180,7 @@ def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_
     with Store.open(find_results_folder(results), readonly=True) as store:
         pictures, votes = VotePictures(store), [vote for vote in store.votes.load() if vote.counts]
     named = pictures.get_axes(axes, "--axis")
-    rankings = None if by_picture else tuple(rank_values(pictures, axis, votes) for axis in named or pictures.axes)
+    rankings = None if by_picture else tuple(_rank_values(pictures, axis, votes) for axis in named or pictures.axes)
     if rankings is not None and not named:
         rankings = tuple(ranking for ranking in rankings if ranking.votes)
     return VoteRankings(
@@ -196,7 +196,8 @@ def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_
 
 
 def _list_pictures(pictures: VotePictures, votes: Sequence[Vote]) -> list[dict[str, Any]]:
-    scores, counts = score_pictures(votes), count_pictures(votes)
+    scores = score_pictures(votes)
+    counts = _count_answers((vote.left_sha256, vote.right_sha256, vote.answer) for vote in votes if vote.answer)
     rows = [
         {
             "trial": picture.row.trial,
@@ -211,7 +212,7 @@ def _list_pictures(pictures: VotePictures, votes: Sequence[Vote]) -> list[dict[s
     return sorted(rows, key=lambda row: -row["share"])
 
 
-def rank_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> ValueRanking:
+def _rank_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> ValueRanking:
     """Rank the values of an axis by the votes about it, over all prompts, seeds and other axes."""
     answers = _list_answers(pictures, axis, votes)
     counts = _count_answers((left, right, answer) for left, right, _, answer in answers)
@@ -246,11 +247,6 @@ def _list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote])
         if left is not None and right is not None and axis.separates(left, right):
             answers.append((axis.value_of[left], axis.value_of[right], axis.context_of[left], vote.answer))
     return answers
-
-
-def count_pictures(votes: Iterable[Vote]) -> dict[Hashable, AnswerCounts]:
-    """The counts of each picture, by SHA-256."""
-    return _count_answers((v.left_sha256, v.right_sha256, v.answer) for v in votes if v.answer and v.counts)
 
 
 def _count_answers(answers: Iterable[tuple[Hashable, Hashable, str]]) -> dict[Hashable, AnswerCounts]:
@@ -347,48 +343,34 @@ def score_pictures(votes: Iterable[Vote]) -> dict[str, float]:
 
     Pictures are compared with those that votes connect with them, which are usually those of the same prompt and seed.
     """
-    counted = [vote for vote in votes if vote.counts]
-    if not counted:
-        return {}
+    groups = _group_connected([vote for vote in votes if vote.counts])
+    return {sha256: share for group in groups for sha256, share in _score_group(group).items()}
+
+
+def _group_connected(votes: Sequence[Vote]) -> list[list[Vote]]:
+    """Group the votes about the same pictures, or about pictures that other votes of the group compare, in order."""
+    if not votes:
+        return []
     numbers: dict[str, int] = {}
-    first = [numbers.setdefault(vote.left_sha256, len(numbers)) for vote in counted]
-    second = [numbers.setdefault(vote.right_sha256, len(numbers)) for vote in counted]
+    ends = [[numbers.setdefault(sha256, len(numbers)) for sha256 in vote.pictures] for vote in votes]
     matrix = load_stats_package("scipy.sparse").coo_matrix
-    links = matrix((np.ones(len(first)), (first, second)), shape=(len(numbers), len(numbers)))
-    count, component_of = load_stats_package("scipy.sparse.csgraph").connected_components(links, directed=False)
-    members: list[list[str]] = [[] for _ in range(count)]
-    for sha256, number in numbers.items():
-        members[component_of[number]].append(sha256)
-    votes_of: list[list[Vote]] = [[] for _ in range(count)]
-    for vote, number in zip(counted, first, strict=True):
-        votes_of[component_of[number]].append(vote)
-    return {
-        sha256: share
-        for shas, group in zip(members, votes_of, strict=True)
-        for sha256, share in _score_component(shas, group).items()
-    }
+    links = matrix((np.ones(len(ends)), tuple(zip(*ends, strict=True))), shape=(len(numbers), len(numbers)))
+    _, group_of = load_stats_package("scipy.sparse.csgraph").connected_components(links, directed=False)
+    groups: dict[int, list[Vote]] = {}
+    for vote, (number, _) in zip(votes, ends, strict=True):
+        groups.setdefault(int(group_of[number]), []).append(vote)
+    return list(groups.values())
 
 
-def _score_component(shas: Sequence[str], votes: Sequence[Vote]) -> dict[str, float]:
-    numbers = {sha256: number for number, sha256 in enumerate(shas)}
-    comparisons = ItemComparisons(
-        len(shas),
-        [numbers[vote.left_sha256] for vote in votes],
-        [numbers[vote.right_sha256] for vote in votes],
-        [_POINTS[vote.answer or TIE] for vote in votes],
+def _score_group(votes: Sequence[Vote]) -> dict[str, float]:
+    numbers: dict[str, int] = {}
+    first, second = (
+        [numbers.setdefault(sha256, len(numbers)) for sha256 in side]
+        for side in ([vote.left_sha256 for vote in votes], [vote.right_sha256 for vote in votes])
     )
-    return {sha256: round(share, 4) for sha256, share in zip(shas, compute_shares(comparisons).tolist(), strict=True)}
-
-
-def _list_connected(votes: Iterable[Vote], vote: Vote) -> list[Vote]:
-    """The votes that a vote is connected with: about the same pictures, or pictures that those were compared with."""
-    waiting, known = list(votes), {vote.left_sha256, vote.right_sha256}
-    connected: list[Vote] = []
-    while nearer := [found for found in waiting if known & {*found.pictures}]:
-        connected += nearer
-        known.update(sha256 for found in nearer for sha256 in found.pictures)
-        waiting = [found for found in waiting if not known & {*found.pictures}]
-    return connected
+    points = [_POINTS[vote.answer or TIE] for vote in votes]
+    shares = compute_shares(ItemComparisons(len(numbers), first, second, points)).tolist()
+    return {sha256: round(share, 4) for sha256, share in zip(numbers, shares, strict=True)}
 
 
 def write_metric(store: Store, pictures: VotePictures, votes: Sequence[Vote], changed: Vote | None = None) -> None:
@@ -404,7 +386,7 @@ def write_metric(store: Store, pictures: VotePictures, votes: Sequence[Vote], ch
             [(sha256, VOTES_METRIC, share) for sha256, share in points.items()], discard=(VOTES_METRIC,)
         )
         return
-    connected = votes if changed is None else _list_connected(votes, changed)
+    connected = votes if changed is None else _group_connected([changed, *votes])[0][1:]
     scores: dict[str, float | None] = dict(score_pictures(connected))
     has_votes = {sha256 for vote in votes if vote.counts for sha256 in vote.pictures}
     touched = {sha256 for vote in connected for sha256 in vote.pictures}

@@ -6,6 +6,8 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+
 from sweeper.tables.effect_answer import (
     AxisEffect,
     AxisShare,
@@ -15,15 +17,18 @@ from sweeper.tables.effect_answer import (
     ValueDifference,
     WholeShare,
 )
-from sweeper.tables.effect_words import ComparedAxis, EffectsAnswer
+from sweeper.tables.effect_axes import EffectAxes, EffectAxis
+from sweeper.tables.effect_words import EffectsAnswer
 from tests.answers.approved import check_approved
 
-STEPS = ComparedAxis("steps", ("steps",), ((4,), (8,), (16,)), replicate=False)
-SIZE = ComparedAxis("width + height", ("width", "height"), ((64, 96), (128, 192)), replicate=False)
-SEED = ComparedAxis("seed", ("seed",), ((1,), (2,), (3,)), replicate=True)
-PROMPT = ComparedAxis("prompt", ("prompt",), (("a fox",), ("an owl",)), replicate=True)
-SWEEP = EffectsAnswer(Path("foxes"), 54, None, "", (STEPS, SIZE, SEED, PROMPT), ("sampler",),
-                      ("seed has only 3 values to stand for all, so the intervals are wide",), ())  # fmt: skip
+NO_CODES = np.array([], dtype=np.int64)
+STEPS = EffectAxis(("steps",), ((4,), (8,), (16,)), (), NO_CODES)
+SIZE = EffectAxis(("width", "height"), ((64, 96), (128, 192)), (), NO_CODES)
+SEED = EffectAxis(("seed",), ((1,), (2,), (3,)), (), NO_CODES, is_replicate=True)
+PROMPT = EffectAxis(("prompt",), (("a fox",), ("an owl",)), (), NO_CODES, is_replicate=True)
+AXES = EffectAxes((STEPS, SIZE, SEED, PROMPT), ("sampler",),
+                  ("seed has only 3 values to stand for all, so the intervals are wide",))  # fmt: skip
+SWEEP = EffectsAnswer(Path("foxes"), 54, None, "", AXES, ())
 
 
 def share(*axes, part=0.42, p_holm=None, replicates=()):
@@ -83,9 +88,9 @@ def test_effects_that_are_not_settled():
     few = MetricEffects("brightness", 3, effects=(hindered[1],))
     words = MetricEffects("kind", 0, "holds no numbers, but for example 'a fox'")
     metrics = (measure("sharpness", *hindered), few, words)
-    check_approved("effects_unsettled", replace(SWEEP, axes=(STEPS,), notes=(), metrics=metrics))
+    check_approved("effects_unsettled", replace(SWEEP, found=replace(AXES, axes=(STEPS,), notes=()), metrics=metrics))
     message = "--where: steps > 100 matches none of the 54 trials"
-    check_approved("effects_none", EffectsAnswer(Path("foxes"), 0, None, message, (), (), (), ()))
+    check_approved("effects_none", EffectsAnswer(Path("foxes"), 0, None, message, EffectAxes((), (), ()), ()))
 
 
 def test_effects_of_a_search():
@@ -100,6 +105,9 @@ def test_effects_of_a_search():
     )
     metrics = (measure("quality", *effects, maximize=True), measure("noise", *effects[1:], maximize=False),
                measure("ran_s", effects[0], effects[1]))  # fmt: skip
-    search = replace(SWEEP, points=24, notes=("shares are those of the points it tried",))
+    search = replace(SWEEP, points=24, found=replace(AXES, notes=("shares are those of the points it tried",)))
     check_approved("effects_search", replace(search, metrics=metrics))
-    check_approved("effects_search_without_over", replace(search, axes=(STEPS,), trials=1, points=1, metrics=()))
+    check_approved(
+        "effects_search_without_over",
+        replace(search, found=replace(search.found, axes=(STEPS,)), trials=1, points=1, metrics=()),
+    )

@@ -9,11 +9,10 @@ from sweeper.answers.render import render_html, render_markdown
 from sweeper.model.result import Result
 from sweeper.regression.accept import AcceptPlan, CaseChange
 from sweeper.regression.baseline import Baseline
-from sweeper.regression.calibrate import Calibration
+from sweeper.regression.calibrate import Calibration, CaseNoise, MeasureNoise
 from sweeper.regression.cases import Case, RunCases, TrialRow
 from sweeper.regression.compare_runs import AxisValue, CaseDifference, RunDifferences
 from sweeper.regression.comparison import Comparison, Comparisons
-from sweeper.regression.propose_thresholds import CaseNoise, MeasureNoise
 from sweeper.regression.thresholds import parse_threshold
 from sweeper.regression.verdict import MetricVerdict, TrialPair, Verdict
 from sweeper.regression.verdict_pairs import SideTrials

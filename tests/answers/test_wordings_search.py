@@ -16,7 +16,7 @@ from sweeper.model.search_columns import Objective, SearchedPoint
 from sweeper.model.search_result import SearchResult
 from sweeper.running.search_answer import PreviewAnswer, SearchAnswer
 from sweeper.running.search_rounds import SearchPreview
-from sweeper.tables.searched_points import make_best_points
+from sweeper.tables.searched_points import BestPoints
 from tests.answers.approved import check_approved
 from tests.answers.test_wordings_run import COST, RUN
 
@@ -33,8 +33,8 @@ SPACE = (
 SEARCH = Search((Objective("sharpness"),), SPACE, trials=48, patience=20)
 BOTH = replace(SEARCH, objectives=(Objective("sharpness"), Objective("cost", maximize=False)), stop_early=True,
                over=(make_axis("seed", 1, 2, 3), make_axis("size", 64)))  # fmt: skip
-POINT = SearchedPoint({"cfg": 5.51, "steps": 20, "prompt": "a fox"}, (344.71234567,), 2, (4, 5, 6), 3)
-BEST = make_best_points([POINT, replace(POINT, objectives=(1.0,), trials=(1, 9))], SEARCH.objectives)
+POINT = SearchedPoint({"cfg": 5.51, "steps": 20, "prompt": "a fox"}, {"sharpness": 344.71234567}, 2, (4, 5, 6), 3)
+BEST = BestPoints([POINT, replace(POINT, objectives={"sharpness": 1.0}, trials=(1, 9))])
 RESULT = SearchResult(RUN, "trials", 6, 24, 48, search=SEARCH)
 ANSWER = SearchAnswer(result=RESULT, best=BEST, idle_axes={}, cost=None, report=None,
                       report_command="sweeper report foxes.yaml")  # fmt: skip
@@ -42,14 +42,14 @@ SHORT = replace(ANSWER, result=replace(RESULT, run=None), best=replace(BEST, poi
 NEXT = SearchPreview(SimpleNamespace(search=SEARCH, points=()), (), 0, 0, None, None, batch=4, votes_needed=0)
 PREVIEW = PreviewAnswer(
     preview=NEXT, name="foxes", out="results/foxes", targets=("embedded",), asked=0, trials=48, left=48,
-    best=make_best_points([], SEARCH.objectives), points=(dict(POINT.values),), round_jobs=4, round_cost=None,
+    best=BestPoints([]), points=(dict(POINT.values),), round_jobs=4, round_cost=None,
     cost=None, warnings=(), template="templates/txt2img.json", round_price="", budget=None,
 )  # fmt: skip
 
 
 def test_search():
     check_approved("search", ANSWER)
-    front = make_best_points([replace(POINT, objectives=(344.7, 0.25))], BOTH.objectives)
+    front = BestPoints([replace(POINT, objectives={"sharpness": 344.7, "cost": 0.25})])
     rehearsed = replace(ANSWER, best=front, report=Path("report/index.html"), cost=COST,
                         idle_axes={"steps": 0.012, "prompt": 0.04}, real_run="sweeper search foxes.yaml")  # fmt: skip
     check_approved("search_of_a_front", rehearsed)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from sweeper.model.charges import ESTIMATED, MEASURED, PRICED, Charge
 from sweeper.model.money import Amount
-from sweeper.model.search_columns import Objective, SearchedPoint
+from sweeper.model.search_columns import SearchedPoint
 from sweeper.store.job_charges import JobCharge
 from sweeper.tables.aggregate import RowTable, make_groups, make_pivot
 from sweeper.tables.charge_rows import ChargeRow, ChargeSum, FolderCosts, ValueCharges
 from sweeper.tables.query_results import ResultsAnswer
-from sweeper.tables.searched_points import make_best_points
+from sweeper.tables.searched_points import BestPoints
 from tests.answers.approved import check_approved
 
 ROWS = [
@@ -22,11 +23,9 @@ ROWS = [
     {"trial": 2, "style": "in ink", "style.label": None, "steps": 8, "status": "failed", "ran_s": None,
      "cost": None, "sharpness": None},
 ]  # fmt: skip
-TOP = SearchedPoint({"cfg": 5.51, "sampler": "heun"}, (344.7123456789, 2.5), 3, (12, 13, 14), 3)
-NEXT = SearchedPoint({"cfg": 7.0, "sampler": "euler"}, (300.0, 1.5), 0, (3, 8), 1)
+TOP = SearchedPoint({"cfg": 5.51, "sampler": "heun"}, {"sharpness": 344.7123456789, "ran_s": 2.5}, 3, (12, 13, 14), 3)
 ROW = ChargeRow(Path("foxes"), JobCharge(Charge("7", "FluxProNode", Amount.exactly(0.1), PRICED), "a1", 1, "cloud",
                 "d" * 64, "succeeded", 1_700_000_000.0), 0, {}, is_kept=True)  # fmt: skip
-OBJECTIVES = (Objective("sharpness", True), Objective("ran_s", False))
 
 
 def test_rows():
@@ -48,12 +47,10 @@ def test_pivot():
 
 
 def test_best_points():
-    one_aim = [SearchedPoint(point.values, point.objectives[:1], *(point.round, point.trials, point.succeeded))
-               for point in (TOP, NEXT)]  # fmt: skip
-    check_approved("results_best", ResultsAnswer(make_best_points(one_aim, OBJECTIVES[:1], 1)))
-    check_approved("results_best_front", ResultsAnswer(make_best_points([TOP, NEXT], OBJECTIVES, 1)))
-    check_approved("results_best_whole_front", ResultsAnswer(make_best_points([TOP], OBJECTIVES)))
-    check_approved("results_best_unknown", ResultsAnswer(make_best_points([], OBJECTIVES, 1)))
+    check_approved("results_best", ResultsAnswer(BestPoints([replace(TOP, objectives={"sharpness": 344.7123456789})])))
+    check_approved("results_best_front", ResultsAnswer(BestPoints([TOP], 2)))
+    check_approved("results_best_whole_front", ResultsAnswer(BestPoints([TOP])))
+    check_approved("results_best_unknown", ResultsAnswer(BestPoints([])))
 
 
 def amount(low, high=None):

@@ -20,7 +20,7 @@ import pandas as pd
 
 from sweeper.model.result import Result
 from sweeper.store.records import TableLayout
-from sweeper.tables import dataframe, export, result_rows
+from sweeper.tables import dataframe, export
 
 LAYOUT = TableLayout(
     "shop", ("subject", "sampler", "steps", "seed"), ("prompt", "cfg", "width"), ("brightness", "entropy")
@@ -67,7 +67,7 @@ def main() -> None:
             "pandas to_csv": lambda: frame.to_csv(place / "pandas.csv", index=False),
             "sweeper export": lambda: export.export(frame, place / "sweeper.csv"),
             "sweeper export --safe-csv": lambda: export.export(frame, place / "safe.csv", safe=True),
-            "sweeper results.csv": lambda: result_rows.write_csv(kept, LAYOUT, place / "results.csv"),
+            "sweeper results.csv": lambda: export.write_csv(kept, LAYOUT, place / "results.csv"),
         }
         taken = dict.fromkeys(ways, float("inf"))
         for _ in range(asked.rounds):

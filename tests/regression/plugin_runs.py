@@ -26,12 +26,15 @@ def run_pytest(folder, *arguments):
     """Run pytest in this process. Test modules are imported anew each time, because tests rewrite them."""
     text = io.StringIO()
     importlib.invalidate_caches()
-    own = ["--capture=sys", "--import-mode=importlib", f"--rootdir={folder}"]
-    with contextlib.chdir(folder), contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-        code = pytest.main([*_plugin(), *own, *map(str, arguments)])
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
-            del sys.modules[name]
+    # A base folder of its own, because pytest would clean up the folders of other runs, and leave a scan of them open.
+    own = ["--capture=sys", "--import-mode=importlib", f"--rootdir={folder}", f"--basetemp={folder / '.temp'}"]
+    try:
+        with contextlib.chdir(folder), contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            code = pytest.main([*_plugin(), *own, *map(str, arguments)])
+    finally:
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+                del sys.modules[name]
     return PytestOutcome(int(code), text.getvalue())
 
 

@@ -151,7 +151,7 @@ def warm_up() -> None:
         "sweeper.running.run",
         "sweeper.loading.load",
         "sweeper.running.node_class_cache",
-        "sweeper.tables.result_rows",
+        "sweeper.tables.export",
         "jsonschema",
         "httpcore",
     ):

@@ -39,7 +39,7 @@ def test_a_bar_shows_counts_and_problems_and_escapes_them():
 
 
 def test_the_bar_of_a_search_shows_its_round():
-    planned = events.RoundPlanned(2, 4, 4, asked=4, limit=8, objectives=("sharpness",), best=None)
+    planned = events.RoundPlanned(2, 4, 4, asked=4, limit=8, best=None)
     _, text = draw(planned, STARTED)
     assert text == "0/4: 0 done, 0 failed, 0 under way, 4 queued; round 2, 4 of 8 trials before it"
 

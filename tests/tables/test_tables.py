@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError, UsageError
 from sweeper.model.result import OUTCOME_COLUMNS, Result
-from sweeper.tables import dataframe, export, result_rows
+from sweeper.tables import dataframe, export
 
 SEED = 2**64 - 1
 REMEDY = (
@@ -75,7 +75,7 @@ def test_empty_frame_has_every_column_and_type():
 
     frame = dataframe.build_frame([], layout)
 
-    assert tuple(frame.columns) == result_rows.column_names(layout)
+    assert tuple(frame.columns) == export.column_names(layout)
     assert frame["trial"].dtype == "int64"
     assert frame["ran_s"].dtype == frame["cost"].dtype == "float64"
 
@@ -121,7 +121,7 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character():
 def test_streamed_csv_replaces_surrogates_too(tmp_path):
     layout = Layout(slot_names=("x",))
 
-    result_rows.write_csv([Result(0, {}, {"x": "cut \ud83d"}, "d" * 64)], layout, tmp_path / "x.csv")
+    export.write_csv([Result(0, {}, {"x": "cut \ud83d"}, "d" * 64)], layout, tmp_path / "x.csv")
 
     assert "0,cut \ufffd," in (tmp_path / "x.csv").read_text(encoding="utf-8")
 
@@ -144,7 +144,7 @@ def test_streamed_and_exported_csv_are_identical(tmp_path):
     results, layout = shop_results()
     path = tmp_path / "results.csv"
 
-    result_rows.write_csv(iter(results * 9000), layout, path)
+    export.write_csv(iter(results * 9000), layout, path)
 
     assert path.read_bytes() == export_bytes(dataframe.build_frame(results * 9000, layout), "csv")
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.csv"]
@@ -270,7 +270,7 @@ def test_failed_export_keeps_the_old_file(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        result_rows.write_csv(fail_halfway(), Layout(), path)
+        export.write_csv(fail_halfway(), Layout(), path)
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -132,7 +132,7 @@ def test_search_says_what_to_do_and_goes_on_by_both_objectives(tmp_path, capsys)
     assert "2 trials of 2 points in 1 round; it needs about 1 vote to go on" in said
     assert f"vote    sweeper vote {out} --open\nthen    the same `sweeper search` again" in said
     assert main([*arguments, "--preview"]) == 0
-    assert "waits      it needs about 1 vote to go on" in capsys.readouterr().out
+    assert "waits   it needs about 1 vote to go on" in capsys.readouterr().out
     with VoteServer(out, voter="ana") as server:
         assert server.summary["needed"] == 1
         answer_all(server.url, out, prefer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,22 +23,6 @@ if TYPE_CHECKING:
     from sweeper.regression.verdict_pairs import SideTrials
 
 T = TypeVar("T")
-
-
-_OPTIONS = (
-    click.option("--verdict", is_flag=True, help="Judge by metrics: is the second better, worse or equivalent?"),
-    click.option("--axis", metavar="NAME=OLD,NEW", help="With --verdict: compare two values of an axis of one RUN."),
-    make_names_option("--metric", "metrics", "Judge only these metrics, or ran_s or cost. [default: all with numbers]"),
-    click.option("--margin", "margins", multiple=True, metavar="NAME=NUMBER",
-                 help="A smaller difference in this metric does not matter. [default: 0.2 standard deviations]"),
-    make_names_option("--maximize", "maximize", "Higher is better in these metrics."),
-    make_names_option("--minimize", "minimize", "Lower is better in these metrics."),
-    shared_options.over,
-    click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-                 help="Write the verdict as a comment for a pull request."),
-    click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-                 help="Write a page with the pairs that differ most, side by side, in one file."),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +54,6 @@ class VerdictOptions:
             raise UsageError("--axis compares two values within one RUN; drop the second RUN")
 
 
-def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a verdict. The command gets them as one argument `options`."""
-
-    @functools.wraps(command)
-    def with_options(*args: Any, **values: Any) -> Any:
-        names = VerdictOptions.__dataclass_fields__
-        own = {name: values.pop(name) for name in names}
-        return command(*args, options=VerdictOptions(**own), **values)
-
-    for option in reversed(_OPTIONS):
-        with_options = option(with_options)
-    return with_options
-
-
 @click.command(
     epilog=format_examples(
         "sweeper compare experiments/results/quickstart experiments/results/quickstart-check",
@@ -95,9 +64,20 @@ def verdict_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.argument("before", metavar="RUN")
 @click.argument("after", metavar="RUN", required=False)
-@verdict_options
+@click.option("--verdict", is_flag=True, help="Judge by metrics: is the second better, worse or equivalent?")
+@click.option("--axis", metavar="NAME=OLD,NEW", help="With --verdict: compare two values of an axis of one RUN.")
+@make_names_option("--metric", "metrics", "Judge only these metrics, or ran_s or cost. [default: all with numbers]")
+@click.option("--margin", "margins", multiple=True, metavar="NAME=NUMBER", help="A smaller difference in this metric "
+              "does not matter. [default: 0.2 standard deviations]")  # fmt: skip
+@make_names_option("--maximize", "maximize", "Higher is better in these metrics.")
+@make_names_option("--minimize", "minimize", "Lower is better in these metrics.")
+@shared_options.over
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write the verdict as a comment for a pull request.")  # fmt: skip
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write a page with the pairs that differ most, side by side, in one file.")  # fmt: skip
 @shared_options.as_json
-def command(before: str, after: str | None, *, options: VerdictOptions, as_json: bool) -> int:
+def command(before: str, after: str | None, *, as_json: bool, **verdict_options: Any) -> int:
     """Compare the pictures of two runs: which cases are new, gone, same or changed, and which axis values changed most.
 
     RUN is a results folder or an experiment file (its default folder). Add @ID for another run than the latest. A case
@@ -106,6 +86,7 @@ def command(before: str, after: str | None, *, options: VerdictOptions, as_json:
     With --verdict: compare the metrics of matched trials, and say whether the second run, or the second value of an
     axis, is better, worse, equivalent or undecided. Exit code 1 unless every metric is better or equivalent.
     """
+    options = VerdictOptions(**verdict_options)
     options.check(1 if after is None else 2)
     names = [before] if after is None else [before, after]
     if options.verdict:
@@ -120,7 +101,7 @@ def command(before: str, after: str | None, *, options: VerdictOptions, as_json:
 
 def _run_verdict(sides: Sequence[SideTrials], options: VerdictOptions, *, as_json: bool) -> int:
     """Judge two sides, or one by its axis; print the verdict and write the files. Returns the exit code."""
-    from sweeper.regression.verdict_page import write_verdict_page
+    from sweeper.regression.verdict import write_page
 
     verdict = _judge(sides, options)
     console.print_answer(verdict, as_json=as_json)
@@ -128,7 +109,7 @@ def _run_verdict(sides: Sequence[SideTrials], options: VerdictOptions, *, as_jso
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
         options.markdown.write_text(render_markdown(verdict.comment_parts()), encoding="utf-8")
     if options.html is not None:
-        write_verdict_page(verdict, options.html)
+        write_page(verdict, options.html)
         console.print_status(f"page {options.html}")
     return OK if verdict.ok else FAILED
 

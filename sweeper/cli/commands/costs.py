@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,8 +9,7 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.options import complete_from, format_examples, split_names
 from sweeper.errors import UsageError
-from sweeper.tables.charge_rows import CSV_COLUMNS, ChargeRow, find_costs, iter_csv_rows
-from sweeper.tables.export import CSV_DIALECTS, format_delimited
+from sweeper.tables.charge_rows import find_costs, format_csv
 
 
 @click.command(
@@ -35,12 +33,7 @@ def command(results: tuple[Path, ...], *, by: tuple[str, ...], csv: str | None, 
         raise UsageError("--json and --csv - both write to stdout; give one")
     answer = find_costs(results, split_names(by) if by else None)
     if csv is not None:
-        _write_csv(answer.rows, split_names(by), csv)
+        console.write_lines(format_csv(answer.rows, split_names(by)), csv)
+        if csv != "-":
+            console.print_status(f"wrote {len(answer.rows)} rows to {csv}")
     console.print_answer(answer, as_json=as_json, on_stderr=csv == "-")
-
-
-def _write_csv(rows: Sequence[ChargeRow], axes: Sequence[str], file: str) -> None:
-    lines = format_delimited((*CSV_COLUMNS, *axes), iter_csv_rows(rows, axes), CSV_DIALECTS["csv"])
-    console.write_lines(lines, file)
-    if file != "-":
-        console.print_status(f"wrote {len(rows)} rows to {file}")

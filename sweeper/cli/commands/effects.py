@@ -11,7 +11,6 @@ from sweeper.answers.render import render_markdown, render_text
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples, make_names_option
 from sweeper.errors import UsageError
-from sweeper.files import atomic_write
 from sweeper.model.selection import Selection
 
 _OPTIONS: Final = {"metric": "--metric", "axis": "--axis", "over": "--over"}
@@ -65,6 +64,5 @@ def command(
     if output is None:
         console.print_line(text)
         return
-    with atomic_write(output) as handle:
-        handle.write(f"{text}\n".encode("utf-8", "replace"))
+    console.write_lines([f"{text}\n"], str(output))
     console.print_status(f"wrote {output}")

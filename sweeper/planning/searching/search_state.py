@@ -200,8 +200,9 @@ class SearchState:
         }
 
     def _describe(self, state: PointState) -> SearchedPoint:
-        objectives, succeeded = state.objectives or (), len(state.numbers)
-        return SearchedPoint(self.describe_values(state.point), objectives, state.round, tuple(state.rows), succeeded)
+        names, values = [objective.metric for objective in self.search.objectives], self.describe_values(state.point)
+        objectives = dict(zip(names, state.objectives, strict=True)) if state.objectives else {}
+        return SearchedPoint(values, objectives, state.round, tuple(state.rows), len(state.numbers))
 
 
 def _append(batches: list[PointBatch], round_number: int, point: Point, combinations: tuple[int, ...]) -> None:
