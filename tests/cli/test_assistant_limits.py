@@ -398,13 +398,14 @@ def test_a_run_that_is_killed_keeps_its_costs(root: Path, slow_box: EmbeddedServ
         await wait_until(lambda: count_jobs(slow_box) >= 1)
         os.kill(json.loads((root / "results/tiny/.lock").read_text())["pid"], signal.SIGKILL)
         state = await wait_for_end(client)
-        spent = count_jobs(slow_box)
-        assert state["budget"] == f"{3 - spent:.2f} USD left of the budget"
+        counted = 3 - float(state["budget"].split()[0])
+        # A job counts from the moment before it is submitted, so the kill may come in between.
+        assert count_jobs(slow_box) <= counted <= count_jobs(slow_box) + 1
         await call(client, "start_run", experiment="tiny.yaml", target="box", values={"seed": list(range(20))})
         assert (await wait_for_end(client))["budget"] == "0.00 USD left of the budget"
 
     talk(root, conversation, "--budget", "3 USD")
-    assert count_jobs(slow_box) == 3
+    assert count_jobs(slow_box) in (2, 3)
 
 
 @needs_posix
