@@ -26,7 +26,7 @@ from sweeper.wording import count_things
 
 _file_argument = click.argument("file", type=click.Path(path_type=Path), metavar="FILE",
                                 callback=lambda _, __, file: options.get_workflow_path(file))  # fmt: skip
-_KNOWN_KEYWORDS: Final = frozenset(("type", "enum", "minimum", "maximum", "multipleOf", "minLength"))
+_KNOWN_KEYWORDS: Final = frozenset(("type", "enum", "minimum", "maximum", "minLength"))
 
 
 @click.group(cls=options.SuggestingGroup, invoke_without_command=True)
@@ -204,18 +204,7 @@ def _describe_schema(schema: Mapping[str, Any] | None) -> str:
     word = " or ".join(name for name in kinds if name != "integer" or "number" not in kinds)  # 7 is a number too
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
-        word += f" {_format_number(low)} .. {_format_number(high)}"
+        word += f" {low} .. {high}"
     elif low is not None or high is not None:
-        word += f" >= {_format_number(low)}" if high is None else f" <= {_format_number(high)}"
-    if "multipleOf" in schema:
-        word += f", a multiple of {_format_number(schema['multipleOf'])}"
+        word += f" >= {low}" if high is None else f" <= {high}"
     return word.strip()
-
-
-def _format_number(value: Any) -> str:
-    """A number as in JSON, but the limits of integer types as powers: `2^64 - 1`."""
-    for power in (31, 32, 53, 63, 64):
-        for offset in (0, 1):
-            if isinstance(value, int) and abs(value) == 2**power - offset:
-                return f"{'-' if value < 0 else ''}2^{power}{' - 1' if offset else ''}"
-    return f"{value:.12g}" if isinstance(value, float) else to_json_text(value)
