@@ -87,7 +87,10 @@ def report_failure(failure: BaseException) -> int:
         console.print_status("interrupted")
         return INTERRUPTED
     if isinstance(failure, click.ClickException):
-        return _report_usage_error(failure)
+        console.print_error(" ".join(failure.format_message().split()))
+        if (context := getattr(failure, "ctx", None)) is not None:
+            console.print_status(f"`{context.command_path} --help` lists the options.")
+        return INVALID_INPUT
     if isinstance(failure, SweeperError):
         for line in str(failure).splitlines() or [type(failure).__name__]:
             console.print_error(line)
@@ -98,14 +101,6 @@ def report_failure(failure: BaseException) -> int:
     message = " ".join(str(failure).split()) or "no message"
     console.print_error(f"{type(failure).__name__}: {message} (a bug in sweeper; SWEEPER_DEBUG=1 shows the traceback)")
     return INTERNAL_ERROR
-
-
-def _report_usage_error(failure: click.ClickException) -> int:
-    console.print_error(" ".join(failure.format_message().split()))
-    context = getattr(failure, "ctx", None)
-    if context is not None:
-        console.print_status(f"`{context.command_path} --help` lists the options.")
-    return INVALID_INPUT
 
 
 def _is_closed_pipe(failure: OSError) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweeper.cli.file_report import FileReport
+from sweeper.cli.load_prepared import FileReport
 from sweeper.errors import Problem
 from sweeper.running.diagnosis import Diagnosis, ExperimentReport, TargetReport
 from tests.answers.approved import check_approved

@@ -17,8 +17,7 @@ import click
 from sweeper.answers.render import to_json
 from sweeper.cli.assistant.confined_command import AssistantConfinement
 from sweeper.cli.assistant.workspace import Ledger, Workspace
-from sweeper.cli.file_report import check_file
-from sweeper.cli.load_prepared import load_prepared
+from sweeper.cli.load_prepared import check_file, load_prepared
 from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.cli.options import get_workflow_path
 from sweeper.cli.read_workflow import list_slots

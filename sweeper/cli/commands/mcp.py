@@ -20,8 +20,7 @@ from sweeper.model.money import floor_micros
 
 @click.command(
     epilog=format_examples(
-        "sweeper mcp --root my-sweeps",
-        'sweeper mcp --root my-sweeps --target gpu-1 --budget "5 USD"',
+        "sweeper mcp --root my-sweeps", 'sweeper mcp --root my-sweeps --target gpu-1 --budget "5 USD"'
     )
 )
 @click.option(

@@ -149,12 +149,6 @@ def refresh_report(run: Run, *, create: bool) -> Path | None:
         return None
 
 
-def format_report_command(run: Run, experiment: Path, name: str) -> str:
-    """The command that makes the page of the run: with the experiment's file if it has its default folder."""
-    is_default = run.out == default_results_folder(experiment, name)
-    return join_command(["sweeper", "report", str(experiment) if is_default else display_path(run.out)])
-
-
 def show_end(
     run: Run | None, error: str | None, make_answer: Callable[..., Answer], experiment: Path, name: str, *,
     as_json: bool, quiet: bool, open_page: bool,
@@ -167,7 +161,12 @@ def show_end(
         console.print_error(error)
     page = None if run is None else refresh_report(run, create=open_page)
     if as_json or not quiet:
-        report_command = "" if run is None else format_report_command(run, experiment, name)
+        report_command = ""
+        if run is not None:
+            is_default = run.out == default_results_folder(experiment, name)
+            report_command = join_command(
+                ["sweeper", "report", str(experiment) if is_default else display_path(run.out)]
+            )
         console.print_answer(make_answer(report=page, report_command=report_command), as_json=as_json)
     if page is not None and open_page:
         open_in_browser(page)

@@ -13,8 +13,7 @@ from sweeper.tables.run_list import list_runs
 
 @click.command(
     epilog=format_examples(
-        "sweeper runs experiments/quickstart.yaml",
-        "sweeper results experiments/quickstart.yaml --run 1",
+        "sweeper runs experiments/quickstart.yaml", "sweeper results experiments/quickstart.yaml --run 1"
     )
 )
 @options.results

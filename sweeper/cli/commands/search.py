@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +24,6 @@ from sweeper.model.experiment import Search
 from sweeper.model.search_result import SearchResult
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED
-from sweeper.running.prepare import Prepared
 from sweeper.running.search_answer import answer_preview, answer_search
 from sweeper.tables.results_folder import default_results_folder
 
@@ -34,8 +32,7 @@ _FINISHED: Final = ("trials", "until", "exhausted", "votes")
 
 @click.command(
     epilog=format_examples(
-        "sweeper search experiments/search.yaml --preview",
-        "sweeper search experiments/search.yaml --trials 100",
+        "sweeper search experiments/search.yaml --preview", "sweeper search experiments/search.yaml --trials 100"
     )
 )
 @options.experiment
@@ -57,24 +54,10 @@ _FINISHED: Final = ("trials", "until", "exhausted", "votes")
 @options.as_json
 @options.quiet
 def command(
-    experiment: Path,
-    *,
-    targets: tuple[str, ...],
-    out: Path | str | None,
-    trials: int | None,
-    values: Mapping[str, Any],
-    rehearsal: Rehearsal | None,
-    trust: bool,
-    yes: bool,
-    view: bool,
-    open_browser: bool,
-    preview: bool,
-    as_json: bool,
-    quiet: bool,
-    dask: str | None,
-    dask_resources: tuple[str, ...],
-    **settings: Any,
-) -> int:
+    experiment: Path, *, targets: tuple[str, ...], out: Path | str | None, trials: int | None,
+    values: Mapping[str, Any], rehearsal: Rehearsal | None, trust: bool, yes: bool, view: bool, open_browser: bool,
+    preview: bool, as_json: bool, quiet: bool, dask: str | None, dask_resources: tuple[str, ...], **settings: Any,
+) -> int:  # fmt: skip
     """Let an optimiser choose the trials of an experiment with a `search:` section, round by round.
 
     The results folder is the memory: the same command goes on where an earlier one ended, and rows that a sweep of the
@@ -85,8 +68,11 @@ def command(
     if preview and (view or open_browser or rehearsal is not None):
         raise UsageError("--preview submits nothing, so it goes without --view, --open and --rehearse")
     used = options.to_target_list(targets) if rehearsal is None else [EMBEDDED]
-    prepared = _load(experiment, used, out, values, trials=trials, budget=settings["budget"], trust=trust)
+    prepared = load_for_run(experiment, used, values, trust=trust, out=out)
     spec, real, out = require_search(prepared.experiment), None, trust_check.choose_output(out)
+    budget = spec.budget if settings["budget"] is None else settings["budget"]
+    spec = replace(spec, trials=trials or spec.trials, budget=budget)
+    prepared = replace(prepared, experiment=replace(prepared.experiment, search=spec))
     if rehearsal is not None:
         real = build_real_command(experiment, targets, out, Selection(values=values), command="search", trials=trials)
         whole = replace(prepared, specs=options.to_target_list(targets))
@@ -96,7 +82,8 @@ def command(
     folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
     if preview or (not yes and confirm_cost.list_paid_targets(prepared)):
         next_round = preview_search(loaded, resolved, folder, settings["concurrency"])
-        left = _count_trials_left(next_round, settings["max_trials"] or loaded.run.max_trials)
+        most, left = settings["max_trials"] or loaded.run.max_trials, next_round.state.trials_left
+        left = next_round.unfinished + (most if left is None else min(left, most))
         if preview:
             console.print_answer(answer_preview(prepared, folder, next_round, left), as_json=as_json)
             return 0
@@ -115,12 +102,7 @@ def command(
                  as_json=as_json, quiet=quiet, open_page=open_browser and not view)  # fmt: skip
         if view and result.ended_by != "interrupt":
             wait_until_stopped()
-    return _choose_exit_code(result, spec)
-
-
-def _choose_exit_code(result: SearchResult, search: Search) -> int:
-    run = result.run
-    is_complete = _has_finished(result, search) and (run is None or not (run.failed or run.cancelled))
+    is_complete = _has_finished(result, spec) and not (result.run and (result.run.failed or result.run.cancelled))
     return get_run_exit_code(result.ended_by, ok=is_complete)
 
 
@@ -129,22 +111,3 @@ def _has_finished(result: SearchResult, search: Search) -> bool:
     if result.ended_by == "budget":
         return search.budget is not None
     return result.ended_by in _FINISHED and (result.run is None or result.run.error is None)
-
-
-def _load(
-    experiment: Path, targets: list[str] | None, out: Any, values: Mapping[str, Any], *,
-    trials: int | None, budget: Decimal | None, trust: bool,
-) -> Prepared:  # fmt: skip
-    """The experiment with the options of the command."""
-    from sweeper.running.search_rounds import require_search
-
-    prepared = load_for_run(experiment, targets, values, trust=trust, out=out)
-    search = require_search(prepared.experiment)
-    search = replace(search, trials=trials or search.trials, budget=search.budget if budget is None else budget)
-    return replace(prepared, experiment=replace(prepared.experiment, search=search))
-
-
-def _count_trials_left(preview: Any, most: int) -> int:
-    """How many trials may still run, of which a search without a limit may have `most`."""
-    left = preview.state.trials_left
-    return int(preview.unfinished + (most if left is None else min(left, most)))

@@ -8,7 +8,7 @@ import click
 
 from sweeper.cli import console, options, trust_check
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
-from sweeper.cli.file_report import check_file
+from sweeper.cli.load_prepared import check_file
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 

@@ -34,8 +34,7 @@ port = click.option("--port", default=0, type=click.IntRange(0, 65535), metavar=
 
 @click.command(
     epilog=format_examples(
-        "sweeper view experiments/quickstart.yaml",
-        "sweeper view experiments/results/quickstart --host 0.0.0.0",
+        "sweeper view experiments/quickstart.yaml", "sweeper view experiments/results/quickstart --host 0.0.0.0"
     )
 )
 @options.results
@@ -52,18 +51,15 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
     address but loopback it contains a token, which is new each time unless the environment variable SWEEPER_VIEW_TOKEN
     sets it. With --open, the browser then asks for the token. Ctrl-C stops the command.
     """
-    folder, experiment = _resolve_results(results)
+    experiment = None  # of a file that was given, which may not have run yet
+    if results.is_file() and results.suffix.lower() in (".yaml", ".yml"):
+        experiment = load_recorded(results, {})
+        folder = default_results_folder(experiment.file, experiment.name)
+    else:
+        folder = find_results_folder(results)
     with catch_stop_signals() as wait, _make_view(folder, experiment, run=run_id, host=host, port=port) as view:
         show_address(view, "see it", _ENVIRONMENT_VARIABLE, open_browser=open_browser, as_json=as_json)
         wait()
-
-
-def _resolve_results(results: Path) -> tuple[Path, Experiment | None]:
-    """The results folder, and the experiment if its file was given, which may not have run yet."""
-    if not results.is_file() or results.suffix.lower() not in (".yaml", ".yml"):
-        return find_results_folder(results), None
-    experiment = load_recorded(results, {})
-    return default_results_folder(experiment.file, experiment.name), experiment
 
 
 def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any) -> LiveView:
