@@ -56,7 +56,9 @@ def check_compatibility(
                 has_changed_links = has_changed_links or problem is None
                 problems += [problem] if problem is not None else []
     if has_changed_links:
-        problems += _iter_rendered_problems(check, itertools.islice(trials, _MAX_RENDERED))
+        for trial in itertools.islice(trials, _MAX_RENDERED):
+            rendered = check.check_rendered(trial.params)
+            problems += [template.make_problem(path, f"trial {trial.index}: {message}") for path, message in rendered]
     notes = [template.make_problem(path, message) for path, message in (*check.ignored, *check.notes)]
     notes = [note for note in notes if note not in problems]
     unsaved = tuple(template.make_problem(path, message) for path, message in check.unsaved)
@@ -139,8 +141,8 @@ def check_written_values(experiment: Experiment, info: NodeInfo) -> tuple[Proble
         (slot,) = input_check.slots
         for location, value in _iter_written(experiment, slot):
             with suppress(ExpressionError):  # another problem reports it
-                result = input_check.check_values({slot: value})
-                problems += [replace(location, message=message) for _, message in result.problems]
+                found, _ = input_check.check_values({slot: value})
+                problems += [replace(location, message=message) for _, message in found]
     return tuple(dict.fromkeys(problems))
 
 
@@ -183,12 +185,13 @@ def _iter_input_problems(grid: Grid, input_check: SlotInputCheck) -> Iterator[Pr
     seen: set[Problem] = set()
     for coordinates in itertools.islice(grid.iter_points(merge_dimensions(columns.values())), _MAX_COMBINATIONS):
         try:
-            result = input_check.check_values({name: column.get(coordinates) for name, column in columns.items()})
+            params = {name: column.get(coordinates) for name, column in columns.items()}
+            found, changes_links = input_check.check_values(params)
         except ExpressionError:
             continue  # the compilation of the plan reports it with its values
-        if result.changes_links:
+        if changes_links:
             yield None
-        for path, message in result.problems:
+        for path, message in found:
             if input_check.slots:
                 problem = replace(grid.locate_value(input_check.slots[0], coordinates), message=message)
             else:  # Jinja2 that reads no slot
@@ -196,9 +199,3 @@ def _iter_input_problems(grid: Grid, input_check: SlotInputCheck) -> Iterator[Pr
             if problem not in seen:
                 seen.add(problem)
                 yield problem
-
-
-def _iter_rendered_problems(check: TemplateCheck, trials: Iterable[Trial]) -> Iterator[Any]:
-    for trial in trials:
-        for path, message in check.check_rendered(trial.params):
-            yield check.template.make_problem(path, f"trial {trial.index}: {message}")

@@ -170,9 +170,6 @@ class GraphCheck:
             problems.append(((node_id,), f"{self.describe_node(node_id)}: {_UNSAVED_MESSAGE}{hint}"))
         return problems
 
-    def make_unreached_note(self, node_id: str) -> GraphProblem:
-        return (node_id,), f"{self.describe_node(node_id)}: not connected to an output node, so it will not run"
-
     def describe_node(self, node_id: str) -> str:
         return f"node {node_id} ({self.nodes[node_id]['class_type']})"
 

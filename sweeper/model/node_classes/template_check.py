@@ -8,7 +8,7 @@ the slots that its leaves read. A `SlotInputCheck` is this check of one input. I
 other inputs a node has (a dynamic combo), all inputs of the node are checked together. A node that only some branches
 link to is checked as if it always ran; `sweeper.planning.compatibility` leaves out branches that no trial chooses.
 
-If a value is a link, `CheckResult.changes_links` says so, and `TemplateCheck.find_problems` checks the whole rendered
+If a value is a link, `SlotInputCheck.check_values` says so, and `TemplateCheck.find_problems` checks the whole rendered
 graph. A property test compares both ways.
 
 A text that combines slots (`"{{ a }}, {{ b }}"`) depends on both, so the number of its values is a product. If the
@@ -36,17 +36,6 @@ _LINK_SCHEMA: Final = {"type": "array", "prefixItems": _LINK_ITEMS, "minItems": 
 
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The problems of an input for some params.
-
-    `changes_links`: a value is a link, so the whole graph must be checked.
-    """
-
-    problems: tuple[GraphProblem, ...]
-    changes_links: bool
-
-
-@dataclass(frozen=True, slots=True)
 class SlotInputCheck:
     """The check of one input with slots, or of all inputs of a node whose inputs depend on each other (`covers_node`).
 
@@ -61,8 +50,11 @@ class SlotInputCheck:
     template: Template
     covers_node: bool = False
 
-    def check_values(self, params: Mapping[str, Any]) -> CheckResult:
-        """Check the input with these params. Raises ExpressionError if an expression fails on them."""
+    def check_values(self, params: Mapping[str, Any]) -> tuple[tuple[GraphProblem, ...], bool]:
+        """Return the problems with these params, and whether a value is a link, so the whole graph must be checked.
+
+        Raises ExpressionError if an expression fails on them.
+        """
         values = dict(self.graph_check.nodes[self.node]["inputs"])
         for name in {str(leaf.path[2]) for leaf in self.leaves if len(leaf.path) > 3}:
             values[name] = copy.deepcopy(values[name])
@@ -71,11 +63,11 @@ class SlotInputCheck:
         changes_links = any(is_link(values[str(leaf.path[2])]) for leaf in self.leaves)
         drop_unchosen_inputs(values, self.template.branches.get(self.node, {}))
         if self.node not in self.graph_check.reached or self.node not in self.graph_check.specs:
-            return CheckResult((), changes_links)
+            return (), changes_links
         findings = list(self.graph_check.find_missing_inputs(self.node, values)) if self.covers_node else []
         for name in values if self.covers_node else self.inputs:
             findings += self.graph_check.check_input(self.node, name, values)
-        return CheckResult(tuple((path, message) for path, message, is_note in findings if not is_note), changes_links)
+        return tuple((path, message) for path, message, is_note in findings if not is_note), changes_links
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +107,8 @@ def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
     for node_id in graph_check.specs:
         is_reached = node_id in graph_check.reached
         if not is_reached:
-            notes.append(graph_check.make_unreached_note(node_id))
+            description = graph_check.describe_node(node_id)
+            notes.append(((node_id,), f"{description}: not connected to an output node, so it will not run"))
         values = graph_check.nodes[node_id]["inputs"]
         is_covered = any(input_check.node == node_id and input_check.covers_node for input_check in input_checks)
         findings = [] if is_covered else list(graph_check.find_missing_inputs(node_id, values))
@@ -138,7 +131,8 @@ def infer_slot_schema(template: Template, slot: str, info: NodeInfo) -> dict[str
         return None
     schemas = []
     for leaf in template.leaves:
-        if _is_sole_value(leaf, slot):
+        # Does the input receive the value of the slot unchanged?
+        if len(leaf.path) == 3 and slot == (leaf.slot if leaf.expression is None else leaf.expression.sole_name):
             spec = _find_spec(template, info, leaf)
             if spec is not None and spec.schema != {}:
                 schemas.append(dict(spec.schema) if spec.schema is not None else _LINK_SCHEMA)
@@ -153,16 +147,11 @@ def with_node_schemas(template: Template, info: NodeInfo) -> Template:
     slots: dict[str, Slot] = {}
     for name, slot in template.slots.items():
         rules = infer_slot_schema(template, name, info) if not slot.schema.rules else None
-        slots[name] = slot if rules is None else _with_schema(slot, SlotSchema(rules))
+        slots[name] = slot if rules is None else replace(slot, schema=SlotSchema(rules))
+        if slots[name] is not slot and slot.default is not MISSING:
+            with contextlib.suppress(ValueRefusedError):
+                slots[name] = replace(slots[name], default=slots[name].schema.normalise(slot.default))
     return replace(template, slots=slots)
-
-
-def _with_schema(slot: Slot, schema: SlotSchema) -> Slot:
-    default = slot.default
-    if default is not MISSING:
-        with contextlib.suppress(ValueRefusedError):
-            default = schema.normalise(default)
-    return replace(slot, schema=schema, default=default)
 
 
 def find_upload_addresses(template: Template) -> frozenset[Address]:
@@ -224,11 +213,6 @@ def _can_take_any_text(graph_check: GraphCheck, address: Address, leaves: list[L
     spec = graph_check.specs.get(address.node)
     input_spec = spec.inputs.get(address.input) if spec is not None else None
     return input_spec is not None and input_spec.schema in ({"type": "string"}, {})
-
-
-def _is_sole_value(leaf: Leaf, slot: str) -> bool:
-    """Whether the input receives the value of the slot unchanged."""
-    return len(leaf.path) == 3 and slot == (leaf.slot if leaf.expression is None else leaf.expression.sole_name)
 
 
 def _find_spec(template: Template, info: NodeInfo, leaf: Leaf) -> InputSpec | None:

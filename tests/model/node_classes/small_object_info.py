@@ -153,9 +153,9 @@ def of(class_type: str, **inputs: Any) -> dict[str, Any]:
 def find_problems(check: TemplateCheck, params: Mapping[str, Any]) -> list[GraphProblem]:
     """The problems of the workflow for these params, by the checks of its inputs as far as these suffice."""
     results = [input_check.check_values(params) for input_check in check.input_checks]
-    if any(result.changes_links for result in results):
+    if any(changes_links for _, changes_links in results):
         return check.check_rendered(params)
-    return [*check.fixed_problems, *(problem for result in results for problem in result.problems)]
+    return [*check.fixed_problems, *(problem for problems, _ in results for problem in problems)]
 
 
 def find_graph_notes(graph: dict[str, Any], info: NodeInfo) -> list[GraphProblem]:

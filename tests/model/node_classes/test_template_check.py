@@ -163,12 +163,12 @@ def test_a_value_that_is_a_link_makes_the_whole_graph_be_checked() -> None:
     graph = workflow(n20=of("Loader", ckpt_name="gone.pt"))
     bound = template(graph, {"model": {"at": "3.model", "default": ["4", 0]}})
     check = check_template(bound, INFO)
-    assert check.input_checks[0].check_values({"model": ["4", 0]}).changes_links
+    assert check.input_checks[0].check_values({"model": ["4", 0]})[1]
     assert find_problems(check, {"model": ["4", 0]}) == []
     assert [message for _, message in find_problems(check, {"model": ["20", 0]})] == [
         "node 20 (Loader) ckpt_name: found 'gone.pt'; allowed: paint.safetensors, photo.safetensors"
     ]
-    assert not check.input_checks[0].check_values({"model": "x"}).changes_links
+    assert not check.input_checks[0].check_values({"model": "x"})[1]
 
 
 # --- problems of the template alone
