@@ -56,6 +56,5 @@ template; 3 a target is unreachable or refuses access; 130 interrupted.
 
 
 def render_help() -> str:
-    """The text of `sweeper --help`."""
     width = max(map(len, COMMANDS))
     return _HELP.format(commands="\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()))

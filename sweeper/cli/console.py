@@ -28,7 +28,6 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33}
 
 
 def print_line(text: str = "") -> None:
-    """Print a line of data on stdout."""
     data = (text + "\n").encode("utf-8", "replace")
     buffer = getattr(sys.stdout, "buffer", None)
     if buffer is None:  # stdout was replaced by a text stream
@@ -53,7 +52,6 @@ def to_json_number(value: float | None) -> float | None:
 
 
 def print_status(text: str = "") -> None:
-    """Print a line for the user on stderr."""
     # A run that costs money must go on even if its terminal is closed.
     with suppress(OSError):
         try:
@@ -64,12 +62,10 @@ def print_status(text: str = "") -> None:
 
 
 def print_error(text: str) -> None:
-    """Print a line that begins with `error:` on stderr."""
     print_status(f"{paint('error:', 'red')} {sanitize(text)}")
 
 
 def warn(text: str) -> None:
-    """Print a line that begins with `warning:` on stderr."""
     print_status(f"{paint('warning:', 'yellow')} {sanitize(text)}")
 
 
@@ -92,7 +88,6 @@ def is_terminal(stream: IO[str]) -> bool:
 
 
 def make_rich_console(stream: IO[str]) -> Console:
-    """A rich console that writes to `stream`."""
     from rich.console import Console
 
     return Console(file=stream, no_color=not is_colour_enabled(stream), highlight=False)
@@ -128,12 +123,10 @@ def print_warnings(parts: Iterable[Part]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print an answer, or another value, as JSON on stdout."""
     print_line(format_json(value))
 
 
 def format_json(value: Any) -> str:
-    """An answer, or another value, as JSON."""
     return json.dumps(to_json(value), ensure_ascii=False, indent=2, allow_nan=False)
 
 
@@ -143,7 +136,6 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, rou
 
 
 def print_parts(parts: Iterable[Part]) -> None:
-    """Print the words and tables of an answer on stdout."""
     width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
     for line in render_text(parts, width, bold=is_colour_enabled(sys.stdout)):
         print_line(line)

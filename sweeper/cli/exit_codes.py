@@ -16,7 +16,6 @@ CLOSED_PIPE: Final = 141  # what a shell reports for SIGPIPE, as in `sweeper pla
 
 
 def get_exit_code(failure: SweeperError) -> int:
-    """The exit code of a command that an error ended."""
     if isinstance(failure, InputError | ResultsError | ImageError):
         return INVALID_INPUT
     return UNREACHABLE if isinstance(failure, TargetError | TransientError) else FAILED

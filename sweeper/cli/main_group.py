@@ -45,7 +45,6 @@ class _LazyGroup(SuggestingGroup):
 
 
 def make_group() -> click.Group:
-    """The whole command line as a click group."""
     return _LazyGroup("sweeper", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 
 

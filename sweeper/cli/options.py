@@ -54,7 +54,6 @@ class SuggestingGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Like click's method, with the nearest name in the error."""
         names = self.list_commands(ctx)
         if not args[0].startswith("-") and args[0] not in names:
             raise click.UsageError(f"no such command '{args[0]}'{suggest(args[0], names)}", ctx)
@@ -70,7 +69,6 @@ class DirOrUrl(click.Path):
         super().__init__(file_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Like click's method, but a text with `://` stays a text."""
         return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 

@@ -67,7 +67,6 @@ class ProgressDisplay:
             self._bar = None
 
     def __call__(self, event: events.Event) -> None:
-        """Show one event."""
         is_first_wait = isinstance(event, events.WaitingForTarget) and not self._counts.awaited
         self._counts.count(event)
         if is_first_wait and self._counts.awaited and not self._quiet:

@@ -61,7 +61,6 @@ class LoadedWorkflow:
 
     @property
     def graph(self) -> Graph:
-        """The workflow itself: node id -> node."""
         graph: Graph = self.source.value
         return graph
 
@@ -133,7 +132,6 @@ def _is_node(value: Any) -> bool:
 
 
 def _unwrap(source: Source, where: tuple[str, ...]) -> Source:
-    """The workflow inside a request, with its line numbers."""
     inner, depth = source.value, len(where)
     for key in where:
         inner = inner[key]
@@ -269,7 +267,6 @@ def _read_tags(path: Path, file_format: str) -> list[tuple[str, str]]:
 
 
 def _iter_texts(image: Image) -> Iterator[tuple[str, str]]:
-    """(name, text) of every text in a picture."""
     for name, value in image.info.items():
         if isinstance(value, str):
             yield str(name), value

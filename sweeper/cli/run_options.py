@@ -84,7 +84,6 @@ def limits(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def downloads(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--keep-temp` and `--check`."""
     return _apply(_SHARED_AFTER, command)
 
 

@@ -39,7 +39,6 @@ def catch_stop_signals() -> Iterator[Callable[[], None]]:
 
 
 def call_on_stop_signals(loop: AbstractEventLoop, function: Callable[[], None]) -> None:
-    """Call a function in an event loop when Ctrl-C or SIGTERM arrives."""
     from sweeper.running.stop_control import list_stop_signals  # noqa: PLC0415 (it imports asyncio)
 
     for number in list_stop_signals():

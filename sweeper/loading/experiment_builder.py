@@ -217,7 +217,6 @@ class _ExperimentBuilder(ExperimentDraft):
         *,
         given_somewhere: set[str],
     ) -> None:
-        """Check that the block has a value for every name in expressions, and for every slot without a default."""
         slots = self.template.slots
         given = {name for name in builder.given_paths if name not in builder.partly_given}
         names = {*slots, *params, *derive, *given, *builder.axes} - (builder.partly_given - {*slots, *params})

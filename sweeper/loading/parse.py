@@ -277,7 +277,6 @@ def _iter_json_tokens(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _iter_json_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
-    """Yield the path and line of every value of a valid JSON text."""
     stack: list[list[Any]] = []  # for every open container: its bracket, the key or index, and whether a colon came
     key: str | None = None
     yield (), 1
@@ -302,7 +301,6 @@ def _iter_json_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
 
 
 def _find_second_key(text: str, key: str) -> int:
-    """Return the line of the second appearance of a key, in any object."""
     positions = [match.start() for match in re.finditer(re.escape(json.dumps(key)) + r"\s*:", text)]
     return text.count("\n", 0, positions[1]) + 1 if len(positions) > 1 else 0
 

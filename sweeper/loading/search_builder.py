@@ -195,7 +195,6 @@ def _name_metric(entry: Any) -> str:
 
 
 def _find_metric_problems(entries: Any) -> list[tuple[KeyPath, str]]:
-    """(path, message) for each name that is unknown or listed twice. The schema finds other mistakes."""
     if not isinstance(entries, list):
         return []
     names = name_metrics(entries)

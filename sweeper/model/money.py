@@ -76,7 +76,6 @@ class Amount:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether nothing is known about the amount."""
         return self == UNKNOWN_AMOUNT
 
     @property
@@ -100,7 +99,6 @@ class Amount:
         return Amount(round_up(Fraction(self.low * low)), ceiling)
 
     def join(self, other: Amount) -> Amount:
-        """Return the range from the smaller to the larger of both."""
         return Amount(min(self.low, other.low), max(self, other, key=lambda amount: amount.at_most).high)
 
     def to_dict(self) -> dict[str, float | None]:

@@ -52,15 +52,12 @@ class SearchColumns:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that a search adds to the table, in order."""
         return (ROUND, *self.objective_columns)
 
     def get_point(self, row: Result) -> PointKey:
-        """Return what identifies the point of a trial."""
         return tuple([encode_canonical(row.columns.get(name)) for name in self.space])
 
     def get_combination(self, row: Result) -> PointKey:
-        """Return what identifies the values of `over` of a trial."""
         return tuple([encode_canonical(row.columns.get(name)) for name in self.over])
 
     def compute_objectives(self, rows: Sequence[Result]) -> dict[PointKey, tuple[float | None, ...]]:

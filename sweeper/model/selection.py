@@ -26,7 +26,6 @@ class Selection:
         return self.where is None and self.limit is None and not self.values
 
     def describe(self) -> str:
-        """The options as the user gave them, for messages."""
         texts = [] if self.where is None else [f"--where: {self.where}"]
         return ", ".join([*texts, *(f"--set {setting}" for setting in self.format_values())])
 

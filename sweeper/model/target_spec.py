@@ -83,7 +83,6 @@ def is_comfy_platform(url: str) -> bool:
 
 
 def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
-    """Parse a target as users write it. `named` are the entries of the user and of the experiment by name."""
     if isinstance(spec, Mapping):
         return _parse_mapping(spec, named)
     if not isinstance(spec, str):

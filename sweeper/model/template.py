@@ -60,7 +60,6 @@ class Slot:
 
     @property
     def is_file(self) -> bool:
-        """Whether the values are names of local files."""
         return self.kind != "value"
 
 

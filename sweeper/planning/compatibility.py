@@ -166,7 +166,6 @@ def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, 
 
 
 def _iter_swept(block: Block, slot: str, source: Source) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield the values that a block has for a slot, with their paths."""
     for axis in (axis for dimension in block.dimensions for axis in dimension):
         for index, option in enumerate(axis.options):
             if slot in option.sets:

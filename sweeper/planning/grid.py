@@ -176,7 +176,6 @@ class Grid:
         return ComputedColumn(self.select_columns(expression), compute)
 
     def select_columns(self, expression: Expression) -> dict[str, Column]:
-        """Return the columns that an expression reads. Unknown names were refused when the file was read."""
         return {name: self.names[name] for name in expression.names if name in self.names}
 
     def make_error(self, path: KeyPath, error: Exception, values: Mapping[str, Any]) -> ExperimentError:
@@ -352,7 +351,6 @@ class Walker:
         self.updates[level].append((target, key, column))
 
     def apply_updates(self, level: int) -> None:
-        """Set everything that depends on the dimension at this level (0: on none)."""
         for target, key, column in self.updates[level]:
             target[key] = column.get(self.coordinates)
 

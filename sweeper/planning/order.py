@@ -42,12 +42,10 @@ class Costs:
     caching: ServerCache = CLASSIC_CACHE
 
     def estimate(self, class_type: str) -> float:
-        """Return the cost of running a node of this class once."""
         assumed = next((cost for word, cost in _WEIGHTS.items() if word in class_type), 0.1)
         return max(self.seconds.get(class_type, assumed), 1e-6)
 
     def add_up(self, graph: Graph, runs: Mapping[str, int]) -> float:
-        """Return the cost of running each node as often as `runs` says."""
         return sum(count * self.estimate(graph[node]["class_type"]) for node, count in runs.items())
 
 

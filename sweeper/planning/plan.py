@@ -141,7 +141,6 @@ class Plan(HtmlDisplay):
         return plan
 
     def fit(self, nodes: NodeInfo) -> Compatibility:
-        """Check the plan against the node classes of a server."""
         return check_compatibility(self.experiment.template, [part.grid for part in self.parts], self.written(), nodes)
 
     @property
@@ -206,7 +205,6 @@ class Plan(HtmlDisplay):
 
     @cached_property
     def order(self) -> OrderReport:
-        """The nesting order of the axes when the plan runs, and what it saves."""
         products = [part for part in self.parts if part.is_product]
         names = [
             tuple(axis.name for dimension in part.order for axis in part.grid.dimensions[dimension])

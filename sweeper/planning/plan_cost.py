@@ -52,7 +52,6 @@ class NodeCost:
     reasons: tuple[str, ...] = ()
 
     def describe_each(self) -> str:
-        """`about 0.03 USD`."""
         return ("about " if self.approximate else "") + str(self.each)
 
 

@@ -66,11 +66,9 @@ class PlanOutline:
         yield Facts(list(self.list_filters()))
 
     def format_title(self, on: str = "") -> Line:
-        """The name, the number of trials, and the template."""
         return Line(f"{self.name}: {count_things(self.count, 'trial')} of {self.template}{on}")
 
     def list_axes(self) -> Iterator[Facts]:
-        """The number of values of each axis, and the first of them."""
         cells = {name: self.get_cells(name) for name in self.axes}
         if cells:
             yield Facts([Fact(name, size, describe_cells(cells[name])) for name, size in self.axes.items()])

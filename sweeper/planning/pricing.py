@@ -159,7 +159,6 @@ class TemplatePrices:
 
     @property
     def has_partner_nodes(self) -> bool:
-        """Whether the template has nodes with prices of their own."""
         return bool(self._nodes)
 
     @property
@@ -171,7 +170,6 @@ class TemplatePrices:
         return any(rate.has_rate for rate in self._rates)
 
     def price_params(self, params: Mapping[str, Any]) -> Amount:
-        """Return what the partner nodes of one job with these params cost if all of them run."""
         return sum_charges(self.price_nodes(params))
 
     def price_nodes(self, params: Mapping[str, Any]) -> tuple[Charge, ...]:

@@ -36,7 +36,6 @@ class DropCounts:
 
     @property
     def total(self) -> int:
-        """The number of points that do not become trials."""
         return sum(self.exclude) + self.where + self.sample
 
 
@@ -82,7 +81,6 @@ def iter_drop_reasons(grid: Grid, block: Block) -> Iterator[str | None]:
 
 
 def get_written_block(experiment: Experiment, block: Block) -> Mapping[str, Any]:
-    """Return the block as written in the file; empty without a file."""
     value = experiment.source.value if experiment.source is not None else {}
     for key in block.path:
         if isinstance(value, Mapping) and key not in value:

@@ -107,7 +107,6 @@ def command(
 
 
 def _has_finished(result: SearchResult, search: Search) -> bool:
-    """Whether the search ended as its section says, which may be at its budget."""
     if result.ended_by == "budget":
         return search.budget is not None
     return result.ended_by in _FINISHED and (result.run is None or result.run.error is None)

@@ -120,7 +120,6 @@ def show(file: Path, *, target: str | None, object_info: Path | None, as_json: b
 
 
 def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:
-    """What `template show --json` prints."""
     known = {node_id for node_id, node in template.graph.items() if node["class_type"] in info.classes}
     outputs = {node_id for node_id in known if info.classes[template.graph[node_id]["class_type"]].is_output}
     outputs |= find_sinks(template.graph) - known  # a node of an unknown class counts as output if no link leaves it
@@ -149,8 +148,6 @@ def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:
 
 
 def _iter_parts(description: Mapping[str, Any], graph: Graph) -> Iterator[Part]:
-    """The words and the table of what `_describe_template` describes."""
-
     def format_node(node_id: str) -> str:
         node = graph[node_id]
         title = node.get("_meta", {}).get("title", "")

@@ -63,7 +63,6 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
 
 
 def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any) -> LiveView:
-    """The web server for a results folder."""
     from sweeper.reporting.live import LiveView
 
     check = make_live_check(folder, view_options.get("run"), experiment)

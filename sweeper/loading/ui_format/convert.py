@@ -162,7 +162,6 @@ class _Converter:
             self.graph[scope.to_api_id(node)] = {"inputs": inputs, "class_type": node.type, "_meta": {"title": title}}
 
     def explain_unknown_class(self, node: Node) -> str:
-        """Return why a node of this class cannot be sent; empty if it can."""
         if "Everywhere" in node.type:
             return "draws links that are not in the file"
         if node.type in self.info.classes:
@@ -245,7 +244,6 @@ class _Converter:
         return value if value is MISSING else convert_value(spec, value, is_host_value=True)
 
     def drop_loose_links(self) -> None:
-        """Remove links to nodes that are not sent, as the editor does."""
         for node in self.graph.values():
             for name, value in list(node["inputs"].items()):
                 if isinstance(value, list) and value[0] not in self.graph:

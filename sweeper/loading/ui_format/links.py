@@ -99,7 +99,6 @@ Origin = NodeOrigin | ValueOrigin | NoOrigin
 
 
 def is_frontend_only(node: Node) -> bool:
-    """Whether the node exists only in the editor and is never sent to a server."""
     return node.type in _FRONTEND_NODES or node.type in _REROUTES or node.type in (PRIMITIVE, _SET, _GET)
 
 
@@ -170,7 +169,6 @@ class LinkFollower:
         return NodeOrigin(scope.to_api_id(node), index)
 
     def _enter_subgraph(self, scope: Scope, host: Node, index: int, wanted: str, steps: int) -> Origin:
-        """Follow a link into a subgraph through its output `index`."""
         layer = self.workflow.subgraphs[host.type]
         if index >= len(layer.outputs):
             return NoOrigin(f"the subgraph of {host} has no output {index}")
@@ -210,7 +208,6 @@ def _read_primitive(primitive: Node) -> ValueOrigin:
 
 
 def get_first_value(node: Node) -> Any:
-    """Return the value of a node's first widget, None if it has none."""
     if isinstance(node.values, dict):
         return next(iter(node.values.values()), None)
     return node.values[0] if isinstance(node.values, list) and node.values else None

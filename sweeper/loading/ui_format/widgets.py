@@ -131,7 +131,6 @@ class _ListReader:
 
 
 def _read_named(values: Mapping[str, Any], inputs: Iterable[InputSpec]) -> dict[str, Widget]:
-    """Read values that are saved by name, as scripts of custom nodes do."""
     widgets: dict[str, Widget] = {}
     for spec in inputs:
         if get_widget_type(spec) is not None:

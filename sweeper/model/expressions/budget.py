@@ -63,7 +63,6 @@ class BudgetContext(Context):
             raise ExpressionError(f"takes too much work: more than {BUDGET:,} characters and steps")
 
     def charge_for(self, *values: Any, times: int = 1) -> None:
-        """Pay for walking these values `times` times."""
         for value in values:
             self.charge(compute_cost(value, self.remaining) * times)
 

@@ -111,7 +111,6 @@ class _ColumnParser:
         return "".join((*pieces, self.text[position:]))
 
     def _substitute_token(self, match: re.Match[str]) -> tuple[str, int]:
-        """Return the replacement of a token, and the position in the text after it."""
         if (quoted := match["quoted"]) is not None:
             return self._add_name(quoted, match[0]), match.end()
         word = match["name"]

@@ -87,8 +87,6 @@ def compile_source(text: str, source: str, *, bare: bool) -> Expression:
 
 
 def _with_plain_errors(evaluate: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
-    """Make a function raise nothing but ExpressionError."""
-
     def evaluate_plainly(values: Mapping[str, Any]) -> Any:
         try:
             return evaluate(values)

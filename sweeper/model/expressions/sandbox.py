@@ -63,7 +63,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
     short_range = staticmethod(short_range)  # `compiler` replaces a call of `range` by a call of this
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Compute `left operator right` after a check of its size."""
         if isinstance(left, int) and isinstance(right, int):
             if operator not in ("+", "-"):
                 _check_integers(operator, left, right)
@@ -84,7 +83,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Return None, because `format` is refused like any method that is not listed."""
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call `range`, or an allowed method of a value."""
         kwargs.pop("_loop_vars", None)  # Jinja2 adds it to every call in a loop, for functions that take a context
         if isinstance(obj, Undefined):
             return obj()  # raises an error with the name
@@ -103,7 +101,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 def make_renderer(tree: nodes.Template) -> Callable[[Mapping[str, Any]], str]:
-    """Return a function that renders the text for given values."""
     root = _compile(tree)
     sandbox = get_environment()
 
@@ -118,7 +115,6 @@ def make_renderer(tree: nodes.Template) -> Callable[[Mapping[str, Any]], str]:
 
 
 def make_evaluator(expression: nodes.Expr) -> Callable[[Mapping[str, Any]], Any]:
-    """Return a function that computes one expression for given values."""
     body: list[nodes.Node] = [nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)]
     root = _compile(nodes.Template(body, lineno=1))
     sandbox = get_environment()

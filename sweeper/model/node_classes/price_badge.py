@@ -93,7 +93,6 @@ class NodePrice:
 
 
 def parse_price_badge(declared: Any) -> PriceBadge | None:
-    """Parse the `price_badge` of a class; None if it has none."""
     if declared is None:
         return None
     if not isinstance(declared, Mapping) or not isinstance(declared.get("expr"), str):

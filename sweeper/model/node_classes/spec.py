@@ -96,7 +96,6 @@ class InputSpec:
 
     @property
     def takes_anything(self) -> bool:
-        """Whether the input accepts links of every type."""
         return ANY in _split_union(self.type) or bool(_DYNAMIC.fullmatch(self.type))
 
     @property
@@ -131,7 +130,6 @@ class NodeSpec:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether the value of one input decides which other inputs exist."""
         return any(spec.branches for spec in self.inputs.values())
 
     def resolve_inputs(self, values: Mapping[str, Any]) -> dict[str, InputSpec]:

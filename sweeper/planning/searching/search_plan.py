@@ -58,7 +58,6 @@ class SearchSpace:
         return [range(int(low), int(high) + 1) for low, high in ends]
 
     def list_points(self) -> Iterator[Point]:
-        """Yield all points of a finite space that is not too large; nothing of others."""
         if self._ranges is not None and self.size is not None and self.size <= _MAX_LISTED:
             yield from itertools.product(*self._ranges)
 
@@ -244,7 +243,6 @@ class SearchPlan(Plan):
 
     @property
     def search_columns(self) -> SearchColumns:
-        """What the table shows beside the trials."""
         search = self.space.search
         space = tuple(axis.name for axis in search.space)
         return SearchColumns(search.objectives, space, tuple(axis.name for axis in search.over), search.stop_early)

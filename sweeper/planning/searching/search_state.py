@@ -50,7 +50,6 @@ class PointState:
     objectives: tuple[float, ...] | None = None
 
     def get_number(self, combination: int, objective: int) -> float:
-        """Return the value of an objective on a combination; NaN if there is none."""
         number = self.numbers[combination][objective] if combination in self.numbers else None
         return math.nan if number is None else number
 
@@ -142,7 +141,6 @@ class SearchState:
         return sum(len(state.rows) for state in later if state.round and state.point != last)
 
     def has_lost_patience(self) -> bool:
-        """Whether `until` ends the search."""
         patience = self.search.patience
         return patience is not None and bool(self._comparable) and self.count_stale() >= patience
 
@@ -193,7 +191,6 @@ class SearchState:
         return tuple(best if len(objectives) > 1 else best[:count])
 
     def describe_values(self, point: Point) -> dict[str, Any]:
-        """Return the values of a point by axis, as the table shows them."""
         return {
             item.name: value if item.numbers is not None else item.axis.options[int(value)].cell
             for item, value in zip(self.space.axes, point, strict=True)
