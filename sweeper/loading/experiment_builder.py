@@ -87,7 +87,7 @@ def build_experiment(
     all_problems = (*problems, *(source.make_problem(path, message) for path, message in found), *builder.problems)
     has_template = template is not None
     are_elsewhere = (
-        problem.file == source.name and _get_top_key(problem) not in _PLAN_KEYS for problem in all_problems
+        problem.file == source.name and re.split(r"[.\[]", problem.key)[0] not in _PLAN_KEYS for problem in all_problems
     )
     has_plan = has_template and not builder.suppressed_names and all(are_elsewhere)
     return PartialExperiment(experiment, all_problems, has_template, has_plan)
@@ -277,10 +277,6 @@ def _make_run_settings(raw: Mapping[str, Any]) -> RunSettings:
     settings |= {name: float(settings[name]) for name in ("timeout", "patience") if name in settings}
     settings |= {name: parse_usd(settings[name]) for name in ("confirm_above", "budget") if name in settings}
     return RunSettings(**settings)
-
-
-def _get_top_key(problem: Problem) -> str:
-    return re.split(r"[.\[]", problem.key)[0]
 
 
 def _iter_names(value: Mapping[str, Any], path: KeyPath) -> Iterator[str]:

@@ -272,7 +272,12 @@ def _with_relative_defaults(template: Template, home: Path, folder: Path) -> Tem
     slots = dict(template.slots)
     for name, slot in slots.items():
         if slot.is_file and isinstance(slot.default, str):
-            slots[name] = replace(slot, default=_to_relative(home / slot.default, folder))
+            path = home / slot.default
+            try:
+                default = os.path.relpath(path, folder).replace(os.sep, "/")
+            except ValueError:  # on another drive of Windows
+                default = path.resolve().as_posix()
+            slots[name] = replace(slot, default=default)
     return replace(template, slots=slots)
 
 
@@ -303,24 +308,15 @@ def _read_source(
             made = join_command(["sweeper", "template", "new", name, "-o", str(Path(name).with_suffix(".json"))])
             message = f"is a picture; if it carries its workflow, make a template of it: {made}"
         elif isinstance(error, OSError) and path.is_dir():
-            message = _describe_folder(path, name, ".json" if is_template else ".yaml")
+            suffix = ".json" if is_template else ".yaml"
+            files = sorted(file.name for file in path.glob(f"*{suffix}") if not file.name.endswith(".slots.yaml"))
+            paths = [str(Path(name) / file) for file in files]
+            contents = f"; name a file in it: {join_names(paths)}" if paths else f", without a {suffix} file in it"
+            message = f"is a folder{contents}"
         else:
             message = describe_cause(error)
         raise error_class(Problem(name, 0, "", message)) from error
     return source
-
-
-def _describe_folder(path: Path, name: str, suffix: str) -> str:
-    files = sorted(file.name for file in path.glob(f"*{suffix}") if not file.name.endswith(".slots.yaml"))
-    paths = [str(Path(name) / file) for file in files]
-    return f"is a folder{f'; name a file in it: {join_names(paths)}' if paths else f', without a {suffix} file in it'}"
-
-
-def _to_relative(path: Path, folder: Path) -> str:
-    try:
-        return os.path.relpath(path, folder).replace(os.sep, "/")
-    except ValueError:  # on another drive of Windows
-        return path.resolve().as_posix()
 
 
 def _format_path(path: Path) -> str:

@@ -56,21 +56,18 @@ def _find_objective_problems(raw: Any, metrics: Collection[str]) -> list[tuple[K
     if not any(key in raw for key in ("trials", "budget", "until")):
         problems.append((PATH, "has no end; write `trials: 60`, `budget: 5 USD` or `until: no better for 15 trials`"))
     if VOTES_METRIC in [name for _, name in names]:
-        problems += _find_vote_problems(raw, metrics)
+        if raw.get("stop_early") is True:
+            message = "people vote on whole points, so a search by votes stops none early; leave it out"
+            problems.append(((*PATH, "stop_early"), message))
+        if VOTES_METRIC in metrics:
+            message = f"'{VOTES_METRIC}' stands for people's votes here; give the metric of that name another one"
+            problems.append((PATH, message))
     for index, (path, name) in enumerate(names[:_MAX_OBJECTIVES]):
         if name in [other for _, other in names[:index]]:
             problems.append((path, f"'{name}' is given twice; give each metric one direction"))
         elif name not in (*UNMEASURED, *metrics):
             problems += [(path, message) for _, message in find_unknown_metrics([name])]
     return problems
-
-
-def _find_vote_problems(raw: Mapping[str, Any], metrics: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield (path, message) for what does not go with votes as an objective."""
-    if raw.get("stop_early") is True:
-        yield (*PATH, "stop_early"), "people vote on whole points, so a search by votes stops none early; leave it out"
-    if VOTES_METRIC in metrics:
-        yield PATH, f"'{VOTES_METRIC}' stands for people's votes here; give the metric of that name another one"
 
 
 def list_metrics(raw: Mapping[str, Any]) -> tuple[str, ...]:

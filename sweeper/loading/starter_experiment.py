@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from sweeper.loading.suggest_slots import Suggestion, quote_yaml
@@ -38,14 +38,6 @@ _MAX_CHOICES: Final = 3
 _FIRST_AXES: Final = ("cfg", "guidance", "denoise", "strength", "strength_model")  # if not steps
 
 
-@dataclass(frozen=True, slots=True)
-class InputPicture:
-    """A local file for a slot: its path relative to the experiment, and a remark for the reader."""
-
-    path: str
-    remark: str
-
-
 def choose_useful_slots(suggestions: Iterable[Suggestion]) -> tuple[Suggestion, ...]:
     """The slots that people sweep, or all if there are none. The first of each role gets its plain name."""
     suggestions = tuple(suggestions)
@@ -67,15 +59,16 @@ def render_experiment(
     template: str,
     target: tuple[str, str],
     slots: Sequence[Suggestion],
-    files: Mapping[str, InputPicture],
+    files: Mapping[str, tuple[str, str]],
     choices: Mapping[str, Sequence[Any]],
 ) -> str:
     """The text of an experiment.
 
-    `target`: its name, and a remark. `files`: the picture for each slot of a file. `choices`: what the server offers
-    for a slot, if it is a list.
+    `target`: its name, and a remark. `files`: for each slot of a file the path of a local one, relative to the
+    experiment, and a remark. `choices`: what the server offers for a slot, if it is a list.
     """
-    axes = {slot.name: line for slot in slots if (line := _render_values(slot, choices))}
+    values_of = {slot.name: list(_propose_values(slot, choices.get(slot.name, ()))) for slot in slots}
+    axes = {name: f"[{', '.join(map(_to_yaml, values))}]" for name, values in values_of.items() if values}
     active = _choose_active(slots)
     lines = [
         f"# {title} See what it does, then run it:",
@@ -87,7 +80,7 @@ def render_experiment(
         f"target: {_to_plain_yaml(target[0])}  # {target[1]}",
     ]
     lines += ["", "sweep:", "  grid:  # every combination"]
-    lines += [f"    {slot}: [{quote_yaml(file.path)}]  # {file.remark}" for slot, file in files.items()]
+    lines += [f"    {slot}: [{quote_yaml(path)}]  # {remark}" for slot, (path, remark) in files.items()]
     for slot in active:
         is_seed = slot.role == "seed"
         values = "{seeds: 2}  # two seeds, the same in every run" if is_seed else axes[slot.name]
@@ -122,20 +115,13 @@ def _choose_active(slots: Sequence[Suggestion]) -> tuple[Suggestion, ...]:
     return tuple(slot for slot in (other, seed) if slot is not None)
 
 
-def _render_values(slot: Suggestion, choices: Mapping[str, Sequence[Any]]) -> str | None:
-    """The values to try, in YAML; None if a line for them cannot be valid."""
-    if slot.type == "file":
-        return None
-    values = list(_propose_values(slot, choices.get(slot.name, ())))
-    return f"[{', '.join(_to_yaml(value) for value in values)}]" if values else None
-
-
 def _propose_values(slot: Suggestion, choices: Sequence[Any]) -> Iterator[Any]:
+    """The values to try; none if a line for them cannot be valid."""
     numbers = _propose_numbers(slot)
     if numbers:
         yield from numbers
         return
-    if isinstance(slot.value, str) and has_jinja(slot.value):
+    if slot.type == "file" or (isinstance(slot.value, str) and has_jinja(slot.value)):
         return
     yield slot.value
     others: Iterable[Any] = ()

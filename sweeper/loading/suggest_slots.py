@@ -117,7 +117,8 @@ def _find_prompt_texts(graph: Graph) -> dict[tuple[str, str], str]:
             source
             for node in graph.values()
             for name, source, _ in iter_links(node)
-            if name == role or (role == "positive" and _is_guider_input(node, name))
+            if name == role
+            or (role == "positive" and name == "conditioning" and "guider" in str(node["class_type"]).lower())
         ]
         for node_id in _iter_upstream(graph, links, role):
             inputs = graph[node_id]["inputs"]
@@ -126,10 +127,6 @@ def _find_prompt_texts(graph: Graph) -> dict[tuple[str, str], str]:
                 # A text for both roles (with a zeroed-out negative) is the prompt.
                 roles.setdefault((node_id, key), prefix if len(text_inputs) == 1 else f"{prefix}_{key}")
     return roles
-
-
-def _is_guider_input(node: Mapping[str, Any], name: str) -> bool:
-    return name == "conditioning" and "guider" in str(node["class_type"]).lower()
 
 
 def _iter_upstream(graph: Graph, node_ids: Iterable[str], role: str) -> Iterator[str]:

@@ -20,11 +20,6 @@ from sweeper.schemas.values import KeyPath
 TARGETS_VARIABLE = "SWEEPER_TARGETS"
 
 
-def get_targets_path(environ: Mapping[str, str]) -> Path:
-    """The path of the file: from $SWEEPER_TARGETS, or in the system's folder for user settings."""
-    return get_user_file(TARGETS_VARIABLE, "targets.yaml", environ)
-
-
 def get_user_file(variable: str, name: str, environ: Mapping[str, str] | None = None) -> Path:
     """The path of a user's own file: from a variable of `os.environ`, or in the system's folder for user settings."""
     given = (os.environ if environ is None else environ).get(variable)
@@ -39,7 +34,7 @@ def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, Ta
     UsageError if the file is not a mapping of targets, or if $SWEEPER_TARGETS names a file that does not exist.
     """
     environ = os.environ if environ is None else environ
-    path = get_targets_path(environ)
+    path = get_user_file(TARGETS_VARIABLE, "targets.yaml", environ)
     try:
         source = parse_yaml(path.read_text("utf-8-sig"), str(path))
     except FileNotFoundError:

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
 from sweeper.model.experiment import Dimension, Experiment
@@ -25,7 +25,6 @@ from sweeper.schemas.values import KeyPath, format_value
 
 _MAX_EXAMPLES: Final = 5  # of values for which one expression fails
 
-
 _MAX_CACHED: Final = 65_536  # combinations of one derived value
 
 Coordinates = Sequence[int]  # of a trial: the index of its option in each dimension
@@ -33,15 +32,7 @@ Coordinates = Sequence[int]  # of a trial: the index of its option in each dimen
 _TemplatePieces = tuple[list[bytes], list[tuple[KeyPath, list[Leaf]]]]
 
 
-class Column(Protocol):
-    """A value for each coordinates."""
-
-    @property
-    def dimensions(self) -> tuple[int, ...]:
-        """The indexes of the dimensions that the value depends on, ascending."""
-
-    def get(self, coordinates: Coordinates) -> Any:
-        """Return the value at these coordinates."""
+# A column has a value for each coordinates. Its `dimensions` are the indexes of those that it depends on, ascending.
 
 
 class ConstantColumn:
@@ -88,6 +79,9 @@ class ComputedColumn:
             self._cache.clear()
         self._cache[key] = value
         return value
+
+
+Column = ConstantColumn | OptionColumn | ComputedColumn
 
 
 def merge_dimensions(columns: Iterable[Column]) -> tuple[int, ...]:
@@ -183,10 +177,6 @@ class Grid:
         values_text = ", ".join(f"{name} = {format_value(value, 40)}" for name, value in values.items())
         return self.experiment.make_error(path, f"{error} (with {values_text})" if values_text else str(error))
 
-    def iter_values(self, name: str) -> Iterator[Any]:
-        column = self.names[name]
-        return (column.get(coordinates) for coordinates in self.iter_points(column.dimensions))
-
     def iter_points(self, dimensions: Sequence[int]) -> Iterator[list[int]]:
         """Iterate over these dimensions. Yields the same list each time, mutated in place."""
         coordinates = [0] * len(self.sizes)
@@ -270,7 +260,7 @@ class Grid:
                 axes[name] = ConstantColumn(None) if absent else column
         columns: dict[str, Column] = {}
         for name in list_axis_columns(self.experiment):
-            axis_name, suffix = _split_column(name, own_axes, axes)
+            axis_name, _, suffix = (name, "", "") if name in axes else name.rpartition(".")
             if axis_name not in own_axes:
                 columns[name] = ConstantColumn(None) if suffix else axes[name]
                 continue
@@ -286,10 +276,17 @@ class Grid:
 
     def find_problems(self, combinations: int) -> Iterator[Problem]:
         """Yield the errors of computed columns, over at most `combinations` values of each; a few for each column."""
+
+        def iter_failures(column: ComputedColumn) -> Iterator[Problem]:
+            for coordinates in itertools.islice(self.iter_points(column.dimensions), combinations):
+                try:
+                    column.get(coordinates)
+                except ExperimentError as error:
+                    yield error.problems[0]
+
         for column in [*self.names.values(), *self.leaf_columns]:
             if isinstance(column, ComputedColumn):
-                points = itertools.islice(self.iter_points(column.dimensions), combinations)
-                yield from itertools.islice(_iter_failures(column, points), _MAX_EXAMPLES)
+                yield from itertools.islice(iter_failures(column), _MAX_EXAMPLES)
 
     # Walking
 
@@ -336,19 +333,16 @@ class Walker:
         )
         self.columns: dict[str, Any] = self.axes if self.shares_cells else dict.fromkeys(grid.columns)
         self.updates: list[list[tuple[Any, Any, Column]]] = [[] for _ in range(len(order) + 1)]
-        for index, leaf in enumerate(grid.leaf_columns):
-            self._add_update(self.chunks, 2 * index + 1, leaf)
-        for target, source in ((self.params, grid.slots), (self.axes, grid.axes)):
-            for name, column in source.items():
-                self._add_update(target, name, column)
-        for name, column in grid.columns.items() if not self.shares_cells else ():
-            self._add_update(self.columns, name, column)
+        updates: list[tuple[Any, Any, Column]] = [
+            *((self.chunks, 2 * index + 1, leaf) for index, leaf in enumerate(grid.leaf_columns)),
+            *((self.params, *item) for item in grid.slots.items()),
+            *((self.axes, *item) for item in grid.axes.items()),
+            *((self.columns, *item) for item in (() if self.shares_cells else grid.columns.items())),
+        ]
+        for update in updates:  # when the innermost dimension of its column changes
+            level = max((self.order.index(dimension) + 1 for dimension in update[2].dimensions), default=0)
+            self.updates[level].append(update)
         self.apply_updates(0)
-
-    def _add_update(self, target: Any, key: Any, column: Column) -> None:
-        """Register that `target[key]` is set when the innermost dimension of the column changes."""
-        level = max((self.order.index(dimension) + 1 for dimension in column.dimensions), default=0)
-        self.updates[level].append((target, key, column))
 
     def apply_updates(self, level: int) -> None:
         for target, key, column in self.updates[level]:
@@ -391,14 +385,6 @@ class Walker:
             yield self.make_trial(index)
 
 
-def _iter_failures(column: ComputedColumn, points: Iterable[Coordinates]) -> Iterator[Problem]:
-    for coordinates in points:
-        try:
-            column.get(coordinates)
-        except ExperimentError as error:
-            yield error.problems[0]
-
-
 def list_axis_columns(experiment: Experiment) -> tuple[str, ...]:
     """Return the axis columns of the table: `style`, `style.label` if values have labels, `style.1` for choices."""
     columns: dict[str, None] = {}
@@ -411,13 +397,6 @@ def list_axis_columns(experiment: Experiment) -> tuple[str, ...]:
         for index in range(max((len(option.groups) for option in options), default=0)):
             columns[f"{name}.{index + 1}"] = None
     return tuple(columns)
-
-
-def _split_column(column: str, own_axes: Mapping[str, Any], axes: Mapping[str, Any]) -> tuple[str, str]:
-    if column in own_axes or column in axes:
-        return column, ""
-    name, _, suffix = column.rpartition(".")
-    return name, suffix
 
 
 def _get_extra(option: Any, suffix: str) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from array import array
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from sweeper.model.template import Address, Template
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.compatibility import Compatibility, check_compatibility
-from sweeper.planning.grid import Column, Grid, list_axis_columns, merge_dimensions
+from sweeper.planning.grid import Grid, list_axis_columns, merge_dimensions
 from sweeper.planning.order import Costs, count_cached_executions, count_executions, find_best_order, find_dependencies
 from sweeper.planning.server_cache import ServerCache
 from sweeper.planning.trial_filters import DropCounts, filter_points
@@ -37,7 +36,6 @@ _MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are
 _MAX_NAMES: Final = 2_000_000  # of all blocks and `include` rows
 _MAX_TRIED: Final = 2_000  # combinations of a computed text; others are checked when the trials are produced
 _MAX_VALUES: Final = 10_000  # of an axis; a longer order is of no use, and it would fill the store with seeds
-_NEVER: Final = sys.maxsize  # the first trial of a value that no trial has
 _WHY_WRITTEN: Final = {  # by the first word of a cache
     "none": "the server keeps no results",
     "ram": "the server keeps the results of all jobs while its memory lasts",
@@ -164,7 +162,22 @@ class Plan(HtmlDisplay):
         If `exclude`, `where` or `sample` drop trials, values may appear in the rows in another order. Blocks follow
         each other.
         """
-        return _find_value_order(self.parts)
+        if all(part.kept_positions is None for part in self.parts):
+            return {}  # in complete products, values appear in written order
+        firsts: dict[str, dict[Hashable, int]] = {name: {} for name in self.axis_columns}
+        for trial in self.written():
+            for name, first in firsts.items():
+                first.setdefault(_to_key(trial.columns[name]), trial.index)
+        orders = {}
+        for name, first in firsts.items():
+            grids = [(part.grid, part.grid.columns[name]) for part in self.parts]
+            keys = (
+                _to_key(column.get(point)) for grid, column in grids for point in grid.iter_points(column.dimensions)
+            )
+            order = [first[key] for key in dict.fromkeys(keys) if key in first]
+            if len(order) <= _MAX_VALUES and order != sorted(order):
+                orders[name] = tuple(order)
+        return orders
 
     @cached_property
     def together(self) -> tuple[tuple[str, str], ...]:
@@ -299,7 +312,8 @@ def plan(experiment: Experiment, *, nodes: NodeInfo | None = None, costs: Costs 
 def iter_derived_values(experiment: Experiment, name: str) -> Iterator[Any]:
     """Yield every value that `derive` computes for a name in the sweep. Raises ExperimentError if it fails."""
     for grid in _iter_grids(experiment):
-        yield from grid.iter_values(name)
+        column = grid.names[name]
+        yield from (column.get(coordinates) for coordinates in grid.iter_points(column.dimensions))
 
 
 def iter_value_pairs(
@@ -313,11 +327,8 @@ def iter_value_pairs(
     for grid in _iter_grids(experiment):
         first_column, second_column = grid.slots[first_name], grid.slots[second_name]
         for coordinates in grid.iter_points(merge_dimensions((first_column, second_column))):
-            yield (
-                first_column.get(coordinates),
-                second_column.get(coordinates),
-                partial(grid.locate_value, coordinates=coordinates),
-            )
+            locate = partial(grid.locate_value, coordinates=coordinates)
+            yield first_column.get(coordinates), second_column.get(coordinates), locate
 
 
 def _iter_grids(experiment: Experiment) -> Iterator[Grid]:
@@ -388,51 +399,6 @@ def _check_size(experiment: Experiment) -> None:
 def _make_include_grid(experiment: Experiment, block: Block, row: IncludeRow, like: Grid) -> Grid:
     axes = [(Axis(name, (option,), block.path),) for name, option in row.options.items()]
     return Grid(experiment, axes, row.values, like)
-
-
-def _find_value_order(parts: Sequence[PlanPart]) -> dict[str, tuple[int, ...]]:
-    if all(part.kept_positions is None for part in parts):
-        return {}  # in complete products, values appear in written order
-    firsts = [_find_first_trials(part) for part in parts]
-    orders: dict[str, tuple[int, ...]] = {}
-    for name in parts[0].grid.columns:
-        first: dict[Hashable, int] = {}
-        for part, first_trials in zip(parts, firsts, strict=True):
-            for key, index in _iter_cells(part, part.grid.columns[name], first_trials):
-                first[key] = min(index, first.get(key, _NEVER))
-        order = [index for index in first.values() if index != _NEVER]
-        if len(order) <= _MAX_VALUES and order != sorted(order):
-            orders[name] = tuple(order)
-    return orders
-
-
-def _find_first_trials(part: PlanPart) -> list[dict[int, int]]:
-    """Return for each dimension the first trial of each option that has one, by option index."""
-    sizes = part.grid.sizes
-    if part.kept_positions is None:
-        strides = [prod(sizes[dimension + 1 :]) for dimension in range(len(sizes))]
-        return [
-            {option: part.start + option * stride for option in range(size)}
-            for size, stride in zip(sizes, strides, strict=True)
-        ]
-    firsts: list[dict[int, int]] = [{} for _ in sizes]
-    for index, position in enumerate(part.kept_positions, part.start):
-        for dimension, option in enumerate(part.grid.to_coordinates(position)):
-            firsts[dimension].setdefault(option, index)
-    return firsts
-
-
-def _iter_cells(
-    part: PlanPart, column: Column, first_trials: Sequence[Mapping[int, int]]
-) -> Iterator[tuple[Hashable, int]]:
-    """Yield each value of a column in written order, and the first trial that has it."""
-    coordinates = [0] * len(part.grid.sizes)
-    if not column.dimensions:
-        yield _to_key(column.get(coordinates)), part.start if part.count else _NEVER
-    for dimension in column.dimensions:  # only one, because no axis is computed from others
-        for option in range(part.grid.sizes[dimension]):
-            coordinates[dimension] = option
-            yield _to_key(column.get(coordinates)), first_trials[dimension].get(option, _NEVER)
 
 
 def _to_key(value: Any) -> Hashable:

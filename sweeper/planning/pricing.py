@@ -150,8 +150,10 @@ class TemplatePrices:
         self._template = template
         self._classes = classes
         self._rates = [price or TargetPrice() for price in prices]
-        calculator = PriceCalculator()
-        self._running = self._find_running_nodes()
+        self._has_rates = any(rate.has_rate for rate in self._rates)
+        calculator, graph = PriceCalculator(), template.graph
+        outputs = [node for node in graph if (spec := self._get_spec(node)) is not None and spec.is_output]
+        self._running = find_upstream(graph, outputs or find_sinks(graph))  # no other node runs
         found = (self._find_price(node, calculator) for node in template.graph if node in self._running)
         self._nodes = [node for node in found if node is not None]
         self._names = tuple(dict.fromkeys(name for node in self._nodes for name in node.names))
@@ -164,10 +166,6 @@ class TemplatePrices:
     @property
     def has_prices(self) -> bool:
         return bool(self._nodes) or self._has_rates
-
-    @property
-    def _has_rates(self) -> bool:
-        return any(rate.has_rate for rate in self._rates)
 
     def price_params(self, params: Mapping[str, Any]) -> Amount:
         return sum_charges(self.price_nodes(params))
@@ -187,12 +185,6 @@ class TemplatePrices:
             if charge.amount.high is None:
                 return node, node.compute(params).reason
         return None
-
-    def _find_running_nodes(self) -> frozenset[str]:
-        """Return the nodes that an output node needs; no other node runs."""
-        graph = self._template.graph
-        outputs = [node for node in graph if (spec := self._get_spec(node)) is not None and spec.is_output]
-        return find_upstream(graph, outputs or find_sinks(graph))
 
     def _get_spec(self, node: str) -> NodeSpec | None:
         class_type = self._template.graph[node]["class_type"]

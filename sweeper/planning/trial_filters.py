@@ -50,7 +50,14 @@ def filter_points(grid: Grid, block: Block) -> tuple[array[int] | None, DropCoun
     kept: Sequence[int] = range(total)
     counts: Counter[int] = Counter()
     if block.exclude or block.where is not None:
-        _check_filtered(grid, block)
+        conditions = len(block.exclude) + (block.where is not None)
+        if total * conditions > _MAX_FILTERED:
+            key = "where" if block.where is not None else "exclude"
+            message = (
+                f"would look at {total:,} points with {conditions:,} conditions, but at most {_MAX_FILTERED:,} looks "
+                "are allowed; write fewer values, or let a zip or a bundle say which values go together"
+            )
+            raise grid.make_error((*block.path, key), ExpressionError(message), {})
         kept = array("Q")
         for position, reason in enumerate(_iter_reasons(grid, block)):
             if reason is None:
@@ -87,18 +94,6 @@ def get_written_block(experiment: Experiment, block: Block) -> Mapping[str, Any]
             return {}
         value = value[key]
     return value if isinstance(value, Mapping) else {}
-
-
-def _check_filtered(grid: Grid, block: Block) -> None:
-    """Raise ExperimentError if it would take hours to look at every point."""
-    total, conditions = prod(grid.sizes), len(block.exclude) + (block.where is not None)
-    if total * conditions > _MAX_FILTERED:
-        key = "where" if block.where is not None else "exclude"
-        message = (
-            f"would look at {total:,} points with {conditions:,} conditions, but at most {_MAX_FILTERED:,} looks are "
-            "allowed; write fewer values, or let a zip or a bundle say which values go together"
-        )
-        raise grid.make_error((*block.path, key), ExpressionError(message), {})
 
 
 def _iter_reasons(grid: Grid, block: Block) -> Iterator[int | None]:

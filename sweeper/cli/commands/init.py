@@ -17,7 +17,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
 from sweeper.errors import UsageError
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
-from sweeper.loading.starter_experiment import InputPicture, choose_useful_slots, render_experiment
+from sweeper.loading.starter_experiment import choose_useful_slots, render_experiment
 from sweeper.loading.suggest_slots import Suggestion, render_slots_file, suggest_slots
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.portable_names import make_portable
@@ -150,13 +150,13 @@ def _find_absent_values(slots: tuple[Suggestion, ...], choices: Mapping[str, Seq
 
 def _collect_inputs(
     source: Path, workflow: LoadedWorkflow, slots: tuple[Suggestion, ...], notes: list[str]
-) -> tuple[dict[str, InputPicture], dict[str, bytes]]:
+) -> tuple[dict[str, tuple[str, str]], dict[str, bytes]]:
     """The local file for each slot of a file, and the content of those to write.
 
     A file that the workflow names is taken from the request that it came in, or from the folder of the workflow. A
     grey picture stands in for one that is not there.
     """
-    files: dict[str, InputPicture] = {}
+    files: dict[str, tuple[str, str]] = {}
     contents: dict[str, bytes] = {}
     for slot in (slot for slot in slots if slot.type == "file"):
         name = PurePosixPath(str(slot.value).removesuffix(" [input]").replace("\\", "/")).name
@@ -177,7 +177,7 @@ def _collect_inputs(
                 f"{_INPUTS}/ before you run"
             )
         path = f"{_INPUTS}/{_to_file_name(name) or 'picture.png'}"
-        files[slot.name] = InputPicture(path, " ".join(remark.split()))
+        files[slot.name] = (path, " ".join(remark.split()))
         if content is not None:
             contents[path] = content
     return files, contents

@@ -71,11 +71,13 @@ def find_value_problem(spec: InputSpec, value: Any, *, uploaded: bool = False) -
         value = value[_VALUE_KEY]
     value = _convert_losslessly(spec.type, value)
     if spec.schema is None:
-        needed = f"a link to {_pick_article(spec.type)} {spec.type} output is needed"
+        needed = f"a link to {'an' if spec.type[:1] in 'AEIO' else 'a'} {spec.type} output is needed"
         may_be_null = not spec.required and not spec.is_grown  # then it is as if the input were not given
         return None if value is None and may_be_null else f"found {format_value(value)}, but {needed}"
     if uploaded and isinstance(value, str):
-        return None if spec.choices is not None or _is_text_input(spec) else f"found a file, but {spec.type} is needed"
+        types = spec.schema.get("type")
+        takes_text = spec.schema == {} or "string" in ([types] if isinstance(types, str) else types or ())
+        return None if spec.choices is not None or takes_text else f"found a file, but {spec.type} is needed"
     infinite = next((number for number in _iter_floats(value) if not math.isfinite(number)), None)
     if infinite is not None:
         return f"found {infinite}, but a finite number is needed"
@@ -83,8 +85,7 @@ def find_value_problem(spec: InputSpec, value: Any, *, uploaded: bool = False) -
         return _find_file_problem(spec, value)
     if spec.choices == () and "enum" in spec.schema:
         return f"found {format_value(value)}, but the server offers nothing to choose from here: its list is empty"
-    reasons = _get_validator(json.dumps(spec.schema)).list_reasons(value)
-    if reasons:
+    if reasons := _get_validator(json.dumps(spec.schema)).list_reasons(value):
         return "; ".join(reasons)
     if spec.type == "FLOAT" and isinstance(value, int) and abs(value) > _MAX_FLOAT:
         return f"found {format_value(value)}, which is too large for a number"
@@ -127,20 +128,11 @@ def _find_file_problem(spec: InputSpec, value: str) -> str | None:
     return f"found {format_value(value)}, which is not on the server{suggest(value, choices, 'there are')}"
 
 
-def _is_text_input(spec: InputSpec) -> bool:
-    types = (spec.schema or {}).get("type")
-    return spec.schema == {} or types == "string" or (isinstance(types, list) and "string" in types)
-
-
 def _iter_floats(value: Any) -> Iterator[float]:
     if isinstance(value, float):
         yield value
     for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
         yield from _iter_floats(item)
-
-
-def _pick_article(word: str) -> str:
-    return "an" if word[:1] in "AEIO" else "a"
 
 
 class GraphCheck:
@@ -154,7 +146,13 @@ class GraphCheck:
         self.graph: Mapping[str, Any] = graph if isinstance(graph, Mapping) else {}
         self.info = info
         self.uploaded = frozenset(uploaded)
-        self.nodes = {node_id: node for node_id, node in self.graph.items() if _is_node(node)}
+        self.nodes = {
+            node_id: node
+            for node_id, node in self.graph.items()
+            if isinstance(node, Mapping)
+            and isinstance(node.get("class_type"), str)
+            and isinstance(node.get("inputs"), dict)
+        }
         kinds = {node_id: node["class_type"] for node_id, node in self.nodes.items()}
         self.specs = {node_id: info.classes[kind] for node_id, kind in kinds.items() if kind in info.classes}
         self.reached = self._find_reached()
@@ -194,6 +192,14 @@ class GraphCheck:
             yield (cycle[0],), f"these nodes link in a cycle: {join_cycle(cycle)}"
         yield from self._find_crashing_links()
 
+    def _find_crashing_links(self) -> Iterator[GraphProblem]:
+        """Yield links to missing nodes in nodes of unknown classes; `check_input` finds them in other nodes."""
+        for node_id, node in self.nodes.items():
+            for name, source, _ in iter_links(node) if node_id not in self.specs else ():
+                if source not in self.graph:
+                    message = f"{self.describe_node(node_id)} {name}: {self._describe_dangling_link(source)}"
+                    yield (node_id, "inputs", name), message
+
     def find_unknown_classes(self) -> Iterator[GraphProblem]:
         """Yield the nodes whose class the server lacks. The embedded server runs them, so there they are only notes."""
         for node_id, node in self.nodes.items():
@@ -224,15 +230,6 @@ class GraphCheck:
         if nearest is not None:
             return f"{question} If it is a custom node, install it on that server"
         return f"{found}; if it is a custom node, install it on that server, else update the server"
-
-    def _find_crashing_links(self) -> Iterator[GraphProblem]:
-        """Yield links to missing nodes in nodes of unknown classes; `check_input` finds them in other nodes."""
-        for node_id, node in self.nodes.items():
-            if node_id not in self.specs:
-                for name, source, _ in iter_links(node):
-                    if source not in self.graph:
-                        message = f"{self.describe_node(node_id)} {name}: {self._describe_dangling_link(source)}"
-                        yield (node_id, "inputs", name), message
 
     def check_node(self, node_id: str) -> list[Finding]:
         values = self.nodes[node_id]["inputs"]
@@ -353,8 +350,3 @@ class GraphCheck:
         # If a link leads to a missing node, the graph is incomplete: check every node now and not after the repair.
         sources = (source for node_id in seen for _, source, _ in iter_links(self.nodes[node_id]))
         return seen if all(source in self.graph for source in sources) else frozenset(self.nodes)
-
-
-def _is_node(node: Any) -> bool:
-    is_mapping = isinstance(node, Mapping)
-    return is_mapping and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)

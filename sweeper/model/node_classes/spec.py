@@ -192,14 +192,12 @@ class NodeInfo:
         return cls({name: _parse_node(name, declared, types) for name, declared in answer.items()}, is_embedded)
 
     def with_any_model(self) -> NodeInfo:
-        """Return the same classes for a server that accepts any model file name.
-
-        The embedded server does so unless it is strict.
-        """
+        """Return the same classes for a server that accepts any model file name, as ours does unless it is strict."""
+        any_name = {"type": "string", "minLength": 1}
         classes = {}
         for name, spec in self.classes.items():
-            inputs = {key: _accept_any_model(spec_of_input) for key, spec_of_input in spec.inputs.items()}
-            classes[name] = replace(spec, inputs=inputs)
+            models = {key: replace(found, schema=any_name) for key, found in spec.inputs.items() if found.names_model}
+            classes[name] = replace(spec, inputs={**spec.inputs, **models})
         return NodeInfo(classes, self.is_embedded)
 
     def find_misspelt(self, class_type: str) -> str | None:
@@ -228,10 +226,6 @@ def can_link(output: OutputType, spec: InputSpec) -> bool:
     return not spec.is_legacy_combo and bool(_split_union(output) & _split_union(spec.type))
 
 
-def _accept_any_model(spec: InputSpec) -> InputSpec:
-    return replace(spec, schema={"type": "string", "minLength": 1}) if spec.names_model else spec
-
-
 def _split_union(union: str) -> frozenset[str]:
     return frozenset(part.strip() for part in union.split(","))
 
@@ -257,7 +251,9 @@ def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) ->
     optional = groups.get("optional")
     inputs = _parse_groups(groups, output_types, _get(declared, "input_order"))
     if class_type in _LENIENT_CLASSES:
-        inputs = {name: replace(spec, schema=_remove_limits(spec.schema)) for name, spec in inputs.items()}
+        schemas = {name: spec.schema and {key: spec.schema[key] for key in spec.schema if key == "type"}
+                   for name, spec in inputs.items()}  # fmt: skip
+        inputs = {name: replace(spec, schema=schemas[name]) for name, spec in inputs.items()}
     hidden = groups.get("hidden")
     return NodeSpec(
         class_type=class_type,
@@ -307,7 +303,14 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
         # nothing.
         return InputSpec(name, "widget", ANY, required, default, {}, options)
     if kind == DYNAMIC_COMBO:
-        return _parse_dynamic_combo(name, options, default, required, output_types)
+        branches = {
+            key: _parse_groups(_as_mapping(_get(option, "inputs")), output_types, prefix=f"{name}.")
+            for option in _as_sequence(options.get("options"))
+            if isinstance(key := _get(option, "key"), str)
+        }
+        keys = tuple(branches) or None
+        enum: dict[str, Any] = {"enum": list(branches)} if branches else {}
+        return InputSpec(name, "widget", kind, required, default, enum, options, keys, branches=branches)
     if kind == AUTOGROW:
         grown = _parse_autogrow(name, options, output_types)
         return InputSpec(name, "link", kind, False, autogrow_inputs=grown, options=options)
@@ -330,10 +333,6 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
     is_widget = not forced and (has_widget or kind in (*_PRIMITIVE_TYPES, "COMBO"))
     input_kind: Literal["widget", "link"] = "widget" if is_widget else "link"
     return InputSpec(name, input_kind, kind, required, default, schema, options, match_template=match_template)
-
-
-def _remove_limits(schema: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return {key: rule for key, rule in schema.items() if key == "type"} if schema is not None else None
 
 
 def _make_literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -386,19 +385,6 @@ def _make_choice_schema(choices: tuple[Any, ...]) -> dict[str, Any]:
         picture_schema = {"type": "object", "required": ["content"], "properties": {"content": {"enum": contents}}}
         return {"anyOf": [schema, picture_schema]}
     return schema
-
-
-def _parse_dynamic_combo(
-    name: str, options: Mapping[str, Any], default: Any, required: bool, output_types: frozenset[str]
-) -> InputSpec:
-    branches = {
-        key: _parse_groups(_as_mapping(_get(option, "inputs")), output_types, prefix=f"{name}.")
-        for option in _as_sequence(options.get("options"))
-        if isinstance(key := _get(option, "key"), str)
-    }
-    schema: dict[str, Any] = {"enum": list(branches)} if branches else {}
-    keys = tuple(branches) or None
-    return InputSpec(name, "widget", DYNAMIC_COMBO, required, default, schema, options, keys, branches=branches)
 
 
 def _parse_autogrow(name: str, options: Mapping[str, Any], output_types: frozenset[str]) -> tuple[InputSpec, ...]:
