@@ -75,8 +75,16 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
     source = _from_media(path, file_format) if file_format else read_workflow(path)
     notes: list[str] = []
     where = _find_wrapper(source.value) if file_format is None else ()
-    unwrapped = _unwrap(source, where) if where else source
+    unwrapped = source
     if where:
+        inner, depth = source.value, len(where)
+        for key in where:
+            inner = inner[key]
+        unwrapped = Source(
+            source.name,
+            inner,
+            lambda: {path[depth:]: line for path, line in source.lines.items() if path[:depth] == where},
+        )
         message = f"the file holds the workflow inside a `{'.'.join(where)}` key; sweeper uses that workflow"
         notes.append(str(source.make_problem(where, message)))
     graph, models = _convert_ui_format(unwrapped, classes, notes) if is_ui_format(unwrapped.value) else (unwrapped, ())
@@ -129,15 +137,6 @@ def _find_wrapper(value: Any) -> tuple[str, ...]:
 
 def _is_node(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("class_type"), str)
-
-
-def _unwrap(source: Source, where: tuple[str, ...]) -> Source:
-    inner, depth = source.value, len(where)
-    for key in where:
-        inner = inner[key]
-    return Source(
-        source.name, inner, lambda: {path[depth:]: line for path, line in source.lines.items() if path[:depth] == where}
-    )
 
 
 def _iter_request_pictures(value: Any) -> Iterator[tuple[str, bytes]]:

@@ -107,7 +107,11 @@ class BlockBuilder:
         self.partly_given: set[str] = set()
         self.used: set[str] = set()
         self._option_indexes: dict[str, dict[bytes | str, list[int]]] = {}  # by axis
-        condition = self._compile_where()
+        condition = None
+        try:
+            condition = compile_expression(raw["where"]) if "where" in raw else None
+        except ExpressionError as error:
+            owner.add_problem((*path, "where"), f"{format_value(raw['where'])} {error}")
         self.used |= set(condition.names) if condition is not None else set()
         dimensions = tuple(self._build_dimensions())
         self.axes = {axis.name: (number, axis) for number, group in enumerate(dimensions) for axis in group}
@@ -117,15 +121,6 @@ class BlockBuilder:
         exclude = tuple(self._resolve_exclude(row, index) for index, row in enumerate(raw.get("exclude", [])))
         include = tuple(self._resolve_include(row, index) for index, row in enumerate(raw.get("include", [])))
         self.block = replace(self.block, exclude=exclude, include=include)
-
-    def _compile_where(self) -> Any:
-        if "where" not in self.raw:
-            return None
-        try:
-            return compile_expression(self.raw["where"])
-        except ExpressionError as error:
-            self.owner.add_problem((*self.path, "where"), f"{format_value(self.raw['where'])} {error}")
-            return None
 
     def _build_dimensions(self) -> Iterator[Dimension]:
         for name, form in self.raw.get("grid", {}).items():
@@ -348,7 +343,11 @@ def _override_block(block: Mapping[str, Any], overrides: Overrides, axes: Mappin
     listed = {name: axes.get(name, [item]) for name, item in overrides.items() if isinstance(axes.get(name, []), list)}
     if "exclude" in block:  # a row for another value of an overridden axis matches nothing now
         given = {name: {encode_canonical(value) for value in values} for name, values in listed.items()}
-        changed["exclude"] = [row for row in block["exclude"] if _can_match(row, given)]
+        changed["exclude"] = [
+            row
+            for row in block["exclude"]
+            if all(encode_canonical(value) in given[name] for name, value in row.items() if name in given)
+        ]
     if "include" in block:
         rows = [row for row in block["include"] if row.keys() & overrides.keys() <= listed.keys()]
         changed["include"] = [other for row in rows for other in _override_row(row, listed)]
@@ -383,11 +382,6 @@ def _override_row(row: Mapping[str, Any], listed: Mapping[str, list[Any]]) -> It
     names = [name for name in row if name in listed]
     for values in itertools.product(*(listed[name] for name in names)):
         yield {**row, **dict(zip(names, values, strict=True))}
-
-
-def _can_match(row: Mapping[str, Any], given: Mapping[str, set[bytes]]) -> bool:
-    """Whether each overridden name in the row has one of its values, `given` as canonical JSON."""
-    return all(encode_canonical(value) in given[name] for name, value in row.items() if name in given)
 
 
 def _find_names(text: str) -> tuple[str, ...]:

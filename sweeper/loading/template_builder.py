@@ -65,7 +65,10 @@ class _TemplateBuilder:
             if name not in slots:
                 default = _find_inline_default(name, leaves)
                 slots[name] = Slot(name, _list_addresses(leaves), SlotSchema(None), default)
-        self.check_names(slots)
+        for name, slot in slots.items():
+            if name in RESERVED_COLUMNS:
+                add = self.add_slot_problem if slot.path else self.add_problem
+                add(slot.path, f"a slot cannot be named '{name}': the table has a column of that name")
         sidecar_leaves = self.make_sidecar_leaves(slots, inline_leaves)
         self.check_files(slots, inline_leaves)
         slots, mask_of = self.attach_masks(slots)
@@ -138,7 +141,11 @@ class _TemplateBuilder:
         elif not at and not inline_addresses:
             found = "has no `at`, and the workflow has no {{ " + name + " }}"
             self.add_slot_problem(path, f"{found}; give the input that takes its value as `at`")
-        schema = self.compile_schema(rules.get("schema"), (*path, "schema"))
+        try:
+            schema = SlotSchema(rules.get("schema"))
+        except InvalidSchemaError as error:
+            self.add_slot_problem((*path, "schema", *error.path), f"is not a JSON Schema: {error}")
+            schema = SlotSchema(None)
         default = self.find_default(rules, schema, sidecar_addresses, path)
         if default is MISSING:
             default = _find_inline_default(name, inline_leaves)
@@ -173,13 +180,6 @@ class _TemplateBuilder:
                 mask_of[slot.masked_slot] = name
                 new_slots[name] = replace(slot, addresses=slots[slot.masked_slot].addresses)
         return new_slots, mask_of
-
-    def compile_schema(self, schema: Mapping[str, Any] | None, path: KeyPath) -> SlotSchema:
-        try:
-            return SlotSchema(schema)
-        except InvalidSchemaError as error:
-            self.add_slot_problem((*path, *error.path), f"is not a JSON Schema: {error}")
-            return SlotSchema(None)
 
     def find_default(
         self, rules: Mapping[str, Any], schema: SlotSchema, sidecar_addresses: tuple[Address, ...], path: KeyPath
@@ -273,12 +273,6 @@ class _TemplateBuilder:
                 owners.setdefault(key, f"slot '{slot.name}'")
                 leaves.append(Leaf((address.node, "inputs", address.input), None, slot.name))
         return leaves
-
-    def check_names(self, slots: Mapping[str, Slot]) -> None:
-        for name, slot in slots.items():
-            if name in RESERVED_COLUMNS:
-                add = self.add_slot_problem if slot.path else self.add_problem
-                add(slot.path, f"a slot cannot be named '{name}': the table has a column of that name")
 
     def check_files(self, slots: Mapping[str, Slot], inline_leaves: list[Leaf]) -> None:
         """Check that a file slot is the whole content of its string, because the upload replaces the file name."""

@@ -125,7 +125,8 @@ def expand_axis(
 
 def _read_values(form: Mapping[str, Any], parse_text: ParseText, files: FileAccess) -> list[Any]:
     if "lines" in form:
-        return [parse_text(line) for line in _split_lines(files.read_text(form["lines"]))]
+        # `splitlines` would also split at U+2028, U+0085 and form feeds.
+        return [parse_text(line) for line in files.read_text(form["lines"]).split("\n") if line.strip()]
     if "csv" in form:
         return [parse_text(cell) for cell in _read_column(files.read_text(form["csv"]), form["csv"], form["column"])]
     if "files" in form:
@@ -172,11 +173,6 @@ def make_seeds(count: int, key: str, axis: str) -> Iterator[int]:
 def _check_count(count: int) -> None:
     if count > MAX_VALUES:
         raise AxisError(f"has more than {MAX_VALUES:,} values")
-
-
-def _split_lines(text: str) -> list[str]:
-    """Return the lines that are not blank. `splitlines` would also split at U+2028, U+0085 and form feeds."""
-    return [line for line in text.split("\n") if line.strip()]
 
 
 def expand_range(form: Mapping[str, Any], *, integer: bool, budget: WorkBudget) -> list[int | float]:

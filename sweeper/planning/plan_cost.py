@@ -109,17 +109,15 @@ class PlanCost:
     axes: Mapping[str, tuple[CellCost, ...]]
 
     def __str__(self) -> str:
-        nodes = [f"{self.priced.total} ({self._list_nodes()})"] if self.nodes else []
-        return " + ".join([*nodes, *([] if self.estimated is None else [str(self.estimated)])])
-
-    def _list_nodes(self) -> str:
         texts = [
             f"{node.executions} {'jobs' if str(node.executions) == str(self.jobs) else 'executions'} x "
             f"{node.describe_each()} {node.class_type}"
             for node in self.nodes[:_MAX_NODES]
         ]
-        more = len(self.nodes) - _MAX_NODES
-        return ", ".join([*texts, *([f"{more} more nodes"] if more > 0 else [])])
+        if len(self.nodes) > _MAX_NODES:
+            texts.append(f"{len(self.nodes) - _MAX_NODES} more nodes")
+        nodes = [f"{self.priced.total} ({', '.join(texts)})"] if self.nodes else []
+        return " + ".join([*nodes, *([] if self.estimated is None else [str(self.estimated)])])
 
     def parts(self) -> Iterator[Part]:
         """The cost by node if there are several, and by the value of each axis that changes it."""

@@ -108,7 +108,12 @@ class PricedNode:
     def _compute_all_guesses(self, literals: dict[str, Any], inputs: Mapping[str, Any]) -> NodePrice:
         """Return the price; over all choices of the inputs whose value comes over a link."""
         specs = self._spec.resolve_inputs(literals)
-        values = {name: literals.get(name, _get_default(spec)) for name, spec in specs.items() if spec.kind == "widget"}
+        # A widget that the workflow leaves out has its default, or else its first choice.
+        values = {
+            name: literals.get(name, next(iter(spec.choices or ()), None) if spec.default is MISSING else spec.default)
+            for name, spec in specs.items()
+            if spec.kind == "widget"
+        }
         linked = [name for name, _ in self._badge.widgets if is_link(inputs.get(name)) and name not in literals]
         choices = [_list_choices(specs.get(name)) for name in linked]
         if not all(choices) or math.prod(map(len, choices)) > _MAX_GUESSES:
@@ -124,13 +129,6 @@ class PricedNode:
             any(price.is_approximate for price in prices),
             next((price.reason for price in prices if price.reason), ""),
         )
-
-
-def _get_default(spec: InputSpec) -> Any:
-    """Return the value of a widget that a workflow leaves out: its default, or else its first choice."""
-    if spec.default is not MISSING:
-        return spec.default
-    return spec.choices[0] if spec.choices else None
 
 
 def _list_choices(spec: InputSpec | None) -> list[Any]:

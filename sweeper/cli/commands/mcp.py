@@ -11,8 +11,7 @@ import click
 
 from sweeper.cli.assistant.workspace import Workspace, confine_process, get_root
 from sweeper.cli.exit_codes import INTERRUPTED
-from sweeper.cli.options import format_examples
-from sweeper.cli.run_options import parse_budget
+from sweeper.cli.options import format_examples, parse_budget
 from sweeper.cli.wait_for_signal import call_on_stop_signals
 from sweeper.errors import UsageError
 from sweeper.model.money import floor_micros

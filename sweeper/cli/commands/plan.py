@@ -63,19 +63,9 @@ _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
 @trust_check.option
 @options.as_json
 def command(
-    experiment: Path,
-    *,
-    targets: tuple[str, ...],
-    out: Path | None,
-    selection: Selection,
-    jsonl: str | None,
-    csv: str | None,
-    workflows: Path | None,
-    diff: str | None,
-    object_info: Path | None,
-    trust: bool,
-    as_json: bool,
-) -> None:
+    experiment: Path, *, targets: tuple[str, ...], out: Path | None, selection: Selection, jsonl: str | None,
+    csv: str | None, workflows: Path | None, diff: str | None, object_info: Path | None, trust: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Show what a run would do: axes, number of trials, order, new and done trials. Submits nothing.
 
     --where and --limit mean what they mean for `run`; --jsonl, --csv and --workflows then write only these trials.

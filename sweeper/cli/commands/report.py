@@ -50,19 +50,10 @@ from sweeper.tables.select_rows import select_trials
 @options.open_browser
 @options.as_json
 def command(
-    results: Path,
-    *,
-    out: Path | None,
-    run_id: str | None,
-    baseline: Path | None,
-    with_check: bool,
-    mark_files: tuple[Path, ...],
-    sheet: Path | None,
-    selection: Selection,
-    open_browser: bool,
-    as_json: bool,
+    results: Path, *, out: Path | None, run_id: str | None, baseline: Path | None, with_check: bool,
+    mark_files: tuple[Path, ...], sheet: Path | None, selection: Selection, open_browser: bool, as_json: bool,
     **sheet_options: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Make a web page of a run that opens from disk, or contact sheets.
 
     RESULTS is a results folder, or an experiment file (for its default folder).

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from sweeper.answers.parts import Answer
-from sweeper.cli import confirm_cost, console, dask_options, options, run_options, trust_check
+from sweeper.cli import confirm_cost, console, dask_options, options, trust_check
 from sweeper.cli.commands.plan import show_dry_run
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
@@ -44,40 +44,27 @@ REPORT_PAGE: Final = Path("report", "index.html")  # of a results folder
 )
 @options.experiment
 @options.targets
-@run_options.out
-@run_options.limits
+@options.run_out
+@options.limits
 @click.option("--fresh", is_flag=True, help="Resubmit all trials, including those that succeeded.")
 @click.option("--remake", is_flag=True, help="Resubmit trials that succeeded but have no files (any more).")
 @options.selection
-@run_options.downloads
+@options.downloads
 @rehearsal_options
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
 @confirm_cost.option
-@run_options.view
+@options.view
 @options.open_browser
 @click.option("--dry-run", is_flag=True, help="Show what the run would do, as `sweeper plan` does. Submits nothing.")
 @options.as_json
 @options.quiet
 def command(
-    experiment: Path,
-    *,
-    targets: tuple[str, ...],
-    out: Path | str | None,
-    selection: Selection,
-    rehearsal: Rehearsal | None,
-    trust: bool,
-    yes: bool,
-    view: bool,
-    open_browser: bool,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-    dask: str | None,
-    dask_resources: tuple[str, ...],
-    **settings: Any,
-) -> int:
+    experiment: Path, *, targets: tuple[str, ...], out: Path | str | None, selection: Selection,
+    rehearsal: Rehearsal | None, trust: bool, yes: bool, view: bool, open_browser: bool, dry_run: bool, as_json: bool,
+    quiet: bool, dask: str | None, dask_resources: tuple[str, ...], **settings: Any,
+) -> int:  # fmt: skip
     """Run a sweep: submit the trials that are not done yet, save every picture, and write results.csv beside them.
 
     The same command again resumes the sweep and repeats no finished trial. Ctrl-C waits for running jobs; a second

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from sweeper.cli import confirm_cost, console, dask_options, options, run_options, trust_check
+from sweeper.cli import confirm_cost, console, dask_options, options, trust_check
 from sweeper.cli.commands.run import list_rates, show_end
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
@@ -37,18 +37,18 @@ _FINISHED: Final = ("trials", "until", "exhausted", "votes")
 )
 @options.experiment
 @options.targets
-@run_options.out
+@options.run_out
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials the search may ask for in "
               "all, instead of the experiment's `trials`.")  # fmt: skip
-@run_options.limits
+@options.limits
 @options.settings
-@run_options.downloads
+@options.downloads
 @rehearsal_options
 @dask_options.dask
 @dask_options.resources
 @trust_check.option
 @confirm_cost.option
-@run_options.view
+@options.view
 @options.open_browser
 @click.option("--preview", is_flag=True, help="Show the next points and what the search may cost. Submits nothing.")
 @options.as_json
@@ -69,10 +69,11 @@ def command(
         raise UsageError("--preview submits nothing, so it goes without --view, --open and --rehearse")
     used = options.to_target_list(targets) if rehearsal is None else [EMBEDDED]
     prepared = load_for_run(experiment, used, values, trust=trust, out=out)
-    spec, real, out = require_search(prepared.experiment), None, trust_check.choose_output(out)
+    spec = require_search(prepared.experiment)
     budget = spec.budget if settings["budget"] is None else settings["budget"]
     spec = replace(spec, trials=trials or spec.trials, budget=budget)
     prepared = replace(prepared, experiment=replace(prepared.experiment, search=spec))
+    real, out = None, trust_check.choose_output(out)
     if rehearsal is not None:
         real = build_real_command(experiment, targets, out, Selection(values=values), command="search", trials=trials)
         whole = replace(prepared, specs=options.to_target_list(targets))

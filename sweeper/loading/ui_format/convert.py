@@ -129,16 +129,14 @@ class _Converter:
                 effect = "muted and left out" if node.mode == MUTED else "bypassed: its links are passed on"
                 self.notes.append((node.path, f"{node} is {effect}"))
             elif node.type in self.workflow.subgraphs:
-                self.convert_subgraph(scope, node)
+                inner_scope = scope.enter(node, self.workflow.subgraphs[node.type])
+                if len(inner_scope.ids) > min(len(self.workflow.subgraphs), _MAX_NESTED):
+                    message = f"is a subgraph that contains itself, or more than {_MAX_NESTED} nested levels"
+                    self.add_problem(node, message)
+                else:
+                    self.convert_graph(inner_scope)
             else:
                 self.convert_node(scope, node)
-
-    def convert_subgraph(self, scope: Scope, host: Node) -> None:
-        inner_scope = scope.enter(host, self.workflow.subgraphs[host.type])
-        if len(inner_scope.ids) > min(len(self.workflow.subgraphs), _MAX_NESTED):
-            self.add_problem(host, f"is a subgraph that contains itself, or more than {_MAX_NESTED} nested levels")
-        else:
-            self.convert_graph(inner_scope)
 
     def add_problem(self, node: Node, reason: str) -> None:
         self.problems.append((node.path, f"{node} {reason}"))

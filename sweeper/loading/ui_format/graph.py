@@ -103,13 +103,9 @@ def parse_ui_workflow(value: Mapping[str, Any]) -> UiWorkflow:
         for index, subgraph in enumerate(_require_mappings(definitions.get("subgraphs"), path))
     }
     root = _parse_graph(value, (), is_root=True)
-    return UiWorkflow(root, _make_ids_unique(root, subgraphs, _find_last_id(value)))
-
-
-def _find_last_id(value: Mapping[str, Any]) -> int:
     state = value.get("state")
     last_id = state.get("lastNodeId") if isinstance(state, dict) else value.get("last_node_id")
-    return last_id if isinstance(last_id, int) else 0
+    return UiWorkflow(root, _make_ids_unique(root, subgraphs, last_id if isinstance(last_id, int) else 0))
 
 
 def _make_ids_unique(root: UiGraph, subgraphs: Mapping[str, UiGraph], last_id: int) -> dict[str, UiGraph]:
@@ -144,8 +140,9 @@ def _parse_graph(value: Mapping[str, Any], path: KeyPath, *, is_root: bool) -> U
     if is_root:
         return UiGraph(nodes, links)
     input_node = _require_mapping(value.get("inputNode"), (*path, "inputNode"), optional=True).get("id", _INPUT_NODE)
-    inputs = tuple(_parse_port(item) for item in _require_mappings(value.get("inputs"), (*path, "inputs")))
-    outputs = tuple(_parse_port(item) for item in _require_mappings(value.get("outputs"), (*path, "outputs")))
+    inputs, outputs = (
+        tuple(map(_parse_port, _require_mappings(value.get(key), (*path, key)))) for key in ("inputs", "outputs")
+    )
     return UiGraph(nodes, links, inputs, outputs, str(input_node))
 
 

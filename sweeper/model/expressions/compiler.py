@@ -83,7 +83,12 @@ def compile_source(text: str, source: str, *, bare: bool) -> Expression:
     except ExpressionError:
         raise
     except Exception as error:  # from the parser and compiler of Jinja2, or from Python's compiler
-        raise ExpressionError(_explain_compile_failure(error, text, bare=bare)) from error
+        is_deep = isinstance(error, SyntaxError) and "too many" in error.msg
+        if is_deep or isinstance(error, (RecursionError, MemoryError)):
+            raise ExpressionError("is nested too deeply") from error
+        message = getattr(error, "message", None) or getattr(error, "msg", None) or f"{type(error).__name__}: {error}"
+        explained = shorten(_explain_syntax_error(str(message), text, bare=bare), 300)
+        raise ExpressionError(f"is not Jinja2: {explained}") from error
 
 
 def _with_plain_errors(evaluate: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
@@ -105,20 +110,18 @@ def _find_sole_name(expression: nodes.Expr | None) -> str | None:
     return node.name if isinstance(node, nodes.Name) else None
 
 
-def _explain_compile_failure(error: Exception, text: str, *, bare: bool) -> str:
-    if isinstance(error, (RecursionError, MemoryError)) or (isinstance(error, SyntaxError) and "too many" in error.msg):
-        return "is nested too deeply"
-    message = getattr(error, "message", None) or getattr(error, "msg", None) or f"{type(error).__name__}: {error}"
-    return "is not Jinja2: " + shorten(_explain_syntax_error(str(message), text, bare=bare), 300)
-
-
 def _explain_evaluation_failure(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "is nested too deeply"
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     message = str(error.message) if isinstance(error, TemplateError) else str(error)
-    return shorten(_explain_runtime_error(message) or type(error).__name__, 300)
+    for pattern, sentence in _RUNTIME_MESSAGES:
+        if (match := pattern.fullmatch(message)) is not None:
+            words = {name: part if name == "sign" else _TYPE_NAMES.get(part, part)
+                     for name, part in match.groupdict().items()}  # fmt: skip
+            return shorten(sentence.format(**words), 300)
+    return shorten(message or type(error).__name__, 300)
 
 
 def _explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
@@ -150,16 +153,6 @@ def _explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
     return f"{name} is out of place{_SUGGESTIONS.get(token, '')}"
 
 
-def _explain_runtime_error(message: str) -> str:
-    """Rewrite a message of Python or Jinja2 about values that an operation does not accept."""
-    for pattern, sentence in _RUNTIME_MESSAGES:
-        if (match := pattern.fullmatch(message)) is not None:
-            words = {name: part if name == "sign" else _TYPE_NAMES.get(part, part)
-                     for name, part in match.groupdict().items()}  # fmt: skip
-            return sentence.format(**words)
-    return message
-
-
 class _NodePosition(NamedTuple):
     """A node of the tree, its depth, and the number of loops around it."""
 
@@ -170,7 +163,9 @@ class _NodePosition(NamedTuple):
 
 def _parse(text: str) -> nodes.Template:
     """Return the tree of a text, checked and guarded. Raises ExpressionError, and the errors of Jinja2's parser."""
-    if len(text) > MAX_SOURCE and not _is_raw(text):
+    # One block of text that is not Jinja2 costs nothing to compile.
+    is_raw = text.startswith(RAW_START) and text.endswith(RAW_END) and text.count("endraw") == 1
+    if len(text) > MAX_SOURCE and not is_raw:
         _check_length(text)
     if not _is_encodable(text):
         raise ExpressionError(_LONE_SURROGATE)
@@ -194,11 +189,6 @@ def _check_length(text: str) -> None:
         length += len(value) if kind != "data" else 0
         if length > MAX_SOURCE:
             raise ExpressionError(f"has more than {MAX_SOURCE:,} characters of Jinja2")
-
-
-def _is_raw(text: str) -> bool:
-    """Whether the text is one block of text that is not Jinja2, which costs nothing to compile."""
-    return text.startswith(RAW_START) and text.endswith(RAW_END) and text.count("endraw") == 1
 
 
 def _find_lone_expression(tree: nodes.Template, *, is_required: bool) -> nodes.Expr | None:
@@ -253,20 +243,16 @@ def _check(position: _NodePosition) -> None:
     if isinstance(node, nodes.For) and (node.recursive or position.loops >= _MAX_LOOPS):
         raise ExpressionError("nests loops more than two deep, or recursively, which is not allowed here")
     if isinstance(node, nodes.Const):
-        _check_constant(node.value)
+        if isinstance(node.value, int) and node.value.bit_length() > MAX_BITS:
+            raise ExpressionError("contains a number too large to compute here")
+        if isinstance(node.value, str) and not _is_encodable(node.value):
+            raise ExpressionError(_LONE_SURROGATE)
     elif isinstance(node, nodes.Name):
         _check_name(node.name)
     elif isinstance(node, nodes.Filter):
         _check_known("filter", node.name, get_environment().filters)
     elif isinstance(node, nodes.Test):
         _check_known("test", node.name, get_environment().tests)
-
-
-def _check_constant(value: Any) -> None:
-    if isinstance(value, int) and value.bit_length() > MAX_BITS:
-        raise ExpressionError("contains a number too large to compute here")
-    if isinstance(value, str) and not _is_encodable(value):
-        raise ExpressionError(_LONE_SURROGATE)
 
 
 def _check_name(name: str) -> None:

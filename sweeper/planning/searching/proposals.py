@@ -128,7 +128,10 @@ class Proposer:
             learnt += not has_failed
         while True:
             trial = study.ask(self._distributions)
-            yield tuple([self._decode(index, trial.params[str(index)]) for index in range(len(self._space.axes))])
+            yield tuple([
+                int(trial.params[key]) if item.numbers is None else item.numbers.round(trial.params[key])
+                for key, item in zip(self._distributions, self._space.axes, strict=True)
+            ])  # fmt: skip
 
     def _make_sampler(self, seed: int) -> BaseSampler:
         with warnings.catch_warnings():
@@ -151,7 +154,3 @@ class Proposer:
         if item.numbers.is_integer:
             return IntDistribution(int(item.numbers.low), int(item.numbers.high), log=item.numbers.is_log)
         return FloatDistribution(item.numbers.low, item.numbers.high, log=item.numbers.is_log)
-
-    def _decode(self, index: int, value: float) -> int | float:
-        numbers = self._space.axes[index].numbers
-        return int(value) if numbers is None else numbers.round(value)
