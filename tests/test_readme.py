@@ -287,7 +287,6 @@ def test_every_dependency_has_its_reason():
 FIRST_SAFE = {
     "aiohttp": "3.14.3", "click": "8.3.3", "h11": "0.16", "jinja2": "3.1.6", "pillow": "12.3",
     "python-multipart": "0.0.31", "starlette": "1.3.1", "distributed": "2026.1.1", "pyarrow": "23.0.1",
-    "imagecodecs": "2026.3.6",
 }  # fmt: skip
 
 

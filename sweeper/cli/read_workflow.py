@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.cli import console
 from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.errors import ImageError, Problem, TemplateError
-from sweeper.images.extras import load_av
+from sweeper.images.media import load_av
 from sweeper.loading.load import read_workflow
 from sweeper.loading.suggest_slots import suggest_slots
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api

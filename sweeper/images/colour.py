@@ -38,15 +38,8 @@ def mean_ciede2000(a: Pixels, b: Pixels, mask: NDArray[np.bool_]) -> float:
     """The mean CIEDE2000 over all pixels; those outside `mask` are equal. With alpha, the worse of two views."""
     if not mask.any():
         return 0.0
-    pairs = zip(flatten_alpha(_select_pixels(a, mask)), flatten_alpha(_select_pixels(b, mask)), strict=True)
+    pairs = zip(flatten_alpha(a[mask]), flatten_alpha(b[mask]), strict=True)
     return max(_sum_differences(this, other) for this, other in pairs) / mask.size
-
-
-def _select_pixels(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
-    """pixels[mask], five times as fast."""
-    flat = pixels.reshape(-1, pixels.shape[2])
-    picked: Pixels = np.take(flat, np.flatnonzero(mask), axis=0)  # type: ignore[assignment]  # the stub's dtype
-    return picked
 
 
 def _sum_differences(a: Pixels, b: Pixels) -> float:
@@ -99,48 +92,26 @@ def ciede2000(this: Values, other: Values) -> Values:
 
 
 def _tint(hue: Values) -> Values:
-    """T of equation 15: 1 - 0.17 cos(h - 30) + 0.24 cos 2h + 0.32 cos(3h + 6) - 0.20 cos(4h - 63), angles in degrees.
-
-    The multiple angles are computed from one cosine and one sine, because these calls are expensive.
-    """
-    cos_1, sin_1 = np.cos(hue), np.sin(hue)
-    cos_2, sin_2 = 2.0 * cos_1 * cos_1 - 1.0, 2.0 * sin_1 * cos_1
-    cos_3, sin_3 = cos_1 * (2.0 * cos_2 - 1.0), sin_1 * (2.0 * cos_2 + 1.0)
-    cos_4, sin_4 = 2.0 * cos_2 * cos_2 - 1.0, 2.0 * sin_2 * cos_2
-    return (
-        1.0
-        - 0.17 * (_COS[30] * cos_1 + _SIN[30] * sin_1)
-        + 0.24 * cos_2
-        + 0.32 * (_COS[6] * cos_3 - _SIN[6] * sin_3)
-        - 0.20 * (_COS[63] * cos_4 + _SIN[63] * sin_4)
-    )
-
-
-_COS = {angle: math.cos(math.radians(angle)) for angle in (6, 30, 63)}
-_SIN = {angle: math.sin(math.radians(angle)) for angle in (6, 30, 63)}
-
-
-def _norm(x: Values, y: Values) -> Values:
-    """The length of a vector. Five times as fast as `hypot`, and colours cannot overflow."""
-    return np.sqrt(x * x + y * y)
+    """T of equation 15."""
+    terms = ((-0.17, 1, -30), (0.24, 2, 0), (0.32, 3, 6), (-0.20, 4, -63))  # weight, multiple of the angle, degrees
+    return 1.0 + sum(weight * np.cos(multiple * hue + math.radians(shift)) for weight, multiple, shift in terms)
 
 
 def _saturation(chroma: Values) -> Values:
-    """sqrt(C^7 / (C^7 + 25^7)), of equations 4 and 17. Multiplying is ten times as fast as `**`."""
-    seventh = chroma * chroma
-    seventh = seventh * seventh * seventh * chroma
+    """sqrt(C^7 / (C^7 + 25^7)), of equations 4 and 17."""
+    seventh = chroma**7
     return np.sqrt(seventh / (seventh + 25.0**7))
 
 
 def _chroma_and_hue(this: Values, other: Values) -> tuple[list[Values], list[Values]]:
     """C' and h' of both colours by equations 2 to 7; h' in radians, 0 to 2 pi."""
-    mean_chroma = (_norm(this[1], this[2]) + _norm(other[1], other[2])) / 2.0
+    mean_chroma = (np.hypot(this[1], this[2]) + np.hypot(other[1], other[2])) / 2.0
     stretch = 1.5 - 0.5 * _saturation(mean_chroma)
     chroma: list[Values] = []
     hue: list[Values] = []
     for colour in (this, other):
         red_green: Any = stretch * colour[1]
-        chroma.append(_norm(red_green, colour[2]))
+        chroma.append(np.hypot(red_green, colour[2]))
         angle = np.arctan2(colour[2], red_green)
         hue.append(np.where(angle < 0.0, angle + 2.0 * math.pi, angle))
     return chroma, hue

@@ -170,7 +170,7 @@ def _open_source(source: Picture, data: bytes | None, name: str) -> _FrameSource
         if data is None:
             return _FrameSource(name, None, iter_film_frames(path))
         image = open_bytes(data, name)
-        return _FrameSource(name, count_image_frames(image, name), decode_frames(image, name, data))
+        return _FrameSource(name, count_image_frames(image, name), decode_frames(image, name))
     pixels = decode_image(source, name) if isinstance(source, Image.Image) else convert_array(source, name)
     return _FrameSource(name, 1, iter([pixels]))
 

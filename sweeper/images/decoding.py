@@ -9,9 +9,6 @@ Each type is converted as follows:
 - CMYK, YCbCr, HSV and LAB are converted to RGB;
 - each frame of an animation becomes RGBA, because the frames of one file may have different modes.
 
-A plain PNG (8 bits, no palette, no transparent colour, one frame) is decoded by imagecodecs if it is installed
-(extra `fast`), because libpng with SIMD takes half of Pillow's time for the same values.
-
 Nothing is resized, rotated or colour-managed. Pictures differ if their sizes differ, or if only one has alpha.
 """
 
@@ -30,7 +27,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from sweeper.errors import ImageError
-from sweeper.images.extras import load_imagecodecs
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 # (height, width, channels), 0-255: uint8, or float64 if some value is not an integer.
@@ -96,19 +92,15 @@ def count_image_frames(image: Image.Image, name: str) -> int:
         raise ImageError(f"{name}: its frames cannot be counted: {error}") from error
 
 
-def decode_frames(image: Image.Image, name: str, data: bytes | None = None) -> Iterator[Pixels]:
-    """Decode the frames one by one. `data` is the content of the file, if the image was opened from one.
-
-    Raises ImageError at a frame that cannot be decoded.
-    """
+def decode_frames(image: Image.Image, name: str) -> Iterator[Pixels]:
+    """Decode the frames one by one. Raises ImageError at a frame that cannot be decoded."""
     count = count_image_frames(image, name)
     try:
         check_pixels(image.size, count)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     if count == 1:
-        fast = _decode_png(image, data) if data is not None else None
-        yield decode_image(image, name) if fast is None else _to_pixels(fast, name)
+        yield decode_image(image, name)
         return
     try:
         for frame in ImageSequence.Iterator(image):
@@ -127,19 +119,6 @@ def decode_image(image: Image.Image, name: str) -> Pixels:
         return _to_pixels(np.asarray(_to_plain_mode(image)), name)
     except _DECODE_ERRORS as error:
         raise ImageError(f"{name}: cannot be decoded: {error}") from error
-
-
-def _decode_png(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
-    """Decode a plain PNG by imagecodecs. None for any other picture and on any error, so that Pillow reports it."""
-    codecs = load_imagecodecs()
-    if codecs is None or image.format != "PNG" or image.mode not in _PLAIN_MODES or "transparency" in image.info:
-        return None
-    try:
-        pixels: NDArray[np.uint8] = codecs.png_decode(data)
-    except Exception:  # noqa: BLE001 - Pillow gives a better message for any error
-        return None
-    shape = (image.height, image.width, *((len(image.getbands()),) if image.mode != "L" else ()))
-    return pixels if pixels.dtype == np.uint8 and pixels.shape == shape else None
 
 
 def _to_plain_mode(image: Image.Image) -> Image.Image:

@@ -29,11 +29,21 @@ from numpy.typing import NDArray
 
 from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
-from sweeper.images.extras import load_av
 from sweeper.images.file_types import FILM_TYPES
 from sweeper.model.picture_size import FILM_OPTIONS, check_pixels
 
 _PCM_TYPES: Final[Mapping[int, np.dtype[Any]]] = {1: np.dtype(np.uint8), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
+
+
+def load_av(path: Path) -> Any:
+    """The package PyAV (extra `media`). Raises ImageError, for the file that needs it, if it is not installed."""
+    try:
+        import av  # noqa: PLC0415 - of an extra
+    except ImportError:
+        raise ImageError(
+            f'{path}: sweeper reads films and sounds with PyAV: python -m pip install "comfy-sweeper[media]"'
+        ) from None
+    return av
 
 
 @dataclass(frozen=True, slots=True)

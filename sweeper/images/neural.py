@@ -26,7 +26,6 @@ from PIL import Image
 from sweeper.errors import ImageError, UsageError
 from sweeper.images.colour import flatten_alpha
 from sweeper.images.decoding import Pixels
-from sweeper.images.extras import load_model
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -162,3 +161,17 @@ def _load_cached(model: Path, _modified: int) -> InferenceSession:
         raise UsageError(f"'lpips' and 'clip' need onnxruntime: {command}") from None
     except Exception as error:  # as in `_run`
         raise UsageError(f"{model}: cannot be loaded as an ONNX model: {first_line(error)}") from error
+
+
+def load_model(path: Path) -> InferenceSession:
+    """An ONNX model, by onnxruntime (extra `perceptual`).
+
+    It runs on one thread, because the pictures are already spread over the cores. Raises ImportError if onnxruntime is
+    not installed, and onnxruntime's own exceptions for a file that is not a model.
+    """
+    import onnxruntime  # noqa: PLC0415 - of an extra
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # print nothing: errors are raised
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -99,7 +99,7 @@ def _sum_tile(a: Pixels, b: Pixels) -> Plane:
 
 
 def _make_band() -> Plane:
-    """A matrix (outputs, outputs + 10) whose product with values filters them: row i holds the taps from column i on."""
+    """A matrix (outputs, outputs + 10), whose product filters values: row i holds the taps from column i on."""
     taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / 1.5) ** 2)
     band = np.zeros((_TILE, _TILE + 2 * _RADIUS))
     for row in range(_TILE):

@@ -41,7 +41,7 @@ def read_plain_picture(path: Path) -> tuple[bytes, str]:
     if data.startswith(_PNG):
         return _PNG + b"".join(_iter_shown_chunks(data, name)), "image/png"
     image = open_bytes(data, name)
-    first, *more = (Image.fromarray(pixels.squeeze()) for pixels in decode_frames(image, name, data))
+    first, *more = (Image.fromarray(pixels.squeeze()) for pixels in decode_frames(image, name))
     plain = io.BytesIO()
     if not more:
         first.save(plain, "PNG", compress_level=1, icc_profile=image.info.get("icc_profile"))

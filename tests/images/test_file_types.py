@@ -8,7 +8,6 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from sweeper.errors import ImageError
 from sweeper.images.compare import compare_images, pixel_hash
@@ -209,40 +208,8 @@ def written(array):
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("size", [(1, 1), (11, 7), (64, 65)])
-@pytest.mark.parametrize("fast", [True, False])
-def test_every_png_filter_is_decoded(tmp_path, channels, size, fast, monkeypatch):
-    if fast:
-        pytest.importorskip("imagecodecs", reason="decodes faster than Pillow")
-    else:
-        monkeypatch.setattr("sweeper.images.decoding.load_imagecodecs", lambda: None)
+def test_every_png_filter_is_decoded(tmp_path, channels, size):
     array = image_cases.noise(f"filters {channels} {size}", *size, channels)
     path = tmp_path / "a.png"
     path.write_bytes(written(array))
     assert is_same(path, array)
-
-
-def test_fast_decoder_gives_the_same_hashes(tmp_path, monkeypatch):
-    """Palettes, transparent colours, 16 bits, animations: the same hash with imagecodecs and without."""
-    pytest.importorskip("imagecodecs", reason="decodes faster than Pillow")
-    few = Image.fromarray((RGB // 128) * 120)
-    paths = [
-        save(tmp_path, "palette.png", few.quantize(8)),
-        save(tmp_path, "see-through-palette.png", few.quantize(8), transparency=0),
-        save(tmp_path, "see-through.png", few, transparency=(0, 0, 0)),
-        save(tmp_path, "see-through-grey.png", few.convert("L"), transparency=0),
-        save(tmp_path, "bits.png", few.convert("1")),
-        save(tmp_path, "sixteen.png", Image.fromarray(GREY.astype(np.uint16) * 256 + 3)),
-        save(tmp_path, "frames.png", few, save_all=True, append_images=[Image.fromarray(RGB)]),
-        save(tmp_path, "exact.png", Image.fromarray(np.dstack([RGB, GREY]))),
-        save(tmp_path, "gamma.png", Image.fromarray(RGB), pnginfo=gamma()),
-    ]
-    quick = [pixel_hash(path) for path in paths]
-    monkeypatch.setattr("sweeper.images.decoding.load_imagecodecs", lambda: None)
-    assert [pixel_hash(path) for path in paths] == quick
-    assert len(set(quick)) == len(paths)
-
-
-def gamma():
-    info = PngInfo()
-    info.add(b"gAMA", (30000).to_bytes(4, "big"))
-    return info

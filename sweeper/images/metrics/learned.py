@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.errors import ImageError, UsageError
-from sweeper.images.extras import load_model, load_tokenizer
-from sweeper.images.neural import embed_picture, first_line, normalize
+from sweeper.images.neural import embed_picture, first_line, load_model, normalize
 
 Vector: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = NDArray[np.uint8]
@@ -110,7 +109,9 @@ class _PromptSimilarity:
     def __init__(self, clip: Path, text: Path, tokenizer: Path) -> None:
         self._clip, self._text = clip, _OnnxModel(text)
         try:
-            self._tokenizer = load_tokenizer(tokenizer)
+            import tokenizers  # noqa: PLC0415 - of an extra
+
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer))
         except ImportError:
             raise UsageError('needs tokenizers: python -m pip install "comfy-sweeper[perceptual]"') from None
         except Exception as error:  # the package raises plain Exception
