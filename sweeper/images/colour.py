@@ -6,7 +6,6 @@ A transparent picture looks different on each background, so `flatten_alpha` sho
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +35,13 @@ def flatten_alpha(pixels: Pixels) -> list[Pixels]:
 
 def mean_ciede2000(a: Pixels, b: Pixels, mask: NDArray[np.bool_]) -> float:
     """The mean CIEDE2000 over all pixels; those outside `mask` are equal. With alpha, the worse of two views."""
-    if not mask.any():
-        return 0.0
     pairs = zip(flatten_alpha(a[mask]), flatten_alpha(b[mask]), strict=True)
     return max(_sum_differences(this, other) for this, other in pairs) / mask.size
 
 
 def _sum_differences(a: Pixels, b: Pixels) -> float:
-    chunks = range(0, a.shape[0], _CHUNK)
-    parts = (ciede2000(to_lab(a[at : at + _CHUNK]), to_lab(b[at : at + _CHUNK])).sum() for at in chunks)
-    return math.fsum(float(part) for part in parts)
+    parts = (slice(at, at + _CHUNK) for at in range(0, len(a), _CHUNK))
+    return math.fsum(float(ciede2000(to_lab(a[part]), to_lab(b[part])).sum()) for part in parts)
 
 
 def to_lab(pixels: Pixels) -> Values:
@@ -76,7 +72,9 @@ def ciede2000(this: Values, other: Values) -> Values:
     chroma, hue = _chroma_and_hue(this, other)
     lightness = (this[0] + other[0]) / 2.0
     product = chroma[0] * chroma[1]
-    turn = _hue_difference(hue, product)
+    turn = hue[1] - hue[0]  # (10): the shorter angle, 0 if a colour is grey
+    turn = np.where(turn > math.pi, turn - 2.0 * math.pi, np.where(turn < -math.pi, turn + 2.0 * math.pi, turn))
+    turn = np.where(product == 0.0, 0.0, turn)
     mean_hue = _mean_hue(hue, product)
     mean_chroma = (chroma[0] + chroma[1]) / 2.0
     tint = _tint(mean_hue)
@@ -103,28 +101,16 @@ def _saturation(chroma: Values) -> Values:
     return np.sqrt(seventh / (seventh + 25.0**7))
 
 
-def _chroma_and_hue(this: Values, other: Values) -> tuple[list[Values], list[Values]]:
-    """C' and h' of both colours by equations 2 to 7; h' in radians, 0 to 2 pi."""
-    mean_chroma = (np.hypot(this[1], this[2]) + np.hypot(other[1], other[2])) / 2.0
-    stretch = 1.5 - 0.5 * _saturation(mean_chroma)
-    chroma: list[Values] = []
-    hue: list[Values] = []
-    for colour in (this, other):
-        red_green: Any = stretch * colour[1]
-        chroma.append(np.hypot(red_green, colour[2]))
-        angle = np.arctan2(colour[2], red_green)
-        hue.append(np.where(angle < 0.0, angle + 2.0 * math.pi, angle))
-    return chroma, hue
+def _chroma_and_hue(this: Values, other: Values) -> tuple[Values, Values]:
+    """C' and h' (2, n) of both colours by equations 2 to 7; h' in radians, 0 to 2 pi."""
+    red_green, yellow_blue = np.stack([this[1], other[1]]), np.stack([this[2], other[2]])
+    mean_chroma = np.hypot(red_green, yellow_blue).mean(axis=0)
+    red_green *= 1.5 - 0.5 * _saturation(mean_chroma)
+    angle = np.arctan2(yellow_blue, red_green)
+    return np.hypot(red_green, yellow_blue), np.where(angle < 0.0, angle + 2.0 * math.pi, angle)
 
 
-def _hue_difference(hue: list[Values], product: Values) -> Values:
-    """Equation 10: the shorter angle between two hues, 0 if a colour is grey."""
-    turn = hue[1] - hue[0]
-    turn = np.where(turn > math.pi, turn - 2.0 * math.pi, np.where(turn < -math.pi, turn + 2.0 * math.pi, turn))
-    return np.where(product == 0.0, 0.0, turn)
-
-
-def _mean_hue(hue: list[Values], product: Values) -> Values:
+def _mean_hue(hue: Values, product: Values) -> Values:
     """Equation 14: the middle of the shorter angle, or the other hue if one colour is grey."""
     total = hue[0] + hue[1]
     around = np.where(total < 2.0 * math.pi, total + 2.0 * math.pi, total - 2.0 * math.pi)

@@ -42,8 +42,6 @@ from sweeper.images.decoding import (
     Picture,
     Pixels,
     convert_array,
-    count_file_frames,
-    count_image_frames,
     decode_frames,
     decode_image,
     open_bytes,
@@ -56,7 +54,6 @@ from sweeper.wording import suggest
 
 COMPARISON_METRICS: Final = DEFAULT_NAMES
 ALL_METRICS: Final = tuple(MEASURES)
-_ROWS_AT_ONCE: Final = 32
 
 State: TypeAlias = Literal["same_bytes", "same_pixels", "measured", "size", "channels", "frames", "rate"]
 
@@ -67,13 +64,11 @@ class ImageComparison:
 
     `state` is `same_bytes` (apart from a PNG's text chunks), `same_pixels`, `measured`, or what prevents a comparison:
     `size`, `channels`, `frames` (their number) or `rate` (a film's frames per second). `metrics` has the requested
-    measures. It is empty if nothing can be compared, and `reason` then explains why. `frames` is the number of compared
-    frames; 0 for films with equal bytes, which are not opened.
+    measures. It is empty if nothing can be compared, and `reason` then explains why.
     """
 
     state: State
     metrics: Mapping[str, float]
-    frames: int
     reason: str = ""
 
 
@@ -113,9 +108,7 @@ def pixel_hash(path: str | os.PathLike[str]) -> str:
 
 def iter_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
     """Decode the frames of a picture or a film, (height, width, 1-4), 0-255. Raises ImageError like `pixel_hash`."""
-    file = Path(path)
-    data = None if is_film(file) else read_bytes(file)
-    return _open_source(path, data, str(path)).frames
+    return _open_source(path, str(path))[1]
 
 
 def _check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -126,81 +119,46 @@ def _check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-@dataclass(frozen=True, slots=True)
-class _FrameSource:
-    """A picture whose frames are decoded on demand. A film's `count` is None, because only its end shows it."""
-
-    name: str
-    count: int | None
-    frames: Iterator[Pixels]
+_Source = tuple[str, Iterator[Pixels]]  # the name of a picture, and its frames, decoded on demand
 
 
 def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> ImageComparison:
-    paths = [Path(source) if isinstance(source, str | os.PathLike) else None for source in (a, b)]
-    if paths[0] is not None and paths[1] is not None and is_film(paths[0]) and is_film(paths[1]):
-        return _compare_films(paths[0], paths[1], metrics)
-    if paths[0] is not None and paths[1] is not None and has_same_bytes(paths[0], paths[1]):
-        return ImageComparison(
-            "same_bytes", {name: EQUAL_VALUES[name] for name in metrics}, count_file_frames(paths[0])
-        )
-    data = [None if path is None or is_film(path) else read_bytes(path) for path in paths]
-    this = _open_source(a, data[0], "the first picture")
-    other = _open_source(b, data[1], "the second picture")
-    if None not in (this.count, other.count) and this.count != other.count:
-        return _frame_count_mismatch(this, this.count or 0, other, other.count or 0)
-    return _compare_frames(this, other, metrics)
+    if isinstance(a, str | os.PathLike) and isinstance(b, str | os.PathLike):
+        if has_same_bytes(Path(a), Path(b)):
+            if not is_film(Path(a)):
+                open_bytes(read_bytes(Path(a)), os.fspath(a))  # raises ImageError for what is no picture
+            return ImageComparison("same_bytes", {name: EQUAL_VALUES[name] for name in metrics})
+        rates = [read_film_rate(Path(path)) for path in (a, b) if is_film(Path(path))]
+        if len(rates) == 2 and None not in rates and rates[0] != rates[1]:
+            return ImageComparison("rate", {}, f"{a} has {rates[0]:g} frames per second, {b} has {rates[1]:g}")
+    return _compare_frames(_open_source(a, "the first picture"), _open_source(b, "the second picture"), metrics)
 
 
-def _compare_films(a: Path, b: Path, metrics: tuple[str, ...]) -> ImageComparison:
-    if has_same_bytes(a, b):
-        return ImageComparison("same_bytes", {name: EQUAL_VALUES[name] for name in metrics}, 0)
-    rates = read_film_rate(a), read_film_rate(b)
-    if None not in rates and rates[0] != rates[1]:
-        return ImageComparison("rate", {}, 0, f"{a} has {rates[0]:g} frames per second, {b} has {rates[1]:g}")
-    return _compare_frames(_open_source(a, None, ""), _open_source(b, None, ""), metrics)
-
-
-def _frame_count_mismatch(this: _FrameSource, count: int, other: _FrameSource, count_2: int) -> ImageComparison:
-    return ImageComparison("frames", {}, 0, f"{this.name} has {count} frames, {other.name} has {count_2}")
-
-
-def _open_source(source: Picture, data: bytes | None, name: str) -> _FrameSource:
+def _open_source(source: Picture, name: str) -> _Source:
     if isinstance(source, str | os.PathLike):
         name, path = os.fspath(source), Path(source)
-        if data is None:
-            return _FrameSource(name, None, iter_film_frames(path))
-        image = open_bytes(data, name)
-        return _FrameSource(name, count_image_frames(image, name), decode_frames(image, name))
-    pixels = decode_image(source, name) if isinstance(source, Image.Image) else convert_array(source, name)
-    return _FrameSource(name, 1, iter([pixels]))
+        if is_film(path):
+            return name, iter_film_frames(path)
+        return name, decode_frames(open_bytes(read_bytes(path), name), name)
+    return name, iter([decode_image(source, name) if isinstance(source, Image.Image) else convert_array(source, name)])
 
 
-def _compare_frames(this: _FrameSource, other: _FrameSource, metrics: tuple[str, ...]) -> ImageComparison:
+def _compare_frames(this: _Source, other: _Source, metrics: tuple[str, ...]) -> ImageComparison:
     worst: dict[str, float] = {name: EQUAL_VALUES[name] for name in metrics}
-    same, count = True, 0
-    for left, right in zip_longest(this.frames, other.frames):
+    same = True
+    for count, (left, right) in enumerate(zip_longest(this[1], other[1])):
         if left is None or right is None:
-            counts = [count + (first is not None) for first in (left, right)]
-            counts[0] += sum(1 for _ in this.frames)
-            counts[1] += sum(1 for _ in other.frames)
-            return _frame_count_mismatch(this, counts[0], other, counts[1])
-        count += 1
+            ends = ((left, this), (right, other))
+            counts = [count + (frame is not None) + sum(1 for _ in rest) for frame, (_, rest) in ends]
+            return ImageComparison("frames", {}, f"{this[0]} has {counts[0]} frames, {other[0]} has {counts[1]}")
         (height, width, channels), (height_2, width_2, channels_2) = left.shape, right.shape
         if (height, width) != (height_2, width_2):
-            sizes = f"{this.name} is {width} x {height} pixels, {other.name} is {width_2} x {height_2}"
-            return ImageComparison("size", {}, 0, sizes)
+            sizes = f"{this[0]} is {width} x {height} pixels, {other[0]} is {width_2} x {height_2}"
+            return ImageComparison("size", {}, sizes)
         if channels != channels_2:
-            kinds = f"{this.name} is {CHANNELS[channels]}, {other.name} is {CHANNELS[channels_2]}"
-            return ImageComparison("channels", {}, 0, kinds)
-        if not _is_equal(left, right):
+            kinds = f"{this[0]} is {CHANNELS[channels]}, {other[0]} is {CHANNELS[channels_2]}"
+            return ImageComparison("channels", {}, kinds)
+        if not np.array_equal(left, right):
             same = False
             worst = take_worse(worst, measure_pair(left, right, metrics))
-    return ImageComparison("same_pixels" if same else "measured", worst, count)
-
-
-def _is_equal(left: Pixels, right: Pixels) -> bool:
-    """Compare a few rows at a time, because different pictures mostly differ in the first ones, and to save memory."""
-    return all(
-        np.array_equal(left[at : at + _ROWS_AT_ONCE], right[at : at + _ROWS_AT_ONCE])
-        for at in range(0, left.shape[0], _ROWS_AT_ONCE)
-    )
+    return ImageComparison("same_pixels" if same else "measured", worst)

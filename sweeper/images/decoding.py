@@ -75,26 +75,12 @@ def read_size(path: Path) -> tuple[int, int]:
         raise ImageError(f"cannot be read as a picture: {error}") from error
 
 
-def count_file_frames(path: Path) -> int:
-    """Count the frames of a picture file by its headers. Raises ImageError if it cannot be read as a picture."""
-    try:
-        with Image.open(path, formats=PICTURE_FORMATS) as image:
-            return count_image_frames(image, str(path))
-    except _DECODE_ERRORS as error:
-        raise ImageError(f"{path}: cannot be read as a picture: {error}") from error
-
-
-def count_image_frames(image: Image.Image, name: str) -> int:
-    """Count the frames of an opened picture; 1 for a still. Raises ImageError if the file is truncated."""
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except _DECODE_ERRORS as error:
-        raise ImageError(f"{name}: its frames cannot be counted: {error}") from error
-
-
 def decode_frames(image: Image.Image, name: str) -> Iterator[Pixels]:
     """Decode the frames one by one. Raises ImageError at a frame that cannot be decoded."""
-    count = count_image_frames(image, name)
+    try:
+        count = int(getattr(image, "n_frames", 1))
+    except _DECODE_ERRORS as error:
+        raise ImageError(f"{name}: its frames cannot be counted: {error}") from error
     try:
         check_pixels(image.size, count)
     except ImageError as error:

@@ -38,11 +38,6 @@ def phash(pixels: Pixels) -> list[NDArray[np.bool_]]:
     return [_hash_view(view) for view in flatten_alpha(pixels)]
 
 
-def phash_distance(a: Pixels, b: Pixels) -> int:
-    """The number of the 64 bits that differ; with alpha, in the worse of two views."""
-    return max(int((this != other).sum()) for this, other in zip(phash(a), phash(b), strict=True))
-
-
 def _hash_view(view: Pixels) -> NDArray[np.bool_]:
     levels = view if view.dtype == np.uint8 else np.rint(view).astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(levels[:, :, 0] if levels.shape[2] == 1 else levels))
@@ -52,9 +47,4 @@ def _hash_view(view: Pixels) -> NDArray[np.bool_]:
     return bits
 
 
-def _build_cosines() -> NDArray[np.float64]:
-    frequency, index = np.arange(_FREQUENCIES)[:, None], np.arange(_SIDE)[None, :]
-    return 2.0 * np.cos(math.pi * frequency * (2 * index + 1) / (2 * _SIDE))
-
-
-_COSINES = _build_cosines()
+_COSINES = 2.0 * np.cos(math.pi * np.arange(_FREQUENCIES)[:, None] * (2 * np.arange(_SIDE)[None, :] + 1) / (2 * _SIDE))

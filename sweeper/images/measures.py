@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,32 +24,10 @@ def absolute_difference(a: Pixels, b: Pixels) -> Pixels:
     return np.abs(a.astype(np.float64) - b.astype(np.float64))
 
 
-def mean_square(distance: Pixels) -> float:
-    """The mean of the squares over pixels and channels, 0-65025; exact for uint8."""
-    if distance.dtype == np.uint8:
-        wide = distance.astype(np.uint16)
-        return int(np.multiply(wide, wide).sum(dtype=np.uint64)) / distance.size  # 255 squared fits 16 bits
-    return float(np.square(distance).mean())
-
-
 def psnr(distance: Pixels) -> float:
     """Peak signal-to-noise ratio in dB for a peak of 255 over all pixels and channels; infinite for equal pictures."""
-    square = mean_square(distance)
+    square = float(np.square(distance, dtype=np.float64).mean())
     return math.inf if square == 0 else 10.0 * math.log10(255.0**2 / square)
-
-
-def mean_difference(distance: Pixels) -> float:
-    """The mean over pixels and channels, 0-255."""
-    total: Any = distance.sum(dtype=np.uint64 if distance.dtype == np.uint8 else np.float64)
-    return float(total) / distance.size
-
-
-def find_differing(distance: Pixels) -> NDArray[np.bool_]:
-    """A mask (height, width) of the pixels of which any channel differs."""
-    mask: NDArray[np.bool_] = distance[:, :, 0] != 0
-    for channel in range(1, distance.shape[2]):  # ten times faster than any(axis=2)
-        mask |= distance[:, :, channel] != 0
-    return mask
 
 
 def worst_window(mask: NDArray[np.bool_]) -> float:
@@ -63,15 +41,14 @@ def worst_window(mask: NDArray[np.bool_]) -> float:
     if mask.all():
         return 1.0
     height, width = min(_WINDOW, mask.shape[0]), min(_WINDOW, mask.shape[1])
-    down, across = mask.shape[0] - height + 1, mask.shape[1] - width + 1
-    rows = np.zeros((down, mask.shape[1]), dtype=np.uint8)  # a sum of 16 fits 8 bits, a sum of 256 does not
-    for shift in range(height):
-        rows += mask[shift : shift + down].view(np.uint8)
-    counts = np.zeros((down, across), dtype=np.uint16)
-    for shift in range(width):
-        counts += rows[:, shift : shift + across]
-    share: float = int(counts.max()) / (height * width)
-    return share
+    sums = np.pad(mask.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))  # of each rectangle from the top left corner
+    sums = sums[height:] - sums[:-height]
+    return int((sums[:, width:] - sums[:, :-width]).max()) / (height * width)
+
+
+def _count_differing_bits(a: Pixels, b: Pixels) -> int:
+    """The distance of two perceptual hashes; with alpha, in the worse of two views."""
+    return max(int((x != y).sum()) for x, y in zip(hashes.phash(a), hashes.phash(b), strict=True))
 
 
 class ImagePair:
@@ -87,7 +64,9 @@ class ImagePair:
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
-        return find_differing(self.distance)
+        """The pixels (height, width) of which any channel differs."""
+        mask: NDArray[np.bool_] = self.distance.any(axis=2)
+        return mask
 
     @cached_property
     def similarity(self) -> tuple[ssim.Plane, ssim.Plane]:
@@ -98,11 +77,11 @@ MEASURES: Final[Mapping[str, Callable[[ImagePair], float]]] = {
     "psnr": lambda pair: psnr(pair.distance),
     "ssim": lambda pair: float(pair.similarity[0].mean()),
     "ms_ssim": lambda pair: ssim.ms_ssim(pair.a, pair.b, pair.similarity),
-    "mae": lambda pair: mean_difference(pair.distance),
+    "mae": lambda pair: float(pair.distance.mean(dtype=np.float64)),
     "max_abs": lambda pair: float(pair.distance.max()),
     "differing": lambda pair: float(pair.mask.mean()),
     "ciede2000": lambda pair: colour.mean_ciede2000(pair.a, pair.b, pair.mask),
-    "phash": lambda pair: hashes.phash_distance(pair.a, pair.b),
+    "phash": lambda pair: _count_differing_bits(pair.a, pair.b),
     "windowed": lambda pair: worst_window(pair.mask),
     "lpips": lambda pair: neural.lpips_distance(pair.a, pair.b),
     "clip": lambda pair: neural.clip_similarity(pair.a, pair.b),

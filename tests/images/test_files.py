@@ -44,7 +44,7 @@ def test_png_with_another_workflow_has_the_same_bytes(tmp_path):
     assert has_same_bytes(a, b)
     assert has_same_bytes(b, c)
     found = compare_files(a, c)
-    assert (found.state, found.frames, found.reason) == ("same_bytes", 1, "")
+    assert (found.state, found.reason) == ("same_bytes", "")
     assert found.metrics["psnr"] == math.inf
     assert found.metrics["ssim"] == 1
 
@@ -157,7 +157,7 @@ def test_worst_frame_of_an_animation_counts(tmp_path, suffix):
     a = animation(tmp_path / f"a.{suffix}", frames, **options)
     b = animation(tmp_path / f"b.{suffix}", changed, **options)
     found = compare_files(a, b)
-    assert (found.state, found.frames) == ("measured", 4)
+    assert found.state == "measured"
     with Image.open(a) as one, Image.open(b) as other:
         by_frame = []
         for at in range(4):

@@ -87,7 +87,7 @@ def test_film_is_compared_by_its_frames(tmp_path, suffix):
     for found, frame in zip(iter_film_frames(a), FRAMES, strict=True):
         np.testing.assert_array_equal(found, frame)
     found = compare_files(a, b)
-    assert (found.state, found.frames) == ("measured", 5)
+    assert found.state == "measured"
     assert found.metrics == compare_images(FRAMES[3], changed[3])  # the worst frame
     assert compare_images(a, b) == found.metrics
     assert compare_files(a, a).state == "same_bytes"
