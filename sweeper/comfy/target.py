@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Final
 
@@ -133,14 +134,14 @@ def resolve_targets(
     every mistake: an unknown name or setting, a bad URL, a key in the wrong place, a key that cannot be read, the same
     server twice, or no target at all.
     """
-    resolver = _Resolver(environ, command if with_keys else None)
+    read_key = partial(_read_key, environ=environ, command=command) if with_keys else None
     parsed_targets = [parse_target(spec, named or {}) for spec in as_target_list(specs)]
     targets: list[Target] = []
     problems = _collect_problems(parsed_targets)
     for parsed in parsed_targets:
         if parsed.is_valid:
             try:
-                targets.append(resolver.build_target(parsed.settings, _location_of(parsed)))
+                targets.append(_build_target(parsed.settings, _location_of(parsed), environ, read_key))
             except UsageError as error:
                 problems += error.problems
     if problems:
@@ -180,75 +181,61 @@ def as_target_list(specs: Any) -> list[Any]:
     return target_list
 
 
-@dataclass(frozen=True, slots=True)
-class _Resolver:
-    """Builds targets, with keys from `environ` and `command`; no key is read if `command` is None."""
-
-    environ: Mapping[str, str]
-    command: Callable[[Sequence[str]], str] | None
-
-    def build_target(self, settings: Mapping[str, Any], location: str) -> Target:
-        """Build a target from valid settings. Raises UsageError for a key that is missing or invalid."""
-        if "worker" in settings:
-            text = "the server beside each worker of a Dask cluster: use it with --dask, or give `url`"
-            raise UsageError(Problem("", 0, f"{location}.worker", text))
-        name, url = settings["name"], settings["url"]
-        variable, words = self._choose_variable(settings), tuple(settings.get("api_key_command") or ())
-        partner = settings.get("partner_key_env")
-        key = self.read_key(variable, words, name)
-        return Target(
-            name=name,
-            url=url,
-            dialect=settings.get("dialect"),
-            api_key_env=variable,
-            concurrency=settings.get("concurrency"),
-            api_key_command=words,
-            partner_key_env=partner,
-            embedded=not url,
-            max_file_bytes=int(settings["max_download_gb"] * 2**30) if "max_download_gb" in settings else None,
-            price=settings.get("price"),
-            key=key,
-            # Comfy Cloud accepts the account's key for partner nodes too.
-            partner_key=key if url == CLOUD_URL and partner is None else self.read_partner_key(partner, name),
-        )
-
-    def _choose_variable(self, settings: Mapping[str, Any]) -> str | None:
-        """The variable with the key: for Comfy Cloud and deployments the second of the two, if only that is set."""
-        variable: str | None = settings.get("api_key_env")
-        if variable != CLOUD_KEY or not is_comfy_platform(settings["url"]):
-            return variable
-        return next((name for name in CLOUD_KEYS if read_key_from_variable(name, self.environ)), variable)
-
-    def read_key(self, variable: str | None, words: tuple[str, ...], name: str) -> str | None:
-        """The key from the command `words`, else from the environment variable; None if the target has neither."""
-        if self.command is None or not (variable or words):
-            return None
+def _build_target(
+    settings: Mapping[str, Any], location: str, environ: Mapping[str, str], read_key: Callable[..., str | None] | None
+) -> Target:
+    """Build a target from valid settings, with keys by `read_key`. Raises UsageError for a missing or invalid key."""
+    if "worker" in settings:
+        text = "the server beside each worker of a Dask cluster: use it with --dask, or give `url`"
+        raise UsageError(Problem("", 0, f"{location}.worker", text))
+    name, url, variable = settings["name"], settings["url"], settings.get("api_key_env")
+    if variable == CLOUD_KEY and is_comfy_platform(url):  # the second of the two variables, if only that is set
+        variable = next((key for key in CLOUD_KEYS if read_key_from_variable(key, environ)), variable)
+    words, partner = tuple(settings.get("api_key_command") or ()), settings.get("partner_key_env")
+    key = partner_key = None
+    if read_key is not None:
         try:
-            if words:
-                return validate_key(self.command(words), "`api_key_command`")
-            return self._read_variable(str(variable))
+            key = read_key(variable, words, is_required=True)
+            # Comfy Cloud accepts the account's key for partner nodes too. Elsewhere a missing key is an error only for
+            # a workflow that needs it.
+            partner_key = key if url == CLOUD_URL and partner is None else read_key(partner, (), is_required=False)
         except UsageError as error:
             raise with_location(f"target {name}", error) from None
+    return Target(
+        name=name,
+        url=url,
+        dialect=settings.get("dialect"),
+        api_key_env=variable,
+        concurrency=settings.get("concurrency"),
+        api_key_command=words,
+        partner_key_env=partner,
+        embedded=not url,
+        max_file_bytes=int(settings["max_download_gb"] * 2**30) if "max_download_gb" in settings else None,
+        price=settings.get("price"),
+        key=key,
+        partner_key=partner_key,
+    )
 
-    def _read_variable(self, variable: str) -> str:
-        key = read_key_from_variable(variable, self.environ)
-        source = f"the environment variable {_safe_variable_name(variable)}"
-        if key is None:
-            alternative = f" (nor is {CLOUD_KEYS[1]})" if variable == CLOUD_KEY else ""
-            raise UsageError(f"its key is expected in {source}, which is not set{alternative}")
-        return validate_key(key, source)
 
-    def read_partner_key(self, variable: str | None, name: str) -> str | None:
-        """The key for partner nodes, or None. A missing one is an error only for a workflow that needs it."""
-        if not variable or self.command is None:
-            return None
-        key = read_key_from_variable(variable, self.environ)
-        if key is None:
-            return None
-        try:
-            return validate_key(key, f"the environment variable {_safe_variable_name(variable)}")
-        except UsageError as error:
-            raise with_location(f"target {name}", error) from None
+def _read_key(
+    variable: str | None,
+    words: tuple[str, ...],
+    *,
+    is_required: bool,
+    environ: Mapping[str, str],
+    command: Callable[[Sequence[str]], str],
+) -> str | None:
+    """The key from the command `words`, else from the environment variable; None if the target has neither."""
+    if words:
+        return validate_key(command(words), "`api_key_command`")
+    key = read_key_from_variable(variable, environ) if variable else None
+    if key is None and (not variable or not is_required):
+        return None
+    source = f"the environment variable {_safe_variable_name(variable or '')}"
+    if key is None:
+        alternative = f" (nor is {CLOUD_KEYS[1]})" if variable == CLOUD_KEY else ""
+        raise UsageError(f"its key is expected in {source}, which is not set{alternative}")
+    return validate_key(key, source)
 
 
 def _safe_variable_name(variable: str) -> str:
