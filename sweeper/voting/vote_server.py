@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -64,84 +64,12 @@ def _iter_shown_chunks(data: bytes, name: str) -> Iterator[memoryview]:
 
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
-WRITABLE_PATHS: Final = ("/next", "/undo")
 _PICTURE_HEADERS: Final = {
     "cache-control": "private, max-age=31536000, immutable",
     "content-security-policy": "default-src 'none'; sandbox",
 }
 
 T = TypeVar("T")
-
-
-def make_vote_app(ballot: Ballot, thread: Executor, voter: str | None) -> Starlette:
-    """Make the application. `thread` runs what uses the ballot; `voter`: the name of everybody who votes."""
-    endpoints = _Endpoints(ballot, thread, voter)
-    return Starlette(
-        routes=[
-            Route("/start", endpoints.serve_start),
-            Route("/next", endpoints.serve_next, methods=["POST"]),
-            Route("/undo", endpoints.serve_undo, methods=["POST"]),
-            Route("/picture/{vote}/{side}", endpoints.serve_picture),
-            make_page_route(PAGE_FOLDER),
-        ]
-    )
-
-
-class _Endpoints:
-    def __init__(self, ballot: Ballot, thread: Executor, voter: str | None) -> None:
-        self._ballot = ballot
-        self._thread = thread
-        self._voter = voter
-
-    async def serve_start(self, _request: Request) -> Response:
-        summary = await self._run(lambda: self._ballot.summary)
-        return JSONResponse({"voter": self._voter, **summary}, headers=NO_STORE)
-
-    async def serve_next(self, request: Request) -> Response:
-        """Store the answer of the body, if it has one, and answer with the next pair."""
-
-        def serve(voter: str, body: dict[str, Any]) -> dict[str, Any]:
-            vote, answer, broken = (_read_text(body, name) for name in ("vote", "answer", "broken"))
-            answered = None if vote is None or answer is None else (vote, answer)
-            return self._ballot.serve_next(voter, answered=answered, broken=broken, again=body.get("again") is True)
-
-        return await self._respond(request, serve)
-
-    async def serve_undo(self, request: Request) -> Response:
-        return await self._respond(
-            request, lambda voter, body: self._ballot.undo(voter, _read_text(body, "vote") or "")
-        )
-
-    async def serve_picture(self, request: Request) -> Response:
-        vote, side = request.path_params["vote"], request.path_params["side"]
-        try:
-            path = await self._run(lambda: self._ballot.find_picture(vote, side))
-            if path is None:
-                return respond_not_found()
-            content, media_type = await asyncio.to_thread(read_plain_picture, path)
-        except ImageError:  # its text has the name of the file, which may tell the settings
-            return PlainTextResponse("the picture cannot be read", 422)
-        except SweeperError:
-            return PlainTextResponse("the picture cannot be loaded", 503)
-        return Response(content, headers=_PICTURE_HEADERS, media_type=media_type)
-
-    async def _respond(self, request: Request, serve: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Response:
-        body = await read_body(request)
-        try:
-            value = _parse_object(body)
-            voter = self._voter or check_voter(_read_text(value, "voter") or "")
-            answer = await self._run(lambda: serve(voter, value))
-        except UsageError as refusal:
-            return JSONResponse({"problem": str(refusal)}, 400)
-        except SweeperError as problem:
-            return JSONResponse({"problem": str(problem)}, 503)  # the page keeps its vote and sends it again
-        if (vote := _read_text(value, "vote")) is not None:
-            # After the answer, because the voter waits for that. If it fails, the next start of the server does it.
-            self._thread.submit(self._ballot.write_metric, vote)
-        return JSONResponse(answer, headers=NO_STORE)
-
-    async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
 
 def _read_text(body: dict[str, Any], name: str) -> str | None:
@@ -196,10 +124,69 @@ class VoteServer(PageServer):
         self._voter = voter
 
     def __enter__(self) -> Self:
-        self.start(make_vote_app(self._ballot, self._ballot_thread, self._voter), writable=WRITABLE_PATHS)
+        routes = [
+            Route("/start", self.serve_start),
+            Route("/next", self.serve_next, methods=["POST"]),
+            Route("/undo", self.serve_undo, methods=["POST"]),
+            Route("/picture/{vote}/{side}", self.serve_picture),
+            make_page_route(PAGE_FOLDER),
+        ]
+        self.start(Starlette(routes=routes), writable=["/next", "/undo"])
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
         self._ballot_thread.submit(self._ballot.close)
         self._ballot_thread.shutdown()
+
+    # --- one method for each kind of request
+
+    async def serve_start(self, _request: Request) -> Response:
+        summary = await self._run(lambda: self._ballot.summary)
+        return JSONResponse({"voter": self._voter, **summary}, headers=NO_STORE)
+
+    async def serve_next(self, request: Request) -> Response:
+        """Store the answer of the body, if it has one, and answer with the next pair."""
+
+        def serve(voter: str, body: dict[str, Any]) -> dict[str, Any]:
+            vote, answer, broken = (_read_text(body, name) for name in ("vote", "answer", "broken"))
+            answered = None if vote is None or answer is None else (vote, answer)
+            return self._ballot.serve_next(voter, answered=answered, broken=broken, again=body.get("again") is True)
+
+        return await self._respond(request, serve)
+
+    async def serve_undo(self, request: Request) -> Response:
+        return await self._respond(
+            request, lambda voter, body: self._ballot.undo(voter, _read_text(body, "vote") or "")
+        )
+
+    async def serve_picture(self, request: Request) -> Response:
+        vote, side = request.path_params["vote"], request.path_params["side"]
+        try:
+            path = await self._run(lambda: self._ballot.find_picture(vote, side))
+            if path is None:
+                return respond_not_found()
+            content, media_type = await asyncio.to_thread(read_plain_picture, path)
+        except ImageError:  # its text has the name of the file, which may tell the settings
+            return PlainTextResponse("the picture cannot be read", 422)
+        except SweeperError:
+            return PlainTextResponse("the picture cannot be loaded", 503)
+        return Response(content, headers=_PICTURE_HEADERS, media_type=media_type)
+
+    async def _respond(self, request: Request, serve: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Response:
+        body = await read_body(request)
+        try:
+            value = _parse_object(body)
+            voter = self._voter or check_voter(_read_text(value, "voter") or "")
+            answer = await self._run(lambda: serve(voter, value))
+        except UsageError as refusal:
+            return JSONResponse({"problem": str(refusal)}, 400)
+        except SweeperError as problem:
+            return JSONResponse({"problem": str(problem)}, 503)  # the page keeps its vote and sends it again
+        if (vote := _read_text(value, "vote")) is not None:
+            # After the answer, because the voter waits for that. If it fails, the next start of the server does it.
+            self._ballot_thread.submit(self._ballot.write_metric, vote)
+        return JSONResponse(answer, headers=NO_STORE)
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._ballot_thread, call)
