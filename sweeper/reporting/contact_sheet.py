@@ -16,12 +16,12 @@ from sweeper.answers.cells import format_cell, format_rounded
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.images.media import is_film
 from sweeper.model.result import Result
 from sweeper.model.search_columns import SearchColumns, SearchedPoint
 from sweeper.reporting.contents import collect_artifacts
 from sweeper.reporting.dataset import encode_axis, select_axes
 from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_pages
-from sweeper.reporting.thumbnails import is_film
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.searched_points import find_best_points, list_points

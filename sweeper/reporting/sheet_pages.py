@@ -17,8 +17,9 @@ from typing import Any, Final
 from PIL import Image, ImageDraw, ImageFont
 
 from sweeper.errors import UsageError
+from sweeper.images.media import is_film
 from sweeper.model.picture_size import MAX_SHEET_MEGAPIXELS, PICTURE_FORMATS
-from sweeper.reporting.thumbnails import UNREADABLE, is_film, open_picture, read_first_frame
+from sweeper.reporting.thumbnails import UNREADABLE, open_picture, read_first_frame
 from sweeper.wording import to_one_line
 
 # All sizes are in pixels.

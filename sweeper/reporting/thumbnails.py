@@ -27,7 +27,7 @@ from PIL import ExifTags, Image, ImageOps
 from sweeper.errors import ImageError, ResultsError
 from sweeper.files import atomic_write
 from sweeper.images.file_types import PICTURE_SUFFIXES
-from sweeper.images.media import iter_film_frames
+from sweeper.images.media import is_film, iter_film_frames
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 THUMBS_FOLDER: Final = "thumbs"
@@ -41,7 +41,6 @@ _SPRITES_PER_LINE: Final = 40  # sprites in a line of a sheet, and lines of a fu
 _SPRITES_PER_SHEET: Final = _SPRITES_PER_LINE * _SPRITES_PER_LINE
 THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")  # also of a sheet of sprites
 _INDEX_NAME: Final = "index.json"
-FILM_SUFFIXES: Final = frozenset({".mp4", ".webm", ".mov", ".m4v", ".mkv"})
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 # What Pillow and the film reader raise for files that are broken, unknown or far too large.
 UNREADABLE: Final = (
@@ -82,7 +81,6 @@ class Thumbnails:
         self.report = report
         self._folder = report / THUMBS_FOLDER
         self._index = self._read_index()
-        self._sprites: dict[str, Any] = {}  # Pillow images by SHA-256, of the thumbnails made by this object
 
     def make(self, files: Mapping[str, Path]) -> Mapping[str, Thumbnail]:
         """Make the missing thumbnails of these files (by SHA-256), and return the facts of all that have one.
@@ -119,7 +117,6 @@ class Thumbnails:
             raise ResultsError(
                 f"{self._folder}: has a thumbnail that cannot be read: {error}; delete this folder"
             ) from error
-        self._sprites.clear()
         return Sprites(tuple(sheets), {sha: index for index, sha in enumerate(shas)})
 
     def _make_sheet(self, shas: Sequence[str], path: Path) -> None:
@@ -134,11 +131,10 @@ class Thumbnails:
             sheet.save(file, "WEBP", quality=_SPRITE_QUALITY, method=_METHOD)
 
     def _load_sprite(self, sha: str) -> Any:
-        if sha in self._sprites:
-            return self._sprites[sha]
         with Image.open(self._folder / f"{sha}-{SMALLER_SIDES[-1]}.webp", formats=PICTURE_FORMATS) as image:
             check_pixels(image.size)
-            return _make_sprite(image)
+            # Squeezed into a square; the page restores its shape.
+            return image.resize((SPRITE_SIDE, SPRITE_SIDE), Image.Resampling.BOX)
 
     def get_known(self, shas: Iterable[str]) -> dict[str, Thumbnail]:
         """The facts of these files, of those that have a thumbnail."""
@@ -167,7 +163,6 @@ class Thumbnails:
             for side in SMALLER_SIDES:
                 small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
                 self._save(small, sha, f"-{side}")
-            self._sprites[sha] = _make_sprite(small)
             colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         except UNREADABLE:
             return sha, None
@@ -225,16 +220,6 @@ def read_first_frame(path: Path) -> Any:
         return Image.fromarray(next(frames))
 
 
-def is_film(path: Path) -> bool:
-    """Whether the suffix is that of a film."""
-    return path.suffix.lower() in FILM_SUFFIXES
-
-
-def _make_sprite(small: Any) -> Any:
-    """Squeeze a small picture into a square; the page restores its shape."""
-    return small.resize((SPRITE_SIDE, SPRITE_SIDE), Image.Resampling.BOX)
-
-
 def _to_eight_bit(image: Any) -> Any:
     """Convert to RGB or RGBA. Greys of 16 bits or floats are scaled, because Pillow would clip them to white."""
     if image.mode.startswith("I;16"):
@@ -249,5 +234,9 @@ def _to_eight_bit(image: Any) -> Any:
 
 def select_pictures(artifacts: Mapping[str, tuple[Path | None, str]]) -> dict[str, Path]:
     """One file for each content (SHA-256), of the files that can have a thumbnail; see `contents.collect_artifacts`."""
-    suffixes = PICTURE_SUFFIXES | FILM_SUFFIXES if find_spec("av") is not None else PICTURE_SUFFIXES
-    return {sha: path for path, sha in artifacts.values() if path is not None and path.suffix.lower() in suffixes}
+    has_av = find_spec("av") is not None
+    return {
+        sha: path
+        for path, sha in artifacts.values()
+        if path is not None and (path.suffix.lower() in PICTURE_SUFFIXES or (has_av and is_film(path)))
+    }
