@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterable
 from typing import Any, Final
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)  # json.dumps would make one for each call
 _MAX_CHOICES_LENGTH: Final = 60  # characters of a list of choices
-_JOINER: Final = "\N{ZERO WIDTH JOINER}"
-_EMOJI_SELECTOR: Final = "\N{VARIATION SELECTOR-16}"
-_EMOJI_CATEGORIES: Final = ("So", "Sm")  # Unicode categories; some arrows are mathematical symbols
 
 
 def format_number(value: float) -> str:
@@ -55,20 +51,4 @@ def join_choices(texts: Iterable[str], count: int) -> str:
 
 def sanitize(text: str) -> str:
     """Replace each control character by a space, so that text from files and servers cannot control the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or _is_emoji_joiner(text, index) else " " for index, char in enumerate(text)
-    )
-
-
-def _is_emoji_joiner(text: str, index: int) -> bool:
-    """Whether a zero-width joiner at `index` joins two emoji. Anywhere else it would be an invisible character."""
-    before, char, after = text[max(index - 1, 0)], text[index], text[index + 1 : index + 2]
-    return (
-        char == _JOINER
-        # Sk: a skin tone
-        and (before == _EMOJI_SELECTOR or unicodedata.category(before) in (*_EMOJI_CATEGORIES, "Sk"))
-        and bool(after)
-        and unicodedata.category(after) in _EMOJI_CATEGORIES
-    )
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)

@@ -101,20 +101,6 @@ def test_closed_stderr_does_not_stop_the_program(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "emoji",
-    [
-        "\N{WOMAN}\u200d\N{WOMAN}\u200d\N{GIRL}\u200d\N{BOY}",
-        "\N{WOMAN}\N{EMOJI MODIFIER FITZPATRICK TYPE-4}\u200d\N{ARTIST PALETTE}",
-        "\N{WAVING WHITE FLAG}\ufe0f\u200d\N{RAINBOW}",
-        "\N{SLIGHTLY SMILING FACE}\u200d\N{LEFT RIGHT ARROW}\ufe0f",
-    ],
-)
-def test_joined_emoji_stay_joined(emoji):
-    assert sanitize(f"a {emoji} b\n") == f"a {emoji} b "
-    assert format_cell(emoji) == emoji
-
-
-@pytest.mark.parametrize(
     "char", ["\u202e", "\u2066", "\u200e", "\u200b", "\u200d", "\x1b", "\x9b", "\r", "\n", "\u2028", "\ufeff"]
 )
 def test_control_and_invisible_characters_become_spaces(char):
