@@ -92,7 +92,10 @@ def ciede2000(this: Values, other: Values) -> Values:
 def _tint(hue: Values) -> Values:
     """T of equation 15."""
     terms = ((-0.17, 1, -30), (0.24, 2, 0), (0.32, 3, 6), (-0.20, 4, -63))  # weight, multiple of the angle, degrees
-    return 1.0 + sum(weight * np.cos(multiple * hue + math.radians(shift)) for weight, multiple, shift in terms)
+    tint = np.ones_like(hue)
+    for weight, multiple, shift in terms:
+        tint += weight * np.cos(multiple * hue + math.radians(shift))
+    return tint
 
 
 def _saturation(chroma: Values) -> Values:
@@ -114,5 +117,5 @@ def _mean_hue(hue: Values, product: Values) -> Values:
     """Equation 14: the middle of the shorter angle, or the other hue if one colour is grey."""
     total = hue[0] + hue[1]
     around = np.where(total < 2.0 * math.pi, total + 2.0 * math.pi, total - 2.0 * math.pi)
-    mean = np.where(np.abs(hue[0] - hue[1]) > math.pi, around, total) / 2.0
+    mean: Values = np.where(np.abs(hue[0] - hue[1]) > math.pi, around, total) / 2.0
     return np.where(product == 0.0, total, mean)

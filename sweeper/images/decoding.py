@@ -36,11 +36,6 @@ Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
 CHANNELS = {1: "greyscale", 2: "greyscale with alpha", 3: "RGB", 4: "RGBA"}
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 _CONVERTED_MODES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
-# Pillow returns a picture's memory to the system at once and allocates the next one's page by page, which takes a
-# seventh of an SSIM's time. So it shall keep this many blocks of at most 16 MiB (its documentation, "Block Allocator").
-_BLOCKS = 4
-if "PILLOW_BLOCKS_MAX" not in os.environ:
-    Image.core.set_blocks_max(_BLOCKS)  # type: ignore[attr-defined]  # as that variable does
 # The exceptions of Pillow's decoders on broken files, found by truncating files and flipping bytes.
 _DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError,

@@ -1,4 +1,4 @@
-"""Read films as frames and sounds as waveforms, by PyAV (FFmpeg, extra `media`). PCM in WAV needs only Python.
+"""Read films as frames and sounds as waveforms, by PyAV (FFmpeg, extra `media`).
 
 Frames are always 8-bit RGB. Of several video or audio streams only the first is read. The measures of two sounds and of
 two texts are:
@@ -18,8 +18,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import wave
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -31,8 +30,6 @@ from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
 from sweeper.images.file_types import FILM_TYPES
 from sweeper.model.picture_size import FILM_OPTIONS, check_pixels
-
-_PCM_TYPES: Final[Mapping[int, np.dtype[Any]]] = {1: np.dtype(np.uint8), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
 def load_av(path: Path) -> Any:
@@ -92,10 +89,6 @@ def read_film_rate(path: Path) -> float | None:
 
 def read_sound(path: Path) -> Sound | None:
     """Read the waveform of a file; None for a film without sound. Raises ImageError if it cannot be read."""
-    if path.suffix.lower() == ".wav":
-        sound = _read_pcm(path)
-        if sound is not None:
-            return sound
     av = load_av(path)
     try:
         with av.open(str(path), options=FILM_OPTIONS) as container:
@@ -110,25 +103,6 @@ def read_sound(path: Path) -> Sound | None:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read as sound: {error}") from error
     return Sound(int(stream.rate), np.concatenate(planes, axis=1).T if planes else np.zeros((0, channels)))
-
-
-def _read_pcm(path: Path) -> Sound | None:
-    """Read a WAV of 8, 16 or 32 bits; None for another format, which FFmpeg may know."""
-    try:
-        with path.open("rb") as file, wave.open(file) as sound:
-            width, channels = sound.getsampwidth(), sound.getnchannels()
-            if width not in _PCM_TYPES:
-                return None
-            data = sound.readframes(sound.getnframes())
-            rate = sound.getframerate()
-    except (wave.Error, EOFError):
-        return None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    whole = len(data) - len(data) % (width * channels)
-    levels = np.frombuffer(data[:whole], dtype=_PCM_TYPES[width]).astype(np.float64).reshape(-1, channels)
-    middle, reach = (128.0, 128.0) if width == 1 else (0.0, 2.0 ** (8 * width - 1))
-    return Sound(rate, (levels - middle) / reach)
 
 
 SOUND_METRICS: Final = ("sound_snr", "sound_mae", "sound_max")
@@ -155,14 +129,9 @@ def measure_sound(accepted: Sound, now: Sound) -> dict[str, float]:
     if not accepted.samples.size:
         return {"sound_snr": math.inf, "sound_mae": 0.0, "sound_max": 0.0}
     error = np.abs(accepted.samples - now.samples)
-    snr = _to_decibels(float(np.square(accepted.samples).mean()), float(np.square(error).mean()))
+    power, noise = float(np.square(accepted.samples).mean()), float(np.square(error).mean())
+    snr = math.inf if noise == 0 else 10.0 * math.log10(power / noise) if power > 0 else -math.inf
     return {"sound_snr": snr, "sound_mae": float(error.mean()), "sound_max": float(error.max())}
-
-
-def _to_decibels(power: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10.0 * math.log10(power / noise) if power > 0 else -math.inf
 
 
 def text_ratio(a: str, b: str) -> float:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MODELS: Final[Mapping[str, str]] = {"lpips": "SWEEPER_LPIPS", "clip": "SWEEPER_CLIP"}
 _INPUT_COUNTS: Final = {"lpips": 2, "clip": 1}  # pictures
+_DESCRIPTIONS: Final = {"lpips": "a model of the distance of two pictures", "clip": "the image encoder of a CLIP"}
 
 _DEFAULT_SIDE: Final = 224  # pixels, for a CLIP model that accepts any size
 _MEAN: Final = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)  # openai/CLIP, clip.py, _transform
@@ -40,14 +41,22 @@ _DEVIATION: Final = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.floa
 
 def find_model(measure: str) -> Path:
     """The ONNX file for a measure in `MODELS`. Raises UsageError, with what to do, if it cannot be used."""
-    variable = MODELS[measure]
+    try:
+        path = find_model_file(MODELS[measure], _DESCRIPTIONS[measure])
+        _load_checked(path, input_count=_INPUT_COUNTS[measure])
+    except UsageError as error:
+        raise UsageError(f"'{measure}' {error}") from error
+    return path
+
+
+def find_model_file(variable: str, description: str) -> Path:
+    """The file that an environment variable names. Raises UsageError, as `load_model` does."""
     value = os.environ.get(variable)
     if not value:
-        raise UsageError(f"'{measure}' needs a model: set {variable} to the path of an exported ONNX file")
+        raise UsageError(f"needs a model of yours: set {variable} to an ONNX file, {description}")
     path = Path(value)
     if not path.is_file():
-        raise UsageError(f"'{measure}' needs a model, and {variable} names {path}, which is not a file")
-    _load_checked(path, input_count=_INPUT_COUNTS[measure])
+        raise UsageError(f"needs a model of yours, and {variable} names {path}, which is not a file")
     return path
 
 
@@ -133,16 +142,12 @@ def _run(session: InferenceSession, model: Path, feed: Mapping[str, Any], output
 
 def _load_checked(model: Path, *, input_count: int) -> InferenceSession:
     """Load a model. Raises UsageError if it is not a model of `input_count` pictures."""
-    try:
-        modified = model.stat().st_mtime_ns
-    except OSError as error:
-        raise UsageError(f"{model}: cannot be read: {error.strerror or error}") from error
-    session = _load_cached(model, modified)
+    session = load_model(model)
     inputs = session.get_inputs()
     if len(inputs) != input_count or any(len(image.shape) != 4 for image in inputs):
         actual = ", ".join(f"{image.name} {image.shape}" for image in inputs)
         expected = "one picture" if input_count == 1 else "two pictures"
-        raise UsageError(f"{model}: its inputs are {actual}; give a model of {expected} (batch, 3, height, width)")
+        raise UsageError(f"needs a model of {expected} (batch, 3, height, width), and {model} has the inputs {actual}")
     return session
 
 
@@ -151,27 +156,28 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-@lru_cache(maxsize=4)
-def _load_cached(model: Path, _modified: int) -> InferenceSession:
-    """Load each version of a file once. Several threads may call the session's `run` at once."""
-    try:
-        return load_model(model)
-    except ImportError:
-        command = 'python -m pip install "comfy-sweeper[perceptual]"'
-        raise UsageError(f"'lpips' and 'clip' need onnxruntime: {command}") from None
-    except Exception as error:  # as in `_run`
-        raise UsageError(f"{model}: cannot be loaded as an ONNX model: {first_line(error)}") from error
-
-
 def load_model(path: Path) -> InferenceSession:
-    """An ONNX model, by onnxruntime (extra `perceptual`).
+    """An ONNX model. Each version of a file is loaded once; several threads may call its `run` at once.
 
-    It runs on one thread, because the pictures are already spread over the cores. Raises ImportError if onnxruntime is
-    not installed, and onnxruntime's own exceptions for a file that is not a model.
+    Raises UsageError if the file is not a model or onnxruntime is missing. The message continues after the name of
+    what needs the model.
     """
+    try:
+        return _load_version(path, path.stat().st_mtime_ns)
+    except ImportError:
+        raise UsageError('needs onnxruntime: python -m pip install "comfy-sweeper[perceptual]"') from None
+    except OSError as error:
+        raise UsageError(f"needs a model, and {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # as in `_run`
+        raise UsageError(f"needs a model, and {path} cannot be loaded as one: {first_line(error)}") from error
+
+
+@lru_cache(maxsize=8)
+def _load_version(path: Path, _modified: int) -> InferenceSession:
     import onnxruntime  # noqa: PLC0415 - of an extra
 
     options = onnxruntime.SessionOptions()
+    # One thread, because the pictures are already spread over the cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # print nothing: errors are raised
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -112,7 +112,7 @@ def test_frames_of_an_animation_are_compared_one_by_one(tmp_path, lpips):
 def test_measures_with_a_model_are_computed_only_on_request(monkeypatch):
     monkeypatch.delenv("SWEEPER_CLIP", raising=False)
     assert not {"clip", "lpips"} & {*compare_images(RGB, MOVED)} | {*COMPARISON_METRICS} & {"clip", "lpips"}
-    with pytest.raises(UsageError, match="'clip' needs a model: set SWEEPER_CLIP to the path"):
+    with pytest.raises(UsageError, match="'clip' needs a model of yours: set SWEEPER_CLIP to an ONNX file"):
         compare_images(RGB, MOVED, metrics=["clip"])
 
 
@@ -123,12 +123,12 @@ def test_unsuitable_model_is_reported(tmp_path, monkeypatch, clip, lpips):
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a model")
     monkeypatch.setenv("SWEEPER_LPIPS", str(bad))
-    with pytest.raises(UsageError, match=r"bad\.onnx: cannot be loaded as an ONNX model"):
+    with pytest.raises(UsageError, match=r"^.lpips. needs a model, and .*bad\.onnx cannot be loaded as one"):
         compare_images(RGB, MOVED, metrics=["lpips"])
     monkeypatch.setenv("SWEEPER_LPIPS", str(clip))
-    with pytest.raises(UsageError, match="give a model of two pictures"):
+    with pytest.raises(UsageError, match="needs a model of two pictures"):
         compare_images(RGB, MOVED, metrics=["lpips"])
-    with pytest.raises(UsageError, match="give a model of one picture"):
+    with pytest.raises(UsageError, match="needs a model of one picture"):
         embed_picture(RGB, lpips)
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         embed_picture(RGB, tmp_path / "none.onnx")

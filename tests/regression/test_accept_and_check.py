@@ -313,7 +313,7 @@ def test_missing_model_of_a_measure_is_reported_before_the_run(shop, command, mo
     outcome = command("check", shop.file)
     assert outcome.code == 2
     assert "shop.yaml" in outcome.err
-    assert "'lpips' needs a model: set SWEEPER_LPIPS to the path of an exported ONNX file" in outcome.err
+    assert "'lpips' needs a model of yours: set SWEEPER_LPIPS to an ONNX file" in outcome.err
     assert not Path("results").exists()
 
 

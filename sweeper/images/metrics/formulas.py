@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.images.hashes import phash
+from sweeper.images.measures import phash
 
 _EDGE: Final = 100.0  # grey levels of 0-255: a pixel with this gradient or more is an edge
 
@@ -116,12 +116,8 @@ def perceptual_hash(picture: NDArray[np.uint8]) -> str:
 
 
 FORMULAS: Final[Mapping[str, Callable[[NDArray[np.uint8]], float | str]]] = {
-    "brightness": brightness,
-    "contrast": contrast,
-    "sharpness": sharpness,
-    "colourfulness": colourfulness,
-    "entropy": entropy,
-    "edge_density": edge_density,
-    "unique_colours": unique_colours,
-    "perceptual_hash": perceptual_hash,
-}
+    formula.__name__: formula
+    for formula in (
+        brightness, contrast, sharpness, colourfulness, entropy, edge_density, unique_colours, perceptual_hash,
+    )
+}  # fmt: skip

@@ -6,7 +6,6 @@ The user provides the models as ONNX files, named by environment variables; swee
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.errors import ImageError, UsageError
-from sweeper.images.neural import embed_picture, first_line, load_model, normalize
+from sweeper.images.neural import embed_picture, find_model_file, first_line, load_model, normalize
 
 Vector: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = NDArray[np.uint8]
@@ -39,25 +38,15 @@ def load_learned(name: str) -> tuple[Callable[..., float], str, bool]:
 
     Raises UsageError if a variable, a file or a package is missing. The message continues after the metric's name.
     """
-    clip = _find_model_file(CLIP_VARIABLE, "the image encoder of a CLIP")
+    clip = find_model_file(CLIP_VARIABLE, "the image encoder of a CLIP")
     if name == "aesthetic":
-        head = _find_model_file(AESTHETIC_VARIABLE, "a model from that CLIP's embedding (batch, n) to one number")
-        return _AestheticScore(clip, head), _hash_files([clip, head]), False
+        head = find_model_file(AESTHETIC_VARIABLE, "a model from that CLIP's embedding (batch, n) to one number")
+        return _make_score(clip, head), _hash_files([clip, head]), False
     text, tokenizer = clip.with_name(_TEXT_MODEL), clip.with_name(_TOKENIZER)
     missing = [file.name for file in (text, tokenizer) if not file.is_file()]
     if missing:
         raise UsageError(f"needs {' and '.join(missing)} beside the image encoder, in {clip.parent}")
-    return _PromptSimilarity(clip, text, tokenizer), _hash_files([clip, text, tokenizer]), True
-
-
-def _find_model_file(variable: str, description: str) -> Path:
-    value = os.environ.get(variable)
-    if not value:
-        raise UsageError(f"needs a model of yours: set {variable} to an ONNX file, {description}")
-    path = Path(value)
-    if not path.is_file():
-        raise UsageError(f"needs a model of yours, and {variable} names {path}, which is not a file")
-    return path
+    return _make_similarity(clip, text, tokenizer), _hash_files([clip, text, tokenizer]), True
 
 
 def _hash_files(files: Sequence[Path]) -> str:
@@ -68,71 +57,56 @@ def _hash_files(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-class _OnnxModel:
-    """An ONNX model that reads arrays other than pictures. Call it with arrays by name; one output comes back."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises UsageError if the file is not a model or onnxruntime is missing."""
-        self.path = path
-        try:
-            self._session = load_model(path)
-        except ImportError:
-            raise UsageError('needs onnxruntime: python -m pip install "comfy-sweeper[perceptual]"') from None
-        except Exception as error:  # onnxruntime's exceptions have no public base class
-            raise UsageError(f"needs a model, and {path} cannot be loaded as one: {first_line(error)}") from error
-        self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
-        self._outputs = [tensor.name for tensor in self._session.get_outputs()]
-
-    def __call__(self, output: str, **arrays: Any) -> Vector:
-        """The output of this name, or else the first, as a vector. Raises ImageError if the model fails."""
-        name = output if output in self._outputs else self._outputs[0]
-        try:
-            return np.asarray(self._session.run([name], arrays)[0], dtype=np.float32).ravel()
-        except Exception as error:  # as above
-            raise ImageError(f"{self.path} cannot be run: {first_line(error)}") from error
+def _run(model: Path, output: str, arrays: Mapping[str, Any]) -> Vector:
+    """The output of this name, or else the first, as a vector. Raises ImageError if the model fails."""
+    session = load_model(model)
+    names = [tensor.name for tensor in session.get_outputs()]
+    try:
+        return np.asarray(session.run([output if output in names else names[0]], arrays)[0], dtype=np.float32).ravel()
+    except Exception as error:  # onnxruntime's exceptions have no public base class
+        raise ImageError(f"{model} cannot be run: {first_line(error)}") from error
 
 
-class _AestheticScore:
-    def __init__(self, clip: Path, head: Path) -> None:
-        self._clip, self._head = clip, _OnnxModel(head)
+def _make_score(clip: Path, head: Path) -> Callable[..., float]:
+    (tensor, *_) = load_model(head).get_inputs()
 
-    def __call__(self, picture: Picture) -> float:
-        score = self._head("", **{self._head.inputs[0]: embed_picture(picture, self._clip)[None]})
-        if score.size != 1:
-            raise ImageError(f"{self._head.path} gives {score.size} numbers for a picture, not one")
-        return float(score[0])
+    def score(picture: Picture) -> float:
+        found = _run(head, "", {tensor.name: embed_picture(picture, clip)[None]})
+        if found.size != 1:
+            raise ImageError(f"{head} gives {found.size} numbers for a picture, not one")
+        return float(found[0])
+
+    return score
 
 
-class _PromptSimilarity:
-    """The similarity of a picture and its prompt. A prompt that many trials share is embedded once."""
+def _make_similarity(clip: Path, text: Path, tokenizer_file: Path) -> Callable[..., float]:
+    names = [tensor.name for tensor in load_model(text).get_inputs()]
+    try:
+        import tokenizers  # noqa: PLC0415 - of an extra
 
-    def __init__(self, clip: Path, text: Path, tokenizer: Path) -> None:
-        self._clip, self._text = clip, _OnnxModel(text)
-        try:
-            import tokenizers  # noqa: PLC0415 - of an extra
+        tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
+    except ImportError:
+        raise UsageError('needs tokenizers: python -m pip install "comfy-sweeper[perceptual]"') from None
+    except Exception as error:  # the package raises plain Exception
+        raise UsageError(f"needs a tokenizer, and {tokenizer_file} cannot be read as one: {error}") from error
+    tokenizer.enable_truncation(_MAX_TOKENS)
 
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer))
-        except ImportError:
-            raise UsageError('needs tokenizers: python -m pip install "comfy-sweeper[perceptual]"') from None
-        except Exception as error:  # the package raises plain Exception
-            raise UsageError(f"needs a tokenizer, and {tokenizer} cannot be read as one: {error}") from error
-        self._tokenizer.enable_truncation(_MAX_TOKENS)
-        self._embed_cached = lru_cache(maxsize=4096)(self._embed)
+    @lru_cache(maxsize=4096)  # many trials share a prompt
+    def embed(prompt: str) -> Vector:
+        encoding = tokenizer.encode(prompt)
+        tokens = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask}
+        arrays = {name: np.asarray([tokens[name]], dtype=np.int64) for name in names if name in tokens}
+        return normalize(_run(text, "text_embeds", arrays), text)
 
-    def __call__(self, picture: Picture, params: Mapping[str, Any]) -> float:
+    def compare(picture: Picture, params: Mapping[str, Any]) -> float:
         slot = next((name for name in _PROMPT_SLOTS if isinstance(params.get(name), str)), None)
         if slot is None:
             raise ImageError(f"no slot named {', '.join(_PROMPT_SLOTS[:-1])} or {_PROMPT_SLOTS[-1]} holds a text")
-        image, prompt = embed_picture(picture, self._clip), self._embed_cached(params[slot])
+        image, prompt = embed_picture(picture, clip), embed(params[slot])
         if image.shape != prompt.shape:
             raise ImageError(
-                f"{self._clip} gives {image.size} numbers and {self._text.path} {prompt.size}; "
-                "use the two encoders of one model"
+                f"{clip} gives {image.size} numbers, {text} {prompt.size}; use the two encoders of one model"
             )
         return min(1.0, max(-1.0, float(image @ prompt)))
 
-    def _embed(self, text: str) -> Vector:
-        encoding = self._tokenizer.encode(text)
-        tokens = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask}
-        arrays = {name: np.asarray([tokens[name]], dtype=np.int64) for name in self._text.inputs if name in tokens}
-        return normalize(self._text("text_embeds", **arrays), self._text.path)
+    return compare
