@@ -132,7 +132,10 @@ class _SheetRenderer:
             is_new = True  # the group's header is still to be drawn
             for row in rows:
                 if head + row.height > free:
-                    raise self._make_no_room_error(self.max_height - free + head + row.height)
+                    raise UsageError(
+                        f"--cell {self.side}: not one row of pictures fits the {self.max_height} pixels of a page; "
+                        f"make it smaller, or raise --megapixels, at most to {MAX_SHEET_MEGAPIXELS}"
+                    )
                 if used + row.height + (head if is_new else 0) > free:
                     pages.append([title])
                     used, is_new = 0, True
@@ -143,16 +146,6 @@ class _SheetRenderer:
                 pages[-1].append(row)
                 used += row.height
         return pages
-
-    def _make_no_room_error(self, needed: int) -> UsageError:
-        """The error if a page has no room for one row, which needs a page of `needed` pixels."""
-        enough = math.ceil(needed * self.width / 1e6)
-        is_possible = needed <= _MAX_SIDE and enough <= MAX_SHEET_MEGAPIXELS
-        more = f", or raise --megapixels to {enough}" if is_possible else ""
-        return UsageError(
-            f"--cell {self.side}: not one row of pictures fits the {self.max_height} pixels of a page; make it smaller"
-            f"{more}"
-        )
 
     def render_page(self, strips: Sequence[_Strip], page_label: str) -> Any:
         strips = [*strips, self._make_footer(page_label)]

@@ -90,8 +90,7 @@ class LiveCheck:
 
     def build_row(self, trial: int) -> dict[str, Any]:
         """Build `check` of a row's update."""
-        row = build_row_check(self._compared.get(trial, ()), self._accepted)
-        return {} if self._check is None else {"check": row}
+        return {} if self._check is None else {"check": build_row_check(self._compared.get(trial, ()), self._accepted)}
 
     def build_missing_cases(self) -> dict[str, Any]:
         """Build `gone` of the changes."""

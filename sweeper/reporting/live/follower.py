@@ -60,6 +60,11 @@ class _RunState:
     def rows(self) -> list[Result]:
         return [outcome.result for outcome in self.outcomes]
 
+    @property
+    def trials(self) -> list[tuple[int, str]]:
+        """What identifies the rows: if it changes, the page has to reload."""
+        return [(row.trial, row.digest) for row in self.rows]
+
 
 class Follower:
     """Reads a folder's latest run (or `run`) in a thread of its own and calls `notify` after every change.
@@ -310,17 +315,12 @@ class Follower:
         self._marks = encode_marks(store.marks.load())
         return state
 
-    def _read_marks(self, store: Store) -> bool:
-        """Read the marks; return whether there are new ones."""
-        marks = encode_marks(store.marks.load())
-        if marks == self._marks:
-            return False
-        with self._lock:
-            self._marks, self._marks_number = marks, self._change_number + 1
-        return True
-
     def _read_changes(self, store: Store) -> bool:
-        has_new_marks = self._read_marks(store)
+        marks = encode_marks(store.marks.load())
+        has_new_marks = marks != self._marks
+        if has_new_marks:
+            with self._lock:
+                self._marks, self._marks_number = marks, self._change_number + 1
         if not store.runs():
             return has_new_marks
         record = find_run_record(store, self._run)
@@ -328,7 +328,7 @@ class Follower:
         outcomes = list(store.outcomes(record.id, of_folder=self._run is None))
         state = replace(before, layout=layout, record=record, outcomes=outcomes)
         rows = state.rows
-        if layout != before.layout or list(map(_identify, rows)) != list(map(_identify, before.rows)):
+        if layout != before.layout or state.trials != before.trials:
             has_grown = layout.search is not None and before.record is not None and before.record.id == record.id
             state = self._load_state(store, before if has_grown else None)
             with self._lock:
@@ -357,11 +357,6 @@ class Follower:
         with self._lock:
             state.artifacts.update(artifacts)
             self.files.update({path.name: path for path, _ in artifacts.values() if path is not None})
-
-
-def _identify(row: Result) -> tuple[int, str]:
-    """Rows with other identities are other trials, for which the page has to reload."""
-    return row.trial, row.digest
 
 
 def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:

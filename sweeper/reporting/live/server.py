@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -90,7 +91,7 @@ class LiveView(PageServer):
                 make_page_route(PAGE_FOLDER),
             ]
         )
-        self.start(app, writable=["/marks"], on_loop=self._set_loop)
+        self.start(app, writable=["/marks"], on_loop=partial(setattr, self, "_loop"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,9 +99,6 @@ class LiveView(PageServer):
         self._is_stopping = True
         self._notify()
         self.stop()
-
-    def _set_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
 
     def _notify(self) -> None:
         """Wake the streams; any thread may call this."""
