@@ -162,10 +162,8 @@ class Ballot:
         vote = self._votes.get(vote_id)
         if vote is None or side not in ("left", "right"):
             return None
-        digest, sha256 = (
-            (vote.left_digest, vote.left_sha256) if side == "left" else (vote.right_digest, vote.right_sha256)
-        )
-        index = self._pictures.find(digest, sha256)
+        sha256: str = getattr(vote, f"{side}_sha256")
+        index = self._pictures.find(getattr(vote, f"{side}_digest"), sha256)
         picture = None if index is None else self._pictures.all[index]
         if picture is None or picture.sha256 != sha256:
             return None
