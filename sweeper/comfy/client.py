@@ -41,6 +41,7 @@ from sweeper.comfy.responses import query_balance, query_server_info
 from sweeper.comfy.retry import RetryPolicy, RetryWaiter
 from sweeper.comfy.target import Target, with_location
 from sweeper.comfy.transport import (
+    NOT_SENT,
     PUBLIC,
     check_redirect,
     classify_host,
@@ -53,7 +54,6 @@ from sweeper.comfy.transport import (
     read_answer,
     resolve_kind,
     send,
-    was_sent,
 )
 from sweeper.comfy.uploads import Uploads
 from sweeper.errors import TargetError, TransientError, Trouble, UnreachableError, UsageError
@@ -376,7 +376,7 @@ class ComfyClient:
 
     def _to_transient_error(self, error: httpx.HTTPError) -> TransientError:
         message = f"{type(error).__name__}: {self.redact_text(describe_error(error))}"
-        return TransientError(message, sent=was_sent(error), trouble=_classify_trouble(error))
+        return TransientError(message, sent=not isinstance(error, NOT_SENT), trouble=_classify_trouble(error))
 
     # --- files
 

@@ -8,6 +8,7 @@ the experiment's schema.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from sweeper.comfy.cloud import CloudDialect
@@ -21,7 +22,6 @@ from sweeper.comfy.protocol import (
     QueueFull,
     Server,
     ServerRequest,
-    ServerResponse,
     is_redirect,
     raise_for_status,
 )
@@ -143,8 +143,11 @@ def detect_dialect() -> Flow[str]:
     if user.status == 401 or (user.status == 200 and user.content.lstrip().startswith(b"{")):
         return "cloud"
     listing = yield ServerRequest("GET", "/api/v2/jobs", query={"limit": "1"})  # last: Comfy Cloud has it too
-    if (read_error_code(listing) and listing.status != 404) or (listing.status == 200 and _is_listing(listing)):
+    if read_error_code(listing) and listing.status != 404:
         return "v2"  # also if it refuses the key, or if the ComfyUI behind a proxy does not respond
+    with suppress(TransientError):
+        if listing.status == 200 and isinstance(listing.json_object().get("jobs"), list):
+            return "v2"
     for response in (stats, user):
         if is_redirect(response):
             raise_for_status(response)
@@ -152,10 +155,3 @@ def detect_dialect() -> Flow[str]:
         "the server responds neither like ComfyUI (/system_stats) nor like Comfy Cloud (/api/user), and has no "
         "API v2 (/api/v2/jobs); if a proxy hides these paths, name the dialect: {url: ..., dialect: comfyui}"
     )
-
-
-def _is_listing(response: ServerResponse) -> bool:
-    try:
-        return isinstance(response.json_object().get("jobs"), list)
-    except TransientError:
-        return False

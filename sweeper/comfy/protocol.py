@@ -75,23 +75,15 @@ class ServerResponse:
     headers: Mapping[str, str]
     content: bytes = field(repr=False)
 
-    def json(self) -> Any:
-        """The body as JSON, with exact big integers. Raises TransientError if it is not JSON or is cut off."""
-        try:
-            return parse_json(self.content)
-        except ValueError:
-            raise TransientError(
-                f"the server's answer is not JSON: {self.excerpt()!r}", trouble=Trouble.NOT_COMFYUI
-            ) from None
-
     def json_object(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises TransientError if it is not one."""
-        body = self.json()
-        if not isinstance(body, dict):
-            raise TransientError(
-                f"the server's answer is not a JSON object: {self.excerpt()!r}", trouble=Trouble.NOT_COMFYUI
-            )
-        return body
+        """The body as a JSON object, with exact big integers. Raises TransientError if it is not one, or is cut off."""
+        found = "a JSON object"
+        try:
+            if isinstance(body := parse_json(self.content), dict):
+                return body
+        except ValueError:
+            found = "JSON"
+        raise TransientError(f"the server's answer is not {found}: {self.excerpt()!r}", trouble=Trouble.NOT_COMFYUI)
 
     def excerpt(self) -> str:
         text = self.content[: 4 * _EXCERPT_LENGTH].decode("utf-8", "replace").strip()

@@ -242,10 +242,7 @@ def read_charged(details: Mapping[str, Any], headers: Mapping[str, str]) -> Repo
 def query_balance() -> Flow[float | None]:
     """What is left on the account, in USD, which is negative for a debt; None if the server does not say that."""
     response = yield ServerRequest("GET", "/api/billing/balance")
-    try:
-        balance = response.json_object() if response.status == 200 else {}
-    except SweeperError:
-        return None
+    balance = _read_mapping(response)
     if str(balance.get("currency", CURRENCY)).upper() != CURRENCY:
         return None
     for name in ("effective_balance_micros", "amount_micros"):  # as the frontend reads them

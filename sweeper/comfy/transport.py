@@ -39,7 +39,7 @@ from sweeper.model.urls import is_loopback, strip_secrets
 
 # The errors that httpx raises before it writes the first byte of a request. After any other error, the server may have
 # received the request.
-_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
 def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
@@ -51,7 +51,8 @@ def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
     proxy = find_proxy(url)
     try:
         if proxy is None or (urlsplit(proxy).hostname and urlsplit(proxy).port != 0):
-            return httpx.AsyncHTTPTransport(verify=_load_certificates(), proxy=proxy, limits=limits)
+            context = _make_ssl_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+            return httpx.AsyncHTTPTransport(verify=context, proxy=proxy, limits=limits)
         reason = "it has no host or port"
     except ImportError:
         reason = 'it needs one more package: pip install "httpx[socks]"'
@@ -64,10 +65,6 @@ def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
         f"the environment sends requests to {host} through the proxy {strip_secrets(proxy or '')}{source}, "
         f"which cannot be used: {reason}; correct it, add {host} to NO_PROXY{unset}"
     )
-
-
-def _load_certificates() -> ssl.SSLContext:
-    return _make_ssl_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
 @functools.cache  # to read all certificates takes 10 ms, and each client would do so
@@ -94,11 +91,6 @@ def _find_proxy_variable(url: str) -> str | None:
     """Find the environment variable that names the proxy for `url`; None if the system's settings name it."""
     names = [f"{scheme}_proxy" for scheme in (urlsplit(url).scheme, "all")]
     return next((name for lower in names for name in (lower, lower.upper()) if os.environ.get(name)), None)
-
-
-def was_sent(error: httpx.HTTPError) -> bool:
-    """Return whether the server may have received the request that failed with `error`."""
-    return not isinstance(error, _NOT_SENT)
 
 
 def is_connection_refused(error: httpx.HTTPError) -> bool:

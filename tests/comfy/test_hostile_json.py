@@ -161,7 +161,7 @@ def test_events_and_previews_raise_nothing(events, frame):
 def test_json_that_would_take_the_memory_or_the_stack_is_an_error(text):
     began = time.monotonic()
     with pytest.raises(TransientError, match="is not JSON"):
-        ServerResponse(200, {}, text).json()
+        ServerResponse(200, {}, text).json_object()
     assert time.monotonic() - began < 10
 
 
