@@ -1,4 +1,4 @@
-"""`--dask` and `--dask-resource`: choose whether this process or a Dask cluster runs trials and compares pictures."""
+"""`--dask` and `--dask-resource`: choose whether this process or a Dask cluster runs trials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
     from sweeper.model.result import Run
-    from sweeper.regression.match_files import CompareFunction
     from sweeper.running.session import Session
 
 dask = click.option(
@@ -50,15 +49,6 @@ def choose_session(dask: str | None, resources: tuple[str, ...]) -> type[Session
     from sweeper.cluster import bind_session
 
     return bind_session(dask, dict(map(_parse_resource, resources)))
-
-
-def choose_comparer(dask: str | None) -> CompareFunction | None:
-    """The function that compares pictures stored at a URL. None: this process downloads and compares them."""
-    if dask is None or dask.strip().startswith("local:"):  # such workers run on this machine and end with the run
-        return None
-    from sweeper.cluster import compare_on_cluster
-
-    return partial(compare_on_cluster, dask)
 
 
 def _parse_resource(text: str) -> tuple[str, float]:

@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from sweeper.cluster.cluster_session import bind_session as bind_session
     from sweeper.cluster.cluster_session import run as run
     from sweeper.cluster.cluster_session import run_async as run_async
-    from sweeper.cluster.remote_compare import compare_on_cluster as compare_on_cluster
 
 _MODULES = {
     "bind_session": "cluster_session",
-    "compare_on_cluster": "remote_compare",
     "describe_open_address": "address",
     "run": "cluster_session",
     "run_async": "cluster_session",

@@ -18,7 +18,6 @@ from sweeper.regression.attribute import attribute_changes
 from sweeper.regression.baseline import Baseline, default_folder, read_baseline
 from sweeper.regression.cases import load_run_record, read_run
 from sweeper.regression.comparison import Comparisons, compare_with_baseline
-from sweeper.regression.match_files import CompareFunction
 from sweeper.regression.thresholds import NO_CHECKS, parse_checks
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
@@ -72,7 +71,6 @@ def check_experiment(
     where: str | None = None,
     limit: int | None = None,
     allow_new: bool = False,
-    answer: CompareFunction | None = None,
     **run_arguments: Any,
 ) -> Comparisons:
     """Run every trial of an experiment afresh and compare its pictures with the accepted ones.
@@ -81,7 +79,6 @@ def check_experiment(
     - `out`: the results folder, by default `results/<name>-check/` beside the experiment file.
     - `where`, `limit`: run and compare only the trials for which this expression is true, and at most this many.
     - `allow_new`: cases without an accepted picture do not fail the check.
-    - `answer`: a function to compare pictures that are at a URL, instead of downloading them.
     - `run_arguments`: further arguments of `runner`, such as the fields of RunOptions.
 
     Raises ExperimentError for invalid `checks` and ResultsError for an unreadable baseline before anything is
@@ -99,7 +96,7 @@ def check_experiment(
     if limit is not None:  # which trials these are is known only after the run
         run_cases = replace(run_cases, rows=tuple(row for row in run_cases.rows if row.run == ended.run_id))
     found = compare_with_baseline(
-        run_cases, accepted, checks, fresh=True, allow_new=allow_new, compare_remote=answer,
+        run_cases, accepted, checks, fresh=True, allow_new=allow_new,
         is_partial=where is not None or limit is not None or bool(experiment.overrides),
     )  # fmt: skip
     return replace(found, stopped_by=ended.stopped_by, custom_baseline=baseline is not None)
@@ -113,7 +110,6 @@ def check_results(
     fresh: bool = False,
     trials: Collection[int] | None = None,
     allow_new: bool = False,
-    answer: CompareFunction | None = None,
 ) -> Comparisons:
     """Compare the pictures of a results folder with the accepted ones, without running anything.
 
@@ -130,7 +126,7 @@ def check_results(
     run_cases = read_run(folder, run, trials)
     checks = parse_checks(load_recorded(file, record.overrides, results=folder)) if file.is_file() else NO_CHECKS
     found = compare_with_baseline(
-        run_cases, accepted, checks, fresh=fresh, allow_new=allow_new, compare_remote=answer,
+        run_cases, accepted, checks, fresh=fresh, allow_new=allow_new,
         is_partial=trials is not None or bool(run_cases.overrides),
     )  # fmt: skip
     return replace(found, custom_baseline=baseline is not None)

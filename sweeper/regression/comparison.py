@@ -18,7 +18,6 @@ from sweeper.regression.accept import describe_unusable, is_surely_same
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow
 from sweeper.regression.match_files import (
-    CompareFunction,
     CompareResult,
     CompareTask,
     compare_task,
@@ -194,15 +193,13 @@ def compare_with_baseline(
     *,
     fresh: bool = False,
     allow_new: bool = False,
-    compare_remote: CompareFunction | None = None,
     is_partial: bool = False,
 ) -> Comparisons:
     """Compare every case of a run with the accepted files.
 
     `is_partial`: the run has only some trials of the experiment, so accepted cases of other trials are not missing.
-
-    `compare_remote` compares pictures that are at a URL; without it they are downloaded. With `fresh`, rows that
-    reuse a job of an earlier run are not compared. Raises UsageError if a `where` of the checks cannot be computed.
+    With `fresh`, rows that reuse a job of an earlier run are not compared. Raises UsageError if a `where` of the checks
+    cannot be computed.
     """
     seen: set[str] = set()
     items: list[Comparison] = []
@@ -227,7 +224,7 @@ def compare_with_baseline(
                 items.append(_build_comparison(output, row, NEW, reason="no picture was accepted for it yet"))
         if not row.outputs and not accepted_keys:
             items.append(_build_without_file(whole_trial, row, NOT_COMPARED, "its trial gave no file"))
-    items += _CaseComparer(run_cases, baseline, checks).compare_pairs(pairs, compare_remote)
+    items += _CaseComparer(run_cases, baseline, checks).compare_pairs(pairs)
     planned = {row.point for row in run_cases.rows}
     unseen = [entry for key, entry in baseline.entries.items() if key not in seen]
     missing = [entry for entry in unseen if not is_partial or entry.case.point in planned]
@@ -257,18 +254,13 @@ class _CaseComparer:
         self._drifts: dict[tuple[str | None, int], str] = {}
         self._equal_by_names: dict[tuple[str, ...], dict[str, float]] = {}
 
-    def compare_pairs(self, pairs: list[FilePair], compare_remote: CompareFunction | None) -> list[Comparison]:
-        """Compare by bytes, then the rest by their content: here, or by `compare_remote` if they are at a URL."""
+    def compare_pairs(self, pairs: list[FilePair]) -> list[Comparison]:
+        """Compare by bytes, then the rest by their content."""
         results = dict(enumerate(map_parallel(self._compare_bytes, pairs)))
         done = {index: result for index, result in results.items() if isinstance(result, Comparison)}
         tasks = {index: result for index, result in results.items() if isinstance(result, CompareTask)}
-        remote = [index for index, task in tasks.items() if compare_remote is not None and task.url is not None]
-        local = sorted(tasks.keys() - set(remote))
-        self._run_cases.fetch(pairs[index][0] for index in local)
-        answers = dict(zip(local, map_parallel(compare_task, [tasks[index] for index in local]), strict=True))
-        if compare_remote is not None and remote:
-            answers.update(zip(remote, compare_remote([tasks[index] for index in remote]), strict=True))
-        for index, answer in answers.items():
+        self._run_cases.fetch(pairs[index][0] for index in tasks)
+        for index, answer in zip(tasks, map_parallel(compare_task, list(tasks.values())), strict=True):
             done[index] = self._build_result(pairs[index], tasks[index], answer)
         return [done[index] for index in range(len(pairs))]
 
@@ -292,8 +284,7 @@ class _CaseComparer:
         if not usable:
             reason = "; ".join(reasons)
             return _build_comparison(output, row, NOT_COMPARED, reason=reason, accepted_info=entry.accepted[0])
-        paths, hashes = tuple(path for _, path in usable), tuple(accepted.pixels for accepted, _ in usable)
-        return CompareTask(output.path, output.sha256, output.url, paths, hashes, thresholds)
+        return CompareTask(output.path, output.url, tuple(path for _, path in usable), thresholds)
 
     def _build_same(
         self, output: OutputFile, row: TrialRow, accepted: AcceptedFile, thresholds: Thresholds

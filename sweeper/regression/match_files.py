@@ -8,7 +8,7 @@ text without a threshold for texts must be equal.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,23 +63,16 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class CompareTask:
-    """A file to compare with the accepted files of its case.
-
-    It is at `now`, or at `url` if that is not None. `sha256` is the hash of its bytes, and `pixel_hashes` are those of
-    the accepted files (None if a file is not a picture).
-    """
+    """A file `now`, downloaded from `url` if that is not None, to compare with the accepted files of its case."""
 
     now: Path
-    sha256: str
     url: str | None
     accepted: tuple[Path, ...]
-    pixel_hashes: tuple[str | None, ...]
     thresholds: Thresholds
 
 
 # The index of the accepted file that matches or is nearest, and how the file relates to it; or why it cannot be read.
 CompareResult: TypeAlias = tuple[int, Match] | ImageError
-CompareFunction: TypeAlias = Callable[[Sequence[CompareTask]], Sequence[CompareResult]]
 
 
 def match_files(
@@ -181,7 +174,7 @@ def find_best_match(accepted: Iterable[Path], now: Path, thresholds: Thresholds)
 
 
 def compare_task(task: CompareTask) -> CompareResult:
-    """Do a task whose file is local."""
+    """Do a task, whose file was downloaded."""
     try:
         return find_best_match(task.accepted, task.now, task.thresholds)
     except ImageError as error:

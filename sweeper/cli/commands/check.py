@@ -83,11 +83,11 @@ def command(
     """
     from sweeper.regression.check import check, reject_for_folder
 
-    answer, runs = dask_options.choose_comparer(dask), check_options["attribute"] or not experiment.is_dir()
+    runs = check_options["attribute"] or not experiment.is_dir()
     if experiment.is_dir():
         ignored: dict[str, Any] = {"--out": out}
-        if not runs:  # a permanent cluster can still compare pictures that are stored at a URL
-            ignored |= {"--target": targets, "--dask": dask and not answer, "--dask-resource": dask_resources}
+        if not runs:
+            ignored |= {"--target": targets, "--dask": dask, "--dask-resource": dask_resources}
         reject_for_folder(experiment, [name for name, value in ignored.items() if value])
         check_options["trials"] = select_trials(experiment, None, selection)
     else:
@@ -102,7 +102,7 @@ def command(
         comparisons = check(
             experiment if prepared is None else prepared.experiment, baseline, target=requested, out=out,
             named=load_named_targets() if prepared is None else prepared.users,
-            progress=display, runner=runner, answer=answer, **check_options,
+            progress=display, runner=runner, **check_options,
         )  # fmt: skip
     _write_reports(comparisons, junit, html, summary)
     if as_json or not quiet or comparisons.counts["same"] < len(comparisons):
