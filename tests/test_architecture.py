@@ -215,10 +215,10 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 460, "cli": 8_000, "cluster": 3_000, "comfy": 4_700, "embedded": 11_200, "images": 2_400,
-    "loading": 5_000,
-    "model": 5_450, "planning": 3_100, "pytest_plugin": 320, "regression": 3_470, "reporting": 3_250, "running": 7_300,
-    "schemas": 620, "serving": 620, "statistics": 1_170, "store": 2_900, "tables": 3_750, "voting": 950,
+    "answers": 450, "cli": 5_900, "cluster": 2_650, "comfy": 4_500, "embedded": 9_900, "images": 1_850,
+    "loading": 4_500, "model": 4_900, "planning": 3_000, "pytest_plugin": 350, "regression": 3_450,
+    "reporting": 2_800, "running": 7_300, "schemas": 500, "serving": 600, "statistics": 1_200, "store": 2_750,
+    "tables": 3_650, "voting": 900,
 }  # fmt: skip
 
 
