@@ -1,7 +1,7 @@
 """Match the trials of two sides, old and new, as one table: two values of an axis, or two results folders.
 
-Trials match if they are equal in everything that both sides have in common. What only one side has, or where the two
-have no value in common, is what they differ in; it is named and not matched.
+Trials match if all columns that both sides share have equal values. A column that only one side has, or in which the
+sides share no value, is a difference between the sides: it is named, and trials may differ in it.
 """
 
 from __future__ import annotations

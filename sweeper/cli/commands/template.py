@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from sweeper.answers.cells import join_choices, to_json_text
+from sweeper.answers.cells import format_cell, join_choices, to_json_text
 from sweeper.answers.parts import Line, Part, Table
 from sweeper.cli import console, options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
@@ -201,7 +201,7 @@ def _describe_schema(schema: Mapping[str, Any] | None) -> str:
     word = " or ".join(name for name in kinds if name != "integer" or "number" not in kinds)  # 7 is a number too
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
-        word += f" {low} .. {high}"
+        word += f" {format_cell(low)} .. {format_cell(high)}"
     elif low is not None or high is not None:
-        word += f" >= {low}" if high is None else f" <= {high}"
+        word += f" >= {format_cell(low)}" if high is None else f" <= {format_cell(high)}"
     return word.strip()
