@@ -220,5 +220,4 @@ def format_csv(rows: Iterable[ChargeRow], axes: Sequence[str]) -> Iterator[str]:
         )
         for row in rows
     ]  # fmt: skip
-    columns: list[Sequence[Any]] = list(zip(*cells, strict=True))
-    return format_delimited((*_CSV_COLUMNS, *axes), [columns] if columns else [], CSV_DIALECTS["csv"])
+    return format_delimited((*_CSV_COLUMNS, *axes), cells, CSV_DIALECTS["csv"])

@@ -26,11 +26,12 @@ from sweeper.answers.render import escape_markdown
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.model.result import OUTCOME_COLUMNS, Result
-from sweeper.store.records import TableLayout
 from sweeper.wording import suggest
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sweeper.store.records import TableLayout
 
 SUFFIXES: Final = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
