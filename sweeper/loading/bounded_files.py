@@ -103,7 +103,7 @@ def _open_without_links(path: Path) -> int:
         for part in path.parts[1:-1]:
             folder, above = os.open(part, _OPEN_FOLDER, dir_fd=folder), folder
             os.close(above)
-        return os.open(path.name or ".", flags | os.O_NOFOLLOW, dir_fd=folder)
+        return os.open(path.name or ".", flags | getattr(os, "O_NOFOLLOW", 0), dir_fd=folder)
     finally:
         os.close(folder)
 
