@@ -262,6 +262,7 @@ def test_vote_survives_kill_between_click_and_answer(tmp_path, visit):
 def test_vote_is_sent_after_a_reload(folder, server, visit):
     page = visit(server.url, "rae")
     pair = page.evaluate("() => document.body.dataset.pair")
+    page.wait_for_function("() => [...document.images].every((image) => image.complete && image.naturalWidth > 0)")
     page.route("**/next", lambda route: route.abort())
     page.keyboard.press("ArrowLeft")
     page.get_by_role("alert").get_by_text("Your vote is kept here").wait_for()
