@@ -180,6 +180,8 @@ def render_markdown(parts: Iterable[Part]) -> str:
     lines: list[str] = []
     before: Part | None = None
     for part in parts:
+        if isinstance(part, Pictures):
+            continue  # Markdown shows no picture that no server has
         if lines and not (isinstance(part, Item) and isinstance(before, Item)):
             lines.append("")
         before = part
@@ -195,8 +197,6 @@ def render_markdown(parts: Iterable[Part]) -> str:
                 lines.append(f"- {escape_markdown(part.text)}")
             case Line() | Warn() | Fail() | Note():
                 lines.append(escape_markdown(part.text))
-            case Pictures():
-                lines.pop()  # Markdown shows no picture that no server has
     return "\n".join(lines) + "\n"
 
 

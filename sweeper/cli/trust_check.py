@@ -112,9 +112,10 @@ def load_trusted(
 def load_named_template(file: Path) -> Template:
     """Load a template that the user named. Raises TemplateError, also if it or its slots are a link elsewhere."""
     confinement = find_confinement()
-    grants = load_grants().get(file.parent.resolve(), ())
     try:
-        return load_template(file, make_scope(file, grants, {}) if confinement is None else confinement.scope)
+        if confinement is not None:
+            return load_template(file, confinement.scope)
+        return load_template(file, make_scope(file, load_grants().get(file.parent.resolve(), ()), {}))
     except OutsideError as error:
         raise TemplateError(Problem(str(file), 0, "", f"{error}; copy that file into the project")) from None
 

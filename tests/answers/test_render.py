@@ -55,3 +55,8 @@ def test_json_has_no_number_that_json_lacks():
 def test_a_table_of_records_leaves_out_empty_columns():
     table = Table.from_records([{"a": 1, "b": "", "c": None}, {"a": 2, "d": 0}])
     assert list(table.columns) == ["a", "d"]
+
+
+def test_markdown_leaves_pictures_out_wherever_they_stand():
+    pictures = Pictures([ShownPicture("a fox", lambda: "data:image/png;base64,AA==")])
+    assert render_markdown([pictures, Line("one"), pictures, Line("two"), pictures]) == "one\n\ntwo\n"
