@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -417,10 +418,33 @@ def test_a_cancelled_call_ends_its_command(root: Path) -> None:
     async def conversation(client: Client) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.5):
-                await client.call_tool("list_slots", {"workflow": "big.json"})
+                await client.call_tool("make_template", {"workflow": "big.json", "output": "mine.json"})
         await wait_until(lambda: not list_children(get_server_pid(root)))
+        assert not (root / "mine.json").exists()
 
     talk_to_process(root, conversation)
+
+
+_ENDS = """
+import asyncio, sys, time
+from pathlib import Path
+from sweeper.cli.assistant import reading, workspace
+
+reading.list_slots = lambda *_: time.sleep(100)
+question = reading.Reader(workspace.Workspace(Path(sys.argv[1]))).list_slots("tiny.json")
+try:
+    asyncio.run(asyncio.wait_for(question, 0.5))
+except TimeoutError:
+    print("given up")
+"""
+
+
+def test_a_question_without_an_answer_does_not_keep_the_server(root: Path) -> None:
+    """An assistant that is gone waits for nothing, so the thread that still answers must not keep the process."""
+    command = [sys.executable, "-P", "-c", _ENDS, str(root.resolve())]
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+                           timeout=60, check=False)  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "given up\n"), ended.stderr
 
 
 @needs_posix

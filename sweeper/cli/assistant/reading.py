@@ -8,8 +8,9 @@ because a decoder that fails may end its process.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Final
 
 import click
@@ -34,7 +35,7 @@ class Reader:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self._pool = ThreadPoolExecutor(1, "sweeper-reader")
+        self._turn = threading.Lock()  # one question at a time
 
     async def list_slots(self, workflow: str) -> Any:
         """The inputs of a workflow that can be slots."""
@@ -72,14 +73,23 @@ class Reader:
 
     async def _ask(self, question: Callable[[], Any]) -> Any:
         """Run a question in the thread, and return its answer as JSON. Raises UsageError if that takes too long."""
+        future: Future[Any] = Future()
 
-        def answer() -> Any:
-            with click.Context(click.Command("mcp"), obj=AssistantConfinement(self.workspace, Ledger())):
-                return to_json(question())
+        def answer() -> None:
+            try:
+                with (
+                    self._turn,
+                    click.Context(click.Command("mcp"), obj=AssistantConfinement(self.workspace, Ledger())),
+                ):
+                    future.set_result(to_json(question()))
+            except BaseException as error:  # noqa: BLE001 - the caller gets it
+                future.set_exception(error)
 
-        future = asyncio.get_running_loop().run_in_executor(self._pool, answer)
+        # Of a pool, Python would wait for the last question before the server can end.
+        threading.Thread(target=answer, name="sweeper-reader", daemon=True).start()
         try:
             async with asyncio.timeout(_SECONDS):
-                return await asyncio.shield(future)
+                return await asyncio.shield(asyncio.wrap_future(future))
         except TimeoutError:
-            raise UsageError(f"there is no answer after {_SECONDS:.0f} s; ask about a smaller file") from None
+            message = f"the question was not answered within {_SECONDS:.0f} s; ask about a smaller file"
+            raise UsageError(message) from None
