@@ -6,17 +6,16 @@ Colour appears only on a terminal. The texts themselves belong to the commands.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from sweeper.answers.cells import sanitize
-from sweeper.answers.parts import Answer, Fail, Note, Part, Table, Warn
+from sweeper.answers.parts import Answer, Fail, Note, Part, Warn
 from sweeper.answers.render import render_text, to_json
 from sweeper.files import atomic_write
 from sweeper.tables.export import encode_line
@@ -44,11 +43,6 @@ def write_lines(lines: Iterable[str], file: str) -> None:
         handle = sys.stdout.buffer if file == "-" else files.enter_context(atomic_write(Path(file)))
         handle.writelines(map(encode_line, lines))
         handle.flush()
-
-
-def to_json_number(value: float | None) -> float | None:
-    """The number, or None if JSON has no such number: the PSNR of equal pictures is infinite."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def print_status(text: str = "") -> None:
@@ -130,12 +124,8 @@ def format_json(value: Any) -> str:
     return json.dumps(to_json(value), ensure_ascii=False, indent=2, allow_nan=False)
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, rounded: Collection[str] = ()) -> None:
-    """Print a table on stdout; see `answers.parts.Table`. On a terminal it is cut to the terminal's width."""
-    print_parts([Table(headers, list(rows), rounded)])
-
-
 def print_parts(parts: Iterable[Part]) -> None:
+    """Print words and tables on stdout. On a terminal, tables are cut to its width."""
     width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
     for line in render_text(parts, width, bold=is_colour_enabled(sys.stdout)):
         print_line(line)

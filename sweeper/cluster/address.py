@@ -171,7 +171,7 @@ def resolve_on_worker(target: Target, environ: Mapping[str, str]) -> Target:
     template = string.Template(target.url)
     allowed_names = (_DEFAULT_VARIABLE, *environ.get(VARIABLES_VARIABLE, "").replace(",", " ").split())
     for name in template.get_identifiers():
-        if name not in allowed_names:  # it may hold a secret, and the URL is of whoever wrote the experiment
+        if name not in allowed_names:  # it may hold a secret, and a stranger may have written the URL
             raise UsageError(
                 f"target {target.name}: this worker does not insert the variable {name} into a URL (allowed: "
                 f"{', '.join(allowed_names)}); if it is not a secret, start the worker with {VARIABLES_VARIABLE}={name}"

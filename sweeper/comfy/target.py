@@ -48,7 +48,7 @@ def read_key_from_command(words: Sequence[str]) -> str:
             cwd=_find_own_folder(),
         )  # fmt: skip
     except FileNotFoundError:
-        raise UsageError(f"`api_key_command`: there is no program '{program}'") from None
+        raise UsageError(f"`api_key_command`: the program '{program}' does not exist") from None
     except subprocess.TimeoutExpired:
         raise UsageError(f"`api_key_command`: '{program}' gave no key within {_COMMAND_TIMEOUT:g} seconds") from None
     except (OSError, ValueError):

@@ -132,7 +132,7 @@ def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> ImageCompariso
     if isinstance(a, str | os.PathLike) and isinstance(b, str | os.PathLike):
         if has_same_bytes(Path(a), Path(b)):
             if not is_film(Path(a)):
-                open_bytes(read_bytes(Path(a)), os.fspath(a))  # raises ImageError for what is no picture
+                open_bytes(read_bytes(Path(a)), os.fspath(a))  # raises ImageError unless it is a picture
             return ImageComparison("same_bytes", {name: EQUAL_VALUES[name] for name in metrics})
         rates = [read_film_rate(Path(path)) for path in (a, b) if is_film(Path(path))]
         if len(rates) == 2 and None not in rates and rates[0] != rates[1]:

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from sweeper.answers.cells import format_cell, sanitize
+from sweeper.answers.parts import Table
 from sweeper.cli import console
+
+
+def print_table(*arguments, **rest):
+    console.print_parts([Table(*arguments, **rest)])
 
 
 class Terminal(io.TextIOWrapper):
@@ -28,7 +33,7 @@ class Terminal(io.TextIOWrapper):
 
 def test_table_aligns_numbers_right_and_texts_left(capsys):
     rows = [(5, "a", 0.123456789), (100, "bb", None), (None, "\u6f22", 2.0)]
-    console.print_table(("n", "name", "share"), rows, rounded=("share",))
+    print_table(("n", "name", "share"), rows, rounded=("share",))
 
     assert capsys.readouterr().out.splitlines() == [
         "  n  name     share",
@@ -39,7 +44,7 @@ def test_table_aligns_numbers_right_and_texts_left(capsys):
 
 
 def test_different_values_never_look_alike(capsys):
-    console.print_table(("cfg", "sharpness"),
+    print_table(("cfg", "sharpness"),
                   [(0.1234567, 0.1234567), (0.1234568, 0.1234568), (1234567.25, 7.0), (7.0, 1)],
                   rounded=("sharpness",))  # fmt: skip
 
@@ -53,7 +58,7 @@ def test_different_values_never_look_alike(capsys):
 
 
 def test_table_without_rows_prints_its_header(capsys):
-    console.print_table(("a", "b"), [])
+    print_table(("a", "b"), [])
 
     assert capsys.readouterr().out == "a  b\n"
 
@@ -64,7 +69,7 @@ def test_header_is_bold_on_a_terminal_unless_no_color_is_set(monkeypatch, no_col
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", no_color)
-    console.print_table(("a",), [("x",)])
+    print_table(("a",), [("x",)])
 
     assert terminal.lines() == (["a", "x"] if no_color else ["\x1b[1ma\x1b[0m", "x"])
 
@@ -76,7 +81,7 @@ def test_table_fits_the_width_of_the_terminal(rows):
         patch.setattr(sys, "stdout", terminal)
         patch.setenv("NO_COLOR", "1")
         patch.setenv("COLUMNS", "40")
-        console.print_table(("first", "second", "third"), rows)
+        print_table(("first", "second", "third"), rows)
 
     assert all(cell_len(line) <= 40 for line in terminal.lines())
     assert len(terminal.lines()) == len(rows) + 1

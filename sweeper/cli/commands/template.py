@@ -55,7 +55,7 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
         console.print_json(rows)
     else:
         lines = [[*(row[name] for name in SLOT_COLUMNS), _describe_schema(row["schema"])] for row in rows]
-        console.print_table((*SLOT_COLUMNS, "takes"), lines)
+        console.print_parts([Table((*SLOT_COLUMNS, "takes"), lines)])
 
 
 @command.command(

@@ -177,7 +177,7 @@ def embed(clip: Clip, text: str) -> Array:
 _PIECES = re.compile(
     r"\\[()\[\]]|[()\[\]]|:\s*+-?(?>\d+(?:\.\d+)?|\.\d+)\s*+(?=\))|[^\W_]+(?:[-'][^\W_]+)*", re.UNICODE
 )
-MAX_LENGTH = 1_000_000  # characters of a prompt: some seconds of work, which nobody can cancel
+MAX_LENGTH = 1_000_000  # characters of a prompt: some seconds of work, which cannot be cancelled
 MAX_DEPTH = 100  # levels of brackets; each weighs all words in it again. ComfyUI fails at about a thousand
 
 

@@ -212,7 +212,7 @@ def empty(width: int, height: int, batch_size: int = 1) -> Latent:
 
 
 def get_picture_samples(latent: Latent) -> Array:
-    """[B, C, h, w]. Raises ValueError for the latent of a video, whose frames are no batch."""
+    """[B, C, h, w]. Raises ValueError for a video's latent, because its frames are not a batch."""
     samples: Array = latent["samples"]
     if samples.ndim != 4:
         raise ValueError(f"this node takes latents of pictures, [B, C, h, w]; this one is {list(samples.shape)}")
