@@ -7,7 +7,9 @@ jobs, and pictures come from the storage host.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import uuid
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
+from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.http_helpers import (
     RouteRow,
     cut_page,
@@ -52,6 +55,7 @@ DEPRECATED = {"deprecation": f"@{int(datetime(2026, 8, 1, tzinfo=UTC).timestamp(
 
 # By the specification.
 PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs
+ASSET_PAGE_SIZE, MAX_ASSET_PAGE_SIZE = 20, 500
 MAX_CANCELLED_JOBS = 100  # in one request
 
 # Paths that need no key by the specification.
@@ -92,6 +96,7 @@ def make_cloud_app(service: Service, sign_url: UrlSigner) -> Router:
         ("/history", routes.change_history, "POST"),
         ("/user", make_constant_endpoint({"id": "embedded", "status": "active"}), "GET"),
         ("/billing/balance", routes.get_balance, "GET"),
+        ("/assets", routes.list_assets, "GET"),
         ("/jobs", routes.list_jobs, "GET"),
         ("/jobs/cancel", routes.cancel_jobs, "POST"),
         ("/jobs/{job_id}", routes.get_job, "GET"),
@@ -231,6 +236,20 @@ class CloudRoutes(CommonRoutes):
         account = {"max_concurrent_jobs": self.queue.workers, "can_run_partner_nodes": may_run_partner_nodes}
         return json_response(FEATURES | account)
 
+    async def list_assets(self, request: Request) -> Response:
+        """GET /api/assets: of the account's assets only the models, which everyone has; by tags and by pages."""
+        query = request.query_params
+        wanted = {tag for name in ("include_tags", "tags_all") for tag in query.get(name, "").split(",") if tag}
+        limit = read_integer(request, "limit", ASSET_PAGE_SIZE, minimum=1) or ASSET_PAGE_SIZE
+        if limit > MAX_ASSET_PAGE_SIZE:
+            raise refuse(f"'limit' must be 1 to {MAX_ASSET_PAGE_SIZE}.")
+        offset = read_integer(request, "offset", 0, minimum=0) or 0
+        found = [(folder, name) for folder, names in self.list_models().items() for name in names]
+        models = [model for model in found if wanted <= {"models", model[0]}]
+        page, pagination = cut_page(models, offset, limit)
+        assets = await asyncio.to_thread(lambda: [_make_model_asset(self.service.folders, *model) for model in page])
+        return json_response({"assets": assets, "total": len(models), "has_more": pagination["has_more"]})
+
     async def get_balance(self, _: Request) -> Response:
         """GET /api/billing/balance: what is left on the account. The fields contain cents, whatever their names say."""
         balance = self.service.account.balance
@@ -238,6 +257,23 @@ class CloudRoutes(CommonRoutes):
             return error_response(404, "not_found", "Not found")
         cents = round(balance * 100, 6)
         return json_response({"amount_micros": cents, "effective_balance_micros": cents, "currency": "usd"})
+
+
+def _make_model_asset(folders: ServerFolders, folder: str, name: str) -> dict[str, Any]:
+    facts = folders.describe_model(folder, name)
+    changed = format_time(round(facts["modified"] * 1000))
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"models/{folder}/{name}")),
+        "name": name,
+        "hash": f"blake3:{folders.hash_model(folder, name)}",
+        "size": facts["size"],
+        "tags": ["models", folder],
+        "file_path": f"models/{folder}/{name}",
+        "loader_path": name,
+        "is_immutable": True,
+        "created_at": changed,
+        "updated_at": changed,
+    }
 
 
 def _make_row(job: ServerJob) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
+from sweeper.embedded.folders import read_metadata
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
     cut_page,
@@ -44,11 +45,13 @@ def make_comfyui_app(service: Service) -> Router:
         ("/free", routes.free, "POST"),
         ("/models", routes.get_model_folders, "GET"),
         ("/models/{folder}", routes.get_model_files, "GET"),
+        ("/view_metadata/{folder}", routes.get_model_metadata, "GET"),
         ("/object_info/{node_class}", routes.get_node_info, "GET"),
         ("/users", make_constant_endpoint({"storage": "server", "migrated": True}), "GET"),
         ("/embeddings", make_constant_endpoint([]), "GET"),
         ("/extensions", make_constant_endpoint([]), "GET"),
         # ComfyUI has these with the prefix /api only.
+        ("/api/assets", routes.refuse_assets, "GET"),
         ("/api/jobs", routes.list_jobs, "GET"),
         ("/api/jobs/cancel", routes.cancel_jobs, "POST"),
         ("/api/jobs/{job_id}", routes.get_job, "GET"),
@@ -172,6 +175,18 @@ class ComfyRoutes(CommonRoutes):
         """GET /models/{folder}: the files of a model folder."""
         files = self.list_models().get(request.path_params["folder"])
         return Response(status_code=404) if files is None else json_response(files)
+
+    async def get_model_metadata(self, request: Request) -> Response:
+        """GET /view_metadata/{folder}: what the header of a safetensors file says, read from the disk; else 404."""
+        name = request.query_params.get("filename", "")
+        path = self.service.folders.find_model(request.path_params["folder"], name)
+        metadata = read_metadata(path) if path and name.endswith(".safetensors") else None
+        return Response(status_code=404) if metadata is None else json_response(metadata)
+
+    async def refuse_assets(self, _: Request) -> Response:
+        """GET /api/assets: as a ComfyUI answers that was started without `--enable-assets`."""
+        text = "Assets system is disabled. Start the server with --enable-assets to use this feature."
+        return json_response({"error": {"code": "SERVICE_DISABLED", "message": text, "details": {}}}, 503)
 
 
 def _queue_item(job: ServerJob) -> list[Any]:

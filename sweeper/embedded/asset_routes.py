@@ -19,7 +19,7 @@ from blake3 import blake3
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sweeper.embedded.folders import is_file, write_atomically
+from sweeper.embedded.folders import hash_file, is_file, write_atomically
 from sweeper.embedded.http_helpers import RouteRow, format_time, json_response, read_form, read_object, refuse_as
 from sweeper.embedded.jobs import ENDED, Location, now_ms
 from sweeper.embedded.media_routes import URL_SECONDS, UrlSigner
@@ -27,11 +27,6 @@ from sweeper.embedded.service import Service
 
 _HASH = re.compile(r"blake3:([a-f0-9]{64})")
 _UPLOAD = re.compile(r"[a-f0-9]{64}(\.\w+)?", re.ASCII)
-
-
-@lru_cache(maxsize=10_000)
-def _compute_hash(path: Path, _changed: int) -> str:
-    return blake3(path.read_bytes()).hexdigest()
 
 
 @lru_cache(maxsize=10_000)
@@ -74,7 +69,7 @@ class AssetRoutes:
         """The record of an asset. Raises OSError if there is no file."""
         path = self.folders.resolve(*location)
         facts = path.stat()
-        digest = path.name[:64] if _is_upload(path) else _compute_hash(path, facts.st_mtime_ns)
+        digest = path.name[:64] if _is_upload(path) else hash_file(path)
         return {
             "id": _make_id(location),
             "hash": f"blake3:{digest}",

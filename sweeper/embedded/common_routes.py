@@ -152,10 +152,11 @@ class CommonRoutes:
 
     async def get_experiment_files(self, request: Request) -> Response:
         """GET /experiment/models/{folder}."""
-        files = self.list_models().get(request.path_params["folder"])
+        folder = request.path_params["folder"]
+        files = self.list_models().get(folder)
         if files is None:
             raise RequestRefusedError(Response(status_code=404))
-        return json_response([{"name": name, "pathIndex": 0} for name in files])
+        return json_response([self.service.folders.describe_model(folder, name) for name in files])
 
     async def read_deletion(self, request: Request) -> tuple[list[str], bool]:
         """Read a body with `delete`, a list of ids, and `clear`. Returns (ids, clear)."""

@@ -1,4 +1,4 @@
-"""The server's folders on disk, safe paths for file names that clients send, and picture files.
+"""The server's folders on disk, safe paths for file names that clients send, model files, and picture files.
 
 A name that leads out of its folder (by `..`, an absolute path or a symbolic link) is refused. Pillow loads late.
 """
@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import mimetypes
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from blake3 import blake3
 
 from sweeper.files import atomic_write
 from sweeper.model.picture_size import PICTURE_FORMATS
@@ -23,6 +29,11 @@ if TYPE_CHECKING:
 
 KINDS = ("input", "output", "temp")
 
+# ComfyUI's `supported_pt_extensions`.
+_MODEL_SUFFIXES: Final = frozenset({".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"})
+_MAX_HEADER: Final = 2**20  # bytes of a safetensors header that are read, as in ComfyUI
+_NO_FILE_TIME: Final = 1_700_000_000.0  # of models that the server knows without a file
+
 
 class PathEscapeError(Exception):
     """A file name leads out of its folder."""
@@ -30,7 +41,7 @@ class PathEscapeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerFolders:
-    """input, output and temp below one base folder."""
+    """input, output, temp and, if the owner made it, models below one base folder."""
 
     base: Path
 
@@ -83,9 +94,92 @@ class ServerFolders:
         path = self.find_input(name)
         return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
+    def list_model_folders(self) -> list[str]:
+        """The folders below models/, sorted."""
+        root = self.base / "models"
+        return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+    def list_models(self, folder: str) -> list[str]:
+        """The model files in a folder below models/ and in its subfolders, sorted, as paths below the folder."""
+        root = self.base / "models" / folder
+        names = (
+            Path(parent, name).relative_to(root).as_posix()
+            for parent, _, found in (os.walk(root) if _FOLDER_NAME.fullmatch(folder) else ())
+            for name in found
+            if Path(name).suffix.lower() in _MODEL_SUFFIXES
+        )
+        return sorted(names)
+
+    def find_model(self, folder: str, name: Any) -> Path | None:
+        """The file in models/ that a loader's value names; None if there is none.
+
+        As in ComfyUI, a name that climbs ends at its folder, and a symbolic link that the owner made is followed.
+        """
+        if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(folder):
+            return None
+        root = self.base / "models" / folder
+        path = root / os.path.normpath(os.path.join(os.sep, name)).lstrip(os.sep)  # noqa: PTH118 - the plain text
+        return path if path.is_relative_to(root) and is_file(path) else None
+
+    def name_content(self, folder: str, name: Any) -> Any:
+        """The name of a model with the content of its file in it: other content, other name. Without a file: as it is.
+
+        The content stands as digits before the suffix, so that the words of the name stay.
+        """
+        path = self.find_model(folder, name)
+        if path is None:
+            return name
+        stem, dot, suffix = name.rpartition(".")
+        return f"{stem}~{int(hash_file(path)[:15], 16)}{dot}{suffix}"
+
+    def describe_model(self, folder: str, name: str) -> dict[str, Any]:
+        """The facts of a model as GET /experiment/models/{folder} shows them. One without a file has fixed ones."""
+        path = self.find_model(folder, name)
+        modified = created = _NO_FILE_TIME
+        size = 10**8 + int(hashlib.sha256(f"{folder}/{name}".encode()).hexdigest()[:8], 16)
+        if path is not None:
+            facts = path.stat()
+            modified, created, size = facts.st_mtime, facts.st_ctime, facts.st_size
+        return {"name": name, "pathIndex": 0, "modified": modified, "created": created, "size": size}
+
+    def hash_model(self, folder: str, name: str) -> str:
+        """The BLAKE3 of a model, in hex; of its name if it has no file."""
+        path = self.find_model(folder, name)
+        return hash_file(path) if path else blake3(f"{folder}/{name}".encode()).hexdigest()
+
     def resolve(self, kind: str, subfolder: str, name: str = "") -> Path:
         """The path of `name` in a subfolder of a `type`; it need not exist. Raises PathEscapeError, KeyError."""
         return resolve_inside(self.folder_for(kind), subfolder, name)
+
+
+_FOLDER_NAME: Final = re.compile(r"[\w.-]*\w")  # of models; never a path
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """What the header of a safetensors file says about it. None: nothing, or it is not such a file."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length <= _MAX_HEADER else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = header.get("__metadata__") if isinstance(header, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def hash_file(path: Path) -> str:
+    """The BLAKE3 of a file, in hex; computed once, until the file changes. Raises OSError."""
+    facts = path.stat()
+    return _hash_file(path, facts.st_ino, facts.st_ctime_ns, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=10_000)
+def _hash_file(path: Path, *_version: int) -> str:
+    digest = blake3()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def resolve_inside(folder: Path, *parts: str) -> Path:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.nodes.base import InputSpec, NodeClass
+from sweeper.embedded.nodes.base import InputSpec, NodeClass, add_choices
 
 MAX_CHAIN = 800  # nodes in a row; ComfyUI fails a little below 1,000
 
@@ -377,7 +377,8 @@ class InputValidator:
             else:
                 any_file = name in node_class.models and not self.strict_models
                 is_input_file = name in node_class.input_files
-                checked = _add_option(spec, value) if self.any_option and not any_file else spec
+                accepts = self.any_option and not any_file
+                checked = add_choices(spec, (value,)) if accepts and isinstance(value, str) else spec
                 error = _check_value(inputs, name, checked, is_input_file=is_input_file, any_file=any_file)
                 yield name, spec, error, None
 
@@ -410,14 +411,6 @@ class InputValidator:
             for name, kind in self.nodes[node["class_type"]].input_files.items()
             if name in inputs and not is_link(inputs[name]) and self.folders.find_input(inputs[name]) is None
         ]
-
-
-def _add_option(spec: InputSpec, value: Any) -> InputSpec:
-    kind, options = spec
-    if isinstance(value, str) and isinstance(kind, list):
-        return [*kind, value], options
-    is_combo = isinstance(value, str) and kind == "COMBO"
-    return (kind, {**options, "options": [*options.get("options", []), value]}) if is_combo else spec
 
 
 def _check_value(

@@ -222,6 +222,6 @@ def test_models_are_listed_by_folder_and_any_name_is_accepted(cloud):
         {"name": "upscale_models", "folders": ["upscale_models"]}
     ]
     files = cloud.http.get("/api/experiment/models/upscale_models").json()
-    assert files == [{"name": name, "pathIndex": 0} for name in ("alpha", "beta", "gamma")]
+    assert [(file["name"], file["pathIndex"]) for file in files] == [(name, 0) for name in ("alpha", "beta", "gamma")]
     assert cloud.http.get("/api/experiment/models/nothing").status_code == 404
     assert cloud.run(chain(model="my own/model.safetensors"))["status"] == "completed"

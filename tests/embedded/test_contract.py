@@ -128,10 +128,11 @@ def files(account: Cloud) -> None:
 
 def reference(account: Cloud) -> None:
     http = account.http
-    for path in ("object_info", "features", "system_stats", "user", "experiment/models",
+    for path in ("object_info", "features", "system_stats", "user", "experiment/models", "assets",
                  "experiment/models/upscale_models"):  # fmt: skip
         assert http.get(f"/api/{path}").status_code == 200
     assert http.get("/api/experiment/models/x").status_code == 404
+    assert http.get("/api/assets?limit=0").status_code == 400
 
 
 def send_without_key(account: Cloud) -> None:

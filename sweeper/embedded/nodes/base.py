@@ -24,6 +24,29 @@ if TYPE_CHECKING:
 InputSpec = tuple[Any, dict[str, Any]]
 
 
+# Input of a loader -> its model folder, as in ComfyUI's folder_paths. For other inputs the folder is the input's name.
+_MODEL_FOLDERS = {
+    "ckpt_name": "checkpoints",
+    "unet_name": "diffusion_models",
+    "clip_name": "text_encoders",
+    "clip_name1": "text_encoders",
+    "clip_name2": "text_encoders",
+    "vae_name": "vae",
+    "clip_name3": "text_encoders",
+    "clip_name4": "text_encoders",
+    "lora_name": "loras",
+    "control_net_name": "controlnet",
+    "style_model_name": "style_models",
+    "gligen_name": "gligen",
+    "hypernetwork_name": "hypernetworks",
+    "model_name": "upscale_models",
+    "model_path": "diffusers",
+    "audio_encoder_name": "audio_encoders",
+    "name": "model_patches",
+    "photomaker_model_name": "photomaker",
+}
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: a client asked the job to stop
     """Raised by `Context.check()` when the running job is to stop; nodes let it pass."""
 
@@ -94,6 +117,10 @@ class NodeClass:
         """The required and the optional inputs of a node with these values."""
         return (self.required, self.optional) if self.select_inputs is None else self.select_inputs(values)
 
+    def get_model_folder(self, input_name: str) -> str:
+        """The model folder of one of the `models`."""
+        return "clip_vision" if self.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(input_name, input_name)
+
     def load_input_specs(
         self, folders: ServerFolders, values: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
@@ -104,11 +131,21 @@ class NodeClass:
     def _fill_combos(self, specs: Mapping[str, InputSpec], folders: ServerFolders) -> dict[str, InputSpec]:
         filled = dict(specs)
         for name in self.input_files.keys() & specs.keys():
-            kind, options = specs[name]
-            choices = folders.list_inputs(self.input_files[name])
-            # The newer form keeps its list among the options.
-            filled[name] = (kind, {**options, "options": choices}) if kind == "COMBO" else (choices, options)
+            filled[name] = add_choices(specs[name], folders.list_inputs(self.input_files[name]))
+        for name in self.models & specs.keys():
+            filled[name] = add_choices(specs[name], folders.list_models(self.get_model_folder(name)))
         return filled
+
+
+def add_choices(spec: InputSpec, names: Iterable[str]) -> InputSpec:
+    """A combo with more choices; other inputs stay as they are. The newer form keeps its list among the options."""
+    kind, options = spec
+    old = kind if isinstance(kind, list) else options.get("options", []) if kind == "COMBO" else None
+    if old is None:
+        return spec
+    known = {choice for choice in old if isinstance(choice, str)}
+    choices = [*old, *(name for name in names if name not in known)]
+    return (kind, {**options, "options": choices}) if kind == "COMBO" else (choices, options)
 
 
 def hash_files(names: Iterable[str]) -> Callable[..., str]:

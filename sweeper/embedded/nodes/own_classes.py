@@ -26,6 +26,7 @@ from sweeper.embedded.nodes.base import (
     Context,
     NodeClass,
     NodeOutput,
+    add_choices,
     complete_declaration,
     hash_files,
     make_node_class,
@@ -128,10 +129,6 @@ def _offers_nothing(spec: list[Any]) -> bool:
     return isinstance(choices, list) and not choices
 
 
-def _fill(spec: list[Any], names: tuple[str, ...]) -> list[Any]:
-    return ["COMBO", {**spec[1], "options": [*names]}] if spec[0] == "COMBO" else [[*names], *spec[1:]]
-
-
 def _find_fingerprint(name: str) -> Callable[..., Any] | None:
     if name == "SaveImageWebsocket":  # what is sent and kept nowhere is sent each time
         return lambda _folders, /, **_inputs: time.time()
@@ -141,7 +138,9 @@ def _find_fingerprint(name: str) -> Callable[..., Any] | None:
 def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
     required: dict[str, list[Any]] = record["input"].get("required", {})
     offered = {
-        key: _fill(spec, _OFFERED[key]) for key, spec in required.items() if key in _OFFERED and _offers_nothing(spec)
+        key: [*add_choices((spec[0], spec[1] if len(spec) > 1 else {}), _OFFERED[key])]
+        for key, spec in required.items()
+        if key in _OFFERED and _offers_nothing(spec)
     }
     return make_node_class(
         name,

@@ -19,28 +19,6 @@ from sweeper.embedded.stand_ins.class_shape import ClassShape, describe_shape
 from sweeper.errors import InputError
 from sweeper.model.node_classes.spec import STAND_IN_KEY, NodeInfo
 
-# Input of a loader -> its model folder, as in ComfyUI's folder_paths. For other inputs the folder is the input's name.
-_MODEL_FOLDERS = {
-    "ckpt_name": "checkpoints",
-    "unet_name": "diffusion_models",
-    "clip_name": "text_encoders",
-    "clip_name1": "text_encoders",
-    "clip_name2": "text_encoders",
-    "vae_name": "vae",
-    "clip_name3": "text_encoders",
-    "clip_name4": "text_encoders",
-    "lora_name": "loras",
-    "control_net_name": "controlnet",
-    "style_model_name": "style_models",
-    "gligen_name": "gligen",
-    "hypernetwork_name": "hypernetworks",
-    "model_name": "upscale_models",
-    "model_path": "diffusers",
-    "audio_encoder_name": "audio_encoders",
-    "name": "model_patches",
-    "photomaker_model_name": "photomaker",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class StandIn:
@@ -168,15 +146,17 @@ def make_object_info(node: NodeClass, folders: ServerFolders, *, strict_models: 
 
     Unless `strict_models`, an input for a model file accepts any name, and our option `any_file` says so.
     """
-    if node.select_inputs is not None:
+    is_described = node.select_inputs is not None
+    own_files = any(folders.list_models(node.get_model_folder(name)) for name in node.models)
+    if is_described and not own_files:
         return dict(node.declaration)
-    groups = {group: dict(specs) for group, specs in node.declaration["input"].items()}
+    groups = dict(node.declaration["input"])
     for group, specs in zip(("required", "optional"), node.load_input_specs(folders), strict=True):
-        for name in specs.keys() & (node.models | node.input_files.keys()):
+        for name in specs.keys() & groups.get(group, {}).keys() & (node.models | node.input_files.keys()):
             kind, options = specs[name]
-            if name in node.models:
-                options = options if strict_models else {**options, "any_file": True}
-            groups[group][name] = [kind, options] if options else [kind]
+            if name in node.models and not strict_models and not is_described:
+                options = {**options, "any_file": True}
+            groups[group] = {**groups[group], name: [kind, options] if options else [kind]}
     return {**node.declaration, "input": groups}
 
 
@@ -190,17 +170,14 @@ def node_classes() -> dict[str, Any]:
 
 
 def list_model_files(nodes: Mapping[str, NodeClass], folders: ServerFolders) -> dict[str, list[str]]:
-    """Model folder -> the file names that the loaders list, in order and without duplicates."""
-    folder_files: dict[str, list[str]] = {}
+    """Model folder -> the file names that the loaders list, without duplicates, and then those in models/."""
+    found: dict[str, dict[str, None]] = {}
     for node in nodes.values():
-        required, optional = node.load_input_specs(folders) if node.models else ({}, {})
-        for name, (kind, options) in {**required, **optional}.items():
+        for name, (kind, options) in {**node.required, **node.optional}.items():
             if name in node.models:
-                files = folder_files.setdefault(_find_folder(node, name), [])
                 choices = kind if isinstance(kind, list) else options.get("options", [])
-                files += [file for file in choices if file not in files]
-    return folder_files
-
-
-def _find_folder(node: NodeClass, input_name: str) -> str:
-    return "clip_vision" if node.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(input_name, input_name)
+                names = [choice for choice in choices if isinstance(choice, str)]
+                found.setdefault(node.get_model_folder(name), {}).update(dict.fromkeys(names))
+    for folder in folders.list_model_folders():
+        found.setdefault(folder, {})
+    return {folder: [*(listed | dict.fromkeys(folders.list_models(folder)))] for folder, listed in found.items()}
