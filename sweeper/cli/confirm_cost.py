@@ -76,8 +76,7 @@ def _answer_plan(prepared: Prepared, out: Any, run_options: Mapping[str, Any]) -
     """What a run would do, by the node classes of its targets."""
     names = {field.name for field in fields(RunOptions)}
     options = RunOptions(**{name: value for name, value in run_options.items() if name in names})
-    known = replace(prepared, classes=prepared.find_classes())
-    return answer_plan(known, out if isinstance(out, Path) else None, options)
+    return answer_plan(prepared.ask_targets(), out if isinstance(out, Path) else None, options)
 
 
 def load_spent(out: Path) -> Amount:

@@ -207,6 +207,14 @@ _SHARED: Final = (
                  help="The most that the results folder may cost over all its runs, such as '20 USD'."),
     click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial."),
     click.option("--retry-failed", is_flag=True, help="Resubmit trials that failed in an earlier run."),
+    click.option("--per-target/--any-target", default=None,
+                 help="Count only results of these targets as done. [default: those of any real target]"),
+    click.option("--keep-stale", is_flag=True,
+                 help="Keep the results of trials whose model files have changed, and remember the files of now."),
+    click.option("--remake-stale", is_flag=True,
+                 help="Resubmit also trials of whose model files only the time has changed."),
+    click.option("--allow-different-models", is_flag=True,
+                 help="Let the targets have different model files under one name."),
 )  # fmt: skip
 _SHARED_AFTER: Final = (
     click.option("--keep-temp/--no-keep-temp", default=None,
@@ -224,6 +232,8 @@ def limits(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_limits(*args: Any, **given: Any) -> Any:
+        if given["keep_stale"] and given["remake_stale"]:
+            raise UsageError("--keep-stale and --remake-stale contradict each other; give one")
         if given["fail_fast"] and given["max_failures"] is not None:
             raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
         return command(*args, **given)

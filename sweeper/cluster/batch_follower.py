@@ -232,7 +232,8 @@ class BatchFollower:
                 job = self._make_job(item)
                 charges = self.context.charge_intent(item, job)
                 server_time = self.registry.get_server_time(worker.address)
-                self.store.record_intent(job, server_time=server_time, charges=charges)
+                models = self.context.get_models(self.name, item.trial)
+                self.store.record_intent(job, server_time=server_time, charges=charges, models=models)
                 item.job = job
                 item.submissions += 1
                 jobs.append(job)

@@ -19,21 +19,24 @@ from sweeper.cluster.dispatcher import Dispatcher
 from sweeper.cluster.messages import RunSpec, WorkerInfo
 from sweeper.cluster.work_pool import WorkPool
 from sweeper.cluster.worker_plugin import SHARED_MARKER
-from sweeper.cluster.workers import WorkerRegistry, fetch_identity, make_worker_event
+from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry, fetch_identity, make_worker_event
 from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, UnreachableError
 from sweeper.model.experiment import Experiment
+from sweeper.model.model_facts import ModelFacts, Models
 from sweeper.model.result import Run
 from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
 from sweeper.planning.order import TransitionCost
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.running import run as local_run
 from sweeper.running.measure_run import get_cacheable_versions
+from sweeper.running.node_class_cache import get_classes
 from sweeper.running.restore_files import MissingFiles
 from sweeper.running.resume import ResumeState
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import ClusterReady, Notice
 from sweeper.running.session import Session
+from sweeper.running.target_models import ModelSource
 from sweeper.running.work import WorkItem
 from sweeper.store import Store, records
 from sweeper.store.containment import refuse_links
@@ -95,11 +98,37 @@ class _WorkerClient:
     address: str
     extra_data: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def models(self) -> ModelSource:
+        return self
+
+    async def ask(self, question: str, *arguments: Any) -> Any:
+        """Raises UnreachableError if the worker is gone."""
+        try:
+            return await self.registry.call(
+                worker_plugin.ask_server, self.registry.run_spec, question, *arguments, address=self.address
+            )
+        except WorkerGoneError as error:
+            raise UnreachableError(str(error)) from None
+
     async def get_object_info(self) -> dict[str, Any]:
-        answer: dict[str, Any] = await self.registry.call(
-            worker_plugin.get_object_info, self.registry.run_spec, address=self.address
-        )
+        answer: dict[str, Any] = await self.ask("get_object_info")
         return answer
+
+    async def list_all(self) -> Mapping[str, Mapping[str, ModelFacts]]:
+        answer: Mapping[str, Mapping[str, ModelFacts]] = await self.ask("list_all")
+        return answer
+
+    async def get_facts(self, listed: Models) -> Models:
+        answer: Models = await self.ask("get_facts", dict(listed))
+        return answer
+
+    async def find_oldest_job(self) -> float | None:
+        answer: float | None = await self.ask("find_oldest_job")
+        return answer
+
+    async def free_memory(self) -> bool:
+        return bool(await self.ask("free_memory"))
 
 
 class ClusterSession(Session):
@@ -175,17 +204,33 @@ class ClusterSession(Session):
     async def check_targets(self) -> None:
         """Check the plan against the node classes of the first worker's server."""
         registry = self.registry
-        worker = next(iter(registry.workers.values()))
-        target = self.targets[0] if self.targets[0].embedded else replace(self.targets[0], url=worker.server_id)
-        if target.partner_key_env is not None or target.url == CLOUD_URL:
-            target = replace(target, partner_key="on the workers")
-        worker_client = _WorkerClient(target, registry, worker.address)
+        worker_client = self._make_worker_client(next(iter(registry.workers.values())))
         await self.check(worker_client)
         registry.run_spec = replace(
             registry.run_spec,
             has_partner_nodes=bool(worker_client.extra_data),
             sampler_nodes=frozenset(self.sampler_nodes),
         )
+
+    def _make_worker_client(self, worker: WorkerInfo) -> _WorkerClient:
+        target = self.targets[0] if self.targets[0].embedded else replace(self.targets[0], url=worker.server_id)
+        if target.partner_key_env is not None or target.url == CLOUD_URL:
+            target = replace(target, partner_key="on the workers")
+        return _WorkerClient(target, self.registry, worker.address)
+
+    async def read_models(self) -> None:
+        """Ask the first worker's server about the model files of the plan."""
+        worker_client = self._make_worker_client(next(iter(self.registry.workers.values())))
+        await self.read_models_of(worker_client, await get_classes(worker_client))
+
+    async def find_outdated_models(self, store: Store) -> None:
+        """Let the servers of all workers forget files that they may have read before these were replaced."""
+        name = self.targets[0].name
+        for worker in self.registry.workers.values():
+            source = self._make_worker_client(worker)
+            with contextlib.suppress(UnreachableError):  # the worker is gone
+                if await self.models.find_outdated(source, name, store) and await source.free_memory():
+                    self.report(Notice(f"{worker.name}: model files were replaced; its server reads them again"))
 
     async def restore(self, missing: MissingFiles) -> None:
         """Report the missing files. A cluster does not fetch them again from the workers' servers."""

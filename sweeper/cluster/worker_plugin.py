@@ -182,11 +182,15 @@ class SweeperWorkerPlugin(WorkerPlugin):
             limit = self._limits[client] = ConcurrencyLimit(concurrency, Random())
         return limit
 
-    async def get_object_info(self, run_spec: RunSpec) -> dict[str, Any]:
-        """The node classes of the server beside this worker. Raises SweeperError."""
+    async def ask_server(self, run_spec: RunSpec, question: str, *arguments: Any) -> Any:
+        """What the server beside this worker answers to a method of its client or of the client's models.
+
+        Raises SweeperError.
+        """
         client = self._get_client(await self._resolve_target(run_spec), run_spec)
         await client.connect()
-        return await client.get_object_info()
+        owner = client if question == "get_object_info" else client.models
+        return await getattr(owner, question)(*arguments)
 
     # --- batches
 
@@ -355,5 +359,6 @@ def write_input(name: str, offset: int, content: bytes, last: bool, dask_worker:
         replace_file(partial, partial.with_name(name))
 
 
-async def get_object_info(run_spec: RunSpec, dask_worker: Worker) -> dict[str, Any]:
-    return await plugin_of(dask_worker).get_object_info(run_spec)
+async def ask_server(run_spec: RunSpec, question: str, *arguments: Any, dask_worker: Worker) -> Any:
+    """Call a method of `ServerModels`, or `get_object_info`, for the server beside a worker."""
+    return await plugin_of(dask_worker).ask_server(run_spec, question, *arguments)

@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urljoin
 import httpx
 
 from sweeper.comfy.dialects import Dialect, detect_dialect, make_dialect
+from sweeper.comfy.model_files import ServerModels
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
@@ -113,6 +114,7 @@ class ComfyClient:
         self._target_kind = classify_host(target.url) or PUBLIC  # until a connection shows the address
         self._proxied_kinds: dict[str, str | None] = {}  # by host: what `resolve_kind` found
         self.uploads = Uploads(self.run_flow, lambda: self.dialect)
+        self.models = ServerModels(self.run_flow, lambda: self.dialect)
         # A server may echo our keys (ComfyUI's /queue contains extra_data), and our messages must not contain them.
         redaction = Redaction(target.keys)
         self.redact, self.redact_text = redaction.redact, redaction.redact_text

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.comfy import jobs_api
+from sweeper.comfy import jobs_api, model_files
 from sweeper.comfy.comfyui import (
     make_view_request,
     read_submission,
@@ -52,6 +52,9 @@ class CloudDialect:
     needs_key_in_events: Final = True
     sends_status_events: Final = False
     mask_path: Final = "/api/upload/mask"
+    models_path: Final = "/api/experiment/models"
+    frees_memory: Final = False
+    get_model_facts = staticmethod(model_files.find_asset)
     get_job = staticmethod(jobs_api.get_job)
     list_running = staticmethod(jobs_api.list_running)
     cancel = staticmethod(jobs_api.cancel)

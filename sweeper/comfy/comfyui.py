@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.comfy import jobs_api, queue_api
+from sweeper.comfy import jobs_api, model_files, queue_api
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
@@ -56,6 +56,9 @@ class ComfyUIDialect:
     needs_key_in_events: Final = False
     sends_status_events: Final = True
     mask_path: Final = "/upload/mask"
+    models_path: Final = "/experiment/models"
+    frees_memory: Final = True
+    get_model_facts = staticmethod(model_files.read_header)
 
     def __init__(self) -> None:
         self._is_current = True  # whether it has the calls below /api/jobs; the handshake asks

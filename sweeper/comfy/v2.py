@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from blake3 import blake3
 
-from sweeper.comfy import jobs_api, v2_jobs
+from sweeper.comfy import jobs_api, model_files, v2_jobs
 from sweeper.comfy.comfyui import read_submission
 from sweeper.comfy.protocol import (
     Flow,
@@ -57,6 +57,9 @@ class V2Dialect:
     needs_key_in_events: Final = False
     sends_status_events: Final = False
     mask_path: Final = None
+    models_path: Final = None
+    frees_memory: Final = False
+    get_model_facts = staticmethod(model_files.find_asset)
     get_job = staticmethod(v2_jobs.get_job)
 
     def __init__(self) -> None:

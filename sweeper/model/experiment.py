@@ -203,9 +203,10 @@ def _hash(parts: list[Any]) -> str:
 class RunSettings:
     """The `run` settings of an experiment.
 
-    `timeout` and `patience` are in seconds. `max_failures` is a count (int) or a share from 0 to 1 (float). `out` is
-    the URL of the storage for the pictures, None for the results folder. The command line asks before a run that may
-    cost more than `confirm_above`, in US dollars. `budget` is the most that the results folder may cost, in US dollars.
+    `timeout` and `patience` are in seconds. `max_failures` is a count (int) or a share from 0 to 1 (float).
+    `per_target`: only results of the run's own targets count as done. `out` is the URL of the storage for the
+    pictures, None for the results folder. The command line asks before a run that may cost more than `confirm_above`,
+    in US dollars. `budget` is the most that the results folder may cost, in US dollars.
     """
 
     concurrency: int | None = None
@@ -215,6 +216,7 @@ class RunSettings:
     max_trials: int = 10_000
     max_failures: int | float | None = None
     keep_temp: bool = False
+    per_target: bool = False
     out: str | None = None
     confirm_above: Decimal = Decimal(5)
     budget: Decimal | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,8 @@ STATUSES: Final = (SUCCEEDED, FAILED, CANCELLED, PENDING)
 # of a Result; a tuple of texts becomes JSON. No axis or slot may have one of these names.
 OUTCOME_COLUMNS: Final[Mapping[str, type]] = {
     "digest": str, "status": str, "outputs": tuple, "sha256": tuple, "target": str, "prompt_id": str, "attempts": int,
-    "queued_s": float, "ran_s": float, "cost": float, "cost_kind": str, "currency": str, "error_type": str,
-    "error": str,
+    "queued_s": float, "ran_s": float, "cost": float, "cost_kind": str, "currency": str, "models": str,
+    "error_type": str, "error": str,
 }  # fmt: skip
 RESERVED_COLUMNS: Final = ("trial", *OUTCOME_COLUMNS)
 SAMPLING_METRIC: Final = "sampling_s"  # the only metric of a job and not of a file; see `sweeper.comfy.job_listener`
@@ -41,7 +41,9 @@ class Result:
 
     `cost` is what the job cost in US dollars, the upper end of a range; None if nothing has a price or the job has not
     ended. If trials share a job, the first of them has its cost and the others have 0, so that the sum of a table is
-    what was paid. `cost_kind` is the least sure kind of the job's charges (`sweeper.model.charges`).
+    what was paid. `cost_kind` is the least sure kind of the job's charges (`sweeper.model.charges`). `models` names the
+    model files with a tag for the content of each (`sweeper.model.model_facts`); None if its server told nothing.
+    `model_files` has all that it told, for JSON.
     """
 
     trial: int
@@ -58,9 +60,11 @@ class Result:
     ran_s: float | None = None
     cost: float | None = None
     cost_kind: str | None = None
+    models: str | None = None
     error_type: str | None = None
     error: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    model_files: Sequence[Mapping[str, Any]] = ()
 
     @property
     def currency(self) -> str | None:

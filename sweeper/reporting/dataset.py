@@ -19,7 +19,7 @@ from sweeper.tables.export import replace_surrogates
 
 FORMAT: Final = 1  # of the data; the page refuses any other
 # The columns of the outcome that the page shows beside the status.
-_TEXT_COLUMNS: Final = ("error_type", "error", "target", "cost_kind")
+_TEXT_COLUMNS: Final = ("error_type", "error", "target", "cost_kind", "models")
 _NUMBER_COLUMNS: Final = tuple(name for name, kind in OUTCOME_COLUMNS.items() if kind in (int, float))
 _MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
 

@@ -5,7 +5,8 @@ Reads the results folder if there is one. Writes nothing and contacts no server.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sweeper.planning.plan_cost import PlanCost
 from sweeper.planning.plan_outline import outline_plan
 from sweeper.planning.pricing import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import find_smallest_cache
+from sweeper.running.done_work import DoneRule, DoneWork
 from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.running.plan_answer import Estimate, MeanSeconds, PlanAnswer
 from sweeper.running.preflight import describe_renaming
@@ -24,7 +26,7 @@ from sweeper.running.prepare import Prepared
 from sweeper.running.run_context import list_job_seconds
 from sweeper.running.settings import RunOptions, TrialFilter
 from sweeper.store import Store
-from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, JobRecord
+from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED
 from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import check_owner, default_results_folder
 
@@ -55,7 +57,10 @@ class PlanCounter:
         self.out = out or default_results_folder(experiment.file, experiment.name)
         resolved = prepared.resolve_targets()
         self.targets = [target.name for target in resolved]
-        self._jobs, seconds, self._renaming = _load_records(self.out, self.targets, plan)
+        self._work, seconds, self._renaming = _load_records(self.out, self._make_rule(prepared), plan)
+        self._jobs = self._work.jobs
+        self._done_on: Counter[str] = Counter()
+        self._stale_digests: set[str] = set()
         besides_nodes = seconds.pop(BESIDES_NODES, 0.0)
         costs = Costs(seconds, find_smallest_cache(map(get_cache_mode, resolved)))
         self.plan = plan.reordered(costs)  # the same order as the run's
@@ -69,8 +74,15 @@ class PlanCounter:
         # One byte for each trial: whether it is the first with its digest, and whether it is new or open too.
         self._distinct, self._pending = bytearray(len(self.plan)), bytearray(len(self.plan))
         self._digests: set[int] = set()
-        self._counts: dict[str, Any] = {"selected": 0, "new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
+        names = ("selected", "new", "done", "failed", "open", "stale", "duplicates")
+        self._counts: dict[str, Any] = dict.fromkeys(names, 0)
         self._new_digests = self._open_digests = 0
+
+    def _make_rule(self, prepared: Prepared) -> DoneRule:
+        options, run = self._run_options, prepared.experiment.run
+        per_target = run.per_target if options.per_target is None else options.per_target
+        models = prepared.models
+        return DoneRule(tuple(self.targets), models, per_target, options.keep_stale, options.remake_stale)
 
     def iter_selected(self) -> Iterator[Trial]:
         """The trials that `where` selects, in written order."""
@@ -112,12 +124,18 @@ class PlanCounter:
         if self._is_new(trial):
             self._counts["new"] += 1
             self._new_digests += not again
+            if digest in self._work.stale:
+                self._counts["stale"] += 1
+                self._stale_digests.add(digest)
         elif job is not None and job.state in OPEN_STATES:
             self._counts["open"] += 1
             self._counts["new"] += 1
             self._open_digests += not again
         else:
-            self._counts["done" if job is not None and job.state == SUCCEEDED else "failed"] += 1
+            is_done = job is not None and job.state == SUCCEEDED
+            self._counts["done" if is_done else "failed"] += 1
+            if job is not None and is_done:
+                self._done_on[job.target] += 1
             is_pending = False
         self._distinct[trial.index] = not again
         self._pending[trial.index] = is_pending
@@ -155,6 +173,8 @@ class PlanCounter:
             targets=tuple(self.targets),
             order=self.plan.order,
             **self._counts,
+            stale_files=self._work.describe_stale(self._stale_digests),
+            done_on=dict(self._done_on),
             where=self._run_options.where,
             limit=self._run_options.limit,
             jobs=self._job_count,
@@ -180,7 +200,7 @@ class PlanCounter:
 
     def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment
-        warnings = list(self.notes)
+        warnings = [*self.notes, *self._work.list_notes(self._jobs.keys())]
         if self._counts["new"] and self._renaming is not None:
             warnings.append(self._renaming)
         limit = self._run_options.max_trials or experiment.run.max_trials
@@ -189,16 +209,14 @@ class PlanCounter:
         return warnings
 
 
-def _load_records(
-    out: Path, targets: Sequence[str], plan: Plan
-) -> tuple[dict[str, JobRecord], dict[str, float], str | None]:
-    """The current job of each digest on these targets, the mean seconds of each node class there, and a message.
+def _load_records(out: Path, rule: DoneRule, plan: Plan) -> tuple[DoneWork, dict[str, float], str | None]:
+    """The jobs that count by this rule, the mean seconds of each node class on its targets, and a message.
 
     The message is that of `describe_renaming`. Raises UsageError if the results are of another experiment.
     """
     if not Store.exists(out):
-        return {}, {}, describe_renaming(plan, out, None, targets)
+        return DoneWork(), {}, describe_renaming(plan, out, None, rule)
     with Store.open(out, readonly=True) as store:
         check_owner(store, plan.experiment.file, plan.experiment.name)
-        renaming = describe_renaming(plan, out, store, targets)
-        return store.current_jobs(targets), store.servers.mean_node_seconds(targets), renaming
+        renaming = describe_renaming(plan, out, store, rule)
+        return rule.find(store), store.servers.mean_node_seconds(rule.targets), renaming

@@ -31,7 +31,9 @@ from sweeper.errors import (
     Trouble,
     UnreachableError,
 )
+from sweeper.model.model_facts import Models
 from sweeper.model.money import CURRENCY
+from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets, TargetSpec
 from sweeper.model.urls import is_loopback, strip_secrets
 from sweeper.planning.plan import Plan
@@ -40,6 +42,7 @@ from sweeper.planning.server_cache import detect_server_cache
 from sweeper.running.node_class_cache import get_classes
 from sweeper.running.preflight import attach_partner_key
 from sweeper.running.stop_control import run_sync
+from sweeper.running.target_models import describe_differences, read_target_models
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -102,6 +105,7 @@ class TargetReport:
     problem: str | None = field(default=None, metadata=IF_GIVEN)
     next: str | None = field(default=None, metadata=IF_GIVEN)
     error: SweeperError | None = field(default=None, metadata=NOT_IN_JSON)
+    models: Models = field(default_factory=dict, metadata=NOT_IN_JSON)  # what it tells about the model files of a plan
 
     def parts(self) -> Iterator[Part]:
         """What is known, what may be wrong, and what is, with the next step."""
@@ -191,7 +195,13 @@ def diagnose(
         reports.append(run_sync(partial(_diagnose_target, spec, plans, {**named, **broken})))
     checked = {report.target for report in reports} | set(plans[0].experiment.named_targets if plans else ())
     entries = [entry for name, entry in named.items() if isinstance(entry, InvalidEntry) and name not in checked]
-    found = [*_find_package_problems(), *(str(problem) for entry in entries for problem in entry.problems), *warnings]
+    differences = describe_differences({report.target: report.models for report in reports})
+    found = [
+        *_find_package_problems(),
+        *(str(problem) for entry in entries for problem in entry.problems),
+        *warnings,
+        *(f"{line}; `run` on both needs --allow-different-models" for line in differences),
+    ]
     return Diagnosis(
         version(DISTRIBUTION), platform.python_version(), platform.platform(),
         {name: _find_version(name) for name in _list_packages()}, shutil.disk_usage(".").free, tuple(reports),
@@ -236,21 +246,26 @@ async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[P
             lacks: list[str] = []
             if plans:
                 experiment = plans[0].experiment
-                lacks, notes = await _check_plans(client, plans, limit)
+                classes = await get_classes(client, fresh=True)
+                lacks, notes = _check_plans(client, plans, limit, classes)
+                plan = None if target.embedded or is_space(plans[0]) else plans[0]
+                models = await read_target_models(client.models, plan, classes) if plan is not None else None
+                facts["models"] = {} if models is None else models.facts
                 trials = None if is_space(plans[0]) else len(plans[0])
                 search = None if experiment.search is None else True
                 facts["experiment"] = ExperimentReport(str(experiment.file), trials, lacks, notes, search)
             facts |= {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
 
 
-async def _check_plans(client: ComfyClient, plans: Sequence[Plan], limit: int | None) -> tuple[list[str], list[str]]:
+def _check_plans(
+    client: ComfyClient, plans: Sequence[Plan], limit: int | None, classes: NodeInfo | None
+) -> tuple[list[str], list[str]]:
     """(what the server lacks or would refuse, notes on what is unusual but runs); `limit`: bytes of an upload."""
     large = [
         f"{fact.path}: {size / 2**20:.0f} MiB; an upload there may have at most {limit / 2**20:.0f} MiB"
         for fact in plans[0].experiment.files.values()
         if limit is not None and (size := fact.path.stat().st_size) > limit
     ]
-    classes = await get_classes(client, fresh=True)
     if classes is None:
         return large, ["the server does not list its node classes, so the template was not checked"]
     fits = [plan.fit(classes) for plan in plans]

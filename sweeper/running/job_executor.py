@@ -146,6 +146,11 @@ class JobExecutor:
         submission = JobSubmission(
             job.id, graph, self.events.client_id, self.client.extra_data, wants_previews=self.context.is_watched()
         )
+        try:
+            await self._free_outdated_models(item)
+        except (TransientError, TargetError):
+            self.context.finish_job(item, job, JobEnd(records.UNSENT))
+            raise
         self.events.expect_status()
         sent_at = self.context.now()
         try:
@@ -168,6 +173,12 @@ class JobExecutor:
             return answer
         self._record_submitted(item, job, answer, sent_at)
         return None
+
+    async def _free_outdated_models(self, item: WorkItem) -> None:
+        """Let the server read files again that were replaced since it may have read them."""
+        models = self.context.models.get(self.target_name)
+        if models is not None and (notice := await models.free_before(self.client.models, item.trial)):
+            self.context.report(Notice(f"{self.target_name}: {notice}"))
 
     async def _was_accepted(self, item: WorkItem, job: JobRecord, *, allow_late_arrival: bool = True) -> bool:
         """Search the server for a job after an answer that may be a gateway's; record the job if it is there."""
@@ -265,7 +276,8 @@ class JobExecutor:
             intended=context.now(),
         )
         charges = context.charge_intent(item, job)
-        context.store.record_intent(job, server_time=self.client.server_time, charges=charges)
+        models = context.get_models(self.target_name, item.trial)
+        context.store.record_intent(job, server_time=self.client.server_time, charges=charges, models=models)
         item.job = job
         item.submissions += 1
         return job

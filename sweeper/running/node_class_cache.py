@@ -27,7 +27,9 @@ from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UnreachableError
 from sweeper.files import atomic_write
 from sweeper.model.node_classes import NodeInfo
+from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, detect_server_cache
+from sweeper.running.target_models import ModelSource, TargetModels, read_target_models
 
 _MAX_AGE: Final = 24 * 3600.0  # seconds
 _CLASSES_KIND: Final = "object_info"
@@ -89,6 +91,9 @@ class ClassSource(Protocol):
     target: Target
     extra_data: Mapping[str, str]
 
+    @property
+    def models(self) -> ModelSource: ...
+
     async def get_object_info(self) -> dict[str, Any]: ...
 
 
@@ -107,21 +112,22 @@ async def get_classes(client: ClassSource, *, fresh: bool = False) -> NodeInfo |
     return classes
 
 
-async def fetch_classes(target: Target) -> NodeInfo | None:
-    """The classes of a target that is not connected yet: checks which server is there, so that the cache is right.
+async def fetch_classes(target: Target, plan: Plan | None) -> tuple[NodeInfo | None, TargetModels | None]:
+    """The classes of a target that is not connected yet, and the model files of a plan there, as far as it tells.
 
-    Returns what is cached if the server does not respond soon.
+    Checks which server is there, so that the cache is right. Returns what is cached if it does not respond soon.
     """
     if target.embedded:
-        return get_embedded_classes()
+        return get_embedded_classes(), None
     from sweeper.comfy.client import ComfyClient
 
     with suppress(SweeperError, TimeoutError):
         async with ComfyClient(target) as client:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 save_server(target, await client.connect())
-            return await get_classes(client)
-    return get_cached_classes(target)
+            classes = await get_classes(client)
+            return classes, None if plan is None else await read_target_models(client.models, plan, classes)
+    return get_cached_classes(target), None
 
 
 def save_server(target: Target, server: Server) -> ServerCache:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from sweeper.answers.cells import format_cell
-from sweeper.answers.parts import Fact, Facts, Heading, Item, Part, Table, Warn, shorten_cell
+from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Table, Warn, shorten_cell
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.model.money import CURRENCY, NOTHING, Amount
 from sweeper.planning.plan import OrderReport
@@ -142,8 +142,10 @@ class PlanAnswer:
 
     `where` and `limit` are the options. `selected` counts the trials that `where` selects; `new`, `done` and `failed`
     are these by what the folder has for them. `open` are those of the new ones that were submitted earlier, with an
-    unknown outcome. `duplicates` equal another trial. `jobs`: how many jobs the run submits or looks for. `estimate_s`:
-    their mean time in seconds; None if no earlier job succeeded. `cost` is None if nothing has a price.
+    unknown outcome, `stale` those that were done with other model files, and `stale_files` says with which. `done_on`
+    counts the done ones by the target that made them. `duplicates` equal another trial. `jobs`: how many jobs the run
+    submits or looks for. `estimate_s`: their mean time in seconds; None if no earlier job succeeded. `cost` is None if
+    nothing has a price.
     """
 
     outline: PlanOutline = field(metadata=INLINE)
@@ -155,6 +157,9 @@ class PlanAnswer:
     done: int
     failed: int
     open: int
+    stale: int
+    stale_files: str
+    done_on: Mapping[str, int]
     duplicates: int
     where: str | None
     limit: int | None
@@ -172,6 +177,9 @@ class PlanAnswer:
         yield self.outline.format_title(f" on {', '.join(self.targets)}" if self.targets else "")
         yield from self.outline.list_axes()
         yield Facts([*self.outline.list_filters(), *self._list_work(), *self._list_order(), *self._list_rest()])
+        if self.stale:
+            advice = "a run makes them again, --keep-stale keeps their results"
+            yield Line(f"{self.stale} stale: {self.stale_files}; {advice}")
         if self.cost is not None:
             yield from self.cost.parts()
         if self.diff is not None:
@@ -184,13 +192,20 @@ class PlanAnswer:
             yield Fact("selected", self.selected, f"(by --where: {self.where})")
         if self.duplicates:
             yield Fact("duplicates", self.duplicates, "(equal to another trial; run once)")
-        yield Fact("done", self.done, f"(in {self.out})" if self.done else "")
+        yield Fact("done", self.done, f"({self._describe_done()})" if self.done else "")
         if self.failed:
             yield Fact("failed", self.failed, "(in an earlier run; --retry-failed resubmits them)")
         jobs = f"({count_things(self.jobs, 'job')})" if self.jobs != self.new else ""
         yield Fact("new", self.new, jobs if self.limit is None else f"(submits {self.jobs}, by --limit)")
         if self.open:
             yield Fact("open", self.open, "(submitted earlier, outcome unknown; checked before submitting)")
+
+    def _describe_done(self) -> str:
+        """`in results/x`, and where they were made, unless each was on the only target."""
+        if {*self.done_on} <= {*self.targets} and len(self.targets) == 1:
+            return f"in {self.out}"
+        counts = sorted(self.done_on.items(), key=lambda item: -item[1])
+        return f"in {self.out}: {', '.join(f'{count} on {target}' for target, count in counts)}"
 
     def _list_order(self) -> Iterator[Fact]:
         order = self.order

@@ -7,7 +7,7 @@ them by `api_node` in its object_info.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from sweeper.model.node_classes.graph_check import STAND_IN_MEANING
 from sweeper.model.shell_words import join_command
 from sweeper.model.template import Template
 from sweeper.planning.plan import Plan, plan
+from sweeper.running.done_work import DoneRule
 from sweeper.running.node_class_cache import ClassSource, get_cached_classes, get_classes, get_embedded_classes
 from sweeper.running.settings import EffectiveSettings
 from sweeper.store import FILE_NAME, Store
@@ -112,33 +113,33 @@ def attach_partner_key(client: ClassSource, template: Template, classes: NodeInf
         )
 
 
-def describe_renaming(planned: Plan, out: Path, store: Store | None, targets: Sequence[str]) -> str | None:
+def describe_renaming(planned: Plan, out: Path, store: Store | None, rule: DoneRule) -> str | None:
     """Say how many trials are new because the experiment has another name now, and how to keep their results.
 
     The name is part of the default results folder, and `{seeds: n}` without `key` draws from it.
     `store`: that of the results folder `out`, None if it has none yet; then the results of an earlier name are looked
-    for in the folders beside it. `targets`: the names of the run's targets. None if there is nothing to say.
+    for in the folders beside it. `rule`: what counts as done. None if there is nothing to say.
     """
     if planned.search_columns is not None:  # nobody knows which trials a search of another name would have chosen
         return None
     if store is not None:
-        return _compare(planned, store, targets, is_same_folder=True)
+        return _compare(planned, store, rule, is_same_folder=True)
     if out != default_results_folder(planned.experiment.file, planned.experiment.name):
         return None
-    return next(_compare_with_neighbours(planned, out, targets), None)
+    return next(_compare_with_neighbours(planned, out, rule), None)
 
 
-def _compare_with_neighbours(planned: Plan, out: Path, targets: Sequence[str]) -> Iterator[str]:
+def _compare_with_neighbours(planned: Plan, out: Path, rule: DoneRule) -> Iterator[str]:
     for file in sorted(out.parent.glob(f"*/{FILE_NAME}")):
         with suppress(ResultsError), Store.open(file.parent, readonly=True) as store:
             runs = store.runs()
             if runs and runs[-1].experiment == file.parent.name:  # not that of a check, for example
-                message = _compare(planned, store, targets, is_same_folder=False)
+                message = _compare(planned, store, rule, is_same_folder=False)
                 if message is not None:
                     yield message
 
 
-def _compare(planned: Plan, store: Store, targets: Sequence[str], *, is_same_folder: bool) -> str | None:
+def _compare(planned: Plan, store: Store, rule: DoneRule, *, is_same_folder: bool) -> str | None:
     """Compare a plan with a store that may be of an earlier name. `is_same_folder`: whether the run would use it."""
     experiment, runs = planned.experiment, store.runs()
     if not runs or runs[-1].experiment == experiment.name or not is_owner(runs[-1].file, experiment.file):
@@ -148,7 +149,7 @@ def _compare(planned: Plan, store: Store, targets: Sequence[str], *, is_same_fol
         earlier = plan(load_recorded(experiment.file, experiment.overrides, name=name))
     except (InputError, OSError):
         return None
-    done = {digest for digest, job in store.current_jobs(targets).items() if job.state in ENDED_STATES}
+    done = {digest for digest, job in rule.find(store).jobs.items() if job.state in ENDED_STATES}
     without_key, with_key = (sum(trial.digest in done for trial in known.written()) for known in (planned, earlier))
     needs_key = with_key > without_key
     if not (needs_key or (without_key and not is_same_folder)):

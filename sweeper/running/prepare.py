@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sweeper.comfy.target import Target, as_target_list, check_targets, resolve_targets
@@ -19,14 +19,16 @@ from sweeper.loading.read_scope import EVERYTHING
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.loading.trust import describe_missing_trust
 from sweeper.model.experiment import Experiment
+from sweeper.model.model_facts import Models
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
 from sweeper.planning.compatibility import Compatibility, check_written_values
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
-from sweeper.planning.searching.search_plan import plan_space
+from sweeper.planning.searching.search_plan import is_space, plan_space
 from sweeper.running.node_class_cache import fetch_classes, get_cached_classes
 from sweeper.running.stop_control import run_sync
+from sweeper.running.target_models import TargetModels, describe_differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Prepared:
 
     `specs` are the targets that it uses, as written; None: those of the experiment. `users` are the user's names for
     servers. `plans` are those of the sweep and of all values of the search, if they were made. `notes` say what is
-    unusual but runs. `classes` are the node classes of the first target that is known.
+    unusual but runs. `classes` are the node classes of the first target that is known. `models`: by target, what it
+    tells about the model files of the plan now.
     """
 
     experiment: Experiment
@@ -44,6 +47,7 @@ class Prepared:
     plans: tuple[Plan, ...] = ()
     notes: tuple[str, ...] = ()
     classes: NodeInfo | None = None
+    models: Mapping[str, Models] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
@@ -74,7 +78,8 @@ class Prepared:
         problems: list[Problem] = []
         notes: list[str] = []
         first: NodeInfo | None = None
-        for name, classes in self._iter_classes() if object_info is None else [object_info]:
+        models: dict[str, Models] = {}
+        for name, classes in self._iter_classes(models) if object_info is None else [object_info]:
             if isinstance(classes, str):
                 notes.append(f"not checked against {name} ({classes})")
                 continue
@@ -86,15 +91,22 @@ class Prepared:
                 notes += [] if keeps else [f"{note} (`run` refuses this)" for note in fit.unsaved]
         if problems:
             raise ExperimentError(dict.fromkeys(problems))
-        return replace(self, notes=tuple(dict.fromkeys(notes)), classes=first)
+        notes += [
+            f"{line} (`run` refuses this without --allow-different-models)" for line in describe_differences(models)
+        ]
+        return replace(self, notes=tuple(dict.fromkeys(notes)), classes=first, models=models)
 
-    def find_classes(self) -> NodeInfo | None:
-        """The node classes of the first target that has or returns them, for a run, which may send it its key."""
-        found = (classes for _, classes in self._iter_classes(may_send_keys=True))
-        return next((classes for classes in found if not isinstance(classes, str)), None)
+    def ask_targets(self) -> Prepared:
+        """The same with what the targets tell, for a run, which may send them their keys. Checks nothing."""
+        models: dict[str, Models] = {}
+        found = [classes for _, classes in self._iter_classes(models, may_send_keys=True)]
+        first = next((classes for classes in found if not isinstance(classes, str)), None)
+        return replace(self, classes=first, models=models)
 
-    def _iter_classes(self, *, may_send_keys: bool = False) -> Iterator[tuple[str, NodeInfo | str]]:
-        """The name and the node classes of each server, or why its classes are not known.
+    def _iter_classes(
+        self, models: dict[str, Models], *, may_send_keys: bool = False
+    ) -> Iterator[tuple[str, NodeInfo | str]]:
+        """The name and the node classes of each server, or why its classes are not known. Adds its models to `models`.
 
         Only a target that the user gave receives a key, unless `may_send_keys`: a command that submits nothing must not
         send a secret to a server that a file chose.
@@ -104,7 +116,28 @@ class Prepared:
             target = _resolve_target(spec, self.named, with_keys=False)
             if target is not None:
                 name = "Comfy Cloud" if target.url == CLOUD_URL else target.name
-                yield name, _find_classes(spec, target, self.named, may_send_keys=may_send_keys)
+                classes, facts = self._ask(spec, target, may_send_keys=may_send_keys)
+                if facts is not None:
+                    models[target.name] = facts.facts
+                yield name, classes
+
+    def _ask(self, spec: Any, target: Target, *, may_send_keys: bool) -> tuple[NodeInfo | str, TargetModels | None]:
+        """The classes of a target from the cache or the server, or why they are not known; and its models.
+
+        Comfy Cloud's classes rarely change, so the cache answers before a keyring is opened for its key. A ComfyUI is
+        asked each time, because its classes change with every custom node.
+        """
+        cached = get_cached_classes(target) if target.dialect == "cloud" and not may_send_keys else None
+        if cached is not None:
+            return cached, None
+        if target.key_source is not None and not may_send_keys:
+            return get_cached_classes(target) or "its key is sent only if you give the target by --target", None
+        keyed = _resolve_target(spec, self.named, with_keys=True)
+        if keyed is None:
+            return get_cached_classes(target) or "no key", None
+        plan = self.plans[0] if self.plans and not is_space(self.plans[0]) else None
+        classes, models = run_sync(lambda: fetch_classes(keyed, plan))
+        return classes or "it does not respond with its node classes", models
 
 
 def prepare(
@@ -198,20 +231,3 @@ def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> 
     except UsageError:
         return None
     return target
-
-
-def _find_classes(spec: Any, target: Target, named: Mapping[str, Any], *, may_send_keys: bool) -> NodeInfo | str:
-    """The classes of a target from the cache or the server, or why they are not known.
-
-    Comfy Cloud's classes rarely change, so the cache answers before a keyring is opened for its key. A ComfyUI is asked
-    each time, because its classes change with every custom node.
-    """
-    cached = get_cached_classes(target) if target.dialect == "cloud" else None
-    if cached is not None:
-        return cached
-    if target.key_source is not None and not may_send_keys:
-        return get_cached_classes(target) or "its key is sent only if you give the target by --target"
-    keyed = _resolve_target(spec, named, with_keys=True)
-    if keyed is None:
-        return get_cached_classes(target) or "no key"
-    return run_sync(lambda: fetch_classes(keyed)) or "it does not respond with its node classes"

@@ -12,6 +12,7 @@ from itertools import islice
 from sweeper.model.experiment import Experiment
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
+from sweeper.running.done_work import DoneRule, DoneWork
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.work import WorkItem
 from sweeper.store import Store, records
@@ -25,16 +26,21 @@ class ResumeState:
     `current_jobs`: by digest, the job whose result counts. `done`: the digests with nothing left to do, which have
     `reused` rows. `unresolved`: items whose jobs may still be on a server. `first_index` and `duplicates`: by digest,
     the first trial that has it, and the others. `todo`: the number of digests to execute, which have `todo_rows` rows,
-    or more if `limit` leaves some out.
+    or more if `limit` leaves some out. `work`: what else the store has for the plan; `stale` counts its stale rows.
     """
 
-    current_jobs: dict[str, JobRecord]
+    work: DoneWork
     done: set[str] = field(default_factory=set)
     unresolved: list[WorkItem] = field(default_factory=list)
     duplicates: dict[str, list[int]] = field(default_factory=dict)
     first_index: dict[str, int] = field(default_factory=dict)
     todo: int = 0
     todo_rows: int = 0
+    stale: int = 0
+
+    @property
+    def current_jobs(self) -> dict[str, JobRecord]:
+        return self.work.jobs
 
     @property
     def reused(self) -> int:
@@ -44,18 +50,18 @@ class ResumeState:
 def load_resume_state(
     plan: Plan,
     store: Store | None,
-    target_names: tuple[str, ...],
+    rule: DoneRule,
     settings: EffectiveSettings,
     is_selected: Callable[[Trial], bool],
     *,
     should_redo: Callable[[JobRecord], bool],
 ) -> ResumeState:
-    """Compare the plan, in written order, with the jobs that the store has for these targets.
+    """Compare the plan, in written order, with the jobs of the store that count by this rule.
 
     `is_selected(trial)`: whether this run may submit the trial. `should_redo(job)`: whether the work of an ended job is
     to be repeated, for example because its files are missing.
     """
-    state = ResumeState({} if store is None else store.current_jobs(target_names))
+    state = ResumeState(rule.find(store))
     selected: list[str] = []
     for trial in plan.written():
         digest = trial.digest
@@ -70,6 +76,7 @@ def load_resume_state(
             state.done.add(digest)
         elif is_selected(trial):
             selected.append(digest)
+            state.stale += digest in state.work.stale
     count = len(selected) if settings.limit is None else min(len(selected), settings.limit)
     state.todo = count + len(state.unresolved)
     # If a limit leaves some out, which ones is only known in run order, so their duplicates are not counted.
@@ -109,6 +116,9 @@ def record_run(
             recorded, run_id = store.extend_run(extended, layout, overrides), extended
         added = islice(plan.written(), recorded, None)
         store.add_trials(run_id, ((t.index, t.digest, t.params, t.columns) for t in added))
+        store.models.set_aside(run_id, state.work.contradicted)
+        for job_id, models in state.work.list_accepted():
+            store.models.add(job_id, models)
         store.assign_jobs(run_id, (job for digest, job in state.current_jobs.items() if digest in state.first_index))
     return run_id
 

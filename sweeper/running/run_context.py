@@ -17,11 +17,13 @@ from uuid import uuid4
 from sweeper.errors import UNANSWERED_ERROR, TransientError, Trouble
 from sweeper.model import result
 from sweeper.model.charges import Charge
+from sweeper.model.model_facts import NO_MODELS, Models
 from sweeper.model.trial import InputFile, Trial
 from sweeper.running.run_events import Cancelling, Draining, Event, TrialDone
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobUsage
 from sweeper.running.stop_control import MAX_FAILURES, StopControl
+from sweeper.running.target_models import TargetModels
 from sweeper.running.work import WorkItem
 from sweeper.running.work_queue import SingleQueue, WorkQueue
 from sweeper.store import records
@@ -171,6 +173,7 @@ class JobStore(Protocol):
         *,
         server_time: float | None = None,
         charges: Sequence[Charge] = (),
+        models: Models = NO_MODELS,
     ) -> None:
         """Record that a job is about to be submitted, with what it costs at most.
 
@@ -219,6 +222,7 @@ class RunContext:
     node_times: NodeTimes = field(default_factory=NodeTimes)
     spending: FolderSpending | None = None  # None: no job of this run costs anything
     charges_jobs: bool = False  # whether somebody needs to know what servers say about the cost of jobs
+    models: Mapping[str, TargetModels] = field(default_factory=dict)  # by target; see `Session.models`
     is_only_target: bool = False  # so that it can take items early without keeping them from others
     _group_commit: GroupCommit = field(init=False)
 
@@ -229,6 +233,10 @@ class RunContext:
 
     def close(self) -> None:
         self._group_commit.close()
+
+    def get_models(self, target: str, trial: Trial) -> Models:
+        """The facts about the model files that a trial uses on a target; empty if it tells nothing."""
+        return self.models[target].get(trial) if target in self.models else NO_MODELS
 
     def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]], job: JobRecord | None) -> None:
         """Add the (node, seconds) pairs of a job. The session writes them to the store at the end of the run."""

@@ -28,6 +28,7 @@ from sweeper.model.search_result import SearchResult
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState, group_points
+from sweeper.running.done_work import DoneRule
 from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
 from sweeper.running.session import Session
@@ -86,7 +87,7 @@ async def search_async(
         raise UsageError("a search has no --where and --limit; write `where` and `trials` under `search:`")
     given = replace(given, budget=loaded.search_budget if given.budget is None else given.budget)
     targets = resolve_run_targets(session or Session, loaded, target, named, environ)
-    rounds = _Rounds(loaded, targets, resolve_output(out, loaded)[0], given.concurrency)
+    rounds = _Rounds(loaded, targets, resolve_output(out, loaded)[0], given)
     patience = loaded.run.patience if given.patience is None else given.patience
     failed = 0
 
@@ -177,24 +178,23 @@ class SearchPreview:
     votes_needed: int
 
 
-def preview_search(
-    experiment: Experiment, targets: Sequence[Target], out: Path, concurrency: int | None = None
-) -> SearchPreview:
-    """Return what a search would do next. Submits nothing. Raises as `search_async` does."""
-    rounds = _Rounds(experiment, targets, out, concurrency)
+def preview_search(experiment: Experiment, targets: Sequence[Target], out: Path, options: RunOptions) -> SearchPreview:
+    """Return what a search with these options would do next. Submits nothing. Raises as `search_async` does."""
+    rounds = _Rounds(experiment, targets, out, options)
     return rounds.preview()
 
 
 class _Rounds:
     """The rounds of one call of `search_async`. `out`: the results folder."""
 
-    def __init__(self, experiment: Experiment, targets: Sequence[Target], out: Path, concurrency: int | None) -> None:
+    def __init__(self, experiment: Experiment, targets: Sequence[Target], out: Path, options: RunOptions) -> None:
         search = require_search(experiment)
         self.space = SearchSpace(experiment, search)
         self.search, self.out = search, out
-        self.target_names = tuple(target.name for target in targets)
+        is_per_target = experiment.run.per_target if options.per_target is None else options.per_target
+        self.rule = DoneRule(tuple(target.name for target in targets), per_target=is_per_target)
         self.batch = search.batch or max(
-            count_parallel_jobs(targets, concurrency or experiment.run.concurrency),
+            count_parallel_jobs(targets, options.concurrency or experiment.run.concurrency),
             _VOTED_BATCH if search.is_by_votes else 1,
         )
         self.votes_needed = 0
@@ -258,7 +258,7 @@ class _Rounds:
             newest = max((run.id for run in store.runs()), default=None)
             if newest == self.newest:
                 return False
-            self.newest, self.batches = newest, load_batches(self.space, store, self.target_names)
+            self.newest, self.batches = newest, load_batches(self.space, store, self.rule)
         return True
 
     def _load_state(self, plan: SearchPlan) -> SearchState:
@@ -347,15 +347,15 @@ def _summarize(state: SearchState, run: Run | None, step: _Step) -> SearchResult
     )
 
 
-def load_batches(space: SearchSpace, store: Store, targets: Sequence[str]) -> list[PointBatch]:
+def load_batches(space: SearchSpace, store: Store, rule: DoneRule) -> list[PointBatch]:
     """Return what the search asked for earlier, and what other runs have done of its space, as batches.
 
     A row counts if the experiment would make the same workflow of its point today, so that a changed template, space
-    or `where` leaves out what no longer belongs to it. Rows of other runs count if their jobs on these targets have
-    ended; they are round 0.
+    or `where` leaves out what no longer belongs to it. Rows of other runs count if `rule` counts their jobs as ended;
+    they are round 0.
     """
     found: dict[tuple[Point, int], dict[str, tuple[int, int]]] = {}  # by cell and digest: the round, and its first row
-    ended = {digest for digest, job in store.current_jobs(targets).items() if job.state in ENDED_STATES}
+    ended = {digest for digest, job in rule.find(store).jobs.items() if job.state in ENDED_STATES}
     for row, (digest, params, columns) in enumerate(store.iter_trials()):
         asked = columns.get(ROUND, 0) if isinstance(columns.get(ROUND, 0), int) else 0
         if not asked and digest not in ended:

@@ -6,6 +6,7 @@ go to `report`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -20,7 +21,7 @@ from sweeper import embedded
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import Server
 from sweeper.comfy.target import Target, resolve_targets
-from sweeper.errors import LOST_ERROR, ResultsError, SweeperError, TargetError, UsageError
+from sweeper.errors import LOST_ERROR, ResultsError, SweeperError, TargetError
 from sweeper.images.metrics.registry import load_metrics
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
@@ -32,11 +33,12 @@ from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_smallest_cache
 from sweeper.running.ask_judges import ask_judges, check_judges
 from sweeper.running.concurrency_limit import ConcurrencyLimit
+from sweeper.running.done_work import DoneRule
 from sweeper.running.folder_lock import lock_folder
 from sweeper.running.health import connect_all
 from sweeper.running.live_feed import LiveFeed
 from sweeper.running.measure_run import measure_run, measure_while_watched
-from sweeper.running.node_class_cache import ClassSource, save_server
+from sweeper.running.node_class_cache import ClassSource, get_classes, save_server
 from sweeper.running.preflight import check_target, describe_renaming, describe_stand_ins
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
 from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_run
@@ -46,6 +48,7 @@ from sweeper.running.scheduler import PendingTarget, Scheduler
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobPrices, describe_over_budget, may_pass
 from sweeper.running.stop_control import BUDGET, UNWRITABLE, StopControl
+from sweeper.running.target_models import RunModels
 from sweeper.running.work import WorkItem
 from sweeper.running.work_queue import WorkQueue, make_work_source
 from sweeper.store import FILE_NAME, Store, records
@@ -58,6 +61,7 @@ from sweeper.tables.export import write_csv
 from sweeper.tables.results_folder import check_owner
 
 TABLE_NAME: Final = "results.csv"
+_COMPARE_SECONDS: Final = 15.0  # for the questions of a run that has nothing else to ask
 
 
 class Session:
@@ -98,6 +102,7 @@ class Session:
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
         self.sampler_nodes: set[str] = set()  # ids of the nodes that are samplers on some target
         self.embedded_workers = 0
+        self.models = RunModels(plan, may_differ=settings.allow_different_models)
         self.prices = JobPrices(plan, settings.timeout)
         self.spending: FolderSpending | None = None
         self._check_lock: Callable[[], None] = lambda: None
@@ -119,24 +124,11 @@ class Session:
             with ExitStack() as stack:
                 # A new folder is created only when a target responds. An existing one is locked before it is read.
                 store: Store | None = None
-                is_connected = False
                 if (self.out / FILE_NAME).is_file():
                     self._check_lock = stack.enter_context(self.lock())
                     store = stack.enter_context(Store.open(self.out))
                     check_owner(store, self.experiment.file, self.experiment.name)
-                missing = MissingFiles(store, self.out, self.settings)
-                state = self._load_resume_state(store, missing)
-                if state.todo and not self.settings.fresh:
-                    self._warn(describe_renaming(self.plan, self.out, store, self.target_names))
-                if state.todo and any(target.embedded for target in self.targets):
-                    self._warn(describe_stand_ins(self.experiment.template, self.settings.object_info))
-                if state.todo and not self.control.stopping:
-                    is_connected = await self.connect(connections)
-                    if is_connected:
-                        await self.control.run_unless_stopped(self.check_targets())
-                elif missing.jobs and not self.control.stopping:
-                    with contextlib.suppress(TargetError):  # `restore` reports it for each file
-                        is_connected = await self.connect(connections)
+                missing, state, is_connected = await self._find_work(store, connections)
                 if store is None:
                     self._check_lock = stack.enter_context(self.lock())
                     was_created_meanwhile = (self.out / FILE_NAME).is_file()
@@ -156,14 +148,69 @@ class Session:
         url = self.artifact_url
         return ArtifactFolder(self.out) if url is None else RemoteFolder(self.out, url)
 
+    async def _find_work(
+        self, store: Store | None, connections: AsyncExitStack
+    ) -> tuple[MissingFiles, ResumeState, bool]:
+        """Find out what is left to do, connect if anything has to be asked, and check the plan and the model files.
+
+        Returns also whether a target can be used.
+        """
+        missing = MissingFiles(store, self.out, self.settings)
+        state = self._load_resume_state(store, missing)
+        if state.todo and not self.settings.fresh:
+            self._warn(describe_renaming(self.plan, self.out, store, self.rule))
+        if state.todo and any(target.embedded for target in self.targets):
+            self._warn(describe_stand_ins(self.experiment.template, self.settings.object_info))
+        is_checked = is_connected = False
+        if state.todo and not self.control.stopping:
+            is_checked = is_connected = await self.connect(connections)
+            if is_connected:
+                await self.control.run_unless_stopped(self.check_targets())
+        elif (missing.jobs or state.work.has_models) and not self.control.stopping:
+            is_connected = await self._connect_for_done_work(connections, compares=state.work.has_models)
+        if self.models.facts and store is not None:
+            missing = MissingFiles(store, self.out, self.settings)
+            state = self._load_resume_state(store, missing)
+            if state.todo and not is_checked:
+                await self.control.run_unless_stopped(self.check_targets())
+        return missing, state, is_connected
+
+    @property
+    def rule(self) -> DoneRule:
+        """Which jobs of the folder count, by what the targets told so far."""
+        settings = self.settings
+        return DoneRule(
+            self.target_names, self.models.facts,
+            settings.per_target, settings.keep_stale, settings.remake_stale,
+        )  # fmt: skip
+
+    async def _connect_for_done_work(self, stack: AsyncExitStack, *, compares: bool) -> bool:
+        """Connect although nothing is left to do: to fetch missing files, and to compare model files if `compares`.
+
+        Returns whether a target responds. If none does, what is done stays done.
+        """
+        is_connected: bool | None = False
+        with contextlib.suppress(TargetError, TimeoutError):  # `restore` reports missing files one by one
+            async with asyncio.timeout(_COMPARE_SECONDS):
+                is_connected = await self.connect(stack)
+                if is_connected and compares:
+                    await self.control.run_unless_stopped(self.read_models())
+        if compares and not self.models.facts and not self.control.stopping:
+            names = " and ".join(self.target_names)
+            self._warn(f"{names}: no answer about model files, so whether they changed since the trials ran is unknown")
+        return bool(is_connected)
+
     def _warn(self, message: str | None) -> None:
         if message is not None:
             self.report(Notice(message))
 
     def _load_resume_state(self, store: Store | None, missing: MissingFiles) -> ResumeState:
-        state = load_resume_state(
-            self.plan, store, self.target_names, self.settings, self.is_selected, should_redo=missing
-        )
+        state = load_resume_state(self.plan, store, self.rule, self.settings, self.is_selected, should_redo=missing)
+        if self.models.facts:
+            if state.stale:
+                self._warn(f"{state.stale} stale: {state.work.describe_stale(state.first_index)}")
+            for note in state.work.list_notes(state.first_index):
+                self._warn(note)
         if missing.redo_count:
             self.report(Notice(describe_regenerated(missing.redo_count)))
         return state
@@ -211,9 +258,19 @@ class Session:
         for client in self.clients:
             await self.check(client)
 
+    async def read_models(self) -> None:
+        """Ask the targets that respond about the model files of the plan."""
+        for client in self.clients:
+            await self.read_models_of(client, await get_classes(client))
+
+    async def read_models_of(self, client: ClassSource, classes: NodeInfo | None) -> None:
+        if not client.target.embedded:
+            await self.models.read(client.models, client.target.name, classes)
+
     async def check(self, client: ClassSource) -> None:
         """Check the plan against the target; see `preflight.check_target`. Its classes have prices and samplers."""
         classes = await check_target(client, self.plan, self.settings)
+        await self.read_models_of(client, classes or await get_classes(client))
         self.prices.add_target(client.target, classes)
         graph, known = self.experiment.template.graph, classes or NodeInfo({})
         self.sampler_nodes |= {node_id for node_id, node in graph.items() if known.is_sampler(node["class_type"])}
@@ -254,6 +311,8 @@ class Session:
         )  # fmt: skip
         for name, info in self.server_infos.items():
             store.servers.save_info(run_id, name, info)
+        if may_submit:
+            await self.find_outdated_models(store)
         total = len(state.first_index) + sum(map(len, state.duplicates.values()))
         self.report(RunStarted(run_id, self.out, total, state.todo_rows, state.reused, self.target_names))
         if self.spending is not None:
@@ -287,6 +346,11 @@ class Session:
         self.report(RunEnded(run))
         return run
 
+    async def find_outdated_models(self, store: Store) -> None:
+        """Find out which files the servers may still have in their memory as they were before."""
+        for client in self.clients:
+            await self.models.find_outdated(client.models, client.target.name, store)
+
     def mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
         """Mark open jobs of embedded servers as lost, because those servers ended with their runs."""
         embedded_names = {target.name for target in self.targets if target.embedded}
@@ -311,6 +375,7 @@ class Session:
             control=self.control,
             report=self.report,
             target_names=self.target_names,
+            models=self.models.by_target,
             duplicates=state.duplicates,
             naming=self.naming,
             check_lock=self._check_lock,
@@ -383,27 +448,11 @@ class Session:
             if item.open_job is not None:
                 spending.adopt(item.open_job, item.trial)
         if budget is not None:
-            self._check_budget(spending, state)
+            judges = self.experiment.judges.values()
+            spending.check_budget(
+                self.targets, self._iter_unfinished(state), has_priced_judge=any(judge.price for judge in judges)
+            )
         return spending
-
-    def _check_budget(self, spending: FolderSpending, state: ResumeState) -> None:
-        ended = next((charge for charge in spending.unbounded_charges if not charge.is_open), None)
-        if ended is not None:
-            raise UsageError(
-                f"budget: nobody knows what node {ended.charge.node} ({ended.charge.class_type}) cost in run "
-                f"{ended.run} on {ended.target}; {self.prices.advise(ended.charge.class_type)}"
-            )
-        self.prices.check_bounds(self._iter_unfinished(state))
-        unpriced = [target.name for target in self.targets if is_comfy_platform(target.url) and target.price is None]
-        if all(target.embedded for target in self.targets):
-            return
-        if not self.prices.has_prices and not any(judge.price for judge in self.experiment.judges.values()):
-            self.report(Notice("the budget limits nothing, because nothing in this run has a price"))
-        elif unpriced:
-            names = " and ".join(unpriced)
-            self.report(
-                Notice(f"the budget counts only partner nodes on {names}, because its time has no price (`price:`)")
-            )
 
     def _iter_unfinished(self, state: ResumeState) -> Iterator[Trial]:
         """Yield the trials that this run may submit; of those that share a job, the first."""

@@ -33,6 +33,9 @@ class _PlainOptions:
     extends: int | None = None
     object_info: Mapping[str, Any] | None = None
     node_seconds: Mapping[str, float] = field(default_factory=dict)
+    keep_stale: bool = False
+    remake_stale: bool = False
+    allow_different_models: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,9 @@ class RunOptions(_PlainOptions):
     recorded, and that one gets the others. A search does this with each round.
     `object_info`: a server's response to GET /object_info, whose node classes the embedded server runs by stand-ins.
     `node_seconds`: by class, the seconds that each of its nodes takes longer on the embedded server.
+    `per_target`: only results of this run's targets count as done. `keep_stale`: trials stay done although their model
+    files changed since; `remake_stale`: those are made again too of which only the time of a file changed.
+    `allow_different_models`: the targets may have different files under one name.
     """
 
     concurrency: int | None = None
@@ -66,6 +72,7 @@ class RunOptions(_PlainOptions):
     where: str | None = None
     patience: float | None = None
     keep_temp: bool | None = None
+    per_target: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +86,7 @@ class EffectiveSettings(_PlainOptions):
     budget: int | None  # in micro-dollars
     patience: float
     keep_temp: bool
+    per_target: bool
 
 
 def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: int) -> EffectiveSettings:
@@ -111,6 +119,7 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         budget=_read_budget(_apply_default(options.budget, defaults.budget)),
         patience=_apply_default(options.patience, defaults.patience),
         keep_temp=_apply_default(options.keep_temp, defaults.keep_temp),
+        per_target=_apply_default(options.per_target, defaults.per_target),
         **{name: getattr(options, name) for name in _PlainOptions.__slots__},
     )
 

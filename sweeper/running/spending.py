@@ -34,7 +34,7 @@ from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
 from sweeper.planning.pricing import LearntTimes, TemplatePrices
-from sweeper.running.run_events import CostChanged, Event
+from sweeper.running.run_events import CostChanged, Event, Notice
 from sweeper.running.stop_control import cancel_when
 from sweeper.running.work import is_out_of_memory, is_transient
 from sweeper.store import records
@@ -270,6 +270,25 @@ class FolderSpending:
 
     def report(self) -> None:
         self._report(CostChanged(self.spent, self.budget))
+
+    def check_budget(self, targets: Iterable[Target], trials: Iterable[Trial], *, has_priced_judge: bool) -> None:
+        """Say what the budget does not limit. Raises UsageError if nobody knows what some jobs cost at most."""
+        ended = next((charge for charge in self.unbounded_charges if not charge.is_open), None)
+        if ended is not None:
+            raise UsageError(
+                f"budget: nobody knows what node {ended.charge.node} ({ended.charge.class_type}) cost in run "
+                f"{ended.run} on {ended.target}; {self.prices.advise(ended.charge.class_type)}"
+            )
+        self.prices.check_bounds(trials)
+        real = [target for target in targets if not target.embedded]
+        unpriced = [target.name for target in real if is_comfy_platform(target.url) and target.price is None]
+        if real and not self.prices.has_prices and not has_priced_judge:
+            self._report(Notice("the budget limits nothing, because nothing in this run has a price"))
+        elif unpriced:
+            names = " and ".join(unpriced)
+            self._report(
+                Notice(f"the budget counts only partner nodes on {names}, because its time has no price (`price:`)")
+            )
 
     # --- the life of a job
 

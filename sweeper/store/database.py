@@ -29,7 +29,8 @@ from sweeper.store.records import ANSWERS, MAX_STARS, STATES, VERDICTS
 from sweeper.wording import join_names
 
 _TABLES: Final = (  # those that decide about submissions come first
-    "jobs", "claims", "places", "server_times", "artifacts", "runs", "trials", "charges", "votes", "marks",
+    "jobs", "claims", "places", "server_times", "models", "job_models", "stale", "artifacts", "runs", "trials",
+    "charges", "votes", "marks",
 )  # fmt: skip
 _FUNCTION: Final = "sweeper_checksum"
 # Times count seconds since 1970, and those of a mark milliseconds. No number is negative.
@@ -204,6 +205,11 @@ CREATE TABLE votes(
 CREATE TABLE marks(
     digest TEXT PRIMARY KEY, verdict TEXT NOT NULL, stars INTEGER NOT NULL, comment TEXT NOT NULL,
     changed INTEGER NOT NULL) WITHOUT ROWID;
+-- The model files that jobs were made with: sets of facts, those of each job, and the jobs that a run found stale.
+CREATE TABLE models(id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE);
+CREATE TABLE job_models(
+    job TEXT NOT NULL, place INTEGER NOT NULL, models INTEGER NOT NULL, PRIMARY KEY(job, place)) WITHOUT ROWID;
+CREATE TABLE stale(run INTEGER NOT NULL, job TEXT NOT NULL, PRIMARY KEY(run, job)) WITHOUT ROWID;
 CREATE TABLE checksums(
     name TEXT NOT NULL, id TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY(name, id)) WITHOUT ROWID;
 """

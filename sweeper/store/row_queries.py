@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.charges import JobCost
+from sweeper.model.model_facts import decode_models, describe_models, encode_models
 from sweeper.model.money import to_usd
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
@@ -25,6 +26,7 @@ from sweeper.store.containment import check_artifact
 from sweeper.store.records import (
     FAILED,
     LOST,
+    MODELS_SHAPE,
     REJECTED,
     STATUS_OF_STATE,
     SUCCEEDED,
@@ -41,11 +43,12 @@ WHERE t.run = ?
 """
 # The same in the view of the folder. A result of a real server wins over one of the embedded server, then a success
 # over a failure, then the run's own claim, then the latest job. Without a result, the row is that of the run. An
-# attempt that its own run repeated does not count as a result.
+# attempt that its own run repeated does not count as a result, nor what a run found to be of other model files.
 OF_FOLDER: Final = f"""
 FROM trials t LEFT JOIN jobs j ON j.rowid = (
     SELECT k.rowid FROM jobs k LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest AND c.job = k.id
     WHERE k.digest = t.digest AND (c.job IS NOT NULL OR k.state IN {_RESULT_STATES}
+        AND NOT EXISTS (SELECT 1 FROM stale s WHERE s.job = k.id AND s.run <= t.run)
         AND EXISTS (SELECT 1 FROM claims d WHERE d.run = k.run AND d.digest = k.digest AND d.job = k.id))
     ORDER BY k.state NOT IN {_RESULT_STATES}, k.target = '{EMBEDDED}', k.state != '{SUCCEEDED}', c.job IS NULL,
         k.intended DESC, k.attempt DESC
@@ -57,7 +60,8 @@ SELECT_ROWS: Final = """
 SELECT t.idx, t.columns, t.params, t.digest, j.id, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started,
        j.ended, j.error_type, j.error,
        (SELECT json_group_array(json_array(a.place, a.path, a.sha256, a.node, a.position))
-           FROM artifacts a WHERE a.job = j.id), j.run
+           FROM artifacts a WHERE a.job = j.id), j.run,
+       (SELECT m.facts FROM job_models q JOIN models m ON m.id = q.models WHERE q.job = j.id AND q.place = 0)
 
 """
 _NO_METRICS: Final[Mapping[str, Any]] = {}
@@ -76,14 +80,19 @@ def build_outcomes(
     the cost of a job, it is set to 0. Raises ResultsError for an artifact outside of the folder.
     """
     interned: dict[str, str] = {}
-    for row in rows:
-        outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(row[-2]))
+    models: dict[str, dict[str, Any]] = {}  # by the facts: the fields of a row
+    for *row, run, facts in rows:
+        if facts is not None and facts not in models:
+            known = decode_models(parse_column(facts, MODELS_SHAPE, "models.facts", folder))
+            listed = [{"folder": place, "name": name, **about} for place, name, about in encode_models(known)]
+            models[facts] = {"models": describe_models(known), "model_files": listed}
+        outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(row[-1]))
         files = []
         for _, path, sha256, node, position in outputs:
             check_artifact(folder, path, sha256)
             files.append(ArtifactRef(interned.setdefault(node, node), position, path, sha256))
         found = _build_result(row, files, cached, costs, interned, folder=folder)
-        yield TrialOutcome(found, row[-1], tuple(files))
+        yield TrialOutcome(replace(found, **models[facts]) if facts else found, run, tuple(files))
 
 
 def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) -> Iterator[TrialOutcome]:
@@ -98,7 +107,7 @@ def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) 
 
 
 def _build_result(
-    row: tuple[Any, ...],
+    row: Sequence[Any],
     files: Sequence[ArtifactRef],
     cached: Mapping[str, Mapping[str, Any]],
     costs: MutableMapping[str, JobCost],
@@ -106,7 +115,7 @@ def _build_result(
     *,
     folder: Path,
 ) -> Result:
-    index, columns, params, digest, job_id, state, target, prompt_id, attempt, *times, error_type, error, _, _ = row
+    index, columns, params, digest, job_id, state, target, prompt_id, attempt, *times, error_type, error, _ = row
     submitted, started, ended = times
     sha256 = tuple(file.sha256 for file in files)
     cost = costs.get(job_id)

@@ -21,14 +21,15 @@ from typing import Any, Final, Self
 from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.charges import Charge
+from sweeper.model.model_facts import NO_MODELS, Models
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.store.containment import check_artifact, from_relative, to_relative
 from sweeper.store.database import Database, is_blank
 from sweeper.store.job_charges import JobCharges
+from sweeper.store.job_models import JobModels
 from sweeper.store.records import (
     FAILED,
-    INTENT,
     LAYOUT_SHAPE,
     REJECTED,
     STATUS_OF_STATE,
@@ -67,7 +68,6 @@ AND j.id IS NOT NULL GROUP BY j.target ORDER BY j.target
 # The schema was checked, so that the columns are those of JobRecord, in their order.
 _SELECT_JOBS: Final = "SELECT * FROM jobs"
 _INSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_ON_TARGETS: Final = " WHERE target IN (SELECT value FROM json_each(?))"
 _IN_ORDER: Final = " ORDER BY intended, attempt"
 
 
@@ -80,6 +80,7 @@ class Store:
         self.path = database.path
         self.servers = ServerFacts(database)
         self.charges = JobCharges(database)
+        self.models = JobModels(database)
         self.votes = Votes(database)
         self.marks = Marks(database)
 
@@ -225,21 +226,6 @@ class Store:
             if wanted is None or job.digest in wanted:
                 yield job
 
-    def current_jobs(self, targets: Iterable[str]) -> dict[str, JobRecord]:
-        """The job that counts for each digest on these targets: digest -> job.
-
-        A successful job wins, then one whose outcome is still unknown, then the latest. `plan` and a later run of the
-        same experiment decide by these jobs which trials are done, failed, or must be looked for on a server.
-        """
-        rank = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
-        best: dict[str, JobRecord] = {}
-        for row in self._query(_SELECT_JOBS + _ON_TARGETS + _IN_ORDER, (json.dumps(list(targets)),)):
-            job = JobRecord(*row)
-            previous = best.get(job.digest)
-            if previous is None or rank.get(job.state, 0) >= rank.get(previous.state, 0):
-                best[job.digest] = job
-        return best
-
     def count_attempts(self, digest: str, targets: Sequence[str]) -> int:
         """Count how often this work was sent, or may have been sent, to these targets."""
         sql = "SELECT count(*) FROM jobs WHERE digest = ? AND state != ? AND target IN (SELECT value FROM json_each(?))"
@@ -356,11 +342,12 @@ class Store:
         *,
         server_time: float | None = None,
         charges: Sequence[Charge] = (),
+        models: Models = NO_MODELS,
     ) -> None:
         """Record that a job is about to be submitted, and assign it to its digest in its run.
 
-        `server_time`: the time now by the server's clock, if known. `charges`: what the job costs at most. Call `sync`
-        before the request leaves.
+        `server_time`: the time now by the server's clock, if known. `charges`: what the job costs at most. `models`:
+        the facts about the files that it uses. Call `sync` before the request leaves.
         """
         with self.transaction(durable=False):
             self._database.execute(_INSERT_JOB, astuple(job))
@@ -369,6 +356,7 @@ class Store:
                 self._database.execute("INSERT OR REPLACE INTO server_times VALUES (?, ?)", (job.id, server_time))
             if charges:
                 self.charges.replace(job.id, charges)
+            self.models.add(job.id, models)
 
     def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         """Record that the server accepted the job under this id.

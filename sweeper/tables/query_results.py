@@ -93,6 +93,9 @@ def _read_table(folder: Path, query: ResultsQuery) -> _RunTable:
         layout = store.layout(run)
         results_of_run = list(store.results(run, of_folder=of_folder))
     rows = to_records(build_frame(iter(results_of_run), layout))
+    for row, found in zip(rows, results_of_run, strict=True):
+        if found.model_files:
+            row["model_files"] = list(found.model_files)
     best = find_best_points(results_of_run, layout.search) if is_best and layout.search is not None else []
     has_cost = any(row["cost"] is not None for row in rows)
     measures = ("ran_s", *(("cost",) if has_cost else ()), *layout.metrics)

@@ -25,6 +25,7 @@ from sweeper.model.search_result import SearchResult
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.running.search_answer import answer_preview, answer_search
+from sweeper.running.settings import RunOptions
 from sweeper.tables.results_folder import default_results_folder
 
 _FINISHED: Final = ("trials", "until", "exhausted", "votes")
@@ -82,7 +83,7 @@ def command(
     loaded, resolved = prepared.experiment, prepared.resolve_targets()
     folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
     if preview or (not yes and confirm_cost.list_paid_targets(prepared)):
-        next_round = preview_search(loaded, resolved, folder, settings["concurrency"])
+        next_round = preview_search(loaded, resolved, folder, RunOptions(**settings))
         most, left = settings["max_trials"] or loaded.run.max_trials, next_round.state.trials_left
         left = next_round.unfinished + (most if left is None else min(left, most))
         if preview:

@@ -92,7 +92,7 @@ const Params = (() => {
     };
     const columns = dataset.columns.filter((column) => isParam(column) || isMetric(column));
     // The duration and the cost come last: they differ every time and were not asked for.
-    const last = ["ran_s", "cost", "cost_kind"].flatMap((name) => dataset.column(name) ?? []);
+    const last = ["models", "ran_s", "cost", "cost_kind"].flatMap((name) => dataset.column(name) ?? []);
     const sorted = [...columns.filter(differs), ...columns.filter((column) => !differs(column)), ...last.filter(({ role }) => role === "outcome")];
     const names = ["A", "B"].map((name) => el("th", { scope: "col" }, name));
     const head = other >= 0 && el("thead", {}, el("tr", {}, el("td", {}), names));

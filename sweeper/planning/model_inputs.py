@@ -1,0 +1,113 @@
+"""Which inputs of a plan name model files, and which files each trial uses.
+
+It follows from the server and not from the names of classes: an input names files of a folder if the options that its
+class declares are the names in that folder, with or without others beside them (`None`, or built-in ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from sweeper.model.expressions import ExpressionError
+from sweeper.model.model_facts import ModelKey
+from sweeper.model.node_classes import NodeInfo
+from sweeper.model.template import Leaf, Template
+from sweeper.model.trial import Trial
+from sweeper.model.workflow import find_upstream
+from sweeper.planning.plan import Plan
+
+Folders = Mapping[str, Collection[str]]  # the names of the model files in each folder of a server
+
+
+class PlanModels:
+    """The model files that the trials of a plan use on one server."""
+
+    def __init__(self, plan: Plan, classes: NodeInfo, folders: Folders) -> None:
+        self._plan, self._classes, self._folders = plan, classes, folders
+        self._template = plan.experiment.template
+        self._inputs = list(self._find_inputs(self._template))
+        self._known: dict[tuple[Any, ...], tuple[ModelKey, ...]] = {}
+
+    def list_keys(self, trial: Trial) -> tuple[ModelKey, ...]:
+        """The files that a trial uses, each once, sorted. Equal tuples are the same object."""
+        template = self._plan.get_template(trial)
+        inputs = self._inputs if template is self._template else list(self._find_inputs(template))
+        values = tuple(_read_values(value, trial.params) for value, _ in inputs)
+        keys = self._known.get(values) if template is self._template else None
+        if keys is None:
+            found = {
+                ModelKey(folder, name)
+                for names, (_, folders) in zip(values, inputs, strict=True)
+                for name in names
+                for folder in folders
+                if name in self._folders[folder]
+            }
+            keys = tuple(sorted(found))
+            if template is self._template:
+                self._known[values] = keys
+        return keys
+
+    def list_all_keys(self) -> tuple[ModelKey, ...]:
+        """The files that any trial uses."""
+        return tuple(sorted({key for trial in self._plan.written() for key in self.list_keys(trial)}))
+
+    def _find_inputs(self, template: Template) -> Iterator[tuple[Leaf | Any, tuple[str, ...]]]:
+        """The inputs that name files: what makes their values, and the folders in which these files can be."""
+        leaves = {leaf.path: leaf for leaf in template.leaves}
+        for node_id in sorted(_find_running_nodes(template, self._classes)):
+            node = template.graph[node_id]
+            spec = self._classes.classes.get(node["class_type"])
+            if spec is None:
+                continue
+            inputs = {found.name: found for found in spec.list_branch_inputs()} | spec.resolve_inputs(node["inputs"])
+            for name in node["inputs"]:
+                found = inputs.get(name)
+                if found is None or found.is_upload or not found.choices:
+                    continue
+                folders = _find_folders(found.choices, self._folders)
+                if folders:
+                    yield leaves.get((node_id, "inputs", name), node["inputs"][name]), folders
+
+
+def may_name_models(plan: Plan, classes: NodeInfo) -> bool:
+    """Whether the workflow has an input with options that look like files, so that asking for folders can be of use."""
+    nodes = plan.experiment.template.graph.values() or [
+        node for trial in plan.written() for node in plan.workflow(trial).values()
+    ]
+    specs = (spec for node in nodes if (spec := classes.classes.get(node["class_type"])) is not None)
+    inputs = (found for spec in specs for found in (*spec.inputs.values(), *spec.list_branch_inputs()))
+    return any(
+        not found.is_upload and any("." in str(choice) or "/" in str(choice) for choice in found.choices or ())
+        for found in inputs
+    )
+
+
+def _find_running_nodes(template: Template, classes: NodeInfo) -> Collection[str]:
+    """The nodes that an output node needs, because a server executes no others."""
+    graph = template.graph
+    outputs = [
+        node_id
+        for node_id, node in graph.items()
+        if (spec := classes.classes.get(node["class_type"])) is not None and spec.is_output
+    ]
+    return find_upstream(graph, outputs) if outputs else graph.keys()
+
+
+def _find_folders(choices: Iterable[Any], folders: Folders) -> tuple[str, ...]:
+    """The folders whose names are all among the options; those that leave the fewest options over, often one."""
+    options = {choice for choice in choices if isinstance(choice, str)}
+    counts = {name: len(files) for name, files in folders.items() if files and options.issuperset(files)}
+    most = max(counts.values(), default=0)
+    return tuple(name for name, count in counts.items() if count == most)
+
+
+def _read_values(value: Leaf | Any, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that an input has in a trial: one, or several where the class lets several be chosen."""
+    if isinstance(value, Leaf):
+        try:
+            value = value.evaluate(params)
+        except ExpressionError:
+            return ()
+    values = value if isinstance(value, list) else [value]
+    return tuple(text for text in values if isinstance(text, str))

@@ -1,0 +1,180 @@
+"""Which jobs of a results folder count for a run: the finished ones, the open ones, and those that are stale.
+
+A trial is known by what makes it: its digest and the content of its model files. The address of the server does not
+count, so a result of any real server stands for all of them, unless what they tell of the files contradicts it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models, compare_models, describe_change, format_time
+from sweeper.model.target_spec import EMBEDDED
+from sweeper.store import Store
+from sweeper.store.records import INTENT, SUBMITTED, SUCCEEDED, JobRecord
+from sweeper.wording import count_things
+
+_RANKS = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
+_MAX_FILES = 3  # named in a message
+
+Changes = Mapping[ModelKey, tuple[Change, ModelFacts, ModelFacts]]
+
+
+@dataclass(frozen=True, slots=True)
+class DoneRule:
+    """What counts as done for a run on `targets`, by their names.
+
+    `models`: by target, what it tells about the plan's files now; one that tells nothing is left out. `per_target`:
+    only results of these targets count. `keep_stale`: results of other contents count too. `remake_stale`: those count
+    as stale too of which nothing tells whether the content is the same.
+    """
+
+    targets: tuple[str, ...]
+    models: Mapping[str, Models] = field(default_factory=dict)
+    per_target: bool = False
+    keep_stale: bool = False
+    remake_stale: bool = False
+
+    def find(self, store: Store | None) -> DoneWork:
+        """Compare the jobs of a results folder with what the targets tell now."""
+        found = DoneWork(keeps_stale=self.keep_stale)
+        if store is None:
+            return found
+        recorded = store.models.load()
+        is_rehearsal = EMBEDDED in self.targets and len(self.targets) == 1
+        for job in store.jobs():
+            is_own = job.target in self.targets
+            if not is_own and (job.state != SUCCEEDED or self.per_target or is_rehearsal or job.target == EMBEDDED):
+                continue
+            if job.state == SUCCEEDED and (sets := recorded.get(job.id)):
+                found.has_models = found.has_models or job.target != EMBEDDED
+                item = self._find_least_change(job, sets)
+                if not self._is_accepted(item.worst):
+                    found.stale[job.digest] = item
+                    found.contradicted.append(job.id)
+                    continue
+                if item.changes:
+                    found.touched[job.id] = item
+            found.add(job)
+        found.stale = {digest: item for digest, item in found.stale.items() if not found.is_made(digest)}
+        return found
+
+    def _is_accepted(self, change: Change) -> bool:
+        if self.keep_stale:
+            return True
+        return change is not Change.CHANGED and not (change is Change.UNCLEAR and self.remake_stale)
+
+    def _find_least_change(self, job: JobRecord, sets: Sequence[Models]) -> StaleJob:
+        """How the files of a job differ on the target of the run that contradicts it least."""
+        options = [
+            StaleJob(job, target, made, compare_models(made, now, same_server=target == job.target))
+            for target, now in self.models.items()
+            for made in sets
+        ]
+        return min(options, key=lambda item: item.worst.value, default=StaleJob(job, "", sets[0], {}))
+
+
+@dataclass(frozen=True, slots=True)
+class StaleJob:
+    """A finished job, `made` with model files some of which differ on `target` now."""
+
+    job: JobRecord
+    target: str
+    made: Models
+    changes: Changes
+
+    @property
+    def worst(self) -> Change:
+        return max(
+            (change for change, _, _ in self.changes.values()), key=lambda change: change.value, default=Change.SAME
+        )
+
+    @property
+    def now(self) -> dict[ModelKey, ModelFacts]:
+        return {key: now for key, (_, _, now) in self.changes.items()}
+
+
+@dataclass(slots=True)
+class DoneWork:
+    """The job that counts for each digest, and what differs. `has_models`: facts about files of real servers are known.
+
+    `contradicted`: the finished jobs that do not count, because their files differ now. `stale`: by digest, the latest
+    of them, if the trial is to be made again. `touched`: by job id, the finished jobs that count although something
+    about their files differs; `keeps_stale`: whether that is since the user wants it.
+    """
+
+    keeps_stale: bool = False
+
+    jobs: dict[str, JobRecord] = field(default_factory=dict)
+    contradicted: list[str] = field(default_factory=list)
+    stale: dict[str, StaleJob] = field(default_factory=dict)
+    touched: dict[str, StaleJob] = field(default_factory=dict)
+    has_models: bool = False
+
+    def add(self, job: JobRecord) -> None:
+        """Count a job: a success wins, then one whose outcome is unknown, then the latest."""
+        previous = self.jobs.get(job.digest)
+        if previous is None or _RANKS.get(job.state, 0) >= _RANKS.get(previous.state, 0):
+            self.jobs[job.digest] = job
+
+    def is_made(self, digest: str) -> bool:
+        """Whether a job has made the trial's pictures of the files of now, or may be making them."""
+        job = self.jobs.get(digest)
+        return job is not None and job.state in _RANKS
+
+    def list_accepted(self) -> Iterator[tuple[str, Models]]:
+        """The facts to remember of jobs that count: those of equal headers, or all that differ if it `keeps_stale`."""
+        for job_id, item in self.touched.items():
+            changes = {change for change, _, _ in item.changes.values()}
+            if self.keeps_stale or changes == {Change.TOUCHED}:
+                yield job_id, {**item.made, **item.now}
+
+    def describe_stale(self, digests: Iterable[str]) -> str:
+        """`mychar.safetensors on studio changed (3 Nov 2026 -> 28 Nov 2026)`, for the stale ones of some trials."""
+        stale = [self.stale[digest] for digest in dict.fromkeys(digests) if digest in self.stale]
+        return "; ".join(_describe_files(stale))
+
+    def list_notes(self, digests: Iterable[str]) -> Iterator[str]:
+        """What to say about the trials that stay done although a time differs."""
+        current = [self.jobs[digest] for digest in dict.fromkeys(digests) if digest in self.jobs]
+        touched = [self.touched[job.id] for job in current if job.id in self.touched]
+        if self.keeps_stale:
+            if touched:
+                yield f"{count_things(len(touched), 'trial')} kept, and the model files of now are remembered for them"
+            return
+        unclear: Counter[str] = Counter()
+        same: Counter[str] = Counter()
+        for item in touched:
+            for key, (change, before, now) in item.changes.items():
+                times = " -> ".join(format_time(facts.modified or 0.0) for facts in (before, now))
+                if change is Change.UNCLEAR:
+                    unclear[f"{key} on {item.target} ({times})"] += 1
+                elif change is Change.TOUCHED:
+                    same[f"{key} on {item.target} ({times})"] += 1
+        for text, count in unclear.items():
+            yield (
+                f"{text} has another time, and nothing tells whether its content changed: "
+                f"{count_things(count, 'trial')} kept; --remake-stale makes them again, --keep-stale ends this note"
+            )
+        for text, count in same.items():
+            yield f"{text} has another time, but its header states the same: {count_things(count, 'trial')} kept"
+
+
+def _describe_files(stale: Iterable[StaleJob]) -> list[str]:
+    """One text for each file that differs, at most three, and how many more."""
+    texts = dict.fromkeys(
+        f"{key.name} {_describe_place(item)} changed ({describe_change(before, now)})"
+        for item in stale
+        for key, (change, before, now) in item.changes.items()
+        if change in (Change.CHANGED, Change.UNCLEAR)
+    )
+    shown = list(texts)[:_MAX_FILES]
+    return [*shown, f"{len(texts) - _MAX_FILES} more files"] if len(texts) > _MAX_FILES else shown
+
+
+def _describe_place(item: StaleJob) -> str:
+    if item.target == item.job.target:
+        return f"on {item.target}"
+    return f"of {item.job.target} differs on {item.target}: it"

@@ -1,0 +1,166 @@
+"""What the targets of a run tell about the model files of its plan, and what follows for a run.
+
+One question for each folder and each file, never one for each trial. A target that tells nothing is no error: then its
+trials have no facts, and nothing is compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sweeper.errors import TargetError, TransientError, UsageError
+from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models
+from sweeper.model.node_classes import NodeInfo
+from sweeper.model.trial import Trial
+from sweeper.planning.model_inputs import PlanModels, may_name_models
+from sweeper.planning.plan import Plan
+from sweeper.store import Store
+from sweeper.store.records import SUCCEEDED
+from sweeper.wording import count_things
+
+_MAX_SHOWN = 3  # files in a message
+
+
+class ModelSource(Protocol):
+    """What answers questions about models: the client of a server, or on a cluster the worker beside it."""
+
+    async def list_all(self) -> Mapping[str, Mapping[str, ModelFacts]]: ...
+
+    async def get_facts(self, listed: Models) -> Models: ...
+
+    async def find_oldest_job(self) -> float | None: ...
+
+    async def free_memory(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class TargetModels:
+    """The model files of a plan on one target.
+
+    `to_free`: those that the server may have read before they were replaced; see `find_outdated`.
+    """
+
+    facts: Models
+    uses: PlanModels
+    to_free: set[ModelKey] = field(default_factory=set)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # while the server is asked to forget them
+
+    def get(self, trial: Trial) -> Models:
+        """The facts about the files that a trial uses."""
+        return {key: self.facts[key] for key in self.uses.list_keys(trial) if key in self.facts}
+
+    async def free_before(self, source: ModelSource, trial: Trial) -> str | None:
+        """Let the server forget what it read, if the trial uses a file that was replaced since, and say so.
+
+        Raises TransientError and TargetError: then the trial must not be submitted.
+        """
+        if not self.to_free:
+            return None
+        async with self.lock:
+            outdated = sorted(self.to_free.intersection(self.uses.list_keys(trial)))
+            if not outdated or not await source.free_memory():
+                return None
+            self.to_free.clear()  # the server forgot everything
+        verb = "was" if len(outdated) == 1 else "were"
+        return f"{_join_names(outdated)} {verb} replaced while the server was running, so it reads all models again"
+
+
+class RunModels:
+    """The model files of a plan on all targets of a run. `may_differ`: whether two of them may have other contents."""
+
+    def __init__(self, plan: Plan, *, may_differ: bool) -> None:
+        self._plan, self._may_differ = plan, may_differ
+        self.by_target: dict[str, TargetModels] = {}  # of those that tell anything
+
+    @property
+    def facts(self) -> dict[str, Models]:
+        return {name: models.facts for name, models in self.by_target.items()}
+
+    async def read(self, source: ModelSource, target: str, classes: NodeInfo | None) -> None:
+        """Ask one target. Raises UsageError if its files differ from those of another one."""
+        models = await read_target_models(source, self._plan, classes)
+        if models is not None:
+            self.by_target[target] = models
+            if not self._may_differ:
+                check_same_models(self.facts)
+
+    async def find_outdated(self, source: ModelSource, target: str, store: Store) -> bool:
+        """Find out which files a server may still have in its memory as they were before. Whether there are any."""
+        models = self.by_target.get(target)
+        if models is None:
+            return False
+        models.to_free = await find_outdated(source, target, models.facts, store)
+        return bool(models.to_free)
+
+
+async def read_target_models(source: ModelSource, plan: Plan, classes: NodeInfo | None) -> TargetModels | None:
+    """Ask a target about the model files of a plan; None if it tells nothing, or the plan names no file."""
+    if classes is None or not may_name_models(plan, classes):
+        return None
+    try:
+        folders = await source.list_all()
+        uses = PlanModels(plan, classes, folders)
+        facts = await source.get_facts({key: folders[key.folder][key.name] for key in uses.list_all_keys()})
+    except (TargetError, TransientError):
+        return None
+    return TargetModels(facts, uses) if facts else None
+
+
+async def find_outdated(source: ModelSource, target: str, models: Models, store: Store) -> set[ModelKey]:
+    """The files that a server may have in its memory as they were before they were replaced.
+
+    Measured on ComfyUI 0.33.0: it reads a replaced file only when its loader's result has left the cache. So a file is
+    outdated if it came to its place after the oldest job in the server's history began, or if the latest job of this
+    folder there had other facts about it, of the time alone too; unless a job was made with these very facts since,
+    because the server was asked to forget the old ones before.
+    """
+    latest: dict[ModelKey, ModelFacts] = {}
+    recorded = store.models.load()
+    for job in store.jobs():
+        if job.target == target and job.state == SUCCEEDED and job.id in recorded:
+            latest |= recorded[job.id][0]
+    unread = {key: facts for key, facts in models.items() if latest.get(key) != facts}
+    if not unread:
+        return set()
+    try:
+        oldest = await source.find_oldest_job()
+    except (TargetError, TransientError):
+        oldest = None
+    return {
+        key
+        for key, facts in unread.items()
+        if key in latest or (oldest is not None and facts.placed is not None and facts.placed > oldest)
+    }
+
+
+def check_same_models(targets: Mapping[str, Models]) -> None:
+    """Raise UsageError if two targets have another content under one name, as far as they tell. Times say nothing."""
+    lines = list(describe_differences(targets))
+    if lines:
+        more = f"\nand {count_things(len(lines) - _MAX_SHOWN, 'more file')}" if len(lines) > _MAX_SHOWN else ""
+        raise UsageError(
+            "the targets have different files under one name, so that their pictures do not belong together:\n"
+            + "\n".join(lines[:_MAX_SHOWN])
+            + f"{more}\nmake them equal, give one --target, or allow it with --allow-different-models"
+        )
+
+
+def describe_differences(targets: Mapping[str, Models]) -> Iterator[str]:
+    """One line for each file that differs between two targets."""
+    for key in sorted({key for facts in targets.values() for key in facts}):
+        known = [(name, facts[key]) for name, facts in targets.items() if key in facts]
+        for (first, before), (second, now) in itertools.combinations(known, 2):
+            if before.compare(now, same_server=False) is Change.CHANGED:
+                yield f"{key}: {before.describe()} on {first}, {now.describe()} on {second}"
+                break
+
+
+def _join_names(keys: Iterable[ModelKey]) -> str:
+    """`mychar.safetensors and 2 more`."""
+    names = [key.name for key in keys]
+    shown = ", ".join(names[:_MAX_SHOWN])
+    return shown if len(names) <= _MAX_SHOWN else f"{shown} and {len(names) - _MAX_SHOWN} more"
