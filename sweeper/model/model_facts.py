@@ -161,6 +161,16 @@ def describe_change(before: ModelFacts, now: ModelFacts) -> str:
     return f"{old.day} {old:%b}{years[0]} -> {new.day} {new:%b}{years[1]}"
 
 
+def describe_model_changes(made: Models, now: Models) -> list[str]:
+    """`mychar.safetensors changed (3 Nov -> 28 Nov)` for each file that did; or that another time may mean it."""
+    words = {Change.CHANGED: "changed", Change.UNCLEAR: "may have changed"}
+    return [
+        f"{key.name} {words[change]} ({describe_change(before, after)})"
+        for key, (change, before, after) in compare_models(made, now, same_server=True).items()
+        if change in words
+    ]
+
+
 def format_time(seconds: float) -> str:
     """`28 Nov 2026 09:31:05` in the local time zone."""
     time = to_local_time(seconds)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.model.html_display import HtmlDisplay
+from sweeper.model.model_facts import NO_MODELS, Models
 from sweeper.model.money import CURRENCY, NOTHING, Amount
 
 SUCCEEDED: Final = "succeeded"
@@ -43,7 +44,7 @@ class Result:
     ended. If trials share a job, the first of them has its cost and the others have 0, so that the sum of a table is
     what was paid. `cost_kind` is the least sure kind of the job's charges (`sweeper.model.charges`). `models` names the
     model files with a tag for the content of each (`sweeper.model.model_facts`); None if its server told nothing.
-    `model_files` has all that it told, for JSON.
+    `model_facts` has all that it told.
     """
 
     trial: int
@@ -64,7 +65,7 @@ class Result:
     error_type: str | None = None
     error: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    model_files: Sequence[Mapping[str, Any]] = ()
+    model_facts: Models = field(default_factory=lambda: NO_MODELS)
 
     @property
     def currency(self) -> str | None:

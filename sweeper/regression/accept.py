@@ -334,6 +334,7 @@ def _add_file(
         file=name, sha256=output.sha256, pixels=pixels, size=len(data), ending=png_checksums(data).hex(),
         params=row.result.params, digest=row.result.digest, target=row.result.target or "",
         server=baseline.add_server(row.server), sweeper=version(DISTRIBUTION),
+        model_facts=baseline.add_models(row.result.model_facts),
     )  # fmt: skip
     if workflow is None:
         return accepted

@@ -22,6 +22,7 @@ from typing import Any, Final
 from sweeper.errors import ImageError
 from sweeper.loading.read_scope import find_project
 from sweeper.model.experiment import Experiment
+from sweeper.model.model_facts import describe_model_changes
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import FAILED, Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec
@@ -140,8 +141,12 @@ def attribute_changes(
             items.append(item)
             continue
         obstacle = obstacles[item.case.key]
-        verdict = f"{UNKNOWN}: {obstacle}" if obstacle else _decide_verdict(item, file, rows.get(file.digest), checks)
-        if verdict in (WORKFLOW_CHANGED, BOTH):
+        row = rows.get(file.digest)
+        verdict = f"{UNKNOWN}: {obstacle}" if obstacle else _decide_verdict(item, file, row, checks)
+        models = describe_model_changes(baseline.get_models(file), row.result.model_facts) if row is not None else []
+        if models and verdict in (SERVER_DRIFTED, BOTH):
+            verdict = f"{verdict}: {'; '.join(models)}"
+        if verdict.startswith((WORKFLOW_CHANGED, BOTH)):
             differences = _describe_differences(baseline.get_graph(file) or {}, workflows.get(item.digest or "", {}))
             verdict = f"{verdict}: {differences}" if differences else verdict
         items.append(replace(item, verdict=verdict))

@@ -18,14 +18,16 @@ from typing import Any, Final
 from sweeper.errors import ResultsError
 from sweeper.files import atomic_write
 from sweeper.model.bounded_json import parse_json
+from sweeper.model.model_facts import Models, decode_models, encode_models
 from sweeper.model.workflow import encode_canonical, encode_graph
 from sweeper.regression.cases import Case
 from sweeper.regression.server_changes import Facts, server_key
 from sweeper.schemas.values import fits_shape, format_value
 from sweeper.store.containment import contain, is_plain_path
+from sweeper.store.records import MODELS_SHAPE
 
 MANIFEST: Final = "manifest.json"
-VERSION: Final = 3  # version 1 had no `servers` and no `models`, version 2 no `ending`
+VERSION: Final = 4  # 1 had no `servers` and no `models`, 2 no `ending`, 3 no `model_facts`
 _VERSION_KEY: Final = "sweeper_baseline"
 
 # The keys of a manifest. Some may be missing: those that older versions did not write, and values that are empty.
@@ -33,11 +35,13 @@ _ACCEPTED_SHAPE: Final = {
     "file": str, "sha256": str, "pixels": (None, str), "size": int, "params": {...: object}, "digest": str,
     "target": str, "server": (None, str), "sweeper": (None, str), "ending": (None, str), "workflow": (None, str),
     "changes": (None, {...: object}), "inputs": (None, {...: {...: str}}), "models": (None, [str]),
+    "model_facts": (None, str),
 }  # fmt: skip
 _SHAPES: Final = {
     "cases": [{"cells": {...: object}, "node": str, "position": int, "accepted": [_ACCEPTED_SHAPE]}],
     "workflows": {...: {...: {"class_type": str, "inputs": {...: object}}}},
     "servers": (None, {...: {...: object}}),
+    "model_facts": (None, {...: MODELS_SHAPE}),
 }  # fmt: skip
 
 Graph = Mapping[str, Mapping[str, Any]]
@@ -55,7 +59,8 @@ class AcceptedFile:
 
     `workflow` names a graph in the baseline, and `changes` are the inputs (`node.input`) with other values in this
     trial. `inputs` are the local files that it read: address -> {file, sha256}. `server` names a server in the
-    baseline, `models` are the model files in the workflow, and `sweeper` is the version that accepted the file.
+    baseline, `models` are the model files in the workflow, `model_facts` names in the baseline what the server told
+    about them, and `sweeper` is the version that accepted the file.
     """
 
     file: str
@@ -72,6 +77,7 @@ class AcceptedFile:
     changes: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: _EMPTY)
     models: tuple[str, ...] = ()
+    model_facts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +90,14 @@ class BaselineEntry:
 
 @dataclass(slots=True)
 class Baseline:
-    """The accepted files of an experiment: entries by case key, and the workflows and servers that they share."""
+    """The accepted files of an experiment: entries by case key, and the workflows, servers and models they share."""
 
     folder: Path
     experiment: str
     entries: dict[str, BaselineEntry] = field(default_factory=dict)
     workflows: dict[str, Graph] = field(default_factory=dict)
     servers: dict[str, Facts] = field(default_factory=dict)
+    model_facts: dict[str, Models] = field(default_factory=dict)
     exists: bool = False
 
     def get_graph(self, accepted: AcceptedFile) -> dict[str, Any] | None:
@@ -118,6 +125,18 @@ class Baseline:
         self.servers[name] = facts
         return name
 
+    def get_models(self, accepted: AcceptedFile) -> Models:
+        """What the server told about the model files of an accepted file; empty if it is not known."""
+        return self.model_facts.get(accepted.model_facts or "", {})
+
+    def add_models(self, models: Models) -> str | None:
+        """Add what a server told about model files; return its name in the baseline, or None if it told nothing."""
+        if not models:
+            return None
+        name = hashlib.sha256(encode_canonical(encode_models(models))).hexdigest()[:8]
+        self.model_facts[name] = models
+        return name
+
     def add_graph(self, graph: Graph) -> tuple[str, dict[str, Any]]:
         """Add a workflow. Returns the name of the graph with the same nodes, and the inputs that differ from it."""
         shape = _graph_shape(graph)
@@ -132,6 +151,7 @@ class Baseline:
         """Write the manifest atomically, without the workflows and servers that no file uses. Raises OSError."""
         files = [accepted for entry in self.entries.values() for accepted in entry.accepted]
         workflows, servers = {file.workflow for file in files}, {file.server for file in files}
+        models = {file.model_facts: self.get_models(file) for file in files if file.model_facts}
         self.workflows = {name: graph for name, graph in sorted(self.workflows.items()) if name in workflows}
         self.servers = {name: facts for name, facts in sorted(self.servers.items()) if name in servers}
         entries = sorted(self.entries.values(), key=lambda entry: _natural_key(entry.case.name))
@@ -139,6 +159,7 @@ class Baseline:
             _VERSION_KEY: VERSION,
             "experiment": self.experiment,
             "servers": self.servers,
+            **({"model_facts": {name: encode_models(models[name]) for name in sorted(models)}} if models else {}),
             "cases": [_to_json(entry) for entry in entries],
             "workflows": self.workflows,
         }
@@ -180,9 +201,12 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
         entries = _parse_entries(value["cases"], folder)
         workflows: dict[str, Graph] = value["workflows"]
         servers: dict[str, Facts] = value.get("servers") or {}
+        models: dict[str, Models] = {
+            name: decode_models(facts) for name, facts in (value.get("model_facts") or {}).items()
+        }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(f"{path}: damaged ({type(error).__name__}: {error}); restore it from git") from error
-    return Baseline(folder, experiment, entries, workflows, servers, exists=True)
+    return Baseline(folder, experiment, entries, workflows, servers, models, exists=True)
 
 
 def default_folder(experiment_file: Path, name: str) -> Path:
@@ -221,7 +245,7 @@ def _parse_entry(value: dict[str, Any], folder: Path) -> BaselineEntry:
 def _parse_accepted(value: dict[str, Any]) -> AcceptedFile:
     if value.get("models"):
         value["models"] = tuple(map(sys.intern, value["models"]))
-    for name in ("target", "server", "sweeper", "ending", "workflow"):
+    for name in ("target", "server", "sweeper", "ending", "workflow", "model_facts"):
         if value.get(name):
             value[name] = sys.intern(value[name])
     value["params"] = _intern_texts(value["params"])

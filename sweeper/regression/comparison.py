@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from sweeper.answers.parts import Heading, Line, Part, Table
 from sweeper.answers.render import NOT_IN_JSON, json_keys
 from sweeper.errors import ImageError
+from sweeper.model.model_facts import describe_model_changes
 from sweeper.model.result import FAILED as TRIAL_FAILED
 from sweeper.model.shell_words import join_command
 from sweeper.regression.accept import describe_unusable, is_surely_same
@@ -251,7 +252,7 @@ class _CaseComparer:
     def __init__(self, run_cases: RunCases, baseline: Baseline, checks: Checks) -> None:
         self._run_cases, self._baseline, self._checks = run_cases, baseline, checks
         self._folder = str(baseline.folder)
-        self._drifts: dict[tuple[str | None, int], str] = {}
+        self._drifts: dict[tuple[object, ...], str] = {}
         self._equal_by_names: dict[tuple[str, ...], dict[str, float]] = {}
 
     def compare_pairs(self, pairs: list[FilePair]) -> list[Comparison]:
@@ -316,9 +317,11 @@ class _CaseComparer:
         return f"{self._folder}{os.sep}{accepted.file}"  # building a Path for each case takes longer
 
     def _describe_drift(self, accepted: AcceptedFile, row: TrialRow) -> str:
-        key = accepted.server, id(row.server)  # all rows of one run and target share this object
+        key = accepted.server, id(row.server), accepted.model_facts, row.result.models  # rows of a target share these
         if key not in self._drifts:
-            self._drifts[key] = describe_drift(self._baseline.get_server(accepted), row.server)
+            sentence = describe_drift(self._baseline.get_server(accepted), row.server)
+            models = describe_model_changes(self._baseline.get_models(accepted), row.result.model_facts)
+            self._drifts[key] = "; ".join(filter(None, (sentence, *models)))
         return self._drifts[key]
 
     def _get_equal_metrics(self, thresholds: Thresholds) -> Mapping[str, float]:

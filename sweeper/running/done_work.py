@@ -73,7 +73,9 @@ class DoneRule:
             for target, now in self.models.items()
             for made in sets
         ]
-        return min(options, key=lambda item: item.worst.value, default=StaleJob(job, "", sets[0], {}))
+        return min(
+            options, key=lambda item: (item.worst.value, len(item.changes)), default=StaleJob(job, "", sets[0], {})
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ def _describe_files(stale: Iterable[StaleJob]) -> list[str]:
         f"{key.name} {_describe_place(item)} changed ({describe_change(before, now)})"
         for item in stale
         for key, (change, before, now) in item.changes.items()
-        if change in (Change.CHANGED, Change.UNCLEAR)
+        if change is item.worst
     )
     shown = list(texts)[:_MAX_FILES]
     return [*shown, f"{len(texts) - _MAX_FILES} more files"] if len(texts) > _MAX_FILES else shown

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.charges import JobCost
-from sweeper.model.model_facts import decode_models, describe_models, encode_models
+from sweeper.model.model_facts import decode_models, describe_models
 from sweeper.model.money import to_usd
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
@@ -84,8 +84,7 @@ def build_outcomes(
     for *row, run, facts in rows:
         if facts is not None and facts not in models:
             known = decode_models(parse_column(facts, MODELS_SHAPE, "models.facts", folder))
-            listed = [{"folder": place, "name": name, **about} for place, name, about in encode_models(known)]
-            models[facts] = {"models": describe_models(known), "model_files": listed}
+            models[facts] = {"models": describe_models(known), "model_facts": known}
         outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(row[-1]))
         files = []
         for _, path, sha256, node, position in outputs:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sweeper.answers.parts import Note, Part
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
+from sweeper.model.model_facts import encode_models
 from sweeper.model.search_columns import ROUND, SearchedPoint
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.shell_words import join_command
@@ -94,8 +95,8 @@ def _read_table(folder: Path, query: ResultsQuery) -> _RunTable:
         results_of_run = list(store.results(run, of_folder=of_folder))
     rows = to_records(build_frame(iter(results_of_run), layout))
     for row, found in zip(rows, results_of_run, strict=True):
-        if found.model_files:
-            row["model_files"] = list(found.model_files)
+        if files := encode_models(found.model_facts):
+            row["model_files"] = [{"folder": place, "name": name, **facts} for place, name, facts in files]
     best = find_best_points(results_of_run, layout.search) if is_best and layout.search is not None else []
     has_cost = any(row["cost"] is not None for row in rows)
     measures = ("ran_s", *(("cost",) if has_cost else ()), *layout.metrics)
