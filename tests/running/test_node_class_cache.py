@@ -37,6 +37,12 @@ def target_of(server, **settings):
     return Target(name=server.url, url=server.url, **settings)
 
 
+def fetch(target):
+    classes, models = asyncio.run(fetch_classes(target, None))
+    assert models is None, "no plan names a model"
+    return classes
+
+
 def list_files(folder):
     return list(folder.glob("cache/sweeper/object_info/*.json"))
 
@@ -54,8 +60,8 @@ def experiment(folder, sampler):
 
 
 def test_node_classes_are_fetched_once_and_cached(server, tmp_path):
-    first = asyncio.run(fetch_classes(target_of(server)))
-    again = asyncio.run(fetch_classes(target_of(server)))
+    first = fetch(target_of(server))
+    again = fetch(target_of(server))
     assert first is not None
     assert again is not None
     assert first.classes.keys() == again.classes.keys()
@@ -64,25 +70,25 @@ def test_node_classes_are_fetched_once_and_cached(server, tmp_path):
 
 
 def test_classes_older_than_a_day_are_not_used(server, tmp_path):
-    asyncio.run(fetch_classes(target_of(server)))
+    fetch(target_of(server))
     (kept,) = list_files(tmp_path)
     os.utime(kept, (0, 0))
     assert get_cached_classes(target_of(server)) is None
 
 
 def test_a_broken_cache_gives_no_classes(server, tmp_path):
-    asyncio.run(fetch_classes(target_of(server)))
+    fetch(target_of(server))
     (kept,) = list_files(tmp_path)
     kept.write_text("{")
     assert get_cached_classes(target_of(server)) is None
 
 
 def test_an_unreachable_server_gives_no_classes():
-    assert asyncio.run(fetch_classes(Target(name="nobody", url="http://127.0.0.1:9", dialect="comfyui"))) is None
+    assert fetch(Target(name="nobody", url="http://127.0.0.1:9", dialect="comfyui")) is None
 
 
 def test_the_embedded_servers_classes_are_known_without_starting_it(server):
-    known, fetched = get_embedded_classes(), asyncio.run(fetch_classes(target_of(server)))
+    known, fetched = get_embedded_classes(), fetch(target_of(server))
     assert fetched is not None
     assert known.classes.keys() == fetched.classes.keys()
 
@@ -98,7 +104,7 @@ def test_only_a_strict_embedded_server_rejects_unknown_model_names(tmp_path):
 
 
 def test_a_run_fetches_classes_again_before_it_refuses_a_plan(server, tmp_path):
-    asyncio.run(fetch_classes(target_of(server)))
+    fetch(target_of(server))
     (kept,) = list_files(tmp_path)
     kept.write_text(kept.read_text().replace('"heun"', '"gone"'))
     run = sweeper.run(experiment(tmp_path, "heun"), server.url, tmp_path / "out")
@@ -118,7 +124,7 @@ def test_a_wrong_value_is_reported_with_its_line_and_nothing_is_sent(server, tmp
 def test_another_server_at_the_same_url_is_queried_again():
     def connect_to(cache):
         with EmbeddedServer(dialect="comfyui", cache=cache, port=port) as server:
-            asyncio.run(fetch_classes(target_of(server)))
+            fetch(target_of(server))
             return count_requests(server), get_cache_mode(target_of(server))
 
     with EmbeddedServer(dialect="comfyui") as first:
@@ -130,8 +136,8 @@ def test_another_server_at_the_same_url_is_queried_again():
 
 def test_the_cache_mode_of_an_unreachable_server_is_the_saved_one(server):
     target = target_of(server)
-    asyncio.run(fetch_classes(target))
+    fetch(target)
     server.stop()
-    classes = asyncio.run(fetch_classes(target))
+    classes = fetch(target)
     assert classes is not None
     assert "KSampler" in classes.classes

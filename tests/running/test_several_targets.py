@@ -47,7 +47,8 @@ def test_a_trial_done_on_one_target_is_not_repeated_on_another(pair, experiment,
     plan = experiment(seed=[1, 2, 3])
     sweeper.run(plan, list_targets(one, two)[:1], tmp_path / "out")
     assert sweeper.run(plan, list_targets(one, two), tmp_path / "out").submitted == 0
-    assert sweeper.run(plan, list_targets(one, two)[1:], tmp_path / "out").submitted == 3
+    assert sweeper.run(plan, list_targets(one, two)[1:], tmp_path / "out").submitted == 0
+    assert sweeper.run(plan, list_targets(one, two)[1:], tmp_path / "out", per_target=True).submitted == 3
 
 
 def test_the_trials_of_an_exited_comfyui_go_to_the_others(pair, experiment, tmp_path):

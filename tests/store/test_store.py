@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError
+from sweeper.running.done_work import DoneRule
 from sweeper.store import Store, records
 from sweeper.store.database import make_uri
 from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
@@ -104,7 +105,7 @@ def test_results_default_to_the_latest_run(store):
     store.record_finished("j1", JobEnd(records.SUCCEEDED))
     second = record_run(store, ("d1", "d2", "d3"))
     with store.transaction():
-        store.assign_jobs(second, [job for job in store.current_jobs(["t"]).values() if job.digest == "d1"])
+        store.assign_jobs(second, [job for job in DoneRule(("t",)).find(store).jobs.values() if job.digest == "d1"])
     assert [row.status for row in store.results()] == ["succeeded", "pending", "pending"]
     assert [row.status for row in store.results("1")] == ["succeeded"]
     assert store.count_reused(second) == 1
@@ -122,11 +123,9 @@ def test_current_job_is_a_success_then_an_open_job_then_the_latest(store):
     store.record_intent(job("j5", "d3", state=records.FAILED, intended=5.0))
     store.record_intent(job("j6", "d3", state=records.LOST, intended=6.0))
     store.record_intent(job("j7", "d4", target="elsewhere", state=records.SUCCEEDED))
-    assert {digest: job.id for digest, job in store.current_jobs(["t"]).items()} == {
-        "d1": "j1",
-        "d2": "j3",
-        "d3": "j6",
-    }
+    current = {"d1": "j1", "d2": "j3", "d3": "j6"}
+    assert {digest: job.id for digest, job in DoneRule(("t",)).find(store).jobs.items()} == current | {"d4": "j7"}
+    assert {digest: job.id for digest, job in DoneRule(("t",), per_target=True).find(store).jobs.items()} == current
     assert store.count_attempts("d1", ["t"]) == 2
 
 
