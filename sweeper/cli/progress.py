@@ -26,7 +26,8 @@ _SECONDS_BETWEEN_LINES: Final = 5.0
 _SERVER_NAMES: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI", "v2": "Comfy API v2"}
 _HOW_TO_STOP_WAITING: Final = (
     "the run now waits only for {}, which does not respond; to go on without it, press Ctrl-C and run the command "
-    "again with other targets (--target); a smaller --patience waits less"
+    "again with other targets (--target): finished trials stay done, unless --per-target; a smaller --patience waits "
+    "less"
 )
 _MAX_FAILURES_SHOWN: Final = 20  # the table has all of them; a screen full of failures hides the rest
 

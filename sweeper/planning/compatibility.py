@@ -75,7 +75,7 @@ def _without_unchosen_inputs(template: Template, grids: Collection[Grid]) -> Tem
         (node_id, child)
         for node_id, branches in template.branches.items()
         for combo, options in branches.items()
-        for child in _list_unchosen(options, [*_iter_options(template, grids, (node_id, "inputs", combo))])
+        for child in _list_unchosen(options, [*iter_options(template, grids, (node_id, "inputs", combo))])
     }
     if not unchosen:
         return template
@@ -100,7 +100,7 @@ def _list_unchosen(options: Mapping[str, Collection[str]], values: Collection[An
     return {child for children in options.values() for child in children} - chosen
 
 
-def _iter_options(template: Template, grids: Iterable[Grid], path: KeyPath) -> Iterator[Any]:
+def iter_options(template: Template, grids: Iterable[Grid], path: KeyPath) -> Iterator[Any]:
     """Yield the values that an input has in any trial, and None for one that cannot be computed."""
     leaf = next((leaf for leaf in template.leaves if leaf.path == path), None)
     if leaf is None:

@@ -15,6 +15,7 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.template import Leaf, Template
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import find_upstream
+from sweeper.planning.compatibility import iter_options
 from sweeper.planning.plan import Plan
 
 Folders = Mapping[str, Collection[str]]  # the names of the model files in each folder of a server
@@ -36,21 +37,26 @@ class PlanModels:
         values = tuple(_read_values(value, trial.params) for value, _ in inputs)
         keys = self._known.get(values) if template is self._template else None
         if keys is None:
-            found = {
-                ModelKey(folder, name)
-                for names, (_, folders) in zip(values, inputs, strict=True)
-                for name in names
-                for folder in folders
-                if name in self._folders[folder]
-            }
-            keys = tuple(sorted(found))
+            pairs = zip(values, (folders for _, folders in inputs), strict=True)
+            keys = tuple(sorted({key for names, folders in pairs for key in self._find_keys(names, folders)}))
             if template is self._template:
                 self._known[values] = keys
         return keys
 
     def list_all_keys(self) -> tuple[ModelKey, ...]:
-        """The files that any trial uses."""
-        return tuple(sorted({key for trial in self._plan.written() for key in self.list_keys(trial)}))
+        """The files that any trial uses. Of a product of axes, also those of combinations that filters drop."""
+        if not self._plan.parts:
+            return tuple(sorted({key for trial in self._plan.written() for key in self.list_keys(trial)}))
+        grids = [part.grid for part in self._plan.parts]
+        keys: set[ModelKey] = set()
+        for value, folders in self._inputs:
+            is_leaf = isinstance(value, Leaf)
+            for option in iter_options(self._template, grids, value.path) if is_leaf else [value]:
+                keys.update(self._find_keys(_list_names(option), folders))
+        return tuple(sorted(keys))
+
+    def _find_keys(self, names: Iterable[str], folders: Iterable[str]) -> Iterator[ModelKey]:
+        return (ModelKey(folder, name) for name in names for folder in folders if name in self._folders[folder])
 
     def _find_inputs(self, template: Template) -> Iterator[tuple[Leaf | Any, tuple[str, ...]]]:
         """The inputs that name files: what makes their values, and the folders in which these files can be."""
@@ -103,11 +109,13 @@ def _find_folders(choices: Iterable[Any], folders: Folders) -> tuple[str, ...]:
 
 
 def _read_values(value: Leaf | Any, params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names that an input has in a trial: one, or several where the class lets several be chosen."""
-    if isinstance(value, Leaf):
-        try:
-            value = value.evaluate(params)
-        except ExpressionError:
-            return ()
-    values = value if isinstance(value, list) else [value]
-    return tuple(text for text in values if isinstance(text, str))
+    """The names that an input has in a trial."""
+    try:
+        return _list_names(value.evaluate(params) if isinstance(value, Leaf) else value)
+    except ExpressionError:
+        return ()
+
+
+def _list_names(value: Any) -> tuple[str, ...]:
+    """One name, or several where the class lets several be chosen."""
+    return tuple(text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))

@@ -238,7 +238,7 @@ def test_line_says_that_the_run_waits_for_a_dead_target(capsys, write):
     lines = capsys.readouterr().err.splitlines()
     (how,) = [line for line in lines if line.startswith("the run now waits only for")]
     assert url in how
-    assert "press Ctrl-C and run the command again with other targets (--target)" in how
+    assert "press Ctrl-C and run the command again with other targets (--target): finished trials stay done" in how
     (first, *_) = [line for line in lines if "; waiting only for" in line]
     assert re.search(rf"; waiting only for {re.escape(url)}, \d s left$", first)
     waits = [event.seconds for event in seen if isinstance(event, events.WaitingForTarget)]
