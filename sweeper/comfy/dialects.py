@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.comfy.comfyui import ComfyUIDialect
+from sweeper.comfy.model_files import ModelCalls
 from sweeper.comfy.protocol import (
     Flow,
     JobOutput,
@@ -28,10 +29,9 @@ from sweeper.comfy.protocol import (
 from sweeper.comfy.v2 import V2Dialect
 from sweeper.comfy.v2_jobs import read_error_code
 from sweeper.errors import TransientError, UnreachableError
-from sweeper.model.model_facts import ModelFacts, ModelKey
 
 
-class Dialect(Protocol):
+class Dialect(ModelCalls, Protocol):
     """One server API. Flows raise the errors of `protocol.raise_for_status`, and those named here."""
 
     @property
@@ -72,17 +72,6 @@ class Dialect(Protocol):
     @property
     def mask_path(self) -> str | None:
         """The path of the call that combines a picture and its mask; None if we upload the combined picture instead."""
-
-    @property
-    def models_path(self) -> str | None:
-        """The path of the call that lists the folders of models; None if the server tells nothing about them."""
-
-    @property
-    def frees_memory(self) -> bool:
-        """Whether the server forgets its results and models when a client asks, because it may have read old files."""
-
-    def get_model_facts(self, key: ModelKey, facts: ModelFacts) -> Flow[ModelFacts]:
-        """Add to the facts in the listing of a folder what the server tells about one file."""
 
     def auth_headers(self, key: str) -> dict[str, str]:
         """The headers that contain the key, for every request to the target itself."""

@@ -11,16 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse, parse_json, raise_for_status
 from sweeper.comfy.responses import read_messages, to_seconds
 from sweeper.model.model_facts import ModelFacts, ModelKey, Models, read_metadata
 from sweeper.schemas.values import is_integer, is_number
-
-if TYPE_CHECKING:
-    from sweeper.comfy.dialects import Dialect
 
 _MAX_FOLDERS: Final = 300
 _MAX_NAME: Final = 1024  # characters
@@ -30,10 +27,25 @@ _FREE_SECONDS: Final = 0.5
 _WITH_HEADER: Final = ".safetensors"  # of other files, ComfyUI reads no metadata
 
 
+class ModelCalls(Protocol):
+    """The part of a dialect about models."""
+
+    @property
+    def models_path(self) -> str | None:
+        """The path of the call that lists the folders of models; None if the server tells nothing about them."""
+
+    @property
+    def frees_memory(self) -> bool:
+        """Whether the server forgets its results and models when a client asks, because it may have read old files."""
+
+    def get_model_facts(self, key: ModelKey, facts: ModelFacts) -> Flow[ModelFacts]:
+        """Add to the facts in the listing of a folder what the server tells about one file."""
+
+
 class ServerModels:
     """The questions about models to one server. Every method raises TransientError and TargetError."""
 
-    def __init__(self, run_flow: Callable[[Flow[Any]], Awaitable[Any]], get_dialect: Callable[[], Dialect]) -> None:
+    def __init__(self, run_flow: Callable[[Flow[Any]], Awaitable[Any]], get_dialect: Callable[[], ModelCalls]) -> None:
         self._run_flow, self._get_dialect = run_flow, get_dialect
 
     async def list_all(self) -> dict[str, dict[str, ModelFacts]]:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -45,6 +46,15 @@ class ResumeState:
     @property
     def reused(self) -> int:
         return sum(1 + len(self.duplicates.get(digest, ())) for digest in self.done)
+
+    def list_notes(self, targets: Collection[str]) -> Iterator[str]:
+        """What to say about finished trials: where they were made if not on these targets, and how files differ."""
+        done_on = Counter(self.current_jobs[digest].target for digest in self.done)
+        if not done_on.keys() <= set(targets):
+            yield f"{len(self.done)} done: {', '.join(f'{count} on {name}' for name, count in done_on.most_common())}"
+        if self.stale:
+            yield f"{self.stale} stale: {self.work.describe_stale(self.first_index)}"
+        yield from self.work.list_notes(self.first_index)
 
 
 def load_resume_state(

@@ -67,7 +67,8 @@ _COMPARE_SECONDS: Final = 15.0  # for the questions of a run that has nothing el
 class Session:
     """One call of `run_async`. `sweeper.cluster` has a subclass that executes the trials on a Dask cluster.
 
-    It overrides the steps `connect`, `check_targets`, `restore`, `mark_embedded_lost` and `dispatch`, and nothing else.
+    It overrides the steps `connect`, `check_targets`, `read_models`, `find_outdated_models`, `restore`,
+    `mark_embedded_lost` and `dispatch`, and nothing else.
 
     `targets`: resolved; `output`: the results folder, and the URL for pictures if they go elsewhere; `report` gets the
     events; `is_selected(trial)`: whether this run may submit the trial.
@@ -90,8 +91,7 @@ class Session:
         self.experiment, self.plan, self.settings, self.targets = experiment, plan, settings, targets
         (self.out, self.artifact_url), self.is_selected = output, is_selected
         self.report = LiveFeed(LiveFolder(self.out), report)
-        self.target_names = tuple(target.name for target in targets)
-        self.control = control
+        self.target_names, self.control = tuple(target.name for target in targets), control
         self.naming = FileNaming.for_plan(plan.axis_sizes, len(plan))
         self.metrics: dict[str, Any] = {}
         self.server_infos: dict[str, dict[str, Any]] = {}  # by target: versions and devices
@@ -173,32 +173,30 @@ class Session:
             state = self._load_resume_state(store, missing)
             if state.todo and not is_checked:
                 await self.control.run_unless_stopped(self.check_targets())
+        for note in state.list_notes(self.target_names):
+            self._warn(note)
         return missing, state, is_connected
 
     @property
     def rule(self) -> DoneRule:
         """Which jobs of the folder count, by what the targets told so far."""
-        settings = self.settings
-        return DoneRule(
-            self.target_names, self.models.facts,
-            settings.per_target, settings.keep_stale, settings.remake_stale,
-        )  # fmt: skip
+        given = self.settings
+        return DoneRule(self.target_names, self.models.facts, given.per_target, given.keep_stale, given.remake_stale)
 
     async def _connect_for_done_work(self, stack: AsyncExitStack, *, compares: bool) -> bool:
         """Connect although nothing is left to do: to fetch missing files, and to compare model files if `compares`.
 
         Returns whether a target responds. If none does, what is done stays done.
         """
-        is_connected: bool | None = False
+        is_connected = False
         with contextlib.suppress(TargetError, TimeoutError):  # `restore` reports missing files one by one
             async with asyncio.timeout(_COMPARE_SECONDS):
                 is_connected = await self.connect(stack)
                 if is_connected and compares:
                     await self.control.run_unless_stopped(self.read_models())
         if compares and not self.models.facts and not self.control.stopping:
-            names = " and ".join(self.target_names)
-            self._warn(f"{names}: no answer about model files, so whether they changed since the trials ran is unknown")
-        return bool(is_connected)
+            self._warn(f"{' and '.join(self.target_names)}: no answer about model files; finished trials stay done")
+        return is_connected
 
     def _warn(self, message: str | None) -> None:
         if message is not None:
@@ -206,11 +204,6 @@ class Session:
 
     def _load_resume_state(self, store: Store | None, missing: MissingFiles) -> ResumeState:
         state = load_resume_state(self.plan, store, self.rule, self.settings, self.is_selected, should_redo=missing)
-        if self.models.facts:
-            if state.stale:
-                self._warn(f"{state.stale} stale: {state.work.describe_stale(state.first_index)}")
-            for note in state.work.list_notes(state.first_index):
-                self._warn(note)
         if missing.redo_count:
             self.report(Notice(describe_regenerated(missing.redo_count)))
         return state
@@ -296,15 +289,11 @@ class Session:
 
     async def _record_and_execute(self, store: Store, state: ResumeState, *, may_submit: bool) -> Run:
         self.spending = self._make_spending(store, state) if may_submit else None
+        plan = self.plan
         layout = TableLayout(
-            self.experiment.name,
-            tuple(self.plan.axis_columns),
-            tuple(self.plan.slot_names),
-            tuple(self.experiment.metrics),
-            self.plan.value_order,
-            self.plan.together,
-            self.plan.search_columns,
-        )
+            self.experiment.name, tuple(plan.axis_columns), tuple(plan.slot_names), tuple(self.experiment.metrics),
+            plan.value_order, plan.together, plan.search_columns,
+        )  # fmt: skip
         run_id = record_run(
             self.plan, store, state, layout,
             target_names=self.target_names, experiment=self.experiment, now=time.time(), settings=self.settings,

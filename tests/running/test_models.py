@@ -272,3 +272,20 @@ def test_verdict_compares_the_pictures_of_the_new_file_with_the_old_ones(studio,
     studio.run(("studio", server))
     assert main(["compare", "e.yaml@1", "e.yaml@2", "--verdict", "--json"]) in (0, 1)
     assert json.loads(capsys.readouterr().out)["metrics"][0]["pairs"] == 4
+
+
+def test_resumed_search_makes_the_trials_of_a_changed_file_again(studio):
+    pytest.importorskip("optuna")
+    server = studio.serve("studio")
+    space = "space: {seed: {from: 1, to: 100, step: 1}}, maximize: brightness, trials: 4, batch: 2"
+    text = f"name: e\ntemplate: w.json\nmetrics: [brightness]\nparams: {{lora: {NAME}}}\nsearch: {{{space}}}\n"
+    (studio.folder / "e.yaml").write_text(text)
+    target = {"url": server.url, "name": "studio"}
+    first = sweeper.search("e.yaml", target, progress=False)
+    assert first.run.submitted == 4
+    before = studio.tags()
+    studio.place(server, FOURTH)
+    again = sweeper.search("e.yaml", target, progress=False)
+    assert again.run.submitted == 4
+    assert {*before}.isdisjoint(studio.tags())
+    assert sweeper.search("e.yaml", target, progress=False).run.submitted == 0
