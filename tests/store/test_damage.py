@@ -10,6 +10,7 @@ import pytest
 
 import sweeper
 from sweeper.errors import ResultsError
+from sweeper.running.done_work import DoneRule
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.database import connect
 from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
@@ -43,7 +44,7 @@ def read_everything(out, *, readonly):
         list(store.results())
         list(store.outcomes())
         store.runs()
-        jobs = store.current_jobs(["t"])
+        jobs = DoneRule(("t",)).find(store).jobs
         return {digest for digest, job in jobs.items() if job.state == "succeeded" and store.artifacts(job.id)}
 
 

@@ -133,10 +133,10 @@ def test_csv_distinguishes_missing_from_empty_and_follows_rfc_4180():
 
     assert lines == (
         "trial,style,style.label,seed,prompt,steps,digest,status,outputs,sha256,target,prompt_id,attempts,queued_s,"
-        "ran_s,cost,cost_kind,currency,error_type,error,brightness\r\n"
+        "ran_s,cost,cost_kind,currency,models,error_type,error,brightness\r\n"
         f'0,in oil,oil,18446744073709551615,"a fox, in oil",4,{"a" * 64},succeeded,"[""artifacts/x.png""]",'
-        f'"[""{"b" * 64}""]",embedded,id-1,1,0.5,0.25,0.04,priced,USD,,,127.5\r\n'
-        f'1,"",none,7,"a fox,\n",4,{"c" * 64},failed,[],[],embedded,id-2,2,,,,,,ExecutionError,"node 3: ""no""",\r\n'
+        f'"[""{"b" * 64}""]",embedded,id-1,1,0.5,0.25,0.04,priced,USD,,,,127.5\r\n'
+        f'1,"",none,7,"a fox,\n",4,{"c" * 64},failed,[],[],embedded,id-2,2,,,,,,,ExecutionError,"node 3: ""no""",\r\n'
     )
 
 
