@@ -92,32 +92,32 @@ class EmbeddedServer:
         self._nodes = own_nodes if object_info is None else describe_classes(object_info, own_nodes)
         if not permissive:
             _check_class_names(self._nodes, self.faults)
-        self._running: _RunningServer | None = None
         self._lock = threading.RLock()  # a start waits for a stop in another thread, because both use the data folder
-        self._last_seen = RequestLog()
+        self._parts: ExitStack | None = None  # what stop closes; None: the server is stopped
+        self._service: Service | None = None
+        self._url = ""
+        self._storage_url: str | None = None
+        self.seen = RequestLog()  # since the last start; kept after a stop
 
     def __repr__(self) -> str:
-        return f"<EmbeddedServer {self.settings.dialect} {self._running.url if self._running else 'stopped'}>"
+        return f"<EmbeddedServer {self.settings.dialect} {self._url if self._service else 'stopped'}>"
 
     @property
     def url(self) -> str:
         """`http://HOST:PORT`. Raises UsageError if the server is not running."""
-        return self._require_running().url
+        self._require_service()
+        return self._url
 
     @property
     def storage_url(self) -> str | None:
         """The URL of the storage host; None in the comfyui dialect. Raises UsageError if the server is not running."""
-        return self._require_running().storage_url
+        self._require_service()
+        return self._storage_url
 
     @property
     def folders(self) -> ServerFolders:
         """The server's folders. Raises UsageError if the server is not running."""
-        return self._require_running().service.folders
-
-    @property
-    def seen(self) -> RequestLog:
-        """The log since the last start. It is kept after a stop."""
-        return self._running.service.seen if self._running else self._last_seen
+        return self._require_service().folders
 
     @property
     def charge_total(self) -> float:
@@ -126,80 +126,52 @@ class EmbeddedServer:
 
     def list_charges(self, prompt_id: str) -> dict[str, float]:
         """What a job was charged, in USD: by the id of the node, and for its time by an empty text."""
-        job = self._require_running().service.queue.find(prompt_id)
+        job = self._require_service().queue.find(prompt_id)
         return {} if job is None else dict(job.charges)
 
     def has_listener(self, client_id: str) -> bool:
         """Whether a client with this id has an open event stream."""
-        return self._require_running().service.hub.has_listener(client_id)
+        return self._require_service().hub.has_listener(client_id)
 
-    def _require_running(self) -> _RunningServer:
-        if self._running is None:
+    def _require_service(self) -> Service:
+        if self._service is None:
             raise UsageError("The embedded server is not running: use it in a 'with', or call start() first.")
-        return self._running
+        return self._service
 
     def start(self) -> Self:
         """Start, and return when the server accepts requests."""
         with self._lock:
-            if self._running is None:
-                self._running = _RunningServer(self, self._address, self._nodes)
-                self._last_seen = self._running.service.seen
-                self._address = self._address[0], self._running.port  # later starts keep the port
+            if self._parts is None:
+                with ExitStack() as parts:
+                    self._service = self._open(parts)
+                    self._parts = parts.pop_all()
         return self
 
-    def stop(self) -> None:
-        """Interrupt running jobs, end the threads, and close the sockets. Does nothing if the server is stopped.
-
-        If another thread is stopping the server, wait until that has finished.
-        """
-        with self._lock:
-            if self._running is not None:
-                running, self._running = self._running, None
-                running.stop()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-class _RunningServer:
-    """The parts of a server between start and stop."""
-
-    def __init__(self, server: EmbeddedServer, address: tuple[str, int], nodes: Mapping[str, NodeClass]) -> None:
-        with ExitStack() as parts:
-            self._open(parts, server, address, nodes)
-            self._parts = parts.pop_all()
-
-    def _open(
-        self, parts: ExitStack, server: EmbeddedServer, address: tuple[str, int], nodes: Mapping[str, NodeClass]
-    ) -> None:
-        settings = server.settings
-        base = server.data or Path(
+    def _open(self, parts: ExitStack) -> Service:
+        """Open what a running server needs, and start its threads. `parts` close it in the opposite order."""
+        settings = self.settings
+        base = self.data or Path(
             parts.enter_context(tempfile.TemporaryDirectory(prefix="sweeper-", ignore_cleanup_errors=True))
         )
         folders = ServerFolders(base)
         folders.prepare()
-        durable = settings.cloud and server.data is not None
+        durable = settings.cloud and self.data is not None
         journal = parts.enter_context(closing(SQLiteJournal(base / "jobs.sqlite"))) if durable else None
-        self.service = service = Service(settings, nodes, folders, server.faults, server.account, journal=journal)
+        service = Service(settings, self._nodes, folders, self.faults, self.account, journal=journal)
         if journal is not None:
             service.restore(journal.load())
+        self.seen = service.seen
         # The thread closes the sockets too, which does no harm.
-        main = parts.enter_context(_bind(address))
-        self.url = hosting.base_url(main)
-        self.port: int = main.getsockname()[1]
-        self.storage_url: str | None = None
+        main = parts.enter_context(_bind(self._address))
+        self._address = self._address[0], main.getsockname()[1]  # later starts keep the port
+        self._url = hosting.base_url(main)
         transports: dict[Any, Any] = {}
-        shared: dict[str, Any] = {"transports": transports, "own_names": OwnNames(address[0])}
-        options = {**shared, "seen": service.seen, "faults": server.faults, "api_key": settings.api_key}
+        shared: dict[str, Any] = {"transports": transports, "own_names": OwnNames(self._address[0])}
+        options = {**shared, "seen": service.seen, "faults": self.faults, "api_key": settings.api_key}
         if settings.cloud:
-            second = parts.enter_context(_bind((address[0], 0)))
-            self.storage_url = hosting.base_url(second)
-            storage = StorageHost(service, self.storage_url)
+            second = parts.enter_context(_bind((self._address[0], 0)))
+            self._storage_url = hosting.base_url(second)
+            storage = StorageHost(service, self._storage_url)
             # The storage host needs no key, logs separately, and injects only its own faults.
             files = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), **shared)
             make_app = make_v2_app if settings.dialect == "v2" else make_cloud_app
@@ -208,14 +180,30 @@ class _RunningServer:
             sites = [(main, guard), (second, files)]
         else:
             sites = [(main, RequestGuard(make_comfyui_app(service), **options))]
-        self._thread = hosting.ServerThread(sites, transports, service.attach_loop)
-        self._thread.start()
+        thread = hosting.ServerThread(sites, transports, service.attach_loop)
+        thread.start()
+        parts.callback(thread.stop)
         service.start()
+        parts.callback(service.stop)
+        return service
 
     def stop(self) -> None:
-        self.service.stop()
-        self._thread.stop()
-        self._parts.close()
+        """Interrupt running jobs, end the threads, and close the sockets. Does nothing if the server is stopped.
+
+        If another thread is stopping the server, wait until that has finished.
+        """
+        with self._lock:
+            if self._parts is not None:
+                parts, self._parts, self._service = self._parts, None, None
+                parts.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 def _check_arguments(dialect: str, workers: int, cache: str) -> None:

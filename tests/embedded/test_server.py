@@ -80,8 +80,8 @@ def test_concurrent_stop_waits_and_allows_a_start(tmp_path, monkeypatch):
         go_on.wait(10)
         real(hosting)
 
+    monkeypatch.setattr(ServerThread, "stop", slow)
     with EmbeddedServer(nodes=probe_nodes(), data=tmp_path) as server:
-        monkeypatch.setattr(ServerThread, "stop", slow)
         first, second = (threading.Thread(target=server.stop) for _ in range(2))
         first.start()
         assert reached.wait(10)
