@@ -35,15 +35,19 @@ from sweeper.embedded.http_helpers import (
     refuse,
     refuse_as,
 )
-from sweeper.embedded.job_descriptions import (
+from sweeper.embedded.jobs import (
+    ENDED,
+    ERROR,
+    LIMITED,
+    LOST,
     STATUS_WORDS,
+    ServerJob,
     describe_end,
     describe_workflow,
     get_status_word,
     make_row,
     select_jobs,
 )
-from sweeper.embedded.jobs import ENDED, ERROR, LIMITED, LOST, ServerJob
 from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.request_guard import is_right_key, read_bearer
 from sweeper.embedded.service import Service

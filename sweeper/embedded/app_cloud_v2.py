@@ -35,8 +35,7 @@ from sweeper.embedded.http_helpers import (
     read_object,
     refuse_as,
 )
-from sweeper.embedded.job_descriptions import get_status_word
-from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob
+from sweeper.embedded.jobs import CANCEL_REQUESTED, ENDED, LOST, ServerJob, get_status_word
 from sweeper.embedded.media_routes import UrlSigner
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.service import Service

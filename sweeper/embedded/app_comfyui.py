@@ -23,8 +23,7 @@ from sweeper.embedded.http_helpers import (
     read_object,
     refuse,
 )
-from sweeper.embedded.job_descriptions import STATUS_WORDS, describe_end, describe_workflow, make_row, select_jobs
-from sweeper.embedded.jobs import ENDED, ServerJob
+from sweeper.embedded.jobs import ENDED, STATUS_WORDS, ServerJob, describe_end, describe_workflow, make_row, select_jobs
 from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.service import Service
 from sweeper.embedded.validation import is_canonical_id

@@ -1,7 +1,7 @@
 """Jobs and their queue: order, states, history, cancelling, interrupting. Thread-safe.
 
 A `ServerJob` is queued, then runs, then has ended. Each change happens under one lock, so that a job is never missing
-from all three lists. Workers wait in `JobQueue.take`. `journal.py` stores jobs on disk, and the executor runs them.
+from all three lists. Workers wait in `JobQueue.take`. `SQLiteJournal` stores jobs on disk, and the executor runs them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -295,19 +294,13 @@ class JobQueue:
     # --- changes -----------------------------------------------------------------------------------------------------
 
     def delete(self, ids: Collection[str] | None) -> list[str]:
-        """Remove waiting jobs from the queue, one for each of `ids`, or all (None). Returns their ids."""
+        """Remove waiting jobs from the queue: those with one of `ids`, or all (None). Returns their ids."""
         with self._lock:
-            counts = Counter([entry[1] for entry in self._waiting] if ids is None else ids)
-            remaining, cancelled = [], []
-            for entry in self._waiting:
-                if counts[entry[1]] > 0:
-                    counts[entry[1]] -= 1
-                    cancelled.append(entry[3])
-                else:
-                    remaining.append(entry)
+            cancelled = [entry[3] for entry in self._waiting if ids is None or entry[1] in ids]
             if not cancelled:
                 return []
-            self._waiting = remaining
+            gone = set(cancelled)
+            self._waiting = [entry for entry in self._waiting if entry[3] not in gone]
             for job in cancelled:
                 if self.keep_cancelled:
                     self._record_end(job, CANCELLED)
@@ -408,3 +401,76 @@ class SQLiteJournal:
                 self.save(job)
             jobs.append(job)
         return jobs
+
+
+# --- how `/api/jobs` and the history describe a job, alike on Comfy Cloud and on a ComfyUI -------------------------
+
+# Raw state -> status; other states are "in_progress".
+_STATUS_BY_STATE = {
+    **dict.fromkeys((SUBMITTED, WAITING, ALLOCATED), "pending"),
+    **dict.fromkeys((ERROR, LOST), "failed"),
+    SUCCESS: "completed",
+    CANCELLED: "cancelled",
+}
+STATUS_WORDS = ("pending", "in_progress", "completed", "failed", "cancelled")
+
+
+def get_status_word(job: ServerJob) -> str:
+    """The status of a job: one of STATUS_WORDS."""
+    return _STATUS_BY_STATE.get(job.state, "in_progress")
+
+
+def select_jobs(query: Mapping[str, str], jobs: list[ServerJob]) -> tuple[list[ServerJob], list[str]]:
+    """The jobs with one of the `status` words and with the `workflow_id` of a query; and the words that are unknown."""
+    words = [word.strip().lower() for word in query.get("status", "").split(",") if word.strip()]
+    workflow_id = query.get("workflow_id")
+    jobs = [job for job in jobs if not words or get_status_word(job) in words]
+    jobs = [job for job in jobs if not workflow_id or _get_workflow_id(job) == workflow_id]
+    return jobs, [word for word in words if word not in STATUS_WORDS]
+
+
+def _get_workflow_id(job: ServerJob) -> str | None:
+    """The id of the UI-format workflow of a job, if the client sent that workflow with the graph."""
+    value: Any = job.extra_data
+    for key in ("extra_pnginfo", "workflow", "id"):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def make_row(job: ServerJob) -> dict[str, Any]:
+    """The fields of a job that a listing has, without its error. Times are milliseconds since the epoch."""
+    row: dict[str, Any] = {"id": job.id, "status": get_status_word(job), "create_time": job.created}
+    if (workflow_id := _get_workflow_id(job)) is not None:
+        row["workflow_id"] = workflow_id
+    if job.state in ENDED:
+        if job.started is not None:
+            row |= {"execution_start_time": job.started, "execution_end_time": job.ended}
+        row |= _summarize_outputs(job)
+    return row
+
+
+def describe_end(job: ServerJob) -> dict[str, Any]:
+    """The fields that only the details of an ended job have."""
+    # `success` or `error`, ComfyUI's only values: an interrupted job is an `error` too.
+    succeeded = bool(job.messages) and job.messages[-1][0] == "execution_success"
+    words = {"status_str": "success" if succeeded else "error", "completed": succeeded, "messages": job.messages}
+    return {"outputs": job.results, "execution_status": words}
+
+
+def describe_workflow(job: ServerJob) -> dict[str, Any]:
+    """The `workflow` of a job's details."""
+    return {"prompt": job.graph, "extra_data": job.extra_data}
+
+
+def _summarize_outputs(job: ServerJob) -> dict[str, Any]:
+    """Count the output files of a job, and choose its preview: the first saved file, else the first temporary one."""
+    files = [
+        {"nodeId": node_id, "mediaType": kind, **file}
+        for node_id, ui in job.results.items()
+        for kind, entries in ui.items()
+        for file in entries
+        if isinstance(file, dict) and "filename" in file
+    ]
+    saved = [file for file in files if file.get("type") == "output"]
+    preview = {"preview_output": (saved or files)[0]} if files else {}
+    return {"outputs_count": len(files), "previewable_outputs_count": len(files), **preview}
