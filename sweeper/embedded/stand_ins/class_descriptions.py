@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.nodes import NODE_CLASSES, list_other_declarations
 from sweeper.embedded.nodes.base import Context, NodeClass, NodeOutput, hash_files
-from sweeper.embedded.nodes.own_classes import NODE_CLASSES, list_other_declarations
 from sweeper.embedded.stand_ins.class_shape import ClassShape, describe_shape
 from sweeper.errors import InputError
 from sweeper.model.node_classes.spec import STAND_IN_KEY, NodeInfo

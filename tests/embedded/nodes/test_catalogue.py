@@ -1,6 +1,6 @@
 """The catalogue equals the object_info of a ComfyUI for the same classes (data/object_info.json).
 
-Some of them were recorded with 0.33.0 (see sweeper/embedded/nodes/own_classes.py), the others with 0.3.64.
+Some of them were recorded with 0.33.0 (see sweeper/embedded/nodes/__init__.py), the others with 0.3.64.
 
 Descriptions and tooltips are not compared, because they are ComfyUI's own text and the catalogue does not contain them.
 """
@@ -18,8 +18,7 @@ from typing import Any, cast
 
 import pytest
 
-from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.nodes.own_classes import NodeFunction
+from sweeper.embedded.nodes import NODE_CLASSES, NodeFunction
 from sweeper.embedded.stand_ins.class_descriptions import list_known_classes
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text("utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeper.embedded.stand_ins.scalar_outputs import compute
+from sweeper.embedded.stand_ins.output_values import compute
 
 
 @pytest.mark.parametrize(
