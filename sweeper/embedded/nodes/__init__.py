@@ -57,7 +57,7 @@ _BY_MODULE: Final = {
         EmptyImage=empty ImageScale=scale ImageScaleBy=scale_by ImageScaleToTotalPixels=scale_to_pixels
         GetImageSize=size ImageInvert=invert ImageBlur=blur ImageSharpen=sharpen ImageBlend=blend ImageBatch=batch
         ImageFromBatch=from_batch RepeatImageBatch=repeat ImageCrop=crop ImageFlip=flip
-        SolidMask=solid InvertMask=invert_mask MaskToImage=to_image ImageToMask=from_image ImageCompositeMasked=lay_over
+        SolidMask=solid InvertMask=invert_mask MaskToImage=to_image ImageToMask=from_image
     """,
     "picture_files": """
         LoadImage=load_image LoadImageMask=load_mask SaveImage=save_image PreviewImage=preview_image

@@ -93,20 +93,14 @@ _BLENDS: dict[str, Callable[[Array, Array], Any]] = {
 }
 
 
-def same_channels(under: Array, over: Array) -> tuple[Array, Array]:
-    """ComfyUI's image_alpha_fix: an alpha that `under` lacks is dropped; one that `over` lacks is made opaque."""
-    if under.shape[-1] < over.shape[-1]:
-        over = over[..., : under.shape[-1]]
-    elif under.shape[-1] > over.shape[-1]:
-        over = np.concatenate([over, np.ones((*over.shape[:-1], 1), np.float32)], axis=-1)
-    return under, over
-
-
 def blend(image1: Array, image2: Array, blend_factor: float, blend_mode: str) -> Array:
     """Blend `image2` over `image1`; it is scaled to the first one's size, and an alpha channel follows the first."""
-    # Where only the first has an alpha, ComfyUI gives it one more channel, and the shapes then fail to match unless
-    # they broadcast. What was meant is done: the second becomes opaque.
-    image1, image2 = same_channels(image1, image2)
+    if image1.shape[-1] < image2.shape[-1]:
+        image2 = image2[..., : image1.shape[-1]]
+    elif image1.shape[-1] > image2.shape[-1]:
+        # ComfyUI gives the first one more channel here, and the shapes then fail to match unless they broadcast. What
+        # was meant is done: the second becomes opaque.
+        image2 = np.concatenate([image2, np.ones((*image2.shape[:-1], 1), np.float32)], axis=-1)
     if image1.shape != image2.shape:
         image2 = resize_image(image2, image1.shape[2], image1.shape[1], "bicubic", centre=True)
     if blend_mode not in _BLENDS:
@@ -169,16 +163,6 @@ def to_planes(mask: Array) -> Array:
     return mask.reshape(-1, *mask.shape[-2:])
 
 
-def resize_mask(mask: Array, width: int, height: int) -> Array:
-    """A MASK scaled bilinearly to [B, height, width]."""
-    return resize(to_planes(mask)[:, None], width, height, "bilinear")[:, 0]
-
-
-def repeat_batch(batch: Array, count: int) -> Array:
-    """`count` items of a batch: cut, or said over again, as ComfyUI's repeat_to_batch_size does."""
-    return batch[np.arange(count) % len(batch)]
-
-
 def solid(value: float, width: int, height: int) -> Array:
     check_size(height, width)
     return np.full((1, height, width), value, np.float32)
@@ -197,23 +181,3 @@ def from_image(image: Array, channel: str) -> Array:
     if channel == "alpha" and image.shape[-1] < 4:
         return np.ones(image.shape[:3], np.float32)
     return np.ascontiguousarray(image[..., CHANNELS.index(channel)])
-
-
-def lay_over(
-    *, destination: Array, source: Array, x: int, y: int, resize_source: bool, mask: Array | None = None
-) -> Array:
-    """Lay `source` over `destination` at (x, y), as far as `mask` says; what hangs over is cut."""
-    under, over = same_channels(destination, source)
-    under = under.copy()
-    height, width = under.shape[1:3]
-    if resize_source:
-        over = resize_image(over, width, height, "bilinear")
-    over = repeat_batch(over, len(under))
-    share = np.ones(over.shape[:3], np.float32) if mask is None else resize_mask(mask, over.shape[2], over.shape[1])
-    share = repeat_batch(share, len(over))[..., None]
-    left, top = max(-over.shape[2], min(x, width)), max(-over.shape[1], min(y, height))
-    seen = (slice(None), slice(0, max(height - top, 0)), slice(0, max(width - left, 0)))
-    share, over = share[seen], over[seen]
-    area = (slice(None), slice(top, top + over.shape[1]), slice(left, left + over.shape[2]))
-    under[area] = share * over + (1 - share) * under[area]
-    return under
