@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from sweeper.embedded.account import make_credits_header
 from sweeper.embedded.app_cloud_v2 import V2Routes, make_v2_refusal
 from sweeper.embedded.common_routes import FEATURES, CommonRoutes, list_shared_routes, make_constant_endpoint
-from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.folders import ServerFolders, hash_name
 from sweeper.embedded.http_helpers import (
     RouteRow,
     cut_page,
@@ -267,7 +267,7 @@ def _make_model_asset(folders: ServerFolders, folder: str, name: str) -> dict[st
     facts = folders.describe_model(folder, name)
     changed = format_time(round(facts["modified"] * 1000))
     return {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"models/{folder}/{name}")),
+        "id": str(uuid.UUID(hex=hash_name(folder, name)[:32])),
         "name": name,
         "hash": f"blake3:{folders.hash_model(folder, name)}",
         "size": facts["size"],

@@ -136,7 +136,7 @@ class ServerFolders:
         """The facts of a model as GET /experiment/models/{folder} shows them. One without a file has fixed ones."""
         path = self.find_model(folder, name)
         modified = created = _NO_FILE_TIME
-        size = 10**8 + int(hashlib.sha256(f"{folder}/{name}".encode()).hexdigest()[:8], 16)
+        size = 10**8 + int(hash_name(folder, name)[:8], 16)
         if path is not None:
             facts = path.stat()
             modified, created, size = facts.st_mtime, facts.st_ctime, facts.st_size
@@ -145,7 +145,7 @@ class ServerFolders:
     def hash_model(self, folder: str, name: str) -> str:
         """The BLAKE3 of a model, in hex; of its name if it has no file."""
         path = self.find_model(folder, name)
-        return hash_file(path) if path else blake3(f"{folder}/{name}".encode()).hexdigest()
+        return hash_file(path) if path else hash_name(folder, name)
 
     def resolve(self, kind: str, subfolder: str, name: str = "") -> Path:
         """The path of `name` in a subfolder of a `type`; it need not exist. Raises PathEscapeError, KeyError."""
@@ -165,6 +165,11 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
         return None
     found = header.get("__metadata__") if isinstance(header, dict) else None
     return found if isinstance(found, dict) else None
+
+
+def hash_name(folder: str, name: str) -> str:
+    """The BLAKE3 of a model's name, in hex. A name may have half surrogate pairs, which UTF-8 cannot encode."""
+    return blake3(f"{folder}/{name}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def hash_file(path: Path) -> str:

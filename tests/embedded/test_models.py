@@ -299,3 +299,12 @@ def test_described_class_lists_files_beside_those_of_its_description(serve):
     assert nodes["MyLoader"]["input"]["required"]["lora_name"] == [["theirs.safetensors", ["odd"], NAME]]
     assert nodes["MyOdd"]["input"] is None
     assert "theirs.safetensors" in client.http.get("/models/loras").json()
+
+
+def test_name_with_half_a_surrogate_pair_is_listed(serve):
+    declared = {"input": {"required": {"lora_name": [["\ud800.safetensors"]]}}, "output": ["MODEL"]}
+    cloud: Cloud = serve("cloud", nodes=None, object_info={"MyLoader": declared})
+    names = [entry["name"] for entry in cloud.http.get("/api/experiment/models/loras").json()]
+    assets = cloud.http.get("/api/assets", params={"include_tags": "loras"}).json()["assets"]
+    assert "\ud800.safetensors" in names
+    assert names == [asset["name"] for asset in assets]
