@@ -88,7 +88,7 @@ class CommonRoutes:
     def _check_limits(self, graph: Any) -> None:
         faults = self.faults
         kind = faults.take_refusal()
-        if kind is None and faults.is_queue_full(self.queue.waiting, self.service.settings.queue_bound):
+        if kind is None and faults.is_queue_full(len(self.queue.snapshot()[1]), self.service.settings.queue_bound):
             kind = QUEUE_LIMIT
         if kind is not None:
             raise RequestRefusedError(json_response(*make_refusal(kind, graph, faults.retry_after)))

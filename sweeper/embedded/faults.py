@@ -115,7 +115,7 @@ class Faults:
         """The `error.type` with which to refuse the next submission, or None."""
         if self.no_credits:
             return "PAYMENT_REQUIRED"
-        if self.get_credits_left() == 0:
+        if not self._has_credits():
             return "FREE_TIER_EXHAUSTED" if self.scenario.tier == "free" else "PAYMENT_REQUIRED"
         if self.inactive_subscription:
             return "CLOUD_SUBSCRIPTION_REQUIRED"
@@ -125,19 +125,10 @@ class Faults:
             return None
         return self.refusal
 
-    def get_credits_left(self) -> int | None:
-        """How many more jobs the account can pay for; None: any number."""
+    def _has_credits(self) -> bool:
+        """Whether the account can pay for one more job."""
         allowed = self.scenario.credits
-        return None if allowed is None else max(0, allowed - self._counts["paid"])
-
-    def _charge_credit(self) -> bool:
-        """Pay for a job that starts. Returns False if no credits are left."""
-        with self._lock:
-            allowed = self.scenario.credits
-            if allowed is not None and self._counts["paid"] >= allowed:
-                return False
-            self._counts["paid"] += 1
-            return True
+        return allowed is None or self._counts["paid"] < allowed
 
     def is_queue_full(self, waiting: int, default_bound: int) -> bool:
         """Whether to refuse a submission while `waiting` jobs are queued. A scenario overrides the default bound."""
@@ -163,8 +154,10 @@ class Faults:
 
     def draw_job_failure(self) -> Exception | None:
         """The exception with which the job that starts now should fail, or None. Call this once per job."""
-        if not self._charge_credit():
-            return make_exception("InsufficientFundsError", "The account's credits are used up.")
+        with self._lock:
+            if not self._has_credits():
+                return make_exception("InsufficientFundsError", "The account's credits are used up.")
+            self._counts["paid"] += 1
         if not self.should_inject("failure"):
             return None
         return make_exception(self.scenario.failure_type, "The scenario lets this job fail.")

@@ -245,18 +245,6 @@ class JobQueue:
         with self._lock:
             return len(self._waiting) + len(self._running)
 
-    @property
-    def waiting(self) -> int:
-        """The number of queued jobs."""
-        with self._lock:
-            return len(self._waiting)
-
-    @property
-    def running(self) -> int:
-        """The number of running jobs."""
-        with self._lock:
-            return len(self._running)
-
     def snapshot(self) -> tuple[list[ServerJob], list[ServerJob]]:
         """(running jobs, waiting jobs), the waiting ones in the order in which they will run."""
         with self._lock:

@@ -124,7 +124,7 @@ class Service:
             if self._clear_caches[index].is_set():
                 self._clear_caches[index].clear()
                 cache.clear()
-            self.seen.record_job_start(job.id, self.queue.running)
+            self.seen.record_job_start(job.id, len(self.queue.snapshot()[0]))
             messages = JobMessages(self.hub, job)
             seconds = self.faults.draw_seconds("capacity_seconds")
             if seconds > 0:

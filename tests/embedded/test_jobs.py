@@ -95,7 +95,7 @@ def test_jobs_run_by_number_then_id_then_arrival(put, deleted):
     for name in cancelled:
         expected.remove(next(entry for entry in expected if entry[1] == name))
     taken = []
-    while jobs.remaining > jobs.running:
+    while jobs.snapshot()[1]:
         taken_job = jobs.take()
         taken.append((taken_job.number, taken_job.id, taken_job.graph["3"]["inputs"]["seed"]))
         jobs.finish(taken_job, SUCCESS)
