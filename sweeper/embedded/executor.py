@@ -16,7 +16,7 @@ from sweeper.embedded.cache import Cache, CacheEntry, Keys, compute_keys
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, ServerJob
 from sweeper.embedded.nodes.base import Context, Interrupted, NodeClass
-from sweeper.embedded.stand_ins.class_guesses import guess_classes
+from sweeper.embedded.stand_ins.class_descriptions import guess_classes
 from sweeper.embedded.validation import is_link, iter_upstream, list_sources
 
 if TYPE_CHECKING:

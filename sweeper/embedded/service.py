@@ -21,7 +21,7 @@ from sweeper.embedded.faults import Faults, RequestLog
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.jobs import JobQueue, JournalError, ServerJob, SQLiteJournal, pack_graph
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.stand_ins.class_guesses import add_defaults
+from sweeper.embedded.stand_ins.class_descriptions import add_defaults
 from sweeper.embedded.validation import PromptSubmission, SubmissionError, make_error, read_submission, validate
 
 # ComfyUI removes the oldest entries above this (MAXIMUM_HISTORY_SIZE, plus one because of how it compares).
