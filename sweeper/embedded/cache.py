@@ -45,13 +45,7 @@ def compute_keys(graph: Mapping[str, Any], nodes: Mapping[str, NodeClass], finge
     """Compute the cache key of every node of a graph, including nodes that no output depends on.
 
     A node has no key if its fingerprint is NaN (ComfyUI's sign for "always run"), if one of its links leads to no node,
-    or if it lies on or below a cycle.
-
-    Args:
-        graph: node id -> node, each with `class_type` and `inputs`.
-        nodes: class_type -> node class.
-        fingerprint: node id -> fingerprint by the node's class; called only for classes that define one.
-
+    or if it lies on or below a cycle. `fingerprint` is asked, by node id, only for classes that define one.
     """
     links = {node_id: set(list_sources(node)) for node_id, node in graph.items()}
     sorter = TopologicalSorter({node_id: sources & graph.keys() for node_id, sources in links.items()})
@@ -81,12 +75,7 @@ def _compute_key(node: Mapping[str, Any], fingerprint: Any, keys: Keys) -> str:
 class Cache:
     """The results of one worker. Call `begin_prompt` for each prompt, then `get` and `put` with its node ids.
 
-    Not thread-safe.
-
-    Args:
-        policy: "classic", "none", "lru" or "ram".
-        limit: the results to keep (lru), or the GiB of memory that must stay free (ram).
-
+    Not thread-safe. `limit`: the results to keep (lru), or the GiB of memory that must stay free (ram).
     """
 
     def __init__(self, policy: str, limit: int = 0) -> None:

@@ -46,16 +46,10 @@ def validate(
     strict_models: bool = False,
     any_option: bool = False,
 ) -> ValidationResult:
-    """Check a graph, and convert its widget values in place as ComfyUI does ("7" -> 7 for an INT).
+    """Check a graph (any JSON value), and convert its widget values in place as ComfyUI does ("7" -> 7 for an INT).
 
-    Args:
-        graph: the `prompt` of a request, any JSON value.
-        nodes: class_type -> node class.
-        folders: the folders with the files that inputs name.
-        targets: run only these output nodes (`partial_execution_targets`); None: all.
-        strict_models: refuse model file names that the loaders do not list.
-        any_option: accept options that the classes do not list.
-
+    `targets`: run only these output nodes; None: all. `strict_models`: refuse model file names that the loaders do not
+    list. `any_option`: accept options that the classes do not list.
     """
     if graph == []:  # ComfyUI treats it like `{}`
         graph = {}
