@@ -252,6 +252,17 @@ def test_replaced_checkpoint_is_read_after_a_job_with_another_one(comfy):
     assert draw(comfy, lora()) != first
 
 
+def test_cache_that_keeps_all_results_keeps_a_replaced_checkpoint_until_free(serve):
+    client = serve("comfyui", nodes=None, cache="ram 0")
+    place(client.server, FIRST, "checkpoints", "a.safetensors")
+    first = draw(client, lora())
+    place(client.server, SECOND, "checkpoints", "a.safetensors")
+    draw(client, lora(checkpoint="b.safetensors"))
+    assert draw(client, lora()) == first
+    client.http.post("/free", json={"unload_models": True, "free_memory": True})
+    assert draw(client, lora()) != first
+
+
 def test_assets_of_a_comfyui_are_disabled(comfy):
     answer = comfy.http.get("/api/assets", params={"include_tags": "models,loras"})
     assert answer.status_code == 503
