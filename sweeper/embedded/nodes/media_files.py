@@ -7,13 +7,12 @@ is a `Film`.
 from __future__ import annotations
 
 import importlib
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -96,23 +95,21 @@ def _make_sound_frame(waveform: Array, rate: int) -> Any:
     return frame
 
 
-def _encode_flac(waveform: Array, rate: int, metadata: dict[str, str]) -> bytes:
+def _write_flac(file: BinaryIO, waveform: Array, rate: int, metadata: dict[str, str]) -> None:
     """Encode [C, N]. Raises ValueError for more than two channels."""
     if len(waveform) > 2:
         raise ValueError(f"a sound of {len(waveform)} channels cannot be saved; one or two can")
-    buffer = io.BytesIO()
-    with _import_av().open(buffer, mode="w", format="flac") as container:
+    with _import_av().open(file, mode="w", format="flac") as container:
         container.metadata.update(metadata)
         stream = container.add_stream("flac", rate=rate, layout="mono" if len(waveform) == 1 else "stereo")
         if waveform.shape[1]:
             container.mux(stream.encode(_make_sound_frame(waveform, rate)))
         container.mux(stream.encode(None))
-    return buffer.getvalue()
 
 
 def _save_sounds(context: Context, audio: Audio, prefix: str, *, temporary: bool = False) -> NodeOutput:
-    def write(path: Path, waveform: Array) -> None:
-        path.write_bytes(_encode_flac(waveform, int(audio["sample_rate"]), make_metadata(context)))
+    def write(file: BinaryIO, waveform: Array) -> None:
+        _write_flac(file, waveform, int(audio["sample_rate"]), make_metadata(context))
 
     saved = save_files(context, prefix, ".flac", audio["waveform"], write, temporary=temporary)
     return NodeOutput((audio,), ui={"audio": saved})
@@ -150,17 +147,17 @@ def save_video(context: Context, *, video: Film, filename_prefix: str, format: s
     if codec not in {"auto", "h264"}:
         raise ValueError("Only H264 codec is supported for now")
 
-    def write(path: Path, film: Film) -> None:
-        _write_mp4(context, path, film)
+    def write(file: BinaryIO, film: Film) -> None:
+        _write_mp4(context, file, film)
 
     height, width = video.images.shape[1:3]
     saved = save_files(context, filename_prefix, ".mp4", [video], write, size=(width, height))
     return NodeOutput((video,), ui={"images": saved, "animated": [True]})
 
 
-def _write_mp4(context: Context, path: Path, film: Film) -> None:
+def _write_mp4(context: Context, file: BinaryIO, film: Film) -> None:
     rate = Fraction(round(film.rate * 1000), 1000)
-    with _import_av().open(str(path), mode="w", format="mp4", options=_TAGS) as container:
+    with _import_av().open(file, mode="w", format="mp4", options=_TAGS) as container:
         container.metadata.update(make_metadata(context))
         stream = container.add_stream("h264", rate=rate)
         stream.height, stream.width = film.images.shape[1:3]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.files import replace_file
+from sweeper.files import atomic_write
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 
 
@@ -85,8 +85,8 @@ def _save_pngs(
     for key, text in make_metadata(context).items():
         info.add_text(key, text)
 
-    def write(path: Path, picture: Image.Image) -> None:
-        picture.save(path, format="PNG", pnginfo=info, compress_level=compress_level)
+    def write(file: BinaryIO, picture: Image.Image) -> None:
+        picture.save(file, format="PNG", pnginfo=info, compress_level=compress_level)
 
     size = images[0].shape[1], images[0].shape[0]
     saved = save_files(context, prefix, ".png", to_pil_images(images), write, size=size, temporary=temporary)
@@ -206,12 +206,12 @@ def save_files(
     prefix: str,
     suffix: str,
     items: Iterable[Any],
-    write: Callable[[Path, Any], object],
+    write: Callable[[BinaryIO, Any], object],
     *,
     size: tuple[int, int] = (0, 0),
     temporary: bool = False,
 ) -> list[dict[str, str]]:
-    """Save a file `<prefix>_<number>_<suffix>` for each item by `write(path, item)`.
+    """Save a file `<prefix>_<number>_<suffix>` for each item by `write(file, item)`.
 
     `size`: width and height, for %width% and %height%; %batch_num% is the index of an item. `temporary`: to previews.
     Returns the files as a node's `ui` names them. Raises Exception for a prefix that climbs out of the folder. If
@@ -226,12 +226,10 @@ def save_files(
     for number, item in enumerate(items):
         context.check()
         path, counter = _reserve_file(folder, name.replace("%batch_num%", str(number)), counter, suffix)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            write(draft, item)
-            replace_file(draft, path)
+            with atomic_write(path) as file:
+                write(file, item)
         except BaseException:
-            draft.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             raise
         counter += 1

@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 from PIL import Image
@@ -228,8 +227,8 @@ def _save_animation(context: Context, images: Any, rate: float, prefix: str, rea
         exif[_FIRST_TAG - number] = f"{key}:{text}"
     options = {"duration": round(1000 / rate), "exif": exif, "lossless": reading.widgets.get("lossless") is True}
 
-    def write(path: Path, picture: Image.Image) -> None:
-        picture.save(path, "WEBP", save_all=True, append_images=others, **options)
+    def write(file: BinaryIO, picture: Image.Image) -> None:
+        picture.save(file, "WEBP", save_all=True, append_images=others, **options)
 
     return {"images": save_files(context, prefix, ".webp", [first], write, size=first.size), "animated": [True]}
 
