@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sweeper.embedded.diffusion import vae as coder
-from sweeper.embedded.diffusion.arrays import draw_normal
+from sweeper.embedded.diffusion.arrays import Array, draw_normal
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.painter import Hand, draw_layouts
 from sweeper.embedded.diffusion.scene import compose
@@ -25,12 +25,8 @@ from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.stand_ins.histories import limit_style
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from sweeper.embedded.nodes.base import Context
     from sweeper.embedded.stand_ins.histories import History
-
-    Array = NDArray[Any]
 
 PLAIN_VAE: Final = Vae("stand-in", (0.2, 0.1, 0.0, 0.0))
 _SIDE = 512  # pixels, if nothing says a size

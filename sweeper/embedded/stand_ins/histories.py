@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
-from sweeper.embedded.diffusion.arrays import draw_normal, resize
+from sweeper.embedded.diffusion.arrays import Array, draw_normal, resize
 from sweeper.embedded.diffusion.models import Clip, Model, Vae, digest_normals, encode, pool
 from sweeper.embedded.diffusion.painter import Guider, Hand
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX, to_yuv
@@ -24,11 +24,6 @@ from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.model_nodes import UpscaleModel
 from sweeper.embedded.nodes.sampling import SeededNoise
 from sweeper.schemas.values import is_number
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 SIDE_NAMES = frozenset({"width", "height", "aspect", "short_side", "megapixels"})  # sizes that ask for sides
 MAX_TEXT = 4000  # characters of the text that a history carries

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.stand_ins.histories import (
     MAX_TEXT,
     History,
@@ -22,11 +23,7 @@ from sweeper.embedded.stand_ins.histories import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from sweeper.embedded.nodes.base import InputSpec
-
-    Array = NDArray[Any]
 
 # The last part of an input's name -> the size that it gives.
 _SIZES: Final[Mapping[str, str]] = {

@@ -19,7 +19,7 @@ import numpy as np
 
 from sweeper.embedded.diffusion import models
 from sweeper.embedded.diffusion import vae as coder
-from sweeper.embedded.diffusion.arrays import check_size
+from sweeper.embedded.diffusion.arrays import Array, check_size
 from sweeper.embedded.diffusion.models import Clip
 from sweeper.embedded.diffusion.painter import Guider, find_hand, make_levels
 from sweeper.embedded.diffusion.vocabulary import FEATURES
@@ -35,11 +35,7 @@ from sweeper.embedded.stand_ins.histories import MAX_TEXT, SIDE_NAMES, digest_hi
 from sweeper.embedded.stand_ins.node_reading import is_switch
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from sweeper.embedded.stand_ins.node_reading import LinkedInput, NodeReading, OutputRequest
-
-    Array = NDArray[Any]
 
 _LARGEST_RESIZED = 16 * 2**20  # pixels of a picture in a new size
 _FRAME_STEP = 4  # frames for each latent of a film, as Wan's

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import numpy as np
 from PIL import Image
 
+from sweeper.embedded.diffusion.arrays import Array
 from sweeper.embedded.nodes import NODE_CLASSES, images, media_files, picture_files
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.media_files import Film
@@ -25,11 +26,7 @@ from sweeper.embedded.stand_ins.output_values import join_images, make_output, t
 from sweeper.embedded.validation import is_link
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from sweeper.embedded.stand_ins.class_shape import ClassShape
-
-    Array = NDArray[Any]
 
 Ui = dict[str, list[Any]]
 _MAX_LIST = 64  # items that an output with OUTPUT_IS_LIST gives
