@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,13 +20,10 @@ from sweeper.embedded.diffusion.painter import Hand, draw_layouts
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.vae import SCALE
 from sweeper.embedded.diffusion.vocabulary import FEATURES
+from sweeper.embedded.nodes.base import Context
 from sweeper.embedded.nodes.images import resize_image
 from sweeper.embedded.nodes.media_files import Film
-from sweeper.embedded.stand_ins.histories import limit_style
-
-if TYPE_CHECKING:
-    from sweeper.embedded.nodes.base import Context
-    from sweeper.embedded.stand_ins.histories import History
+from sweeper.embedded.stand_ins.histories import History, limit_style
 
 PLAIN_VAE: Final = Vae("stand-in", (0.2, 0.1, 0.0, 0.0))
 _SIDE = 512  # pixels, if nothing says a size

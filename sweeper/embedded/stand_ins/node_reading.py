@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.nodes.base import InputSpec
 from sweeper.embedded.stand_ins.histories import (
     MAX_TEXT,
     History,
@@ -21,9 +22,6 @@ from sweeper.embedded.stand_ins.histories import (
     read_prompt,
     read_value,
 )
-
-if TYPE_CHECKING:
-    from sweeper.embedded.nodes.base import InputSpec
 
 # The last part of an input's name -> the size that it gives.
 _SIZES: Final[Mapping[str, str]] = {

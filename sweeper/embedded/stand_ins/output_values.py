@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -32,10 +32,7 @@ from sweeper.embedded.nodes.sampling import SeededNoise, vae_decode
 from sweeper.embedded.stand_ins import drawing
 from sweeper.embedded.stand_ins.drawing import DrawnSize, draw_image, draw_latent, find_sides, plan_size, project
 from sweeper.embedded.stand_ins.histories import MAX_TEXT, SIDE_NAMES, digest_history, merge_histories
-from sweeper.embedded.stand_ins.node_reading import is_switch
-
-if TYPE_CHECKING:
-    from sweeper.embedded.stand_ins.node_reading import LinkedInput, NodeReading, OutputRequest
+from sweeper.embedded.stand_ins.node_reading import LinkedInput, NodeReading, OutputRequest, is_switch
 
 _LARGEST_RESIZED = 16 * 2**20  # pixels of a picture in a new size
 _FRAME_STEP = 4  # frames for each latent of a film, as Wan's

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from PIL import Image
@@ -19,14 +19,12 @@ from sweeper.embedded.nodes import NODE_CLASSES, images, media_files, picture_fi
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.media_files import Film
 from sweeper.embedded.nodes.picture_files import save_files, to_pil_images
+from sweeper.embedded.stand_ins.class_shape import ClassShape
 from sweeper.embedded.stand_ins.drawing import CHANGES, draw_image, make_even, plan_size
 from sweeper.embedded.stand_ins.histories import find_kind, make_no_features, read_literal
 from sweeper.embedded.stand_ins.node_reading import NodeReading, OutputRequest, read_inputs
 from sweeper.embedded.stand_ins.output_values import join_images, make_output, transform_value
 from sweeper.embedded.validation import is_link
-
-if TYPE_CHECKING:
-    from sweeper.embedded.stand_ins.class_shape import ClassShape
 
 Ui = dict[str, list[Any]]
 _MAX_LIST = 64  # items that an output with OUTPUT_IS_LIST gives
