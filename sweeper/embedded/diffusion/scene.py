@@ -33,7 +33,10 @@ class Words:
 
     def __init__(self, features: Array) -> None:
         self.features = features
-        self._backdrop_shares = self._normalise_shares()
+        raw = {name: max(self[name], 0.0) for name in BACKDROPS}
+        raw["land"] += 0.15  # what there is when nothing is said
+        total = sum(raw.values())
+        self.shares = {name: value / total for name, value in raw.items()}
 
     def __getitem__(self, name: str) -> float:
         return float(self.features[INDEX[name]])
@@ -42,23 +45,12 @@ class Words:
         """A feature as an opacity, 0 .. most, rising smoothly to its limit."""
         return most * float(np.tanh(max(self[name], 0.0) / most * 1.2))
 
-    def _normalise_shares(self) -> dict[str, float]:
-        raw = {name: max(self[name], 0.0) for name in BACKDROPS}
-        raw["land"] += 0.15  # what there is when nothing is said
-        total = sum(raw.values())
-        return {name: value / total for name, value in raw.items()}
-
-    def backdrop_share(self, name: str) -> float:
-        return self._backdrop_shares[name]
-
 
 def compose(features: Array, height: int, width: int, layouts: Array) -> Array:
     """The scene of a pooled embedding [F] in each of the layouts [K, P]: [K, 3, h, w], Y about -0.5 .. 0.5, U and V."""
     words = Words(features)
     plan = make_layout(height, width, features[-HASHED:], layouts)
-    horizon = (
-        plan.scale_parameter(0, -0.15, 0.5) + 0.8 * words.backdrop_share("room") - 0.12 * words.backdrop_share("snow")
-    )
+    horizon = plan.scale_parameter(0, -0.15, 0.5) + 0.8 * words.shares["room"] - 0.12 * words.shares["snow"]
     picture = _backdrop(words, plan, horizon)
     _sky(words, plan, horizon, picture)
     _ridges(words, plan, horizon, picture)
@@ -71,7 +63,7 @@ def compose(features: Array, height: int, width: int, layouts: Array) -> Array:
 def _backdrop(words: Words, plan: SceneLayout, horizon: Array) -> Array:
     colours = np.zeros((4, 3), np.float32)
     for name in BACKDROPS:
-        colours += np.array([yuv(colour) for colour in _PALETTES[name]], np.float32) * words.backdrop_share(name)
+        colours += np.array([yuv(colour) for colour in _PALETTES[name]], np.float32) * words.shares[name]
     tint = words.amount("tint") * 0.75
     if tint:
         target = np.array([words["tint_y"], words["tint_u"], words["tint_v"]], np.float32) / max(words["tint"], 1.0)
@@ -82,8 +74,8 @@ def _backdrop(words: Words, plan: SceneLayout, horizon: Array) -> Array:
     depth = (plan.y - horizon) / (1.05 - horizon)
     sky = top + (low - top) * smooth(np.clip(height, 0, 1) ** 1.4)[:, None]
     ground = far + (near - far) * smooth(np.clip(depth, 0, 1) ** 0.8)[:, None]
-    line = horizon + 0.03 * wave(plan, plan.x, 8, 3) * (1 - words.backdrop_share("sea"))
-    edge = rasterise(line - plan.y, plan.pixel * (1 + 14 * words.backdrop_share("room")))
+    line = horizon + 0.03 * wave(plan, plan.x, 8, 3) * (1 - words.shares["sea"])
+    edge = rasterise(line - plan.y, plan.pixel * (1 + 14 * words.shares["room"]))
     picture = sky + (ground - sky) * edge[:, None]
     return np.array(np.broadcast_to(picture, (*picture.shape[:2], plan.y.shape[1], plan.x.shape[2])), np.float32)
 
@@ -94,7 +86,7 @@ def _sky(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> Non
     if glow:
         band = np.exp(-(((plan.y - horizon) / 0.45) ** 2)) * above * glow * 0.85
         paint(picture, band, yuv((245, 140, 70)))
-    outdoors = 1 - words.backdrop_share("room") - 0.6 * words.backdrop_share("space")
+    outdoors = 1 - words.shares["room"] - 0.6 * words.shares["space"]
     x, y = plan.scale_parameter(1, -0.8, 0.8), horizon - plan.scale_parameter(2, 0.12, 0.75)
     distance = np.hypot(plan.x - x, plan.y - y)
     sun = yuv((252, 232, 175)) if words["dark"] < 0.4 else yuv((235, 236, 240))
@@ -106,7 +98,7 @@ def _sky(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> Non
     shape = shape * 0.6 + wave(plan, plan.y * 4.5 + 0.4 * shape, 18, 3) * 0.5
     white = yuv((244, 244, 246)) if words["dark"] < 0.4 else yuv((90, 92, 105))
     paint(picture, smooth((shape - 0.32 + 0.4 * cover) * 2.2) * above * min(cover, 1.0) * 0.8, white)
-    nebula = words.backdrop_share("space")
+    nebula = words.shares["space"]
     if nebula > 0.05:
         cloud = smooth(wave(plan, plan.x * 1.6 + 1.3 * wave(plan, plan.y * 2, 21, 3), 24, 3) * 0.8 + 0.35)
         paint(picture, cloud * 0.55 * nebula, yuv((150, 50, 160)))
@@ -116,8 +108,9 @@ def _sky(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> Non
 
 def _ridges(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> None:
     """Mountains, woods and roofs: three ranges behind each other, paler with distance."""
-    sharp = words.backdrop_share("mountain") + 0.35 * words.backdrop_share("snow") + 0.25 * words.backdrop_share("land")
-    woods, roofs = words.backdrop_share("forest") + 0.25 * words.backdrop_share("field"), words.backdrop_share("city")
+    sharp = words.shares["mountain"] + 0.35 * words.shares["snow"] + 0.25 * words.shares["land"]
+    woods, roofs = words.shares["forest"] + 0.25 * words.shares["field"], words.shares["city"]
+    outside = (1 - words.shares["room"]) * (1 - words.shares["space"])
     for layer in range(3):
         near = (layer + 1) / 3
         first = 3 + 11 * layer
@@ -128,20 +121,10 @@ def _ridges(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> 
         height = 0.06 + 0.1 * line * (1 - near / 2)
         height = height + sharp * peaks * (0.95 - 0.5 * near) + roofs * (0.3 + 0.42 * blocks) * (0.55 + 0.45 * near)
         height = height + woods * (0.5 - 0.12 * near + 0.18 * line + (0.5 - spikes) * 0.34)
-        height = (
-            height
-            * plan.scale_parameter(36, 0.75, 1.2)
-            * (1 - words.backdrop_share("room"))
-            * (1 - words.backdrop_share("space"))
-        )
+        height = height * plan.scale_parameter(36, 0.75, 1.2) * outside
         mask = rasterise(horizon - height - plan.y, plan.pixel) * rasterise(plan.y - horizon - 0.5, plan.pixel)
-        present = (
-            min(1.0, 1.6 * (sharp + woods + roofs) + 0.25)
-            * (1 - words.backdrop_share("room"))
-            * (1 - words.backdrop_share("space"))
-        )
-        colour = _ridge_colour(words, near)
-        paint(picture, mask * present, colour)
+        present = min(1.0, 1.6 * (sharp + woods + roofs) + 0.25) * outside
+        paint(picture, mask * present, _ridge_colour(words, near))
         if sharp > 0.1:
             caps = smooth((height - (0.34 - 0.1 * near)) * 4) * smooth((horizon - height * 0.72 - plan.y) * 9)
             paint(picture, mask * caps * min(sharp * 1.3, 1.0) * 0.8, yuv((238, 241, 246)))
@@ -157,8 +140,8 @@ def _ridge_colour(words: Words, near: float) -> tuple[float, float, float]:
     total = np.zeros(3, np.float32)
     weight = 0.0
     for name, rgb in bases.items():
-        total += np.array(yuv(rgb), np.float32) * words.backdrop_share(name)
-        weight += words.backdrop_share(name)
+        total += np.array(yuv(rgb), np.float32) * words.shares[name]
+        weight += words.shares[name]
     colour = total / max(weight, 1e-3)
     haze = np.array(yuv((196, 206, 218)), np.float32)
     mixed = colour + (haze - colour) * (0.62 - 0.55 * near)
@@ -168,17 +151,17 @@ def _ridge_colour(words: Words, near: float) -> tuple[float, float, float]:
 def _ground(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> None:
     below = rasterise(horizon - plan.y, plan.pixel)
     depth = np.clip((plan.y - horizon) / (1 - horizon), 0.02, 1)
-    sea = words.backdrop_share("sea")
+    sea = words.shares["sea"]
     if sea > 0.05:
         ripple = np.sin(9 / (depth + 0.12) + 1.6 * wave(plan, plan.x * (1 + 2 / (depth + 0.3)), 20, 3))
         paint(picture, below * smooth(ripple * 1.2 - 0.1) * 0.32 * min(sea * 1.6, 1.0), yuv((225, 238, 242)))
         path = np.exp(-(((plan.x - plan.scale_parameter(1, -0.8, 0.8)) / (0.1 + 0.25 * depth)) ** 2))
         paint(picture, below * path * smooth(ripple) * 0.5 * sea, yuv((252, 235, 190)))
-    sand = words.backdrop_share("desert") + 0.5 * words.backdrop_share("snow")
+    sand = words.shares["desert"] + 0.5 * words.shares["snow"]
     if sand > 0.05:
         dune = wave(plan, plan.x * 1.4 + depth * 3, 25, 2) + 0.8 * np.sin(depth * 9 + plan.x * 2)
         paint(picture, below * smooth(dune) * 0.3 * sand, yuv((120, 90, 95)))
-    green = words.backdrop_share("field") + words.backdrop_share("land") * 0.6 + words.backdrop_share("forest") * 0.5
+    green = words.shares["field"] + words.shares["land"] * 0.6 + words.shares["forest"] * 0.5
     if green > 0.05:
         tufts = wave(plan, plan.x * 6 / (depth + 0.4), 28, 3, 0.8) + wave(plan, plan.y * 17, 31, 2)
         paint(picture, below * smooth(tufts - 0.1) * 0.34 * min(green, 1.0), yuv((48, 76, 34)))
@@ -187,7 +170,7 @@ def _ground(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> 
             - 0.03
             - 0.13 * depth
         )
-        paint(picture, below * rasterise(road, plan.pixel) * 0.55 * words.backdrop_share("land"), yuv((205, 185, 150)))
+        paint(picture, below * rasterise(road, plan.pixel) * 0.55 * words.shares["land"], yuv((205, 185, 150)))
 
 
 def _weather(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> None:
@@ -211,9 +194,9 @@ def _grade(words: Words, plan: SceneLayout, picture: Array) -> Array:
         picture[:, 2] -= 0.035 * dark
     else:
         y += (0.5 - y) * (-0.4 * dark)
-    stars = words.amount("stars") * (1 - words.backdrop_share("room"))
+    stars = words.amount("stars") * (1 - words.shares["room"])
     if stars:
-        night = np.clip((plan.scale_parameter(0, -0.15, 0.5) + words.backdrop_share("space") - plan.y) * 4, 0, 1)
+        night = np.clip((plan.scale_parameter(0, -0.15, 0.5) + words.shares["space"] - plan.y) * 4, 0, 1)
         twinkle = np.sin(plan.x * 37 + 9 * wave(plan, plan.y * 9, 2, 3)) * np.sin(
             plan.y * 41 + 9 * wave(plan, plan.x * 9, 6, 3)
         )
