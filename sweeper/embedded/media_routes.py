@@ -71,7 +71,7 @@ class MediaRoutes:
     async def view(self, request: Request) -> Response:
         """GET /view: a file as it is."""
         if self.service.faults.take("missing_download_times"):
-            return _empty_response(404)
+            return Response(status_code=404)
         kind, subfolder, path = self._locate(request)
         if self.sign_url is not None:
             self.service.seen.count(redirects=1)
@@ -82,19 +82,19 @@ class MediaRoutes:
         """Find the requested file: (type, subfolder, path). Raises RequestRefusedError with ComfyUI's statuses."""
         query = request.query_params
         if "filename" not in query:
-            raise RequestRefusedError(_empty_response(404))
+            raise RequestRefusedError(Response(status_code=404))
         name, annotation = split_annotation(query["filename"])
         kind = annotation or query.get("type", "output")
         if not name or name.startswith("/") or ".." in name or kind not in KINDS:
-            raise RequestRefusedError(_empty_response(400))
+            raise RequestRefusedError(Response(status_code=400))
         subfolder = query.get("subfolder", "")
         basename = name.rsplit("/", 1)[-1]
         try:
             path = self.service.folders.resolve(kind, subfolder, basename)
         except PathEscapeError as problem:
-            raise RequestRefusedError(_empty_response(403)) from problem
+            raise RequestRefusedError(Response(status_code=403)) from problem
         if not basename or not is_file(path):
-            raise RequestRefusedError(_empty_response(404))
+            raise RequestRefusedError(Response(status_code=404))
         return kind, subfolder, path
 
     # --- uploads -----------------------------------------------------------------------------------------------------
@@ -163,10 +163,6 @@ class HalfResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         raise DropError
-
-
-def _empty_response(status: int) -> Response:
-    return Response(status_code=status)
 
 
 def _store_by_name(

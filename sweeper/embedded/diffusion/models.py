@@ -123,17 +123,17 @@ def load_clip(name: str, kind: str = "") -> Clip:
     return Clip(name, tuple(bias.tolist()))
 
 
-def load_vae(name: str) -> Vae:
+def load_vae(vae_name: str) -> Vae:
     """Raises ValueError for a name that climbs. `pixel_space` decodes without any texture."""
-    if name == "pixel_space":
-        return Vae(name, (0.0, 0.0, 0.0, 0.0))
-    check_name(name)
-    style_name = _find_style_name(name)
+    if vae_name == "pixel_space":
+        return Vae(vae_name, (0.0, 0.0, 0.0, 0.0))
+    check_name(vae_name)
+    style_name = _find_style_name(vae_name)
     if style_name:
-        return Vae(name, _TEXTURES[style_name])
-    draw = np.clip(np.abs(digest_normals(f"texture/{name}", 4)) * [0.35, 0.2, 0.12, 0.2], 0, 1)
+        return Vae(vae_name, _TEXTURES[style_name])
+    draw = np.clip(np.abs(digest_normals(f"texture/{vae_name}", 4)) * [0.35, 0.2, 0.12, 0.2], 0, 1)
     strokes, grain, hatch, paper = (round(float(value), 4) for value in draw)
-    return Vae(name, (strokes, grain, hatch, paper))
+    return Vae(vae_name, (strokes, grain, hatch, paper))
 
 
 def with_lora(model: Model, clip: Clip | None, name: str, strengths: tuple[float, float]) -> tuple[Model, Clip | None]:

@@ -72,12 +72,12 @@ class Hand:
 
 
 @lru_cache(maxsize=128)
-def find_hand(sampler: str) -> Hand:
+def find_hand(sampler_name: str) -> Hand:
     """The hand of a sampler, of which every name has one."""
-    pace = next((pace for part, pace in _PACES.items() if part in sampler), _USUAL_PACE)
-    wander = 1.0 if any(part in sampler for part in _WANDERING) else 0.0
-    touch = (0.01 + 0.03 * wander) * np.tanh(digest_normals(f"sampler/{sampler}", 4))
-    return Hand(pace, wander, 1.35 if "cfg_pp" in sampler else 1.0, tuple(touch.tolist()))
+    pace = next((pace for part, pace in _PACES.items() if part in sampler_name), _USUAL_PACE)
+    wander = 1.0 if any(part in sampler_name for part in _WANDERING) else 0.0
+    touch = (0.01 + 0.03 * wander) * np.tanh(digest_normals(f"sampler/{sampler_name}", 4))
+    return Hand(pace, wander, 1.35 if "cfg_pp" in sampler_name else 1.0, tuple(touch.tolist()))
 
 
 def make_levels(scheduler: str, steps: int, shift: float = 1.0) -> Array:

@@ -37,7 +37,7 @@ from sweeper.embedded.nodes.base import (
 # By module: class=function.
 _BY_MODULE: Final = {
     "model_nodes": """
-        CheckpointLoaderSimple=checkpoint UNETLoader=unet VAELoader=vae CLIPLoader=clip DualCLIPLoader=clip
+        CheckpointLoaderSimple=checkpoint UNETLoader=unet VAELoader=load_vae CLIPLoader=clip DualCLIPLoader=clip
         TripleCLIPLoader=clip LoraLoader=lora LoraLoaderModelOnly=lora ModelSamplingSD3=set_shift
         ModelSamplingAuraFlow=set_shift CLIPTextEncode=encode CLIPSetLastLayer=set_last_layer
         FluxGuidance=set_guidance ConditioningCombine=combine ConditioningConcat=concat ConditioningAverage=average
@@ -48,7 +48,7 @@ _BY_MODULE: Final = {
     "sampling": """
         KSampler=ksampler KSamplerAdvanced=ksampler SamplerCustom=sampler_custom
         SamplerCustomAdvanced=sampler_custom_advanced RandomNoise=make_noise DisableNoise=make_noise
-        BasicGuider=basic_guider CFGGuider=cfg_guider KSamplerSelect=select_named BasicScheduler=schedule_named
+        BasicGuider=basic_guider CFGGuider=Guider KSamplerSelect=find_hand BasicScheduler=schedule_named
         EmptyLatentImage=empty EmptySD3LatentImage=empty LatentUpscale=upscale LatentUpscaleBy=upscale_by
         VAEDecode=vae_decode VAEEncode=vae_encode VAEEncodeForInpaint=encode_for_inpaint
         InpaintModelConditioning=inpaint_conditioning SetLatentNoiseMask=set_mask

@@ -13,7 +13,7 @@ import numpy as np
 
 from sweeper.embedded.diffusion import models
 from sweeper.embedded.diffusion.arrays import Array
-from sweeper.embedded.diffusion.models import Clip, Model, Vae, digest_normals, embed
+from sweeper.embedded.diffusion.models import Clip, Model, Vae, digest_normals, embed, load_vae
 from sweeper.embedded.diffusion.painter import Conditioning
 from sweeper.embedded.diffusion.vocabulary import check_name
 from sweeper.embedded.nodes.base import Context
@@ -24,7 +24,7 @@ _DECIMALS = {"fp8_e4m3fn": 2, "fp8_e4m3fn_fast": 2, "fp8_e5m2": 1}
 
 
 def checkpoint(ckpt_name: str) -> tuple[Model, Clip, Vae]:
-    return models.load_model(ckpt_name), models.load_clip(ckpt_name), models.load_vae(ckpt_name)
+    return models.load_model(ckpt_name), models.load_clip(ckpt_name), load_vae(ckpt_name)
 
 
 def unet(unet_name: str, weight_dtype: str) -> Model:
@@ -36,10 +36,6 @@ def unet(unet_name: str, weight_dtype: str) -> Model:
 def clip(type: str = "", device: str = "default", **names: str) -> Clip:
     """One text encoder of one to three files. `device` says where a real model would be computed."""
     return models.load_clip("|".join(names[name] for name in sorted(names)), type)
-
-
-def vae(vae_name: str) -> Vae:
-    return models.load_vae(vae_name)
 
 
 def lora(

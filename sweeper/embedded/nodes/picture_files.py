@@ -49,9 +49,6 @@ def load_image(context: Context, image: str) -> tuple[Array, Array]:
 
 def _decode_frame(frame: Image.Image) -> tuple[Array, Array]:
     picture = ImageOps.exif_transpose(frame)
-    if picture.mode == "I":
-        # 32 bits to 8, as ComfyUI does it: by 255, which Pillow then clips.
-        picture = picture.point(lambda value: value * (1 / 255))
     pixels = np.asarray(_convert_to_rgb(picture), np.float32) / np.float32(255)
     if "A" in picture.getbands():
         alpha = picture.getchannel("A")
@@ -67,6 +64,8 @@ def _convert_to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):  # clipped at 255, not scaled: 16-bit greys come out white
         grey = np.minimum(np.asarray(picture), 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
+    if picture.mode == "I":  # 32 bits to 8, as ComfyUI does it: by 255, which Pillow then clips
+        picture = picture.point(lambda value: value * (1 / 255))
     if picture.mode == "P" and isinstance(picture.info.get("transparency"), bytes):
         return picture.convert("RGBA").convert("RGB")  # the same colours, without Pillow's warning
     return picture.convert("RGB")
@@ -143,8 +142,6 @@ def load_mask(context: Context, image: str, channel: str) -> Array:
         check_pixels(file.size)
         picture = ImageOps.exif_transpose(file)
         if picture.mode != "RGBA":
-            if picture.mode == "I":
-                picture = picture.point(lambda value: value * (1 / 255))
             clear = picture.mode in {"LA", "PA"} or "transparency" in picture.info
             picture = picture.convert("RGBA") if clear else _convert_to_rgb(picture).convert("RGBA")
     plane = np.asarray(picture.getchannel(channel[0].upper()), np.float32) / np.float32(255)

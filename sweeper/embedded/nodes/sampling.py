@@ -192,14 +192,6 @@ def basic_guider(model: Model, conditioning: Conditioning) -> Guider:
     return Guider(model, conditioning, None, 1.0)
 
 
-def cfg_guider(model: Model, positive: Conditioning, negative: Conditioning, cfg: float) -> Guider:
-    return Guider(model, positive, negative, cfg)
-
-
-def select_named(sampler_name: str) -> Hand:
-    return find_hand(sampler_name)
-
-
 # --- latents ---------------------------------------------------------------------------------------------------------
 
 
