@@ -99,7 +99,7 @@ class Account:
     def _draw_price(self, badge: Any, values: Mapping[str, Any], inputs: Mapping[str, Any]) -> float:
         price = compute_price(badge, values, inputs)
         low = to_usd(price.low)
-        return low if price.high is None else self._faults.draw_price(low, to_usd(price.high))
+        return low if price.high is None else self._faults.draw_between(low, to_usd(price.high), "price")
 
     def _charge(self, job: ServerJob, part: str, usd: float) -> float:
         with self._lock:

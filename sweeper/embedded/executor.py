@@ -98,7 +98,11 @@ class _JobRun:
         cached = [node_id for node_id in self.graph if self._is_cached(node_id)]
         self.messages.announce("execution_cached", nodes=cached)
         state = self._run_nodes()
-        self._collect_results()
+        for node_id in self.graph:
+            entry = self.cache.get(node_id)
+            if entry is not None and entry.ui:
+                self.job.results[node_id] = entry.ui
+                self.job.meta[node_id] = entry.meta
         return state
 
     def _make_context(self, node_id: str) -> Context:
@@ -266,13 +270,6 @@ class _JobRun:
         """Sleep. Raises `Interrupted` as soon as the job should stop."""
         if seconds > 0 and self.job.cancel_event.wait(seconds):
             raise Interrupted
-
-    def _collect_results(self) -> None:
-        for node_id in self.graph:
-            entry = self.cache.get(node_id)
-            if entry is not None and entry.ui:
-                self.job.results[node_id] = entry.ui
-                self.job.meta[node_id] = entry.meta
 
 
 def _list_calls(node_class: NodeClass, inputs: Mapping[str, list[Any]]) -> list[Mapping[str, Any]]:

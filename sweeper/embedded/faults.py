@@ -92,7 +92,8 @@ class Faults:
     def _draw(self, kind: str) -> float:
         return random.Random(self._count_call(kind)).random()
 
-    def _draw_between(self, low: float, high: float, kind: str) -> float:
+    def draw_between(self, low: float, high: float, kind: str) -> float:
+        """A number of a range, by the next decision of a kind."""
         return low + (high - low) * self._draw(kind)
 
     def should_inject(self, kind: str) -> bool:
@@ -109,7 +110,7 @@ class Faults:
         if isinstance(span, Mapping):
             span = span.get(class_type, span.get(DEFAULT, (0.0, 0.0)))
         low, high = span
-        return self._draw_between(low, high, kind)
+        return self.draw_between(low, high, kind)
 
     def take_refusal(self) -> str | None:
         """The `error.type` with which to refuse the next submission, or None."""
@@ -165,10 +166,6 @@ class Faults:
     def draw_noise(self) -> tuple[float, str]:
         """The standard deviation, of 255, of the noise in the next picture, and its seed."""
         return self.scenario.noise, self._count_call("noise")
-
-    def draw_price(self, low: float, high: float) -> float:
-        """What the next paid execution costs, of a price that is a range."""
-        return self._draw_between(low, high, "price")
 
     def get_stall(self, node_id: str, class_type: str) -> threading.Event | None:
         """The event that this run of a node has to wait for, or None."""

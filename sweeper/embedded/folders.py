@@ -66,10 +66,6 @@ class ServerFolders:
         for folder in (self.input_dir, self.output_dir, self.temp_dir):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def folder_for(self, kind: str) -> Path:
-        """The folder of a `type`: input, output or temp. Raises KeyError otherwise."""
-        return {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[kind]
-
     def list_inputs(self, kind: str) -> list[str]:
         """The uploads of a kind (image, audio, video) by their suffix, sorted. A video is audio too."""
         if not self.input_dir.is_dir():
@@ -149,7 +145,8 @@ class ServerFolders:
 
     def resolve(self, kind: str, subfolder: str, name: str = "") -> Path:
         """The path of `name` in a subfolder of a `type`; it need not exist. Raises PathEscapeError, KeyError."""
-        return resolve_inside(self.folder_for(kind), subfolder, name)
+        folders = {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}
+        return resolve_inside(folders[kind], subfolder, name)
 
 
 _FOLDER_NAME: Final = re.compile(r"[\w.-]*\w")  # of models; never a path

@@ -139,13 +139,9 @@ def repeat(image: Array, amount: int) -> Array:
     return np.tile(image, (amount, 1, 1, 1))
 
 
-def find_start(batch: Array, index: int) -> int:
-    return max(0, min(len(batch) - 1, index + len(batch) if index < 0 else index))
-
-
 def from_batch(image: Array, batch_index: int, length: int) -> Array:
     """`length` pictures from `batch_index` on, which counts from the end if it is negative, both in bounds."""
-    start = find_start(image, batch_index)
+    start = max(0, min(len(image) - 1, batch_index + len(image) if batch_index < 0 else batch_index))
     return image[start : start + length].copy()
 
 

@@ -129,11 +129,9 @@ def _find_number(reading: NodeReading, name: str, default: float) -> float:
 
 
 def _make_image(context: Context, reading: NodeReading, request: OutputRequest, source: LinkedInput | None) -> Array:
-    return _draw_image(context, reading, request) if source is None else _edit_image(context, reading, source)
-
-
-def _draw_image(context: Context, reading: NodeReading, request: OutputRequest) -> Array:
-    """A decoded latent, else the frames of a film, else a new scene."""
+    """What comes in, edited; else a decoded latent, else the frames of a film, else a new scene."""
+    if source is not None:
+        return _edit_image(context, reading, source)
     for coded in reading.list_kind("LATENT")[:1]:
         samples = coded.value["samples"]
         if np.any(samples) and samples.shape[1] == 4:
