@@ -33,9 +33,9 @@ _PREVIEWS = {"none": False, "auto": True, "latent2rgb": True, "taesd": True}
 _MAX_LISTED = 2 * 2**30  # bytes of all pictures that a node makes of the items of lists: lists of lists grow fast
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class ServerParts:
-    """What of a server its jobs use."""
+    """What of a server its jobs use. `Service` has the rest."""
 
     nodes: Mapping[str, NodeClass]
     folders: ServerFolders

@@ -58,7 +58,7 @@ class ServerSettings:
         return CLOUD_QUEUE_BOUND if self.cloud else COMFYUI_QUEUE_BOUND
 
 
-class Service:
+class Service(ServerParts):
     """Jobs, nodes, files and events of one server."""
 
     def __init__(
@@ -71,12 +71,8 @@ class Service:
         *,
         journal: SQLiteJournal | None = None,
     ) -> None:
+        super().__init__(nodes, folders, faults, account, RequestLog(), settings.previews, settings.permissive)
         self.settings = settings
-        self.nodes = nodes
-        self.folders = folders
-        self.faults = faults
-        self.account = account
-        self.seen = RequestLog()
         self.hub = Hub(faults, broadcast_all=settings.cloud)
         self.queue = JobQueue(
             settings.workers,
@@ -85,8 +81,6 @@ class Service:
             keep_cancelled=settings.cloud,
             journal=journal,
         )
-        shown = settings.previews, settings.permissive
-        self._parts = ServerParts(nodes, folders, faults, account, self.seen, *shown)
         self._counter = 0
         self._clear_caches = [threading.Event() for _ in range(settings.workers)]
         self._threads: list[threading.Thread] = []
@@ -132,7 +126,7 @@ class Service:
             if self.faults.should_inject("cancel"):
                 self.queue.interrupt(job.id)
             started = time.monotonic()
-            state = run_job(self._parts, cache, job, messages)
+            state = run_job(self, cache, job, messages)
             self.account.charge_time(job, time.monotonic() - started)
             self.queue.finish(job, state)
             messages.send_end()
@@ -161,7 +155,7 @@ class Service:
             add_defaults(submission.graph, self.nodes)
         result = validate(
             submission.graph,
-            self._parts.select_classes(submission.graph),
+            self.select_classes(submission.graph),
             self.folders,
             targets=submission.targets,
             strict_models=self.settings.strict_models,
