@@ -32,6 +32,7 @@ KINDS = ("input", "output", "temp")
 # ComfyUI's `supported_pt_extensions`.
 _MODEL_SUFFIXES: Final = frozenset({".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"})
 _MAX_HEADER: Final = 2**20  # bytes of a safetensors header that are read, as in ComfyUI
+_CONTENT_MARK: Final = "\ue000"  # before the digits of a content in a name: a character that no name has
 _NO_FILE_TIME: Final = 1_700_000_000.0  # of models that the server knows without a file
 
 
@@ -120,13 +121,13 @@ class ServerFolders:
     def name_content(self, folder: str, name: Any) -> Any:
         """The name of a model with the content of its file in it: other content, other name. Without a file: as it is.
 
-        The content stands as digits before the suffix, so that the words of the name stay.
+        The content stands as digits before the suffix, so that the words of the name stay; see `drop_content`.
         """
         path = self.find_model(folder, name)
         if path is None:
             return name
         stem, dot, suffix = name.rpartition(".")
-        return f"{stem}~{int(hash_file(path)[:15], 16)}{dot}{suffix}"
+        return f"{stem}{_CONTENT_MARK}{int(hash_file(path)[:15], 16)}{dot}{suffix}"
 
     def describe_model(self, folder: str, name: str) -> dict[str, Any]:
         """The facts of a model as GET /experiment/models/{folder} shows them. One without a file has fixed ones."""
@@ -162,6 +163,11 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
         return None
     found = header.get("__metadata__") if isinstance(header, dict) else None
     return found if isinstance(found, dict) else None
+
+
+def drop_content(value: Any) -> Any:
+    """A value without the content that `name_content` put into it."""
+    return re.sub(f"{_CONTENT_MARK}\\d+", "", value) if isinstance(value, str) else value
 
 
 def hash_name(folder: str, name: str) -> str:

@@ -200,6 +200,21 @@ def test_stand_in_depends_on_the_content_of_its_file(serve):
     assert pictures[0] != pictures[1]
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_stand_in_hands_on_the_name_of_a_file_as_it_came(serve, linked):
+    """It may choose the LoRA of a loader, or show the name."""
+    declared = {"input": {"required": {"lora_name": [["a.safetensors", NAME]]}}, "output": ["*"]}
+    client = serve("comfyui", nodes=None, object_info={"MyChoice": declared})
+    place(client.server, FIRST)
+    graph = lora()
+    graph["8"] = {"class_type": "MyChoice", "inputs": {"lora_name": NAME}}
+    graph["9"] = {"class_type": "PreviewAny", "inputs": {"source": ["8", 0]}}
+    if linked:
+        graph["10"] = {"class_type": "MyChoice", "inputs": {"lora_name": NAME}}
+        graph["8"]["inputs"]["lora_name"] = ["10", 0]
+    assert client.run(graph)["outputs"]["9"] == {"text": [NAME]}
+
+
 @pytest.mark.parametrize("change", [{"seed": 2}, {"strength": 0.5}, {"checkpoint": "b.safetensors"}])
 def test_replaced_lora_is_not_read_again_by_the_same_node(serve, change):
     expected = {}

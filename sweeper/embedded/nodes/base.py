@@ -28,12 +28,8 @@ InputSpec = tuple[Any, dict[str, Any]]
 _MODEL_FOLDERS = {
     "ckpt_name": "checkpoints",
     "unet_name": "diffusion_models",
-    "clip_name": "text_encoders",
-    "clip_name1": "text_encoders",
-    "clip_name2": "text_encoders",
+    **{f"clip_name{number}": "text_encoders" for number in ("", 1, 2, 3, 4)},
     "vae_name": "vae",
-    "clip_name3": "text_encoders",
-    "clip_name4": "text_encoders",
     "lora_name": "loras",
     "control_net_name": "controlnet",
     "style_model_name": "style_models",

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from sweeper.embedded.diffusion.arrays import Array
+from sweeper.embedded.folders import drop_content
 from sweeper.embedded.nodes.base import InputSpec
 from sweeper.embedded.stand_ins.histories import (
     MAX_TEXT,
@@ -140,9 +141,10 @@ def read_inputs(
                 kind = declared if isinstance(declared, str) else "COMBO"
             is_scalar = isinstance(value, str | int | float)
             history = History(read_literal(key, value, options)) if is_scalar else read_value(key, value)
-            linked.append(LinkedInput(name, kind, value, replace(history, features=history.features + links[name])))
+            more = replace(history, features=history.features + links[name])
+            linked.append(LinkedInput(name, kind, drop_content(value), more))
         else:
-            widgets[name] = value
+            widgets[name] = drop_content(value)
         sizes.update({size: number for size, number in _find_sizes(name, value) if number > 0})
     if any(given.history.sizes.get("batch", 1) > 1 for given in linked):
         sizes.pop("batch", None)  # the count upstream; a batch size then says how much is worked on at once
