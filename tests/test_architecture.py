@@ -215,7 +215,7 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 450, "cli": 5_900, "cluster": 2_650, "comfy": 4_500, "embedded": 10_060, "images": 1_850,
+    "answers": 450, "cli": 5_900, "cluster": 2_650, "comfy": 4_500, "embedded": 9_790, "images": 1_850,
     "loading": 4_500, "model": 4_900, "planning": 3_000, "pytest_plugin": 350, "regression": 3_450,
     "reporting": 2_800, "running": 7_300, "schemas": 500, "serving": 600, "statistics": 1_200, "store": 2_750,
     "tables": 3_650, "voting": 900,
