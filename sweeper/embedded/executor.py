@@ -44,6 +44,7 @@ class ServerParts:
     seen: RequestLog
     previews: bool  # whether samplers send previews
     permissive: bool  # whether stand-ins run classes that the server does not know
+    knows_content: bool = False  # whether a replaced model file is another one for its cache, as on Comfy Cloud
 
     def select_classes(self, graph: Any) -> Mapping[str, NodeClass]:
         """The node classes for a graph: those of the server, and if it is permissive, stand-ins for all others."""
@@ -90,10 +91,14 @@ class _JobRun:
     def execute(self) -> str:
         self.job.set_state(EXECUTING)
         self.messages.announce("execution_start")
-        keys: Keys = compute_keys(self.graph, self.nodes, self._compute_fingerprint)
+        graph: Mapping[str, Any] = self.graph
+        if self.parts.knows_content:
+            graph = {node_id: self._name_contents(node) for node_id, node in graph.items()}
+        keys: Keys = compute_keys(graph, self.nodes, self._compute_fingerprint)
         self.cache.begin_prompt(keys)
         objects = {(node_id, node["class_type"]) for node_id, node in self.graph.items()}
-        keeps = self.cache.policy != "none"  # such a cache makes new objects for each prompt
+        # The cache "none" makes new objects for each prompt.
+        keeps = self.cache.policy != "none" and not self.parts.knows_content
         self.cache.loaded = {key: kept for key, kept in self.cache.loaded.items() if keeps and key in objects}
         cached = [node_id for node_id in self.graph if self._is_cached(node_id)]
         self.messages.announce("execution_cached", nodes=cached)
@@ -203,6 +208,15 @@ class _JobRun:
             else:
                 inputs[name] = [value]
         return inputs
+
+    def _name_contents(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A node with the content of the model files that it names, for its key in the cache."""
+        node_class = self.nodes[node["class_type"]]
+        contents = {
+            name: self.parts.folders.name_content(node_class.get_model_folder(name), node["inputs"][name])
+            for name in node_class.models & node["inputs"].keys()
+        }
+        return {**node, "inputs": {**node["inputs"], **contents}}
 
     def _read_models(
         self, node_id: str, node_class: NodeClass, inputs: Mapping[str, list[Any]]

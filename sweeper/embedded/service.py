@@ -71,7 +71,9 @@ class Service(ServerParts):
         *,
         journal: SQLiteJournal | None = None,
     ) -> None:
-        super().__init__(nodes, folders, faults, account, RequestLog(), settings.previews, settings.permissive)
+        super().__init__(
+            nodes, folders, faults, account, RequestLog(), settings.previews, settings.permissive, settings.cloud
+        )
         self.settings = settings
         self.hub = Hub(faults, broadcast_all=settings.cloud)
         self.queue = JobQueue(

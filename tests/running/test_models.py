@@ -51,15 +51,18 @@ def test_lora_trained_again_under_its_name_is_made_again(studio):
     assert all(Path(picture).is_file() for picture in [*old["picture"], *(row["picture"] for row in studio.rows())])
 
 
-def test_pictures_after_a_swap_are_those_of_the_new_file(studio):
-    server = studio.serve("studio")
+@pytest.mark.parametrize("dialect", ["comfyui", "cloud"])
+def test_pictures_after_a_swap_are_those_of_the_new_file(studio, dialect):
+    server = studio.serve("studio", dialect=dialect)
     studio.run(("studio", server), where=f"lora == '{NAME}'")
     studio.place(server, FOURTH)  # the server has the old one in its cache
     studio.run(("studio", server), where=f"lora == '{NAME}'")
+    assert any("2 stale: mychar.safetensors on studio changed" in line for line in studio.notices)
     fresh = studio.serve("fresh")
     studio.place(fresh, FOURTH)
     for row in studio.rows()[:2]:
-        assert read_pixels(Path(row["picture"])) == read_pixels(draw_by_hand(fresh, row["seed"]))
+        drawn = draw_by_hand(fresh, row["seed"])
+        assert read_pixels(Path(row["picture"])) == read_pixels(drawn)
 
 
 def test_server_is_asked_to_free_its_memory_only_for_a_changed_file(studio):
