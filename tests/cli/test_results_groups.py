@@ -21,7 +21,8 @@ MEASURED = {
 
 
 COLUMNS = (
-    "trial, style, style.label, steps, seed, digest, status, outputs, sha256, target, prompt_id, attempts, ... (9 more)"
+    "trial, style, style.label, steps, seed, digest, status, outputs, sha256, target, prompt_id, attempts, "
+    "... (10 more)"
 )
 
 NO_NUMBERS = "'kind' holds no numbers, and a mean needs some; columns with numbers: sharpness, steps, seed, attempts"
