@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sweeper.errors import TargetError, TransientError, UsageError
 from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models
@@ -18,9 +18,10 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.trial import Trial
 from sweeper.planning.model_inputs import PlanModels, may_name_models
 from sweeper.planning.plan import Plan
-from sweeper.store import Store
-from sweeper.store.records import SUCCEEDED
 from sweeper.wording import count_things
+
+if TYPE_CHECKING:
+    from sweeper.store import Store
 
 _MAX_SHOWN = 3  # files in a message
 
@@ -118,11 +119,7 @@ async def find_outdated(source: ModelSource, target: str, models: Models, store:
     folder there had other facts about it, of the time alone too; unless a job was made with these very facts since,
     because the server was asked to forget the old ones before.
     """
-    latest: dict[ModelKey, ModelFacts] = {}
-    recorded = store.models.load()
-    for job in store.jobs():
-        if job.target == target and job.state == SUCCEEDED and job.id in recorded:
-            latest |= recorded[job.id][0]
+    latest = store.models.load_latest(target)
     unread = {key: facts for key, facts in models.items() if latest.get(key) != facts}
     if not unread:
         return set()

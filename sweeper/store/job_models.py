@@ -13,9 +13,16 @@ from typing import Any, Final
 
 from sweeper.model.model_facts import ModelFacts, ModelKey, Models, decode_models, encode_models
 from sweeper.store.database import Database
-from sweeper.store.records import MODELS_SHAPE, parse_column
+from sweeper.store.records import MODELS_SHAPE, SUCCEEDED, parse_column
 
 _INSERT: Final = "INSERT INTO job_models SELECT ?1, (SELECT count(*) FROM job_models WHERE job = ?1), ?2"
+
+
+# Each set of files once, in the order of the latest jobs that were made with them.
+_SELECT_USED: Final = """
+SELECT m.facts FROM models m JOIN job_models q ON q.models = m.id AND q.place = 0 JOIN jobs j ON j.id = q.job
+WHERE j.state = ? AND j.target = ? GROUP BY m.id ORDER BY max(j.intended)
+"""
 
 
 class JobModels:
@@ -47,6 +54,14 @@ class JobModels:
         for job, key in self._database.query("SELECT job, models FROM job_models ORDER BY job, place"):
             if key in sets:
                 found[job].append(sets[key])
+        return found
+
+    def load_latest(self, target: str) -> dict[ModelKey, ModelFacts]:
+        """The facts with which the latest successful job on a target used each file."""
+        folder = self._database.path.parent
+        found: dict[ModelKey, ModelFacts] = {}
+        for (text,) in self._database.query(_SELECT_USED, (SUCCEEDED, target)):
+            found |= decode_models(parse_column(text, MODELS_SHAPE, "models.facts", folder))
         return found
 
     def set_aside(self, run_id: int, jobs: Iterable[str]) -> None:

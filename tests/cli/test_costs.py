@@ -71,7 +71,7 @@ def test_each_row_has_what_its_job_cost_and_shared_jobs_count_once(sweeper, cost
         (0.0, "estimated", "USD"),
         (None, None, None),
     ]
-    assert list(rows[0])[-6:] == ["ran_s", "cost", "cost_kind", "currency", "error_type", "error"]
+    assert list(rows[0])[-7:] == ["ran_s", "cost", "cost_kind", "currency", "models", "error_type", "error"]
     assert [row["cost"] for row in sweeper("results", cost_folder, "--json", "--run", "1").json][:2] == [0.05, 0.06]
     frame = dataframe.results(cost_folder)
     assert frame["cost"].dtype == "float64"
