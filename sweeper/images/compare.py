@@ -25,7 +25,6 @@ worst frame. Only the requested measures are computed, and equal files are only 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from sweeper.images.decoding import (
     convert_array,
     decode_frames,
     decode_image,
+    hash_frames,
     open_bytes,
     read_bytes,
 )
@@ -98,18 +98,12 @@ def compare_files(
 
 
 def pixel_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256, as 64 hex digits, of a picture file's decoded pixels: scale, size, channels and values of every frame.
+    """The hash of a picture file's decoded pixels (see `hash_frames`).
 
-    Equal if and only if `compare_files` returns `same_pixels` or `same_bytes`. Compression, text and the order of a
-    palette do not matter. Raises ImageError if the file cannot be read as a picture.
+    Equal if and only if `compare_files` returns `same_pixels` or `same_bytes`. Raises ImageError if the file cannot be
+    read as a picture.
     """
-    digest = hashlib.sha256()
-    for frame in iter_frames(path):
-        # Little-endian and row by row on every machine. The shape distinguishes 2 x 8 from 4 x 4.
-        plain = np.ascontiguousarray(frame, dtype=np.uint8 if frame.dtype == np.uint8 else "<f8")
-        digest.update(f"{plain.dtype.str} {plain.shape}\n".encode())
-        digest.update(plain.data)
-    return digest.hexdigest()
+    return hash_frames(iter_frames(path))
 
 
 def iter_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:

@@ -14,11 +14,12 @@ Nothing is resized, rotated or colour-managed. Pictures differ if their sizes di
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -88,6 +89,22 @@ def decode_frames(image: Image.Image, name: str) -> Iterator[Pixels]:
             yield np.asarray(frame.convert("RGBA"))
     except _DECODE_ERRORS as error:
         raise ImageError(f"{name}: a frame cannot be decoded: {error}") from error
+
+
+def hash_frames(frames: Iterable[Pixels]) -> str:
+    """SHA-256, as 64 hex digits, of decoded frames in their order: scale, height, width, channels and values of each.
+
+    So pictures are equal if they have the same size, the same channels (grey or colour, with or without alpha), the
+    same number of frames, and equal values of all pixels. Compression, text (such as the workflow that ComfyUI writes
+    into a file), the order of a palette and the time between frames do not matter.
+    """
+    digest = hashlib.sha256()
+    for frame in frames:
+        # Little-endian and row by row on every machine. The shape distinguishes 2 x 8 from 4 x 4.
+        plain = np.ascontiguousarray(frame, dtype=np.uint8 if frame.dtype == np.uint8 else "<f8")
+        digest.update(f"{plain.dtype.str} {plain.shape}\n".encode())
+        digest.update(plain.data)
+    return digest.hexdigest()
 
 
 def decode_image(image: Image.Image, name: str) -> Pixels:

@@ -1,5 +1,6 @@
 """Measures the metrics of a run's artifacts after the run, and during it while somebody watches. Each file is measured
-once; the store caches the values.
+once; the store caches the values. The hash of a picture's pixels counts as a metric here. If it is the only one, it is
+also computed during a run that nobody watches, so that the run ends no later.
 
 The cache also keeps the version of each metric, under a name that no metric can have. If a metric has another version
 now (its function was edited, its model replaced), its old values are discarded and measured again.
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 from sweeper.errors import ResultsError
 from sweeper.images.metrics.registry import Metric, MetricInput
+from sweeper.model.result import PIXEL_HASH
 from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
 from sweeper.store.remote_artifacts import download_artifact, is_url, local_path
@@ -62,7 +64,7 @@ async def measure_run(
 async def measure_while_watched(
     store: Store, run_id: int, out: Path, metrics: dict[str, Metric], is_watched: Callable[[], bool]
 ) -> AsyncIterator[None]:
-    """Inside, measure the files of a run as long as somebody looks at its page.
+    """Inside, measure the files of a run as long as somebody looks at its page, or if only their pixels are hashed.
 
     `measure_run` measures the rest after the run, and reports all problems.
     """
@@ -81,7 +83,7 @@ async def _measure_in_turns(
     pause = _MIN_PAUSE
     while metrics:
         await asyncio.sleep(pause)
-        if is_watched():
+        if is_watched() or metrics.keys() == {PIXEL_HASH}:
             start = time.monotonic()
             with suppress(ResultsError):  # the measuring after the run reports it
                 store.cache_metrics(await asyncio.to_thread(_measure_new_files, run_id, out, metrics))
@@ -91,7 +93,7 @@ async def _measure_in_turns(
 def _measure_new_files(run_id: int, out: Path, metrics: dict[str, Metric]) -> list[tuple[str, str, Any]]:
     """The cache rows of some files of a run that lack a value. Runs in a thread, with a connection of its own."""
     with Store.open(out, readonly=True) as store:
-        cached = {name: store.load_cached_metrics(name) for name in metrics}
+        cached = _load_cached(store, metrics)
         batch = list(islice(_list_lacking(store, [run_id], out, metrics, cached), _WATCHED_BATCH_SIZE))
     return _measure_files(batch, metrics, cached, {})
 
@@ -105,7 +107,7 @@ def find_unmeasured(
     """
     if not metrics:
         return [], {}
-    cached = {name: store.load_cached_metrics(name) for name in metrics}
+    cached = _load_cached(store, metrics)
     versions = {name: store.load_cached_metrics(_VERSION_PREFIX + name).get("") for name in metrics}
     stale = [name for name, metric in metrics.items() if versions[name] != metric.version]
     if stale:
@@ -114,6 +116,11 @@ def find_unmeasured(
     # Earlier runs have the same columns, so measure again what they lost.
     runs = [None, run_id] if not stale else [None, *(run.id for run in store.runs())]
     return list(_list_lacking(store, runs, out, metrics, cached)), cached
+
+
+def _load_cached(store: Store, metrics: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The cached values of each metric. Those of the hash alone are not needed: see `_list_lacking`."""
+    return {name: {} if {*metrics} == {PIXEL_HASH} else store.load_cached_metrics(name) for name in metrics}
 
 
 def _measure_files(
@@ -167,12 +174,23 @@ def _list_lacking(
 
     The path is relative to `out`, or a URL.
     """
+    if metrics.keys() == {PIXEL_HASH}:  # files without trials are read much faster than the rows of the table
+        for path, sha256 in store.files(lacking=PIXEL_HASH):
+            file = MetricInput(sha256, local_path(out, path, sha256))
+            if _is_worth_reading(file, path, metrics):
+                yield file, path
+        return
     seen: set[tuple[str, str]] = set()
     for run_id in runs:
         for row in store.results(run_id):
             for path, sha256 in zip(row.outputs, row.sha256, strict=True):
                 file = MetricInput(sha256, local_path(out, path, sha256), row.digest, row.params)
-                lacks = any(file.cache_key(metric) not in cached[name] for name, metric in metrics.items())
-                if lacks and (path, row.digest) not in seen:
+                lacking = [name for name, metric in metrics.items() if file.cache_key(metric) not in cached[name]]
+                if (path, row.digest) not in seen and _is_worth_reading(file, path, lacking):
                     seen.add((path, row.digest))
                     yield file, path
+
+
+def _is_worth_reading(file: MetricInput, path: str, lacking: Collection[str]) -> bool:
+    """Whether a file lacks something. For the hash of its pixels alone, sweeper downloads none from a storage."""
+    return bool(lacking) and ({*lacking} != {PIXEL_HASH} or not is_url(path) or file.path.is_file())

@@ -25,7 +25,7 @@ from sweeper.errors import LOST_ERROR, ResultsError, SweeperError, TargetError
 from sweeper.images.metrics.registry import load_metrics
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.result import Run
+from sweeper.model.result import PIXEL_HASH, Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec, is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.order import Costs, TransitionCost
@@ -119,7 +119,7 @@ class Session:
         judges = self.experiment.judges
         check_judges(judges, self.settings.budget)
         names = [name for name in self.experiment.metrics if name not in judges]
-        self.metrics = load_metrics(names, Path(self.experiment.file).parent)
+        self.metrics = load_metrics([*names, PIXEL_HASH], Path(self.experiment.file).parent)
         async with AsyncExitStack() as connections:
             with ExitStack() as stack:
                 # A new folder is created only when a target responds. An existing one is locked before it is read.

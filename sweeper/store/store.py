@@ -22,7 +22,7 @@ from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.charges import Charge
 from sweeper.model.model_facts import NO_MODELS, Models
-from sweeper.model.result import SAMPLING_METRIC, Result
+from sweeper.model.result import PIXEL_HASH, SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.store.containment import check_artifact, from_relative, to_relative
 from sweeper.store.database import Database, is_blank
@@ -60,6 +60,10 @@ FILE_NAME: Final = "sweeper.sqlite"
 _COUNT_REUSED: Final = "SELECT count(*)" + OF_RUN + "AND j.run != t.run AND j.state IN (?, ?, ?)"
 _COUNT_BY_STATE: Final = "SELECT j.state, count(*)" + OF_RUN + "GROUP BY j.state"
 _WITHOUT_FILES: Final = "AND j.state = ? AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)"
+_SELECT_FILES: Final = """
+SELECT DISTINCT path, sha256 FROM artifacts a
+WHERE NOT EXISTS (SELECT 1 FROM metrics m WHERE m.sha256 = a.sha256 AND m.metric = ?)
+"""
 _NOT_CLAIMED: Final = """
 AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = t.run AND c.digest = t.digest AND c.job = j.id)
 AND j.id IS NOT NULL GROUP BY j.target ORDER BY j.target
@@ -247,9 +251,12 @@ class Store:
             check_artifact(self.path.parent, artifact.path, artifact.sha256)
         return artifacts
 
-    def files(self) -> Iterator[tuple[str, str]]:
-        """Path and SHA-256 of every artifact of every run. Raises ResultsError for a path outside of the folder."""
-        for path, sha256 in self._query("SELECT DISTINCT path, sha256 FROM artifacts"):
+    def files(self, *, lacking: str = "") -> Iterator[tuple[str, str]]:
+        """Path and SHA-256 of every artifact of every run, or of those without a value of the metric `lacking`.
+
+        Raises ResultsError for a path outside of the folder.
+        """
+        for path, sha256 in self._query(_SELECT_FILES, (lacking,)):
             check_artifact(self.path.parent, path, sha256)
             yield path, sha256
 
@@ -258,6 +265,10 @@ class Store:
         sql = "SELECT sha256, value FROM metrics WHERE metric = ?1 AND (?2 IS NULL OR sha256 = ?2)"
         rows = self._query(sql, (metric, sha256))
         return {key: parse_column(value, object, "metrics.value", self.path.parent) for key, value in rows}
+
+    def load_pixel_hashes(self) -> dict[str, str]:
+        """The hash of the pixels of each picture that was decoded, by the SHA-256 of its file; see `PIXEL_HASH`."""
+        return {sha: value for sha, value in self.load_cached_metrics(PIXEL_HASH).items() if isinstance(value, str)}
 
     def _resolve_view(self, run_id: int | str | None, of_folder: bool | None) -> tuple[int, bool]:
         """The id of the run, and whether results of other runs fill its rows."""

@@ -217,3 +217,11 @@ def test_an_output_url_with_a_secret_is_refused_and_never_shown(tmp_path, url):
     with pytest.raises(ExperimentError, match=r"e\.yaml:3: run\.out: found a text that is not shown here") as told:
         sweeper.load(file)
     assert "hush" not in str(told.value)
+
+
+def test_no_file_is_downloaded_for_the_hash_of_its_pixels_alone(bucket, target, experiment, tmp_path):
+    plain, measured = (experiment(seed=[1, 2], run={"out": bucket}, metrics=names) for names in ([], ["brightness"]))
+    for plan, hashed in ((plain, 0), (measured, 2)):
+        sweeper.run(plan, target, tmp_path / "out")
+        with Store.open(tmp_path / "out", readonly=True) as store:
+            assert len(store.load_pixel_hashes()) == hashed

@@ -13,6 +13,8 @@ import pytest
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError, UsageError
+from sweeper.images.compare import pixel_hash
+from sweeper.model.result import PIXEL_HASH
 from sweeper.planning.order import Costs
 from sweeper.running.run_events import JobProgress, JobQueued, JobSubmitted, RunStarted, TargetReady, TrialDone
 from sweeper.store import Store
@@ -319,3 +321,13 @@ def test_measured_node_times_change_the_next_order(server, target, experiment, t
     plan = sweeper.plan(experiment(seed=[1, 2], text=["a", "b"])).reordered(Costs(seconds))
     assert plan.order.measured
     assert sorted(trial.index for trial in plan) == [0, 1, 2, 3]
+
+
+def test_pixels_of_every_picture_are_hashed_and_no_table_shows_it(server, target, experiment, tmp_path):
+    sweeper.run(experiment(seed=[1, 2]), target, tmp_path / "out")
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        hashes, files = store.load_pixel_hashes(), list(store.files())
+        assert hashes == {sha256: pixel_hash(tmp_path / "out" / path) for path, sha256 in files}
+        assert store.layout().metrics == ()
+    table = (tmp_path / "out" / "results.csv").read_text("utf-8")
+    assert not any(text in table for text in (PIXEL_HASH, *hashes.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sweeper.errors import ImageError
+from sweeper.images.decoding import decode_frames, hash_frames
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric, MetricInput
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
+from sweeper.model.result import PIXEL_HASH
 
 Value: TypeAlias = float | str
 
+_DECODE_ERRORS: Final = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError)
 _UNREADABLE: Final = "no metric can be computed because this cannot be read as a picture; check that it is complete"
 
 
@@ -56,7 +60,8 @@ def measure_missing(
 
     `cached` has the known keys of each metric. The value is None for a file that is not a picture (a video, a text). If
     a metric fails or a picture is broken, there is no row; instead the message and the file are added to `problems`. A
-    missing file is skipped, because it may come back.
+    missing file is skipped, because it may come back. The `PIXEL_HASH` of a broken
+    picture is None too.
     """
     done: set[tuple[str, str]] = set()
     for file in files:
@@ -68,21 +73,32 @@ def measure_missing(
         if not keys:
             continue
         done.update((key, name) for name, key in keys.items())
-        if not file.path.is_file():
-            continue
-        try:
-            picture = read_picture(file.path)
-        except ImageError:
-            if file.path.suffix.lower() in PICTURE_SUFFIXES:
-                problems.setdefault(_UNREADABLE, []).append(file.path)
-            else:
-                yield from ((key, name, None) for name, key in keys.items())
-            continue
-        for name, key in keys.items():
+        if file.path.is_file():
+            yield from _measure_file(file, keys, metrics, problems)
+
+
+def _measure_file(
+    file: MetricInput, keys: dict[str, str], metrics: Mapping[str, Metric], problems: dict[str, list[Path]]
+) -> Iterator[tuple[str, str, Value | None]]:
+    """The rows of one file, which is decoded once; `keys` has the key of each metric."""
+    names = [name for name in keys if name != PIXEL_HASH]
+    picture = pixel_hash = None
+    with suppress(*_DECODE_ERRORS), Image.open(file.path, formats=PICTURE_FORMATS) as image:
+        check_pixels(image.size)
+        picture = _to_rgb(image) if names else None
+        pixel_hash = hash_frames(decode_frames(image, str(file.path))) if PIXEL_HASH in keys else None
+    if PIXEL_HASH in keys:
+        yield keys[PIXEL_HASH], PIXEL_HASH, pixel_hash
+    for name in names:
+        if picture is not None:
             try:
-                yield key, name, measure(picture, {name: metrics[name]}, file.params)[name]
+                yield keys[name], name, measure(picture, {name: metrics[name]}, file.params)[name]
             except ImageError as error:
                 problems.setdefault(str(error), []).append(file.path)
+        elif file.path.suffix.lower() not in PICTURE_SUFFIXES:
+            yield keys[name], name, None
+    if names and picture is None and file.path.suffix.lower() in PICTURE_SUFFIXES:
+        problems.setdefault(_UNREADABLE, []).append(file.path)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -93,10 +109,14 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=PICTURE_FORMATS) as image:
             check_pixels(image.size)
-            if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255 instead of scaling
-                grey = np.asarray(image, dtype=np.float64) / 257.0
-                levels = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-                return np.repeat(levels[:, :, None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError) as error:
+            return _to_rgb(image)
+    except _DECODE_ERRORS as error:
         raise ImageError(f"{path}: cannot be read as a picture: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255 instead of scaling
+        grey = np.asarray(image, dtype=np.float64) / 257.0
+        levels = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+        return np.repeat(levels[:, :, None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))

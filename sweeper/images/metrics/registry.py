@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, Problem, SweeperError
-from sweeper.model.result import RESERVED_COLUMNS, SAMPLING_METRIC
+from sweeper.model.result import PIXEL_HASH, RESERVED_COLUMNS, SAMPLING_METRIC
 from sweeper.schemas.values import format_value
 from sweeper.wording import suggest
 
@@ -33,6 +33,7 @@ ENTRY_POINT_GROUP: Final = "sweeper.metrics"
 
 _FUNCTION_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _FORMULAS_VERSION: Final = "1"  # increase it if a formula gives another value for the same picture
+_PIXEL_HASH_VERSION: Final = "1"  # increase it if `hash_frames` or the decoding gives another hash
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -89,12 +90,13 @@ def find_unknown_metrics(names: Iterable[str], known: Collection[str] = ()) -> l
 def load_metrics(names: Iterable[str], folder: Path | None = None) -> dict[str, Metric]:
     """Load the metrics of these names. The user's modules are imported from `folder` or the current folder first.
 
-    `sampling_s` is left out, because the server's events measure it while a job runs.
+    `sampling_s` is left out, because the server's events measure it while a job runs. `PIXEL_HASH` counts as a metric
+    here, so that a file is decoded once for it and for the metrics.
 
     Raises ExperimentError with every name that is unknown, cannot be imported, or lacks its package or model file.
     """
     names = list(names)
-    unknown = dict(find_unknown_metrics(names))
+    unknown = dict(find_unknown_metrics(names, {PIXEL_HASH}))
     messages = list(unknown.values())
     metrics: dict[str, Metric] = {}
     for name in dict.fromkeys(names):
@@ -131,6 +133,10 @@ def _load_metric(name: str, folder: Path | None) -> Metric:
         from sweeper.images.metrics.formulas import FORMULAS
 
         return Metric(FORMULAS[name], _FORMULAS_VERSION)
+    if name == PIXEL_HASH:
+        from sweeper.images.decoding import hash_frames
+
+        return Metric(hash_frames, _PIXEL_HASH_VERSION)
     if name in LEARNED_NAMES:
         from sweeper.images.metrics.learned import load_learned
 

@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from sweeper.errors import ExperimentError, ImageError
+from sweeper.images.compare import pixel_hash
 from sweeper.images.metrics import registry
 from sweeper.images.metrics.formulas import FORMULAS
 from sweeper.images.metrics.measure import measure, measure_missing, read_picture
+from sweeper.model.result import PIXEL_HASH
 
 
 def value(name, picture):
@@ -310,3 +313,37 @@ def test_failing_metric_is_reported_and_others_are_kept(tmp_path):
         "metric 'bad' gave nan, which is not a finite number": [tmp_path / "a.png"] * 2,
         "metric 'nothing' failed: TypeError: it returned None; return a number or a text": [tmp_path / "a.png"] * 2,
     }
+
+
+def test_file_is_decoded_once_for_metrics_and_the_hash_of_its_pixels(tmp_path, monkeypatch):
+    text = PngInfo()
+    text.add_text("workflow", "{}")
+    picture = Image.effect_noise((64, 64), 50).convert("RGB")
+    picture.save(tmp_path / "plain.png")
+    picture.save(tmp_path / "text.png", pnginfo=text, compress_level=1)
+    picture.save(tmp_path / "broken.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "plain.png").read_bytes()[:1000])
+    decoded, load_end = [], PngImageFile.load_end
+    monkeypatch.setattr(PngImageFile, "load_end", lambda image: decoded.append(image) or load_end(image))
+    files = [registry.MetricInput(name, tmp_path / name) for name in ("plain.png", "text.png", "broken.png")]
+    loaded = registry.load_metrics(["brightness", "contrast", PIXEL_HASH])
+
+    measured = {(key, name): value for key, name, value in measure_missing(files, loaded, {}, {})}
+
+    assert len(decoded) == 2
+    assert measured["plain.png", PIXEL_HASH] == measured["text.png", PIXEL_HASH] == pixel_hash(tmp_path / "text.png")
+    assert measured["broken.png", PIXEL_HASH] is None
+    assert ("text.png", "contrast") in measured
+
+
+def test_hash_of_pixels_covers_all_frames_the_size_and_the_alpha(tmp_path):
+    first, second, other = (Image.new("RGB", (4, 2), colour) for colour in ("red", "green", "blue"))
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second])
+    first.save(tmp_path / "b.png", save_all=True, append_images=[other])
+    first.save(tmp_path / "c.png")
+    Image.new("RGB", (2, 4), "red").save(tmp_path / "d.png")
+    first.convert("RGBA").save(tmp_path / "e.png")
+    files = [registry.MetricInput(name, tmp_path / f"{name}.png") for name in "abcde"]
+    hashes = [value for _, _, value in measure_missing(files, registry.load_metrics([PIXEL_HASH]), {}, {})]
+    assert len(set(hashes)) == 5
+    assert None not in hashes
