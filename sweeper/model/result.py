@@ -30,6 +30,7 @@ SAMPLING_METRIC: Final = "sampling_s"  # the only metric of a job and not of a f
 # Beside the metrics, the store's cache keeps the hash of each picture's pixels. A metric's name has no space, so that
 # no experiment can ask for it, and no table shows it. See `hash_frames` in `sweeper.images.decoding`.
 PIXEL_HASH: Final = "hash of pixels"
+MAX_COMPARED: Final = 50_000  # trials whose pictures are compared with each other; more would take seconds
 REPEAT_COLUMN: Final = "sweeper_repeat"  # the axis that `sweeper calibrate` adds: the number of the repeat
 
 _NOT_IN_JSON: Final = {"json": ""}  # see `sweeper.answers.render`

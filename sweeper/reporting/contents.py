@@ -119,6 +119,7 @@ def describe_run(
         # It identifies the folder, even after the folder moves or its sweep grows.
         "began": None if store is None else store.runs()[0].started,
         "spending": "" if store is None else describe_spending(store, rows),
+        "equal": [] if store is None else describe_equal_pictures(store, rows, layout),
     }  # fmt: skip
     experiment = None
     try:
@@ -205,6 +206,16 @@ def _iter_inputs(graph: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], An
 def encode_marks(marks: Iterable[Mark]) -> dict[str, Any]:
     """Build the page's `marks`: digest -> mark."""
     return {mark.digest: {**mark.to_json(), "comment": replace_surrogates(mark.comment)} for mark in marks}
+
+
+def describe_equal_pictures(store: Store, rows: Sequence[Result], layout: TableLayout) -> list[str]:
+    """A sentence for each axis that changes no picture of these rows, or only some."""
+    if not store.has_equal_pixels():
+        return []
+    from sweeper.tables.equal_pictures import find_equal_pictures
+
+    found = find_equal_pictures(rows, layout, store.load_pixel_hashes())
+    return [replace_surrogates(str(equal)) for equal in found]
 
 
 def describe_spending(store: Store, rows: Sequence[Result]) -> str:

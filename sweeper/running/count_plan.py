@@ -6,10 +6,11 @@ Reads the results folder if there is one. Writes nothing and contacts no server.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sweeper.model.result import MAX_COMPARED, PENDING, Result
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.planning.order import Costs
@@ -29,6 +30,9 @@ from sweeper.store import Store
 from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED
 from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import check_owner, default_results_folder
+
+if TYPE_CHECKING:
+    from sweeper.tables.equal_pictures import EqualPictures
 
 
 def answer_plan(prepared: Prepared, out: Path | None = None, options: RunOptions | None = None) -> PlanAnswer:
@@ -57,10 +61,11 @@ class PlanCounter:
         self.out = out or default_results_folder(experiment.file, experiment.name)
         resolved = prepared.resolve_targets()
         self.targets = [target.name for target in resolved]
-        self._work, seconds, self._renaming = _load_records(self.out, self._make_rule(prepared), plan)
+        self._work, seconds, self._renaming, self._pictures = _load_records(self.out, self._make_rule(prepared), plan)
         self._jobs = self._work.jobs
         self._done_on: Counter[str] = Counter()
         self._stale_digests: set[str] = set()
+        self._rows: list[Result] = []  # of all selected trials, if some pictures are equal
         besides_nodes = seconds.pop(BESIDES_NODES, 0.0)
         costs = Costs(seconds, find_smallest_cache(map(get_cache_mode, resolved)))
         self.plan = plan.reordered(costs)  # the same order as the run's
@@ -137,6 +142,11 @@ class PlanCounter:
             if job is not None and is_done:
                 self._done_on[job.target] += 1
             is_pending = False
+        if self._pictures is not None:
+            is_done = job is not None and job.state == SUCCEEDED
+            files = self._pictures.files.get(job.id, ()) if job is not None and is_done else ()
+            status = SUCCEEDED if is_done else PENDING
+            self._rows.append(Result(trial.index, trial.columns, trial.params, digest, status, sha256=files))
         self._distinct[trial.index] = not again
         self._pending[trial.index] = is_pending
 
@@ -183,7 +193,18 @@ class PlanCounter:
             cost=self._compute_cost(),
             warnings=tuple(self._list_warnings()),
             has_classes=self._has_classes,
+            equal_pictures=self._find_equal_pictures() or None,
         )
+
+    def _find_equal_pictures(self) -> Sequence[EqualPictures]:
+        """What changed no picture, among the trials of the plan that are done."""
+        if self._pictures is None:
+            return ()
+        from sweeper.tables.equal_pictures import find_equal_pictures
+
+        plan = self.plan
+        layout = TableLayout(plan.experiment.name, plan.axis_columns, plan.slot_names, (), together=plan.together)
+        return find_equal_pictures(self._rows, layout, self._pictures.hashes)
 
     def _estimate(self) -> Estimate | None:
         """The time of the new jobs by that of the earlier ones; None if no earlier job succeeded."""
@@ -209,14 +230,26 @@ class PlanCounter:
         return warnings
 
 
-def _load_records(out: Path, rule: DoneRule, plan: Plan) -> tuple[DoneWork, dict[str, float], str | None]:
+class _Pictures(NamedTuple):
+    """The SHA-256 of the files of each job, and the hash of the pixels of each file."""
+
+    files: Mapping[str, tuple[str, ...]]
+    hashes: Mapping[str, str]
+
+
+def _load_records(
+    out: Path, rule: DoneRule, plan: Plan
+) -> tuple[DoneWork, dict[str, float], str | None, _Pictures | None]:
     """The jobs that count by this rule, the mean seconds of each node class on its targets, and a message.
 
-    The message is that of `describe_renaming`. Raises UsageError if the results are of another experiment.
+    The message is that of `describe_renaming`. The pictures are None if no two are equal. Raises UsageError if the
+    results are of another experiment.
     """
     if not Store.exists(out):
-        return DoneWork(), {}, describe_renaming(plan, out, None, rule)
+        return DoneWork(), {}, describe_renaming(plan, out, None, rule), None
     with Store.open(out, readonly=True) as store:
         check_owner(store, plan.experiment.file, plan.experiment.name)
         renaming = describe_renaming(plan, out, store, rule)
-        return rule.find(store), store.servers.mean_node_seconds(rule.targets), renaming
+        is_compared = len(plan) <= MAX_COMPARED and plan.search_columns is None and store.has_equal_pixels()
+        pictures = _Pictures(store.load_job_files(), store.load_pixel_hashes()) if is_compared else None
+        return rule.find(store), store.servers.mean_node_seconds(rule.targets), renaming, pictures

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.answers.cells import format_cell
 from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Table, Warn, shorten_cell
@@ -15,6 +15,9 @@ from sweeper.planning.plan import OrderReport
 from sweeper.planning.plan_cost import PlanCost
 from sweeper.planning.plan_outline import PlanOutline
 from sweeper.wording import count_things
+
+if TYPE_CHECKING:
+    from sweeper.tables.equal_pictures import EqualPictures
 
 _MAX_ROWS: Final = 10  # rows of each kind of difference
 _DIFFERS: Final = "what differs"
@@ -145,7 +148,7 @@ class PlanAnswer:
     unknown outcome, `stale` those that were done with other model files, and `stale_files` says with which. `done_on`
     counts the done ones by the target that made them. `duplicates` equal another trial. `jobs`: how many jobs the run
     submits or looks for. `estimate_s`: their mean time in seconds; None if no earlier job succeeded. `cost` is None if
-    nothing has a price.
+    nothing has a price. `equal_pictures`: what changed no picture among the trials that are done.
     """
 
     outline: PlanOutline = field(metadata=INLINE)
@@ -169,6 +172,7 @@ class PlanAnswer:
     cost: PlanCost | None
     warnings: tuple[str, ...]
     has_classes: bool = field(metadata=NOT_IN_JSON)  # whether the node classes of a target are known
+    equal_pictures: Sequence[EqualPictures] | None = field(default=None, metadata=IF_GIVEN)
     diff: PlanDifferences | None = field(default=None, metadata=IF_GIVEN)
     workflows: WrittenWorkflows | None = field(default=None, metadata=IF_GIVEN)
 
@@ -184,7 +188,7 @@ class PlanAnswer:
             yield from self.cost.parts()
         if self.diff is not None:
             yield from self.diff.parts()
-        yield from map(Warn, self.warnings)
+        yield from map(Warn, (*self.warnings, *map(str, self.equal_pictures or ())))
 
     def _list_work(self) -> Iterator[Fact]:
         yield Fact("trials", self.outline.count)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sweeper.answers.parts import Fact, Facts, Line, Part, Table
+from sweeper.answers.parts import Fact, Facts, Line, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.errors import SweeperError
 from sweeper.model.charges import AT_LEAST
 from sweeper.model.money import CURRENCY, NOTHING, Amount, to_usd
-from sweeper.model.result import FAILED, Run
+from sweeper.model.result import FAILED, MAX_COMPARED, Run
 from sweeper.model.shell_words import join_command
 from sweeper.store import Store
+
+if TYPE_CHECKING:
+    from sweeper.tables.equal_pictures import EqualPictures
 
 _MAX_ERROR_TYPES: Final = 5
 _T = TypeVar("_T")
@@ -44,13 +47,14 @@ class RunCost:
 class RunAnswer:
     """A run (see `Run`), its cost, None without costs and without a budget, and the page of its folder, if written.
 
-    `real_run`: the command of the run that this one rehearsed.
+    `real_run`: the command of the run that this one rehearsed. `equal_pictures`: what changed no picture.
     """
 
     run: Run = field(metadata=INLINE)
     cost: RunCost | None = None
     report: Path | None = None
     real_run: str | None = field(default=None, metadata=IF_GIVEN)
+    equal_pictures: Sequence[EqualPictures] | None = field(default=None, metadata=IF_GIVEN)
     report_command: str = field(default="", metadata=NOT_IN_JSON)  # makes the page
     # The most common failures: number of trials, error type, and the message of one of them.
     list_failures: Callable[[], Sequence[tuple[int, str, str]]] = field(default=tuple, metadata=NOT_IN_JSON)
@@ -70,6 +74,7 @@ class RunAnswer:
             command = join_command(["sweeper", "results", str(run.out), "--run", str(run.run_id)])
             yield Line(f"{rows} from earlier runs on {' and '.join(run.kept)}; `{command}` shows this run alone")
         yield Facts([Fact("pictures", run.pictures), *list_run_facts(run, self.cost, self.report, self.report_command)])
+        yield from (Warn(str(found)) for found in self.equal_pictures or ())
         if self.real_run is not None:
             yield Line(f"This was a rehearsal on sweeper's own server. The real run is: {self.real_run}")
 
@@ -86,7 +91,19 @@ def list_run_facts(run: Run, cost: RunCost | None, report: Path | None, report_c
 
 def answer_run(run: Run, **shown: Any) -> RunAnswer:
     """Answer what has become of a run. `shown`: other fields of the answer."""
-    return RunAnswer(run=run, cost=load_run_cost(run), list_failures=lambda: _list_failures(run), **shown)
+    # What sweeper's own server draws in a rehearsal says little about the real server.
+    equal = None if shown.get("real_run") or run.trials > MAX_COMPARED else _read(run, _load_equal_pictures)
+    return RunAnswer(
+        run=run, cost=load_run_cost(run), list_failures=lambda: _list_failures(run), equal_pictures=equal, **shown
+    )
+
+
+def _load_equal_pictures(store: Store) -> Sequence[EqualPictures] | None:
+    if not store.has_equal_pixels():
+        return None
+    from sweeper.tables.equal_pictures import find_equal_pictures
+
+    return find_equal_pictures(list(store.results()), store.layout(), store.load_pixel_hashes()) or None
 
 
 def load_run_cost(run: Run) -> RunCost | None:

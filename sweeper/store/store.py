@@ -64,6 +64,11 @@ _SELECT_FILES: Final = """
 SELECT DISTINCT path, sha256 FROM artifacts a
 WHERE NOT EXISTS (SELECT 1 FROM metrics m WHERE m.sha256 = a.sha256 AND m.metric = ?)
 """
+_HAS_EQUAL_PIXELS: Final = """
+SELECT (SELECT count(*) > count(DISTINCT m.value) FROM artifacts a JOIN metrics m ON m.sha256 = a.sha256
+        WHERE m.metric = ? AND m.value != 'null')
+    OR (SELECT count(*) > count(DISTINCT digest) FROM trials WHERE run = (SELECT max(id) FROM runs))
+"""
 _NOT_CLAIMED: Final = """
 AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = t.run AND c.digest = t.digest AND c.job = j.id)
 AND j.id IS NOT NULL GROUP BY j.target ORDER BY j.target
@@ -265,6 +270,17 @@ class Store:
         sql = "SELECT sha256, value FROM metrics WHERE metric = ?1 AND (?2 IS NULL OR sha256 = ?2)"
         rows = self._query(sql, (metric, sha256))
         return {key: parse_column(value, object, "metrics.value", self.path.parent) for key, value in rows}
+
+    def has_equal_pixels(self) -> bool:
+        """Whether two files have equal pixels, or two trials of the latest run share a job. It takes milliseconds."""
+        return bool(self._database.query_value(_HAS_EQUAL_PIXELS, (PIXEL_HASH,)))
+
+    def load_job_files(self) -> dict[str, tuple[str, ...]]:
+        """The SHA-256 of the files of each job that has any, by its id."""
+        files: dict[str, list[str]] = {}
+        for job, sha256 in self._query("SELECT job, sha256 FROM artifacts ORDER BY job, place"):
+            files.setdefault(job, []).append(sha256)
+        return {job: tuple(hashes) for job, hashes in files.items()}
 
     def load_pixel_hashes(self) -> dict[str, str]:
         """The hash of the pixels of each picture that was decoded, by the SHA-256 of its file; see `PIXEL_HASH`."""

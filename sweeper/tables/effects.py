@@ -41,6 +41,7 @@ from sweeper.tables.effect_answer import (
 )
 from sweeper.tables.effect_axes import EffectAxes, find_effect_axes, list_axis_columns
 from sweeper.tables.effect_words import EffectsAnswer
+from sweeper.tables.equal_pictures import find_equal_pictures
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
@@ -113,7 +114,7 @@ def analyse_effects(
     folder = find_results_folder(results)
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(query.run)
-        rows = list(store.results(query.run))
+        rows, hashes = list(store.results(query.run)), store.load_pixel_hashes()
     _check_query(query, layout, option_names)
     trials, message = select_trials(folder, query.run, query.selection)
     done = [row.trial for row in rows if row.status == SUCCEEDED and (trials is None or row.trial in trials)]
@@ -129,6 +130,8 @@ def analyse_effects(
         found = find_search_axes(rows, layout, layout.search)
         surfaces = SearchAnalysis(rows, found, layout.search, query.axes)
         metrics, points = [surfaces.analyse(name) for name in names], surfaces.points
+    equal = map(str, find_equal_pictures(rows, layout, hashes))
+    found = replace(found, notes=(*found.notes, *equal))
     metrics = [replace(metric, server_noise=noise.get(metric.metric)) for metric in metrics]
     return EffectsAnswer(folder, len(rows), points, message, found, tuple(metrics))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from sweeper.model.money import Amount
 from sweeper.model.result import Run
 from sweeper.running.run_answer import RunAnswer, RunCost
+from sweeper.tables.equal_pictures import EqualPictures
 from tests.answers.approved import check_approved
 
 RUN = Run(3, Path("results/foxes"), 8, 6, 6, 0, 0, 0, 2, pictures="results/foxes/artifacts")
@@ -27,3 +28,9 @@ def test_run_with_failures_costs_and_kept_rows():
     check_approved("run_with_failures", replace(ANSWER, run=run, list_failures=lambda: failures, cost=COST))
     alone = replace(COST, kind=None, folder=COST.run, budget=None)
     check_approved("run_that_kept_a_row", replace(ANSWER, run=replace(RUN, kept={"cloud": 1}), cost=alone))
+
+
+def test_run_with_equal_pictures():
+    whole = EqualPictures("strength", 4, 4, 12)
+    parts = EqualPictures("lora", 3, 3, 4, "strength_model", ("0",)), EqualPictures("lora", 2, 3, 4, "cfg", ("1", "2"))
+    check_approved("run_with_equal_pictures", replace(ANSWER, equal_pictures=(whole, *parts)))

@@ -12,9 +12,11 @@ import pytest
 import sweeper
 from sweeper.cli import main
 from sweeper.embedded import EmbeddedServer
+from sweeper.model.result import PIXEL_HASH
 from sweeper.regression.cases import Case
 from sweeper.regression.comparison import Comparison, Comparisons
 from sweeper.reporting.write_report import write_report
+from sweeper.store import Store
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import open_menu
@@ -48,6 +50,16 @@ def test_check_states_look_different_and_have_reasons(checked, opened):
     assert "none of its cases was compared" in page.locator('[data-trial="3"]').get_attribute("title")
     looks = "cells => new Set(cells.map(c => getComputedStyle(c).outlineStyle + getComputedStyle(c).outlineColor)).size"
     assert page.locator("#view .cell").evaluate_all(looks) >= 3
+
+
+def test_page_says_which_axis_changed_no_picture(tmp_path, opened):
+    out = Sweep(GRID).write(tmp_path / "results")
+    with Store.open(out) as store:
+        hashes = {row.sha256[0]: row.columns["sampler"] for row in store.results()}
+        store.cache_metrics([(sha256, PIXEL_HASH, pixels) for sha256, pixels in hashes.items()])
+    page = opened(write_report(out).page.parent)
+    sentence = "steps: all 3 values gave equal pictures in all 2 matched sets of trials; it changes nothing here"
+    assert page.locator(".counts .equal").inner_text() == sentence
 
 
 def test_shared_cell_shows_status_of_hidden_trials(made, opened):

@@ -24,6 +24,7 @@ from sweeper.regression.cases import find_run_record
 from sweeper.reporting.contents import (
     build_file_entries,
     collect_artifacts,
+    describe_equal_pictures,
     describe_run,
     describe_spending,
     encode_marks,
@@ -198,7 +199,7 @@ class Follower:
             "flight": running,
             "problem": self._problem or self._check.problem,
             **self._estimate_end(),
-            "about": {name: self._state.info[name] for name in ("run", "targets", "asked", "spending")},
+            "about": {name: self._state.info[name] for name in ("run", "targets", "asked", "spending", "equal")},
         }
 
     def _estimate_end(self) -> dict[str, Any]:
@@ -340,7 +341,9 @@ class Follower:
         if before.record is None or before.record.id != record.id:
             state.info = describe_run(record, self.results, rows, layout, store)
         else:
-            state.info = before.info | {"spending": describe_spending(store, rows)}
+            state.info = before.info | {
+                "spending": describe_spending(store, rows), "equal": describe_equal_pictures(store, rows, layout)
+            }  # fmt: skip
         if changed:
             self._add_files(state, [rows[index] for index in changed])
         with self._lock:

@@ -17,6 +17,7 @@ const Counts = (() => {
     const spending = el("span", { class: "dim", title: "The cost of the results here, of what all runs of the folder cost" });
     const rehearsal = el("span", { class: "dim", title: "sweeper's own server made these results, without a model" });
     const notes = el("span", { class: "dim" }, (dataset.raw.check?.notes ?? []).join(" "));
+    const equal = el("span", { class: "equal", title: "Trials that differ in one axis alone, compared by the pixels of their pictures" });
     const live = el("span", { class: "alive", role: "status" });
     /** @type {Map<string, HTMLButtonElement>} */
     const buttons = new Map(); // by filter
@@ -56,9 +57,9 @@ const Counts = (() => {
       }
       missing.show(dataset.raw.check?.gone ?? []);
       spending.textContent = dataset.raw.spending;
+      equal.textContent = dataset.raw.equal.join("; ");
       const targets = dataset.outcome.find(({ name }) => name === "target")?.values ?? [];
-      const isRehearsal = [...dataset.raw.targets, ...targets].includes("embedded");
-      rehearsal.textContent = isRehearsal ? "embedded (rehearsal)" : "";
+      rehearsal.textContent = [...dataset.raw.targets, ...targets].includes("embedded") ? "embedded (rehearsal)" : "";
       live.textContent = Live.describe(dataset);
       showPressed();
     }
@@ -77,7 +78,7 @@ const Counts = (() => {
       showPressed();
     }
 
-    return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, spending, rehearsal, notes, live), update, show };
+    return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, spending, rehearsal, notes, equal, live), update, show };
   }
 
   /** @param {HTMLElement} host @param {(Node | string)[]} parts */
