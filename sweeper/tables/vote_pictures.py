@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -12,11 +12,12 @@ import numpy as np
 
 from sweeper.errors import UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
-from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.result import PIXEL_HASH, SUCCEEDED, Result
 from sweeper.model.search_columns import VOTES_METRIC, SearchColumns
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import is_url, local_path
+from sweeper.store.votes import Vote
 from sweeper.tables.effect_axes import EffectAxis, find_effect_axes, format_value
 from sweeper.tables.select_rows import OptionErrors, select_results
 from sweeper.wording import join_names
@@ -67,13 +68,14 @@ class VotePictures:
     """The pictures in the table of a folder, and its axes.
 
     `trials`: only these (None: all). `run_id`: the run whose table it is, the latest by default. `missing` counts the
-    pictures whose file is gone. Raises UsageError if the experiment itself has a column with the name of the metric of
-    votes.
+    pictures whose file is gone, and `unhashed` those on this machine whose pixels no run has hashed yet. Raises
+    UsageError if the experiment itself has a column with the name of the metric of votes.
     """
 
     def __init__(self, store: Store, trials: Collection[int] | None = None, *, run_id: int | None = None) -> None:
         self.all: list[VotePicture] = []
-        self.missing = 0
+        self.missing = self.unhashed = 0
+        self._hashes = store.load_cached_metrics(PIXEL_HASH)
         self.layout = layout = store.layout(run_id)
         rows = []
         _check_names(store, layout)
@@ -86,18 +88,39 @@ class VotePictures:
                 if PurePosixPath(file.path).suffix.lower() in PICTURE_SUFFIXES:
                     is_here = is_url(file.path) or local_path(store.path.parent, file.path, file.sha256).is_file()
                     self.missing += not is_here
+                    self.unhashed += is_here and not is_url(file.path) and file.sha256 not in self._hashes
                     if is_here:
                         self.all.append(VotePicture(row, file.path, file.sha256, (file.node, file.position)))
         self.axes = _build_axes(layout, rows, self.all)
         self._indices: dict[Hashable, int] = {}
         for index, picture in enumerate(self.all):
-            for key in ((picture.row.digest, picture.sha256), picture.row.digest, picture.sha256):
+            digest, content = picture.row.digest, self.get_content(picture.sha256)
+            for key in ((digest, picture.sha256), (digest, content), digest, picture.sha256, content):
                 self._indices.setdefault(key, index)
 
     @cached_property
     def points(self) -> VoteAxis | None:
         """The axis of the points, if these are the results of a search."""
         return next((axis for axis in self.axes if axis.is_point), None)
+
+    def get_content(self, sha256: str) -> str:
+        """What is the same for equal pictures: the hash of a file's pixels, or of the file if its pixels have none."""
+        found = self._hashes.get(sha256)
+        return found if isinstance(found, str) else sha256
+
+    def get_pair(self, vote: Vote) -> tuple[str, str]:
+        """The contents of both pictures, sorted: which two pictures the vote is about."""
+        left, right = self.get_content(vote.left_sha256), self.get_content(vote.right_sha256)
+        return min(left, right), max(left, right)
+
+    def unify(self, votes: Iterable[Vote]) -> list[Vote]:
+        """The votes about two different pictures. Their `left_sha256` and `right_sha256` are contents."""
+        named = (
+            replace(vote, left_sha256=self.get_content(vote.left_sha256),
+                    right_sha256=self.get_content(vote.right_sha256))
+            for vote in votes
+        )  # fmt: skip
+        return [vote for vote in named if vote.left_sha256 != vote.right_sha256]
 
     def find(self, digest: str, sha256: str) -> int | None:
         """The index of a picture that was voted on; if its trial has another picture now, the index of that one."""

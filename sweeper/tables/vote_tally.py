@@ -1,6 +1,7 @@
 """The answer of `sweeper votes`: a ranking of values or of single pictures, and how far voters agree.
 
-"Both bad" counts as a tie, because it does not say which picture is better. It is also counted on its own.
+Pictures are compared by their pixels: two equal ones count as one picture, and votes about them do not count. "Both
+bad" counts as a tie, because it does not say which picture is better. It is also counted on its own.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class VoteRankings:
 
     `pictures` has one mapping for each picture with votes, the best first: its trial, the values of the axes, its
     share (0 to 1), the answers and its path. `answers` are the votes by answer, `lost` those about trials that the
-    table does not have any more. `results`: what the user named.
+    table does not have any more, and `equal` those about two equal pictures. `results`: what the user named.
     """
 
     votes: int
@@ -144,9 +145,12 @@ class VoteRankings:
     answers: Mapping[str | None, int] = field(metadata=NOT_IN_JSON)
     lost: int = field(metadata=NOT_IN_JSON)
     results: str = field(metadata=NOT_IN_JSON)
+    equal: int = field(default=0, metadata=NOT_IN_JSON)
 
     def parts(self) -> Iterator[Part]:
         """Who voted, how far voters agree, and the rankings."""
+        if self.equal:
+            yield Warn(f"{self.equal} votes are about two equal pictures, which nobody can tell apart; not counted")
         if not self.votes:
             yield Note(f"no votes yet; start with `sweeper vote {self.results}`")
             return
@@ -178,7 +182,8 @@ def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_
     Raises UsageError for an unknown axis or without the extra `stats`, and ResultsError.
     """
     with Store.open(find_results_folder(results), readonly=True) as store:
-        pictures, votes = VotePictures(store), [vote for vote in store.votes.load() if vote.counts]
+        pictures, counted = VotePictures(store), [vote for vote in store.votes.load() if vote.counts]
+    votes = pictures.unify(counted)
     named = pictures.get_axes(axes, "--axis")
     rankings = None if by_picture else tuple(_rank_values(pictures, axis, votes) for axis in named or pictures.axes)
     if rankings is not None and not named:
@@ -192,6 +197,7 @@ def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_
         answers=Counter(vote.answer for vote in votes),
         lost=0 if axes or rankings is None else max(0, len(votes) - sum(ranking.votes for ranking in rankings)),
         results=os.fspath(results),
+        equal=len(counted) - len(votes),
     )
 
 
@@ -202,12 +208,12 @@ def _list_pictures(pictures: VotePictures, votes: Sequence[Vote]) -> list[dict[s
         {
             "trial": picture.row.trial,
             **picture.row.columns,
-            "share": scores[picture.sha256],
-            **asdict(counts[picture.sha256]),
+            "share": scores[pictures.get_content(picture.sha256)],
+            **asdict(counts[pictures.get_content(picture.sha256)]),
             "picture": picture.path,
         }
         for picture in pictures.all
-        if picture.sha256 in scores
+        if pictures.get_content(picture.sha256) in scores
     ]
     return sorted(rows, key=lambda row: -row["share"])
 
@@ -239,7 +245,8 @@ def _list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote])
     """(left value, right value, context, answer) of each vote that counts, if its trials are still in the table."""
     answers = []
     for vote in votes:
-        if vote.answer is None or not vote.counts:
+        first, second = pictures.get_pair(vote)
+        if vote.answer is None or not vote.counts or first == second:
             continue
         left = pictures.find(vote.left_digest, vote.left_sha256)
         right = pictures.find(vote.right_digest, vote.right_sha256)
@@ -297,7 +304,7 @@ def _find_comparable(
         for other in groups[context] if value in asked else ():
             if value in found and len(pairs) >= enough:
                 break
-            files = frozenset({pictures.all[index].sha256, pictures.all[other].sha256})
+            files = frozenset(pictures.get_content(pictures.all[at].sha256) for at in (index, other))
             if points.value_of[other] != value and len(files) > 1:
                 found.add(value)
                 pairs.add(files)
@@ -386,13 +393,18 @@ def write_metric(store: Store, pictures: VotePictures, votes: Sequence[Vote], ch
             [(sha256, VOTES_METRIC, share) for sha256, share in points.items()], discard=(VOTES_METRIC,)
         )
         return
-    connected = votes if changed is None else _group_connected([changed, *votes])[0][1:]
+    contents = {sha256: pictures.get_content(sha256) for vote in votes for sha256 in vote.pictures}
+    votes, first = pictures.unify(votes), [] if changed is None else pictures.unify([changed])
+    if changed is not None and not first:
+        return
+    connected = _group_connected([*first, *votes])[0][1:] if first else votes
     scores: dict[str, float | None] = dict(score_pictures(connected))
-    has_votes = {sha256 for vote in votes if vote.counts for sha256 in vote.pictures}
-    touched = {sha256 for vote in connected for sha256 in vote.pictures}
-    for row in {picture.row.digest: picture.row for picture in pictures.all if picture.sha256 in touched}.values():
-        scores |= dict.fromkeys({*row.sha256} - has_votes)
+    has_votes = {content for vote in votes if vote.counts for content in vote.pictures}
+    touched = {content for vote in connected for content in vote.pictures}
+    rows = {each.row.digest: each.row for each in pictures.all if pictures.get_content(each.sha256) in touched}
+    contents |= {sha256: pictures.get_content(sha256) for row in rows.values() for sha256 in row.sha256}
+    scores |= dict.fromkeys({contents[sha256] for row in rows.values() for sha256 in row.sha256} - has_votes)
     store.cache_metrics(
-        [(sha256, VOTES_METRIC, score) for sha256, score in scores.items()],
+        [(sha256, VOTES_METRIC, scores[content]) for sha256, content in contents.items() if content in scores],
         discard=() if changed is not None else (VOTES_METRIC,),
     )

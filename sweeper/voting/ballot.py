@@ -103,8 +103,9 @@ class Ballot:
     def summary(self) -> dict[str, Any]:
         """What there is to vote on: the names of the axes and the number of pairs.
 
-        `equal`: pairs of equal pictures, which nobody is asked about. `missing`: pictures whose file is gone. `needed`:
-        how many votes a search waits for; None if these are not the results of a search by votes.
+        `equal`: pairs of equal pictures, which nobody is asked about. `missing`: pictures whose file is gone.
+        `unhashed`: those that are compared by their files, because no run has hashed their pixels yet. `needed`: how
+        many votes a search waits for; None if these are not the results of a search by votes.
         """
         return {
             "experiment": self._pictures.layout.experiment,
@@ -112,6 +113,7 @@ class Ballot:
             "pairs": self._choice.count,
             "equal": self._choice.equal_count,
             "missing": self._pictures.missing,
+            "unhashed": self._pictures.unhashed,
             "needed": count_votes_needed(self._all_pictures, self._votes.values()),
         }
 

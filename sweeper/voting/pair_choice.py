@@ -37,18 +37,18 @@ Pair = tuple[str, int, int]  # the name of the axis, and the indices of two pict
 class PairChoice:
     """All pairs of pictures that differ in one of some axes and in nothing else.
 
-    Pairs of equal files are left out, because nobody can tell them apart; `equal_count` counts them.
+    Pairs of equal pictures are left out, because nobody can tell them apart; `equal_count` counts them.
     """
 
     def __init__(self, pictures: VotePictures, axes: Sequence[VoteAxis]) -> None:
         self._pictures = pictures
         self._axes = axes
         self.equal_count = 0
-        self._rows: dict[tuple[str, str], int] = {}  # by the SHA-256 of both pictures, sorted
+        self._rows: dict[tuple[str, str], int] = {}  # by the content of both pictures, sorted
         pairs: list[tuple[int, int, int]] = []
         for number, axis in enumerate(axes):
             for this, other in _list_pairs(axis, _MAX_PAIRS // len(axes)):
-                first, second = sorted((pictures.all[this].sha256, pictures.all[other].sha256))
+                first, second = sorted(pictures.get_content(pictures.all[index].sha256) for index in (this, other))
                 if first == second:
                     self.equal_count += 1
                 elif self._rows.setdefault((first, second), len(pairs)) == len(pairs):
@@ -59,10 +59,11 @@ class PairChoice:
         self._order = np.random.default_rng(0).permutation(self.count)
 
     def has_pair(self, vote: Vote) -> bool:
-        return vote.pictures in self._rows
+        return self._pictures.get_pair(vote) in self._rows
 
     def count_answered(self, votes: Sequence[Vote], voter: str) -> int:
-        return len({v.pictures for v in votes if v.counts and v.voter == voter and self.has_pair(v)})
+        own = {self._pictures.get_pair(vote) for vote in votes if vote.counts and vote.voter == voter}
+        return len(own & self._rows.keys())
 
     def fit(self, votes: Sequence[Vote]) -> list[tuple[Floats, Floats]]:
         """What is known about the values of each axis: the strengths, and the variance of each difference of two."""
@@ -100,12 +101,13 @@ class PairChoice:
         own, others = np.zeros(self.count, dtype=np.int64), np.zeros(self.count, dtype=np.int64)
         counted = [vote for vote in votes if vote.counts]
         for vote in counted:
-            row = self._rows.get(vote.pictures)
+            row = self._rows.get(self._pictures.get_pair(vote))
             if row is not None:
                 (own if vote.voter == voter else others)[row] += 1
         left = np.arange(self.count)
         if skip:
-            left = np.array([row for key, row in self._rows.items() if not {*key} & {*skip}], dtype=np.int64)
+            broken = set(map(self._pictures.get_content, skip))
+            left = np.array([row for key, row in self._rows.items() if not {*key} & broken], dtype=np.int64)
         left = _keep_least(left, own)
         if not len(left) or (own[left[0]] and not again):
             return None

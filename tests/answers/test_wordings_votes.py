@@ -22,10 +22,10 @@ def rank(*apart, axis="sampler", is_point=False, columns=("sampler",), independe
     return ValueRanking(axis, columns, 40, independent, values, better, is_point)
 
 
-def summarize(*, votes=42, voters=None, agreement=None, axes=None, pictures=None, lost=0):
+def summarize(*, votes=42, voters=None, agreement=None, axes=None, pictures=None, lost=0, equal=0):
     voters, agreement = voters or {"ana": 41, "bo\x1b[2J": 1}, agreement or Agreement(3, 4, 0.61)
     answers = {"left": 30, "right": 10, "tie": 1, "bad": 1}
-    return VoteRankings(votes, voters, agreement, axes, pictures, answers, lost, "foxes.yaml")
+    return VoteRankings(votes, voters, agreement, axes, pictures, answers, lost, "foxes.yaml", equal)
 
 
 def test_rankings_of_values():
@@ -35,6 +35,7 @@ def test_rankings_of_values():
     check_approved("votes_about_different_pairs", summarize(axes=(), agreement=Agreement(0, 0, None)))
     check_approved("votes_that_all_agree", summarize(axes=(), agreement=Agreement(4, 4, None)))
     check_approved("votes_none", summarize(votes=0, axes=()))
+    check_approved("votes_about_equal_pictures", summarize(axes=(), equal=12))
 
 
 def test_rankings_of_points_and_pictures():

@@ -329,5 +329,10 @@ def test_pixels_of_every_picture_are_hashed_and_no_table_shows_it(server, target
         hashes, files = store.load_pixel_hashes(), list(store.files())
         assert hashes == {sha256: pixel_hash(tmp_path / "out" / path) for path, sha256 in files}
         assert store.layout().metrics == ()
+    with Store.open(tmp_path / "out") as store:
+        store.cache_metrics([], discard=[PIXEL_HASH])  # as in a folder of an older run
+    assert sweeper.run(experiment(seed=[1, 2]), target, tmp_path / "out").submitted == 0
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        assert store.load_pixel_hashes() == hashes
     table = (tmp_path / "out" / "results.csv").read_text("utf-8")
     assert not any(text in table for text in (PIXEL_HASH, *hashes.values()))

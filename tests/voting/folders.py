@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from sweeper.model.result import Result
+from sweeper.model.result import PIXEL_HASH, Result
 from sweeper.store import Store
 from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VotePictures
@@ -23,6 +23,13 @@ SWEEP = Sweep(
 
 def make_folder(path: Path, sweep: Sweep = SWEEP) -> Path:
     return sweep.write(path)
+
+
+def hash_pixels(folder: Path, look: Callable[[Result], str]) -> Path:
+    """Store hashes of pixels for all pictures: they are equal where `look` gives the same text."""
+    with Store.open(folder) as store:
+        store.cache_metrics([(sha256, PIXEL_HASH, look(row)) for row in store.results() for sha256 in row.sha256])
+    return folder
 
 
 def load(folder: Path) -> tuple[VotePictures, list[Vote]]:

@@ -11,7 +11,7 @@ from sweeper.tables.vote_pictures import VotePictures
 from sweeper.voting.pair_choice import PairChoice
 from tests.reporting.made_up_sweeps import Sweep
 from tests.tables.written_results import write_results
-from tests.voting.folders import load, make_folder, prefer, vote
+from tests.voting.folders import hash_pixels, load, make_folder, prefer, vote
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,20 @@ def test_axes_that_vary_together_are_one(tmp_path):
     (axis,) = pictures.axes
     assert (axis.name, axis.columns, axis.values) == ("sampler", ("sampler", "cfg"), ("fast, 5", "slow, 7"))
     assert make_choice(pictures, "sampler.label").count == make_choice(pictures, "cfg").count == 1
+
+
+def test_pictures_with_equal_pixels_are_not_offered_and_one_question_is_asked_once(tmp_path):
+    def look(row):  # euler and heun draw the same
+        return str({**row.columns, "sampler": "ddim" if row.columns["sampler"] == "ddim" else "euler"})
+
+    pictures, _ = load(hash_pixels(make_folder(tmp_path / "results"), look))
+    choice = make_choice(pictures)
+    assert (choice.count, choice.equal_count) == (6, 6)  # for each prompt and seed, ddim against the other picture
+    seen = ask(pictures, choice, 6, prefer(["euler", "heun", "ddim"]))
+    assert choose(choice, seen) is None
+    for each in seen:
+        left, right = (pictures.all[pictures.find(d, "")].row for d in (each.left_digest, each.right_digest))
+        assert look(left) != look(right)
 
 
 def test_equal_files_are_left_out(tmp_path):

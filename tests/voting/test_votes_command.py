@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import closing
 from dataclasses import replace
 
 import httpx
@@ -11,14 +12,16 @@ from hypothesis import strategies as st
 
 import sweeper
 from sweeper.cli import main
+from sweeper.cli.commands.vote import _describe
 from sweeper.store import Store
 from sweeper.store.votes import ANSWERS
 from sweeper.tables.vote_tally import write_metric
+from sweeper.voting.ballot import Ballot
 from sweeper.voting.vote_files import format_votes, merge_votes
 from sweeper.voting.vote_server import VoteServer
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
-from tests.voting.folders import load, make_folder, prefer, vote
+from tests.voting.folders import hash_pixels, load, make_folder, prefer, vote
 
 
 def invent(folder, count, *, voter="ana", seed=0, order=("euler", "heun", "ddim"), wrong=0.0):
@@ -267,3 +270,43 @@ def test_merge_does_not_depend_on_order_or_repetition(stores, data):
         for file in files
         for v in file
     }
+
+
+def test_votes_about_two_equal_pictures_do_not_count(tmp_path, capsys):
+    folder = make_folder(tmp_path / "results")
+    pictures, _ = load(folder)
+    pairs = [(trial, trial + other) for trial in range(6) for other in (6, 12)]  # euler against heun, and against ddim
+    store_votes(folder, [vote(pictures, *pair, "left") for pair in pairs])
+    hash_pixels(folder, lambda row: f"{row.columns['prompt']} {row.columns['seed']} {row.columns['sampler'] == 'ddim'}")
+    code, out, err = run(capsys, "votes", folder)
+    assert code == 0
+    assert "6 votes are about two equal pictures, which nobody can tell apart; not counted" in err
+    assert "votes  6: ana 6" in out
+    assert "euler is better than heun" not in out
+    code, out, _ = run(capsys, "votes", folder, "--json")
+    values = {value["value"]: value for value in json.loads(out)["axes"][0]["values"]}
+    assert [(values[name]["won"], values[name]["lost"]) for name in ("euler", "heun", "ddim")] == [
+        (6, 0),
+        (0, 0),
+        (0, 6),
+    ]
+
+
+def test_equal_pictures_share_one_number_of_votes(tmp_path):
+    folder = hash_pixels(make_folder(tmp_path / "results"), lambda row: str(row.trial % 6 + 6 * (row.trial > 11)))
+    pictures, _ = load(folder)
+    store_votes(folder, [vote(pictures, 0, 12, "left")])
+    with Store.open(folder, readonly=True) as store:
+        numbers = [row.metrics.get("votes") for row in store.results()]
+    assert numbers[0] == numbers[6] > 0.5 > numbers[12]  # the picture of trial 6 is that of trial 0
+
+
+def test_vote_says_how_many_pictures_no_run_has_hashed(tmp_path):
+    folder = make_folder(tmp_path / "results")
+    with closing(Ballot(folder)) as ballot:
+        assert ballot.summary["unhashed"] == 18
+        assert "18 are compared by their files only" in _describe(ballot.summary)
+    hash_pixels(folder, lambda row: str(row.trial))
+    with closing(Ballot(folder)) as ballot:
+        assert ballot.summary["unhashed"] == 0
+        assert "compared by their files" not in _describe(ballot.summary)

@@ -87,7 +87,9 @@ def _describe(summary: dict[str, Any]) -> str:
         votes = summary["needed"]
         text += f"; the search {f'needs about {votes} more votes' if votes else 'has enough votes'} to go on"
     if summary["equal"]:
-        text += f"; {summary['equal']} more pairs are left out, because their two files are equal"
+        text += f"; {summary['equal']} more pairs are left out, because their two pictures are equal"
     if summary["missing"]:
         text += f"; {summary['missing']} pictures are left out, because their files are missing"
+    if summary["unhashed"]:
+        text += f"; {summary['unhashed']} are compared by their files only, until `sweeper run` hashes their pixels"
     return text
