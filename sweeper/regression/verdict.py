@@ -361,7 +361,7 @@ def _measure(matched: MatchedTrials, name: str, margin: float | None) -> tuple[M
     facts: dict[str, Any] = {"old": float(old[known].mean()), "new": float(new[known].mean()),
                              "margin": (DEFAULT_MARGIN * spread if margin is None else margin) or None}  # fmt: skip
     if name not in _OF_JOBS and _have_same_pictures(matched):
-        note = f"The pictures of all {len(matched.old)} pairs are the same, byte by byte"
+        note = f"The pictures of all {len(matched.old)} pairs are equal"
         return MetricVerdict(name, EQUIVALENT, **facts, note=note), None
     differences = new[known] - old[known]
     if not differences.any():
@@ -378,8 +378,12 @@ def _measure(matched: MatchedTrials, name: str, margin: float | None) -> tuple[M
 
 
 def _have_same_pictures(matched: MatchedTrials) -> bool:
-    groups = zip(matched.old, matched.new, strict=True)
-    return all({row.sha256 for row in olds} == {row.sha256 for row in news} for olds, news in groups)
+    hashes = {**matched.old_side.hashes, **matched.new_side.hashes}
+
+    def list_contents(rows: Sequence[Result]) -> set[tuple[str, ...]]:
+        return {tuple(hashes.get(sha256, sha256) for sha256 in row.sha256) for row in rows}
+
+    return all(list_contents(olds) == list_contents(news) for olds, news in zip(matched.old, matched.new, strict=True))
 
 
 def _find_largest(matched: MatchedTrials, metrics: Sequence[MetricVerdict]) -> tuple[TrialPair, ...]:

@@ -7,7 +7,7 @@ sides share no value, is a difference between the sides: it is named, and trials
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ _MAX_NAMED: Final = 3  # values in a sentence
 class SideTrials:
     """The successful trials of one side; `label` names it, `folder` is its results folder.
 
-    `axis` is the axis if the label is one of its values.
+    `axis` is the axis if the label is one of its values. `hashes`: see `Store.load_pixel_hashes`.
     """
 
     label: str
@@ -45,6 +45,7 @@ class SideTrials:
     layout: TableLayout
     rows: tuple[Result, ...]
     axis: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,10 @@ def read_side(folder: Path, run: str | None, label: str) -> SideTrials:
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(run)
         rows = tuple(row for row in store.results(run) if row.status == SUCCEEDED)
+        hashes = store.load_pixel_hashes()
     if not rows:
         raise ResultsError(f"{folder}: no trial has succeeded, so there is nothing to compare")
-    return SideTrials(label, folder, layout, rows)
+    return SideTrials(label, folder, layout, rows, hashes=hashes)
 
 
 def split_by_axis(side: SideTrials, axis: str, values: str) -> tuple[SideTrials, SideTrials]:

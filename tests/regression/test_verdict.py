@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sweeper.cli import main
+from sweeper.model.result import PIXEL_HASH
 from sweeper.model.search_columns import Objective, SearchColumns
 from sweeper.store import Store
 from tests.tables.written_results import make_grid, write_results
@@ -149,7 +150,13 @@ def test_same_pictures_are_equivalent_and_equal_numbers_say_nothing(tmp_path, co
     same = write_results(tmp_path / "one", rows, {"contrast": list(range(24))})
     code, answer, words = judge(compare, same, same)
     assert (code, words) == (0, {"contrast": "equivalent"})
-    assert answer["metrics"][0]["note"] == "The pictures of all 24 pairs are the same, byte by byte"
+    assert answer["metrics"][0]["note"] == "The pictures of all 24 pairs are equal"
+    other = write_results(tmp_path / "other", rows, {"contrast": list(range(24))}, runs=2)  # other files
+    assert judge(compare, same, other)[2] == {"contrast": "undecided"}
+    for folder in (same, other):
+        with Store.open(folder) as store:
+            store.cache_metrics([(row.sha256[0], PIXEL_HASH, str(row.trial)) for row in store.results()])
+    assert judge(compare, same, other)[2] == {"contrast": "equivalent"}
     constant = make_grid(checkpoint=["a", "b"], prompt=PROMPTS)
     folder = write_results(tmp_path / "two", constant, {"share": [1.0] * 12})
     code, answer, words = judge(compare, folder, "--axis", "checkpoint=a,b")
