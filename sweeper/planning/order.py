@@ -14,10 +14,11 @@ from math import prod
 from typing import TYPE_CHECKING, Final
 
 from sweeper.model.experiment import Experiment
+from sweeper.model.node_classes.spec import MODEL_SUFFIXES
 from sweeper.model.template import MISSING, Template
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import Graph, find_downstream, has_filename_prefix
-from sweeper.planning.grid import Grid
+from sweeper.planning.grid import Grid, OptionColumn
 from sweeper.planning.server_cache import CLASSIC_CACHE, Dependencies, ServerCache, count_lru_executions
 
 if TYPE_CHECKING:
@@ -100,17 +101,38 @@ def count_cached_executions(
     return {node: counts[dimensions] for node, dimensions in dependencies.items()}
 
 
+def prefer_files(grid: Grid) -> list[int]:
+    """Return the dimensions in the order that decides if two orders cost the same: those of model files first.
+
+    A loader runs again whether its file or its strength changes, but LoraLoader keeps the last file that it read. For
+    3 files and 2 strengths it reads 3 times if the strength varies fastest, otherwise 6 times.
+    """
+    of_files: set[int] = set()
+    for name, column in grid.slots.items():
+        values = column.values if isinstance(column, OptionColumn) else [column.get([0] * len(grid.sizes))]
+        allowed = grid.experiment.template.slots[name].schema.rules.get("enum", ())
+        if any(isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES) for value in (*values, *allowed)):
+            of_files.update(column.dimensions)
+    return sorted(range(len(grid.sizes)), key=lambda dimension: (dimension not in of_files, dimension))
+
+
 def find_best_order(experiment: Experiment, grid: Grid, costs: Costs) -> tuple[int, ...]:
-    """Return the dimensions, outermost first, in the order of least total cost; the written order if it is as good."""
+    """Return the dimensions, outermost first, in the order of least total cost; of equal ones, the first in the sense
+    of `prefer_files`.
+    """
     written = tuple(range(len(grid.sizes)))
     if costs.caching.kind == "none" or costs.caching.keeps_all:
         return written
     needs = find_dependencies(experiment, grid)
     graph = experiment.template.graph
+    preferred = prefer_files(grid)  # the search takes the first of equal orders
+    sizes = [grid.sizes[dimension] for dimension in preferred]
     weights: dict[frozenset[int], float] = {}
     for node, dimensions in needs.items():
-        weights[dimensions] = weights.get(dimensions, 0.0) + costs.estimate(graph[node]["class_type"])
-    return _search_exact(grid.sizes, weights) if len(written) <= _MAX_EXACT else _search_greedy(grid.sizes, weights)
+        places = frozenset(map(preferred.index, dimensions))
+        weights[places] = weights.get(places, 0.0) + costs.estimate(graph[node]["class_type"])
+    found = _search_exact(sizes, weights) if len(written) <= _MAX_EXACT else _search_greedy(sizes, weights)
+    return tuple(preferred[place] for place in found)
 
 
 def _compute_step_cost(
@@ -123,7 +145,7 @@ def _compute_step_cost(
 
 
 def _search_exact(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[int, ...]:
-    """Find the best order by dynamic programming over sets of outer dimensions; ties go to the written order."""
+    """Find the best order by dynamic programming over sets of outer dimensions; of equal ones, the smallest."""
     all_dimensions = frozenset(range(len(sizes)))
     best: dict[frozenset[int], tuple[float, tuple[int, ...]]] = {frozenset(): (0.0, ())}
     for _ in sizes:

@@ -27,7 +27,14 @@ from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.compatibility import Compatibility, check_compatibility
 from sweeper.planning.grid import Grid, list_axis_columns, merge_dimensions
-from sweeper.planning.order import Costs, count_cached_executions, count_executions, find_best_order, find_dependencies
+from sweeper.planning.order import (
+    Costs,
+    count_cached_executions,
+    count_executions,
+    find_best_order,
+    find_dependencies,
+    prefer_files,
+)
 from sweeper.planning.server_cache import ServerCache
 from sweeper.planning.trial_filters import DropCounts, filter_points
 
@@ -341,7 +348,7 @@ def _iter_grids(experiment: Experiment) -> Iterator[Grid]:
 
 
 def _with_best_order(experiment: Experiment, part: PlanPart, costs: Costs) -> PlanPart:
-    """Return the part in the order of least cost; in the written order if it costs no more.
+    """Return the part in the order of least cost; in the written order if it costs no more (see `prefer_files`).
 
     `find_best_order` assumes a whole product and the classic cache. With filters or a larger cache, the written order
     may be as good or better, so both are compared.
@@ -352,11 +359,13 @@ def _with_best_order(experiment: Experiment, part: PlanPart, costs: Costs) -> Pl
     may_differ = part.kept_positions is not None or costs.caching.kind == "lru"
     if may_differ and order != part.written and part.count <= _MAX_COUNTED:
         graph = experiment.template.graph
-        costs_of_orders = [
-            costs.add_up(graph, part.count_node_runs(experiment, candidate, costs.caching))
-            for candidate in (order, part.written)
-        ]
-        order = order if costs_of_orders[0] < costs_of_orders[1] else part.written
+        preferred = prefer_files(part.grid)
+
+        def rank(candidate: tuple[int, ...]) -> tuple[float, list[int]]:
+            cost = costs.add_up(graph, part.count_node_runs(experiment, candidate, costs.caching))
+            return round(cost, 6), [preferred.index(dimension) for dimension in candidate]
+
+        order = min(order, part.written, key=rank)
     return replace(part, order=order)
 
 

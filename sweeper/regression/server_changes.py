@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
+from sweeper.model.node_classes.spec import MODEL_SUFFIXES
 from sweeper.model.workflow import encode_canonical
 
 Facts: TypeAlias = Mapping[str, Any]
 
 _WORDS: Final = {"server": "", "comfyui": "ComfyUI", "python": "Python", "pytorch": "PyTorch"}
-_MODEL_FILES: Final = (".safetensors", ".sft", ".ckpt", ".gguf", ".onnx", ".pth", ".pt", ".bin")
 
 
 def server_key(facts: Facts) -> str:
@@ -68,4 +68,5 @@ def describe_drift(before: Facts, now: Facts) -> str:
 def find_models(graph: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The names of the model files in a workflow, sorted."""
     values = (value for node in graph.values() for value in node["inputs"].values())
-    return tuple(sorted({value for value in values if isinstance(value, str) and value.lower().endswith(_MODEL_FILES)}))
+    names = {value for value in values if isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES)}
+    return tuple(sorted(names))

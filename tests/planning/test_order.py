@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from functools import cache
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -108,3 +109,49 @@ def test_a_server_that_keeps_all_results_gets_the_written_order(drawn, n):
         ran = executions((plan.workflow(trial) for trial in plan), keeps_all=True)
         assert (plan.order.executions, plan.order.written) == (ran, ran)
         assert plan.order.why_written == "the server keeps the results of all jobs while its memory lasts"
+
+
+FILES = ["a.safetensors", "b.safetensors", "c.safetensors"]
+LOADER = {
+    "1": {"class_type": "LoraLoader", "inputs": {"lora_name": FILES[0], "strength_model": 1.0, "style": "x"}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
+SLOTS = {"lora": {"at": "1.lora_name"}, "strength": {"at": "1.strength_model"}, "style": {"at": "1.style"}}
+
+
+def count_reads(plan):
+    """How often a loader that keeps its last file reads one."""
+    return sum(1 for _ in itertools.groupby(plan, key=lambda trial: trial.params["lora"]))
+
+
+@pytest.mark.parametrize(
+    ("sweep", "reads"),
+    [
+        ({"grid": {"strength": [0.5, 1.0], "lora": FILES}}, 3),
+        ({"grid": {"lora": FILES, "strength": [0.5, 1.0]}}, 3),
+        ({"grid": {"strength": [0.5, 1.0], "lora": ["None", *FILES[:2]]}}, 3),
+        ({"grid": {"strength": [0.5, 1.0, 2.0], "lora": FILES}, "exclude": [{"strength": 2.0, "lora": FILES[0]}]}, 3),
+        ({"grid": {"strength": [0.5, 1.0], "kind": [{"label": name, "set": {"lora": name}} for name in FILES]}}, 3),
+    ],
+    ids=["number first", "file first", "one is none", "filtered", "bundle"],
+)
+def test_of_equal_orders_a_choice_of_files_varies_less_often_than_a_number(tmp_path, sweep, reads):
+    plan = make_plan(tmp_path, {"sweep": sweep}, LOADER, SLOTS)
+    assert count_reads(plan) == reads
+    assert plan.order.executions == plan.order.written == 2 * len(plan)
+    assert count_reads(plan.written()) >= reads
+
+
+def test_files_are_known_by_the_options_of_their_slot_and_through_derived_values(tmp_path):
+    slots = SLOTS | {"lora": {"at": "1.lora_name", "schema": {"enum": ["plain", "rich", FILES[0]]}}}
+    body = {"sweep": {"grid": {"strength": [0.5, 1.0], "lora": ["plain", "rich"]}}}
+    assert count_reads(make_plan(tmp_path, body, LOADER, slots)) == 2
+    derived = {"derive": {"lora": "{{ look }}.ckpt"}, "sweep": {"grid": {"strength": [0.5, 1.0], "look": ["a", "b"]}}}
+    assert count_reads(make_plan(tmp_path, derived, LOADER, SLOTS)) == 2
+
+
+def test_number_and_text_of_equal_cost_keep_the_written_order(tmp_path):
+    plan = make_plan(tmp_path, {"sweep": {"grid": {"strength": [0.5, 1.0], "style": ["a", "b"]}}}, LOADER, SLOTS)
+    assert [trial.index for trial in plan] == [0, 1, 2, 3]
+    declared = {"order": "written", "sweep": {"grid": {"strength": [0.5, 1.0], "lora": FILES}}}
+    assert count_reads(make_plan(tmp_path, declared, LOADER, SLOTS)) == 6

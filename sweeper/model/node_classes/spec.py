@@ -59,7 +59,7 @@ _CORE_LINK_TYPES: Final = frozenset(
     | {"SVG", "UPSCALE_MODEL", "VAE", "VIDEO", "VOXEL"}
 )
 # The suffixes of folder_paths.supported_pt_extensions, and those of the most common loaders of custom nodes.
-_MODEL_SUFFIXES: Final = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft", ".gguf", ".onnx")
+MODEL_SUFFIXES: Final = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft", ".gguf", ".onnx")
 
 OutputType = str | tuple[Any, ...]  # the name of a type (or "A,B"), or the options of an output that is a combo
 
@@ -103,7 +103,7 @@ class InputSpec:
         """Whether the input is a list of model files: an empty one, or one name has the suffix of a model file."""
         if self.type != "COMBO" or self.choices is None or self.is_upload:
             return False
-        return not self.choices or any(str(choice).lower().endswith(_MODEL_SUFFIXES) for choice in self.choices)
+        return not self.choices or any(str(choice).lower().endswith(MODEL_SUFFIXES) for choice in self.choices)
 
 
 @dataclass(frozen=True, slots=True)
