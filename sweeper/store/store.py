@@ -64,9 +64,10 @@ _SELECT_FILES: Final = """
 SELECT DISTINCT path, sha256 FROM artifacts a
 WHERE NOT EXISTS (SELECT 1 FROM metrics m WHERE m.sha256 = a.sha256 AND m.metric = ?)
 """
+_SELECT_HASHES: Final = """SELECT sha256, trim(value, '"') FROM metrics WHERE metric = ? AND value LIKE '"%'"""
 _HAS_EQUAL_PIXELS: Final = """
 SELECT (SELECT count(*) > count(DISTINCT m.value) FROM artifacts a JOIN metrics m ON m.sha256 = a.sha256
-        WHERE m.metric = ? AND m.value != 'null')
+        WHERE m.metric = ? AND m.value LIKE '"%')
     OR (SELECT count(*) > count(DISTINCT digest) FROM trials WHERE run = (SELECT max(id) FROM runs))
 """
 _NOT_CLAIMED: Final = """
@@ -284,7 +285,7 @@ class Store:
 
     def load_pixel_hashes(self) -> dict[str, str]:
         """The hash of the pixels of each picture that was decoded, by the SHA-256 of its file; see `PIXEL_HASH`."""
-        return {sha: value for sha, value in self.load_cached_metrics(PIXEL_HASH).items() if isinstance(value, str)}
+        return dict(self._query(_SELECT_HASHES, (PIXEL_HASH,)))
 
     def _resolve_view(self, run_id: int | str | None, of_folder: bool | None) -> tuple[int, bool]:
         """The id of the run, and whether results of other runs fill its rows."""

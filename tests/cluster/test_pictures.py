@@ -12,6 +12,7 @@ pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 import sweeper
 from sweeper.cluster import run as run_on
 from sweeper.errors import UnreachableError
+from sweeper.store import Store
 from tests.cluster.result_rows import raw_rows
 
 
@@ -31,6 +32,8 @@ def test_workers_store_pictures_at_the_url_and_measure_them(servers, cluster, ex
     assert (run.succeeded, run.pictures) == (24, bucket)
     assert read_measured_rows(tmp_path / "far") == read_measured_rows(tmp_path / "near")
     assert len(executions()) - before == 24
+    with Store.open(tmp_path / "far", readonly=True) as far, Store.open(tmp_path / "near", readonly=True) as near:
+        assert far.load_pixel_hashes() == near.load_pixel_hashes() != {}
     names = set()
     for row in raw_rows(tmp_path / "far"):
         (url,), (sha256,) = row.outputs, row.sha256

@@ -15,6 +15,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.model.charges import PRICED, Charge
 from sweeper.model.money import Amount
+from sweeper.model.result import PIXEL_HASH
 from sweeper.reporting.live import LiveView
 from sweeper.store import Store, records
 from sweeper.store.records import JobEnd, JobRecord
@@ -109,6 +110,15 @@ def test_cells_show_preview_then_picture_or_reason(painter, visit, start, tmp_pa
         assert page.evaluate("window.stillThere") is True
     page.wait_for_function("() => document.querySelector('.counts').textContent.includes('has ended')")
     assert not (out / "live").exists()
+
+
+def test_axis_that_changed_no_picture_is_named_when_the_pixels_are_hashed(visit, tmp_path):
+    out = Sweep({"steps": [4, 8], "seed": [1, 2]}).write(tmp_path / "results")
+    with Store.open(out) as store, LiveView(out) as view:
+        page = visit(view.url)
+        assert not page.locator(".counts .equal").inner_text()
+        store.cache_metrics([(row.sha256[0], PIXEL_HASH, str(row.columns["seed"])) for row in store.results()])
+        page.wait_for_function("() => document.querySelector('.equal').textContent.startsWith('steps: both values')")
 
 
 def test_cost_appears_when_a_job_is_charged(visit, tmp_path):
