@@ -145,7 +145,7 @@ class PlanCounter:
         if self._pictures is not None:
             is_done = job is not None and job.state == SUCCEEDED
             files = self._pictures.files.get(job.id, ()) if job is not None and is_done else ()
-            status = SUCCEEDED if is_done else PENDING
+            status = SUCCEEDED if files else PENDING
             self._rows.append(Result(trial.index, trial.columns, trial.params, digest, status, sha256=files))
         self._distinct[trial.index] = not again
         self._pending[trial.index] = is_pending

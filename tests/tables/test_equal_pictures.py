@@ -53,6 +53,16 @@ def test_value_under_which_another_axis_changes_nothing_is_named():
     assert "strength 0, 0.5: the 3 values of lora gave equal pictures" in find(rows, paint)
 
 
+def test_value_that_explains_less_than_another_one_is_not_named():
+    rows = make_grid(strength=[0.0, 1.0], prompt=["fox", "boat"], lora=["noir", "vivid"])
+
+    def paint(row):  # an interrupted run: of the fox, only strength 0 is done
+        is_done = row["strength"] == 0.0 or row["prompt"] == "boat"
+        return [row["prompt"] if row["strength"] == 0.0 else str(row)] if is_done else None
+
+    assert find(rows, paint) == ["strength 0: the 2 values of lora gave equal pictures"]
+
+
 def test_all_pictures_of_a_trial_are_compared_in_their_order():
     rows = make_grid(strength=[0.0, 1.0], seed=[1, 2])
     same = ["a", "b"]

@@ -8,6 +8,7 @@ import pytest
 from sweeper.errors import UsageError
 from sweeper.store import Store
 from sweeper.tables.vote_pictures import VotePictures
+from sweeper.tables.vote_tally import compare_values
 from sweeper.voting.pair_choice import PairChoice
 from tests.reporting.made_up_sweeps import Sweep
 from tests.tables.written_results import write_results
@@ -129,6 +130,10 @@ def test_pictures_with_equal_pixels_are_not_offered_and_one_question_is_asked_on
     pictures, _ = load(hash_pixels(make_folder(tmp_path / "results"), look))
     choice = make_choice(pictures)
     assert (choice.count, choice.equal_count) == (6, 6)  # for each prompt and seed, ddim against the other picture
+    (axis, *_) = pictures.axes
+    older = vote(pictures, 0, 6, "left")  # of a sweeper that compared files
+    assert not len(compare_values(pictures, axis, [older]).first)
+    assert not choice.has_pair(older)
     seen = ask(pictures, choice, 6, prefer(["euler", "heun", "ddim"]))
     assert choose(choice, seen) is None
     for each in seen:
