@@ -132,7 +132,7 @@ class CloudRoutes(CommonRoutes):
             raise refuse(f"'limit' must be 1 to {MAX_PAGE_SIZE}.")
         offset = read_integer(request, "offset", 0, minimum=0) or 0
         after = read_integer(request, "after", None) if request.query_params.get("after") else None
-        jobs, unknown = select_jobs(request.query_params, self.queue.list_jobs()[::-1])
+        jobs, unknown = select_jobs(request.query_params, self.list_jobs_shown())
         if unknown:
             raise refuse(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas.")
         if after is not None:

@@ -93,6 +93,8 @@ class V2Routes(CommonRoutes):
         size = request.headers.get("content-length", "")
         if size.isdecimal() and int(size) > MAX_JOB_BYTES:
             raise refuse_as(413, "payload_too_large", f"A job has at most {MAX_JOB_BYTES} bytes.")
+        if self.faults.stopped:
+            raise refuse_as(422, "deployment_stopped", "The deployment is stopped.")
         data = await read_object(request)
         workflow = data.get("workflow")
         _check_workflow(data, workflow)
@@ -132,7 +134,7 @@ class V2Routes(CommonRoutes):
     def _claim_key(self, key: str) -> None:
         if not 0 < len(key) <= _MAX_KEY_LENGTH:
             raise refuse_as(422, "invalid_request", f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
-        if key in self._used_keys:
+        if key in self._used_keys and not self.faults.forget_keys:
             raise refuse_as(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
         self._used_keys.add(key)
 
@@ -173,7 +175,7 @@ class V2Routes(CommonRoutes):
         limit = min(read_integer(request, "limit", PAGE_SIZE, minimum=1) or PAGE_SIZE, MAX_PAGE_SIZE)
         query = request.query_params.multi_items()
         wanted = {(match[1], text) for name, text in query if (match := _FILTER.fullmatch(name))}
-        jobs = [job for job in reversed(self.queue.list_jobs()) if wanted <= job.labels.items()]
+        jobs = [job for job in self.list_jobs_shown() if wanted <= job.labels.items()]
         cursor = request.query_params.get("cursor")
         if cursor:
             start = next((index for index, job in enumerate(jobs, 1) if job.id == cursor), None)

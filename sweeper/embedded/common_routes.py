@@ -28,7 +28,7 @@ from sweeper.embedded.http_helpers import (
     refuse,
     refuse_as,
 )
-from sweeper.embedded.jobs import ServerJob
+from sweeper.embedded.jobs import ServerJob, now_ms
 from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.scenario import QUEUE_LIMIT, make_refusal
@@ -92,6 +92,11 @@ class CommonRoutes:
             kind = QUEUE_LIMIT
         if kind is not None:
             raise RequestRefusedError(json_response(*make_refusal(kind, graph, faults.retry_after)))
+
+    def list_jobs_shown(self) -> list[ServerJob]:
+        """The jobs that a listing shows by now, newest first."""
+        shown = now_ms() - 1000 * self.faults.list_lag
+        return [job for job in reversed(self.queue.list_jobs()) if job.created <= shown]
 
     async def get_prompt_info(self, _: Request) -> Response:
         """GET /prompt."""

@@ -39,8 +39,12 @@ class Faults:
     drop_after_accept: int = 0  # budget: close the socket without an answer; the job IS queued
     lose_times: int = 0  # take the job, answer 200, then forget it (comfyui), or end it as `lost` (cloud)
 
+    stopped: bool = False  # API v2: the deployment is switched off, so that it takes no job (422)
+    forget_keys: bool = False  # API v2: a used Idempotency-Key is accepted again, as after 24 hours
+
     # --- GET of the job's state --------------------------------------------------------------------------------------
     drop_status_times: int = 0  # close the socket without an answer
+    list_lag: float = 0.0  # cloud: a listing shows a job only so many seconds after its submission
     odd_states: tuple[str, ...] = ()  # cloud: raw states to report, one per request, before the true one
 
     # --- GET /view and the storage host ------------------------------------------------------------------------------
