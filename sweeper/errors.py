@@ -180,13 +180,14 @@ class UnreachableError(TargetError):
 class RefusedError(TargetError):
     """The server refuses our requests: the key is rejected, the credits are used up, or the subscription is inactive.
 
-    `is_account_problem`: the credits or the subscription, which the owner of the account must settle. Other refusals
-    may come from a gateway and concern only one target.
+    `is_account_problem`: the credits or the subscription, which the owner of the account must settle; other refusals
+    concern only one target. `is_final`: it is the server's own refusal, and not that of a gateway which restarts.
     """
 
-    def __init__(self, message: str, *, is_account_problem: bool = False) -> None:
+    def __init__(self, message: str, *, is_account_problem: bool = False, is_final: bool = False) -> None:
         super().__init__(message)
         self.is_account_problem = is_account_problem
+        self.is_final = is_account_problem or is_final
 
 
 class JobError(SweeperError):

@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urljoin
 
 import httpx
 
+from sweeper.comfy import jobs_api
 from sweeper.comfy.dialects import Dialect, detect_dialect, make_dialect
 from sweeper.comfy.model_files import ServerModels
 from sweeper.comfy.protocol import (
@@ -29,6 +30,7 @@ from sweeper.comfy.protocol import (
     JobSearch,
     JobState,
     JobSubmission,
+    KnownJob,
     QueueFull,
     Server,
     ServerRequest,
@@ -201,7 +203,7 @@ class ComfyClient:
         except (TargetError, TransientError, TimeoutError):
             return None
 
-    async def submit(self, submission: JobSubmission) -> str | QueueFull:
+    async def submit(self, submission: JobSubmission) -> str | QueueFull | KnownJob:
         """Submit a job, without retries. Raises the errors of `Dialect.submit`."""
         return await self.run_flow(self.dialect.submit(submission))
 
@@ -217,19 +219,24 @@ class ComfyClient:
         """The prompt ids of the jobs that the server executes now, also those of others."""
         return await self.run_flow(self.dialect.list_running())
 
-    async def find_submission(self, search: JobSearch, *, allow_late_arrival: bool = True) -> str | None:
+    async def find_submission(
+        self, search: JobSearch, *, allow_late_arrival: bool = True, trusts_key: bool = True
+    ) -> str | None:
         """Search for a submission with an unknown outcome; return its prompt_id, or None if the server lacks it.
 
         Searches several times, because a listing may lag behind. With `allow_late_arrival` it also searches for as long
         as the request may still arrive after its connection dropped. Raises TransientError if the outcome stays open.
+
+        With `trusts_key` it looks only once if the server still refuses a job id that it has had: then None means no
+        more than that the job is not listed, and sending it again with that id shows whether the server has it.
         """
-        answers = await self.find_submissions([search], allow_late_arrival=allow_late_arrival)
+        answers = await self.find_submissions([search], allow_late_arrival=allow_late_arrival, trusts_key=trusts_key)
         if search.job_id not in answers:
             raise TransientError(describe_open_outcome(search))
         return answers[search.job_id]
 
     async def find_submissions(
-        self, searches: Sequence[JobSearch], *, allow_late_arrival: bool = True
+        self, searches: Sequence[JobSearch], *, allow_late_arrival: bool = True, trusts_key: bool = True
     ) -> dict[str, str | None]:
         """Search for several submissions at once, as `find_submission` does: by job id, the prompt_id or None.
 
@@ -238,20 +245,23 @@ class ComfyClient:
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         until = began_at + (_LATE_ARRIVAL if allow_late_arrival else 0.0)
-        remaining = [replace(search, identities=self._identities) for search in searches]
+        remaining = [replace(search, identities=self._identities, began_at=self.server_time) for search in searches]
         answers: dict[str, str | None] = {}
-        checks = 0
-        while remaining and (checks < self.dialect.lost_after_checks or loop.time() < until):
+        checks, may_lag = 0, False
+        while remaining and (checks < self.dialect.lost_after_checks or loop.time() < until or may_lag):
             if checks:
-                await asyncio.sleep(self.poll_intervals[0] * 2 ** min(checks, 4))
+                await asyncio.sleep(self.poll_intervals[0] * 2 ** min(checks, 2))
             asked_at = loop.time()
-            latest = await self.run_flow(self.dialect.find_submissions(remaining))
+            aged = [replace(search, age=search.age + asked_at - began_at) for search in remaining]
+            keyed = {search.job_id for search in aged if trusts_key and search.age < self.dialect.key_seconds}
+            latest = dict.fromkeys(keyed) | await self.run_flow(self.dialect.find_submissions(aged))
+            may_lag = any(search.age < jobs_api.LIST_LAG and search.job_id not in latest for search in aged)
             if allow_late_arrival:
                 until = max(until, began_at + _LATE_ARRIVAL_ANSWERS * (loop.time() - asked_at))
             for search in remaining:
                 answers.pop(search.job_id, None)
             answers.update(latest)
-            remaining = [search for search in remaining if latest.get(search.job_id) is None]
+            remaining = [s for s in remaining if latest.get(s.job_id) is None and s.job_id not in keyed]
             checks += 1
         for search in remaining:
             if _may_be_accepted_late(search):
@@ -445,7 +455,7 @@ def describe_open_outcome(search: JobSearch) -> str:
 
 
 def _may_be_accepted_late(search: JobSearch) -> bool:
-    return search.is_unanswered and 0 <= search.now - search.intended_at < _SUBMISSION_SECONDS
+    return search.is_unanswered and search.age < _SUBMISSION_SECONDS
 
 
 def _classify_trouble(error: httpx.HTTPError) -> Trouble:

@@ -46,6 +46,7 @@ class CloudDialect:
     poll_intervals: Final = (1.0, 5.0)
     # A listing may lag behind a submission.
     lost_after_checks: Final = 3
+    key_seconds: Final = 0.0
     runs_one_job: Final = False
     jobs_survive_restart: Final = True
     has_event_stream: Final = True

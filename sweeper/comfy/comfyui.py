@@ -50,6 +50,7 @@ class ComfyUIDialect:
     poll_intervals: Final = (0.05, 2.0)
     # The server missed no job of ours in 400; the second check is for a proxy in between.
     lost_after_checks: Final = 2
+    key_seconds: Final = 0.0
     runs_one_job: Final = True
     jobs_survive_restart: Final = False  # the process keeps queue and history in memory only
     has_event_stream: Final = True

@@ -20,14 +20,15 @@ from sweeper.comfy.protocol import (
     JobSearch,
     JobState,
     JobSubmission,
+    KnownJob,
     QueueFull,
     Server,
     ServerRequest,
     is_redirect,
     raise_for_status,
+    read_error_code,
 )
 from sweeper.comfy.v2 import V2Dialect
-from sweeper.comfy.v2_jobs import read_error_code
 from sweeper.errors import TransientError, UnreachableError
 
 
@@ -48,6 +49,10 @@ class Dialect(ModelCalls, Protocol):
     @property
     def lost_after_checks(self) -> int:
         """After how many consecutive polls without a trace a job counts as lost."""
+
+    @property
+    def key_seconds(self) -> float:
+        """For how many seconds the server surely refuses to accept a job id again; 0 if it runs the job twice."""
 
     @property
     def runs_one_job(self) -> bool:
@@ -79,8 +84,8 @@ class Dialect(ModelCalls, Protocol):
     def handshake(self) -> Flow[Server]:
         """Identify the server and check the key. Raises UnreachableError, RefusedError."""
 
-    def submit(self, submission: JobSubmission) -> Flow[str | QueueFull]:
-        """Submit a job; return its prompt_id, or QueueFull.
+    def submit(self, submission: JobSubmission) -> Flow[str | QueueFull | KnownJob]:
+        """Submit a job; return its prompt_id, QueueFull, or KnownJob if the server has had its id before.
 
         Raises RejectedError, also for a 200 that contains errors (the part of the job that was queued is cancelled).
         After a TransientError with `sent`, and any error or QueueFull with `may_be_accepted`, the outcome is unknown:

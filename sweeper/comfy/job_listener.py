@@ -116,6 +116,14 @@ class Listener:
         """Note that execution began. `now`: seconds since 1970."""
         self.started_at, self.running_since = now, time.monotonic()
 
+    def get_times(self, state: JobState) -> tuple[float | None, float | None]:
+        """Start and end of the execution, seconds since 1970: by the server's clock, or else by ours."""
+        if state.started is not None and state.ended is not None:
+            return state.started, state.ended
+        if self.started_at is None or self.running_since is None:
+            return None, None
+        return self.started_at, self.started_at + time.monotonic() - self.running_since
+
     def node_seconds(self) -> list[tuple[str, float]]:
         """(node, seconds) of each node whose beginning and end are known."""
         return [(node, end - start) for (node, start), (_, end) in pairwise(self.node_starts) if node]

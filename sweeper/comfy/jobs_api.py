@@ -56,6 +56,10 @@ _MAX_MARKED_ROWS: Final = 10_000  # that are searched for markers if the server'
 # left after the correction by the Date header; without that header, the whole difference.
 CLOCK_SLACK: Final = 60.0
 _CLOCK_SLACK_WITHOUT_DATE: Final = 900.0
+# Comfy Cloud's list lags behind its submissions: that it does not show a job means something only this many seconds
+# after the intent, or once it shows one that was created after the search began.
+LIST_LAG: Final = 15.0
+_DATE_ERROR: Final = 2.0  # seconds that a time by the Date header may be early: it has no fractions, and took its way
 
 
 def get_job(prompt_id: str) -> Flow[JobState]:
@@ -97,14 +101,15 @@ def find_submissions(
 
     A job has the id that we gave it, or our marker in the path of the first output, which a row shows. Otherwise the
     job's details decide, unless the server is known to keep our ids (`keeps_ids`). If they show no workflow, the job
-    may be ours, so the answers lack each search that may mean it. `sort_by`: the query for the newest jobs first.
+    may be ours, so the answers lack each search that may mean it, and each whose job the list may not show yet.
+    `sort_by`: the query for the newest jobs first.
     """
     remaining = {search.job_id: search for search in searches}
     answers: dict[str, str | None] = dict.fromkeys(remaining)
     # All rows may be too old if our clock was wrong at an intent.
     min_count = 0 if all(search.server_time is not None for search in searches) else _MAX_MARKED_ROWS
     position: dict[str, str] | None = {}  # of the next page
-    count = 0
+    count, newest = 0, 0.0
     while remaining and position is not None:
         page, response = yield from request_page(_JOBS_PATH, {"limit": str(PAGE_SIZE), **sort_by, **position})
         count += len(page["jobs"])
@@ -112,6 +117,7 @@ def find_submissions(
         bounds = {search.job_id: earliest_creation(search, response) for search in searches}
         for row in list_rows(page):
             created = to_seconds(row.get("create_time"))
+            newest = max(newest, created or 0.0)
             if created is not None and created < min(bounds.values()) and count > min_count:
                 position = None  # the newest come first, so all further rows are too old
                 break
@@ -122,6 +128,9 @@ def find_submissions(
                 del remaining[match.job_id]
             for search in unclear:
                 answers.pop(search.job_id, None)
+    for search in () if keeps_ids else remaining.values():
+        if search.age < LIST_LAG and (search.began_at is None or newest <= search.began_at + _DATE_ERROR):
+            answers.pop(search.job_id, None)
     return answers
 
 

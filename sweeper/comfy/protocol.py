@@ -37,6 +37,7 @@ def to_text(value: Any) -> str:
 
 T = TypeVar("T")
 
+STOPPED: Final = "deployment_stopped"  # the code of API v2's refusal by a deployment that is switched off
 KEY_HEADER: Final = "X-API-Key"  # Comfy Cloud's; also sent while the dialect is unknown
 MAX_RETRY_AFTER: Final = 600.0  # seconds; a server that asks for more can ask again
 _MAX_ID_LENGTH: Final = 200
@@ -182,6 +183,11 @@ class QueueFull:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownJob:
+    """The server did not accept a submission, because it has had one with this id: search for its job."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobIdentity:
     """What a job's details say about its workflow: our markers in it, or its fingerprint if it has none."""
 
@@ -195,8 +201,11 @@ class JobSearch:
 
     `intended_at` (when its intent was recorded) and `now` are seconds since 1970 by our clock, and `server_time` is
     when the intent was recorded by the server's clock, if known. `is_known(prompt_id)`: whether that id belongs to
-    another job of ours. `identities`: what earlier searches of the client learned, by prompt_id; a search adds to it.
-    `is_unanswered`: the server was silent after the submission, so it may accept the job later than usual.
+    another job of ours. `is_unanswered`: the server was silent after the submission, so it may accept the job later
+    than usual. `age`: seconds since the intent, by the server's clock if it is known.
+
+    The client sets the rest: `identities` is what its earlier searches learned, by prompt_id; a search adds to it.
+    `began_at`: when it began to search, by the server's clock.
     """
 
     job_id: str
@@ -205,8 +214,10 @@ class JobSearch:
     now: float
     is_known: Callable[[str], bool]
     server_time: float | None = None
-    identities: dict[str, JobIdentity] = field(default_factory=dict, compare=False, repr=False)
     is_unanswered: bool = False
+    age: float = float("inf")
+    identities: dict[str, JobIdentity] = field(default_factory=dict, compare=False, repr=False)
+    began_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,16 +238,19 @@ class Server:
 def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
     """Return the response if its status is 2xx or one of `allowed`; otherwise raise the matching error.
 
-    RefusedError for 401, 402, 403, and any other error of a type in `_ADVICE`. TransientError for any other 429
-    and 5xx, with `retry_after`. UnreachableError for the rest.
+    RefusedError for 401, 402, 403, a stopped deployment, and any other error of a type in `_ADVICE`. TransientError for
+    any other 429 and 5xx, with `retry_after`. UnreachableError for the rest.
     """
     if 200 <= response.status < 300 or response.status in allowed:
         return response
     message = read_error_message(response)
+    if read_error_code(response) == STOPPED:
+        raise RefusedError(f"the deployment is stopped; start it, then run again: {message}", is_final=True)
     if (refusal := _read_account_refusal(response, message)) is not None:
         raise refusal
     if response.status in (401, 403):
-        raise RefusedError(f"the server refuses the key or this client (HTTP {response.status}): {message}")
+        refusal = f"the server refuses the key or this client (HTTP {response.status}): {message}"
+        raise RefusedError(refusal, is_final=is_own_refusal(response))
     if response.status == 429 or response.status >= 500:
         raise TransientError(f"HTTP {response.status}: {message}", retry_after=read_retry_after(response))
     if is_redirect(response):
@@ -267,6 +281,16 @@ def _read_account_refusal(response: ServerResponse, message: str) -> RefusedErro
     names = f" ({', '.join(map(to_text, classes[:20]))})" if isinstance(classes, list) and classes else ""
     text = f"the account cannot run this job ({status}): {message.rstrip('.')}{names}; {advice}"
     return RefusedError(text, is_account_problem=True)
+
+
+def read_error_code(response: ServerResponse) -> str:
+    """The word of API v2 that tells errors of one status apart; empty if there is none."""
+    try:
+        error = response.json_object().get("error")
+    except TransientError:
+        return ""
+    code = error.get("code") if isinstance(error, Mapping) else None
+    return code if isinstance(code, str) else ""
 
 
 def request_optional(path: str) -> Flow[dict[str, Any]]:

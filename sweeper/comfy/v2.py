@@ -20,10 +20,12 @@ from blake3 import blake3
 from sweeper.comfy import jobs_api, model_files, v2_jobs
 from sweeper.comfy.comfyui import read_submission
 from sweeper.comfy.protocol import (
+    STOPPED,
     Flow,
     JobOutput,
     JobSearch,
     JobSubmission,
+    KnownJob,
     QueueFull,
     Server,
     ServerRequest,
@@ -32,11 +34,12 @@ from sweeper.comfy.protocol import (
     is_id,
     is_own_refusal,
     raise_for_status,
+    read_error_code,
     read_error_message,
     request_optional,
 )
-from sweeper.comfy.v2_jobs import JOBS_PATH, read_error_code
-from sweeper.errors import RefusedError, RejectedError, TransientError, UnreachableError
+from sweeper.comfy.v2_jobs import JOBS_PATH
+from sweeper.errors import RejectedError, TransientError, UnreachableError
 
 _ASSETS_PATH: Final = "/api/v2/assets"
 _PARTNER_KEY: Final = "api_key_comfy_org"  # the only `extra_data` that the API accepts
@@ -51,6 +54,7 @@ class V2Dialect:
     # A listing may lag behind a submission. The proxy reads the history before the queue, so it misses a job that ends
     # in between.
     lost_after_checks: Final = 3
+    key_seconds: Final = 23 * 3600.0  # the server forgets an Idempotency-Key after 24 hours
     runs_one_job: Final = False
     jobs_survive_restart: Final = True
     has_event_stream: Final = False  # each job has a stream of its own
@@ -80,13 +84,13 @@ class V2Dialect:
                 f"lists no jobs (HTTP {response.status}), so that sweeper could not find a job whose answer is lost: "
                 "use a deployment of your own, or comfy-api-proxy 0.1.6 or newer"
             )
-        body = _raise_for_status(response).json_object()
+        body = raise_for_status(response).json_object()
         if not isinstance(body.get("jobs"), list):
             raise UnreachableError(f"{JOBS_PATH} is not a listing of jobs: {response.excerpt()!r}")
         self._host = "proxy" if "truncated" in body else "deployment"
         return Server(self.name)
 
-    def submit(self, submission: JobSubmission) -> Flow[str | QueueFull]:
+    def submit(self, submission: JobSubmission) -> Flow[str | QueueFull | KnownJob]:
         body: dict[str, Any] = {"workflow": submission.graph}
         if _PARTNER_KEY in submission.extra_data:
             body["extra_data"] = {_PARTNER_KEY: submission.extra_data[_PARTNER_KEY]}
@@ -96,6 +100,8 @@ class V2Dialect:
         headers = {"Idempotency-Key": submission.job_id}
         response = yield ServerRequest("POST", JOBS_PATH, body=body, headers=headers, idempotent=False)
         if response.status == 422:
+            if read_error_code(response) == "idempotency_key_reuse":
+                return KnownJob()
             _raise_refusal(response, submission.graph)
         answer = read_submission(response, submission.graph)
         if isinstance(answer, QueueFull):
@@ -136,7 +142,7 @@ class V2Dialect:
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         fields = {"file_path": name, "content_type": kind, "expected_hash": digest}
         response = yield ServerRequest("POST", _ASSETS_PATH, upload=UploadForm(name, content, fields, "file"))
-        if response.status in (400, 409, 413, 415, 422):
+        if response.status in (400, 409, 413, 415, 422) and read_error_code(response) != STOPPED:
             reason = f"the server rejects it (HTTP {response.status}): {read_error_message(response)}"
             raise RejectedError(f"input file {name}: {reason}")
         return _read_reference(raise_for_status(response), digest, name)
@@ -175,19 +181,9 @@ def _read_reference(response: ServerResponse, digest: str, name: str) -> dict[st
     return {"__type": "core/ASSET", "info": {"id": asset_id, "hash": digest, "file_path": name}}
 
 
-def _raise_for_status(response: ServerResponse) -> ServerResponse:
-    """As `protocol.raise_for_status`. A stopped deployment refuses us."""
-    if response.status == 422 and read_error_code(response) == "deployment_stopped":
-        raise RefusedError(f"the deployment is stopped; start it, then run again: {read_error_message(response)}")
-    return raise_for_status(response)
-
-
 def _raise_refusal(response: ServerResponse, graph: Mapping[str, Any]) -> None:
-    code = read_error_code(response)
-    if code == "idempotency_key_reuse":  # the server got this submission before, so the job must be searched for
-        raise TransientError("the server has seen this submission before")
-    if code == "deployment_stopped":
-        _raise_for_status(response)
+    if read_error_code(response) == STOPPED:
+        raise_for_status(response)
     rejection = RejectedError(v2_jobs.read_rejection(response, graph))
     rejection.may_be_accepted = not is_own_refusal(response)
     raise rejection

@@ -25,6 +25,7 @@ from sweeper.comfy.protocol import (
     is_count,
     is_own_refusal,
     raise_for_status,
+    read_error_code,
     read_error_message,
     to_text,
 )
@@ -103,16 +104,6 @@ def find_submissions(searches: Sequence[JobSearch]) -> Flow[dict[str, str | None
         if found is not None or is_clear:
             answers[search.job_id] = found
     return answers
-
-
-def read_error_code(response: ServerResponse) -> str:
-    """The word that tells errors of one status apart; empty if there is none."""
-    try:
-        error = response.json_object().get("error")
-    except TransientError:
-        return ""
-    code = error.get("code") if isinstance(error, Mapping) else None
-    return code if isinstance(code, str) else ""
 
 
 def read_rejection(response: ServerResponse, graph: Mapping[str, Any]) -> str:

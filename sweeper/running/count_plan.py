@@ -6,7 +6,7 @@ Reads the results folder if there is one. Writes nothing and contacts no server.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +27,7 @@ from sweeper.running.prepare import Prepared
 from sweeper.running.run_context import list_job_seconds
 from sweeper.running.settings import RunOptions, TrialFilter
 from sweeper.store import Store
-from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED
+from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, TableLayout
 from sweeper.store.server_facts import BESIDES_NODES
 from sweeper.tables.results_folder import check_owner, default_results_folder
 

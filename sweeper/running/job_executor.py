@@ -7,23 +7,21 @@ to do if the target itself fails does not belong here; TransientError and Target
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.comfy.client import ComfyClient, describe_open_outcome
+from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.download import DownloadResult, download
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.job_listener import Listener, find_charged, find_executed
 from sweeper.comfy.job_marker import add_marker, fingerprint
-from sweeper.comfy.protocol import JobOutput, JobSearch, JobState, JobSubmission, QueueFull
+from sweeper.comfy.protocol import JobOutput, JobState, JobSubmission, KnownJob, QueueFull
 from sweeper.comfy.retry import SUBMIT_AGAIN
 from sweeper.errors import (
     CANCELLED_ERROR,
     EXECUTION_ERROR,
     LOST_ERROR,
-    UNANSWERED_ERROR,
     LostError,
     RefusedError,
     RejectedError,
@@ -35,6 +33,7 @@ from sweeper.model import result
 from sweeper.model.node_classes.graph_check import PREVIEW_CLASSES
 from sweeper.model.trial import make_content_key
 from sweeper.running.concurrency_limit import Permit
+from sweeper.running.find_job import JobFinder
 from sweeper.running.poll_job import InFlight, JobPoller
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobPreview, JobProgress, JobQueued, JobSubmitted, Notice, Retrying
@@ -57,11 +56,8 @@ class JobExecutor:
         self.target_name = client.target.name
         self.in_flight = InFlight()
         self._prepared_graphs: dict[str, dict[str, Any]] = {}  # by job id: the workflows of intents not yet sent
-        # The jobs of earlier runs whose outcome is unknown, and what one search for all of them found, by job id.
         pinned = (item.open_job for item in context.work_queue.find_pinned(self.target_name))
-        self._earlier_jobs = {job.id: job for job in pinned if job is not None and job.prompt_id is None}
-        self._earlier_answers: dict[str, str | None] = {}
-        self._search_lock = asyncio.Lock()
+        self._finder = JobFinder(context, client, (job for job in pinned if job is not None and job.prompt_id is None))
 
     async def execute(self, item: WorkItem, permit: Permit) -> QueueFull | None:
         """Execute one item to the end, or leave it unchanged if the run is stopping.
@@ -82,17 +78,16 @@ class JobExecutor:
             self._report_submitted(item, job, job.prompt_id, found=True)
         while True:
             job = item.open_job
-            if job is None or self._is_prepared(job):
+            if job is not None and job.prompt_id is not None:
+                if not await self._follow(item, job, job.prompt_id, listener=listener, permit=permit):
+                    return None
+            elif job is None or self._is_prepared(job) or not await self._resolve_unknown(item, job):
                 if self.context.control.stopping:
                     self.discard_prepared(item)
                     return None
                 queue_full = await self._submit_with_permit(item, listener, permit)
                 if queue_full is not None:
                     return queue_full
-            elif job.prompt_id is None:  # an earlier submission whose outcome is unknown
-                await self._resolve_unknown(item, job)
-            elif not await self._follow(item, job, job.prompt_id, listener=listener, permit=permit):
-                return None
             if item.open_job is None:
                 if not await self._should_retry(item):
                     return None
@@ -127,74 +122,83 @@ class JobExecutor:
             queue_full = await self._submit(item, listener)
         finally:
             self.in_flight.sending -= 1
-        if item.open_job is not None:
+        if item.open_job is not None and item.open_job.prompt_id is not None:
             permit.limit.record_accepted()
         return queue_full
 
     async def _submit(self, item: WorkItem, listener: Listener) -> QueueFull | None:
-        """Record the intent and send the job.
+        """Record the intent and send the job; or send an open job again, with the same id.
 
-        Afterwards the job is open and has a prompt_id, unless it ended or the run stopped before it was sent.
+        Afterwards the job has ended, has a prompt_id, or is open because its outcome is unknown. If the run stopped
+        before it was sent, nothing has changed.
         """
-        if (job := item.open_job) is not None:
-            graph = self._prepared_graphs.pop(job.id)
-        else:
-            prepared = await self._prepare_submission(item)
-            if prepared is None:
-                return None
-            job, graph = prepared
+        is_again = item.open_job is not None and not self._is_prepared(item.open_job)
+        prepared = await self._prepare_submission(item)
+        if prepared is None:
+            return None
+        job, graph = prepared
         submission = JobSubmission(
             job.id, graph, self.events.client_id, self.client.extra_data, wants_previews=self.context.is_watched()
         )
-        try:
-            await self._free_outdated_models(item)
-        except (TransientError, TargetError):
-            self.context.finish_job(item, job, JobEnd(records.UNSENT))
-            raise
         self.events.expect_status()
         sent_at = self.context.now()
         try:
+            await self.context.free_outdated(self.client, item.trial)
             with self.events.listen(job.id, listener):  # ComfyUI uses our id, and may be done before it responds
                 answer = await self.client.submit(submission)
         except (RejectedError, TargetError) as error:
-            if not error.may_be_accepted or not await self._was_accepted(item, job):
-                await self._handle_refusal(item, job, error)
+            await self._handle_refusal(item, job, error, is_again=is_again)
             return None
         except TransientError as error:
             if error.sent:
-                await self._resolve_unknown(item, self.context.record_unanswered(item, job, error))
-                return None
-            self.context.finish_job(item, job, JobEnd(records.UNSENT))
-            raise
+                self.context.record_unanswered(item, job, error)
+            elif not is_again:
+                self.context.finish_job(item, job, JobEnd(records.UNSENT))
+            if is_again or not error.sent:
+                raise
+            return None
         if isinstance(answer, QueueFull):
-            if answer.may_be_accepted and await self._was_accepted(item, job, allow_late_arrival=False):
-                return None
-            self._record_unsent(item, job, reuse_id=not answer.may_be_accepted)
-            return answer
-        self._record_submitted(item, job, answer, sent_at)
+            return await self._handle_queue_full(item, job, answer, is_again=is_again)
+        if isinstance(answer, KnownJob):
+            self._finder.record_had(job)
+        else:
+            self._record_submitted(item, job, answer, sent_at)
         return None
 
-    async def _free_outdated_models(self, item: WorkItem) -> None:
-        """Let the server read files again that were replaced since it may have read them."""
-        models = self.context.models.get(self.target_name)
-        if models is not None and (notice := await models.free_before(self.client.models, item.trial)):
-            self.context.report(Notice(f"{self.target_name}: {notice}"))
+    async def _handle_queue_full(
+        self, item: WorkItem, job: JobRecord, answer: QueueFull, *, is_again: bool
+    ) -> QueueFull | None:
+        """Record that the server did not accept a job; None if it did. The job stays open as in `_handle_refusal`."""
+        if answer.may_be_accepted and await self._was_accepted(item, job, allow_late_arrival=False):
+            return None
+        if not is_again and not (answer.may_be_accepted and self._finder.sends_again):
+            self._record_unsent(item, job, reuse_id=not answer.may_be_accepted)
+        return answer
 
-    async def _was_accepted(self, item: WorkItem, job: JobRecord, *, allow_late_arrival: bool = True) -> bool:
-        """Search the server for a job after an answer that may be a gateway's; record the job if it is there."""
-        if job.id in self._earlier_jobs:
-            prompt_id = await self._find_earlier(job)
-        else:
-            prompt_id = await self.client.find_submission(self._make_search(job), allow_late_arrival=allow_late_arrival)
+    async def _was_accepted(self, item: WorkItem, job: JobRecord, **options: bool) -> bool:
+        """Search the server for a job, and record it if it is there. `options`: of `JobFinder.find`."""
+        prompt_id = await self._finder.find(job, **options)
         if prompt_id is not None:
             self._record_submitted(item, job, prompt_id, job.intended, found=True)
         return prompt_id is not None
 
-    async def _handle_refusal(self, item: WorkItem, job: JobRecord, error: RejectedError | TargetError) -> None:
-        """Record that the server did not accept a job. Raises the error if other trials would fail there too."""
+    async def _handle_refusal(
+        self, item: WorkItem, job: JobRecord, error: RejectedError | TargetError, *, is_again: bool
+    ) -> None:
+        """Record that the server did not accept a job. Raises the error if other trials would fail there too.
+
+        The job stays open if an earlier submission of it may have been accepted, or if it is sent again anyway.
+        """
+        if error.may_be_accepted and self._finder.sends_again and not is_again:
+            return
+        if is_again and isinstance(error, TargetError):
+            raise error
+        if (is_again or error.may_be_accepted) and await self._was_accepted(item, job, trusts_key=False):
+            return
         if isinstance(error, RejectedError):
             if not item.consecutive_failures and await self._has_missing_inputs(item):
-                self._record_unsent(item, job, reuse_id=False)  # the nodes that need no files may have run
+                if not is_again:
+                    self._record_unsent(item, job, reuse_id=False)  # the nodes that need no files may have run
                 raise TransientError("the server lost input files; they are uploaded again", sent=False) from None
             self._record_rejection(item, job, error)
             return
@@ -208,36 +212,46 @@ class JobExecutor:
             item.job = None
 
     async def _prepare_submission(self, item: WorkItem) -> tuple[JobRecord, dict[str, Any]] | None:
-        """Upload the item's files and flush its intent to the disk. Returns the job and the workflow to send.
+        """Upload the item's files, and flush its intent to the disk unless that is there. Returns job and workflow.
 
         Returns None if the run stops before the files are uploaded, or if the server rejects a file. Raises
         OverBudgetError.
         """
-        context = self.context
-        graph: dict[str, Any] = context.plan.workflow(item.trial)
-        rejection: RejectedError | None = None
-        item.known_losses = self.client.uploads.losses
+        context, job = self.context, item.open_job
+        if job is not None and self._is_prepared(job):
+            return job, self._prepared_graphs.pop(job.id)
         try:
-            for file in context.plan.files(item.trial):
-                mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
-                uploaded = await cancel_when(
-                    context.stopped.wait(), self.client.uploads.ensure_uploaded(file.path, file.sha256, mask)
-                )
-                if uploaded is None:
-                    return None
-                graph[file.node]["inputs"][file.input] = uploaded
+            graph = await self._upload_files(item)
         except RejectedError as error:
-            rejection = error
-        if rejection is None:
+            if job is not None:
+                await self._handle_refusal(item, job, error, is_again=True)
+            else:
+                job = self._record_intent(item, fingerprint(context.plan.workflow(item.trial)))
+                self._record_rejection(item, job, error)
+            return None
+        if graph is None:
+            return None
+        if job is None:
             await context.wait_for_budget(item, self.target_name)
             if context.control.stopping:
                 return None
-        job = self._record_intent(item, fingerprint(graph))
-        if rejection is not None:
-            self._record_rejection(item, job, rejection)
-            return None
-        await context.flush()
+            job = self._record_intent(item, fingerprint(graph))
+            await context.flush()
         return job, add_marker(graph, context.experiment, job.id)
+
+    async def _upload_files(self, item: WorkItem) -> dict[str, Any] | None:
+        """Upload the item's files; return its workflow. None if the run stops before. Raises RejectedError."""
+        graph: dict[str, Any] = self.context.plan.workflow(item.trial)
+        item.known_losses = self.client.uploads.losses
+        for file in self.context.plan.files(item.trial):
+            mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
+            uploaded = await cancel_when(
+                self.context.stopped.wait(), self.client.uploads.ensure_uploaded(file.path, file.sha256, mask)
+            )
+            if uploaded is None:
+                return None
+            graph[file.node]["inputs"][file.input] = uploaded
+        return graph
 
     async def _has_missing_inputs(self, item: WorkItem) -> bool:
         """Whether the server lost a file that we uploaded for this item, for example in a restart.
@@ -282,32 +296,18 @@ class JobExecutor:
         item.submissions += 1
         return job
 
-    async def _resolve_unknown(self, item: WorkItem, job: JobRecord) -> None:
-        """Search the server for a submission whose outcome is unknown, before anything is sent again."""
-        if not await self._was_accepted(item, job):
+    async def _resolve_unknown(self, item: WorkItem, job: JobRecord) -> bool:
+        """Search the server for a submission whose outcome is unknown, before anything is sent again.
+
+        False if the server does not list it: send it again with the same id, which the server accepts only once.
+        Elsewhere the job counts as lost then, and the next submission has another id.
+        """
+        if await self._was_accepted(item, job):
+            return True
+        if not self._finder.sends_again:
             error = (LOST_ERROR, "the server has no trace of this submission")
             self.context.finish_job(item, job, JobEnd(records.LOST, error=error))
-
-    async def _find_earlier(self, job: JobRecord) -> str | None:
-        """The prompt_id of an earlier run's job, or None. One search, which walks the server's list, answers for all.
-
-        Raises TransientError if the outcome stays open.
-        """
-        async with self._search_lock:
-            if job.id not in self._earlier_answers:
-                searches = [self._make_search(earlier) for earlier in self._earlier_jobs.values()]
-                self._earlier_answers = await self.client.find_submissions(searches)
-            if job.id not in self._earlier_answers:
-                raise TransientError(describe_open_outcome(self._make_search(job)))
-            del self._earlier_jobs[job.id]
-            return self._earlier_answers.pop(job.id)
-
-    def _make_search(self, job: JobRecord) -> JobSearch:
-        store = self.context.store
-        return JobSearch(
-            job.id, job.sent, job.intended, self.context.now(), store.has_prompt_id, store.load_server_time(job.id),
-            is_unanswered=job.error_type == UNANSWERED_ERROR,
-        )  # fmt: skip
+        return not self._finder.sends_again
 
     def _record_submitted(
         self, item: WorkItem, job: JobRecord, prompt_id: str, sent_at: float, *, found: bool = False
@@ -497,12 +497,4 @@ class JobExecutor:
             executed = find_executed(nodes, state, listener)
             charged = find_charged(state, listener)
             usage = replace(usage, executed=executed, failed_node=state.failed_node, charged=charged)
-        self.context.finish_job(item, job, JobEnd(end, *self._get_times(state, listener), **facts), usage)
-
-    def _get_times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:
-        """Start and end of the execution, seconds since 1970: by the server's clock, or else by ours."""
-        if state.started is not None and state.ended is not None:
-            return state.started, state.ended
-        if listener.started_at is None or listener.running_since is None:
-            return None, None
-        return listener.started_at, listener.started_at + time.monotonic() - listener.running_since
+        self.context.finish_job(item, job, JobEnd(end, *listener.get_times(state), **facts), usage)

@@ -19,7 +19,8 @@ from sweeper.model import result
 from sweeper.model.charges import Charge
 from sweeper.model.model_facts import NO_MODELS, Models
 from sweeper.model.trial import InputFile, Trial
-from sweeper.running.run_events import Cancelling, Draining, Event, TrialDone
+from sweeper.running.node_class_cache import ClassSource
+from sweeper.running.run_events import Cancelling, Draining, Event, Notice, TrialDone
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobUsage
 from sweeper.running.stop_control import MAX_FAILURES, StopControl
@@ -237,6 +238,15 @@ class RunContext:
     def get_models(self, target: str, trial: Trial) -> Models:
         """The facts about the model files that a trial uses on a target; empty if it tells nothing."""
         return self.models[target].get(trial) if target in self.models else NO_MODELS
+
+    async def free_outdated(self, client: ClassSource, trial: Trial) -> None:
+        """Let a server read files again that were replaced since it may have read them, before it gets the trial.
+
+        Raises TransientError and TargetError, with nothing sent of the trial.
+        """
+        name = client.target.name
+        if name in self.models and (notice := await self.models[name].free_before(client.models, trial)):
+            self.report(Notice(f"{name}: {notice}"))
 
     def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]], job: JobRecord | None) -> None:
         """Add the (node, seconds) pairs of a job. The session writes them to the store at the end of the run."""

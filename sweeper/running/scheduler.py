@@ -218,7 +218,7 @@ class TargetWorker:
 
     def _should_ask_again(self, error: TargetError) -> bool:
         """Whether to retry after an answer that makes a target unusable, because a restarting gateway may give it."""
-        if isinstance(error, RefusedError) and error.is_account_problem:
+        if isinstance(error, RefusedError) and error.is_final:
             return False
         self._suspicious_answers += 1
         return self._suspicious_answers <= _MAX_SUSPICIOUS_ANSWERS

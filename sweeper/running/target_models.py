@@ -63,8 +63,11 @@ class TargetModels:
             return None
         async with self.lock:
             outdated = sorted(self.to_free.intersection(self.uses.list_keys(trial)))
-            if not outdated or not await source.free_memory():
-                return None
+            try:
+                if not outdated or not await source.free_memory():
+                    return None
+            except TransientError as error:
+                raise TransientError(str(error), sent=False, trouble=error.trouble) from error
             self.to_free.clear()  # the server forgot everything
         verb = "was" if len(outdated) == 1 else "were"
         return f"{_join_names(outdated)} {verb} replaced while the server was running, so it reads all models again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from contextlib import suppress
 
@@ -352,6 +353,23 @@ def test_cloud_finds_a_submission_by_its_workflow(workflow):
 def test_job_with_another_marker_is_not_ours():
     theirs = add_marker(GRAPH, "x", "ffffffffffff")
     assert find(CloudDialect(), listing(("theirs", 1002)), answer({"workflow": theirs}))[1] == {JOB: None}
+
+
+@pytest.mark.parametrize(
+    ("age", "began_at", "created", "is_settled"),
+    [
+        (14.9, 1010.0, 1009.0, False),  # newer than the intent, but the sought job may be newer still
+        (14.9, 1010.0, 1011.9, False),  # the Date header has whole seconds, so this may be older than the search
+        (14.9, 1010.0, 1013.0, True),
+        (14.9, None, 1013.0, False),
+        (15.0, None, 1009.0, True),
+    ],
+)
+def test_a_list_of_cloud_that_may_lag_proves_nothing(age, began_at, created, is_settled):
+    search = dataclasses.replace(SEARCH, age=age, began_at=began_at)
+    found = outcome(CloudDialect().find_submissions([search]), listing(("known", created)))
+    assert found == ({JOB: None} if is_settled else {})
+    assert outcome(ComfyUIDialect().find_submissions([search]), listing(("known", created))) == {JOB: None}
 
 
 def test_details_of_jobs_older_than_the_intent_are_not_requested():

@@ -6,7 +6,7 @@ import pytest
 from blake3 import blake3
 
 from sweeper.comfy.job_marker import add_marker, fingerprint
-from sweeper.comfy.protocol import JobSearch, JobSubmission, QueueFull
+from sweeper.comfy.protocol import JobSearch, JobSubmission, KnownJob, QueueFull
 from sweeper.comfy.v2 import V2Dialect
 from sweeper.errors import RefusedError, RejectedError, TransientError, UnreachableError
 from tests.comfy.test_dialects import GRAPH, JOB, answer, drive, outcome
@@ -75,12 +75,10 @@ def test_refusals_of_a_submission():
         assert isinstance(full, QueueFull)
         assert (full.retry_after, full.may_be_accepted) == (3, False)
     assert submit(error("upstream_unreachable", 503)).may_be_accepted
-    with pytest.raises(TransientError) as reused:  # its job must be searched for
-        submit(error("idempotency_key_reuse", 422))
-    assert reused.value.sent
+    assert submit(error("idempotency_key_reuse", 422)) == KnownJob()  # it must be searched for
     with pytest.raises(RefusedError, match="start it, then run again") as stopped:
         submit(error("deployment_stopped", 422))
-    assert not stopped.value.is_account_problem
+    assert (stopped.value.is_account_problem, stopped.value.is_final) == (False, True)
     with pytest.raises(RefusedError) as broke:
         submit(error("insufficient_credits", 402))
     assert broke.value.is_account_problem

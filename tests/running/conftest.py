@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 import sweeper
+from sweeper.comfy import jobs_api
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
 from tests.running.servers import DIALECTS, REAL, WITH_UPLOAD, colour
@@ -57,6 +58,12 @@ NODES = {
         make_node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {"default": "ComfyUI"})}, (), _keep),
     )
 }
+
+
+@pytest.fixture(autouse=True)
+def short_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that lacks a job is believed after a moment, because the lists of our server do not lag by default."""
+    monkeypatch.setattr(jobs_api, "LIST_LAG", 0.3)
 
 
 @pytest.fixture(params=DIALECTS)

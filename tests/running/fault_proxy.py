@@ -40,6 +40,7 @@ class Asked:
     path: str  # without the query
     body: bytes = field(repr=False)
     query: str = ""
+    key: str = ""  # the Idempotency-Key
 
     @property
     def json(self) -> Any:
@@ -168,8 +169,9 @@ class FaultyProxy:
         line, *headers = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         method, target, _ = line.split(" ", 2)
         self.requests += 1
-        url = urlsplit(target)
-        asked = Asked(self.requests, method, url.path, body, url.query)
+        url, pairs = urlsplit(target), [header.partition(":") for header in headers]
+        keys = [value.strip() for name, _, value in pairs if name.lower() == "idempotency-key"]
+        asked = Asked(self.requests, method, url.path, body, url.query, "".join(keys))
         upgrade = any(header.lower().startswith("upgrade:") for header in headers)
         fault = self.decide(asked)
         if fault is not None:

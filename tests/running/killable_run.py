@@ -7,8 +7,9 @@ and for the final messages, and {"ended": ...} when that process has ended: 0, o
 An order has: experiment (file), target (or a list), out, options, and optionally `die_at` (the number of the step to
 die at, or the names of steps, of which it dies at the last one once the others have come in this
 order), `steps` (true to report the name of every step), `file_limit` (bytes that no file may exceed, as on a full
-disk), `powerless` (true to take root's power to write into read-only files), and `searches` (true for `sweeper.search`
-instead of `sweeper.run`). A step is a statement of the database that changes something, or opening for writing,
+disk), `list_lag` (seconds for which sweeper does not believe a list of Comfy Cloud that lacks a job), `powerless` (true
+to take root's power to write into read-only files), and `searches` (true for `sweeper.search` instead of
+`sweeper.run`). A step is a statement of the database that changes something, or opening for writing,
 syncing, linking, renaming or removing a file, each before and after. Requests belong to the proxy. Each round that a
 search has planned, and not recorded yet, is a step too.
 """
@@ -33,6 +34,7 @@ import sweeper.comfy
 import sweeper.planning
 import sweeper.running
 import sweeper.store
+from sweeper.comfy import jobs_api
 from sweeper.errors import SweeperError
 from sweeper.running.run_events import RoundPlanned
 
@@ -116,6 +118,7 @@ def carry_out(order: dict[str, Any], said: Any) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], order["file_limit"]))
     if order.get("powerless") and not os.geteuid():
         give_up_power()
+    jobs_api.LIST_LAG = order.get("list_lag", 0.3)  # the lists of our server do not lag by default
     steps = Steps(order.get("die_at"))
     steps.install(order["out"])
 

@@ -43,13 +43,14 @@ def test_a_job_with_a_dropped_response_is_not_sent_again(server, go):
     assert all(row.attempts == 1 for row in rows)
 
 
-def test_a_submission_that_never_arrived_is_sent_again_once(server, go):
+def test_a_submission_that_never_arrived_is_sent_again_once(server, go, dialect):
     server.faults.drop_before_accept = 2
     run, rows, _ = go()
     assert run.succeeded == 4
     assert server.seen.submits == 6
     _no_job_ran_twice(server)
-    assert sorted(row.attempts for row in rows) == [1, 1, 2, 2]
+    # A v2 server accepts an id once, so the same attempt is sent again.
+    assert sorted(row.attempts for row in rows) == ([1, 1, 1, 1] if dialect == "v2" else [1, 1, 2, 2])
 
 
 def test_a_full_queue_is_retried_after_the_requested_wait(server, go):
