@@ -53,7 +53,14 @@ class WorkItem:
             self.consecutive_failures, self.first_failure_at = 0, None
 
 
-_OUT_OF_MEMORY: Final = re.compile(r"out ?of ?memory|\boom|oom_?error", re.IGNORECASE)
+# PyTorch's allocators for CUDA, HIP and MPS say the first; that for the CPU says "can't allocate memory" on Linux and
+# "not enough memory" on Windows. The others are from NumPy, C++, cuDNN, cuBLAS, Intel, Metal, DirectML and errno 12.
+_OUT_OF_MEMORY: Final = re.compile(
+    r"out[ _]?of[ _]?(\w+[ _])?memory|\boom|oom_?error|memoryerror|bad_alloc|alloc_failed|exceed\w* allowed memory|"
+    r"(can(no|['\u2019])t|could ?(not|n['\u2019]t)|unable to|fail(ed)? to) allocate\b.{0,40}?(memory|bytes|[kmg]i?b\b)|"
+    r"(not enough|insufficient) ([\w-]+ )?(video )?memory|invalid buffer size|paging file is too small",
+    re.IGNORECASE,
+)
 # Comfy Cloud reports the first five, for its own failures; the others are what Python raises when its network fails.
 _TRANSIENT: Final = re.compile(
     r"ModelDownloadError|ImageDownloadError|ServiceError|WebSocketError|DispatcherError|ConnectionError|ConnectionResetError|ConnectionAbortedError|"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 import sweeper
+from sweeper.comfy.protocol import JobState
 from sweeper.errors import UnreachableError
 from sweeper.running.run_events import JobSubmitted, Notice, Retrying, TargetBusy
+from sweeper.running.work import is_out_of_memory
 from sweeper.store import Store
 from tests.running.invariants import broken_promises
 from tests.running.servers import Served
@@ -143,6 +145,45 @@ def test_out_of_memory_is_retried_once_and_a_broken_node_never(server, go):
     server.faults.fail_type = "RuntimeError"
     run, rows, _ = go(fresh=True)
     assert {row.attempts for row in rows} == {1}
+
+
+def test_memory_that_cannot_be_allocated_is_lack_of_memory(server, go):
+    server.faults.fail_nodes, server.faults.fail_node_times = {"Paint"}, 1
+    server.faults.fail_message = (
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 34359738368 bytes. Error code 12 (Cannot allocate memory)"
+    )
+    run, rows, _ = go()
+    assert (run.succeeded, sorted(row.attempts for row in rows)) == (4, [1, 1, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        ("RuntimeError: DefaultCPUAllocator: not enough memory: you tried to allocate 8589934592 bytes.", True),
+        ("RuntimeError: can\u2019t allocate memory", True),
+        ("OSError: [Errno 12] Cannot allocate memory", True),
+        ("OSError: [WinError 1455] The paging file is too small for this operation to complete", True),
+        ("OSError: [WinError 8] Not enough memory resources are available to process this command", True),
+        ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 3.50 GiB for an array with shape (4,)", True),
+        ("MemoryError: ", True),
+        ("RuntimeError: std::bad_alloc", True),
+        ("RuntimeError: MPS backend out of memory (MPS allocated: 8.0 GB)", True),
+        ("RuntimeError: Invalid buffer size: 40.00 GiB", True),
+        ("RuntimeError: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)", True),
+        ("RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("RuntimeError: UR error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)", True),
+        ("RuntimeError: Could not allocate tensor with 1073741824 bytes.", True),
+        ("OutOfMemoryError: Allocation on device 0 would exceed allowed memory. (out of memory)", True),
+        ("RuntimeError: Failed to allocate a port", False),
+        ("ValueError: a boom of colours", False),
+        ("ValueError: the room has no memory of it", False),
+        ("KeyError: 'memory_efficient_attention'", False),
+    ],
+)
+def test_every_systems_words_for_lack_of_memory_are_known(error, is_memory):
+    error_type, _, message = error.partition(": ")
+    assert is_out_of_memory(JobState("failed", error_type=error_type, error=message)) is is_memory
 
 
 @pytest.mark.parametrize("fault", ["mute_events", "refuse_events"])
