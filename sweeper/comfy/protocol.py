@@ -249,8 +249,8 @@ def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
     if (refusal := _read_account_refusal(response, message)) is not None:
         raise refusal
     if response.status in (401, 403):
-        refusal = f"the server refuses the key or this client (HTTP {response.status}): {message}"
-        raise RefusedError(refusal, is_final=is_own_refusal(response))
+        text = f"the server refuses the key or this client (HTTP {response.status}): {message}"
+        raise RefusedError(text, is_final=is_own_refusal(response))
     if response.status == 429 or response.status >= 500:
         raise TransientError(f"HTTP {response.status}: {message}", retry_after=read_retry_after(response))
     if is_redirect(response):

@@ -36,6 +36,7 @@ from sweeper.regression.baseline import AcceptedFile, Baseline, read_baseline
 from sweeper.regression.cases import TrialRow, read_run
 from sweeper.regression.comparison import CHANGED, Comparison, Comparisons
 from sweeper.regression.match_files import match_files
+from sweeper.regression.server_changes import list_changes
 from sweeper.regression.thresholds import Checks, parse_checks
 from sweeper.running.run_events import Event
 from sweeper.schemas.values import format_value
@@ -143,12 +144,15 @@ def attribute_changes(
         obstacle = obstacles[item.case.key]
         row = rows.get(file.digest)
         verdict = f"{UNKNOWN}: {obstacle}" if obstacle else _decide_verdict(item, file, row, checks)
-        models = describe_model_changes(baseline.get_models(file), row.result.model_facts) if row is not None else []
-        if models and verdict in (SERVER_DRIFTED, BOTH):
-            verdict = f"{verdict}: {'; '.join(models)}"
+        is_drift = verdict in (SERVER_DRIFTED, BOTH)
+        if is_drift and row is not None:
+            changes = describe_model_changes(baseline.get_models(file), row.result.model_facts)
+            verdict = ": ".join([verdict, *(["; ".join(changes)] if changes else [])])
         if verdict.startswith((WORKFLOW_CHANGED, BOTH)):
             differences = _describe_differences(baseline.get_graph(file) or {}, workflows.get(item.digest or "", {}))
             verdict = f"{verdict}: {differences}" if differences else verdict
+        if is_drift and row is not None and (changes := list_changes(baseline.get_server(file), row.server)):
+            verdict = f"{verdict}; on the server: {'; '.join(changes)}"
         items.append(replace(item, verdict=verdict))
     return replace(found, cases=tuple(items), stopped_by=stopped_by)
 

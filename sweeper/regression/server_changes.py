@@ -6,7 +6,7 @@ The facts are those of `sweeper.comfy.responses`. The models come from the workf
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from sweeper.model.node_classes.spec import MODEL_SUFFIXES
@@ -38,15 +38,37 @@ def list_changes(before: Facts, now: Facts) -> list[str]:
         for name, word in _WORDS.items()
         if before.get(name) and now.get(name) and _strip_note(before[name]) != _strip_note(now[name])
     ]
-    for name, word in (("devices", "device"), ("argv", "options")):
-        if name in before and name in now and before[name] != now[name]:
-            old, new = (" ".join(map(str, facts[name])) or "none" for facts in (before, now))
-            changes.append(f"{word} {old} -> {new}")
+    if "devices" in before and "devices" in now and before["devices"] != now["devices"]:
+        old, new = (" ".join(map(str, facts["devices"])) or "none" for facts in (before, now))
+        changes.append(f"device {old} -> {new}")
+    if "argv" in before and "argv" in now:
+        old_options, new_options = _read_options(before["argv"]), _read_options(now["argv"])
+        changes += [
+            f"option {name} {old_options.get(name, 'none')} -> {new_options.get(name, 'none')}"
+            for name in dict.fromkeys((*old_options, *new_options))
+            if old_options.get(name) != new_options.get(name)
+        ]
     if "nodes" in before and "nodes" in now:
         packs = sorted({*before["nodes"], *now["nodes"]})
         pairs = [(pack, before["nodes"].get(pack, "none"), now["nodes"].get(pack, "none")) for pack in packs]
         changes += [f"nodes {pack} {old} -> {new}" for pack, old, new in pairs if old != new]
     return changes
+
+
+def _read_options(arguments: Iterable[Any]) -> dict[str, str]:
+    """The options of a command line with their values, `given` without one. What stands before them is `program`."""
+    options: dict[str, str] = {}
+    name = "program"
+    for argument in map(str, arguments):
+        value = argument
+        if argument.startswith("--"):
+            name, has_value, value = argument.partition("=")
+            options.setdefault(name, "" if has_value else "given")
+            if not has_value:
+                continue
+        known = options.get(name, "")
+        options[name] = value if known in ("", "given") else f"{known} {value}"
+    return options
 
 
 def _strip_note(fact: Any) -> str:

@@ -21,7 +21,7 @@ def test_each_changed_fact_is_listed():
     assert list_changes(BEFORE, NOW) == [
         "ComfyUI 0.3.64 -> 0.3.70",
         "device cuda:0 L4 -> cuda:0 H100",
-        "options --lowvram -> none",
+        "option --lowvram given -> none",
         "nodes b 2 -> 3",
         "nodes c none -> 1",
     ]
@@ -32,6 +32,20 @@ def test_each_changed_fact_is_listed():
     assert describe_drift({}, {}) == ""
     assert describe_drift({}, NOW).startswith("accepted on an unknown server, now on ComfyUI 0.3.70")
     assert server_key(BEFORE) == server_key(dict(reversed(BEFORE.items()))) != server_key(NOW)
+
+
+def test_only_the_option_that_differs_is_named():
+    before = {"argv": ["main.py", "--listen", "--port", "8188", "--cache-lru", "10", "--fast", "fp16", "cublas"]}
+    for argv, changes in (
+        (["main.py", "--port", "8188", "--cache-lru", "10", "--fast", "fp16", "cublas", "--listen"], []),
+        (["main.py", "--listen", "--port=8188", "--cache-lru", "20", "--fast", "fp16", "cublas"],
+         ["option --cache-lru 10 -> 20"]),
+        (["main.py", "--listen", "--port", "8188", "--fast", "fp16", "--deterministic"],
+         ["option --cache-lru 10 -> none", "option --fast fp16 cublas -> fp16",
+          "option --deterministic none -> given"]),
+        (["app/main.py", *before["argv"][1:]], ["option program main.py -> app/main.py"]),
+    ):  # fmt: skip
+        assert list_changes(before, {"argv": argv}) == changes
 
 
 def test_description_of_the_embedded_server_is_ignored():
