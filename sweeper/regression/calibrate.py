@@ -33,8 +33,15 @@ from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
 from sweeper.regression.cases import Case, Condition, read_run
-from sweeper.regression.match_files import HIGHER_IS_CLOSER, Match, map_parallel, match_files
-from sweeper.regression.thresholds import OVERRIDES, Threshold, Thresholds, parse_threshold
+from sweeper.regression.match_files import (
+    DECIBELS,
+    HIGHER_IS_CLOSER,
+    Match,
+    map_parallel,
+    match_files,
+    propose_threshold,
+)
+from sweeper.regression.thresholds import OVERRIDES, Threshold, Thresholds
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
 from sweeper.tables.results_folder import default_results_folder
@@ -47,7 +54,6 @@ _EQUAL_VALUES: Final[Mapping[str, float]] = {
     "ssim": 1.0, "psnr": math.inf, "mae": 0.0, "windowed": 0.0, "sound_snr": math.inf, "sound_mae": 0.0,
     "text_ratio": 1.0,
 }  # fmt: skip
-_DECIBELS: Final = ("psnr", "sound_snr")
 _MAX_NEIGHBOURS: Final = 6  # other cases from which a threshold must distinguish a case
 _MAX_RATIO: Final = 3.0  # noise that differs by a greater factor needs separate thresholds
 _MAX_OVERRIDES: Final = 20  # people would not read more
@@ -131,12 +137,14 @@ class Calibration:
             yield from self._list_checks()
         elif self.cases and all(case.stable for case in self.cases):
             yield Line(
-                "Every picture was the same every time. No checks are needed: by default pixels must be identical."
+                "On this server as it runs now, every picture was the same every time. No checks are needed: "
+                "by default pixels must be identical."
             )
         else:
             yield Line("No single measure works for all cases; write `overrides` for each.")
 
     def _list_checks(self) -> Iterator[Part]:
+        yield Line("On this server as it runs now, these checks allow the noise:")
         yield Line("checks:")
         yield from (Item(f'{name}: "{threshold}"') for name, threshold in self.checks.items() if name != OVERRIDES)
         overrides = self.checks.get(OVERRIDES, ())
@@ -287,29 +295,11 @@ def _summarize_noise(measure: str, values: list[float], effects: list[float], ma
     effect = (max(effects) if higher else min(effects)) if effects else None
     if not math.isfinite(worst):
         return MeasureNoise(measure, mean, worst, effect, None, "no threshold allows its noise")
-    threshold = _propose_threshold(measure, worst, margin)
+    threshold = propose_threshold(measure, worst, margin)
     if effect is not None and threshold.is_met_by(effect):
         reason = f"{threshold} would accept the picture of a neighbouring case ({effect:.4g})"
         return MeasureNoise(measure, mean, worst, effect, None, reason)
     return MeasureNoise(measure, mean, worst, effect, threshold)
-
-
-def _propose_threshold(measure: str, worst: float, margin: float) -> Threshold:
-    """A threshold that allows `margin` times the worst noise, rounded to three digits in the looser direction."""
-    if measure in _DECIBELS:
-        return parse_threshold(f">= {math.floor((worst - 20 * math.log10(margin)) * 10) / 10:.1f}")
-    if measure in HIGHER_IS_CLOSER:
-        loss = _round_up(margin * (1 - worst))
-        return parse_threshold(f">= {1 - loss:.6f}")
-    return parse_threshold(f"<= {_round_up(margin * worst):.6g}")
-
-
-def _round_up(value: float) -> float:
-    """Round up to three significant digits."""
-    if value <= 0:
-        return 0.0
-    step = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return math.ceil(value / step) * step
 
 
 def _propose_checks(items: Sequence[CaseNoise]) -> dict[str, Any]:
@@ -407,7 +397,7 @@ def _noise_level(items: Sequence[CaseNoise]) -> float:
 
 def _error_size(measure: str, value: float) -> float:
     """A measure's value on a scale where 0 is equal and more is worse."""
-    if measure in _DECIBELS:
+    if measure in DECIBELS:
         return math.pow(10.0, -value / 20.0)
     return 1.0 - value if measure in HIGHER_IS_CLOSER else value
 

@@ -19,15 +19,17 @@ from sweeper.regression.accept import describe_unusable, is_surely_same
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow
 from sweeper.regression.match_files import (
+    HIGHER_IS_CLOSER,
     CompareResult,
     CompareTask,
     compare_task,
     distance,
     equal_metrics,
     map_parallel,
+    propose_tolerance,
 )
 from sweeper.regression.server_changes import describe_drift
-from sweeper.regression.thresholds import Checks, Thresholds
+from sweeper.regression.thresholds import Checks, Threshold, Thresholds
 from sweeper.store.containment import display_path
 
 SAME: Final = "same"
@@ -56,7 +58,7 @@ class Comparison:
 
     The files are stored as texts, because ten thousand Path objects take some megabytes. `accepted_info` is the
     manifest's record of the accepted file if the two are not the same. `servers` describes on which servers they were
-    made, and `seconds` is how long the trial took.
+    made, and `seconds` is how long the trial took. `tolerance`: the thresholds that would allow a small change.
     """
 
     case: Case = field(
@@ -80,6 +82,7 @@ class Comparison:
     seconds: float | None = field(default=None, metadata=NOT_IN_JSON)
     verdict: str = field(default="", metadata=json_keys(verdict=lambda verdict: verdict or None))
     servers: str = field(default="", metadata=NOT_IN_JSON)
+    tolerance: Mapping[str, Threshold] = field(default_factory=dict, metadata=NOT_IN_JSON)
 
     @property
     def accepted(self) -> Path | None:
@@ -150,7 +153,7 @@ class Comparisons:
         """The cases that are not the same, and then the counts, where a terminal ends."""
         yield from _tabulate([comparison for comparison in self.cases if comparison.state != SAME])
         yield Line(f"{self.experiment}: {self._describe_counts()}")
-        yield from map(Line, self._describe_servers())
+        yield from map(Line, [*self._describe_servers(), *self._propose_tolerance()])
 
     def summary_parts(self) -> Iterator[Part]:
         """A summary for a pull request: the result, the counts, and the cases that keep the check from passing."""
@@ -161,12 +164,27 @@ class Comparisons:
 
     def list_notes(self) -> list[str]:
         """Sentences about the whole check, beside its counts."""
-        notes = self._describe_servers()
+        notes = [*self._describe_servers(), *self._propose_tolerance()]
         if not self.has_baseline:
             notes.append("There is no baseline: nothing was compared.")
         if self.stopped_by:
             notes.append(f"The run ended early ({self.stopped_by}), so the remaining trials were not compared.")
         return notes
+
+    def _propose_tolerance(self) -> Iterator[str]:
+        """A sentence with the checks that would allow all changes, if each is a small drift."""
+        changed = [case.tolerance for case in self.cases if case.state == CHANGED]
+        if not changed or not all(changed):
+            return
+        loosest: dict[str, Threshold] = {}
+        for name, threshold in (entry for tolerance in changed for entry in tolerance.items()):
+            pick = min if name in HIGHER_IS_CLOSER else max
+            loosest[name] = pick(threshold, loosest.get(name, threshold), key=lambda bound: bound.number)
+        checks = ", ".join(f'{name}: "{threshold}"' for name, threshold in loosest.items())
+        yield (
+            f"The changes are small. If you want to allow them, `checks: {{{checks}}}` in the experiment would hold; "
+            "`sweeper calibrate` measures what the server's noise needs"
+        )
 
     def _describe_counts(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count) or "no cases"
@@ -310,7 +328,7 @@ class _CaseComparer:
         return _build_comparison(
             output, row, SAME if match.passes else CHANGED, reason=match.reason, tier=match.tier,
             metrics=match.metrics, accepted_info=None if match.passes else accepted, accepted_file=str(path),
-            servers=servers,
+            servers=servers, tolerance=propose_tolerance(match, task.thresholds),
         )  # fmt: skip
 
     def _get_accepted_path(self, accepted: AcceptedFile) -> str:

@@ -7,6 +7,7 @@ text without a threshold for texts must be equal.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ Tier: TypeAlias = Literal[
 ALWAYS_REPORTED: Final = ("mae", "differing", "windowed")
 
 HIGHER_IS_CLOSER: Final = (*PICTURES_CLOSER, "sound_snr", "text_ratio")
+DECIBELS: Final = ("psnr", "sound_snr")
+_MAX_DRIFT: Final = 1.0  # the mean difference, 0-255, above which no tolerance is proposed: it is another picture
 
 _BATCH: Final = 16
 _MAX_DISTANCE: Final = 256.0  # more than the distance of any two pictures
@@ -186,6 +189,33 @@ def distance(metrics: Mapping[str, float]) -> float:
     if "mae" in metrics or "sound_mae" in metrics:
         return max(metrics.get("mae", 0.0), 127.5 * metrics.get("sound_mae", 0.0))
     return 255.0 * (1.0 - metrics["text_ratio"]) if "text_ratio" in metrics else _MAX_DISTANCE
+
+
+def propose_tolerance(match: Match, thresholds: Thresholds) -> dict[str, Threshold]:
+    """The thresholds that would allow a small drift, in place of those that it violates; empty if it is not small."""
+    metrics = match.metrics
+    if match.tier != "beyond" or distance(metrics) > _MAX_DRIFT:
+        return {}
+    applied = {name: threshold for name, threshold in thresholds.items() if name in metrics}
+    names = find_violations(applied, metrics) or {"mae", "windowed", "sound_mae", "text_ratio"} & metrics.keys()
+    return {name: propose_threshold(name, metrics[name]) for name in sorted(names)}
+
+
+def propose_threshold(measure: str, worst: float, margin: float = 1.0) -> Threshold:
+    """A threshold that allows `margin` times the worst noise, rounded to three digits in the looser direction."""
+    if measure in DECIBELS:
+        return Threshold(">=", math.floor((worst - 20 * math.log10(margin)) * 10) / 10)
+    if measure in HIGHER_IS_CLOSER:
+        return Threshold(">=", math.floor((1 - _round_up(margin * (1 - worst))) * 1e6) / 1e6)
+    return Threshold("<=", float(f"{_round_up(margin * worst):.6g}"))
+
+
+def _round_up(value: float) -> float:
+    """Round up to three significant digits."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / step) * step
 
 
 def _shorten_paths(reason: str, *paths: Path) -> str:

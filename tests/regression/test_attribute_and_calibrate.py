@@ -19,6 +19,7 @@ from PIL import Image
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
+from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput, make_node_class
 from sweeper.embedded.scenario import Scenario
@@ -34,15 +35,24 @@ GRAPH = {
 
 @contextmanager
 def serve_nodes(
-    *, shift: int = 0, sigma: float | Mapping[int, float] = 0.0, prices: Mapping[str, Any] | None = None
+    *,
+    shift: int = 0,
+    sigma: float | Mapping[int, float] = 0.0,
+    pixels: int = 0,
+    prices: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """A server that paints a grey level plus tint plus shift, plus normal noise with the deviation `sigma`."""
+    """A server that paints a grey level plus tint plus shift, plus normal noise with the deviation `sigma`.
+
+    `pixels`: how many of the first row are black.
+    """
     random = np.random.default_rng(7)
 
     def paint(context: Any, level: int, tint: int) -> NodeOutput:
         deviation = sigma if isinstance(sigma, float) else sigma[level]
         noise = random.normal(0.0, deviation, (64, 64, 3)) if deviation else 0.0
-        return NodeOutput((np.clip(np.rint(np.full((64, 64, 3), level + tint + shift) + noise), 0, 255),))
+        picture = np.clip(np.rint(np.full((64, 64, 3), level + tint + shift) + noise), 0, 255)
+        picture[0, :pixels] = 0
+        return NodeOutput((picture,))
 
     count = itertools.count()
 
@@ -106,6 +116,33 @@ def test_attribution_finds_the_planted_cause(grey, tint, shift, sigma, verdict):
         found = sweeper.check(grey(tint=tint), target=url, attribute=True)
     assert [one.state for one in found] == ["changed", "changed"]
     assert {one.verdict for one in found} == {verdict}
+
+
+def test_attribution_names_the_option_of_the_server_that_differs(grey, monkeypatch):
+    argv = CommonRoutes._build_argv
+    monkeypatch.setattr(CommonRoutes, "_build_argv", lambda self: [*argv(self), "--deterministic"])
+    with serve_nodes(shift=9) as url:
+        found = sweeper.check(grey(), target=url, attribute=True)
+    assert {item.verdict for item in found} == {
+        f"{SERVER_DRIFTED}; on the server: option --deterministic none -> given"
+    }
+
+
+def test_a_small_drift_comes_with_the_checks_that_would_hold(grey, command):
+    with serve_nodes(pixels=1) as url:
+        file = grey()
+        found = command("check", file, "--target", url, "-q")
+        assert found.code == 1
+        checks = yaml.safe_load(found.out.split("`checks: ")[1].split("`")[0])
+        assert set(checks) == {"mae", "windowed"}
+        experiment = json.loads(file.read_text())
+        file.write_text(json.dumps({**experiment, "checks": checks}))
+        assert sweeper.check(file, target=url).ok
+    with serve_nodes(pixels=2) as url:  # twice as much violates them, so other numbers are proposed
+        notes = sweeper.check(file, target=url).list_notes()
+        assert [note.startswith("The changes are small.") for note in notes][-1]
+    with serve_nodes(shift=9) as url:
+        assert not any("would hold" in note for note in sweeper.check(file, target=url).list_notes())
 
 
 def test_attribution_and_calibration_are_charged_for_what_they_run(grey, monkeypatch):
