@@ -38,6 +38,7 @@ def to_text(value: Any) -> str:
 T = TypeVar("T")
 
 STOPPED: Final = "deployment_stopped"  # the code of API v2's refusal by a deployment that is switched off
+STOPPED_ADVICE: Final = "the deployment is stopped; start it, then run again"
 KEY_HEADER: Final = "X-API-Key"  # Comfy Cloud's; also sent while the dialect is unknown
 MAX_RETRY_AFTER: Final = 600.0  # seconds; a server that asks for more can ask again
 _MAX_ID_LENGTH: Final = 200
@@ -245,12 +246,12 @@ def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
         return response
     message = read_error_message(response)
     if read_error_code(response) == STOPPED:
-        raise RefusedError(f"the deployment is stopped; start it, then run again: {message}", is_final=True)
+        raise RefusedError(f"{STOPPED_ADVICE}: {message}", is_final=True)
     if (refusal := _read_account_refusal(response, message)) is not None:
         raise refusal
     if response.status in (401, 403):
-        text = f"the server refuses the key or this client (HTTP {response.status}): {message}"
-        raise RefusedError(text, is_final=is_own_refusal(response))
+        reason = f"the server refuses the key or this client (HTTP {response.status}): {message}"
+        raise RefusedError(reason, is_final=is_own_refusal(response))
     if response.status == 429 or response.status >= 500:
         raise TransientError(f"HTTP {response.status}: {message}", retry_after=read_retry_after(response))
     if is_redirect(response):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper import embedded
 from sweeper.answers.parts import Fail, Item, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON
+from sweeper.comfy.protocol import STOPPED_ADVICE
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import (
     DISTRIBUTION,
@@ -283,7 +284,7 @@ def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None
     if target is None:
         return None
     if isinstance(error, RefusedError):
-        if error.is_account_problem:
+        if error.is_account_problem or STOPPED_ADVICE in str(error):
             return None
         if target.key_source is None:
             return "the server needs a key: write the target as {url: ..., api_key_env: NAME} and set NAME to the key"

@@ -187,7 +187,7 @@ class JobExecutor:
     ) -> None:
         """Record that the server did not accept a job. Raises the error if other trials would fail there too.
 
-        The job stays open if an earlier submission of it may have been accepted, or if it is sent again anyway.
+        An open job stays open if it was sent before, or is sent again because a gateway may have answered.
         """
         if error.may_be_accepted and self._finder.sends_again and not is_again:
             return
@@ -236,7 +236,7 @@ class JobExecutor:
             if context.control.stopping:
                 return None
             job = self._record_intent(item, fingerprint(graph))
-            await context.flush()
+        await context.flush()
         return job, add_marker(graph, context.experiment, job.id)
 
     async def _upload_files(self, item: WorkItem) -> dict[str, Any] | None:

@@ -175,6 +175,21 @@ def test_v1_waits_for_a_list_that_lags_before_it_submits_again(coloured, tmp_pat
         assert broken_promises(tmp_path / "out", 4, [server]) == []
 
 
+def test_v1_after_a_kill_waits_for_a_list_that_lags(runners, coloured, tmp_path):
+    plan, out = coloured(2), tmp_path / "out"
+    with Served("cloud", tmp_path / "data", workers=2) as server:
+        server._embedded.faults.list_lag = LAG
+        runner = runners.start(plan, server.target(concurrency=1), out)
+        server.proxy.on_step = lambda asked, when: (
+            runner.send(signal.SIGKILL) if asked.submits and when == "after" else None
+        )
+        assert runner.wait().killed
+        server.proxy.on_step = lambda *_: None
+        assert runners.run(plan, server.target(concurrency=1), out, list_lag=15.0).error == "None"
+        assert len(server.proxy.accepted) == 2
+        assert broken_promises(out, 2, [server]) == []
+
+
 def test_v1_believes_a_list_that_shows_a_newer_job(coloured, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs_api, "LIST_LAG", 40.0)
     with Served("cloud", tmp_path / "data", workers=1) as server:
