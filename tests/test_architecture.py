@@ -215,10 +215,10 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 450, "cli": 5_900, "cluster": 2_650, "comfy": 4_500, "embedded": 9_790, "images": 1_850,
-    "loading": 4_500, "model": 4_900, "planning": 3_000, "pytest_plugin": 350, "regression": 3_450,
-    "reporting": 2_800, "running": 7_300, "schemas": 500, "serving": 600, "statistics": 1_200, "store": 2_750,
-    "tables": 3_650, "voting": 900,
+    "answers": 450, "cli": 5_950, "cluster": 2_700, "comfy": 4_750, "embedded": 9_850, "images": 1_870,
+    "loading": 4_500, "model": 5_100, "planning": 3_150, "pytest_plugin": 350, "regression": 3_550,
+    "reporting": 2_800, "running": 8_000, "schemas": 500, "serving": 600, "statistics": 1_200, "store": 2_850,
+    "tables": 3_800, "voting": 900,
 }  # fmt: skip
 
 

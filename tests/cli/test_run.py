@@ -209,8 +209,10 @@ DEFAULTS = {
         (["--fail-fast", "--fresh"], (None, None, {"fail_fast": True, "fresh": True})),
         (["--retry-failed", "--no-check"], (None, None, {"retry_failed": True, "check": False})),
         (["--per-target", "--keep-stale"], (None, None, {"per_target": True, "keep_stale": True})),
-        (["--remake-stale", "--allow-different-models"],
-         (None, None, {"remake_stale": True, "allow_different_models": True})),
+        (
+            ["--remake-stale", "--allow-different-models"],
+            (None, None, {"remake_stale": True, "allow_different_models": True}),
+        ),
         (["--remake", "--keep-temp"], (None, None, {"remake": True, "keep_temp": True})),
         (["--where", "seed > 1", "--limit", "0"], (None, None, {"where": "seed > 1", "limit": 0})),
     ],
