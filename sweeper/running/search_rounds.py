@@ -178,9 +178,11 @@ class SearchPreview:
     votes_needed: int
 
 
-def preview_search(experiment: Experiment, targets: Sequence[Target], out: Path, options: RunOptions) -> SearchPreview:
+def preview_search(
+    experiment: Experiment, targets: Sequence[Target], out: Path, options: RunOptions | None = None
+) -> SearchPreview:
     """Return what a search with these options would do next. Submits nothing. Raises as `search_async` does."""
-    rounds = _Rounds(experiment, targets, out, options)
+    rounds = _Rounds(experiment, targets, out, options or RunOptions())
     return rounds.preview()
 
 

@@ -94,6 +94,7 @@ run:
   timeout: 600
   patience: 300
   keep_temp: true
+  per_target: true
   max_trials: 100
   confirm_above: 5 USD
   budget: 20 USD

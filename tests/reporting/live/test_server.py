@@ -342,7 +342,7 @@ def test_a_running_trial_shows_its_earlier_result_and_that_it_runs(tmp_path):
         EmbeddedServer(nodes=painter.nodes) as server,
         ThreadPoolExecutor(1) as pool,
     ):
-        ended = pool.submit(sweeper.run, experiment, server.url, tmp_path / "out")
+        ended = pool.submit(sweeper.run, experiment, server.url, tmp_path / "out", per_target=True)
         try:
             wait_until(lambda: httpx.get(f"{view.url}data.json").json()["live"]["flight"])
             data = httpx.get(f"{view.url}data.json").json()
