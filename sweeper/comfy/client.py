@@ -40,7 +40,7 @@ from sweeper.comfy.protocol import (
     read_retry_after,
 )
 from sweeper.comfy.redaction import Redaction, log, mute_libraries
-from sweeper.comfy.responses import query_balance, query_server_info
+from sweeper.comfy.responses import NodePack, query_balance, query_node_packs, query_server_info
 from sweeper.comfy.retry import RetryPolicy, RetryWaiter
 from sweeper.comfy.target import Target, with_location
 from sweeper.comfy.transport import (
@@ -190,6 +190,10 @@ class ComfyClient:
     async def get_server_info(self) -> dict[str, Any]:
         """The server's versions (see `query_server_info`); empty if it does not report them in time, or fails."""
         return await self._run_optional(query_server_info(self.dialect.name)) or {}
+
+    async def get_node_packs(self) -> dict[str, NodePack]:
+        """The node packs of a ComfyUI by folder; empty if it does not report them in time, or is another server."""
+        return await self._run_optional(query_node_packs()) or {} if self.dialect.name == "comfyui" else {}
 
     async def get_balance(self) -> float | None:
         """What is left on the account, in USD; None if the server does not say that in time, or has no accounts."""

@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sweeper.comfy.protocol import (
     Flow,
@@ -266,6 +266,18 @@ _MAX_LENGTH: Final = 200  # characters of one fact
 _MAX_FACTS: Final = 2000  # of one kind, such as node packs
 _SECRET: Final = re.compile("key|token|secret|pass|auth|cred|cert", re.IGNORECASE)
 _HARMLESS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?|[a-z][a-z0-9_]{0,15}")  # a number or a word, not a path or host
+_REPOSITORY: Final = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class NodePack(NamedTuple):
+    """A node pack as ComfyUI-Manager lists it; "" for what it does not tell.
+
+    `version` is that of the registry, or the commit of a checkout. `registry_id` is its id in Comfy's registry.
+    """
+
+    version: str = ""
+    registry_id: str = ""
+    repository: str = ""
 
 
 def query_server_info(dialect: str) -> Flow[dict[str, Any]]:
@@ -286,12 +298,18 @@ def query_server_info(dialect: str) -> Flow[dict[str, Any]]:
         ]
         facts |= {"devices": names} if names else {}
     if dialect == "comfyui":
-        for path in ("/v2/customnode/installed", "/customnode/installed"):
-            nodes = _read_node_packs(_read_mapping((yield ServerRequest("GET", path))))
-            if nodes:
-                facts["nodes"] = nodes
-                break
+        packs = yield from query_node_packs()
+        facts |= {"nodes": {name: pack.version or "unknown" for name, pack in packs.items()}} if packs else {}
     return facts
+
+
+def query_node_packs() -> Flow[dict[str, NodePack]]:
+    """Ask a ComfyUI for its enabled node packs, by their folder; empty without ComfyUI-Manager."""
+    for path in ("/v2/customnode/installed", "/customnode/installed"):
+        packs = _read_node_packs(_read_mapping((yield ServerRequest("GET", path))))
+        if packs:
+            return packs
+    return {}
 
 
 def read_memory(system: Mapping[str, Any]) -> tuple[int, int]:
@@ -342,12 +360,20 @@ def redact_arguments(arguments: Iterable[str]) -> list[str]:
     return safe
 
 
-def _read_node_packs(installed: Mapping[str, Any]) -> dict[str, str]:
+def _read_node_packs(installed: Mapping[str, Any]) -> dict[str, NodePack]:
     return {
-        _to_line(name): _to_line(pack.get("ver") or "unknown")
+        _to_line(name): NodePack(
+            _to_line(pack.get("ver") or ""), _to_line(pack.get("cnr_id") or ""), _make_repository(pack.get("aux_id"))
+        )
         for name, pack in islice(sorted(installed.items()), _MAX_FACTS)
         if isinstance(pack, Mapping) and "ver" in pack and pack.get("enabled", True)
     }
+
+
+def _make_repository(github_id: Any) -> str:
+    """The URL of `owner/name`; "" for anything else, such as the address of a server that is not GitHub."""
+    is_id = isinstance(github_id, str) and len(github_id) <= _MAX_LENGTH and _REPOSITORY.fullmatch(github_id)
+    return f"https://github.com/{github_id}" if is_id else ""
 
 
 def _to_line(value: Any) -> str:

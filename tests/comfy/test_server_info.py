@@ -10,7 +10,7 @@ import pytest
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.protocol import ServerResponse
-from sweeper.comfy.responses import query_server_info, redact_arguments
+from sweeper.comfy.responses import NodePack, query_node_packs, query_server_info, redact_arguments
 from sweeper.comfy.target import Target
 
 STATS = {
@@ -30,8 +30,12 @@ PACKS = {
 
 
 def query(dialect, answers):
-    """Run the flow with these answers by path, 404 for any other; return its result and the requested paths."""
-    flow, paths = query_server_info(dialect), []
+    return run(query_server_info(dialect), answers)
+
+
+def run(flow, answers):
+    """Run a flow with these answers by path, 404 for any other; return its result and the requested paths."""
+    paths = []
     request = next(flow)
     try:
         while True:
@@ -54,6 +58,20 @@ def test_comfyui_reports_versions_device_and_node_packs():
         "nodes": {"by-git": "0badcafe", "rgthree-comfy": "1.0.2"},
     }
     assert paths == ["/system_stats", "/v2/customnode/installed", "/customnode/installed"]
+
+
+def test_node_packs_have_their_registry_id_or_repository():
+    odd = {
+        "odd": {"ver": 3, "cnr_id": ["x"], "aux_id": "https://git.example/x/y"},
+        "none": {"ver": None},
+        "text": "1.0",
+    }
+    assert run(query_node_packs(), {"/v2/customnode/installed": {**PACKS, **odd}})[0] == {
+        "rgthree-comfy": NodePack("1.0.2", "rgthree-comfy"),
+        "by-git": NodePack("0badcafe", "", "https://github.com/me/by-git"),
+        "odd": NodePack("3", "['x']"),
+        "none": NodePack(),
+    }
 
 
 def test_cloud_gets_no_comfyui_manager_requests():

@@ -50,6 +50,8 @@ _LENIENT_CLASSES: Final = frozenset(
     {"CustomCombo", "Load3D", "Load3DAdvanced", "ModelAttentionBackend"}
     | {"SelectCLIPDevice", "SelectModelDevice", "SelectVAEDevice"}
 )
+_PACKS: Final = "custom_nodes."  # how the `python_module` of a class begins, before the name of its folder
+_SHIPPED_EXAMPLE: Final = "websocket_image_save"  # a file in `custom_nodes` of every ComfyUI
 _MISSPELT_CLASS: Final = 0.85  # of the letters of a class in common with a known one: `KSamplr`, `LoadImag`
 _PRIMITIVE_TYPES: Final = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean"}
 # ComfyUI's own types that only links can carry, in case `object_info` has too few classes to find them as outputs.
@@ -114,7 +116,7 @@ class NodeSpec:
     custom nodes with "any number of inputs" do), or because its declaration could not be understood. `is_partner`: the
     node calls a paid third party (`api_node`). `output_templates` has the match template of each output, or "".
     `price_badge` is what the class says about its price. `is_stand_in`: the server is one of sweeper's own, which only
-    imitates the class.
+    imitates the class. `pack` is the folder in `custom_nodes` that the class comes from, "" for a class of ComfyUI.
     """
 
     class_type: str
@@ -127,6 +129,7 @@ class NodeSpec:
     output_templates: tuple[str, ...] = ()
     price_badge: PriceBadge | None = None
     is_stand_in: bool = False
+    pack: str = ""
 
     @property
     def is_dynamic(self) -> bool:
@@ -271,7 +274,13 @@ def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) ->
         output_templates=tuple(str(name or "") for name in _as_sequence(_get(declared, "output_matchtypes"))),
         price_badge=parse_price_badge(_get(declared, "price_badge")),
         is_stand_in=_get(declared, STAND_IN_KEY) is True,
+        pack=_parse_pack(_get(declared, "python_module")),
     )
+
+
+def _parse_pack(module: Any) -> str:
+    pack = module.removeprefix(_PACKS) if isinstance(module, str) and module.startswith(_PACKS) else ""
+    return "" if pack == _SHIPPED_EXAMPLE else pack
 
 
 def _parse_groups(

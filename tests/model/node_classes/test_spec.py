@@ -22,6 +22,22 @@ def spec_of(declared: Any, *, others: dict[str, Any] | None = None) -> InputSpec
     return info.classes["One"].inputs["x"]
 
 
+@pytest.mark.parametrize(
+    ("module", "pack"),
+    [
+        ("custom_nodes.ComfyUI-Impact-Pack", "ComfyUI-Impact-Pack"),
+        ("custom_nodes.a.b", "a.b"),
+        ("custom_nodes.websocket_image_save", ""),  # every ComfyUI has this file
+        ("comfy_extras.nodes_flux", ""),
+        ("nodes", ""),
+        (3, ""),
+    ],
+)
+def test_class_knows_the_folder_of_its_node_pack(module: Any, pack: str) -> None:
+    info = NodeInfo.from_object_info({"One": {**node({}), "python_module": module}})
+    assert info.classes["One"].pack == pack
+
+
 def test_inputs_are_parsed_in_order_with_required_ones_first() -> None:
     sampler = small_info().classes["Sampler"]
     assert list(sampler.inputs) == [
