@@ -233,9 +233,13 @@ def read_workflow(file: str | os.PathLike[str]) -> Source:
     return _read_source(Path(file), _format_path(Path(file)), parse_json, TemplateError, _read_regular)
 
 
-def read_yaml_file(file: Path) -> Source:
+def read_yaml_file(file: Path, scope: ReadScope = EVERYTHING) -> Source:
     """Read a YAML or JSON file other than an experiment, without checking it. Raises UsageError."""
-    return _read_source(file, str(file), parse_yaml, UsageError, _read_regular)
+    try:
+        return _read_source(file, str(file), parse_yaml, UsageError, lambda path: read_text_bytes(scope.resolve(path)))
+    except OutsideError as error:
+        message = f"is a link to {error.path}, outside of the project; name that file itself"
+        raise UsageError(Problem(str(file), 0, "", message)) from None
 
 
 def _read_regular(path: Path) -> bytes:

@@ -76,6 +76,13 @@ class PlanModels:
                     yield leaves.get((node_id, "inputs", name), node["inputs"][name]), folders
 
 
+def list_used_packs(plan: Plan, classes: NodeInfo) -> frozenset[str]:
+    """The folders of the node packs whose classes the trials execute. No slot changes the class of a node."""
+    template = plan.experiment.template
+    used = {template.graph[node_id]["class_type"] for node_id in _find_running_nodes(template, classes)}
+    return frozenset(spec.pack for name in used if (spec := classes.classes.get(name)) is not None and spec.pack)
+
+
 def may_name_models(plan: Plan, classes: NodeInfo) -> bool:
     """Whether the workflow has an input with options that look like files, so that asking for folders can be of use."""
     nodes = plan.experiment.template.graph.values() or [

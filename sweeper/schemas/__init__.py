@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def find_schema_file(name: str) -> Path:
-    """Return the absolute path of the schema `experiment`, `slots` or `workflow`."""
+    """Return the absolute path of the schema `experiment`, `slots`, `workflow` or `lock`."""
     return Path(__file__).resolve().with_name(f"{name}.schema.json")
 
 
@@ -33,7 +33,7 @@ def make_editor_line(name: str) -> str:
 
 @cache
 def load_schema(name: str) -> dict[str, Any]:
-    """Return the schema `experiment`, `slots` or `workflow`. Every call returns the same dict: do not change it."""
+    """Return the schema of a name as `find_schema_file`. Every call returns the same dict: do not change it."""
     schema: dict[str, Any] = json.loads(find_schema_file(name).read_text("utf-8"))
     return schema
 

@@ -20,7 +20,7 @@ from sweeper.schemas import find_schema_problems, load_schema
 from tests import ROOT
 from tests.schemas.subschemas import find_description, iter_keys, iter_subschemas
 
-NAMES = ("experiment", "slots", "workflow")
+NAMES = ("experiment", "slots", "workflow", "lock")
 EXPERIMENT = load_schema("experiment")
 DEFINITIONS = EXPERIMENT["$defs"]
 FORMS = {"range": ("from", "to"), **{name: (name,) for name in ("seeds", "lines", "csv", "files", "choices")}}
