@@ -28,10 +28,11 @@ from sweeper.comfy.target import Target
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.loading.load import read_yaml_file
-from sweeper.loading.read_scope import EVERYTHING, ReadScope
+from sweeper.loading.read_scope import EVERYTHING, ReadScope, find_project
 from sweeper.model.experiment import Experiment
-from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models, to_local_time
+from sweeper.model.model_facts import NO_MODELS, Change, ModelFacts, ModelKey, Models, to_local_time
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.shell_words import join_command
 from sweeper.planning.model_inputs import PlanModels, list_used_packs
 from sweeper.planning.plan import Plan
 from sweeper.running.node_class_cache import get_classes
@@ -365,3 +366,34 @@ def _find_pack(name: str, locked: NodePack, packs: Mapping[str, NodePack]) -> No
         if any(first and first.casefold() == second.casefold() for first, second in pairs):
             return pack
     return None
+
+
+def describe_drift(plan: Plan, infos: Mapping[str, Mapping[str, Any]], models: Mapping[str, Models]) -> Iterator[str]:
+    """One line for each target that differs from the lock beside an experiment, or for a lock with mistakes.
+
+    `infos`: by target, what the run knows of its server. `models`: the facts about the files of the plan there. Only
+    what these have is compared, because the run itself refuses what is missing. Nothing for a round of a search, which
+    would repeat it.
+    """
+    file = plan.experiment.file
+    path = file.with_name(LOCK_NAME)
+    if plan.search_columns is not None or not path.is_file():
+        return
+    command = join_command(["sweeper", "lock", "--check", str(file)])
+    try:
+        lock = read_lock(path, ReadScope(find_project(file)))
+    except UsageError as error:
+        yield f"{error.problems[0]}; nothing was compared with this lock, and `{command}` shows all mistakes"
+        return
+    for target, info in infos.items():
+        facts = models.get(target, NO_MODELS)
+        names = _name_files(facts)
+        packs = {name: NodePack(version) for name, version in info.get("nodes", {}).items()}
+        known = {path: locked for path, locked in lock.models.items() if _find_file(path, names)}
+        known_packs = {name: pack for name, pack in lock.packs.items() if _find_pack(name, pack, packs)}
+        state = ServerState(target, info.get("comfyui") or "", packs, facts, names)
+        drifts = compare_lock(Lock(lock.base_version, known, known_packs), state).drifts
+        if drifts:
+            more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
+            first = f"{drifts[0].name}: {drifts[0].locked} -> {drifts[0].found}"
+            yield f"{target} differs from {LOCK_NAME}: {first}{more}; `{command}` shows all"

@@ -37,6 +37,7 @@ from sweeper.running.done_work import DoneRule
 from sweeper.running.folder_lock import lock_folder
 from sweeper.running.health import connect_all
 from sweeper.running.live_feed import LiveFeed
+from sweeper.running.lock import describe_drift
 from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import ClassSource, get_classes, save_server
 from sweeper.running.preflight import check_target, describe_renaming, describe_stand_ins
@@ -173,7 +174,9 @@ class Session:
             state = self._load_resume_state(store, missing)
             if state.todo and not is_checked:
                 await self.control.run_unless_stopped(self.check_targets())
-        for note in state.list_notes(self.target_names):
+        infos = {target.name: self.server_infos.get(target.name, {}) for target in self.targets if not target.embedded}
+        drift = describe_drift(self.plan, infos, self.models.facts)
+        for note in (*state.list_notes(self.target_names), *drift):
             self._warn(note)
         return missing, state, is_connected
 

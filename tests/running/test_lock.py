@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from sweeper.cli import main
+from sweeper.comfy.client import ComfyClient
 from sweeper.embedded import EmbeddedServer
 from tests.running.test_models import BASE, FOURTH, GRAPH, NAME, OTHER_BASE, Studio, make_file
 
@@ -313,6 +314,8 @@ def test_link_in_place_of_a_lock_is_neither_read_nor_followed(studio, sweeper, t
     checked = sweeper("lock", "--check", "e.yaml", "-t", server.url)
     assert checked.code == 2
     assert "outside of the project" in checked.err
+    studio.run(("studio", server))
+    assert any("outside of the project" in notice for notice in studio.notices)
     assert sweeper("lock", "e.yaml", "-t", server.url, "--yes").code == 0
     assert (outside.read_text(), LOCK.is_symlink()) == ("schema: secret\n", False)
 
@@ -343,3 +346,47 @@ def test_what_a_server_says_cannot_add_keys_to_the_lock(studio, sweeper):
     assert sweeper("lock", "e.yaml", "-t", server.url).code == 0
     assert read()["definition"]["baseComfyVersion"] == "v0.33.0"
     assert sweeper("lock", "--check", "e.yaml", "-t", server.url).code == 0
+
+
+def test_run_names_drift_in_one_line_and_goes_on(studio, sweeper):
+    server = studio.serve("studio")
+    sweeper("lock", "e.yaml", "-t", server.url)
+    assert studio.run(("studio", server), limit=1).succeeded == 1
+    assert not any("comfy-build" in notice for notice in studio.notices)
+    LOCK.write_text(LOCK.read_text().replace("v0.33.0", "v0.3.64"))
+    assert "comfy-build" not in sweeper("run", "e.yaml", "--rehearse").err
+    LOCK.write_text(LOCK.read_text().replace("v0.3.64", "v0.33.0"))
+    studio.place(server, FOURTH)
+    studio.place(server, BASE + b"\0" * 8, "checkpoints/base.safetensors")
+    assert studio.run(("studio", server)).succeeded == 4
+    (line,) = [notice for notice in studio.notices if "comfy-build" in notice]
+    assert line == (
+        f"studio differs from comfy-build.yaml: checkpoints/base.safetensors: {len(BASE)} bytes -> "
+        f"{len(BASE) + 8} bytes and 1 more; `sweeper lock --check {studio.folder / 'e.yaml'}` shows all"
+    )
+
+
+def test_run_and_check_go_on_beside_a_broken_lock(studio, sweeper):
+    server = studio.serve("studio")
+    LOCK.write_text("schema: 3\n")
+    assert studio.run(("studio", server)).succeeded == 4
+    assert any("nothing was compared with this lock" in notice for notice in studio.notices)
+    sweeper("accept", "results/e", "--yes")
+    sweeper("lock", "e.yaml", "-t", server.url, "--yes")
+    LOCK.write_text(LOCK.read_text().replace("v0.33.0", "v0.32.0"))
+    checked = sweeper("check", "e.yaml", "-t", server.url)
+    assert checked.code == 0
+    assert f"{server.url} differs from comfy-build.yaml: baseComfyVersion: 0.32.0 -> 0.33.0; " in checked.err
+
+
+def test_run_compares_packs_that_the_server_lists(studio, sweeper, monkeypatch):
+    server = add_face_fix(studio)
+    with answer_before(server, {"/v2/customnode/installed": PACKS}) as front:
+        sweeper("lock", "e.yaml", "-t", front.url)
+
+    async def get_server_info(_: ComfyClient) -> dict[str, Any]:
+        return {"comfyui": "0.33.0", "nodes": {"face-fix": "1.3.0", "by-hand": "unknown"}}
+
+    monkeypatch.setattr(ComfyClient, "get_server_info", get_server_info)
+    studio.run(("studio", server), limit=1)
+    assert any("comfy-build.yaml: Face-Fix: 1.2.3 -> 1.3.0; " in notice for notice in studio.notices)
