@@ -175,8 +175,7 @@ class Session:
             if state.todo and not is_checked:
                 await self.control.run_unless_stopped(self.check_targets())
         infos = {target.name: self.server_infos.get(target.name, {}) for target in self.targets if not target.embedded}
-        drift = describe_drift(self.plan, infos, self.models.facts)
-        for note in (*state.list_notes(self.target_names), *drift):
+        for note in (*state.list_notes(self.target_names), *describe_drift(self.plan, infos, self.models.facts)):
             self._warn(note)
         return missing, state, is_connected
 
