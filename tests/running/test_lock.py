@@ -19,7 +19,7 @@ import yaml
 from sweeper.cli import main
 from sweeper.comfy.client import ComfyClient
 from sweeper.embedded import EmbeddedServer
-from tests.running.test_models import BASE, FOURTH, GRAPH, NAME, OTHER_BASE, Studio, make_file
+from tests.running.studio import BASE, FOURTH, GRAPH, NAME, OTHER_BASE, Studio, make_file
 
 LOCK = Path("comfy-build.yaml")
 COMMIT = "0badcafe" * 5
