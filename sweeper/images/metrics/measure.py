@@ -13,7 +13,7 @@ from PIL import Image
 
 from sweeper.errors import ImageError
 from sweeper.images.decoding import decode_frames, hash_frames
-from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES
 from sweeper.images.metrics.registry import Metric, MetricInput
 from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 from sweeper.model.result import PIXEL_HASH
@@ -21,6 +21,7 @@ from sweeper.model.result import PIXEL_HASH
 Value: TypeAlias = float | str
 
 _DECODE_ERRORS: Final = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError)
+_NEVER_MEASURED: Final = FILM_TYPES | SOUND_TYPES | TEXT_TYPES  # of which nobody expects a metric of pictures
 _UNREADABLE: Final = "no metric can be computed because this cannot be read as a picture; check that it is complete"
 
 
@@ -81,7 +82,7 @@ def _measure_file(
     file: MetricInput, keys: dict[str, str], metrics: Mapping[str, Metric], problems: dict[str, list[Path]]
 ) -> Iterator[tuple[str, str, Value | None]]:
     """The rows of one file, which is decoded once; `keys` has the key of each metric."""
-    names = [name for name in keys if name != PIXEL_HASH]
+    names, suffix = [name for name in keys if name != PIXEL_HASH], file.path.suffix.lower().removeprefix(".")
     picture = pixel_hash = None
     with suppress(*_DECODE_ERRORS), Image.open(file.path, formats=PICTURE_FORMATS) as image:
         check_pixels(image.size)
@@ -95,10 +96,11 @@ def _measure_file(
                 yield keys[name], name, measure(picture, {name: metrics[name]}, file.params)[name]
             except ImageError as error:
                 problems.setdefault(str(error), []).append(file.path)
-        elif file.path.suffix.lower() not in PICTURE_SUFFIXES:
+        elif suffix not in PICTURE_TYPES:
             yield keys[name], name, None
-    if names and picture is None and file.path.suffix.lower() in PICTURE_SUFFIXES:
-        problems.setdefault(_UNREADABLE, []).append(file.path)
+    if names and picture is None and suffix not in _NEVER_MEASURED:
+        problem = _UNREADABLE if suffix in PICTURE_TYPES else f"not measured: {suffix.upper() or 'unknown type'}"
+        problems.setdefault(problem, []).append(file.path)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
