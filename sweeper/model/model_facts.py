@@ -94,7 +94,7 @@ class ModelFacts:
 
     def to_json(self) -> dict[str, Any]:
         """The parts that are known, by name."""
-        parts = {name: getattr(self, name) for name in ("size", "modified", "metadata", "content")}
+        parts = {name: getattr(self, name) for name in ("size", "modified", "placed", "metadata", "content")}
         return {name: part for name, part in parts.items() if part is not None} | (
             {"stated": dict(self.stated)} if self.stated else {}
         )
@@ -102,7 +102,7 @@ class ModelFacts:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelFacts:
         """Read what `to_json` returned; parts of another type are left out."""
-        size, modified, stated = value.get("size"), value.get("modified"), value.get("stated")
+        size, modified, placed, stated = (value.get(name) for name in ("size", "modified", "placed", "stated"))
         metadata, content = value.get("metadata"), value.get("content")
         return cls(
             size=size if is_integer(size) else None,
@@ -110,6 +110,7 @@ class ModelFacts:
             metadata=metadata if isinstance(metadata, str) else None,
             stated={name: str(text) for name, text in stated.items()} if isinstance(stated, Mapping) else {},
             content=content if isinstance(content, str) else None,
+            placed=float(placed) if is_number(placed) else None,
         )
 
 

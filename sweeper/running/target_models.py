@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sweeper.errors import TargetError, TransientError, UsageError
 from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models
@@ -23,7 +23,7 @@ from sweeper.wording import count_things
 if TYPE_CHECKING:
     from sweeper.store import Store
 
-_MAX_SHOWN = 3  # files in a message
+_MAX_SHOWN: Final = 3  # files in a message
 
 
 class ModelSource(Protocol):
@@ -119,11 +119,15 @@ async def find_outdated(source: ModelSource, target: str, models: Models, store:
 
     Measured on ComfyUI 0.33.0: it reads a replaced file only when its loader's result has left the cache. So a file is
     outdated if it came to its place after the oldest job in the server's history began, or if the latest job of this
-    folder there had other facts about it, of the time alone too; unless a job was made with these very facts since,
-    because the server was asked to forget the old ones before.
+    folder there had other facts about it, of the times alone too. If that job had these very facts, the server was
+    asked to forget the old file before it.
     """
     latest = store.models.load_latest(target)
-    unread = {key: facts for key, facts in models.items() if latest.get(key) != facts}
+    unread = {
+        key: facts
+        for key, facts in models.items()
+        if (known := latest.get(key)) != facts or known is None or known.placed != facts.placed
+    }
     if not unread:
         return set()
     try:
