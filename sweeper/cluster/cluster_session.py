@@ -102,6 +102,10 @@ class _WorkerClient:
     def models(self) -> ModelSource:
         return self
 
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        return ()  # the worker knows
+
     async def ask(self, question: str, *arguments: Any) -> Any:
         """Raises UnreachableError if the worker is gone."""
         try:

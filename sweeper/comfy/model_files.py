@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse, parse_json, raise_for_status
 from sweeper.comfy.responses import read_messages, to_seconds
+from sweeper.errors import TargetError, TransientError, UnreachableError
 from sweeper.model.model_facts import ModelFacts, ModelKey, Models, read_metadata
 from sweeper.schemas.values import is_integer, is_number
 
@@ -43,25 +44,30 @@ class ModelCalls(Protocol):
 
 
 class ServerModels:
-    """The questions about models to one server. Every method raises TransientError and TargetError."""
+    """The questions about models to one server. Every method raises TransientError and TargetError.
+
+    `unanswered`: what the server did not answer about single folders and files, for people. The others have facts.
+    """
 
     def __init__(self, run_flow: Callable[[Flow[Any]], Awaitable[Any]], get_dialect: Callable[[], ModelCalls]) -> None:
         self._run_flow, self._get_dialect = run_flow, get_dialect
+        self.unanswered: list[str] = []
 
     async def list_all(self) -> dict[str, dict[str, ModelFacts]]:
         """The files of each folder, with their sizes and times; empty if the server lists none."""
         path = self._get_dialect().models_path
         if path is None:
             return {}
+        self.unanswered.clear()
         folders = await self._run_flow(list_folders(path))
-        found = await self._ask([list_files(path, folder) for folder in folders])
-        return dict(zip(folders, found, strict=True))
+        found = await self._ask({folder: list_files(path, folder) for folder in folders})
+        return {folder: files for folder, files in found.items() if files is not None}
 
     async def get_facts(self, listed: Models) -> dict[ModelKey, ModelFacts]:
         """Add to what the listings say about some files what the server tells about each."""
         get_facts = self._get_dialect().get_model_facts
-        found = await self._ask([get_facts(key, facts) for key, facts in listed.items()])
-        return dict(zip(listed, found, strict=True))
+        found = await self._ask({key: get_facts(key, facts) for key, facts in listed.items()})
+        return {key: found[key] or facts for key, facts in listed.items()}
 
     async def find_oldest_job(self) -> float | None:
         """When the oldest job in the server's history began, by its clock; None if it has none, or does not say."""
@@ -76,18 +82,29 @@ class ServerModels:
         """
         if not self._get_dialect().frees_memory:
             return False
-        await self._run_flow(free_memory())
+        try:
+            await self._run_flow(free_memory())
+        except TargetError as error:
+            raise UnreachableError(
+                f"model files were replaced, and the server cannot be asked to read them again (POST /free: {error}); "
+                "restart it, then run the same command"
+            ) from error
         await asyncio.sleep(_FREE_SECONDS)
         return True
 
-    async def _ask(self, flows: list[Flow[Any]]) -> list[Any]:
+    async def _ask(self, flows: Mapping[Any, Flow[Any]]) -> dict[Any, Any]:
+        """The answer about each folder or file, None if there is none: a file may be half written."""
         slots = asyncio.Semaphore(_PARALLEL)
 
-        async def run(flow: Flow[Any]) -> Any:
-            async with slots:
-                return await self._run_flow(flow)
+        async def run(what: Any, flow: Flow[Any]) -> Any:
+            try:
+                async with slots:
+                    return await self._run_flow(flow)
+            except (TransientError, UnreachableError) as error:
+                self.unanswered.append(f"{what}: {error}")
+                return None
 
-        return await asyncio.gather(*map(run, flows))
+        return dict(zip(flows, await asyncio.gather(*(run(*item) for item in flows.items())), strict=True))
 
 
 def list_folders(path: str) -> Flow[tuple[str, ...]]:
@@ -118,6 +135,8 @@ def read_header(key: ModelKey, facts: ModelFacts) -> Flow[ModelFacts]:
         return replace(facts, metadata="")
     path = f"/view_metadata/{quote(key.folder, safe='')}"
     response = raise_for_status((yield ServerRequest("GET", path, query={"filename": key.name})), 404)
+    if response.status == 404 and response.content:  # not ComfyUI's own, which is empty, but of one without the call
+        return facts
     metadata, stated = read_metadata(response.json_object() if response.status != 404 else {})
     return replace(facts, metadata=metadata, stated=stated)
 

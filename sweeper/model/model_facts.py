@@ -11,6 +11,7 @@ No server tells the content itself, so a file is known by what has to differ if 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -76,6 +77,10 @@ class ModelFacts:
             return Change.SAME
         return Change.TOUCHED if self.stated and now.stated else Change.UNCLEAR
 
+    def is_listed_as(self, other: ModelFacts) -> bool:
+        """Whether a listing of the folder says the same of both."""
+        return (self.size, self.modified, self.placed) == (other.size, other.modified, other.placed)
+
     @property
     def tag(self) -> str:
         """Eight hex digits, equal for what counts as equal content on one server."""
@@ -117,7 +122,8 @@ class ModelFacts:
 def read_metadata(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """The fields `metadata` and `stated` of a file with this metadata in its header."""
     stated = {name: str(metadata[name])[:_MAX_STATED] for name in _STATED if metadata.get(name) is not None}
-    return hashlib.sha256(encode_canonical(dict(metadata))).hexdigest() if metadata else "", stated
+    text = json.dumps(metadata, sort_keys=True)  # a server may send NaN
+    return hashlib.sha256(text.encode()).hexdigest() if metadata else "", stated
 
 
 Models = Mapping[ModelKey, ModelFacts]  # what a server tells about files, or what a job was made with
@@ -154,12 +160,21 @@ def compare_models(
 def describe_change(before: ModelFacts, now: ModelFacts) -> str:
     """`3 Nov -> 28 Nov`: the times if they differ, else what else differs."""
     if before.modified is None or now.modified is None or before.modified == now.modified:
-        return f"{before.describe()} -> {now.describe()}"
+        return " -> ".join(describe_both(before, now))
     old, new = (to_local_time(time) for time in (before.modified, now.modified))
     if old.date() == new.date():
         return f"{format_time(before.modified)} -> {new:%H:%M:%S}"
     years = ("", "") if old.year == new.year else (f" {old.year}", f" {new.year}")
     return f"{old.day} {old:%b}{years[0]} -> {new.day} {new:%b}{years[1]}"
+
+
+def describe_both(first: ModelFacts, second: ModelFacts) -> tuple[str, str]:
+    """The two as `describe` does; with a part of the hash of all metadata if they would read the same."""
+    texts = first.describe(), second.describe()
+    if texts[0] != texts[1]:
+        return texts
+    headers = (f"header {facts.metadata[:8]}" if facts.metadata else "no header" for facts in (first, second))
+    return tuple(f"{text}, {header}" for text, header in zip(texts, headers, strict=True))  # type: ignore[return-value]
 
 
 def describe_model_changes(made: Models, now: Models) -> list[str]:

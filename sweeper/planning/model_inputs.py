@@ -1,7 +1,8 @@
 """Which inputs of a plan name model files, and which files each trial uses.
 
 It follows from the server and not from the names of classes: an input names files of a folder if the options that its
-class declares are the names in that folder, with or without others beside them (`None`, or built-in ones).
+class declares are mostly the names in that folder. Others may stand beside them (`None`, or built-in ones), some may be
+missing (a loader that lists one suffix only), and the two lists may be of different moments.
 """
 
 from __future__ import annotations
@@ -108,11 +109,11 @@ def _find_running_nodes(template: Template, classes: NodeInfo) -> Collection[str
 
 
 def _find_folders(choices: Iterable[Any], folders: Folders) -> tuple[str, ...]:
-    """The folders whose names are all among the options; those that leave the fewest options over, often one."""
+    """The folders that share the most names with the options; often one, none if no folder shares any."""
     options = {choice for choice in choices if isinstance(choice, str)}
-    counts = {name: len(files) for name, files in folders.items() if files and options.issuperset(files)}
+    counts = {name: len(options.intersection(files)) for name, files in folders.items()}
     most = max(counts.values(), default=0)
-    return tuple(name for name, count in counts.items() if count == most)
+    return tuple(name for name, count in counts.items() if count == most > 0)
 
 
 def _read_values(value: Leaf | Any, params: Mapping[str, Any]) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models, compare_models, describe_change, format_time
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.store import Store
-from sweeper.store.records import INTENT, SUBMITTED, SUCCEEDED, JobRecord
+from sweeper.store.records import INTENT, OPEN_STATES, SUBMITTED, SUCCEEDED, JobRecord
 from sweeper.wording import count_things
 
 _RANKS = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
 _MAX_FILES = 3  # named in a message
+_WORDS = {Change.CHANGED: "changed", Change.UNCLEAR: "may have changed"}
 
 Changes = Mapping[ModelKey, tuple[Change, ModelFacts, ModelFacts]]
 
@@ -42,7 +43,7 @@ class DoneRule:
         found = DoneWork(keeps_stale=self.keep_stale)
         if store is None:
             return found
-        recorded = store.models.load()
+        recorded, void = store.models.load(), store.models.load_void()
         is_rehearsal = EMBEDDED in self.targets and len(self.targets) == 1
         for job in store.jobs():
             is_own = job.target in self.targets
@@ -51,15 +52,21 @@ class DoneRule:
             if job.state == SUCCEEDED and (sets := recorded.get(job.id)):
                 found.has_models = found.has_models or job.target != EMBEDDED
                 item = self._find_least_change(job, sets)
-                if not self._is_accepted(item.worst):
+                if job.id in void or not self._is_accepted(item.worst):
                     found.stale[job.digest] = item
                     found.contradicted.append(job.id)
+                    found.drop_failure(job.digest)
                     continue
                 if item.changes:
                     found.touched[job.id] = item
+            elif job.state in OPEN_STATES and self._is_contradicted(job, recorded.get(job.id, ())):
+                found.outdated_jobs.add(job.digest)
             found.add(job)
         found.stale = {digest: item for digest, item in found.stale.items() if not found.is_made(digest)}
         return found
+
+    def _is_contradicted(self, job: JobRecord, sets: Sequence[Models]) -> bool:
+        return bool(sets) and not self._is_accepted(self._find_least_change(job, sets).worst)
 
     def _is_accepted(self, change: Change) -> bool:
         if self.keep_stale:
@@ -104,7 +111,8 @@ class DoneWork:
 
     `contradicted`: the finished jobs that do not count, because their files differ now. `stale`: by digest, the latest
     of them, if the trial is to be made again. `touched`: by job id, the finished jobs that count although something
-    about their files differs; `keeps_stale`: whether that is since the user wants it.
+    about their files differs; `keeps_stale`: whether that is since the user wants it. `outdated_jobs`: the digests
+    whose open jobs were submitted before a file changed.
     """
 
     keeps_stale: bool = False
@@ -113,13 +121,24 @@ class DoneWork:
     contradicted: list[str] = field(default_factory=list)
     stale: dict[str, StaleJob] = field(default_factory=dict)
     touched: dict[str, StaleJob] = field(default_factory=dict)
+    outdated_jobs: set[str] = field(default_factory=set)
     has_models: bool = False
 
     def add(self, job: JobRecord) -> None:
-        """Count a job: a success wins, then one whose outcome is unknown, then the latest."""
+        """Count a job: a success wins, then an open one, then the surest content, then the latest."""
         previous = self.jobs.get(job.digest)
-        if previous is None or _RANKS.get(job.state, 0) >= _RANKS.get(previous.state, 0):
+        if previous is None or self._rank(job) >= self._rank(previous):
             self.jobs[job.digest] = job
+
+    def _rank(self, job: JobRecord) -> tuple[int, int]:
+        item = self.touched.get(job.id)
+        return _RANKS.get(job.state, 0), 0 if item is None else -item.worst.value
+
+    def drop_failure(self, digest: str) -> None:
+        """Forget an earlier failure of a trial that succeeded after it, although the success counts no more."""
+        job = self.jobs.get(digest)
+        if job is not None and job.state not in _RANKS:
+            del self.jobs[digest]
 
     def is_made(self, digest: str) -> bool:
         """Whether a job has made the trial's pictures of the files of now, or may be making them."""
@@ -146,6 +165,9 @@ class DoneWork:
             if touched:
                 yield f"{count_things(len(touched), 'trial')} kept, and the model files of now are remembered for them"
             return
+        if count := len(self.outdated_jobs.intersection(self.jobs)):
+            files = "its model files" if count == 1 else "their model files"
+            yield f"{count_things(count, 'open job')} began before {files} changed: the next run repeats what they make"
         unclear: Counter[str] = Counter()
         same: Counter[str] = Counter()
         for item in touched:
@@ -164,14 +186,19 @@ class DoneWork:
             yield f"{text} has another time, but its header states the same: {count_things(count, 'trial')} kept"
 
 
-def _describe_files(stale: Iterable[StaleJob]) -> list[str]:
+def _describe_files(stale: Sequence[StaleJob]) -> list[str]:
     """One text for each file that differs, at most three, and how many more."""
     texts = dict.fromkeys(
-        f"{key.name} {_describe_place(item)} changed ({describe_change(before, now)})"
+        f"{key.name} {_describe_place(item)} {_WORDS[change]} ({describe_change(before, now)})"
         for item in stale
         for key, (change, before, now) in item.changes.items()
-        if change is item.worst
+        if change is item.worst and change in _WORDS
     )
+    texts |= {
+        f"model files were replaced while run {item.job.run} made it": None
+        for item in stale
+        if item.worst not in _WORDS
+    }
     shown = list(texts)[:_MAX_FILES]
     return [*shown, f"{len(texts) - _MAX_FILES} more files"] if len(texts) > _MAX_FILES else shown
 

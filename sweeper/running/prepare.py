@@ -23,6 +23,7 @@ from sweeper.model.model_facts import Models
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
 from sweeper.planning.compatibility import Compatibility, check_written_values
+from sweeper.planning.model_inputs import may_name_models
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.planning.searching.search_plan import is_space, plan_space
@@ -91,9 +92,14 @@ class Prepared:
                 notes += [] if keeps else [f"{note} (`run` refuses this)" for note in fit.unsaved]
         if problems:
             raise ExperimentError(dict.fromkeys(problems))
-        notes += [
-            f"{line} (`run` refuses this without --allow-different-models)" for line in describe_differences(models)
-        ]
+        if self.specs is None and first is not None and any(may_name_models(plan, first) for plan in self.plans):
+            keyed = [
+                target.name for target in self.resolve_targets() if target.key_source and target.name not in models
+            ]
+            why = "its key is sent only if you give the target by --target"
+            notes += [f"model files on {name} not compared ({why})" for name in keyed]
+        advice = "(`run` refuses this without --allow-different-models)"
+        notes += [f"{line} {advice}" for line in describe_differences(models)]
         return replace(self, notes=tuple(dict.fromkeys(notes)), classes=first, models=models)
 
     def ask_targets(self) -> Prepared:

@@ -86,7 +86,8 @@ def load_resume_state(
             state.done.add(digest)
         elif is_selected(trial):
             selected.append(digest)
-            state.stale += digest in state.work.stale
+    stale = (digest for digest in selected if digest in state.work.stale)
+    state.stale = sum(1 + len(state.duplicates.get(digest, ())) for digest in stale)
     count = len(selected) if settings.limit is None else min(len(selected), settings.limit)
     state.todo = count + len(state.unresolved)
     # If a limit leaves some out, which ones is only known in run order, so their duplicates are not counted.

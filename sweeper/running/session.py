@@ -96,7 +96,7 @@ class Session:
         self.naming = FileNaming.for_plan(plan.axis_sizes, len(plan))
         self.metrics: dict[str, Any] = {}
         self.server_infos: dict[str, dict[str, Any]] = {}  # by target: versions and devices
-        self.max_jobs: dict[str, int | None] = {}  # by target: how many jobs it executes at once, if it says so
+        self.max_jobs: dict[str, int | None] = {}  # by target: how many jobs it executes at once
         self.clients: list[ComfyClient] = []  # of the targets that responded at the start
         self.pending: list[tuple[ComfyClient, str]] = []  # targets that did not respond at the start, and why
         self.server_caches: list[ServerCache] = []
@@ -175,7 +175,8 @@ class Session:
             if state.todo and not is_checked:
                 await self.control.run_unless_stopped(self.check_targets())
         infos = {target.name: self.server_infos.get(target.name, {}) for target in self.targets if not target.embedded}
-        for note in (*state.list_notes(self.target_names), *describe_drift(self.plan, infos, self.models.facts)):
+        drift = describe_drift(self.plan, infos, self.models.facts)
+        for note in (*self.models.list_notes(), *state.list_notes(self.target_names), *drift):
             self._warn(note)
         return missing, state, is_connected
 
@@ -225,7 +226,9 @@ class Session:
             url = self._start_embedded(stack) if target.embedded else target.url
             client = ComfyClient(replace(target, url=url), patience=self.settings.patience)
             await stack.enter_async_context(client)
-            client.retry_waiter.on_wait = partial(self._report_wait, target.name)
+            client.retry_waiter.on_wait = lambda seconds, reason, name=target.name: self._warn(
+                f"{name}: the server asks us to wait {seconds:.0f} s: {reason}"
+            )
             clients.append(client)
         connections = await self.control.run_unless_stopped(connect_all(clients))
         if connections is None:
@@ -236,9 +239,6 @@ class Session:
         self.server_cache = find_smallest_cache(self.server_caches)
         self.clients = [client for client, _ in servers]
         return bool(self.clients)
-
-    def _report_wait(self, target: str, seconds: float, reason: str) -> None:
-        self.report(Notice(f"{target}: the server asks us to wait {seconds:.0f} s: {reason}"))
 
     async def _register_server(self, client: ComfyClient, server: Server) -> None:
         """Save what is known of a server that responded, and report that it can be used."""
@@ -321,6 +321,8 @@ class Session:
                 self.mark_embedded_lost(store, state)
                 async with measure_while_watched(store, run_id, self.out, self.metrics, self.report.has_viewer):
                     error = await self.execute(store, state, run_id, folder)
+                    for client in [] if self.control.stopping else self.clients:
+                        self._warn(await self.models.set_aside_mixed(client.models, client.target.name, store, run_id))
             await self._finish(store, run_id, self.control.reason)
         except BaseException as failure:
             # If the results folder cannot be written any more, that is how the run ended, and not an error of ours.
@@ -412,6 +414,7 @@ class Session:
 
         async def prepare(client: ComfyClient, server: Server) -> ConcurrencyLimit:
             await self.check(client)
+            await self.models.find_outdated(client.models, client.target.name, store)
             if self.settings.budget is not None:
                 self.prices.check_bounds(self._iter_unfinished(state))
             await self._register_server(client, server)
@@ -472,11 +475,8 @@ class Session:
         store.end_run(run_id, now=time.time(), stopped_by=stopped_by)
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Notice(problem))
-        judges = self.experiment.judges
-        await ask_judges(
-            store, run_id, self.out, judges,
-            budget=self.settings.budget, control=self.control, report=self.report,
-        )  # fmt: skip
+        judges, budget = self.experiment.judges, self.settings.budget
+        await ask_judges(store, run_id, self.out, judges, budget=budget, control=self.control, report=self.report)
         write_csv(store.results(), store.layout(), self.out / TABLE_NAME)
         if empty := store.count_without_files(run_id):
             self.report(Notice(describe_empty_trials(empty, self.settings)))

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sweeper.errors import TargetError, TransientError, UsageError
-from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models
+from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models, describe_both
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.result import SUCCEEDED
 from sweeper.model.trial import Trial
 from sweeper.planning.model_inputs import PlanModels, may_name_models
 from sweeper.planning.plan import Plan
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from sweeper.store import Store
 
 _MAX_SHOWN: Final = 3  # files in a message
+_MAX_SECONDS: Final = 30.0  # for all questions to one target
 
 
 class ModelSource(Protocol):
@@ -37,16 +40,21 @@ class ModelSource(Protocol):
 
     async def free_memory(self) -> bool: ...
 
+    @property
+    def unanswered(self) -> Sequence[str]: ...
+
 
 @dataclass(slots=True)
 class TargetModels:
     """The model files of a plan on one target.
 
-    `to_free`: those that the server may have read before they were replaced; see `find_outdated`.
+    `unanswered`: what the target did not answer about single folders and files. `to_free`: those that the server may
+    have read before they were replaced; see `find_outdated`.
     """
 
     facts: Models
     uses: PlanModels
+    unanswered: tuple[str, ...] = ()
     to_free: set[ModelKey] = field(default_factory=set)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # while the server is asked to forget them
 
@@ -84,6 +92,13 @@ class RunModels:
     def facts(self) -> dict[str, Models]:
         return {name: models.facts for name, models in self.by_target.items()}
 
+    def list_notes(self) -> Iterator[str]:
+        """What the targets did not answer."""
+        for name, models in self.by_target.items():
+            if models.unanswered:
+                more = f" (and {len(models.unanswered) - 1} more)" if len(models.unanswered) > 1 else ""
+                yield f"{name}: no answer about the content of {models.unanswered[0]}{more}"
+
     async def read(self, source: ModelSource, target: str, classes: NodeInfo | None) -> None:
         """Ask one target. Raises UsageError if its files differ from those of another one."""
         models = await read_target_models(source, self._plan, classes)
@@ -100,18 +115,50 @@ class RunModels:
         models.to_free = await find_outdated(source, target, models.facts, store)
         return bool(models.to_free)
 
+    async def set_aside_mixed(self, source: ModelSource, target: str, store: Store, run_id: int) -> str | None:
+        """Set aside what a run made with files of a target that were replaced after `read`, and say so.
+
+        Nobody knows which content a job had that ended after the file came to its place.
+        """
+        models = self.by_target.get(target)
+        if models is None:
+            return None
+        try:
+            async with asyncio.timeout(_MAX_SECONDS):
+                folders = await source.list_all()
+        except (TargetError, TransientError, TimeoutError):
+            return None
+        listed = {key: folders.get(key.folder, {}).get(key.name) for key in models.facts}
+        placed = {
+            key: now.placed or 0.0
+            for key, now in listed.items()
+            if now is not None and not now.is_listed_as(models.facts[key])
+        }
+        recorded = store.models.load() if placed else {}
+        mixed = [
+            job.id
+            for job in (store.jobs() if placed else ())
+            if (job.run, job.target, job.state) == (run_id, target, SUCCEEDED)
+            and any((job.ended or math.inf) >= placed.get(key, math.inf) for key in recorded.get(job.id, [{}])[0])
+        ]
+        store.models.set_aside(run_id, mixed)
+        if not mixed:
+            return None
+        return f"{target}: {_join_names(placed)} replaced during the run, so the next run repeats {len(mixed)} jobs"
+
 
 async def read_target_models(source: ModelSource, plan: Plan, classes: NodeInfo | None) -> TargetModels | None:
     """Ask a target about the model files of a plan; None if it tells nothing, or the plan names no file."""
     if classes is None or not may_name_models(plan, classes):
         return None
     try:
-        folders = await source.list_all()
-        uses = PlanModels(plan, classes, folders)
-        facts = await source.get_facts({key: folders[key.folder][key.name] for key in uses.list_all_keys()})
-    except (TargetError, TransientError):
+        async with asyncio.timeout(_MAX_SECONDS):
+            folders = await source.list_all()
+            uses = PlanModels(plan, classes, folders)
+            facts = await source.get_facts({key: folders[key.folder][key.name] for key in uses.list_all_keys()})
+    except (TargetError, TransientError, TimeoutError):
         return None
-    return TargetModels(facts, uses) if facts else None
+    return TargetModels(facts, uses, tuple(source.unanswered)) if facts or source.unanswered else None
 
 
 async def find_outdated(source: ModelSource, target: str, models: Models, store: Store) -> set[ModelKey]:
@@ -159,7 +206,8 @@ def describe_differences(targets: Mapping[str, Models]) -> Iterator[str]:
         known = [(name, facts[key]) for name, facts in targets.items() if key in facts]
         for (first, before), (second, now) in itertools.combinations(known, 2):
             if before.compare(now, same_server=False) is Change.CHANGED:
-                yield f"{key}: {before.describe()} on {first}, {now.describe()} on {second}"
+                texts = describe_both(before, now)
+                yield f"{key}: {texts[0]} on {first}, {texts[1]} on {second}"
                 break
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from sweeper.model.model_facts import describe_models
 from sweeper.model.result import REPEAT_COLUMN, SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND
 from sweeper.model.selection import EVERYTHING, Selection
@@ -192,9 +193,10 @@ def _measure_server_noise(folder: Path, names: Sequence[str]) -> dict[str, float
 
 def _iter_repeated_jobs(store: Store, names: Sequence[str]) -> Iterator[_Repeats]:
     jobs = defaultdict(list)
+    models = store.models.load()
     for job in store.jobs():
-        if job.state == SUCCEEDED:
-            jobs[job.digest].append(job)
+        if job.state == SUCCEEDED:  # other model files would make other pictures
+            jobs[job.digest, describe_models(models[job.id][0]) if job.id in models else ""].append(job)
     repeated = [group for group in jobs.values() if len(group) > 1]
     cached = {name: store.load_cached_metrics(name) for name in names} if repeated else {}
     for group in repeated:

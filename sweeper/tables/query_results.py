@@ -95,7 +95,7 @@ def _read_table(folder: Path, query: ResultsQuery) -> _RunTable:
         results_of_run = list(store.results(run, of_folder=of_folder))
     rows = to_records(build_frame(iter(results_of_run), layout))
     for row, found in zip(rows, results_of_run, strict=True):
-        if files := encode_models(found.model_facts):
+        if (files := encode_models(found.model_facts)) and "model_files" not in row:
             row["model_files"] = [{"folder": place, "name": name, **facts} for place, name, facts in files]
     best = find_best_points(results_of_run, layout.search) if is_best and layout.search is not None else []
     has_cost = any(row["cost"] is not None for row in rows)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import struct
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
 import sweeper
 from sweeper.cli import main
+from sweeper.embedded import Faults, Scenario
 from tests.running.studio import (
     BASE,
     FOURTH,
@@ -292,3 +296,82 @@ def test_resumed_search_makes_the_trials_of_a_changed_file_again(studio):
     assert again.run.submitted == 4
     assert {*before}.isdisjoint(studio.tags())
     assert sweeper.search("e.yaml", target, progress=False).run.submitted == 0
+
+
+def test_new_file_beside_a_swapped_one_hides_nothing(studio, capsys):
+    server = studio.serve("studio")
+    studio.run(("studio", server))
+    studio.place(server, FOURTH)
+    studio.place(server, make_file({"ss_epoch": "9"}), "loras/new.safetensors")
+    assert studio.run(("studio", server)).submitted == 2
+
+
+def test_half_written_file_hides_no_other(studio, monkeypatch):
+    server = studio.serve("studio")
+    studio.run(("studio", server))
+    studio.place(server, FOURTH)
+    studio.place(server, make_file({"ss_epoch": "1"}), "loras/style.safetensors", time=OLD)
+    real = sweeper.embedded.folders.read_metadata
+
+    def fail(path):
+        if path.name == "style.safetensors":
+            raise OSError("half written")
+        return real(path)
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "read_metadata", None) is real:
+            monkeypatch.setattr(module, "read_metadata", fail)
+    assert studio.run(("studio", server)).submitted == 2
+    assert [line for line in studio.notices if "no answer about the content of loras/style.safetensors" in line]
+
+
+def test_failure_before_the_stale_success_does_not_stand_for_the_trial(studio):
+    server = studio.serve("studio")
+    server.faults.fail_nodes = {"KSampler"}
+    studio.run(("studio", server), retries=0)
+    server.faults.fail_nodes = set()
+    assert studio.run(("studio", server), retry_failed=True).succeeded == 4
+    studio.place(server, FOURTH)
+    assert studio.run(("studio", server)).submitted == 2
+
+
+def test_file_replaced_during_the_run_makes_its_pictures_uncertain(studio):
+    slow = Faults(scenario=Scenario(node_seconds={"KSampler": (0.5, 0.5)}))
+    server = studio.serve("studio", faults=slow)
+    swapped = []
+
+    def swap(event):
+        if type(event).__name__ == "TrialDone" and not swapped:
+            swapped.append(studio.place(server, FOURTH))
+            httpx.post(f"{server.url}/free", json={"unload_models": True, "free_memory": True})
+
+    notices = []
+    target = {"url": server.url, "name": "studio", "concurrency": 1}
+    sweeper.run(
+        studio.folder / "e.yaml",
+        target,
+        progress=lambda event: (swap(event), notices.append(getattr(event, "message", ""))),
+    )
+    assert [line for line in notices if "mychar.safetensors replaced during the run" in line]
+    studio.place(server, THIRD)  # as if nothing had been
+    run = sweeper.run(studio.folder / "e.yaml", target, progress=False)
+    assert 1 <= run.submitted <= 2
+    for row in studio.rows()[:2]:
+        assert read_pixels(Path(row["picture"])) == read_pixels(draw_by_hand(server, row["seed"]))
+
+
+def test_swap_back_between_two_experiments_reads_the_file_again(studio):
+    server = studio.serve("studio")
+    studio.run(("studio", server), where="seed == 1")
+    studio.place(server, FOURTH)
+    studio.run(("studio", server), out=studio.folder / "other", where="seed == 1")
+    studio.place(server, THIRD, time=OLD)
+    studio.run(("studio", server), where=f"seed == 2 and lora == '{NAME}'")
+    assert read_pixels(Path(studio.rows()[1]["picture"])) == read_pixels(draw_by_hand(server, 2))
+
+
+def test_header_with_numbers_that_json_lacks_is_no_error(studio):
+    server = studio.serve("studio")
+    text = b'{"__metadata__":{"ss_epoch":NaN},"weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    studio.place(server, struct.pack("<Q", len(text)) + text + b"\0" * 8)
+    assert studio.run(("studio", server)).succeeded == 4
