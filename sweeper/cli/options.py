@@ -191,6 +191,8 @@ run_out = click.option(
 )  # fmt: skip
 view = click.option("--view", is_flag=True, help="Show the run in a browser, until Ctrl-C.")
 
+notify = click.option("--notify", metavar="URL", help="Post a message there at the end: ntfy, Slack, Discord, or JSON.")
+
 _SHARED: Final = (
     click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Jobs in flight per target."),
     click.option("--retries", type=click.IntRange(min=0), metavar="N",
@@ -215,6 +217,7 @@ _SHARED: Final = (
                  help="Resubmit also trials of whose model files only the time has changed."),
     click.option("--allow-different-models", is_flag=True,
                  help="Let the targets have different model files under one name."),
+    notify,
 )  # fmt: skip
 _SHARED_AFTER: Final = (
     click.option("--keep-temp/--no-keep-temp", default=None,

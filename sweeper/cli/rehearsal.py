@@ -80,7 +80,8 @@ class Rehearsal:
         # Known classes were checked here, and the embedded server then has more than its own.
         checked = {"check": False, "object_info": known} if described else {}
         seconds = _scale_node_seconds(prepared, real, quiet=quiet)
-        return local, real / REHEARSAL, {**options, "plan": expanded, "node_seconds": seconds, **checked}
+        given = {**options, "plan": expanded, "node_seconds": seconds, "notify": ""}
+        return local, real / REHEARSAL, {**given, **checked}
 
     def prepare_search(
         self,

@@ -13,7 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.errors import ExperimentError, Problem
+from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.loading.read_scope import ExperimentFolder, OutsideError, TrustNeed
 from sweeper.loading.search_builder import (
     SearchBuilder,
@@ -31,6 +31,7 @@ from sweeper.model.portable_names import find_name_problem
 from sweeper.model.source import Source
 from sweeper.model.target_spec import NamedTargets, find_target_problems
 from sweeper.model.template import MISSING, Template
+from sweeper.model.urls import parse_notify_url
 from sweeper.planning.plan import iter_derived_values
 from sweeper.schemas import find_schema_problems, load_schema
 from sweeper.schemas.values import KeyPath
@@ -135,11 +136,21 @@ class _ExperimentBuilder(ExperimentDraft):
             search=None if search is None else search.search,
             metrics=list_metrics(raw),
             judges=judges,
-            run=_make_run_settings(raw.get("run", {})),
+            run=self.build_run_settings(raw.get("run", {})),
             files=self.files,
             source=self.source,
             **{key: raw[key] for key in ("description", "order", "checks") if key in raw},
         )
+
+    def build_run_settings(self, raw: Mapping[str, Any]) -> RunSettings:
+        settings = _make_run_settings(raw)
+        try:
+            if settings.notify is not None:
+                parse_notify_url(settings.notify)
+        except UsageError as error:
+            self.add_problem(("run", "notify"), str(error))
+            return replace(settings, notify=None)
+        return settings
 
     def check_metric_names(self, blocks: list[BlockBuilder]) -> None:
         """Check that no metric has the name of a slot or axis, because all of them are columns of the table."""

@@ -37,7 +37,7 @@ from sweeper.model.target_spec import (
     list_known_keys,
     parse_target,
 )
-from sweeper.model.urls import identify_server
+from sweeper.model.urls import identify_server, parse_notify_url
 from sweeper.schemas.values import KeyPath
 from sweeper.wording import shorten
 
@@ -70,6 +70,7 @@ def find_trust_needs(
         *_find_prices(experiment, targets),
         *_find_code(experiment),
         *_find_judges(experiment),
+        *_find_notify(experiment),
         *_find_output(experiment, project, out),
         *_find_links(experiment, project, out),
     ]
@@ -167,6 +168,13 @@ def _find_judges(experiment: Experiment) -> _Needs:
         key = f", with the value of the environment variable {judge.key_env}" if judge.key_env else ""
         path = ("metrics", experiment.metrics.index(name))
         yield path, f"sends its pictures, and a question about them, to {judge.url}{key}"
+
+
+def _find_notify(experiment: Experiment) -> _Needs:
+    if experiment.run.notify:
+        address = parse_notify_url(experiment.run.notify)
+        # What is allowed is this URL and no other of the host, whose path may choose who reads the messages.
+        yield ("run", "notify"), f"posts how its runs end to {address.host} (an address with the mark {address.digest})"
 
 
 def _find_output(experiment: Experiment, project: Project, out: object) -> _Needs:

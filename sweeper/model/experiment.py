@@ -206,7 +206,8 @@ class RunSettings:
     `timeout` and `patience` are in seconds. `max_failures` is a count (int) or a share from 0 to 1 (float).
     `per_target`: only results of the run's own targets count as done. `out` is the URL of the storage for the
     pictures, None for the results folder. The command line asks before a run that may cost more than `confirm_above`,
-    in US dollars. `budget` is the most that the results folder may cost, in US dollars.
+    in US dollars. `budget` is the most that the results folder may cost, in US dollars. `notify` is the URL that gets a
+    message when a run ends; it may hold a secret.
     """
 
     concurrency: int | None = None
@@ -220,6 +221,7 @@ class RunSettings:
     out: str | None = None
     confirm_above: Decimal = Decimal(5)
     budget: Decimal | None = None
+    notify: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,3 +30,11 @@ class SearchResult(HtmlDisplay):
     error: str | None = None
     votes_needed: int = 0
     search: Search = field(kw_only=True, repr=False, metadata={"json": ""})
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether the search came to an end that it was asked for, or waits for votes."""
+        if self.ended_by == "budget":
+            return self.search.budget is not None
+        is_end = self.ended_by in ("trials", "until", "exhausted", "votes")
+        return is_end and (self.run is None or self.run.error is None)

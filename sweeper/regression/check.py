@@ -19,9 +19,10 @@ from sweeper.regression.baseline import Baseline, default_folder, read_baseline
 from sweeper.regression.cases import load_run_record, read_run
 from sweeper.regression.comparison import Comparisons, compare_with_baseline
 from sweeper.regression.thresholds import NO_CHECKS, parse_checks
+from sweeper.running.notify import EndNotice
 from sweeper.running.run import run
 from sweeper.running.run_events import Event
-from sweeper.running.settings import TrialFilter
+from sweeper.running.settings import TrialFilter, read_notify
 from sweeper.tables.results_folder import default_results_folder
 
 
@@ -35,31 +36,59 @@ def check(
     named: NamedTargets | None = None,
     progress: Callable[[Event], None] | None = None,
     runner: Callable[..., Run] | None = None,
+    notify: str | None = None,
     **options: Any,
 ) -> Comparisons:
     """Compare pictures with the accepted ones, and with `attribute` find out why pictures changed.
 
     `what` is an experiment or its file, which is run afresh, or a results folder, which is compared as it is. `options`
     are those of `check_experiment` or of `check_results`. `target`, `named` and `progress` are those of `sweeper.run`,
-    and `runner` is a function to use instead of it, such as `sweeper.cluster.run`.
+    and `runner` is a function to use instead of it, such as `sweeper.cluster.run`. `notify`: the URL that gets one
+    message at the end (default: that of the experiment); none does if nothing was run.
 
     Raises UsageError for an option that has no effect on a results folder, and what the two functions and
     `attribute_changes` raise.
     """
     experiment: Experiment | None
-    if isinstance(what, Experiment) or not Path(what).is_dir():
-        experiment = what if isinstance(what, Experiment) else load(what)
-        options |= {"target": target, "out": out, "named": named, "progress": progress}
-        found = check_experiment(experiment, baseline, runner=runner or run, **options)
-    else:
-        folder = Path(what)
-        only_for_runs = {"out": out} if attribute else {"out": out, "target": target, "runner": runner}
-        reject_for_folder(folder, [name for name, value in only_for_runs.items() if value is not None])
+    runs: list[Run] = []
+    if is_folder := not isinstance(what, Experiment) and Path(what).is_dir():
+        folder = Path(str(what))
+        only_for_runs = {} if attribute else {"target": target, "runner": runner, "notify": notify}
+        reject_for_folder(folder, [name for name, value in {"out": out, **only_for_runs}.items() if value is not None])
         experiment = _load_recorded_experiment(folder, options.get("run")) if attribute else None
-        found = check_results(folder, baseline, **options)
-    if not attribute or experiment is None:
-        return found
-    return attribute_changes(found, experiment, target=target, named=named, progress=progress, runner=runner or run)
+    else:
+        experiment = what if isinstance(what, Experiment) else load(what)
+        folder = Path(out) if out is not None else _find_results(experiment)
+
+    def run_silently(*arguments: Any, **rest: Any) -> Run:
+        runs.append((runner or run)(*arguments, notify="", **rest))
+        return runs[-1]
+
+    def compare() -> Comparisons:
+        shared: dict[str, Any] = {"target": target, "named": named, "progress": progress, "runner": run_silently}
+        if experiment is None or is_folder:
+            found = check_results(folder, baseline, **options)
+        else:
+            found = check_experiment(experiment, baseline, out=out, **shared, **options)
+        return attribute_changes(found, experiment, **shared) if attribute and experiment is not None else found
+
+    if experiment is None:
+        return compare()
+    report = progress or (lambda _: None)
+    notice = EndNotice(read_notify(notify, experiment.run), "check", experiment.name, folder, report)
+    try:
+        found = compare()
+    except Exception as error:
+        if runs or not is_folder:
+            notice.post_now(runs[0] if runs else None, stopped_by=None, ok=False, reason=type(error).__name__)
+        raise
+    if runs:
+        notice.post_now(runs[0], stopped_by=found.stopped_by, ok=found.ok)
+    return found
+
+
+def _find_results(experiment: Experiment) -> Path:
+    return default_results_folder(experiment.file, experiment.name, "check")
 
 
 def check_experiment(
@@ -86,7 +115,7 @@ def check_experiment(
     """
     checks = parse_checks(experiment)
     accepted = _read_baseline(baseline, experiment.file, experiment.name)
-    folder = Path(out) if out is not None else default_results_folder(experiment.file, experiment.name, "check")
+    folder = Path(out) if out is not None else _find_results(experiment)
     plan = make_plan(experiment)
     is_selected = TrialFilter(where, plan)
     trials = None if where is None else {trial.index for trial in plan.written() if is_selected(trial)}

@@ -333,8 +333,8 @@ def describe_rerun(record: RunRecord, layout: TableLayout, experiment: Experimen
     known = [name for name in layout.metrics if name in judges or not find_unknown_metrics([name])]
     if known:
         kept["metrics"] = [judges.get(name, name) for name in known]
-    if value.get("run"):
-        kept["run"] = value["run"]
+    if run := {key: setting for key, setting in value.get("run", {}).items() if key != "notify"}:  # a secret
+        kept["run"] = run
     return {
         "options": None
         if None in settings

@@ -6,6 +6,7 @@ it, a notebook shows a bar.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 import sys
@@ -23,9 +24,10 @@ from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.running import run_events as events
+from sweeper.running.notify import EndNotice
 from sweeper.running.run_events import Event, RunCounts
 from sweeper.running.session import Session
-from sweeper.running.settings import RunOptions, TrialFilter, resolve_output, resolve_settings
+from sweeper.running.settings import RunOptions, TrialFilter, read_notify, resolve_output, resolve_settings
 from sweeper.running.stop_control import StopControl, run_sync, stop_on_signals
 from sweeper.store.remote_artifacts import allow_storage
 
@@ -93,7 +95,8 @@ async def run_async(
     if plan is None:
         plan = make_plan(experiment)
     options = replace(options or RunOptions(), **changes)
-    session_class = session or Session
+    session_class, control = session or Session, control or StopControl()
+    report = (make_notebook_bar() if progress is None else progress) or (lambda _: None)
     output = resolve_output(out, experiment)
     if output[1] is not None:
         allow_storage(output[1], remember=True)
@@ -104,14 +107,14 @@ async def run_async(
         is_selected=TrialFilter(options.where, plan),
         targets=resolve_run_targets(session_class, experiment, target, named, environ),
         output=output,
-        report=(make_notebook_bar() if progress is None else progress) or (lambda _: None),
-        control=control or StopControl(),
+        report=report,
+        control=control,
     )
-    if not handle_signals:
-        return await opened.run()
-    async with stop_on_signals(opened.control):
-        ended = await opened.run()
-    return replace(ended, stopped_by=opened.control.reason)  # it may have been stopped while it wrote its table
+    notice = EndNotice(read_notify(options.notify, experiment.run), "run", experiment.name, output[0], report, control)
+    async with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
+        ended = await notice.watch(opened.run(), notice.post_run)
+    # A signal may have stopped it while it wrote its table.
+    return replace(ended, stopped_by=control.reason) if handle_signals else ended
 
 
 def resolve_run_targets(
@@ -159,7 +162,7 @@ class NotebookBar:
         """Count one event, and draw if this is the thread of the notebook."""
         with self._lock:
             self._counts.count(event)
-            self._has_ended = isinstance(event, events.RunEnded)
+            self._has_ended = isinstance(event, events.RunEnded | events.Notice)
             if isinstance(event, events.RoundPlanned):
                 of = "" if event.limit is None else f" of {event.limit}"
                 self._round = f"; round {event.number}, {event.asked}{of} trials before it"
@@ -170,7 +173,7 @@ class NotebookBar:
             self.refresh()
 
     def refresh(self) -> None:
-        """Draw what has changed, at most every `_SECONDS_BETWEEN_UPDATES`; the end of a run at once."""
+        """Draw what has changed, at most every `_SECONDS_BETWEEN_UPDATES`; the end, and what follows it, at once."""
         now = time.monotonic()
         if now - self._shown_at < _SECONDS_BETWEEN_UPDATES and not self._has_ended:
             return

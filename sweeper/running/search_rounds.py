@@ -29,10 +29,11 @@ from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.searching.search_plan import Point, PointBatch, SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import EXHAUSTED, LOOKS, TRIALS, UNTIL, SearchState, group_points
 from sweeper.running.done_work import DoneRule
+from sweeper.running.notify import EndNotice
 from sweeper.running.run import resolve_run_targets, run_async, wait_for_run
 from sweeper.running.run_events import Event, Notice, RoundPlanned, TrialDone
 from sweeper.running.session import Session
-from sweeper.running.settings import RunOptions, resolve_output
+from sweeper.running.settings import RunOptions, read_notify, resolve_output
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
 from sweeper.statistics.early_stopping import find_clearly_worse
 from sweeper.statistics.extra_packages import load_stats_package, require_search_packages
@@ -85,7 +86,9 @@ async def search_async(
     given = replace(options or RunOptions(), **changes)
     if given.where is not None or given.limit is not None:
         raise UsageError("a search has no --where and --limit; write `where` and `trials` under `search:`")
-    given = replace(given, budget=loaded.search_budget if given.budget is None else given.budget)
+    address = read_notify(given.notify, loaded.run)
+    # Its rounds post nothing, because the search does.
+    given = replace(given, budget=loaded.search_budget if given.budget is None else given.budget, notify="")
     targets = resolve_run_targets(session or Session, loaded, target, named, environ)
     rounds = _Rounds(loaded, targets, resolve_output(out, loaded)[0], given)
     patience = loaded.run.patience if given.patience is None else given.patience
@@ -115,8 +118,10 @@ async def search_async(
                 report(Notice(f"{error}; sweeper retries it for {deadline - time.monotonic():.0f} s"))
                 await control.run_unless_stopped(asyncio.sleep(_RETRY_SECONDS))
 
+    notice = EndNotice(address, "search", loaded.name, rounds.out, report, control)
     async with stop_on_signals(control) if handle_signals else contextlib.nullcontext():
-        return await rounds.run(run_round, control, report, given.max_trials or loaded.run.max_trials)
+        searched = rounds.run(run_round, control, report, given.max_trials or loaded.run.max_trials)
+        return await notice.watch(searched, notice.post_search)
 
 
 def require_search(experiment: Experiment) -> Search:

@@ -15,6 +15,7 @@ from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.money import floor_micros, parse_usd
 from sweeper.model.trial import Trial
+from sweeper.model.urls import NotifyAddress, parse_notify_url
 from sweeper.planning.plan import Plan
 from sweeper.store.remote_artifacts import check_url, is_url
 from sweeper.tables.results_folder import default_results_folder
@@ -59,7 +60,8 @@ class RunOptions(_PlainOptions):
     `node_seconds`: by class, the seconds that each of its nodes takes longer on the embedded server.
     `per_target`: only results of this run's targets count as done. `keep_stale`: trials stay done although their model
     files changed since; `remake_stale`: those are made again too of which only the time of a file changed.
-    `allow_different_models`: the targets may have different files under one name.
+    `allow_different_models`: the targets may have different files under one name. `notify`: the URL that gets a message
+    when the run ends; an empty text: none does, even if the experiment names one.
     """
 
     concurrency: int | None = None
@@ -73,6 +75,7 @@ class RunOptions(_PlainOptions):
     patience: float | None = None
     keep_temp: bool | None = None
     per_target: bool | None = None
+    notify: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,15 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
         per_target=_apply_default(options.per_target, defaults.per_target),
         **{name: getattr(options, name) for name in _PlainOptions.__slots__},
     )
+
+
+def read_notify(notify: str | None, defaults: RunSettings) -> NotifyAddress | None:
+    """Parse the URL of a caller's option, or else that of the experiment. Raises UsageError without showing it."""
+    url = _apply_default(notify, defaults.notify)
+    try:
+        return parse_notify_url(url) if url else None
+    except UsageError as error:
+        raise UsageError(f"notify: {error}") from None
 
 
 def _read_budget(budget: Decimal | float | str | None) -> int | None:

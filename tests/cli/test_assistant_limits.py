@@ -328,6 +328,7 @@ def test_a_server_costs_the_same_under_another_name(root: Path, box: EmbeddedSer
         ("metrics: [{judge: {question: a fox?, url: 'URL', model: m, key_env: AWS_KEY}}]", "sends its pictures"),
         ("run: {out: 'file:///tmp/elsewhere'}", "writes to file:///tmp/elsewhere"),
         ("run: {out: 's3://bucket/folder'}", "writes to s3://bucket/folder"),
+        ("run: {notify: 'https://ntfy.sh/a'}", "posts how its runs end to ntfy.sh"),
         ("run: {confirm_above: 100}", "without a question"),
     ],
 )

@@ -188,7 +188,7 @@ DEFAULTS = {
     "concurrency": None, "retries": None, "timeout": None, "patience": None, "max_trials": None, "max_failures": None,
     "fail_fast": False, "retry_failed": False, "fresh": False, "where": None, "limit": None, "check": True,
     "keep_temp": None, "remake": False, "budget": None, "session": None, "per_target": None, "keep_stale": False,
-    "remake_stale": False, "allow_different_models": False,
+    "remake_stale": False, "allow_different_models": False, "notify": None,
 }  # fmt: skip
 
 
@@ -202,6 +202,7 @@ DEFAULTS = {
         (["--concurrency", "3", "--retries", "0"], (None, None, {"concurrency": 3, "retries": 0})),
         (["--timeout", "2.5", "--max-trials", "9"], (None, None, {"timeout": 2.5, "max_trials": 9})),
         (["--patience", "60"], (None, None, {"patience": 60.0})),
+        (["--notify", "https://ntfy.sh/a"], (None, None, {"notify": "https://ntfy.sh/a"})),
         (["--budget", "20 USD"], (None, None, {"budget": Decimal(20)})),
         (["--budget", "0.5"], (None, None, {"budget": Decimal("0.5")})),
         (["--max-failures", "3"], (None, None, {"max_failures": 3})),

@@ -100,6 +100,7 @@ run:
   budget: 20 USD
   max_failures: 10%
   out: s3://bucket/folder
+  notify: https://ntfy.sh/my-topic
 """
 EVERY_KEY_OF_SLOTS = """
 description: Each key that a slots file can have

@@ -52,6 +52,7 @@ def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
     help="Also run the accepted workflows of changed cases, to show whether the server or you changed them.",
 )
 @options.selection
+@options.notify
 @dask_options.dask
 @dask_options.resources
 @trust_check.option

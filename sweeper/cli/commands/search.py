@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -20,15 +20,11 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
 from sweeper.errors import UsageError
-from sweeper.model.experiment import Search
-from sweeper.model.search_result import SearchResult
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.running.search_answer import answer_preview, answer_search
 from sweeper.running.settings import RunOptions
 from sweeper.tables.results_folder import default_results_folder
-
-_FINISHED: Final = ("trials", "until", "exhausted", "votes")
 
 
 @click.command(
@@ -100,15 +96,9 @@ def command(
                 session=dask_options.choose_session(dask, dask_resources), **settings,
             )  # fmt: skip
         answer = partial(answer_search, result, find_idle=not quiet, real_run=real)
-        show_end(result.run, None if _has_finished(result, spec) else result.error, answer, experiment, loaded.name,
+        show_end(result.run, None if result.has_finished else result.error, answer, experiment, loaded.name,
                  as_json=as_json, quiet=quiet, open_page=open_browser and not view)  # fmt: skip
         if view and result.ended_by != "interrupt":
             wait_until_stopped()
-    is_complete = _has_finished(result, spec) and not (result.run and (result.run.failed or result.run.cancelled))
+    is_complete = result.has_finished and not (result.run and (result.run.failed or result.run.cancelled))
     return get_run_exit_code(result.ended_by, ok=is_complete)
-
-
-def _has_finished(result: SearchResult, search: Search) -> bool:
-    if result.ended_by == "budget":
-        return search.budget is not None
-    return result.ended_by in _FINISHED and (result.run is None or result.run.error is None)

@@ -23,6 +23,7 @@ sweeper reads and runs a stranger's experiment without trust, but an experiment 
 \b
 - send the value of an environment variable as a key (api_key_env, partner_key_env), unless your own
   targets file names that variable for that server
+- post how its runs end (run.notify)
 - import Python code (a metric `module:function`)
 - read files outside of its project or hidden in it (template, lines, csv, files, slots of kind file)
 - write anywhere but in its project (run.out; results or baselines that are links)
