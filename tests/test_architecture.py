@@ -216,8 +216,8 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
     "answers": 450, "cli": 6_000, "cluster": 2_700, "comfy": 4_800, "embedded": 9_850, "images": 1_870,
-    "loading": 4_500, "model": 5_160, "planning": 3_150, "pytest_plugin": 350, "regression": 3_550,
-    "reporting": 2_800, "running": 8_540, "schemas": 500, "serving": 600, "statistics": 1_200, "store": 2_850,
+    "loading": 4_530, "model": 5_250, "planning": 3_150, "pytest_plugin": 350, "regression": 3_550,
+    "reporting": 2_810, "running": 8_580, "schemas": 500, "serving": 600, "statistics": 1_200, "store": 2_850,
     "tables": 3_800, "voting": 900,
 }  # fmt: skip
 

@@ -66,7 +66,7 @@ class NodeClassSource:
             return read_object_info(self.file)
         if self.target is None:
             return get_embedded_object_info()
-        (target,) = resolve_targets([self.target], named=load_named_targets(), environ=os.environ)
+        target, *_ = resolve_targets([self.target], named=load_named_targets(), environ=os.environ)
         return asyncio.run(get_object_info(target))
 
     @cached_property

@@ -77,6 +77,9 @@ class ProgressDisplay:
             self._print_line(line)
         if self._quiet:
             return
+        if isinstance(event, events.RunStarted | events.RunEnded) and self._counts.todo:
+            for group in self._counts.describe_groups():
+                self._print_line(sanitize(group))
         if isinstance(event, events.RunStarted) and event.todo and console.is_terminal(sys.stderr) and not self._bar:
             self._bar = _start_bar()  # one bar for all runs, or the first would stay on the screen
         if self._bar is not None:
@@ -188,7 +191,7 @@ def _describe_routine_event(event: events.Event) -> str | None:
             pictures = f"{event.pictures} pictures" if event.pictures > 1 else "a picture"
             times = f", {event.repeats} times each" if event.repeats > 1 else ""
             return sanitize(f"{event.metric}: asking {event.model} at {event.host} about {pictures}{times}")
-        case events.TargetReady():
+        case events.TargetReady(group=None):
             server = f"{_SERVER_NAMES.get(event.dialect, event.dialect)} {event.version}".rstrip()
             return sanitize(f"{event.target}: {server}, {event.concurrency} at a time")
         case events.TargetUp():

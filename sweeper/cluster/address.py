@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.comfy.target import Target, as_target_list, resolve_targets
 from sweeper.errors import UnreachableError, UsageError
-from sweeper.model.target_spec import NamedTargets, TargetSpec
+from sweeper.model.target_spec import NamedTargets, TargetSpec, expand_groups
 from sweeper.model.urls import is_loopback, strip_secrets
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def resolve_for_workers(specs: TargetSpec | Sequence[TargetSpec], named: NamedTa
     Raises UsageError like `resolve_targets`, for several targets, and for a loopback URL: it names another server on
     every worker, so users must write it as `{worker: URL}`.
     """
-    target_list = as_target_list(specs)
+    target_list = [used.spec for used in expand_groups(as_target_list(specs), named or {})]
     if len(target_list) != 1:
         raise UsageError("target: a run on a Dask cluster has one target; its workers are many servers under one name")
     spec: Any = target_list[0]

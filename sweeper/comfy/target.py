@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -25,10 +26,12 @@ from sweeper.model.target_spec import (
     NamedTargets,
     ParsedTarget,
     TargetSpec,
+    expand_groups,
     find_duplicate_targets,
     is_comfy_platform,
     parse_target,
 )
+from sweeper.wording import count_things
 
 _COMMAND_TIMEOUT: Final = 120.0  # seconds; a keyring may ask its owner for a password first
 
@@ -102,6 +105,7 @@ class Target:
     api_key_command: tuple[str, ...] = ()
     partner_key_env: str | None = None
     embedded: bool = False
+    group: str | None = field(default=None, compare=False)  # the list of targets by whose name the user chose it
     max_file_bytes: int | None = None  # of one artifact; None: the default of `transport`
     price: TargetPrice | None = None  # None: the target has no price
     key: str | None = field(default=None, repr=False, compare=False)
@@ -135,13 +139,15 @@ def resolve_targets(
     server twice, or no target at all.
     """
     read_key = partial(_read_key, environ=environ, command=command) if with_keys else None
-    parsed_targets = [parse_target(spec, named or {}) for spec in as_target_list(specs)]
+    used_targets = expand_groups(as_target_list(specs), named or {})
+    parsed_targets = [parse_target(used.spec, named or {}) for used in used_targets]
     targets: list[Target] = []
     problems = _collect_problems(parsed_targets)
-    for parsed in parsed_targets:
+    for used, parsed in zip(used_targets, parsed_targets, strict=True):
         if parsed.is_valid:
             try:
-                targets.append(_build_target(parsed.settings, _location_of(parsed), environ, read_key))
+                target = _build_target(parsed.settings, _location_of(parsed), environ, read_key)
+                targets.append(replace(target, group=used.group))
             except UsageError as error:
                 problems += error.problems
     if problems:
@@ -151,7 +157,8 @@ def resolve_targets(
 
 def check_targets(specs: TargetSpec | Iterable[TargetSpec], named: NamedTargets) -> None:
     """Check `specs` without reading keys. Raises UsageError with the mistakes that `resolve_targets` would report."""
-    problems = _collect_problems([parse_target(spec, named) for spec in as_target_list(specs)])
+    used_targets = expand_groups(as_target_list(specs), named)
+    problems = _collect_problems([parse_target(used.spec, named) for used in used_targets])
     if problems:
         raise UsageError(problems)
 
@@ -241,3 +248,11 @@ def _read_key(
 def _safe_variable_name(variable: str) -> str:
     """The name of a variable, unless it does not look like one: it may be a key written in the wrong place."""
     return variable if variable.isupper() and len(variable) <= 64 else "that `api_key_env` names"
+
+
+def describe_targets(targets: Sequence[Target]) -> str:
+    """Name the targets for people, those of a group by its name: `cloud, farm (16 targets)`."""
+    counts = Counter(target.group or target.name for target in targets)
+    groups = {target.group for target in targets}
+    return ", ".join(f"{name} ({count_things(count, 'target')})" if name in groups else name
+                     for name, count in counts.items())  # fmt: skip

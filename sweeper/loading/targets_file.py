@@ -14,7 +14,13 @@ from platformdirs import user_config_path
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.parse import parse_yaml
 from sweeper.model.source import Source, SourceError
-from sweeper.model.target_spec import InvalidEntry, TargetSpec, find_entry_problems
+from sweeper.model.target_spec import (
+    InvalidEntry,
+    TargetGroup,
+    TargetSpec,
+    find_entry_problems,
+    find_group_problems,
+)
 from sweeper.schemas.values import KeyPath
 
 TARGETS_VARIABLE = "SWEEPER_TARGETS"
@@ -27,8 +33,8 @@ def get_user_file(variable: str, name: str, environ: Mapping[str, str] | None = 
     return config / name if given is None else Path(given).expanduser()
 
 
-def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, TargetSpec | InvalidEntry]:
-    """Name -> URL or mapping; empty if there is no file. Reads `os.environ` by default.
+def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, TargetSpec | TargetGroup | InvalidEntry]:
+    """Name -> URL, mapping, or a list of these and of names; empty if there is no file. Reads `os.environ` by default.
 
     An entry with mistakes becomes an InvalidEntry, whose problems are raised only if a command uses that name. Raises
     UsageError if the file is not a mapping of targets, or if $SWEEPER_TARGETS names a file that does not exist.
@@ -52,9 +58,13 @@ def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, Ta
     return {name: _check_entry(source, name, entry) for name, entry in value.items()}
 
 
-def _check_entry(source: Source, name: str, entry: object) -> TargetSpec | InvalidEntry:
-    mistakes: list[tuple[KeyPath, str]] = [((name,), "a target is a URL or a mapping with `url`")]
-    if isinstance(entry, (str, dict)):
+def _check_entry(source: Source, name: str, entry: object) -> TargetSpec | TargetGroup | InvalidEntry:
+    mistakes: list[tuple[KeyPath, str]] = [((name,), "a target is a URL or a mapping with `url`, or a list of targets")]
+    if isinstance(entry, list | tuple):
+        mistakes = find_group_problems({name: entry}, source.value, knows_all=True)
+        if not mistakes:
+            return entry
+    elif isinstance(entry, (str, dict)):
         mistakes = find_entry_problems({name: entry})
         if not mistakes:
             return entry

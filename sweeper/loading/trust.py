@@ -67,7 +67,7 @@ def find_trust_needs(
     project = find_project(experiment.file)
     needs = [
         *_find_keys(experiment, targets, named or {}),
-        *_find_prices(experiment, targets),
+        *_find_prices(experiment, targets, named or {}),
         *_find_code(experiment),
         *_find_judges(experiment),
         *_find_notify(experiment),
@@ -106,7 +106,7 @@ def _find_keys(experiment: Experiment, targets: Sequence[TargetSpec] | None, nam
     A deployment gets a key although no variable is named, and anybody can have one; so it needs trust too.
     """
     known_keys = list_known_keys(named) | {(identify_server(CLOUD_URL), key) for key in CLOUD_KEYS}
-    for path, spec in _iter_used_entries(experiment, targets):
+    for path, spec in _iter_used_entries(experiment, targets, named):
         settings = parse_target(spec, {}).settings
         server = settings.get("url") or f"worker {settings.get('worker')}"
         for setting in KEY_VARIABLES:
@@ -118,9 +118,9 @@ def _find_keys(experiment: Experiment, targets: Sequence[TargetSpec] | None, nam
                 yield ((*path, setting) if setting in spec else path), message
 
 
-def _find_prices(experiment: Experiment, targets: Sequence[TargetSpec] | None) -> _Needs:
+def _find_prices(experiment: Experiment, targets: Sequence[TargetSpec] | None, named: NamedTargets) -> _Needs:
     """Yield what lets the experiment spend without a question: too low a price, or too high a sum that needs none."""
-    for path, spec in _iter_used_entries(experiment, targets):
+    for path, spec in _iter_used_entries(experiment, targets, named):
         settings = parse_target(spec, {}).settings
         server = settings.get("url", "")
         pays = is_comfy_platform(server) or any(settings.get(variable) for variable in KEY_VARIABLES)
@@ -132,20 +132,31 @@ def _find_prices(experiment: Experiment, targets: Sequence[TargetSpec] | None) -
 
 
 def _iter_used_entries(
-    experiment: Experiment, targets: Sequence[TargetSpec] | None
+    experiment: Experiment, targets: Sequence[TargetSpec] | None, named: NamedTargets
 ) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
-    """Yield the path and the settings of each target that the experiment itself defines and this command uses."""
-    names = experiment.named_targets
+    """Yield the path and the settings of each target that the experiment itself defines and this command uses.
+
+    A group of the user's (`named`) may have a name that the experiment defines.
+    """
+    names, has_list = experiment.named_targets, _has_target_list(experiment)
+    pending: list[tuple[KeyPath, Any, bool]] = [
+        (("target", index) if has_list else ("target",), spec, targets is None)
+        for index, spec in enumerate(experiment.targets if targets is None else targets)
+    ]
     used = {CLOUD}  # its entry completes every target on Comfy Cloud
-    for index, spec in enumerate(experiment.targets if targets is None else targets):
-        if isinstance(spec, str) and "://" not in spec:
-            used.add(spec.strip())
-        elif targets is None:
-            path = ("target", index) if _has_target_list(experiment) else ("target",)
-            yield path, {"url": spec} if isinstance(spec, str) else spec
+    while pending:
+        path, spec, is_own = pending.pop()
+        if not isinstance(spec, str) or "://" in spec:
+            if is_own:
+                yield path, {"url": spec} if isinstance(spec, str) else spec
+        elif (name := spec.strip()) not in used:
+            used.add(name)
+            entry = names.get(name, named.get(name))
+            if isinstance(entry, list | tuple):
+                pending += [(("targets", name, index), member, name in names) for index, member in enumerate(entry)]
     for name in used & names.keys():
         entry = names[name]
-        if not isinstance(entry, InvalidEntry):
+        if not isinstance(entry, InvalidEntry) and not isinstance(entry, list | tuple):
             settings = {"url": entry} if isinstance(entry, str) else entry
             yield ("targets", name), {**({"url": CLOUD_URL} if name == CLOUD else {}), **settings}
 

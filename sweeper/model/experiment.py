@@ -19,6 +19,7 @@ from sweeper.model.axis_values import Option
 from sweeper.model.expressions import Expression, compile_text, has_jinja
 from sweeper.model.search_columns import VOTES_METRIC, Objective
 from sweeper.model.source import Source
+from sweeper.model.target_spec import TargetGroup, TargetSpec
 from sweeper.model.template import Template
 from sweeper.schemas.values import KeyPath
 
@@ -246,7 +247,7 @@ class Experiment:
     file: Path
     template: Template
     targets: tuple[str | Mapping[str, Any], ...] = ("embedded",)
-    named_targets: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
+    named_targets: Mapping[str, TargetSpec | TargetGroup] = field(default_factory=dict)
     description: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     derive: Mapping[str, Expression] = field(default_factory=dict)

@@ -1,16 +1,17 @@
 """Parse targets as users write them, and find all mistakes in them.
 
 A target is `embedded`, `cloud`, a name from a targets file, a URL, or a mapping such as `{url, dialect, api_key_env,
-concurrency, name}`. This module handles only the names of variables and commands that provide keys;
-`sweeper.comfy.target` reads the keys. The names `embedded` and `cloud` are reserved, because finished work is stored
-under the name of its target.
+concurrency, name}`. A name may also stand for a list of these, which is a group. This module handles only the names of
+variables and commands that provide keys; `sweeper.comfy.target` reads the keys. The names `embedded` and `cloud` are
+reserved, because finished work is stored under the name of its target.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ _HOST: Final = re.compile(r"localhost|([0-9]{1,3}\.){3}[0-9]{1,3}|[A-Za-z0-9.-]+
 _MAX_DOWNLOAD_GB: Final = 1_000_000
 _NO_URL: Final = ("url", "a mapping needs the `url` of the server")
 TargetSpec = str | Mapping[str, Any]
+TargetGroup = list[TargetSpec] | tuple[TargetSpec, ...]
 # The message does not quote the value, because a user may have written the key itself.
 _NO_VARIABLE: Final = "give the name of an environment variable (letters, digits and _), not the key itself"
 
@@ -50,7 +52,7 @@ class InvalidEntry:
     problems: tuple[Problem, ...]
 
 
-NamedTargets = Mapping[str, TargetSpec | InvalidEntry]
+NamedTargets = Mapping[str, TargetSpec | TargetGroup | InvalidEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,83 @@ def is_comfy_platform(url: str) -> bool:
     return url == CLOUD_URL or is_deployment(url)
 
 
+@dataclass(frozen=True, slots=True)
+class UsedTarget:
+    """A target as written, the group in which it was named, None if in none, and the index of what led to it."""
+
+    spec: Any
+    group: str | None
+    index: int
+
+
+def expand_groups(specs: Iterable[Any], named: NamedTargets) -> list[UsedTarget]:
+    """Put the targets of a group in the place of its name. The group of a target is the outermost, which is in `specs`.
+
+    Each group, and each name in one, counts once, so a circle ends. A name outside of groups stays as often as it is.
+    """
+    found: list[UsedTarget] = []
+    opened: set[str] = set()
+    groups_of: dict[str, str | None] = {}  # by the name of a target
+    pending = deque(UsedTarget(spec, None, index) for index, spec in enumerate(specs))
+    while pending:
+        used = pending.popleft()
+        name = used.spec.strip() if isinstance(used.spec, str) else ""
+        entry = named.get(name)
+        if isinstance(entry, list | tuple):
+            if name not in opened:
+                opened.add(name)
+                members = [replace(used, spec=member, group=used.group or name) for member in entry]
+                pending.extendleft(reversed(members))
+        elif not name or name not in groups_of or groups_of[name] is used.group is None:
+            groups_of[name] = used.group
+            found.append(used)
+    return found
+
+
+def find_group_problems(
+    groups: Mapping[str, TargetGroup], names: NamedTargets, *, knows_all: bool
+) -> list[tuple[KeyPath, str]]:
+    """Return what is wrong with groups, as (path, message) pairs.
+
+    `names`: all names, with those of `groups`. `knows_all`: an unknown name is a mistake.
+    """
+    problems: list[tuple[KeyPath, str]] = []
+    for name, members in groups.items():
+        if _is_reserved(name, EMBEDDED) or _is_reserved(name, CLOUD):
+            problems.append(((name,), f"the name {name} is reserved for one server; choose another name"))
+        if not members:
+            problems.append(((name,), "an empty list; write at least one target into it"))
+        for index, member in enumerate(members):
+            path: KeyPath = (name, index)
+            word = member.strip() if isinstance(member, str) else ""
+            if isinstance(names.get(word), list | tuple):
+                if _leads_to(word, name, names):
+                    message = f"the list {word} leads back to {name}, and a list cannot contain itself; remove this"
+                    problems.append((path, message))
+            elif word not in names and (knows_all or not word or "://" in word):
+                errors = parse_target(member, names).errors
+                problems += [((*path, setting) if setting else path, message) for setting, message in errors]
+    return problems
+
+
+def _leads_to(start: str, end: str, named: NamedTargets) -> bool:
+    """Whether the group `start` is `end`, or contains it, also by other groups."""
+    pending, seen = [start], {start}
+    while pending:
+        name = pending.pop()
+        if name == end:
+            return True
+        entry = named.get(name)
+        members = (
+            {member.strip() for member in entry if isinstance(member, str)}
+            if isinstance(entry, list | tuple)
+            else set()
+        )
+        pending += members - seen
+        seen |= members
+    return False
+
+
 def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
     if isinstance(spec, Mapping):
         return _parse_mapping(spec, named)
@@ -107,6 +186,8 @@ def _parse_name(word: str, named: NamedTargets) -> ParsedTarget:
     entry = named[word]
     if isinstance(entry, InvalidEntry):
         return ParsedTarget(entry=word, problems=entry.problems)
+    if isinstance(entry, list | tuple):
+        return ParsedTarget(entry=word, errors=(("", "is a list of targets, and this needs one; name one of them"),))
     errors = tuple((".".join(map(str, path[1:])), message) for path, message in find_entry_problems({word: entry}))
     if errors:
         return ParsedTarget(entry=word, errors=errors)
@@ -123,6 +204,7 @@ def _parse_mapping(spec: Mapping[str, Any], named: NamedTargets) -> ParsedTarget
         entry = named.get(CLOUD, {})
         if isinstance(entry, InvalidEntry):
             return ParsedTarget(settings, problems=entry.problems)
+        entry = {} if isinstance(entry, list | tuple) else entry
         settings = _merge_cloud_settings(settings, entry, only_key=url != CLOUD_URL)
     settings.setdefault("name", settings.get("url") or f"worker {settings['worker']}")
     return ParsedTarget(settings)
@@ -171,19 +253,26 @@ def find_target_problems(experiment: Any, named: NamedTargets | None) -> list[tu
     targets = mapping.get("targets")
     own_targets = dict(itertools.islice(targets.items(), _MAX_TARGETS)) if isinstance(targets, Mapping) else {}
     entries = {name: entry for name, entry in own_targets.items() if _is_spec(entry)}
-    problems: list[tuple[KeyPath, str]] = [(("targets", *path), text) for path, text in find_entry_problems(entries)]
-    names = {**(named or {}), **dict.fromkeys(own_targets, InvalidEntry(())), **entries}
+    groups = {name: entry[:_MAX_TARGETS] for name, entry in own_targets.items() if isinstance(entry, list)}
+    names = {**(named or {}), **dict.fromkeys(own_targets, InvalidEntry(())), **entries, **groups}
+    found = (*find_entry_problems(entries), *find_group_problems(groups, names, knows_all=named is not None))
+    problems: list[tuple[KeyPath, str]] = [(("targets", *path), text) for path, text in found]
     target = mapping.get("target", EMBEDDED)
     written: list[tuple[KeyPath, Any]] = [(("target",), target)]
     if isinstance(target, list):
         written = [(("target", index), spec) for index, spec in enumerate(target[:_MAX_TARGETS])]
-    parsed_targets = [parse_target(spec, names) for _, spec in written]
-    for (path, spec), parsed in zip(written, parsed_targets, strict=True):
+    used_targets = expand_groups([spec for _, spec in written], names)
+    parsed_targets = [parse_target(used.spec, names) for used in used_targets]
+    for used, parsed in zip(used_targets, parsed_targets, strict=True):
+        path, spec = written[used.index][0], used.spec
         may_be_elsewhere = named is None and isinstance(spec, str) and "://" not in spec
-        if _is_spec(spec) and parsed.entry is None and not may_be_elsewhere:
+        if used.group is None and _is_spec(spec) and parsed.entry is None and not may_be_elsewhere:
             problems += [((*path, setting) if setting else path, message) for setting, message in parsed.errors]
-    problems += [(written[index][0], message) for index, message in find_duplicate_targets(parsed_targets)]
-    for path, spec in (*written, *((("targets", name), entry) for name, entry in entries.items())):
+    duplicates = find_duplicate_targets(parsed_targets)
+    problems += [(written[used_targets[index].index][0], message) for index, message in duplicates]
+    own: list[tuple[KeyPath, Any]] = [(("targets", name), entry) for name, entry in entries.items()]
+    members = [(("targets", name, index), spec) for name, group in groups.items() for index, spec in enumerate(group)]
+    for path, spec in (*written, *own, *members):
         misuses = _find_cloud_key_misuse(path[-1], spec, named) if isinstance(spec, Mapping) else ()
         problems += [((*path, setting), message) for setting, message in misuses]
     return [(path, message) for path, message in problems if (path[-1], message) != _NO_URL]  # the schema finds it
@@ -208,7 +297,8 @@ def _find_cloud_key_misuse(
 
 def list_known_keys(named: NamedTargets) -> set[tuple[str, str]]:
     """List (server, variable) for each variable that the user's own targets name; see `identify_server`."""
-    all_settings = [settings for name in named if (settings := parse_target(name, named).settings).get("url")]
+    parsed = [parse_target(used.spec, named).settings for used in expand_groups(named, named)]
+    all_settings = [settings for settings in parsed if settings.get("url")]
     pairs = ((settings["url"], settings.get(setting)) for settings in all_settings for setting in KEY_VARIABLES)
     return {(identify_server(url), variable) for url, variable in pairs if variable}
 

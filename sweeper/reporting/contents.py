@@ -26,6 +26,7 @@ from sweeper.model.experiment import Block, Experiment
 from sweeper.model.money import CURRENCY, format_usd, from_usd
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.source import SourceError
+from sweeper.model.target_spec import expand_groups
 from sweeper.model.trial import Trial
 from sweeper.planning.grid import Grid
 from sweeper.planning.plan import Plan, plan
@@ -316,9 +317,7 @@ def describe_rerun(record: RunRecord, layout: TableLayout, experiment: Experimen
     them. `kept`: the keys of an experiment of some trials except those that select them.
     """
     value = experiment.source.value if experiment is not None and experiment.source is not None else {}
-    own = not record.targets or _list_target_names(value.get("target", "embedded")) == tuple(
-        map(_normalize_name, record.targets)
-    )
+    own = not record.targets or _list_target_names(value) == tuple(map(_normalize_name, record.targets))
     settings = [_format_setting(*override) for override in record.overrides.items()]
     targets = [] if own else [word for name in record.targets for word in ("--target", name)]
     kept: dict[str, Any] = {}
@@ -353,9 +352,11 @@ def _format_setting(name: str, value: Any) -> tuple[str, str] | None:
     return ("--set", f"{name}={text}") if same else None
 
 
-def _list_target_names(target: Any) -> tuple[str, ...]:
+def _list_target_names(experiment: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of an experiment's targets in the store, as far as they are known without connecting."""
-    specs: Sequence[Any] = target if isinstance(target, list) else [target]
+    target = experiment.get("target", "embedded")
+    used = expand_groups(target if isinstance(target, list) else [target], experiment.get("targets", {}))
+    specs = [target.spec for target in used]
     named = (spec.get("name") or spec.get("url") or "" if isinstance(spec, Mapping) else str(spec) for spec in specs)
     return tuple(map(_normalize_name, named))
 

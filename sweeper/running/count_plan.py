@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sweeper.comfy.target import describe_targets
 from sweeper.model.result import MAX_COMPARED, PENDING, Result
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
@@ -60,7 +61,7 @@ class PlanCounter:
         experiment = plan.experiment
         self.out = out or default_results_folder(experiment.file, experiment.name)
         resolved = prepared.resolve_targets()
-        self.targets = [target.name for target in resolved]
+        self.targets, self._on = [target.name for target in resolved], describe_targets(resolved)
         self._work, seconds, self._renaming, self._pictures = _load_records(self.out, self._make_rule(prepared), plan)
         self._jobs = self._work.jobs
         self._done_on: Counter[str] = Counter()
@@ -181,6 +182,7 @@ class PlanCounter:
             outline=outline_plan(self.plan),
             out=str(self.out),
             targets=tuple(self.targets),
+            on=self._on,
             order=self.plan.order,
             **self._counts,
             stale_files=self._work.describe_stale(self._stale_digests),

@@ -35,7 +35,7 @@ from sweeper.errors import (
 from sweeper.model.model_facts import Models
 from sweeper.model.money import CURRENCY
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets, TargetSpec
+from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets, TargetSpec, expand_groups
 from sweeper.model.urls import is_loopback, strip_secrets
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
@@ -88,7 +88,8 @@ class TargetReport:
     """What a target says; None: not known.
 
     `ok`: whether it can be used. `key`: where its key is from. `cache`: the mode of its node cache. `upload_limit`: in
-    bytes. `balance_usd`: dollars left on the account. `warning`, `experiment` and `problem` are left out if there is
+    bytes. `balance_usd`: dollars left on the account. `group`: the list of targets that has it.
+    `warning`, `experiment` and `problem` are left out if there is
     none, and `next` if there is no problem, or if the problem says the next step.
     """
 
@@ -103,6 +104,7 @@ class TargetReport:
     upload_limit: int | None = None
     balance_usd: float | None = None
     experiment: ExperimentReport | None = field(default=None, metadata=IF_GIVEN)
+    group: str | None = field(default=None, metadata=IF_GIVEN)
     problem: str | None = field(default=None, metadata=IF_GIVEN)
     next: str | None = field(default=None, metadata=IF_GIVEN)
     error: SweeperError | None = field(default=None, metadata=NOT_IN_JSON)
@@ -112,7 +114,8 @@ class TargetReport:
         """What is known, what may be wrong, and what is, with the next step."""
         facts = self._list_facts()
         usable = "" if self.ok else "not usable" + (": " if facts else "")
-        yield Line(f"{self.target}: {usable}{', '.join(facts)}")
+        group = f" (of {self.group})" if self.group else ""
+        yield Line(f"{self.target}{group}: {usable}{', '.join(facts)}")
         if self.warning:
             yield Warn(f"{self.target}: {self.warning}")
         needs = self.experiment
@@ -189,11 +192,14 @@ def diagnose(
     """
     cloud = [CLOUD] if any(map(os.environ.get, CLOUD_KEYS)) and CLOUD not in named else []
     specs = targets or (plans[0].experiment.targets if plans else [EMBEDDED, *cloud, *named])
+    names = {**named, **(plans[0].experiment.named_targets if plans else {})}
     reports = []
-    for spec in specs:
+    for used in expand_groups(specs, names):
+        spec = used.spec
         is_name = isinstance(spec, str) and "://" not in spec and spec.strip() not in (EMBEDDED, CLOUD)
         broken = {str(spec).strip(): InvalidEntry(file_problems)} if file_problems and is_name else {}
-        reports.append(run_sync(partial(_diagnose_target, spec, plans, {**named, **broken})))
+        report = run_sync(partial(_diagnose_target, spec, plans, {**names, **broken}))
+        reports.append(replace(report, group=used.group))
     checked = {report.target for report in reports} | set(plans[0].experiment.named_targets if plans else ())
     entries = [entry for name, entry in named.items() if isinstance(entry, InvalidEntry) and name not in checked]
     differences = describe_differences({report.target: report.models for report in reports})
@@ -214,8 +220,7 @@ async def _diagnose_target(spec: TargetSpec, plans: Sequence[Plan], named: Named
     facts: dict[str, Any] = {"target": _get_display_name(spec)}
     target: Target | None = None
     try:
-        names = {**named, **(plans[0].experiment.named_targets if plans else {})}
-        (target,) = resolve_targets([spec], named=names, environ=os.environ)
+        (target,) = resolve_targets([spec], named=named, environ=os.environ)
         key = f"from {target.key_source}" if target.key_source else None
         facts |= {"target": target.name, "url": target.url or None, "key": key}
         if target.keys and target.url.startswith("http://") and not is_loopback(target.url):

@@ -172,13 +172,14 @@ class PlanAnswer:
     cost: PlanCost | None
     warnings: tuple[str, ...]
     has_classes: bool = field(metadata=NOT_IN_JSON)  # whether the node classes of a target are known
+    on: str = field(metadata=NOT_IN_JSON)  # the targets, those of a group by its name
     equal_pictures: Sequence[EqualPictures] | None = field(default=None, metadata=IF_GIVEN)
     diff: PlanDifferences | None = field(default=None, metadata=IF_GIVEN)
     workflows: WrittenWorkflows | None = field(default=None, metadata=IF_GIVEN)
 
     def parts(self) -> Iterator[Part]:
         """The axes, the counts, the order, the time and the cost; then the cost by axis, and the differences."""
-        yield self.outline.format_title(f" on {', '.join(self.targets)}" if self.targets else "")
+        yield self.outline.format_title(f" on {self.on}" if self.on else "")
         yield from self.outline.list_axes()
         yield Facts([*self.outline.list_filters(), *self._list_work(), *self._list_order(), *self._list_rest()])
         if self.stale:

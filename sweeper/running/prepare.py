@@ -21,7 +21,7 @@ from sweeper.loading.trust import describe_missing_trust
 from sweeper.model.experiment import Experiment
 from sweeper.model.model_facts import Models
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec
+from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec, expand_groups
 from sweeper.planning.compatibility import Compatibility, check_written_values
 from sweeper.planning.model_inputs import may_name_models
 from sweeper.planning.plan import Plan
@@ -118,7 +118,8 @@ class Prepared:
         send a secret to a server that a file chose.
         """
         may_send_keys = may_send_keys or self.specs is not None
-        for spec in self.experiment.targets if self.specs is None else self.specs:
+        specs = self.experiment.targets if self.specs is None else self.specs
+        for spec in (used.spec for used in expand_groups(specs, self.named)):
             target = _resolve_target(spec, self.named, with_keys=False)
             if target is not None:
                 name = "Comfy Cloud" if target.url == CLOUD_URL else target.name

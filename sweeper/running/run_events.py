@@ -14,6 +14,7 @@ from sweeper.model.money import CURRENCY, NOTHING, Amount, TargetPrice, format_u
 from sweeper.model.result import FAILED, SUCCEEDED, Run
 from sweeper.model.search_columns import SearchedPoint
 from sweeper.planning.pricing import LearntTimes, price_time
+from sweeper.wording import count_things
 
 
 class Event:
@@ -52,12 +53,16 @@ class ClusterReady(Event):
 
 @dataclass(frozen=True, slots=True)
 class TargetReady(Event):
-    """A target responded. `version` is empty if unknown; `concurrency` is the maximum of jobs in flight."""
+    """A target responded. `version` is empty if unknown; `concurrency` is the maximum of jobs in flight.
+
+    `group`: the list of targets by whose name the user chose it.
+    """
 
     target: str
     dialect: str
     version: str
     concurrency: int
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,8 @@ class RunCounts:
         self.in_flight: set[int] = set()
         self.waiting: dict[int, JobQueued] = {}  # the latest of each trial whose job waits on its server
         self.awaited: dict[str, float] = {}  # by target for which the run can only wait: the seconds left
+        self._grouped: dict[str, TargetReady] = {}  # by name, the targets of groups that have responded
+        self._ended_on: Counter[tuple[str, str]] = Counter()  # by group and status
 
     def count(self, event: Event) -> None:
         match event:
@@ -267,10 +274,9 @@ class RunCounts:
                 self.in_flight.clear()
                 self.waiting.clear()
                 self.awaited.clear()
-            case WaitingForTarget(seconds=None) | TargetUp() | TargetDown():
-                self.awaited.pop(event.target, None)
-            case WaitingForTarget(seconds=float(seconds)):
-                self.awaited[event.target] = seconds
+                self._ended_on.clear()
+            case TargetReady() | TargetUp() | TargetDown() | WaitingForTarget():
+                self._count_target(event)
             case Draining():
                 self.awaited.clear()
             case CostChanged():
@@ -284,6 +290,14 @@ class RunCounts:
             case TrialDone():
                 self._end_trial(event)
 
+    def _count_target(self, event: TargetReady | TargetUp | TargetDown | WaitingForTarget) -> None:
+        if isinstance(event, WaitingForTarget) and event.seconds is not None:
+            self.awaited[event.target] = event.seconds
+        elif not isinstance(event, TargetReady):
+            self.awaited.pop(event.target, None)
+        elif event.group is not None:
+            self._grouped[event.target] = event
+
     def _count_waiting(self, event: JobQueued | JobProgress) -> None:
         if isinstance(event, JobQueued) and event.reason:
             self.waiting[event.trial] = event
@@ -293,6 +307,8 @@ class RunCounts:
     def _end_trial(self, event: TrialDone) -> None:
         self._end_job(event.trial)
         self.statuses[event.status] += 1
+        if (target := self._grouped.get(event.target)) is not None:
+            self._ended_on[target.group or "", event.status] += 1
         if event.status == SUCCEEDED and event.seconds is not None:
             self._seconds.append(event.seconds)
 
@@ -312,6 +328,18 @@ class RunCounts:
     @property
     def queued(self) -> int:
         return self.total - self.done - len(self.in_flight)
+
+    def describe_groups(self) -> list[str]:
+        """A line for each group: its targets that have responded, and how its trials ended."""
+        groups: dict[str, list[TargetReady]] = {}
+        for target in self._grouped.values():
+            groups.setdefault(target.group or "", []).append(target)
+        lines = []
+        for group, targets in groups.items():
+            counts = [f"{count} {status}" for (on, status), count in sorted(self._ended_on.items()) if on == group]
+            jobs = f"{sum(target.concurrency for target in targets)} at a time"
+            lines.append(f"{group}: {count_things(len(targets), 'target')}, {', '.join(counts) or jobs}")
+        return lines
 
     def describe_waiting(self) -> str:
         """Why jobs wait on their servers: ` (1 waiting there: concurrency limit, position 3)`; empty if none does."""

@@ -242,11 +242,11 @@ class Session:
 
     async def _register_server(self, client: ComfyClient, server: Server) -> None:
         """Save what is known of a server that responded, and report that it can be used."""
-        name = client.target.name
+        target, name = client.target, client.target.name
         self.server_infos[name] = await client.get_server_info()
         self.max_jobs[name] = server.max_jobs
-        self.report(TargetReady(name, server.dialect, server.version, self._get_concurrency(client)))
-        self.server_caches.append(save_server(client.target, server))
+        self.report(TargetReady(name, server.dialect, server.version, self._get_concurrency(client), target.group))
+        self.server_caches.append(save_server(target, server))
 
     async def check_targets(self) -> None:
         """Check the plan against each target that responds."""

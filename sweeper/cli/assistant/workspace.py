@@ -71,7 +71,9 @@ class Workspace:
         named = {**users, **experiment.named_targets}
         used = resolve_targets(requested or list(experiment.targets), named=named, environ={}, with_keys=False)
         # One at a time, because several names may stand for one server.
-        allowed = [resolve_targets(name, named=users, environ={}, with_keys=False)[0] for name in known]
+        allowed = [
+            target for name in known for target in resolve_targets(name, named=users, environ={}, with_keys=False)
+        ]
         for target in used:
             if not target.embedded:
                 self._check_server(target, [server for server in allowed if not server.embedded])

@@ -26,7 +26,7 @@ from sweeper.model.money import TargetPrice
 from sweeper.model.result import Run
 from sweeper.model.selection import Selection
 from sweeper.model.shell_words import join_command
-from sweeper.model.target_spec import EMBEDDED, parse_target
+from sweeper.model.target_spec import EMBEDDED, expand_groups, parse_target
 from sweeper.running.prepare import Prepared
 from sweeper.running.run_answer import answer_run
 from sweeper.running.settings import RunOptions
@@ -109,7 +109,8 @@ def command(
 def list_rates(prepared: Prepared) -> list[TargetPrice]:
     """The prices of the targets; empty if none has one. Mistakes in targets are reported elsewhere."""
     specs = prepared.experiment.targets if prepared.specs is None else prepared.specs
-    prices = [parse_target(spec, prepared.named).settings.get("price") for spec in specs]
+    used = expand_groups(specs, prepared.named)
+    prices = [parse_target(target.spec, prepared.named).settings.get("price") for target in used]
     rates = [price or TargetPrice() for price in prices]
     return rates if any(rate.has_rate for rate in rates) else []
 
