@@ -48,7 +48,7 @@ from sweeper.running.run_events import Event, Notice, RunEnded, RunStarted, Targ
 from sweeper.running.scheduler import PendingTarget, Scheduler
 from sweeper.running.settings import EffectiveSettings
 from sweeper.running.spending import FolderSpending, JobPrices, describe_over_budget, may_pass
-from sweeper.running.stop_control import BUDGET, UNWRITABLE, StopControl
+from sweeper.running.stop_control import BUDGET, UNWRITABLE, StopControl, run_for_all
 from sweeper.running.target_models import RunModels
 from sweeper.running.work import WorkItem
 from sweeper.running.work_queue import WorkQueue, make_work_source
@@ -234,24 +234,24 @@ class Session:
         if connections is None:
             return False
         servers, self.pending = connections
-        for client, server in servers:
-            await self.control.run_unless_stopped(self._register_server(client, server))
+        infos = await self.control.run_unless_stopped(run_for_all(lambda pair: pair[0].get_server_info(), servers))
+        for (client, server), info in zip(servers, infos or (), strict=False):
+            self._register_server(client, server, info)
         self.server_cache = find_smallest_cache(self.server_caches)
         self.clients = [client for client, _ in servers]
         return bool(self.clients)
 
-    async def _register_server(self, client: ComfyClient, server: Server) -> None:
+    def _register_server(self, client: ComfyClient, server: Server, info: dict[str, Any]) -> None:
         """Save what is known of a server that responded, and report that it can be used."""
         target, name = client.target, client.target.name
-        self.server_infos[name] = await client.get_server_info()
+        self.server_infos[name] = info
         self.max_jobs[name] = server.max_jobs
         self.report(TargetReady(name, server.dialect, server.version, self._get_concurrency(client), target.group))
         self.server_caches.append(save_server(target, server))
 
     async def check_targets(self) -> None:
         """Check the plan against each target that responds."""
-        for client in self.clients:
-            await self.check(client)
+        await run_for_all(self.check, self.clients)
 
     async def read_models(self) -> None:
         """Ask the targets that respond about the model files of the plan."""
@@ -341,8 +341,7 @@ class Session:
 
     async def find_outdated_models(self, store: Store) -> None:
         """Find out which files the servers may still have in their memory as they were before."""
-        for client in self.clients:
-            await self.models.find_outdated(client.models, client.target.name, store)
+        await run_for_all(lambda of: self.models.find_outdated(of.models, of.target.name, store), self.clients)
 
     def mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
         """Mark open jobs of embedded servers as lost, because those servers ended with their runs."""
@@ -417,7 +416,7 @@ class Session:
             await self.models.find_outdated(client.models, client.target.name, store)
             if self.settings.budget is not None:
                 self.prices.check_bounds(self._iter_unfinished(state))
-            await self._register_server(client, server)
+            self._register_server(client, server, await client.get_server_info())
             store.servers.save_info(context.run_id, client.target.name, self.server_infos[client.target.name])
             return make_limit(client)
 

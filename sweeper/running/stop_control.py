@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 _SECONDS_BETWEEN_REFRESHES: Final = 0.2
+_AT_ONCE: Final = 8  # targets that are asked for something large
 
 
 def run_sync(
@@ -87,6 +89,25 @@ async def cancel_when(condition: Coroutine[Any, Any, Any], coroutine: Coroutine[
         task.cancel()
         watcher.cancel()
         await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def run_for_all(function: Callable[[Item], Coroutine[Any, Any, T]], items: Iterable[Item]) -> list[T]:
+    """Call a function for all items, a few at once, because each may hold a large answer of a server in memory.
+
+    Returns what it returns for them, in their order. Raises the first error, and cancels the other calls.
+    """
+    semaphore = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(item: Item) -> T:
+        async with semaphore:
+            return await function(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run(item)) for item in items]
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from None
+    return [task.result() for task in tasks]
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -90,7 +90,7 @@ class RunModels:
 
     @property
     def facts(self) -> dict[str, Models]:
-        return {name: models.facts for name, models in self.by_target.items()}
+        return {name: models.facts for name, models in sorted(self.by_target.items())}  # as asked, in any order
 
     def list_notes(self) -> Iterator[str]:
         """What the targets did not answer."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -15,6 +17,8 @@ from sweeper.comfy.target import resolve_targets
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.loading.load import check_targets
 from sweeper.loading.targets_file import load_named_targets
+from sweeper.running.run_events import RunStarted
+from sweeper.running.stop_control import run_for_all
 from tests import ROOT
 
 SWEEP = """template: txt2img.json
@@ -206,3 +210,53 @@ def test_cluster_refuses_a_list_of_several_targets(write, capsys):
     write(SWEEP + f"target: farm\ntargets: {{farm: ['{GPU_1}', '{GPU_2}']}}\n")
     assert main(["run", "e.yaml", "--dask", "local:1"]) == 2
     assert "a run on a Dask cluster has one target" in capsys.readouterr().err
+
+
+# --- how fast
+
+
+def test_targets_are_checked_at_the_same_time(write):
+    """Eight servers whose answers take 0.25 s: 27 s if they are checked one after another, else 4 s."""
+    faults = [embedded.Faults(latency=0.25) for _ in range(8)]
+    times = []
+    with ExitStack() as stack:
+        servers = [stack.enter_context(embedded.EmbeddedServer(dialect="comfyui", faults=fault)) for fault in faults]
+        file = write(SWEEP + f"target: farm\ntargets: {{farm: {json.dumps([server.url for server in servers])}}}\n")
+        began_at = time.monotonic()
+
+        def note(event):
+            if isinstance(event, RunStarted):
+                times.append(time.monotonic() - began_at)
+
+        assert sweeper.run(file, progress=note).succeeded == 6
+    assert times[0] < 15
+
+
+def test_error_of_one_of_several_calls_ends_the_others():
+    ended = []
+
+    async def call(number):
+        try:
+            await asyncio.sleep(0 if number == 3 else 60)
+            raise UsageError(f"call {number}")
+        finally:
+            ended.append(number)
+
+    with pytest.raises(UsageError, match="call 3"):
+        asyncio.run(run_for_all(call, range(5)))
+    assert sorted(ended) == [0, 1, 2, 3, 4]
+
+
+def test_calls_for_all_are_few_at_once_and_in_order():
+    running, most = 0, 0
+
+    async def call(number):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001 * (40 - number))
+        running -= 1
+        return number
+
+    assert asyncio.run(run_for_all(call, range(40))) == list(range(40))
+    assert most == 8
