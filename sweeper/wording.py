@@ -72,7 +72,8 @@ def find_nearest(word: object, allowed: Iterable[object], min_similarity: float 
     wanted = _to_text(word).casefold()
     if len(wanted) > _MAX_LENGTH:
         return None
-    best: tuple[float, str] | None = None
+    best: str | None = None
+    least = min_similarity  # of a name that is compared letter by letter, which is slow
     compared = wanted
     matcher = difflib.SequenceMatcher(b=compared)
     for name in map(_to_text, itertools.islice(allowed, _MAX_COMPARED)):
@@ -83,11 +84,11 @@ def find_nearest(word: object, allowed: Iterable[object], min_similarity: float 
         if wanted_core != compared:  # slow, because difflib counts the letters again
             compared = wanted_core
             matcher.set_seq2(compared)
-        if matcher.real_quick_ratio() >= min_similarity and matcher.quick_ratio() >= min_similarity:
+        if matcher.real_quick_ratio() >= least and matcher.quick_ratio() >= least:
             similarity = matcher.ratio()
-            if similarity >= min_similarity and (best is None or similarity > best[0]):
-                best = similarity, name
-    return best[1] if best is not None else None
+            if similarity > least or (best is None and similarity == least):
+                best, least = name, similarity
+    return best
 
 
 def suggest(word: object, allowed: Iterable[object], label: str = "allowed") -> str:
