@@ -38,14 +38,18 @@ def parse_json(
             value = json.loads(text, parse_constant=_refuse_constant, parse_float=parse_number, parse_int=parse_number)
         else:
             value = json.loads(text)
-        is_too_deep = text.count("[") + text.count("{") > max_depth and is_deeper(value, max_depth)
     except RecursionError:
-        is_too_deep = True
-    if is_too_deep:
+        raise ValueError(f"nested deeper than {max_depth} levels") from None
+    return check_value(value, text, max_depth, keeps_surrogates=keeps_surrogates)
+
+
+def check_value(value: Any, text: str, max_depth: int = MAX_DEPTH, *, keeps_surrogates: bool = False) -> Any:
+    """The value of a JSON text as `parse_json` returns it. Raises ValueError if it is nested too deep."""
+    if text.count("[") + text.count("{") > max_depth and is_deeper(value, max_depth):
         raise ValueError(f"nested deeper than {max_depth} levels")
     if keeps_surrogates:
         return value
-    if _HALF_SURROGATE.search(text) or (isinstance(content, str) and not _is_encodable(text)):
+    if _HALF_SURROGATE.search(text) or not _is_encodable(text):
         value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     return value
 

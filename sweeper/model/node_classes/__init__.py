@@ -2,7 +2,7 @@
 
 Start with `NodeInfo.from_object_info(mapping)`. `spec` parses the `object_info` response of a server, `graph_check`
 checks one concrete graph, and `template_check` checks all trials of a template at the cost of its values.
-`sweeper.running.node_class_cache` fetches and stores `object_info`.
+`object_info` reads large responses piece by piece; `sweeper.running.node_class_cache` fetches and stores them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from sweeper.model.node_classes.graph_check import find_graph_problems as find_g
 from sweeper.model.node_classes.spec import InputSpec as InputSpec
 from sweeper.model.node_classes.spec import NodeInfo as NodeInfo
 from sweeper.model.node_classes.spec import NodeSpec as NodeSpec
+from sweeper.model.node_classes.spec import has_classes as has_classes
 from sweeper.model.node_classes.template_check import SlotInputCheck as SlotInputCheck
 from sweeper.model.node_classes.template_check import TemplateCheck as TemplateCheck
 from sweeper.model.node_classes.template_check import check_template as check_template

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -78,7 +78,8 @@ class InputSpec:
 
     `branches` are the extra inputs of each option of a dynamic combo, `autogrow_inputs` the inputs of an autogrowing
     input, each of which `is_grown`. All have full names, with dots. `match_template` is the id of a match template;
-    `type` then has the types that the template allows.
+    `type` then has the types that the template allows. `names` are the choices that need no look at the schema.
+    `is_guessed`: any literal fits only because no known class has an output of that type.
     """
 
     name: str
@@ -95,6 +96,8 @@ class InputSpec:
     autogrow_inputs: tuple[InputSpec, ...] = ()
     is_grown: bool = False
     match_template: str = ""
+    names: frozenset[str] = frozenset()
+    is_guessed: bool = False
 
     @property
     def takes_anything(self) -> bool:
@@ -180,19 +183,28 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """All node classes of a server, by class_type. `is_embedded`: they are those of the embedded server."""
+    """The node classes of a server, by class_type: all, or those of a workflow.
+
+    `is_embedded`: they are those of the embedded server. `names`: of all classes that the server is known to have.
+    """
 
     classes: Mapping[str, NodeSpec]
     is_embedded: bool = False
+    names: Collection[str] = ()
 
     @classmethod
-    def from_object_info(cls, answer: Mapping[str, Any], *, is_embedded: bool = False) -> NodeInfo:
-        """Parse the JSON of `GET /object_info`. Raises InputError if it is something else."""
-        if not isinstance(answer, Mapping) or (answer and not any(map(_is_class, answer.values()))):
+    def from_object_info(
+        cls, answer: Mapping[str, Any], *, is_embedded: bool = False, only: Collection[str] | None = None
+    ) -> NodeInfo:
+        """Parse the JSON of `GET /object_info`, of the classes `only`. Raises InputError if it is something else."""
+        if not isinstance(answer, Mapping) or (answer and not has_classes(answer)):
             raise InputError("this is not an object_info: a mapping of node classes, each with its `input`, is needed")
         outputs = (output for declared in answer.values() for output in _as_sequence(_get(declared, "output")))
         types = frozenset(name for output in outputs if isinstance(output, str) for name in _split_union(output))
-        return cls({name: _parse_node(name, declared, types) for name, declared in answer.items()}, is_embedded)
+        context = _Context(types)
+        wanted = answer if only is None else {name: answer[name] for name in only if name in answer}
+        classes = {name: _parse_node(name, declared, context) for name, declared in wanted.items()}
+        return cls(classes, is_embedded, answer.keys())
 
     def with_any_model(self) -> NodeInfo:
         """Return the same classes for a server that accepts any model file name, as ours does unless it is strict."""
@@ -201,11 +213,21 @@ class NodeInfo:
         for name, spec in self.classes.items():
             models = {key: replace(found, schema=any_name) for key, found in spec.inputs.items() if found.names_model}
             classes[name] = replace(spec, inputs={**spec.inputs, **models})
-        return NodeInfo(classes, self.is_embedded)
+        return replace(self, classes=classes)
+
+    def needs_all_outputs(self, nodes: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether a literal of these nodes fits or not, depending on the outputs of classes that are not here."""
+        return any(
+            found.is_guessed and not isinstance(values.get(name, []), list)
+            for node in nodes
+            if (spec := self.classes.get(node["class_type"])) is not None
+            for values in (_as_mapping(node.get("inputs")),)
+            for name, found in spec.resolve_inputs(values).items()
+        )
 
     def find_misspelt(self, class_type: str) -> str | None:
         """Return the class whose name was misspelt; None for other unknown classes, most of which are custom nodes."""
-        return find_nearest(class_type, self.classes, _MISSPELT_CLASS)
+        return find_nearest(class_type, self.names or self.classes, _MISSPELT_CLASS)
 
     def is_sampler(self, class_type: str) -> bool:
         """Whether nodes of this class make latents of noise or latents with a model, by their types or their name."""
@@ -229,8 +251,29 @@ def can_link(output: OutputType, spec: InputSpec) -> bool:
     return not spec.is_legacy_combo and bool(_split_union(output) & _split_union(spec.type))
 
 
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the classes of one server share: the types of all outputs, and each list of choices with its schema."""
+
+    output_types: frozenset[str]
+    lists: dict[tuple[str, ...], tuple[tuple[str, ...], dict[str, Any], frozenset[str]]] = field(default_factory=dict)
+
+    def read_choices(self, choices: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any], frozenset[str]]:
+        """The choices, the schema of one choice and, if all are texts, their set. Equal lists are the same objects."""
+        if not all(type(choice) is str for choice in choices):
+            return choices, _make_choice_schema(choices), frozenset()
+        if choices not in self.lists:
+            self.lists[choices] = choices, {"enum": list(dict.fromkeys(choices))}, frozenset(choices)
+        return self.lists[choices]
+
+
 def _split_union(union: str) -> frozenset[str]:
     return frozenset(part.strip() for part in union.split(","))
+
+
+def has_classes(answer: Mapping[str, Any]) -> bool:
+    """Whether a JSON object describes a node class, as an object_info does."""
+    return any(map(_is_class, answer.values()))
 
 
 def _is_class(declared: Any) -> bool:
@@ -249,10 +292,10 @@ def _as_sequence(value: Any) -> Iterable[Any]:
     return value if isinstance(value, (list, tuple)) else ()
 
 
-def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) -> NodeSpec:
+def _parse_node(class_type: str, declared: Any, context: _Context) -> NodeSpec:
     groups = _as_mapping(_get(declared, "input"))
     optional = groups.get("optional")
-    inputs = _parse_groups(groups, output_types, _get(declared, "input_order"))
+    inputs = _parse_groups(groups, context, _get(declared, "input_order"))
     if class_type in _LENIENT_CLASSES:
         schemas = {name: spec.schema and {key: spec.schema[key] for key in spec.schema if key == "type"}
                    for name, spec in inputs.items()}  # fmt: skip
@@ -284,7 +327,7 @@ def _parse_pack(module: Any) -> str:
 
 
 def _parse_groups(
-    groups: Mapping[str, Any], output_types: frozenset[str], order: Any = None, prefix: str = ""
+    groups: Mapping[str, Any], context: _Context, order: Any = None, prefix: str = ""
 ) -> dict[str, InputSpec]:
     specs: dict[str, InputSpec] = {}
     for group in ("required", "optional"):
@@ -295,25 +338,25 @@ def _parse_groups(
             for name in dict.fromkeys([*ordered, *declared]):
                 full_name = prefix + name
                 if full_name not in specs:
-                    specs[full_name] = _parse_input(full_name, declared[name], group == "required", output_types)
+                    specs[full_name] = _parse_input(full_name, declared[name], group == "required", context)
     return specs
 
 
-def _parse_input(name: str, declared: Any, required: bool, output_types: frozenset[str]) -> InputSpec:
+def _parse_input(name: str, declared: Any, required: bool, context: _Context) -> InputSpec:
     """Parse the declaration of an input: `[type]`, `[type, options]`, or something else of a custom node."""
     parts = [declared] if isinstance(declared, str) else list(_as_sequence(declared))
     kind = parts[0] if parts else ANY
     options = _as_mapping(parts[1] if len(parts) > 1 else None)
     default = options.get("default", MISSING)
     if isinstance(kind, (list, tuple)) or kind == "COMBO":
-        return _parse_combo(name, kind, options, default, required)
+        return _parse_combo(name, kind, options, required, context)
     if not isinstance(kind, str) or (len(parts) > 1 and isinstance(parts[1], str)):
         # A class that forgot the comma of `(["a", "b"],)` sends `["a", "b"]`: a type "a", for which the server checks
         # nothing.
         return InputSpec(name, "widget", ANY, required, default, {}, options)
     if kind == DYNAMIC_COMBO:
         branches = {
-            key: _parse_groups(_as_mapping(_get(option, "inputs")), output_types, prefix=f"{name}.")
+            key: _parse_groups(_as_mapping(_get(option, "inputs")), context, prefix=f"{name}.")
             for option in _as_sequence(options.get("options"))
             if isinstance(key := _get(option, "key"), str)
         }
@@ -321,7 +364,7 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
         enum: dict[str, Any] = {"enum": list(branches)} if branches else {}
         return InputSpec(name, "widget", kind, required, default, enum, options, keys, branches=branches)
     if kind == AUTOGROW:
-        grown = _parse_autogrow(name, options, output_types)
+        grown = _parse_autogrow(name, options, context)
         return InputSpec(name, "link", kind, False, autogrow_inputs=grown, options=options)
     match_template = ""
     if kind == MATCH_TYPE:
@@ -332,16 +375,19 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
     forced = options.get("forceInput") is True
     # A type that no class has as an output, and that is not one of ComfyUI's, must be a widget of a custom node, which
     # may write any value.
-    known = names & (output_types | _CORE_LINK_TYPES | {*_PRIMITIVE_TYPES, "COMBO", ANY})
-    own_widget = options.get("socketless") is True or not (known or _DYNAMIC.fullmatch(kind))
-    has_widget = own_widget or options.get("widgetType") is not None
+    known = names & (context.output_types | _CORE_LINK_TYPES | {*_PRIMITIVE_TYPES, "COMBO", ANY})
+    is_guessed = not (known or _DYNAMIC.fullmatch(kind) or options.get("socketless") is True)
+    has_widget = is_guessed or options.get("socketless") is True or options.get("widgetType") is not None
     schema = _make_literal_schema(kind, options)
     if schema is None and not forced and (has_widget or options.get("default") is not None):
         schema = dict(_EDITOR_SCHEMAS.get(kind, {}))
     # The editor knows widgets of single types. A union has one only if `widgetType` names it.
     is_widget = not forced and (has_widget or kind in (*_PRIMITIVE_TYPES, "COMBO"))
     input_kind: Literal["widget", "link"] = "widget" if is_widget else "link"
-    return InputSpec(name, input_kind, kind, required, default, schema, options, match_template=match_template)
+    return InputSpec(
+        name, input_kind, kind, required, default, schema, options,
+        match_template=match_template, is_guessed=is_guessed and schema == {},
+    )  # fmt: skip
 
 
 def _make_literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -365,24 +411,28 @@ def _make_literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any
     return {} if ANY in names or _DYNAMIC.fullmatch(kind) else None
 
 
-def _parse_combo(name: str, kind: Any, options: Mapping[str, Any], default: Any, required: bool) -> InputSpec:
+def _parse_combo(name: str, kind: Any, options: Mapping[str, Any], required: bool, context: _Context) -> InputSpec:
+    default = options.get("default", MISSING)
     is_legacy = not isinstance(kind, str)
     declared_choices = kind if is_legacy else options.get("options")
     choices = tuple(declared_choices) if isinstance(declared_choices, (list, tuple)) else None
     # The files behind an upload button are those in the server's folder now; every upload adds one.
     uploads = any(key.endswith("_upload") and value for key, value in options.items() if isinstance(key, str))
     schema: dict[str, Any]
+    names: frozenset[str] = frozenset()
     if uploads:
         schema = {"type": "string", "minLength": 0 if options.get("file_upload") else 1}  # 3D classes need no file
     elif choices is None:
         schema = {}  # a list that the editor fetches from another URL ("remote")
     else:
-        schema = _make_choice_schema(choices)
+        choices, schema, names = context.read_choices(choices)
     if options.get("any_file") is True:  # the embedded server sets it if it accepts every model name
         schema = {"type": "string", "minLength": 1}
     if options.get("multiselect") is True:
-        schema = {"type": "array", "items": schema}
-    return InputSpec(name, "widget", "COMBO", required, default, schema, options, choices, uploads, is_legacy)
+        schema, names = {"type": "array", "items": schema}, frozenset()
+    return InputSpec(
+        name, "widget", "COMBO", required, default, schema, options, choices, uploads, is_legacy, names=names
+    )
 
 
 def _make_choice_schema(choices: tuple[Any, ...]) -> dict[str, Any]:
@@ -396,7 +446,7 @@ def _make_choice_schema(choices: tuple[Any, ...]) -> dict[str, Any]:
     return schema
 
 
-def _parse_autogrow(name: str, options: Mapping[str, Any], output_types: frozenset[str]) -> tuple[InputSpec, ...]:
+def _parse_autogrow(name: str, options: Mapping[str, Any], context: _Context) -> tuple[InputSpec, ...]:
     """Return the inputs that an autogrowing input represents: `names`, or `prefix0`, `prefix1`, ...
 
     The first `min` of them are required if the template's input is, even if the autogrowing input is optional (measured
@@ -418,7 +468,7 @@ def _parse_autogrow(name: str, options: Mapping[str, Any], output_types: frozens
         return ()
     declared = next(iter(groups[group].values()))
     return tuple(
-        replace(_parse_input(f"{name}.{suffix}", declared, index < minimum, output_types), is_grown=True)
+        replace(_parse_input(f"{name}.{suffix}", declared, index < minimum, context), is_grown=True)
         for index, suffix in enumerate(names)
     )
 
