@@ -167,6 +167,7 @@ class Trouble(Enum):
     NOT_COMFYUI = auto()  # a response that neither ComfyUI nor Comfy Cloud gives
     REDIRECTED = auto()  # a redirect to another address
     SERVER_ERROR = auto()  # the server responded with 429 or 5xx
+    TOO_LARGE = auto()  # the response is larger than any honest one, so that another one would be too
 
 
 class UnreachableError(TargetError):

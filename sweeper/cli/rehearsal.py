@@ -148,7 +148,7 @@ def _iter_object_infos(
         return
     experiment = prepared.experiment
     for target in _list_real_targets(prepared):
-        classes = get_cached_object_info(target)
+        classes = get_cached_object_info(target, list(experiment.template.graph.values()))
         if classes is not None:
             yield target.name, classes
         elif warn:

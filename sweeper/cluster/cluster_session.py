@@ -30,7 +30,7 @@ from sweeper.planning.order import TransitionCost
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.running import run as local_run
 from sweeper.running.measure_run import get_cacheable_versions
-from sweeper.running.node_class_cache import get_classes
+from sweeper.running.preflight import find_classes
 from sweeper.running.restore_files import MissingFiles
 from sweeper.running.resume import ResumeState
 from sweeper.running.run_context import RunContext
@@ -115,8 +115,12 @@ class _WorkerClient:
         except WorkerGoneError as error:
             raise UnreachableError(str(error)) from None
 
-    async def get_object_info(self) -> dict[str, Any]:
-        answer: dict[str, Any] = await self.ask("get_object_info")
+    async def get_object_info(self) -> dict[str, Any] | None:
+        answer: dict[str, Any] | None = await self.ask("get_object_info")
+        return answer
+
+    async def get_node_classes(self, names: Sequence[str]) -> dict[str, Any] | None:
+        answer: dict[str, Any] | None = await self.ask("get_node_classes", list(names))
         return answer
 
     async def list_all(self) -> Mapping[str, Mapping[str, ModelFacts]]:
@@ -225,7 +229,7 @@ class ClusterSession(Session):
     async def read_models(self) -> None:
         """Ask the first worker's server about the model files of the plan."""
         worker_client = self._make_worker_client(next(iter(self.registry.workers.values())))
-        await self.read_models_of(worker_client, await get_classes(worker_client))
+        await self.read_models_of(worker_client, await find_classes(worker_client, self.plan))
 
     async def find_outdated_models(self, store: Store) -> None:
         """Let the servers of all workers forget files that they may have read before these were replaced."""

@@ -183,14 +183,13 @@ class SweeperWorkerPlugin(WorkerPlugin):
         return limit
 
     async def ask_server(self, run_spec: RunSpec, question: str, *arguments: Any) -> Any:
-        """What the server beside this worker answers to a method of its client or of the client's models.
+        """What the server beside this worker answers to a method of `ServerModels`.
 
         Raises SweeperError.
         """
         client = self._get_client(await self._resolve_target(run_spec), run_spec)
         await client.connect()
-        owner = client if question == "get_object_info" else client.models
-        return await getattr(owner, question)(*arguments)
+        return await getattr(client.models, question)(*arguments)
 
     # --- batches
 
@@ -360,5 +359,5 @@ def write_input(name: str, offset: int, content: bytes, last: bool, dask_worker:
 
 
 async def ask_server(run_spec: RunSpec, question: str, *arguments: Any, dask_worker: Worker) -> Any:
-    """Call a method of `ServerModels`, or `get_object_info`, for the server beside a worker."""
+    """Call a method of `ServerModels` for the server beside a worker."""
     return await plugin_of(dask_worker).ask_server(run_spec, question, *arguments)

@@ -55,6 +55,7 @@ from sweeper.comfy.transport import (
     make_connection_check,
     make_transport,
     read_answer,
+    read_classes,
     resolve_kind,
     send,
 )
@@ -285,9 +286,6 @@ class ComfyClient:
         if prompt_ids:
             await self.run_flow(self.dialect.cancel(prompt_ids))
 
-    async def get_object_info(self) -> dict[str, Any]:
-        return await self.run_flow(self.dialect.get_object_info())
-
     async def get_upload_limit(self) -> int | None:
         """The largest request body in bytes; None if the server reports none. Raises TransientError, TargetError."""
         limit = (await self.run_flow(self.dialect.get_features())).get("max_upload_size")
@@ -316,6 +314,8 @@ class ComfyClient:
             except TransientError as error:
                 refusals += not error.sent
                 wait = next(waits, None) if refusals < retry_policy.connect_attempts else None
+                if error.trouble is Trouble.TOO_LARGE:
+                    raise
                 if wait is None or loop.time() + wait > deadline:
                     raise
                 await asyncio.sleep(wait)
@@ -336,7 +336,11 @@ class ComfyClient:
         """Send a request once. Raises TransientError, whose `sent` says whether the request may have arrived."""
         try:
             response = await self._open(self._http, self._build_request(request))
-            content = await read_answer(response, self.retry_policy.stall_seconds)
+            content, classes = b"", None
+            if request.reads_classes and response.status_code == 200:
+                classes = await read_classes(response, self.retry_policy.stall_seconds, self.redact_text)
+            else:
+                content = await read_answer(response, self.retry_policy.stall_seconds)
         except httpx.InvalidURL as error:  # a host name that no resolver accepts
             message = f"{self.target.name}: cannot be reached: {error}"
             raise UnreachableError(message, trouble=Trouble.NO_CONNECTION) from None
@@ -346,7 +350,7 @@ class ComfyClient:
         headers = dict(response.headers.multi_items())  # names in lower case; the last value of a repeated name
         if "location" in headers:
             headers["location"] = self._redact_location(request.path, headers["location"])
-        answer = ServerResponse(response.status_code, headers, self.redact(content))
+        answer = ServerResponse(response.status_code, headers, self.redact(content), classes)
         if (date := read_date(answer)) is not None:
             self._last_date = date, self.last_response_at
         return answer
@@ -478,5 +482,6 @@ def _classify_trouble(error: httpx.HTTPError) -> Trouble:
 
 def _is_garbled(request: ServerRequest, response: ServerResponse) -> bool:
     """Whether a 200 is not complete JSON, as every GET expects: a proxy's page, or a cut-off body. A quick check."""
-    ends = response.content.strip()[:1] + response.content.strip()[-1:]
-    return request.method == "GET" and response.status == 200 and ends not in (b"{}", b"[]")
+    if request.method != "GET" or response.status != 200 or response.classes is not None:
+        return False
+    return response.content.strip()[:1] + response.content.strip()[-1:] not in (b"{}", b"[]")

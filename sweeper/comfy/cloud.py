@@ -113,10 +113,10 @@ class CloudDialect:
     def view_request(self, output: JobOutput) -> ServerRequest:
         return make_view_request("/api/view", output)
 
-    def get_object_info(self) -> Flow[dict[str, Any]]:
-        # Without the query, the choices lack the models that the user imported.
-        request = ServerRequest("GET", "/api/object_info", query={"include_user_models": "true"})
-        return raise_for_status((yield request)).json_object()
+    def request_classes(self, class_type: str = "") -> ServerRequest | None:
+        # Without the query, the choices lack the models that the user imported. The API has no call for one class.
+        query = {"include_user_models": "true"}
+        return None if class_type else ServerRequest("GET", "/api/object_info", query=query, reads_classes=True)
 
     def get_features(self) -> Flow[dict[str, Any]]:
         return request_optional("/api/features")

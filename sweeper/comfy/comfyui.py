@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import quote
 
 from sweeper.comfy import jobs_api, model_files, queue_api
 from sweeper.comfy.protocol import (
@@ -139,8 +140,9 @@ class ComfyUIDialect:
     def view_request(self, output: JobOutput) -> ServerRequest:
         return make_view_request("/view", output)
 
-    def get_object_info(self) -> Flow[dict[str, Any]]:
-        return raise_for_status((yield ServerRequest("GET", "/object_info"))).json_object()
+    def request_classes(self, class_type: str = "") -> ServerRequest:
+        path = f"/object_info/{quote(class_type, safe='')}" if class_type else "/object_info"
+        return ServerRequest("GET", path, reads_classes=True)
 
     def get_features(self) -> Flow[dict[str, Any]]:
         return request_optional("/features")

@@ -121,9 +121,6 @@ class Dialect(ModelCalls, Protocol):
 
     def view_request(self, output: JobOutput) -> ServerRequest: ...
 
-    def get_object_info(self) -> Flow[dict[str, Any]]:
-        """The server's node classes, as ComfyUI describes them."""
-
     def get_features(self) -> Flow[dict[str, Any]]:
         """The server's features, such as `max_upload_size` (bytes); empty if it does not report any."""
 

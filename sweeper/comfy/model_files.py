@@ -1,4 +1,4 @@
-"""Ask a server about its model files, and about how long it has been up. Sans-IO.
+"""Ask a server about its node classes and model files, and about how long it has been up. Sans-IO.
 
 Measured on ComfyUI 0.3.64 and 0.33.0: a listing shows a replaced file at once, without any option of the server, and
 `/view_metadata` reads the header from the disk at each request. `/api/assets` of a local server is not asked: it needs
@@ -9,14 +9,15 @@ hints, and parts of another shape are ignored.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from sweeper.comfy.protocol import Flow, ServerRequest, ServerResponse, parse_json, raise_for_status
 from sweeper.comfy.responses import read_messages, to_seconds
-from sweeper.errors import TargetError, TransientError, UnreachableError
+from sweeper.errors import TargetError, TransientError, Trouble, UnreachableError
 from sweeper.model.model_facts import ModelFacts, ModelKey, Models, read_metadata
 from sweeper.schemas.values import is_integer, is_number
 
@@ -29,7 +30,10 @@ _WITH_HEADER: Final = ".safetensors"  # of other files, ComfyUI reads no metadat
 
 
 class ModelCalls(Protocol):
-    """The part of a dialect about models."""
+    """The part of a dialect about node classes and models."""
+
+    def request_classes(self, class_type: str = "") -> ServerRequest | None:
+        """The request for all node classes, or for one, as ComfyUI describes them; None if there is no such call."""
 
     @property
     def models_path(self) -> str | None:
@@ -44,7 +48,7 @@ class ModelCalls(Protocol):
 
 
 class ServerModels:
-    """The questions about models to one server. Every method raises TransientError and TargetError.
+    """The questions about classes and models to one server. Every method raises TransientError and TargetError.
 
     `unanswered`: what the server did not answer about single folders and files, for people. The others have facts.
     """
@@ -52,6 +56,28 @@ class ServerModels:
     def __init__(self, run_flow: Callable[[Flow[Any]], Awaitable[Any]], get_dialect: Callable[[], ModelCalls]) -> None:
         self._run_flow, self._get_dialect = run_flow, get_dialect
         self.unanswered: list[str] = []
+
+    async def get_object_info(self) -> dict[str, Any] | None:
+        """All node classes, with equal lists of names as one object; None if the server does not list them."""
+        request = self._get_dialect().request_classes()
+        answer: dict[str, Any] | None = await self._run_flow(query_classes(request)) if request is not None else None
+        return answer
+
+    async def get_node_classes(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """The node classes of these names that the server has; None if it has no call that describes one class."""
+        requests = [request for name in names if (request := self._get_dialect().request_classes(name)) is not None]
+        try:
+            answers = await run_few_at_once(self._run_flow, [query_classes(request, 500) for request in requests])
+        except TransientError as error:
+            if error.trouble is not Trouble.NOT_COMFYUI:
+                raise
+            return None
+        found: dict[str, Any] = {}
+        for name, answer in itertools.zip_longest(names, answers):
+            if answer is None or (answer and name not in answer):
+                return None
+            found |= {name: answer[name]} if answer else {}
+        return found
 
     async def list_all(self) -> dict[str, dict[str, ModelFacts]]:
         """The files of each folder, with their sizes and times; empty if the server lists none."""
@@ -94,17 +120,43 @@ class ServerModels:
 
     async def _ask(self, flows: Mapping[Any, Flow[Any]]) -> dict[Any, Any]:
         """The answer about each folder or file, None if there is none: a file may be half written."""
-        slots = asyncio.Semaphore(_PARALLEL)
+        waiting = iter(flows)
 
-        async def run(what: Any, flow: Flow[Any]) -> Any:
+        async def run(flow: Flow[Any]) -> Any:
+            what = next(waiting)
             try:
-                async with slots:
-                    return await self._run_flow(flow)
+                return await self._run_flow(flow)
             except (TransientError, UnreachableError) as error:
                 self.unanswered.append(f"{what}: {error}")
                 return None
 
-        return dict(zip(flows, await asyncio.gather(*(run(*item) for item in flows.items())), strict=True))
+        return dict(zip(flows, await run_few_at_once(run, flows.values()), strict=True))
+
+
+async def run_few_at_once(run_flow: Callable[[Flow[Any]], Awaitable[Any]], flows: Iterable[Flow[Any]]) -> list[Any]:
+    """The outcomes of flows, in their order. Raises what the first one raises that fails."""
+    slots = asyncio.Semaphore(_PARALLEL)
+
+    async def run(flow: Flow[Any]) -> Any:
+        async with slots:
+            return await run_flow(flow)
+
+    tasks = [asyncio.ensure_future(run(flow)) for flow in flows]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def query_classes(request: ServerRequest, *allowed: int) -> Flow[dict[str, Any] | None]:
+    """The node classes in an answer; None if the server has no such call. Without one, a status may be `allowed`.
+
+    A ComfyUI answers 500 about a class that it cannot describe, and leaves that class out of the list of all.
+    """
+    response = raise_for_status((yield request), 404, 405, 501, *allowed)
+    return response.classes if response.classes is not None or response.status != 200 else response.json_object()
 
 
 def list_folders(path: str) -> Flow[tuple[str, ...]]:

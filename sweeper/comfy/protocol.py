@@ -58,7 +58,10 @@ class UploadForm:
 
 @dataclass(frozen=True, slots=True)
 class ServerRequest:
-    """One HTTP request below the target's URL. Only an `idempotent` one may be retried."""
+    """One HTTP request below the target's URL. Only an `idempotent` one may be retried.
+
+    `reads_classes`: the answer is an object of node classes, which may be larger than other answers.
+    """
 
     method: str
     path: str
@@ -67,15 +70,20 @@ class ServerRequest:
     upload: UploadForm | None = None
     headers: Mapping[str, str] = field(default_factory=dict)  # in addition to the key's
     idempotent: bool = True
+    reads_classes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ServerResponse:
-    """One HTTP response, read to its end. Header names are lower-case; `location` is safe to show in messages."""
+    """One HTTP response, read to its end. Header names are lower-case; `location` is safe to show in messages.
+
+    `classes`: the body of one that `reads_classes`, read as it arrived; then `content` is empty.
+    """
 
     status: int
     headers: Mapping[str, str]
     content: bytes = field(repr=False)
+    classes: dict[str, Any] | None = field(default=None, repr=False)
 
     def json_object(self) -> dict[str, Any]:
         """The body as a JSON object, with exact big integers. Raises TransientError if it is not one, or is cut off."""

@@ -25,7 +25,8 @@ import re
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final
@@ -35,6 +36,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from sweeper.errors import TransientError, Trouble, UsageError
+from sweeper.model.node_classes.object_info import ClassReader
 from sweeper.model.urls import is_loopback, strip_secrets
 
 # The errors that httpx raises before it writes the first byte of a request. After any other error, the server may have
@@ -134,10 +136,13 @@ def _find_system_errors(error: httpx.HTTPError) -> list[OSError]:
     return [cause for cause in errors if isinstance(cause, OSError)]
 
 
-# Bytes of an answer that is not a file. The largest honest one is /object_info, with 2 to 20 MB.
+# Bytes of an answer that is not a file, and of the description of one node class.
 ANSWER_BYTES: Final = 64 * 2**20
-# Seconds for the body of an answer: /object_info with 20 MB takes this long at 0.5 Mbit/s.
-ANSWER_SECONDS: Final = 300.0
+ANSWER_SECONDS: Final = 300.0  # for its body
+# Bytes and seconds of an answer with all node classes. With 9,000 model files in 170 classes it has 110 MB, which take
+# this long at 0.5 Mbit/s. It is never in memory as a whole.
+CLASSES_BYTES: Final = 2**30
+CLASSES_SECONDS: Final = 1800.0
 # Seconds until the header of an answer is complete: the timeouts for a free connection and for connecting (see
 # `client.TIMEOUT`), and some more. An upload gets the time that it needs at `UPLOAD_RATE` in addition.
 HEADER_SECONDS: Final = 200.0
@@ -193,19 +198,40 @@ async def read_answer(response: httpx.Response, stall_seconds: float) -> bytes:
     Raises TransientError beyond a limit, and httpx.HTTPError if the connection drops.
     """
     content = bytearray()  # a list of pieces would take fifty times the memory if the server sends single bytes
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            async for piece in iter_body(response, ANSWER_BYTES, stall_seconds):
-                content += piece
-    except TimeoutError:
-        message = f"the answer was not complete after {ANSWER_SECONDS:g} s"
-        raise TransientError(message, trouble=Trouble.TIMEOUT) from None
-    finally:
-        await response.aclose()
+    await _read_body(response, ANSWER_BYTES, ANSWER_SECONDS, stall_seconds, content.extend)
     return bytes(content)
 
 
-async def iter_body(response: httpx.Response, max_bytes: int, stall_seconds: float) -> AsyncIterator[bytes]:
+async def read_classes(response: httpx.Response, stall_seconds: float, redact: Callable[[str], str]) -> dict[str, Any]:
+    """Read the node classes in the body of an answer as it arrives, and close the response. Raises as `read_answer`."""
+    reader = ClassReader(ANSWER_BYTES, redact)
+    try:
+        await _read_body(response, CLASSES_BYTES, CLASSES_SECONDS, stall_seconds, reader.feed)
+        return reader.finish()
+    except OverflowError as error:
+        message = f"the answer is larger than sweeper accepts: {error}"
+        raise TransientError(message, trouble=Trouble.TOO_LARGE) from None
+    except ValueError as error:
+        raise TransientError(
+            f"the server's answer is not a JSON object: {error}", trouble=Trouble.NOT_COMFYUI
+        ) from None
+
+
+async def _read_body(
+    response: httpx.Response, max_bytes: int, seconds: float, stall_seconds: float, keep: Callable[[bytes], object]
+) -> None:
+    try:
+        async with asyncio.timeout(seconds), aclosing(iter_body(response, max_bytes, stall_seconds)) as pieces:
+            async for piece in pieces:
+                keep(piece)
+    except TimeoutError:
+        message = f"the answer was not complete after {seconds:g} s"
+        raise TransientError(message, trouble=Trouble.TIMEOUT) from None
+    finally:
+        await response.aclose()
+
+
+async def iter_body(response: httpx.Response, max_bytes: int, stall_seconds: float) -> AsyncGenerator[bytes]:
     """Yield the body, expanded if it is compressed. The caller closes the response.
 
     Raises TransientError after a piece with which it is longer than `max_bytes`, or if it is too
@@ -220,7 +246,7 @@ async def iter_body(response: httpx.Response, max_bytes: int, stall_seconds: flo
             yield piece
             if max(raw_bytes, total_bytes) > max_bytes:
                 message = f"the answer is larger than {format_bytes(max_bytes)}, which sweeper does not accept"
-                raise TransientError(message)
+                raise TransientError(message, trouble=Trouble.TOO_LARGE)
     if not is_complete():
         raise TransientError("the compressed answer is cut off", trouble=Trouble.DROPPED)
 

@@ -162,8 +162,8 @@ class V2Dialect:
 
     # --- what only some of the hosts have
 
-    def get_object_info(self) -> Flow[dict[str, Any]]:
-        return request_optional("/api/object_info")
+    def request_classes(self, class_type: str = "") -> ServerRequest | None:
+        return None if class_type else ServerRequest("GET", "/api/object_info", reads_classes=True)
 
     def get_features(self) -> Flow[dict[str, Any]]:
         return request_optional("/api/features")

@@ -84,11 +84,15 @@ def list_used_packs(plan: Plan, classes: NodeInfo) -> frozenset[str]:
     return frozenset(spec.pack for name in used if (spec := classes.classes.get(name)) is not None and spec.pack)
 
 
+def list_nodes(plan: Plan) -> list[Mapping[str, Any]]:
+    """The nodes of the workflow, whose classes the trials of a plan need; of all workflows if each has its own."""
+    nodes = list(plan.experiment.template.graph.values())
+    return nodes or [node for trial in plan.written() for node in plan.workflow(trial).values()]
+
+
 def may_name_models(plan: Plan, classes: NodeInfo) -> bool:
     """Whether the workflow has an input with options that look like files, so that asking for folders can be of use."""
-    nodes = plan.experiment.template.graph.values() or [
-        node for trial in plan.written() for node in plan.workflow(trial).values()
-    ]
+    nodes = list_nodes(plan)
     specs = (spec for node in nodes if (spec := classes.classes.get(node["class_type"])) is not None)
     inputs = (found for spec in specs for found in (*spec.inputs.values(), *spec.list_branch_inputs()))
     return any(

@@ -37,6 +37,7 @@ from sweeper.model.money import CURRENCY
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets, TargetSpec, expand_groups
 from sweeper.model.urls import is_loopback, strip_secrets
+from sweeper.planning.model_inputs import list_nodes
 from sweeper.planning.plan import Plan
 from sweeper.planning.searching.search_plan import is_space
 from sweeper.planning.server_cache import detect_server_cache
@@ -72,12 +73,14 @@ _PATIENCE: Final = 20.0  # seconds without progress, of a server that asks to wa
 class ExperimentReport:
     """What a target has of what an experiment needs.
 
-    `trials`: of its sweep; None without one. `lacks`: what the server lacks or would refuse. `notes`: what is unusual
+    `trials`: of its sweep; None without one. `checked`: whether the server's node classes are known, without which
+    `lacks` has only files that are too large. `lacks`: what the server lacks or would refuse. `notes`: what is unusual
     but runs. `search`: whether it has a search; left out if not.
     """
 
     file: str
     trials: int | None
+    checked: bool
     lacks: list[str]
     notes: list[str]
     search: bool | None = field(metadata=IF_GIVEN)
@@ -119,7 +122,7 @@ class TargetReport:
         if self.warning:
             yield Warn(f"{self.target}: {self.warning}")
         needs = self.experiment
-        if needs is not None and not needs.lacks:
+        if needs is not None and needs.checked and not needs.lacks:
             words = [] if needs.trials is None else [f"the {needs.trials} trials"]
             words += ["the search"] if needs.search else []
             verb = "needs" if words == ["the search"] else "need"
@@ -252,19 +255,22 @@ async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[P
             lacks: list[str] = []
             if plans:
                 experiment = plans[0].experiment
-                classes = await get_classes(client, fresh=True)
+                classes = await get_classes(client, list_nodes(plans[0]), fresh=True)
                 lacks, notes = _check_plans(client, plans, limit, classes)
                 plan = None if target.embedded or is_space(plans[0]) else plans[0]
-                models = await read_target_models(client.models, plan, classes) if plan is not None else None
+                known = None if isinstance(classes, str) else classes
+                models = await read_target_models(client.models, plan, known) if plan is not None else None
                 facts["models"] = {} if models is None else models.facts
                 trials = None if is_space(plans[0]) else len(plans[0])
                 search = None if experiment.search is None else True
-                facts["experiment"] = ExperimentReport(str(experiment.file), trials, lacks, notes, search)
+                facts["experiment"] = ExperimentReport(
+                    str(experiment.file), trials, known is not None, lacks, notes, search
+                )
             facts |= {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
 
 
 def _check_plans(
-    client: ComfyClient, plans: Sequence[Plan], limit: int | None, classes: NodeInfo | None
+    client: ComfyClient, plans: Sequence[Plan], limit: int | None, classes: NodeInfo | str
 ) -> tuple[list[str], list[str]]:
     """(what the server lacks or would refuse, notes on what is unusual but runs); `limit`: bytes of an upload."""
     large = [
@@ -272,8 +278,8 @@ def _check_plans(
         for fact in plans[0].experiment.files.values()
         if limit is not None and (size := fact.path.stat().st_size) > limit
     ]
-    if classes is None:
-        return large, ["the server does not list its node classes, so the template was not checked"]
+    if isinstance(classes, str):
+        return large, [f"the template was not checked: {classes}"]
     fits = [plan.fit(classes) for plan in plans]
     lacks = [str(problem) for fit in fits for problem in fit.problems]
     try:

@@ -174,7 +174,8 @@ async def read_server(target: Target, plans: Sequence[Plan], lock: Lock | None =
         await client.connect()
         info = await client.get_server_info()
         packs = await client.get_node_packs()
-        classes = await get_classes(client, fresh=True) or NodeInfo({})
+        found = await get_classes(client, None)  # all, because they name the node packs
+        classes = NodeInfo({}) if isinstance(found, str) else found
         folders = await client.models.list_all()
         used = {key for plan in plans for key in PlanModels(plan, classes, folders).list_all_keys()}
         names = _name_files(ModelKey(folder, name) for folder, files in folders.items() for name in files)

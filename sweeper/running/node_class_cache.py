@@ -1,9 +1,12 @@
 """Caches what servers report, for planning before anything is sent: their node classes and how they cache results.
 
-A real `object_info` has hundreds of kilobytes, and Comfy Cloud takes seconds to send it. So it is cached on disk by
-the target's URL, for a day or until a server with another version or command line responds there. Models and files
-come and go, so whoever finds a problem with cached classes fetches them again (`fresh=True`). What the classes mean is
-defined in `sweeper.model.node_classes`.
+A plan needs the classes of its own workflow, so a ComfyUI is asked for each of them. Only what needs all classes reads
+the whole `object_info`: the nearest name of an unknown class, the conversion of workflows, and any question to a server
+without the call for one class. A real one has a megabyte, or a hundred with 9,000 model files.
+
+The answers are cached in a folder for each URL, for a day or until a server with another version or command line
+responds there. Models and files come and go, so whoever finds a problem with cached classes fetches them again. What
+the classes mean is defined in `sweeper.model.node_classes`.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -24,17 +27,22 @@ from platformdirs import user_cache_path
 from sweeper import embedded
 from sweeper.comfy.protocol import Server
 from sweeper.comfy.target import Target
-from sweeper.errors import SweeperError, UnreachableError
+from sweeper.errors import InputError, SweeperError, TransientError, UnreachableError
 from sweeper.files import atomic_write
-from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes import NodeInfo, has_classes
+from sweeper.model.node_classes.object_info import pack_object_info, unpack_object_info
 from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, detect_server_cache
 from sweeper.running.target_models import ModelSource, TargetModels, read_target_models
 
 _MAX_AGE: Final = 24 * 3600.0  # seconds
-_CLASSES_KIND: Final = "object_info"
-_SERVER_KIND: Final = "server"
+_WHOLE: Final = "all.jsonl"
+_SERVER: Final = "server.json"
+_NO_CALL: Final = "it does not list its node classes"
+_NO_CLASSES: Final = "its answer to /object_info describes no node classes"
 _CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without the server
+
+Nodes = Collection[Mapping[str, Any]]  # of a workflow
 
 
 @functools.cache
@@ -49,37 +57,23 @@ def get_embedded_object_info() -> dict[str, Any]:
 
 
 async def get_object_info(target: Target) -> Mapping[str, Any]:
-    """A target's `object_info`, cached or fetched.
+    """A target's `object_info`, cached or fetched; equal lists of names are one object.
 
     Raises TargetError if the target does not respond, refuses us, or returns something else.
     """
     if target.embedded:
         return get_embedded_object_info()
-    cached: Mapping[str, Any] | None = _read_cache(target.url)
-    if cached is not None and _parse_classes(cached) is not None:
+    cached = _read_whole(target.url)
+    if cached is not None:
         return cached
     from sweeper.comfy.client import ComfyClient
 
     async with ComfyClient(target) as client:
         save_server(target, await client.connect())
-        answer = await client.get_object_info()
-    if _parse_classes(answer) is None:
-        raise UnreachableError(f"{target.name}: its answer to /object_info describes no node classes")
-    _write_cache(target.url, answer)
-    return answer
-
-
-def get_cached_classes(target: Target) -> NodeInfo | None:
-    """The cached classes of a target, at most a day old. Those of the embedded server are always known."""
-    if target.embedded:
-        return get_embedded_classes()
-    return _parse_classes(_read_cache(target.url))
-
-
-def get_cached_object_info(target: Target) -> Mapping[str, Any] | None:
-    """The JSON that `get_cached_classes` parses, of a real target."""
-    answer: Mapping[str, Any] | None = _read_cache(target.url)
-    return None if _parse_classes(answer) is None else answer
+        try:
+            return await _fetch_whole(client)
+        except TransientError as error:
+            raise UnreachableError(_describe_failure(error), trouble=error.trouble) from None
 
 
 class ClassSource(Protocol):
@@ -94,40 +88,116 @@ class ClassSource(Protocol):
     @property
     def models(self) -> ModelSource: ...
 
-    async def get_object_info(self) -> dict[str, Any]: ...
+
+def get_cached_object_info(target: Target, nodes: Nodes) -> Mapping[str, Any] | None:
+    """The cached JSON of the classes of a workflow's nodes on a real target; None if not all are known."""
+    found = _read_classes(target.url, {node["class_type"] for node in nodes})
+    return None if found is None else {name: found.declared[name] for name in found.names if name in found.declared}
 
 
-async def get_classes(client: ClassSource, *, fresh: bool = False) -> NodeInfo | None:
-    """The classes of a connected target, cached unless `fresh`; None if it does not return them or they are invalid."""
-    cached = None if fresh else get_cached_classes(client.target)
-    if cached is not None:
+def get_cached_classes(target: Target, nodes: Nodes) -> NodeInfo | None:
+    """The cached classes of a workflow's nodes, at most a day old. Those of the embedded server are always known."""
+    if target.embedded:
+        return get_embedded_classes()
+    found = _read_classes(target.url, {node["class_type"] for node in nodes})
+    classes = None if found is None else found.parse()
+    return None if found is None or classes is None or not found.is_enough(classes, nodes) else classes
+
+
+def use_cached_classes(target: Target, nodes: Nodes, check: Callable[[NodeInfo], bool], reason: str) -> NodeInfo | str:
+    """The cached classes, which `check` sees first, or why they are not known."""
+    classes = get_cached_classes(target, nodes)
+    if classes is not None:
+        check(classes)
+    return classes or reason
+
+
+async def get_classes(
+    source: ClassSource, nodes: Nodes | None, check: Callable[[NodeInfo], bool] = lambda _: True, *, fresh: bool = False
+) -> NodeInfo | str:
+    """The classes of a connected target that a workflow's nodes need (None: all of them), or why they are not known.
+
+    `check` sees them first. Unless `fresh`, they may be cached; if `check` is False of these, the server is asked
+    again, because it may have got a file since.
+    """
+    cached = get_cached_classes(source.target, nodes or ()) if nodes is not None and not fresh else None
+    if cached is not None and check(cached):
         return cached
     try:
-        answer = await client.get_object_info()
-    except SweeperError:
-        return None
-    classes = _parse_classes(answer, is_embedded=client.target.embedded)
-    if classes is not None and not client.target.embedded:
-        _write_cache(client.target.url, answer)
+        if nodes is None:
+            return NodeInfo.from_object_info(await _fetch_whole(source))
+        classes = get_embedded_classes() if source.target.embedded else await _fetch_classes(source, nodes)
+    except SweeperError as error:
+        return _describe_failure(error)
+    check(classes)
     return classes
 
 
-async def fetch_classes(target: Target, plan: Plan | None) -> tuple[NodeInfo | None, TargetModels | None]:
-    """The classes of a target that is not connected yet, and the model files of a plan there, as far as it tells.
+async def _fetch_classes(source: ClassSource, nodes: Nodes) -> NodeInfo:
+    """Ask for each class of a workflow; for all if there is no such call, or if a check needs the names of all.
+
+    Raises TargetError and TransientError.
+    """
+    names = sorted({node["class_type"] for node in nodes})
+    found = await source.models.get_node_classes(names)
+    if found is not None:
+        for name, declared in found.items():
+            _write_cache(source.target.url, json.dumps({name: declared}), _get_class_file(name))
+        answer = _Found(found, names, is_whole=False)
+        classes = answer.parse()
+        if classes is not None and classes.classes.keys() == set(names) and answer.is_enough(classes, nodes):
+            return classes
+    whole: Mapping[str, Any] | None = _read_whole(source.target.url) if found is not None else None
+    if whole is None or not (found or {}).keys() >= whole.keys() & set(names):
+        whole = await _fetch_whole(source)
+    classes = _Found({**whole, **(found or {})}, names, is_whole=True).parse()
+    if classes is None:
+        raise UnreachableError(_NO_CLASSES)
+    return classes
+
+
+async def _fetch_whole(source: ClassSource) -> Mapping[str, Any]:
+    """All classes, which are then cached in place of single ones. Raises TargetError and TransientError."""
+    answer = await source.models.get_object_info()
+    if answer is None:
+        raise UnreachableError(_NO_CALL)
+    if not has_classes(answer):
+        raise UnreachableError(_NO_CLASSES)
+    _remove_classes(source.target.url)
+    _write_cache(source.target.url, "".join(pack_object_info(answer)), _WHOLE)
+    return answer
+
+
+def _describe_failure(error: SweeperError) -> str:
+    return str(error) if str(error) in (_NO_CALL, _NO_CLASSES) else f"its node classes cannot be read: {error}"
+
+
+async def fetch_classes(
+    target: Target, nodes: Nodes, plan: Plan | None, check: Callable[[NodeInfo], bool] = lambda _: True
+) -> tuple[NodeInfo | str, TargetModels | None]:
+    """The classes of a target that is not connected yet, or why they are not known; and the model files of a plan.
 
     Checks which server is there, so that the cache is right. Returns what is cached if it does not respond soon.
+    `check` is that of `get_classes`.
     """
     if target.embedded:
         return get_embedded_classes(), None
     from sweeper.comfy.client import ComfyClient
 
-    with suppress(SweeperError, TimeoutError):
-        async with ComfyClient(target) as client:
-            async with asyncio.timeout(_CONNECT_TIMEOUT):
-                save_server(target, await client.connect())
-            classes = await get_classes(client)
-            return classes, None if plan is None else await read_target_models(client.models, plan, classes)
-    return get_cached_classes(target), None
+    reason = f"it does not respond within {_CONNECT_TIMEOUT:g} s"
+    with suppress(TimeoutError):
+        try:
+            async with ComfyClient(target) as client:
+                async with asyncio.timeout(_CONNECT_TIMEOUT):
+                    save_server(target, await client.connect())
+                classes = await get_classes(client, nodes, check)
+                if not isinstance(classes, str):
+                    return classes, None if plan is None else await read_target_models(client.models, plan, classes)
+                reason = classes
+        except SweeperError as error:
+            text = str(error).removeprefix(f"{target.name}: ")
+            reason = text.replace("cannot be reached", "it does not respond", 1)
+    return use_cached_classes(target, nodes, check, reason), None
 
 
 def save_server(target: Target, server: Server) -> ServerCache:
@@ -139,47 +209,102 @@ def save_server(target: Target, server: Server) -> ServerCache:
     if not target.embedded:
         # A digest, because a command line names folders of the server's machine, which do not belong here.
         identity = hashlib.sha256(repr((server.dialect, server.version, server.arguments)).encode()).hexdigest()
-        saved = _read_cache(target.url, _SERVER_KIND)
-        if not isinstance(saved, dict) or saved.get("identity") != identity:
-            with suppress(OSError):
-                _get_cache_path(target.url, _CLASSES_KIND).unlink(missing_ok=True)
-        _write_cache(target.url, {"identity": identity, "cache": asdict(server_cache)}, _SERVER_KIND)
+        saved = _read_server(target)
+        if saved.get("identity") != identity:
+            _remove_classes(target.url)
+        entry = {"identity": identity, "cache": asdict(server_cache)}
+        _write_cache(target.url, json.dumps(entry), _SERVER)
     return server_cache
 
 
 def get_cache_mode(target: Target) -> ServerCache:
     """How a target cached results when it was last connected, at most a day ago; ComfyUI's default if unknown."""
-    saved = None if target.embedded else _read_cache(target.url, _SERVER_KIND)
     try:
-        return CLASSIC_CACHE if saved is None else ServerCache(**saved["cache"])
+        return CLASSIC_CACHE if target.embedded else ServerCache(**_read_server(target)["cache"])
     except (TypeError, KeyError):
         return CLASSIC_CACHE
 
 
-def _read_cache(url: str, kind: str = _CLASSES_KIND) -> Any:
-    """The entry for a URL, if it is at most a day old; None otherwise."""
-    path = _get_cache_path(url, kind)
-    with suppress(OSError, ValueError):
-        if time.time() - path.stat().st_mtime <= _MAX_AGE:
-            return json.loads(path.read_text("utf-8"))
+def _read_server(target: Target) -> dict[str, Any]:
+    """What `save_server` saved; empty if it is not there."""
+    with suppress(ValueError):
+        saved = json.loads(_read_cache(target.url, _SERVER) or "{}")
+        return saved if isinstance(saved, dict) else {}
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The JSON of the classes with these `names`; if it `is_whole`, of all classes of the server."""
+
+    declared: Mapping[str, Any]
+    names: Collection[str]
+    is_whole: bool
+
+    def parse(self) -> NodeInfo | None:
+        """None for what is no object_info, because no check is better than a wrong one."""
+        try:
+            return NodeInfo.from_object_info(self.declared, only=self.names)
+        except (TypeError, ValueError, KeyError, AttributeError, InputError):
+            return None
+
+    def is_enough(self, classes: NodeInfo, nodes: Nodes) -> bool:
+        """Whether a check of these nodes would find the same with all classes."""
+        return self.is_whole or not classes.needs_all_outputs(nodes)
+
+
+def _read_classes(url: str, names: Collection[str]) -> _Found | None:
+    """The cached classes of these names; None if one is missing, and it is not known that the server lacks it."""
+    found = {}
+    for name in names:
+        with suppress(ValueError, AttributeError):
+            text = _read_cache(url, _get_class_file(name))
+            if text is not None and (declared := json.loads(text).get(name)) is not None:
+                found[name] = declared
+    whole = _read_whole(url)
+    if whole is None and len(found) < len(names):
+        return None
+    return _Found({**(whole or {}), **found}, names, whole is not None)
+
+
+def _read_whole(url: str) -> dict[str, Any] | None:
+    """All cached classes of a server."""
+    text = _read_cache(url, _WHOLE)
+    with suppress(ValueError, LookupError, TypeError):
+        answer = unpack_object_info(iter(text.splitlines())) if text is not None else {}
+        return answer if has_classes(answer) else None
     return None
 
 
-def _parse_classes(answer: Any, *, is_embedded: bool = False) -> NodeInfo | None:
-    """Return None for an answer that is empty or no object_info, because no check is better than a wrong one."""
-    if not isinstance(answer, Mapping) or not answer:
-        return None
-    try:
-        return NodeInfo.from_object_info(answer, is_embedded=is_embedded)
-    except (TypeError, ValueError, KeyError, AttributeError):
-        return None
+def _read_cache(url: str, name: str) -> str | None:
+    """The entry for a URL, if it is at most a day old; None otherwise."""
+    path = _get_folder(url) / name
+    with suppress(OSError, ValueError):
+        if time.time() - path.stat().st_mtime <= _MAX_AGE:
+            return path.read_text("utf-8")
+    return None
 
 
-def _get_cache_path(url: str, kind: str) -> Path:
-    return user_cache_path("sweeper", appauthor=False) / kind / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
+def _get_folder(url: str) -> Path:
+    return user_cache_path("sweeper", appauthor=False) / "servers" / _digest(url)
 
 
-def _write_cache(url: str, answer: Mapping[str, Any], kind: str = _CLASSES_KIND) -> None:
+def _get_class_file(class_type: str) -> str:
+    return f"{_digest(class_type)}.json"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
+
+
+def _remove_classes(url: str) -> None:
+    for path in _get_folder(url).glob("*.json*"):
+        if path.name != _SERVER:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _write_cache(url: str, text: str, name: str) -> None:
     """Write an entry if possible; without it, the next command only takes longer."""
-    with suppress(OSError), atomic_write(_get_cache_path(url, kind)) as file:
-        file.write(json.dumps(answer).encode())
+    with suppress(OSError), atomic_write(_get_folder(url) / name) as file:
+        file.write(text.encode())

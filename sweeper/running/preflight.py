@@ -7,21 +7,23 @@ them by `api_node` in its object_info.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.errors import ExperimentError, InputError, ResultsError, UsageError
+from sweeper.errors import ExperimentError, InputError, Problem, ResultsError, UsageError
 from sweeper.loading.load import load_recorded
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.graph_check import STAND_IN_MEANING
 from sweeper.model.shell_words import join_command
 from sweeper.model.template import Template
+from sweeper.planning.model_inputs import list_nodes
 from sweeper.planning.plan import Plan, plan
 from sweeper.running.done_work import DoneRule
-from sweeper.running.node_class_cache import ClassSource, get_cached_classes, get_classes, get_embedded_classes
+from sweeper.running.node_class_cache import ClassSource, get_classes, get_embedded_classes
+from sweeper.running.run_events import Event, Notice
 from sweeper.running.settings import EffectiveSettings
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import ENDED_STATES
@@ -31,36 +33,50 @@ from sweeper.wording import join_names
 PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
 
 
-async def check_target(client: ClassSource, plan: Plan, settings: EffectiveSettings) -> NodeInfo | None:
+async def find_classes(client: ClassSource, plan: Plan) -> NodeInfo | None:
+    """The classes of a plan's workflow on a connected target; None if they are not known."""
+    classes = await get_classes(client, list_nodes(plan))
+    return None if isinstance(classes, str) else classes
+
+
+async def check_target(
+    client: ClassSource, plan: Plan, settings: EffectiveSettings, report: Callable[[Event], None]
+) -> NodeInfo | None:
     """Check a plan against the target's node classes, if `settings.check`; attach the partner key if it is needed.
 
-    Returns these classes; None if they are not known.
+    Returns these classes; None, and reports why, if they are not known.
 
     Raises ExperimentError for what would not run on the target, and for a workflow that would leave no file; UsageError
     if partner nodes have no key. Checks nothing if the target does not return its classes; then
     it gets the partner key that the user named for it, because nothing shows whether the workflow needs it.
     """
-    if not settings.check and client.target.partner_key is None:
-        return get_cached_classes(client.target) if settings.budget is None else await get_classes(client, fresh=True)
-    # Cached classes may be outdated, because models come and go. A budget needs the prices of today.
-    for fresh in (False, True) if settings.budget is None else (True,):
-        classes = await get_classes(client, fresh=fresh)
-        if classes is None:
-            if client.target.partner_key_env is not None and client.target.partner_key is not None:
-                client.extra_data = {PARTNER_KEY_FIELD: client.target.partner_key}
-            return None
+    problems: Sequence[Problem] = ()
+    refusal: UsageError | None = None
+
+    def check(classes: NodeInfo) -> bool:
+        nonlocal problems, refusal
+        problems, refusal = (), None
         try:
             attach_partner_key(client, plan.experiment.template, classes, required=settings.check)
-        except UsageError:
-            if fresh:
-                raise
-            continue
-        if not settings.check:
-            return classes
-        fit = plan.fit(classes)  # `plan` and `validate` show its notes, which would only be noise here
-        problems = fit.problems or (() if settings.keep_temp else fit.unsaved)
-        if not problems:
-            return classes
+        except UsageError as error:
+            refusal = error
+        if settings.check:
+            fit = plan.fit(classes)  # `plan` and `validate` show its notes, which would only be noise here
+            problems = fit.problems or (() if settings.keep_temp else fit.unsaved)
+        return refusal is None and not problems
+
+    # A budget needs the prices of today.
+    classes = await get_classes(client, list_nodes(plan), check, fresh=settings.budget is not None)
+    if isinstance(classes, str):
+        if client.target.partner_key_env is not None and client.target.partner_key is not None:
+            client.extra_data = {PARTNER_KEY_FIELD: client.target.partner_key}
+        if settings.check:
+            report(Notice(f"{client.target.name}: the plan was not checked: {classes}"))
+        return None
+    if refusal is not None:
+        raise refusal
+    if not problems:
+        return classes
     name = client.target.name
     raise ExperimentError(
         replace(problem, message=f"{problem.message} (on {name}; --no-check submits it nevertheless)")

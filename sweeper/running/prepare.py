@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from sweeper.comfy.target import Target, as_target_list, check_targets, resolve_targets
@@ -23,11 +24,11 @@ from sweeper.model.model_facts import Models
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.target_spec import CLOUD_URL, NamedTargets, TargetSpec, expand_groups
 from sweeper.planning.compatibility import Compatibility, check_written_values
-from sweeper.planning.model_inputs import may_name_models
+from sweeper.planning.model_inputs import list_nodes, may_name_models
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan import plan as make_plan
 from sweeper.planning.searching.search_plan import is_space, plan_space
-from sweeper.running.node_class_cache import fetch_classes, get_cached_classes
+from sweeper.running.node_class_cache import fetch_classes, use_cached_classes
 from sweeper.running.stop_control import run_sync
 from sweeper.running.target_models import TargetModels, describe_differences
 
@@ -80,13 +81,21 @@ class Prepared:
         notes: list[str] = []
         first: NodeInfo | None = None
         models: dict[str, Models] = {}
-        for name, classes in self._iter_classes(models) if object_info is None else [object_info]:
+        fits: list[Compatibility] = []
+
+        def check(classes: NodeInfo) -> bool:
+            found = [plan.fit(classes) for plan in self.plans]
+            fits[:] = found or [Compatibility(check_written_values(experiment, classes), ())]
+            return not any(fit.problems for fit in fits)
+
+        for name, classes in self._iter_classes(models, check) if object_info is None else [object_info]:
             if isinstance(classes, str):
                 notes.append(f"not checked against {name} ({classes})")
                 continue
+            if object_info is not None:
+                check(classes)
             first = first or classes
-            fits = [plan.fit(classes) for plan in self.plans]
-            for fit in fits or [Compatibility(check_written_values(experiment, classes), ())]:
+            for fit in fits:
                 problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in fit.problems]
                 notes += [str(note) for note in fit.notes]
                 notes += [] if keeps else [f"{note} (`run` refuses this)" for note in fit.unsaved]
@@ -105,15 +114,16 @@ class Prepared:
     def ask_targets(self) -> Prepared:
         """The same with what the targets tell, for a run, which may send them their keys. Checks nothing."""
         models: dict[str, Models] = {}
-        found = [classes for _, classes in self._iter_classes(models, may_send_keys=True)]
+        found = [classes for _, classes in self._iter_classes(models, lambda _: True, may_send_keys=True)]
         first = next((classes for classes in found if not isinstance(classes, str)), None)
         return replace(self, classes=first, models=models)
 
     def _iter_classes(
-        self, models: dict[str, Models], *, may_send_keys: bool = False
+        self, models: dict[str, Models], check: Callable[[NodeInfo], bool], *, may_send_keys: bool = False
     ) -> Iterator[tuple[str, NodeInfo | str]]:
         """The name and the node classes of each server, or why its classes are not known. Adds its models to `models`.
 
+        `check` sees the classes first, and is False of those that may be outdated (see `get_classes`).
         Only a target that the user gave receives a key, unless `may_send_keys`: a command that submits nothing must not
         send a secret to a server that a file chose.
         """
@@ -123,28 +133,30 @@ class Prepared:
             target = _resolve_target(spec, self.named, with_keys=False)
             if target is not None:
                 name = "Comfy Cloud" if target.url == CLOUD_URL else target.name
-                classes, facts = self._ask(spec, target, may_send_keys=may_send_keys)
+                classes, facts = self._ask(spec, target, check, may_send_keys=may_send_keys)
                 if facts is not None:
                     models[target.name] = facts.facts
                 yield name, classes
 
-    def _ask(self, spec: Any, target: Target, *, may_send_keys: bool) -> tuple[NodeInfo | str, TargetModels | None]:
+    def _ask(
+        self, spec: Any, target: Target, check: Callable[[NodeInfo], bool], *, may_send_keys: bool
+    ) -> tuple[NodeInfo | str, TargetModels | None]:
         """The classes of a target from the cache or the server, or why they are not known; and its models.
 
         Comfy Cloud's classes rarely change, so the cache answers before a keyring is opened for its key. A ComfyUI is
         asked each time, because its classes change with every custom node.
         """
-        cached = get_cached_classes(target) if target.dialect == "cloud" and not may_send_keys else None
-        if cached is not None:
+        nodes = list_nodes(self.plans[0]) if self.plans else list(self.experiment.template.graph.values())
+        use_cached = partial(use_cached_classes, target, nodes, check)
+        if target.dialect == "cloud" and not may_send_keys and not isinstance(cached := use_cached(""), str):
             return cached, None
         if target.key_source is not None and not may_send_keys:
-            return get_cached_classes(target) or "its key is sent only if you give the target by --target", None
+            return use_cached("its key is sent only if you give the target by --target"), None
         keyed = _resolve_target(spec, self.named, with_keys=True)
         if keyed is None:
-            return get_cached_classes(target) or "no key", None
+            return use_cached("no key"), None
         plan = self.plans[0] if self.plans and not is_space(self.plans[0]) else None
-        classes, models = run_sync(lambda: fetch_classes(keyed, plan))
-        return classes or "it does not respond with its node classes", models
+        return run_sync(lambda: fetch_classes(keyed, nodes, plan, check))
 
 
 def prepare(

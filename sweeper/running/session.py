@@ -39,8 +39,8 @@ from sweeper.running.health import connect_all
 from sweeper.running.live_feed import LiveFeed
 from sweeper.running.lock import describe_drift
 from sweeper.running.measure_run import measure_run, measure_while_watched
-from sweeper.running.node_class_cache import ClassSource, get_classes, save_server
-from sweeper.running.preflight import check_target, describe_renaming, describe_stand_ins
+from sweeper.running.node_class_cache import ClassSource, save_server
+from sweeper.running.preflight import check_target, describe_renaming, describe_stand_ins, find_classes
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
 from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_run
 from sweeper.running.run_context import RunContext
@@ -256,7 +256,7 @@ class Session:
     async def read_models(self) -> None:
         """Ask the targets that respond about the model files of the plan."""
         for client in self.clients:
-            await self.read_models_of(client, await get_classes(client))
+            await self.read_models_of(client, await find_classes(client, self.plan))
 
     async def read_models_of(self, client: ClassSource, classes: NodeInfo | None) -> None:
         if not client.target.embedded:
@@ -264,8 +264,8 @@ class Session:
 
     async def check(self, client: ClassSource) -> None:
         """Check the plan against the target; see `preflight.check_target`. Its classes have prices and samplers."""
-        classes = await check_target(client, self.plan, self.settings)
-        await self.read_models_of(client, classes or await get_classes(client))
+        classes = await check_target(client, self.plan, self.settings, self.report)
+        await self.read_models_of(client, classes)
         self.prices.add_target(client.target, classes)
         graph, known = self.experiment.template.graph, classes or NodeInfo({})
         self.sampler_nodes |= {node_id for node_id, node in graph.items() if known.is_sampler(node["class_type"])}

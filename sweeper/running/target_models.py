@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sweeper.errors import TargetError, TransientError, UsageError
 from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models, describe_both
@@ -30,7 +30,11 @@ _MAX_SECONDS: Final = 30.0  # for all questions to one target
 
 
 class ModelSource(Protocol):
-    """What answers questions about models: the client of a server, or on a cluster the worker beside it."""
+    """What answers questions about classes and models: the client of a server, or on a cluster the worker beside it."""
+
+    async def get_object_info(self) -> dict[str, Any] | None: ...
+
+    async def get_node_classes(self, names: Sequence[str]) -> dict[str, Any] | None: ...
 
     async def list_all(self) -> Mapping[str, Mapping[str, ModelFacts]]: ...
 

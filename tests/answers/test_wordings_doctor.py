@@ -9,15 +9,15 @@ from tests.answers.approved import check_approved
 
 GOOD = TargetReport(
     "lab", True, "http://lab:8188", "from LAB_KEY", "sweeper sends its key unencrypted", "comfyui", "0.33.0", "classic",
-    100 * 2**20, experiment=ExperimentReport("fox.yaml", 54, [], ["class X is a stand-in"], search=True),
+    100 * 2**20, experiment=ExperimentReport("fox.yaml", 54, True, [], ["class X is a stand-in"], search=True),
 )  # fmt: skip
 CLOUD = TargetReport(
     "cloud", True, "https://cloud.comfy.org", "from COMFY_CLOUD_API_KEY", dialect="cloud", balance_usd=12.5,
-    experiment=ExperimentReport("fox.yaml", None, [], [], search=True),
+    experiment=ExperimentReport("fox.yaml", None, True, [], [], search=True),
 )  # fmt: skip
 LACKING = TargetReport(
     "mine", url="http://mine:8188", dialect="comfyui", problem="no class 'A'\nmine: no model 'b'", next="install both",
-    experiment=ExperimentReport("fox.yaml", 54, ["no class 'A'", "mine: no model 'b'"], [], search=None),
+    experiment=ExperimentReport("fox.yaml", 54, True, ["no class 'A'", "mine: no model 'b'"], [], search=None),
 )  # fmt: skip
 
 

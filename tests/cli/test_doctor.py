@@ -25,7 +25,7 @@ def test_doctor_passes_a_target_that_can_run_the_experiment(sweeper, write):
         people = sweeper("doctor", "shop.yaml", "-t", server.url)
     assert (outcome.code, people.code) == (0, 0)
     (target,) = outcome.json["targets"]
-    assert target["experiment"] == {"file": "shop.yaml", "trials": 2, "lacks": [], "notes": []}
+    assert target["experiment"] == {"file": "shop.yaml", "trials": 2, "checked": True, "lacks": [], "notes": []}
     assert (target["ok"], target["upload_limit"]) == (True, 100 * 2**20)
     assert "  has what the 2 trials of shop.yaml need\n" in people.out
     assert server.seen.submits == 0

@@ -353,7 +353,7 @@ async def _cookies_seen() -> list[str | None]:
     target = Target("sticky", "http://127.0.0.1:9", dialect="comfyui")
     async with ComfyClient(target, httpx.MockTransport(serve)) as client:
         for _ in range(3):
-            await client.get_object_info()
+            await client.models.get_object_info()
     return seen
 
 

@@ -187,7 +187,8 @@ def test_cloud_says_how_many_jobs_run_at_once_and_lists_imported_models():
     assert server.max_jobs == 3
     for nothing in (answer({}), answer({"max_concurrent_jobs": -1}), answer({}, 404)):
         assert outcome(CloudDialect().handshake(), answer({"status": "active"}), nothing).max_jobs is None
-    (request,), _ = drive(CloudDialect().get_object_info(), answer({}))
+    request = CloudDialect().request_classes()
+    assert request is not None
     assert request.query == {"include_user_models": "true"}
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sweeper.comfy.dialects import detect_dialect, make_dialect
 from sweeper.comfy.event_stream import EventStream, read_preview
 from sweeper.comfy.job_listener import Listener
+from sweeper.comfy.model_files import query_classes
 from sweeper.comfy.protocol import (
     JobSearch,
     JobSubmission,
@@ -87,7 +88,7 @@ def flows(name):
         "cancel": lambda: dialect.cancel(frozenset([JOB])),
         "upload": lambda: dialect.upload("a.png", b"x"),
         "has_file": lambda: dialect.has_file("a.png", 3),
-        "get_object_info": dialect.get_object_info,
+        "get_object_info": lambda: query_classes(dialect.request_classes()),
         "get_features": dialect.get_features,
         "server_info": lambda: query_server_info(name),
         "detect": detect_dialect,

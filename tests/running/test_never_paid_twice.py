@@ -90,7 +90,7 @@ def test_a_missing_file_leaves_its_job_pending_and_unpaid(dialect, coloured, tmp
         server.proxy.decide = lambda asked: fault if asked.downloads else None
         run = sweeper.run(plan, server.target(), out, progress=hear)
         assert (run.pending, run.failed, len(server.proxy.accepted)) == (2, 0, 2)
-        assert f"(HTTP {fault}); the next run looks for the file again, at no cost" in notices[0]
+        assert f"(HTTP {fault}); the next run looks for the file again, at no cost" in "\n".join(notices)
         run = sweeper.run(plan, server.target(), out, retry_failed=True)
         assert (run.pending, run.submitted, len(server.proxy.accepted)) == (2, 0, 2)
         server.proxy.decide = lambda _: None

@@ -1,4 +1,4 @@
-"""The node classes of servers: fetched once, cached for a day, fetched again before a plan is refused."""
+"""The node classes of servers: those of the workflow, cached for a day, fetched again before a plan is refused."""
 
 from __future__ import annotations
 
@@ -37,18 +37,22 @@ def target_of(server, **settings):
     return Target(name=server.url, url=server.url, **settings)
 
 
+NODES = [{"class_type": name, "inputs": {}} for name in ("KSampler", "SaveImage")]
+
+
 def fetch(target):
-    classes, models = asyncio.run(fetch_classes(target, None))
+    classes, models = asyncio.run(fetch_classes(target, NODES, None))
     assert models is None, "no plan names a model"
     return classes
 
 
 def list_files(folder):
-    return list(folder.glob("cache/sweeper/object_info/*.json"))
+    """The cached classes: a file for each on a ComfyUI, one file for all of a server without the call for one."""
+    return [file for file in folder.glob("cache/sweeper/servers/*/*.json*") if file.name != "server.json"]
 
 
 def count_requests(server):
-    return sum(request.path.endswith("/object_info") for request in server.seen.requests)
+    return sum("/object_info" in request.path for request in server.seen.requests)
 
 
 def experiment(folder, sampler):
@@ -62,35 +66,35 @@ def experiment(folder, sampler):
 def test_node_classes_are_fetched_once_and_cached(server, tmp_path):
     first = fetch(target_of(server))
     again = fetch(target_of(server))
-    assert first is not None
-    assert again is not None
-    assert first.classes.keys() == again.classes.keys()
-    assert count_requests(server) == 1
-    assert len(list_files(tmp_path)) == 1
+    assert first.classes.keys() == again.classes.keys() == {"KSampler", "SaveImage"}
+    assert count_requests(server) == len(list_files(tmp_path)) == (2 if "comfyui" in repr(server) else 1)
 
 
 def test_classes_older_than_a_day_are_not_used(server, tmp_path):
     fetch(target_of(server))
-    (kept,) = list_files(tmp_path)
-    os.utime(kept, (0, 0))
-    assert get_cached_classes(target_of(server)) is None
+    for kept in list_files(tmp_path):
+        os.utime(kept, (0, 0))
+    assert get_cached_classes(target_of(server), NODES) is None
 
 
-def test_a_broken_cache_gives_no_classes(server, tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"KSampler": {"sweeper_list": 9}}', '{"KSampler": 1}', "\x00"])
+def test_a_broken_cache_gives_no_classes(server, tmp_path, text):
     fetch(target_of(server))
-    (kept,) = list_files(tmp_path)
-    kept.write_text("{")
-    assert get_cached_classes(target_of(server)) is None
+    for kept in list_files(tmp_path):
+        kept.write_text(text)
+    assert get_cached_classes(target_of(server), NODES) is None
 
 
 def test_an_unreachable_server_gives_no_classes():
-    assert fetch(Target(name="nobody", url="http://127.0.0.1:9", dialect="comfyui")) is None
+    reason = fetch(Target(name="nobody", url="http://127.0.0.1:9", dialect="comfyui"))
+    assert reason.startswith("it does not respond: ")
 
 
 def test_the_embedded_servers_classes_are_known_without_starting_it(server):
     known, fetched = get_embedded_classes(), fetch(target_of(server))
-    assert fetched is not None
-    assert known.classes.keys() == fetched.classes.keys()
+    assert {name: list(known.classes[name].inputs) for name in fetched.classes} == {
+        name: list(spec.inputs) for name, spec in fetched.classes.items()
+    }
 
 
 def test_only_a_strict_embedded_server_rejects_unknown_model_names(tmp_path):
@@ -104,12 +108,14 @@ def test_only_a_strict_embedded_server_rejects_unknown_model_names(tmp_path):
 
 
 def test_a_run_fetches_classes_again_before_it_refuses_a_plan(server, tmp_path):
-    fetch(target_of(server))
-    (kept,) = list_files(tmp_path)
-    kept.write_text(kept.read_text().replace('"heun"', '"gone"'))
-    run = sweeper.run(experiment(tmp_path, "heun"), server.url, tmp_path / "out")
+    declared = experiment(tmp_path, "heun")
+    sweeper.plan(declared, server.url)
+    before = count_requests(server)
+    for kept in list_files(tmp_path):
+        kept.write_text(kept.read_text().replace('"heun"', '"gone"'))
+    run = sweeper.run(declared, server.url, tmp_path / "out")
     assert run.succeeded == 4
-    assert count_requests(server) == 2
+    assert count_requests(server) == 2 * before
 
 
 def test_a_wrong_value_is_reported_with_its_line_and_nothing_is_sent(server, tmp_path):
@@ -129,15 +135,13 @@ def test_another_server_at_the_same_url_is_queried_again():
 
     with EmbeddedServer(dialect="comfyui") as first:
         port = int(first.url.rpartition(":")[2])
-    assert connect_to("classic") == (1, CLASSIC_CACHE)
+    assert connect_to("classic") == (2, CLASSIC_CACHE)
     assert connect_to("classic") == (0, CLASSIC_CACHE)
-    assert connect_to("lru 7") == (1, ServerCache("lru", 7))
+    assert connect_to("lru 7") == (2, ServerCache("lru", 7))
 
 
 def test_the_cache_mode_of_an_unreachable_server_is_the_saved_one(server):
     target = target_of(server)
     fetch(target)
     server.stop()
-    classes = fetch(target)
-    assert classes is not None
-    assert "KSampler" in classes.classes
+    assert "KSampler" in fetch(target).classes
