@@ -6,13 +6,12 @@ Declares the two options and gets the JSON. Converting and checking workflows wi
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -20,9 +19,12 @@ from sweeper.comfy.target import resolve_targets
 from sweeper.errors import InputError, Problem, UsageError
 from sweeper.loading.targets_file import load_named_targets
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes.object_info import ClassReader
 from sweeper.running.node_class_cache import get_embedded_object_info, get_object_info
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_MAX_CLASS: Final = 64 * 2**20  # characters
+_PIECE: Final = 2**16  # bytes of the file that are read at once
 
 _target_option = click.option(
     "-t",
@@ -81,17 +83,23 @@ def load_classes(file: Path) -> NodeInfo:
 
 
 def read_object_info(path: Path) -> Mapping[str, Any]:
-    """The JSON of a saved object_info. Raises UsageError if it cannot be read or describes no node classes."""
+    """The JSON of a saved object_info, with equal lists as one object.
+
+    Raises UsageError if it cannot be read or describes no node classes.
+    """
     try:
-        value = json.loads(path.read_text("utf-8-sig"))
-        NodeInfo.from_object_info(value)
+        reader = ClassReader(_MAX_CLASS)
+        with path.open("rb") as file:
+            for piece in iter(partial(file.read, _PIECE), b""):
+                reader.feed(piece)
+        value = reader.finish()
+        NodeInfo.from_object_info(value, only=())
     except OSError as error:
         raise UsageError(Problem(str(path), 0, "", f"cannot be read: {error.strerror}")) from error
     except InputError as error:
         raise UsageError(Problem(str(path), 0, "", str(error))) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(Problem(str(path), 0, "", f"is not JSON: {error}")) from error
+    except (ValueError, OverflowError) as error:
+        raise UsageError(Problem(str(path), 0, "", f"is not the JSON of an object_info: {error}")) from error
     if not value:
         raise UsageError(Problem(str(path), 0, "", "describes no node class"))
-    object_info: Mapping[str, Any] = value
-    return object_info
+    return value

@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -90,18 +90,16 @@ class ClassSource(Protocol):
 
 
 def get_cached_object_info(target: Target, nodes: Nodes) -> Mapping[str, Any] | None:
-    """The cached JSON of the classes of a workflow's nodes on a real target; None if not all are known."""
-    found = _read_classes(target.url, {node["class_type"] for node in nodes})
-    return None if found is None else {name: found.declared[name] for name in found.names if name in found.declared}
+    """The JSON that `get_cached_classes` parses, of a real target."""
+    return _read_classes(target.url, nodes)
 
 
 def get_cached_classes(target: Target, nodes: Nodes) -> NodeInfo | None:
     """The cached classes of a workflow's nodes, at most a day old. Those of the embedded server are always known."""
     if target.embedded:
         return get_embedded_classes()
-    found = _read_classes(target.url, {node["class_type"] for node in nodes})
-    classes = None if found is None else found.parse()
-    return None if found is None or classes is None or not found.is_enough(classes, nodes) else classes
+    found = _read_classes(target.url, nodes)
+    return None if found is None else _parse_classes(found, nodes)
 
 
 def use_cached_classes(target: Target, nodes: Nodes, check: Callable[[NodeInfo], bool], reason: str) -> NodeInfo | str:
@@ -120,7 +118,7 @@ async def get_classes(
     `check` sees them first. Unless `fresh`, they may be cached; if `check` is False of these, the server is asked
     again, because it may have got a file since.
     """
-    cached = get_cached_classes(source.target, nodes or ()) if nodes is not None and not fresh else None
+    cached = None if nodes is None or fresh else get_cached_classes(source.target, nodes)
     if cached is not None and check(cached):
         return cached
     try:
@@ -143,14 +141,13 @@ async def _fetch_classes(source: ClassSource, nodes: Nodes) -> NodeInfo:
     if found is not None:
         for name, declared in found.items():
             _write_cache(source.target.url, json.dumps({name: declared}), _get_class_file(name))
-        answer = _Found(found, names, is_whole=False)
-        classes = answer.parse()
-        if classes is not None and classes.classes.keys() == set(names) and answer.is_enough(classes, nodes):
+        classes = _parse_classes(found, nodes)
+        if classes is not None and classes.classes.keys() == set(names) and not classes.needs_all_outputs(nodes):
             return classes
     whole: Mapping[str, Any] | None = _read_whole(source.target.url) if found is not None else None
     if whole is None or not (found or {}).keys() >= whole.keys() & set(names):
         whole = await _fetch_whole(source)
-    classes = _Found({**whole, **(found or {})}, names, is_whole=True).parse()
+    classes = _parse_classes({**whole, **(found or {})}, nodes)
     if classes is None:
         raise UnreachableError(_NO_CLASSES)
     return classes
@@ -233,38 +230,28 @@ def _read_server(target: Target) -> dict[str, Any]:
     return {}
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The JSON of the classes with these `names`; if it `is_whole`, of all classes of the server."""
-
-    declared: Mapping[str, Any]
-    names: Collection[str]
-    is_whole: bool
-
-    def parse(self) -> NodeInfo | None:
-        """None for what is no object_info, because no check is better than a wrong one."""
-        try:
-            return NodeInfo.from_object_info(self.declared, only=self.names)
-        except (TypeError, ValueError, KeyError, AttributeError, InputError):
-            return None
-
-    def is_enough(self, classes: NodeInfo, nodes: Nodes) -> bool:
-        """Whether a check of these nodes would find the same with all classes."""
-        return self.is_whole or not classes.needs_all_outputs(nodes)
+def _parse_classes(answer: Mapping[str, Any], nodes: Nodes) -> NodeInfo | None:
+    """The classes of these nodes; None for what is no object_info, because no check is better than a wrong one."""
+    try:
+        return NodeInfo.from_object_info(answer, only={node["class_type"] for node in nodes})
+    except (TypeError, ValueError, KeyError, AttributeError, InputError):
+        return None
 
 
-def _read_classes(url: str, names: Collection[str]) -> _Found | None:
-    """The cached classes of these names; None if one is missing, and it is not known that the server lacks it."""
-    found = {}
+def _read_classes(url: str, nodes: Nodes) -> Mapping[str, Any] | None:
+    """The cached JSON of the classes of a workflow's nodes, or of all classes; None if a check needs more."""
+    names = {node["class_type"] for node in nodes}
+    single = {}
     for name in names:
         with suppress(ValueError, AttributeError):
             text = _read_cache(url, _get_class_file(name))
             if text is not None and (declared := json.loads(text).get(name)) is not None:
-                found[name] = declared
+                single[name] = declared
     whole = _read_whole(url)
-    if whole is None and len(found) < len(names):
-        return None
-    return _Found({**(whole or {}), **found}, names, whole is not None)
+    found = {**(whole or {}), **single}
+    classes = _parse_classes(found, nodes)
+    is_enough = whole is not None or (classes and len(single) == len(names) and not classes.needs_all_outputs(nodes))
+    return found if classes is not None and is_enough else None
 
 
 def _read_whole(url: str) -> dict[str, Any] | None:

@@ -272,7 +272,7 @@ def test_node_classes_of_a_server_are_cached(sweeper, tmp_path, monkeypatch):
         (["--target", "embeded"], 2, "error: target: unknown name 'embeded'; did you mean 'embedded'?"),
         (["--object-info", "nowhere.json"], 2, "error: nowhere.json: cannot be read: No such file or directory\n"),
         (["--object-info", "ui.json"], 2, "error: ui.json: this is not an object_info: a mapping of node classes"),
-        (["--object-info", "torn.json"], 2, "error: torn.json: is not JSON: "),
+        (["--object-info", "torn.json"], 2, "error: torn.json: is not the JSON of an object_info: "),
         (["--object-info", "empty.json"], 2, "error: empty.json: describes no node class\n"),
         (
             ["--object-info", "info.json", "--target", "cloud"],
