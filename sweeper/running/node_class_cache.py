@@ -40,6 +40,7 @@ _WHOLE: Final = "all.jsonl"
 _SERVER: Final = "server.json"
 _NO_CALL: Final = "it does not list its node classes"
 _NO_CLASSES: Final = "its answer to /object_info describes no node classes"
+_MAX_SINGLE: Final = 200  # questions about one class each; a workflow of more classes asks for all at once
 _CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without the server
 
 Nodes = Collection[Mapping[str, Any]]  # of a workflow
@@ -137,7 +138,7 @@ async def _fetch_classes(source: ClassSource, nodes: Nodes) -> NodeInfo:
     Raises TargetError and TransientError.
     """
     names = sorted({node["class_type"] for node in nodes})
-    found = await source.models.get_node_classes(names)
+    found = await source.models.get_node_classes(names) if len(names) <= _MAX_SINGLE else None
     if found is not None:
         for name, declared in found.items():
             _write_cache(source.target.url, json.dumps({name: declared}), _get_class_file(name))

@@ -30,6 +30,7 @@ class LargeStudio:
     def __init__(self, loaders: int, names: list[str]) -> None:
         self.names = names
         self.has_class_call = True
+        self.broken: set[str] = set()  # classes that the server cannot describe, and leaves out of the list of all
         self.whole_reads = 0
         self.others = [f"Loader{i}" for i in range(loaders)]
         used = {node["class_type"] for node in GRAPH.values()}
@@ -52,6 +53,8 @@ class LargeStudio:
         name = unquote(name.removeprefix("/"))
         if name and not self.has_class_call:
             handler.answer(404, b"404: Not Found")
+        elif name in self.broken:
+            handler.answer(500, b"500: this class raises an error")
         elif name:
             found = {name: self.describe(name)} if name in (*self.others, *self.known) else {}
             handler.answer(200, json.dumps(found).encode())
@@ -61,7 +64,7 @@ class LargeStudio:
             handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n")
             mark = b"{"
             listed = json.dumps(self.names)
-            for each in (*self.known, *self.others):
+            for each in (name for name in (*self.known, *self.others) if name not in self.broken):
                 text = json.dumps({each: self.describe(each)}) if each in self.known else ""
                 text = text or f'{{"{each}": {json.dumps({**self.describe(each), "input": 0})}}}'.replace(
                     '"input": 0', f'"input": {{"required": {{"lora_name": [{listed}, {{}}]}}}}'

@@ -124,6 +124,20 @@ def test_a_server_without_the_call_for_one_class_is_read_once(studio, tmp_path):
     assert file.read_text().count(studio.names[3]) == 1, "equal lists are kept once"
 
 
+@pytest.mark.parametrize("name", ["Epsilon Scaling", "Save/Load 100 %", "ünïcode?#", "..", "a&b=c"])
+def test_a_class_of_any_name_is_asked_for(studio, tmp_path, name):
+    studio.known[name] = {"input": {"required": {"image": ["IMAGE"]}}, "output": ["IMAGE"]}
+    assert (
+        len(plan(tmp_path, studio, studio.names[:1], graph=with_node(class_type=name, inputs={"image": ["6", 0]}))) == 2
+    )
+
+
+def test_a_class_that_the_server_cannot_describe_is_reported(studio, tmp_path):
+    studio.broken.add("Upscale")
+    with pytest.raises(ExperimentError, match="no class 'Upscale'"):
+        plan(tmp_path, studio, studio.names[:1], graph=with_node(class_type="Upscale", inputs={"image": ["6", 0]}))
+
+
 def test_partner_nodes_and_their_prices_are_known(studio, tmp_path):
     graph = with_node(class_type="Upscale", inputs={"image": ["6", 0]})
     with pytest.raises(UsageError, match=r"node 9 \(Upscale\) calls a paid partner"):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sweeper.model.bounded_json import MAX_DEPTH, check_value
 
 _MIN_SHARED: Final = 32  # names in a list that is kept once
-_MAX_VALUES: Final = 5_000_000  # of a server in memory; a ComfyUI with many custom nodes has 200,000
+# About how many bytes the classes of a server may take in memory; those of a ComfyUI with many custom nodes take 20 MB.
+_MAX_BYTES: Final = 320 * 2**20
+_VALUE_BYTES: Final = 64  # of one value beside its characters
 _SHARED: Final = "sweeper_list"  # in a packed text: the place of a list among the shared ones
 _SPACE: Final = r"[ \t\n\r]*"
 _OPENING: Final = re.compile(rf"{_SPACE}\{{")
@@ -40,7 +42,7 @@ class ClassReader:
         self._length = self._next_try = 0  # characters of all pieces, and those with which the next member may be whole
         self._is_open = self._is_closed = False
         self._lists: dict[tuple[str, ...], list[str]] = {}
-        self._values = 0
+        self._bytes = 0
 
     def feed(self, piece: bytes, *, is_last: bool = False) -> None:
         """Read the members that end in this piece."""
@@ -91,6 +93,7 @@ class ClassReader:
             member = text[first.end() - 1 : end]
             if (clean := self._redact(member)) != member:
                 ((name, value),) = json.loads(f"{{{clean}}}").items()
+            self._count((name, value))
             self.classes[name] = self._share(check_value(value, member))
             self._is_closed, start = closing[1] == "}", closing.end()
         if text[start:].strip() and self._is_closed:
@@ -102,17 +105,22 @@ class ClassReader:
         if isinstance(value, list) and _is_long_list(value):
             key = tuple(value)
             if key not in self._lists:
-                self._values += len(value)
+                self._count(value)
                 self._lists[key] = value
             value = self._lists[key]
         elif isinstance(value, (dict, list)):
-            self._values += len(value)
+            self._count(value)
+            if isinstance(value, dict):
+                self._count(value.values())
             for place, item in value.items() if isinstance(value, dict) else enumerate(value):
                 if isinstance(item, (dict, list)):
                     value[place] = self._share(item)
-        if self._values > _MAX_VALUES:
-            raise OverflowError(f"more than {_MAX_VALUES:,} values")
         return value
+
+    def _count(self, values: Iterable[Any]) -> None:
+        self._bytes += sum(_VALUE_BYTES + (len(value) if isinstance(value, str) else 0) for value in values)
+        if self._bytes > _MAX_BYTES:
+            raise OverflowError(f"its classes take more than {_MAX_BYTES / 2**20:g} MB")
 
 
 def pack_object_info(answer: Mapping[str, Any]) -> Iterator[str]:

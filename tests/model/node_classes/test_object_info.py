@@ -56,6 +56,14 @@ def test_one_class_that_is_too_large_is_not_waited_for():
         read(b'{"a": "' + b"x" * 10_000, max_member=1000)
 
 
+@pytest.mark.parametrize("member", ['"%d": 1, ', '"%d": [1, 2, 3], ', '"%d": "' + "x" * 500 + '", '])
+def test_more_than_fits_into_memory_is_refused(member, monkeypatch):
+    monkeypatch.setattr("sweeper.model.node_classes.object_info._MAX_BYTES", 100_000)
+    content = "{" + "".join(member % index for index in range(2000))
+    with pytest.raises(OverflowError, match="its classes take more than"):
+        read(content.encode())
+
+
 def test_a_key_that_the_server_repeats_is_removed():
     content = json.dumps({"a": loader(["sk-secret"]), "sk-secret": 1, "b": 2}).encode()
     found = read(content, redact=lambda text: text.replace("sk-secret", "***"))
