@@ -120,24 +120,23 @@ class ServerModels:
 
     async def _ask(self, flows: Mapping[Any, Flow[Any]]) -> dict[Any, Any]:
         """The answer about each folder or file, None if there is none: a file may be half written."""
-        waiting = iter(flows)
 
-        async def run(flow: Flow[Any]) -> Any:
-            what = next(waiting)
+        async def run(question: tuple[Any, Flow[Any]]) -> Any:
+            what, flow = question
             try:
                 return await self._run_flow(flow)
             except (TransientError, UnreachableError) as error:
                 self.unanswered.append(f"{what}: {error}")
                 return None
 
-        return dict(zip(flows, await run_few_at_once(run, flows.values()), strict=True))
+        return dict(zip(flows, await run_few_at_once(run, flows.items()), strict=True))
 
 
-async def run_few_at_once(run_flow: Callable[[Flow[Any]], Awaitable[Any]], flows: Iterable[Flow[Any]]) -> list[Any]:
+async def run_few_at_once(run_flow: Callable[[Any], Awaitable[Any]], flows: Iterable[Any]) -> list[Any]:
     """The outcomes of flows, in their order. Raises what the first one raises that fails."""
     slots = asyncio.Semaphore(_PARALLEL)
 
-    async def run(flow: Flow[Any]) -> Any:
+    async def run(flow: Any) -> Any:
         async with slots:
             return await run_flow(flow)
 
