@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
 from urllib.parse import quote_from_bytes
@@ -24,6 +24,7 @@ from urllib.parse import quote_from_bytes
 from sweeper.errors import ResultsError
 from sweeper.model.charges import KINDS
 from sweeper.schemas.values import format_value
+from sweeper.store.checked_stores import find_once
 from sweeper.store.containment import refuse_links
 from sweeper.store.records import ANSWERS, MAX_STARS, STATES, VERDICTS
 from sweeper.wording import join_names
@@ -84,13 +85,13 @@ def _list_columns(connection: sqlite3.Connection, table: str, prefix: str = "") 
     return key, ", ".join(f"{prefix}{name}" for _, name, *_ in columns)
 
 
-def find_damage(connection: sqlite3.Connection) -> str | None:
+def find_damage(connection: sqlite3.Connection, seconds: float = _MAX_SECONDS) -> str | None:
     """Return what is damaged in a store; None if nothing is found in the time that the check may take.
 
     Raises sqlite3.Error if a page cannot be read.
     """
     try:
-        with limit_time(connection):
+        with limit_time(connection, seconds):
             # Without its look at each page, a crafted file could have a table whose rows never end.
             return (
                 _find_damaged_pages(connection, "quick_check")
@@ -107,9 +108,9 @@ def find_damage(connection: sqlite3.Connection) -> str | None:
 
 
 @contextmanager
-def limit_time(connection: sqlite3.Connection) -> Iterator[None]:
+def limit_time(connection: sqlite3.Connection, seconds: float = _MAX_SECONDS) -> Iterator[None]:
     """Interrupt what the block executes after a few seconds, with sqlite3.OperationalError."""
-    deadline = time.monotonic() + _MAX_SECONDS
+    deadline = time.monotonic() + seconds
     connection.set_progress_handler(lambda: time.monotonic() > deadline, _PROGRESS_STEPS)
     try:
         yield
@@ -140,13 +141,16 @@ def _find_wrong_values(connection: sqlite3.Connection) -> str | None:
     """Look for values that sweeper does not write: SQLite keeps any type in any column, and infinite numbers."""
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     for table in tables:
+        wrong = {}  # by column
         for _, name, kind, is_required, _, key in connection.execute(f"PRAGMA table_info({table})").fetchall():
             words = "".join(f", '{word}'" for word in _WORDS.get((table, name), ()))
             unknown = f" OR {name} NOT IN ({words[2:]})" if words else ""
             optional = "" if is_required or key else f"{name} IS NOT NULL AND "
-            wrong = f"{optional}(typeof({name}) != '{kind.lower()}'{_RANGES[kind].format(name)}{unknown})"
-            if connection.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchall():
-                return f"the column '{name}' of the table '{table}' has a value that sweeper does not write"
+            wrong[name] = f"{optional}(typeof({name}) != '{kind.lower()}'{_RANGES[kind].format(name)}{unknown})"
+        found = f"SELECT {', '.join(f'coalesce({part}, 0)' for part in wrong.values())} FROM {table}"
+        for row in connection.execute(f"{found} WHERE {' OR '.join(wrong.values())} LIMIT 1"):
+            name = next(name for name, is_wrong in zip(wrong, row, strict=True) if is_wrong)
+            return f"the column '{name}' of the table '{table}' has a value that sweeper does not write"
     return None
 
 
@@ -315,7 +319,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
         raise ResultsError(
             f"{path}: {change}, so somebody may have made this folder to harm you; undo it, or delete this folder"
         )
-    if damage := find_damage(connection) if schema else None:
+    if damage := find_once(path, partial(find_damage, connection)) if schema else None:
         raise _make_damage_error(path, damage)
     if not schema:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -106,7 +106,9 @@ def _record(store: Store, run: int, trial: sweeper.Trial, out: Path) -> list[tup
     intent = JobRecord(key, run, "embedded", trial.digest, trial.digest, 1, key, "submitted", began, began)
     store.record_intent(intent)
     artifact = Artifact(NODE, "images", 0, path, sha256, len(data), "x.png")
-    store.record_finished(key, JobEnd("succeeded", began + 0.1, began + 0.3 + trial.index % 97 / 100, None, (artifact,)))
+    store.record_finished(
+        key, JobEnd("succeeded", began + 0.1, began + 0.3 + trial.index % 97 / 100, None, (artifact,))
+    )
     values = (trial.index * 7919 % 25500 / 100, trial.index * 104729 % 9973 / 7)
     return [(sha256, name, value) for name, value in zip(METRICS, values, strict=True)] + [(sha256, PIXEL_HASH, sha256)]
 

@@ -12,7 +12,7 @@ import sweeper
 from sweeper.errors import ResultsError
 from sweeper.running.done_work import DoneRule
 from sweeper.store import FILE_NAME, Store
-from sweeper.store.database import connect
+from sweeper.store.database import connect, find_damage
 from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 from tests.experiment_files import write
 
@@ -136,3 +136,29 @@ def test_damaged_store_sends_nothing_again(whole, tmp_path):
     with pytest.raises(ResultsError, match="damaged"):
         sweeper.run(experiment, out=tmp_path / "out")
     assert (tmp_path / "out" / FILE_NAME).read_bytes() == content
+
+
+def test_large_store_is_checked_once_and_again_when_a_bit_flips(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeper.store.checked_stores.MIN_SIZE", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checks = []
+    monkeypatch.setattr(
+        "sweeper.store.database.find_damage", lambda *given: checks.append(given) or find_damage(*given)
+    )
+    shutil.copytree(whole, tmp_path / "out")
+    for readonly in (True, True, False, True):
+        Store.open(tmp_path / "out", readonly=readonly).close()
+    assert len(checks) == 1
+    content = bytearray((tmp_path / "out" / FILE_NAME).read_bytes())
+    content[content.index(b"%064x" % 7) + 63] ^= 1
+    (tmp_path / "out" / FILE_NAME).write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(ResultsError, match="damaged"):
+            Store.open(tmp_path / "out", readonly=True)
+    with Store.open(tmp_path / "out2") as store:  # the log counts too
+        Store.open(tmp_path / "out2", readonly=True).close()
+        checked = len(checks)
+        with store.transaction():
+            store.create_run(TableLayout("e", (), ()), file="e.yaml", targets=[], now=5.0)
+        Store.open(tmp_path / "out2", readonly=True).close()
+    assert len(checks) == checked + 1
