@@ -51,7 +51,10 @@ def fits_shape(value: object, shape: Any) -> bool:
         return isinstance(value, list) and len(value) == len(shapes) and all(map(fits_shape, value, shapes))
     if isinstance(shape, dict):
         if ... in shape:
-            return isinstance(value, dict) and all(fits_shape(part, shape[...]) for part in value.values())
+            part_shape = shape[...]
+            return isinstance(value, dict) and (
+                part_shape is object or all(fits_shape(part, part_shape) for part in value.values())
+            )
         return isinstance(value, dict) and all(fits_shape(value.get(key), part) for key, part in shape.items())
     return shape is object or value is shape or type(value) is shape
 

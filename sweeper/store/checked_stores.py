@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from blake3 import blake3
 from platformdirs import user_cache_path
 
 from sweeper.files import atomic_write
@@ -41,8 +42,6 @@ def find_once(path: Path, find: Callable[..., str | None]) -> str | None:
 
 def _hash_store(path: Path) -> str | None:
     """Hash a large database with its log; None if the database is small or cannot be read, or has a journal."""
-    from blake3 import blake3
-
     try:
         if path.stat().st_size < MIN_SIZE or path.with_name(f"{path.name}-journal").exists():
             return None

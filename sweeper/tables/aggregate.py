@@ -1,6 +1,6 @@
 """Group the rows of a table, with the mean and the deviation of each group, or make a pivot over two columns.
 
-Pure functions on rows, which are mappings from column to value as `export.to_records` makes them. Unlike pandas, groups
+Pure functions on rows, which are mappings from column to a value of `export.read_columns`. Unlike pandas, groups
 keep the order of the sweep, and 1, True and "1" are three values. `RowTable` and `Pivot` are the answers
 of `sweeper results`, `--by` and `--pivot`.
 """

@@ -195,11 +195,6 @@ def _to_json_value(name: str, cell: Any) -> Any:
     return cell
 
 
-def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as mappings that JSON can hold, as in JSON lines: lists as lists, missing values as None."""
-    return [json.loads(line) for line in _iter_json_lines(table)]
-
-
 def _iter_markdown_lines(table: pd.DataFrame) -> Iterator[str]:
     names = [format_markdown_cell(str(name)) for name in table.columns]
     yield "| " + " | ".join(names) + " |\n"
@@ -248,6 +243,29 @@ def column_names(layout: TableLayout) -> tuple[str, ...]:
     axes = set(layout.axis_columns)
     slots = (name for name in layout.slot_names if name not in axes)
     return ("trial", *layout.axis_columns, *slots, *OUTCOME_COLUMNS, *layout.metrics)
+
+
+def read_columns(results: Iterable[Result], layout: TableLayout) -> dict[str, list[Any]]:
+    """The cells of each column as JSON lines have them: lists as lists, missing values as None.
+
+    Columns and not rows, because most questions need few of the columns of many rows.
+    """
+    names = column_names(layout)
+    columns: list[Sequence[Any]] = list(zip(*iter_rows(results, layout), strict=True)) or [()] * len(names)
+    return {name: _make_column(name, cells) for name, cells in zip(names, columns, strict=True)}
+
+
+def _make_column(name: str, cells: Sequence[Any]) -> list[Any]:
+    types = set(map(type, cells))
+    if name in _LIST_COLUMNS:
+        return list(map(json.loads, cells))
+    if types & {list, dict}:
+        cells = [to_json_text(cell) if isinstance(cell, (list, dict)) else cell for cell in cells]
+    if types <= {str, list, dict, type(None)}:
+        cells = [cell if cell is None or cell.isascii() else replace_surrogates(cell) for cell in cells]
+    if float in types:
+        cells = [_to_json_value(name, cell) if cell == cell else None for cell in cells]  # noqa: PLR0124 - NaN
+    return list(cells)
 
 
 def iter_rows(results: Iterable[Result], layout: TableLayout) -> Iterator[tuple[Any, ...]]:

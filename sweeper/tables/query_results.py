@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sweeper.answers.parts import Note, Part
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.model_facts import encode_models
+from sweeper.model.result import Result
 from sweeper.model.search_columns import ROUND, SearchedPoint
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.shell_words import join_command
@@ -18,7 +20,7 @@ from sweeper.store import Store
 from sweeper.store.containment import display_path
 from sweeper.store.records import TableLayout
 from sweeper.tables.aggregate import COST_SUM, Pivot, RowTable, make_groups, make_pivot
-from sweeper.tables.export import column_names, to_records
+from sweeper.tables.export import column_names, read_columns
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.searched_points import BestPoints, find_best_points, find_search_run
 from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match, sort_rows
@@ -59,18 +61,34 @@ class ResultsAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _RunTable:
-    """The rows of a run and its columns.
+    """The cells of a run by column.
 
     `measures` are the columns whose numbers are shown and averaged without being asked for. `cost` is one of them if a
     row has a cost. `best` are the points for `--best`, best first.
     """
 
-    rows: Rows
+    columns: dict[str, list[Any]]
+    model_files: dict[int, list[dict[str, Any]]]  # by the index of the row
     names: tuple[str, ...]
     measures: tuple[str, ...]
     folder: Path
     layout: TableLayout
     best: Sequence[SearchedPoint]
+
+    def has_numbers(self, name: str) -> bool:
+        cells = self.columns[name]
+        return not set(map(type, cells)).isdisjoint((int, float)) and any(map(is_number, cells))
+
+    def make_rows(self, indexes: Iterable[int], wanted: Collection[str] | None = None) -> Rows:
+        """The rows with the `wanted` columns, in the order of the table, or with all."""
+        names = [name for name in self.columns if wanted is None or name in wanted]
+        cells = [self.columns[name] for name in names]
+        rows = [dict(zip(names, [column[index] for column in cells], strict=True)) for index in indexes]
+        if wanted is None and self.model_files:
+            for index, row in zip(indexes, rows, strict=True):
+                if index in self.model_files and "model_files" not in row:
+                    row["model_files"] = self.model_files[index]
+        return rows
 
 
 def query_results(results: str | os.PathLike[str], query: ResultsQuery) -> ResultsAnswer:
@@ -79,30 +97,39 @@ def query_results(results: str | os.PathLike[str], query: ResultsQuery) -> Resul
     Raises UsageError with all mistakes in the query, by the names of the command's options, and ResultsError.
     """
     table = _read_table(find_results_folder(results), query)
-    rows = _check_query(table, query).filter(table.rows)
-    message = describe_no_match(query.selection, len(table.rows)) if table.rows and not rows else ""
-    return ResultsAnswer(_find_answer(rows, table, query), message)
+    selected = _check_query(table, query).select(table.columns)
+    count = len(table.columns["trial"])
+    message = describe_no_match(query.selection, count) if count and not selected else ""
+    return ResultsAnswer(_find_answer(selected, table, query), message)
 
 
 def _read_table(folder: Path, query: ResultsQuery) -> _RunTable:
     """The table of the run; for the best points, that of the latest search if the query names no run."""
-    from sweeper.tables.dataframe import build_frame
-
     is_best = query.best is not None
+    model_files: dict[int, list[dict[str, Any]]] = {}
+    described: dict[int, list[dict[str, Any]]] = {}  # by the identity of the facts, which rows share
+
+    def note_files(results: Iterable[Result]) -> Iterator[Result]:
+        for index, found in enumerate(results):
+            if facts := found.model_facts:
+                if id(facts) not in described:
+                    files = encode_models(facts)
+                    described[id(facts)] = [{"folder": place, "name": name, **facts} for place, name, facts in files]
+                model_files[index] = described[id(facts)]
+            yield found
+
     with Store.open(folder, readonly=True) as store:
         run, of_folder = (find_search_run(store), True) if is_best and query.run is None else (query.run, None)
         layout = store.layout(run)
-        results_of_run = list(store.results(run, of_folder=of_folder))
-    rows = to_records(build_frame(iter(results_of_run), layout))
-    for row, found in zip(rows, results_of_run, strict=True):
-        if (files := encode_models(found.model_facts)) and "model_files" not in row:
-            row["model_files"] = [{"folder": place, "name": name, **facts} for place, name, facts in files]
-    best = find_best_points(results_of_run, layout.search) if is_best and layout.search is not None else []
-    has_cost = any(row["cost"] is not None for row in rows)
+        found = note_files(store.results(run, of_folder=of_folder))
+        results = list(found) if is_best else []
+        columns = read_columns(results if is_best else found, layout)
+    best = find_best_points(results, layout.search) if is_best and layout.search is not None else []
+    has_cost = any(cost is not None for cost in columns["cost"])
     measures = ("ran_s", *(("cost",) if has_cost else ()), *layout.metrics)
     if layout.search is not None:
         measures = tuple(name for name in measures if name != ROUND)  # the mean of rounds says nothing
-    return _RunTable(rows, column_names(layout), measures, folder, layout, best)
+    return _RunTable(columns, model_files, column_names(layout), measures, folder, layout, best)
 
 
 def _check_query(table: _RunTable, query: ResultsQuery) -> RowFilter:
@@ -134,8 +161,7 @@ def _check_query(table: _RunTable, query: ResultsQuery) -> RowFilter:
 
 
 def _explain_no_search(table: _RunTable, count: int) -> str:
-    numeric = (name for name in table.layout.metrics if any(is_number(row[name]) for row in table.rows))
-    metric = next(numeric, "COLUMN")
+    metric = next(filter(table.has_numbers, table.layout.metrics), "COLUMN")
     words = ["sweeper", "results", display_path(table.folder), "--sort", f"-{metric}", "--limit", str(count)]
     return f"this run is not a search, so it has no points; `{join_command(words)}` shows its trials with most {metric}"
 
@@ -170,7 +196,7 @@ def _find_conflicts(query: ResultsQuery) -> Sequence[tuple[bool, str, str]]:
 def _find_numeric_columns(table: _RunTable) -> list[str]:
     """The columns that hold numbers: metrics first, then the others."""
     names = dict.fromkeys((*table.layout.metrics, *table.names))
-    return [name for name in names if name != "trial" and any(is_number(row[name]) for row in table.rows)]
+    return [name for name in names if name != "trial" and table.has_numbers(name)]
 
 
 def _choose_group_columns(table: _RunTable, query: ResultsQuery) -> list[str]:
@@ -183,26 +209,31 @@ def _choose_group_columns(table: _RunTable, query: ResultsQuery) -> list[str]:
     return columns
 
 
-def _find_answer(rows: Rows, table: _RunTable, query: ResultsQuery) -> RowTable | Pivot | BestPoints:
+def _find_answer(selected: Sequence[int], table: _RunTable, query: ResultsQuery) -> RowTable | Pivot | BestPoints:
     layout, limit = table.layout, query.selection.limit
     if query.best is not None and layout.search is not None:
-        selected = {row["trial"] for row in rows}
-        points = [point for point in table.best if not selected.isdisjoint(point.trials)]
+        trials = {table.columns["trial"][index] for index in selected}
+        points = [point for point in table.best if not trials.isdisjoint(point.trials)]
         return BestPoints(points[: query.best], len(points))
-    value_order = {
-        name: layout.values_in_order(name, [row[name] for row in table.rows]) for name in layout.axis_columns
-    }
+    value_order = {name: layout.values_in_order(name, table.columns[name]) for name in layout.axis_columns}
+    axes = query.pivot or query.by
+    labels = [f"{name}.label" for name in axes or ()]
     if query.pivot:
         x, y, column = query.pivot
-        return make_pivot(rows, x, y, column, value_order)
+        return make_pivot(table.make_rows(selected, {x, y, column, *labels}), x, y, column, value_order)
     if query.by:
-        groups = make_groups(rows, query.by, _choose_group_columns(table, query), value_order)
+        columns = _choose_group_columns(table, query)
+        rows = table.make_rows(selected, {*query.by, *labels, *columns, "status", "cost"})
+        groups = make_groups(rows, query.by, columns, value_order)
         return replace(groups, rows=sort_rows(groups.rows, query.sorts)[:limit])
-    shown = query.columns or _choose_default_columns(rows, table)
-    found = sort_rows(rows, query.sorts)[:limit]
     if query.columns:
+        sorted_by = [name.removeprefix("-") for name in query.sorts]
+        found = sort_rows(table.make_rows(selected, {*query.columns, *sorted_by}), query.sorts)[:limit]
         found = [{name: row[name] for name in query.columns} for row in found]
-    return RowTable(found, shown, ("queued_s", *table.measures))
+        return RowTable(found, query.columns, ("queued_s", *table.measures))
+    rows = table.make_rows(selected)
+    shown = _choose_default_columns(rows, table)
+    return RowTable(sort_rows(rows, query.sorts)[:limit], shown, ("queued_s", *table.measures))
 
 
 def _choose_default_columns(rows: Rows, table: _RunTable) -> list[str]:

@@ -1,6 +1,6 @@
 """Select rows of a results table by the options `--where`, `--limit` and `--set`, which many commands share; sort rows.
 
-A row is a mapping from column to cell, as `export.to_records` makes it.
+A row is a mapping from column to cell, with the cells of `export.read_columns`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.aggregate import NumberSummary
-from sweeper.tables.export import column_names, to_records
+from sweeper.tables.export import column_names, read_columns
 from sweeper.wording import suggest
 
 Rows = list[dict[str, Any]]
@@ -75,14 +75,23 @@ class RowFilter:
         for name in selection.values:
             errors.check_columns(f"--set {name}", [name], given)
         self._matches = [_make_match(name, value, given) for name, value in selection.values.items()]
+        labelled = (part for name in selection.values for part in (name, f"{name}.label"))
+        self._names = {"trial", *(() if self._where is None else self._where.columns), *labelled}
 
-    def filter(self, rows: Rows) -> Rows:
-        """The selected rows. An operation of `--where` that fails on a missing value counts as false.
+    def select(self, columns: Mapping[str, Sequence[Any]]) -> Sequence[int]:
+        """The indexes of the selected rows of a table in columns.
 
-        Raises UsageError if the expression fails on a row for another reason.
+        An operation of `--where` that fails on a missing value counts as false. Raises UsageError if the expression
+        fails on a row for another reason.
         """
-        selected = [row for row in rows if all(matches(row) for matches in self._matches)]
-        return selected if self._where is None else [row for row in selected if _is_true(self._where, row)]
+        if self._where is None and not self._matches:
+            return range(len(columns["trial"]))
+        names = [name for name in columns if name in self._names]
+        rows = (dict(zip(names, cells, strict=True)) for cells in zip(*map(columns.get, names), strict=True))  # type: ignore[arg-type]
+        return [index for index, row in enumerate(rows) if self._is_selected(row)]
+
+    def _is_selected(self, row: Mapping[str, Any]) -> bool:
+        return all(matches(row) for matches in self._matches) and (self._where is None or _is_true(self._where, row))
 
 
 def _compile_where(where: str | None, names: Sequence[str], errors: OptionErrors) -> ColumnExpression | None:
@@ -149,17 +158,16 @@ def select_trials(results: Path, run: int | str | None, selection: Selection) ->
     """
     if selection.selects_all:
         return None, ""
-    from sweeper.tables.dataframe import build_frame
-
     with Store.open(results, readonly=True) as store:
         layout = store.layout(run)
-        rows = to_records(build_frame(store.results(run), layout))
+        columns = read_columns(store.results(run), layout)
     errors = OptionErrors()
     row_filter = RowFilter(selection, layout, errors)
     errors.raise_if_any()
-    selected = row_filter.filter(rows)
-    message = describe_no_match(selection, len(rows)) if rows and not selected else ""
-    return frozenset(row["trial"] for row in selected[: selection.limit]), message
+    trials = columns["trial"]
+    selected = row_filter.select(columns)
+    message = describe_no_match(selection, len(trials)) if trials and not selected else ""
+    return frozenset(trials[index] for index in selected[: selection.limit]), message
 
 
 def select_results(
