@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -220,6 +221,22 @@ def parse_column(text: str, shape: Any, column: str, folder: Path) -> Any:
     if value is ... or not fits_shape(value, shape):
         raise ResultsError(f"{folder}: the column '{column}' of its store is {format_value(text)}, which {UNWRITTEN}")
     return value
+
+
+def parse_columns(texts: Sequence[str], shape: Any, column: str, folder: Path) -> list[Any]:
+    """`parse_column` of many texts, in a third of the time if all are mappings without lists, or all are numbers."""
+    joined = ",".join(texts)
+    brackets = joined.count("{") + joined.count("[")
+    if brackets:  # then each text has one, at its start, so that no value spans two texts
+        is_plain = brackets == len(texts) and shape is not object and all(text.startswith("{") for text in texts)
+    else:
+        is_plain = '"' not in joined and joined.count(",") < len(texts)
+    if is_plain:
+        with suppress(ValueError):
+            values = parse_json(f"[{joined}]", max_depth=len(texts) + 1, keeps_surrogates=True)
+            if len(values) == len(texts) and all(fits_shape(value, shape) for value in values):
+                return list(values)
+    return [parse_column(text, shape, column, folder) for text in texts]
 
 
 def parse_trial(params: str, columns: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

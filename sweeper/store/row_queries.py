@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from sweeper.model.money import to_usd
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.target_spec import EMBEDDED
-from sweeper.store.containment import check_artifact
+from sweeper.store.containment import make_artifact_check
 from sweeper.store.records import (
     FAILED,
     LOST,
@@ -33,6 +34,7 @@ from sweeper.store.records import (
     ArtifactRef,
     TrialOutcome,
     parse_column,
+    parse_columns,
 )
 
 _RESULT_STATES: Final = f"('{SUCCEEDED}', '{FAILED}', '{REJECTED}', '{LOST}')"
@@ -66,6 +68,8 @@ SELECT t.idx, t.columns, t.params, t.digest, j.id, j.state, j.target, j.prompt_i
 """
 _NO_METRICS: Final[Mapping[str, Any]] = {}
 _UNMEASURED: Final = object()
+_SIMPLE: Final = (float, int, str)
+_BATCH: Final = 256  # rows
 
 
 def build_outcomes(
@@ -81,17 +85,29 @@ def build_outcomes(
     """
     interned: dict[str, str] = {}
     models: dict[str, dict[str, Any]] = {}  # by the facts: the fields of a row
-    for *row, run, facts in rows:
-        if facts is not None and facts not in models:
-            known = decode_models(parse_column(facts, MODELS_SHAPE, "models.facts", folder))
-            models[facts] = {"models": describe_models(known), "model_facts": known}
-        outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(row[-1]))
-        files = []
-        for _, path, sha256, node, position in outputs:
-            check_artifact(folder, path, sha256)
-            files.append(ArtifactRef(interned.setdefault(node, node), position, path, sha256))
-        found = _build_result(row, files, cached, costs, interned, folder=folder)
-        yield TrialOutcome(replace(found, **models[facts]) if facts else found, run, tuple(files))
+    check_file = make_artifact_check(folder)
+    iterator = iter(rows)
+    while batch := list(islice(iterator, _BATCH)):  # the JSON of many rows is parsed at once
+        columns = parse_columns([row[1] for row in batch], {...: object}, "trials.columns", folder)
+        params = parse_columns([row[2] for row in batch], {...: object}, "trials.params", folder)
+        outputs = json.loads(f"[{','.join(row[-3] for row in batch)}]")
+        for row, *cells, files_of_row in zip(batch, columns, params, outputs, strict=True):
+            files = []
+            for _, path, sha256, node, position in sorted(
+                json.loads(item) if isinstance(item, str) else item for item in files_of_row
+            ):
+                check_file(path, sha256)
+                files.append(ArtifactRef(interned.setdefault(node, node), position, path, sha256))
+            *facts_of_job, _, run, facts = row
+            for mapping in cells:
+                _share_texts(mapping, interned)
+            found = _build_result(facts_of_job, cells, files, cached, costs, interned=interned)
+            if facts is not None:
+                if facts not in models:
+                    known = decode_models(parse_column(facts, MODELS_SHAPE, "models.facts", folder))
+                    models[facts] = {"models": describe_models(known), "model_facts": known}
+                found = replace(found, **models[facts]) if facts else found
+            yield TrialOutcome(found, run, tuple(files))
 
 
 def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) -> Iterator[TrialOutcome]:
@@ -107,14 +123,15 @@ def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) 
 
 def _build_result(
     row: Sequence[Any],
+    cells: Sequence[Mapping[str, Any]],
     files: Sequence[ArtifactRef],
     cached: Mapping[str, Mapping[str, Any]],
     costs: MutableMapping[str, JobCost],
-    interned: dict[str, str],
     *,
-    folder: Path,
+    interned: dict[str, str],
 ) -> Result:
-    index, columns, params, digest, job_id, state, target, prompt_id, attempt, *times, error_type, error, _ = row
+    index, _, _, digest, job_id, state, target, prompt_id, attempt, *times, error_type, error = row
+    columns, params = cells
     submitted, started, ended = times
     sha256 = tuple(file.sha256 for file in files)
     cost = costs.get(job_id)
@@ -122,8 +139,8 @@ def _build_result(
         costs[job_id] = cost._replace(micros=0)
     return Result(
         trial=index,
-        columns=_parse_cells(columns, "trials.columns", folder, interned),
-        params=_parse_cells(params, "trials.params", folder, interned),
+        columns=columns,
+        params=params,
         digest=digest,
         status=STATUS_OF_STATE.get(state, result.PENDING),
         outputs=tuple(file.path for file in files),
@@ -141,12 +158,11 @@ def _build_result(
     )
 
 
-def _parse_cells(text: str, column: str, folder: Path, interned: dict[str, str]) -> dict[str, Any]:
-    """The mapping in a column. Its texts are shared with earlier rows, because prompts are repeated in every row."""
-    return {
-        interned.setdefault(name, name): interned.setdefault(value, value) if isinstance(value, str) else value
-        for name, value in parse_column(text, {...: object}, column, folder).items()
-    }
+def _share_texts(cells: dict[str, Any], interned: dict[str, str]) -> None:
+    """Share the texts of a row with earlier rows, because prompts are repeated in every row."""
+    for name, value in cells.items():
+        if type(value) is str:
+            cells[name] = interned.setdefault(value, value)
 
 
 def _compute_elapsed(since: float | None, until: float | None) -> float | None:
@@ -171,6 +187,8 @@ def _combine_values(sha256: Sequence[str], digest: str, known: Mapping[str, Any]
     not a picture (but a film or a sound), and it is left out. If an output has no cached value, it was not measured or
     could not be, and the mean of the others would mislead.
     """
+    if len(sha256) == 1 and type(value := known.get(sha256[0])) in _SIMPLE:
+        return value  # type: ignore[no-any-return]
     cached = [known.get(sha, known.get(f"{sha}:{digest}", _UNMEASURED)) for sha in sha256]
     if _UNMEASURED in cached:
         return None

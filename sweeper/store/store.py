@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import astuple
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -24,7 +25,7 @@ from sweeper.model.charges import Charge
 from sweeper.model.model_facts import NO_MODELS, Models
 from sweeper.model.result import PIXEL_HASH, SAMPLING_METRIC, Result
 from sweeper.model.search_columns import VOTES_METRIC
-from sweeper.store.containment import check_artifact, from_relative, to_relative
+from sweeper.store.containment import check_artifact, from_relative, make_artifact_check, to_relative
 from sweeper.store.database import Database, is_blank
 from sweeper.store.job_charges import JobCharges
 from sweeper.store.job_models import JobModels
@@ -45,6 +46,7 @@ from sweeper.store.records import (
     TrialOutcome,
     from_search_json,
     parse_column,
+    parse_columns,
     parse_trial,
     to_compact_json,
     to_search_json,
@@ -262,15 +264,20 @@ class Store:
 
         Raises ResultsError for a path outside of the folder.
         """
+        check = make_artifact_check(self.path.parent)
         for path, sha256 in self._query(_SELECT_FILES, (lacking,)):
-            check_artifact(self.path.parent, path, sha256)
+            check(path, sha256)
             yield path, sha256
 
     def load_cached_metrics(self, metric: str, sha256: str | None = None) -> dict[str, Any]:
         """The values of one metric: SHA-256 of a file -> value; of one file if it is given."""
         sql = "SELECT sha256, value FROM metrics WHERE metric = ?1 AND (?2 IS NULL OR sha256 = ?2)"
         rows = self._query(sql, (metric, sha256))
-        return {key: parse_column(value, object, "metrics.value", self.path.parent) for key, value in rows}
+        found: dict[str, Any] = {}
+        while batch := list(islice(rows, 1000)):
+            values = parse_columns([value for _, value in batch], object, "metrics.value", self.path.parent)
+            found.update(zip((key for key, _ in batch), values, strict=True))
+        return found
 
     def has_equal_pixels(self) -> bool:
         """Whether two files have equal pixels, or two trials of the latest run share a job. It takes milliseconds."""
@@ -282,6 +289,15 @@ class Store:
         for job, sha256 in self._query("SELECT job, sha256 FROM artifacts ORDER BY job, place"):
             files.setdefault(job, []).append(sha256)
         return {job: tuple(hashes) for job, hashes in files.items()}
+
+    def load_job_paths(self) -> dict[str, list[str]]:
+        """The paths of the files of each job that has any, by its id. Raises ResultsError as `artifacts` does."""
+        check = make_artifact_check(self.path.parent)
+        paths: dict[str, list[str]] = {}
+        for job, path, sha256 in self._query("SELECT job, path, sha256 FROM artifacts ORDER BY job, place"):
+            check(path, sha256)
+            paths.setdefault(job, []).append(path)
+        return paths
 
     def load_pixel_hashes(self) -> dict[str, str]:
         """The hash of the pixels of each picture that was decoded, by the SHA-256 of its file; see `PIXEL_HASH`."""
