@@ -107,12 +107,13 @@ def find_unmeasured(
     """
     if not metrics:
         return [], {}
-    cached = _load_cached(store, metrics)
     versions = {name: store.load_cached_metrics(_VERSION_PREFIX + name).get("") for name in metrics}
     stale = [name for name, metric in metrics.items() if versions[name] != metric.version]
     if stale:
         store.cache_metrics([("", _VERSION_PREFIX + name, metrics[name].version) for name in stale], discard=stale)
-        cached.update({name: {} for name in stale})
+    if not any(metric.reads_params or next(store.files(lacking=name), None) for name, metric in metrics.items()):
+        return [], {}  # known without reading all rows and values
+    cached = _load_cached(store, metrics)
     # Earlier runs have the same columns, so measure again what they lost.
     runs = [None, run_id] if not stale else [None, *(run.id for run in store.runs())]
     return list(_list_lacking(store, runs, out, metrics, cached)), cached

@@ -41,6 +41,7 @@ class MissingFiles:
         self._remake = settings.remake
         self._keep_temp = settings.keep_temp
         self._names_by_folder: dict[str, frozenset[str]] = {}  # also by URL
+        self._paths: dict[str, list[str]] | None = None  # by job; read once for all jobs
         self.out = out
         self.jobs: list[tuple[JobRecord, tuple[Artifact, ...]]] = []
         self.redo_count = 0
@@ -49,17 +50,19 @@ class MissingFiles:
         """Whether to execute the job's trial again. If its files can perhaps be restored, adds it to `jobs` instead."""
         if job.state != records.SUCCEEDED or self._store is None:
             return False
-        artifacts = self._store.artifacts(job.id)
-        if not artifacts and self._keep_temp:  # it ran without keep_temp, and only another run surely gives previews
+        if self._paths is None:
+            self._paths = self._store.load_job_paths()
+        paths = self._paths.get(job.id, ())
+        if not paths and self._keep_temp:  # it ran without keep_temp, and only another run surely gives previews
             return self._remake or job.target == EMBEDDED
-        missing = [artifact for artifact in artifacts if not self._is_present(artifact.path)]
-        if not missing:
+        if all(map(self._is_present, paths)):
             return False
         if self._remake:
             return True
         if job.target == EMBEDDED:
             self.redo_count += 1
             return True
+        missing = (artifact for artifact in self._store.artifacts(job.id) if not self._is_present(artifact.path))
         self.jobs.append((job, tuple(missing)))
         return False
 
