@@ -172,23 +172,34 @@ def _encode_workflows(planned: Plan, rows: Sequence[Result], uploaded: _Uploaded
     """
     digests = [row.digest for row in rows]
     target_of = {row.digest: row.target or "" for row in rows}
-    graphs: dict[str, Mapping[str, Any]] = {}
+    swept = {(leaf.path[0], leaf.path[2]) for leaf in planned.experiment.template.leaves if len(leaf.path) > 2}
+    base: dict[str, Any] = {}
+    start: dict[tuple[str, str], Any] = {}  # the inputs of the first workflow
+    changed: dict[str, dict[tuple[str, str], Any]] = {}  # by digest: the inputs that may differ from those
+    shared: dict[tuple[str, str], tuple[str, str]] = {}
+    texts: dict[str, str] = {}
     for trial in planned.written():
-        if trial.digest in target_of and trial.digest not in graphs:
-            graphs[trial.digest] = _build_run_graph(planned, trial, uploaded.get(target_of[trial.digest], {}))
-    if not graphs:
+        if trial.digest in target_of and trial.digest not in changed:
+            graph = _build_run_graph(planned, trial, uploaded.get(target_of[trial.digest], {}))
+            inputs = dict(_iter_inputs(graph))
+            if not changed:
+                base, start, shared = graph, inputs, {key: key for key in inputs}
+            changed[trial.digest] = {
+                shared[key]: texts.setdefault(value, value) if isinstance(value, str) else value
+                for key, value in ((key, inputs.get(key, _ABSENT)) for key in start)
+                if key in swept or value != start[key]
+            }
+    if not changed:
         return None
-    base = next(iter(graphs.values()))
-    flat = {digest: dict(_iter_inputs(graph)) for digest, graph in graphs.items()}
-    start = dict(_iter_inputs(base))
     # Slots change inputs and never nodes, so all graphs have the same inputs.
-    varying = [key for key in start if any(inputs.get(key, _ABSENT) != start[key] for inputs in flat.values())]
+    varying = [key for key in start if any(inputs.get(key, start[key]) != start[key] for inputs in changed.values())]
     changes = []
-    for node, name in varying:
-        values, of = encode_values(flat[digest].get((node, name)) if digest in flat else None for digest in digests)
-        changes.append({"node": node, "input": name, "values": values, "of": of})
+    for key in varying:
+        cells = (changed[digest].get(key, start[key]) if digest in changed else None for digest in digests)
+        values, of = encode_values(None if cell is _ABSENT else cell for cell in cells)
+        changes.append({"node": key[0], "input": key[1], "values": values, "of": of})
     (base_coded,), _ = encode_values([dict(base)])
-    return {"base": base_coded, "changes": changes, "known": [int(digest in flat) for digest in digests]}
+    return {"base": base_coded, "changes": changes, "known": [int(digest in changed) for digest in digests]}
 
 
 def _build_run_graph(planned: Plan, trial: Trial, uploaded: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,14 +134,15 @@ def encode_values(cells: Iterable[Any]) -> tuple[list[Any], list[int]]:
 
     Values are equal if their JSON texts are: 7 and 7.0 are two values, and so are true and 1.
     """
-    indices: dict[str, int] = {}
+    indices: dict[Any, int] = {}
     values: list[Any] = []
     of: list[int] = []
     for cell in cells:
         if cell is None:
             of.append(-1)
             continue
-        key = json.dumps(cell, sort_keys=True)
+        # Two texts or integers are equal if their JSON is; that of anything else is a key apart from theirs.
+        key = cell if type(cell) in (str, int) else (json.dumps(cell, sort_keys=True),)
         if key not in indices:
             indices[key] = len(values)
             values.append(_to_exact(cell))

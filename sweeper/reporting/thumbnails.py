@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -182,7 +182,12 @@ class Thumbnails:
             return {}  # make all thumbnails again
 
     def _write_index(self) -> None:
-        text = json.dumps({sha: thumb and asdict(thumb) for sha, thumb in self._index.items()})
+        text = json.dumps(
+            {
+                sha: thumb and {name: getattr(thumb, name) for name in Thumbnail.__slots__}
+                for sha, thumb in self._index.items()
+            }
+        )
         with atomic_write(self._folder / _INDEX_NAME) as file:
             file.write(text.encode())
 
