@@ -10,6 +10,7 @@ when it opens; a cell then shows a blurred picture at once, until its thumbnail 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -159,10 +160,13 @@ class Thumbnails:
             else:
                 small, (width, height), frames, workflow = open_picture(path, (THUMB_SIDE * 2, THUMB_SIDE * 2))
             small.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-            self._save(small, sha, "")
+            content = _encode(small)
+            self._save(content, sha, "")
             for side in SMALLER_SIDES:
-                small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
-                self._save(small, sha, f"-{side}")
+                if max(small.size) > side:  # a smaller picture is not enlarged, and stays the same
+                    small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
+                    content = _encode(small)
+                self._save(content, sha, f"-{side}")
             colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         except UNREADABLE:
             return sha, None
@@ -170,9 +174,9 @@ class Thumbnails:
         mean = "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3]))
         return sha, Thumbnail(width, height, frames, mean, workflow)
 
-    def _save(self, image: Any, sha: str, suffix: str) -> None:
+    def _save(self, content: bytes, sha: str, suffix: str) -> None:
         with atomic_write(self._folder / f"{sha}{suffix}.webp") as file:
-            image.save(file, "WEBP", quality=_QUALITY, method=_METHOD)
+            file.write(content)
 
     def _read_index(self) -> dict[str, Thumbnail | None]:
         try:
@@ -190,6 +194,12 @@ class Thumbnails:
         )
         with atomic_write(self._folder / _INDEX_NAME) as file:
             file.write(text.encode())
+
+
+def _encode(image: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=_QUALITY, method=_METHOD)
+    return buffer.getvalue()
 
 
 def list_file_names(sha: str) -> list[str]:

@@ -89,7 +89,11 @@ def build_frame(results: Iterable[Result], layout: TableLayout) -> pd.DataFrame:
     """
     names = column_names(layout)
     columns: list[Sequence[Any]] = list(zip(*iter_rows(results, layout), strict=True)) or [()] * len(names)
-    return pd.DataFrame({name: _build_series(name, values) for name, values in zip(names, columns, strict=True)})
+    series: dict[str, pd.Series[Any]] = {}
+    for index, name in enumerate(names):
+        series[name] = _build_series(name, columns[index])
+        columns[index] = ()  # 100,000 rows need their memory
+    return pd.DataFrame(series)
 
 
 def _to_html(frame: pd.DataFrame) -> str | None:
