@@ -188,7 +188,7 @@ def _combine_values(sha256: Sequence[str], digest: str, known: Mapping[str, Any]
     could not be, and the mean of the others would mislead.
     """
     if len(sha256) == 1 and type(value := known.get(sha256[0])) in _SIMPLE:
-        return value  # type: ignore[no-any-return]
+        return value
     cached = [known.get(sha, known.get(f"{sha}:{digest}", _UNMEASURED)) for sha in sha256]
     if _UNMEASURED in cached:
         return None

@@ -87,7 +87,7 @@ class RowFilter:
         if self._where is None and not self._matches:
             return range(len(columns["trial"]))
         names = [name for name in columns if name in self._names]
-        rows = (dict(zip(names, cells, strict=True)) for cells in zip(*map(columns.get, names), strict=True))  # type: ignore[arg-type]
+        rows = (dict(zip(names, cells, strict=True)) for cells in zip(*map(columns.get, names), strict=True))
         return [index for index, row in enumerate(rows) if self._is_selected(row)]
 
     def _is_selected(self, row: Mapping[str, Any]) -> bool:
