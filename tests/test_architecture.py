@@ -215,10 +215,10 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 450, "cli": 6_000, "cluster": 2_700, "comfy": 4_800, "embedded": 9_850, "images": 1_870,
-    "loading": 4_530, "model": 5_250, "planning": 3_150, "pytest_plugin": 350, "regression": 3_550,
-    "reporting": 2_810, "running": 8_600, "schemas": 500, "serving": 600, "statistics": 1_200, "store": 2_850,
-    "tables": 3_800, "voting": 900,
+    "answers": 450, "cli": 6_050, "cluster": 2_700, "comfy": 4_900, "embedded": 9_850, "images": 1_870,
+    "loading": 4_530, "model": 5_510, "planning": 3_150, "pytest_plugin": 350, "regression": 3_550,
+    "reporting": 2_830, "running": 8_850, "schemas": 510, "serving": 600, "statistics": 1_200, "store": 2_990,
+    "tables": 3_830, "voting": 900,
 }  # fmt: skip
 
 
