@@ -28,10 +28,9 @@ OUTLINE = PlanOutline("foxes", "foxes.yaml", "templates/txt2img.json", 80, {"pro
 ORDER = OrderReport("auto", (("prompt", "steps", "seed"),), 200, 200, 0, measured=False, caching="classic",
                     why_written=None)  # fmt: skip
 PLAN = PlanAnswer(
-    outline=OUTLINE, out="results/foxes", targets=("embedded",), on="embedded", order=ORDER, selected=80, new=80, done=0,
-    failed=0, open=0, stale=0, stale_files="", done_on={},
-    duplicates=0, where=None, limit=None, jobs=80, estimate_s=None, estimate=None, cost=None, warnings=(),
-    has_classes=True,
+    outline=OUTLINE, out="results/foxes", targets=("embedded",), on="embedded", order=ORDER, selected=80, new=80,
+    done=0, failed=0, open=0, stale=0, stale_files="", done_on={}, duplicates=0, where=None, limit=None, jobs=80,
+    estimate_s=None, estimate=None, cost=None, warnings=(), has_classes=True,
 )  # fmt: skip
 
 EXCLUDED = (
@@ -71,8 +70,8 @@ def test_plan_with_filters_options_and_earlier_jobs():
     check_approved(
         "plan_that_goes_on",
         replace(
-            PLAN, outline=replace(OUTLINE, count=8, blocks=blocks), targets=("gpu-1", "gpu-2"), on="gpu-1, gpu-2", selected=7, new=4,
-            done=2, failed=1, open=1, stale=1, done_on={"gpu-2": 1, "old": 1}, duplicates=1,
+            PLAN, outline=replace(OUTLINE, count=8, blocks=blocks), targets=("gpu-1", "gpu-2"), on="gpu-1, gpu-2",
+            selected=7, new=4, done=2, failed=1, open=1, stale=1, done_on={"gpu-2": 1, "old": 1}, duplicates=1,
             stale_files="mychar.safetensors on gpu-1 changed (3 Nov -> 28 Nov)", where="steps < 9", limit=3, jobs=3,
             estimate_s=5.0,
             estimate=Estimate(SECONDS, 2, MeanSeconds(61.0, 1.0, 90.0)),
