@@ -233,11 +233,11 @@ class ClusterSession(Session):
 
     async def find_outdated_models(self, store: Store) -> None:
         """Let the servers of all workers forget files that they may have read before these were replaced."""
-        name = self.targets[0].name
         for worker in self.registry.workers.values():
             source = self._make_worker_client(worker)
             with contextlib.suppress(UnreachableError):  # the worker is gone
-                if await self.models.find_outdated(source, name, store) and await source.free_memory():
+                outdated = await self.models.find_outdated(source, source.target, store)
+                if outdated and await self.models.free_all(source, source.target):
                     self.report(Notice(f"{worker.name}: model files were replaced; its server reads them again"))
 
     async def restore(self, missing: MissingFiles) -> None:

@@ -244,8 +244,8 @@ class RunContext:
 
         Raises TransientError and TargetError, with nothing sent of the trial.
         """
-        name = client.target.name
-        if name in self.models and (notice := await self.models[name].free_before(client.models, trial)):
+        name, models = client.target.name, self.models.get(client.target.name)
+        if models is not None and (notice := await models.free_before(client.models, client.target.url, trial)):
             self.report(Notice(f"{name}: {notice}"))
 
     def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]], job: JobRecord | None) -> None:

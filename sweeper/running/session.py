@@ -341,7 +341,7 @@ class Session:
 
     async def find_outdated_models(self, store: Store) -> None:
         """Find out which files the servers may still have in their memory as they were before."""
-        await run_for_all(lambda of: self.models.find_outdated(of.models, of.target.name, store), self.clients)
+        await run_for_all(lambda of: self.models.find_outdated(of.models, of.target, store), self.clients)
 
     def mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
         """Mark open jobs of embedded servers as lost, because those servers ended with their runs."""
@@ -413,7 +413,7 @@ class Session:
 
         async def prepare(client: ComfyClient, server: Server) -> ConcurrencyLimit:
             await self.check(client)
-            await self.models.find_outdated(client.models, client.target.name, store)
+            await self.models.find_outdated(client.models, client.target, store)
             if self.settings.budget is not None:
                 self.prices.check_bounds(self._iter_unfinished(state))
             self._register_server(client, server, await client.get_server_info())

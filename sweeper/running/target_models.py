@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sweeper.comfy.target import Target
 from sweeper.errors import TargetError, TransientError, UsageError
 from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models, describe_both
 from sweeper.model.node_classes import NodeInfo
@@ -20,6 +21,7 @@ from sweeper.model.result import SUCCEEDED
 from sweeper.model.trial import Trial
 from sweeper.planning.model_inputs import PlanModels, may_name_models
 from sweeper.planning.plan import Plan
+from sweeper.running.seen_models import load_seen, save_seen
 from sweeper.wording import count_things
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class TargetModels:
         """The facts about the files that a trial uses."""
         return {key: self.facts[key] for key in self.uses.list_keys(trial) if key in self.facts}
 
-    async def free_before(self, source: ModelSource, trial: Trial) -> str | None:
+    async def free_before(self, source: ModelSource, url: str, trial: Trial) -> str | None:
         """Let the server forget what it read, if the trial uses a file that was replaced since, and say so.
 
         Raises TransientError and TargetError: then the trial must not be submitted.
@@ -80,6 +82,7 @@ class TargetModels:
                     return None
             except TransientError as error:
                 raise TransientError(str(error), sent=False, trouble=error.trouble) from error
+            save_seen(url, {key: self.facts[key] for key in self.to_free})
             self.to_free.clear()  # the server forgot everything
         verb = "was" if len(outdated) == 1 else "were"
         return f"{_join_names(outdated)} {verb} replaced while the server was running, so it reads all models again"
@@ -111,13 +114,22 @@ class RunModels:
             if not self._may_differ:
                 check_same_models(self.facts)
 
-    async def find_outdated(self, source: ModelSource, target: str, store: Store) -> bool:
+    async def find_outdated(self, source: ModelSource, target: Target, store: Store) -> bool:
         """Find out which files a server may still have in its memory as they were before. Whether there are any."""
-        models = self.by_target.get(target)
+        models = self.by_target.get(target.name)
         if models is None:
             return False
-        models.to_free = await find_outdated(source, target, models.facts, store)
+        latest = store.models.load_latest(target.name) | load_seen(target.url)
+        models.to_free = await find_outdated(source, models.facts, latest)
+        save_seen(target.url, {key: facts for key, facts in models.facts.items() if key not in models.to_free})
         return bool(models.to_free)
+
+    async def free_all(self, source: ModelSource, target: Target) -> bool:
+        """Let the server of a target read all files again. Whether it can; raises TransientError, TargetError."""
+        is_free = await source.free_memory()
+        if is_free:
+            save_seen(target.url, self.by_target[target.name].facts)
+        return is_free
 
     async def set_aside_mixed(self, source: ModelSource, target: str, store: Store, run_id: int) -> str | None:
         """Set aside what a run made with files of a target that were replaced after `read`, and say so.
@@ -165,15 +177,14 @@ async def read_target_models(source: ModelSource, plan: Plan, classes: NodeInfo 
     return TargetModels(facts, uses, tuple(source.unanswered)) if facts or source.unanswered else None
 
 
-async def find_outdated(source: ModelSource, target: str, models: Models, store: Store) -> set[ModelKey]:
+async def find_outdated(source: ModelSource, models: Models, latest: Models) -> set[ModelKey]:
     """The files that a server may have in its memory as they were before they were replaced.
 
     Measured on ComfyUI 0.33.0: it reads a replaced file only when its loader's result has left the cache. So a file is
-    outdated if it came to its place after the oldest job in the server's history began, or if the latest job of this
-    folder there had other facts about it, of the times alone too. If that job had these very facts, the server was
-    asked to forget the old file before it.
+    outdated if it came to its place after the oldest job in the server's history began, or if it was used there with
+    other facts at last (`latest`), of the times alone too. If these are the very facts of now, the server was asked to
+    forget the old file before.
     """
-    latest = store.models.load_latest(target)
     unread = {
         key: facts
         for key, facts in models.items()

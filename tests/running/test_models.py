@@ -375,3 +375,28 @@ def test_header_with_numbers_that_json_lacks_is_no_error(studio):
     text = b'{"__metadata__":{"ss_epoch":NaN},"weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
     studio.place(server, struct.pack("<Q", len(text)) + text + b"\0" * 8)
     assert studio.run(("studio", server)).succeeded == 4
+
+
+def test_cleared_history_does_not_hide_that_the_server_read_the_old_file(studio):
+    server = studio.serve("studio")
+    studio.run(("studio", server), where=f"lora == '{NAME}'")
+    studio.place(server, FOURTH)
+    httpx.post(f"{server.url}/history", json={"clear": True}).raise_for_status()
+    studio.run(("studio", server), out=studio.folder / "other", where=f"lora == '{NAME}'")
+    for row in list(sweeper.results(studio.folder / "other").to_dict("records"))[:2]:
+        assert read_pixels(Path(row["picture"])) == read_pixels(draw_by_hand(server, row["seed"]))
+
+
+def test_link_to_an_older_file_is_read_again_by_a_first_check(studio):
+    server = studio.serve("studio")
+    models = server.folders.base / "models" / "loras"
+    (models / NAME).unlink()
+    for name, content in (("v3.bin", THIRD), ("v4.bin", FOURTH)):
+        (models / name).write_bytes(content)
+    (models / NAME).symlink_to("v3.bin")
+    studio.write("", f"target: {{url: '{server.url}', name: studio}}")
+    assert main(["run", "e.yaml", "--yes"]) == 0
+    assert main(["accept", "e.yaml", "--yes"]) == 0
+    (models / NAME).unlink()
+    (models / NAME).symlink_to("v4.bin")
+    assert main(["check", "e.yaml", "--yes"]) == 1
