@@ -356,7 +356,7 @@ def test_a_requested_wait_is_reported_and_ends_when_the_run_is_cancelled(experim
     control, messages = StopControl(), []
 
     def hear(event):
-        if isinstance(event, Notice):
+        if isinstance(event, Notice) and "asks us to wait" in event.message:
             messages.append(event.message)
             control.stop()
             control.stop()
