@@ -128,6 +128,7 @@ def read_metadata(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 
 Models = Mapping[ModelKey, ModelFacts]  # what a server tells about files, or what a job was made with
 NO_MODELS: Final[Models] = {}
+MODELS_SHAPE: Final = [[str, str, {...: object}]]  # of what `encode_models` returns
 
 
 def encode_models(models: Models) -> list[list[Any]]:

@@ -18,13 +18,12 @@ from typing import Any, Final
 from sweeper.errors import ResultsError
 from sweeper.files import atomic_write
 from sweeper.model.bounded_json import parse_json
-from sweeper.model.model_facts import Models, decode_models, encode_models
+from sweeper.model.model_facts import MODELS_SHAPE, Models, decode_models, encode_models
 from sweeper.model.workflow import encode_canonical, encode_graph
 from sweeper.regression.cases import Case
 from sweeper.regression.server_changes import Facts, server_key
 from sweeper.schemas.values import fits_shape, format_value
 from sweeper.store.containment import contain, is_plain_path
-from sweeper.store.records import MODELS_SHAPE
 
 MANIFEST: Final = "manifest.json"
 VERSION: Final = 4  # 1 had no `servers` and no `models`, 2 no `ending`, 3 no `model_facts`

@@ -16,9 +16,8 @@ from platformdirs import user_cache_path
 
 from sweeper.files import atomic_write
 from sweeper.model.bounded_json import parse_json
-from sweeper.model.model_facts import ModelFacts, ModelKey, Models, decode_models, encode_models
+from sweeper.model.model_facts import MODELS_SHAPE, ModelFacts, ModelKey, Models, decode_models, encode_models
 from sweeper.schemas.values import fits_shape
-from sweeper.store.records import MODELS_SHAPE
 
 _MAX_FILES: Final = 20_000  # of a server
 

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sweeper.model.model_facts import ModelFacts, ModelKey, Models, decode_models, encode_models
+from sweeper.model.model_facts import MODELS_SHAPE, ModelFacts, ModelKey, Models, decode_models, encode_models
 from sweeper.store.database import Database
-from sweeper.store.records import MODELS_SHAPE, SUCCEEDED, parse_column
+from sweeper.store.records import SUCCEEDED, parse_column
 
 _INSERT: Final = "INSERT INTO job_models SELECT ?1, (SELECT count(*) FROM job_models WHERE job = ?1), ?2"
 

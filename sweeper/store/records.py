@@ -51,7 +51,6 @@ STATUS_OF_STATE: Final = {
 _SEARCH_SHAPE: Final = {
     "objectives": [[str, bool]], "space": [str], "over": [str], "stop_early": bool,
 }  # fmt: skip
-MODELS_SHAPE: Final = [[str, str, {...: object}]]  # see `model_facts.encode_models`
 LAYOUT_SHAPE: Final = {
     "experiment": str, "axis_columns": [str], "slot_names": [str], "metrics": [str],
     "value_order": {...: [int]}, "together": [[str, str]], "search": (None, _SEARCH_SHAPE),

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.charges import JobCost
-from sweeper.model.model_facts import decode_models, describe_models
+from sweeper.model.model_facts import MODELS_SHAPE, decode_models, describe_models
 from sweeper.model.money import to_usd
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
@@ -27,7 +27,6 @@ from sweeper.store.containment import make_artifact_check
 from sweeper.store.records import (
     FAILED,
     LOST,
-    MODELS_SHAPE,
     REJECTED,
     STATUS_OF_STATE,
     SUCCEEDED,
