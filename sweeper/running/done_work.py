@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models, compare_models, describe_change, format_time
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.store import Store
-from sweeper.store.records import INTENT, OPEN_STATES, SUBMITTED, SUCCEEDED, JobRecord
+from sweeper.store.records import INTENT, SUBMITTED, SUCCEEDED, JobRecord
 from sweeper.wording import count_things
 
 _RANKS = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
@@ -49,7 +49,7 @@ class DoneRule:
             is_own = job.target in self.targets
             if not is_own and (job.state != SUCCEEDED or self.per_target or is_rehearsal or job.target == EMBEDDED):
                 continue
-            if job.state == SUCCEEDED and (sets := recorded.get(job.id)):
+            if job.state in _RANKS and (sets := recorded.get(job.id)):
                 found.has_models = found.has_models or job.target != EMBEDDED
                 item = self._find_least_change(job, sets)
                 if job.id in void or not self._is_accepted(item.worst):
@@ -59,14 +59,9 @@ class DoneRule:
                     continue
                 if item.changes:
                     found.touched[job.id] = item
-            elif job.state in OPEN_STATES and self._is_contradicted(job, recorded.get(job.id, ())):
-                found.outdated_jobs.add(job.digest)
             found.add(job)
         found.stale = {digest: item for digest, item in found.stale.items() if not found.is_made(digest)}
         return found
-
-    def _is_contradicted(self, job: JobRecord, sets: Sequence[Models]) -> bool:
-        return bool(sets) and not self._is_accepted(self._find_least_change(job, sets).worst)
 
     def _is_accepted(self, change: Change) -> bool:
         if self.keep_stale:
@@ -109,10 +104,9 @@ class StaleJob:
 class DoneWork:
     """The job that counts for each digest, and what differs. `has_models`: facts about files of real servers are known.
 
-    `contradicted`: the finished jobs that do not count, because their files differ now. `stale`: by digest, the latest
-    of them, if the trial is to be made again. `touched`: by job id, the finished jobs that count although something
-    about their files differs; `keeps_stale`: whether that is since the user wants it. `outdated_jobs`: the digests
-    whose open jobs were submitted before a file changed.
+    `contradicted`: the finished and open jobs that do not count, because their files differ now. `stale`: by digest,
+    the latest of them, if the trial is to be made again. `touched`: by job id, the jobs that count although something
+    about their files differs; `keeps_stale`: whether that is since the user wants it.
     """
 
     keeps_stale: bool = False
@@ -121,7 +115,6 @@ class DoneWork:
     contradicted: list[str] = field(default_factory=list)
     stale: dict[str, StaleJob] = field(default_factory=dict)
     touched: dict[str, StaleJob] = field(default_factory=dict)
-    outdated_jobs: set[str] = field(default_factory=set)
     has_models: bool = False
 
     def add(self, job: JobRecord) -> None:
@@ -165,9 +158,6 @@ class DoneWork:
             if touched:
                 yield f"{count_things(len(touched), 'trial')} kept, and the model files of now are remembered for them"
             return
-        if count := len(self.outdated_jobs.intersection(self.jobs)):
-            files = "its model files" if count == 1 else "their model files"
-            yield f"{count_things(count, 'open job')} began before {files} changed: the next run repeats what they make"
         unclear: Counter[str] = Counter()
         same: Counter[str] = Counter()
         for item in touched:

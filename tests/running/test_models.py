@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import struct
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import pytest
 import sweeper
 from sweeper.cli import main
 from sweeper.embedded import Faults, Scenario
+from sweeper.store.database import register_checksum
 from tests.running.studio import (
     BASE,
     FOURTH,
@@ -400,3 +402,20 @@ def test_link_to_an_older_file_is_read_again_by_a_first_check(studio):
     (models / NAME).unlink()
     (models / NAME).symlink_to("v4.bin")
     assert main(["check", "e.yaml", "--yes"]) == 1
+
+
+def test_open_job_of_a_killed_run_does_not_count_after_a_swap(studio):
+    server = studio.serve("studio")
+    studio.run(("studio", server), where=f"lora == '{NAME}' and seed == 1")
+    store = studio.folder / "results" / "e" / "sweeper.sqlite"
+    with closing(sqlite3.connect(store)) as database:  # as if the run had been killed before it knew of the end
+        register_checksum(database)
+        database.execute("UPDATE jobs SET state = 'submitted', ended = NULL")
+        database.execute("DELETE FROM artifacts")
+        database.commit()
+    studio.place(server, FOURTH)
+    run = studio.run(("studio", server), where=f"lora == '{NAME}' and seed == 1")
+    assert (run.submitted, run.succeeded) == (1, 1)
+    row = studio.rows()[0]
+    assert read_pixels(Path(row["picture"])) == read_pixels(draw_by_hand(server, row["seed"]))
+    assert studio.run(("studio", server), where=f"lora == '{NAME}' and seed == 1").submitted == 0
