@@ -100,6 +100,7 @@
       return attempts > 1 && showPair(pair, attempts - 1);
     }
     show("voting");
+    byId("name").blur(); // a browser that is busy takes the focus from a hidden field late, and keys would still go there
     frames.forEach((frame, index) => {
       frame.replaceChildren(images[index]);
       frame.classList.remove("chosen");
