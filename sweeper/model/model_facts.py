@@ -48,6 +48,9 @@ class Change(Enum):
     CHANGED = 3  # another content
 
 
+CHANGE_WORDS: Final = {Change.CHANGED: "changed", Change.UNCLEAR: "may have changed"}
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What a server tells about a file. Each part is None if the server does not tell it.
@@ -180,11 +183,10 @@ def describe_both(first: ModelFacts, second: ModelFacts) -> tuple[str, str]:
 
 def describe_model_changes(made: Models, now: Models) -> list[str]:
     """`mychar.safetensors changed (3 Nov -> 28 Nov)` for each file that did; or that another time may mean it."""
-    words = {Change.CHANGED: "changed", Change.UNCLEAR: "may have changed"}
     return [
-        f"{key.name} {words[change]} ({describe_change(before, after)})"
+        f"{key.name} {CHANGE_WORDS[change]} ({describe_change(before, after)})"
         for key, (change, before, after) in compare_models(made, now, same_server=True).items()
-        if change in words
+        if change in CHANGE_WORDS
     ]
 
 

@@ -15,7 +15,7 @@ from sweeper.model.model_facts import ModelKey
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.template import Leaf, Template
 from sweeper.model.trial import Trial
-from sweeper.model.workflow import find_upstream
+from sweeper.model.workflow import find_sinks, find_upstream
 from sweeper.planning.compatibility import iter_options
 from sweeper.planning.plan import Plan
 
@@ -62,7 +62,7 @@ class PlanModels:
     def _find_inputs(self, template: Template) -> Iterator[tuple[Leaf | Any, tuple[str, ...]]]:
         """The inputs that name files: what makes their values, and the folders in which these files can be."""
         leaves = {leaf.path: leaf for leaf in template.leaves}
-        for node_id in sorted(_find_running_nodes(template, self._classes)):
+        for node_id in sorted(find_running_nodes(template, self._classes)):
             node = template.graph[node_id]
             spec = self._classes.classes.get(node["class_type"])
             if spec is None:
@@ -80,7 +80,7 @@ class PlanModels:
 def list_used_packs(plan: Plan, classes: NodeInfo) -> frozenset[str]:
     """The folders of the node packs whose classes the trials execute. No slot changes the class of a node."""
     template = plan.experiment.template
-    used = {template.graph[node_id]["class_type"] for node_id in _find_running_nodes(template, classes)}
+    used = {template.graph[node_id]["class_type"] for node_id in find_running_nodes(template, classes)}
     return frozenset(spec.pack for name in used if (spec := classes.classes.get(name)) is not None and spec.pack)
 
 
@@ -101,15 +101,18 @@ def may_name_models(plan: Plan, classes: NodeInfo) -> bool:
     )
 
 
-def _find_running_nodes(template: Template, classes: NodeInfo) -> Collection[str]:
-    """The nodes that an output node needs, because a server executes no others."""
+def find_running_nodes(template: Template, classes: NodeInfo) -> frozenset[str]:
+    """The nodes that an output node needs, because a server executes no others.
+
+    If no class is known to be an output, those that no other node uses are taken for the outputs.
+    """
     graph = template.graph
     outputs = [
         node_id
         for node_id, node in graph.items()
         if (spec := classes.classes.get(node["class_type"])) is not None and spec.is_output
     ]
-    return find_upstream(graph, outputs) if outputs else graph.keys()
+    return find_upstream(graph, outputs or find_sinks(graph))
 
 
 def _find_folders(choices: Iterable[Any], folders: Folders) -> tuple[str, ...]:

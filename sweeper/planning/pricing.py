@@ -23,8 +23,9 @@ from sweeper.model.money import NOTHING, UNKNOWN_AMOUNT, Amount, TargetPrice, fi
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.price_badge import NodePrice, PriceBadge, PriceCalculator
 from sweeper.model.template import MISSING, Leaf, Template, drop_unchosen_inputs, set_at_path
-from sweeper.model.workflow import find_sinks, find_upstream, is_link, iter_links
+from sweeper.model.workflow import is_link, iter_links
 from sweeper.planning.grid import merge_dimensions
+from sweeper.planning.model_inputs import find_running_nodes
 from sweeper.planning.order import RunSequence, find_dependencies
 from sweeper.planning.plan import Plan, PlanPart
 from sweeper.planning.plan_cost import Bounds, CellCost, DueAmount, NodeCost, PlanCost, TimeCost
@@ -149,9 +150,8 @@ class TemplatePrices:
         self._classes = classes
         self._rates = [price or TargetPrice() for price in prices]
         self._has_rates = any(rate.has_rate for rate in self._rates)
-        calculator, graph = PriceCalculator(), template.graph
-        outputs = [node for node in graph if (spec := self._get_spec(node)) is not None and spec.is_output]
-        self._running = find_upstream(graph, outputs or find_sinks(graph))  # no other node runs
+        calculator = PriceCalculator()
+        self._running = find_running_nodes(template, classes or NodeInfo({}))
         found = (self._find_price(node, calculator) for node in template.graph if node in self._running)
         self._nodes = [node for node in found if node is not None]
         self._names = tuple(dict.fromkeys(name for node in self._nodes for name in node.names))

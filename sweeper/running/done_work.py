@@ -10,7 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sweeper.model.model_facts import Change, ModelFacts, ModelKey, Models, compare_models, describe_change, format_time
+from sweeper.model.model_facts import (
+    CHANGE_WORDS,
+    Change,
+    ModelFacts,
+    ModelKey,
+    Models,
+    compare_models,
+    describe_change,
+    format_time,
+)
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.store import Store
 from sweeper.store.records import INTENT, SUBMITTED, SUCCEEDED, JobRecord
@@ -18,7 +27,6 @@ from sweeper.wording import count_things
 
 _RANKS = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
 _MAX_FILES = 3  # named in a message
-_WORDS = {Change.CHANGED: "changed", Change.UNCLEAR: "may have changed"}
 
 Changes = Mapping[ModelKey, tuple[Change, ModelFacts, ModelFacts]]
 
@@ -179,15 +187,15 @@ class DoneWork:
 def _describe_files(stale: Sequence[StaleJob]) -> list[str]:
     """One text for each file that differs, at most three, and how many more."""
     texts = dict.fromkeys(
-        f"{key.name} {_describe_place(item)} {_WORDS[change]} ({describe_change(before, now)})"
+        f"{key.name} {_describe_place(item)} {CHANGE_WORDS[change]} ({describe_change(before, now)})"
         for item in stale
         for key, (change, before, now) in item.changes.items()
-        if change is item.worst and change in _WORDS
+        if change is item.worst and change in CHANGE_WORDS
     )
     texts |= {
         f"model files were replaced while run {item.job.run} made it": None
         for item in stale
-        if item.worst not in _WORDS
+        if item.worst not in CHANGE_WORDS
     }
     shown = list(texts)[:_MAX_FILES]
     return [*shown, f"{len(texts) - _MAX_FILES} more files"] if len(texts) > _MAX_FILES else shown

@@ -231,7 +231,7 @@ def make_lock(experiment: Experiment, file: Path, state: ServerState) -> NewLock
 
 
 def _read_release(version: str) -> str:
-    """`0.33.0` of `v0.33.0`; "" for what is no release, such as a branch."""
+    """`0.33.0` from `v0.33.0`; "" for anything that is not a release, such as a branch."""
     match = _RELEASE.fullmatch(version)
     return match[1] if match else ""
 

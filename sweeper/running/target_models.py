@@ -1,6 +1,6 @@
 """What the targets of a run tell about the model files of its plan, and what follows for a run.
 
-One question for each folder and each file, never one for each trial. A target that tells nothing is no error: then its
+One question for each folder and each file, never one for each trial. If a target tells nothing, its
 trials have no facts, and nothing is compared.
 """
 

@@ -142,7 +142,7 @@ def test_of_equal_orders_a_choice_of_files_varies_less_often_than_a_number(tmp_p
     assert count_reads(plan.written()) >= reads
 
 
-def test_files_are_known_by_the_options_of_their_slot_and_through_derived_values(tmp_path):
+def test_files_are_known_by_options_of_slots_and_by_derived_values(tmp_path):
     slots = SLOTS | {"lora": {"at": "1.lora_name", "schema": {"enum": ["plain", "rich", FILES[0]]}}}
     body = {"sweep": {"grid": {"strength": [0.5, 1.0], "lora": ["plain", "rich"]}}}
     assert count_reads(make_plan(tmp_path, body, LOADER, slots)) == 2

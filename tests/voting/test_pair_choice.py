@@ -123,7 +123,7 @@ def test_axes_that_vary_together_are_one(tmp_path):
     assert make_choice(pictures, "sampler.label").count == make_choice(pictures, "cfg").count == 1
 
 
-def test_pictures_with_equal_pixels_are_not_offered_and_one_question_is_asked_once(tmp_path):
+def test_equal_pixels_are_not_offered_and_no_question_is_asked_twice(tmp_path):
     def look(row):  # euler and heun draw the same
         return str({**row.columns, "sampler": "ddim" if row.columns["sampler"] == "ddim" else "euler"})
 
