@@ -1,4 +1,4 @@
-"""Words of messages: a count, a long text cut, one line of it, the nearest allowed name or the list of them."""
+"""Words of messages: a count, a command, a long text cut, one line of it, the nearest allowed name or all of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import heapq
 import itertools
 import re
+import sys
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -21,6 +22,12 @@ _NUMERIC: Final = re.compile(r"[-+]?\.?[0-9]")
 def count_things(count: int, noun: str) -> str:
     """Write `1 trial` or `3 trials`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def format_install(*packages: str) -> str:
+    """The command that installs these packages for the Python that runs, also where its environment is not active."""
+    words = (sys.executable, "-m", "pip", "install", *packages)
+    return " ".join(f'"{word}"' if re.search(r"[^\w./\\:-]", word) else word for word in words)
 
 
 def shorten(text: str, limit: int = 60) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import webbrowser
 from collections.abc import Collection, Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -54,9 +53,7 @@ def write_checked_report(
 
 
 def _find_answers(folder: Path, run: str | None) -> dict[str, list[str]]:
-    """What `sweeper effects` says of each metric. Nothing without the extra `stats`, or for a large sweep."""
-    if find_spec("scipy") is None:
-        return {}
+    """What `sweeper effects` says of each metric. Nothing for a large sweep."""
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(run)
         if not layout.metrics or sum(store.count_by_status(run).values()) > _MAX_ANSWERED:

@@ -22,6 +22,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import UsageError
+from sweeper.wording import format_install
 
 if TYPE_CHECKING:
     from sweeper.cluster.address import describe_open_address as describe_open_address
@@ -48,5 +49,5 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "distributed":
             raise
-        raise UsageError('--dask needs the package `distributed`: pip install "comfy-sweeper[dask]"') from None
+        raise UsageError(f"--dask needs the package `distributed`: {format_install('distributed')}") from None
     return getattr(module, name)

@@ -38,6 +38,7 @@ import httpx
 from sweeper.errors import TransientError, Trouble, UsageError
 from sweeper.model.node_classes.object_info import ClassReader
 from sweeper.model.urls import is_loopback, strip_secrets
+from sweeper.wording import format_install
 
 # The errors that httpx raises before it writes the first byte of a request. After any other error, the server may have
 # received the request.
@@ -57,7 +58,7 @@ def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
             return httpx.AsyncHTTPTransport(verify=context, proxy=proxy, limits=limits)
         reason = "it has no host or port"
     except ImportError:
-        reason = 'it needs one more package: pip install "httpx[socks]"'
+        reason = f"it needs one more package: {format_install('httpx[socks]')}"
     except (ValueError, httpx.InvalidURL):
         reason = "it is not a valid http://, https://, socks5:// or socks5h:// address"
     host, variable = urlsplit(url).hostname, _find_proxy_variable(url)

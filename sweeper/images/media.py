@@ -30,6 +30,7 @@ from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
 from sweeper.images.file_types import FILM_TYPES
 from sweeper.model.picture_size import FILM_OPTIONS, check_pixels
+from sweeper.wording import format_install
 
 
 def load_av(path: Path) -> Any:
@@ -37,9 +38,7 @@ def load_av(path: Path) -> Any:
     try:
         import av  # noqa: PLC0415 - of an extra
     except ImportError:
-        raise ImageError(
-            f'{path}: sweeper reads films and sounds with PyAV: python -m pip install "comfy-sweeper[media]"'
-        ) from None
+        raise ImageError(f"{path}: sweeper reads films and sounds with PyAV: {format_install('av')}") from None
     return av
 
 

@@ -26,6 +26,7 @@ from PIL import Image
 from sweeper.errors import ImageError, UsageError
 from sweeper.images.colour import flatten_alpha
 from sweeper.images.decoding import Pixels
+from sweeper.wording import format_install
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -165,7 +166,7 @@ def load_model(path: Path) -> InferenceSession:
     try:
         return _load_version(path, path.stat().st_mtime_ns)
     except ImportError:
-        raise UsageError('needs onnxruntime: python -m pip install "comfy-sweeper[perceptual]"') from None
+        raise UsageError(f"needs onnxruntime: {format_install('onnxruntime')}") from None
     except OSError as error:
         raise UsageError(f"needs a model, and {path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # as in `_run`

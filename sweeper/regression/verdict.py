@@ -24,16 +24,20 @@ from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.regression.cases import format_cells
 from sweeper.regression.verdict_pairs import MatchedTrials, SideTrials
 from sweeper.schemas.values import is_number
-from sweeper.statistics.equivalence import EQUIVALENT, HIGHER, LOWER, UNDECIDED, Decision, decide_all
-from sweeper.statistics.paired import MeanDifference, Numbers, PairDesign
+from sweeper.statistics.codes import Numbers, Replicates
+from sweeper.statistics.corrections import LEVEL
+from sweeper.statistics.paired import compare_values
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
+from sweeper.tables.effect_answer import ValueDifference
+from sweeper.tables.effect_words import ReplicateScope, describe_difference
 from sweeper.wording import count_things, suggest
 
-BETTER, WORSE = "better", "worse"
+BETTER, WORSE, EQUIVALENT = "better", "worse", "equivalent"
+HIGHER, LOWER, UNDECIDED = "higher", "lower", "undecided"
 DEFAULT_MARGIN: Final = 0.2  # standard deviations of the metric among the old trials: Cohen's "small" effect
 MARGINS: Final = (
-    f"Intervals have 95 % confidence. A margin is {DEFAULT_MARGIN:g} standard deviations of the old trials unless you "
-    "give one; p-values are corrected for the number of metrics."
+    "The intervals of all metrics hold together with 95 % confidence. A margin is "
+    f"{DEFAULT_MARGIN:g} standard deviations of the old trials unless you give one."
 )
 _SHOWN_PAIRS: Final = 6
 _COLUMNS: Final = ("ran_s", "cost")  # columns beside the metrics that can be judged
@@ -72,11 +76,11 @@ class MetricVerdict:
     - `verdict`: `better`, `worse`, `equivalent` or `undecided`; `higher` or `lower` if nobody said which is better.
     - `better`: `higher` or `lower`. In Python, `direction` is 1 if higher is better, -1 if lower is, else 0.
     - `old`, `new`: the means over the matched trials.
-    - `difference`: the mean difference over `pairs` pairs, with its 95 % interval from `low` to `high`.
+    - `difference`: the mean difference over `pairs` pairs, with its interval from `low` to `high` on these prompts, and
+      that for other prompts too from `other_low` to `other_high` (None if there are too few to say). The new side is
+      higher in `higher` pairs, and lower in `lower`.
     - `margin`: a smaller difference does not matter.
-    - `p_different`, `p_equivalent`: the p-values of "the difference is 0" and "it is the margin or more", corrected for
-      the number of metrics.
-    - `more_pairs`: how many more pairs would probably decide; None if it is decided, or if that cannot be said.
+    - `reach`: from which difference on twice as many pairs would decide, if it is not decided.
     - `note`: why there is no difference to judge; then these numbers are None.
     """
 
@@ -88,30 +92,32 @@ class MetricVerdict:
     difference: float | None = None
     low: float | None = None
     high: float | None = None
+    other_low: float | None = None
+    other_high: float | None = None
     margin: float | None = None
-    p_different: float | None = None
-    p_equivalent: float | None = None
+    higher: int | None = None
+    lower: int | None = None
     pairs: int | None = None
-    more_pairs: int | None = None
+    reach: float | None = None
     note: str = ""
 
-    def describe(self, old: str, new: str) -> str:
+    def describe(self, old: str, new: str, scope: ReplicateScope) -> str:
         """One sentence about the metric; `old` and `new` are the names of the sides."""
         start = f"{self.metric}: {self.word}"
         if self.difference is None or self.low is None or self.high is None:
             return f"{start}. {self.note}"
-        margin = self.margin or 0.0
+        found = ValueDifference(
+            new, old, self.higher or 0, self.lower or 0, self.pairs or 0, self.difference, self.low, self.high,
+            self.word not in (EQUIVALENT, UNDECIDED), 0.0, self.other_low, self.other_high,
+        )  # fmt: skip
+        text = f"{start}. {describe_difference(found, scope)}"
         if self.word == EQUIVALENT:
-            return f"{start}. The difference of {self.difference:.3g} is within the margin of {margin:.3g}"
-        if self.word != UNDECIDED:
-            low, high = sorted((abs(self.low), abs(self.high)))
-            side = "above" if self.difference > 0 else "below"
-            advice = f"; is that better? Give --maximize {self.metric} or --minimize {self.metric}"
-            return f"{start}. {new} is {low:.3g} to {high:.3g} {side} {old}{'' if self.direction else advice}"
-        text = f"{start}. The difference is between {self.low:.3g} and {self.high:.3g}, the margin {margin:.3g}"
-        if self.more_pairs is None:
-            return f"{text}; it is too close to the margin for any number of trials that sweeper would propose"
-        return f"{text}; about {self.more_pairs} more matched pairs would decide, if it is as large as it looks now"
+            return f"{text}; that is within the margin of {self.margin or 0.0:.3g}"
+        if self.word == UNDECIDED:
+            reach = f"; with {scope.more}, differences above {self.reach:.2g} would be told apart" if self.reach else ""
+            return f"{text}; the margin is {self.margin or 0.0:.3g}{reach}"
+        advice = f"; is that better? Give --maximize {self.metric} or --minimize {self.metric}"
+        return f"{text}{'' if self.direction else advice}"
 
     def format_row(self) -> dict[str, str]:
         """The row of the metric in a table."""
@@ -122,20 +128,14 @@ class MetricVerdict:
             "new": _format(self.new, ".4g"),
             "difference": _format(self.difference, "+.3g"),
             "interval": "" if self.low is None else f"{self.low:+.3g} to {self.high:+.3g}",
+            "other prompts": "" if self.other_low is None else f"{self.other_low:+.3g} to {self.other_high:+.3g}",
             "margin": _format(self.margin, ".3g"),
-            "p different": _format_p(self.p_different),
-            "p equivalent": _format_p(self.p_equivalent),
-            "pairs": _format(self.pairs, "d"),
+            "higher in": "" if self.pairs is None else f"{self.higher} of {self.pairs}",
         }
 
 
 def _format(number: float | None, spec: str) -> str:
     return "" if number is None else format(number, spec)
-
-
-def _format_p(p: float | None) -> str:
-    """A p-value with two digits."""
-    return "< 0.001" if p is not None and p < 0.001 else _format(p, ".2g")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,8 @@ class Verdict:
 
     `verdict`: `worse` if one metric is; else `undecided` if one is not settled; else `better` if one is; else
     `equivalent`. `old` and `new` are the names of the sides, and `matched_pairs` is the number of matched trials.
-    `largest`: the pairs that differ most. `notes`: what is not matched or not judged.
+    `largest`: the pairs that differ most. `notes`: what is not matched or not judged. `scope`: the numbers of prompts
+    and of seeds among the pairs.
 
     `axis` is the axis if the sides are two of its values, and `axes` the number of values that each axis has among the
     pairs.
@@ -206,6 +207,7 @@ class Verdict:
     metrics: tuple[MetricVerdict, ...]
     largest: tuple[TrialPair, ...]
     notes: tuple[str, ...]
+    scope: ReplicateScope
     axis: str = field(metadata=NOT_IN_JSON)
     axes: Mapping[str, int] = field(metadata=NOT_IN_JSON)
 
@@ -215,11 +217,11 @@ class Verdict:
         return self.word in (BETTER, EQUIVALENT)
 
     def describe(self) -> str:
-        """The headline: `better: checkpoint new against old, over 40 matched pairs (prompt 10, seed 4)`."""
+        """The headline, such as `better on these 10 prompts: checkpoint new against old, over 40 matched pairs`."""
         axes = ", ".join(f"{name} {count}" for name, count in self.axes.items() if count > 1)
         over = count_things(self.matched_pairs, "matched pair") + (f" ({axes})" if axes else "")
         new = f"{self.axis} {self.new}" if self.axis else self.new
-        return f"{self.word}: {new} against {self.old}, over {over}"
+        return f"{self.word}{self.scope.on_these}: {new} against {self.old}, over {over}"
 
     def parts(self) -> Iterator[Part]:
         """The verdict, a sentence about each metric, the notes, and the numbers."""
@@ -230,7 +232,7 @@ class Verdict:
 
     def list_items(self) -> list[Item]:
         """A sentence about each metric."""
-        return [Item(metric.describe(self.old, self.new)) for metric in self.metrics]
+        return [Item(metric.describe(self.old, self.new, self.scope)) for metric in self.metrics]
 
     def tabulate(self) -> Table:
         """The numbers of each metric."""
@@ -256,29 +258,41 @@ def find_verdict(matched: MatchedTrials, query: VerdictQuery) -> Verdict:
     """Judge the metrics of matched trials. Raises UsageError if there is none to judge."""
     names, notes = _choose_metrics(matched, query)
     found = [_measure(matched, name, (query.margins or {}).get(name)) for name in names]
-    measured = [(metric, difference) for metric, difference in found if difference is not None]
-    margins = [metric.margin or 0.0 for metric, _ in measured]
-    decisions = iter(decide_all([difference for _, difference in measured], margins))
-    metrics = tuple(
-        _decide(metric, None if difference is None else next(decisions), _find_direction(metric.metric, query))
-        for metric, difference in found
-    )
+    level = LEVEL / max(sum(table is not None for _, table in found), 1)
+    metrics = []
+    for metric, table in found:
+        metric = replace(metric, direction=_find_direction(metric.metric, query))  # noqa: PLW2901
+        metrics.append(metric if table is None else decide(metric, table, matched.replicates, level))
     old, new = matched.old_side, matched.new_side
     return Verdict(
-        _sum_up(metrics), old.label, new.label, len(matched.cells), metrics, _find_largest(matched, metrics),
-        (*matched.notes, *notes), new.axis, matched.axes,
+        _sum_up(metrics), old.label, new.label, len(matched.cells), tuple(metrics), _find_largest(matched, metrics),
+        (*matched.notes, *notes), matched.scope, new.axis, matched.axes,
     )  # fmt: skip
 
 
-def _decide(metric: MetricVerdict, decision: Decision | None, direction: int) -> MetricVerdict:
-    if decision is None:
-        return replace(metric, direction=direction)
-    word = decision.word
-    if word in (HIGHER, LOWER) and direction:
-        word = BETTER if (word == HIGHER) == (direction > 0) else WORSE
+def decide(metric: MetricVerdict, table: Numbers, replicates: Replicates, level: float) -> MetricVerdict:
+    """Judge by the interval of the difference, whose chance of an error is `level`.
+
+    A difference is *equivalent* if it is surely within the margin, by two one-sided tests (Schuirmann, Journal of
+    Pharmacokinetics and Biopharmaceutics 15, 1987, 657-680): that is the interval with twice the chance. If all pairs
+    differ by the same, there is no spread, and the sign test takes its place.
+    """
+    found = compare_values(table, replicates, 1 - level)
+    (pair,), (narrower,) = found.pairs, compare_values(table, replicates, 1 - 2 * level).pairs
+    if pair.interval is None or narrower.interval is None:
+        return replace(metric, note="There is only one matched pair; a verdict needs several")
+    word, margin, has_spread = UNDECIDED, metric.margin or 0.0, pair.interval[0] < pair.interval[1]
+    if has_spread and max(map(abs, narrower.interval)) < margin:
+        word = EQUIVALENT
+    elif pair.differs and (has_spread or 2 * 0.5**pair.pairs <= level):
+        word = HIGHER if pair.mean > 0 else LOWER
+        if metric.direction:
+            word = BETTER if (word == HIGHER) == (metric.direction > 0) else WORSE
+    other_low, other_high = pair.others or (None, None)
     return replace(
-        metric, word=word, direction=direction, p_different=decision.p_difference,
-        p_equivalent=decision.p_equivalence, more_pairs=decision.more_pairs,
+        metric, word=word, difference=pair.mean, low=pair.interval[0], high=pair.interval[1], other_low=other_low,
+        other_high=other_high, higher=pair.higher, lower=pair.lower, pairs=pair.pairs,
+        reach=found.reach if word == UNDECIDED else None,
     )  # fmt: skip
 
 
@@ -347,8 +361,8 @@ def _average(groups: Sequence[Sequence[Result]], name: str) -> Numbers:
     return np.array([np.mean([_get_number(row, name) for row in rows]) for rows in groups])
 
 
-def _measure(matched: MatchedTrials, name: str, margin: float | None) -> tuple[MetricVerdict, MeanDifference | None]:
-    """A metric with its difference, not decided yet; without one, it needs no statistics."""
+def _measure(matched: MatchedTrials, name: str, margin: float | None) -> tuple[MetricVerdict, Numbers | None]:
+    """A metric with a table of its new and old numbers, not decided yet; without one, it needs no statistics."""
     old, new = _average(matched.old, name), _average(matched.new, name)
     known = np.isfinite(old) & np.isfinite(new)
     if not known.any():
@@ -363,18 +377,11 @@ def _measure(matched: MatchedTrials, name: str, margin: float | None) -> tuple[M
     if name not in _OF_JOBS and _have_same_pictures(matched):
         note = f"The pictures of all {len(matched.old)} pairs are equal"
         return MetricVerdict(name, EQUIVALENT, **facts, note=note), None
-    differences = new[known] - old[known]
-    if not differences.any():
-        pairs = f"All {len(differences)} pairs are" if len(differences) > 1 else "The one pair is"
+    if not (new[known] - old[known]).any():
+        pairs = f"All {known.sum()} pairs are" if known.sum() > 1 else "The one pair is"
         note = f"{pairs} equal, so nothing says how much a pair can differ"
         return MetricVerdict(name, UNDECIDED, **facts, note=note), None
-    design = PairDesign(matched.settings[known], [codes[known] for codes in matched.replicates])
-    difference = design.estimate(differences)
-    if difference.low is None:
-        note = "There is only one matched pair; a verdict needs several"
-        return MetricVerdict(name, UNDECIDED, **facts, note=note), None
-    facts |= {"difference": difference.mean, "low": difference.low, "high": difference.high, "pairs": difference.pairs}
-    return MetricVerdict(name, UNDECIDED, **facts), difference
+    return MetricVerdict(name, UNDECIDED, **facts), np.column_stack([new, old])
 
 
 def _have_same_pictures(matched: MatchedTrials) -> bool:

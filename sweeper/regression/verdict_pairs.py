@@ -16,7 +16,7 @@ import numpy as np
 from sweeper.errors import ResultsError, UsageError
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
-from sweeper.statistics.paired import Codes, renumber
+from sweeper.statistics.codes import Replicates, renumber
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_axes import (
@@ -26,7 +26,9 @@ from sweeper.tables.effect_axes import (
     format_value,
     get_cell,
     list_axis_columns,
+    make_replicates,
 )
+from sweeper.tables.effect_words import ReplicateScope
 from sweeper.wording import join_names, suggest
 
 _SIDE: Final = "which side"  # the column of the joined table that tells new trials (True) from old ones
@@ -53,8 +55,8 @@ class MatchedTrials:
     """Both sides, with the axes in which trials are matched.
 
     `old[i]` and `new[i]` are the trials of match i: several if they differ only in what is not matched. `cells` has
-    what they have in common, and `axes` the number of values that each axis has among them. `settings` and `replicates`
-    number these values for each match (see `sweeper.statistics.paired`). `notes` are facts for the reader.
+    what they have in common, and `axes` the number of values that each axis has among them. `replicates` are the rest
+    of each match, and `scope` their numbers. `notes` are facts for the reader.
     """
 
     old_side: SideTrials
@@ -63,8 +65,8 @@ class MatchedTrials:
     new: tuple[tuple[Result, ...], ...]
     cells: tuple[Mapping[str, Any], ...]
     axes: Mapping[str, int]
-    settings: Codes
-    replicates: tuple[Codes, ...]
+    replicates: Replicates
+    scope: ReplicateScope
     notes: tuple[str, ...]
 
 
@@ -150,7 +152,8 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
     rows += [_replace_cells(row, shared, is_new=False) for row in old.rows]
     together = [pair for pair in old.layout.together if set(pair) <= set(shared)]
     layout = TableLayout("", (_SIDE, *shared), (), together=tuple(together))
-    found = find_effect_axes(rows, layout, [_SIDE], [name for name in over if name in shared])
+    named = [name for name in over if name in shared]
+    found = find_effect_axes(rows, layout, [_SIDE], named, slots=old.rows[0].params)
     axes = tuple(axis for axis in found.axes if _SIDE not in axis.columns)
     cells = renumber(*(axis.codes for axis in axes)) if axes else np.zeros(len(rows), dtype=np.int64)
     groups: list[tuple[list[int], list[int]]] = [([], []) for _ in range(int(cells.max()) + 1)]
@@ -165,15 +168,14 @@ def match_trials(old: SideTrials, new: SideTrials, over: Sequence[str] = ()) -> 
         raise UsageError("; ".join(["no trial of one side is equal to one of the other in all else", *notes]))
     originals = (*new.rows, *old.rows)
     firsts = [news[0] for _, news in matches]
-    settings = [axis.codes[firsts] for axis in axes if not axis.is_replicate]
+    counts = {axis.name: len(set(axis.codes[firsts])) for axis in axes}
+    varying = [replace(axis, codes=axis.codes[firsts]) for axis in axes if counts[axis.name] > 1]
     return MatchedTrials(
         old, new,
         tuple(tuple(originals[index] for index in olds) for olds, _ in matches),
         tuple(tuple(originals[index] for index in news) for _, news in matches),
         tuple(_name_cells(rows[first], axes) for first in firsts),
-        {axis.name: len(set(axis.codes[firsts])) for axis in axes},
-        renumber(*settings) if settings else np.zeros(len(matches), dtype=np.int64),
-        tuple(axis.codes[firsts] for axis in axes if axis.is_replicate),
+        counts, make_replicates(varying, len(matches)), ReplicateScope.of(varying),
         (*notes, *(note for note in found.notes if _SIDE not in note)),
     )  # fmt: skip
 

@@ -45,6 +45,7 @@ from sweeper.running.node_class_cache import get_classes
 from sweeper.running.preflight import attach_partner_key
 from sweeper.running.stop_control import run_sync
 from sweeper.running.target_models import describe_differences, read_target_models
+from sweeper.wording import format_install
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -315,7 +316,7 @@ def _find_package_problems() -> Iterator[str]:
     """A warning for each required package that is not installed, and for one that has a package `sweeper` too."""
     for name in _list_packages(with_extras=False):
         if _find_version(name) is None:
-            yield f"the package '{name}', which sweeper requires, is not installed; run `python -m pip install {name}`"
+            yield f"the package '{name}', which sweeper requires, is not installed; run: {format_install(name)}"
     found = _find_version("sweeper")
     if found is not None:
         yield (

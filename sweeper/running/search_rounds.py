@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,11 +37,11 @@ from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions, read_notify, resolve_output
 from sweeper.running.stop_control import INTERRUPT, StopControl, stop_on_signals
 from sweeper.statistics.early_stopping import find_clearly_worse
-from sweeper.statistics.extra_packages import load_stats_package, require_search_packages
 from sweeper.store import Store
 from sweeper.store.records import ENDED_STATES
 from sweeper.tables.vote_pictures import VotePictures
 from sweeper.tables.vote_tally import count_votes_needed, write_metric
+from sweeper.wording import format_install
 
 VOTES: Final = "votes"  # why a search ends for now: people have to vote first
 MAX_TRIALS: Final = "max_trials"  # why a search ends: the table has as many rows as it may have
@@ -129,9 +130,13 @@ def require_search(experiment: Experiment) -> Search:
     if experiment.search is None:
         message = "has no `search:`; write what to maximize, the space and an end, or use `sweeper run`"
         raise experiment.make_error((), message)
-    require_search_packages(experiment.search.method)
-    if experiment.search.is_by_votes:
-        load_stats_package("evalica")
+    if find_spec("optuna") is None:
+        raise UsageError(f"sweeper searches with optuna, which is not installed; run: {format_install('optuna')}")
+    if experiment.search.method == "gp" and find_spec("torch") is None:
+        raise UsageError(
+            f"search.method: gp needs PyTorch, which is not installed; run: {format_install('torch')}, or use "
+            "`method: auto`, which needs only Optuna"
+        )
     return experiment.search
 
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from scipy import special
 
-from sweeper.statistics.extra_packages import load_stats_package
-from sweeper.statistics.paired import Numbers
+from sweeper.statistics.codes import Numbers
 
 ERROR_RATE: Final = 0.01  # the chance that the best point is dropped, over all looks at it and all rivals
 _ROUNDING: Final = 1e-12  # of the largest value: a smaller deviation is an error of rounding
@@ -74,5 +74,5 @@ def _is_clear(leads: Numbers, error: float, df: int, tests: int) -> Flags:
     ahead: Flags = leads > 0
     if error == 0:
         return ahead
-    tails: Numbers = load_stats_package("scipy.special").stdtr(df, -np.where(ahead, leads, 0.0) / error)
+    tails: Numbers = special.stdtr(df, -np.where(ahead, leads, 0.0) / error)
     return ahead & (tails * tests <= ERROR_RATE)

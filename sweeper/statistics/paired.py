@@ -1,220 +1,288 @@
-"""The mean of paired differences with its interval, where the difference itself may vary from replicate to replicate.
+"""Compare the values of an axis over matched trials, which are equal in all other axes.
 
-The two trials of a pair are equal in all axes but one. The other axes are of two kinds. *Settings*, such as cfg, are
-fixed: the difference may depend on them, and the mean is over the settings that have pairs. *Replicates*, such as
-seeds and prompts, are a sample of many others, and the interval is for the mean over all of them. For the difference
-of setting f, prompt p and seed s the model is
+The other axes are of three kinds. *Settings*, such as cfg, are fixed: a difference is its mean over them. *Seeds* stand
+for all others. *Prompts* are asked about in two ways (narrow and broad inference: McLean, Sanders & Stroup, American
+Statistician 45, 1991, 54-64): "on these prompts", and from three prompts on "for other prompts too". With few prompts,
+the second interval says little. With y of value v, prompt p and seed s (the mean over the settings), the error of a
+difference is, as in the analysis of variance,
 
-    d = delta_f + a_p + b_s + c_ps + e        a, b, c and e: independent, normal, with mean 0
+    these prompts:   MS(axis x seed), pooled with MS(axis x seed x prompt) if its F test has p > 0.5
+    other prompts:   MS(axis x prompt) + MS(axis x seed) - MS(axis x seed x prompt), each pooled likewise, with
+                     Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946, 110-114)
 
-The variances of a, b, c and e come from the sums of squares of d around the mean of its setting, set equal to their
-expectations (Searle, Casella & McCulloch, "Variance Components", 1992, chapter 5). If no pair is missing, this is the
-analysis of variance: with seeds alone, a t-test of the means of the seeds; with prompts and seeds, the variance of the
-mean is (MS_p + MS_s - MS_ps) / n with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946, 110-114). There,
-a variance counts as 0 if its F test has p > 0.5 (on the level for pooling: Bozivich, Bancroft & Hartley, Annals of
-Mathematical Statistics 27, 1956, 1017-1043).
+On the level for pooling: Bozivich, Bancroft & Hartley, Annals of Mathematical Statistics 27, 1956, 1017-1043. Where
+trials are missing, each pair of values has its own matched trials, and the mean squares are means over the pairs of
+values, each divided by what it would be for noise alone. The intervals of all pairs of an axis hold together
+(Tukey-Kramer: Kramer, Biometrics 12, 1956, 307-310; Hayter, Annals of Statistics 12, 1984, 61-75). Two values *differ*
+if their interval excludes 0; nothing else decides it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
+from scipy import sparse, special
 
-from sweeper.statistics.extra_packages import load_stats_package
+from sweeper.statistics.codes import Codes, Numbers, Replicates, renumber
+from sweeper.statistics.studentized_range import compute_studentized_range
 
-# With 0.25, a family would have a false alarm in up to 12 % of sweeps (tests/benchmarks/effects.py).
+# With 0.25, one in ten sweeps has a false alarm if a seed acts alike on all prompts (tests/benchmarks/effects.py).
 POOLING_LEVEL: Final = 0.5
+FEWEST_OF_SLOPE: Final = 4  # values: three are three values, without a line between them
+_LEAST_KNOWN: Final = 0.25  # of the pairs must tell their noise, or the settings take the place of the replicates
 _NOTHING: Final = 1e-9  # a sum of squares that is 0 but for rounding
+_ROUNDING: Final = 1e-12  # of the largest number: a smaller difference is an error of rounding
 
-Codes = np.ndarray[Any, np.dtype[np.int64]]
-Numbers = np.ndarray[Any, np.dtype[np.float64]]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class MeanDifference:
-    """The mean of paired differences, and how sure it is.
+class ValueComparison:
+    """How much higher a value is than another one, each given by its index.
 
-    `low` and `high` bound the interval, `p` is the two-sided p-value of "the mean is 0" with `df` degrees of freedom.
-    They are None if a single pair is all there is. `levels` is the number of values of each replicate axis. The
-    variance of the mean is the sum of `parts`: one for each replicate axis, which only more values of this axis
-    reduce, and one that more pairs of any kind reduce.
+    `mean` is the mean over `pairs` of matched trials, of which `higher` are above 0 and `lower` below. `interval` is
+    for these prompts, with `df` degrees of freedom; None if a single pair is all there is. `others` is the interval for
+    other prompts too; None if there are too few prompts to say.
     """
 
+    value: int
+    other: int
     mean: float
-    low: float | None
-    high: float | None
-    p: float | None
-    df: float
+    higher: int
+    lower: int
     pairs: int
-    levels: tuple[int, ...]
-    parts: tuple[float, ...]
+    df: float = 0.0
+    interval: Interval | None = None
+    others: Interval | None = None
 
     @property
-    def standard_error(self) -> float:
-        return math.sqrt(sum(self.parts))
+    def differs(self) -> bool:
+        return excludes_zero(self.interval)
 
 
-class PairDesign:
-    """The setting and the replicates of each pair, from which the uncertainty of any difference of these pairs follows.
+@dataclass(frozen=True, slots=True)
+class ValueComparisons:
+    """All pairs of values of an axis. `slope`: the interval of the change for 1 more of an axis of numbers.
 
-    `settings` has the setting of each pair as a number, `replicates` holds such an array for each replicate axis.
+    `reach`: from which difference on two values would be told apart with twice as many replicates, if the noise stays
+    as it is; None if that is not known.
     """
 
-    def __init__(self, settings: Codes, replicates: Sequence[Codes]) -> None:
-        self.pairs = len(settings)
-        numbered = [renumber(codes) for codes in replicates]
-        self.levels = tuple(int(codes.max(initial=-1)) + 1 for codes in numbered)
-        # Two values say nothing about all others. If another axis has more, the mean is for these two values.
-        least = 3 if max(self.levels, default=0) > 2 else 2
-        self.sampled = tuple(axis for axis, count in enumerate(self.levels) if count >= least)
-        self._settings = renumber(settings, *(c for axis, c in enumerate(numbered) if axis not in self.sampled))
-        if not self.sampled or int(self._settings.max(initial=0)) + 1 == self.pairs:
-            # No setting has a second replicate, so the settings are the only sample of the difference that there is.
-            self._settings = np.zeros(self.pairs, dtype=np.int64)
-        groups = {axis: numbered[axis] for axis in self.sampled}
-        self._most_df = np.inf
-        if len(groups) > 1:
-            cells = groups[len(numbered)] = renumber(*groups.values())
-            self._most_df = np.inf if least > 2 else float(cells.max())
-        self._weigh_groups(groups, len(numbered))
-
-    def _weigh_groups(self, groups: Mapping[int, Codes], cell_axis: int) -> None:
-        """Compute what the sums of squares measure. Index 0 is the residual, the groups follow.
-
-        `_expected[j, k]`: the expectation of sum of squares j for a variance of 1 of group k. `_shares`: the variance
-        of the mean for a variance of 1. `_sizes`: the pairs of a group, on average. `_contains[j, k]`: whether group j
-        has the differences between the groups of k, too.
-        """
-        setting_sizes = np.bincount(self._settings)
-        tables = {axis: self._count_by_setting(codes, setting_sizes) for axis, codes in groups.items()}
-        traces = {axis: self.pairs - float(table.power(2).sum()) for axis, table in tables.items()}
-        # A group for each pair is the residual; one that does not vary within any setting cannot be estimated.
-        axes = [axis for axis, c in groups.items() if int(c.max()) + 1 < self.pairs and traces[axis] > _NOTHING]
-        expected = np.empty((len(axes) + 1, len(axes) + 1))
-        expected[0] = expected[:, 0] = [self.pairs - len(setting_sizes), *(traces[axis] for axis in axes)]
-        for (j, this), (k, other) in combinations_with_replacement(enumerate(axes, 1), 2):
-            expected[j, k] = expected[k, j] = self._square_crossing(
-                groups[this], groups[other], tables[this], tables[other]
-            )
-        self._axes, self._codes = axes, [groups[axis] for axis in axes]
-        self._expected, self._sizes = expected, expected.diagonal() / np.maximum(expected[0], _NOTHING)
-        self._shares = np.array([1, *((np.bincount(c) ** 2).sum() / self.pairs for c in self._codes)]) / self.pairs
-        self._contains = np.eye(len(axes) + 1, dtype=bool)
-        self._contains[0] = True
-        self._contains[[index for index, axis in enumerate(axes, 1) if axis == cell_axis], 1:] = True
-
-    def _count_by_setting(self, codes: Codes, setting_sizes: Codes) -> Any:
-        """The number of pairs by setting and group, divided by the root of the number of the setting's pairs."""
-        weights = 1 / np.sqrt(setting_sizes[self._settings])
-        return load_stats_package("scipy.sparse").coo_array((weights, (self._settings, codes))).tocsr()
-
-    def _square_crossing(self, this: Codes, other: Codes, one_table: Any, other_table: Any) -> float:
-        """The sum of squares of the numbers of pairs in each cell of two groups, beyond the settings."""
-        if this is other:  # without a large matrix: there may be thousands of groups or of settings
-            sizes, rows = np.bincount(this), one_table
-            product = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
-            means = sizes * np.asarray(rows.power(2).sum(axis=0)).ravel()
-            return float((sizes**2).sum() - 2 * means.sum() + product.power(2).sum())
-        counts = load_stats_package("scipy.sparse").coo_array((np.ones(self.pairs), (this, other))).tocsr()
-        return float((counts - one_table.T @ other_table).power(2).sum())
-
-    def estimate(self, differences: Numbers, level: float = 0.95) -> MeanDifference:
-        """The mean of the differences, one for each pair, and its interval with this level of confidence."""
-        mean = float(differences.mean())
-        if self._expected[0, 0] < 1:
-            return MeanDifference(mean, None, None, None, 0.0, self.pairs, self.levels, ())
-        squares = self._sum_squares(differences)
-        if len(self._codes) == 1:
-            variances, df = self._estimate_by_group(squares)
-        else:
-            variances, df = self._estimate_pooled(squares)
-        parts = [0.0] * (len(self.levels) + 1)
-        for index, axis in enumerate((-1, *self._axes)):
-            parts[axis] += float(variances[index] * self._shares[index])
-        special: Any = load_stats_package("scipy.special")
-        error = math.sqrt(sum(parts))
-        margin = float(special.stdtrit(df, (1 + level) / 2)) * error
-        p = 2 * float(special.stdtr(df, -abs(mean) / error)) if error else float(mean == 0)
-        return MeanDifference(mean, mean - margin, mean + margin, p, df, self.pairs, self.levels, tuple(parts))
-
-    def _sum_squares(self, differences: Numbers) -> Numbers:
-        """The sum of the squared residuals, and for each group the sum of the squared sums of residuals."""
-        means = np.bincount(self._settings, differences) / np.bincount(self._settings)
-        residuals = differences - means[self._settings]
-        return np.array([residuals @ residuals, *((np.bincount(c, residuals) ** 2).sum() for c in self._codes)])
-
-    def _estimate_by_group(self, squares: Numbers) -> tuple[Numbers, float]:
-        """The variances and the degrees of freedom from the differences between the groups of one replicate axis."""
-        variances = self._solve(squares, [0, 1])
-        expected = float(self._expected[1] @ variances)
-        return variances * (squares[1] / expected if expected else 0.0), self._count_df([0, 1])[1]
-
-    def _estimate_pooled(self, squares: Numbers) -> tuple[Numbers, float]:
-        used, variances = self._pool(squares)
-        return variances, min(self._compute_df(self._shares, used, variances), self._most_df)
-
-    def _pool(self, squares: Numbers) -> tuple[list[int], Numbers]:
-        """The groups whose variance is more than noise, and the variances (0 for the others)."""
-        special: Any = load_stats_package("scipy.special")
-        used = list(range(len(squares)))
-        while True:
-            variances = self._solve(squares, used)
-            p_values = {}
-            for index in used[1:]:
-                # The part of the sum of squares that the groups in this one do not have, and its expectation
-                inner = [k for k in used if k != index and self._contains[index, k]]
-                own = np.zeros(len(squares))
-                own[index] = 1 / self._sizes[index]
-                own[inner] = -1 / self._sizes[inner]
-                others = np.where(np.arange(len(squares)) == index, 0.0, variances)
-                expectation = own @ self._expected
-                expected, found = float(expectation @ others), max(float(own @ squares), 0.0)
-                below = self._compute_df(expectation, [k for k in used if k != index], others)
-                above = self._count_df(used)[index]
-                p_values[index] = float(special.fdtrc(above, below, found / expected)) if expected > _NOTHING else 0.0
-            least = max(p_values, key=lambda index: p_values[index], default=0)
-            if not p_values or p_values[least] <= POOLING_LEVEL:
-                return used, variances
-            used.remove(least)
-
-    def _solve(self, squares: Numbers, used: list[int]) -> Numbers:
-        """The variances, none below 0, by setting the sums of squares equal to their expectations."""
-        variances: Numbers = np.zeros(len(squares))
-        solution = np.linalg.lstsq(self._expected[np.ix_(used, used)], squares[used], rcond=None)[0]
-        variances[used] = np.maximum(solution, 0)
-        return variances
-
-    def _count_df(self, used: list[int]) -> Numbers:
-        """The degrees of freedom of each group beyond those of the groups that it contains."""
-        df = self._expected[0] / self._sizes
-        own = df.copy()
-        for index in used[1:]:
-            own[index] -= sum(df[k] for k in used if k != index and self._contains[index, k])
-        own[0] = df[0] - sum(own[index] for index in used[1:])
-        result: Numbers = np.maximum(own, _NOTHING)
-        return result
-
-    def _compute_df(self, weights: Numbers, used: list[int], variances: Numbers) -> float:
-        """Satterthwaite's degrees of freedom of the estimate of `weights @ variances`."""
-        own = self._count_df(used)[used]
-        contains, sizes = self._contains[np.ix_(used, used)], self._sizes[used]
-        of_squares = np.linalg.lstsq(self._expected[np.ix_(used, used)].T, weights[used], rcond=None)[0]
-        mean_squares = contains.T @ (sizes * variances[used])
-        terms = (contains.T @ (of_squares * sizes)) * own * mean_squares
-        total, spread = float(terms.sum()), float((terms**2 / own).sum())
-        return max(total**2 / spread, 1.0) if spread > 0 else float(own.sum())
+    pairs: tuple[ValueComparison, ...] = ()
+    slope: Interval | None = None
+    reach: float | None = None
 
 
-def renumber(*codes: Codes) -> Codes:
-    """Number the combinations of these codes from 0, without gaps."""
-    combined = np.zeros(len(codes[0]), dtype=np.int64)
-    for code in codes:
-        _, numbers = np.unique(code, return_inverse=True)
-        combined = combined * (int(numbers.max(initial=0)) + 1) + numbers
-        combined = np.unique(combined, return_inverse=True)[1].astype(np.int64)
-    return combined
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """The mean square of the difference of one pair, and its degrees of freedom."""
+
+    square: float
+    df: float
+
+
+def excludes_zero(interval: Interval | None) -> bool:
+    return interval is not None and not interval[0] <= 0 <= interval[1]
+
+
+def compare_values(
+    table: Numbers, replicates: Replicates, level: float = 0.95, numbers: Sequence[float] | None = None
+) -> ValueComparisons:
+    """Compare each pair of values that has matched trials.
+
+    `table[row, value]` is the number of a trial, NaN if it is missing. All intervals hold together with this level of
+    confidence. `numbers` are the values, if they are numbers: of four or more, the slope takes half of what is left.
+    """
+    pairs = list(_find_pairs(table))
+    if not pairs:
+        return ValueComparisons()
+    values = 1 + len({other for _, other, _, _ in pairs})
+    has_slope = numbers is not None and len(numbers) >= FEWEST_OF_SLOPE and values == len(numbers)
+    has_slope = has_slope and len(pairs) == values * (values - 1) // 2
+    if has_slope:
+        level = (1 + level) / 2
+    differences = [(used, difference) for _, _, used, difference in pairs]
+    error = _find_error(differences, replicates, values - 1)
+    broad = _find_broad_error(differences, replicates, values - 1) if replicates.has_other_prompts else None
+    found = tuple(
+        ValueComparison(
+            value, other, mean := float(difference.mean()), int((difference > 0).sum()), int((difference < 0).sum()),
+            len(difference), error.df if error else 0.0, _make_interval(mean, error, len(difference), values, level),
+            _make_interval(mean, broad, len(difference), values, level),
+        )
+        for value, other, _, difference in pairs
+    )  # fmt: skip
+    if error is None:
+        return ValueComparisons(found)
+    slope = _find_slope(found, numbers, error, level) if has_slope and numbers is not None else None
+    many = sorted(len(difference) for _, difference in differences)[len(differences) // 2]
+    twice = _Error(error.square, 2 * error.df + values - 1)
+    return ValueComparisons(found, slope, _compute_margin(twice, 2 * many, values, level))
+
+
+def compare_means(samples: Sequence[Numbers], level: float = 0.95) -> ValueComparisons:
+    """Compare values that have seeds of their own, so that no trials match: by the means of their seeds.
+
+    `samples` has one mean for each seed of a value. The variance and the degrees of freedom of each pair are its own
+    (Welch, Biometrika 34, 1947, 28-35; of several pairs, Games & Howell, Journal of Educational Statistics 1, 1976,
+    113-125).
+    """
+    found = []
+    for value, other in combinations(range(len(samples)), 2):
+        own, against = samples[value], samples[other]
+        mean, counts = float(own.mean() - against.mean()), (len(own), len(against))
+        above = own[:, None] - against[None, :]
+        parts = [float(sample.var(ddof=1)) / len(sample) for sample in (own, against) if len(sample) > 1]
+        df, interval = 0.0, None
+        total = sum(parts)
+        if len(parts) == 2 and total:
+            df = total**2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
+            interval = _make_interval(mean, _Error(total, df), 1, len(samples), level)
+        higher, lower = int((above > 0).sum()), int((above < 0).sum())
+        found.append(ValueComparison(value, other, mean, higher, lower, above.size, df, interval))
+    return ValueComparisons(tuple(found))
+
+
+def _find_pairs(table: Numbers) -> Any:
+    """For each pair of values with matched trials: both, the rows, and the differences."""
+    known = np.isfinite(table)
+    smallest = _ROUNDING * float(np.max(np.abs(table), initial=0.0, where=known))
+    for value, other in combinations(range(table.shape[1]), 2):
+        used = np.flatnonzero(known[:, value] & known[:, other])
+        if len(used):
+            difference = table[used, value] - table[used, other]
+            difference[np.abs(difference) < smallest] = 0.0
+            yield value, other, used, difference
+
+
+def _find_error(differences: Sequence[tuple[Codes, Numbers]], replicates: Replicates, axis_df: int) -> _Error | None:
+    """The error of a difference on these prompts. Without replicates, the settings take their place."""
+    settings, prompts, seeds = replicates.settings, replicates.prompts, replicates.seeds
+    if seeds is None:
+        seeds, prompts = prompts, None
+    none = np.zeros_like(settings)
+    if seeds is None:
+        return _average(differences, none, np.arange(len(settings)), axis_df)
+    fixed = [settings] if prompts is None else [renumber(settings, prompts), settings]
+    for inner in (*fixed, none):
+        error = _average(differences, inner, seeds, axis_df)
+        if error is None or prompts is None:
+            if error is not None:
+                return error
+            continue
+        whole = _average(differences, inner, renumber(prompts, seeds), axis_df)
+        return error if whole is None else _pool(whole, [error])
+    return _average(differences, none, np.arange(len(settings)), axis_df)
+
+
+def _find_broad_error(
+    differences: Sequence[tuple[Codes, Numbers]], replicates: Replicates, axis_df: int
+) -> _Error | None:
+    """The error of a difference for other prompts too."""
+    settings, prompts, seeds = replicates.settings, replicates.prompts, replicates.seeds
+    assert prompts is not None
+    if seeds is None:
+        return _find_error(differences, replicates, axis_df)
+    for inner in (settings, np.zeros_like(settings)):
+        by_prompt, by_seed = (_average(differences, inner, codes, axis_df) for codes in (prompts, seeds))
+        whole = _average(differences, inner, renumber(prompts, seeds), axis_df)
+        if by_prompt and by_seed and whole:
+            return _pool(whole, [by_prompt, by_seed])
+    return None
+
+
+def _average(differences: Sequence[tuple[Codes, Numbers]], inner: Codes, groups: Codes, axis_df: int) -> _Error | None:
+    """The mean over the pairs of values of the mean square between groups, within the `inner` groups.
+
+    Returns None if too few pairs tell it.
+    """
+    both = renumber(inner, groups)
+    weights: dict[bytes, tuple[float, float]] = {}
+    found = []
+    for used, difference in differences:
+        within, of = inner[used], groups[used]
+        if (key := used.tobytes()) not in weights:
+            weights[key] = _weigh(within, of, both[used])
+        known, df = weights[key]
+        if known > _LEAST_KNOWN * len(used):
+            residuals = difference - (np.bincount(within, difference) / np.maximum(np.bincount(within), 1))[within]
+            sums = np.bincount(of, residuals)
+            found.append((float(sums @ sums) / known, df))
+    if not found:
+        return None
+    squares, dfs = np.array(found).T
+    return _Error(float(squares.mean()), max(axis_df * float(dfs.mean()), 1.0))
+
+
+def _weigh(inner: Codes, groups: Codes, both: Codes) -> tuple[float, float]:
+    """The expected sum of squares between groups within the inner groups, for noise of variance 1, and its df.
+
+    The sums of the groups have the covariance matrix M = diag(n) - N'N, where N has the numbers of pairs of each inner
+    group and group, divided by the root of those of the inner group. The sum of squares has the expectation tr(M) and
+    Satterthwaite's (tr M)^2 / tr(M^2) degrees of freedom.
+    """
+    counts = np.bincount(both)[both]
+    known = len(groups) - float((counts / np.bincount(inner)[inner]).sum())
+    first = np.unique(both, return_index=True)[1]
+    rows, columns = renumber(inner[first]), renumber(groups[first])
+    scaled = sparse.coo_array((counts[first] / np.sqrt(np.bincount(inner)[inner[first]]), (rows, columns))).tocsr()
+    sizes = np.bincount(columns, counts[first])
+    product = scaled @ scaled.T if scaled.shape[0] < scaled.shape[1] else scaled.T @ scaled  # both have the same norm
+    squares = float((sizes**2).sum() - 2 * sizes @ np.asarray(scaled.power(2).sum(axis=0)).ravel())
+    squares += float(product.power(2).sum())
+    return known, known**2 / squares if squares > _NOTHING else 0.0
+
+
+def _pool(whole: _Error, parts: Sequence[_Error]) -> _Error:
+    """The error from the mean square of all cells and those of its parts: a part that is not more than noise is noise.
+
+    The parts that are more add up, and what they have in common, the rest, is subtracted.
+    """
+
+    def find_rest(of: Sequence[_Error]) -> _Error | None:
+        df = whole.df - sum(part.df for part in of)
+        square = whole.square * whole.df - sum(part.square * part.df for part in of)
+        return _Error(max(square, 0.0) / df, df) if df > _NOTHING else None
+
+    rest = find_rest(parts)
+    if rest is None:
+        return parts[0] if len(parts) == 1 else _Error(sum(part.square for part in parts), min(p.df for p in parts))
+    kept = [
+        part
+        for part in parts
+        if not rest.square or special.fdtrc(part.df, rest.df, part.square / rest.square) <= POOLING_LEVEL
+    ]
+    noise = find_rest(kept) or rest
+    terms = [*kept, *([_Error((1 - len(kept)) * noise.square, noise.df)] if len(kept) != 1 else [])]
+    square = max(sum(term.square for term in terms), noise.square)
+    spread = sum(term.square**2 / term.df for term in terms)
+    return _Error(square, max(square**2 / spread, 1.0) if spread else noise.df)
+
+
+def _compute_margin(error: _Error, pairs: int, values: int, level: float) -> float:
+    return compute_studentized_range(level, values, error.df) * math.sqrt(error.square / (2 * pairs))
+
+
+def _make_interval(mean: float, error: _Error | None, pairs: int, values: int, level: float) -> Interval | None:
+    if error is None:
+        return None
+    margin = _compute_margin(error, pairs, values, level)
+    return mean - margin, mean + margin
+
+
+def _find_slope(pairs: Sequence[ValueComparison], numbers: Sequence[float], error: _Error, level: float) -> Interval:
+    """The interval of the slope of the means over the numbers (the linear contrast of the analysis of variance)."""
+    means = np.zeros(len(numbers))
+    for pair in pairs:
+        means[[pair.value, pair.other]] += np.array([pair.mean, -pair.mean]) / len(numbers)
+    centred = np.array(numbers) - np.mean(numbers)
+    squares, count = float(centred @ centred), len(pairs) / sum(1 / pair.pairs for pair in pairs)
+    slope = float(centred @ means) / squares
+    margin = _compute_margin(_Error(error.square / squares, error.df), round(count), 2, level)
+    margin /= math.sqrt(2)  # the margin of a difference of two means, of which the slope has one
+    return slope - margin, slope + margin

@@ -15,11 +15,11 @@ from math import comb, sqrt
 from statistics import NormalDist
 from typing import Final
 
+import evalica
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-
-from sweeper.statistics.extra_packages import load_stats_package
+from scipy import special
 
 Floats = NDArray[np.float64]
 
@@ -129,7 +129,7 @@ def rank(comparisons: ItemComparisons, *, resamples: int = RESAMPLES, seed: int 
 
 def _compute_t_factor(count: int) -> float:
     """How much wider the 95 % interval of a mean of `count` values is than the resamples of the values make it."""
-    quantile = load_stats_package("scipy.special").stdtrit(count - 1, 0.975)
+    quantile = special.stdtrit(count - 1, 0.975)
     return float(quantile / NormalDist().inv_cdf(0.975) * sqrt(count / (count - 1)))
 
 
@@ -160,7 +160,7 @@ def measure_agreement(answers: Mapping[str, Mapping[Hashable, str]]) -> Agreemen
         for number, unit in enumerate(shared)
     }
     table = pd.DataFrame(columns, dtype="float64")
-    return Agreement(same, pairs, float(load_stats_package("evalica").alpha(table, distance="nominal").alpha))
+    return Agreement(same, pairs, float(evalica.alpha(table, distance="nominal").alpha))
 
 
 class _Model:
@@ -170,8 +170,7 @@ class _Model:
     """
 
     def __init__(self, comparisons: ItemComparisons) -> None:
-        self._evalica = load_stats_package("evalica")
-        win, loss, tie = (self._evalica.Winner[name] for name in ("X", "Y", "Draw"))
+        win, loss, tie = (evalica.Winner[name] for name in ("X", "Y", "Draw"))
         count = comparisons.count
         rows: dict[tuple[int, int, float], int] = {}
         keys = zip(comparisons.first, comparisons.second, comparisons.points, strict=True)
@@ -192,7 +191,7 @@ class _Model:
         if len(self._index) == 1:
             return np.zeros(0)
         counts = np.bincount(self._row_of, weights, self._row_count)
-        scores = self._evalica.bradley_terry(
+        scores = evalica.bradley_terry(
             self._first, self._second, self._winners, index=self._index,
             weights=[*counts, *(self._prior if prior is None else prior).ravel()],
             tolerance=_TOLERANCE, limit=_MAX_STEPS,

@@ -10,13 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from sweeper.statistics.codes import Numbers
 from sweeper.statistics.corrections import LEVEL
-from sweeper.statistics.extra_packages import load_stats_package
-from sweeper.statistics.paired import MeanDifference, Numbers
+from sweeper.statistics.paired import Interval, excludes_zero
+from sweeper.statistics.studentized_range import compute_studentized_range
 
 LOG_RATIO: Final = 100  # of the largest to the smallest number: from here on, the curve is one of the logarithms
 INSIDE, RISING, FALLING, ENDS = "inside", "rising", "falling", "ends"  # where the largest value of a curve is
@@ -56,18 +57,19 @@ class LinearFit:
         self.df = len(numbers) - 1 - int(np.linalg.matrix_rank(design))
         self._variances: Numbers = inverse * float(residuals @ residuals) / max(self.df, 1)
 
-    def compare(self, axis: int, point: int, other: int, level: float = 0.95) -> MeanDifference:
-        """The difference that an axis makes between its values at two points, if all other axes are equal."""
+    def compare(
+        self, axis: int, point: int, other: int, *, level: float = 1 - LEVEL, values: int = 2
+    ) -> tuple[float, Interval]:
+        """The difference that an axis makes between its values at two points, if all other axes are equal.
+
+        Returns it with its interval; the intervals of this many values hold together (Tukey-Kramer).
+        """
         columns = self._get_columns(axis)
         contrast = self._blocks[axis][point] - self._blocks[axis][other]
         mean = float(contrast @ self._weights[columns])
-        variance = float(contrast @ self._variances[columns, columns] @ contrast)
-        error = math.sqrt(max(variance, 0.0))
-        special: Any = load_stats_package("scipy.special")
-        margin = float(special.stdtrit(self.df, (1 + level) / 2)) * error
-        p = 2 * float(special.stdtr(self.df, -abs(mean) / error)) if error else float(mean == 0)
-        size = len(self._blocks[axis])
-        return MeanDifference(mean, mean - margin, mean + margin, p, self.df, size, (), (error**2,))
+        error = math.sqrt(max(float(contrast @ self._variances[columns, columns] @ contrast), 0.0))
+        margin = compute_studentized_range(level, values, self.df) / math.sqrt(2) * error
+        return mean, (mean - margin, mean + margin)
 
     def find_largest(self, axis: int, sign: int) -> tuple[str, int]:
         """Find where `sign` (1 or -1) times the curve of an axis is largest.
@@ -84,11 +86,10 @@ class LinearFit:
         low, high = int(np.argmin(scaled)), int(np.argmax(scaled))
         turn = -slope / (2 * bend) if bend else math.inf
         point = int(np.argmin(np.abs(scaled - turn)))
-        if scaled[low] < turn < scaled[high] and point not in (low, high):
-            leads = [self.compare(axis, point, end) for end in (low, high)]
-            if all(lead.p is not None and lead.p <= LEVEL for lead in leads):
-                return INSIDE if sign * bend < 0 else ENDS, point
-        return (RISING, high) if sign * self.compare(axis, high, low).mean >= 0 else (FALLING, low)
+        is_inside = scaled[low] < turn < scaled[high] and point not in (low, high)
+        if is_inside and all(excludes_zero(self.compare(axis, point, end)[1]) for end in (low, high)):
+            return INSIDE if sign * bend < 0 else ENDS, point
+        return (RISING, high) if sign * self.compare(axis, high, low)[0] >= 0 else (FALLING, low)
 
     def _get_columns(self, axis: int) -> slice:
         return slice(int(self._ends[axis]) - self._blocks[axis].shape[1], int(self._ends[axis]))

@@ -10,19 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+from scipy import special
 
-from sweeper.statistics.extra_packages import load_stats_package
-from sweeper.statistics.factorial import Factor
-from sweeper.statistics.paired import POOLING_LEVEL, Numbers, renumber
+from sweeper.statistics.codes import Codes, Numbers, renumber
+from sweeper.statistics.paired import POOLING_LEVEL
 from sweeper.statistics.response_curve import Curve
 
 _MAX_COLUMNS: Final = 500  # of all pairs of factors: an analysis with more takes seconds
 _TOLERANCE: Final = 1e-9  # relative to the largest: smaller numbers are errors of rounding
 
 Term = tuple[int, ...]  # the index of a factor, or of two
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """An axis as numbers: the index of its value in each trial. Replicates stand for many others, such as seeds."""
+
+    name: str
+    codes: Codes
+    levels: int
+    is_replicate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +208,6 @@ def _choose_error(
     """The mean square against which a term is tested, and its degrees of freedom (Satterthwaite's)."""
     if len(term) > 1 or term[0] in replicates:
         return rest, rest_df
-    special: Any = load_stats_package("scipy.special")
     found = [sums.get(tuple(sorted((term[0], other))), (0.0, 0)) for other in replicates]
     squares = [(total / df, df) for total, df in found if df]
     kept = [(mean, df) for mean, df in squares if rest == 0 or special.fdtrc(df, rest_df, mean / rest) <= POOLING_LEVEL]
@@ -209,7 +218,6 @@ def _choose_error(
 
 
 def _test_term(term: Term, found: tuple[float, int], total: float, error: float, error_df: float) -> TermShare:
-    special: Any = load_stats_package("scipy.special")
     squares, df = found
     share = squares / total
     if squares <= _TOLERANCE * total or error <= 0:
@@ -225,7 +233,6 @@ def _test_term(term: Term, found: tuple[float, int], total: float, error: float,
 
 def _find_noncentrality(ratio: float, df: int, error_df: float, chance: float) -> float:
     """The noncentrality for which an F statistic is at most `ratio` with this chance; 0 if there is none."""
-    special: Any = load_stats_package("scipy.special")
 
     def compute_chance(noncentrality: float) -> float:
         scale = (df + noncentrality) / df

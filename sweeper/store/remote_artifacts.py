@@ -29,6 +29,7 @@ from sweeper.errors import ResultsError, SweeperError, UsageError
 from sweeper.files import replace_file
 from sweeper.store.artifacts import ArtifactFolder, IncomingFile, UnfinishedJob
 from sweeper.store.file_names import candidate_names, find_job_prefix
+from sweeper.wording import format_install
 
 FETCHED: Final = "fetched"
 _MAX_CONCURRENT: Final = 16  # downloads
@@ -80,7 +81,7 @@ def _find_filesystem(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise UsageError(f'{url} needs the package `fsspec`: pip install "comfy-sweeper[s3]"') from None
+        raise UsageError(f"{url} needs the package `fsspec`: {format_install('fsspec', 's3fs')}") from None
     try:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)  # no cache: other processes write there too
     except ImportError as error:

@@ -12,14 +12,15 @@ from typing import Any, Final
 import numpy as np
 
 from sweeper.answers.render import NOT_IN_JSON
-from sweeper.statistics.corrections import LEVEL, adjust_in_steps, adjust_p_values
-from sweeper.statistics.factorial import ValueComparison
-from sweeper.statistics.paired import Numbers
+from sweeper.statistics.codes import Numbers
+from sweeper.statistics.corrections import adjust_p_values
+from sweeper.statistics.paired import ValueComparison, ValueComparisons, excludes_zero
 from sweeper.statistics.variance_shares import TermShare, VarianceShares
 from sweeper.tables.effect_axes import EffectAxis
 
 MAX_VALUES: Final = 30  # of an axis, because each pair of values is compared
 IDLE_SHARE: Final = 0.05  # of the variance: an axis that surely explains less may be left at one value
+_IDLE_P: Final = 0.05  # of the F test of the whole share of such an axis, at least
 _SMALLEST: Final = 1e-50  # the fourth power of a smaller number may be 0, and of its inverse infinite
 
 
@@ -27,19 +28,15 @@ _SMALLEST: Final = 1e-50  # the fourth power of a smaller number may be 0, and o
 class AxisShare:
     """The share (0 to 1) of a metric's variance that an axis explains, or that two explain together.
 
-    `low` and `high` bound its 95 % interval. `p` is the p-value of the F test: `f` with `df` and `error_df` degrees of
-    freedom. Of two axes, `p_holm` is corrected for all pairs of the metric, and `replicates` are those that are ones.
+    `low` and `high` bound its 95 % interval. Of two axes, `p` is that of the F test, corrected for all pairs of the
+    metric, and `replicates` are those that are ones.
     """
 
     axes: tuple[str, ...]
     share: float
     low: float
     high: float
-    p: float
-    df: int
-    f: float
-    error_df: float
-    p_holm: float | None = field(default=None, metadata=NOT_IN_JSON)
+    p: float | None = field(default=None, metadata=NOT_IN_JSON)
     replicates: tuple[str, ...] = field(default=(), metadata=NOT_IN_JSON)
 
 
@@ -47,12 +44,11 @@ class AxisShare:
 class WholeShare:
     """The share (0 to 1) of an axis alone and in pairs with others, beside all that is explained without it.
 
-    `high` ends its 95 % interval, `p` is the p-value of the F test.
+    `high` ends its 95 % interval.
     """
 
     share: float
     high: float
-    p: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,60 +66,55 @@ class Trend:
 
 
 @dataclass(frozen=True, slots=True)
-class NeededValues:
-    """How many more values of a replicate would settle the largest difference."""
-
-    axis: str
-    more: int
-
-
-@dataclass(frozen=True, slots=True)
 class ValueDifference:
-    """The mean difference of a value from another one, or from the mean of all others (`other` is None).
+    """How much higher the mean of a value is than that of another one, in the units of the metric.
 
-    It is in the units of the metric, over `pairs` of trials that are equal in all other axes; of a search, over points.
-    `low` and `high` bound the 95 % interval, with `df` degrees of freedom. `p_holm` is corrected as `adjust_in_steps`
-    does. They are None for a single pair.
+    `higher` and `lower`: in how many of the `pairs` of trials that are equal in all other axes; of a search, `pairs` is
+    the number of points, and both are 0. `low` and `high` bound the interval on these prompts, with `df` degrees of
+    freedom; None for a single pair. The intervals of all axes of a metric hold together with 95 % confidence, and
+    `differs` says that this one excludes 0. `other_low` and `other_high` bound the interval for other prompts too; None
+    if there are too few prompts to say.
     """
 
     value: str
-    other: str | None
+    other: str
+    higher: int
+    lower: int
+    pairs: int
     difference: float
     low: float | None
     high: float | None
-    p: float | None
-    p_holm: float | None
-    pairs: int
+    differs: bool
     df: float
+    other_low: float | None
+    other_high: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class AxisEffect:
     """The effect of one axis on one metric. `note` says why there are no comparisons.
 
-    `seen`: whether the axis has an effect; `differs` may still be false, if no two of its values are told apart.
-    `idle`: whether it is known that the axis hardly matters, neither alone nor in pairs with others.
-    `highest` are the value with the highest mean and those that are not seen to be lower, if these are at most half of
-    all; `lowest` likewise. `needed`: what would settle the largest difference. `trend` and `whole_share` are those of a
-    search. `share` is None if the trials are too few, and `levels` is the number of values.
+    `differs`: whether two of its values do, or the slope is not 0. `idle`: whether it is known that the axis hardly
+    matters, neither alone nor in pairs with others. `highest` are the value with the highest mean and those that do not
+    differ from it, if these are at most half of all; `lowest` likewise. `slope`: the interval of the change for 1 more,
+    for four or more numbers, if it has a sign that no two values contradict. `reach`: the difference from which on
+    values would be told apart with twice the replicates. `trend` and `whole_share` are those of a search. `share` is
+    None if the trials are too few, and `levels` is the number of values.
     """
 
     axis: str
     note: str
-    seen: bool
+    differs: bool
     idle: bool
     whole_share: WholeShare | None
     trend: Trend | None
+    slope: tuple[float, float] | None
+    reach: float | None
     highest: tuple[str, ...]
     lowest: tuple[str, ...]
-    needed: NeededValues | None
     comparisons: tuple[ValueDifference, ...]
     share: AxisShare | None = field(metadata=NOT_IN_JSON)
     levels: int = field(metadata=NOT_IN_JSON)
-
-    @property
-    def differs(self) -> bool:
-        return any(found.p_holm is not None and found.p_holm <= LEVEL for found in self.comparisons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,26 +141,23 @@ class MetricEffects:
 
 @dataclass(frozen=True, slots=True)
 class AxisComparisons:
-    """What is found of an axis, by its index, before the p-values are corrected. `note`: why nothing is compared.
+    """What is found of an axis, by its index. `note`: why nothing is compared.
 
     `trend` and `whole` (its share alone and in pairs) are those of a search.
     """
 
     index: int
-    comparisons: Sequence[ValueComparison]
+    found: ValueComparisons
     note: str
     trend: Trend | None = None
     whole: TermShare | None = None
 
 
-def make_share(found: TermShare, axes: Sequence[EffectAxis], p_holm: float | None = None) -> AxisShare:
+def make_share(found: TermShare, axes: Sequence[EffectAxis], p: float | None = None) -> AxisShare:
     """The share of a term, which is an axis or two. `axes`: all of them."""
     of_term = [axes[index] for index in found.term]
-    return AxisShare(
-        tuple(axis.name for axis in of_term),
-        *(found.share, found.low, found.high, found.p, found.df, found.f, found.error_df, p_holm),
-        tuple(axis.name for axis in of_term if axis.is_replicate),
-    )
+    replicates = tuple(axis.name for axis in of_term if axis.is_replicate)
+    return AxisShare(tuple(axis.name for axis in of_term), found.share, found.low, found.high, p, replicates)
 
 
 def make_pair_shares(
@@ -180,29 +168,19 @@ def make_pair_shares(
     return [
         make_share(term, axes, p)
         for term, p in zip(terms, adjust_p_values([term.p for term in terms]), strict=True)
-        if len(term.term) > 1 and p is not None and is_wanted({*term.term})
+        if len(term.term) > 1 and is_wanted({*term.term})
     ]
 
 
 def complete_metric(
     metric: MetricEffects, numbers: Numbers, shares: VarianceShares | None, axes: Sequence[EffectAxis], *,
     compared: Sequence[AxisComparisons], others: Iterable[AxisShare],
-    count_needed: Callable[[Sequence[ValueComparison]], NeededValues | None] = lambda _: None,
 ) -> MetricEffects:  # fmt: skip
-    """Add the effects, those of most variance first, and the shares: of their axes, and then the others.
-
-    `count_needed`: what would settle the largest difference, for axes of which none is seen.
-    """
-    terms = [get_share(shares, (found.index,)) for found in compared]
-    axis_p, value_p = adjust_in_steps(
-        [None if term is None else term.p for term in terms],
-        [[comparison.difference.p for comparison in found.comparisons] for found in compared],
-    )
+    """Add the effects, those of most variance first, and the shares: of their axes, and then the others."""
     effects = []
-    for found, term, p, p_values in zip(compared, terms, axis_p, value_p, strict=True):
-        share = None if term is None else make_share(term, axes)
-        effect = _make_effect(axes[found.index], found, share, p, tuple(zip(found.comparisons, p_values, strict=True)))
-        effects.append(effect if effect.differs else replace(effect, needed=count_needed(found.comparisons)))
+    for found in compared:
+        term = get_share(shares, (found.index,))
+        effects.append(_make_effect(axes[found.index], found, None if term is None else make_share(term, axes)))
     effects.sort(key=lambda effect: -effect.share.share if effect.share else 1.0)
     return replace(
         metric,
@@ -214,29 +192,43 @@ def complete_metric(
     )
 
 
-def _make_effect(
-    axis: EffectAxis, found: AxisComparisons, share: AxisShare | None, p: float | None,
-    comparisons: Sequence[tuple[ValueComparison, float | None]],
-) -> AxisEffect:  # fmt: skip
-    """The effect of an axis, from its indices of values. `p` and those of the comparisons are corrected."""
-    labels, whole, seen = axis.labels, found.whole, p is not None and p <= LEVEL
+def _make_effect(axis: EffectAxis, found: AxisComparisons, share: AxisShare | None) -> AxisEffect:
+    labels, whole, pairs = axis.labels, found.whole, found.found.pairs
+    slope = _check_slope(axis, found.found)
+    differs = slope is not None or any(pair.differs for pair in pairs)
     highest, lowest = (
-        () if found.trend is not None else tuple(labels[value] for value in _find_extremes(axis, comparisons, sign))
+        () if found.trend is not None else tuple(labels[value] for value in _find_extremes(axis, pairs, sign))
         for sign in (1, -1)
     )
-    differences = tuple(
-        ValueDifference(
-            labels[compared.value], None if compared.other is None else labels[compared.other],
-            mean.mean, mean.low, mean.high, mean.p, p_holm, mean.pairs, mean.df,
-        )
-        for compared, p_holm in comparisons
-        for mean in (compared.difference,)
-    )  # fmt: skip
+    idle = whole is not None and not differs and whole.p > _IDLE_P and whole.high <= IDLE_SHARE
     return AxisEffect(
-        axis.name, found.note, seen, whole is not None and not seen and whole.p > LEVEL and whole.high <= IDLE_SHARE,
-        None if whole is None else WholeShare(whole.share, whole.high, whole.p),
-        found.trend, highest, lowest, None, differences, share, len(labels),
+        axis.name, found.note, differs, idle, None if whole is None else WholeShare(whole.share, whole.high),
+        found.trend, slope, found.found.reach, highest, lowest, tuple(_name_values(pair, labels) for pair in pairs),
+        share, len(labels),
     )  # fmt: skip
+
+
+def _name_values(pair: ValueComparison, labels: Sequence[str]) -> ValueDifference:
+    low, high = pair.interval or (None, None)
+    other_low, other_high = pair.others or (None, None)
+    return ValueDifference(
+        labels[pair.value], labels[pair.other], pair.higher, pair.lower, pair.pairs, pair.mean, low, high, pair.differs,
+        pair.df, other_low, other_high,
+    )  # fmt: skip
+
+
+def _check_slope(axis: EffectAxis, found: ValueComparisons) -> tuple[float, float] | None:
+    """The slope, if it has a sign, and no two values differ the other way."""
+    if not excludes_zero(found.slope):
+        return None
+    assert found.slope is not None
+    numbers = [cells[0] for cells in axis.values]
+    rises = found.slope[0] > 0
+    against = (
+        pair.differs and (pair.mean > 0) != ((numbers[pair.value] > numbers[pair.other]) == rises)
+        for pair in found.pairs
+    )
+    return None if any(against) else found.slope
 
 
 def explain_no_analysis(cells: Sequence[Any], values: Numbers) -> str:
@@ -256,20 +248,16 @@ def get_share(shares: VarianceShares | None, term: tuple[int, ...]) -> TermShare
     return None if shares is None else next((found for found in shares.terms if found.term == term), None)
 
 
-def _find_extremes(
-    axis: EffectAxis, comparisons: Sequence[tuple[ValueComparison, float | None]], sign: int
-) -> tuple[int, ...]:
-    """The values that are not seen to be below the highest one (sign 1), or above the lowest (-1); empty if all are."""
+def _find_extremes(axis: EffectAxis, pairs: Sequence[ValueComparison], sign: int) -> tuple[int, ...]:
+    """The values that do not differ from the highest one (sign 1), or the lowest (-1); empty if most do not."""
     levels = len(axis.labels)
     scores = np.zeros(levels)
     worse: set[tuple[int, int]] = set()
-    for comparison, p in comparisons:
-        if comparison.other is None:
-            continue
-        mean = sign * comparison.difference.mean
-        scores[[comparison.value, comparison.other]] += (mean, -mean)
-        if p is not None and p <= LEVEL:
-            worse.add((comparison.other, comparison.value) if mean > 0 else (comparison.value, comparison.other))
+    for pair in pairs:
+        mean = sign * pair.mean
+        scores[[pair.value, pair.other]] += (mean, -mean)
+        if pair.differs:
+            worse.add((pair.other, pair.value) if mean > 0 else (pair.value, pair.other))
     best = int(np.argmax(scores))
     found = tuple(value for value in range(levels) if (value, best) not in worse)
     return found if 2 * len(found) <= levels else ()

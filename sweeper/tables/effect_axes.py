@@ -14,12 +14,14 @@ from sweeper.answers.render import NOT_IN_JSON, json_keys, json_name
 from sweeper.model.axis_values import format_label
 from sweeper.model.result import REPEAT_COLUMN, Result
 from sweeper.model.workflow import encode_canonical
-from sweeper.statistics.paired import Codes, renumber
+from sweeper.schemas.values import is_number
+from sweeper.statistics.codes import FEWEST_PROMPTS, Codes, Replicates, renumber
 from sweeper.store.records import TableLayout
 from sweeper.wording import join_names
 
 _MAX_NAMED: Final = 4  # values in a sentence
-_FEW: Final = 4  # values of a replicate: the interval of fewer is more than twice as wide as that of many
+_TEXT_NAMES: Final = ("neg", "text", "style", "subject")  # in the names of texts that may go with prompts
+SETTINGS, PROMPTS, SEEDS = AXIS_KINDS = ("settings", "prompts", "seeds")  # see `statistics.paired`
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,21 @@ class EffectAxis:
     def name(self) -> str:
         return " + ".join(self.columns)
 
+    @property
+    def numbers(self) -> list[float] | None:
+        """The values, if they are numbers of one column."""
+        cells = [cells[0] for cells in self.values]
+        return cells if len(self.columns) == 1 and all(map(is_number, cells)) else None
+
+    @property
+    def kind(self) -> str:
+        """What the axis is for a comparison of another one: a replicate without prompts counts as seeds."""
+        if not self.is_replicate:
+            return SETTINGS
+        cells = zip(*self.values, strict=True)
+        kinds = (find_kind(name, values) for name, values in zip(self.columns, cells, strict=True))
+        return PROMPTS if "prompt" in kinds else SEEDS
+
 
 @dataclass(frozen=True, slots=True)
 class EffectAxes:
@@ -44,6 +61,13 @@ class EffectAxes:
     axes: tuple[EffectAxis, ...]
     constant: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+def make_replicates(axes: Sequence[EffectAxis], rows: int) -> Replicates:
+    """The axes beside a compared one for each of these rows of matched trials."""
+    of_kind = {kind: [axis.codes for axis in axes if axis.kind == kind] for kind in AXIS_KINDS}
+    settings, prompts, seeds = (renumber(*codes) if codes else None for codes in of_kind.values())
+    return Replicates(np.zeros(rows, dtype=np.int64) if settings is None else settings, prompts, seeds)
 
 
 def list_axis_columns(layout: TableLayout) -> list[str]:
@@ -59,14 +83,19 @@ def get_cell(row: Result, name: str) -> Any:
 
 
 def find_effect_axes(
-    rows: Sequence[Result], layout: TableLayout, axes: Sequence[str], over: Sequence[str]
-) -> EffectAxes:
-    """The axes of these rows. `axes` are never replicates; `over` are, or by default seeds and prompts."""
+    rows: Sequence[Result], layout: TableLayout, axes: Sequence[str], over: Sequence[str],
+    slots: Collection[str] | None = None,
+) -> EffectAxes:  # fmt: skip
+    """The axes of these rows. `axes` are never replicates; `over` are, or by default seeds and prompts.
+
+    `slots`: the names of the slots, if the rows do not have them. The other columns are labels of bundles.
+    """
     found = [read_axis(name, rows, layout) for name in list_axis_columns(layout)]
     constant = tuple(axis.name for axis in found if len(axis.values) < 2)
     unswept = [f"{name} has one value, so there is nothing to compare" for name in axes if name in constant]
     found, notes = _join_linked([axis for axis in found if len(axis.values) > 1], layout.together)
-    found = _mark_replicates(found, axes, over)
+    slots = rows[0].params if slots is None and rows else slots or ()
+    found = _mark_replicates(found, axes, over, slots)
     alone = [axis for axis in found if axis.is_replicate and len(axis.values) == len(rows) > 1]
     notes += [f"{axis.name} has another value in each trial, so what it changes counts as noise" for axis in alone]
     found = [axis for axis in found if axis not in alone]
@@ -143,21 +172,30 @@ def _count_combinations(axis: EffectAxis, other: EffectAxis) -> int:
     return len(np.unique(axis.codes * len(other.values) + other.codes))
 
 
-def _mark_replicates(axes: Sequence[EffectAxis], named: Sequence[str], over: Sequence[str]) -> list[EffectAxis]:
+def _mark_replicates(
+    axes: Sequence[EffectAxis], named: Sequence[str], over: Sequence[str], slots: Collection[str]
+) -> list[EffectAxis]:
     def mark(is_replicate: Callable[[EffectAxis], bool]) -> list[EffectAxis]:
         return [replace(axis, is_replicate=not set(axis.columns) & set(named) and is_replicate(axis)) for axis in axes]
 
     if over:
         return mark(lambda axis: bool(set(axis.columns) & set(over)))
-    marked = mark(lambda axis: _is_sample(axis, prompts=True))
+    marked = mark(lambda axis: _is_sample(axis, slots, prompts=True))
     # Of a sweep over prompts and seeds alone, the prompts are what a user can choose.
-    return marked if any(not axis.is_replicate for axis in marked) else mark(_is_sample)
+    return marked if any(not axis.is_replicate for axis in marked) else mark(lambda axis: _is_sample(axis, slots))
 
 
-def _is_sample(axis: EffectAxis, *, prompts: bool = False) -> bool:
-    """Whether an axis has seeds or prompts, and beside them nothing but texts, such as negative prompts."""
+def _is_sample(axis: EffectAxis, slots: Collection[str], *, prompts: bool = False) -> bool:
+    """Whether an axis has seeds or prompts, and beside them nothing but labels and texts, such as negative prompts.
+
+    Prompts that go with a sampler or a checkpoint are none: these are to be compared.
+    """
     cells = list(zip(*axis.values, strict=True))
-    kinds = [find_kind(name, values) for name, values in zip(axis.columns, cells, strict=True)]
+    kinds = [
+        "" if kind == "text" and name in slots and not any(part in name.casefold() for part in _TEXT_NAMES) else kind
+        for name, values in zip(axis.columns, cells, strict=True)
+        for kind in (find_kind(name, values),)
+    ]
     wanted = {"seed", "prompt"} if prompts else {"seed"}
     return bool(wanted & set(kinds)) and "" not in kinds
 
@@ -173,19 +211,13 @@ def find_kind(name: str, cells: Iterable[Any]) -> str:
 
 
 def _describe_few(axes: Sequence[EffectAxis]) -> list[str]:
-    """Say what it means that a replicate axis has few values; of two values, see `statistics.paired`."""
-    replicates = [axis for axis in axes if axis.is_replicate]
-    most = max((len(axis.values) for axis in replicates), default=0)
-    notes = []
-    for axis in replicates:
-        count = len(axis.values)
-        if count == 2 < most:
-            notes.append(f"{axis.name} has only 2 values, so the intervals hold for these 2")
-        elif count < _FEW:
-            others = [other.columns[0] for other in replicates if other is not axis]
-            alone = f"; to ask about these {count} alone, give --over {','.join(others)}" if others else ""
-            notes.append(f"{axis.name} has only {count} values to stand for all, so the intervals are wide{alone}")
-    return notes
+    """Say that a few prompts tell nothing about others; see `statistics.paired`."""
+    return [
+        f"{axis.name} has {len(axis.values)} values, so what is said holds for these alone; from {FEWEST_PROMPTS} on, "
+        "other prompts are judged too"
+        for axis in axes
+        if axis.kind == PROMPTS and len(axis.values) < FEWEST_PROMPTS
+    ]
 
 
 def _describe_confounding(axes: Sequence[EffectAxis]) -> list[str]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,15 +16,49 @@ from sweeper.answers.parts import Heading, Item, Line, Part, Table, shorten_cell
 from sweeper.answers.render import INLINE
 from sweeper.statistics.corrections import LEVEL
 from sweeper.statistics.response_curve import ENDS, INSIDE, RISING
-from sweeper.tables.effect_answer import AxisEffect, AxisShare, MetricEffects, NeededValues, Trend
-from sweeper.tables.effect_axes import EffectAxes
+from sweeper.tables.effect_answer import AxisEffect, AxisShare, MetricEffects, Trend, ValueDifference
+from sweeper.tables.effect_axes import PROMPTS, SEEDS, EffectAxes, EffectAxis
 from sweeper.wording import count_things
 
-_MAX_PAIRS: Final = 10  # of an axis in a table; of more, only the differences from the other values are shown
+_MAX_PAIRS: Final = 10  # of an axis in a table
 _MAX_NAMED: Final = 4  # values in a sentence
 _SMALL_SHARE: Final = 0.005  # of the variance: not worth a sentence
 
 Records = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicateScope:
+    """The numbers of prompts and of seeds over which values are compared; 1 if they do not vary."""
+
+    prompts: int
+    seeds: int
+
+    @staticmethod
+    def of(axes: Iterable[EffectAxis]) -> ReplicateScope:
+        """The scope of trials with these axes."""
+        replicates = [(axis.kind, len(set(axis.codes.tolist())) or len(axis.values)) for axis in axes]
+        return ReplicateScope(
+            *(math.prod(count for kind, count in replicates if kind == own) for own in (PROMPTS, SEEDS))
+        )
+
+    @property
+    def on_these(self) -> str:
+        return f" on these {self.prompts} prompts" if self.prompts > 1 else ""
+
+    @property
+    def few(self) -> str:
+        """Why a difference that all pairs have may be chance."""
+        if self.seeds > 1:
+            return f"with {self.seeds} seeds "
+        return f"with {self.prompts} prompts " if self.prompts > 1 else ""
+
+    @property
+    def more(self) -> str:
+        """As many replicates as there are."""
+        if self.seeds > 1:
+            return f"{self.seeds} more seeds"
+        return f"{self.prompts} more prompts" if self.prompts > 1 else "twice as many trials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +76,11 @@ class EffectsAnswer:
     found: EffectAxes = field(metadata=INLINE)
     metrics: tuple[MetricEffects, ...]
 
+    @property
+    def scope(self) -> ReplicateScope:
+        """For what the differences hold."""
+        return ReplicateScope.of(self.found.axes)
+
     def parts(self) -> Iterator[Part]:
         """What the trials are, then for each metric the words and the tables."""
         yield Line(_describe_trials(self))
@@ -49,8 +88,9 @@ class EffectsAnswer:
             yield Line(f"note: {note}")
         for metric in self.metrics:
             yield Heading(metric.metric)
-            yield from map(Item, _describe_metric(metric))
-            for rows in (_list_shares(metric), _list_comparisons(metric, "pairs" if self.points is None else "points")):
+            yield from map(Item, _describe_metric(metric, self.scope))
+            counted = "higher in" if self.points is None else "points"
+            for rows in (_list_shares(metric), _list_comparisons(metric, counted)):
                 if rows:
                     yield Table.from_records(rows)
 
@@ -58,7 +98,7 @@ class EffectsAnswer:
 def describe_effects(answer: EffectsAnswer) -> dict[str, list[str]]:
     """The words of the answer without the tables: those of each metric, each with what the trials are."""
     trials = [_describe_trials(answer), *answer.found.notes]
-    return {metric.metric: [*_describe_metric(metric), *trials] for metric in answer.metrics}
+    return {metric.metric: [*_describe_metric(metric, answer.scope), *trials] for metric in answer.metrics}
 
 
 def _describe_trials(answer: EffectsAnswer) -> str:
@@ -76,14 +116,19 @@ def _describe_trials(answer: EffectsAnswer) -> str:
     return f"{count_things(answer.trials, 'trial')} succeeded; {over}"
 
 
-def _describe_metric(metric: MetricEffects) -> Iterator[str]:
+def _describe_metric(metric: MetricEffects, scope: ReplicateScope) -> Iterator[str]:
     if metric.note:
         yield metric.note
         return
     for effect in metric.effects:
-        yield _describe_effect(effect, metric.maximize)
+        facts = [fact for fact in _list_facts(effect, metric.maximize, scope) if fact]
+        if " + " in effect.axis and effect.differs:
+            facts.append(f"{' and '.join(effect.axis.split(' + '))} cannot be separated")
+        if effect.share and effect.differs:
+            facts.append(f"{_format_share(effect.share.share)} of the variance")
+        yield f"{effect.axis} {effect.note}" if effect.note else f"{effect.axis}: {'; '.join(facts)}"
     for share in metric.shares:
-        is_seen = share.p_holm is not None and share.p_holm <= LEVEL and share.share >= _SMALL_SHARE
+        is_seen = share.p is not None and share.p <= LEVEL and share.share >= _SMALL_SHARE
         if is_seen and len(share.replicates) < len(share.axes):
             yield _describe_interaction(share)
     if metric.rest is None:
@@ -106,42 +151,69 @@ def _describe_interaction(found: AxisShare) -> str:
     return f"{' and '.join(found.axes)} act together: {share}; what one changes depends on the other"
 
 
-def _describe_effect(effect: AxisEffect, maximize: bool | None) -> str:
-    name = effect.axis
-    if effect.note:
-        return f"{name} {effect.note}"
-    share = f"{_format_share(effect.share.share)} of the variance; " if effect.share else ""
-    if effect.differs:
-        where = (
-            _describe_extremes(effect, maximize)
-            if effect.trend is None
-            else f" ({_describe_trend(effect.trend, maximize)})"
-        )
-        return f"{name} matters: {share}{_describe_largest(effect)}{where}"
+def _list_facts(effect: AxisEffect, maximize: bool | None, scope: ReplicateScope) -> Iterator[str]:
+    """What is known of an axis without a note: the largest difference that is one, or the largest that was seen."""
+    pairs = [found for found in effect.comparisons if found.differs] or effect.comparisons
+    largest = max(pairs, key=lambda found: abs(found.difference), default=None)
     whole = "" if effect.whole_share is None else f"{_format_share(effect.whole_share.high)} of the variance"
     if effect.idle:
-        return f"{name}: no sign that it matters; it explains at most {whole}"
-    bounds = [
-        max(abs(found.low), abs(found.high))
-        for found in effect.comparisons
-        if found.low is not None and found.high is not None and found.other is not None
-    ]
-    if not bounds:
-        return (
-            f"{name} cannot be judged: there is only one pair of trials for each difference; run more seeds or prompts"
-        )
-    if not max(bounds):
-        return f"{name} changes nothing: each difference is 0"
-    most = _round_to(max(bounds), max(bounds))
-    if whole and not effect.seen:
-        return f"{name} is not settled: it explains at most {whole}"
-    if effect.seen:
-        hint = f"; {_describe_needed(effect.needed)}" if effect.needed else ""
-        return f"{name} matters: {share}which of its values differ is not settled{hint}"
-    if effect.needed is None:
-        return f"{name}: no difference seen (less than {most} either way)"
-    needed = _describe_needed(effect.needed)
-    return f"{name} is not settled: {share}the difference may be up to {most} either way; {needed}"
+        yield f"no sign that it matters; it explains at most {whole}"
+    elif whole and not effect.differs:
+        yield f"not settled; it explains at most {whole}"
+    elif largest is None or not any(found.difference or found.high for found in effect.comparisons):
+        yield "changes nothing: each difference is 0"
+    else:
+        if effect.slope is not None:
+            yield _describe_slope(*effect.slope)
+        if not effect.differs and effect.slope is None and effect.levels > 2:
+            yield f"no two of its {effect.levels} values are told apart"
+        yield describe_difference(largest, scope)
+        if effect.trend is not None:
+            yield _describe_trend(effect.trend, maximize)
+        yield _describe_extremes(effect, maximize)
+        if not effect.differs and effect.reach is not None:
+            yield f"with {scope.more}, differences above {_round_to(effect.reach, effect.reach)} would be told apart"
+
+
+def describe_difference(found: ValueDifference, scope: ReplicateScope) -> str:
+    """The fact, the estimate, and for what they hold, such as `9 is higher than 3 in 18 of 18 pairs, by 11 (10 to 12)`.
+
+    The value with the higher mean comes first.
+    """
+    value, other, higher, mean = found.value, found.other, found.higher, found.difference
+    low, high, others = found.low, found.high, (found.other_low, found.other_high)
+    if mean < 0:
+        value, other, higher, mean = other, value, found.lower, -mean
+        low, high = (None, None) if low is None or high is None else (-high, -low)
+        others = (None, None) if others[0] is None or others[1] is None else (-others[1], -others[0])
+    count = f" in {higher} of {found.pairs} pairs" if found.higher or found.lower else ""
+    fact = f"{shorten_cell(value)} is higher than {shorten_cell(other)}{count}"
+    if low is None or high is None:
+        return f"{fact}, by {format_rounded(mean)}; run more seeds or prompts to see how sure that is"
+    margin = (high - low) / 2
+    interval = f"{_round_to(mean, margin)} ({_round_to(low, margin)} to {_round_to(high, margin)})"
+    if _is_nothing(margin, mean):
+        interval = format_rounded(mean)
+    if not found.differs:
+        if count and higher == found.pairs:
+            return f"{fact}; {scope.few}that may still be chance: {interval}"
+        return f"{fact}, by {interval}: not told apart{scope.on_these}"
+    text = f"{fact}, by {interval}{scope.on_these}"
+    if others[0] is None or others[1] is None:
+        return text
+    if others == (low, high):
+        return f"{text} and for other prompts"
+    margin = (others[1] - others[0]) / 2
+    few = ", too few prompts to say" if others[0] <= 0 <= others[1] else ""
+    return f"{text}; for other prompts: {_round_to(others[0], margin)} to {_round_to(others[1], margin)}{few}"
+
+
+def _describe_slope(low: float, high: float) -> str:
+    margin, word = (high - low) / 2, "rises" if low > 0 else "falls"
+    least, most = sorted((abs(low), abs(high)))
+    if _is_nothing(margin, low):
+        return f"{word} with it, by {format_rounded(most)} for 1 more"
+    return f"{word} with it, by {_round_to(least, margin)} to {_round_to(most, margin)} for 1 more"
 
 
 def _describe_trend(trend: Trend, maximize: bool | None) -> str:
@@ -152,42 +224,16 @@ def _describe_trend(trend: Trend, maximize: bool | None) -> str:
     return f"{top} at {trend.value}, the {'highest' if trend.word == RISING else 'lowest'} value tried"
 
 
-def _describe_needed(needed: NeededValues) -> str:
-    return (
-        f"{count_things(needed.more, 'more value')} of {needed.axis} would settle it, if it is as large as it looks now"
-    )
-
-
-def _describe_largest(effect: AxisEffect) -> str:
-    """The largest difference of two values that is seen, such as `9 is 34 to 52 above 5`."""
-    seen = [found for found in effect.comparisons if found.p_holm is not None and found.p_holm <= LEVEL]
-    largest = max(seen, key=lambda found: (found.other is not None, abs(found.difference)))
-    low, high = largest.low, largest.high
-    assert low is not None
-    assert high is not None
-    margin = (high - low) / 2
-    upper, lower = largest.value, "the others" if largest.other is None else largest.other
-    if largest.difference < 0:
-        low, high = -high, -low
-        if largest.other is None:
-            return f"{upper} is {_round_to(low, margin)} to {_round_to(high, margin)} below the others"
-        upper, lower = lower, upper
-    if _is_nothing(margin, low):
-        return f"{shorten_cell(upper)} is {format_rounded(low)} above {shorten_cell(lower)}"
-    return f"{shorten_cell(upper)} is {_round_to(low, margin)} to {_round_to(high, margin)} above {shorten_cell(lower)}"
-
-
 def _describe_extremes(effect: AxisEffect, maximize: bool | None) -> str:
     """Which values are highest and lowest, as far as the differences that are seen allow it."""
     if effect.levels < 3:
         return ""
     words = ("highest", "lowest") if maximize is None else ("best", "worst") if maximize else ("worst", "best")
-    texts = [
+    return ", ".join(
         f"{word} {' or '.join(map(shorten_cell, values))}"
         for word, values in zip(words, (effect.highest, effect.lowest), strict=True)
         if values and len(values) <= _MAX_NAMED
-    ]
-    return f" ({', '.join(texts)})" if texts else ""
+    )
 
 
 def _list_shares(metric: MetricEffects) -> Records:
@@ -208,26 +254,36 @@ def _list_shares(metric: MetricEffects) -> Records:
 
 
 def _list_comparisons(metric: MetricEffects, counted: str) -> Records:
+    """The pairs of values; of an axis with many, those with its highest value, or those that differ most."""
     rows = []
     for effect in metric.effects:
-        pairs = sum(found.other is not None for found in effect.comparisons)
-        for found in effect.comparisons:
-            if found.other is not None and pairs > _MAX_PAIRS:
-                continue
-            margin = found.difference if found.low is None or found.high is None else (found.high - found.low) / 2
-            rows.append(
-                {
-                    "axis": effect.axis,
-                    "value": shorten_cell(found.value),
-                    "against": "the others" if found.other is None else shorten_cell(found.other),
-                    "difference": _round_to(found.difference, margin),
-                    "low": "" if found.low is None else _round_to(found.low, margin),
-                    "high": "" if found.high is None else _round_to(found.high, margin),
-                    "p (Holm)": "" if found.p_holm is None else _format_p(found.p_holm),
-                    counted: str(found.pairs),
-                }
-            )
+        shown = effect.comparisons
+        if len(shown) > _MAX_PAIRS:
+            named = [pair for pair in shown if {pair.value, pair.other} & set(effect.highest[:1])]
+            shown = tuple(named or sorted(shown, key=lambda pair: -abs(pair.difference))[:_MAX_PAIRS])
+        rows += [{"axis": effect.axis, **_format_row(found, counted)} for found in shown]
+    if not any(row["other prompts"] for row in rows):
+        rows = [{name: cell for name, cell in row.items() if name != "other prompts"} for row in rows]
     return rows
+
+
+def _format_row(found: ValueDifference, counted: str) -> dict[str, str]:
+    margin = found.difference if found.low is None or found.high is None else (found.high - found.low) / 2
+    return {
+        "value": shorten_cell(found.value),
+        "against": shorten_cell(found.other),
+        counted: f"{found.higher} of {found.pairs}" if found.higher or found.lower else str(found.pairs),
+        "difference": _round_to(found.difference, margin),
+        "interval": _format_interval(found.low, found.high),
+        "other prompts": _format_interval(found.other_low, found.other_high),
+        "differs": "yes" if found.differs else "",
+    }
+
+
+def _format_interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return ""
+    return f"{_round_to(low, (high - low) / 2)} to {_round_to(high, (high - low) / 2)}"
 
 
 def _round_to(number: float, margin: float) -> str:
@@ -246,7 +302,3 @@ def _is_nothing(margin: float, number: float) -> bool:
 
 def _format_share(share: float) -> str:
     return f"{share:.0%}".replace("%", " %") if share >= 0.095 else f"{share:.1%}".replace("%", " %")
-
-
-def _format_p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"

@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, variance
 from typing import Any, Final
@@ -23,24 +24,30 @@ from sweeper.model.result import REPEAT_COLUMN, SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.schemas.values import is_number
+from sweeper.statistics.codes import Codes, Numbers, Replicates, renumber
 from sweeper.statistics.corrections import LEVEL
-from sweeper.statistics.factorial import Factor, Factorial, ValueComparison, count_needed_values
-from sweeper.statistics.paired import Codes, Numbers, renumber
-from sweeper.statistics.variance_shares import VarianceModel, VarianceShares
+from sweeper.statistics.paired import ValueComparisons, compare_means, compare_values
+from sweeper.statistics.variance_shares import Factor, VarianceModel, VarianceShares
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
     AxisComparisons,
     MetricEffects,
-    NeededValues,
     complete_metric,
     explain_no_analysis,
     get_share,
     make_pair_shares,
     make_share,
 )
-from sweeper.tables.effect_axes import EffectAxes, find_effect_axes, list_axis_columns
+from sweeper.tables.effect_axes import (
+    SEEDS,
+    EffectAxes,
+    EffectAxis,
+    find_effect_axes,
+    list_axis_columns,
+    make_replicates,
+)
 from sweeper.tables.effect_words import EffectsAnswer
 from sweeper.tables.equal_pictures import find_equal_pictures
 from sweeper.tables.results_folder import find_results_folder
@@ -48,7 +55,6 @@ from sweeper.tables.search_effects import SearchAnalysis, find_search_axes
 from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, select_trials
 from sweeper.wording import join_names
 
-_MOST_PROPOSED: Final = 10  # seeds in all, or three times the present ones: a difference that needs more is hardly seen
 _ARGUMENT_NAMES: Final = {"metric": "metrics", "axis": "axes", "over": "over"}  # of `effects`
 _LARGEST: Final = 1e100  # the square of a larger number may be infinite
 _NUMBER_COLUMNS: Final = ("ran_s", "queued_s", "cost", "attempts")
@@ -81,19 +87,21 @@ def effects(
     the option of `sweeper effects` does. The columns:
 
     - `metric`, `axis`: axes that vary together are one, such as `width + height`
-    - `value`, `other`: the values as text; `other` is None for the mean of all other values
-    - `difference`, `low`, `high`: the mean over matched trials, and its 95 % interval
-    - `p`, `p_holm`: the p-value, and corrected: within the axis, and for the number of axes
-    - `pairs`, `df`: how many pairs of trials were compared, and the degrees of freedom
+    - `value`, `other`: the values as text
+    - `higher`, `lower`, `pairs`: in how many of the pairs of matched trials `value` is higher, and lower
+    - `difference`, `low`, `high`: the mean over the pairs, and its interval on these prompts; those of all axes hold
+      together with 95 % confidence
+    - `differs`, `df`: whether the interval excludes 0, and its degrees of freedom
+    - `other_low`, `other_high`: the interval for other prompts too, from three prompts on
     - `share`, `share_low`, `share_high`: the part of the metric's variance that the axis explains, 0 to 1
 
-    Raises UsageError for an unknown name or without the extra `stats`, and ResultsError.
+    Raises UsageError for an unknown name, and ResultsError.
     """
     query = EffectQuery(metrics, axes, over, Selection(where))
     answer = analyse_effects(results, query)
     columns = (
-        "metric", "axis", "value", "other", "difference", "low", "high", "p", "p_holm", "pairs", "df", "share",
-        "share_low", "share_high",
+        "metric", "axis", "value", "other", "higher", "lower", "pairs", "difference", "low", "high", "differs", "df",
+        "other_low", "other_high", "share", "share_low", "share_high",
     )  # fmt: skip
     rows = [
         (metric.metric, effect.axis, *astuple(found), *(astuple(effect.share)[1:4] if effect.share else (None,) * 3))
@@ -127,6 +135,7 @@ def analyse_effects(
         found = find_effect_axes(rows, layout, query.axes, query.over)
         analysis = _Analysis(rows, found, query.axes)
         metrics = [analysis.analyse(name, _read_numbers(name, rows, layout)) for name in names]
+        found = replace(found, notes=(*found.notes, *analysis.notes))
     else:
         found = find_search_axes(rows, layout, layout.search)
         surfaces = SearchAnalysis(rows, found, layout.search, query.axes)
@@ -223,23 +232,35 @@ def _iter_calibrated(store: Store, names: Sequence[str]) -> Iterator[_Repeats]:
     yield from repeats.values()
 
 
+@dataclass(frozen=True, slots=True)
+class _MatchedTrials:
+    """The trials of an axis in rows that are equal in all other axes: `trials[row, value]` is an index, or -1."""
+
+    trials: Codes
+    replicates: Replicates
+    own_seeds: bool
+
+
 class _Analysis:
     """The trials of a folder as a factorial; of trials with equal axes, it takes the mean."""
 
     def __init__(self, rows: Sequence[Result], axes: EffectAxes, requested: Sequence[str]) -> None:
-        self._axes = axes
         codes = [axis.codes for axis in axes.axes]
         self._cells: Codes = renumber(*codes) if codes else np.zeros(len(rows), dtype=np.int64)
         first = np.unique(self._cells, return_index=True)[1]
-        self._factors = [
-            Factor(axis.name, axis.codes[first], len(axis.values), axis.is_replicate) for axis in axes.axes
-        ]
-        self._factorial = Factorial(self._factors)
+        self._axes = [replace(axis, codes=axis.codes[first]) for axis in axes.axes]
+        self._matched: dict[int, _MatchedTrials] = {}  # by the axis
         self._models: dict[bytes, VarianceModel] = {}  # by the trials that have a number
         self._compared = [
             index
             for index, axis in enumerate(axes.axes)
             if not axis.is_replicate and (not requested or set(requested) & set(axis.columns))
+        ]
+        self._level = 1 - LEVEL / max(len(self._compared), 1)
+        self.notes = [
+            f"each value of {self._axes[index].name} has seeds of its own, so the means of its seeds are compared"
+            for index in self._compared
+            if self._match(index).own_seeds
         ]
 
     def analyse(self, name: str, cells: Sequence[Any]) -> MetricEffects:
@@ -253,43 +274,84 @@ class _Analysis:
         numbers = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
         if not self._compared:
             return MetricEffects(name, count, note="there is no axis to compare: each has one value, or is a replicate")
-        shares, axes, replicates = self._share_out(numbers), self._axes.axes, self._factorial.replicates
+        shares, axes = self._share_out(numbers), self._axes
+        replicates = {index for index, axis in enumerate(axes) if axis.is_replicate}
         samples = [make_share(term, axes) for index in replicates if (term := get_share(shares, (index,))) is not None]
         compared = {*self._compared}
-        pairs = make_pair_shares(shares, axes, lambda pair: bool(pair & compared) or pair <= {*replicates})
+        pairs = make_pair_shares(shares, axes, lambda pair: bool(pair & compared) or pair <= replicates)
         others = [*samples, *sorted(pairs, key=lambda found: -found.share)]
         return complete_metric(
-            MetricEffects(name, count), numbers, shares, axes, others=others, count_needed=self._count_needed,
+            MetricEffects(name, count), numbers, shares, axes, others=others,
             compared=[self._compare(index, numbers) for index in self._compared],
         )  # fmt: skip
 
     def _share_out(self, numbers: Numbers) -> VarianceShares | None:
         known = np.isfinite(numbers)
         if (key := known.tobytes()) not in self._models:
-            self._models[key] = VarianceModel([replace(factor, codes=factor.codes[known]) for factor in self._factors])
+            self._models[key] = VarianceModel([
+                Factor(axis.name, axis.codes[known], len(axis.values), axis.is_replicate) for axis in self._axes
+            ])  # fmt: skip
         return self._models[key].share_out(numbers[known])
 
     def _compare(self, index: int, numbers: Numbers) -> AxisComparisons:
-        axis = self._axes.axes[index]
+        axis = self._axes[index]
         if len(axis.values) > MAX_VALUES:
             note = (f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES}); select "
                     f"some, or call it a replicate: --over {axis.columns[0]}")  # fmt: skip
-            return AxisComparisons(index, (), note)
-        found = self._factorial.compare(index, numbers)
+            return AxisComparisons(index, ValueComparisons(), note)
+        matched = self._match(index)
+        if matched.own_seeds:
+            found = compare_means(self._average_seeds(axis, numbers), self._level)
+        else:
+            table = np.where(matched.trials < 0, np.nan, numbers[matched.trials])
+            found = compare_values(table, matched.replicates, self._level, axis.numbers)
         return AxisComparisons(
-            index, found, "" if found else "cannot be judged, because no two trials differ in it alone"
+            index, found, "" if found.pairs else "cannot be judged, because no two trials differ in it alone"
         )
 
-    def _count_needed(self, comparisons: Sequence[ValueComparison]) -> NeededValues | None:
-        """The replicate axis of which the fewest more values would settle the largest difference, and how many."""
-        pairs = [found for found in comparisons if found.other is not None]
-        if not pairs:
-            return None
-        largest = max(pairs, key=lambda found: abs(found.difference.mean)).difference
-        options = []
-        for position, index in enumerate(self._factorial.replicates):
-            present = largest.levels[position]
-            needed = count_needed_values(largest, position, LEVEL / len(comparisons), max(3 * present, _MOST_PROPOSED))
-            if needed is not None:
-                options.append(NeededValues(self._axes.axes[index].name, needed - present))
-        return min(options, key=lambda option: option.more, default=None)
+    def _match(self, index: int) -> _MatchedTrials:
+        if index not in self._matched:
+            axis = self._axes[index]
+            others = [other for other in self._axes if other is not axis]
+            first, trials = _fill_table(axis, others)
+            replicates = make_replicates([replace(other, codes=other.codes[first]) for other in others], len(first))
+            self._matched[index] = _MatchedTrials(trials, replicates, _has_own_seeds(trials, replicates.seeds))
+        return self._matched[index]
+
+    def _average_seeds(self, axis: EffectAxis, numbers: Numbers) -> list[Numbers]:
+        """For each value, the mean of each of its seeds over the settings and prompts that every value has."""
+        others = [other for other in self._axes if other is not axis and other.kind != SEEDS]
+        _, codes = np.unique(renumber(*(other.codes for other in others)), return_inverse=True) if others else (
+            None, np.zeros_like(axis.codes))  # fmt: skip
+        seeds = renumber(*(other.codes for other in self._axes if other.kind == SEEDS))
+        cells = codes * len(axis.values) + axis.codes
+        known = np.isfinite(numbers)
+        size = (int(codes.max()) + 1) * len(axis.values)
+        counts = np.bincount(cells[known], minlength=size).reshape(-1, len(axis.values))
+        means = np.bincount(cells[known], numbers[known], minlength=size).reshape(counts.shape) / np.maximum(counts, 1)
+        used: Any = known & np.all(counts > 0, axis=1)[codes]
+        centred = numbers - means.mean(axis=1)[codes]
+        return [
+            np.array([centred[rows & (seeds == seed)].mean() for seed in np.unique(seeds[rows])])
+            for rows in (used & (axis.codes == value) for value in range(len(axis.values)))
+        ]
+
+
+def _fill_table(axis: EffectAxis, others: Sequence[EffectAxis]) -> tuple[Codes, Codes]:
+    """The first trial of each row, and the trials by row and value."""
+    row_of = renumber(*(other.codes for other in others)) if others else np.zeros_like(axis.codes)
+    first = np.unique(row_of, return_index=True)[1]
+    trials = np.full((len(first), len(axis.values)), -1)
+    trials[row_of, axis.codes] = np.arange(len(axis.codes))
+    return first, trials
+
+
+def _has_own_seeds(trials: Codes, seeds: Codes | None) -> bool:
+    """Whether no two values share as many as half of the seeds of either."""
+    if seeds is None:
+        return False
+    of_values = [{*seeds[column >= 0].tolist()} for column in trials.T]
+    return all(
+        2 * len(own & other) < min(len(own), len(other)) and min(len(own), len(other)) > 1
+        for own, other in combinations(of_values, 2)
+    )

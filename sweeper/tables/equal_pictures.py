@@ -14,7 +14,7 @@ import numpy as np
 
 from sweeper.answers.parts import shorten_cell
 from sweeper.model.result import MAX_COMPARED, REPEAT_COLUMN, SUCCEEDED, Result
-from sweeper.statistics.paired import Codes, renumber
+from sweeper.statistics.codes import Codes, renumber
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_axes import EffectAxis, find_effect_axes
 from sweeper.wording import join_names

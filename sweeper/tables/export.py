@@ -9,7 +9,6 @@ The functions take a DataFrame, or columns of Python values. Only JSON lines hol
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -209,10 +208,6 @@ def format_markdown_cell(value: Any) -> str:
 
 
 def _make_parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
-    try:
-        importlib.import_module("pyarrow")
-    except ImportError:
-        raise UsageError('parquet needs pyarrow; install it with: pip install "comfy-sweeper[parquet]"') from None
     mixed = [name for name in table.columns if table[name].dtype == object and _is_mixed(table[name])]
     plain = table.copy(deep=False)
     for name in mixed:

@@ -17,10 +17,11 @@ import numpy as np
 from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns, adjust_means, get_number
 from sweeper.schemas.values import is_number
-from sweeper.statistics.factorial import Factor, ValueComparison
-from sweeper.statistics.paired import Codes, Numbers
+from sweeper.statistics.codes import Codes, Numbers
+from sweeper.statistics.corrections import LEVEL
+from sweeper.statistics.paired import ValueComparison, ValueComparisons
 from sweeper.statistics.response_curve import ENDS, INSIDE, Curve, LinearFit
-from sweeper.statistics.variance_shares import VarianceModel, VarianceShares, code_factor
+from sweeper.statistics.variance_shares import Factor, VarianceModel, VarianceShares, code_factor
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
@@ -138,13 +139,14 @@ class _Surface:
             return replace(metric, note="all points have the same mean, so no axis changes it")
         shown = [i for i, (axis, _) in enumerate(self._axes) if not requested or axis.name in requested]
         sign = -1 if metric.maximize is False else 1
-        compared = [self._compare(index, sign, shares) for index in shown]
+        level = 1 - LEVEL / max(len(shown), 1)
+        compared = [self._compare(index, sign, level, shares) for index in shown]
         axes = [axis for axis, _ in self._axes]
         pairs = make_pair_shares(shares, axes, lambda pair: not pair.isdisjoint(shown))
         found = complete_metric(metric, self._values, shares, axes, compared=compared, others=pairs)
         return replace(found, overlap=max(0.0, found.overlap))  # the shares may add up to more than 1
 
-    def _compare(self, index: int, sign: int, shares: VarianceShares) -> AxisComparisons:
+    def _compare(self, index: int, sign: int, level: float, shares: VarianceShares) -> AxisComparisons:
         """Compare the ends of a curve, with its turn if it has one, or each pair of other values."""
         axis, codes = self._axes[index]
         factor, trend = self._factors[index], None
@@ -160,8 +162,11 @@ class _Surface:
         note = "" if pairs else f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES})"
         if get_share(shares, (index,)) is None:
             note = "cannot be separated from the other axes at these points"
-        comparisons = [
-            ValueComparison(int(codes[first]), int(codes[second]), self._fit.compare(index, first, second))
-            for first, second in pairs
-        ]
-        return AxisComparisons(index, comparisons, note, trend, self._model.share_out_whole(index, self._values))
+        values, count = len({value for pair in pairs for value in pair}), len(self._values)
+        found = []
+        for first, second in pairs:
+            mean, interval = self._fit.compare(index, first, second, level=level, values=values)
+            value, other = int(codes[first]), int(codes[second])
+            found.append(ValueComparison(value, other, mean, 0, 0, count, self._fit.df, interval))
+        whole = self._model.share_out_whole(index, self._values)
+        return AxisComparisons(index, ValueComparisons(tuple(found)), note, trend, whole)

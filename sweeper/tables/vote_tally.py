@@ -16,11 +16,12 @@ from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from sweeper.answers.parts import Fact, Facts, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.model.search_columns import ROUND, VOTES_METRIC
-from sweeper.statistics.extra_packages import load_stats_package
 from sweeper.statistics.ranking import (
     MIN_GROUPS,
     Agreement,
@@ -179,7 +180,7 @@ def _describe_agreement(agreement: Agreement) -> str:
 def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_picture: bool = False) -> VoteRankings:
     """Rank the values of these axes, or of every axis with votes; or the single pictures.
 
-    Raises UsageError for an unknown axis or without the extra `stats`, and ResultsError.
+    Raises UsageError for an unknown axis or and ResultsError.
     """
     with Store.open(find_results_folder(results), readonly=True) as store:
         pictures, counted = VotePictures(store), [vote for vote in store.votes.load() if vote.counts]
@@ -360,9 +361,8 @@ def _group_connected(votes: Sequence[Vote]) -> list[list[Vote]]:
         return []
     numbers: dict[str, int] = {}
     ends = [[numbers.setdefault(sha256, len(numbers)) for sha256 in vote.pictures] for vote in votes]
-    matrix = load_stats_package("scipy.sparse").coo_matrix
-    links = matrix((np.ones(len(ends)), tuple(zip(*ends, strict=True))), shape=(len(numbers), len(numbers)))
-    _, group_of = load_stats_package("scipy.sparse.csgraph").connected_components(links, directed=False)
+    links = sparse.coo_matrix((np.ones(len(ends)), tuple(zip(*ends, strict=True))), shape=(len(numbers), len(numbers)))
+    _, group_of = csgraph.connected_components(links, directed=False)
     groups: dict[int, list[Vote]] = {}
     for vote, (number, _) in zip(votes, ends, strict=True):
         groups.setdefault(int(group_of[number]), []).append(vote)

@@ -25,7 +25,6 @@ from sweeper.images.metrics.judge_messages import TIE, make_data_url
 from sweeper.model.experiment import Judge
 from sweeper.running.judge_client import JudgeClient
 from sweeper.running.stop_control import run_sync
-from sweeper.statistics.extra_packages import load_stats_package
 from sweeper.statistics.ranking import Floats
 from sweeper.store import Store
 from sweeper.store.records import ANSWERS
@@ -69,7 +68,6 @@ class Ballot:
     def __init__(
         self, results: Path, *, between: Sequence[str] = (), select: Callable[[], Collection[int] | None] = lambda: None
     ) -> None:
-        load_stats_package("evalica")  # if it is missing, say so before anybody votes
         self._results = results
         self._between = between
         self._select = select

@@ -17,6 +17,7 @@ from sweeper.regression.thresholds import parse_threshold
 from sweeper.regression.verdict import MetricVerdict, TrialPair, Verdict
 from sweeper.regression.verdict_pairs import SideTrials
 from sweeper.store.records import TableLayout
+from sweeper.tables.effect_words import ReplicateScope
 from tests.answers.approved import check_approved
 
 CHANGED = Comparison(
@@ -70,11 +71,11 @@ def test_compare():
 
 
 METRICS = (
-    MetricVerdict("aesthetic", "better", 1, 101.04, 107.21, 6.167, 5.41, 6.92, 1.627, 0.0004, 1.0, 24),
-    MetricVerdict("entropy", "lower", 0, 103.5, 99.46, -4.04, -4.28, -3.79, 2.07, 0.0004, 1.0, 24),
-    MetricVerdict("contrast", "equivalent", 0, 107.5, 107.6, 0.0914, -0.5, 0.7, 1.7, 1.0, 0.009, 24),
-    MetricVerdict("steady", "undecided", -1, 104.0, 104.1, 0.06, -0.49, 0.61, 0.01, 1.0, 1.0, 24, 2359),
-    MetricVerdict("share", "undecided", 0, 1.0, 1.1, 0.1, -0.01, 0.21, 0.1, 0.5, 0.5, 24),
+    MetricVerdict("aesthetic", "better", 1, 101.04, 107.21, 6.167, 5.41, 6.92, 5.0, 7.3, 1.627, 24, 0, 24),
+    MetricVerdict("entropy", "lower", 0, 103.5, 99.46, -4.04, -4.28, -3.79, -9.0, 0.9, 2.07, 1, 23, 24),
+    MetricVerdict("contrast", "equivalent", 0, 107.5, 107.6, 0.0914, -0.5, 0.7, None, None, 1.7, 14, 10, 24),
+    MetricVerdict("steady", "undecided", -1, 104.0, 104.1, 0.06, -0.49, 0.61, -0.5, 0.6, 0.01, 12, 12, 24, 0.3123),
+    MetricVerdict("share", "undecided", 0, 1.0, 1.1, 0.1, -0.01, 0.21, None, None, 0.1, 24, 0, 24),
     MetricVerdict("huge", "undecided", note="The numbers are too large to compute with"),
 )
 
@@ -85,7 +86,7 @@ def make_verdict(word, metrics):
     pair = TrialPair({"prompt": "a <fox>"}, {"aesthetic": (96.26, 102.3)}, tuple(zip(sides, rows, strict=True)), 9.0)
     axes = {"prompt": 6, "seed": 4, "cfg": 1}
     notes = ("own is a metric of old alone, so it is not judged",)
-    return Verdict(word, "old", "new", 24, metrics, (pair,), notes, "checkpoint", axes)
+    return Verdict(word, "old", "new", 24, metrics, (pair,), notes, ReplicateScope(6, 4), "checkpoint", axes)
 
 
 def test_verdict():
@@ -95,14 +96,16 @@ def test_verdict():
         "The pairs that differ most:\n\n| pair | old -\\> new | pictures |\n| --- | --- | --- |\n"
         "| prompt=a \\<fox\\> | aesthetic 96.26 -\\> 102.3 | a.png, b.png |\n\n"
         "- own is a metric of old alone, so it is not judged\n"
-        "- Intervals have 95 % confidence. A margin is 0.2 standard deviations of the old trials unless you give one; "
-        "p-values are corrected for the number of metrics.\n"
+        "- The intervals of all metrics hold together with 95 % confidence. A margin is 0.2 standard deviations of the "
+        "old trials unless you give one.\n"
     )
     assert render_html(verdict.largest[0].parts()) == (
         "<h3>prompt=a &lt;fox&gt;</h3><div>aesthetic 96.26 -&gt; 102.3</div><div></div>"  # its pictures are gone
     )
     ok = make_verdict("better", METRICS[:1])
-    assert render_markdown(ok.comment_parts()).startswith("### ✅ better: checkpoint new against old, over 24 matched")
+    assert render_markdown(ok.comment_parts()).startswith(
+        "### ✅ better on these 6 prompts: checkpoint new against old, over 24"
+    )
 
 
 def make_acceptance(*changes):

@@ -41,7 +41,7 @@ def main() -> None:
             texts = []
             for name in ("cfg", "steps", "sampler"):
                 effects = [one[name] for one in found]
-                seen, idle = np.mean([effect.seen for effect in effects]), np.mean([e.idle for e in effects])
+                seen, idle = np.mean([effect.differs for effect in effects]), np.mean([e.idle for e in effects])
                 texts.append(f"{seen:>8.1%} {idle:>7.1%}")
             trends = [effects["cfg"].trend for effects in found]
             best = [float(trend.value) for trend in trends if trend and trend.word == INSIDE]

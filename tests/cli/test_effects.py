@@ -50,9 +50,12 @@ def test_planted_confound_does_not_mislead(confounded_sweep, capsys):
     assert code == 0
     assert "240 trials succeeded; differences are over prompt (6) and seed (4)" in out
     assert "note: sampler lcm ran only with cfg 7, 9" in out
-    assert "cfg matters: " in out
-    assert "(highest 9, lowest 3)" in out
-    assert "above lcm (highest heun, lowest lcm)" in out
+    assert "cfg: rises with it, by " in out
+    assert "; 9 is higher than 3 in 48 of 48 pairs, by " in out
+    assert " on these 6 prompts; for other prompts: 1" in out
+    assert "highest 9, lowest 3" in out
+    assert "heun is higher than lcm in 48 of 48 pairs" in out
+    assert "highest heun, lowest lcm" in out
     frame = sweeper.results(confounded_sweep)
     assert frame.groupby("sampler")["quality"].mean().idxmax() == "lcm"
 
@@ -62,21 +65,21 @@ def test_differences_are_the_planted_ones(confounded_sweep):
     pair = frame[(frame["value"] == "heun") & (frame["other"] == "lcm")].iloc[0]
     assert pair["low"] < 3.5 < pair["high"]
     assert pair["high"] - pair["low"] < 1
-    assert pair["p_holm"] < 0.001
-    assert pair["pairs"] == 48
+    assert (pair["differs"], pair["higher"], pair["pairs"]) == (True, 48, 48)
+    assert pair["other_low"] < 3.5 < pair["other_high"]
     assert set(frame["axis"]) == {"sampler"}
 
 
 def test_metric_of_noise_shows_no_difference(confounded_sweep, capsys):
     _, out, _ = run_effects(capsys, confounded_sweep, "--metric", "unrelated")
-    assert "matters" not in out
-    assert "sampler: no difference seen (less than 0." in out
+    assert "of the variance; " not in out
+    assert "sampler: no two of its 3 values are told apart; " in out
+    assert ": not told apart on these 6 prompts; with 4 more seeds, differences above 0." in out
 
 
 def test_seconds_are_a_metric_too(confounded_sweep, capsys):
     _, out, _ = run_effects(capsys, confounded_sweep, "--metric", "ran_s")
-    assert "cfg matters: " in out
-    assert "9 is 3 above 3 (highest 9, lowest 3)" in out
+    assert "cfg: rises with it, by 0.5 for 1 more; 9 is higher than 3 in 48 of 48 pairs, by 3 on these 6 prompts" in out
 
 
 def test_json_has_every_pair_and_share(confounded_sweep, capsys):
@@ -84,7 +87,7 @@ def test_json_has_every_pair_and_share(confounded_sweep, capsys):
     (metric,) = json.loads(out)["metrics"]
     assert code == 0
     assert [effect["axis"] for effect in metric["effects"]] == ["cfg", "sampler"]
-    assert len(metric["effects"][0]["comparisons"]) == 4 + 6
+    assert len(metric["effects"][0]["comparisons"]) == 6
     assert metric["effects"][0]["highest"] == ["9"]
     assert sum(share["share"] for share in metric["shares"]) + metric["rest"] == pytest.approx(1, abs=0.1)
 
@@ -106,8 +109,8 @@ def test_markdown_goes_to_a_file(confounded_sweep, capsys, tmp_path):
     text = file.read_text("utf-8")
     assert (code, out) == (0, "")
     assert f"wrote {file}" in err
-    assert "### quality\n\n- cfg matters" in text
-    assert "| axis | value | against | difference | low | high | p (Holm) | pairs |\n| --- |" in text
+    assert "### quality\n\n- cfg: rises" in text
+    assert "| axis | value | against | higher in | difference | interval | other prompts | differs |\n| --- |" in text
 
 
 def test_every_wrong_option_is_reported_at_once(confounded_sweep, capsys):
@@ -132,13 +135,12 @@ def test_where_selects_trials_and_says_if_none(confounded_sweep, capsys):
     assert "quality" not in out
 
 
-def test_few_seeds_say_how_many_more_would_settle_it(tmp_path, capsys):
+def test_few_seeds_say_what_was_seen_and_what_more_would_tell(tmp_path, capsys):
     rows = make_grid(steps=[4, 8], seed=[1, 2, 3])
     _, out, _ = run_effects(capsys, write_results(tmp_path, rows, {"m": [0, 0, 0, 0.5, 1, 1.5]}))
-    # The t-test of differences with mean 1 and standard deviation 0.5 has a power of 80 % with 5 seeds.
-    assert "steps is not settled: 75 % of the variance; the difference may be up to 2.2 either way" in out
-    assert "2 more values of seed would settle it, if it is as large as it looks now" in out
-    assert "note: seed has only 3 values to stand for all, so the intervals are wide" in out
+    # The t-test of three differences with mean 1 and standard deviation 0.5, and the margin of six of them
+    assert "8 is higher than 4 in 3 of 3 pairs; with 3 seeds that may still be chance: 1.0 (-0.2 to 2.2)" in out
+    assert "with 3 more seeds, differences above 0.52 would be told apart" in out
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_few_seeds_say_how_many_more_would_settle_it(tmp_path, capsys):
         (make_grid(cfg=[1, 2], seed=[1, 2]), {"m": [0.5] * 4}, "m\n  is 0.5 in all 4 trials, so nothing changes it"),
         (make_grid(cfg=[1, 2], seed=[1, 2]), {"m": [None, None, 1.0, None]}, "m\n  only one trial has a number"),
         (make_grid(cfg=[1], seed=[1, 2]), {"m": [1.0, 2.0]}, "m\n  there is no axis to compare"),
-        (make_grid(cfg=[1, 2]), {"m": [1.0, 2.0]}, "cfg cannot be judged: there is only one pair of trials"),
+        (make_grid(cfg=[1, 2]), {"m": [1.0, 2.0]}, "cfg: 2 is higher than 1 in 1 of 1 pairs, by 1; run more seeds"),
         (
             [{"cfg": 1, "steps": 4, "seed": 1}, {"cfg": 2, "steps": 8, "seed": 1}, {"cfg": 3, "steps": 8, "seed": 1}],
             {"m": [1.0, 2.0, 4.0]},
@@ -177,8 +179,8 @@ def test_axes_that_vary_together_are_one(tmp_path, capsys):
     folder = write_results(tmp_path, rows, {"m": values}, together=[("width", "height"), ("style", "style.label")])
     _, out, _ = run_effects(capsys, folder, "--axis", "height")
     assert "note: width, height vary together, so they are one axis" in out
-    assert "width + height matters: " in out
-    assert "(highest 128, 256, lowest 64, 128)" in out
+    assert "width + height: 128, 256 is higher than 64, 128 in 10 of 10 pairs, by " in out
+    assert "highest 128, 256, lowest 64, 128; width and height cannot be separated; " in out
     assert set(sweeper.effects(folder, axes=["style"])["value"]) == {"oil"}
 
 
@@ -219,39 +221,66 @@ def test_requested_axis_with_one_value_is_named(tmp_path, capsys):
     folder = write_results(tmp_path, rows, {"m": [1.0, 1.1, 1.2, 4, 4.1, 4.3]})
     _, out, _ = run_effects(capsys, folder, "--axis", "steps,cfg")
     assert "note: steps has one value, so there is nothing to compare" in out
-    assert "cfg matters: " in out
+    assert "cfg: 2 is higher than 1 in 3 of 3 pairs, by 3.03 (2.89 to 3.18); " in out
 
 
 def test_unmeasured_sweep_is_judged_by_its_seconds(tmp_path, capsys):
     rows = make_grid(steps=[2, 4], seed=[1, 2, 3])
     folder = write_results(tmp_path, rows, {}, ran_s=[2, 2.1, 2.2, 4, 4.2, 4.1])
     _, out, _ = run_effects(capsys, folder)
-    assert "ran_s\n  steps matters: " in out
+    assert "ran_s\n  steps: 4 is higher than 2 in 3 of 3 pairs, by " in out
 
 
-def test_missing_extra_says_what_to_install(confounded_sweep, capsys, monkeypatch):
-    from sweeper.statistics.extra_packages import load_stats_package
-
-    load_stats_package.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "scipy.special", None)
-    code, _, err = run_effects(capsys, confounded_sweep)
-    load_stats_package.cache_clear()
-    assert code == 2
-    assert 'python -m pip install "comfy-sweeper[stats]"' in err
-
-
-def test_axis_may_matter_before_its_values_are_told_apart(tmp_path, capsys):
+def test_many_values_may_rise_before_any_two_are_told_apart(tmp_path, capsys):
     rng = random.Random(0)
-    rows = make_grid(steps=[4, 8, 16, 32], prompt=["a fox", "a boat", "an oak", "a cat"], seed=[11, 22, 33])
-    steps = sorted({row["steps"] for row in rows})
-    means = {
-        (n, prompt): rng.gauss(n * 1.5, 1.5) for n in range(4) for prompt in ("a fox", "a boat", "an oak", "a cat")
-    }
-    numbers = [means[steps.index(row["steps"]), row["prompt"]] + rng.gauss(0, 0.3) for row in rows]
+    rows = make_grid(steps=[4, 8, 12, 16, 20, 24], seed=[11, 22, 33])
+    numbers = [row["steps"] / 8 + rng.gauss(0, 0.8) for row in rows]
     folder = write_results(tmp_path / "results", rows, {"quality": numbers})
     code, out, _ = run_effects(capsys, folder, "--json")
     (effect,) = json.loads(out)["metrics"][0]["effects"]
-    assert (code, effect["seen"], min(one["p_holm"] for one in effect["comparisons"]) > 0.05) == (0, True, True)
-    sentence = run_effects(capsys, folder)[1].split("quality\n")[1].splitlines()[0]
-    assert sentence.startswith("  steps matters: ")
-    assert "% of the variance; which of its values differ is not settled" in sentence
+    assert (code, effect["differs"], any(pair["differs"] for pair in effect["comparisons"])) == (0, True, False)
+    assert 0 < effect["slope"][0] < 1 / 8 < effect["slope"][1]
+    assert "  steps: rises with it, by 0.0" in run_effects(capsys, folder)[1]
+
+
+def test_more_prompts_than_two_are_asked_about_others(tmp_path, capsys):
+    rng = np.random.default_rng(8)
+    rows = make_grid(cfg=[3, 9], prompt=["a fox", "an owl", "a hill"], seed=[1, 2, 3])
+    own = {"a fox": 2.0, "an owl": 9.0, "a hill": 16.0}
+    numbers = [(row["cfg"] == 9) * own[row["prompt"]] + rng.normal(0, 0.5) for row in rows]
+    _, out, _ = run_effects(capsys, write_results(tmp_path / "three", rows, {"m": numbers}))
+    assert "cfg: 9 is higher than 3 in 9 of 9 pairs, by 9." in out
+    assert "on these 3 prompts; for other prompts: -" in out
+    assert "too few prompts to say" in out
+    two = [index for index, row in enumerate(rows) if row["prompt"] != "a hill"]
+    folder = write_results(tmp_path / "two", [rows[index] for index in two], {"m": [numbers[index] for index in two]})
+    _, out, _ = run_effects(capsys, folder)
+    assert "note: prompt has 2 values, so what is said holds for these alone" in out
+    assert "for other prompts" not in out
+    assert set(sweeper.effects(folder)["other_low"].isna()) == {True}
+
+
+def test_values_with_seeds_of_their_own_are_compared(tmp_path, capsys):
+    rng = np.random.default_rng(9)
+    rows = [
+        {"sampler": sampler, "prompt": prompt, "seed": seed}
+        for sampler, seeds in (("euler", range(4)), ("heun", range(3, 7)))
+        for prompt in ("a fox", "an owl")
+        for seed in seeds
+    ]
+    numbers = [10.0 * (row["sampler"] == "heun") + 5 * (row["prompt"] == "a fox") + rng.normal() for row in rows]
+    _, out, _ = run_effects(capsys, write_results(tmp_path, rows, {"m": numbers}))
+    assert "note: each value of sampler has seeds of its own, so the means of its seeds are compared" in out
+    assert "sampler: heun is higher than euler in 16 of 16 pairs, by " in out
+
+
+def test_prompts_that_go_with_a_sampler_are_no_replicate(tmp_path, capsys):
+    pairs = [("euler", "a fox"), ("heun", "an owl"), ("lcm", "a hill")]
+    rows = [{"sampler": sampler, "prompt": prompt, "seed": seed} for sampler, prompt in pairs for seed in range(4)]
+    rng = np.random.default_rng(9)
+    numbers = [10.0 * (row["sampler"] == "heun") + rng.normal() for row in rows]
+    folder = write_results(tmp_path, rows, {"m": numbers}, together=[("sampler", "prompt")])
+    _, out, _ = run_effects(capsys, folder)
+    assert "differences are over seed (4)" in out
+    assert "sampler + prompt: heun, an owl is higher than " in out
+    assert "sampler and prompt cannot be separated" in out

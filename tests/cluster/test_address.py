@@ -110,4 +110,5 @@ def test_worker_resources_reach_the_session():
 def test_missing_extra_is_reported():
     code = "import sys; sys.modules['distributed'] = None; from sweeper.cluster import run"
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert 'UsageError: --dask needs the package `distributed`: pip install "comfy-sweeper[dask]"' in failed.stderr
+    message = f"UsageError: --dask needs the package `distributed`: {sys.executable} -m pip install distributed"
+    assert message in failed.stderr

@@ -180,7 +180,7 @@ def test_scatter_plot_opens_a_trial(folder, opened):
 
 def test_plots_begin_with_what_matters(tmp_path, opened):
     out = Sweep(SWEEP).write(tmp_path / "results")
-    told = {"brightness": ["steps matters: 80 % of the variance", "<b>12</b> trials"]}
+    told = {"brightness": ["steps: 9 is higher than 3 in 9 of 9 pairs", "<b>12</b> trials"]}
     page = opened(write_report(out, answers=told).page.parent, "#view=plots&metric=brightness")
     assert page.locator(".plots section").first.inner_text().split("\n") == [
         "What matters for brightness",
@@ -192,4 +192,4 @@ def test_report_says_what_matters(tmp_path, capsys):
     out = Sweep(SWEEP).write(tmp_path / "results")
     assert main(["report", str(out)]) == 0
     data = json.loads((out / "report" / "data.json").read_text())
-    assert any(line.startswith("steps matters: ") for line in data["answers"]["brightness"])
+    assert any(line.startswith("steps: ") for line in data["answers"]["brightness"])

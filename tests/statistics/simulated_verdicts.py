@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sweeper.statistics.equivalence import EQUIVALENT, HIGHER, LOWER, decide_all
-from sweeper.statistics.paired import PairDesign
+from sweeper.regression.verdict import EQUIVALENT, HIGHER, LOWER, MetricVerdict, decide
+from sweeper.statistics.codes import Replicates
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,7 @@ TRUTHS = (
 
 def count_false(truth: Truth, times: int, seed: int = 0) -> tuple[float, float]:
     """The shares of comparisons with any false verdict, and with all metrics decided rightly."""
-    gc.freeze()  # statsmodels collects garbage at each correction
     words = [set(found) for found in _decide(truth, times, seed)]
-    gc.unfreeze()
     wrong = {HIGHER, LOWER} if truth.difference == 0 else {EQUIVALENT, LOWER if truth.difference > 0 else HIGHER}
     right = {EQUIVALENT} if truth.difference == 0 else {HIGHER if truth.difference > 0 else LOWER}
     return sum(bool(found & wrong) for found in words) / times, sum(found == right for found in words) / times
@@ -63,14 +60,15 @@ def _decide(truth: Truth, times: int, seed: int) -> Iterator[list[str]]:
     prompts, seeds = (grid.ravel() for grid in np.meshgrid(range(truth.prompts), range(truth.seeds), indexing="ij"))
     kept = rng.random(len(prompts)) >= truth.missing
     prompts, seeds = prompts[kept], seeds[kept]
-    design = PairDesign(np.zeros(len(prompts), dtype=int), [prompts, seeds])
+    rows = Replicates(np.zeros(len(prompts), dtype=int), prompts if truth.prompts > 1 else None, seeds)
     for _ in range(times):
-        margins, differences = [], []
+        words = []
         for _ in range(truth.metrics):
             old, difference = _draw_metric(truth, prompts, seeds, rng)
-            margins.append(0.2 if truth.given else 0.2 * float(old.std(ddof=1)))
-            differences.append(design.estimate(difference))
-        yield [decision.word for decision in decide_all(differences, margins)]
+            margin = 0.2 if truth.given else 0.2 * float(old.std(ddof=1))
+            table = np.column_stack([old + difference, old])
+            words.append(decide(MetricVerdict("m", "", margin=margin), table, rows, 0.05 / truth.metrics).word)
+        yield words
 
 
 def _draw_metric(truth: Truth, prompts: Any, seeds: Any, rng: np.random.Generator) -> tuple[Any, Any]:

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from sweeper.statistics import extra_packages
 from sweeper.statistics.ranking import (
     ItemComparisons,
     compute_shares,
@@ -117,8 +116,3 @@ def test_agreement_counts_pairs_of_answers():
     assert (found.same, found.pairs) == (3, 4)
     assert measure_agreement({"a": {1: "x"}, "b": {2: "y"}}) == measure_agreement({})
     assert measure_agreement({"a": {1: "x"}, "b": {1: "x"}}).alpha is None
-
-
-def test_missing_package_is_named_with_the_command_that_installs_it():
-    with pytest.raises(Exception, match=r'pip install "comfy-sweeper\[stats\]"'):
-        extra_packages.load_stats_package("evalica_of_nowhere")

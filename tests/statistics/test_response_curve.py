@@ -8,9 +8,8 @@ import pytest
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from sweeper.statistics.factorial import Factor
 from sweeper.statistics.response_curve import ENDS, FALLING, INSIDE, RISING, Curve, LinearFit
-from sweeper.statistics.variance_shares import VarianceModel, code_factor
+from sweeper.statistics.variance_shares import Factor, VarianceModel, code_factor
 from tests.statistics.simulated_searches import PlantedAxes, find_effects
 
 CFG = np.linspace(1, 12, 40)
@@ -40,14 +39,12 @@ def test_shares_and_differences_are_those_of_statsmodels():
     found = fit(factors, frame.y.to_numpy())
     first, last = (int(np.flatnonzero(frame.sampler == code)[0]) for code in (0, 2))
     low, high = plain.conf_int().loc["C(sampler)[T.2]"]
-    difference = found.compare(2, last, first)
-    assert (difference.low, difference.high) == pytest.approx((low, high))
-    assert difference.p == pytest.approx(plain.pvalues["C(sampler)[T.2]"])
+    assert found.compare(2, last, first)[1] == pytest.approx((low, high))
     one, other = frame.loc[0, "cfg"], frame.loc[1, "cfg"]
     test = plain.t_test(f"{one - other} * cfg + {one**2 - other**2} * I(cfg ** 2) = 0")
-    difference = found.compare(0, 0, 1)
-    assert difference.mean == pytest.approx(float(test.effect[0]))
-    assert difference.p == pytest.approx(float(test.pvalue))
+    mean, interval = found.compare(0, 0, 1)
+    assert mean == pytest.approx(float(test.effect[0]))
+    assert interval == pytest.approx(tuple(test.conf_int()[0]))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +91,6 @@ def test_whole_share_needs_points_for_all_pairs():
 def test_axis_without_effect_is_rarely_found():
     planted = PlantedAxes("parabola", method="random")
     found = [find_effects(planted, seed) for seed in range(60)]
-    assert sum(effects["steps"].seen or effects["sampler"].seen for effects in found) <= 8  # 3 expected at most
-    assert all(effects["cfg"].seen and not effects["cfg"].idle for effects in found)
+    assert sum(effects["steps"].differs or effects["sampler"].differs for effects in found) <= 8  # 3 expected at most
+    assert all(effects["cfg"].differs and not effects["cfg"].idle for effects in found)
     assert sum(effects["steps"].idle for effects in found) >= 10

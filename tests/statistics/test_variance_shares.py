@@ -8,8 +8,7 @@ import pytest
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from sweeper.statistics.factorial import Factor
-from sweeper.statistics.variance_shares import VarianceModel
+from sweeper.statistics.variance_shares import Factor, VarianceModel
 
 # R's data set `warpbreaks`: breaks of yarn by wool (A, B) and tension (L, M, H), nine looms each
 WARPBREAKS = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from dataclasses import dataclass
 
 import pandas as pd
@@ -320,14 +319,3 @@ def test_json_lines_keep_value_and_type(values):
     sent = [value for value in values if value not in (float("inf"), float("-inf"))] or [None]
 
     assert [(type(value), value) for value in read] == [(type(value), value) for value in sent]
-
-
-def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    frame, _ = make_frame([1])
-
-    with pytest.raises(UsageError) as caught:
-        export.export(frame, tmp_path / "x.parquet")
-
-    assert str(caught.value) == 'parquet needs pyarrow; install it with: pip install "comfy-sweeper[parquet]"'
-    assert list(tmp_path.iterdir()) == []

@@ -46,7 +46,7 @@ def command(
     """Say what matters: the share of the variance of each axis, and the differences between its values.
 
     RESULTS is a results folder, or an experiment file. Differences are means over trials that are equal in all other
-    axes, with 95 % intervals; p is corrected for all comparisons of the metric. See sweeper/statistics/README.md.
+    axes; the intervals of all axes of a metric hold together with 95 % confidence. See sweeper/statistics/README.md.
     """
     if as_json and kind is not None:
         raise UsageError(f"--json and --format {kind} exclude each other; give one")

@@ -15,6 +15,7 @@ from sweeper.cli.options import format_examples, parse_budget
 from sweeper.cli.wait_for_signal import call_on_stop_signals
 from sweeper.errors import UsageError
 from sweeper.model.money import floor_micros
+from sweeper.wording import format_install
 
 
 @click.command(
@@ -46,7 +47,7 @@ def command(root: Path, *, targets: tuple[str, ...], budget: Decimal | None) -> 
     except ModuleNotFoundError as error:
         if error.name not in ("mcp", "mcp_types"):
             raise
-        raise UsageError('sweeper mcp needs the package `mcp`: pip install "comfy-sweeper[mcp]"') from None
+        raise UsageError(f"sweeper mcp needs the package `mcp`: {format_install('mcp>=2.3')}") from None
 
     confine_process(workspace)
 

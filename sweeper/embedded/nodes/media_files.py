@@ -21,6 +21,7 @@ from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.picture_files import find_input, make_metadata, make_preview_prefix, save_files
 from sweeper.model.picture_size import FILM_OPTIONS
+from sweeper.wording import format_install
 
 Audio = dict[str, Any]
 
@@ -33,8 +34,7 @@ def _import_av() -> Any:
         return importlib.import_module("av")
     except ImportError:
         raise RuntimeError(
-            "this server writes and reads sounds and films with PyAV, which is not installed: "
-            'python -m pip install "comfy-sweeper[media]"'
+            f"this server writes and reads sounds and films with PyAV, which is not installed: {format_install('av')}"
         ) from None
 
 

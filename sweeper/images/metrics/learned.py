@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sweeper.errors import ImageError, UsageError
 from sweeper.images.neural import embed_picture, find_model_file, first_line, load_model, normalize
+from sweeper.wording import format_install
 
 Vector: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = NDArray[np.uint8]
@@ -86,7 +87,7 @@ def _make_similarity(clip: Path, text: Path, tokenizer_file: Path) -> Callable[.
 
         tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
     except ImportError:
-        raise UsageError('needs tokenizers: python -m pip install "comfy-sweeper[perceptual]"') from None
+        raise UsageError(f"needs tokenizers: {format_install('tokenizers')}") from None
     except Exception as error:  # the package raises plain Exception
         raise UsageError(f"needs a tokenizer, and {tokenizer_file} cannot be read as one: {error}") from error
     tokenizer.enable_truncation(_MAX_TOKENS)

@@ -173,5 +173,5 @@ def test_missing_and_broken_files_are_reported(clip, monkeypatch):
 def test_missing_package_is_reported_with_how_to_install_it(clip, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     assert load_errors("prompt_similarity") == [
-        f"metric 'prompt_similarity' needs {package}: python -m pip install \"comfy-sweeper[perceptual]\""
+        f"metric 'prompt_similarity' needs {package}: {sys.executable} -m pip install {package}"
     ]

@@ -1,0 +1,36 @@
+"""The trials of a table as numbers, without scipy: who only groups trials need not wait for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+FEWEST_PROMPTS: Final = 3  # two prompts say nothing about all others
+
+Codes = np.ndarray[Any, np.dtype[np.int64]]
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Replicates:
+    """What rows of matched trials have beside the compared axis, as numbers; None where there is no such axis."""
+
+    settings: Codes
+    prompts: Codes | None = None
+    seeds: Codes | None = None
+
+    @property
+    def has_other_prompts(self) -> bool:
+        return self.prompts is not None and len(np.unique(self.prompts)) >= FEWEST_PROMPTS
+
+
+def renumber(*codes: Codes) -> Codes:
+    """Number the combinations of these codes from 0, without gaps."""
+    combined = np.zeros(len(codes[0]), dtype=np.int64)
+    for code in codes:
+        _, numbers = np.unique(code, return_inverse=True)
+        combined = combined * (int(numbers.max(initial=0)) + 1) + numbers
+        combined = np.unique(combined, return_inverse=True)[1].astype(np.int64)
+    return combined
