@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from math import comb, sqrt
 from statistics import NormalDist
 from typing import Final
@@ -21,10 +22,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
+from sweeper.statistics.corrections import LEVEL
+
 Floats = NDArray[np.float64]
 
 RESAMPLES: Final = 1000
 MIN_GROUPS: Final = 10  # with fewer groups, their resamples are too much alike, and the intervals too narrow
+MIN_SAMPLE: Final = 6  # of prompts or of voters: fewer say nothing about others, so what is said is about these alone
+_FEWEST_DIRECT: Final = 6  # with fewer votes, even a sign test that all of them agree on finds nothing
+_TIE: Final = 0.5  # points of a tie
 _TOLERANCE: Final = 1e-6  # of the strengths
 _MAX_STEPS: Final = 1000
 _RESAMPLED_PRIOR: Final = 1e-3  # wins against the average item that every resample keeps, so that strengths stay finite
@@ -35,7 +41,7 @@ class ItemComparisons:
     """Comparisons of items, which are numbered from 0. One entry of each list is one comparison.
 
     `points`: what the first item got: 1 for a win, 0.5 for a tie, 0 for a loss. `groups`: comparisons that are alike,
-    such as those of the same prompt and seed, have the same value.
+    such as those of the same prompt and seed, have the same value; `prompts` and `voters` say of whom each is.
     """
 
     count: int
@@ -43,6 +49,16 @@ class ItemComparisons:
     second: Sequence[int]
     points: Sequence[float]
     groups: Sequence[Hashable] = ()
+    prompts: Sequence[Hashable] = ()
+    voters: Sequence[Hashable] = ()
+
+    def count_wins(self) -> Floats:
+        """How often the item of the row won against that of the column. Ties do not count."""
+        wins = np.zeros((self.count, self.count))
+        for first, second, points in zip(self.first, self.second, self.points, strict=True):
+            if points != _TIE:
+                wins[(first, second) if points > _TIE else (second, first)] += 1
+        return wins
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +66,8 @@ class Ranking:
     """The shares of the items, and the ends of their 95 % intervals. `apart`: pairs (better, worse) that differ surely.
 
     A pair is in `apart` if the better item is stronger in so many resamples that the chance of one wrong pair among all
-    pairs is at most 5 % (Bonferroni). `by_groups`: the resamples draw groups, else single comparisons.
+    pairs is at most 5 % (Bonferroni), and the exact sign test agrees at 5 %. `by_groups`: the resamples draw groups,
+    else single comparisons. `prompts` and `voters`: how many there are, if they are too few to speak for others.
     """
 
     shares: tuple[float, ...]
@@ -58,6 +75,8 @@ class Ranking:
     high: tuple[float, ...]
     apart: frozenset[tuple[int, int]]
     by_groups: bool
+    prompts: int | None
+    voters: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,29 +121,73 @@ def to_shares(strengths: Floats) -> Floats:
 
 
 def rank(comparisons: ItemComparisons, *, resamples: int = RESAMPLES, seed: int = 0) -> Ranking:
-    """Rank the items, with intervals by a bootstrap: draw the groups of comparisons with replacement, and fit again.
+    """Rank the items, with intervals by a bootstrap: draw comparisons with replacement, and fit again.
 
-    With fewer than ten groups, it draws single comparisons. It also draws the wins against the average item; without
-    that, the interval of an item that won every comparison would have no width.
+    What is drawn are the prompts, and the voters, if there are at least six of each (of both, the numbers of their
+    draws are multiplied: Owen, Annals of Applied Statistics 1, 2007, 386-411). With fewer prompts it is the groups,
+    and with fewer than ten of these, single comparisons. It also draws the wins against the average item; without that,
+    the interval of an item that won every comparison would have no width.
     """
     model, random = _Model(comparisons), np.random.default_rng(seed)
-    numbers: dict[Hashable, int] = {}
-    group_of = np.array([numbers.setdefault(group, len(numbers)) for group in comparisons.groups], dtype=int)
-    by_groups = len(numbers) >= MIN_GROUPS
-    if not by_groups:
-        group_of = np.arange(len(comparisons.first))
-    size = len(numbers) if by_groups else len(group_of)
-    drawn = random.multinomial(size, np.full(size, 1 / size), resamples) if size else np.zeros((resamples, 0))
+    count = len(comparisons.first)
+    prompts, voters, groups = (
+        _number(codes) if len(codes) else np.zeros(count, dtype=int)
+        for codes in (comparisons.prompts, comparisons.voters, comparisons.groups)
+    )
+    sizes = [int(codes.max(initial=-1)) + 1 for codes in (prompts, voters, groups)]
+    drawn_by = [codes for codes, size in zip((prompts, voters), sizes, strict=False) if size >= MIN_SAMPLE]
+    if sizes[0] < MIN_SAMPLE and sizes[2] >= MIN_GROUPS:
+        drawn_by.append(groups)
+    draws = [(codes, int(codes.max(initial=-1)) + 1) for codes in drawn_by or [np.arange(count)]]
+
+    def draw_weights() -> Floats:
+        drawn = [random.multinomial(size, np.full(size, 1 / size))[codes] for codes, size in draws if size]
+        return np.prod(drawn, axis=0, dtype=float) if drawn else np.zeros(0)
+
     prior = random.poisson(1.0, (resamples, 2, comparisons.count)) + _RESAMPLED_PRIOR
-    fits = [model.fit(weights[group_of], wins) for weights, wins in zip(drawn, prior, strict=True)]
+    fits = [model.fit(draw_weights(), wins) for wins in prior]
     fitted = model.fit()
-    wider = _compute_t_factor(size) if by_groups else 1.0
+    wider = max((_compute_t_factor(size) for _, size in draws), default=1.0) if drawn_by else 1.0
     strengths = fitted + wider * (np.array(fits).reshape(resamples, comparisons.count) - fitted)
     low, high = np.quantile(to_shares(strengths), [0.025, 0.975], axis=0)
+    wins = comparisons.count_wins()
+    apart = frozenset(pair for pair in _find_apart(strengths) if _compute_sign_p(wins, *pair) <= LEVEL)
+    few = [size if size < MIN_SAMPLE else None for size in sizes[:2]]
     return Ranking(
-        tuple(to_shares(fitted).tolist()), tuple(low.tolist()), tuple(high.tolist()),
-        _find_apart(strengths), by_groups,
+        tuple(to_shares(fitted).tolist()), tuple(low.tolist()), tuple(high.tolist()), apart, bool(drawn_by), *few,
     )  # fmt: skip
+
+
+def _number(codes: Sequence[Hashable]) -> NDArray[np.int64]:
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(code, len(numbers)) for code in codes], dtype=np.int64)
+
+
+def find_cycle(wins: Floats) -> tuple[int, int, int] | None:
+    """Three items that each won against the next more often than chance allows (sign test at 5 %), if there are any."""
+    beats = {pair for pair in permutations(range(len(wins)), 2) if _is_won(wins, *pair)}
+    cycles = ((a, b, c) for a, b in beats for c in range(len(wins)) if a < min(b, c) and {(b, c), (c, a)} <= beats)
+    return next(cycles, None)
+
+
+def _is_won(wins: Floats, item: int, other: int) -> bool:
+    won, lost = wins[item, other], wins[other, item]
+    return bool(won > lost and compute_sign_p(won, lost) <= LEVEL)
+
+
+def _compute_sign_p(wins: Floats, better: int, worse: int) -> float:
+    """The sign test of two items: of their direct comparisons or, if these are few, of all that one of them is in."""
+    won, lost = wins[better, worse], wins[worse, better]
+    if won + lost < _FEWEST_DIRECT:
+        won, lost = (
+            wins[a].sum() + wins[:, b].sum() - wins[a, b] for a, b in ((better, worse), (worse, better))
+        )  # fmt: skip
+    return compute_sign_p(won, lost) if won > lost else 1.0
+
+
+def compute_sign_p(won: float, lost: float) -> float:
+    """The two-sided p-value of the exact sign test."""
+    return min(1.0, 2 * float(special.bdtr(int(min(won, lost)), int(won + lost), 0.5)))
 
 
 def _compute_t_factor(count: int) -> float:

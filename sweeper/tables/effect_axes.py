@@ -49,9 +49,12 @@ class EffectAxis:
         """What the axis is for a comparison of another one: a replicate without prompts counts as seeds."""
         if not self.is_replicate:
             return SETTINGS
+        return PROMPTS if self.has_prompts else SEEDS
+
+    @property
+    def has_prompts(self) -> bool:
         cells = zip(*self.values, strict=True)
-        kinds = (find_kind(name, values) for name, values in zip(self.columns, cells, strict=True))
-        return PROMPTS if "prompt" in kinds else SEEDS
+        return any(find_kind(name, own) == "prompt" for name, own in zip(self.columns, cells, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

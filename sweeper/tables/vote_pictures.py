@@ -44,7 +44,8 @@ class VoteAxis:
     `values` are texts in the order of the experiment. `value_of[p]` is the index of the value of picture p, and
     `context_of[p]` is the same number for pictures that are equal in everything but this axis. `is_usual`: votes are
     about it unless the user chooses axes. Seeds are not, nor are prompts beside other axes. `cells`: the values of the
-    single columns, for each value. `is_point`: its values are the points of a search, from the first to the last.
+    single columns, for each value. `prompt_of[p]` is equal for pictures of the same prompt. `is_point`: its values are
+    the points of a search, from the first to the last.
     """
 
     columns: tuple[str, ...]
@@ -53,6 +54,7 @@ class VoteAxis:
     context_of: Sequence[int]
     is_usual: bool
     cells: tuple[tuple[Any, ...], ...]
+    prompt_of: Sequence[Hashable]
     is_point: bool = False
 
     @property
@@ -186,9 +188,13 @@ def _build_axes(layout: TableLayout, rows: Sequence[Result], pictures: Sequence[
     for index, axis in enumerate(found):
         contexts: dict[Hashable, int] = {}
         others = zip(*codes[:index], *codes[index + 1 :], outputs, strict=True)
+        prompts = [codes[at] for at, other in enumerate(found) if at != index and other.has_prompts]
+        prompt_of = list(zip(*prompts, strict=True)) or [()] * len(pictures)
         context_of = [contexts.setdefault(other, len(contexts)) for other in others]
         is_usual, is_point = axis.columns in usual, is_search and index == 0
-        axes.append(VoteAxis(axis.columns, axis.labels, codes[index], context_of, is_usual, axis.values, is_point))
+        axes.append(VoteAxis(
+            axis.columns, axis.labels, codes[index], context_of, is_usual, axis.values, prompt_of, is_point
+        ))  # fmt: skip
     return axes
 
 

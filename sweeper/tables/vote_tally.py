@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, astuple, dataclass, field
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -26,7 +26,9 @@ from sweeper.statistics.ranking import (
     MIN_GROUPS,
     Agreement,
     ItemComparisons,
+    Ranking,
     compute_shares,
+    find_cycle,
     measure_agreement,
     rank,
 )
@@ -40,6 +42,8 @@ VOTES_PER_POINT: Final = 2.5  # before a search goes on; tests/benchmarks/search
 _POINTS: Final = {LEFT: 1.0, TIE: 0.5, BAD: 0.5, RIGHT: 0.0}  # of the left picture, by answer
 _OF_RIGHT: Final = {LEFT: RIGHT, RIGHT: LEFT}  # the answer as the right picture sees it
 _MAX_NAMED: Final = 3  # undecided pairs of values in a sentence
+_MAX_DIRECT: Final = 10  # pairs of values whose direct results are shown
+_MAX_VOTERS: Final = 3  # with a column of shares for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,10 @@ class AnswerCounts:
 
 @dataclass(frozen=True, slots=True)
 class RankedValue:
-    """A value, its cells in the columns of the axis, its share (0 to 1), the ends of its 95 % interval, and answers."""
+    """A value, its cells in the columns of the axis, its share (0 to 1), the ends of its 95 % interval, and answers.
+
+    `by_voter` has the share that the votes of each voter give it, if there are several.
+    """
 
     value: str
     cells: tuple[Any, ...]
@@ -62,6 +69,17 @@ class RankedValue:
     low: float
     high: float
     counts: AnswerCounts = field(metadata=INLINE)
+    by_voter: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectResult:
+    """How often one value won against another in their direct comparison, and lost; ties do not count."""
+
+    value: str
+    other: str
+    won: int
+    lost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +94,9 @@ class BetterValue:
 class ValueRanking:
     """The ranking of the values of an axis, which are in the order of the experiment, by so many votes.
 
-    `independent`: the intervals take votes as independent, because there are few prompts and seeds. `is_point`: the
-    values are the points of a search.
+    `independent`: the intervals take votes as independent, because there are few prompts and seeds. `scope` says for
+    which prompts and voters the ranking holds, if these are too few to speak for others. `cycle`: three values that
+    each won against the next. `is_point`: the values are the points of a search.
     """
 
     axis: str
@@ -86,6 +105,9 @@ class ValueRanking:
     independent: bool
     values: tuple[RankedValue, ...]
     better: tuple[BetterValue, ...]
+    scope: str
+    direct: tuple[DirectResult, ...]
+    cycle: tuple[str, ...]
     is_point: bool = field(metadata=NOT_IN_JSON)
 
     def parts(self) -> Iterator[Part]:
@@ -97,11 +119,19 @@ class ValueRanking:
         yield from map(Line, self._describe_points(names, apart) if self.is_point else self._describe(names, apart))
         rows = [
             (*(value.cells if self.is_point else [value.value]), f"{value.share:.0%}",
-             f"{value.low:.0%} to {value.high:.0%}", *astuple(value.counts))
+             f"{value.low:.0%} to {value.high:.0%}", *_list_by_voter(value), *astuple(value.counts))
             for value in shown
         ]  # fmt: skip
         columns = self.columns if self.is_point else [self.axis]
-        yield Table((*columns, "share", "95 % interval", "won", "equal", "lost", "both bad"), rows)
+        voters = list(shown[0].by_voter) if shown else []
+        if len(voters) > _MAX_VOTERS:
+            voters = ["by voter"]
+        yield Table((*columns, "share", "95 % interval", *voters, "won", "equal", "lost", "both bad"), rows)
+        if self.better:
+            yield Note(
+                f"{self.axis}: *better* holds for a number of votes that was decided beforehand; who stops at the "
+                "first *better* is wrong about one in eight pairs of equal values"
+            )
         if self.independent:
             yield Note(
                 f"{self.axis}: the intervals take votes as independent, because fewer than {MIN_GROUPS} different "
@@ -120,7 +150,14 @@ class ValueRanking:
     def _describe(self, names: Sequence[str], apart: AbstractSet[tuple[str, str]]) -> Iterator[str]:
         for name in names:
             if worse := [other for other in names if (name, other) in apart]:
-                yield f"{self.axis}: {name} is better than {join_names(worse)}"
+                yield f"{self.axis}: {name} is better than {join_names(worse)}{self.scope}"
+        if self.cycle:
+            first, second, third = self.cycle
+            yield f"{self.axis}: {first} wins against {second}, {second} against {third}, and {third} against {first}"
+        direct = [f"{found.value} {found.won} : {found.lost} {found.other}" for found in self.direct]
+        if direct:
+            more = f"; and {len(direct) - _MAX_DIRECT} more" if len(direct) > _MAX_DIRECT else ""
+            yield f"{self.axis}: direct votes {'; '.join(direct[:_MAX_DIRECT])}{more}"
         pairs = [*combinations(names, 2)]
         undecided = [f"{a} and {b}" for a, b in pairs if not {(a, b), (b, a)} & apart]
         if len(undecided) > _MAX_NAMED:
@@ -167,6 +204,14 @@ class VoteRankings:
             yield from ranking.parts()
         if self.pictures:
             yield Table(list(self.pictures[0]), [list(row.values()) for row in self.pictures])
+
+
+def _list_by_voter(value: RankedValue) -> list[str]:
+    """The share by each voter or, of many, the lowest and the highest one; no cell for a single voter."""
+    shares = value.by_voter.values()
+    if len(shares) <= _MAX_VOTERS:
+        return [f"{share:.0%}" for share in shares]
+    return [f"{min(shares):.0%} to {max(shares):.0%}"]
 
 
 def _describe_agreement(agreement: Agreement) -> str:
@@ -222,14 +267,37 @@ def _list_pictures(pictures: VotePictures, votes: Sequence[Vote]) -> list[dict[s
 def _rank_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> ValueRanking:
     """Rank the values of an axis by the votes about it, over all prompts, seeds and other axes."""
     answers = _list_answers(pictures, axis, votes)
-    counts = _count_answers((left, right, answer) for left, right, _, answer in answers)
-    found, names = rank(_to_comparisons(axis, answers)), axis.values
+    counts = _count_answers((given.left, given.right, given.answer) for given in answers)
+    comparisons = _to_comparisons(axis, answers)
+    found, names, wins = rank(comparisons), axis.values, comparisons.count_wins()
+    voters = list(dict.fromkeys(given.voter for given in answers))
+    shares = {
+        name: compute_shares(_to_comparisons(axis, [given for given in answers if given.voter == name])).tolist()
+        for name in (voters if len(voters) > 1 else [])
+    }
     numbers = enumerate(zip(names, axis.cells, found.shares, found.low, found.high, strict=True))
+    direct = tuple(
+        DirectResult(names[value], names[other], int(wins[value, other]), int(wins[other, value]))
+        for value, other in combinations(range(len(names)), 2)
+        if wins[value, other] + wins[other, value] and not axis.is_point
+    )
     return ValueRanking(
         axis.name, axis.columns, len(answers), not found.by_groups,
-        tuple(RankedValue(*number, counts.get(value, AnswerCounts())) for value, number in numbers),
-        tuple(BetterValue(names[better], names[worse]) for better, worse in sorted(found.apart)), axis.is_point,
+        tuple(
+            RankedValue(*number, counts.get(value, AnswerCounts()), {name: own[value] for name, own in shares.items()})
+            for value, number in numbers
+        ),
+        tuple(BetterValue(names[better], names[worse]) for better, worse in sorted(found.apart)),
+        _describe_scope(found), direct, tuple(names[item] for item in find_cycle(wins) or ()), axis.is_point,
     )  # fmt: skip
+
+
+def _describe_scope(found: Ranking) -> str:
+    """For which prompts and voters a ranking holds, such as `, for these 3 prompts, by these 2 voters`."""
+    few = [(found.prompts, "for", "prompt"), (found.voters, "by", "voter")]
+    return "".join(
+        f", {word} {f'these {count} {noun}s' if count > 1 else f'this {noun}'}" for count, word, noun in few if count
+    )
 
 
 def compare_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> ItemComparisons:
@@ -237,13 +305,25 @@ def compare_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]
     return _to_comparisons(axis, _list_answers(pictures, axis, votes))
 
 
-def _to_comparisons(axis: VoteAxis, answers: Sequence[tuple[int, int, int, str]]) -> ItemComparisons:
-    left, right, groups, given = zip(*answers, strict=True) if answers else ((), (), (), ())
-    return ItemComparisons(len(axis.values), left, right, [_POINTS[answer] for answer in given], groups)
+class _Given(NamedTuple):
+    """A vote about an axis: both values, what is equal on both sides, and who answered what."""
+
+    left: int
+    right: int
+    context: int
+    prompt: Hashable
+    voter: str
+    answer: str
 
 
-def _list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> list[tuple[int, int, int, str]]:
-    """(left value, right value, context, answer) of each vote that counts, if its trials are still in the table."""
+def _to_comparisons(axis: VoteAxis, answers: Sequence[_Given]) -> ItemComparisons:
+    left, right, groups, prompts, voters, given = zip(*answers, strict=True) if answers else ((),) * 6
+    points = [_POINTS[answer] for answer in given]
+    return ItemComparisons(len(axis.values), left, right, points, groups, prompts, voters)
+
+
+def _list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> list[_Given]:
+    """Each vote that counts, if its trials are still in the table."""
     answers = []
     for vote in votes:
         first, second = pictures.get_pair(vote)
@@ -253,7 +333,8 @@ def _list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote])
         right = pictures.find(vote.right_digest, vote.right_sha256)
         # Whatever the axis was called when the vote was given: axes may vary together now that did not then.
         if left is not None and right is not None and axis.separates(left, right):
-            answers.append((axis.value_of[left], axis.value_of[right], axis.context_of[left], vote.answer))
+            values = axis.value_of[left], axis.value_of[right]
+            answers.append(_Given(*values, axis.context_of[left], axis.prompt_of[left], vote.voter, vote.answer))
     return answers
 
 
@@ -283,7 +364,7 @@ class PointVotes:
 def review_points(pictures: VotePictures, points: VoteAxis, votes: Iterable[Vote]) -> PointVotes:
     """Find out what the votes about points lack: one about each, and `VOTES_PER_POINT` on average."""
     asked = {points.value_of[index] for index, picture in enumerate(pictures.all) if picture.row.metrics.get(ROUND)}
-    sides = [{left, right} for left, right, _, _ in _list_answers(pictures, points, votes)]
+    sides = [{given.left, given.right} for given in _list_answers(pictures, points, votes)]
     voted = {value for pair in sides for value in pair}
     wanted = math.ceil(VOTES_PER_POINT * len(asked))
     comparable, pairs = _find_comparable(pictures, points, asked, wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeper.statistics.ranking import Agreement
-from sweeper.tables.vote_tally import AnswerCounts, BetterValue, RankedValue, ValueRanking, VoteRankings
+from sweeper.tables.vote_tally import AnswerCounts, BetterValue, DirectResult, RankedValue, ValueRanking, VoteRankings
 from sweeper.voting.ballot import JudgeVotes
 from sweeper.voting.vote_files import ImportedVotes, MergeCounts
 from tests.answers.approved import check_approved
@@ -12,14 +12,16 @@ NAMES = ("euler", "heun", "ddim", "lcm")
 SHARES = (0.9435465, 0.51, 0.3, 0.04)
 
 
-def rank(*apart, axis="sampler", is_point=False, columns=("sampler",), independent=False, voted=4):
+def rank(*apart, axis="sampler", is_point=False, columns=("sampler",), independent=False, voted=4, **facts):
     values = tuple(
         RankedValue(name, (name,) * len(columns), share, share / 2, share,
-                    AnswerCounts(9, 1, index, 2) if index < voted else AnswerCounts())
+                    AnswerCounts(9, 1, index, 2) if index < voted else AnswerCounts(), facts.get("by_voter", {}))
         for index, (name, share) in enumerate(zip(NAMES, SHARES, strict=True))
     )  # fmt: skip
     better = tuple(BetterValue(NAMES[first], NAMES[second]) for first, second in apart)
-    return ValueRanking(axis, columns, 40, independent, values, better, is_point)
+    direct = () if is_point else (DirectResult("euler", "heun", 14, 6), DirectResult("heun", "lcm", 5, 0))
+    return ValueRanking(axis, columns, 40, independent, values, better, facts.get("scope", ""), direct,
+                        facts.get("cycle", ()), is_point)  # fmt: skip
 
 
 def summarize(*, votes=42, voters=None, agreement=None, axes=None, pictures=None, lost=0, equal=0):
@@ -31,6 +33,10 @@ def summarize(*, votes=42, voters=None, agreement=None, axes=None, pictures=None
 def test_rankings_of_values():
     rankings = (rank((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)), rank((0, 1), (0, 2), (0, 3), (1, 3)), rank())
     check_approved("votes", summarize(axes=(*rankings, rank((0, 1), axis="steps", independent=True)), lost=2))
+    few = {"scope": ", for these 3 prompts, by these 2 voters", "by_voter": {"ana": 0.3, "bo": 0.713}}
+    many = {"by_voter": {"ana": 0.3, "bo": 0.713, "cy": 0.4, "di": 0.5}}
+    rankings = (rank((0, 3), cycle=("euler", "heun", "ddim"), **few), rank(axis="steps", **many))
+    check_approved("votes_of_few", summarize(axes=rankings))
     check_approved("votes_of_one", summarize(axes=(), voters={"ana": 42}))
     check_approved("votes_about_different_pairs", summarize(axes=(), agreement=Agreement(0, 0, None)))
     check_approved("votes_that_all_agree", summarize(axes=(), agreement=Agreement(4, 4, None)))

@@ -11,7 +11,14 @@ import time
 
 import numpy as np
 
-from sweeper.statistics.ranking import ItemComparisons, compute_win_chances, fit_strengths, rank, to_shares
+from sweeper.statistics.ranking import (
+    ItemComparisons,
+    compute_sign_p,
+    compute_win_chances,
+    fit_strengths,
+    rank,
+    to_shares,
+)
 
 CASES = ((2, 20, 1.0), (3, 60, 1.0), (4, 60, 1.0), (4, 200, 2.0), (8, 200, 1.0), (8, 400, 2.0))
 
@@ -63,6 +70,27 @@ def measure_false_alarms(random, simulations):
         print(f"  {items} values, {count} votes, {ties:.0%} ties: {np.mean(wrong):.1%}")
 
 
+def measure_false_alarms_of_few(random, simulations):
+    """Prompts or voters have tastes of their own, and the values are equal over all of them."""
+    print(f"the same where prompts or voters differ: 3 values, 10 votes each, {simulations} simulations")
+    for kind, size in (("prompts", 6), ("prompts", 20), ("voters", 6), ("voters", 20)):
+        wrong = []
+        for _ in range(simulations):
+            own = random.normal(0, 1.0, (size, 3))
+            votes = [(who, vote(random, own[who], 10)) for who in range(size)]
+            first, second, points = (
+                [cell for _, some in votes for cell in getattr(some, name)] for name in ("first", "second", "points")
+            )
+            whose = [who for who, some in votes for _ in some.first]
+            wrong.append(bool(rank(ItemComparisons(3, first, second, points, **{kind: whose}), resamples=300).apart))
+        print(f"  {size} {kind}: {np.mean(wrong):.1%}")
+    stopped = [
+        any(compute_sign_p(won := answers[:end].sum(), end - won) <= 0.05 for end in range(6, 61))
+        for answers in (random.random((simulations, 60)) < 0.5).astype(float)
+    ]
+    print(f"  a voter who looks after each of 60 votes and stops at the first *better*: {np.mean(stopped):.1%}")
+
+
 def measure_speed(random):
     comparisons = vote(random, random.normal(size=6), 2000)
     fit_strengths(comparisons)
@@ -80,3 +108,4 @@ if __name__ == "__main__":
     measure_coverage(source, given.simulations)
     measure_coverage_of_groups(source, given.simulations)
     measure_false_alarms(source, given.simulations)
+    measure_false_alarms_of_few(source, given.simulations)

@@ -9,6 +9,7 @@ from sweeper.statistics.ranking import (
     ItemComparisons,
     compute_shares,
     compute_win_chances,
+    find_cycle,
     fit_strengths,
     measure_agreement,
     rank,
@@ -116,3 +117,30 @@ def test_agreement_counts_pairs_of_answers():
     assert (found.same, found.pairs) == (3, 4)
     assert measure_agreement({"a": {1: "x"}, "b": {2: "y"}}) == measure_agreement({})
     assert measure_agreement({"a": {1: "x"}, "b": {1: "x"}}).alpha is None
+
+
+@pytest.mark.parametrize(("won", "lost", "is_better"), [(2, 0, False), (5, 0, False), (6, 1, False), (20, 4, True)])
+def test_better_needs_the_sign_test_too(won, lost, is_better):
+    ranking = rank(compare(2, [(0, 1)] * won + [(1, 0)] * lost))
+    assert ((0, 1) in ranking.apart) == is_better
+
+
+def test_few_prompts_and_voters_are_told_and_many_are_drawn():
+    random = np.random.default_rng(6)
+    points = [float(random.random() < 0.7) for _ in range(120)]
+    few = ItemComparisons(2, [0] * 120, [1] * 120, points, (), [n % 3 for n in range(120)], ["ana", "bo"] * 60)
+    ranking = rank(few, resamples=100)
+    assert (ranking.prompts, ranking.voters, ranking.by_groups) == (3, 2, False)
+    own = [1.0 if n % 8 < 5 else 0.0 for n in range(120)]  # each of eight prompts always answers the same
+    many = rank(ItemComparisons(2, [0] * 120, [1] * 120, own, (), [n % 8 for n in range(120)]), resamples=200)
+    assert (many.prompts, many.by_groups) == (None, True)
+    assert many.apart == frozenset()
+    alone = rank(ItemComparisons(2, [0] * 120, [1] * 120, own), resamples=200)
+    assert many.high[0] - many.low[0] > 2 * (alone.high[0] - alone.low[0])
+
+
+def test_three_items_that_beat_each_other_in_turn_are_a_cycle():
+    games = [(0, 1), (1, 2), (2, 0)] * 9
+    assert find_cycle(compare(3, games).count_wins()) == (0, 1, 2)
+    assert find_cycle(compare(3, games[:9]).count_wins()) is None  # three wins each may be chance
+    assert find_cycle(compare(3, [(0, 1), (1, 2), (0, 2)] * 9).count_wins()) is None
