@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli import console
+from sweeper.cli.export_workflows import encode_workflow
 from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.errors import ImageError, Problem, TemplateError
-from sweeper.images.media import load_av
 from sweeper.loading.load import read_workflow
 from sweeper.loading.suggest_slots import suggest_slots
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
@@ -109,14 +109,6 @@ def list_slots(path: Path, classes: NodeClassSource) -> list[dict[str, Any]]:
     """Every input of the workflow in a file that can be a slot: where it is, its value, and its JSON Schema."""
     suggestions = suggest_slots(read_graph_noted(path, classes).graph, classes.classes)
     return [{name: getattr(suggestion, name) for name in (*SLOT_COLUMNS, "schema")} for suggestion in suggestions]
-
-
-def encode_workflow(graph: Graph) -> bytes:
-    """A graph as the bytes of a JSON file, formatted as ComfyUI exports it."""
-    try:
-        return json.dumps(graph, indent=2, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON can escape it, UTF-8 cannot encode it
-        return json.dumps(graph, indent=2).encode() + b"\n"
 
 
 def _find_wrapper(value: Any) -> tuple[str, ...]:
@@ -247,6 +239,8 @@ def _read_picture_texts(path: Path, file_format: str) -> list[tuple[str, str]]:
 
 def _read_tags(path: Path, file_format: str) -> list[tuple[str, str]]:
     """(name, text) of every tag of a film or sound, and of every text in the JSON of its comment."""
+    from sweeper.images.media import load_av
+
     try:
         av = load_av(path)
         with av.open(str(path), options=FILM_OPTIONS, metadata_errors="replace") as container:

@@ -20,12 +20,10 @@ from sweeper.planning.plan_cost import PlanCost
 from sweeper.planning.plan_outline import outline_plan
 from sweeper.planning.pricing import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import find_smallest_cache
-from sweeper.running.done_work import DoneRule, DoneWork
+from sweeper.running.done_work import DoneRule, DoneWork, describe_renaming, list_job_seconds
 from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.running.plan_answer import Estimate, MeanSeconds, PlanAnswer
-from sweeper.running.preflight import describe_renaming
 from sweeper.running.prepare import Prepared
-from sweeper.running.run_context import list_job_seconds
 from sweeper.running.settings import RunOptions, TrialFilter
 from sweeper.store import Store
 from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, TableLayout

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from sweeper.errors import InputError, ResultsError
+from sweeper.loading.load import load_recorded
 from sweeper.model.model_facts import (
     CHANGE_WORDS,
     Change,
@@ -20,9 +24,12 @@ from sweeper.model.model_facts import (
     describe_change,
     format_time,
 )
+from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import EMBEDDED
-from sweeper.store import Store
-from sweeper.store.records import INTENT, SUBMITTED, SUCCEEDED, JobRecord
+from sweeper.planning.plan import Plan, plan
+from sweeper.store import FILE_NAME, Store
+from sweeper.store.records import ENDED_STATES, INTENT, SUBMITTED, SUCCEEDED, JobRecord
+from sweeper.tables.results_folder import default_results_folder, is_owner
 from sweeper.wording import count_things
 
 _RANKS = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
@@ -205,3 +212,67 @@ def _describe_place(item: StaleJob) -> str:
     if item.target == item.job.target:
         return f"on {item.target}"
     return f"of {item.job.target} differs on {item.target}: it"
+
+
+def list_job_seconds(jobs: Iterable[JobRecord]) -> list[float]:
+    """Return the seconds of each job whose time is known. The first of each run are left out if there are others."""
+    known = [(job, job.started, job.ended) for job in jobs if job.started is not None and job.ended is not None]
+    first_ends: dict[tuple[int, str], float] = {}
+    for job, _, ended in known:
+        key = job.run, job.target
+        first_ends[key] = min(ended, first_ends.get(key, ended))
+    later = [entry for entry in known if entry[1] >= first_ends[entry[0].run, entry[0].target]]
+    return [max(0.0, ended - started) for _, started, ended in later or known]
+
+
+def describe_renaming(planned: Plan, out: Path, store: Store | None, rule: DoneRule) -> str | None:
+    """Say how many trials are new because the experiment has another name now, and how to keep their results.
+
+    The name is part of the default results folder, and `{seeds: n}` without `key` draws from it.
+    `store`: that of the results folder `out`, None if it has none yet; then the results of an earlier name are looked
+    for in the folders beside it. `rule`: what counts as done. None if there is nothing to say.
+    """
+    if planned.search_columns is not None:  # nobody knows which trials a search of another name would have chosen
+        return None
+    if store is not None:
+        return _compare(planned, store, rule, is_same_folder=True)
+    if out != default_results_folder(planned.experiment.file, planned.experiment.name):
+        return None
+    return next(_compare_with_neighbours(planned, out, rule), None)
+
+
+def _compare_with_neighbours(planned: Plan, out: Path, rule: DoneRule) -> Iterator[str]:
+    for file in sorted(out.parent.glob(f"*/{FILE_NAME}")):
+        with suppress(ResultsError), Store.open(file.parent, readonly=True) as store:
+            runs = store.runs()
+            if runs and runs[-1].experiment == file.parent.name:  # not that of a check, for example
+                message = _compare(planned, store, rule, is_same_folder=False)
+                if message is not None:
+                    yield message
+
+
+def _compare(planned: Plan, store: Store, rule: DoneRule, *, is_same_folder: bool) -> str | None:
+    """Compare a plan with a store that may be of an earlier name. `is_same_folder`: whether the run would use it."""
+    experiment, runs = planned.experiment, store.runs()
+    if not runs or runs[-1].experiment == experiment.name or not is_owner(runs[-1].file, experiment.file):
+        return None
+    name = runs[-1].experiment
+    try:
+        earlier = plan(load_recorded(experiment.file, experiment.overrides, name=name))
+    except (InputError, OSError):
+        return None
+    done = {digest for digest, job in rule.find(store).jobs.items() if job.state in ENDED_STATES}
+    without_key, with_key = (sum(trial.digest in done for trial in known.written()) for known in (planned, earlier))
+    needs_key = with_key > without_key
+    if not (needs_key or (without_key and not is_same_folder)):
+        return None
+    total = len(planned)
+    new = total - without_key if is_same_folder else total
+    text = f"{new} of {total} trials are new because `name` changed from '{name}' to '{experiment.name}'"
+    key = f"`key: {name}` beside `seeds:`"
+    if is_same_folder:
+        return f"{text}; {key} keeps {with_key - without_key} of them"
+    folder = store.path.parent
+    steps = f"write {key} and add" if needs_key else "add"
+    option = join_command(["--out", str(folder)])
+    return f"{text}; {folder} has {max(with_key, without_key)} of them. To keep them, {steps} `{option}`"

@@ -20,12 +20,11 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from platformdirs import user_cache_path
 
 from sweeper import embedded
-from sweeper.comfy.protocol import Server
 from sweeper.comfy.target import Target
 from sweeper.errors import InputError, SweeperError, TransientError, UnreachableError
 from sweeper.files import atomic_write
@@ -34,6 +33,9 @@ from sweeper.model.node_classes.object_info import pack_object_info, unpack_obje
 from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, detect_server_cache
 from sweeper.running.target_models import ModelSource, TargetModels, read_target_models
+
+if TYPE_CHECKING:
+    from sweeper.comfy.protocol import Server
 
 _MAX_AGE: Final = 24 * 3600.0  # seconds
 _WHOLE: Final = "all.jsonl"

@@ -7,27 +7,19 @@ them by `api_node` in its object_info.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
-from sweeper.errors import ExperimentError, InputError, Problem, ResultsError, UsageError
-from sweeper.loading.load import load_recorded
+from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.graph_check import STAND_IN_MEANING
-from sweeper.model.shell_words import join_command
 from sweeper.model.template import Template
 from sweeper.planning.model_inputs import list_nodes
-from sweeper.planning.plan import Plan, plan
-from sweeper.running.done_work import DoneRule
+from sweeper.planning.plan import Plan
 from sweeper.running.node_class_cache import ClassSource, get_classes, get_embedded_classes
 from sweeper.running.run_events import Event, Notice
 from sweeper.running.settings import EffectiveSettings
-from sweeper.store import FILE_NAME, Store
-from sweeper.store.records import ENDED_STATES
-from sweeper.tables.results_folder import default_results_folder, is_owner
 from sweeper.wording import join_names
 
 PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
@@ -127,56 +119,3 @@ def attach_partner_key(client: ClassSource, template: Template, classes: NodeInf
             f"target {target.name}: node {', '.join(nodes)} calls a paid partner, which needs a key of its own: "
             f"{missing} (--no-check submits the workflow without)"
         )
-
-
-def describe_renaming(planned: Plan, out: Path, store: Store | None, rule: DoneRule) -> str | None:
-    """Say how many trials are new because the experiment has another name now, and how to keep their results.
-
-    The name is part of the default results folder, and `{seeds: n}` without `key` draws from it.
-    `store`: that of the results folder `out`, None if it has none yet; then the results of an earlier name are looked
-    for in the folders beside it. `rule`: what counts as done. None if there is nothing to say.
-    """
-    if planned.search_columns is not None:  # nobody knows which trials a search of another name would have chosen
-        return None
-    if store is not None:
-        return _compare(planned, store, rule, is_same_folder=True)
-    if out != default_results_folder(planned.experiment.file, planned.experiment.name):
-        return None
-    return next(_compare_with_neighbours(planned, out, rule), None)
-
-
-def _compare_with_neighbours(planned: Plan, out: Path, rule: DoneRule) -> Iterator[str]:
-    for file in sorted(out.parent.glob(f"*/{FILE_NAME}")):
-        with suppress(ResultsError), Store.open(file.parent, readonly=True) as store:
-            runs = store.runs()
-            if runs and runs[-1].experiment == file.parent.name:  # not that of a check, for example
-                message = _compare(planned, store, rule, is_same_folder=False)
-                if message is not None:
-                    yield message
-
-
-def _compare(planned: Plan, store: Store, rule: DoneRule, *, is_same_folder: bool) -> str | None:
-    """Compare a plan with a store that may be of an earlier name. `is_same_folder`: whether the run would use it."""
-    experiment, runs = planned.experiment, store.runs()
-    if not runs or runs[-1].experiment == experiment.name or not is_owner(runs[-1].file, experiment.file):
-        return None
-    name = runs[-1].experiment
-    try:
-        earlier = plan(load_recorded(experiment.file, experiment.overrides, name=name))
-    except (InputError, OSError):
-        return None
-    done = {digest for digest, job in rule.find(store).jobs.items() if job.state in ENDED_STATES}
-    without_key, with_key = (sum(trial.digest in done for trial in known.written()) for known in (planned, earlier))
-    needs_key = with_key > without_key
-    if not (needs_key or (without_key and not is_same_folder)):
-        return None
-    total = len(planned)
-    new = total - without_key if is_same_folder else total
-    text = f"{new} of {total} trials are new because `name` changed from '{name}' to '{experiment.name}'"
-    key = f"`key: {name}` beside `seeds:`"
-    if is_same_folder:
-        return f"{text}; {key} keeps {with_key - without_key} of them"
-    folder = store.path.parent
-    steps = f"write {key} and add" if needs_key else "add"
-    option = join_command(["--out", str(folder)])
-    return f"{text}; {folder} has {max(with_key, without_key)} of them. To keep them, {steps} `{option}`"

@@ -74,17 +74,6 @@ class NodeTimes:
         return {target: {**self._first.get(target, {}), **self._later.get(target, {})} for target in targets}
 
 
-def list_job_seconds(jobs: Iterable[JobRecord]) -> list[float]:
-    """Return the seconds of each job whose time is known. The first of each run are left out if there are others."""
-    known = [(job, job.started, job.ended) for job in jobs if job.started is not None and job.ended is not None]
-    first_ends: dict[tuple[int, str], float] = {}
-    for job, _, ended in known:
-        key = job.run, job.target
-        first_ends[key] = min(ended, first_ends.get(key, ended))
-    later = [entry for entry in known if entry[1] >= first_ends[entry[0].run, entry[0].target]]
-    return [max(0.0, ended - started) for _, started, ended in later or known]
-
-
 def _add(sums: _Sums, class_type: str, runs: int, seconds: float) -> None:
     before = sums.get(class_type, (0, 0.0))
     sums[class_type] = before[0] + runs, before[1] + seconds

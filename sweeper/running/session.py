@@ -33,14 +33,14 @@ from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_smallest_cache
 from sweeper.running.ask_judges import ask_judges, check_judges
 from sweeper.running.concurrency_limit import ConcurrencyLimit
-from sweeper.running.done_work import DoneRule
+from sweeper.running.done_work import DoneRule, describe_renaming
 from sweeper.running.folder_lock import lock_folder
 from sweeper.running.health import connect_all
 from sweeper.running.live_feed import LiveFeed
 from sweeper.running.lock import describe_drift
 from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import ClassSource, save_server
-from sweeper.running.preflight import check_target, describe_renaming, describe_stand_ins, find_classes
+from sweeper.running.preflight import check_target, describe_stand_ins, find_classes
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
 from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_run
 from sweeper.running.run_context import RunContext

@@ -53,6 +53,16 @@ def test_help_and_version_import_nothing_heavy(arguments):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_plan_of_the_embedded_server_imports_no_pictures_and_no_http():
+    heavy = "{'numpy', 'pandas', 'PIL', 'httpx', 'rich', 'starlette', 'sweeper.running.session'}"
+    file = str(ROOT / "experiments/quickstart.yaml")
+    code = (
+        f"import sys; from sweeper.cli import main; main(['plan', {file!r}]); print(sorted({heavy} & set(sys.modules)))"
+    )
+
+    assert run_python(code).stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_every_command_has_an_example(sweeper, name):
     outcome = sweeper(name, "--help")

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeper.running.run_context import NodeTimes, list_job_seconds
+from sweeper.running.done_work import list_job_seconds
+from sweeper.running.run_context import NodeTimes
 from sweeper.store.server_facts import BESIDES_NODES
 
 
