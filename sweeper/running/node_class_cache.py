@@ -48,10 +48,14 @@ _CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without the s
 Nodes = Collection[Mapping[str, Any]]  # of a workflow
 
 
-@functools.cache
-def get_embedded_classes() -> NodeInfo:
-    """The node classes of the embedded server. They are parsed once, because a run asks for them twice."""
-    return NodeInfo.from_object_info(get_embedded_object_info(), is_embedded=True)
+def get_embedded_classes(nodes: Nodes | None = None) -> NodeInfo:
+    """The classes of the embedded server that a workflow's nodes need (None: all of them)."""
+    return _parse_embedded_classes(None if nodes is None else frozenset(node["class_type"] for node in nodes))
+
+
+@functools.cache  # a run asks for them twice
+def _parse_embedded_classes(only: frozenset[str] | None) -> NodeInfo:
+    return NodeInfo.from_object_info(get_embedded_object_info(), is_embedded=True, only=only)
 
 
 def get_embedded_object_info() -> dict[str, Any]:
@@ -100,7 +104,7 @@ def get_cached_object_info(target: Target, nodes: Nodes) -> Mapping[str, Any] | 
 def get_cached_classes(target: Target, nodes: Nodes) -> NodeInfo | None:
     """The cached classes of a workflow's nodes, at most a day old. Those of the embedded server are always known."""
     if target.embedded:
-        return get_embedded_classes()
+        return get_embedded_classes(nodes)
     found = _read_classes(target.url, nodes)
     return None if found is None else _parse_classes(found, nodes)
 
@@ -127,7 +131,7 @@ async def get_classes(
     try:
         if nodes is None:
             return NodeInfo.from_object_info(await _fetch_whole(source))
-        classes = get_embedded_classes() if source.target.embedded else await _fetch_classes(source, nodes)
+        classes = get_embedded_classes(nodes) if source.target.embedded else await _fetch_classes(source, nodes)
     except SweeperError as error:
         return _describe_failure(error)
     check(classes)
@@ -181,7 +185,7 @@ async def fetch_classes(
     `check` is that of `get_classes`.
     """
     if target.embedded:
-        return get_embedded_classes(), None
+        return get_embedded_classes(nodes), None
     from sweeper.comfy.client import ComfyClient
 
     reason = f"it does not respond within {_CONNECT_TIMEOUT:g} s"

@@ -81,7 +81,7 @@ def describe_stand_ins(template: Template, object_info: Mapping[str, Any] | None
 
     `object_info`: the classes that the server was told of. A name that none of them has may be a typo.
     """
-    own = get_embedded_classes()
+    own = get_embedded_classes(template.graph.values())
     names = []
     for class_type in sorted({node["class_type"] for node in template.graph.values()}):
         if class_type in own.classes and not own.classes[class_type].is_stand_in:

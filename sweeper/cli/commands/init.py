@@ -112,7 +112,8 @@ def _choose_target(workflow: LoadedWorkflow, target: str | None, notes: list[str
     """The experiment's target and a remark: the user's, or the embedded server."""
     if target is not None:
         return target, "or another server: embedded, cloud, a URL"
-    missing = {str(node["class_type"]) for node in workflow.graph.values()} - get_embedded_classes().classes.keys()
+    nodes = workflow.graph.values()
+    missing = {str(node["class_type"]) for node in nodes} - get_embedded_classes(nodes).classes.keys()
     if missing:
         notes.append(
             f"sweeper's own server lacks {join_names(sorted(missing))}: stand-ins run these nodes, so that you can try "
