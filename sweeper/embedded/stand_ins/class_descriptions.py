@@ -169,8 +169,9 @@ def node_classes() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as empty:
         folders = ServerFolders(Path(empty))
         folders.prepare()
-        nodes = list_known_classes().items()
-        return {name: make_object_info(node, folders, strict_models=False) for name, node in nodes}
+        own = {name: make_object_info(node, folders, strict_models=False) for name, node in NODE_CLASSES.items()}
+    # The others are as declared, because a new server has no model files. So none of them has to be understood.
+    return own | {name: {**declared, STAND_IN_KEY: True} for name, declared in list_other_declarations().items()}
 
 
 def list_model_files(nodes: Mapping[str, NodeClass], folders: ServerFolders) -> dict[str, list[str]]:
