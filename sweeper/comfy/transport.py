@@ -54,7 +54,10 @@ def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
     proxy = find_proxy(url)
     try:
         if proxy is None or (urlsplit(proxy).hostname and urlsplit(proxy).port != 0):
-            context = _make_ssl_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+            if proxy is None and urlsplit(url).scheme == "http":
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without any certificate: nothing needs them
+            else:
+                context = _make_ssl_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
             return httpx.AsyncHTTPTransport(verify=context, proxy=proxy, limits=limits)
         reason = "it has no host or port"
     except ImportError:
