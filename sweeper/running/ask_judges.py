@@ -31,6 +31,8 @@ _AT_ONCE: Final = 4  # pictures that a judge is asked about
 
 def check_judges(judges: Mapping[str, Judge], budget: int | None) -> None:
     """Raise ExperimentError for each judge whose key is missing, or its price although there is a budget."""
+    if not judges:
+        return
     from sweeper.running.judge_client import read_judge_key
 
     problems = []

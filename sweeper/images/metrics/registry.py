@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -130,13 +131,9 @@ def _describe_error(error: Exception) -> str:
 
 def _load_metric(name: str, folder: Path | None) -> Metric:
     if name in FORMULA_NAMES:
-        from sweeper.images.metrics.formulas import FORMULAS
-
-        return Metric(FORMULAS[name], _FORMULAS_VERSION)
+        return Metric(partial(_compute_formula, name), _FORMULAS_VERSION)
     if name == PIXEL_HASH:
-        from sweeper.images.decoding import hash_frames
-
-        return Metric(hash_frames, _PIXEL_HASH_VERSION)
+        return Metric(_hash_pixels, _PIXEL_HASH_VERSION)
     if name in LEARNED_NAMES:
         from sweeper.images.metrics.learned import load_learned
 
@@ -144,6 +141,18 @@ def _load_metric(name: str, folder: Path | None) -> Metric:
     if _FUNCTION_PATH.fullmatch(name):
         return _wrap_function(_import_function(name, folder))
     return _wrap_function(_find_entry_points()[name].load())
+
+
+def _compute_formula(name: str, picture: Any) -> float | str:
+    from sweeper.images.metrics.formulas import FORMULAS
+
+    return FORMULAS[name](picture)
+
+
+def _hash_pixels(picture: Any) -> str:
+    from sweeper.images.decoding import hash_frames
+
+    return hash_frames([picture])
 
 
 def _find_entry_points() -> Mapping[str, EntryPoint]:
