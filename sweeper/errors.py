@@ -65,7 +65,7 @@ class Problem:
 MAX_PROBLEMS: Final = 200  # of one file that sweeper explains, because it shows only some of them
 MAX_EXAMPLES: Final = 20  # of one mistake, if an explanation is slow
 ALSO_WRONG: Final = "is wrong too"  # the message of those after them
-_MAX_OF_A_KIND: Final = 3
+MAX_OF_A_KIND: Final = 3  # that are shown if there are more than one more
 _MAX_LINES: Final = 20
 _INDEX: Final = re.compile(r"\[\d+\]")
 _QUOTED_OR_NUMBER: Final = re.compile(r"'[^']*'|[-+]?\d[\w.,+-]*")
@@ -96,10 +96,10 @@ def _summarise_kinds(problems: Iterable[Problem], get_place: Callable[[str], str
         kinds.setdefault((problem.file, get_place(problem.key), _get_shape(problem.message)), []).append(problem)
     shown: list[Problem] = []
     for same in kinds.values():
-        others = same[_MAX_OF_A_KIND + 1 :]
-        shown += same[:_MAX_OF_A_KIND] if others else same
+        others = same[MAX_OF_A_KIND + 1 :]
+        shown += same[:MAX_OF_A_KIND] if others else same
         if others:
-            fourth = same[_MAX_OF_A_KIND]
+            fourth = same[MAX_OF_A_KIND]
             shown.append(replace(fourth, message=f"this and {len(others):,} more are the same mistake"))
     return shown
 
