@@ -80,7 +80,7 @@ class Prepared:
         problems: list[Problem] = []
         notes: list[str] = []
         first: NodeInfo | None = None
-        models: dict[str, Models] = {}
+        told: dict[str, TargetModels] = {}
         fits: list[Compatibility] = []
 
         def check(classes: NodeInfo) -> bool:
@@ -88,7 +88,7 @@ class Prepared:
             fits[:] = found or [Compatibility(check_written_values(experiment, classes), ())]
             return not any(fit.problems for fit in fits)
 
-        for name, classes in self._iter_classes(models, check) if object_info is None else [object_info]:
+        for name, classes in self._iter_classes(told, check) if object_info is None else [object_info]:
             if isinstance(classes, str):
                 notes.append(f"not checked against {name} ({classes})")
                 continue
@@ -101,6 +101,8 @@ class Prepared:
                 notes += [] if keeps else [f"{note} (`run` refuses this)" for note in fit.unsaved]
         if problems:
             raise ExperimentError(dict.fromkeys(problems))
+        models = {name: of.facts for name, of in told.items()}
+        notes += [note for name, of in told.items() for note in of.list_limits(name)]
         if self.specs is None and first is not None and any(may_name_models(plan, first) for plan in self.plans):
             keyed = [
                 target.name for target in self.resolve_targets() if target.key_source and target.name not in models
@@ -113,15 +115,15 @@ class Prepared:
 
     def ask_targets(self) -> Prepared:
         """The same with what the targets tell, for a run, which may send them their keys. Checks nothing."""
-        models: dict[str, Models] = {}
-        found = [classes for _, classes in self._iter_classes(models, lambda _: True, may_send_keys=True)]
+        told: dict[str, TargetModels] = {}
+        found = [classes for _, classes in self._iter_classes(told, lambda _: True, may_send_keys=True)]
         first = next((classes for classes in found if not isinstance(classes, str)), None)
-        return replace(self, classes=first, models=models)
+        return replace(self, classes=first, models={name: of.facts for name, of in told.items()})
 
     def _iter_classes(
-        self, models: dict[str, Models], check: Callable[[NodeInfo], bool], *, may_send_keys: bool = False
+        self, told: dict[str, TargetModels], check: Callable[[NodeInfo], bool], *, may_send_keys: bool = False
     ) -> Iterator[tuple[str, NodeInfo | str]]:
-        """The name and the node classes of each server, or why its classes are not known. Adds its models to `models`.
+        """The name and the node classes of each server, or why its classes are not known. Adds its models to `told`.
 
         `check` sees the classes first, and is False of those that may be outdated (see `get_classes`).
         Only a target that the user gave receives a key, unless `may_send_keys`: a command that submits nothing must not
@@ -133,9 +135,9 @@ class Prepared:
             target = _resolve_target(spec, self.named, with_keys=False)
             if target is not None:
                 name = "Comfy Cloud" if target.url == CLOUD_URL else target.name
-                classes, facts = self._ask(spec, target, check, may_send_keys=may_send_keys)
-                if facts is not None:
-                    models[target.name] = facts.facts
+                classes, models = self._ask(spec, target, check, may_send_keys=may_send_keys)
+                if models is not None:
+                    told[target.name] = models
                 yield name, classes
 
     def _ask(

@@ -1,7 +1,8 @@
 """What the targets of a run tell about the model files of its plan, and what follows for a run.
 
-One question for each folder and each file, never one for each trial. If a target tells nothing, its
-trials have no facts, and nothing is compared.
+One question for each folder, and one for each of the first files, never one for each trial. The other files of a large
+sweep are known by the listing alone, so that a plan of 9,000 files asks no longer than one of 250. If a target tells
+nothing, its trials have no facts, and nothing is compared.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN: Final = 3  # files in a message
 _MAX_SECONDS: Final = 30.0  # for all questions to one target
+_MAX_ASKED: Final = 250  # files, each with a question of its own; in the order of their names, so that all runs agree
 
 
 class ModelSource(Protocol):
@@ -54,15 +56,22 @@ class ModelSource(Protocol):
 class TargetModels:
     """The model files of a plan on one target.
 
-    `unanswered`: what the target did not answer about single folders and files. `to_free`: those that the server may
-    have read before they were replaced; see `find_outdated`.
+    `unanswered`: what the target did not answer about single folders and files. `unasked`: how many files it was not
+    asked about. `to_free`: those that the server may have read before they were replaced; see `find_outdated`.
     """
 
     facts: Models
     uses: PlanModels
     unanswered: tuple[str, ...] = ()
+    unasked: int = 0
     to_free: set[ModelKey] = field(default_factory=set)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # while the server is asked to forget them
+
+    def list_limits(self, target: str) -> Iterator[str]:
+        """Say of how many files the target tells less than it could."""
+        if self.unasked:
+            count = count_things(self.unasked, "model file")
+            yield f"{target}: {count} known by the folder's listing alone; the first {_MAX_ASKED} are asked about"
 
     def get(self, trial: Trial) -> Models:
         """The facts about the files that a trial uses."""
@@ -100,8 +109,9 @@ class RunModels:
         return {name: models.facts for name, models in sorted(self.by_target.items())}  # as asked, in any order
 
     def list_notes(self) -> Iterator[str]:
-        """What the targets did not answer."""
+        """What the targets did not answer, and how much they were not asked."""
         for name, models in self.by_target.items():
+            yield from models.list_limits(name)
             if models.unanswered:
                 more = f" (and {len(models.unanswered) - 1} more)" if len(models.unanswered) > 1 else ""
                 yield f"{name}: no answer about the content of {models.unanswered[0]}{more}"
@@ -171,10 +181,12 @@ async def read_target_models(source: ModelSource, plan: Plan, classes: NodeInfo 
         async with asyncio.timeout(_MAX_SECONDS):
             folders = await source.list_all()
             uses = PlanModels(plan, classes, folders)
-            facts = await source.get_facts({key: folders[key.folder][key.name] for key in uses.list_all_keys()})
+            facts = {key: folders[key.folder][key.name] for key in uses.list_all_keys()}
+            facts |= await source.get_facts(dict(itertools.islice(facts.items(), _MAX_ASKED)))
     except (TargetError, TransientError, TimeoutError):
         return None
-    return TargetModels(facts, uses, tuple(source.unanswered)) if facts or source.unanswered else None
+    unasked = max(0, len(facts) - _MAX_ASKED)
+    return TargetModels(facts, uses, tuple(source.unanswered), unasked) if facts or source.unanswered else None
 
 
 async def find_outdated(source: ModelSource, models: Models, latest: Models) -> set[ModelKey]:

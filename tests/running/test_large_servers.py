@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import sweeper
+from sweeper.cli.load_prepared import load_prepared
 from sweeper.comfy import transport
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.running.diagnosis import diagnose
@@ -70,6 +71,26 @@ def test_a_model_that_is_not_there_is_refused_with_the_nearest_name(studio, tmp_
             attempt(tmp_path, studio, [wrong])
     assert studio.server.submissions == 0
     assert studio.whole_reads == 0
+
+
+def test_of_many_wrong_names_the_first_get_advice(studio, tmp_path):
+    wrong = [name.replace("style", "stile") for name in studio.names[:30]]
+    with pytest.raises(ExperimentError) as raised:
+        plan(tmp_path, studio, wrong)
+    messages = [problem.message for problem in raised.value.problems]
+    assert ["found 'stile" in message for message in messages] == [True] * 30
+    assert ["did you mean" in message for message in messages] == [True] * 4 + [False] * 26
+
+
+def test_of_many_files_the_first_are_asked_about_and_the_plan_says_so(tmp_path):
+    with large_server(loaders=1, files=300) as (studio, server):
+        file = write_experiment(tmp_path, server.url, studio.names)
+        prepared = load_prepared(file, None, trust=True)
+        asked = [entry for entry in server.journal if b" /view_metadata/" in entry.split(b"\n", 1)[0]]
+    assert len(asked) == 250
+    (note,) = prepared.notes
+    assert note == "studio: 50 model files known by the folder's listing alone; the first 250 are asked about"
+    assert len(prepared.models["studio"]) == 300
 
 
 def test_a_new_file_is_found_although_the_cache_lacks_it(studio, tmp_path):
