@@ -35,6 +35,7 @@ from sweeper.comfy.protocol import (
     Server,
     ServerRequest,
     ServerResponse,
+    describe_deprecation,
     read_date,
     read_error_message,
     read_retry_after,
@@ -85,6 +86,7 @@ _UNCLEAR_OUTCOME: Final = (
     "picture there yourself: only a run with another --out submits the trial again"
 )
 _CONNECT_MAX_RETRY_AFTER: Final = 30.0  # seconds; nothing was submitted yet, so a longer wait gains nothing
+_MAX_DEPRECATIONS: Final = 20  # paths, because those of a run have the ids of its jobs
 _OPTIONAL_TIMEOUT: Final = 10.0  # seconds for facts that a run does not need, such as the server's versions
 
 
@@ -124,6 +126,7 @@ class ComfyClient:
         self.last_response_at = 0.0  # by the loop's clock
         self._last_date: tuple[float, float] | None = None  # of the last response, and when it came by the loop's clock
         self._identities: dict[str, JobIdentity] = {}  # of the server's jobs that searches have seen
+        self.deprecations: dict[str, str] = {}  # by path, of the first that the server says will end
         self.extra_data: Mapping[str, str] = {}  # for every submission; contains the key for partner nodes
 
     def _make_http_client(self, url: str) -> httpx.AsyncClient:
@@ -353,6 +356,8 @@ class ComfyClient:
         answer = ServerResponse(response.status_code, headers, self.redact(content), classes)
         if (date := read_date(answer)) is not None:
             self._last_date = date, self.last_response_at
+        if (announced := describe_deprecation(answer)) and len(self.deprecations) < _MAX_DEPRECATIONS:
+            self.deprecations[request.path] = announced
         return answer
 
     async def _open(self, http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:

@@ -36,6 +36,10 @@ from sweeper.comfy.protocol import (
 from sweeper.comfy.responses import rejection_message
 from sweeper.errors import RejectedError, TargetError, TransientError
 
+# Seconds after which Comfy Cloud cancels a job, by the jobs at once of a plan: Standard, Creator and Pro. No call tells
+# it, and nothing is stated of others. Source: https://docs.comfy.org/development/deploy/cloud-usage
+LONGEST_RUNS: Final = {1: 1800.0, 3: 1800.0, 5: 3600.0}
+
 
 class CloudDialect:
     """Comfy Cloud, and the embedded server by default."""

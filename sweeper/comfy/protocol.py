@@ -6,6 +6,7 @@ I/O and never waits, so tests drive a dialect with prepared responses. Differenc
 
 from __future__ import annotations
 
+import re
 import reprlib
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeGuard, TypeVar
 
 from sweeper.errors import MAX_MESSAGE_LENGTH, RefusedError, SweeperError, TransientError, Trouble, UnreachableError
 from sweeper.model import bounded_json
+from sweeper.model.model_facts import to_local_time
 from sweeper.schemas.values import is_integer
 from sweeper.wording import shorten
 
@@ -360,6 +362,27 @@ def read_retry_after(response: ServerResponse) -> float | None:
 def read_date(response: ServerResponse) -> float | None:
     """The server's time according to the Date header, in seconds since 1970; None without a valid one."""
     return _parse_date(response.headers.get("date", ""))
+
+
+def describe_deprecation(response: ServerResponse) -> str:
+    """`deprecated from 1 Jul 2025 on, ends on 31 Dec 2026`: what a server announces about a call; "" for nothing.
+
+    Deprecation is RFC 9745 (`@seconds`; its drafts had an HTTP date or `true`), Sunset is RFC 8594 (an HTTP date).
+    """
+    if not {"deprecation", "sunset"} & response.headers.keys():
+        return ""
+    text, end = response.headers.get("deprecation", ""), _parse_date(response.headers.get("sunset", ""))
+    since = float(text[1:]) if re.fullmatch(r"@-?\d{1,15}", text) else _parse_date(text)
+    if since is not None:
+        parts = [f"deprecated from {_format_day(since)} on"]
+    else:
+        parts = ["deprecated"] if text.lower() == "true" else []
+    return ", ".join(parts if end is None else [*parts, f"ends on {_format_day(end)}"])
+
+
+def _format_day(seconds: float) -> str:
+    day = to_local_time(seconds)
+    return f"{day.day} {day:%b %Y}"
 
 
 def _parse_date(text: str) -> float | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper import embedded
 from sweeper.answers.parts import Fail, Item, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON
+from sweeper.comfy.cloud import LONGEST_RUNS
 from sweeper.comfy.protocol import STOPPED_ADVICE
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import (
@@ -32,10 +33,20 @@ from sweeper.errors import (
     Trouble,
     UnreachableError,
 )
+from sweeper.model.experiment import RunSettings
 from sweeper.model.model_facts import Models
 from sweeper.model.money import CURRENCY
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.target_spec import CLOUD, CLOUD_KEYS, EMBEDDED, InvalidEntry, NamedTargets, TargetSpec, expand_groups
+from sweeper.model.target_spec import (
+    CLOUD,
+    CLOUD_KEYS,
+    CLOUD_URL,
+    EMBEDDED,
+    InvalidEntry,
+    NamedTargets,
+    TargetSpec,
+    expand_groups,
+)
 from sweeper.model.urls import is_loopback, strip_secrets
 from sweeper.planning.model_inputs import list_nodes
 from sweeper.planning.plan import Plan
@@ -45,7 +56,7 @@ from sweeper.running.node_class_cache import get_classes
 from sweeper.running.preflight import attach_partner_key
 from sweeper.running.stop_control import run_sync
 from sweeper.running.target_models import describe_differences, read_target_models
-from sweeper.wording import format_install
+from sweeper.wording import count_things, format_install, join_names
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -92,9 +103,10 @@ class TargetReport:
     """What a target says; None: not known.
 
     `ok`: whether it can be used. `key`: where its key is from. `cache`: the mode of its node cache. `upload_limit`: in
-    bytes. `balance_usd`: dollars left on the account. `group`: the list of targets that has it.
-    `warning`, `experiment` and `problem` are left out if there is
-    none, and `next` if there is no problem, or if the problem says the next step.
+    bytes. `balance_usd`: dollars left on the account. `max_jobs`: how many jobs the account runs at once.
+    `longest_run_s`: seconds after which Comfy Cloud cancels a job, as its documentation states for such an account;
+    `timeout_s`: those after which a run does. `group`: the list of targets that has it. `warning` has one a line. What
+    is below it is left out if there is none, and `next` also if the problem says the next step.
     """
 
     target: str
@@ -107,6 +119,9 @@ class TargetReport:
     cache: str | None = None
     upload_limit: int | None = None
     balance_usd: float | None = None
+    max_jobs: int | None = field(default=None, metadata=IF_GIVEN)
+    longest_run_s: float | None = field(default=None, metadata=IF_GIVEN)
+    timeout_s: float | None = field(default=None, metadata=IF_GIVEN)
     experiment: ExperimentReport | None = field(default=None, metadata=IF_GIVEN)
     group: str | None = field(default=None, metadata=IF_GIVEN)
     problem: str | None = field(default=None, metadata=IF_GIVEN)
@@ -120,8 +135,7 @@ class TargetReport:
         usable = "" if self.ok else "not usable" + (": " if facts else "")
         group = f" (of {self.group})" if self.group else ""
         yield Line(f"{self.target}{group}: {usable}{', '.join(facts)}")
-        if self.warning:
-            yield Warn(f"{self.target}: {self.warning}")
+        yield from (Warn(f"{self.target}: {line}") for line in (self.warning or "").splitlines())
         needs = self.experiment
         if needs is not None and needs.checked and not needs.lacks:
             words = [] if needs.trials is None else [f"the {needs.trials} trials"]
@@ -143,6 +157,11 @@ class TargetReport:
         if self.dialect and self.key:
             # A ComfyUI checks no key, and a proxy in front of it does not say whether it does.
             facts.append(f"key {'sent' if self.dialect == 'comfyui' else 'accepted'} ({self.key})")
+        if self.max_jobs is not None:
+            facts.append(f"{count_things(self.max_jobs, 'job')} at once")
+        if self.longest_run_s is not None:
+            timeout = f" (`timeout` is {self.timeout_s:g} s)" if self.timeout_s is not None else ""
+            facts.append(f"each for {self.longest_run_s:g} s at most{timeout}")
         if self.balance_usd is not None:
             facts.append(f"{self.balance_usd:.2f} {CURRENCY} left on the account")
         return facts
@@ -249,6 +268,9 @@ async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[P
     with embedded.EmbeddedServer(dialect="cloud", permissive=True) if target.embedded else nullcontext(target) as place:
         async with ComfyClient(replace(target, url=place.url), patience=_PATIENCE) as client:
             server = await client.connect()
+            facts["max_jobs"] = None if target.embedded else server.max_jobs
+            if target.url == CLOUD_URL:
+                facts["longest_run_s"] = LONGEST_RUNS.get(server.max_jobs or 0)
             cache = detect_server_cache(server.version, server.arguments, server.memory) if server.arguments else None
             facts |= {"dialect": server.dialect, "version": server.version or None, "cache": cache and str(cache)}
             facts["upload_limit"] = limit = await client.get_upload_limit()
@@ -268,6 +290,34 @@ async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[P
                     str(experiment.file), trials, known is not None, lacks, notes, search
                 )
             facts |= {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
+            settings = plans[0].experiment.run if plans and not target.embedded else None
+            facts["timeout_s"] = None if settings is None else settings.timeout
+            warnings = [*_compare_limits(facts, settings, target), *_describe_deprecations(client)]
+            facts["warning"] = "\n".join(filter(None, (facts.get("warning"), *warnings))) or None
+
+
+def _compare_limits(facts: Mapping[str, Any], settings: RunSettings | None, target: Target) -> Iterator[str]:
+    """Say where the run's settings exceed what the account may do."""
+    longest, most = facts.get("longest_run_s"), facts.get("max_jobs")
+    at_once = "" if most is None else f"{count_things(most, 'job')} at once"
+    if settings is not None and longest is not None and settings.timeout > longest:
+        yield (
+            f"timeout: {settings.timeout:g} s, but Comfy Cloud cancels a job after {longest:g} s (its pages, for "
+            f"accounts of {at_once}); write `timeout: {longest:g}` under `run`, and make the jobs shorter"
+        )
+    concurrency = (None if settings is None else settings.concurrency) or target.concurrency
+    if most is not None and concurrency is not None and concurrency > most:
+        yield f"concurrency: {concurrency}, but the account runs {at_once}; the other jobs wait in its queue"
+
+
+def _describe_deprecations(client: ComfyClient) -> Iterator[str]:
+    """Say which of the calls of this diagnosis the server will end."""
+    paths: dict[str, list[str]] = {}
+    for path, announced in client.deprecations.items():
+        paths.setdefault(announced, []).append(path)
+    who = "Comfy Cloud" if client.target.url == CLOUD_URL else "the server"
+    for announced, calls in paths.items():
+        yield f"{who} says of {join_names(calls)}: {announced}; look for a newer sweeper, which may not need it"
 
 
 def _check_plans(

@@ -13,6 +13,7 @@ GOOD = TargetReport(
 )  # fmt: skip
 CLOUD = TargetReport(
     "cloud", True, "https://cloud.comfy.org", "from COMFY_CLOUD_API_KEY", dialect="cloud", balance_usd=12.5,
+    max_jobs=5, longest_run_s=3600.0, timeout_s=600.0, warning="timeout: too long\nconcurrency: 8, but 5",
     experiment=ExperimentReport("fox.yaml", None, True, [], [], search=True),
 )  # fmt: skip
 LACKING = TargetReport(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
@@ -51,8 +52,62 @@ def test_doctor_shows_what_is_left_on_the_account(sweeper):
     with EmbeddedServer(faults=Faults(scenario=Scenario.from_mapping({"balance": "12.5 USD"}))) as server:
         outcome = sweeper("doctor", "-t", server.url)
         target = sweeper("doctor", "-t", server.url, "--json").json["targets"][0]
-    assert "uploads up to 100 MiB, 12.50 USD left on the account\n" in outcome.out
+    assert "uploads up to 100 MiB, 1 job at once, 12.50 USD left on the account\n" in outcome.out
     assert target["balance_usd"] == 12.5
+
+
+@pytest.fixture
+def cloud(monkeypatch):
+    """Comfy Cloud, by a function that maps a path to an answer and its headers."""
+    answers = {"/api/user": ({"status": "active"}, {}), "/api/features": ({"max_concurrent_jobs": 5}, {})}
+
+    def reply(request):
+        answer, headers = answers.get(request.url.path, (None, {}))
+        return httpx.Response(404 if answer is None else 200, json=answer or {}, headers=headers)
+
+    monkeypatch.setattr("sweeper.comfy.client.make_transport", lambda *_: httpx.MockTransport(reply))
+    monkeypatch.setenv("COMFY_CLOUD_API_KEY", KEY)
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"Deprecation": "@1751328000"}, "deprecated from 1 Jul 2025 on"),
+        ({"Deprecation": "true"}, "deprecated"),
+        (
+            {"Deprecation": "Tue, 01 Jul 2025 12:00:00 GMT", "Sunset": "Thu, 31 Dec 2026 12:00:00 GMT"},
+            "deprecated from 1 Jul 2025 on, ends on 31 Dec 2026",
+        ),
+        ({"Sunset": "Thu, 31 Dec 2026 12:00:00 GMT"}, "ends on 31 Dec 2026"),
+    ],
+)
+def test_doctor_names_the_calls_that_a_server_announces_to_end(sweeper, cloud, headers, words):
+    cloud["/api/user"] = {"status": "active"}, headers
+    outcome = sweeper("doctor", "-t", "cloud")
+    assert outcome.code == 0
+    assert f"warning: cloud: Comfy Cloud says of /api/user: {words}; look for a newer sweeper" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Deprecation": "false"}, {"Deprecation": "@x", "Sunset": "soon"}, {"Deprecation": "@" + "9" * 5000}]
+)
+def test_doctor_ignores_an_announcement_that_it_cannot_read(sweeper, cloud, headers):
+    cloud["/api/user"] = {"status": "active"}, headers
+    outcome = sweeper("doctor", "-t", "cloud")
+    assert (outcome.code, "says of" in outcome.err) == (0, False)
+
+
+@pytest.mark.parametrize(("jobs", "longest"), [(1, 1800), (3, 1800), (5, 3600), (12, None)])
+def test_doctor_shows_the_limits_of_an_account_beside_the_timeout(sweeper, write, cloud, jobs, longest):
+    cloud["/api/features"] = {"max_concurrent_jobs": jobs}, {}
+    file = write(PLAIN + "run: {timeout: 7200, concurrency: 8}\n")
+    outcome = sweeper("doctor", file, "-t", "cloud")
+    (target,) = sweeper("doctor", file, "-t", "cloud", "--json").json["targets"]
+    assert (target["max_jobs"], target.get("longest_run_s"), target["timeout_s"]) == (jobs, longest, 7200)
+    assert ("concurrency: 8, but the account runs" in outcome.err) == (jobs < 8)
+    assert (f"each for {longest} s at most (`timeout` is 7200 s)" in outcome.out) == (longest is not None)
+    assert (f"timeout: 7200 s, but Comfy Cloud cancels a job after {longest} s" in outcome.err) == (longest is not None)
 
 
 def test_unreachable_target_comes_with_a_next_step(sweeper, write):
