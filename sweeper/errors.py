@@ -217,6 +217,7 @@ LOST_ERROR: Final = LostError.__name__
 UNANSWERED_ERROR: Final = "UnansweredError"  # of a submission that the server may still accept; never raised
 TIMED_OUT_ERROR: Final = "TimedOutError"  # never raised, as the next
 CANCELLED_ERROR: Final = "CancelledError"
+GONE_ERROR: Final = "GoneError"  # of a trial that a check leaves out, because its server offers less now; never raised
 
 
 # Characters of an error message that the store, the table and the events keep. PyTorch's longest takes about 3,000.

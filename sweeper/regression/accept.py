@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from sweeper.answers.parts import Line, Part, Table, Warn
 from sweeper.answers.render import NOT_IN_JSON, json_keys
-from sweeper.errors import DISTRIBUTION, ImageError, InputError, ResultsError, UsageError
+from sweeper.errors import DISTRIBUTION, GONE_ERROR, ImageError, InputError, ResultsError, UsageError
 from sweeper.files import atomic_write
 from sweeper.images.byte_equality import compare_bytes, png_checksums
 from sweeper.images.compare import pixel_hash
@@ -278,7 +278,9 @@ def _plan_without_output(
     for key, entry in baseline.entries.items():
         point = entry.case.point
         if point in unsuccessful:
-            changes.append(CaseChange(entry.case, "kept", reason=f"its trial is {unsuccessful[point].result.status}"))
+            result = unsuccessful[point].result
+            why = str(result.error) if result.error_type == GONE_ERROR else f"its trial is {result.status}"
+            changes.append(CaseChange(entry.case, "kept", reason=why))
         elif remove_absent and key not in present:
             reason = "its trial no longer gives this output" if point in planned else "the trial no longer exists"
             changes.append(CaseChange(entry.case, "removed", reason=reason))

@@ -16,7 +16,7 @@ from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.planning.plan import plan as make_plan
 from sweeper.regression.attribute import attribute_changes
 from sweeper.regression.baseline import Baseline, default_folder, read_baseline
-from sweeper.regression.cases import load_run_record, read_run
+from sweeper.regression.cases import identify_points, load_run_record, read_run
 from sweeper.regression.comparison import Comparisons, compare_with_baseline
 from sweeper.regression.thresholds import NO_CHECKS, parse_checks
 from sweeper.running.notify import EndNotice
@@ -119,7 +119,12 @@ def check_experiment(
     plan = make_plan(experiment)
     is_selected = TrialFilter(where, plan)
     trials = None if where is None else {trial.index for trial in plan.written() if is_selected(trial)}
-    options = {"plan": plan, "fresh": True, "alone": True, "where": where, "limit": limit}
+    known = {entry.case.point for entry in accepted.entries.values()}
+    written = list(plan.written()) if known else []
+    may_be_gone = {
+        trial.index for trial, (_, point) in zip(written, identify_points(written), strict=True) if point in known
+    }
+    options = {"plan": plan, "fresh": True, "alone": True, "where": where, "limit": limit, "may_be_gone": may_be_gone}
     ended = runner(experiment, out=folder, **options, **run_arguments)
     run_cases = read_run(folder, ended.run_id, trials)
     if limit is not None:  # which trials these are is known only after the run

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from sweeper.answers.parts import Heading, Line, Part, Table
 from sweeper.answers.render import NOT_IN_JSON, json_keys
-from sweeper.errors import ImageError
+from sweeper.errors import GONE_ERROR, ImageError
 from sweeper.model.model_facts import describe_model_changes
 from sweeper.model.result import FAILED as TRIAL_FAILED
 from sweeper.model.shell_words import join_command
@@ -31,14 +31,16 @@ from sweeper.regression.match_files import (
 from sweeper.regression.server_changes import describe_drift
 from sweeper.regression.thresholds import Checks, Threshold, Thresholds
 from sweeper.store.containment import display_path
+from sweeper.wording import count_things
 
 SAME: Final = "same"
 CHANGED: Final = "changed"
 NEW: Final = "new"  # a picture without an accepted one
 MISSING: Final = "missing"  # an accepted picture without a trial, or without the output
 FAILED: Final = "failed"  # its trial failed
+GONE: Final = "gone"  # the server no longer offers what its trial needs, so that it did not run; see `find_gone`
 NOT_COMPARED: Final = "not compared"  # the trial did not run, or a file cannot be read; the check does not pass
-STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, SAME)  # the most important first
+STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, GONE, SAME)  # the most important first
 FilePair: TypeAlias = tuple[OutputFile, TrialRow, BaselineEntry]
 _MAX_ROWS: Final = 50  # cases in a table: GitHub cuts a step summary at a megabyte; the page and JUnit XML have all
 
@@ -102,10 +104,10 @@ class Comparison:
 class Comparisons:
     """The answer of `sweeper check`: every case of a run and of its baseline. Iterates over the cases.
 
-    `ok`: whether the check passes; it does not if nothing was compared. `counts` has the number of cases in each state,
-    also 0. `left_out` counts the accepted cases that a selection of trials left out. `stopped_by`: why the run ended
-    early, if it did. `servers` has sentences about the servers on which the pictures were made, and the number of cases
-    for each. `cases`: the most important first.
+    `ok`: whether the check passes; it does not if nothing was compared, or all cases are gone. `counts` has the number
+    of cases in each state, also 0. `left_out` counts the accepted cases that a selection of trials left out.
+    `stopped_by`: why the run ended early, if it did. `servers` has sentences about the servers on which the pictures
+    were made, and the number of cases for each. `cases`: the most important first.
 
     With `allow_new`, cases without an accepted picture do not fail the check. `run` is the id of the run.
     `custom_baseline`: the baseline is not the experiment's default one.
@@ -128,7 +130,7 @@ class Comparisons:
     def __post_init__(self) -> None:
         states = Counter(comparison.state for comparison in self.cases)
         servers = Counter(comparison.servers for comparison in self.cases if comparison.servers)
-        is_complete = self.has_baseline and self.stopped_by is None and bool(self.cases)
+        is_complete = self.has_baseline and self.stopped_by is None and states.total() > states[GONE]
         object.__setattr__(self, "ok", is_complete and not any(map(self.is_blocking, self.cases)))
         object.__setattr__(self, "counts", {state: states[state] for state in STATES})
         object.__setattr__(self, "servers", dict(servers.most_common()))
@@ -141,7 +143,7 @@ class Comparisons:
 
     def is_blocking(self, comparison: Comparison) -> bool:
         """Whether this case keeps the check from passing."""
-        return comparison.state != SAME and not (comparison.state == NEW and self.allow_new)
+        return comparison.state not in (SAME, GONE) and not (comparison.state == NEW and self.allow_new)
 
     @property
     def accept_command(self) -> str:
@@ -153,18 +155,18 @@ class Comparisons:
         """The cases that are not the same, and then the counts, where a terminal ends."""
         yield from _tabulate([comparison for comparison in self.cases if comparison.state != SAME])
         yield Line(f"{self.experiment}: {self._describe_counts()}")
-        yield from map(Line, [*self._describe_servers(), *self._propose_tolerance()])
+        yield from map(Line, [*self._describe_servers(), *self._propose_tolerance(), *self._advise_on_gone()])
 
     def summary_parts(self) -> Iterator[Part]:
         """A summary for a pull request: the result, the counts, and the cases that keep the check from passing."""
         yield Heading(f"{'✅' if self.ok else '❌'} sweeper check: {self.experiment}")
         yield Line(f"{self._describe_counts()}.")
         yield from map(Line, self.list_notes())
-        yield from _tabulate(list(filter(self.is_blocking, self.cases)))
+        yield from _tabulate([case for case in self.cases if self.is_blocking(case) or case.state == GONE])
 
     def list_notes(self) -> list[str]:
         """Sentences about the whole check, beside its counts."""
-        notes = [*self._describe_servers(), *self._propose_tolerance()]
+        notes = [*self._describe_servers(), *self._propose_tolerance(), *self._advise_on_gone()]
         if not self.has_baseline:
             notes.append("There is no baseline: nothing was compared.")
         if self.stopped_by:
@@ -185,6 +187,13 @@ class Comparisons:
             f"The changes are small. If you want to allow them, `checks: {{{checks}}}` in the experiment would hold; "
             "`sweeper calibrate` measures what the server's noise needs"
         )
+
+    def _advise_on_gone(self) -> Iterator[str]:
+        if count := self.counts[GONE]:
+            yield (
+                f"{count_things(count, 'case')} gone: remove the values from the sweep; after the next check, "
+                f"`{self.accept_command}` removes the cases from the baseline too"
+            )
 
     def _describe_counts(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count) or "no cases"
@@ -364,6 +373,8 @@ def _build_without_file(case: Case, row: TrialRow, state: str, reason: str) -> C
 
 def _build_unfinished(case: Case, row: TrialRow) -> Comparison:
     result = row.result
+    if result.error_type == GONE_ERROR:
+        return _build_without_file(case, row, GONE, result.error or "")
     if result.status == TRIAL_FAILED:
         error = f"{result.error_type}: {result.error}" if result.error_type else result.error or "its trial failed"
         return _build_without_file(case, row, FAILED, " ".join(error.split()))

@@ -7,19 +7,22 @@ them by `api_node` in its object_info.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from sweeper.comfy.target import Target
 from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.model.node_classes import NodeInfo
-from sweeper.model.node_classes.graph_check import STAND_IN_MEANING
-from sweeper.model.template import Template
+from sweeper.model.node_classes.graph_check import STAND_IN_MEANING, find_graph_problems
+from sweeper.model.target_spec import is_comfy_platform
+from sweeper.model.template import Address, Template
 from sweeper.planning.model_inputs import list_nodes
 from sweeper.planning.plan import Plan
 from sweeper.running.node_class_cache import ClassSource, get_classes, get_embedded_classes
 from sweeper.running.run_events import Event, Notice
 from sweeper.running.settings import EffectiveSettings
+from sweeper.schemas.values import KeyPath
 from sweeper.wording import join_names
 
 PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
@@ -32,11 +35,16 @@ async def find_classes(client: ClassSource, plan: Plan) -> NodeInfo | None:
 
 
 async def check_target(
-    client: ClassSource, plan: Plan, settings: EffectiveSettings, report: Callable[[Event], None]
+    client: ClassSource,
+    plan: Plan,
+    settings: EffectiveSettings,
+    report: Callable[[Event], None],
+    gone: dict[int, tuple[str, str]],
 ) -> NodeInfo | None:
     """Check a plan against the target's node classes, if `settings.check`; attach the partner key if it is needed.
 
-    Returns these classes; None, and reports why, if they are not known.
+    Returns these classes; None, and reports why, if they are not known. Adds the trials that the run must leave out to
+    `gone`: by index, the name of the target and the reason.
 
     Raises ExperimentError for what would not run on the target, and for a workflow that would leave no file; UsageError
     if partner nodes have no key. Checks nothing if the target does not return its classes; then
@@ -67,13 +75,52 @@ async def check_target(
         return None
     if refusal is not None:
         raise refusal
-    if not problems:
+    left_out = find_gone(plan, classes, problems, settings.may_be_gone, client.target) if problems else {}
+    if not problems or left_out:
+        gone |= {index: (client.target.name, reason) for index, reason in left_out.items()}
         return classes
     name = client.target.name
     raise ExperimentError(
         replace(problem, message=f"{problem.message} (on {name}; --no-check submits it nevertheless)")
         for problem in problems
     )
+
+
+def find_gone(
+    plan: Plan, classes: NodeInfo, problems: Sequence[Problem], may_be_gone: Collection[int], target: Target
+) -> dict[int, str]:
+    """The trials that a target refuses only because it offers less than it did: by index, the reason.
+
+    What can go is an option of a partner's node, and on Comfy Cloud, where nobody can install it, a class. Empty if a
+    trial has another mistake, or is none of `may_be_gone`; then `problems` are to be raised, as for any run.
+    """
+    gone: dict[int, str] = {}
+    explained = set()
+    for trial in plan.written() if may_be_gone else ():
+        graph = plan.workflow(trial)
+        uploaded = [Address(file.node, file.input) for file in plan.files(trial)]
+        found = find_graph_problems(graph, classes, uploaded=uploaded)
+        reasons = [_describe_gone(graph[str(path[0])], path, classes, target) if path else "" for path, _ in found]
+        if not all(reasons) or (reasons and trial.index not in may_be_gone):
+            return {}
+        explained.update(message.partition(";")[0] for _, message in found)
+        if reasons:
+            gone[trial.index] = "; ".join(dict.fromkeys(reasons))
+    return gone if explained.issuperset(problem.message.partition(";")[0] for problem in problems) else {}
+
+
+def _describe_gone(node: Mapping[str, Any], path: KeyPath, classes: NodeInfo, target: Target) -> str:
+    """Say what a node uses that the target no longer offers; empty for any other mistake."""
+    class_type = node["class_type"]
+    spec = classes.classes.get(class_type)
+    if spec is None:
+        return f"{target.name} no longer offers the class {class_type}" if is_comfy_platform(target.url) else ""
+    name = str(path[2]).partition(".")[0] if len(path) > 2 else ""  # the option decides which inputs are below it
+    value = node["inputs"].get(name)
+    options = [*(spec.inputs[name].choices or spec.inputs[name].branches)] if name in spec.inputs else []
+    if not (spec.is_partner and options and isinstance(value, str) and value not in options):
+        return ""
+    return f"{target.name} no longer offers {name} '{value}' of {class_type}; it has {join_names(options, value)}"
 
 
 def describe_stand_ins(template: Template, object_info: Mapping[str, Any] | None) -> str | None:

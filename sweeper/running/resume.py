@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from uuid import uuid4
 
+from sweeper.errors import GONE_ERROR
 from sweeper.model.experiment import Experiment
 from sweeper.model.trial import Trial
 from sweeper.planning.plan import Plan
@@ -18,6 +20,7 @@ from sweeper.running.settings import EffectiveSettings
 from sweeper.running.work import WorkItem
 from sweeper.store import Store, records
 from sweeper.store.records import ENDED_STATES, OPEN_STATES, JobRecord, TableLayout
+from sweeper.wording import count_things
 
 
 @dataclass(slots=True)
@@ -132,6 +135,21 @@ def record_run(
             store.models.add(job_id, models)
         store.assign_jobs(run_id, (job for digest, job in state.current_jobs.items() if digest in state.first_index))
     return run_id
+
+
+def record_gone(
+    store: Store, run_id: int, trials: Collection[Trial], gone: Mapping[int, tuple[str, str]], *, now: float
+) -> str | None:
+    """Record that a run leaves out trials, and say so; None without any.
+
+    `gone`: by index, the target that refuses the trial, and why. The record is a rejected job that was never sent.
+    """
+    for trial in trials:
+        target, reason = gone[trial.index]
+        job = JobRecord(str(uuid4()), run_id, target, trial.digest, "", 1, None, records.REJECTED, now)
+        store.record_intent(replace(job, ended=now, error_type=GONE_ERROR, error=reason))
+    reasons = "; ".join(dict.fromkeys(gone[trial.index][1] for trial in trials))
+    return f"{count_things(len(trials), 'trial')} left out: {reasons}" if trials else None
 
 
 def iter_remaining(

@@ -42,7 +42,7 @@ from sweeper.running.measure_run import measure_run, measure_while_watched
 from sweeper.running.node_class_cache import ClassSource, save_server
 from sweeper.running.preflight import check_target, describe_stand_ins, find_classes
 from sweeper.running.restore_files import MissingFiles, describe_empty_trials, describe_regenerated, restore
-from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_run
+from sweeper.running.resume import ResumeState, iter_remaining, load_resume_state, record_gone, record_run
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Event, Notice, RunEnded, RunStarted, TargetReady
 from sweeper.running.scheduler import PendingTarget, Scheduler
@@ -103,6 +103,7 @@ class Session:
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
         self.sampler_nodes: set[str] = set()  # ids of the nodes that are samplers on some target
         self.embedded_workers = 0
+        self.gone: dict[int, tuple[str, str]] = {}  # by index, trials to leave out: the target, and why
         self.models = RunModels(plan, may_differ=settings.allow_different_models)
         self.prices = JobPrices(plan, settings.timeout)
         self.spending: FolderSpending | None = None
@@ -169,7 +170,7 @@ class Session:
                 await self.control.run_unless_stopped(self.check_targets())
         elif (missing.jobs or state.work.has_models) and not self.control.stopping:
             is_connected = await self._connect_for_done_work(connections, compares=state.work.has_models)
-        if self.models.facts and store is not None:
+        if self.gone or (self.models.facts and store is not None):
             missing = MissingFiles(store, self.out, self.settings)
             state = self._load_resume_state(store, missing)
             if state.todo and not is_checked:
@@ -179,6 +180,10 @@ class Session:
         for note in (*self.models.list_notes(), *state.list_notes(self.target_names), *drift):
             self._warn(note)
         return missing, state, is_connected
+
+    def may_submit(self, trial: Trial) -> bool:
+        """Whether this run may submit a trial: it is selected, and every target still offers what it needs."""
+        return trial.index not in self.gone and self.is_selected(trial)
 
     @property
     def rule(self) -> DoneRule:
@@ -206,7 +211,7 @@ class Session:
             self.report(Notice(message))
 
     def _load_resume_state(self, store: Store | None, missing: MissingFiles) -> ResumeState:
-        state = load_resume_state(self.plan, store, self.rule, self.settings, self.is_selected, should_redo=missing)
+        state = load_resume_state(self.plan, store, self.rule, self.settings, self.may_submit, should_redo=missing)
         if missing.redo_count:
             self.report(Notice(describe_regenerated(missing.redo_count)))
         return state
@@ -264,7 +269,7 @@ class Session:
 
     async def check(self, client: ClassSource) -> None:
         """Check the plan against the target; see `preflight.check_target`. Its classes have prices and samplers."""
-        classes = await check_target(client, self.plan, self.settings, self.report)
+        classes = await check_target(client, self.plan, self.settings, self.report, self.gone)
         await self.read_models_of(client, classes)
         self.prices.add_target(client.target, classes)
         graph, known = self.experiment.template.graph, classes or NodeInfo({})
@@ -302,6 +307,8 @@ class Session:
         )  # fmt: skip
         for name, info in self.server_infos.items():
             store.servers.save_info(run_id, name, info)
+        left_out = [trial for trial in plan.written() if trial.index in self.gone and self.is_selected(trial)]
+        self._warn(record_gone(store, run_id, left_out, self.gone, now=time.time()))
         if may_submit:
             await self.find_outdated_models(store)
         total = len(state.first_index) + sum(map(len, state.duplicates.values()))
@@ -378,7 +385,7 @@ class Session:
             charges_jobs=self.spending is not None,
             is_only_target=len(self.targets) == 1,
         )
-        items = iter_remaining(plan, state, self.settings, self.is_selected)
+        items = iter_remaining(plan, state, self.settings, self.may_submit)
         try:
             error = await self.dispatch(context, store, state, items, TransitionCost(self.experiment.template, costs))
             return "; ".join(filter(None, (self._describe_end(store, state, plan, run_id), error))) or None
@@ -451,7 +458,7 @@ class Session:
         """Yield the trials that this run may submit; of those that share a job, the first."""
         for trial in self.plan.written():
             is_first = state.first_index[trial.digest] == trial.index
-            if is_first and trial.digest not in state.done and self.is_selected(trial):
+            if is_first and trial.digest not in state.done and self.may_submit(trial):
                 yield trial
 
     def _describe_end(self, store: Store, state: ResumeState, plan: Plan, run_id: int) -> str | None:
@@ -464,7 +471,7 @@ class Session:
         sent = {digest for digest, job in last_jobs.items() if job.state not in again} - failed
         left = (
             (item.trial, 1 + len(state.duplicates.get(item.trial.digest, ())))
-            for item in iter_remaining(plan, state, self.settings, self.is_selected)
+            for item in iter_remaining(plan, state, self.settings, self.may_submit)
             if item.trial.digest not in sent
         )
         return describe_over_budget(self.spending, left, failures=len(failed))
@@ -483,17 +490,9 @@ class Session:
     def _summarize(self, store: Store, run_id: int, error: str | None) -> Run:
         counts = store.count_by_status(run_id)
         return Run(
-            run_id=run_id,
-            out=self.out,
-            trials=sum(counts.values()),
-            submitted=store.count_submitted(run_id),
-            reused=store.count_reused(run_id),
-            kept=store.count_kept(run_id),
-            pictures=self.artifact_url or str(self.out / "artifacts"),
-            stopped_by=self.control.reason,
-            error=error,
-            cost=store.charges.load_spent(run_id),
-            spent=store.charges.load_spent(),
-            budget=self.settings.budget,
+            run_id=run_id, out=self.out, trials=sum(counts.values()), submitted=store.count_submitted(run_id),
+            reused=store.count_reused(run_id), kept=store.count_kept(run_id),
+            pictures=self.artifact_url or str(self.out / "artifacts"), stopped_by=self.control.reason, error=error,
+            cost=store.charges.load_spent(run_id), spent=store.charges.load_spent(), budget=self.settings.budget,
             **counts,
-        )
+        )  # fmt: skip

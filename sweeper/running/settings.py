@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -37,6 +37,7 @@ class _PlainOptions:
     keep_stale: bool = False
     remake_stale: bool = False
     allow_different_models: bool = False
+    may_be_gone: Collection[int] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,8 @@ class RunOptions(_PlainOptions):
     `node_seconds`: by class, the seconds that each of its nodes takes longer on the embedded server.
     `per_target`: only results of this run's targets count as done. `keep_stale`: trials stay done although their model
     files changed since; `remake_stale`: those are made again too of which only the time of a file changed.
+    `may_be_gone`: the indexes of trials that ran before. The run leaves out those that a target refuses only because it
+    offers less now (see `preflight.find_gone`), and their rows say so.
     `allow_different_models`: the targets may have different files under one name. `notify`: the URL that gets a message
     when the run ends; an empty text: none does, even if the experiment names one.
     """

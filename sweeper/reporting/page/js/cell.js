@@ -24,7 +24,7 @@ const Cell = (() => {
     succeeded: "no file",
   };
   /** @type {Record<string, string>} */
-  const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?", cancelled: "×", pending: "…", running: "…" };
+  const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?", gone: "∅", cancelled: "×", pending: "…", running: "…" };
 
   /** @typedef {{sprite: HTMLElement, caption: HTMLElement, image: HTMLImageElement | null}} SimpleParts */
   /** @type {WeakMap<HTMLElement, SimpleParts>} cell -> what it shows a simple trial with */

@@ -5,7 +5,7 @@
 
 const Counts = (() => {
   const { el } = Dom;
-  const CHECK_STATES = ["same", "changed", "failed", "new", "not compared"]; // in the order of showing
+  const CHECK_STATES = ["same", "changed", "failed", "new", "not compared", "gone"]; // in the order of showing
   const MAX_NAMES = 300; // of missing cases
 
   /** @param {Page} page */

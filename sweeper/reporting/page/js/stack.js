@@ -12,7 +12,7 @@
 
 const Stack = (() => {
   // From the most urgent on. A trial that was checked has a status and a state of the check; the more urgent one counts.
-  const URGENCY = ["failed", "changed", "missing", "cancelled", "pending", "running", "not compared", "new"];
+  const URGENCY = ["failed", "changed", "missing", "cancelled", "pending", "running", "not compared", "new", "gone"];
 
   /** @param {string} kind */
   const describeKind = (kind) => (kind === "pending" ? "not run yet" : kind);
