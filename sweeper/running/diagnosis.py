@@ -15,11 +15,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper import embedded
 from sweeper.answers.parts import Fail, Item, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON
+from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.cloud import LONGEST_RUNS
 from sweeper.comfy.protocol import STOPPED_ADVICE
 from sweeper.comfy.target import Target, resolve_targets
@@ -57,9 +58,6 @@ from sweeper.running.preflight import attach_partner_key
 from sweeper.running.stop_control import run_sync
 from sweeper.running.target_models import describe_differences, read_target_models
 from sweeper.wording import count_things, format_install, join_names
-
-if TYPE_CHECKING:
-    from sweeper.comfy.client import ComfyClient
 
 # The next step for an UnreachableError or TransientError, by its `trouble`. A redirect's message has its own.
 _NEXT_STEPS: Final = {
@@ -263,8 +261,6 @@ def _get_display_name(spec: Any) -> str:
 
 async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[Plan]) -> None:
     """Add what the server says to `facts` (started first if it is the embedded one), until something fails."""
-    from sweeper.comfy.client import ComfyClient
-
     with embedded.EmbeddedServer(dialect="cloud", permissive=True) if target.embedded else nullcontext(target) as place:
         async with ComfyClient(replace(target, url=place.url), patience=_PATIENCE) as client:
             server = await client.connect()

@@ -15,14 +15,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import MAX_PROBLEMS, ExperimentError, Problem, SweeperError
 from sweeper.model.result import PIXEL_HASH, RESERVED_COLUMNS, SAMPLING_METRIC
 from sweeper.schemas.values import format_value
 from sweeper.wording import suggest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 FORMULA_NAMES: Final = (
     "brightness", "contrast", "sharpness", "colourfulness", "entropy", "edge_density", "unique_colours",
@@ -157,6 +159,8 @@ def _hash_pixels(picture: Any) -> str:
 
 def _find_entry_points() -> Mapping[str, EntryPoint]:
     """The entry points of installed packages by name, without those that have the name of a table column."""
+    from importlib.metadata import entry_points
+
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in RESERVED_COLUMNS}
 
 
