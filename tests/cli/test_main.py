@@ -54,11 +54,22 @@ def test_help_and_version_import_nothing_heavy(arguments):
 
 
 def test_plan_of_the_embedded_server_imports_no_pictures_and_no_http():
-    heavy = "{'numpy', 'pandas', 'PIL', 'httpx', 'rich', 'starlette', 'sweeper.running.session'}"
-    file = str(ROOT / "experiments/quickstart.yaml")
-    code = (
-        f"import sys; from sweeper.cli import main; main(['plan', {file!r}]); print(sorted({heavy} & set(sys.modules)))"
-    )
+    heavy = "{'numpy', 'pandas', 'PIL', 'httpx', 'importlib.metadata', 'rich', 'starlette', 'sweeper.running.session'}"
+    command = ["plan", str(ROOT / "experiments/quickstart.yaml")]
+    code = f"import sys; from sweeper.cli import main; main({command}); print(sorted({heavy} & set(sys.modules)))"
+
+    assert run_python(code).stdout.splitlines()[-1] == "[]"
+
+
+def test_run_imports_what_pictures_need_after_its_first_job():
+    heavy = "{'numpy', 'pandas', 'PIL', 'rich', 'pygments', 'starlette'}"
+    modules = "sweeper.cli, sweeper.cli.commands.run, sweeper.running.session, httpx"
+    code = f"""import sys, {modules}
+from sweeper.images.metrics.registry import PIXEL_HASH, load_metrics
+from sweeper.running.ask_judges import check_judges
+check_judges({{}}, None)
+load_metrics(["brightness", PIXEL_HASH])
+print(sorted({heavy} & set(sys.modules)))"""
 
     assert run_python(code).stdout.splitlines()[-1] == "[]"
 
