@@ -95,7 +95,7 @@ def find_gone(
     trial has another mistake, or is none of `may_be_gone`; then `problems` are to be raised, as for any run.
     """
     gone: dict[int, str] = {}
-    explained = set()
+    explained: set[str] = set()
     for trial in plan.written() if may_be_gone else ():
         graph = plan.workflow(trial)
         uploaded = [Address(file.node, file.input) for file in plan.files(trial)]
