@@ -261,35 +261,40 @@ def _get_display_name(spec: Any) -> str:
 
 async def _query_server(target: Target, facts: dict[str, Any], plans: Sequence[Plan]) -> None:
     """Add what the server says to `facts` (started first if it is the embedded one), until something fails."""
+    settings = plans[0].experiment.run if plans and not target.embedded else None
+    facts["timeout_s"] = None if settings is None else settings.timeout
     with embedded.EmbeddedServer(dialect="cloud", permissive=True) if target.embedded else nullcontext(target) as place:
         async with ComfyClient(replace(target, url=place.url), patience=_PATIENCE) as client:
-            server = await client.connect()
-            facts["max_jobs"] = None if target.embedded else server.max_jobs
-            if target.url == CLOUD_URL:
-                facts["longest_run_s"] = LONGEST_RUNS.get(server.max_jobs or 0)
-            cache = detect_server_cache(server.version, server.arguments, server.memory) if server.arguments else None
-            facts |= {"dialect": server.dialect, "version": server.version or None, "cache": cache and str(cache)}
-            facts["upload_limit"] = limit = await client.get_upload_limit()
-            facts["balance_usd"] = await client.get_balance()
-            lacks: list[str] = []
-            if plans:
-                experiment = plans[0].experiment
-                classes = await get_classes(client, list_nodes(plans[0]), fresh=True)
-                lacks, notes = _check_plans(client, plans, limit, classes)
-                plan = None if target.embedded or is_space(plans[0]) else plans[0]
-                known = None if isinstance(classes, str) else classes
-                models = await read_target_models(client.models, plan, known) if plan is not None else None
-                facts["models"] = {} if models is None else models.facts
-                trials = None if is_space(plans[0]) else len(plans[0])
-                search = None if experiment.search is None else True
-                facts["experiment"] = ExperimentReport(
-                    str(experiment.file), trials, known is not None, lacks, notes, search
-                )
-            facts |= {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
-            settings = plans[0].experiment.run if plans and not target.embedded else None
-            facts["timeout_s"] = None if settings is None else settings.timeout
-            warnings = [*_compare_limits(facts, settings, target), *_describe_deprecations(client)]
-            facts["warning"] = "\n".join(filter(None, (facts.get("warning"), *warnings))) or None
+            try:
+                await _ask_server(client, target, facts, plans)
+            finally:  # a server may say that it ended the call that fails
+                warnings = [*_compare_limits(facts, settings, target), *_describe_deprecations(client)]
+                facts["warning"] = "\n".join(filter(None, (facts.get("warning"), *warnings))) or None
+
+
+async def _ask_server(client: ComfyClient, target: Target, facts: dict[str, Any], plans: Sequence[Plan]) -> None:
+    server = await client.connect()
+    facts["max_jobs"] = None if target.embedded else server.max_jobs
+    if target.url == CLOUD_URL:
+        facts["longest_run_s"] = LONGEST_RUNS.get(server.max_jobs or 0)
+    cache = detect_server_cache(server.version, server.arguments, server.memory) if server.arguments else None
+    facts |= {"dialect": server.dialect, "version": server.version or None, "cache": cache and str(cache)}
+    facts["upload_limit"] = limit = await client.get_upload_limit()
+    facts["balance_usd"] = await client.get_balance()
+    lacks: list[str] = []
+    if plans:
+        experiment = plans[0].experiment
+        classes = await get_classes(client, list_nodes(plans[0]), fresh=True)
+        lacks, notes = _check_plans(client, plans, limit, classes)
+        plan = None if target.embedded or is_space(plans[0]) else plans[0]
+        known = None if isinstance(classes, str) else classes
+        models = await read_target_models(client.models, plan, known) if plan is not None else None
+        notes += [] if models is None else models.list_limits(target.name)
+        facts["models"] = {} if models is None else models.facts
+        trials = None if is_space(plans[0]) else len(plans[0])
+        search = None if experiment.search is None else True
+        facts["experiment"] = ExperimentReport(str(experiment.file), trials, known is not None, lacks, notes, search)
+    facts |= {"problem": "\n".join(lacks), "next": _INSTALL} if lacks else {"ok": True}
 
 
 def _compare_limits(facts: Mapping[str, Any], settings: RunSettings | None, target: Target) -> Iterator[str]:

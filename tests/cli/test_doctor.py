@@ -89,6 +89,14 @@ def test_doctor_names_the_calls_that_a_server_announces_to_end(sweeper, cloud, h
     assert f"warning: cloud: Comfy Cloud says of /api/user: {words}; look for a newer sweeper" in outcome.err
 
 
+def test_doctor_names_an_ended_call_beside_the_failure(sweeper, monkeypatch, cloud):
+    gone = httpx.Response(410, json={"message": "use v2"}, headers={"Sunset": "Mon, 02 Nov 2026 12:00:00 GMT"})
+    monkeypatch.setattr("sweeper.comfy.client.make_transport", lambda *_: httpx.MockTransport(lambda _: gone))
+    outcome = sweeper("doctor", "-t", "cloud")
+    assert outcome.code == 3
+    assert "warning: cloud: Comfy Cloud says of /api/user: ends on 2 Nov 2026" in outcome.err
+
+
 @pytest.mark.parametrize(
     "headers", [{"Deprecation": "false"}, {"Deprecation": "@x", "Sunset": "soon"}, {"Deprecation": "@" + "9" * 5000}]
 )
