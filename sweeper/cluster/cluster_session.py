@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -123,8 +123,8 @@ class _WorkerClient:
         answer: dict[str, Any] | None = await self.ask("get_node_classes", list(names))
         return answer
 
-    async def list_all(self) -> Mapping[str, Mapping[str, ModelFacts]]:
-        answer: Mapping[str, Mapping[str, ModelFacts]] = await self.ask("list_all")
+    async def list_all(self, only: Collection[str] | None = None) -> Mapping[str, Mapping[str, ModelFacts]]:
+        answer: Mapping[str, Mapping[str, ModelFacts]] = await self.ask("list_all", only)
         return answer
 
     async def get_facts(self, listed: Models) -> Models:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -79,13 +79,13 @@ class ServerModels:
             found |= {name: answer[name]} if answer else {}
         return found
 
-    async def list_all(self) -> dict[str, dict[str, ModelFacts]]:
-        """The files of each folder, with their sizes and times; empty if the server lists none."""
+    async def list_all(self, only: Collection[str] | None = None) -> dict[str, dict[str, ModelFacts]]:
+        """The files of each folder, or of some, with their sizes and times; empty if the server lists none."""
         path = self._get_dialect().models_path
         if path is None:
             return {}
         self.unanswered.clear()
-        folders = await self._run_flow(list_folders(path))
+        folders = await self._run_flow(list_folders(path)) if only is None else only
         found = await self._ask({folder: list_files(path, folder) for folder in folders})
         return {folder: files for folder, files in found.items() if files is not None}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -40,7 +40,7 @@ class ModelSource(Protocol):
 
     async def get_node_classes(self, names: Sequence[str]) -> dict[str, Any] | None: ...
 
-    async def list_all(self) -> Mapping[str, Mapping[str, ModelFacts]]: ...
+    async def list_all(self, only: Collection[str] | None = None) -> Mapping[str, Mapping[str, ModelFacts]]: ...
 
     async def get_facts(self, listed: Models) -> Models: ...
 
@@ -151,7 +151,7 @@ class RunModels:
             return None
         try:
             async with asyncio.timeout(_MAX_SECONDS):
-                folders = await source.list_all()
+                folders = await source.list_all({key.folder for key in models.facts})
         except (TargetError, TransientError, TimeoutError):
             return None
         listed = {key: folders.get(key.folder, {}).get(key.name) for key in models.facts}

@@ -93,6 +93,11 @@ def test_of_many_files_the_first_are_asked_about_and_the_plan_says_so(tmp_path):
     assert len(prepared.models["studio"]) == 300
 
 
+def test_a_run_ends_with_a_look_at_the_folders_that_it_used(studio, tmp_path):
+    assert run(tmp_path, studio, studio.names[:1]).succeeded == 2
+    assert list_asked(studio, "/experiment/models") == ["", "/loras", "/loras"]
+
+
 def test_a_new_file_is_found_although_the_cache_lacks_it(studio, tmp_path):
     plan(tmp_path, studio, studio.names[:1])
     studio.names.append("made-today.safetensors")
