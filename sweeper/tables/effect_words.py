@@ -165,9 +165,9 @@ def _list_facts(effect: AxisEffect, maximize: bool | None, scope: ReplicateScope
     else:
         if effect.slope is not None:
             yield _describe_slope(*effect.slope)
-        if not effect.differs and effect.slope is None and effect.levels > 2:
-            yield f"no two of its {effect.levels} values are told apart"
         yield describe_difference(largest, scope)
+        if not effect.differs and effect.levels > 2:
+            yield f"no two of its {effect.levels} values are told apart"
         if effect.trend is not None:
             yield _describe_trend(effect.trend, maximize)
         yield _describe_extremes(effect, maximize)
@@ -197,7 +197,7 @@ def describe_difference(found: ValueDifference, scope: ReplicateScope) -> str:
     if not found.differs:
         if count and higher == found.pairs:
             return f"{fact}; {scope.few}that may still be chance: {interval}"
-        return f"{fact}, by {interval}: not told apart{scope.on_these}"
+        return f"{fact}, by {interval}{scope.on_these}"
     text = f"{fact}, by {interval}{scope.on_these}"
     if others[0] is None or others[1] is None:
         return text

@@ -73,8 +73,7 @@ def test_differences_are_the_planted_ones(confounded_sweep):
 def test_metric_of_noise_shows_no_difference(confounded_sweep, capsys):
     _, out, _ = run_effects(capsys, confounded_sweep, "--metric", "unrelated")
     assert "of the variance; " not in out
-    assert "sampler: no two of its 3 values are told apart; " in out
-    assert ": not told apart on these 6 prompts; with 4 more seeds, differences above 0." in out
+    assert ") on these 6 prompts; no two of its 3 values are told apart; with 4 more seeds, differences above 0." in out
 
 
 def test_seconds_are_a_metric_too(confounded_sweep, capsys):

@@ -97,7 +97,7 @@ def test_words_come_first_and_name_the_next_step(swept, compare):
     assert re.match(rf"  aesthetic: better\. new is higher than old in 24 of 24 pairs, by {interval}", aesthetic)
     assert entropy.startswith("  entropy: lower. old is higher than new in 24 of 24 pairs, by ")
     assert entropy.endswith("; is that better? Give --maximize entropy or --minimize entropy")
-    assert re.search(r" not told apart on these 6 prompts; that is within the margin of [\d.]+$", contrast)
+    assert re.search(r"\) on these 6 prompts; that is within the margin of [\d.]+$", contrast)
     assert steady.startswith("  steady: undecided. ")
     assert "; with 4 more seeds, differences above 0." in steady
     assert [line.split()[:2] for line in table.splitlines()[1:]] == [
