@@ -24,10 +24,12 @@ from sweeper.loading.load import read_workflow
 from sweeper.loading.suggest_slots import suggest_slots
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
 from sweeper.model.expressions import has_jinja, quote_jinja
+from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
 from sweeper.model.source import Source
 from sweeper.model.template import ModelFile
 from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
+from sweeper.wording import join_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +50,8 @@ _CONTAINERS: Final = {b"\x1aE\xdf\xa3": "WebM or Matroska", b"fLaC": "FLAC", b"O
 class LoadedWorkflow:
     """A checked workflow in API format. `notes` say how it was changed while it was read.
 
-    `pictures` are those that came with it in a request, by name. `content` is the workflow as the bytes of a JSON file:
+    `pictures` are those that came with it in a request, by name. `unchecked` are the classes that were read by the
+    file's own names. `content` is the workflow as the bytes of a JSON file:
     those of the file it came from, if `is_unchanged`.
     """
 
@@ -57,6 +60,7 @@ class LoadedWorkflow:
     is_unchanged: bool
     notes: tuple[str, ...] = ()
     models: tuple[ModelFile, ...] = ()
+    unchecked: tuple[str, ...] = ()
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
@@ -87,14 +91,18 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
         )
         message = f"the file holds the workflow inside a `{'.'.join(where)}` key; sweeper uses that workflow"
         notes.append(str(source.make_problem(where, message)))
-    graph, models = _convert_ui_format(unwrapped, classes, notes) if is_ui_format(unwrapped.value) else (unwrapped, ())
+    graph = unwrapped
+    models: tuple[ModelFile, ...] = ()
+    unchecked: tuple[str, ...] = ()
+    if is_ui_format(unwrapped.value):
+        graph, models, unchecked = _convert_ui_format(unwrapped, classes, notes)
     problems = [graph.make_problem(where, message) for where, message in find_shape_problems(graph.value)]
     if problems:
         raise TemplateError(problems)
     is_unchanged = file_format is None and graph is source
     content = path.read_bytes() if is_unchanged else encode_workflow(graph.value)
     pictures = dict(_iter_request_pictures(source.value)) if where else {}
-    return LoadedWorkflow(graph, content, is_unchanged, tuple(notes), models, pictures)
+    return LoadedWorkflow(graph, content, is_unchanged, tuple(notes), models, unchecked, pictures)
 
 
 def read_graph_noted(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
@@ -145,7 +153,7 @@ def _iter_request_pictures(value: Any) -> Iterator[tuple[str, bytes]]:
 
 def _convert_ui_format(
     source: Source, classes: NodeClassSource, notes: list[str]
-) -> tuple[Source, tuple[ModelFile, ...]]:
+) -> tuple[Source, tuple[ModelFile, ...], tuple[str, ...]]:
     """Convert a workflow from UI format to API format, and add what was left out to `notes`."""
     try:
         converted = convert_to_api(source.value, classes.object_info)
@@ -157,7 +165,10 @@ def _convert_ui_format(
             problems[0] = Problem(first.file, first.line, first.key, message)
         raise TemplateError(problems) from error
     notes += [str(source.make_problem(path, message)) for path, message in converted.notes]
-    return Source(source.name, _quote_jinja(converted.graph), dict), converted.models
+    if converted.unchecked:
+        where = "a server that has them" if classes.is_default else "this server lacks them; one that has them"
+        notes.append(f"{source.name}: {UNCHECKED}: {join_names(converted.unchecked)}; {where} checks them at `plan`")
+    return Source(source.name, _quote_jinja(converted.graph), dict), converted.models, converted.unchecked
 
 
 def _quote_jinja(value: Any) -> Any:

@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -19,6 +19,7 @@ from typing import Any, Final
 from sweeper.model.expressions import has_jinja
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.spec import PAGE_FIELDS
+from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING, ModelFile
@@ -298,9 +299,14 @@ def render_slots_file(
     graph: Graph,
     info: NodeInfo,
     suggestions: Iterable[Suggestion],
+    *,
     models: Iterable[ModelFile] = (),
+    unchecked: Sequence[str] = (),
 ) -> str:
-    """Return the text of `name.slots.yaml` that declares these suggestions, with a comment on each, and the models."""
+    """Return the text of `name.slots.yaml` that declares these suggestions, with a comment on each, and the models.
+
+    `unchecked` are the classes that were read by the file's own names.
+    """
     lines = [
         make_editor_line("slots"),
         f"# The slots of {shorten(to_one_line(workflow_name))}: the names that experiments may set and sweep.",
@@ -326,6 +332,8 @@ def render_slots_file(
             current = "the class's default, for other branches"
         comment = ": ".join(shorten(to_one_line(text)) for text in (node, current))
         lines.append(f"  {suggestion.name}: {{{', '.join(fields)}}}  # {comment}")
+    if unchecked:
+        lines += [f"# {UNCHECKED}. A server that has these classes checks them.", f"unchecked: {_to_yaml(unchecked)}"]
     return "\n".join([*lines, *_render_branches(graph, info), *_render_models(models)]) + "\n"
 
 

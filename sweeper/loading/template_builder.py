@@ -82,6 +82,7 @@ class _TemplateBuilder:
             description=str(self.declared.get("description", "")),
             models=tuple(ModelFile(**item) for item in self.declared.get("models", ())),
             branches=self.branches,
+            unchecked=tuple(self.declared.get("unchecked", ())),
             source=self.workflow,
             sidecar=self.sidecar,
         )

@@ -109,7 +109,8 @@ class Template:
 
     `file` is the path of the workflow as the user wrote it, `graph` its content, which must not be changed. `source` is
     the parsed workflow and `sidecar` the parsed slots file beside it, for the lines in messages. `models` are the model
-    files that the slots file lists, `branches` the dynamic combos of nodes by node id.
+    files that the slots file lists, `branches` the dynamic combos of nodes by node id, `unchecked` the classes whose
+    nodes were read by the names in a saved file.
     """
 
     file: str
@@ -119,6 +120,7 @@ class Template:
     description: str = ""
     models: tuple[ModelFile, ...] = ()
     branches: Mapping[str, Branches] = field(default_factory=dict)
+    unchecked: tuple[str, ...] = ()
     source: Source | None = field(default=None, compare=False, repr=False)
     sidecar: Source | None = field(default=None, compare=False, repr=False)
 

@@ -129,12 +129,16 @@ def test_saved_workflow_with_a_custom_node_gets_no_unlike_class(sweeper):
         "order": 0,
         "inputs": [],
         "outputs": [],
-        "widgets_values": [],
+        "widgets_values": ["a", 1],
+        "properties": {"cnr_id": "efficiency-nodes"},
     }
     Path("ui.json").write_text(json.dumps({"nodes": [node], "links": [], "version": 0.4}))
 
     outcome = sweeper("template", "new", "ui.json", "-o", "t.json")
 
     assert outcome.code == 2
-    assert outcome.err.endswith("node 1 (Efficient Loader) is of a class that the server does not have\n")
+    assert outcome.err.endswith(
+        "node 1 (Efficient Loader) is of a class that the server does not have (by the file of the node pack "
+        "efficiency-nodes), and the file does not name its 2 values; give a server that has it: --target URL\n"
+    )
     assert "(--target or --object-info gives others)" in outcome.err

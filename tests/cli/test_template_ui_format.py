@@ -171,7 +171,14 @@ def test_converted_workflow_replaces_the_ui_file_only_by_force(sweeper):
 
 
 def test_every_conversion_problem_is_listed_with_instructions(sweeper):
-    odd = {**UI_WORKFLOW, "nodes": [*UI_WORKFLOW["nodes"], make_node(11, "KSamplr"), make_node(12, "workflow>mine")]}
+    odd = {
+        **UI_WORKFLOW,
+        "nodes": [
+            *UI_WORKFLOW["nodes"],
+            make_node(11, "KSamplr", [("pixels", "IMAGE", 9)], values=[1]),
+            make_node(12, "workflow>mine"),
+        ],
+    }
     file = save(odd)
 
     for command in (["slots", file], ["new", file, "-o", "x.json"], ["show", file]):
@@ -184,10 +191,10 @@ def test_every_conversion_problem_is_listed_with_instructions(sweeper):
             ),
             (
                 "error: ui.json:191: nodes[8]: node 11 (KSamplr) is of a class that the server does not have (the "
-                "nearest is KSampler)"
+                "nearest is KSampler), and the file does not name its 1 value; give a server that has it: --target URL"
             ),
             (
-                "error: ui.json:200: nodes[9]: node 12 (workflow>mine) is a group node; convert it to nodes or to "
+                "error: ui.json:208: nodes[9]: node 12 (workflow>mine) is a group node; convert it to nodes or to "
                 "a subgraph in ComfyUI"
             ),
         ]
@@ -229,6 +236,26 @@ def test_node_classes_come_from_a_file(sweeper):
     ]
     refused = sweeper("template", "slots", "ui.json")
     assert "node 1 (MySampler) is of a class that the server does not have" in refused.err
+
+
+def test_a_class_read_by_the_names_of_the_file_stays_marked(sweeper):
+    maker = {**make_node(1, "Maker", outputs=["IMAGE"]), "widgets_values": {"mood": "calm", "size": 5}}
+    save({"nodes": [maker, make_node(9, "SaveImage", [("images", "IMAGE", 1)], values=["x"])],
+          "links": [[1, 1, 0, 9, 0, "IMAGE"]], "version": 0.4})  # fmt: skip
+    made = sweeper("template", "new", "ui.json", "-o", "t.json")
+    assert "ui.json: read by the file's own names; not checked: Maker; a server that has them checks" in made.err
+    assert load_template("t.json").unchecked == ("Maker",)
+    init = sweeper("init", "folder", "--from", "ui.json")
+    assert "read by the file's own names; not checked: Maker" in init.err
+    Path("e.yaml").write_text("template: t.json\nsweep: {grid: {size: [5, 6]}}\n")
+    for command in ("validate", "plan"):
+        assert "read by the file's own names; not checked: Maker; a target that has" in sweeper(command, "e.yaml").err
+    with EmbeddedServer(
+        "comfyui", object_info={"Maker": {"input": {"required": {"mood": [["wild"]]}}, "output": []}}
+    ) as server:
+        checked = sweeper("plan", "e.yaml", "--target", server.url).err
+    assert "not checked" not in checked
+    assert "node 1 (Maker) mood: found 'calm'" in checked
 
 
 def test_value_outside_its_class_still_gives_a_valid_slots_file(sweeper):

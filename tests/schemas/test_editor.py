@@ -104,6 +104,7 @@ run:
 """
 EVERY_KEY_OF_SLOTS = """
 description: Each key that a slots file can have
+unchecked: [VHS_VideoCombine]
 models: [{name: a.safetensors, folder: checkpoints, url: "https://example.com/a"}]
 slots:
   image: {at: {node: "1", input: image}, description: a picture, schema: {type: string}, kind: file}

@@ -99,7 +99,9 @@ def _make_files(
         _choose_name(folder), title=title, template=f"{stem}.json", target=_choose_target(workflow, target, notes),
         slots=slots, files=files, choices=choices,
     )  # fmt: skip
-    slots_file = render_slots_file(f"{stem}.json", workflow.graph, classes.classes, slots, workflow.models)
+    slots_file = render_slots_file(
+        f"{stem}.json", workflow.graph, classes.classes, slots, models=workflow.models, unchecked=workflow.unchecked
+    )
     return {
         _EXPERIMENT: f"{make_editor_line('experiment')}\n{experiment}".encode(),
         f"{stem}.json": workflow.content,

@@ -81,7 +81,9 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
     if not suggestions:
         raise UsageError(f"{file}: no node of this workflow has an input that can be a slot")
     slots_path = output.with_suffix(".slots.yaml")
-    slots_file = render_slots_file(output.name, workflow.graph, classes.classes, suggestions, workflow.models)
+    slots_file = render_slots_file(
+        output.name, workflow.graph, classes.classes, suggestions, models=workflow.models, unchecked=workflow.unchecked
+    )
     contents = {output: workflow.content, slots_path: slots_file.encode()}
     # If FILE is already the unchanged workflow of the template, it does not have to be replaced.
     present = [

@@ -3,7 +3,7 @@
 The conversion follows the editor's `graphToPrompt` (Comfy-Org/ComfyUI_frontend, src/utils/executionUtil.ts). It needs
 the `object_info` of a server, because a UI file has values without names. A node that cannot be converted with
 certainty is refused. `graph` parses the file, `widgets` assigns the values to inputs, and `links` follows the links and
-finds the values that the node of a subgraph has itself.
+finds the values that the node of a subgraph has itself. `own_names` reads nodes whose class the server does not have.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sweeper.loading.ui_format.links import (
     ValueOrigin,
     is_frontend_only,
 )
+from sweeper.loading.ui_format.own_names import Declarations
 from sweeper.loading.ui_format.widgets import (
     RECORDING,
     Widget,
@@ -33,20 +34,22 @@ from sweeper.loading.ui_format.widgets import (
     convert_value,
     convert_widgets,
     get_widget_type,
-    read_widgets,
+    resolve_dynamic_prompt,
     round_as_page,
 )
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.spec import ANY
 from sweeper.model.template import MISSING, ModelFile
-from sweeper.model.workflow import EXPORT_HINT
+from sweeper.model.workflow import EXPORT_HINT, find_upstream, iter_links
 from sweeper.schemas.values import KeyPath
-from sweeper.wording import join_names
+from sweeper.wording import join_names, shorten, to_one_line
 
 # `%date:yyyy-MM-dd%` and `%KSampler.seed%`, which the editor replaces (searchAndReplace.ts). The server does `%year%`.
 _FRONTEND_TEXT: Final = re.compile(r"%(date:[^%]*|[^%.]+\.[^%.]+)%")
 _MAX_NODES: Final = 100_000  # with subgraphs expanded: thirty that each use the next one twice make a billion
 _MAX_NESTED: Final = 50
+_TEXT_TYPES: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
+_GIVE_CLASSES: Final = "give a server that has it: --target URL"
 
 
 class UiFormatError(Exception):
@@ -61,11 +64,15 @@ class UiFormatError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """The API-format graph, notes as (path, sentence) pairs on what it lacks, and the model files of the file."""
+    """The API-format graph, notes as (path, sentence) pairs on what it lacks, and the model files of the file.
+
+    `unchecked` are the classes that the server does not have: their nodes were read by the file's own names.
+    """
 
     graph: dict[str, Any]
     notes: tuple[tuple[KeyPath, str], ...]
     models: tuple[ModelFile, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> ConversionResult:
@@ -84,6 +91,7 @@ def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) 
     extra = workflow.get("extra")
     if isinstance(extra, dict) and extra.get("ue_links"):
         converter.problems.append((("extra", "ue_links"), "Anything Everywhere draws links that are not in the file"))
+    converter.leave_out_unknown_nodes()
     converter.drop_loose_links()
     converter.note_scripts()
     if not converter.graph and not converter.problems:
@@ -91,7 +99,9 @@ def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) 
     if converter.problems:
         raise UiFormatError(list(dict.fromkeys(converter.problems)))
     models = dict.fromkeys([*_iter_models(workflow.get("models")), *converter.models])
-    return ConversionResult(converter.graph, tuple(dict.fromkeys(converter.notes)), tuple(models))
+    classes = dict.fromkeys(node["class_type"] for node in converter.graph.values())
+    unchecked = tuple(name for name in classes if name not in info.classes)
+    return ConversionResult(converter.graph, tuple(dict.fromkeys(converter.notes)), tuple(models), unchecked)
 
 
 def _iter_models(items: Any) -> Iterator[ModelFile]:
@@ -99,6 +109,14 @@ def _iter_models(items: Any) -> Iterator[ModelFile]:
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict) and isinstance(item.get("name"), str) and item["name"]:
             yield ModelFile(item["name"], str(item.get("directory") or ""), str(item.get("url") or ""))
+
+
+def _may_be_dynamic(value: Any) -> bool:
+    """Whether this is a text that the page would change for an input with `dynamicPrompts`."""
+    try:
+        return isinstance(value, str) and resolve_dynamic_prompt(value) != value
+    except WidgetMismatchError:
+        return True
 
 
 class _Converter:
@@ -109,8 +127,10 @@ class _Converter:
         self.info = info
         self.object_info = object_info
         self.link_follower = LinkFollower(workflow)
-        self.subgraph_values = SubgraphValues(workflow, info)
+        self.declarations = Declarations(workflow, info)
+        self.subgraph_values = SubgraphValues(workflow, self.declarations)
         self.graph: dict[str, Any] = {}
+        self.unknown: dict[str, tuple[Node, str]] = {}  # of unknown classes, with the reason why they are unread, or ""
         self.node_count = 0
         self.problems: list[tuple[KeyPath, str]] = []
         self.notes: list[tuple[KeyPath, str]] = []
@@ -142,32 +162,64 @@ class _Converter:
         self.problems.append((node.path, f"{node} {reason}"))
 
     def convert_node(self, scope: Scope, node: Node) -> None:
-        reason = self.explain_unknown_class(node)
-        if reason:
-            self.add_problem(node, reason)
+        if "Everywhere" in node.type:
+            self.add_problem(node, "draws links that are not in the file")
             return
-        spec = self.info.classes[node.type]
+        if node.type.startswith(("workflow>", "workflow/")) and node.type not in self.info.classes:
+            self.add_problem(node, "is a group node; convert it to nodes or to a subgraph in ComfyUI")
+            return
+        api_id = scope.to_api_id(node)
+        if node.type not in self.info.classes:
+            self.unknown[api_id] = node, ""
+        title = node.title or self.object_info.get(node.type, {}).get("display_name") or node.type
+        self.graph[api_id] = {"inputs": {}, "class_type": node.type, "_meta": {"title": title}}
         try:
-            inputs = self.convert_inputs(scope, node, spec)
+            self.graph[api_id]["inputs"] = self.convert_inputs(scope, node, self.declarations.get_spec(node))
         except WidgetMismatchError as error:
-            self.add_problem(node, str(error))
+            if node.type not in self.info.classes:
+                self.unknown[api_id] = node, f"{self.describe_unknown_class(node)}, {error}"
+            else:
+                self.add_problem(node, str(error))
         except UnresolvedError as error:
             self.problems.append((node.path, str(error)))
         else:
             self.models += _iter_models((node.properties or {}).get("models"))
-            declaration = self.object_info[node.type]
-            title = node.title or declaration.get("display_name") or node.type
-            self.graph[scope.to_api_id(node)] = {"inputs": inputs, "class_type": node.type, "_meta": {"title": title}}
 
-    def explain_unknown_class(self, node: Node) -> str:
-        if "Everywhere" in node.type:
-            return "draws links that are not in the file"
-        if node.type in self.info.classes:
-            return ""
-        if node.type.startswith(("workflow>", "workflow/")):
-            return "is a group node; convert it to nodes or to a subgraph in ComfyUI"
+    def describe_unknown_class(self, node: Node) -> str:
+        properties = node.properties or {}
+        names = (properties.get("cnr_id") or properties.get("aux_id"), properties.get("ver"))
+        words = [to_one_line(name) for name in names if isinstance(name, str) and name]
+        pack = " ".join([*(shorten(word) for word in words[:1]), *(word[:12] for word in words[1:])])  # a commit, cut
         nearest = self.info.find_misspelt(node.type)
-        return f"is of a class that the server does not have{f' (the nearest is {nearest})' if nearest else ''}"
+        details = [f"by the file of the node pack {pack}"] if pack else []
+        details += [f"the nearest is {nearest}"] if nearest else []
+        return "is of a class that the server does not have" + (f" ({'; '.join(details)})" if details else "")
+
+    def leave_out_unknown_nodes(self) -> None:
+        """Leave out nodes of unknown classes that no output needs: those without links, and those that are unread.
+
+        Refuse the unread nodes that an output needs. A node of an unknown class is an output if nothing uses it, unless
+        it is unread and gets only texts and numbers, because then it can only show them.
+        """
+        used = {source for node in self.graph.values() for _, source, _ in iter_links(node)}
+        specs = {key: self.info.classes.get(node["class_type"]) for key, node in self.graph.items()}
+        outputs = {key for key, spec in specs.items() if (key not in used if spec is None else spec.is_output)}
+        loose, shows_text = set(), set()
+        for key, (node, reason) in self.unknown.items():
+            types = {socket.type for socket in node.inputs if socket.link is not None}
+            if not types and key not in used:
+                loose.add(key)
+            elif reason and key not in used and types <= _TEXT_TYPES:
+                shows_text.add(key)
+        outputs = outputs - loose - shows_text or outputs
+        needed = find_upstream(self.graph, outputs)
+        for key, (node, reason) in self.unknown.items():
+            if reason and key in needed:
+                self.problems.append((node.path, f"{node} {reason}; {_GIVE_CLASSES}"))
+            elif key not in needed and (reason or key in loose):
+                why = f"no output needs it, and it {reason}" if reason else "it is linked to nothing"
+                self.notes.append((node.path, f"{node} is left out: {why}"))
+                del self.graph[key]
 
     def convert_inputs(self, scope: Scope, node: Node, spec: NodeSpec) -> dict[str, Any]:
         """Return the inputs as the page sends them: the values of widgets in the order of the class, then links."""
@@ -185,6 +237,8 @@ class _Converter:
         for name in own & widgets.keys():
             if get_widget_type(widgets[name].spec) == RECORDING:
                 self.notes.append((node.path, f"{node} records nothing here; give its '{name}' an audio file"))
+        if node.type not in self.info.classes and any(map(_may_be_dynamic, inputs.values())):
+            self.notes.append((node.path, f"{node} has a text with braces or comments, which is sent as it is"))
         prefix = inputs.get("filename_prefix")
         if isinstance(prefix, str) and _FRONTEND_TEXT.search(prefix):
             self.notes.append((node.path, f"{node} has '{prefix}', whose %...% only ComfyUI's page replaces"))
@@ -192,6 +246,8 @@ class _Converter:
 
     def is_custom(self, class_type: str) -> bool:
         """Whether scripts of a custom node may change the class on the page."""
+        if class_type not in self.object_info:
+            return True
         return str(self.object_info[class_type].get("python_module", "")).startswith("custom_nodes")
 
     def read_widgets(self, node: Node, spec: NodeSpec) -> dict[str, Widget]:
@@ -201,7 +257,7 @@ class _Converter:
             if is_unknown and declared.required and name not in sockets:
                 message = f"has the input '{name}' ({declared.type}), whose widget only ComfyUI's page knows"
                 raise WidgetMismatchError(message)
-        return read_widgets(node, spec, is_custom=self.is_custom(node.type))
+        return self.declarations.read_widgets(node, is_custom=self.is_custom(node.type))
 
     def find_origins(
         self, scope: Scope, node: Node, spec: NodeSpec, widgets: Mapping[str, Widget]
@@ -249,7 +305,7 @@ class _Converter:
 
     def note_scripts(self) -> None:
         """Note custom nodes, because their scripts for ComfyUI's page may change values when it queues a workflow."""
-        classes = {node["class_type"] for node in self.graph.values()}
+        classes = {node["class_type"] for node in self.graph.values()} & self.object_info.keys()
         custom = sorted(filter(self.is_custom, classes))
         if custom:
             message = f"what scripts of custom nodes change on the page is not followed: {join_names(custom)}"

@@ -35,17 +35,25 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One input of a node in the editor. `widget` is the name of the widget that the socket represents, if any."""
+    """One input of a node in the editor. `widget` is the name of the widget that the socket represents, if any.
+
+    `label` is the name that the user gave to it. `is_localized`: it was saved by an editor of 2025 or newer.
+    """
 
     name: str
     type: str
     link: str | None = None
     widget: str | None = None
+    label: str = ""
+    is_localized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node in the editor. `values` are the values of its widgets, a list or a mapping; `path` locates the node."""
+    """One node in the editor. `values` are the values of its widgets, a list or a mapping; `path` locates the node.
+
+    `named_values` are the same values by name, as newer editors save them too.
+    """
 
     id: str
     type: str
@@ -56,6 +64,7 @@ class Node:
     inputs: tuple[Socket, ...] = ()
     outputs: tuple[str, ...] = ()
     values: Any = None
+    named_values: Mapping[str, Any] | None = None
     properties: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
@@ -161,6 +170,7 @@ def _parse_node(value: Mapping[str, Any], path: KeyPath) -> Node:
         inputs=tuple(_parse_socket(item) for item in _require_mappings(value.get("inputs"), (*path, "inputs"))),
         outputs=tuple(str(item.get("type")) for item in _require_mappings(value.get("outputs"), (*path, "outputs"))),
         values=value.get("widgets_values"),
+        named_values=named if isinstance(named := value.get("widgets_values_named"), dict) else None,
         properties=_require_mapping(value.get("properties"), (*path, "properties"), optional=True),
     )
 
@@ -172,7 +182,8 @@ def _parse_socket(value: Mapping[str, Any]) -> Socket:
     if not isinstance(kind, str):  # old files have the options of a combo, or 0 or -1 for "any" and "event"
         kind = "COMBO" if isinstance(kind, list) else "*"
     link_id = None if link is None else str(link)
-    return Socket(str(value.get("name", "")), kind, link_id, name if isinstance(name, str) else None)
+    widget_name, label = (text if isinstance(text, str) else None for text in (name, value.get("label")))
+    return Socket(str(value.get("name", "")), kind, link_id, widget_name, label or "", "localized_name" in value)
 
 
 def _parse_port(value: Mapping[str, Any]) -> Port:

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sweeper.loading.ui_format.graph import BYPASSED, MUTED, Node, Port, UiGraph, UiWorkflow
-from sweeper.loading.ui_format.widgets import read_widgets
-from sweeper.model.node_classes import NodeInfo
+from sweeper.loading.ui_format.own_names import Declarations
 from sweeper.model.template import MISSING
 from sweeper.schemas.values import KeyPath, fits_shape
 
@@ -249,9 +248,9 @@ class _HostValues:
 class SubgraphValues:
     """Finds the values of the hosts of one workflow."""
 
-    def __init__(self, workflow: UiWorkflow, info: NodeInfo) -> None:
+    def __init__(self, workflow: UiWorkflow, declarations: Declarations) -> None:
         self.workflow = workflow
-        self.info = info
+        self.declarations = declarations
         self.hosts: dict[KeyPath, _HostValues] = {}
 
     def find_value(self, end: LinkEnd) -> Any:
@@ -301,11 +300,11 @@ class SubgraphValues:
         The page takes the indices of the sockets from the file, but has the sockets in the order of the class.
         """
         for node in graph.nodes.values():
-            spec = self.info.classes.get(node.type)
+            spec = self.declarations.find_spec(node)
             for index, socket in enumerate(node.inputs):
                 link = graph.links.get(socket.link or "")
                 if spec is not None and link is not None and link.origin == primitive.id:
-                    widgets = read_widgets(node, spec)
+                    widgets = self.declarations.read_widgets(node)
                     order = [*(name for name in spec.inputs if name not in widgets), *widgets]
                     if spec.is_dynamic or index >= len(order) or order[index] != socket.name:
                         raise UnresolvedError(
@@ -336,8 +335,9 @@ class SubgraphValues:
             return self._read_host(node).by_input
         if node.type == PRIMITIVE:
             return {"value": get_first_value(node)}
-        spec = self.info.classes.get(node.type)
-        return {} if spec is None else {name: widget.value for name, widget in read_widgets(node, spec).items()}
+        if self.declarations.find_spec(node) is None:
+            return {}
+        return {name: widget.value for name, widget in self.declarations.read_widgets(node).items()}
 
     def _find_widget(self, node: Node, name: str) -> str:
         """Return the name of the input of a node whose widget is called `name`, or whose inner widget is; else ""."""

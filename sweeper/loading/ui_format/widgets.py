@@ -31,9 +31,9 @@ from sweeper.schemas.values import is_number
 from sweeper.wording import suggest
 
 # The values of "control after generate". The first editors saved booleans.
-_CONTROL_VALUES: Final = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap", True, False})
+CONTROL_WORDS: Final = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap"})
 # The page adds the control to these integers even if the class does not declare it.
-_SEED_INPUTS: Final = frozenset({"seed", "noise_seed"})
+SEED_INPUTS: Final = frozenset({"seed", "noise_seed"})
 RECORDING: Final = "AUDIO_RECORD"
 # Types that the page has a widget for (scripts/widgets.ts), and its defaults where the class declares none.
 _DEFAULTS: Final[Mapping[str, Any]] = {
@@ -51,7 +51,7 @@ _LIVE_TYPES: Final = frozenset({"LOAD_3D", "WEBCAM"})
 _CAMERA: Final = "viewport_state"
 _OWN_LIMITS: Final = frozenset({"PrimitiveInt", "PrimitiveFloat"})  # their nodes have min, max, step in `properties`
 _CUSTOM_COMBO: Final = "CustomCombo"  # its options are the user's own; it sends the index of the choice among them
-_BUTTON_TEXTS: Final = ("", "image", "video", "audio", "file", None)  # saved values of upload buttons and previews
+BUTTON_TEXTS: Final = ("", "image", "video", "audio", "file", None)  # saved values of upload buttons and previews
 _MAX_BRACES: Final = 50
 _COMMENT: Final = re.compile(r"/\*[\s\S]*?\*/|//.*")
 _PROMPT_PIECE: Final = re.compile(r"\\[\s\S]?|[{}|]|[^\\{}|]+")
@@ -75,18 +75,18 @@ class Widget:
 
 def read_widgets(node: Node, spec: NodeSpec, *, is_custom: bool = False) -> dict[str, Widget]:
     """Return the widgets of a node by the name of their input, in the order of the page, with their values."""
-    if isinstance(node.values, Mapping):
-        return _read_named(node.values, spec.inputs.values())
-    values = node.values if isinstance(node.values, list) else []
-    reader = _ListReader(_drop_forced_values(values, spec))
-    widgets = reader.read(spec.inputs.values())
-    if not is_custom:
-        return widgets
     doubt = ""
-    if any(value not in _BUTTON_TEXTS for value in reader.remaining):
-        doubt = f"has {len(values)} values for the {len(widgets)} widgets of the server's class ({', '.join(widgets)})"
-    for name, widget in widgets.items():
-        if name in _SEED_INPUTS and is_number(widget.value) and widget.value < 0:
+    if isinstance(node.values, Mapping):
+        widgets = _read_named(node.values, spec.inputs.values())
+    else:
+        values = node.values if isinstance(node.values, list) else []
+        reader = _ListReader(_drop_forced_values(values, spec))
+        widgets = reader.read(spec.inputs.values())
+        if is_custom and any(value not in BUTTON_TEXTS for value in reader.remaining):
+            names = f"the {len(widgets)} widgets of the server's class ({', '.join(widgets)})"
+            doubt = f"has {len(values)} values for {names}"
+    for name, widget in widgets.items() if is_custom else ():
+        if name in SEED_INPUTS and is_number(widget.value) and widget.value < 0:
             doubt = f"has {widget.value} for its '{name}', which its page replaces by a random one; write a number"
     return {name: replace(widget, doubt=widget.doubt or doubt) for name, widget in widgets.items()}
 
@@ -119,13 +119,13 @@ class _ListReader:
             del self.remaining[:4]  # x, y, width and height once more
         control = spec.options.get("control_after_generate")
         if control is None and kind == "INT":
-            control = spec.name in _SEED_INPUTS
+            control = spec.name in SEED_INPUTS
         if not control or kind not in ("INT", "FLOAT", "COMBO") or not self.remaining:
             return ""
         value = self.remaining.pop(0)
         if kind == "COMBO":
             del self.remaining[:1]  # the filter of the control
-        if value is None or (isinstance(value, (str, bool)) and value in _CONTROL_VALUES):
+        if value is None or isinstance(value, bool) or (isinstance(value, str) and value in CONTROL_WORDS):
             return ""
         return f"has {format_json(value)} for the control of its input '{spec.name}'"
 
@@ -211,7 +211,7 @@ def convert_value(spec: InputSpec, value: Any, *, is_host_value: bool = False) -
         return spec.choices[0] if spec.type == "COMBO" and spec.choices else "" if is_text else None
     if spec.type == "BOOLEAN" and is_number(value) and value in (0, 1):
         return bool(value)  # as the server reads it
-    if not _is_possible(spec, value):
+    if not is_possible(spec, value):
         found = f"has {format_json(value)} for its input '{spec.name}'"
         if spec.branches:
             raise WidgetMismatchError(f"{found}, which the server does not offer{suggest(value, spec.branches)}")
@@ -243,7 +243,7 @@ def round_as_page(spec: InputSpec, node: Node, value: Any) -> Any:
     return min(max(rounded, options.get("min", 0)), options.get("max", 2048))
 
 
-def _is_possible(spec: InputSpec, value: Any) -> bool:
+def is_possible(spec: InputSpec, value: Any) -> bool:
     if value is MISSING:
         return False
     if spec.type == "INT":

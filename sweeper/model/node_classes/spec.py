@@ -33,7 +33,8 @@ MATCH_TYPE: Final = "COMFY_MATCHTYPE_V3"
 STAND_IN_KEY: Final = "sweeper_stand_in"  # what the embedded server adds to a class that it does not implement
 # Fields that ComfyUI's page writes into workflows, and that no class reads.
 PAGE_FIELDS: Final = frozenset(
-    {"audioUI", "choose file to upload", "control_after_generate", "preview", "previewMode", "upload"}
+    {"audioUI", "control_after_generate", "preview", "previewMode", "upload", "videopreview"}
+    | {f"choose {thing} to upload" for thing in ("audio", "file", "image", "video")}
 )
 _DYNAMIC: Final = re.compile(r"COMFY_\w+_V3")
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)")

@@ -244,18 +244,18 @@ def test_a_cycle_of_reroutes_is_a_problem() -> None:
 
 def test_all_nodes_that_cannot_be_converted_are_reported_after_advice() -> None:
     broken = canvas(
-        node(1, "Photos"),
+        node(1, "Photos", socket("pixels", "IMAGE", 1), values=["x.png"]),
         node(2, "workflow>Mine", title="Group"),
         node(3, "Anything Everywhere3"),
         node(4, "Number", values=[]),
         node(5, "Number", values=["x"]),
+        links=[(1, 4, 0, 1, 0, "IMAGE")],
         extra={"ue_links": [{"downstream": 1}]},
     )
     with pytest.raises(UiFormatError) as caught:
         convert_to_api(broken, {name: OBJECT_INFO[name] for name in ("Photo", "Save", "Encode", "Number")})
     assert caught.value.problems == (
         ((), f"{EXPORT_HINT}. 5 problems prevent the conversion here"),
-        (("nodes", 0), "node 1 (Photos) is of a class that the server does not have (the nearest is Photo)"),
         (
             ("nodes", 1),
             "node 2 (workflow>Mine, 'Group') is a group node; convert it to nodes or to a subgraph in ComfyUI",
@@ -267,6 +267,11 @@ def test_all_nodes_that_cannot_be_converted_are_reported_after_advice() -> None:
             "of the class",
         ),
         (("extra", "ue_links"), "Anything Everywhere draws links that are not in the file"),
+        (
+            ("nodes", 0),
+            "node 1 (Photos) is of a class that the server does not have (the nearest is Photo), and the file does not "
+            "name its 1 value; give a server that has it: --target URL",
+        ),
     )
 
 

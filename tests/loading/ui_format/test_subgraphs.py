@@ -139,7 +139,10 @@ def test_a_value_for_a_widget_that_the_class_lost_shifts_no_other_value() -> Non
     assert plain(result.graph) == {"57:7": ("Number", {"value": 30}), "57:8": ("Number", {"value": 5})}
     assert [sentence for _, sentence in result.notes] == ["node 7 (Number) has no input 'unit'; its link is left out"]
     unknown = {**two, "nodes": [two["nodes"][0], {**lost, "type": "Lost"}]}
-    expected = ["node 7 (Lost) is of a class that the server does not have"]
+    expected = [
+        "node 7 (Lost) is of a class that the server does not have, and its widgets (value, unit) do not fit its 1 "
+        "value; give a server that has it: --target URL"
+    ]
     assert reason(outer, links=[], subgraphs=[unknown]) == expected
 
 
@@ -276,12 +279,14 @@ def test_a_get_node_inside_finds_the_set_node_outside() -> None:
 
 def test_an_unknown_class_inside_is_reported_at_its_path() -> None:
     known = {name: one for name, one in OBJECT_INFO.items() if name != "Blur"}
+    inner = {**BLURRING["nodes"][0], "widgets_values": [1.5, "gauss"]}
     with pytest.raises(UiFormatError) as caught:
-        convert(PHOTO, host(), SAVE, info=known)
+        convert(PHOTO, host(), SAVE, info=known, subgraphs=[{**BLURRING, "nodes": [inner]}])
     assert caught.value.problems[1:] == (
         (
             ("definitions", "subgraphs", 0, "nodes", 0),
-            "node 8 (Blur) is of a class that the server does not have",
+            "node 8 (Blur) is of a class that the server does not have, and the file names only 1 of its 2 values; "
+            "give a server that has it: --target URL",
         ),
     )
 
