@@ -21,9 +21,10 @@ from sweeper.cli.export_workflows import encode_workflow
 from sweeper.cli.node_class_source import NodeClassSource
 from sweeper.errors import ImageError, Problem, TemplateError
 from sweeper.loading.load import read_workflow
-from sweeper.loading.suggest_slots import suggest_slots
-from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
+from sweeper.loading.suggest_slots import Suggestion, choose_app_slots, suggest_slots
+from sweeper.loading.ui_format.convert import AppInput, ConversionResult, UiFormatError, convert_to_api
 from sweeper.model.expressions import has_jinja, quote_jinja
+from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
 from sweeper.model.source import Source
@@ -51,8 +52,8 @@ class LoadedWorkflow:
     """A checked workflow in API format. `notes` say how it was changed while it was read.
 
     `pictures` are those that came with it in a request, by name. `unchecked` are the classes that were read by the
-    file's own names. `content` is the workflow as the bytes of a JSON file:
-    those of the file it came from, if `is_unchanged`.
+    file's own names, `app_inputs` those that its author chose for the App mode. `content` is the workflow as the bytes
+    of a JSON file: those of the file it came from, if `is_unchanged`.
     """
 
     source: Source
@@ -61,6 +62,7 @@ class LoadedWorkflow:
     notes: tuple[str, ...] = ()
     models: tuple[ModelFile, ...] = ()
     unchecked: tuple[str, ...] = ()
+    app_inputs: tuple[AppInput, ...] = ()
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
@@ -91,18 +93,18 @@ def read_graph(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
         )
         message = f"the file holds the workflow inside a `{'.'.join(where)}` key; sweeper uses that workflow"
         notes.append(str(source.make_problem(where, message)))
-    graph = unwrapped
-    models: tuple[ModelFile, ...] = ()
-    unchecked: tuple[str, ...] = ()
+    graph, facts = unwrapped, ConversionResult({}, ())
     if is_ui_format(unwrapped.value):
-        graph, models, unchecked = _convert_ui_format(unwrapped, classes, notes)
+        graph, facts = _convert_ui_format(unwrapped, classes, notes)
     problems = [graph.make_problem(where, message) for where, message in find_shape_problems(graph.value)]
     if problems:
         raise TemplateError(problems)
     is_unchanged = file_format is None and graph is source
     content = path.read_bytes() if is_unchanged else encode_workflow(graph.value)
     pictures = dict(_iter_request_pictures(source.value)) if where else {}
-    return LoadedWorkflow(graph, content, is_unchanged, tuple(notes), models, unchecked, pictures)
+    return LoadedWorkflow(
+        graph, content, is_unchanged, tuple(notes), facts.models, facts.unchecked, facts.app_inputs, pictures
+    )
 
 
 def read_graph_noted(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
@@ -111,6 +113,12 @@ def read_graph_noted(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
     for note in workflow.notes:
         console.warn(note)
     return workflow
+
+
+def suggest_workflow_slots(workflow: LoadedWorkflow, info: NodeInfo) -> tuple[Suggestion, ...]:
+    """Suggest the slots that the author of a workflow chose for its App mode, or all that are possible."""
+    suggestions = suggest_slots(workflow.graph, info)
+    return choose_app_slots(suggestions, workflow.app_inputs) or suggestions
 
 
 def list_slots(path: Path, classes: NodeClassSource) -> list[dict[str, Any]]:
@@ -151,9 +159,7 @@ def _iter_request_pictures(value: Any) -> Iterator[tuple[str, bytes]]:
                 continue
 
 
-def _convert_ui_format(
-    source: Source, classes: NodeClassSource, notes: list[str]
-) -> tuple[Source, tuple[ModelFile, ...], tuple[str, ...]]:
+def _convert_ui_format(source: Source, classes: NodeClassSource, notes: list[str]) -> tuple[Source, ConversionResult]:
     """Convert a workflow from UI format to API format, and add what was left out to `notes`."""
     try:
         converted = convert_to_api(source.value, classes.object_info)
@@ -168,7 +174,7 @@ def _convert_ui_format(
     if converted.unchecked:
         where = "a server that has them" if classes.is_default else "this server lacks them; one that has them"
         notes.append(f"{source.name}: {UNCHECKED}: {join_names(converted.unchecked)}; {where} checks them at `plan`")
-    return Source(source.name, _quote_jinja(converted.graph), dict), converted.models, converted.unchecked
+    return Source(source.name, _quote_jinja(converted.graph), dict), converted
 
 
 def _quote_jinja(value: Any) -> Any:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
+from sweeper.loading.ui_format.convert import AppInput
 from sweeper.model.expressions import has_jinja
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.spec import PAGE_FIELDS
@@ -70,7 +71,8 @@ class Suggestion:
 
     `type` is a JSON Schema type, or `file` for a picture to upload. `schema` is the schema for the slots file, None if
     the server knows better (a list of names that only the server has). `is_default`: the workflow has no such input,
-    because it belongs to a branch that is not chosen, and `value` is the default of the class.
+    because it belongs to a branch that is not chosen, and `value` is the default of the class. `others` are more
+    addresses that get the same value.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Suggestion:
     schema: Mapping[str, Any] | None = None
     is_default: bool = False
     role: str = ""  # the name before it was made unique: `seed` also for `seed_11`
+    others: tuple[str, ...] = ()
 
 
 def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
@@ -105,6 +108,21 @@ def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
             suggestions.append(suggestion)
     ranks = {name: rank for rank, name in enumerate(_PREFERRED_ORDER)}
     return tuple(sorted(_make_unique(suggestions), key=lambda suggestion: ranks.get(suggestion.name, len(ranks))))
+
+
+def choose_app_slots(suggestions: Iterable[Suggestion], app_inputs: Iterable[AppInput]) -> tuple[Suggestion, ...]:
+    """Return the slots that the author of a workflow chose for its App mode, in that order, with the author's names."""
+    by_address = {suggestion.address: suggestion for suggestion in suggestions}
+    chosen: list[Suggestion] = []
+    for app_input in app_inputs:
+        first, *others = [by_address[address] for address in app_input.addresses if address in by_address] or [None]
+        if first is None:
+            continue
+        name = first.role
+        if app_input.is_label or first.address.partition(".")[2] != app_input.name:
+            name = _simplify_name(app_input.name, first.title, first.class_type)
+        chosen.append(replace(first, name=name, others=tuple(other.address for other in others if other is not None)))
+    return tuple(_make_unique(chosen))
 
 
 # --- names
@@ -315,7 +333,8 @@ def render_slots_file(
         "slots:",
     ]
     for suggestion in suggestions:
-        fields = [f"at: {quote_yaml(suggestion.address)}"]
+        at = [suggestion.address, *suggestion.others]
+        fields = [f"at: {_to_yaml(at) if suggestion.others else quote_yaml(suggestion.address)}"]
         if suggestion.schema is not None:
             fields.append(f"schema: {_to_yaml(suggestion.schema)}")
         if suggestion.is_default:

@@ -238,6 +238,44 @@ def test_node_classes_come_from_a_file(sweeper):
     assert "node 1 (MySampler) is of a class that the server does not have" in refused.err
 
 
+def widget(name, kind, link=None, **more):
+    return {"name": name, "type": kind, "link": link, "widget": {"name": name}, **more}
+
+
+APP_ID = "e13112f7-3d09-4ae1-9e84-633a0627d945"
+
+
+@pytest.mark.parametrize(
+    "command", [("template", "new", "ui.json", "-o", "ui2.json"), ("init", "ui2", "--from", "ui.json")]
+)
+def test_inputs_of_the_app_mode_become_exactly_the_slots(sweeper, command):
+    drawn = copy.deepcopy(UI_WORKFLOW)
+    drawn["definitions"] = {"subgraphs": [{
+        "id": "sub", "name": "Words", "inputs": [{"name": "words", "type": "STRING", "linkIds": [1, 2]}], "outputs": [],
+        "inputNode": {"id": -10}, "outputNode": {"id": -20},
+        "nodes": [{**make_node(node_id, "PreviewAny"), "inputs": [{"name": "source", "type": "*", "link": link}]}
+                  for node_id, link in ((21, 11), (22, 12))]
+        + [{**make_node(node_id, "StringConcatenate", outputs=["STRING"], values=["a", "b", ""]),
+            "inputs": [widget("string_a", "STRING", node_id - 30)]} for node_id in (31, 32)],
+        "links": [{"id": link, "origin_id": origin, "origin_slot": 0, "target_id": target, "target_slot": 0}
+                  for link, origin, target in ((1, -10, 31), (2, -10, 32), (11, 31, 21), (12, 32, 22))],
+    }]}  # fmt: skip
+    drawn["nodes"].append({**make_node(20, "sub", values=["calm"]), "inputs": [widget("words", "STRING")]})
+    drawn["nodes"][4]["inputs"].append(widget("cfg", "FLOAT", label="How strictly"))
+    chosen = [["20", "words"], [3, "cfg"], [f"{APP_ID}:5:width", "width"], ["99", "gone"]]
+    drawn["extra"] = {"linearData": {"inputs": chosen, "outputs": ["9"]}}
+    save(drawn)
+
+    outcome = sweeper(*command)
+
+    assert (outcome.code, "the author chose 'gone' of node 99 for the App mode, but it" in outcome.err) == (0, True)
+    template = load_template("ui2.json" if command[0] == "template" else "ui2/ui.json")
+    assert {name: [str(address) for address in slot.addresses] for name, slot in template.slots.items()} == {
+        "words": ["20:31.string_a", "20:32.string_a"], "how_strictly": ["3.cfg"], "width": ["5.width"],
+    }  # fmt: skip
+    assert template.slots["words"].default == "calm"
+
+
 def test_a_class_read_by_the_names_of_the_file_stays_marked(sweeper):
     maker = {**make_node(1, "Maker", outputs=["IMAGE"]), "widgets_values": {"mood": "calm", "size": 5}}
     save({"nodes": [maker, make_node(9, "SaveImage", [("images", "IMAGE", 1)], values=["x"])],

@@ -14,11 +14,11 @@ from sweeper.cli import console
 from sweeper.cli import options as shared_options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
-from sweeper.cli.read_workflow import LoadedWorkflow, read_graph
+from sweeper.cli.read_workflow import LoadedWorkflow, read_graph, suggest_workflow_slots
 from sweeper.errors import UsageError
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
 from sweeper.loading.starter_experiment import choose_useful_slots, render_experiment
-from sweeper.loading.suggest_slots import Suggestion, render_slots_file, suggest_slots
+from sweeper.loading.suggest_slots import Suggestion, render_slots_file
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.portable_names import make_portable
 from sweeper.model.shell_words import join_command
@@ -85,7 +85,9 @@ def _make_files(
     """The files of the new folder, by their path in it, and what the user should know about them."""
     classes = NodeClassSource(target, object_info)
     workflow = read_graph(source, classes)
-    slots = choose_useful_slots(suggest_slots(workflow.graph, classes.classes))
+    slots = suggest_workflow_slots(workflow, classes.classes)
+    if not workflow.app_inputs:
+        slots = choose_useful_slots(slots)
     if not slots:
         raise UsageError(f"{source}: no node of this workflow has an input that can be a slot")
     notes = list(workflow.notes)

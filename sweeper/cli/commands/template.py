@@ -13,11 +13,11 @@ from sweeper.answers.parts import Line, Part, Table
 from sweeper.cli import console, options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
-from sweeper.cli.read_workflow import SLOT_COLUMNS, list_slots, read_graph_noted
+from sweeper.cli.read_workflow import SLOT_COLUMNS, list_slots, read_graph_noted, suggest_workflow_slots
 from sweeper.cli.trust_check import load_named_template
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
-from sweeper.loading.suggest_slots import render_slots_file, suggest_slots
+from sweeper.loading.suggest_slots import render_slots_file
 from sweeper.loading.template_builder import build_template
 from sweeper.model.node_classes import NodeInfo, with_node_schemas
 from sweeper.model.template import MISSING, Template
@@ -77,7 +77,7 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
         raise UsageError(f"{output}: a template is a .json file; its slots go into the .slots.yaml beside it")
     classes = NodeClassSource(target, object_info)
     workflow = read_graph_noted(file, classes)
-    suggestions = suggest_slots(workflow.graph, classes.classes)
+    suggestions = suggest_workflow_slots(workflow, classes.classes)
     if not suggestions:
         raise UsageError(f"{file}: no node of this workflow has an input that can be a slot")
     slots_path = output.with_suffix(".slots.yaml")

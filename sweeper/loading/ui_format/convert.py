@@ -39,15 +39,16 @@ from sweeper.loading.ui_format.widgets import (
 )
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.spec import ANY
-from sweeper.model.template import MISSING, ModelFile
-from sweeper.model.workflow import EXPORT_HINT, find_upstream, iter_links
-from sweeper.schemas.values import KeyPath
+from sweeper.model.template import MISSING, Address, ModelFile
+from sweeper.model.workflow import EXPORT_HINT, find_upstream, is_link, iter_links
+from sweeper.schemas.values import KeyPath, fits_shape
 from sweeper.wording import join_names, shorten, to_one_line
 
 # `%date:yyyy-MM-dd%` and `%KSampler.seed%`, which the editor replaces (searchAndReplace.ts). The server does `%year%`.
 _FRONTEND_TEXT: Final = re.compile(r"%(date:[^%]*|[^%.]+\.[^%.]+)%")
 _MAX_NODES: Final = 100_000  # with subgraphs expanded: thirty that each use the next one twice make a billion
 _MAX_NESTED: Final = 50
+_UUID_LENGTH: Final = 36
 _TEXT_TYPES: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
 _GIVE_CLASSES: Final = "give a server that has it: --target URL"
 
@@ -63,16 +64,27 @@ class UiFormatError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class AppInput:
+    """An input that the author of a workflow chose for its App mode: its addresses, and its name or the author's."""
+
+    addresses: tuple[str, ...]
+    name: str
+    is_label: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ConversionResult:
     """The API-format graph, notes as (path, sentence) pairs on what it lacks, and the model files of the file.
 
     `unchecked` are the classes that the server does not have: their nodes were read by the file's own names.
+    `app_inputs` are what its author chose for the App mode, in order.
     """
 
     graph: dict[str, Any]
     notes: tuple[tuple[KeyPath, str], ...]
     models: tuple[ModelFile, ...] = ()
     unchecked: tuple[str, ...] = ()
+    app_inputs: tuple[AppInput, ...] = ()
 
 
 def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> ConversionResult:
@@ -101,7 +113,10 @@ def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) 
     models = dict.fromkeys([*_iter_models(workflow.get("models")), *converter.models])
     classes = dict.fromkeys(node["class_type"] for node in converter.graph.values())
     unchecked = tuple(name for name in classes if name not in info.classes)
-    return ConversionResult(converter.graph, tuple(dict.fromkeys(converter.notes)), tuple(models), unchecked)
+    app_inputs = tuple(converter.find_app_inputs(extra.get("linearData") if isinstance(extra, dict) else None))
+    return ConversionResult(
+        converter.graph, tuple(dict.fromkeys(converter.notes)), tuple(models), unchecked, app_inputs
+    )
 
 
 def _iter_models(items: Any) -> Iterator[ModelFile]:
@@ -130,6 +145,8 @@ class _Converter:
         self.declarations = Declarations(workflow, info)
         self.subgraph_values = SubgraphValues(workflow, self.declarations)
         self.graph: dict[str, Any] = {}
+        self.shown_values: dict[tuple[str, str], list[Address]] = {}  # by the primitive or host that has them
+        self.labels: dict[tuple[str, str], str] = {}  # the names that the user gave to widgets
         self.unknown: dict[str, tuple[Node, str]] = {}  # of unknown classes, with the reason why they are unread, or ""
         self.node_count = 0
         self.problems: list[tuple[KeyPath, str]] = []
@@ -139,6 +156,9 @@ class _Converter:
     def convert_graph(self, scope: Scope) -> None:
         for node in sorted(scope.graph.nodes.values(), key=lambda node_in_order: node_in_order.order):
             self.node_count += 1
+            for socket in node.inputs:
+                if socket.label and socket.widget is not None:
+                    self.labels[scope.to_api_id(node), socket.name] = socket.label
             if self.node_count > _MAX_NODES:
                 raise MalformedWorkflowError(("nodes",), f"with its subgraphs it has more than {_MAX_NODES:,} nodes")
             if is_frontend_only(node):
@@ -285,6 +305,8 @@ class _Converter:
 
     def find_received(self, scope: Scope, node: Node, name: str, widget: Widget | None, origin: Origin | None) -> Any:
         """Return what an input receives: a link, or a value from a primitive or a subgraph; MISSING if nothing."""
+        if widget is not None:
+            self.record_shown_value(scope, node, name, origin)
         value = self.subgraph_values.find_value(LinkEnd(scope, node, name)) if widget is not None else MISSING
         if value is MISSING and isinstance(origin, NodeOrigin):
             return [origin.node_id, origin.output]
@@ -296,6 +318,48 @@ class _Converter:
             value = self.subgraph_values.find_value(origin.end)
         spec = widget.spec if widget is not None else InputSpec(name, "link", ANY, required=False)
         return value if value is MISSING else convert_value(spec, value, is_host_value=True)
+
+    def record_shown_value(self, scope: Scope, node: Node, name: str, origin: Origin | None) -> None:
+        """Record which primitive, or which node of a subgraph, shows the value of a widget on the page."""
+        if isinstance(origin, ValueOrigin):
+            shown_by = scope.to_api_id(origin.primitive), ""  # a primitive shows one value, under any name
+        elif isinstance(origin, NoOrigin) and origin.end is not None and origin.end.is_left:
+            shown_by = origin.end.scope.to_api_id(origin.end.node), origin.end.name
+        else:
+            return
+        self.shown_values.setdefault(shown_by, []).append(Address(scope.to_api_id(node), name))
+
+    def find_app_inputs(self, chosen: Any) -> Iterator[AppInput]:
+        """Yield the inputs of `extra.linearData`, `{"inputs": [[node, widget], ...]}`, that have a value.
+
+        A node is an id, the path `57:8`, or `GRAPH:8:WIDGET` with the UUID of its graph (appModeStore.ts of
+        ComfyUI_frontend 1.58).
+        """
+        entries = chosen.get("inputs") if isinstance(chosen, dict) else None
+        for entry in entries if isinstance(entries, list) else ():
+            if not fits_shape(entry[:2] if isinstance(entry, list) else entry, ([str, str], [int, str])):
+                continue
+            graph_id, _, rest = str(entry[0]).partition(":")
+            reference, name = (rest.partition(":")[0] if len(graph_id) == _UUID_LENGTH else str(entry[0])), entry[1]
+            addresses = self.find_shown_addresses(reference, name)
+            if addresses:
+                label = self.labels.get((reference, name), "")
+                yield AppInput(tuple(map(str, addresses)), label or name, bool(label))
+            else:
+                message = (
+                    f"the author chose '{name}' of node {reference} for the App mode, but it is not there or is linked"
+                )
+                self.notes.append((("extra", "linearData"), message))
+
+    def find_shown_addresses(self, reference: str, name: str) -> list[Address]:
+        """Return where the value of a widget is sent. Nodes inside of a subgraph may be named without its node."""
+        inner = [key for key in self.graph if key.endswith(f":{reference}") or key.startswith(f"{reference}:")]
+        inner = [key for key in inner if name in self.graph[key]["inputs"]]
+        found = [Address(reference, name)] if reference in self.graph else []
+        found = found or self.shown_values.get((reference, name)) or self.shown_values.get((reference, ""), [])
+        found = found or [Address(key, name) for key in inner if len(inner) == 1]
+        values = [self.graph.get(address.node, {}).get("inputs", {}).get(address.input) for address in found]
+        return [address for address, value in zip(found, values, strict=True) if not (value is None or is_link(value))]
 
     def drop_loose_links(self) -> None:
         for node in self.graph.values():
