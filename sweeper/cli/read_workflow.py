@@ -117,14 +117,15 @@ def read_graph_noted(path: Path, classes: NodeClassSource) -> LoadedWorkflow:
 
 def suggest_workflow_slots(workflow: LoadedWorkflow, info: NodeInfo) -> tuple[Suggestion, ...]:
     """Suggest the slots that the author of a workflow chose for its App mode, or all that are possible."""
-    suggestions = suggest_slots(workflow.graph, info)
-    return choose_app_slots(suggestions, workflow.app_inputs) or suggestions
+    chosen = choose_app_slots(workflow.graph, info, workflow.app_inputs)
+    return chosen or suggest_slots(workflow.graph, info)
 
 
 def list_slots(path: Path, classes: NodeClassSource) -> list[dict[str, Any]]:
     """Every input of the workflow in a file that can be a slot: where it is, its value, and its JSON Schema."""
     suggestions = suggest_slots(read_graph_noted(path, classes).graph, classes.classes)
-    return [{name: getattr(suggestion, name) for name in (*SLOT_COLUMNS, "schema")} for suggestion in suggestions]
+    columns = (*SLOT_COLUMNS, "schema", "others")
+    return [{name: getattr(suggestion, name) for name in columns} for suggestion in suggestions]
 
 
 def _find_wrapper(value: Any) -> tuple[str, ...]:

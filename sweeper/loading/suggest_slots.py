@@ -1,8 +1,9 @@
 """Suggest a slot for every input of a workflow that has a value, and write the slots file that declares them.
 
-The names are made for people: the links of the samplers lead to `prompt` and `negative`, every kind of seed is `seed`,
-and the title of the node is added if two names are equal. A dynamic combo can be swept at once: the inputs of its other
-branches are suggested with the defaults of their class.
+The names are made for people: the links of the samplers lead to `prompt` and `negative`, and every kind of seed is
+`seed`. Inputs of twin nodes that have the same value are one slot. If two names are still equal, each gets a word for
+what its node does. A dynamic combo can be swept at once: the inputs of its other branches are suggested with the
+defaults of their class.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final
 
 from sweeper.loading.ui_format.convert import AppInput
 from sweeper.model.expressions import has_jinja
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
-from sweeper.model.node_classes.spec import PAGE_FIELDS
+from sweeper.model.node_classes.spec import MODEL_SUFFIXES, PAGE_FIELDS
 from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.template import MISSING, ModelFile
-from sweeper.model.workflow import Graph, iter_links
+from sweeper.model.workflow import Graph, find_downstream, find_upstream, iter_links
 from sweeper.schemas import make_editor_line
 from sweeper.wording import shorten, to_one_line
 
@@ -57,6 +59,21 @@ _NON_TEXT_LINKS: Final = frozenset((
     "clip", "model", "vae", "control_net", "image", "images", "pixels", "mask", "latent", "latent_image",
     "samples", "clip_vision_output", "style_model",
 ))  # fmt: skip
+_FILE_SUFFIXES: Final = (
+    *MODEL_SUFFIXES,
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".gif",
+    ".mp4",
+    ".webm",
+    ".wav",
+    ".mp3",
+    ".flac",
+)
+_ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_MAX_COMPARED: Final = 30  # nodes whose links are followed to name their inputs
 _MAX_CHOICES: Final = 100  # in a slots file; a longer list is checked only by the server
 # Reserved words of Jinja2: a slot with such a name could not be written as `{{ if }}`.
 _JINJA_WORDS: Final = frozenset((
@@ -93,8 +110,14 @@ def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
     `info` has the limits and choices of classes. For classes that it lacks, the type is inferred from the value in the
     workflow. A field that the class does not declare gets no slot, because it would change nothing.
     """
+    ranks = {name: rank for rank, name in enumerate(_PREFERRED_ORDER)}
+    named = _make_unique(_merge_twins(_iter_suggestions(graph, info), graph), graph)
+    return tuple(sorted(named, key=lambda suggestion: ranks.get(suggestion.name, len(ranks))))
+
+
+def _iter_suggestions(graph: Graph, info: NodeInfo) -> Iterator[Suggestion]:
+    """Yield a suggestion for each input, under a name that others may have too."""
     roles = _find_prompt_texts(graph)
-    suggestions: list[Suggestion] = []
     for node_id, node in graph.items():
         class_spec = info.classes.get(node["class_type"])
         for name, value, spec, is_default in _iter_values(node.get("inputs", {}), class_spec):
@@ -104,15 +127,42 @@ def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
             title = str(node.get("_meta", {}).get("title", ""))
             simple_name = roles.get((node_id, name)) or _simplify_name(name, title, node["class_type"])
             node_facts = (f"{node_id}.{name}", node["class_type"], title)
-            suggestion = Suggestion(simple_name, *node_facts, type_name, value, schema, is_default, role=simple_name)
-            suggestions.append(suggestion)
-    ranks = {name: rank for rank, name in enumerate(_PREFERRED_ORDER)}
-    return tuple(sorted(_make_unique(suggestions), key=lambda suggestion: ranks.get(suggestion.name, len(ranks))))
+            yield Suggestion(simple_name, *node_facts, type_name, value, schema, is_default, role=simple_name)
 
 
-def choose_app_slots(suggestions: Iterable[Suggestion], app_inputs: Iterable[AppInput]) -> tuple[Suggestion, ...]:
+def _merge_twins(suggestions: Iterable[Suggestion], graph: Graph) -> list[Suggestion]:
+    """Merge the inputs of the same name and class that have the same value, such as the steps of two samplers.
+
+    Prompts with the same text are one slot in nodes of all classes. Nodes that load other files are no twins.
+    """
+    groups: dict[tuple[str, ...], list[Suggestion]] = defaultdict(list)
+    for suggestion in suggestions:
+        node_id, _, name = suggestion.address.partition(".")
+        polarity = suggestion.role.partition("_")[0]
+        twin: tuple[str, ...] = (suggestion.role, suggestion.class_type, name, *_list_files(graph[node_id], name))
+        if polarity in {"prompt", "negative"} and suggestion.value:
+            twin = (polarity,)
+        elif suggestion.is_default or polarity in {"prompt", "negative"}:
+            twin = (suggestion.address,)
+        groups[*twin, json.dumps(suggestion.value)].append(suggestion)
+    return [_merge(first, others) if others else first for first, *others in groups.values()]
+
+
+def _merge(first: Suggestion, others: Sequence[Suggestion]) -> Suggestion:
+    is_same = all(other.role == first.role for other in others)
+    role = first.role if is_same else first.role.partition("_")[0]
+    return replace(first, name=role, role=role, others=tuple(other.address for other in others))
+
+
+def _list_files(node: Mapping[str, Any], besides: str) -> list[str]:
+    """Return the names of model and input files in the inputs of a node, but not in the input `besides`."""
+    values = [value for name, value in node["inputs"].items() if name != besides and isinstance(value, str)]
+    return [value for value in values if value.lower().endswith(_FILE_SUFFIXES)]
+
+
+def choose_app_slots(graph: Graph, info: NodeInfo, app_inputs: Iterable[AppInput]) -> tuple[Suggestion, ...]:
     """Return the slots that the author of a workflow chose for its App mode, in that order, with the author's names."""
-    by_address = {suggestion.address: suggestion for suggestion in suggestions}
+    by_address = {suggestion.address: suggestion for suggestion in _iter_suggestions(graph, info)}
     chosen: list[Suggestion] = []
     for app_input in app_inputs:
         first, *others = [by_address[address] for address in app_input.addresses if address in by_address] or [None]
@@ -122,7 +172,7 @@ def choose_app_slots(suggestions: Iterable[Suggestion], app_inputs: Iterable[App
         if app_input.is_label or first.address.partition(".")[2] != app_input.name:
             name = _simplify_name(app_input.name, first.title, first.class_type)
         chosen.append(replace(first, name=name, others=tuple(other.address for other in others if other is not None)))
-    return tuple(_make_unique(chosen))
+    return tuple(_make_unique(chosen, graph))
 
 
 # --- names
@@ -182,33 +232,73 @@ def _slugify(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", ascii_only.lower()).strip("_")
 
 
-def _make_unique(suggestions: list[Suggestion]) -> Iterator[Suggestion]:
-    """Add the title of the node to equal names, or its id if the titles do not make them unique."""
-    counts = Counter(suggestion.name for suggestion in suggestions)
-    slugs = [(suggestion, _slugify(suggestion.title)) for suggestion in suggestions]
-    titled_names = {id(suggestion): f"{suggestion.name}_{slug}" for suggestion, slug in slugs if slug}
-    titled_counts = Counter([name for suggestion in suggestions if (name := titled_names.get(id(suggestion)))])
-    titles: dict[str, list[str]] = defaultdict(list)
+def _make_unique(suggestions: Iterable[Suggestion], graph: Graph) -> Iterator[Suggestion]:
+    """Add to equal names a word for what the node does, or the id of the node if there is no such word."""
+    suggestions = list(suggestions)
+    groups: dict[str, list[Suggestion]] = defaultdict(list)
     for suggestion in suggestions:
-        titles[suggestion.name].append(suggestion.title)
-    have_distinct_titles = {name for name, listed in titles.items() if len(set(listed)) == len(listed)}
-    taken = {name for name, count in counts.items() if count == 1}
+        groups[suggestion.name].append(suggestion)
+    words = {suggestion.address: word for group in groups.values() if len(group) > 1
+             for suggestion, word in zip(group, _choose_words(group, graph), strict=True)}  # fmt: skip
+    taken = {name for name, group in groups.items() if len(group) == 1}
     numbers: Counter[str] = Counter()  # of the names that are still equal
     for suggestion in suggestions:
-        name = suggestion.name
-        if counts[name] > 1:
-            with_title = titled_names.get(id(suggestion))
-            is_unique = with_title is not None and titled_counts[with_title] == 1 and with_title not in taken
-            if with_title and is_unique and name in have_distinct_titles:
-                name = with_title
-            else:
-                name = f"{name}_{_slugify(suggestion.address.partition('.')[0])}".rstrip("_")
-            base = name
-            while name in taken:
-                numbers[base] += 1
-                name = f"{base}_{numbers[base] + 1}"
-            taken.add(name)
+        name = base = "_".join(filter(None, (suggestion.name, words.get(suggestion.address, ""))))
+        while suggestion.address in words and name in taken:
+            numbers[base] += 1
+            name = f"{base}_{numbers[base] + 1}"
+        taken.add(name)
         yield replace(suggestion, name=name)
+
+
+def _choose_words(group: Sequence[Suggestion], graph: Graph) -> list[str]:
+    """Return a word for each of several inputs of one name.
+
+    It is the title of the node, base or refiner, the file that the node loads, its place among the others, or the input
+    that it is linked to, whichever tells all of them apart; else its id.
+    """
+    nodes = [suggestion.address.partition(".")[0] for suggestion in group]
+    ids = [_slugify(node_id) for node_id in nodes]
+    kinds = (
+        lambda: [_slugify(suggestion.title) for suggestion in group],
+        lambda: _find_stages(nodes, graph),
+        lambda: ["_".join(map(_slugify_file, _list_files(graph[node_id], ""))) for node_id in nodes],
+        lambda: _find_places(nodes, graph),
+        lambda: [_find_user(node_id, graph) for node_id in nodes],
+    )
+    found = (make_words() for make_words in kinds[: None if len(group) <= _MAX_COMPARED else 1])
+    return next((words for words in found if all(words) and len({*words}) == len(words)), ids)
+
+
+def _find_stages(nodes: Sequence[str], graph: Graph) -> list[str]:
+    """Return `refiner` for a node that depends on a model file of that name, and `base` for the others."""
+    files = [[file for key in find_upstream(graph, [node_id]) for file in _list_files(graph[key], "")]
+             for node_id in nodes]  # fmt: skip
+    return ["refiner" if any("refiner" in file.lower() for file in names) else "base" for names in files]
+
+
+def _find_places(nodes: Sequence[str], graph: Graph) -> list[str]:
+    """Return `first`, `second`, ... if each node acts on what the one before it made; empty words if not."""
+    reached = {node_id: find_downstream(graph, [node_id]) - {node_id} for node_id in {*nodes}}
+    order = sorted(nodes, key=lambda node_id: -len(reached[node_id]))
+    is_chain = all(reached[later] < reached[earlier] for earlier, later in pairwise(order))
+    places = dict(zip(order, _ORDINALS, strict=False)) if is_chain else {}
+    return [places.get(node_id, "") for node_id in nodes]
+
+
+def _find_user(node_id: str, graph: Graph) -> str:
+    """Return the input that a node is linked to, or the title of that node if the input says nothing; "" if several."""
+    users = {(key, name) for key, node in graph.items() for name, source, _ in iter_links(node) if source == node_id}
+    if len(users) != 1:
+        return ""
+    ((key, name),) = users
+    title = str(graph[key].get("_meta", {}).get("title", "")) or str(graph[key]["class_type"])
+    return _slugify(title if name in _NON_TEXT_LINKS else name)
+
+
+def _slugify_file(name: str) -> str:
+    """Return the name of a file without its folder and suffix, as a word of at most 30 characters."""
+    return _slugify(re.split(r"[/\\]", name)[-1].rpartition(".")[0])[:30].strip("_")
 
 
 # --- types

@@ -18,12 +18,14 @@ from sweeper.model.expressions import ExpressionError
 from sweeper.model.node_classes import NodeInfo, SlotInputCheck, TemplateCheck, check_template
 from sweeper.model.node_classes.graph_check import GraphProblem
 from sweeper.model.source import Source
-from sweeper.model.template import MISSING, Template
+from sweeper.model.template import MISSING, Address, Template
 from sweeper.model.trial import Trial
 from sweeper.planning.grid import Grid, merge_dimensions
 from sweeper.schemas.values import KeyPath, format_value
+from sweeper.wording import join_names
 
 _MAX_COMBINATIONS: Final = 100_000  # of the values of one input; only a text of several axes can have more
+_MIN_WORDS: Final = 2  # of a text that is a prompt, and not a choice
 _MAX_RENDERED: Final = 1_000  # trials that are checked as a whole if values are links
 
 
@@ -61,9 +63,32 @@ def check_compatibility(
             problems += [template.make_problem(path, f"trial {trial.index}: {message}") for path, message in rendered]
     notes = [template.make_problem(path, message) for path, message in (*check.ignored, *check.notes)]
     notes = [note for note in notes if note not in problems]
+    notes += [template.make_problem(path, message) for path, message in _find_equal_texts(template, grids)]
     unsaved = tuple(template.make_problem(path, message) for path, message in check.unsaved)
     problems = [_add_model_source(problem, template) for problem in problems]
     return Compatibility(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notes)), unsaved)
+
+
+def _find_equal_texts(template: Template, grids: Collection[Grid]) -> Iterator[GraphProblem]:
+    """Yield a note for each swept text that another input of the workflow has too and keeps."""
+    columns = [(name, column) for grid in grids for name, column in grid.slots.items()]
+    swept = {name for name, column in columns if column.dimensions}
+    changed = {name for name, column in columns if name in swept or column.get(()) != template.slots[name].default}
+    written = {address for name in changed for address in template.slots[name].addresses}
+    for name in sorted(swept):
+        slot = template.slots[name]
+        if slot.is_file or not isinstance(slot.default, str) or len(slot.default.split()) < _MIN_WORDS:
+            continue
+        kept = [
+            address
+            for node_id, node in template.graph.items()
+            for key, value in node["inputs"].items()
+            if value == slot.default and (address := Address(node_id, key)) not in written
+        ]
+        if kept:
+            advice = f"give the slot `at: [{', '.join(map(str, (*slot.addresses, *kept)))}]`"
+            message = f"'{name}' is swept, but {join_names(kept)} has the same text and keeps it; if both must change, "
+            yield (kept[0].node, "inputs", kept[0].input), message + advice
 
 
 def _without_unchosen_inputs(template: Template, grids: Collection[Grid]) -> Template:

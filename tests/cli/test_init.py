@@ -198,7 +198,7 @@ def test_two_passes_keep_plain_names_for_the_first(sweeper):
     graph = {**IMG2IMG, "10": second}
     assert sweeper("init", "d", "--from", save_json(graph)).code == 0
     slots = load("d/experiment.yaml").template.slots
-    assert [slots[name].default for name in ("steps", "steps_10")] == [4, 9]
+    assert [slots[name].default for name in ("steps", "steps_second")] == [4, 9]
 
 
 @pytest.mark.parametrize(

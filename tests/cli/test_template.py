@@ -51,9 +51,9 @@ def save_png(text=None, name="w.png"):
 def test_slots_lists_every_possible_slot(sweeper, save):
     rows = sweeper("template", "slots", save(), "--json").json
 
-    keys = ["name", "address", "class_type", "title", "type", "value", "schema"]
+    keys = ["name", "address", "class_type", "title", "type", "value", "schema", "others"]
     assert [list(one) for one in rows] == [keys] * 7
-    assert [{key: one[key] for key in keys[:-1]} for one in rows[:5]] == [
+    assert [{key: one[key] for key in keys[:-2]} for one in rows[:5]] == [
         {
             "name": "prompt",
             "address": "6.text",

@@ -129,6 +129,83 @@ def test_equal_names_get_node_ids_if_titles_are_equal():
     assert names(graph) == {"1.steps": "steps_1", "2:7.steps": "steps_2_7"}
 
 
+def merged(graph):
+    return {one.name: [one.address, *one.others] for one in suggest_slots(graph, NOTHING)}
+
+
+SDXL = {
+    "1": node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors"),
+    "2": node("CheckpointLoaderSimple", ckpt_name="sd_xl_refiner_1.0.safetensors"),
+    "3": node("CLIPTextEncode", text="a fox", clip=["1", 1]),
+    "4": node("CLIPTextEncode", text="blurry", clip=["1", 1]),
+    "5": node("CLIPTextEncode", text="a fox", clip=["2", 1]),
+    "6": node("CLIPTextEncode", text="ugly", clip=["2", 1]),
+    "7": node("KSamplerAdvanced", noise_seed=5, steps=25, start_at_step=0, model=["1", 0], positive=["3", 0],
+              negative=["4", 0]),
+    "8": node("KSamplerAdvanced", noise_seed=0, steps=25, start_at_step=20, model=["2", 0], positive=["5", 0],
+              negative=["6", 0], latent_image=["7", 0]),
+}  # fmt: skip
+
+
+def test_equal_inputs_of_twin_nodes_are_one_slot():
+    assert merged(SDXL) == {
+        "prompt": ["3.text", "5.text"],
+        "steps": ["7.steps", "8.steps"],
+        "negative_base": ["4.text"],
+        "negative_refiner": ["6.text"],
+        "seed_base": ["7.noise_seed"],
+        "seed_refiner": ["8.noise_seed"],
+        "start_at_step_base": ["7.start_at_step"],
+        "start_at_step_refiner": ["8.start_at_step"],
+        "checkpoint_base": ["1.ckpt_name"],
+        "checkpoint_refiner": ["2.ckpt_name"],
+    }
+
+
+def test_a_slot_of_twin_nodes_writes_to_all_of_them():
+    template = build_suggested(SDXL)
+    rendered = template.render({name: slot.default for name, slot in template.slots.items()} | {"prompt": "an owl"})
+    assert (rendered["3"]["inputs"]["text"], rendered["5"]["inputs"]["text"]) == ("an owl", "an owl")
+
+
+def test_a_prompt_with_one_text_for_two_encoders_is_one_slot():
+    graph = {
+        "1": node("CLIPTextEncodeSDXL", text_g="a fox", text_l="a fox"),
+        "2": node("CLIPTextEncode", text="a fox"),
+        "3": node("KSampler", positive=["1", 0]),
+        "4": node("KSampler", positive=["2", 0]),
+    }
+    assert merged(graph) == {"prompt": ["1.text_g", "1.text_l", "2.text"]}
+
+
+def test_nodes_that_load_other_files_are_no_twins():
+    graph = {
+        "1": node("LoraLoader", lora_name="style/ink.safetensors", strength_model=1.0),
+        "2": node("LoraLoader", lora_name="fox.safetensors", strength_model=1.0, model=["1", 0]),
+    }
+    assert merged(graph) == {
+        "lora_ink": ["1.lora_name"], "lora_fox": ["2.lora_name"],
+        "strength_model_ink": ["1.strength_model"], "strength_model_fox": ["2.strength_model"],
+    }  # fmt: skip
+
+
+def test_an_empty_text_for_both_roles_stays_two_slots():
+    graph = {
+        "1": node("CLIPTextEncode", text=""),
+        "2": node("CLIPTextEncode", text=""),
+        "3": node("KSampler", positive=["1", 0], negative=["2", 0]),
+    }
+    assert merged(graph) == {"prompt": ["1.text"], "negative": ["2.text"]}
+
+
+def test_equal_names_get_the_place_or_the_use_of_the_node():
+    chain = {"1": node("KSampler", denoise=1), "2": node("KSampler", denoise=0.5, latent_image=["1", 0])}
+    assert merged(chain) == {"denoise_first": ["1.denoise"], "denoise_second": ["2.denoise"]}
+    feeds = {"1": node("PrimitiveInt", value=5), "2": node("PrimitiveInt", value=6),
+             "3": node("X", wide=["1", 0], tall=["2", 0])}  # fmt: skip
+    assert merged(feeds) == {"value_wide": ["1.value"], "value_tall": ["2.value"]}
+
+
 def test_a_primitive_is_named_by_its_title():
     assert names({"1": node("PrimitiveInt", "Frame count", value=3)}) == {"1.value": "frame_count"}
 
@@ -259,7 +336,8 @@ def test_any_workflow_gives_unique_names_and_a_slots_file_that_parses(graph):
     value = parse_yaml(render_slots_file("x.json", graph, NOTHING, suggestions), "x.slots.yaml").value
     assert list(value["slots"] or {}) == [suggestion.name for suggestion in suggestions]
     assert [rules["at"] for rules in (value["slots"] or {}).values()] == [
-        suggestion.address for suggestion in suggestions
+        [suggestion.address, *suggestion.others] if suggestion.others else suggestion.address
+        for suggestion in suggestions
     ]
 
 

@@ -54,6 +54,7 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
     if as_json:
         console.print_json(rows)
     else:
+        rows = [{**row, "address": " ".join([row["address"], *row["others"]])} for row in rows]
         lines = [[*(row[name] for name in SLOT_COLUMNS), _describe_schema(row["schema"])] for row in rows]
         console.print_parts([Table((*SLOT_COLUMNS, "takes"), lines)])
 
