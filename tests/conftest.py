@@ -40,14 +40,52 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
+# A process gets whole files, so that their fixtures are made once; all files of `cluster/` share one cluster. The files
+# that take longest (half a minute to two minutes each) start first, so that no process works alone at the end.
+_LONGEST = (
+    "cluster/", "running/test_stalling_servers.py", "cli/test_assistant_limits.py", "running/test_never_paid_twice.py",
+    "cli/test_planted_modules.py", "running/test_same_key_again.py", "running/test_kills.py",
+    "running/test_search_kills.py", "regression/test_pytest_plugin.py", "reporting/test_scale.py",
+    "running/test_interruptions.py", "running/test_hostile_servers.py", "voting/test_vote_page.py",
+    "reporting/test_page.py", "reporting/test_looks.py", "cli/test_fuzz.py", "running/test_faults.py",
+    "running/test_remote_output.py", "running/test_client_on_a_server.py", "running/test_current_calls.py",
+    "running/test_promises.py", "cli/test_strangers_results.py", "cli/test_mcp.py", "running/test_models.py",
+    "running/test_schedules.py", "running/test_several_targets.py", "running/test_notify.py",
+)  # fmt: skip
+
+
 # A busy machine is slow, and that says nothing about the code: hypothesis must not fail a test for its time.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `--numprocesses auto` starts: three for each core, because tests mostly wait."""
-    return 3 * (os.cpu_count() or 1)
+    """How many processes `--numprocesses auto` starts: five for each core, because tests mostly wait."""
+    return 5 * (os.cpu_count() or 1)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """For `--dist loadfile`: one process for each file, and one for all files of `tests/cluster`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class LoadFiles(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/cluster" if nodeid.startswith("tests/cluster/") else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False  # by `pytest_collection_modifyitems`, not by how many tests a file has
+    return LoadFiles(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with what takes longest, and go on in the written order."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        order = {name: index for index, name in enumerate(_LONGEST)}
+
+        def place(item: pytest.Item) -> int:
+            name = item.nodeid.partition("::")[0].removeprefix("tests/")
+            return order.get(name, order.get(f"{name.partition('/')[0]}/", len(order)))
+
+        items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)
