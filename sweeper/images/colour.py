@@ -6,13 +6,14 @@ A transparent picture looks different on each background, so `flatten_alpha` sho
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.images.decoding import Pixels
 
-Values = NDArray[np.float64]
+Values: TypeAlias = NDArray[np.float64]
 
 # sRGB (IEC 61966-2-1) to XYZ, for the primaries of ITU-R BT.709 and D65 white; the digits that scikit-image uses.
 _TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])

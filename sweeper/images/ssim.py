@@ -12,6 +12,7 @@ band matrix. These products are too small for BLAS to use threads, so that sever
 from __future__ import annotations
 
 from itertools import product
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # K1 and K2 of the 2004 paper
 # The exponents of the five scales, finest first: Wang, Simoncelli and Bovik 2003, section 3.2. They sum to 1.
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
-Plane = NDArray[np.float64]
+Plane: TypeAlias = NDArray[np.float64]
 
 
 def ssim(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes.spec import MODEL_SUFFIXES
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Positions = NDArray[np.int64]
+    Positions: TypeAlias = NDArray[np.int64]
 
 # Rough seconds on a GPU by the name of the class, used until times are measured. Only their order matters.
 _WEIGHTS: Final = {"Loader": 10.0, "Sampler": 8.0, "Upscale": 4.0, "VAE": 2.0, "ControlNet": 2.0, "TextEncode": 1.0}

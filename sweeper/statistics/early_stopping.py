@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from scipy import special
@@ -19,7 +19,7 @@ from sweeper.statistics.codes import Numbers
 ERROR_RATE: Final = 0.01  # the chance that the best point is dropped, over all looks at it and all rivals
 _ROUNDING: Final = 1e-12  # of the largest value: a smaller deviation is an error of rounding
 
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def find_clearly_worse(values: Sequence[Numbers], maximize: Sequence[bool], looks: int | None = None) -> list[int]:

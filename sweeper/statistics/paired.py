@@ -23,7 +23,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from scipy import sparse, special
@@ -38,7 +38,7 @@ _LEAST_KNOWN: Final = 0.25  # of the pairs must tell their noise, or the setting
 _NOTHING: Final = 1e-9  # a sum of squares that is 0 but for rounding
 _ROUNDING: Final = 1e-12  # of the largest number: a smaller difference is an error of rounding
 
-Interval = tuple[float, float]
+Interval: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from math import comb, sqrt
 from statistics import NormalDist
-from typing import Final
+from typing import Final, TypeAlias
 
 import evalica
 import numpy as np
@@ -24,7 +24,7 @@ from scipy import special
 
 from sweeper.statistics.corrections import LEVEL
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float64]
 
 RESAMPLES: Final = 1000
 MIN_GROUPS: Final = 10  # with fewer groups, their resamples are too much alike, and the intervals too narrow

@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from statistics import NormalDist
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ _SHARED_EVERY: Final = 4
 _GAIN_STEP: Final = 0.8  # gains within this factor count as equal, so that prompts and seeds decide
 _GOOD_WEIGHT: Final = 0.5  # a gain counts as much as this power of the strengths of the two points
 
-Integers = NDArray[np.int64]
+Integers: TypeAlias = NDArray[np.int64]
 Pair = tuple[str, int, int]  # the name of the axis, and the indices of two pictures
 
 

@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from sweeper.embedded.diffusion.vocabulary import HASHED
 
-Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
+Array: TypeAlias = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 SEED_MAX = 2**64 - 1  # the largest seed that ComfyUI's object_info allows
 
 _MAX_NUMBERS = 2**28  # numbers in one array: a gigabyte of float32
