@@ -16,6 +16,7 @@ search has planned, and not recorded yet, is a step too.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -155,10 +156,16 @@ def warm_up() -> None:
         "sweeper.loading.load",
         "sweeper.running.node_class_cache",
         "sweeper.tables.export",
+        "sweeper.model.expressions.compiler",
+        "sweeper.schemas.validator",
+        "PIL.PngImagePlugin",
         "jsonschema",
         "httpcore",
+        "anyio._backends._asyncio",
     ):
         importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("uvloop")
 
 
 def warm_up_searches() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from functools import partial
+from functools import cache, partial
 
 import pytest
 
@@ -21,7 +21,6 @@ TEMPLATE = {
     "2": {"class_type": "Keep", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
 }
 DIALECTS = tuple(PARTS)
-BOMB = gzip.compress(bytes(256 * 2**20), 1)  # 256 MB of zeros in 1 MB
 
 
 @pytest.fixture(autouse=True)
@@ -68,8 +67,14 @@ def send_endlessly(handler):
     handler.send_forever(b"[" * 65536)
 
 
+@cache
+def make_bomb():
+    """256 MB of zeros in 1 MB. It takes half a second, so not in every process that imports this file."""
+    return gzip.compress(bytes(256 * 2**20), 1)
+
+
 def send_bomb(handler):
-    handler.answer(200, BOMB, Content_Encoding="gzip", Content_Type="image/png")
+    handler.answer(200, make_bomb(), Content_Encoding="gzip", Content_Type="image/png")
 
 
 def drip_body(handler):
