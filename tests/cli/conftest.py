@@ -17,6 +17,9 @@ from sweeper.cli import main
 from sweeper.store import Store
 from sweeper.store.records import Artifact, JobEnd, JobRecord, TableLayout
 from tests import ROOT
+from tests.cli.forked_commands import forked_commands
+
+__all__ = ["forked_commands"]  # a fixture
 
 
 @dataclass(frozen=True)

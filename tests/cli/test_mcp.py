@@ -15,6 +15,7 @@ from PIL import Image
 from sweeper.embedded import EmbeddedServer
 from tests.cli.assistant_client import EXPERIMENT, call, make_root, refuse, talk, talk_to_process, wait_for_end
 
+pytestmark = pytest.mark.usefixtures("forked_commands")
 SEARCH = """\
 name: tiny-search
 template: templates/txt2img.json

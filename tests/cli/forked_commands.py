@@ -1,0 +1,122 @@
+"""Commands of an assistant, forked from a process that has imported sweeper, because each import takes a second.
+
+The fixture `forked_commands` puts a small program in the place of Python where `sweeper mcp` starts a command. The
+program hands its streams, folder and environment to this script, which forks. So a command is still a process of its
+own: it dies when the program is killed, and the program ends as the command did. Only the start of Python is skipped;
+tests about that talk to a server in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from ast import literal_eval
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+from tests import ROOT
+from tests.waiting import read_line
+
+_PROGRAM = """#!{python} -IS
+import os, socket
+server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+server.connect({address!r})
+socket.send_fds(server, [repr((os.getcwd(), dict(os.environ))).encode()], [0, 1, 2])
+for stream in range(3):
+    os.close(stream)
+status = int(server.recv(16) or b"9")
+if os.WIFSIGNALED(status):
+    os.kill(os.getpid(), os.WTERMSIG(status))
+os._exit(os.waitstatus_to_exitcode(status))
+"""
+_MODULES = (
+    "sweeper.cli.main_group", "sweeper.cli.commands.plan", "sweeper.cli.commands.report", "sweeper.cli.commands.run",
+    "sweeper.cli.commands.search", "sweeper.cli.commands.template", "sweeper.cli.assistant.confined_session",
+    "sweeper.embedded.app_comfyui", "sweeper.embedded.app_cloud", "sweeper.embedded.nodes.images",
+    "sweeper.images.metrics.formulas", "sweeper.images.metrics.measure", "sweeper.model.expressions.compiler",
+    "sweeper.reporting.write_report", "sweeper.running.run", "sweeper.schemas.validator", "anyio._backends._asyncio",
+    "rich.progress", "uvicorn", "PIL.PngImagePlugin",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def forked_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fork the commands of a server in this process. Where Linux's calls are missing, they start as always."""
+    if not hasattr(os, "pidfd_open"):
+        yield
+        return
+    folder: Path = tmp_path_factory.mktemp("forks")
+    address, program = folder / "address", folder / "program"
+    program.write_text(_PROGRAM.format(python=sys.executable, address=str(address)))
+    program.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", __name__, str(address)],
+        env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert read_line(process.stdout) == "ready\n"
+        with mock.patch("sweeper.cli.assistant.cli_process.sys", SimpleNamespace(executable=str(program))):
+            yield
+        process.communicate(timeout=60)
+
+
+def main() -> None:
+    """Fork for each connection, until stdin ends."""
+    for name in _MODULES:
+        importlib.import_module(name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(sys.argv[1])
+        listening.listen()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        while sys.stdin not in select.select([sys.stdin, listening], [], [])[0]:
+            with listening.accept()[0] as connection:
+                pid = os.fork()
+                if not pid:
+                    listening.close()
+                    _watch_command(connection)
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+
+
+def _watch_command(connection: socket.socket) -> None:
+    """Fork a command, kill it when its program is gone, and report how it ended."""
+    message, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
+    pid = os.fork()
+    if not pid:
+        connection.close()
+        _carry_out(*literal_eval(message.decode()), streams)
+    for stream in streams:
+        os.close(stream)
+    if connection in select.select([os.pidfd_open(pid), connection], [], [])[0]:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    with suppress(OSError):
+        connection.send(str(status).encode())
+    os._exit(0)
+
+
+def _carry_out(folder: str, environment: dict[str, str], streams: list[int]) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin, sys.stdout, sys.stderr = (open(number, mode, encoding="utf-8") for number, mode in enumerate("rww"))  # noqa: PTH123, SIM115
+    sys.exit(importlib.import_module("sweeper.cli.assistant.confined_command").main())
+
+
+if __name__ == "__main__":
+    main()
