@@ -483,7 +483,7 @@ class Session:
             self.report(Notice(problem))
         judges, budget = self.experiment.judges, self.settings.budget
         await ask_judges(store, run_id, self.out, judges, budget=budget, control=self.control, report=self.report)
-        write_csv(store.results(), store.layout(), self.out / TABLE_NAME)
+        write_csv(store.batches(), store.layout(), self.out / TABLE_NAME)
         if empty := store.count_without_files(run_id):
             self.report(Notice(describe_empty_trials(empty, self.settings)))
 

@@ -161,6 +161,7 @@ _LATER_FILES: Final = ("artifacts", "results.csv")  # a run makes them after the
 # After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the
 # disk. SQLite's default of 1000 pages is about 100 jobs, so with short jobs the event loop would stall all the time.
 _CHECKPOINT_PAGES: Final = 10_000
+_CACHE_KIB: Final = 16 * 1024  # of a connection; the pages of jobs are read in the order of their random ids
 
 SCHEMA: Final = """
 CREATE TABLE runs(
@@ -262,6 +263,7 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     connection = _connect_to_read(path) if readonly else sqlite3.connect(path, isolation_level=None, timeout=30)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL)
     connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     register_checksum(connection)
     return connection
 

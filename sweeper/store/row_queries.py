@@ -10,15 +10,17 @@ their texts (`interned`), so each text is kept in memory once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import fields, replace
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.charges import JobCost
-from sweeper.model.model_facts import MODELS_SHAPE, decode_models, describe_models
+from sweeper.model.model_facts import MODELS_SHAPE, NO_MODELS, Models, decode_models, describe_models
 from sweeper.model.money import to_usd
 from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
@@ -31,6 +33,7 @@ from sweeper.store.records import (
     STATUS_OF_STATE,
     SUCCEEDED,
     ArtifactRef,
+    TableLayout,
     TrialOutcome,
     parse_column,
     parse_columns,
@@ -56,57 +59,110 @@ FROM trials t LEFT JOIN jobs j ON j.rowid = (
     LIMIT 1)
 WHERE t.run = ?
 """  # noqa: S608 - all parts are constants
-# A view follows, and `ORDER BY t.idx`. `build_outcomes` reads the rows.
-SELECT_ROWS: Final = """
+_CELLS: Final = """
 SELECT t.idx, t.columns, t.params, t.digest, j.id, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started,
-       j.ended, j.error_type, j.error,
-       (SELECT json_group_array(json_array(a.place, a.path, a.sha256, a.node, a.position))
-           FROM artifacts a WHERE a.job = j.id), j.run,
-       (SELECT m.facts FROM job_models q JOIN models m ON m.id = q.models WHERE q.job = j.id AND q.place = 0)
-
-"""
-_NO_METRICS: Final[Mapping[str, Any]] = {}
+       j.ended, j.error_type, j.error, j.run"""
+_FILES: Final = """
+(SELECT json_group_array(json_array(a.place, a.path, a.sha256, a.node, a.position))
+    FROM artifacts a WHERE a.job = j.id)"""
+_HASHES: Final = """
+(SELECT json_group_array(b.sha256)
+    FROM (SELECT a.sha256 FROM artifacts a WHERE a.job = j.id ORDER BY a.place) b)"""
+_MODELS: Final = """
+(SELECT m.facts FROM job_models q JOIN models m ON m.id = q.models WHERE q.job = j.id AND q.place = 0)"""
 _UNMEASURED: Final = object()
-_SIMPLE: Final = (float, int, str)
-_BATCH: Final = 256  # rows
+_SIMPLE: Final = {float, int, str}
+_BATCH: Final = 256  # rows: the JSON of so many is parsed at once
+
+# Some rows of the table, by the fields of Result: each has the values of all rows.
+Batch = dict[str, Sequence[Any]]
+_FIELDS: Final = tuple(field.name for field in fields(Result))
+_get_fields: Final = attrgetter(*_FIELDS)
 
 
-def build_outcomes(
+def find_fields(layout: TableLayout, columns: Collection[str] | None) -> frozenset[str]:
+    """The fields of Result that these columns of the table need; None: all."""
+    if columns is None:
+        return frozenset(_FIELDS)
+    groups = {"columns": layout.axis_columns, "params": layout.slot_names, "metrics": layout.metrics}
+    found = {field for field, names in groups.items() if not set(columns).isdisjoint(names)}
+    return frozenset({*found, *columns, *(["cost"] if "currency" in columns else [])} & {*_FIELDS})
+
+
+def select_rows(needed: Collection[str]) -> str:
+    """The beginning of a query that `read_batches` reads. A view follows, and `ORDER BY t.idx`."""
+    has_hashes = "sha256" in needed or "metrics" in needed
+    files = _FILES if "outputs" in needed else _HASHES if has_hashes else "NULL"
+    return f"{_CELLS}, {files}, {_MODELS if 'models' in needed else 'NULL'}\n"
+
+
+def read_batches(
     rows: Iterable[tuple[Any, ...]],
+    needed: Collection[str],
     cached: Mapping[str, Mapping[str, Any]],
     costs: MutableMapping[str, JobCost],
     folder: Path,
-) -> Iterator[TrialOutcome]:
-    """Outcomes from the rows of `SELECT_ROWS` with a view. `folder`: the results folder.
+) -> Iterator[Batch]:
+    """Batches from the rows of `select_rows` with a view. `folder`: the results folder.
 
-    `cached`: metric -> SHA-256, or for `sampling_s` the id of a job -> value. `costs`: job id -> cost; once a row has
-    the cost of a job, it is set to 0. Raises ResultsError for an artifact outside of the folder.
+    A batch has the `needed` fields of Result, and more; with `outputs` also what `build_outcomes` reads. `cached`:
+    metric -> SHA-256, or for `sampling_s` the id of a job -> value. `costs`: job id -> cost; once a row has the cost of
+    a job, it is set to 0. Raises ResultsError for an artifact outside of the folder.
     """
     interned: dict[str, str] = {}
-    models: dict[str, dict[str, Any]] = {}  # by the facts: the fields of a row
+    models: dict[str | None, tuple[str | None, Models]] = {None: (None, NO_MODELS)}  # by their facts
     check_file = make_artifact_check(folder)
     iterator = iter(rows)
-    while batch := list(islice(iterator, _BATCH)):  # the JSON of many rows is parsed at once
-        columns = parse_columns([row[1] for row in batch], {...: object}, "trials.columns", folder)
-        params = parse_columns([row[2] for row in batch], {...: object}, "trials.params", folder)
-        outputs = json.loads(f"[{','.join(row[-3] for row in batch)}]")
-        for row, *cells, files_of_row in zip(batch, columns, params, outputs, strict=True):
-            files = []
-            for _, path, sha256, node, position in sorted(
-                json.loads(item) if isinstance(item, str) else item for item in files_of_row
-            ):
-                check_file(path, sha256)
-                files.append(ArtifactRef(interned.setdefault(node, node), position, path, sha256))
-            *facts_of_job, _, run, facts = row
-            for mapping in cells:
-                _share_texts(mapping, interned)
-            found = _build_result(facts_of_job, cells, files, cached, costs, interned=interned)
-            if facts is not None:
-                if facts not in models:
-                    known = decode_models(parse_column(facts, MODELS_SHAPE, "models.facts", folder))
-                    models[facts] = {"models": describe_models(known), "model_facts": known}
-                found = replace(found, **models[facts]) if facts else found
-            yield TrialOutcome(found, run, tuple(files))
+    while part := list(islice(iterator, _BATCH)):
+        index, *cells, digest, job, state, target, prompt_id, attempt, submitted, started, ended = zip(
+            *(row[:12] for row in part), strict=True
+        )
+        error_type, error, run, files, facts = zip(*(row[12:] for row in part), strict=True)
+        batch: Batch = {
+            "trial": index, "digest": digest, "prompt_id": prompt_id, "error_type": error_type, "error": error,
+            "run": run, "status": [STATUS_OF_STATE.get(name, result.PENDING) for name in state],
+            "target": [name and interned.setdefault(name, name) for name in target],
+            "attempts": [number or 0 for number in attempt],
+            "queued_s": list(map(_compute_elapsed, submitted, started)),
+            "ran_s": list(map(_compute_elapsed, started, ended)),
+        }  # fmt: skip
+        for name, texts in zip(("columns", "params"), cells, strict=True):
+            if name in needed:
+                batch[name] = parse_columns(texts, {...: object}, f"trials.{name}", folder)
+                for mapping in batch[name]:
+                    _share_texts(mapping, interned)
+        if "outputs" in needed:
+            batch["files"] = _read_files(files, check_file)
+            batch["outputs"] = [tuple([path for _, path, *_ in of_row]) for of_row in batch["files"]]
+            batch["sha256"] = [tuple([sha256 for _, _, sha256, *_ in of_row]) for of_row in batch["files"]]
+        elif None not in files:
+            batch["sha256"] = list(map(tuple, json.loads(f"[{','.join(files)}]")))
+        if "metrics" in needed:
+            batch["metrics"] = _collect_metrics(job, batch["sha256"], digest, cached)
+        if "cost" in needed or "cost_kind" in needed:
+            batch["cost"], batch["cost_kind"] = zip(*(_take_cost(key, costs) for key in job), strict=True)
+        if "models" in needed:
+            new = set(facts) - models.keys()
+            known = {text: decode_models(parse_column(text, MODELS_SHAPE, "models.facts", folder)) for text in new}
+            models |= {text: (describe_models(found), found) for text, found in known.items()}
+            batch["models"], batch["model_facts"] = zip(*map(models.get, facts), strict=True)
+        yield batch
+
+
+def build_outcomes(batches: Iterable[Batch]) -> Iterator[TrialOutcome]:
+    """Outcomes from batches with all fields."""
+    for batch in batches:
+        rows = zip(*map(batch.get, _FIELDS), strict=True)
+        for cells, run, items in zip(rows, batch["run"], batch["files"], strict=True):
+            files = [ArtifactRef(sys.intern(node), position, path, sha256) for _, path, sha256, node, position in items]
+            yield TrialOutcome(Result(*cells), run, tuple(files))
+
+
+def batch_results(results: Iterable[Result]) -> Iterator[Batch]:
+    """Batches with the fields of these results."""
+    iterator = iter(results)
+    while part := list(islice(iterator, _BATCH)):
+        yield dict(zip(_FIELDS, zip(*map(_get_fields, part), strict=True), strict=True))
 
 
 def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) -> Iterator[TrialOutcome]:
@@ -120,41 +176,24 @@ def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) 
         yield replace(outcome, result=replace(row, columns=columns, metrics=metrics))
 
 
-def _build_result(
-    row: Sequence[Any],
-    cells: Sequence[Mapping[str, Any]],
-    files: Sequence[ArtifactRef],
-    cached: Mapping[str, Mapping[str, Any]],
-    costs: MutableMapping[str, JobCost],
-    *,
-    interned: dict[str, str],
-) -> Result:
-    index, _, _, digest, job_id, state, target, prompt_id, attempt, *times, error_type, error = row
-    columns, params = cells
-    submitted, started, ended = times
-    sha256 = tuple(file.sha256 for file in files)
-    cost = costs.get(job_id)
-    if cost is not None:
-        costs[job_id] = cost._replace(micros=0)
-    return Result(
-        trial=index,
-        columns=columns,
-        params=params,
-        digest=digest,
-        status=STATUS_OF_STATE.get(state, result.PENDING),
-        outputs=tuple(file.path for file in files),
-        sha256=sha256,
-        target=interned.setdefault(target, target) if target is not None else None,
-        prompt_id=prompt_id,
-        attempts=attempt or 0,
-        queued_s=_compute_elapsed(submitted, started),
-        ran_s=_compute_elapsed(started, ended),
-        cost=None if cost is None else to_usd(cost.micros),
-        cost_kind=None if cost is None else cost.kind,
-        error_type=error_type,
-        error=error,
-        metrics=_collect_metrics(job_id, sha256, digest, cached) if cached else _NO_METRICS,
-    )
+def _read_files(texts: Sequence[str], check: Callable[[object, object], None]) -> list[list[tuple[Any, ...]]]:
+    """The files of each row from the JSON of `_FILES`, in their order."""
+    rows = []
+    for items in json.loads(f"[{','.join(texts)}]"):
+        files = sorted(json.loads(item) if isinstance(item, str) else item for item in items)
+        for _, path, sha256, *_ in files:
+            check(path, sha256)
+        rows.append(files)
+    return rows
+
+
+def _take_cost(job: str | None, costs: MutableMapping[str, JobCost]) -> tuple[float | None, str | None]:
+    """The columns `cost` and `cost_kind` of a row. The next row of the job costs nothing."""
+    cost = costs.get(job or "")
+    if job is None or cost is None:
+        return None, None
+    costs[job] = cost._replace(micros=0)
+    return to_usd(cost.micros), cost.kind
 
 
 def _share_texts(cells: dict[str, Any], interned: dict[str, str]) -> None:
@@ -170,13 +209,23 @@ def _compute_elapsed(since: float | None, until: float | None) -> float | None:
 
 
 def _collect_metrics(
-    job_id: str | None, sha256: Sequence[str], digest: str, cached: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    cells = {
-        name: known.get(job_id or "") if name == SAMPLING_METRIC else _combine_values(sha256, digest, known)
-        for name, known in cached.items()
-    }
-    return {name: cell for name, cell in cells.items() if cell is not None}
+    jobs: Sequence[str | None],
+    hashes: Sequence[Sequence[str]],
+    digests: Sequence[str],
+    cached: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The metrics of each row that have a value."""
+    firsts = [sha256[0] if len(sha256) == 1 else "" for sha256 in hashes]
+    columns = []
+    for name, known in cached.items():
+        cells: list[Any] = list(map(known.get, firsts))  # of most rows, which have one file
+        if name == SAMPLING_METRIC:
+            cells = [known.get(job or "") for job in jobs]
+        elif not set(map(type, cells)) <= _SIMPLE:
+            cells = [_combine_values(sha256, digest, known) for sha256, digest in zip(hashes, digests, strict=True)]
+        columns.append(cells)
+    rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True) if columns else [()] * len(jobs)
+    return [{name: cell for name, cell in zip(cached, cells, strict=True) if cell is not None} for cells in rows]
 
 
 def _combine_values(sha256: Sequence[str], digest: str, known: Mapping[str, Any]) -> float | int | str | None:
@@ -186,8 +235,6 @@ def _combine_values(sha256: Sequence[str], digest: str, known: Mapping[str, Any]
     not a picture (but a film or a sound), and it is left out. If an output has no cached value, it was not measured or
     could not be, and the mean of the others would mislead.
     """
-    if len(sha256) == 1 and type(value := known.get(sha256[0])) in _SIMPLE:
-        return value
     cached = [known.get(sha, known.get(f"{sha}:{digest}", _UNMEASURED)) for sha in sha256]
     if _UNMEASURED in cached:
         return None

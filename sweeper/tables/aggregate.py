@@ -1,8 +1,7 @@
 """Group the rows of a table, with the mean and the deviation of each group, or make a pivot over two columns.
 
-Pure functions on rows, which are mappings from column to a value of `export.read_columns`. Unlike pandas, groups
-keep the order of the sweep, and 1, True and "1" are three values. `RowTable` and `Pivot` are the answers
-of `sweeper results`, `--by` and `--pivot`.
+Pure functions on columns of `export.read_columns`. Unlike pandas, groups keep the order of the sweep, and 1, True and
+"1" are three values. `RowTable` and `Pivot` are the answers of `sweeper results`, `--by` and `--pivot`.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.schemas.values import is_number
 
 COST_SUM: Final = "cost_sum"  # the column with the sum of `cost` in a group; all others are means
-Row = Mapping[str, Any]
+Columns = Mapping[str, Sequence[Any]]  # column -> its cells
 Labels = Mapping[str, Mapping[Any, Any]]  # column -> value -> its label
 ValueOrder = Mapping[str, Sequence[Any]]  # column -> its values in order, if that is not the order of the rows
 _NO_ORDER: Final[ValueOrder] = {}
+_PLAIN_TYPES: Final = {str, int, float, type(None)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class NumberSummary:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """The rows with the same values in the grouping columns."""
+    """The rows with the same values in the grouping columns, by their indexes."""
 
     values: tuple[Any, ...]
-    rows: tuple[Row, ...]
+    rows: Sequence[int]
 
-    def summarize(self, column: str) -> NumberSummary | None:
-        return summarize(row[column] for row in self.rows)
+    def get_cells(self, column: Sequence[Any]) -> list[Any]:
+        return [column[index] for index in self.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +104,23 @@ def summarize(values: Iterable[Any]) -> NumberSummary | None:
     return NumberSummary(n, mean, sd, min(numbers), max(numbers))
 
 
-def group_rows(rows: Iterable[Row], columns: Sequence[str], value_order: ValueOrder = _NO_ORDER) -> list[RowGroup]:
-    """Group the rows by their values in `columns`, in the order in which the groups appear.
+def group_rows(table: Columns, names: Sequence[str], value_order: ValueOrder = _NO_ORDER) -> list[RowGroup]:
+    """Group the rows by their values in the columns `names`, in the order in which the groups appear.
 
     If `value_order` gives an order for one of the columns, the groups are sorted: by the values of each column, and the
-    columns in the order that they have in the rows.
+    columns in the order that they have in the table.
     """
-    by_key: dict[tuple[Hashable, ...], list[Row]] = {}
-    for row in rows:
-        by_key.setdefault(tuple(_comparison_key(row[name]) for name in columns), []).append(row)
-    groups = [RowGroup(tuple(members[0][name] for name in columns), tuple(members)) for members in by_key.values()]
-    if not groups or not any(value_order.get(name) for name in columns):
+    by_key: dict[tuple[Hashable, ...], list[int]] = {}
+    for index, key in enumerate(zip(*(_make_keys(table[name]) for name in names), strict=True)):
+        by_key.setdefault(key, []).append(index)
+    groups = [RowGroup(tuple(table[name][rows[0]] for name in names), rows) for rows in by_key.values()]
+    if not groups or not any(value_order.get(name) for name in names):
         return groups
-    row_order = {name: index for index, name in enumerate(groups[0].rows[0])}
-    indexes = sorted(range(len(columns)), key=lambda index: row_order[columns[index]])
+    column_order = list(table)
+    indexes = sorted(range(len(names)), key=lambda index: column_order.index(names[index]))
     ranks = [
         _rank_values([*value_order.get(name, ()), *(group.values[index] for group in groups)])
-        for index, name in enumerate(columns)
+        for index, name in enumerate(names)
     ]
     return sorted(groups, key=lambda group: [ranks[index][_comparison_key(group.values[index])] for index in indexes])
 
@@ -131,44 +131,52 @@ def _rank_values(values: Iterable[Any]) -> dict[Hashable, int]:
 
 
 def make_groups(
-    rows: Sequence[Row], by: Sequence[str], columns: Sequence[str], value_order: ValueOrder = _NO_ORDER
+    table: Columns, by: Sequence[str], columns: Sequence[str], value_order: ValueOrder = _NO_ORDER
 ) -> RowTable:
     """Summarize `columns` for each combination of values of `by`."""
     groups = [
         {
             **dict(zip(by, group.values, strict=True)),
             "trials": len(group.rows),
-            "succeeded": sum(row["status"] == "succeeded" for row in group.rows),
-            **{name: _sum_cost(group) if name == COST_SUM else group.summarize(name) for name in columns},
+            "succeeded": group.get_cells(table["status"]).count("succeeded"),
+            **{
+                name: _sum_cost(group.get_cells(table["cost"]))
+                if name == COST_SUM
+                else summarize(group.get_cells(table[name]))
+                for name in columns
+            },
         }
-        for group in group_rows(rows, by, value_order)
+        for group in group_rows(table, by, value_order)
     ]
-    return RowTable(groups, [*by, "trials", "succeeded", *columns], (COST_SUM,), _find_labels(rows, by))
+    return RowTable(groups, [*by, "trials", "succeeded", *columns], (COST_SUM,), _find_labels(table, by))
 
 
-def _sum_cost(group: RowGroup) -> float | None:
-    costs = [row["cost"] for row in group.rows if row["cost"] is not None]
+def _sum_cost(cells: Iterable[float | None]) -> float | None:
+    costs = [cost for cost in cells if cost is not None]
     return round(math.fsum(costs), 6) if costs else None
 
 
-def make_pivot(rows: Sequence[Row], x: str, y: str, column: str, value_order: ValueOrder = _NO_ORDER) -> Pivot:
+def make_pivot(table: Columns, x: str, y: str, column: str, value_order: ValueOrder = _NO_ORDER) -> Pivot:
     """Summarize `column` for each value of `x` (across) and of `y` (down)."""
-    across, down = group_rows(rows, [x], value_order), group_rows(rows, [y], value_order)
-    cells = {tuple(map(_comparison_key, group.values)): group.summarize(column) for group in group_rows(rows, [y, x])}
+    across, down = group_rows(table, [x], value_order), group_rows(table, [y], value_order)
+    cells = {
+        tuple(map(_comparison_key, group.values)): summarize(group.get_cells(table[column]))
+        for group in group_rows(table, [y, x])
+    }
     columns = tuple(group.values[0] for group in across)
     lines = tuple(
         PivotRow(line, tuple(cells.get((_comparison_key(line), _comparison_key(value))) for value in columns))
         for line in (group.values[0] for group in down)
     )
-    return Pivot(x, y, column, columns, lines, _find_labels(rows, (x, y)))
+    return Pivot(x, y, column, columns, lines, _find_labels(table, (x, y)))
 
 
-def _find_labels(rows: Sequence[Row], columns: Sequence[str]) -> Labels:
+def _find_labels(table: Columns, columns: Sequence[str]) -> Labels:
     """The labels of each of these columns that has a `.label` column."""
     return {
-        name: {row[name]: row[label] for row in rows if row[label] is not None}
+        name: {value: label for value, label in zip(table[name], labels, strict=True) if label is not None}
         for name in columns
-        if rows and (label := f"{name}.label") in rows[0]
+        if (labels := table.get(f"{name}.label")) is not None
     }
 
 
@@ -189,6 +197,11 @@ def format_spread(spread: NumberSummary | None) -> str:
         return f"{format_rounded(spread.mean)} \N{PLUS-MINUS SIGN} {spread.sd:.2g}"
     places = max(places, 0)
     return f"{spread.mean:.{places}f} \N{PLUS-MINUS SIGN} {spread.sd:.{places}f}"
+
+
+def _make_keys(cells: Sequence[Any]) -> Iterable[Hashable]:
+    """The `_comparison_key` of each cell, or an equivalent: most columns have no type that needs one."""
+    return cells if set(map(type, cells)) <= _PLAIN_TYPES else map(_comparison_key, cells)
 
 
 def _comparison_key(value: Any) -> Hashable:

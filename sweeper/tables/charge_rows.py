@@ -204,10 +204,10 @@ def _sum_amounts(rows: Iterable[ChargeRow]) -> Amount:
     return sum_charges(row.job.charge for row in rows)
 
 
-def group_charges(rows: Iterable[ChargeRow], get_value: Callable[[ChargeRow], Any]) -> list[ValueCharges]:
+def group_charges(rows: Sequence[ChargeRow], get_value: Callable[[ChargeRow], Any]) -> list[ValueCharges]:
     """The sum of the charges of each value, in the order in which the values appear."""
-    groups = group_rows([{"value": get_value(row), "row": row} for row in rows], ["value"])
-    return [ValueCharges(group.values[0], add_up([row["row"] for row in group.rows])) for group in groups]
+    groups = group_rows({"value": list(map(get_value, rows))}, ["value"])
+    return [ValueCharges(group.values[0], add_up(group.get_cells(rows))) for group in groups]
 
 
 def format_csv(rows: Iterable[ChargeRow], axes: Sequence[str]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 
@@ -17,15 +18,17 @@ import pandas as pd
 
 from sweeper.answers.cells import to_json_text
 from sweeper.images.html_thumbnail import make_thumbnail
-from sweeper.model.result import OUTCOME_COLUMNS, Result
+from sweeper.model.result import OUTCOME_COLUMNS
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
-from sweeper.tables.export import column_names, iter_rows, replace_surrogates
+from sweeper.store.row_queries import Batch
+from sweeper.tables.export import collect_cells, column_names, replace_surrogates, to_python_values
 from sweeper.tables.results_folder import find_picture, find_results_folder
 
 _UNSIGNED_LIMIT: Final = 2**64
 _SIGNED_LIMIT: Final = 2**63
 _PICTURE: Final = "picture"
+_BATCHES: Final = 16  # of 256 rows
 
 # For columns that are empty in every row.
 _COLUMN_TYPES: Final[Mapping[str, type]] = {"trial": int, **OUTCOME_COLUMNS}
@@ -77,23 +80,34 @@ def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFr
 def read_table(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFrame:
     """The table of a results folder as a DataFrame with exactly the columns of `results.csv`. Raises ResultsError."""
     with Store.open(find_results_folder(folder), readonly=True) as store:
-        return build_frame(store.results(run), store.layout(run))
+        return build_frame(store.batches(run), store.layout(run))
 
 
-def build_frame(results: Iterable[Result], layout: TableLayout) -> pd.DataFrame:
-    """Results as a DataFrame whose types hold every value exactly.
+def build_frame(batches: Iterable[Batch], layout: TableLayout) -> pd.DataFrame:
+    """The table as a DataFrame whose types hold every value exactly.
 
     Integers are int64, or uint64 if one needs it (seeds reach 2^64-1), or their nullable forms if a row has no value.
     They are never floats. Floats and seconds are float64 (missing: NaN), booleans are bool or nullable boolean, and
     texts have pandas' own text type. A column of mixed types is `object`, with each value unchanged.
     """
-    names = column_names(layout)
-    columns: list[Sequence[Any]] = list(zip(*iter_rows(results, layout), strict=True)) or [()] * len(names)
-    series: dict[str, pd.Series[Any]] = {}
-    for index, name in enumerate(names):
-        series[name] = _build_series(name, columns[index])
-        columns[index] = ()  # 100,000 rows need their memory
-    return pd.DataFrame(series)
+    iterator = iter(batches)
+    # Cells need several times the memory of a column, so only those of some rows exist at a time.
+    parts = [_build_columns([], layout)]
+    while some := list(islice(iterator, _BATCHES)):
+        parts.append(_build_columns(some, layout))
+    return pd.DataFrame({name: _join(name, [part.pop(name) for part in parts]) for name in column_names(layout)})
+
+
+def _build_columns(batches: Iterable[Batch], layout: TableLayout) -> dict[str, pd.Series[Any]]:
+    return {name: _build_series(name, cells) for name, cells in collect_cells(batches, layout).items()}
+
+
+def _join(name: str, parts: Sequence[pd.Series[Any]]) -> pd.Series[Any]:
+    """The parts of a column as one; they have different types if one part has, for example, no missing value."""
+    parts = [part for part in parts if len(part)] or parts
+    if len({str(part.dtype) for part in parts}) == 1:
+        return pd.concat(parts, ignore_index=True)
+    return _build_series(name, [cell for part in parts for cell in to_python_values(part)])
 
 
 def _to_html(frame: pd.DataFrame) -> str | None:

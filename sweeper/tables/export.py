@@ -10,13 +10,13 @@ The functions take a DataFrame, or columns of Python values. Only JSON lines hol
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 from json.encoder import encode_basestring
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -24,13 +24,16 @@ from sweeper.answers.cells import to_json_text
 from sweeper.answers.render import escape_markdown
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
-from sweeper.model.result import OUTCOME_COLUMNS, Result
+from sweeper.model.money import CURRENCY
+from sweeper.model.result import OUTCOME_COLUMNS, RESERVED_COLUMNS
+from sweeper.store import Store
 from sweeper.wording import suggest
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sweeper.store.records import TableLayout
+    from sweeper.store.row_queries import Batch
 
 SUFFIXES: Final = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
@@ -44,7 +47,7 @@ _SIGN: Final = r"[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b]"
 _INVISIBLE: Final = r"[\s\0-\x1f\x7f-\x9f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 _FORMULA: Final = re.compile(rf"[\t\r\n\0]|{_INVISIBLE}*{_SIGN}")
 
-_CHUNK: Final = 8192  # rows converted at a time: enough to be fast, few enough to need little memory
+_PART: Final = 8192  # rows converted at a time: enough to be fast, few enough to need little memory
 
 _LIST_COLUMNS: Final = frozenset({"outputs", "sha256"})
 
@@ -100,20 +103,62 @@ def export(
     """Write `table` to a path, atomically, or to an open binary file.
 
     With `safe`, a text cell in csv or tsv that a spreadsheet would execute as a formula gets a leading `'`. Raises
-    UsageError for an unknown format, for `safe` with another format, and for parquet without pyarrow.
+    UsageError for an unknown format, and for `safe` with another format.
     """
     name = choose_format("" if hasattr(file, "write") else file, format_name)
-    if safe and name not in ("csv", "tsv"):
-        raise UsageError(f"formulas can be escaped only in csv and tsv, not in {name}")
-    if name == "parquet":
-        write: Callable[[BinaryIO], None] = _make_parquet_writer(table)
-    elif name == "jsonl":
-        write = _make_lines_writer(_iter_json_lines(table))
-    elif name == "markdown":
-        write = _make_lines_writer(_iter_markdown_lines(table))
+    if name == "parquet" and not safe:
+        _write(file, _make_parquet_writer(table))
     else:
-        names = [str(column) for column in table.columns]
-        write = _make_lines_writer(format_delimited(names, _iter_rows(table), CSV_DIALECTS[name], safe=safe))
+        export_rows([str(column) for column in table.columns], _iter_rows(table), file, name, safe=safe)
+
+
+def export_results(
+    folder: Path, file: str | BinaryIO, format_name: str, *, run: str | None, trials: Collection[int] | None, safe: bool
+) -> int:
+    """`export` of the table of a run, or of these trials of it. Returns the number of rows. Raises ResultsError too."""
+    if format_name == "parquet":
+        from sweeper.tables.dataframe import read_table
+
+        frame = read_table(folder, run)
+        frame = frame if trials is None else frame[frame["trial"].isin(trials)]
+        export(frame, file, format_name, safe=safe)
+        return len(frame)
+    count = 0
+
+    def iter_selected() -> Iterator[tuple[Any, ...]]:
+        nonlocal count
+        for row in iter_rows(store.batches(run), layout):
+            if trials is None or row[0] in trials:
+                count += 1
+                yield row
+
+    with Store.open(folder, readonly=True) as store:
+        layout = store.layout(run)
+        export_rows(column_names(layout), iter_selected(), file, format_name, safe=safe)
+    return count
+
+
+def export_rows(
+    names: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    file: str | os.PathLike[str] | BinaryIO,
+    format_name: str,
+    *,
+    safe: bool = False,
+) -> None:
+    """`export` of rows, in every format but parquet, without holding them in memory."""
+    if safe and format_name not in CSV_DIALECTS:
+        raise UsageError(f"formulas can be escaped only in csv and tsv, not in {format_name}")
+    if format_name == "jsonl":
+        lines = _iter_json_lines(names, rows)
+    elif format_name == "markdown":
+        lines = _iter_markdown_lines(names, rows)
+    else:
+        lines = format_delimited(names, rows, CSV_DIALECTS[format_name], safe=safe)
+    _write(file, lambda handle: handle.writelines(map(encode_line, lines)))
+
+
+def _write(file: str | os.PathLike[str] | BinaryIO, write: Callable[[BinaryIO], None]) -> None:
     if hasattr(file, "write"):
         write(file)  # type: ignore[arg-type]
     else:
@@ -121,21 +166,14 @@ def export(
             write(handle)
 
 
-def _make_lines_writer(lines: Iterable[str]) -> Callable[[BinaryIO], None]:
-    def write(handle: BinaryIO) -> None:
-        handle.writelines(map(encode_line, lines))
-
-    return write
-
-
 def _iter_rows(table: pd.DataFrame) -> Iterator[Sequence[Any]]:
     """The rows of the frame as Python values. Every kind of missing value becomes None."""
-    for start in range(0, len(table), _CHUNK):
-        part = table.iloc[start : start + _CHUNK]
-        yield from zip(*(_to_python_values(part.iloc[:, index]) for index in range(part.shape[1])), strict=True)
+    for start in range(0, len(table), _PART):
+        part = table.iloc[start : start + _PART]
+        yield from zip(*(to_python_values(part.iloc[:, index]) for index in range(part.shape[1])), strict=True)
 
 
-def _to_python_values(series: pd.Series[Any]) -> list[Any]:
+def to_python_values(series: pd.Series[Any]) -> list[Any]:
     values: list[Any] = series.tolist()
     missing = series.isna()
     if not missing.any():
@@ -163,8 +201,20 @@ def format_delimited(
             text = '"' + text.replace('"', '""') + '"'
         return text
 
-    for cells in chain([names], rows):
-        yield delimiter.join(map(format_field, cells)) + end
+    def format_fields(cells: Sequence[Any]) -> Iterable[str]:
+        """The cells of a column, in a third of the time if they have one type: no number needs quotes."""
+        types = set(map(type, cells)) - {type(None)}
+        if types <= {int, float}:
+            return ["" if cell is None else repr(cell) for cell in cells]
+        if types == {str}:
+            return map({cell: format_field(cell) for cell in set(cells)}.__getitem__, cells)
+        return map(format_field, cells)
+
+    yield delimiter.join(map(format_field, names)) + end
+    iterator = iter(rows)
+    while part := list(islice(iterator, _PART)):
+        for cells in zip(*map(format_fields, zip(*part, strict=True)), strict=True):
+            yield delimiter.join(cells) + end
 
 
 def _format_cell(value: Any) -> str:
@@ -179,11 +229,10 @@ def _format_cell(value: Any) -> str:
 # --- the other formats
 
 
-def _iter_json_lines(table: pd.DataFrame) -> Iterator[str]:
-    names = [str(name) for name in table.columns]
-    for cells in _iter_rows(table):
-        row = {name: _to_json_value(name, cell) for name, cell in zip(names, cells, strict=True)}
-        yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+def _iter_json_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    for cells in rows:
+        yield encode({name: _to_json_value(name, cell) for name, cell in zip(names, cells, strict=True)}) + "\n"
 
 
 def _to_json_value(name: str, cell: Any) -> Any:
@@ -194,11 +243,10 @@ def _to_json_value(name: str, cell: Any) -> Any:
     return cell
 
 
-def _iter_markdown_lines(table: pd.DataFrame) -> Iterator[str]:
-    names = [format_markdown_cell(str(name)) for name in table.columns]
-    yield "| " + " | ".join(names) + " |\n"
+def _iter_markdown_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    yield "| " + " | ".join(map(format_markdown_cell, names)) + " |\n"
     yield "|" + " --- |" * len(names) + "\n"
-    for cells in _iter_rows(table):
+    for cells in rows:
         yield "| " + " | ".join(map(format_markdown_cell, cells)) + " |\n"
 
 
@@ -211,7 +259,7 @@ def _make_parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
     mixed = [name for name in table.columns if table[name].dtype == object and _is_mixed(table[name])]
     plain = table.copy(deep=False)
     for name in mixed:
-        plain[name] = [_to_json_or_none(value) for value in _to_python_values(table[name])]
+        plain[name] = [_to_json_or_none(value) for value in to_python_values(table[name])]
 
     def write(handle: BinaryIO) -> None:
         plain.to_parquet(handle, engine="pyarrow", index=False)
@@ -221,7 +269,7 @@ def _make_parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
 
 def _is_mixed(series: pd.Series[Any]) -> bool:
     """Whether a column has no single Parquet type (1 beside "one", or integers over 64 bits) and becomes JSON text."""
-    return {type(value) for value in _to_python_values(series)} - {type(None)} not in (set(), {str})
+    return {type(value) for value in to_python_values(series)} - {type(None)} not in (set(), {str})
 
 
 def _to_json_or_none(value: Any) -> str | None:
@@ -229,8 +277,6 @@ def _to_json_or_none(value: Any) -> str | None:
 
 
 # --- the table of a run, without pandas
-
-_get_outcome: Final = attrgetter(*OUTCOME_COLUMNS)
 
 
 def column_names(layout: TableLayout) -> tuple[str, ...]:
@@ -240,45 +286,60 @@ def column_names(layout: TableLayout) -> tuple[str, ...]:
     return ("trial", *layout.axis_columns, *slots, *OUTCOME_COLUMNS, *layout.metrics)
 
 
-def read_columns(results: Iterable[Result], layout: TableLayout) -> dict[str, list[Any]]:
-    """The cells of each column as JSON lines have them: lists as lists, missing values as None.
+def read_columns(
+    batches: Iterable[Batch], layout: TableLayout, wanted: Collection[str] | None = None
+) -> dict[str, list[Any]]:
+    """The cells of each column, or of the `wanted` ones, as JSON lines have them; missing values as None.
 
     Columns and not rows, because most questions need few of the columns of many rows.
     """
-    names = column_names(layout)
-    columns: list[Sequence[Any]] = list(zip(*iter_rows(results, layout), strict=True)) or [()] * len(names)
-    return {name: _make_column(name, cells) for name, cells in zip(names, columns, strict=True)}
+    return {name: _make_column(name, cells) for name, cells in collect_cells(batches, layout, wanted).items()}
 
 
-def _make_column(name: str, cells: Sequence[Any]) -> list[Any]:
-    types = set(map(type, cells))
-    if name in _LIST_COLUMNS:
-        return list(map(json.loads, cells))
-    if types & {list, dict}:
-        cells = [to_json_text(cell) if isinstance(cell, (list, dict)) else cell for cell in cells]
-    if types <= {str, list, dict, type(None)}:
-        cells = [cell if cell is None or cell.isascii() else replace_surrogates(cell) for cell in cells]
-    if float in types:
-        cells = [_to_json_value(name, cell) if cell == cell else None for cell in cells]  # noqa: PLR0124 - NaN
-    return list(cells)
-
-
-def iter_rows(results: Iterable[Result], layout: TableLayout) -> Iterator[tuple[Any, ...]]:
-    """One tuple of cells per result, in the order of `column_names`; None for a missing value.
+def collect_cells(
+    batches: Iterable[Batch], layout: TableLayout, wanted: Collection[str] | None = None
+) -> dict[str, list[Any]]:
+    """The cells of each column, or of the `wanted` ones, in the order of `column_names`; None for a missing value.
 
     Lists of texts (`outputs`, `sha256`) become JSON text.
     """
-    axes = tuple(layout.axis_columns)
-    slots = tuple(name for name in layout.slot_names if name not in set(axes))
-    metrics = tuple(layout.metrics)
-    for result in results:
-        yield (
-            result.trial,
-            *map(result.columns.get, axes),
-            *map(result.params.get, slots),
-            *(_to_json_list(cell) if type(cell) is tuple else cell for cell in _get_outcome(result)),
-            *map(result.metrics.get, metrics),
-        )
+    columns: dict[str, list[Any]] = {name: [] for name in column_names(layout) if wanted is None or name in wanted}
+    for batch in batches:
+        for name, cells in columns.items():
+            cells.extend(_get_cells(batch, name, layout))
+    return columns
+
+
+def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Iterable[Any]:
+    """One column of the table in a batch."""
+    if name == "currency":
+        return [None if cost is None else CURRENCY for cost in batch["cost"]]
+    if name in RESERVED_COLUMNS:
+        return map(_to_json_list, batch[name]) if name in _LIST_COLUMNS else batch[name]
+    groups = {"columns": layout.axis_columns, "params": layout.slot_names, "metrics": layout.metrics}
+    field = next(field for field, names in groups.items() if name in names)
+    return [cells.get(name) for cells in batch[field]]
+
+
+def _make_column(name: str, cells: list[Any]) -> list[Any]:
+    if name in _LIST_COLUMNS:
+        return list(map(json.loads, cells))
+    types = set(map(type, cells))
+    if types & {list, dict}:
+        cells = [to_json_text(cell) if isinstance(cell, (list, dict)) else cell for cell in cells]
+    if types <= {str, list, dict, type(None)}:
+        texts = {cell: replace_surrogates(cell) for cell in set(cells) if cell and not cell.isascii()}
+        return [texts.get(cell, cell) for cell in cells] if texts else cells
+    if float in types and not all(math.isfinite(cell) for cell in cells if type(cell) is float):
+        return [_to_json_value(name, cell) if cell == cell else None for cell in cells]  # noqa: PLR0124 - NaN
+    return cells
+
+
+def iter_rows(batches: Iterable[Batch], layout: TableLayout) -> Iterator[tuple[Any, ...]]:
+    """The rows of `collect_cells`, without holding them in memory."""
+    names = column_names(layout)
+    for batch in batches:
+        yield from zip(*(_get_cells(batch, name, layout) for name in names), strict=True)
 
 
 def _to_json_list(texts: Sequence[str]) -> str:
@@ -286,8 +347,6 @@ def _to_json_list(texts: Sequence[str]) -> str:
     return f"[{', '.join(map(encode_basestring, texts))}]"
 
 
-def write_csv(results: Iterable[Result], layout: TableLayout, path: Path) -> None:
-    """Write `results` to a CSV file without holding them in memory. A run does this at its end."""
-    with atomic_write(path) as handle:
-        lines = format_delimited(column_names(layout), iter_rows(results, layout), CSV_DIALECTS["csv"])
-        handle.writelines(map(encode_line, lines))
+def write_csv(batches: Iterable[Batch], layout: TableLayout, path: Path) -> None:
+    """Write the table to a CSV file without holding it in memory. A run does this at its end."""
+    export_rows(column_names(layout), iter_rows(batches, layout), path, "csv")

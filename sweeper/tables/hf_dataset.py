@@ -30,6 +30,7 @@ from sweeper.store.artifacts import link_files
 from sweeper.store.containment import is_plain_path, refuse_links
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import download_artifacts, local_path
+from sweeper.store.row_queries import batch_results
 from sweeper.tables.export import column_names, encode_line, iter_rows, replace_surrogates
 from sweeper.wording import count_things
 
@@ -137,7 +138,7 @@ def _collect_cells(
 ) -> dict[str, list[Any]]:
     """The columns of the dataset, with the cells of a trial once for each of its `shown` files."""
     names = column_names(layout)
-    lines = [values for values, pairs in zip(iter_rows(rows, layout), shown, strict=True) for _ in pairs]
+    lines = [values for values, pairs in zip(iter_rows(batch_results(rows), layout), shown, strict=True) for _ in pairs]
     columns = zip(*lines, strict=True) if lines else [()] * len(names)
     cells = {name: list(column) for name, column in zip(names, columns, strict=True) if name not in _LEFT_OUT}
     if any(len(pairs) > 1 for pairs in shown):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from sweeper.answers.parts import Note, Part
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.model_facts import encode_models
-from sweeper.model.result import Result
 from sweeper.model.search_columns import ROUND, SearchedPoint
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.shell_words import join_command
@@ -19,6 +18,7 @@ from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.containment import display_path
 from sweeper.store.records import TableLayout
+from sweeper.store.row_queries import Batch, batch_results
 from sweeper.tables.aggregate import COST_SUM, Pivot, RowTable, make_groups, make_pivot
 from sweeper.tables.export import column_names, read_columns
 from sweeper.tables.results_folder import find_results_folder
@@ -61,10 +61,10 @@ class ResultsAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _RunTable:
-    """The cells of a run by column.
+    """The cells of a run by column: those that the query needs.
 
-    `measures` are the columns whose numbers are shown and averaged without being asked for. `cost` is one of them if a
-    row has a cost. `best` are the points for `--best`, best first.
+    `names`: all columns. `measures` are the columns whose numbers are shown and averaged without being asked for.
+    `cost` is one of them if a row has a cost. `best` are the points for `--best`, best first.
     """
 
     columns: dict[str, list[Any]]
@@ -76,14 +76,19 @@ class _RunTable:
     best: Sequence[SearchedPoint]
 
     def has_numbers(self, name: str) -> bool:
-        cells = self.columns[name]
-        return not set(map(type, cells)).isdisjoint((int, float)) and any(map(is_number, cells))
+        return _has_numbers(self.columns[name])
 
-    def make_rows(self, indexes: Iterable[int], wanted: Collection[str] | None = None) -> Rows:
-        """The rows with the `wanted` columns, in the order of the table, or with all."""
-        names = [name for name in self.columns if wanted is None or name in wanted]
-        cells = [self.columns[name] for name in names]
-        rows = [dict(zip(names, [column[index] for column in cells], strict=True)) for index in indexes]
+    def select(self, indexes: Sequence[int], wanted: Collection[str] | None = None) -> dict[str, list[Any]]:
+        """The cells of these rows in the `wanted` columns, in the order of the table, or in all."""
+        columns = {name: cells for name, cells in self.columns.items() if wanted is None or name in wanted}
+        if len(indexes) == len(self.columns["trial"]):
+            return columns
+        return {name: [cells[index] for index in indexes] for name, cells in columns.items()}
+
+    def make_rows(self, indexes: Sequence[int], wanted: Collection[str] | None = None) -> Rows:
+        """The same as rows; with all columns, also what is known of the model files."""
+        columns = self.select(indexes, wanted)
+        rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         if wanted is None and self.model_files:
             for index, row in zip(indexes, rows, strict=True):
                 if index in self.model_files and "model_files" not in row:
@@ -91,60 +96,83 @@ class _RunTable:
         return rows
 
 
+def _has_numbers(cells: Sequence[Any]) -> bool:
+    return not set(map(type, cells)).isdisjoint((int, float)) and any(map(is_number, cells))
+
+
 def query_results(results: str | os.PathLike[str], query: ResultsQuery) -> ResultsAnswer:
     """Answer a query about a results folder, or about an experiment's default one.
 
     Raises UsageError with all mistakes in the query, by the names of the command's options, and ResultsError.
     """
-    table = _read_table(find_results_folder(results), query)
-    selected = _check_query(table, query).select(table.columns)
+    errors = OptionErrors()
+    with Store.open(find_results_folder(results), readonly=True) as store:
+        is_best = query.best is not None
+        run, of_folder = (find_search_run(store), True) if is_best and query.run is None else (query.run, None)
+        row_filter = RowFilter(query.selection, store.layout(run), errors)
+        table = _read_table(store, run, query, row_filter.columns, of_folder=of_folder)
+        _check_query(table, query, errors, lambda: _find_numeric_columns(store, run))
+    selected = row_filter.select(table.columns)
     count = len(table.columns["trial"])
     message = describe_no_match(query.selection, count) if count and not selected else ""
     return ResultsAnswer(_find_answer(selected, table, query), message)
 
 
-def _read_table(folder: Path, query: ResultsQuery) -> _RunTable:
-    """The table of the run; for the best points, that of the latest search if the query names no run."""
-    is_best = query.best is not None
+def _read_table(
+    store: Store, run: int | str | None, query: ResultsQuery, filtered: Collection[str], *, of_folder: bool | None
+) -> _RunTable:
+    """The table of the run; for the best points, that of the latest search if the query names no run.
+
+    `filtered`: the columns that `--where` and `--set` read.
+    """
+    layout = store.layout(run)
+    asked = {*(query.by or ()), *(query.pivot or ()), *(query.columns or ())}
+    wanted: set[str] | None = None
+    if asked and query.best is None:
+        measured = ("ran_s", *layout.metrics) if query.by else ()
+        sorted_by = (name.removeprefix("-") for name in query.sorts)
+        labels = (f"{name}.label" for name in asked)
+        wanted = {*asked, *labels, *sorted_by, *measured, *filtered, "status", "cost"}
+    results = [] if query.best is None else list(store.results(run, of_folder=of_folder))
     model_files: dict[int, list[dict[str, Any]]] = {}
-    described: dict[int, list[dict[str, Any]]] = {}  # by the identity of the facts, which rows share
-
-    def note_files(results: Iterable[Result]) -> Iterator[Result]:
-        for index, found in enumerate(results):
-            if facts := found.model_facts:
-                if id(facts) not in described:
-                    files = encode_models(facts)
-                    described[id(facts)] = [{"folder": place, "name": name, **facts} for place, name, facts in files]
-                model_files[index] = described[id(facts)]
-            yield found
-
-    with Store.open(folder, readonly=True) as store:
-        run, of_folder = (find_search_run(store), True) if is_best and query.run is None else (query.run, None)
-        layout = store.layout(run)
-        found = note_files(store.results(run, of_folder=of_folder))
-        results = list(found) if is_best else []
-        columns = read_columns(results if is_best else found, layout)
-    best = find_best_points(results, layout.search) if is_best and layout.search is not None else []
+    batches = store.batches(run, columns=wanted) if query.best is None else batch_results(results)
+    columns = read_columns(_note_files(batches, model_files), layout, wanted)
+    best = find_best_points(results, layout.search) if layout.search is not None else []
     has_cost = any(cost is not None for cost in columns["cost"])
     measures = ("ran_s", *(("cost",) if has_cost else ()), *layout.metrics)
     if layout.search is not None:
         measures = tuple(name for name in measures if name != ROUND)  # the mean of rounds says nothing
-    return _RunTable(columns, model_files, column_names(layout), measures, folder, layout, best)
+    return _RunTable(columns, model_files, column_names(layout), measures, store.path.parent, layout, best)
 
 
-def _check_query(table: _RunTable, query: ResultsQuery) -> RowFilter:
-    """The filter of `--where` and `--set`. Raises UsageError with all mistakes in the query."""
-    errors = OptionErrors()
-    row_filter = RowFilter(query.selection, table.layout, errors)
+def _note_files(batches: Iterable[Batch], model_files: dict[int, list[dict[str, Any]]]) -> Iterator[Batch]:
+    """Pass on batches; add the model files of each row to `model_files`, by its index."""
+    described: dict[int, list[dict[str, Any]]] = {}  # by the identity of the facts, which rows share
+    count = 0
+    for batch in batches:
+        for index, facts in enumerate(batch.get("model_facts", ()), count):
+            if facts:
+                if id(facts) not in described:
+                    files = encode_models(facts)
+                    described[id(facts)] = [{"folder": place, "name": name, **facts} for place, name, facts in files]
+                model_files[index] = described[id(facts)]
+        count += len(batch["trial"])
+        yield batch
+
+
+def _check_query(
+    table: _RunTable, query: ResultsQuery, errors: OptionErrors, find_numeric: Callable[[], Sequence[str]]
+) -> None:
+    """Raise UsageError with all mistakes in the query. `find_numeric()`: the columns that hold numbers."""
     columns, by, pivot = query.columns or (), query.by or (), query.pivot or ()
     for option in (option for option, names in (("--columns", query.columns), ("--by", query.by)) if names == []):
         errors.add(option, f"names no column; columns: {join_names(table.names)}")
     for option, names in (("--columns", columns), ("--by", by), ("--pivot", pivot)):
         errors.check_columns(option, names, table.names)
-    _check_mean_columns(table, query, errors)
-    known = [*(name for name in by if name in table.names), *_choose_group_columns(table, query)]
+    _check_mean_columns(table, query, errors, find_numeric)
     if query.pivot is None:
-        sortable = [*known, "trials", "succeeded"] if by else table.names
+        groups = [name for name in by if name in table.names]
+        sortable = [*groups, *_choose_group_columns(table, query), "trials", "succeeded"] if by else table.names
         errors.check_columns("--sort", [name.removeprefix("-") for name in query.sorts], sortable)
     elif len(pivot) != 3:
         names_given = count_things(len(pivot), "name")
@@ -157,7 +185,6 @@ def _check_query(table: _RunTable, query: ResultsQuery) -> RowFilter:
     if query.best is not None and table.layout.search is None:
         errors.add("--best", _explain_no_search(table, query.best))
     errors.raise_if_any()
-    return row_filter
 
 
 def _explain_no_search(table: _RunTable, count: int) -> str:
@@ -166,13 +193,15 @@ def _explain_no_search(table: _RunTable, count: int) -> str:
     return f"this run is not a search, so it has no points; `{join_command(words)}` shows its trials with most {metric}"
 
 
-def _check_mean_columns(table: _RunTable, query: ResultsQuery, errors: OptionErrors) -> None:
+def _check_mean_columns(
+    table: _RunTable, query: ResultsQuery, errors: OptionErrors, find_numeric: Callable[[], Sequence[str]]
+) -> None:
     """Add an error for each column whose mean is requested but which holds no numbers."""
-    numeric = _find_numeric_columns(table)
     requested = [("--pivot", name) for name in (query.pivot or ())[2:3]]
     requested += [("--columns", name) for name in query.columns or () if query.by and name not in query.by]
     for option, name in requested:
-        if name in table.names and name not in numeric:
+        if name in table.names and (name == "trial" or not table.has_numbers(name)):
+            numeric = find_numeric()
             allowed = f"; columns with numbers: {join_names(numeric)}" if numeric else ""
             errors.add(option, f"'{name}' holds no numbers, and a mean needs some{allowed}")
 
@@ -193,16 +222,17 @@ def _find_conflicts(query: ResultsQuery) -> Sequence[tuple[bool, str, str]]:
     )
 
 
-def _find_numeric_columns(table: _RunTable) -> list[str]:
+def _find_numeric_columns(store: Store, run: int | str | None) -> list[str]:
     """The columns that hold numbers: metrics first, then the others."""
-    names = dict.fromkeys((*table.layout.metrics, *table.names))
-    return [name for name in names if name != "trial" and table.has_numbers(name)]
+    layout = store.layout(run)
+    columns = read_columns(store.batches(run), layout)
+    names = dict.fromkeys((*layout.metrics, *columns))
+    return [name for name in names if name != "trial" and _has_numbers(columns[name])]
 
 
 def _choose_group_columns(table: _RunTable, query: ResultsQuery) -> list[str]:
     """The columns whose means a group shows: those asked for, or all measures. Before `cost` comes its sum."""
-    numeric = _find_numeric_columns(table)
-    wanted = query.columns or [name for name in table.measures if name in numeric]
+    wanted = query.columns or [name for name in table.measures if table.has_numbers(name)]
     columns = [name for name in wanted if name in table.names and name not in (query.by or ())]
     if "cost" in columns and "cost" in table.measures and COST_SUM not in table.names:
         columns.insert(columns.index("cost"), COST_SUM)
@@ -215,16 +245,14 @@ def _find_answer(selected: Sequence[int], table: _RunTable, query: ResultsQuery)
         trials = {table.columns["trial"][index] for index in selected}
         points = [point for point in table.best if not trials.isdisjoint(point.trials)]
         return BestPoints(points[: query.best], len(points))
-    value_order = {name: layout.values_in_order(name, table.columns[name]) for name in layout.axis_columns}
-    axes = query.pivot or query.by
-    labels = [f"{name}.label" for name in axes or ()]
+    axes = [name for name in query.pivot or query.by or () if name in layout.axis_columns]
+    value_order = {name: layout.values_in_order(name, table.columns[name]) for name in axes}
     if query.pivot:
         x, y, column = query.pivot
-        return make_pivot(table.make_rows(selected, {x, y, column, *labels}), x, y, column, value_order)
+        return make_pivot(table.select(selected), x, y, column, value_order)
     if query.by:
         columns = _choose_group_columns(table, query)
-        rows = table.make_rows(selected, {*query.by, *labels, *columns, "status", "cost"})
-        groups = make_groups(rows, query.by, columns, value_order)
+        groups = make_groups(table.select(selected), query.by, columns, value_order)
         return replace(groups, rows=sort_rows(groups.rows, query.sorts)[:limit])
     if query.columns:
         sorted_by = [name.removeprefix("-") for name in query.sorts]

@@ -76,7 +76,7 @@ class RowFilter:
             errors.check_columns(f"--set {name}", [name], given)
         self._matches = [_make_match(name, value, given) for name, value in selection.values.items()]
         labelled = (part for name in selection.values for part in (name, f"{name}.label"))
-        self._names = {"trial", *(() if self._where is None else self._where.columns), *labelled}
+        self.columns = {"trial", *(() if self._where is None else self._where.columns), *labelled}  # that it reads
 
     def select(self, columns: Mapping[str, Sequence[Any]]) -> Sequence[int]:
         """The indexes of the selected rows of a table in columns.
@@ -86,7 +86,7 @@ class RowFilter:
         """
         if self._where is None and not self._matches:
             return range(len(columns["trial"]))
-        names = [name for name in columns if name in self._names]
+        names = [name for name in columns if name in self.columns]
         rows = (dict(zip(names, cells, strict=True)) for cells in zip(*map(columns.get, names), strict=True))
         return [index for index, row in enumerate(rows) if self._is_selected(row)]
 
@@ -159,11 +159,10 @@ def select_trials(results: Path, run: int | str | None, selection: Selection) ->
     if selection.selects_all:
         return None, ""
     with Store.open(results, readonly=True) as store:
-        layout = store.layout(run)
-        columns = read_columns(store.results(run), layout)
-    errors = OptionErrors()
-    row_filter = RowFilter(selection, layout, errors)
-    errors.raise_if_any()
+        layout, errors = store.layout(run), OptionErrors()
+        row_filter = RowFilter(selection, layout, errors)
+        errors.raise_if_any()
+        columns = read_columns(store.batches(run, columns=row_filter.columns), layout, row_filter.columns)
     trials = columns["trial"]
     selected = row_filter.select(columns)
     message = describe_no_match(selection, len(trials)) if trials and not selected else ""

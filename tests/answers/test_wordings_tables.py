@@ -23,6 +23,7 @@ ROWS = [
     {"trial": 2, "style": "in ink", "style.label": None, "steps": 8, "status": "failed", "ran_s": None,
      "cost": None, "sharpness": None},
 ]  # fmt: skip
+COLUMNS = {name: [row[name] for row in ROWS] for name in ROWS[0]}
 TOP = SearchedPoint({"cfg": 5.51, "sampler": "heun"}, {"sharpness": 344.7123456789, "ran_s": 2.5}, 3, (12, 13, 14), 3)
 ROW = ChargeRow(Path("foxes"), JobCharge(Charge("7", "FluxProNode", Amount.exactly(0.1), PRICED), "a1", 1, "cloud",
                 "d" * 64, "succeeded", 1_700_000_000.0), 0, {}, is_kept=True)  # fmt: skip
@@ -38,12 +39,12 @@ def test_rows_of_a_selection_that_matches_nothing():
 
 
 def test_groups():
-    groups = make_groups(ROWS, ["style", "steps"], ["cost_sum", "cost", "sharpness"])
+    groups = make_groups(COLUMNS, ["style", "steps"], ["cost_sum", "cost", "sharpness"])
     check_approved("results_groups", ResultsAnswer(groups))
 
 
 def test_pivot():
-    check_approved("results_pivot", ResultsAnswer(make_pivot(ROWS, "style", "steps", "sharpness")))
+    check_approved("results_pivot", ResultsAnswer(make_pivot(COLUMNS, "style", "steps", "sharpness")))
 
 
 def test_best_points():

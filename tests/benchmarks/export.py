@@ -20,6 +20,7 @@ import pandas as pd
 
 from sweeper.model.result import Result
 from sweeper.store.records import TableLayout
+from sweeper.store.row_queries import batch_results
 from sweeper.tables import dataframe, export
 
 LAYOUT = TableLayout(
@@ -60,14 +61,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     kept = list(rows(asked.rows))
-    frame = dataframe.build_frame(kept, LAYOUT)
+    frame = dataframe.build_frame(batch_results(kept), LAYOUT)
     with TemporaryDirectory() as folder:
         place = Path(folder)
         ways: dict[str, Callable[[], object]] = {
             "pandas to_csv": lambda: frame.to_csv(place / "pandas.csv", index=False),
             "sweeper export": lambda: export.export(frame, place / "sweeper.csv"),
             "sweeper export --safe-csv": lambda: export.export(frame, place / "safe.csv", safe=True),
-            "sweeper results.csv": lambda: export.write_csv(kept, LAYOUT, place / "results.csv"),
+            "sweeper results.csv": lambda: export.write_csv(batch_results(kept), LAYOUT, place / "results.csv"),
         }
         taken = dict.fromkeys(ways, float("inf"))
         for _ in range(asked.rounds):

@@ -9,12 +9,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError, UsageError
 from sweeper.model.result import OUTCOME_COLUMNS, Result
+from sweeper.model.selection import Selection
+from sweeper.store import Store
+from sweeper.store.row_queries import batch_results
 from sweeper.tables import dataframe, export
+from sweeper.tables.query_results import ResultsQuery, query_results
+from tests.tables.written_results import write_results
 
 SEED = 2**64 - 1
 REMEDY = (
@@ -32,9 +37,12 @@ class Layout:
 
 def make_frame(values):
     layout = Layout(slot_names=("x",))
-    return dataframe.build_frame(
-        [Result(i, {}, {"x": value}, "d" * 64) for i, value in enumerate(values)], layout
-    ), layout
+    results = [Result(i, {}, {"x": value}, "d" * 64) for i, value in enumerate(values)]
+    return build_frame(results, layout), layout
+
+
+def build_frame(results, layout):
+    return dataframe.build_frame(batch_results(results), layout)
 
 
 def export_bytes(frame, kind, **options):
@@ -62,7 +70,7 @@ def shop_results():
 def test_columns_are_trial_axes_slots_outcome_metrics():
     results, layout = shop_results()
 
-    frame = dataframe.build_frame(results, layout)
+    frame = build_frame(results, layout)
 
     assert tuple(frame.columns) == (
         "trial", "style", "style.label", "seed", "prompt", "steps", *OUTCOME_COLUMNS, "brightness",
@@ -72,7 +80,7 @@ def test_columns_are_trial_axes_slots_outcome_metrics():
 def test_empty_frame_has_every_column_and_type():
     _, layout = shop_results()
 
-    frame = dataframe.build_frame([], layout)
+    frame = build_frame([], layout)
 
     assert tuple(frame.columns) == export.column_names(layout)
     assert frame["trial"].dtype == "int64"
@@ -120,7 +128,7 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character():
 def test_streamed_csv_replaces_surrogates_too(tmp_path):
     layout = Layout(slot_names=("x",))
 
-    export.write_csv([Result(0, {}, {"x": "cut \ud83d"}, "d" * 64)], layout, tmp_path / "x.csv")
+    export.write_csv(batch_results([Result(0, {}, {"x": "cut \ud83d"}, "d" * 64)]), layout, tmp_path / "x.csv")
 
     assert "0,cut \ufffd," in (tmp_path / "x.csv").read_text(encoding="utf-8")
 
@@ -128,7 +136,7 @@ def test_streamed_csv_replaces_surrogates_too(tmp_path):
 def test_csv_distinguishes_missing_from_empty_and_follows_rfc_4180():
     results, layout = shop_results()
 
-    lines = export_bytes(dataframe.build_frame(results, layout), "csv").decode("utf-8")
+    lines = export_bytes(build_frame(results, layout), "csv").decode("utf-8")
 
     assert lines == (
         "trial,style,style.label,seed,prompt,steps,digest,status,outputs,sha256,target,prompt_id,attempts,queued_s,"
@@ -143,9 +151,9 @@ def test_streamed_and_exported_csv_are_identical(tmp_path):
     results, layout = shop_results()
     path = tmp_path / "results.csv"
 
-    export.write_csv(iter(results * 9000), layout, path)
+    export.write_csv(batch_results(results * 9000), layout, path)
 
-    assert path.read_bytes() == export_bytes(dataframe.build_frame(results * 9000, layout), "csv")
+    assert path.read_bytes() == export_bytes(build_frame(results * 9000, layout), "csv")
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.csv"]
 
 
@@ -195,7 +203,7 @@ def test_negative_numbers_are_not_escaped():
 def test_json_lines_hold_lists_as_lists_and_missing_as_null():
     results, layout = shop_results()
 
-    rows = [json.loads(line) for line in export_bytes(dataframe.build_frame(results, layout), "jsonl").splitlines()]
+    rows = [json.loads(line) for line in export_bytes(build_frame(results, layout), "jsonl").splitlines()]
 
     assert rows[0]["outputs"] == ["artifacts/x.png"]
     assert rows[0]["seed"] == SEED
@@ -210,7 +218,7 @@ def test_parquet_keeps_seeds_texts_booleans_and_missing_values(tmp_path):
         {"seed": SEED, "maybe": None, "flag": True, "text": "", "mixed": 1},
         {"seed": 0, "maybe": SEED, "flag": False, "text": None, "mixed": "one"},
     ]
-    frame = dataframe.build_frame([Result(i, {}, row, "d" * 64) for i, row in enumerate(params)], layout)
+    frame = build_frame([Result(i, {}, row, "d" * 64) for i, row in enumerate(params)], layout)
 
     export.export(frame, tmp_path / "x.parquet")
     back = pd.read_parquet(tmp_path / "x.parquet")
@@ -269,7 +277,7 @@ def test_failed_export_keeps_the_old_file(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        export.write_csv(fail_halfway(), Layout(), path)
+        export.write_csv(batch_results(fail_halfway()), Layout(), path)
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -319,3 +327,57 @@ def test_json_lines_keep_value_and_type(values):
     sent = [value for value in values if value not in (float("inf"), float("-inf"))] or [None]
 
     assert [(type(value), value) for value in read] == [(type(value), value) for value in sent]
+
+
+kept_apart = st.sampled_from(
+    [1, 1.0, True, "1", 0, False, None, "", "é\U0001f98a", [1], [1.5, "1"], {"a": 1}, SEED, 2.5]
+)
+
+
+def to_cell(value):
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def key_of(value):
+    return "number" if type(value) in (int, float) else type(value), to_cell(value)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    rows=st.lists(st.fixed_dictionaries({"a": kept_apart, "b": kept_apart}), min_size=1, max_size=20), data=st.data()
+)
+def test_groups_filters_and_frames_equal_a_plain_loop_over_results(tmp_path_factory, rows, data):
+    rows = [row | {"seed": index} for index, row in enumerate(rows)]
+    numbers = data.draw(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=len(rows), max_size=len(rows)))
+    failed = data.draw(st.sets(st.integers(0, len(rows) - 1)))
+    folder = write_results(tmp_path_factory.mktemp("made"), rows, {"glow": numbers}, failed=failed)
+    with Store.open(folder, readonly=True) as store:
+        results = list(store.results())
+    groups = {}
+    for result in results:
+        key = key_of(result.params["a"]), key_of(result.params["b"])
+        groups.setdefault(key, []).append(result)
+    bright = [result for result in results if result.metrics.get("glow", 0) > 0]
+
+    by = query_results(folder, ResultsQuery(by=["a", "b"])).found.rows
+    where = Selection(where="glow > 0")
+    selected = query_results(folder, ResultsQuery(where, columns=["trial", "a"])).found.rows
+    frame = dataframe.read_table(folder)
+
+    assert [(key_of(row["a"]), key_of(row["b"])) for row in by] == [(kind_of(a), kind_of(b)) for a, b in groups]
+    for row, members in zip(by, groups.values(), strict=True):
+        glows = [member.metrics["glow"] for member in members if "glow" in member.metrics]
+        assert row["trials"] == len(members)
+        assert row["succeeded"] == sum(member.status == "succeeded" for member in members)
+        assert (row["glow"].n if row.get("glow") else 0) == len(glows)
+        assert not glows or row["glow"].mean == pytest.approx(sum(glows) / len(glows), abs=1e-3)
+    expected = [{"trial": row.trial, "a": to_cell(row.params["a"])} for row in bright]
+    assert list(map(repr, selected)) == list(map(repr, expected))
+    assert [type(cell) for cell in frame["seed"].tolist()] == [int] * len(rows)
+    assert [None if pd.isna(cell) else cell for cell in frame["a"].tolist()] == [to_cell(row["a"]) for row in rows]
+
+
+def kind_of(key):
+    """The key of a cell: a list is a text there."""
+    kind, cell = key
+    return (str if kind in (list, dict) else kind), cell

@@ -93,22 +93,16 @@ def _export_table(
     if output == "-" and kind is None:
         raise UsageError(f"-o -: stdout has no suffix; give --format, one of {', '.join(export.FORMATS)}")
     chosen = export.choose_format(output, kind)  # raises before anything is read
-    from sweeper.tables.dataframe import read_table
-
     folder = find_results_folder(results)
-    frame = read_table(folder, run_id)
     trials = select_trials(folder, run_id, selection)
-    if trials is not None:
-        frame = frame[frame["trial"].isin(trials)]
+    file = sys.stdout.buffer if output == "-" else output
+    count = export.export_results(folder, file, chosen, run=run_id, trials=trials, safe=safe_csv)
     if output == "-":
-        export.export(frame, sys.stdout.buffer, chosen, safe=safe_csv)
         sys.stdout.buffer.flush()
-        return
-    export.export(frame, output, chosen, safe=safe_csv)
-    if as_json:
-        console.print_json({"written": [output], "format": chosen, "rows": len(frame)})
+    elif as_json:
+        console.print_json({"written": [output], "format": chosen, "rows": count})
     else:
-        console.print_status(f"wrote {len(frame)} rows to {output}")
+        console.print_status(f"wrote {count} rows to {output}")
 
 
 def select_trials(results: Path, run: str | None, selection: Selection) -> frozenset[int] | None:
