@@ -34,10 +34,21 @@ def find_once(path: Path, find: Callable[..., str | None]) -> str | None:
         return None
     damage = find(_MAX_SECONDS)
     if damage is None and _hash_store(path) == store_hash:  # another process may have written meanwhile
-        known = [*_read_known(), store_hash][-_MAX_KNOWN:]
-        with suppress(OSError), atomic_write(_list_path()) as file:
-            file.write("\n".join(known).encode())
+        _add_known(store_hash)
     return damage
+
+
+def remember(path: Path) -> None:
+    """Count what the database at `path` holds as checked, because this process checked it a moment ago and wrote it."""
+    store_hash = _hash_store(path)
+    if store_hash is not None and store_hash not in _read_known():
+        _add_known(store_hash)
+
+
+def _add_known(store_hash: str) -> None:
+    known = [*_read_known(), store_hash][-_MAX_KNOWN:]
+    with suppress(OSError), atomic_write(_list_path()) as file:
+        file.write("\n".join(known).encode())
 
 
 def _hash_store(path: Path) -> str | None:

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path, PurePath
@@ -24,7 +24,7 @@ from urllib.parse import quote_from_bytes
 from sweeper.errors import ResultsError
 from sweeper.model.charges import KINDS
 from sweeper.schemas.values import format_value
-from sweeper.store.checked_stores import find_once
+from sweeper.store.checked_stores import find_once, remember
 from sweeper.store.containment import refuse_links
 from sweeper.store.records import ANSWERS, MAX_STARS, STATES, VERDICTS
 from sweeper.wording import join_names
@@ -48,6 +48,7 @@ _WORDS: Final = {
     ("marks", "stars"): range(MAX_STARS + 1),
 }
 _MAX_SECONDS: Final = 5.0  # of the check when a store is opened; most stores take a few milliseconds
+_CHECKED_SECONDS: Final = 60.0  # later, bits that nobody read since may have flipped
 _PROGRESS_STEPS: Final = 10_000  # SQLite's instructions between two looks at the clock
 
 
@@ -431,14 +432,16 @@ class Database:
             self._connection.close()
             raise
         self._log: BinaryIO | None = None  # a handle of our own, so that any thread may sync
-        self.path = path
+        self.path, self._checked_until = path, 0.0 if readonly else time.monotonic() + _CHECKED_SECONDS
 
     def close(self) -> None:
         if self._log is not None:
             self._log.close()
         self._connection.close()
+        if time.monotonic() < self._checked_until:
+            remember(self.path)
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Generator[tuple[Any, ...]]:
         with translate_errors(self.path):
             cursor = self._connection.execute(sql, parameters)
             try:

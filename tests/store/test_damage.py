@@ -148,7 +148,15 @@ def test_large_store_is_checked_once_and_again_when_a_bit_flips(whole, tmp_path,
     shutil.copytree(whole, tmp_path / "out")
     for readonly in (True, True, False, True):
         Store.open(tmp_path / "out", readonly=readonly).close()
+    with Store.open(tmp_path / "out") as store:  # what is written soon after a check needs no other
+        store.create_run(TableLayout("e", (), ()), file="e.yaml", targets=[], now=5.0)
+    Store.open(tmp_path / "out", readonly=True).close()
     assert len(checks) == 1
+    monkeypatch.setattr("sweeper.store.database._CHECKED_SECONDS", 0.0)
+    with Store.open(tmp_path / "out") as store:
+        store.create_run(TableLayout("e", (), ()), file="e.yaml", targets=[], now=6.0)
+    Store.open(tmp_path / "out", readonly=True).close()
+    assert len(checks) == 2
     content = bytearray((tmp_path / "out" / FILE_NAME).read_bytes())
     content[content.index(b"%064x" % 7) + 63] ^= 1
     (tmp_path / "out" / FILE_NAME).write_bytes(content)
