@@ -20,7 +20,7 @@ import math
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -50,7 +50,7 @@ class Sound:
     samples: NDArray[np.float64]
 
 
-def is_film(path: Path) -> bool:
+def is_film(path: PurePath) -> bool:
     return path.suffix[1:].lower() in FILM_TYPES
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.images.file_types import TEXT_TYPES
-from sweeper.model.result import Result
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import build_column
 from sweeper.tables.export import replace_surrogates
@@ -44,23 +43,22 @@ def list_missing_cases(comparisons: Iterable[Comparison]) -> list[str]:
 
 
 def build_check_data(
-    rows: Sequence[Result], compared: TrialComparisons, accepted: Mapping[Path, Any], files: list[Any], *,
+    trials: Sequence[int], compared: TrialComparisons, accepted: Iterable[Path], start: int, *,
     with_texts: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Build what the page's `check` says of the trials, and add the entries of the `accepted` files to `files`.
+    """Build what the page's `check` says of these trials. Among the page's files, the accepted ones begin at `start`.
 
     `with_texts`: also the lines in which two texts differ.
     """
-    indices = {path: len(files) + index for index, path in enumerate(accepted)}
-    files += accepted.values()
-    found = [build_row_check(compared.get(row.trial, ()), indices) for row in rows]
+    indices = {path: index for index, path in enumerate(accepted, start)}
+    found = [build_row_check(compared.get(trial, ()), indices) for trial in trials]
     measures = sorted({name for row in found for name in row["measures"]} - {_SEVERITY})
     columns = {"check": "state", "check_reason": "reason", "check_verdict": "verdict"}
     if not any(row["verdict"] for row in found):
         del columns["check_verdict"]
     return {
         "columns": [build_column(name, "check", [row[key] for row in found]) for name, key in columns.items()],
-        "texts": [_compare_texts(compared.get(row.trial, ())) if with_texts else None for row in rows],
+        "texts": [_compare_texts(compared.get(trial, ())) if with_texts else None for trial in trials],
         "measures": [
             {"name": name, "of": [row["measures"].get(name) for row in found]} for name in (_SEVERITY, *measures)
         ],

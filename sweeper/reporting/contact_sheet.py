@@ -19,7 +19,7 @@ from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import is_film
 from sweeper.model.result import Result
 from sweeper.model.search_columns import SearchColumns, SearchedPoint
-from sweeper.reporting.contents import collect_artifacts
+from sweeper.reporting.contents import LocatedFile, collect_artifacts
 from sweeper.reporting.dataset import encode_axis, select_axes
 from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_pages
 from sweeper.store import Store
@@ -29,7 +29,7 @@ from sweeper.tables.select_rows import select_results
 from sweeper.wording import count_things, join_names, suggest
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
-_Artifacts = Mapping[str, tuple[Path | None, str]]  # see `collect_artifacts`
+_Artifacts = Mapping[str, LocatedFile]  # see `collect_artifacts`
 # By suffix, the options with which Pillow saves a page. For WebP, the default quality of 80 damages the letters.
 _FORMATS: Final[dict[str, dict[str, int]]] = {".png": {}, ".webp": {"quality": 92}}
 
@@ -68,7 +68,8 @@ def write_sheets(
         raise UsageError(f"--sheet {file}: the suffix chooses the format; use one of {', '.join(_FORMATS)}")
     with Store.open(results, readonly=True) as store:
         layout, rows = select_results(store.layout(run), list(store.results(run)), trials)
-    artifacts = collect_artifacts(rows, results)
+    recorded = {name: sha for row in rows for name, sha in zip(row.outputs, row.sha256, strict=True)}
+    artifacts = collect_artifacts(recorded, results)
     axes = _collect_axes(rows, layout)
     if layout.search is not None and not (options.x or options.y):
         sheet = _build_search_sheet(rows, axes, layout.search, layout.experiment, artifacts)
@@ -89,7 +90,7 @@ def _collect_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, _She
     """All axes of the run, by name."""
     axes = {}
     for name in select_axes(layout.axis_columns):
-        values, of, none = encode_axis(name, rows, layout)
+        values, of, none = encode_axis(name, [row.columns.get(name) for row in rows], layout)
         labels = [_format_value(value) for value in values]
         for row, index in zip(rows, of, strict=True):
             if index >= 0 and (label := row.columns.get(f"{name}.label")) is not None:
@@ -260,7 +261,8 @@ def _format_label(axis: _SheetAxis, index: int, *, named: bool = False) -> str:
 
 def _build_cell(result: Result, artifacts: _Artifacts) -> Cell:
     """Make the cell of a trial: its pictures, otherwise its films, otherwise the reason."""
-    present = [path for name in result.outputs for path, _ in (artifacts[name],) if path is not None]
+    outputs = map(artifacts.__getitem__, result.outputs)
+    present = [Path(artifact.path) for artifact in outputs if artifact.size is not None]
     pictures = tuple(path for path in present if path.suffix.lower() in PICTURE_SUFFIXES)
     films = tuple(path for path in present if is_film(path))
     if pictures or (films and find_spec("av") is not None):

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
-from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from sweeper.errors import InputError
 from sweeper.images.metrics.registry import find_unknown_metrics
@@ -24,20 +27,21 @@ from sweeper.loading.search_builder import name_metrics
 from sweeper.model.charges import AT_LEAST
 from sweeper.model.experiment import Block, Experiment
 from sweeper.model.money import CURRENCY, format_usd, from_usd
-from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.result import MAX_COMPARED, SUCCEEDED
 from sweeper.model.source import SourceError
 from sweeper.model.target_spec import expand_groups
-from sweeper.model.trial import Trial
+from sweeper.model.template import Template
+from sweeper.model.trial import InputFile, Trial
 from sweeper.planning.grid import Grid
 from sweeper.planning.plan import Plan, plan
 from sweeper.planning.searching.search_plan import SearchPlan, SearchSpace
 from sweeper.planning.searching.search_state import group_points
 from sweeper.planning.trial_filters import get_written_block, iter_drop_reasons
-from sweeper.reporting.dataset import encode_axis, encode_values, select_axes
-from sweeper.reporting.thumbnails import THUMBS_FOLDER
+from sweeper.reporting.dataset import TrialTable, encode_axis, encode_values, select_axes
+from sweeper.reporting.thumbnails import THUMBS_FOLDER, Thumbnail, can_show
 from sweeper.store import Store
 from sweeper.store.records import RunRecord, TableLayout
-from sweeper.store.remote_artifacts import download_artifacts, local_path
+from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
 from sweeper.store.trial_marks import Mark
 from sweeper.tables.export import replace_surrogates
 
@@ -53,74 +57,99 @@ MEDIA_TYPES: Final = {
 """The files that browsers can show, by suffix. The part before the slash is the kind of file on the page."""
 _UploadedInputs = Mapping[str, Mapping[str, Any]]
 """By target, then by the file's content: the value that a workflow needs for an input file on that target."""
-_ABSENT: Final = {"$absent": True}
 _MAX_POINTS: Final = 200_000  # of all products together; a lookup among more would be slow in a browser
 _NO_VALUE: Final = -1  # in place of the index of a value: there is no value
 _UNKNOWN_VALUE: Final = -2  # the same: no trial has the value, so the page does not know it
 
 
-def collect_artifacts(rows: Sequence[Result], results: Path) -> dict[str, tuple[Path | None, str]]:
-    """Locate the outputs of all rows: recorded path -> (file, or None if it is gone; SHA-256).
+class LocatedFile(NamedTuple):
+    """An output: the results folder, its recorded path, its SHA-256, and its size in bytes (None if it is gone)."""
+
+    home: str
+    name: str
+    sha256: str
+    size: int | None
+
+    @property
+    def path(self) -> str:
+        """The file where it can be read. A text, because making a Path of each of many files takes seconds."""
+        if is_url(self.name):
+            return str(local_path(Path(self.home), self.name, self.sha256))
+        return f"{self.home}{os.sep}{self.name}"
+
+
+def collect_artifacts(recorded: Mapping[str, str], results: Path) -> dict[str, LocatedFile]:
+    """Locate outputs, given as recorded path -> SHA-256.
 
     Downloads artifacts that are stored at a URL. Raises ResultsError if that storage cannot be reached.
     """
-    home = results.resolve()
-    download_artifacts(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
-    artifacts: dict[str, tuple[Path | None, str]] = {}
-    for row in rows:
-        for name, sha in zip(row.outputs, row.sha256, strict=True):
-            if name not in artifacts:
-                path = local_path(home, name, sha)  # the store has checked it; `artifacts/` may be a link of the user
-                artifacts[name] = (path if path.is_file() else None, sha)
+    home = str(results.resolve())  # the store has checked the paths; `artifacts/` may be a link of the user
+    download_artifacts(results, recorded.items())
+    artifacts = {}
+    for name, sha in recorded.items():
+        artifact = LocatedFile(home, name, sha, None)
+        artifacts[name] = artifact._replace(size=_find_size(artifact.path))
     return artifacts
 
 
-def build_file_entries(
-    rows: Sequence[Result],
-    artifacts: Mapping[str, tuple[Path | None, str]],
-    thumbs: Mapping[str, Any],
-    sprite_indices: Mapping[str, int] | None = None,
-) -> tuple[list[dict[str, Any]], list[list[int]]]:
-    """Build the page's `files` and `outputs`: an entry for each artifact, and for each row the indices of its entries.
+def _find_size(path: str) -> int | None:
+    try:
+        facts = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+
+
+def list_pictures(artifacts: Iterable[LocatedFile]) -> Iterator[tuple[str, str]]:
+    """SHA-256 and path of the artifacts that can have a thumbnail."""
+    for artifact in artifacts:
+        if artifact.size is not None and can_show(artifact.name):
+            yield artifact.sha256, artifact.path
+
+
+def iter_file_entries(
+    artifacts: Mapping[str, LocatedFile], thumbs: Mapping[str, Thumbnail | None], sprite_indices: Mapping[str, int]
+) -> Iterator[dict[str, Any]]:
+    """The page's entry for each artifact.
 
     `sprite_indices`: the index on the sprite sheets by SHA-256. A picture without one appears when its thumbnail loads.
     """
-    sprite_indices = sprite_indices or {}
-    indices = {name: index for index, name in enumerate(artifacts)}
-    files = []
-    for name, (path, sha) in artifacts.items():
-        suffix = PurePosixPath(name).suffix.lower()
+    for was, artifact in artifacts.items():
+        sha, size = artifact.sha256, artifact.size
+        suffix = os.path.splitext(was)[1].lower()  # noqa: PTH122 - as above
         kind = MEDIA_TYPES.get(suffix, "other").partition("/")[0]
-        entry: dict[str, Any] = {"kind": kind if path is not None else "missing", "sha256": sha, "was": name}
-        if path is not None:
-            entry |= {"path": f"{FILES_FOLDER}/{path.name}", "bytes": path.stat().st_size}
+        entry: dict[str, Any] = {"kind": kind if size is not None else "missing", "sha256": sha, "was": was}
+        if size is not None:
+            entry |= {"path": f"{FILES_FOLDER}/{os.path.basename(artifact.path)}", "bytes": size}  # noqa: PTH119
         thumb = thumbs.get(sha)
         if thumb is not None:
-            entry |= {"thumb": f"{THUMBS_FOLDER}/{sha}.webp", "width": thumb.width, "height": thumb.height}
-            entry |= {"colour": thumb.colour, "frames": thumb.frames, "workflow": thumb.workflow}
+            entry |= {"thumb": f"{THUMBS_FOLDER}/{sha}.webp", **thumb._asdict()}
             entry["kind"] = "image" if kind in ("image", "other") else kind
             if sha in sprite_indices:
                 entry["sprite"] = sprite_indices[sha]
-        files.append(entry)
-    return files, [[indices[name] for name in row.outputs] for row in rows]
+        yield entry
 
 
-def describe_run(
-    record: RunRecord, results: Path, rows: Sequence[Result], layout: TableLayout, store: Store | None
-) -> dict[str, Any]:
+def number_outputs(outputs: Iterable[Sequence[str]], artifacts: Iterable[str]) -> list[tuple[int, ...]]:
+    """The page's `outputs`: for each row the indices of its files."""
+    indices = {name: index for index, name in enumerate(artifacts)}
+    return [tuple([indices[name] for name in names]) for names in outputs]
+
+
+def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Store | None) -> dict[str, Any]:
     """Build the page's data about the run. If its experiment can still be read, that includes workflows and exclusions.
 
     `store`: that of the run; None if nothing has run. Raises ResultsError.
     """
-    uploaded = {} if store is None else _load_uploaded_inputs(store, rows)
+    uploaded = {} if store is None else _load_uploaded_inputs(store, table)
     data: dict[str, Any] = {
         "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,
         "ended": record.ended, "stopped_by": record.stopped_by, "results": str(results), "workflow": None,
         "template": None, "description": "",
         # It identifies the folder, even after the folder moves or its sweep grows.
         "began": None if store is None else store.runs()[0].started,
-        "spending": "" if store is None else describe_spending(store, rows),
-        "equal": [] if store is None else describe_equal_pictures(store, rows, layout),
+        "spending": "" if store is None else describe_spending(store, table),
+        "equal": [] if store is None else describe_equal_pictures(store, table),
     }  # fmt: skip
     experiment = None
     try:
@@ -128,25 +157,26 @@ def describe_run(
         data["description"] = experiment.description
         value = experiment.source.value if experiment.source is not None else {}
         data["template"] = value.get("template") if isinstance(value, dict) else None
-        if layout.search is None:
+        if table.layout.search is None:
             planned = plan(experiment)
-            data["workflow"] = _encode_workflows(planned, rows, uploaded)
-            data["left_out"] = _encode_exclusions(planned, rows, layout)
+            data["workflow"] = _encode_workflows(planned, table, uploaded)
+            data["left_out"] = _encode_exclusions(planned, table)
         elif experiment.search is not None:
-            data |= _describe_search(SearchSpace(experiment, experiment.search), rows, uploaded)
+            data |= _describe_search(SearchSpace(experiment, experiment.search), table, uploaded)
     except (InputError, OSError) as error:
         data["workflow_missing"] = f"the experiment can no longer be read: {str(error).splitlines()[0]}"
     else:
         if data["workflow"] is None:
             data["workflow_missing"] = "the experiment has changed since this run"
-    return data | {"asked": describe_rerun(record, layout, experiment)}
+    return data | {"asked": describe_rerun(record, table.layout, experiment)}
 
 
-def _describe_search(space: SearchSpace, rows: Sequence[Result], uploaded: _UploadedInputs) -> dict[str, Any]:
+def _describe_search(space: SearchSpace, table: TrialTable, uploaded: _UploadedInputs) -> dict[str, Any]:
     """Build the workflows of the rows whose points are in the space, and `wanted`: how many trials each point gets.
 
     `where` may leave out some combinations of a point. A row whose point is not in the space any more has null.
     """
+    rows = list(table.iter_rows())
     points = [space.read_point(row.params, row.columns) for row in rows]
     combinations = [space.read_combination(row.params, row.columns) for row in rows]
     cells = [(0, *cell) for cell in zip(points, combinations, strict=True) if None not in cell]
@@ -156,12 +186,12 @@ def _describe_search(space: SearchSpace, rows: Sequence[Result], uploaded: _Uplo
     wanted = dict(zip(distinct, map(len, space.find_allowed(distinct)), strict=True))
     plan_again = SearchPlan(space, group_points(cells))  # type: ignore[arg-type]  # none of them is None
     return {
-        "workflow": _encode_workflows(plan_again, rows, uploaded),
+        "workflow": _encode_workflows(plan_again, table, uploaded),
         "wanted": [None if point is None else wanted[point] for point in points],
     }
 
 
-def _encode_workflows(planned: Plan, rows: Sequence[Result], uploaded: _UploadedInputs) -> dict[str, Any] | None:
+def _encode_workflows(planned: Plan, table: TrialTable, uploaded: _UploadedInputs) -> dict[str, Any] | None:
     """Return `{base, changes: [{node, input, values, of}], known: [0 or 1 per row]}`, or None if no workflow is known.
 
     That is little space: the first workflow in full, and for each trial only its differences, from which the page makes
@@ -170,49 +200,58 @@ def _encode_workflows(planned: Plan, rows: Sequence[Result], uploaded: _Uploaded
     Input files have the names that they have on the row's target, so that the target accepts the workflow unchanged.
     If those are unknown, they keep their names on this machine.
     """
-    digests = [row.digest for row in rows]
-    target_of = {row.digest: row.target or "" for row in rows}
-    swept = {(leaf.path[0], leaf.path[2]) for leaf in planned.experiment.template.leaves if len(leaf.path) > 2}
+    digests = table.facts["digest"]
+    target_of = dict(zip(digests, table.facts["target"], strict=True))
+    template = planned.experiment.template
+    swept = _select_inputs(template)
     base: dict[str, Any] = {}
-    start: dict[tuple[str, str], Any] = {}  # the inputs of the first workflow
-    changed: dict[str, dict[tuple[str, str], Any]] = {}  # by digest: the inputs that may differ from those
-    shared: dict[tuple[str, str], tuple[str, str]] = {}
-    texts: dict[str, str] = {}
+    cells: dict[tuple[str, str], list[Any]] = {}  # by node and input, for each known digest
+    known: dict[str, int] = {}  # the index of a digest's cells
     for trial in planned.written():
-        if trial.digest in target_of and trial.digest not in changed:
-            graph = _build_run_graph(planned, trial, uploaded.get(target_of[trial.digest], {}))
-            inputs = dict(_iter_inputs(graph))
-            if not changed:
-                base, start, shared = graph, inputs, {key: key for key in inputs}
-            changed[trial.digest] = {
-                shared[key]: texts.setdefault(value, value) if isinstance(value, str) else value
-                for key, value in ((key, inputs.get(key, _ABSENT)) for key in start)
-                if key in swept or value != start[key]
-            }
-    if not changed:
+        if trial.digest not in target_of or trial.digest in known:
+            continue
+        files = [(file, uploaded.get(target_of[trial.digest] or "", {})) for file in planned.files(trial)]
+        if not known:
+            base = _render(template, trial, files)
+            keys = [(node, name) for node, content in base.items() for name in content.get("inputs", {})]
+            cells = {(node, name): [] for node, name in keys if name in swept.graph.get(node, {}).get("inputs", {})}
+        known[trial.digest] = len(known)
+        graph = _render(swept, trial, files)
+        for (node, name), column in cells.items():
+            column.append(graph[node]["inputs"].get(name))
+    if not known:
         return None
-    # Slots change inputs and never nodes, so all graphs have the same inputs.
-    varying = [key for key in start if any(inputs.get(key, start[key]) != start[key] for inputs in changed.values())]
+    indices = [known.get(digest, -1) for digest in digests]
     changes = []
-    for key in varying:
-        cells = (changed[digest].get(key, start[key]) if digest in changed else None for digest in digests)
-        values, of = encode_values(None if cell is _ABSENT else cell for cell in cells)
-        changes.append({"node": key[0], "input": key[1], "values": values, "of": of})
-    (base_coded,), _ = encode_values([dict(base)])
-    return {"base": base_coded, "changes": changes, "known": [int(digest in changed) for digest in digests]}
+    for (node, name), column in cells.items():
+        values, of = encode_values(column)
+        if len(set(of)) > 1:
+            of.append(-1)  # at index -1, for the rows whose workflow is unknown
+            changes.append({"node": node, "input": name, "values": values, "of": [of[index] for index in indices]})
+    (base_coded,), _ = encode_values([base])
+    return {"base": base_coded, "changes": changes, "known": [int(index >= 0) for index in indices]}
 
 
-def _build_run_graph(planned: Plan, trial: Trial, uploaded: Mapping[str, Any]) -> dict[str, Any]:
-    graph: dict[str, Any] = planned.workflow(trial)
-    for file in planned.files(trial):
-        graph[file.node]["inputs"][file.input] = uploaded.get(file.content_key, file.value)
+def _select_inputs(template: Template) -> Template:
+    """The part of a template whose values differ between trials, because the whole takes ten times as long to render.
+
+    Slots change inputs and never nodes, so all graphs have the same nodes.
+    """
+    swept = {(leaf.path[0], leaf.path[2]) for leaf in template.leaves if len(leaf.path) > 2}
+    graph = {}
+    for node in {leaf.path[0]: None for leaf in template.leaves} | dict.fromkeys(template.branches):
+        content = template.graph[str(node)]
+        inputs = content.get("inputs", {})
+        chosen = {name: value for name, value in inputs.items() if node in template.branches or (node, name) in swept}
+        graph[str(node)] = {**content, "inputs": chosen}
+    return replace(template, graph=graph)
+
+
+def _render(template: Template, trial: Trial, files: Iterable[tuple[InputFile, Mapping[str, Any]]]) -> dict[str, Any]:
+    graph = template.render(trial.params)
+    for file, names in files:
+        graph[file.node]["inputs"][file.input] = names.get(file.content_key, file.value)
     return graph
-
-
-def _iter_inputs(graph: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], Any]]:
-    for node, content in graph.items():
-        for name, value in content.get("inputs", {}).items():
-            yield (node, name), value
 
 
 def encode_marks(marks: Iterable[Mark]) -> dict[str, Any]:
@@ -220,24 +259,25 @@ def encode_marks(marks: Iterable[Mark]) -> dict[str, Any]:
     return {mark.digest: {**mark.to_json(), "comment": replace_surrogates(mark.comment)} for mark in marks}
 
 
-def describe_equal_pictures(store: Store, rows: Sequence[Result], layout: TableLayout) -> list[str]:
+def describe_equal_pictures(store: Store, table: TrialTable) -> list[str]:
     """A sentence for each axis that changes no picture of these rows, or only some."""
-    if not store.has_equal_pixels():
+    if len(table) > MAX_COMPARED or not store.has_equal_pixels():
         return []
     from sweeper.tables.equal_pictures import find_equal_pictures
 
-    found = find_equal_pictures(rows, layout, store.load_pixel_hashes())
+    found = find_equal_pictures(list(table.iter_rows()), table.layout, store.load_pixel_hashes())
     return [replace_surrogates(str(equal)) for equal in found]
 
 
-def describe_spending(store: Store, rows: Sequence[Result]) -> str:
+def describe_spending(store: Store, table: TrialTable) -> str:
     """What the results of these rows cost, of what all runs of the folder cost; empty if nothing has a price."""
     spent = store.charges.load_whole_cost()
     if spent is None:
         return ""
-    shown = [row for row in rows if row.status == SUCCEEDED and row.cost is not None]
-    is_bounded = not any((row.cost_kind or "").endswith(AT_LEAST) for row in shown)
-    kept = _format_cost(sum(from_usd(row.cost or 0) for row in shown), is_bounded=is_bounded)
+    columns = (table.facts[name] for name in ("status", "cost", "cost_kind"))
+    shown = [(cost, kind or "") for status, cost, kind in zip(*columns, strict=True) if status == SUCCEEDED]
+    is_bounded = not any(kind.endswith(AT_LEAST) for cost, kind in shown if cost is not None)
+    kept = _format_cost(sum(from_usd(cost or 0) for cost, _ in shown), is_bounded=is_bounded)
     return f"kept {kept} of {_format_cost(spent.micros, is_bounded=not spent.kind.endswith(AT_LEAST))} spent"
 
 
@@ -245,34 +285,38 @@ def _format_cost(micros: int, *, is_bounded: bool) -> str:
     return f"{'' if is_bounded else 'at least '}{format_usd(micros)} {CURRENCY}"
 
 
-def _load_uploaded_inputs(store: Store, rows: Sequence[Result]) -> _UploadedInputs:
+def _load_uploaded_inputs(store: Store, table: TrialTable) -> _UploadedInputs:
     """Load the recorded names of input files on the targets of these rows. Raises ResultsError."""
-    targets = {row.target for row in rows if row.target is not None}
+    targets = set(table.facts["target"]) - {None}
     return {
         name: {content: value for content, (value, _) in store.servers.load_uploads(name).items()} for name in targets
     }
 
 
-def _encode_exclusions(planned: Plan, rows: Sequence[Result], layout: TableLayout) -> dict[str, Any] | None:
+def _encode_exclusions(planned: Plan, table: TrialTable) -> dict[str, Any] | None:
     """Return `{rules, blocks: [{sizes, axes: [{name, over, of}], by}]}`, or None if the reasons are unknown.
 
     `of` has the index of the axis' value for each combination of the dimensions in `over`. `by` has run-length coded
     pairs in written order: [number of points, index of their rule or -1 for a trial].
     """
-    experiment = planned.experiment
-    if sum(prod(block.sizes) for block in experiment.blocks) > _MAX_POINTS or len(planned) != len(rows):
+    experiment, layout = planned.experiment, table.layout
+    if sum(prod(block.sizes) for block in experiment.blocks) > _MAX_POINTS or len(planned) != len(table):
         return None
-    if tuple(layout.axis_columns) != tuple(planned.axis_columns):  # of a store that somebody else made
+    if tuple(table.axes) != tuple(planned.axis_columns):  # of a store that somebody else made
         return None
-    ordered = sorted(rows, key=lambda row: row.trial)
-    if any(trial.columns != row.columns for trial, row in zip(planned.written(), ordered, strict=True)):
+    rows = zip(table.facts["trial"], *table.axes.values(), strict=True)
+    if any(
+        (trial.index, *map(trial.columns.get, table.axes)) != row
+        for trial, row in zip(planned.written(), rows, strict=True)
+    ):
         return None
     rules: dict[str, int] = {}
     values = {}  # by axis and the JSON text of a value: its index in the page's data
     for name in select_axes(layout.axis_columns):
-        _, indices, _ = encode_axis(name, rows, layout)
-        cells = (_to_json(row.columns.get(name)) for row in rows)
-        values[name] = dict(zip(cells, indices, strict=True))
+        cells = table.axes[name]
+        _, indices, _ = encode_axis(name, cells, layout)
+        firsts = dict(zip(indices, cells, strict=True))
+        values[name] = {_to_json(cell): index for index, cell in firsts.items()}
     blocks = [_encode_block(experiment, block, values, rules) for block in experiment.blocks]
     return {"rules": list(rules), "blocks": blocks}
 

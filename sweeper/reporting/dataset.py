@@ -1,72 +1,117 @@
 """The page's data about the trials of a run, as one JSON value.
 
-Pure functions: rows in, a mapping out. A column stores each distinct value once, and for each trial the index of its
-value; ten thousand trials then take a few megabytes. `contents` adds the files and the run. The page decodes all of it
-in `page/js/dataset.js`.
+Pure functions: the rows of a run as columns in, a mapping out. A column stores each distinct value once, and for each
+trial the index of its value; ten thousand trials then take a few megabytes. `contents` adds the files and the run. The
+page decodes all of it in `page/js/dataset.js`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from operator import attrgetter
 from typing import Any, Final
 
 from sweeper.model.result import OUTCOME_COLUMNS, STATUSES, Result
 from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES
-from sweeper.store.records import ArtifactRef, TableLayout
+from sweeper.store.records import ArtifactRef, TableLayout, TrialOutcome
 from sweeper.tables.export import replace_surrogates
 
 FORMAT: Final = 1  # of the data; the page refuses any other
 # The columns of the outcome that the page shows beside the status.
 _TEXT_COLUMNS: Final = ("error_type", "error", "target", "cost_kind", "models")
 _NUMBER_COLUMNS: Final = tuple(name for name, kind in OUTCOME_COLUMNS.items() if kind in (int, float))
+_FACTS: Final = ("trial", "digest", "status", "outputs", "sha256", *_TEXT_COLUMNS, *_NUMBER_COLUMNS)
 _MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
+_HASH_DIGITS: Final = 64  # of SHA-256, in hex
+_LITERAL: Final = 100_000  # letters of a string in the script
+_BATCH: Final = 2000  # rows or items that are converted at once
+# The parts of a file's entry, in the order of the page's data.
+_FILE_FIELDS: Final = (
+    "kind", "sha256", "was", "path", "bytes", "thumb", "width", "height", "colour", "frames", "workflow", "sprite",
+    "accepted",
+)  # fmt: skip
 
 
-def build_dataset(
-    results: Sequence[Result], layout: TableLayout, file_origins: Iterable[Sequence[Sequence[Any]]] = ()
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class TrialTable:
+    """The rows of a run as columns, because the objects of a hundred thousand rows take 230 MB.
+
+    `axes`, `slots` and `metrics` have the cells of each column of the layout, `facts` those of `_FACTS`. `origins` has
+    the [node, position] of each of a row's files, which identifies the same output in every trial.
+    """
+
+    layout: TableLayout
+    axes: Mapping[str, list[Any]]
+    slots: Mapping[str, list[Any]]
+    metrics: Mapping[str, list[Any]]
+    facts: Mapping[str, list[Any]]
+    origins: list[tuple[tuple[str, int], ...]]
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def iter_rows(self) -> Iterator[Result]:
+        """The rows with their cells, digest, status and hashes, and nothing else."""
+        facts = zip(*(self.facts[name] for name in ("trial", "digest", "status", "sha256")), strict=True)
+        for index, (trial, digest, status, sha256) in enumerate(facts):
+            columns, params = ({name: cells[index] for name, cells in part.items()} for part in (self.axes, self.slots))
+            yield Result(trial, columns, params, digest, status, sha256=sha256)
+
+
+def tabulate(outcomes: Iterable[TrialOutcome], layout: TableLayout) -> TrialTable:
+    """Read rows into columns, without holding the rows in memory."""
+    axes, slots, metrics = (tuple(names) for names in (layout.axis_columns, layout.slot_names, layout.metrics))
+    get_facts = attrgetter(*_FACTS)
+    origins: dict[Any, Any] = {}
+
+    def list_cells(outcome: TrialOutcome) -> Iterator[Any]:
+        row, origin = outcome.result, list_file_origins(outcome.files)
+        cells = (map(row.columns.get, axes), map(row.params.get, slots), map(row.metrics.get, metrics))
+        return chain(*cells, get_facts(row), (origins.setdefault(origin, origin),))
+
+    left = iter(_to_columns(map(list_cells, outcomes), len(axes) + len(slots) + len(metrics) + len(_FACTS) + 1))
+    by_name = [dict(zip(names, islice(left, len(names)), strict=True)) for names in (axes, slots, metrics, _FACTS)]
+    return TrialTable(layout, by_name[0], by_name[1], by_name[2], by_name[3], next(left))
+
+
+def build_dataset(table: TrialTable) -> dict[str, Any]:
     """Build the data of these rows, without files, workflows and the run.
 
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`. `of[i]` is the index of the value of
     trial i in `values`, or -1 if it has none. If "no value" does not come last in the axis, `none` is the index of the
     value after it. `together` has the pairs of axes that vary together. Metrics and `job_numbers` are plain lists of
     numbers or null; a metric of texts is a column of `outcome`. `search` is there only for a search: its objectives,
-    with their columns, and the axes of its space. `places` encodes the `file_origins` of the rows, each as
-    `list_file_origins` returns it, like a column.
+    with their columns, and the axes of its space. `places` encodes the origins of the rows' files like a column.
     """
-    origins, of = encode_values(file_origins)
-    texts = [name for name in layout.metrics if any(isinstance(row.metrics.get(name), str) for row in results)]
-    axes = tuple(layout.axis_columns)
-    columns = [_build_axis_column(name, _find_role(name, axes), results, layout) for name in axes]
-    columns += [
-        build_column(name, "slot", [row.params.get(name) for row in results])
-        for name in layout.slot_names
-        if name not in axes
-    ]
+    layout, facts = table.layout, table.facts
+    origins: dict[Any, int] = {}
+    places = [origins.setdefault(origin, len(origins)) for origin in table.origins]
+    texts = [name for name, cells in table.metrics.items() if str in map(type, cells)]
+    columns = [_build_axis_column(name, _find_role(name, table.axes), cells, layout) for name, cells in
+               table.axes.items()]  # fmt: skip
+    columns += [build_column(name, "slot", cells) for name, cells in table.slots.items() if name not in table.axes]
     return {
         "format": FORMAT,
         "sides": sorted(SMALLER_SIDES),
         "experiment": layout.experiment,
-        "trials": [row.trial for row in results],
+        "trials": facts["trial"],
         "columns": columns,
         "slots": list(layout.slot_names),
         "together": [list(pair) for pair in layout.together],
-        "metrics": [
-            {"name": name, "of": [row.metrics.get(name) for row in results]}
-            for name in layout.metrics
-            if name not in texts
-        ],
-        "status": [STATUSES.index(row.status) for row in results],
+        "metrics": [{"name": name, "of": cells} for name, cells in table.metrics.items() if name not in texts],
+        "status": [STATUSES.index(status) for status in facts["status"]],
         "statuses": list(STATUSES),
         "outcome": [
-            *(build_column(name, "outcome", [getattr(row, name) for row in results]) for name in _TEXT_COLUMNS),
-            *(build_column(name, "metric", [row.metrics.get(name) for row in results]) for name in texts),
+            *(build_column(name, "outcome", facts[name]) for name in _TEXT_COLUMNS),
+            *(build_column(name, "metric", table.metrics[name]) for name in texts),
         ],
-        "job_numbers": {name: [getattr(row, name) for row in results] for name in _NUMBER_COLUMNS},
-        "digest": [row.digest for row in results],
-        "places": {"values": origins, "of": of},
+        "job_numbers": {name: facts[name] for name in _NUMBER_COLUMNS},
+        "digest": facts["digest"],
+        "places": {"values": list(origins), "of": places},
         **({} if layout.search is None else {"search": _build_search(layout.search)}),
     }
 
@@ -79,9 +124,9 @@ def _build_search(search: SearchColumns) -> dict[str, Any]:
     }
 
 
-def list_file_origins(files: Iterable[ArtifactRef]) -> list[list[Any]]:
+def list_file_origins(files: Iterable[ArtifactRef]) -> tuple[tuple[str, int], ...]:
     """The [node, position] of each of a row's files, which identifies the same output in every trial."""
-    return [[file.node, file.position] for file in files]
+    return tuple([(file.node, file.position) for file in files])
 
 
 def build_row_outcome(row: Result, layout: TableLayout) -> dict[str, Any]:
@@ -99,7 +144,7 @@ def select_axes(names: Sequence[str]) -> list[str]:
     return [name for name in names if _find_role(name, names) == "axis"]
 
 
-def _find_role(name: str, axes: Sequence[str]) -> str:
+def _find_role(name: str, axes: Collection[str]) -> str:
     """Return "label" for `style.label` beside `style`, otherwise "axis"."""
     return "label" if name.endswith(".label") and name.removesuffix(".label") in axes else "axis"
 
@@ -110,21 +155,21 @@ def build_column(name: str, role: str, cells: Iterable[Any]) -> dict[str, Any]:
     return {"name": name, "role": role, "values": values, "of": of}
 
 
-def _build_axis_column(name: str, role: str, rows: Sequence[Result], layout: TableLayout) -> dict[str, Any]:
-    values, of, none = encode_axis(name, rows, layout)
+def _build_axis_column(name: str, role: str, cells: Sequence[Any], layout: TableLayout) -> dict[str, Any]:
+    values, of, none = encode_axis(name, cells, layout)
     column = {"name": name, "role": role, "values": values, "of": of}
     return column if none is None or none == len(values) else {**column, "none": none}
 
 
-def encode_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> tuple[list[Any], list[int], int | None]:
-    """Encode an axis for all rows of a run, with its values in the order in which the experiment writes them.
+def encode_axis(name: str, cells: Sequence[Any], layout: TableLayout) -> tuple[list[Any], list[int], int | None]:
+    """Encode the cells of an axis in all rows of a run, with its values in the order in which the experiment writes
+    them.
 
     Returns the values, the index of each row's value (-1: none), and the index of the value that "no value" comes
     before: `len(values)` if it comes last, None if every row has a value.
     """
-    cells = [row.columns.get(name) for row in rows]
     leading = layout.values_in_order(name, cells)
-    values, of = encode_values(leading + cells)
+    values, of = encode_values(chain(leading, cells))
     none = max(of[: of.index(-1)], default=-1) + 1 if -1 in of else None
     return values, of[len(leading) :], none
 
@@ -142,12 +187,16 @@ def encode_values(cells: Iterable[Any]) -> tuple[list[Any], list[int]]:
             of.append(-1)
             continue
         # Two texts or integers are equal if their JSON is; that of anything else is a key apart from theirs.
-        key = cell if type(cell) in (str, int) else (json.dumps(cell, sort_keys=True),)
+        key = cell if type(cell) in (str, int) else (_to_key(cell),)
         if key not in indices:
             indices[key] = len(values)
             values.append(_to_exact(cell))
         of.append(indices[key])
     return values, of
+
+
+def _to_key(cell: Any) -> str:
+    return float.__repr__(cell) if type(cell) is float else json.dumps(cell, sort_keys=True)
 
 
 def _to_exact(value: Any) -> Any:
@@ -167,38 +216,112 @@ def _to_exact(value: Any) -> Any:
     return value
 
 
-def as_json(data: Mapping[str, Any]) -> str:
-    """The data as JSON text, in ASCII so that its encoding does not matter."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False)
+def iter_json(data: Mapping[str, Any]) -> Iterator[str]:
+    """The data as JSON text in parts, because the whole takes more memory than the data. Files are a list of entries.
+
+    It is in ASCII, so that its encoding does not matter.
+    """
+    files = data["files"]
+    rows = zip(*files.values(), strict=True)
+    entries = ({name: cell for name, cell in zip(files, row, strict=True) if cell is not None} for row in rows)
+    return _iter_mapping({**data, "files": _iter_list(entries)})
 
 
-def as_script(data: Mapping[str, Any]) -> str:
-    """The data as a classic script, because a page that is opened from a disk can load only scripts.
+def iter_script(data: Mapping[str, Any]) -> Iterator[str]:
+    """The data as a classic script in parts, because a page that is opened from a disk can load only scripts.
 
     The script parses a JSON string: browsers read that faster than an object literal, and `__proto__` stays an ordinary
-    key. Files are stored in columns to save memory: a browser keeps the text of a script, and files are most of it.
+    key. The string is made of many, because Chromium's time for one grows with the square of its length. Files are
+    stored in columns to save memory: a browser keeps the text of a script, and files are most of it.
     """
-    text = as_json({**data, "files": transpose_files(data["files"])})
-    return f"globalThis.sweeper ??= {{}};\nsweeper.raw = JSON.parse({json.dumps(text)});\n"
+    files = data["files"]
+    columns = _iter_mapping({name: _compress_column(name, files) for name in files})
+    count = len(next(iter(files.values()), ()))
+    shown = {**data, "files": _iter_mapping({"count": count, "columns": columns})}
+    if "digest" in data:
+        shown["digest"] = _join_hashes(data["digest"])
+    yield "globalThis.sweeper ??= {};\nsweeper.raw = JSON.parse(["
+    for text in _iter_chunks(_iter_mapping(shown)):
+        escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+        yield f"'{escaped}',\n"
+    yield "].join(''));\n"
 
 
-def transpose_files(files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Store files as `{count, columns}`.
+def _iter_chunks(parts: Iterable[str]) -> Iterator[str]:
+    left = ""
+    for part in parts:
+        left += part
+        if len(left) >= _LITERAL:
+            yield from (left[start : start + _LITERAL] for start in range(0, len(left), _LITERAL))
+            left = ""
+    yield left
 
-    A column is a list of values (null: the file has none), `{each: value}` if all files have the same, or
-    `{made: "thumbs/*.webp"}` if each value is the same text around the file's SHA-256.
+
+def _iter_mapping(items: Mapping[str, Any]) -> Iterator[str]:
+    """The JSON text of a mapping in parts. A value may be an iterator of the parts of its text."""
+    yield "{"
+    for number, (name, value) in enumerate(items.items()):
+        yield f"{',' if number else ''}{to_json(name)}:"
+        yield from (
+            value if isinstance(value, Iterator) else _iter_list(value) if type(value) is list else [to_json(value)]
+        )
+    yield "}"
+
+
+def _iter_list(items: Iterable[Any]) -> Iterator[str]:
+    iterator, before = iter(items), "["
+    while part := list(islice(iterator, _BATCH)):
+        yield before + to_json(part)[1:-1]
+        before = ","
+    yield "[]" if before == "[" else "]"
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def transpose_files(entries: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Store the entries of files as columns; a cell is None if the file has no such value."""
+    columns = _to_columns((map(entry.get, _FILE_FIELDS) for entry in entries), len(_FILE_FIELDS))
+    named = zip(_FILE_FIELDS, columns, strict=True)
+    return {name: cells for name, cells in named if any(cell is not None for cell in cells)}
+
+
+def _to_columns(rows: Iterable[Iterable[Any]], count: int) -> list[list[Any]]:
+    """Transpose rows of `count` cells, batch by batch, so that they need not be in memory at once."""
+    columns: list[list[Any]] = [[] for _ in range(count)]
+    iterator = iter(rows)
+    while batch := list(islice(iterator, _BATCH)):
+        for column, cells in zip(columns, zip(*batch, strict=True), strict=True):
+            column.extend(cells)
+    return columns
+
+
+def _compress_column(name: str, files: Mapping[str, Sequence[Any]]) -> Any:
+    """A column of files as the page reads it. `decodeText` and `PageFiles` of `js/dataset.js` know its forms.
+
+    It is a list of values (null: the file has none), or shorter: `{each: value}` if all files have the same,
+    `{made: "thumbs/*.webp"}` if each value is the same text around the file's SHA-256, `{below: "files/"}` if each is
+    the name of the recorded path in that folder, or hashes as `_join_hashes` returns them.
     """
-    names = dict.fromkeys(name for file in files for name in file)
-    return {"count": len(files), "columns": {name: _compress_column(name, files) for name in names}}
-
-
-def _compress_column(name: str, files: Sequence[Mapping[str, Any]]) -> Any:
-    values = [file.get(name) for file in files]
-    first, sha = values[0], files[0].get("sha256", "")
+    values, hashes = files[name], files.get("sha256", ("",))
+    first, sha = values[0], hashes[0]
     if all(type(value) is type(first) and value == first for value in values):
         return {"each": first}
-    if name != "sha256" and sha and isinstance(first, str) and sha in first and "*" not in first:
+    if name == "sha256":
+        return _join_hashes(values)
+    if sha and isinstance(first, str) and sha in first and "*" not in first:
         pattern = first.replace(sha, "*")
-        if values == [pattern.replace("*", file.get("sha256", "")) for file in files]:
+        if all(value == pattern.replace("*", sha or "") for value, sha in zip(values, hashes, strict=True)):
             return {"made": pattern}
+    if name == "path" and isinstance(first, str) and None not in files.get("was", (None,)):
+        folder = first.rpartition("/")[0] + "/"
+        if all(value == folder + was.rpartition("/")[2] for value, was in zip(values, files["was"], strict=True)):
+            return {"below": folder}
     return values
+
+
+def _join_hashes(values: Sequence[str | None]) -> Any:
+    """`{joined: text}` with the 64 digits of each hash, which is one string to a browser; the values if some differ."""
+    is_plain = all(value is not None and len(value) == _HASH_DIGITS and value.isascii() for value in values)
+    return {"joined": "".join(map(str, values))} if is_plain else values

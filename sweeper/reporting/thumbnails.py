@@ -10,18 +10,19 @@ when it opens; a cell then shows a blurred picture at once, until its thumbnail 
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Final
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, NamedTuple
 
 from PIL import ExifTags, Image, ImageOps
 
@@ -34,6 +35,7 @@ from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 THUMBS_FOLDER: Final = "thumbs"
 THUMB_SIDE: Final = 320  # pixels of the longer side, for a cell of 160 pixels on a screen with double density
 SPRITE_SIDE: Final = 24  # pixels of a sprite's square; ten thousand decoded sprites take 23 MB
+_MANY_SPRITES: Final = 30_000  # more have half that side, so that a browser keeps a hundred thousand decoded, in 58 MB
 SMALLER_SIDES: Final = (160, 80)  # pixels, for smaller cells, so that hundreds of them load and fit in memory
 _QUALITY: Final = 80
 _METHOD: Final = 1  # takes a third of the time of method 3, for files that are 5% larger
@@ -43,14 +45,14 @@ _SPRITES_PER_SHEET: Final = _SPRITES_PER_LINE * _SPRITES_PER_LINE
 THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")  # also of a sheet of sprites
 _INDEX_NAME: Final = "index.json"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_SHA256_LENGTH: Final = 64
 # What Pillow and the film reader raise for files that are broken, unknown or far too large.
 UNREADABLE: Final = (
     ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Thumbnail:
+class Thumbnail(NamedTuple):
     """Facts of a picture: its own size in pixels, number of frames, mean colour as `#rrggbb`.
 
     `workflow`: whether it is a PNG that contains its workflow, as ComfyUI writes them. The index stores these fields.
@@ -76,83 +78,104 @@ class Sprites:
 
 
 class Thumbnails:
-    """The folder `thumbs` of a report. Its index stores the facts of each picture, and which files cannot be read."""
+    """The folder `thumbs` of a report. Its index stores the facts of each picture, and which files cannot be read.
+
+    `known`: the facts by SHA-256, None for a file that cannot be read.
+    """
 
     def __init__(self, report: Path) -> None:
         self.report = report
         self._folder = report / THUMBS_FOLDER
-        self._index = self._read_index()
+        self.known = self._read_index()
 
-    def make(self, files: Mapping[str, Path]) -> Mapping[str, Thumbnail]:
-        """Make the missing thumbnails of these files (by SHA-256), and return the facts of all that have one.
+    def make(self, files: Iterable[tuple[str, str]], sprite_count: int) -> Sprites:
+        """Make the missing thumbnails of these files (SHA-256, path), and the sprite sheets of all that have one.
 
-        Raises ResultsError if the folder cannot be written.
+        `sprite_count`: about how many sprites these are; 0 makes none. Files that follow each other share a sheet. A
+        sheet is named by its content and made once. Raises ResultsError if the folder cannot be read or written.
         """
+        side = SPRITE_SIDE if sprite_count <= _MANY_SPRITES else SPRITE_SIDE // 2
+        make_thumbnail = partial(self._make_thumbnail, sprite_side=side)
+        distinct = _iter_distinct(files)
+        sheets: list[str] = []
+        shas: list[str] = []
+        sprites: dict[str, Any] = {}  # of the thumbnails that are new, until their sheet is made
+        is_changed = False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            missing = [(sha, path) for sha, path in files.items() if _SHA256.fullmatch(sha) and not self._is_made(sha)]
             with _open_pool() as pool:
-                self._index.update(pool.map(self._make_thumbnail, missing))
-            self._write_index()
-        except OSError as error:
-            raise ResultsError(f"{self._folder}: {error.strerror or error}") from error
-        return self.get_known(files)
-
-    def make_sprites(self, shas: Sequence[str]) -> Sprites:
-        """Make the sprite sheets of these pictures, in this order. All must have a thumbnail.
-
-        Pictures that are neighbours in the run share a sheet. A sheet is named by its content and made once. Raises
-        ResultsError if the folder cannot be read or written.
-        """
-        sheets = []
-        try:
-            for start in range(0, len(shas), _SPRITES_PER_SHEET):
-                part = shas[start : start + _SPRITES_PER_SHEET]
-                name = f"sprites-{sha256(' '.join([str(SPRITE_SIDE), *part]).encode()).hexdigest()[:20]}.webp"
-                sheets.append(f"{THUMBS_FOLDER}/{name}")
-                if not (self._folder / name).is_file():
-                    self._make_sheet(part, self._folder / name)
+                while part := list(islice(distinct, _SPRITES_PER_SHEET)):
+                    for sha, thumb, sprite in pool.map(make_thumbnail, filter(self._is_missing, part)):
+                        self.known[sha], is_changed = thumb, True
+                        sprites |= {sha: sprite} if sprite_count and thumb else {}
+                    shas += [sha for sha, _ in part if self.known.get(sha)]
+                    while sprite_count and len(shas) >= (len(sheets) + 1) * _SPRITES_PER_SHEET:
+                        self._add_sheet(sheets, shas, sprites, side, pool)
+                if sprite_count and len(shas) > len(sheets) * _SPRITES_PER_SHEET:
+                    self._add_sheet(sheets, shas, sprites, side, pool)
+            if is_changed:
+                self._write_index()
         except OSError as error:
             raise ResultsError(f"{self._folder}: {error.strerror or error}") from error
         except UNREADABLE as error:
             raise ResultsError(
                 f"{self._folder}: has a thumbnail that cannot be read: {error}; delete this folder"
             ) from error
-        return Sprites(tuple(sheets), {sha: index for index, sha in enumerate(shas)})
+        return Sprites(tuple(sheets), {sha: index for index, sha in enumerate(shas)} if sprite_count else {})
 
-    def _make_sheet(self, shas: Sequence[str], path: Path) -> None:
-        with _open_pool() as pool:
-            sprites = list(pool.map(self._load_sprite, shas))
-        mode = "RGBA" if any(sprite.mode == "RGBA" for sprite in sprites) else "RGB"
-        sheet = Image.new(mode, (_SPRITES_PER_LINE * SPRITE_SIDE, -(-len(shas) // _SPRITES_PER_LINE) * SPRITE_SIDE))
-        for index, sprite in enumerate(sprites):
+    def _add_sheet(
+        self, sheets: list[str], shas: Sequence[str], sprites: dict[str, Any], side: int, pool: Executor
+    ) -> None:
+        """Make the sheet that follows `sheets`, unless it exists, and remove its pictures from `sprites`."""
+        start = len(sheets) * _SPRITES_PER_SHEET
+        part = shas[start : start + _SPRITES_PER_SHEET]
+        name = f"sprites-{sha256(' '.join([str(side), *part]).encode()).hexdigest()[:20]}.webp"
+        sheets.append(f"{THUMBS_FOLDER}/{name}")
+        made = [sprites.pop(sha, None) for sha in part]
+        if (self._folder / name).is_file():
+            return
+        loaded = pool.map(lambda sha, sprite: sprite or self._load_sprite(sha, side), part, made)
+        images = list(loaded)
+        mode = "RGBA" if any(image.mode == "RGBA" for image in images) else "RGB"
+        sheet = Image.new(mode, (_SPRITES_PER_LINE * side, -(-len(part) // _SPRITES_PER_LINE) * side))
+        for index, image in enumerate(images):
             line, column = divmod(index, _SPRITES_PER_LINE)
-            sheet.paste(sprite, (column * SPRITE_SIDE, line * SPRITE_SIDE))
-        with atomic_write(path) as file:
+            sheet.paste(image, (column * side, line * side))
+        with atomic_write(self._folder / name) as file:
             sheet.save(file, "WEBP", quality=_SPRITE_QUALITY, method=_METHOD)
 
-    def _load_sprite(self, sha: str) -> Any:
-        with Image.open(self._folder / f"{sha}-{SMALLER_SIDES[-1]}.webp", formats=PICTURE_FORMATS) as image:
+    def _load_sprite(self, sha: str, side: int) -> Any:
+        with Image.open(self._find_smallest(sha), formats=PICTURE_FORMATS) as image:
             check_pixels(image.size)
-            # Squeezed into a square; the page restores its shape.
-            return image.resize((SPRITE_SIDE, SPRITE_SIDE), Image.Resampling.BOX)
+            return _make_sprite(image, side)
 
-    def get_known(self, shas: Iterable[str]) -> dict[str, Thumbnail]:
-        """The facts of these files, of those that have a thumbnail."""
-        return {sha: thumb for sha in shas if (thumb := self._index.get(sha)) is not None}
+    def _find_smallest(self, sha: str) -> str:
+        """The path of the smallest thumbnail of a picture that has one."""
+        return f"{self._folder}{os.sep}{_list_names(sha, self.known[sha])[-1]}"
 
-    def prune_index(self, shas: Collection[str]) -> None:
-        """Remove all but these from the index; the caller deletes their files."""
-        self._index = {sha: thumb for sha, thumb in self._index.items() if sha in shas}
-        self._write_index()
+    def is_shown(self, name: str, sprites: Sprites) -> bool:
+        """Whether a file of the folder is the index, a sheet, or a thumbnail of a picture that has a sprite."""
+        sha = name[:_SHA256_LENGTH]
+        if sha in sprites.indices:
+            return name in _list_names(sha, self.known[sha])
+        return name == _INDEX_NAME or f"{THUMBS_FOLDER}/{name}" in sprites.sheets
 
-    def _is_made(self, sha: str) -> bool:
-        return sha in self._index and (
-            self._index[sha] is None or (self._folder / f"{sha}-{SMALLER_SIDES[-1]}.webp").is_file()
-        )
+    def prune_index(self, sprites: Sprites) -> None:
+        """Remove the pictures that have no sprite from the index; the caller deletes their files."""
+        kept = {sha: thumb for sha, thumb in self.known.items() if thumb is None or sha in sprites.indices}
+        if len(kept) < len(self.known):
+            self.known = kept
+            self._write_index()
 
-    def _make_thumbnail(self, item: tuple[str, Path]) -> tuple[str, Thumbnail | None]:
-        sha, path = item
+    def _is_missing(self, item: tuple[str, str]) -> bool:
+        sha, _ = item
+        if sha not in self.known:
+            return _SHA256.fullmatch(sha) is not None
+        return self.known[sha] is not None and not os.path.isfile(self._find_smallest(sha))  # noqa: PTH113 - of many
+
+    def _make_thumbnail(self, item: tuple[str, str], sprite_side: int) -> tuple[str, Thumbnail | None, Any]:
+        """Make the thumbnails of a file; returns its SHA-256, its facts and its sprite, None if it cannot be read."""
+        sha, path = item[0], Path(item[1])
         try:
             if is_film(path):
                 small = read_first_frame(path)
@@ -160,51 +183,60 @@ class Thumbnails:
             else:
                 small, (width, height), frames, workflow = open_picture(path, (THUMB_SIDE * 2, THUMB_SIDE * 2))
             small.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-            content = _encode(small)
-            self._save(content, sha, "")
+            self._save(small, f"{sha}.webp")
             for side in SMALLER_SIDES:
-                if max(small.size) > side:  # a smaller picture is not enlarged, and stays the same
+                if max(width, height) > side:  # a smaller picture is not enlarged: its thumbnail serves all cells
                     small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
-                    content = _encode(small)
-                self._save(content, sha, f"-{side}")
+                    self._save(small, f"{sha}-{side}.webp")
             colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         except UNREADABLE:
-            return sha, None
+            return sha, None, None
         assert isinstance(colour, tuple)
         mean = "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3]))
-        return sha, Thumbnail(width, height, frames, mean, workflow)
+        return sha, Thumbnail(width, height, frames, mean, workflow), _make_sprite(small, sprite_side)
 
-    def _save(self, content: bytes, sha: str, suffix: str) -> None:
-        with atomic_write(self._folder / f"{sha}{suffix}.webp") as file:
-            file.write(content)
+    def _save(self, image: Any, name: str) -> None:
+        with atomic_write(self._folder / name) as file:
+            image.save(file, "WEBP", quality=_QUALITY, method=_METHOD)
 
     def _read_index(self) -> dict[str, Thumbnail | None]:
         try:
-            index: Mapping[str, Any] = json.loads((self._folder / _INDEX_NAME).read_text("utf-8"))
-            return {sha: None if fields is None else Thumbnail(**fields) for sha, fields in index.items()}
+            index: dict[str, Any] = json.loads((self._folder / _INDEX_NAME).read_text("utf-8"))
+            for sha, fields in index.items():  # in place, because a second mapping takes 10 MB
+                index[sha] = None if fields is None else _read_thumbnail(*fields)
         except (OSError, ValueError, TypeError, AttributeError):
             return {}  # make all thumbnails again
+        return index
 
     def _write_index(self) -> None:
-        text = json.dumps(
-            {
-                sha: thumb and {name: getattr(thumb, name) for name in Thumbnail.__slots__}
-                for sha, thumb in self._index.items()
-            }
-        )
         with atomic_write(self._folder / _INDEX_NAME) as file:
-            file.write(text.encode())
+            file.write(json.dumps(self.known).encode())
 
 
-def _encode(image: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=_QUALITY, method=_METHOD)
-    return buffer.getvalue()
+def _read_thumbnail(width: int, height: int, frames: int, colour: str, workflow: bool) -> Thumbnail:
+    """Raises TypeError or ValueError, because somebody else may have written the index."""
+    return Thumbnail(int(width), int(height), int(frames), str(colour), bool(workflow))
 
 
-def list_file_names(sha: str) -> list[str]:
-    """The file names of a picture's thumbnails."""
-    return [f"{sha}{suffix}.webp" for suffix in ("", *(f"-{side}" for side in SMALLER_SIDES))]
+def _iter_distinct(files: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """One file for each content (SHA-256)."""
+    seen: set[str] = set()
+    for sha, path in files:
+        if sha not in seen:
+            seen.add(sha)
+            yield sha, path
+
+
+def _make_sprite(image: Any, side: int) -> Any:
+    """Squeeze a picture into a square; the page restores its shape."""
+    return image.resize((side, side), Image.Resampling.BOX)
+
+
+def _list_names(sha: str, thumb: Thumbnail | None) -> list[str]:
+    """The file names of a picture's thumbnails, the largest first. `js/media.js` knows them, too."""
+    side = 0 if thumb is None else max(thumb.width, thumb.height)
+    smaller = (f"-{smaller}" for smaller in SMALLER_SIDES if smaller < side)
+    return [f"{sha}{suffix}.webp" for suffix in ("", *smaller)]
 
 
 def _open_pool() -> ThreadPoolExecutor:
@@ -247,11 +279,7 @@ def _to_eight_bit(image: Any) -> Any:
     return image.convert("RGBA" if transparent else "RGB")
 
 
-def select_pictures(artifacts: Mapping[str, tuple[Path | None, str]]) -> dict[str, Path]:
-    """One file for each content (SHA-256), of the files that can have a thumbnail; see `contents.collect_artifacts`."""
-    has_av = find_spec("av") is not None
-    return {
-        sha: path
-        for path, sha in artifacts.values()
-        if path is not None and (path.suffix.lower() in PICTURE_SUFFIXES or (has_av and is_film(path)))
-    }
+def can_show(name: str) -> bool:
+    """Whether a file can have a thumbnail, by the suffix of its name."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in PICTURE_SUFFIXES or (is_film(path) and find_spec("av") is not None)

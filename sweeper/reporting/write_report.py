@@ -10,18 +10,21 @@ sprite sheets by their unique names.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ResultsError
 from sweeper.files import atomic_write, describe_write_error
-from sweeper.model.result import Result
 from sweeper.regression.cases import find_run_record
 from sweeper.reporting.check_findings import (
     ACCEPTED_FOLDER,
@@ -32,19 +35,15 @@ from sweeper.reporting.check_findings import (
 )
 from sweeper.reporting.contents import (
     FILES_FOLDER,
-    build_file_entries,
     collect_artifacts,
     describe_run,
     encode_marks,
+    iter_file_entries,
+    list_pictures,
+    number_outputs,
 )
-from sweeper.reporting.dataset import as_json, as_script, build_dataset, list_file_origins
-from sweeper.reporting.thumbnails import (
-    THUMB_NAME,
-    THUMBS_FOLDER,
-    Thumbnails,
-    list_file_names,
-    select_pictures,
-)
+from sweeper.reporting.dataset import TrialTable, build_dataset, iter_json, iter_script, tabulate, transpose_files
+from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER, Thumbnails
 from sweeper.serving import SHARED_PAGE
 from sweeper.store import Store
 from sweeper.store.artifacts import link_files
@@ -58,6 +57,8 @@ if TYPE_CHECKING:
     from sweeper.regression.comparison import Comparisons
 
 PAGE_FOLDER: Final = Path(__file__).parent / "page"
+# The path in the entry of a file in data.json, as a JSON text. Inside of a text, its quotes would be escaped.
+_PATH_OF_FILE: Final = re.compile(rb'"was":"(?:[^"\\\\]|\\\\.)*","path":("(?:[^"\\\\]|\\\\.)*")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,43 +93,52 @@ def write_report(
         out = results / "report"
         refuse_links(out)
     with Store.open(results, readonly=True) as store:
-        outcomes = list(store.outcomes(run))
-        layout, rows = select_results(store.layout(run), [outcome.result for outcome in outcomes], trials)
-        outcomes = [outcome for outcome in outcomes if trials is None or outcome.result.trial in trials]
-        run_data = describe_run(find_run_record(store, run), results, rows, layout, store)
-        all_marks = [] if is_review else merge_marks(store.marks.load(), marks)
-        stored = {f"{FILES_FOLDER}/{local_path(results, path, sha).name}" for path, sha in store.files()}
-    data = build_dataset(rows, layout, [list_file_origins(outcome.files) for outcome in outcomes]) | {
-        "marks": encode_marks(all_marks),
-        "answers": {name: list(map(replace_surrogates, lines)) for name, lines in (answers or {}).items()},
-    }
+        table = _read_table(store, run, trials)
+        recorded = dict(chain.from_iterable(map(zip, table.facts["outputs"], table.facts["sha256"])))
+        data = build_dataset(table) | {
+            "outputs": number_outputs(table.facts["outputs"], recorded),
+            "answers": {name: list(map(replace_surrogates, lines)) for name, lines in (answers or {}).items()},
+            "marks": encode_marks([] if is_review else merge_marks(store.marks.load(), marks)),
+            **describe_run(find_run_record(store, run), results, table, store),
+        }
+    del table  # what the page does not need of it takes 50 MB for a hundred thousand trials
     page_folders = [path.name for path in PAGE_FOLDER.iterdir() if path.is_dir()]
     folders = [out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER, *page_folders)]
     refuse_links(*folders, inside=results)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        artifacts = collect_artifacts(rows, results)
+        artifacts = collect_artifacts(recorded, results)
         thumbnails = Thumbnails(out)
-        pictures = select_pictures(artifacts)
-        thumbs = thumbnails.make(pictures)
-        sprites = thumbnails.make_sprites(list(thumbs))
-        data["files"], data["outputs"] = build_file_entries(rows, artifacts, thumbs, sprites.indices)
+        sprites = thumbnails.make(list_pictures(artifacts.values()), len(artifacts))
         data["sprites"] = sprites.as_data()
-        link_files({path: path.name for path, _ in artifacts.values() if path is not None}, out / FILES_FOLDER)
+        entries = iter_file_entries(artifacts, thumbnails.known, sprites.indices)
+        present = (artifact.path for artifact in artifacts.values() if artifact.size is not None)
+        link_files(((path, os.path.basename(path)) for path in present), out / FILES_FOLDER)  # noqa: PTH119
         if checked is not None:
-            data["check"] = _add_check(checked, rows, data["files"], out, is_review=is_review)
-        data |= run_data
-        thumbnails.prune_index(pictures)
-        shown = {entry["path"] for entry in data["files"] if "path" in entry} | {*sprites.sheets}
-        shown |= {f"{THUMBS_FOLDER}/{name}" for sha in thumbs for name in list_file_names(sha)}
-        _remove_stale_files(out, _read_previous_paths(out) | stored, shown)
-        for name, text in {"data.json": as_json(data), "data.js": as_script(data), **read_page()}.items():
+            data["check"], accepted = _add_check(checked, data["trials"], len(artifacts), out, is_review=is_review)
+            entries = chain(entries, accepted)
+        data["files"] = transpose_files(entries)
+        thumbnails.prune_index(sprites)
+        _remove_stale_files(out, results, data["files"].get("path", ()), partial(thumbnails.is_shown, sprites=sprites))
+        pages = {name: [text] for name, text in read_page().items()}
+        for name, parts in {"data.json": iter_json(data), "data.js": iter_script(data), **pages}.items():
             with atomic_write(out / name) as file:
-                file.write(text.encode())
+                file.writelines(part.encode() for part in parts)
     except OSError as error:
         reason = describe_write_error(out / "index.html", error)
         raise ResultsError(f"{out}: the report cannot be written: {reason}") from error
-    return Report(out / "index.html", len(rows), sum(path is None for path, _ in artifacts.values()))
+    missing = sum(artifact.size is None for artifact in artifacts.values())
+    return Report(out / "index.html", len(data["trials"]), missing)
+
+
+def _read_table(store: Store, run: str | None, trials: Collection[int] | None) -> TrialTable:
+    """Read all trials of a run, or these."""
+    layout, outcomes = store.layout(run), store.outcomes(run)
+    if trials is None:
+        return tabulate(outcomes, layout)
+    rows = list(outcomes)
+    layout, _ = select_results(layout, [row.result for row in rows], trials)
+    return tabulate((row for row in rows if row.result.trial in trials), layout)
 
 
 def write_review(comparisons: Comparisons, out: Path) -> None:
@@ -142,22 +152,25 @@ def write_review(comparisons: Comparisons, out: Path) -> None:
 
 
 def _add_check(
-    checked: Comparisons, rows: Sequence[Result], files: list[dict[str, Any]], out: Path, *, is_review: bool
-) -> dict[str, Any]:
-    """Link the accepted files into the report, add their entries to `files`, and build the page's `check`."""
+    checked: Comparisons, trials: Sequence[int], start: int, out: Path, *, is_review: bool
+) -> tuple[dict[str, Any], Collection[dict[str, Any]]]:
+    """Link the accepted files into the report, and build the page's `check` and their entries, which begin at `start`
+    among the page's files.
+    """
     accepted = build_accepted_entries(checked, _name_by_content)
-    link_files({path: PurePosixPath(entry["path"]).name for path, entry in accepted.items()}, out / ACCEPTED_FOLDER)
+    link_files(((path, PurePosixPath(entry["path"]).name) for path, entry in accepted.items()), out / ACCEPTED_FOLDER)
     notes = [f"{servers} ({count} cases)" for servers, count in checked.servers.items()]
     notes += [] if checked.has_baseline else ["There is no baseline: nothing was compared."]
     notes += [f"The run ended early: {checked.stopped_by}."] if checked.stopped_by else []
-    return {
+    check = {
         "baseline": str(checked.baseline),
         "gone": list_missing_cases(checked),
         "notes": notes,
         "is_review": is_review,
         "accept_command": checked.accept_command,
-        **build_check_data(rows, group_by_trial(checked), accepted, files, with_texts=is_review),
+        **build_check_data(trials, group_by_trial(checked), accepted, start, with_texts=is_review),
     }
+    return check, accepted.values()
 
 
 def read_page() -> dict[str, str]:
@@ -173,30 +186,39 @@ def _name_by_content(path: Path) -> str:
     return f"{sha256(path.read_bytes()).hexdigest()[:20]}{path.suffix.lower()}"
 
 
-def _remove_stale_files(out: Path, own: Collection[str], shown: Collection[str]) -> None:
-    """Remove the `own` files of reports, and thumbnails, that are not `shown`. Raises OSError."""
+def _remove_stale_files(
+    out: Path, results: Path, shown: Iterable[str | None], is_shown_thumb: Callable[[str], bool]
+) -> None:
+    """Remove the files of earlier reports that are not `shown`. Raises OSError."""
     # Compare without case, because some file systems take both spellings for one file.
-    kept = {path.casefold() for path in shown}
-    for folder in (FILES_FOLDER, ACCEPTED_FOLDER, THUMBS_FOLDER):
-        for name in _list_files(out, folder):
-            is_own = f"{folder}/{name}" in own or (folder == THUMBS_FOLDER and THUMB_NAME.fullmatch(name))
-            if is_own and f"{folder}/{name}".casefold() not in kept:
-                (out / folder / name).unlink(missing_ok=True)
+    kept = {path.casefold() for path in shown if path is not None}
+    paths = (f"{folder}/{name}" for folder in (FILES_FOLDER, ACCEPTED_FOLDER) for name in _list_files(out, folder))
+    stray = {path for path in paths if path.casefold() not in kept}
+    thumbs = (name for name in _list_files(out, THUMBS_FOLDER) if THUMB_NAME.fullmatch(name))
+    stray_thumbs = [f"{THUMBS_FOLDER}/{name}" for name in thumbs if not is_shown_thumb(name)]
+    for path in (*stray_thumbs, *(_find_own_files(stray, out, results) if stray else ())):
+        (out / path).unlink(missing_ok=True)
 
 
-def _list_files(out: Path, folder: str) -> list[str]:
+def _list_files(out: Path, folder: str) -> Iterator[str]:
     """The files in a folder of the report; none if the folder is a link, because its target is not the report's."""
     path = out / folder
     if not path.is_dir() or path.resolve() != out.resolve() / folder:
-        return []
+        return
     with os.scandir(path) as entries:
-        return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        yield from (entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
 
 
-def _read_previous_paths(out: Path) -> set[str]:
-    """The artifacts and accepted files in the data of the report that is there; none if another program wrote it."""
-    try:
-        files = json.loads((out / "data.json").read_text("utf-8"))["files"]
-        return {entry["path"] for entry in files if "path" in entry}
-    except (OSError, ValueError, LookupError, TypeError):
-        return set()
+def _find_own_files(paths: Collection[str], out: Path, results: Path) -> set[str]:
+    """Which of these paths are artifacts of the store, or files that the data of the report that is there names."""
+    with Store.open(results, readonly=True) as store:
+        own = {path for file in store.files() if (path := f"{FILES_FOLDER}/{local_path(results, *file).name}") in paths}
+    # Its values would take several times the memory of its text, of which only a page is in memory at once.
+    with (
+        contextlib.suppress(OSError, ValueError),
+        (out / "data.json").open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+        names = (json.loads(match[1]) for match in _PATH_OF_FILE.finditer(text))
+        own |= {name for name in names if name in paths}
+    return own

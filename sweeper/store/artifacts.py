@@ -11,8 +11,9 @@ import io
 import os
 import re
 import shutil
+import stat
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -250,20 +251,24 @@ def _translate_errors(folder: Path) -> Iterator[None]:
         raise ResultsError(f"{folder}: {error.strerror or error}; everything stored so far is safe") from error
 
 
-def link_files(sources: Mapping[Path, str], folder: Path) -> None:
-    """Link or copy files into a folder under these names.
+def link_files(sources: Iterable[tuple[str | Path, str]], folder: Path) -> None:
+    """Link or copy files, given as (file, name), into a folder under these names.
 
     A file of the same size is kept, because neither artifacts nor files named by their content ever change.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for source, name in sources.items():
-        path = folder / name
-        if path.is_symlink():  # not ours; a copy would go through it
-            path.unlink()
-        if path.exists():
-            if path.samefile(source) or path.stat().st_size == source.stat().st_size:
-                continue
-            path.unlink()
+    for source, name in sources:
+        path = f"{folder}{os.sep}{name}"
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            pass
+        else:
+            if not stat.S_ISLNK(found.st_mode):  # a link is not ours; a copy would go through it
+                original = os.stat(source)  # noqa: PTH116 - a Path for each of many files takes as long as the call
+                if os.path.samestat(found, original) or found.st_size == original.st_size:
+                    continue
+            os.unlink(path)  # noqa: PTH108 - as above
         try:
             os.link(source, path)
         except OSError:  # another file system, or one without hard links

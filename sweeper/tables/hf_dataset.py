@@ -264,7 +264,7 @@ def _write_folder(out: Path, sources: Mapping[Path, str], texts: Mapping[str, st
         for name in earlier:
             if name != _CARD:
                 (out / name).unlink(missing_ok=True)
-        link_files(sources, out / _FOLDER)
+        link_files(sources.items(), out / _FOLDER)
         for name, text in texts.items():
             if name != _CARD or not (out / name).exists():
                 with atomic_write(out / name) as file:

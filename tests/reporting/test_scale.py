@@ -31,7 +31,7 @@ class Large:
 @pytest.fixture(scope="module", params=[(25, 40), (100, 100)], ids=["1000", "10000"])
 def large(request, tmp_path_factory):
     seeds, cfgs = request.param
-    sweep = Sweep({"seed": list(range(seeds)), "cfg": [1 + n / 4 for n in range(cfgs)]}, distinct=40, size=(32, 32))
+    sweep = Sweep({"seed": list(range(seeds)), "cfg": [1 + n / 4 for n in range(cfgs)]}, distinct=40, size=(352, 352))
     out = sweep.write(tmp_path_factory.mktemp("large"))
     return Large(write_report(out).page.parent, seeds, cfgs)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sweeper.model.result import Result
-from sweeper.reporting.dataset import build_dataset
-from sweeper.store.records import TableLayout
+from sweeper.reporting.dataset import build_dataset, tabulate
+from sweeper.store.records import TableLayout, TrialOutcome
 
 
 def test_metric_of_texts_becomes_a_column():
@@ -12,7 +12,8 @@ def test_metric_of_texts_becomes_a_column():
         Result(0, {}, {}, "a" * 64, "succeeded", metrics={"brightness": 7.5, "perceptual_hash": "ff"}),
         Result(1, {}, {}, "b" * 64, "failed"),
     ]
-    made = build_dataset(found, TableLayout("shop", (), (), ("brightness", "perceptual_hash")))
+    layout = TableLayout("shop", (), (), ("brightness", "perceptual_hash"))
+    made = build_dataset(tabulate([TrialOutcome(row, None, ()) for row in found], layout))
 
     assert made["metrics"] == [{"name": "brightness", "of": [7.5, None]}]
     assert made["outcome"][-1] == {"name": "perceptual_hash", "role": "metric", "values": ["ff"], "of": [0, -1]}

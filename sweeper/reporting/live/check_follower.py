@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import SweeperError
-from sweeper.model.result import Result
 from sweeper.reporting.check_findings import (
     ACCEPTED_FOLDER,
     build_accepted_entries,
@@ -81,12 +80,13 @@ class LiveCheck:
         wanted = f"{ACCEPTED_FOLDER}/{name}"
         return next((path for path, entry in self._accepted.items() if entry["path"] == wanted), None)
 
-    def build_data(self, rows: Sequence[Result], files: list[dict[str, Any]]) -> dict[str, Any]:
-        """Build `check` of the page's data, and add the accepted files to `files`."""
+    def build_data(self, trials: Sequence[int], start: int) -> tuple[dict[str, Any], Collection[dict[str, Any]]]:
+        """Build `check` of the page's data, and the entries of the accepted files, whose indices begin at `start`."""
         if self._check is None:
-            return {}
-        check = build_check_data(rows, self._compared, self._accepted, files)
-        return {"check": {"baseline": str(self._baseline), **self.build_missing_cases(), **check}}
+            return {}, ()
+        check = build_check_data(trials, self._compared, self._accepted, start)
+        data = {"baseline": str(self._baseline), **self.build_missing_cases(), **check}
+        return {"check": data}, self._accepted.values()
 
     def build_row(self, trial: int) -> dict[str, Any]:
         """Build `check` of a row's update."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,16 +23,26 @@ from sweeper.model.search_columns import SearchColumns
 from sweeper.planning.plan import plan
 from sweeper.regression.cases import find_run_record
 from sweeper.reporting.contents import (
-    build_file_entries,
+    LocatedFile,
     collect_artifacts,
     describe_equal_pictures,
     describe_run,
     describe_spending,
     encode_marks,
+    iter_file_entries,
+    list_pictures,
+    number_outputs,
 )
-from sweeper.reporting.dataset import build_dataset, build_row_outcome, list_file_origins
+from sweeper.reporting.dataset import (
+    TrialTable,
+    build_dataset,
+    build_row_outcome,
+    list_file_origins,
+    tabulate,
+    transpose_files,
+)
 from sweeper.reporting.live.check_follower import CheckFunction, LiveCheck
-from sweeper.reporting.thumbnails import THUMBS_FOLDER, Sprites, Thumbnails, select_pictures
+from sweeper.reporting.thumbnails import THUMBS_FOLDER, Sprites, Thumbnails
 from sweeper.running.folder_lock import is_locked
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.containment import refuse_links
@@ -52,7 +63,7 @@ class _RunState:
     record: RunRecord | None
     outcomes: list[TrialOutcome]
     last_changes: dict[int, int] = field(default_factory=dict)
-    artifacts: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
+    artifacts: dict[str, LocatedFile] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     # Of the pictures that existed when the run was first read.
     sprites: Sprites = field(default_factory=lambda: Sprites((), {}))
@@ -65,6 +76,9 @@ class _RunState:
     def trials(self) -> list[tuple[int, str]]:
         """What identifies the rows: if it changes, the page has to reload."""
         return [(row.trial, row.digest) for row in self.rows]
+
+    def tabulate(self) -> TrialTable:
+        return tabulate(self.outcomes, self.layout)
 
 
 class Follower:
@@ -163,13 +177,19 @@ class Follower:
     def build_data(self) -> dict[str, Any]:
         """Build all of the page's data, including the number of the last change."""
         with self._lock:
-            state, rows = self._state, self._state.rows
-            data = build_dataset(rows, state.layout, [list_file_origins(outcome.files) for outcome in state.outcomes])
-            thumbs = self.thumbs.get_known(sha for _, sha in state.artifacts.values())
-            data["files"], data["outputs"] = build_file_entries(rows, state.artifacts, thumbs, state.sprites.indices)
-            data["sprites"] = state.sprites.as_data()
-            data |= self._check.build_data(rows, data["files"])
-            return data | state.info | {"marks": self._marks, "live": self._build_live_state()}
+            state, table = self._state, self._state.tabulate()
+            check, accepted = self._check.build_data(table.facts["trial"], len(state.artifacts))
+            entries = iter_file_entries(state.artifacts, self.thumbs.known, state.sprites.indices)
+            return {
+                **build_dataset(table),
+                "files": transpose_files(chain(entries, accepted)),
+                "outputs": number_outputs(table.facts["outputs"], state.artifacts),
+                "sprites": state.sprites.as_data(),
+                **check,
+                **state.info,
+                "marks": self._marks,
+                "live": self._build_live_state(),
+            }
 
     def get_changes(self, number: int, generation: int) -> dict[str, Any] | None:
         """The changes after change `number`; None if the page has to reload."""
@@ -219,7 +239,7 @@ class Follower:
         outcome = self._state.outcomes[index]
         row = outcome.result
         artifacts = {name: self._state.artifacts[name] for name in row.outputs}
-        entries, _ = build_file_entries([row], artifacts, self.thumbs.get_known(row.sha256))
+        entries = list(iter_file_entries(artifacts, self.thumbs.known, {}))
         files = {"row": index, "files": entries, "places": list_file_origins(outcome.files)}
         return {**files, **self._check.build_row(row.trial), **build_row_outcome(row, self._state.layout)}
 
@@ -306,13 +326,9 @@ class Follower:
         record = find_run_record(store, self._run)
         outcomes = list(store.outcomes(record.id, of_folder=self._run is None))
         state = _RunState(store.layout(record.id), record, outcomes)
-        self._add_files(state, state.rows)
-        if known is not None:
-            state.sprites = known.sprites
-        else:
-            thumbs = self.thumbs.get_known(sha for _, sha in state.artifacts.values())
-            state.sprites = self.thumbs.make_sprites(list(thumbs))
-        state.info = describe_run(record, self.results, state.rows, state.layout, store)
+        made = self._add_files(state, state.rows, with_sprites=known is None)
+        state.sprites = made if known is None else known.sprites
+        state.info = describe_run(record, self.results, state.tabulate(), store)
         self._marks = encode_marks(store.marks.load())
         return state
 
@@ -339,10 +355,11 @@ class Follower:
             return True
         changed = [index for index, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
         if before.record is None or before.record.id != record.id:
-            state.info = describe_run(record, self.results, rows, layout, store)
+            state.info = describe_run(record, self.results, state.tabulate(), store)
         else:
+            table = state.tabulate()
             state.info = before.info | {
-                "spending": describe_spending(store, rows), "equal": describe_equal_pictures(store, rows, layout)
+                "spending": describe_spending(store, table), "equal": describe_equal_pictures(store, table)
             }  # fmt: skip
         if changed:
             self._add_files(state, [rows[index] for index in changed])
@@ -353,13 +370,16 @@ class Follower:
             self._check.request(None if before.record is None else [rows[index].trial for index in changed])
         return bool(changed) or has_new_marks or record != before.record or state.info != before.info
 
-    def _add_files(self, state: _RunState, rows: Sequence[Result]) -> None:
+    def _add_files(self, state: _RunState, rows: Sequence[Result], *, with_sprites: bool = False) -> Sprites:
         """Register the files of these rows and make their thumbnails before a page hears of them."""
-        artifacts = collect_artifacts(rows, self.results)
-        self.thumbs.make(select_pictures(artifacts))
+        recorded = {name: sha for row in rows for name, sha in zip(row.outputs, row.sha256, strict=True)}
+        artifacts = collect_artifacts(recorded, self.results)
+        sprites = self.thumbs.make(list_pictures(artifacts.values()), len(artifacts) if with_sprites else 0)
         with self._lock:
             state.artifacts.update(artifacts)
-            self.files.update({path.name: path for path, _ in artifacts.values() if path is not None})
+            paths = (Path(artifact.path) for artifact in artifacts.values() if artifact.size is not None)
+            self.files.update({path.name: path for path in paths})
+        return sprites
 
 
 def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
@@ -379,4 +399,5 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
     outcomes = [TrialOutcome(row, None, ()) for row in rows]
-    return _RunState(layout, None, outcomes, info=describe_run(record, results, rows, layout, None))
+    info = describe_run(record, results, tabulate(outcomes, layout), None)
+    return _RunState(layout, None, outcomes, info=info)

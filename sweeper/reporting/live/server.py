@@ -24,7 +24,7 @@ from sweeper.model.bounded_json import parse_json
 from sweeper.model.experiment import Experiment
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER
 from sweeper.reporting.contents import MEDIA_TYPES
-from sweeper.reporting.dataset import as_json, as_script
+from sweeper.reporting.dataset import iter_json, iter_script, to_json
 from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.reporting.live.follower import Follower
 from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER
@@ -115,8 +115,8 @@ class LiveView(PageServer):
     async def serve_data(self, request: Request) -> Response:
         data = await asyncio.to_thread(self._follower.build_data)
         if request.url.path.endswith(".js"):
-            return Response(as_script(data), headers=NO_STORE, media_type="text/javascript")
-        return Response(as_json(data), headers=NO_STORE, media_type="application/json")
+            return StreamingResponse(iter_script(data), headers=NO_STORE, media_type="text/javascript")
+        return StreamingResponse(iter_json(data), headers=NO_STORE, media_type="application/json")
 
     async def serve_artifact(self, request: Request) -> Response:
         return _respond_with_file(self._follower.files.get(request.path_params["name"]))
@@ -184,7 +184,7 @@ class LiveView(PageServer):
                     return
                 if changes["number"] != number:
                     number = changes["number"]
-                    yield f"event: change\nid: {generation}.{number}\ndata: {as_json(changes)}\n\n"
+                    yield f"event: change\nid: {generation}.{number}\ndata: {to_json(changes)}\n\n"
                     await asyncio.sleep(_MIN_INTERVAL_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_KEEPALIVE_SECONDS):

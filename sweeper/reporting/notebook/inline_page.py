@@ -25,7 +25,7 @@ from sweeper.model.result import Run
 from sweeper.model.search_result import SearchResult
 from sweeper.model.shell_words import join_command
 from sweeper.reporting.contents import MEDIA_TYPES
-from sweeper.reporting.dataset import as_json, as_script
+from sweeper.reporting.dataset import iter_script, to_json, transpose_files
 from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.reporting.write_report import read_page, write_report
 from sweeper.store.containment import refuse_links
@@ -91,7 +91,7 @@ def show(
         return InlinePage(report.page, report.trial_count, markup)
     files, names, is_whole = selected
     inline = {name: _make_data_url(name, file) for name, file in names.items()}
-    data |= {"files": files, "sprites": {"across": 1, "sheets": [], "count": 0}, "sides": []}
+    data |= {"files": transpose_files(files), "sprites": {"across": 1, "sheets": [], "count": 0}, "sides": []}
     page = html.escape(_make_page(data, inline), quote=False).replace("'", "&#39;")
     frame = (
         f"<iframe srcdoc='{page}' title='sweeper report' sandbox='allow-scripts allow-downloads allow-popups' "
@@ -150,13 +150,19 @@ def _select_files(
     originals = {file["path"] for file in files if "path" in file}
     choices = [{name: report / name for name in thumbs | originals}]
     choices += [
-        {name: report / name.replace(".webp", f"{suffix}.webp") for name in thumbs}
+        {name: _find_thumbnail(report / name, suffix) for name in thumbs}
         for suffix in ("", *(f"-{side}" for side in SMALLER_SIDES))
     ]
     for index, names in enumerate(choices):
         if sum(path.stat().st_size for path in names.values()) <= MAX_BYTES:
             return [_place_file(file, is_whole=index == 0) for file in files], names, index == 0
     return None
+
+
+def _find_thumbnail(path: Path, suffix: str) -> Path:
+    """The smaller thumbnail with this suffix, or the largest if it is not larger than that."""
+    smaller = path.with_stem(path.stem + suffix)
+    return smaller if smaller.is_file() else path
 
 
 def _place_file(file: Mapping[str, Any], *, is_whole: bool) -> dict[str, Any]:
@@ -179,7 +185,7 @@ def _make_page(data: Mapping[str, Any], inline: Mapping[str, str]) -> str:
     parts = read_page()
     index = parts.pop("index.html")
     # In a string of a script, `<` could end the script.
-    script = as_script(data) + f"sweeper.inline = JSON.parse({json.dumps(as_json(inline))});\n"
+    script = "".join(iter_script(data)) + f"sweeper.inline = JSON.parse({json.dumps(to_json(inline))});\n"
     parts["data.js"] = script.replace("<", "\\u003c")
     # A text among the data cannot contain the nonce, which depends on it.
     nonce = hashlib.sha256("".join(parts.values()).encode()).hexdigest()[:32]

@@ -28,6 +28,12 @@
  * @property {Origin[]} origins of the accepted files
  */
 
+/**
+ * One of many values, which the data may store as hashes joined to one text.
+ * @param {any[] | {joined: string}} values @param {number} index
+ */
+const getHash = (values, index) => (Array.isArray(values) ? values[index] : values.joined.slice(index * 64, (index + 1) * 64));
+
 /** The files of the page. The data stores them in columns; each file is decoded when it is first used. */
 class PageFiles {
   /** @param {{count: number, columns: Record<string, any>} | PageFile[]} raw a list as data.json has it */
@@ -49,12 +55,13 @@ class PageFiles {
   }
 
   /**
-   * @param {any} column a list of values, {each: value}, or {made: text} in which `*` is the file's SHA-256
+   * @param {any} column a list of values, or one of the shorter forms that `_compress_column` of `dataset.py` describes
    * @param {number} index @returns {any}
    */
   valueAt(column, index) {
-    if (Array.isArray(column)) return column[index];
-    return column.made === undefined ? column.each : column.made.replaceAll("*", this.valueAt(this.columns.sha256, index));
+    if (column.made !== undefined) return column.made.replaceAll("*", this.valueAt(this.columns.sha256, index));
+    if (column.below !== undefined) return column.below + this.valueAt(this.columns.was, index).split("/").at(-1);
+    return "each" in column ? column.each : getHash(column, index);
   }
 
   /**
@@ -101,7 +108,8 @@ class Dataset {
     this.columns = [this.trialColumn, ...columns, this.statusColumn, ...this.outcome, ...this.jobNumbers, ...this.metrics, ...this.check];
     this.columns.push(...makeMetrics(raw.check?.measures ?? [], "check"));
     this.byName = new Map(this.columns.map((column) => [column.name, column]));
-    this.rowByTrial = new Map(raw.trials.map((/** @type {number} */ trial, /** @type {number} */ row) => [trial, row]));
+    /** @type {Map<number, number> | null} made when a row is first looked for */
+    this.rowByTrial = null;
     this.fileList = new PageFiles(raw.files);
     /** @type {Map<number, Progress | null>} row -> progress of the job that a server has; null before it reports any */
     this.running = new Map();
@@ -162,12 +170,14 @@ class Dataset {
    * @param {number} trial @returns {number | undefined}
    */
   row(trial) {
+    if (this.raw.trials[trial] === trial) return trial;
+    this.rowByTrial ??= new Map(this.raw.trials.map((/** @type {number} */ other, /** @type {number} */ row) => [other, row]));
     return this.rowByTrial.get(trial);
   }
 
   /** @param {number} row @returns {string} */
   digest(row) {
-    return this.raw.digest[row];
+    return getHash(this.raw.digest, row);
   }
 
   /**

@@ -25,8 +25,6 @@ class Marks {
     // The marks of a check are about that check alone, because the same trial may change in another one.
     const review = dataset.raw.check?.is_review ? ` check ${dataset.raw.run}` : "";
     this.key = `${this.prefix}began ${dataset.raw.began ?? ""}${review}`;
-    /** @type {Map<string, number[]>} */
-    this.rowsByDigest = new Map();
     this.readRows();
     /** @type {Map<string, DatedMark>} by digest, also of trials that are not in the sweep now but may return */
     this.byDigest = new Map();
@@ -52,14 +50,22 @@ class Marks {
 
   /** Read which trials there are, at first and when the dataset has more of them. */
   readRows() {
-    this.rowsByDigest.clear();
+    /** @type {Map<string, number[]> | null} */
+    this.knownRows = null;
+    this.addColumns();
+  }
+
+  /** The rows of each digest. A page without marks never needs them. */
+  get rowsByDigest() {
+    if (this.knownRows !== null) return this.knownRows;
+    this.knownRows = new Map();
     for (let row = 0; row < this.dataset.size; row++) {
       const digest = this.dataset.digest(row);
-      const rows = this.rowsByDigest.get(digest);
+      const rows = this.knownRows.get(digest);
       if (rows) rows.push(row);
-      else this.rowsByDigest.set(digest, [row]);
+      else this.knownRows.set(digest, [row]);
     }
-    this.addColumns();
+    return this.knownRows;
   }
 
   /**

@@ -7,13 +7,13 @@ const Media = (() => {
   const MIN_PLAYER = 110; // pixels below which browsers draw an audio player without its play button
 
   /**
-   * The smallest thumbnail that fills a cell of `size` pixels.
+   * The smallest thumbnail that fills a cell of `size` pixels. A smaller one exists only of a picture that is larger.
    * @param {PageFile} file @param {number} size
    * @param {number[]} sides of the smaller thumbnails, in pixels
    * @returns {string} its path
    */
   function pickThumbnail(file, size, sides) {
-    const side = sides.find((one) => one >= size * devicePixelRatio);
+    const side = sides.find((pixels) => pixels >= size * devicePixelRatio && pixels < Math.max(file.width, file.height));
     const thumb = file.thumb ?? file.path;
     return side === undefined ? thumb : thumb.replace(/\.webp$/, `-${side}.webp`);
   }
