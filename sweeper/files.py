@@ -26,8 +26,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     # Nobody can guess this name, so that in a folder from elsewhere it is no link to another file.
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = temporary.open("xb")
+        try:
+            file = temporary.open("xb")
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("xb")
     except OSError as error:
         # The message names `path`, because the user does not know `temporary`.
         raise type(error)(error.errno, describe_write_error(path, error), str(path)) from None

@@ -8,6 +8,7 @@ page decodes all of it in `page/js/dataset.js`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -26,8 +27,9 @@ _TEXT_COLUMNS: Final = ("error_type", "error", "target", "cost_kind", "models")
 _NUMBER_COLUMNS: Final = tuple(name for name, kind in OUTCOME_COLUMNS.items() if kind in (int, float))
 _FACTS: Final = ("trial", "digest", "status", "outputs", "sha256", *_TEXT_COLUMNS, *_NUMBER_COLUMNS)
 _MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
-_HASH_DIGITS: Final = 64  # of SHA-256, in hex
+_HASH: Final = re.compile("[0-9a-f]{64}")  # SHA-256
 _LITERAL: Final = 100_000  # letters of a string in the script
+_COLUMN_LISTS: Final = ("columns", "outcome", "metrics")  # of the data
 _BATCH: Final = 2000  # rows or items that are converted at once
 # The parts of a file's entry, in the order of the page's data.
 _FILE_FIELDS: Final = (
@@ -237,9 +239,12 @@ def iter_script(data: Mapping[str, Any]) -> Iterator[str]:
     files = data["files"]
     columns = _iter_mapping({name: _compress_column(name, files) for name in files})
     count = len(next(iter(files.values()), ()))
-    shown = {**data, "files": _iter_mapping({"count": count, "columns": columns})}
-    if "digest" in data:
-        shown["digest"] = _join_hashes(data["digest"])
+    short = {name: [{**column, "of": _shorten(column["of"])} for column in data[name]] for name in _COLUMN_LISTS}
+    short |= {name: _shorten(data[name]) for name in ("trials", "status")}
+    short["places"] = {**data["places"], "of": _shorten(data["places"]["of"])}
+    short["job_numbers"] = {name: _shorten(numbers) for name, numbers in data["job_numbers"].items()}
+    short["digest"] = _join_hashes(data["digest"])
+    shown = {**data, **short, "files": _iter_mapping({"count": count, "columns": columns})}
     yield "globalThis.sweeper ??= {};\nsweeper.raw = JSON.parse(["
     for text in _iter_chunks(_iter_mapping(shown)):
         escaped = text.replace("\\", "\\\\").replace("'", "\\'")
@@ -298,16 +303,16 @@ def _to_columns(rows: Iterable[Iterable[Any]], count: int) -> list[list[Any]]:
 
 
 def _compress_column(name: str, files: Mapping[str, Sequence[Any]]) -> Any:
-    """A column of files as the page reads it. `decodeText` and `PageFiles` of `js/dataset.js` know its forms.
+    """A column of files as the page reads it. `PageFiles` of `js/dataset.js` knows its forms.
 
-    It is a list of values (null: the file has none), or shorter: `{each: value}` if all files have the same,
+    It is a list of values (null: the file has none), or shorter: as `_shorten` or `_join_hashes` returns them,
     `{made: "thumbs/*.webp"}` if each value is the same text around the file's SHA-256, `{below: "files/"}` if each is
-    the name of the recorded path in that folder, or hashes as `_join_hashes` returns them.
+    the name of the recorded path in that folder.
     """
     values, hashes = files[name], files.get("sha256", ("",))
     first, sha = values[0], hashes[0]
-    if all(type(value) is type(first) and value == first for value in values):
-        return {"each": first}
+    if (short := _shorten(values)) is not values:
+        return short
     if name == "sha256":
         return _join_hashes(values)
     if sha and isinstance(first, str) and sha in first and "*" not in first:
@@ -321,7 +326,21 @@ def _compress_column(name: str, files: Mapping[str, Sequence[Any]]) -> Any:
     return values
 
 
+def _shorten(values: Sequence[Any]) -> Any:
+    """`{each, count}` for equal values, `{from, count}` for consecutive integers, or else the values."""
+    if len({*map(type, values)}) != 1:
+        return values
+    first, count = values[0], len(values)
+    if values.count(first) == count:
+        return {"each": first, "count": count}
+    is_range = type(first) is int and values[-1] == first + count - 1 and values == [*range(first, first + count)]
+    return {"from": first, "count": count} if is_range else values
+
+
 def _join_hashes(values: Sequence[str | None]) -> Any:
-    """`{joined: text}` with the 64 digits of each hash, which is one string to a browser; the values if some differ."""
-    is_plain = all(value is not None and len(value) == _HASH_DIGITS and value.isascii() for value in values)
-    return {"joined": "".join(map(str, values))} if is_plain else values
+    """The JSON of `{joined: text}` with the 64 digits of each hash, one string to a browser; or else the values."""
+    hashes = [value for value in values if value is not None and _HASH.fullmatch(value)]
+    if len(hashes) < len(values):
+        return values
+    batches = ("".join(hashes[start : start + _BATCH]) for start in range(0, len(hashes), _BATCH))
+    return _iter_mapping({"joined": chain('"', batches, '"')})

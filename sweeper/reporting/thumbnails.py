@@ -182,7 +182,7 @@ class Thumbnails:
                 (width, height), frames, workflow = small.size, 1, False
             else:
                 small, (width, height), frames, workflow = open_picture(path, (THUMB_SIDE * 2, THUMB_SIDE * 2))
-            small.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            small.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=1.5)
             self._save(small, f"{sha}.webp")
             for side in SMALLER_SIDES:
                 if max(width, height) > side:  # a smaller picture is not enlarged: its thumbnail serves all cells

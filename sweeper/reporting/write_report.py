@@ -191,13 +191,17 @@ def _remove_stale_files(
 ) -> None:
     """Remove the files of earlier reports that are not `shown`. Raises OSError."""
     # Compare without case, because some file systems take both spellings for one file.
-    kept = {path.casefold() for path in shown if path is not None}
+    kept = {_fold(path) for path in shown if path is not None}
     paths = (f"{folder}/{name}" for folder in (FILES_FOLDER, ACCEPTED_FOLDER) for name in _list_files(out, folder))
-    stray = {path for path in paths if path.casefold() not in kept}
+    stray = {path for path in paths if _fold(path) not in kept}
     thumbs = (name for name in _list_files(out, THUMBS_FOLDER) if THUMB_NAME.fullmatch(name))
     stray_thumbs = [f"{THUMBS_FOLDER}/{name}" for name in thumbs if not is_shown_thumb(name)]
     for path in (*stray_thumbs, *(_find_own_files(stray, out, results) if stray else ())):
         (out / path).unlink(missing_ok=True)
+
+
+def _fold(path: str) -> str:
+    return path if path.isascii() and path.islower() else path.casefold()  # a copy of each of many takes memory
 
 
 def _list_files(out: Path, folder: str) -> Iterator[str]:

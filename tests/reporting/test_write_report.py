@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sweeper.reporting.dataset import encode_values, iter_script, transpose_files
+from sweeper.reporting.dataset import build_dataset, encode_values, iter_script, tabulate, transpose_files
 from sweeper.reporting.write_report import write_report
+from sweeper.store.records import TableLayout
 from tests.reporting.made_up_sweeps import Sweep, picture
 
+EMPTY = build_dataset(tabulate([], TableLayout("empty", (), (), ()))) | {"files": {}}
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -184,14 +186,14 @@ def test_encoding_distinguishes_values_by_json_text(cells):
 
 def test_script_has_no_long_string():
     """Chromium's time for a string grows with the square of its length: 38 MB in one took two seconds."""
-    script = "".join(iter_script({"text": "'\\\"" * 300_000, "files": {}}))
+    script = "".join(iter_script(EMPTY | {"text": "'\\\"" * 300_000}))
     assert max(map(len, script.splitlines())) < 500_000
     assert read_literal(script)["text"] == "'\\\"" * 300_000
 
 
 @given(st.text())
 def test_script_contains_exactly_the_json(text):
-    script = "".join(iter_script({"text": text, "files": {}}))
+    script = "".join(iter_script(EMPTY | {"text": text}))
     assert script.isascii()
     assert read_literal(script)["text"] == text
 
@@ -202,7 +204,7 @@ def read_literal(script):
 
 
 def read_files(files):
-    return read_literal("".join(iter_script({"files": transpose_files(files)})))["files"]
+    return read_literal("".join(iter_script(EMPTY | {"files": transpose_files(files)})))["files"]
 
 
 HASH = "0123456789abcdef" * 4
@@ -228,6 +230,8 @@ def test_files_in_columns_equal_the_original_files(files):
             return column[place]
         if "joined" in column:
             return column["joined"][place * 64 : (place + 1) * 64]
+        if "from" in column:
+            return column["from"] + place
         if "below" in column:
             return column["below"] + value("was", place).rpartition("/")[2]
         return column["made"].replace("*", value("sha256", place)) if "made" in column else column["each"]
@@ -254,10 +258,18 @@ def test_shared_file_values_are_stored_once():
         for n in range(10_000)
     ]
     columns = read_files(files)["columns"]
-    assert columns["kind"] == {"each": "image"}
+    assert columns["kind"] == {"each": "image", "count": 10_000}
     assert columns["path"] == {"below": "files/"}
     assert len(columns["sha256"]["joined"]) == 64 * len(files)
     assert columns["thumb"] == {"made": "thumbs/*.webp"}
+
+
+def test_equal_and_consecutive_numbers_are_stored_in_short(made):
+    data = read_literal((made(Sweep({"seed": [5, 6, 7]}, slots={"steps": 4})) / "data.js").read_text())
+    assert data["trials"] == {"from": 0, "count": 3}
+    assert [column["of"] for column in data["columns"]] == [{"from": 0, "count": 3}, {"each": 0, "count": 3}]
+    assert data["job_numbers"]["cost"] == {"each": None, "count": 3}
+    assert data["files"]["columns"]["sprite"] == {"from": 0, "count": 3}
 
 
 def test_every_picture_has_a_sprite_and_old_sheets_go(tmp_path):

@@ -29,6 +29,15 @@
  */
 
 /**
+ * A list of the data, which may store equal values or consecutive numbers in short.
+ * @param {any} list @returns {any[]}
+ */
+function toList(list) {
+  if (Array.isArray(list)) return list;
+  return "each" in list ? new Array(list.count).fill(list.each) : Array.from({ length: list.count }, (_, index) => list.from + index);
+}
+
+/**
  * One of many values, which the data may store as hashes joined to one text.
  * @param {any[] | {joined: string}} values @param {number} index
  */
@@ -61,6 +70,7 @@ class PageFiles {
   valueAt(column, index) {
     if (column.made !== undefined) return column.made.replaceAll("*", this.valueAt(this.columns.sha256, index));
     if (column.below !== undefined) return column.below + this.valueAt(this.columns.was, index).split("/").at(-1);
+    if (column.from !== undefined) return column.from + index;
     return "each" in column ? column.each : getHash(column, index);
   }
 
@@ -89,6 +99,9 @@ class Dataset {
       throw new Error("data.js beside this page is missing or was written by another version of sweeper; write the report again");
     }
     this.raw = raw;
+    for (const column of [...raw.columns, ...raw.outcome, ...raw.metrics, raw.places]) column.of = toList(column.of);
+    for (const name of ["trials", "status"]) raw[name] = toList(raw[name]);
+    for (const [name, numbers] of Object.entries(raw.job_numbers)) raw.job_numbers[name] = toList(numbers);
     /** @type {number} */
     this.size = raw.trials.length;
     const columns = /** @type {CodedColumn[]} */ (raw.columns.map(Columns.decode));

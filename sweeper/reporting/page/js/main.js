@@ -86,7 +86,7 @@ class App {
       onMarks: (marks) => this.marks.takeOver(marks),
       onAnew: (next) => this.showMoreRows(next),
     });
-    Sprites.loadAll();
+    requestAnimationFrame(() => setTimeout(Sprites.loadAll)); // after the first frame, which needs few of them
   }
 
   /** @returns {Page} */
