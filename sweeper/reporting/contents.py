@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -203,20 +203,22 @@ def _encode_workflows(planned: Plan, table: TrialTable, uploaded: _UploadedInput
     digests = table.facts["digest"]
     target_of = dict(zip(digests, table.facts["target"], strict=True))
     template = planned.experiment.template
-    swept = _select_inputs(template)
+    varying = {name for name, cells in table.slots.items() if _varies(cells)}
+    files = {name for name, slot in template.slots.items() if slot.is_file}  # their names depend on the target, too
+    swept = _select_inputs(template, varying | files)
     base: dict[str, Any] = {}
     cells: dict[tuple[str, str], list[Any]] = {}  # by node and input, for each known digest
     known: dict[str, int] = {}  # the index of a digest's cells
     for trial in planned.written():
         if trial.digest not in target_of or trial.digest in known:
             continue
-        files = [(file, uploaded.get(target_of[trial.digest] or "", {})) for file in planned.files(trial)]
+        used = [(file, uploaded.get(target_of[trial.digest] or "", {})) for file in planned.files(trial)]
         if not known:
-            base = _render(template, trial, files)
+            base = _render(template, trial, used)
             keys = [(node, name) for node, content in base.items() for name in content.get("inputs", {})]
             cells = {(node, name): [] for node, name in keys if name in swept.graph.get(node, {}).get("inputs", {})}
         known[trial.digest] = len(known)
-        graph = _render(swept, trial, files)
+        graph = _render(swept, trial, used)
         for (node, name), column in cells.items():
             column.append(graph[node]["inputs"].get(name))
     if not known:
@@ -232,19 +234,24 @@ def _encode_workflows(planned: Plan, table: TrialTable, uploaded: _UploadedInput
     return {"base": base_coded, "changes": changes, "known": [int(index >= 0) for index in indices]}
 
 
-def _select_inputs(template: Template) -> Template:
-    """The part of a template whose values differ between trials, because the whole takes ten times as long to render.
+def _varies(cells: Sequence[Any]) -> bool:
+    return any(type(cell) is not type(cells[0]) or cell != cells[0] for cell in cells)
+
+
+def _select_inputs(template: Template, slots: Collection[str]) -> Template:
+    """The part of a template that depends on these slots, because the whole takes ten times as long to render.
 
     Slots change inputs and never nodes, so all graphs have the same nodes.
     """
-    swept = {(leaf.path[0], leaf.path[2]) for leaf in template.leaves if len(leaf.path) > 2}
+    leaves = tuple(leaf for leaf in template.leaves if leaf.path[0] in template.branches or {*leaf.names} & {*slots})
+    swept = {(leaf.path[0], leaf.path[2]) for leaf in leaves if len(leaf.path) > 2}
     graph = {}
-    for node in {leaf.path[0]: None for leaf in template.leaves} | dict.fromkeys(template.branches):
+    for node in {leaf.path[0]: None for leaf in leaves} | dict.fromkeys(template.branches):
         content = template.graph[str(node)]
         inputs = content.get("inputs", {})
         chosen = {name: value for name, value in inputs.items() if node in template.branches or (node, name) in swept}
         graph[str(node)] = {**content, "inputs": chosen}
-    return replace(template, graph=graph)
+    return replace(template, graph=graph, leaves=leaves)
 
 
 def _render(template: Template, trial: Trial, files: Iterable[tuple[InputFile, Mapping[str, Any]]]) -> dict[str, Any]:

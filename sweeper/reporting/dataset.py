@@ -29,7 +29,6 @@ _FACTS: Final = ("trial", "digest", "status", "outputs", "sha256", *_TEXT_COLUMN
 _MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
 _HASH: Final = re.compile("[0-9a-f]{64}")  # SHA-256
 _LITERAL: Final = 100_000  # letters of a string in the script
-_COLUMN_LISTS: Final = ("columns", "outcome", "metrics")  # of the data
 _BATCH: Final = 2000  # rows or items that are converted at once
 # The parts of a file's entry, in the order of the page's data.
 _FILE_FIELDS: Final = (
@@ -239,8 +238,9 @@ def iter_script(data: Mapping[str, Any]) -> Iterator[str]:
     files = data["files"]
     columns = _iter_mapping({name: _compress_column(name, files) for name in files})
     count = len(next(iter(files.values()), ()))
-    short = {name: [{**column, "of": _shorten(column["of"])} for column in data[name]] for name in _COLUMN_LISTS}
-    short |= {name: _shorten(data[name]) for name in ("trials", "status")}
+    short: dict[str, Any] = {name: _shorten(data[name]) for name in ("trials", "status")}
+    for name in ("columns", "outcome", "metrics"):
+        short[name] = [{**column, "of": _shorten(column["of"])} for column in data[name]]
     short["places"] = {**data["places"], "of": _shorten(data["places"]["of"])}
     short["job_numbers"] = {name: _shorten(numbers) for name, numbers in data["job_numbers"].items()}
     short["digest"] = _join_hashes(data["digest"])

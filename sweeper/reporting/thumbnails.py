@@ -281,5 +281,6 @@ def _to_eight_bit(image: Any) -> Any:
 
 def can_show(name: str) -> bool:
     """Whether a file can have a thumbnail, by the suffix of its name."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in PICTURE_SUFFIXES or (is_film(path) and find_spec("av") is not None)
+    if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:  # noqa: PTH122 - of many
+        return True
+    return is_film(PurePosixPath(name)) and find_spec("av") is not None
