@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -45,7 +45,6 @@ _SPRITES_PER_SHEET: Final = _SPRITES_PER_LINE * _SPRITES_PER_LINE
 THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")  # also of a sheet of sprites
 _INDEX_NAME: Final = "index.json"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_SHA256_LENGTH: Final = 64
 # What Pillow and the film reader raise for files that are broken, unknown or far too large.
 UNREADABLE: Final = (
     ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning,
@@ -96,23 +95,23 @@ class Thumbnails:
         """
         side = SPRITE_SIDE if sprite_count <= _MANY_SPRITES else SPRITE_SIDE // 2
         make_thumbnail = partial(self._make_thumbnail, sprite_side=side)
-        distinct = _iter_distinct(files)
-        sheets: list[str] = []
-        shas: list[str] = []
+        pictures, indices, sheets = iter(files), dict[str, int](), list[str]()
         sprites: dict[str, Any] = {}  # of the thumbnails that are new, until their sheet is made
         is_changed = False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with _open_pool() as pool:
-                while part := list(islice(distinct, _SPRITES_PER_SHEET)):
-                    for sha, thumb, sprite in pool.map(make_thumbnail, filter(self._is_missing, part)):
+                while part := dict(islice(pictures, _SPRITES_PER_SHEET)):
+                    for sha, thumb, sprite in pool.map(make_thumbnail, filter(self._is_missing, part.items())):
                         self.known[sha], is_changed = thumb, True
                         sprites |= {sha: sprite} if sprite_count and thumb else {}
-                    shas += [sha for sha, _ in part if self.known.get(sha)]
-                    while sprite_count and len(shas) >= (len(sheets) + 1) * _SPRITES_PER_SHEET:
-                        self._add_sheet(sheets, shas, sprites, side, pool)
-                if sprite_count and len(shas) > len(sheets) * _SPRITES_PER_SHEET:
-                    self._add_sheet(sheets, shas, sprites, side, pool)
+                    for sha in part:
+                        if sprite_count and self.known.get(sha):
+                            indices.setdefault(sha, len(indices))
+                    while len(indices) >= (len(sheets) + 1) * _SPRITES_PER_SHEET:
+                        self._add_sheet(sheets, [*indices], sprites, side, pool)
+                if len(indices) > len(sheets) * _SPRITES_PER_SHEET:
+                    self._add_sheet(sheets, [*indices], sprites, side, pool)
             if is_changed:
                 self._write_index()
         except OSError as error:
@@ -121,7 +120,7 @@ class Thumbnails:
             raise ResultsError(
                 f"{self._folder}: has a thumbnail that cannot be read: {error}; delete this folder"
             ) from error
-        return Sprites(tuple(sheets), {sha: index for index, sha in enumerate(shas)} if sprite_count else {})
+        return Sprites(tuple(sheets), indices)
 
     def _add_sheet(
         self, sheets: list[str], shas: Sequence[str], sprites: dict[str, Any], side: int, pool: Executor
@@ -155,7 +154,7 @@ class Thumbnails:
 
     def is_shown(self, name: str, sprites: Sprites) -> bool:
         """Whether a file of the folder is the index, a sheet, or a thumbnail of a picture that has a sprite."""
-        sha = name[:_SHA256_LENGTH]
+        sha = name[:64]
         if sha in sprites.indices:
             return name in _list_names(sha, self.known[sha])
         return name == _INDEX_NAME or f"{THUMBS_FOLDER}/{name}" in sprites.sheets
@@ -204,7 +203,7 @@ class Thumbnails:
             index: dict[str, Any] = json.loads((self._folder / _INDEX_NAME).read_text("utf-8"))
             for sha, fields in index.items():  # in place, because a second mapping takes 10 MB
                 index[sha] = None if fields is None else _read_thumbnail(*fields)
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return {}  # make all thumbnails again
         return index
 
@@ -216,15 +215,6 @@ class Thumbnails:
 def _read_thumbnail(width: int, height: int, frames: int, colour: str, workflow: bool) -> Thumbnail:
     """Raises TypeError or ValueError, because somebody else may have written the index."""
     return Thumbnail(int(width), int(height), int(frames), str(colour), bool(workflow))
-
-
-def _iter_distinct(files: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """One file for each content (SHA-256)."""
-    seen: set[str] = set()
-    for sha, path in files:
-        if sha not in seen:
-            seen.add(sha)
-            yield sha, path
 
 
 def _make_sprite(image: Any, side: int) -> Any:

@@ -68,6 +68,16 @@ def test_smaller_thumbnails_exist_only_of_larger_pictures(made, size, ends):
     assert len(list(folder.glob("thumbs/*.webp"))) == len(names) + 1  # and a sheet of sprites
 
 
+@pytest.mark.parametrize("index", [[], {"SHA": {"width": 1}}, {"SHA": [float("inf"), 1, 1, "", True]}, {"SHA": ["x"]}])
+def test_index_of_another_shape_is_made_again(made, tmp_path, index):
+    index_file = made(Sweep({"steps": [1]})) / "thumbs/index.json"
+    before = index_file.read_text()
+    (sha,) = json.loads(before)
+    index_file.write_text(json.dumps(index).replace("SHA", sha))
+    write_report(tmp_path / "results")
+    assert index_file.read_text() == before
+
+
 def test_equal_pictures_share_one_thumbnail(made):
     folder = made(Sweep({"steps": [1, 2, 3, 4]}, distinct=2))
     assert len(list(folder.glob(f"thumbs/{'?' * 64}.webp"))) == 2
