@@ -27,7 +27,7 @@ from sweeper.loading.search_builder import name_metrics
 from sweeper.model.charges import AT_LEAST
 from sweeper.model.experiment import Block, Experiment
 from sweeper.model.money import CURRENCY, format_usd, from_usd
-from sweeper.model.result import MAX_COMPARED, SUCCEEDED
+from sweeper.model.result import MAX_COMPARED, SUCCEEDED, Result
 from sweeper.model.source import SourceError
 from sweeper.model.target_spec import expand_groups
 from sweeper.model.template import Template
@@ -57,6 +57,7 @@ MEDIA_TYPES: Final = {
 """The files that browsers can show, by suffix. The part before the slash is the kind of file on the page."""
 _UploadedInputs = Mapping[str, Mapping[str, Any]]
 """By target, then by the file's content: the value that a workflow needs for an input file on that target."""
+SPENT: Final = ("status", "cost", "cost_kind")  # the columns that `describe_spending` reads
 _MAX_POINTS: Final = 200_000  # of all products together; a lookup among more would be slow in a browser
 _NO_VALUE: Final = -1  # in place of the index of a value: there is no value
 _UNKNOWN_VALUE: Final = -2  # the same: no trial has the value, so the page does not know it
@@ -141,6 +142,7 @@ def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Sto
 
     `store`: that of the run; None if nothing has run. Raises ResultsError.
     """
+    compared = table.iter_rows() if len(table) <= MAX_COMPARED else iter(())
     uploaded = {} if store is None else _load_uploaded_inputs(store, table)
     data: dict[str, Any] = {
         "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,
@@ -148,8 +150,8 @@ def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Sto
         "template": None, "description": "",
         # It identifies the folder, even after the folder moves or its sweep grows.
         "began": None if store is None else store.runs()[0].started,
-        "spending": "" if store is None else describe_spending(store, table),
-        "equal": [] if store is None else describe_equal_pictures(store, table),
+        "spending": "" if store is None else describe_spending(store, zip(*map(table.facts.get, SPENT), strict=True)),
+        "equal": [] if store is None else describe_equal_pictures(store, compared, table.layout),
     }  # fmt: skip
     experiment = None
     try:
@@ -266,23 +268,25 @@ def encode_marks(marks: Iterable[Mark]) -> dict[str, Any]:
     return {mark.digest: {**mark.to_json(), "comment": replace_surrogates(mark.comment)} for mark in marks}
 
 
-def describe_equal_pictures(store: Store, table: TrialTable) -> list[str]:
+def describe_equal_pictures(store: Store, rows: Iterable[Result], layout: TableLayout) -> list[str]:
     """A sentence for each axis that changes no picture of these rows, or only some."""
-    if len(table) > MAX_COMPARED or not store.has_equal_pixels():
+    if not store.has_equal_pixels() or not (compared := list(rows)):
         return []
     from sweeper.tables.equal_pictures import find_equal_pictures
 
-    found = find_equal_pictures(list(table.iter_rows()), table.layout, store.load_pixel_hashes())
+    found = find_equal_pictures(compared, layout, store.load_pixel_hashes())
     return [replace_surrogates(str(equal)) for equal in found]
 
 
-def describe_spending(store: Store, table: TrialTable) -> str:
-    """What the results of these rows cost, of what all runs of the folder cost; empty if nothing has a price."""
+def describe_spending(store: Store, cells: Iterable[Sequence[Any]]) -> str:
+    """What the results of some rows cost, of what all runs of the folder cost; empty if nothing has a price.
+
+    `cells`: the columns `SPENT` of each row.
+    """
     spent = store.charges.load_whole_cost()
     if spent is None:
         return ""
-    columns = (table.facts[name] for name in ("status", "cost", "cost_kind"))
-    shown = [(cost, kind or "") for status, cost, kind in zip(*columns, strict=True) if status == SUCCEEDED]
+    shown = [(cost, kind or "") for status, cost, kind in cells if status == SUCCEEDED]
     is_bounded = not any(kind.endswith(AT_LEAST) for cost, kind in shown if cost is not None)
     kept = _format_cost(sum(from_usd(cost or 0) for cost, _ in shown), is_bounded=is_bounded)
     return f"kept {kept} of {_format_cost(spent.micros, is_bounded=not spent.kind.endswith(AT_LEAST))} spent"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from sweeper.model.search_columns import SearchColumns
 from sweeper.planning.plan import plan
 from sweeper.regression.cases import find_run_record
 from sweeper.reporting.contents import (
+    SPENT,
     LocatedFile,
     collect_artifacts,
     describe_equal_pictures,
@@ -357,10 +359,10 @@ class Follower:
         if before.record is None or before.record.id != record.id:
             state.info = describe_run(record, self.results, state.tabulate(), store)
         else:
-            table = state.tabulate()
             state.info = before.info | {
-                "spending": describe_spending(store, table), "equal": describe_equal_pictures(store, table)
-            }  # fmt: skip
+                "spending": describe_spending(store, map(attrgetter(*SPENT), rows)),
+                "equal": describe_equal_pictures(store, rows, layout),
+            }
         if changed:
             self._add_files(state, [rows[index] for index in changed])
         with self._lock:
