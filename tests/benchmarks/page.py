@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from sweeper.reporting.write_report import write_report
+from tests.conftest import CHROMIUM
 from tests.reporting.made_up_sweeps import Sweep
 
 # The trivial page.
@@ -261,12 +261,11 @@ def main() -> None:
     print(f"report again: {time.perf_counter() - start:.1f} s")
     if not given.folder:
         thumbnails(folder / "artifacts")
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
         for address in ("", "#size=64"):
             found: dict[str, list[float]] = {}
             for _ in range(given.repeats):
-                browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+                browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
                 measure(browser, page, address, found)
                 browser.close()
             print(f"\ncells {address or 'as at first'}")
