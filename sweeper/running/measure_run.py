@@ -114,7 +114,7 @@ def find_unmeasured(
     stale = [name for name, metric in metrics.items() if versions[name] != metric.version]
     if stale:
         store.cache_metrics([("", _VERSION_PREFIX + name, metrics[name].version) for name in stale], discard=stale)
-    if not any(metric.reads_params or next(store.files(lacking=name), None) for name, metric in metrics.items()):
+    if not any(metric.reads_params for metric in metrics.values()) and not any(store.files(lacking=metrics)):
         return [], {}  # known without reading all rows and values
     cached = _load_cached(store, metrics)
     # Earlier runs have the same columns, so measure again what they lost.
@@ -179,7 +179,7 @@ def _list_lacking(
     The path is relative to `out`, or a URL.
     """
     if metrics.keys() == {PIXEL_HASH}:  # files without trials are read much faster than the rows of the table
-        for path, sha256 in store.files(lacking=PIXEL_HASH):
+        for path, sha256 in store.files(lacking=[PIXEL_HASH]):
             file = MetricInput(sha256, local_path(out, path, sha256))
             if _is_worth_reading(file, path, metrics):
                 yield file, path

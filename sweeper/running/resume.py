@@ -115,8 +115,8 @@ def record_run(
     experiment: Experiment,
     now: float,
     settings: EffectiveSettings,
-) -> int:
-    """Write the run, its trials, and their current jobs. Returns the run's id.
+) -> tuple[int, bool]:
+    """Write the run, its trials, and their current jobs. Returns the run's id, and whether the run before has the same.
 
     If the run extends an earlier one, its first trials are recorded already.
     """
@@ -129,12 +129,13 @@ def record_run(
         else:
             recorded, run_id = store.extend_run(extended, layout, overrides), extended
         added = islice(plan.written(), recorded, None)
-        store.add_trials(run_id, ((t.index, t.digest, t.params, t.columns) for t in added))
+        is_same = store.add_trials(run_id, ((t.index, t.digest, t.params, t.columns) for t in added))
         store.models.set_aside(run_id, state.work.contradicted)
         for job_id, models in state.work.list_accepted():
             store.models.add(job_id, models)
-        store.assign_jobs(run_id, (job for digest, job in state.current_jobs.items() if digest in state.first_index))
-    return run_id
+        jobs = (job for digest, job in state.current_jobs.items() if digest in state.first_index)
+        is_same &= store.assign_jobs(run_id, jobs) and not state.work.contradicted
+    return run_id, is_same
 
 
 def record_gone(

@@ -58,10 +58,9 @@ from sweeper.store.file_names import FileNaming
 from sweeper.store.live_folder import LiveFolder
 from sweeper.store.records import JobEnd, TableLayout
 from sweeper.store.remote_artifacts import RemoteFolder
-from sweeper.tables.export import write_csv
 from sweeper.tables.results_folder import check_owner
+from sweeper.tables.table_file import TableFile
 
-TABLE_NAME: Final = "results.csv"
 _COMPARE_SECONDS: Final = 15.0  # for the questions of a run that has nothing else to ask
 
 
@@ -296,13 +295,13 @@ class Session:
 
     async def _record_and_execute(self, store: Store, state: ResumeState, *, may_submit: bool) -> Run:
         self.spending = self._make_spending(store, state) if may_submit else None
-        plan = self.plan
+        plan, table = self.plan, TableFile(store)
         layout = TableLayout(
             self.experiment.name, tuple(plan.axis_columns), tuple(plan.slot_names), tuple(self.experiment.metrics),
             plan.value_order, plan.together, plan.search_columns,
         )  # fmt: skip
-        run_id = record_run(
-            self.plan, store, state, layout,
+        run_id, table.is_same = record_run(
+            plan, store, state, layout,
             target_names=self.target_names, experiment=self.experiment, now=time.time(), settings=self.settings,
         )  # fmt: skip
         for name, info in self.server_infos.items():
@@ -310,9 +309,9 @@ class Session:
         left_out = [trial for trial in plan.written() if trial.index in self.gone and self.is_selected(trial)]
         self._warn(record_gone(store, run_id, left_out, self.gone, now=time.time()))
         if may_submit:
+            table.is_same = False
             await self.find_outdated_models(store)
-        total = len(state.first_index) + sum(map(len, state.duplicates.values()))
-        self.report(RunStarted(run_id, self.out, total, state.todo_rows, state.reused, self.target_names))
+        self.report(RunStarted(run_id, self.out, len(plan), state.todo_rows, state.reused, self.target_names))
         if self.spending is not None:
             self.spending.report()
         folder = self.open_artifacts()
@@ -330,7 +329,7 @@ class Session:
                     error = await self.execute(store, state, run_id, folder)
                     for client in [] if self.control.stopping else self.clients:
                         self._warn(await self.models.set_aside_mixed(client.models, client.target.name, store, run_id))
-            await self._finish(store, run_id, self.control.reason)
+            await self._finish(store, run_id, self.control.reason, table)
         except BaseException as failure:
             # If the results folder cannot be written any more, that is how the run ended, and not an error of ours.
             is_unwritable = isinstance(failure, ResultsError)
@@ -338,8 +337,9 @@ class Session:
                 self.control.drain(UNWRITABLE)
                 error = str(failure)
             # Write the table and the run's end nevertheless, as far as the disk permits.
+            table.is_same = False
             with contextlib.suppress(SweeperError, OSError):
-                await self._finish(store, run_id, self.control.reason or "error")
+                await self._finish(store, run_id, self.control.reason or "error", table)
             if not is_unwritable:
                 raise
         run = self._summarize(store, run_id, error)
@@ -476,14 +476,15 @@ class Session:
         )
         return describe_over_budget(self.spending, left, failures=len(failed))
 
-    async def _finish(self, store: Store, run_id: int, stopped_by: str | None) -> None:
+    async def _finish(self, store: Store, run_id: int, stopped_by: str | None, table: TableFile) -> None:
         """Record the end of the run, measure its files, and write the table."""
         store.end_run(run_id, now=time.time(), stopped_by=stopped_by)
+        changes = store.change_count()
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Notice(problem))
         judges, budget = self.experiment.judges, self.settings.budget
         await ask_judges(store, run_id, self.out, judges, budget=budget, control=self.control, report=self.report)
-        write_csv(store.batches(), store.layout(), self.out / TABLE_NAME)
+        table.update(has_changed=store.change_count() != changes)
         if empty := store.count_without_files(run_id):
             self.report(Notice(describe_empty_trials(empty, self.settings)))
 

@@ -244,10 +244,13 @@ def parse_trial(params: str, columns: str, folder: Path) -> tuple[dict[str, Any]
     return parse_column(params, shape, "trials.params", folder), parse_column(columns, shape, "trials.columns", folder)
 
 
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def to_compact_json(value: Mapping[str, Any]) -> str:
     """A mapping as JSON text, the form in which it is stored in one column.
 
     One text and not a column for each value, because SQLite's integers are signed 64-bit and a seed may be 2**64 - 1.
     ASCII, because half a surrogate pair can be written in JSON but not in UTF-8.
     """
-    return json.dumps(dict(value), separators=(",", ":"))
+    return _encode(dict(value))

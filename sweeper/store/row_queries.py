@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import fields, replace
-from itertools import islice
+from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from sweeper.model.result import SAMPLING_METRIC, Result
 from sweeper.model.search_columns import ROUND, SearchColumns
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.store.containment import make_artifact_check
+from sweeper.store.database import Database
 from sweeper.store.records import (
     FAILED,
     LOST,
@@ -59,6 +60,28 @@ FROM trials t LEFT JOIN jobs j ON j.rowid = (
     LIMIT 1)
 WHERE t.run = ?
 """  # noqa: S608 - all parts are constants
+COUNT_REUSED: Final = "SELECT count(*)" + OF_RUN + "AND j.run != t.run AND j.state IN (?, ?, ?)"
+COUNT_BY_STATE: Final = "SELECT j.state, count(*)" + OF_RUN + "GROUP BY j.state"
+# Here and below, SQLite decides the first condition before it looks at the trials.
+COUNT_WITHOUT_FILES: Final = f"""
+SELECT count(*) {OF_RUN} AND j.state = ?2
+AND EXISTS (SELECT 1 FROM jobs WHERE state = ?2 AND id NOT IN (SELECT job FROM artifacts))
+AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)
+"""  # noqa: S608 - all parts are constants
+NOT_CLAIMED: Final = """
+AND EXISTS (SELECT 1 FROM jobs WHERE id NOT IN (SELECT job FROM claims WHERE run = ?1))
+AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = t.run AND c.digest = t.digest AND c.job = j.id)
+AND j.id IS NOT NULL GROUP BY j.target ORDER BY j.target
+"""
+HAS_EQUAL_PIXELS: Final = """
+SELECT (SELECT count(*) > count(DISTINCT m.value) FROM artifacts a JOIN metrics m ON m.sha256 = a.sha256
+        WHERE m.metric = ? AND m.value LIKE '"%')
+    OR (SELECT count(*) > count(DISTINCT digest) FROM trials WHERE run = (SELECT max(id) FROM runs))
+"""
+_RUN_BEFORE: Final = "(SELECT max(id) FROM runs WHERE id < ?1)"
+HAS_LAYOUT_OF_RUN_BEFORE: Final = f"""
+SELECT count(*) = 2 AND min(layout) = max(layout) FROM runs WHERE id IN (?1, {_RUN_BEFORE})
+"""  # noqa: S608 - all parts are constants
 _CELLS: Final = """
 SELECT t.idx, t.columns, t.params, t.digest, j.id, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started,
        j.ended, j.error_type, j.error, j.run"""
@@ -78,6 +101,27 @@ _BATCH: Final = 256  # rows: the JSON of so many is parsed at once
 Batch = dict[str, Sequence[Any]]
 _FIELDS: Final = tuple(field.name for field in fields(Result))
 _get_fields: Final = attrgetter(*_FIELDS)
+
+
+def add_rows(
+    database: Database, insert: str, columns: str, run_id: int, rows: Iterable[tuple[Any, ...]]
+) -> tuple[int, bool]:
+    """Insert rows of a run, in the order of their keys; return how many, and whether the run before has the same.
+
+    SQLite copies those at the start that the run before has too, in a third of the time. `insert`: the statement as far
+    as the table. Call inside `transaction`.
+    """
+    table, marks = insert.rpartition(" ")[2], ", ?" * len(columns.split(","))
+    before = f"SELECT {columns} FROM {table} WHERE run = {_RUN_BEFORE} ORDER BY 1"  # noqa: S608 - constants
+    known, new, copied = database.query(before, (run_id,)), iter(rows), 0
+    row, old = next(new, None), next(known, None)
+    while row is not None and row == old:
+        copied, row, old = copied + 1, next(new, None), next(known, None)
+    known.close()
+    database.execute(f"{insert} SELECT ?1, * FROM ({before} LIMIT ?2)", (run_id, copied))  # noqa: S608
+    rest = ((run_id, *cells) for cells in chain(() if row is None else (row,), new))
+    added = database.executemany(f"{insert} VALUES (?{marks})", rest).rowcount
+    return copied + max(0, added), row is old is None
 
 
 def find_fields(layout: TableLayout, columns: Collection[str] | None) -> frozenset[str]:

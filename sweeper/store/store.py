@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import astuple
 from itertools import islice
 from pathlib import Path
@@ -52,9 +51,16 @@ from sweeper.store.records import (
     to_search_json,
 )
 from sweeper.store.row_queries import (
+    COUNT_BY_STATE,
+    COUNT_REUSED,
+    COUNT_WITHOUT_FILES,
+    HAS_EQUAL_PIXELS,
+    HAS_LAYOUT_OF_RUN_BEFORE,
+    NOT_CLAIMED,
     OF_FOLDER,
     OF_RUN,
     Batch,
+    add_rows,
     add_search_columns,
     batch_results,
     build_outcomes,
@@ -69,24 +75,11 @@ from sweeper.wording import suggest
 
 FILE_NAME: Final = "sweeper.sqlite"
 
-_COUNT_REUSED: Final = "SELECT count(*)" + OF_RUN + "AND j.run != t.run AND j.state IN (?, ?, ?)"
-_COUNT_BY_STATE: Final = "SELECT j.state, count(*)" + OF_RUN + "GROUP BY j.state"
-_WITHOUT_FILES: Final = "AND j.state = ? AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)"
 _SELECT_FILES: Final = """
 SELECT DISTINCT path, sha256 FROM artifacts a
-WHERE NOT EXISTS (SELECT 1 FROM metrics m WHERE m.sha256 = a.sha256 AND m.metric = ?)
+WHERE (SELECT count(*) FROM metrics m WHERE m.sha256 = a.sha256 AND m.metric IN (SELECT value FROM json_each(?))) < ?
 """
 _SELECT_HASHES: Final = """SELECT sha256, trim(value, '"') FROM metrics WHERE metric = ? AND value LIKE '"%'"""
-_HAS_EQUAL_PIXELS: Final = """
-SELECT (SELECT count(*) > count(DISTINCT m.value) FROM artifacts a JOIN metrics m ON m.sha256 = a.sha256
-        WHERE m.metric = ? AND m.value LIKE '"%')
-    OR (SELECT count(*) > count(DISTINCT digest) FROM trials WHERE run = (SELECT max(id) FROM runs))
-"""
-_NOT_CLAIMED: Final = """
-AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = t.run AND c.digest = t.digest AND c.job = j.id)
-AND j.id IS NOT NULL GROUP BY j.target ORDER BY j.target
-"""
-
 # The schema was checked, so that the columns are those of JobRecord, in their order.
 _SELECT_JOBS: Final = "SELECT * FROM jobs"
 _INSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -98,7 +91,8 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._query = database.query
+        self._query, self.transaction = database.query, database.transaction
+        self.sync, self.close = database.sync, database.close
         self.path = database.path
         self.servers = ServerFacts(database)
         self.charges = JobCharges(database)
@@ -124,9 +118,6 @@ class Store:
         path = out / FILE_NAME
         return path.is_file() and not is_blank(path)
 
-    def close(self) -> None:
-        self._database.close()
-
     def __enter__(self) -> Self:
         return self
 
@@ -138,6 +129,10 @@ class Store:
     def data_version(self) -> int:
         """A number that changes when another connection writes to this store."""
         return int(self._database.query_value("PRAGMA data_version"))
+
+    def change_count(self) -> int:
+        """A number that changes when this connection writes."""
+        return int(self._database.query_value("SELECT total_changes()"))
 
     def runs(self) -> tuple[RunRecord, ...]:
         """Every run, oldest first."""
@@ -229,7 +224,7 @@ class Store:
     def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
         """Count the rows that a run claims by status. All four statuses are present."""
         counts = dict.fromkeys(result.STATUSES, 0)
-        for state, number in self._query(_COUNT_BY_STATE, (self._resolve_run(run_id),)):
+        for state, number in self._query(COUNT_BY_STATE, (self._resolve_run(run_id),)):
             counts[STATUS_OF_STATE.get(state, result.PENDING)] += number
         return counts
 
@@ -240,7 +235,7 @@ class Store:
 
     def count_reused(self, run_id: int) -> int:
         """Count the rows of a run that reuse a finished job of another run."""
-        return int(self._database.query_value(_COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED)))
+        return int(self._database.query_value(COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED)))
 
     def count_kept(self, run_id: int) -> dict[str, int]:
         """Count by target the rows of the folder's table that show a result of an earlier run in place of this run's.
@@ -250,7 +245,7 @@ class Store:
         _, of_folder = self._resolve_view(run_id, of_folder=True)
         if not of_folder:
             return {}
-        return dict(self._query("SELECT j.target, count(*)" + OF_FOLDER + _NOT_CLAIMED, (run_id,)))
+        return dict(self._query("SELECT j.target, count(*)" + OF_FOLDER + NOT_CLAIMED, (run_id,)))
 
     def list_result_jobs(self) -> frozenset[str]:
         """The jobs whose successful results the folder's table shows. Raises ResultsError if there is no run."""
@@ -259,7 +254,7 @@ class Store:
         return frozenset(job for (job,) in self._query(sql, (run_id, SUCCEEDED)))
 
     def count_without_files(self, run_id: int) -> int:
-        return int(self._database.query_value("SELECT count(*)" + OF_RUN + _WITHOUT_FILES, (run_id, SUCCEEDED)))
+        return int(self._database.query_value(COUNT_WITHOUT_FILES, (run_id, SUCCEEDED)))
 
     def jobs(self, digests: Iterable[str] | None = None) -> Iterator[JobRecord]:
         """Every job, or those of some digests, in the order of their intents."""
@@ -290,13 +285,13 @@ class Store:
             check_artifact(self.path.parent, artifact.path, artifact.sha256)
         return artifacts
 
-    def files(self, *, lacking: str = "") -> Iterator[tuple[str, str]]:
-        """Path and SHA-256 of every artifact of every run, or of those without a value of the metric `lacking`.
+    def files(self, *, lacking: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+        """Path and SHA-256 of every artifact of every run, or of those that lack a value of one of these metrics.
 
         Raises ResultsError for a path outside of the folder.
         """
         check = make_artifact_check(self.path.parent)
-        for path, sha256 in self._query(_SELECT_FILES, (lacking,)):
+        for path, sha256 in self._query(_SELECT_FILES, (json.dumps([*lacking]), max(1, len(lacking)))):
             check(path, sha256)
             yield path, sha256
 
@@ -312,7 +307,7 @@ class Store:
 
     def has_equal_pixels(self) -> bool:
         """Whether two files have equal pixels, or two trials of the latest run share a job. It takes milliseconds."""
-        return bool(self._database.query_value(_HAS_EQUAL_PIXELS, (PIXEL_HASH,)))
+        return bool(self._database.query_value(HAS_EQUAL_PIXELS, (PIXEL_HASH,)))
 
     def load_job_files(self) -> dict[str, tuple[str, ...]]:
         """The SHA-256 of the files of each job that has any, by its id."""
@@ -361,12 +356,10 @@ class Store:
 
     # --- writing
 
-    def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
-        return self._database.transaction(durable=durable)
-
-    def sync(self) -> None:
-        """Write everything committed so far to the disk. May be called from another thread. Raises ResultsError."""
-        self._database.sync()
+    def checkpoint(self) -> bool:
+        """Copy the log into the database file, whose time then is that of the last write; False if others read it."""
+        ((is_busy, in_log, copied),) = self._query("PRAGMA wal_checkpoint(PASSIVE)")  # the others would wait
+        return not is_busy and in_log == copied
 
     def create_run(
         self,
@@ -397,19 +390,27 @@ class Store:
         self._database.execute(sql, (text, run_id))
         return int(self._database.query_value("SELECT trials FROM runs WHERE id = ?", (run_id,)))
 
-    def add_trials(self, run_id: int, trials: Iterable[tuple[int, str, Mapping[str, Any], Mapping[str, Any]]]) -> None:
-        """Add (index, digest, params, columns) rows to a run. Call inside `transaction`."""
+    def add_trials(self, run_id: int, trials: Iterable[tuple[int, str, Mapping[str, Any], Mapping[str, Any]]]) -> bool:
+        """Add (index, digest, params, columns) rows to a run. Call inside `transaction`.
+
+        Returns whether they and the layout are exactly those of the run before.
+        """
         rows = (
-            (run_id, index, digest, to_compact_json(params), to_compact_json(columns))
+            (index, digest, to_compact_json(params), to_compact_json(columns))
             for index, digest, params, columns in trials
         )
-        added = self._database.executemany("INSERT INTO trials VALUES (?, ?, ?, ?, ?)", rows).rowcount
-        self._database.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (max(added, 0), run_id))
+        added, are_equal = add_rows(self._database, "INSERT INTO trials", "idx, digest, params, columns", run_id, rows)
+        self._database.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (added, run_id))
+        return are_equal and bool(self._database.query_value(HAS_LAYOUT_OF_RUN_BEFORE, (run_id,)))
 
-    def assign_jobs(self, run_id: int, jobs: Iterable[JobRecord]) -> None:
-        """Assign each job to its digest in this run, so that its result fills the rows. Call inside `transaction`."""
-        rows = ((run_id, job.digest, job.id) for job in jobs)
-        self._database.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
+    def assign_jobs(self, run_id: int, jobs: Iterable[JobRecord]) -> bool:
+        """Assign each job to its digest in this run, so that its result fills the rows. Call inside `transaction`.
+
+        Returns whether they are exactly those of the run before.
+        """
+        # In the order of the key, because SQLite adds rows to one end of a tree much faster than everywhere.
+        rows = sorted((job.digest, job.id) for job in jobs)
+        return add_rows(self._database, "INSERT OR REPLACE INTO claims", "digest, job", run_id, rows)[1]
 
     def record_intent(
         self,
@@ -426,7 +427,7 @@ class Store:
         """
         with self.transaction(durable=False):
             self._database.execute(_INSERT_JOB, astuple(job))
-            self.assign_jobs(job.run, [job])
+            self._database.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (job.run, job.digest, job.id))
             if server_time is not None:
                 self._database.execute("INSERT OR REPLACE INTO server_times VALUES (?, ?)", (job.id, server_time))
             if charges:

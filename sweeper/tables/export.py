@@ -26,7 +26,6 @@ from sweeper.errors import UsageError
 from sweeper.files import atomic_write
 from sweeper.model.money import CURRENCY
 from sweeper.model.result import OUTCOME_COLUMNS, RESERVED_COLUMNS
-from sweeper.store import Store
 from sweeper.wording import suggest
 
 if TYPE_CHECKING:
@@ -110,32 +109,6 @@ def export(
         _write(file, _make_parquet_writer(table))
     else:
         export_rows([str(column) for column in table.columns], _iter_rows(table), file, name, safe=safe)
-
-
-def export_results(
-    folder: Path, file: str | BinaryIO, format_name: str, *, run: str | None, trials: Collection[int] | None, safe: bool
-) -> int:
-    """`export` of the table of a run, or of these trials of it. Returns the number of rows. Raises ResultsError too."""
-    if format_name == "parquet":
-        from sweeper.tables.dataframe import read_table
-
-        frame = read_table(folder, run)
-        frame = frame if trials is None else frame[frame["trial"].isin(trials)]
-        export(frame, file, format_name, safe=safe)
-        return len(frame)
-    count = 0
-
-    def iter_selected() -> Iterator[tuple[Any, ...]]:
-        nonlocal count
-        for row in iter_rows(store.batches(run), layout):
-            if trials is None or row[0] in trials:
-                count += 1
-                yield row
-
-    with Store.open(folder, readonly=True) as store:
-        layout = store.layout(run)
-        export_rows(column_names(layout), iter_selected(), file, format_name, safe=safe)
-    return count
 
 
 def export_rows(

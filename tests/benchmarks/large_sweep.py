@@ -118,6 +118,7 @@ def list_commands(file: Path, scratch: Path) -> dict[str, list[str]]:
     name = str(file)
     return {
         "plan": ["plan", name],
+        "run without its table": ["run", name],  # also checks the store, as the first command after a run does
         "run again": ["run", name],
         "results": ["results", name, "--json"],
         "results --by": ["results", name, "--by", "steps,prompt"],
