@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.cli import console
 from sweeper.cli.export_workflows import encode_workflow
 from sweeper.cli.node_class_source import NodeClassSource
+from sweeper.cli.trust_check import load_named_template
 from sweeper.errors import ImageError, Problem, TemplateError
 from sweeper.loading.load import read_workflow
 from sweeper.loading.suggest_slots import Suggestion, choose_app_slots, suggest_slots
@@ -28,7 +29,7 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
 from sweeper.model.source import Source
-from sweeper.model.template import ModelFile
+from sweeper.model.template import MISSING, ModelFile
 from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
 from sweeper.wording import join_names
 
@@ -122,10 +123,34 @@ def suggest_workflow_slots(workflow: LoadedWorkflow, info: NodeInfo) -> tuple[Su
 
 
 def list_slots(path: Path, classes: NodeClassSource) -> list[dict[str, Any]]:
-    """Every input of the workflow in a file that can be a slot: where it is, its value, and its JSON Schema."""
-    suggestions = suggest_slots(read_graph_noted(path, classes).graph, classes.classes)
+    """Every input of the workflow in a file that can be a slot: where it is, its value, and its JSON Schema.
+
+    The slots of a template come first, with their own names. `is_slot` is false for the inputs that are none yet.
+    """
+    workflow = read_graph_noted(path, classes)
+    suggestions = suggest_slots(workflow.graph, classes.classes)
     columns = (*SLOT_COLUMNS, "schema", "others")
-    return [{name: getattr(suggestion, name) for name in columns} for suggestion in suggestions]
+    own = load_named_template(path).slots if workflow.is_unchanged else {}
+    by_address = {address: suggestion for suggestion in suggestions for address in suggestion.addresses}
+    rows = []
+    for slot in own.values():
+        address, *others = map(str, slot.addresses)
+        node = workflow.graph[address.partition(".")[0]]
+        title = str(node.get("_meta", {}).get("title", ""))
+        value = None if slot.default is MISSING else slot.default
+        found = by_address.get(address) or Suggestion(slot.name, address, node["class_type"], title, "", value)
+        row = {name: getattr(found, name) for name in columns}
+        given = {"name": slot.name, "address": address, "others": others, "is_slot": True}
+        rows.append({**row, **given, "schema": slot.schema.rules or found.schema})
+    taken = {str(address) for slot in own.values() for address in slot.addresses}
+    names = set(own)
+    for suggestion in suggestions:
+        free = [address for address in suggestion.addresses if address not in taken]
+        if free:
+            name = f"{suggestion.name}_{free[0].partition('.')[0]}" if suggestion.name in names else suggestion.name
+            row = {column: getattr(suggestion, column) for column in columns}
+            rows.append({**row, "name": name, "address": free[0], "others": free[1:], "is_slot": False})
+    return rows
 
 
 def _find_wrapper(value: Any) -> tuple[str, ...]:

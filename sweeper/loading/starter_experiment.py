@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.loading.suggest_slots import Suggestion, quote_yaml
+from sweeper.loading.slots_file import quote_yaml
+from sweeper.loading.suggest_slots import Suggestion
 from sweeper.model.expressions import has_jinja
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.schemas.values import is_number
@@ -38,18 +39,26 @@ _MAX_CHOICES: Final = 3
 _FIRST_AXES: Final = ("cfg", "guidance", "denoise", "strength", "strength_model")  # if not steps
 
 
-def choose_useful_slots(suggestions: Iterable[Suggestion]) -> tuple[Suggestion, ...]:
-    """The slots that people sweep, or all if there are none. The first of each role gets its plain name."""
-    suggestions = tuple(suggestions)
-    useful = [slot for slot in suggestions if _is_useful(slot)] or list(suggestions)
-    taken = {slot.name for slot in useful}
+def order_slots(suggestions: Iterable[Suggestion], needed: Collection[str]) -> tuple[Suggestion, ...]:
+    """The slots of nodes that an output needs: those that people sweep, then the others.
+
+    The first of each role gets its plain name.
+    """
+    found = [slot for slot in suggestions if any(address.partition(".")[0] in needed for address in slot.addresses)]
+    found.sort(key=lambda slot: not _is_useful(slot))
+    taken = {slot.name for slot in found}
     named = []
-    for slot in useful:
+    for slot in found:
         if slot.role not in taken and slot.role:
             slot = replace(slot, name=slot.role)  # noqa: PLW2901 - the same slot under a better name
             taken.add(slot.role)
         named.append(slot)
     return tuple(named)
+
+
+def has_axis(slots: Iterable[Suggestion], choices: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether an experiment with these slots has two values to try for one of them, besides files."""
+    return any(slot.role == "seed" or len([*_propose_values(slot, choices.get(slot.name, ()))]) > 1 for slot in slots)
 
 
 def render_experiment(
@@ -59,17 +68,19 @@ def render_experiment(
     template: str,
     target: tuple[str, str],
     slots: Sequence[Suggestion],
-    files: Mapping[str, tuple[str, str]],
+    files: Mapping[str, tuple[Sequence[str], str]],
     choices: Mapping[str, Sequence[Any]],
+    keep_temp: bool = False,
 ) -> str:
     """The text of an experiment.
 
-    `target`: its name, and a remark. `files`: for each slot of a file the path of a local one, relative to the
-    experiment, and a remark. `choices`: what the server offers for a slot, if it is a list.
+    `target`: its name, and a remark. `files`: for each slot of a file the paths of local ones, relative to the
+    experiment, and a remark. `choices`: what the server offers for a slot, if it is a list. `keep_temp`: no node of the
+    workflow saves its pictures.
     """
     values_of = {slot.name: list(_propose_values(slot, choices.get(slot.name, ()))) for slot in slots}
     axes = {name: f"[{', '.join(map(_to_yaml, values))}]" for name, values in values_of.items() if values}
-    active = _choose_active(slots)
+    active = _choose_active(slots, values_of, has_files=any(len(paths) > 1 for paths, _ in files.values()))
     lines = [
         f"# {title} See what it does, then run it:",
         "#     sweeper plan experiment.yaml",
@@ -80,18 +91,24 @@ def render_experiment(
         f"target: {_to_plain_yaml(target[0])}  # {target[1]}",
     ]
     lines += ["", "sweep:", "  grid:  # every combination"]
-    lines += [f"    {slot}: [{quote_yaml(path)}]  # {remark}" for slot, (path, remark) in files.items()]
+    lines += [
+        f"    {slot}: [{', '.join(map(quote_yaml, paths))}]  # {remark}" for slot, (paths, remark) in files.items()
+    ]
     for slot in active:
         is_seed = slot.role == "seed"
         values = "{seeds: 2}  # two seeds, the same in every run" if is_seed else axes[slot.name]
         lines.append(f"    {slot.name}: {values}")
-    others = [slot for slot in slots if slot not in active and slot.name in axes]
-    if others:
-        lines.append("    # More to try: remove the `#` in front of a line, and change its values.")
-    for slot in others:
-        hint = _HINTS.get(slot.role)
-        lines.append(f"    # {slot.name}: {axes[slot.name]}" + (f"  # {hint}" if hint else ""))
+    others = [slot for slot in slots if slot not in active and slot.name in axes and not slot.is_default]
+    useful = list(filter(_is_useful, others))
+    heads = ("More to try: remove the `#` in front of a line, and change its values.", "All other inputs:")
+    for head, group in zip(heads, (useful, [slot for slot in others if slot not in useful]), strict=True):
+        lines += [f"    # {head}"] if group else []
+        for slot in group:
+            hint = _HINTS.get(slot.role)
+            lines.append(f"    # {slot.name}: {axes[slot.name]}" + (f"  # {hint}" if hint else ""))
     lines += ["", "metrics: [brightness, sharpness]  # columns of the table, measured on the pictures"]
+    if keep_temp:
+        lines.append("run: {keep_temp: true}  # no node of the workflow saves a file; this keeps what it shows")
     return "\n".join(lines) + "\n"
 
 
@@ -102,17 +119,24 @@ def _is_useful(slot: Suggestion) -> bool:
     return slot.type == "file" or slot.role in _USEFUL_ROLES or slot.role.startswith(("prompt_", "negative_"))
 
 
-def _choose_active(slots: Sequence[Suggestion]) -> tuple[Suggestion, ...]:
+def _choose_active(
+    slots: Sequence[Suggestion], values_of: Mapping[str, Sequence[Any]], *, has_files: bool
+) -> tuple[Suggestion, ...]:
     """A seed and one other axis, which are enough for a first grid: steps, if only one node has them."""
     seed = next((slot for slot in slots if slot.role == "seed" and isinstance(slot.value, int)), None)
     steps = [slot for slot in slots if slot.role == "steps"]
-    numbers = [slot for slot in slots if slot.type != "file" and len(_propose_numbers(slot)) > 1]
     wanted = ("steps", *_FIRST_AXES) if len(steps) == 1 else _FIRST_AXES
-    numbers.sort(key=lambda slot: wanted.index(slot.role) if slot.role in wanted else len(wanted))
-    other = next(iter(numbers), None)
-    if seed is None and other is None:
-        other = next((slot for slot in slots if slot.type != "file"), None)
-    return tuple(slot for slot in (other, seed) if slot is not None)
+    ranks = {role: rank for rank, role in enumerate(wanted)}
+
+    def rank(slot: Suggestion) -> tuple[bool, bool, int]:
+        return not _is_useful(slot), not is_number(slot.value), ranks.get(slot.role, len(ranks))
+
+    axes = sorted((slot for slot in slots if slot is not seed and len(values_of[slot.name]) > 1), key=rank)
+    if seed is not None and axes and not is_number(axes[0].value):
+        axes = []  # a seed is enough, if the other values are no numbers
+    if seed is None and not axes and not has_files:
+        axes = [slot for slot in slots if values_of[slot.name]]
+    return tuple(slot for slot in (next(iter(axes), None), seed) if slot is not None)
 
 
 def _propose_values(slot: Suggestion, choices: Sequence[Any]) -> Iterator[Any]:
@@ -145,8 +169,7 @@ def _propose_numbers(slot: Suggestion) -> list[Any]:
     if slot.role in {"cfg", "guidance"} and value == 1:  # a distilled model
         found = [value, 1.5, 2.0]
     else:
-        factors = _FACTORS.get(slot.role, _DEFAULT_FACTORS) if value else (1,)
-        found = [_scale(slot, factor) for factor in factors]
+        found = [_scale(slot, factor) for factor in _FACTORS.get(slot.role, _DEFAULT_FACTORS)] if value else [value, 1]
     return sorted({number for number in found if number == value or _is_allowed(slot, number)})
 
 

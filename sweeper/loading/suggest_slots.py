@@ -1,4 +1,4 @@
-"""Suggest a slot for every input of a workflow that has a value, and write the slots file that declares them.
+"""Suggest a slot for every input of a workflow that has a value.
 
 The names are made for people: the links of the samplers lead to `prompt` and `negative`, and every kind of seed is
 `seed`. Inputs of twin nodes that have the same value are one slot. If two names are still equal, each gets a word for
@@ -12,8 +12,8 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
@@ -22,13 +22,10 @@ from sweeper.loading.ui_format.convert import AppInput
 from sweeper.model.expressions import has_jinja
 from sweeper.model.node_classes import InputSpec, NodeInfo, NodeSpec
 from sweeper.model.node_classes.spec import MODEL_SUFFIXES, PAGE_FIELDS
-from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
-from sweeper.model.template import MISSING, ModelFile
-from sweeper.model.workflow import Graph, find_downstream, find_upstream, iter_links
-from sweeper.schemas import make_editor_line
-from sweeper.wording import shorten, to_one_line
+from sweeper.model.template import MISSING
+from sweeper.model.workflow import Graph, find_downstream, find_sinks, find_upstream, iter_links
 
 # Common names for inputs that core nodes call differently.
 _COMMON_NAMES: Final = {
@@ -103,6 +100,17 @@ class Suggestion:
     role: str = ""  # the name before it was made unique: `seed` also for `seed_11`
     others: tuple[str, ...] = ()
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self.address, *self.others
+
+
+def find_output_nodes(graph: Graph, info: NodeInfo) -> frozenset[str]:
+    """Return the output nodes. A node of a class that `info` lacks counts as one if no link leaves it."""
+    unused = find_sinks(graph)
+    specs = {node_id: info.classes.get(node["class_type"]) for node_id, node in graph.items()}
+    return frozenset(key for key, spec in specs.items() if (key in unused if spec is None else spec.is_output))
+
 
 def suggest_slots(graph: Graph, info: NodeInfo) -> tuple[Suggestion, ...]:
     """Suggest a slot for every value without Jinja2, the most wanted first. Every name is unique.
@@ -165,13 +173,14 @@ def choose_app_slots(graph: Graph, info: NodeInfo, app_inputs: Iterable[AppInput
     by_address = {suggestion.address: suggestion for suggestion in _iter_suggestions(graph, info)}
     chosen: list[Suggestion] = []
     for app_input in app_inputs:
-        first, *others = [by_address[address] for address in app_input.addresses if address in by_address] or [None]
-        if first is None:
+        found = [by_address[address] for address in app_input.addresses if address in by_address]
+        if not found:
             continue
+        first, *others = found
         name = first.role
         if app_input.is_label or first.address.partition(".")[2] != app_input.name:
             name = _simplify_name(app_input.name, first.title, first.class_type)
-        chosen.append(replace(first, name=name, others=tuple(other.address for other in others if other is not None)))
+        chosen.append(replace(first, name=name, others=tuple(other.address for other in others)))
     return tuple(_make_unique(chosen, graph))
 
 
@@ -259,7 +268,7 @@ def _choose_words(group: Sequence[Suggestion], graph: Graph) -> list[str]:
     """
     nodes = [suggestion.address.partition(".")[0] for suggestion in group]
     ids = [_slugify(node_id) for node_id in nodes]
-    kinds = (
+    kinds: tuple[Callable[[], list[str]], ...] = (
         lambda: [_slugify(suggestion.title) for suggestion in group],
         lambda: _find_stages(nodes, graph),
         lambda: ["_".join(map(_slugify_file, _list_files(graph[node_id], ""))) for node_id in nodes],
@@ -320,14 +329,14 @@ def _iter_values(
         is_value = is_object or isinstance(value, (str, int, float))
         if is_value and (spec is not None or class_spec.can_take_undeclared(name)) and not _is_hidden(class_spec, name):
             yield name, value, _unify_branches(class_spec, spec), False
-    for spec in {spec.name: spec for spec in _list_inputs(class_spec)}.values():
+    for spec in {spec.name: spec for spec in list_inputs(class_spec)}.values():
         value = spec.choices[0] if spec.default is MISSING and spec.choices else spec.default
         is_absent = "." in spec.name and spec.name not in inputs
         if is_absent and spec.kind == "widget" and isinstance(value, (str, int, float)):
             yield spec.name, value, _unify_branches(class_spec, spec), True
 
 
-def _list_inputs(class_spec: NodeSpec) -> list[InputSpec]:
+def list_inputs(class_spec: NodeSpec) -> list[InputSpec]:
     """Return the inputs of a class and of all its branches, without those that the page hides."""
     everything = (*class_spec.inputs.values(), *class_spec.list_branch_inputs())
     return [spec for spec in everything if not _is_hidden(class_spec, spec.name)]
@@ -397,96 +406,3 @@ def _is_short_schema(schema: Mapping[str, Any]) -> bool:
     choices = schema.get("enum", [])
     plain = all(isinstance(choice, (str, int, float)) for choice in choices)
     return "anyOf" not in schema and plain and len(choices) <= _MAX_CHOICES
-
-
-# --- the slots file
-
-
-def render_slots_file(
-    workflow_name: str,
-    graph: Graph,
-    info: NodeInfo,
-    suggestions: Iterable[Suggestion],
-    *,
-    models: Iterable[ModelFile] = (),
-    unchecked: Sequence[str] = (),
-) -> str:
-    """Return the text of `name.slots.yaml` that declares these suggestions, with a comment on each, and the models.
-
-    `unchecked` are the classes that were read by the file's own names.
-    """
-    lines = [
-        make_editor_line("slots"),
-        f"# The slots of {shorten(to_one_line(workflow_name))}: the names that experiments may set and sweep.",
-        "# Rename them, delete what you never change; the workflow beside this file stays as it was exported.",
-        "# A slot that an experiment does not give keeps the workflow's own value (shown behind each line).",
-        "slots:",
-    ]
-    for suggestion in suggestions:
-        at = [suggestion.address, *suggestion.others]
-        fields = [f"at: {_to_yaml(at) if suggestion.others else quote_yaml(suggestion.address)}"]
-        if suggestion.schema is not None:
-            fields.append(f"schema: {_to_yaml(suggestion.schema)}")
-        if suggestion.is_default:
-            fields.append(f"default: {json.dumps(suggestion.value, ensure_ascii=True)}")
-        if suggestion.type == "file":
-            fields.append("kind: file")
-        node = suggestion.class_type
-        if suggestion.title and suggestion.title != node:
-            node = f"{node} '{suggestion.title}'"
-        current = json.dumps(suggestion.value, ensure_ascii=False)
-        if suggestion.type == "file":
-            current = "a local file, given by the experiment"
-        elif suggestion.is_default:
-            current = "the class's default, for other branches"
-        comment = ": ".join(shorten(to_one_line(text)) for text in (node, current))
-        lines.append(f"  {suggestion.name}: {{{', '.join(fields)}}}  # {comment}")
-    if unchecked:
-        lines += [f"# {UNCHECKED}. A server that has these classes checks them.", f"unchecked: {_to_yaml(unchecked)}"]
-    return "\n".join([*lines, *_render_branches(graph, info), *_render_models(models)]) + "\n"
-
-
-def _render_models(models: Iterable[ModelFile]) -> Iterator[str]:
-    items = [{name: text for name, text in asdict(model).items() if text} for model in models]
-    if items:
-        yield "# The model files that the workflow names. `sweeper doctor` shows those that a server lacks."
-        yield "models:"
-    for item in items:
-        yield f"  - {{{', '.join(f'{name}: {quote_yaml(text)}' for name, text in item.items())}}}"
-
-
-def _render_branches(graph: Graph, info: NodeInfo) -> Iterator[str]:
-    """Yield the lines that declare the dynamic combos whose options have different inputs."""
-    by_address: dict[str, dict[str, dict[str, None]]] = {}
-    for node_id, node in graph.items():
-        spec = info.classes.get(node["class_type"])
-        for combo in _list_inputs(spec) if spec is not None else ():
-            for option, branch in combo.branches.items():
-                children = by_address.setdefault(f"{node_id}.{combo.name}", {}).setdefault(option, {})
-                children.update((child.removeprefix(f"{combo.name}."), None) for child in branch)
-    differing = {
-        address: options
-        for address, options in by_address.items()
-        if any(set(children) != set(next(iter(options.values()))) for children in options.values())
-    }
-    if differing:
-        yield "# Inputs that only some choices have; those of the other choices are left out of the workflow."
-        yield "branches:"
-    for address, options in differing.items():
-        yield f"  {quote_yaml(address)}:"
-        yield from (f"    {quote_yaml(option)}: {_to_yaml(list(children))}" for option, children in options.items())
-
-
-def quote_yaml(text: str) -> str:
-    """Write a double-quoted YAML scalar, with all unprintable characters escaped: YAML forbids more than JSON does."""
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
-
-
-def _to_yaml(value: Any) -> str:
-    """Write a value of a schema in flow style. Its keys and the words after them need no quotes."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_to_yaml(item)}' for key, item in value.items())}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(quote_yaml(item) if isinstance(item, str) else _to_yaml(item) for item in value)}]"
-    return value if isinstance(value, str) else json.dumps(value)

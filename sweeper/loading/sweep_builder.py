@@ -6,6 +6,7 @@ Before that, `apply_overrides` gives names other values, as `--set name=value` d
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +25,7 @@ from sweeper.model.shell_words import join_command
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, Slot, Template
-from sweeper.model.workflow import encode_canonical
+from sweeper.model.workflow import encode_canonical, is_link
 from sweeper.schemas.values import KeyPath, format_value
 from sweeper.wording import suggest
 
@@ -68,9 +69,22 @@ class ExperimentDraft:
 
     def suggest_slot(self, name: str) -> str:
         """Return the end of a message about a name that is not a slot. Add a problem if the template has no slots."""
-        if self.template.slots or self.no_template:
-            return self.advise(name, self.template.slots, "slots")
         file = Path(self.template.file)
+        if self.no_template:
+            return ""
+        if self.template.slots:
+            found = [
+                f"{node_id}.{key}"
+                for node_id, node in self.template.graph.items()
+                for key, value in node["inputs"].items()
+                if key in {name, f"{name}_name"} and not is_link(value)
+            ]
+            if found:
+                at = json.dumps(found[0] if len(found) == 1 else found)
+                return f"; to make it one, add `{name}: {{at: {at}}}` to the slots in {file.with_suffix('.slots.yaml')}"
+            advice = self.advise(name, self.template.slots, "slots")
+            lists = join_command(["sweeper", "template", "slots", str(file)])
+            return advice if "did you mean" in advice else f"{advice}; `{lists}` lists what else can be one"
         made = str(file.with_stem(f"{file.stem}-template"))
         command = join_command(["sweeper", "template", "new", str(file), "-o", made])
         message = f"is a workflow without slots, so nothing in it can be set; make a template of it (`{command}`)"

@@ -133,10 +133,11 @@ def test_each_commented_axis_is_valid(sweeper):
         assert sweeper("validate", "mine/one.yaml").code == 0, line
         trials = list(plan(load("mine/one.yaml")))
         names.append(line.split()[1].rstrip(":"))
-        assert len(trials) == 4 * len({trial.params[names[-1]] for trial in trials}) > 4 or names[-1] == "denoise"
+        assert len(trials) == 4 * len({trial.params[names[-1]] for trial in trials})
+        assert len(trials) > 4 or names[-1] in {"denoise", "filename_prefix"}
     assert names == [
         "prompt", "negative", "cfg", "sampler", "scheduler", "denoise", "checkpoint", "lora", "strength_model",
-        "strength_clip",
+        "strength_clip", "filename_prefix",
     ]  # fmt: skip
 
 
@@ -193,9 +194,41 @@ def test_custom_nodes_run_by_stand_ins(sweeper):
     assert sweeper("init", "e", "--from", "w.json", "--target", "http://gpu:8188").code == 3
 
 
+IMAGE_NODES = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
+    "2": {"class_type": "ImageScale", "inputs": {"image": ["1", 0], "upscale_method": "bicubic", "width": 64,
+                                                "height": 48, "crop": "disabled"}},
+    "3": {"class_type": "ImageBlur", "inputs": {"image": ["2", 0], "blur_radius": 1, "sigma": 1.0}},
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "x"}},
+    "5": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+}  # fmt: skip
+
+
+def test_every_input_that_an_output_needs_is_a_slot_and_a_line(sweeper):
+    assert sweeper("init", "d", "--from", save_json(IMAGE_NODES)).code == 0
+    slots = load("d/experiment.yaml").template.slots
+    wanted = {f"{node_id}.{name}" for node_id, node in IMAGE_NODES.items() if node_id != "5"
+              for name, value in node["inputs"].items() if not isinstance(value, list)}  # fmt: skip
+    assert {str(address) for slot in slots.values() for address in slot.addresses} == wanted
+    text = Path("d/experiment.yaml").read_text("utf-8")
+    assert all(re.search(rf"^    (# )?{name}: ", text, re.MULTILINE) for name in slots)
+    assert sweeper("run", "d/experiment.yaml", "--json").json["succeeded"] > 1
+
+
+@pytest.mark.parametrize("output", ["SaveImage", "PreviewImage"])
+def test_an_experiment_has_never_a_single_trial(sweeper, output):
+    inputs = {"images": ["1", 0], **({"filename_prefix": "x"} if output == "SaveImage" else {})}
+    graph = {"1": IMAGE_NODES["1"], "2": {"class_type": output, "inputs": inputs}}
+    assert sweeper("init", "d", "--from", save_json(graph)).code == 0
+    ran = sweeper("run", "d/experiment.yaml", "--json")
+    assert (ran.code, ran.json["succeeded"]) == (0, 2), ran.err
+    assert {path.name for path in Path("d/inputs").iterdir()} == {"photo.png", "photo-mirrored.png"}
+
+
 def test_two_passes_keep_plain_names_for_the_first(sweeper):
     second = {**IMG2IMG["7"], "inputs": {**IMG2IMG["7"]["inputs"], "latent_image": ["7", 0], "steps": 9}}
-    graph = {**IMG2IMG, "10": second}
+    decode = {**IMG2IMG["8"], "inputs": {**IMG2IMG["8"]["inputs"], "samples": ["10", 0]}}
+    graph = {**IMG2IMG, "8": decode, "10": second}
     assert sweeper("init", "d", "--from", save_json(graph)).code == 0
     slots = load("d/experiment.yaml").template.slots
     assert [slots[name].default for name in ("steps", "steps_second")] == [4, 9]

@@ -51,9 +51,9 @@ def save_png(text=None, name="w.png"):
 def test_slots_lists_every_possible_slot(sweeper, save):
     rows = sweeper("template", "slots", save(), "--json").json
 
-    keys = ["name", "address", "class_type", "title", "type", "value", "schema", "others"]
+    keys = ["name", "address", "class_type", "title", "type", "value", "schema", "others", "is_slot"]
     assert [list(one) for one in rows] == [keys] * 7
-    assert [{key: one[key] for key in keys[:-2]} for one in rows[:5]] == [
+    assert [{key: one[key] for key in keys[:-3]} for one in rows[:5]] == [
         {
             "name": "prompt",
             "address": "6.text",
@@ -88,6 +88,22 @@ def test_slots_lists_every_possible_slot(sweeper, save):
         },
         {"name": "cfg", "address": "3.cfg", "class_type": "KSampler", "title": "Sampler", "type": "number", "value": 8},
     ]
+
+
+def test_slots_of_a_template_have_its_own_names(sweeper):
+    save_json()
+    Path("w.slots.yaml").write_text("slots: {strictness: {at: 3.cfg, default: 2}, words: {at: 6.text}}")
+    rows = sweeper("template", "slots", "w.json", "--json").json
+    assert [(row["name"], row["address"], row["is_slot"]) for row in rows[:4]] == [
+        ("strictness", "3.cfg", True), ("words", "6.text", True), ("negative", "7.text", False),
+        ("seed", "3.seed", False),
+    ]  # fmt: skip
+    assert len({row["name"] for row in rows}) == len(rows) == 7
+    shown = [line.split()[:2] for line in sweeper("template", "slots", "w.json").out.splitlines()]
+    assert shown[0] == ["slots", "of"]
+    assert ["strictness", "3.cfg"] in shown[: shown.index(["not", "slots"])]
+    Path("w.slots.yaml").write_text("slots: {words: {at: 6.texts}}")
+    assert "has no input 'texts'" in sweeper("template", "slots", "w.json").err
 
 
 def test_slots_prints_a_table(sweeper):

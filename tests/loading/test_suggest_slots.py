@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.loading.parse import parse_yaml
-from sweeper.loading.suggest_slots import render_slots_file, suggest_slots
+from sweeper.loading.slots_file import render_slots_file
+from sweeper.loading.suggest_slots import suggest_slots
 from sweeper.loading.template_builder import build_template
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import RESERVED_COLUMNS

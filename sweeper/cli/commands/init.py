@@ -15,13 +15,17 @@ from sweeper.cli import options as shared_options
 from sweeper.cli.node_class_source import NodeClassSource, add_class_options
 from sweeper.cli.options import format_examples
 from sweeper.cli.read_workflow import LoadedWorkflow, read_graph, suggest_workflow_slots
-from sweeper.errors import UsageError
+from sweeper.errors import ImageError, UsageError
 from sweeper.images.file_types import FILM_TYPES, PICTURE_SUFFIXES, SOUND_TYPES
-from sweeper.loading.starter_experiment import choose_useful_slots, render_experiment
-from sweeper.loading.suggest_slots import Suggestion, render_slots_file
+from sweeper.loading.slots_file import render_slots_file
+from sweeper.loading.starter_experiment import has_axis, order_slots, render_experiment
+from sweeper.loading.suggest_slots import Suggestion, find_output_nodes
 from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes.graph_check import GraphCheck
+from sweeper.model.picture_size import PICTURE_FORMATS, check_pixels
 from sweeper.model.portable_names import make_portable
 from sweeper.model.shell_words import join_command
+from sweeper.model.workflow import find_upstream
 from sweeper.running.node_class_cache import get_embedded_classes
 from sweeper.schemas import make_editor_line
 from sweeper.wording import find_nearest, join_names
@@ -87,12 +91,15 @@ def _make_files(
     workflow = read_graph(source, classes)
     slots = suggest_workflow_slots(workflow, classes.classes)
     if not workflow.app_inputs:
-        slots = choose_useful_slots(slots)
+        outputs = find_output_nodes(workflow.graph, classes.classes)
+        slots = order_slots(slots, find_upstream(workflow.graph, outputs)) or slots
     if not slots:
         raise UsageError(f"{source}: no node of this workflow has an input that can be a slot")
     notes = list(workflow.notes)
     files, contents = _collect_inputs(source, workflow, slots, notes)
     choices = _list_choices(workflow, slots, classes)
+    if not has_axis(slots, choices):
+        _add_mirrored_picture(files, contents)
     if not classes.is_default:
         notes += _find_absent_values(slots, choices)
     stem = _to_file_name(source.stem) or "workflow"
@@ -100,6 +107,7 @@ def _make_files(
     experiment = render_experiment(
         _choose_name(folder), title=title, template=f"{stem}.json", target=_choose_target(workflow, target, notes),
         slots=slots, files=files, choices=choices,
+        keep_temp=bool(GraphCheck(workflow.graph, classes.classes).find_unsaved_outputs()),
     )  # fmt: skip
     slots_file = render_slots_file(
         f"{stem}.json", workflow.graph, classes.classes, slots, models=workflow.models, unchecked=workflow.unchecked
@@ -155,13 +163,13 @@ def _find_absent_values(slots: tuple[Suggestion, ...], choices: Mapping[str, Seq
 
 def _collect_inputs(
     source: Path, workflow: LoadedWorkflow, slots: tuple[Suggestion, ...], notes: list[str]
-) -> tuple[dict[str, tuple[str, str]], dict[str, bytes]]:
+) -> tuple[dict[str, tuple[list[str], str]], dict[str, bytes]]:
     """The local file for each slot of a file, and the content of those to write.
 
     A file that the workflow names is taken from the request that it came in, or from the folder of the workflow. A
     grey picture stands in for one that is not there.
     """
-    files: dict[str, tuple[str, str]] = {}
+    files: dict[str, tuple[list[str], str]] = {}
     contents: dict[str, bytes] = {}
     for slot in (slot for slot in slots if slot.type == "file"):
         name = PurePosixPath(str(slot.value).removesuffix(" [input]").replace("\\", "/")).name
@@ -182,10 +190,29 @@ def _collect_inputs(
                 f"{_INPUTS}/ before you run"
             )
         path = f"{_INPUTS}/{_to_file_name(name) or 'picture.png'}"
-        files[slot.name] = (path, " ".join(remark.split()))
+        files[slot.name] = ([path], " ".join(remark.split()))
         if content is not None:
             contents[path] = content
     return files, contents
+
+
+def _add_mirrored_picture(files: dict[str, tuple[list[str], str]], contents: dict[str, bytes]) -> None:
+    """Add a mirrored copy of the first picture, so that there are two trials to compare."""
+    from PIL import Image, ImageOps
+
+    for paths, _ in files.values():
+        content = contents.get(paths[0])
+        if content is not None and PurePosixPath(paths[0]).suffix.lower() in PICTURE_SUFFIXES:
+            buffer = io.BytesIO()
+            try:
+                with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as picture:
+                    check_pixels(picture.size)
+                    ImageOps.mirror(picture.convert("RGB")).save(buffer, "PNG")
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError):
+                continue  # `run` reports a picture that is broken
+            paths.append(f"{_INPUTS}/{PurePosixPath(paths[0]).stem}-mirrored.png")
+            contents[paths[1]] = buffer.getvalue()
+            return
 
 
 def _read_neighbour(source: Path, name: str) -> bytes | None:

@@ -17,11 +17,12 @@ from sweeper.cli.read_workflow import SLOT_COLUMNS, list_slots, read_graph_noted
 from sweeper.cli.trust_check import load_named_template
 from sweeper.errors import UsageError
 from sweeper.files import atomic_write
-from sweeper.loading.suggest_slots import render_slots_file
+from sweeper.loading.slots_file import render_slots_file
+from sweeper.loading.suggest_slots import find_output_nodes
 from sweeper.loading.template_builder import build_template
 from sweeper.model.node_classes import NodeInfo, with_node_schemas
 from sweeper.model.template import MISSING, Template
-from sweeper.model.workflow import Graph, find_downstream, find_sinks
+from sweeper.model.workflow import Graph, find_downstream
 from sweeper.wording import count_things
 
 _file_argument = click.argument("file", type=click.Path(path_type=Path), metavar="FILE",
@@ -49,14 +50,22 @@ def command(context: click.Context) -> None:
 @add_class_options
 @options.as_json
 def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: bool) -> None:
-    """List every input of a workflow that could become a slot."""
+    """List every input of a workflow that could become a slot; of a template, first the slots that it has."""
     rows = list_slots(file, NodeClassSource(target, object_info))
     if as_json:
         console.print_json(rows)
     else:
         rows = [{**row, "address": " ".join([row["address"], *row["others"]])} for row in rows]
         lines = [[*(row[name] for name in SLOT_COLUMNS), _describe_schema(row["schema"])] for row in rows]
-        console.print_parts([Table((*SLOT_COLUMNS, "takes"), lines)])
+        slot_count = sum(row["is_slot"] for row in rows)
+        if slot_count:
+            heads = Line("slots of this template:"), Line("not slots yet:")
+            groups = (lines[:slot_count], lines[slot_count:])
+            parts = [part for head, group in zip(heads, groups, strict=True) if group
+                     for part in (head, Table((*SLOT_COLUMNS, "takes"), group))]  # fmt: skip
+            console.print_parts(parts)
+        else:
+            console.print_parts([Table((*SLOT_COLUMNS, "takes"), lines)])
 
 
 @command.command(
@@ -123,9 +132,7 @@ def show(file: Path, *, target: str | None, object_info: Path | None, as_json: b
 
 
 def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:
-    known = {node_id for node_id, node in template.graph.items() if node["class_type"] in info.classes}
-    outputs = {node_id for node_id in known if info.classes[template.graph[node_id]["class_type"]].is_output}
-    outputs |= find_sinks(template.graph) - known  # a node of an unknown class counts as output if no link leaves it
+    outputs = find_output_nodes(template.graph, info)
     reached = {name: find_downstream(template.graph, template.find_nodes(name)) for name in template.slots}
     rows = [
         {
