@@ -36,6 +36,7 @@ _FACTORS: Final[Mapping[str, Sequence[float]]] = {
 }  # fmt: skip
 _DEFAULT_FACTORS: Final = (0.5, 0.75, 1)
 _MAX_CHOICES: Final = 3
+_MAX_SEED: Final = 2**32 - 1
 _FIRST_AXES: Final = ("cfg", "guidance", "denoise", "strength", "strength_model")  # if not steps
 
 
@@ -95,8 +96,10 @@ def render_experiment(
         f"    {slot}: [{', '.join(map(quote_yaml, paths))}]  # {remark}" for slot, (paths, remark) in files.items()
     ]
     for slot in active:
-        is_seed = slot.role == "seed"
-        values = "{seeds: 2}  # two seeds, the same in every run" if is_seed else axes[slot.name]
+        values = axes[slot.name]
+        if slot.role == "seed":  # `seeds` draws 32 bits; some partner nodes take fewer
+            seeds = "{seeds: 2}" if _is_allowed(slot, _MAX_SEED) else "[1, 2]"
+            values = f"{seeds}  # two seeds, the same in every run"
         lines.append(f"    {slot.name}: {values}")
     others = [slot for slot in slots if slot not in active and slot.name in axes and not slot.is_default]
     useful = list(filter(_is_useful, others))

@@ -215,6 +215,16 @@ def test_every_input_that_an_output_needs_is_a_slot_and_a_line(sweeper):
     assert sweeper("run", "d/experiment.yaml", "--json").json["succeeded"] > 1
 
 
+def test_a_seed_of_few_bits_gets_small_seeds(sweeper):
+    few = {
+        "Paid": {"input": {"required": {"seed": ["INT", {"min": 0, "max": 65535}]}}, "output": [], "output_node": True}
+    }
+    save_json(few, "info.json")
+    graph = {"1": {"class_type": "Paid", "inputs": {"seed": 5}}}
+    assert sweeper("init", "d", "--from", save_json(graph), "--object-info", "info.json").code == 0
+    assert [trial.params["seed"] for trial in plan(load("d/experiment.yaml"))] == [1, 2]
+
+
 @pytest.mark.parametrize("output", ["SaveImage", "PreviewImage"])
 def test_an_experiment_has_never_a_single_trial(sweeper, output):
     inputs = {"images": ["1", 0], **({"filename_prefix": "x"} if output == "SaveImage" else {})}
