@@ -45,17 +45,21 @@ def confirm_before(runner: Callable[..., Run], *, yes: bool) -> Callable[..., Ru
 
     def run(experiment: Experiment, target: Any = None, out: Any = None, **rest: Any) -> Run:
         prepared = Prepared(experiment, target, rest.get("named") or {})
-        paid = list_paid_targets(prepared)
         # A given plan repeats a few jobs of a run about which the user was asked, as `check --attribute` does.
-        if paid and not yes and rest.get("plan") is None:
+        if not yes and rest.get("plan") is None and list_paid_targets(prepared):
             rest["plan"] = make_plan(experiment)
-            answer = _answer_plan(replace(prepared, plans=(rest["plan"],)), out, rest)
-            budget = rest.get("budget")
-            budget = experiment.run.budget if budget is None else budget
-            _confirm(answer, paid, experiment, budget)
+            confirm_plan(prepared, rest["plan"], out, rest)
         return runner(experiment, target=target, out=out, **rest)
 
     return run
+
+
+def confirm_plan(prepared: Prepared, plan: Plan, out: Any, run_options: Mapping[str, Any]) -> None:
+    """On a terminal, ask before a run of a plan. Raises SweeperError if the answer is no."""
+    answer = _answer_plan(replace(prepared, plans=(plan,)), out, run_options)
+    budget = run_options.get("budget")
+    budget = prepared.experiment.run.budget if budget is None else budget
+    _confirm(answer, list_paid_targets(prepared), prepared.experiment, budget)
 
 
 def confirm_search(prepared: Prepared, out: Any, plan: Plan, *, trials: int, budget: Decimal | None) -> None:

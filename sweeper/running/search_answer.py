@@ -14,7 +14,7 @@ from sweeper.answers.parts import Fact, Facts, Line, Part, Table, Warn, shorten_
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
 from sweeper.model.experiment import Search
 from sweeper.model.money import Amount
-from sweeper.model.search_columns import SearchedPoint
+from sweeper.model.search_columns import VOTES_METRIC, SearchedPoint
 from sweeper.model.search_result import SearchResult
 from sweeper.planning.plan_cost import PlanCost
 from sweeper.planning.plan_outline import describe_cells
@@ -44,7 +44,8 @@ class SearchAnswer:
     """A search (see `SearchResult`), its run, what that cost, and the page of its folder if it was written.
 
     `idle_axes`: the axes that hardly matter, with the share (0 to 1) of the differences between points that each
-    explains at most. `real_run`: the command of the search that this one rehearsed.
+    explains at most. `real_run`: the command of the search that this one rehearsed. `confirm_command`: the one that
+    runs the best point on fresh seeds.
     """
 
     result: SearchResult = field(metadata=INLINE)
@@ -54,6 +55,13 @@ class SearchAnswer:
     report: Path | None = None
     real_run: str | None = field(default=None, metadata=IF_GIVEN)
     report_command: str = field(default="", metadata=NOT_IN_JSON)  # makes the page; its last word is the results
+    confirm_command: str = field(default="", metadata=NOT_IN_JSON)
+
+    @property
+    def is_too_good(self) -> bool:
+        """Whether the best number was chosen, and could be had again on fresh seeds."""
+        numbers = [aim for aim in self.result.search.objectives if aim.metric != VOTES_METRIC]
+        return bool(self.best.points and self.confirm_command and numbers) and self.real_run is None
 
     def parts(self) -> Iterator[Part]:
         """Why it ended, the best points, where the results are, and what to do next."""
@@ -63,6 +71,11 @@ class SearchAnswer:
         yield Line(f"{trials} of {points} in {rounds}; {end}")
         if self.best.points:
             yield from self.best.parts()
+        if self.is_too_good:
+            yield Line(
+                "The best number is too good, because its point was chosen for it: by 1.7 to 2.2 standard errors in "
+                f"simulations. To measure it on fresh seeds: {self.confirm_command}"
+            )
         if self.idle_axes:
             found = join_names(f"{name} (at most {share:.0%})" for name, share in self.idle_axes.items())
             yield Line(f"hardly any of the differences between points is due to {found}; fix what does not matter")
@@ -75,6 +88,8 @@ class SearchAnswer:
         if self.report_command:
             results = self.report_command.split(maxsplit=2)[2]
             yield Fact("best", f"sweeper results {results} --best 5")
+            if self.is_too_good:
+                yield Fact("confirm", self.confirm_command)
             if self.result.votes_needed:
                 yield Fact("vote", f"sweeper vote {results} --open")
                 yield Fact("then", "the same `sweeper search` again: it goes on by these votes")

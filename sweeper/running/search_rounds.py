@@ -196,6 +196,13 @@ def preview_search(
     return rounds.preview()
 
 
+def load_search_state(
+    experiment: Experiment, targets: Sequence[Target], out: Path, options: RunOptions | None = None
+) -> SearchState:
+    """Return what a search with these options knows of its points. Raises as `search_async` does."""
+    return _Rounds(experiment, targets, out, options or RunOptions()).load_known()[0]
+
+
 class _Rounds:
     """The rounds of one call of `search_async`. `out`: the results folder."""
 
@@ -246,14 +253,18 @@ class _Rounds:
         message = f"with another round the table would have {rows} trials, more than max_trials allows ({most})"
         return _Step(ended_by=MAX_TRIALS, error=f"{message}; --max-trials {rows} lifts the limit")
 
+    def load_known(self) -> tuple[SearchState, int]:
+        """Return what is known, and how many trials of earlier rounds are unfinished."""
+        if not self._load_changes() or not self.batches:
+            return SearchState(self.space), 0
+        plan = SearchPlan(self.space, self.batches)
+        with Store.open(self.out, readonly=True) as store:
+            rows = load_rows(plan, store)
+            self.votes_needed = self._count_votes(store)
+        return SearchState(self.space, plan, rows), sum(row.status == PENDING for row in rows)
+
     def preview(self) -> SearchPreview:
-        state, unfinished = SearchState(self.space), 0
-        if self._load_changes() and self.batches:
-            plan = SearchPlan(self.space, self.batches)
-            with Store.open(self.out, readonly=True) as store:
-                rows = load_rows(plan, store)
-                self.votes_needed = self._count_votes(store)
-            state, unfinished = SearchState(self.space, plan, rows), sum(row.status == PENDING for row in rows)
+        state, unfinished = self.load_known()
         unmeasured = state.succeeded if state.list_unmeasured() not in ([], [VOTES]) else 0
         step = _Step() if unfinished or unmeasured else self._choose_step(state)
         batches = self.batches if unfinished else step.batches

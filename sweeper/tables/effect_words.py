@@ -190,10 +190,7 @@ def describe_difference(found: ValueDifference, scope: ReplicateScope) -> str:
     fact = f"{shorten_cell(value)} is higher than {shorten_cell(other)}{count}"
     if low is None or high is None:
         return f"{fact}, by {format_rounded(mean)}; run more seeds or prompts to see how sure that is"
-    margin = (high - low) / 2
-    interval = f"{_round_to(mean, margin)} ({_round_to(low, margin)} to {_round_to(high, margin)})"
-    if _is_nothing(margin, mean):
-        interval = format_rounded(mean)
+    interval = describe_estimate(mean, low, high)
     if not found.differs:
         if count and higher == found.pairs:
             return f"{fact}; {scope.few}that may still be chance: {interval}"
@@ -206,6 +203,14 @@ def describe_difference(found: ValueDifference, scope: ReplicateScope) -> str:
     margin = (others[1] - others[0]) / 2
     few = ", too few prompts to say" if others[0] <= 0 <= others[1] else ""
     return f"{text}; for other prompts: {_round_to(others[0], margin)} to {_round_to(others[1], margin)}{few}"
+
+
+def describe_estimate(mean: float, low: float, high: float) -> str:
+    """`11.3 (10.1 to 12.5)`: a mean and its interval, to the digits that the interval allows."""
+    margin = (high - low) / 2
+    if _is_nothing(margin, mean):
+        return format_rounded(mean)
+    return f"{_round_to(mean, margin)} ({_round_to(low, margin)} to {_round_to(high, margin)})"
 
 
 def _describe_slope(low: float, high: float) -> str:

@@ -14,6 +14,7 @@ from sweeper.model.experiment import Axis, NumberRange, Search, SpaceAxis
 from sweeper.model.money import Amount
 from sweeper.model.search_columns import Objective, SearchedPoint
 from sweeper.model.search_result import SearchResult
+from sweeper.running.confirm_best import ConfirmAnswer, ConfirmedPoint, FreshMean
 from sweeper.running.search_answer import PreviewAnswer, SearchAnswer
 from sweeper.running.search_rounds import SearchPreview
 from sweeper.tables.searched_points import BestPoints
@@ -37,7 +38,8 @@ POINT = SearchedPoint({"cfg": 5.51, "steps": 20, "prompt": "a fox"}, {"sharpness
 BEST = BestPoints([POINT, replace(POINT, objectives={"sharpness": 1.0}, trials=(1, 9))])
 RESULT = SearchResult(RUN, "trials", 6, 24, 48, search=SEARCH)
 ANSWER = SearchAnswer(result=RESULT, best=BEST, idle_axes={}, cost=None, report=None,
-                      report_command="sweeper report foxes.yaml")  # fmt: skip
+                      report_command="sweeper report foxes.yaml",
+                      confirm_command="sweeper search foxes.yaml --confirm")  # fmt: skip
 SHORT = replace(ANSWER, result=replace(RESULT, run=None), best=replace(BEST, points=()))
 NEXT = SearchPreview(SimpleNamespace(search=SEARCH, points=()), (), 0, 0, None, None, batch=4, votes_needed=0)
 PREVIEW = PreviewAnswer(
@@ -68,6 +70,18 @@ def test_search_that_ended_before_its_limit():
     check_approved("search_with_trials_left", replace(SHORT, result=replace(SHORT.result, trials=47)))
     failed = replace(SHORT.result, ended_by="failing", error="no trial of the first points succeeded")
     check_approved("search_ended_early", replace(SHORT, result=failed))
+
+
+def test_confirmation():
+    mean = FreshMean(331.2345, 318.3, 344.1)
+    point = ConfirmedPoint(POINT.values, {"sharpness": mean}, 4, 8, 8)
+    answer = ConfirmAnswer(run=RUN, points=(point,), over={"prompt": 2}, scope=" and these 2 prompts",
+                           report_command="sweeper report results/foxes-confirm")  # fmt: skip
+    check_approved("search_confirmed", answer)
+    front = {"sharpness": replace(mean, low=None, high=None), "cost": None}
+    lost = replace(RUN, succeeded=1, failed=1, cancelled=2, pending=4)
+    points = (point, replace(point, objectives=front, seeds=1, succeeded=1))
+    check_approved("search_confirmed_in_part", replace(answer, run=lost, points=points, over={}, scope="", cost=COST))
 
 
 def test_preview():

@@ -9,13 +9,13 @@ import sys
 from tests import ROOT
 
 
-def answer(command, file, text):
+def answer(command, file, text, *flags):
     """Run a command on a terminal whose user trusts the experiment and types `text`.
 
     Returns the exit code and what the terminal shows.
     """
     leader, follower = os.openpty()
-    words = [sys.executable, "-m", "sweeper", command, file, "--trust", "--quiet"]
+    words = [sys.executable, "-m", "sweeper", command, file, "--trust", "--quiet", *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
     done = subprocess.Popen(
         words, stdin=follower, stdout=subprocess.DEVNULL, stderr=follower, env=environment, start_new_session=True

@@ -87,18 +87,28 @@ def command(
         whole = replace(prepared, specs=requested)
         loaded, out, settings = rehearsal.prepare(whole, out, settings, quiet=quiet)
         prepared = replace(prepared, experiment=loaded)
+    runner = confirm_cost.confirm_before(dask_options.choose_runner(dask, dask_resources), yes=yes)
+    answer = partial(answer_run, real_run=real)
+    return run_and_show(runner, prepared, out, answer, settings, view=view, open_browser=open_browser,
+                        as_json=as_json, quiet=quiet)  # fmt: skip
+
+
+def run_and_show(
+    runner: Callable[..., Run], prepared: Prepared, out: Path | str | None, answer: Callable[..., Answer],
+    settings: Mapping[str, Any], *, view: bool, open_browser: bool, as_json: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Run an experiment, show its progress and its answer, and return the exit code.
+
+    `answer` gets the run, and what `show_end` gives.
+    """
     loaded = prepared.experiment
     with ExitStack() as stack:
         if view:
             folder = out if isinstance(out, Path) else default_results_folder(loaded.file, loaded.name)
             wait_until_stopped = stack.enter_context(start_view(folder, loaded, open_browser=open_browser))
         with ProgressDisplay(quiet=quiet, rates=list_rates(prepared)) as display:
-            runner = dask_options.choose_runner(dask, dask_resources)
-            run = confirm_cost.confirm_before(runner, yes=yes)(
-                loaded, target=prepared.specs, out=out, named=prepared.users, progress=display, **settings
-            )
-        answer = partial(answer_run, run, real_run=real)
-        show_end(run, run.error, answer, experiment, loaded.name,
+            run = runner(loaded, target=prepared.specs, out=out, named=prepared.users, progress=display, **settings)
+        show_end(run, run.error, partial(answer, run), loaded.file, loaded.name,
                  as_json=as_json, quiet=quiet, open_page=open_browser and not view)  # fmt: skip
         if view and run.stopped_by != "interrupt":
             wait_until_stopped()

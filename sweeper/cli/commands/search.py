@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from sweeper.cli import confirm_cost, console, dask_options, options, trust_check
-from sweeper.cli.commands.run import list_rates, show_end
+from sweeper.cli.commands.run import list_rates, run_and_show, show_end
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.load_prepared import load_for_run
@@ -20,8 +20,10 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.rehearsal import Rehearsal, build_real_command, rehearsal_options
 from sweeper.errors import UsageError
+from sweeper.model.result import Run
 from sweeper.model.selection import Selection
 from sweeper.model.target_spec import EMBEDDED
+from sweeper.running.prepare import Prepared
 from sweeper.running.search_answer import answer_preview, answer_search
 from sweeper.running.settings import RunOptions
 from sweeper.tables.results_folder import default_results_folder
@@ -48,12 +50,15 @@ from sweeper.tables.results_folder import default_results_folder
 @options.view
 @options.open_browser
 @click.option("--preview", is_flag=True, help="Show the next points and what the search may cost. Submits nothing.")
+@click.option("--confirm", is_flag=True, help="Run the best point on fresh seeds, into the folder NAME-confirm beside "
+              "the results, and show its mean there: the number of the search is too good.")  # fmt: skip
 @options.as_json
 @options.quiet
 def command(
     experiment: Path, *, targets: tuple[str, ...], out: Path | str | None, trials: int | None,
     values: Mapping[str, Any], rehearsal: Rehearsal | None, trust: bool, yes: bool, view: bool, open_browser: bool,
-    preview: bool, as_json: bool, quiet: bool, dask: str | None, dask_resources: tuple[str, ...], **settings: Any,
+    preview: bool, confirm: bool, as_json: bool, quiet: bool, dask: str | None, dask_resources: tuple[str, ...],
+    **settings: Any,
 ) -> int:  # fmt: skip
     """Let an optimiser choose the trials of an experiment with a `search:` section, round by round.
 
@@ -62,17 +67,22 @@ def command(
     """
     from sweeper.running.search_rounds import preview_search, require_search, search
 
-    if preview and (view or open_browser or rehearsal is not None):
-        raise UsageError("--preview submits nothing, so it goes without --view, --open and --rehearse")
+    _check_flags(preview=preview, confirm=confirm, shows_page=view or open_browser, rehearses=rehearsal is not None)
+    selection = Selection(values=values)
     used = options.to_target_list(targets) if rehearsal is None else [EMBEDDED]
     prepared = load_for_run(experiment, used, values, trust=trust, out=out)
     spec = require_search(prepared.experiment)
     budget = spec.budget if settings["budget"] is None else settings["budget"]
     spec = replace(spec, trials=trials or spec.trials, budget=budget)
     prepared = replace(prepared, experiment=replace(prepared.experiment, search=spec))
-    real, out = None, trust_check.choose_output(out)
+    real, confirmed_by = None, f"{build_real_command(experiment, targets, out, selection, command='search')} --confirm"
+    out = trust_check.choose_output(out)
+    if confirm:
+        runner = dask_options.choose_runner(dask, dask_resources)
+        return _confirm(prepared, out, runner, settings, yes=yes, view=view, open_browser=open_browser,
+                        as_json=as_json, quiet=quiet)  # fmt: skip
     if rehearsal is not None:
-        real = build_real_command(experiment, targets, out, Selection(values=values), command="search", trials=trials)
+        real = build_real_command(experiment, targets, out, selection, command="search", trials=trials)
         whole = replace(prepared, specs=options.to_target_list(targets))
         local, out, settings = rehearsal.prepare_search(whole, spec, out, settings, quiet=quiet)
         prepared = replace(prepared, experiment=local)
@@ -95,10 +105,35 @@ def command(
                 loaded, target=prepared.specs, out=out, named=prepared.users, progress=display,
                 session=dask_options.choose_session(dask, dask_resources), **settings,
             )  # fmt: skip
-        answer = partial(answer_search, result, find_idle=not quiet, real_run=real)
+        answer = partial(answer_search, result, find_idle=not quiet, real_run=real, confirm_command=confirmed_by)
         show_end(result.run, None if result.has_finished else result.error, answer, experiment, loaded.name,
                  as_json=as_json, quiet=quiet, open_page=open_browser and not view)  # fmt: skip
         if view and result.ended_by != "interrupt":
             wait_until_stopped()
     is_complete = result.has_finished and not (result.run and (result.run.failed or result.run.cancelled))
     return get_run_exit_code(result.ended_by, ok=is_complete)
+
+
+def _check_flags(*, preview: bool, confirm: bool, shows_page: bool, rehearses: bool) -> None:
+    if preview and (shows_page or rehearses):
+        raise UsageError("--preview submits nothing, so it goes without --view, --open and --rehearse")
+    if confirm and (preview or rehearses):
+        raise UsageError("--confirm runs the best point on its target, so it goes without --preview and --rehearse")
+
+
+def _confirm(
+    prepared: Prepared, out: Path | str | None, runner: Callable[..., Run], settings: Mapping[str, Any], *, yes: bool,
+    **shown: bool,
+) -> int:  # fmt: skip
+    """Run the best points of the search on fresh seeds, and show what they reach there. Returns the exit code."""
+    from sweeper.running.confirm_best import answer_confirmation, plan_confirmation
+
+    loaded = prepared.experiment
+    confirmation = plan_confirmation(loaded, prepared.resolve_targets(), out, RunOptions(**settings))
+    plan, budget = confirmation.plan, loaded.search_budget if settings["budget"] is None else settings["budget"]
+    settings = {**settings, "plan": plan, "budget": budget}
+    prepared = replace(prepared, experiment=plan.experiment)
+    if not yes and confirm_cost.list_paid_targets(prepared):
+        confirm_cost.confirm_plan(prepared, plan, confirmation.out, settings)
+    answer = partial(answer_confirmation, confirmation)
+    return run_and_show(runner, prepared, confirmation.out, answer, settings, **shown)
