@@ -16,7 +16,7 @@ from scipy import special
 
 from sweeper.statistics.codes import Numbers
 
-ERROR_RATE: Final = 0.01  # the chance that the best point is dropped, over all looks at it and all rivals
+ERROR_RATE: Final = 0.01  # the chance that the best point is dropped, over all looks and rivals, where noise is even
 _ROUNDING: Final = 1e-12  # of the largest value: a smaller deviation is an error of rounding
 
 Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -31,7 +31,8 @@ def find_clearly_worse(values: Sequence[Numbers], maximize: Sequence[bool], look
 
     `looks` is how often the caller looks at a point with new combinations; by default after each one but the last. A
     rival has a number wherever the point has one. The test is one-sided, at the level `ERROR_RATE` / (rivals * looks)
-    (Bonferroni). So a point that is truly as good as all others is dropped with a chance of at most `ERROR_RATE`.
+    (Bonferroni). So a point that is truly as good as all others is dropped with a chance of at most `ERROR_RATE` where
+    the noise is even: normal, and as large for each point. In simulations, lognormal noise dropped it in 1 to 8 %.
     """
     tables = [table if larger else -table for table, larger in zip(values, maximize, strict=True)]
     known: Flags = np.isfinite(np.stack(tables).sum(axis=0))
