@@ -13,7 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "results": ("results", "Show the table of a run."),
     "runs": ("runs", "List the runs of a results folder."),
     "costs": ("costs", "Show what all runs cost: by target, day, node class and axis value."),
-    "effects": ("effects", "Show which axes matter for a metric, by how much, and how sure that is."),
+    "effects": ("effects", "Show what each axis changes in a metric, by how much, and how sure that is."),
     "export": ("export", "Write the table as csv, tsv, jsonl, parquet or markdown, or as a dataset with pictures."),
     "report": ("report", "Make a page of pictures that opens from disk, or contact sheets."),
     "view": ("view", "Show that page in a browser while the run continues."),

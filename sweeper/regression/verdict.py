@@ -79,8 +79,8 @@ class MetricVerdict:
     - `difference`: the mean difference over `pairs` pairs, with its interval from `low` to `high` on these prompts, and
       that for other prompts too from `other_low` to `other_high` (None if there are too few to say). The new side is
       higher in `higher` pairs, and lower in `lower`.
-    - `margin`: a smaller difference does not matter.
-    - `reach`: from which difference on twice as many pairs would decide, if it is not decided.
+    - `margin`: a smaller difference counts as none.
+    - `reach`: from which difference on twice as many pairs would tell the sides apart, if they are not.
     - `note`: why there is no difference to judge; then these numbers are None.
     """
 

@@ -85,7 +85,7 @@ def write_report(
 
     `checked`: comparisons with the baseline to show; with `is_review`, the page opens on what is not the same.
     `trials`: show only these trials of the run. `marks`: added to those of the folder. `answers`: by metric, sentences
-    about what matters for it.
+    about what changes it.
 
     Raises ResultsError if the results cannot be read or the folder cannot be written.
     """

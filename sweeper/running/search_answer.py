@@ -43,9 +43,9 @@ _ENDINGS: Final = {
 class SearchAnswer:
     """A search (see `SearchResult`), its run, what that cost, and the page of its folder if it was written.
 
-    `idle_axes`: the axes that hardly matter, with the share (0 to 1) of the differences between points that each
-    explains at most. `real_run`: the command of the search that this one rehearsed. `confirm_command`: the one that
-    runs the best point on fresh seeds.
+    `idle_axes`: the axes that change hardly anything, with the share (0 to 1) of the differences between points that
+    each explains at most. `real_run`: the command of the search that this one rehearsed. `confirm_command`: the one
+    that runs the best point on fresh seeds.
     """
 
     result: SearchResult = field(metadata=INLINE)
@@ -78,7 +78,7 @@ class SearchAnswer:
             )
         if self.idle_axes:
             found = join_names(f"{name} (at most {share:.0%})" for name, share in self.idle_axes.items())
-            yield Line(f"hardly any of the differences between points is due to {found}; fix what does not matter")
+            yield Line(f"hardly any of the differences between points is due to {found}; fix these axes")
         if run is not None:
             yield Facts([*list_run_facts(run, self.cost, self.report, self.report_command), *self._list_next()])
         if run is not None and self.real_run is not None:
@@ -98,7 +98,7 @@ class SearchAnswer:
 def answer_search(result: SearchResult, *, find_idle: bool = True, **shown: Any) -> SearchAnswer:
     """Answer what a search found. `shown`: other fields of the answer.
 
-    `find_idle`: whether to find the axes that hardly matter, which takes a moment and scipy.
+    `find_idle`: whether to find the axes that change hardly anything, which takes a moment and scipy.
     """
     run = result.run
     return SearchAnswer(

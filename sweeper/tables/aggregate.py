@@ -17,6 +17,7 @@ from sweeper.answers.parts import Line, Part, Table
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.schemas.values import is_number
 
+_SPREAD: Final = "mean \N{PLUS-MINUS SIGN} standard deviation of the trials; `sweeper effects` judges the differences"
 COST_SUM: Final = "cost_sum"  # the column with the sum of `cost` in a group; all others are means
 Columns = Mapping[str, Sequence[Any]]  # column -> its cells
 Labels = Mapping[str, Mapping[Any, Any]]  # column -> value -> its label
@@ -60,11 +61,14 @@ class RowTable:
     shown: Sequence[str] = field(metadata=NOT_IN_JSON)
     rounded: Sequence[str] = field(metadata=NOT_IN_JSON)
     labels: Labels = field(default_factory=dict, metadata=NOT_IN_JSON)
+    note: str = field(default="", metadata=NOT_IN_JSON)
 
     def parts(self) -> Iterator[Part]:
-        """One table."""
+        """One table, and what it does not say."""
         rows = [[_to_cell(name, row[name], self.labels) for name in self.shown] for row in self.rows]
         yield Table(self.shown, rows, self.rounded)
+        if self.note:
+            yield Line(self.note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,9 @@ def make_groups(
         }
         for group in group_rows(table, by, value_order)
     ]
-    return RowTable(groups, [*by, "trials", "succeeded", *columns], (COST_SUM,), _find_labels(table, by))
+    has_spread = any(isinstance(cell, NumberSummary) and cell.sd for group in groups for cell in group.values())
+    note = _SPREAD if has_spread else ""
+    return RowTable(groups, [*by, "trials", "succeeded", *columns], (COST_SUM,), _find_labels(table, by), note)
 
 
 def _sum_cost(cells: Iterable[float | None]) -> float | None:

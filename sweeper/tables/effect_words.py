@@ -1,4 +1,4 @@
-"""The answer of `sweeper effects`, and every word of it: what matters, by how much, and how sure that is.
+"""The answer of `sweeper effects`, and every word of it: what changes a metric, by how much, and how sure that is.
 
 `effects` analyses, and `effect_answer` has the values.
 """
@@ -63,7 +63,7 @@ class ReplicateScope:
 
 @dataclass(frozen=True, slots=True)
 class EffectsAnswer:
-    """What matters for each metric, in `trials` that succeeded.
+    """What each axis changes in each metric, in `trials` that succeeded.
 
     `points` is the number of points of a search, None in the results of a sweep. `message` says that `--where` or
     `--set` select nothing.
@@ -157,9 +157,10 @@ def _list_facts(effect: AxisEffect, maximize: bool | None, scope: ReplicateScope
     largest = max(pairs, key=lambda found: abs(found.difference), default=None)
     whole = "" if effect.whole_share is None else f"{_format_share(effect.whole_share.high)} of the variance"
     if effect.idle:
-        yield f"no sign that it matters; it explains at most {whole}"
+        yield f"hardly changes it; it explains at most {whole}"
     elif whole and not effect.differs:
-        yield f"not settled; it explains at most {whole}"
+        yield describe_difference(largest, scope) if largest is not None else ""
+        yield f"it explains at most {whole}"
     elif largest is None or not any(found.difference or found.high for found in effect.comparisons):
         yield "changes nothing: each difference is 0"
     else:

@@ -1,4 +1,4 @@
-"""What matters in a results folder: for each metric, the share of the variance of each axis, and differences of values.
+"""What the axes of a results folder change in each metric: shares of the variance, and differences of values.
 
 The statistics are in `sweeper.statistics`; its README explains them. Importing this module loads pandas.
 """

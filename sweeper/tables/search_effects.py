@@ -50,7 +50,7 @@ def find_search_axes(rows: Sequence[Result], layout: TableLayout, search: Search
 
 
 def find_idle_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, float]:
-    """Return the axes of a search that are known to hardly matter for any of its objectives, in the order of its space,
+    """Return the axes of a search that are known to hardly change any of its objectives, in the order of its space,
     with the share (0 to 1) that each explains at most, with 95 % confidence.
 
     `rows` are all rows of the table. An axis of which too little is known is not among them. Raises UsageError without

@@ -1,10 +1,11 @@
-"""How often `sweeper effects` finds an axis in the results of a simulated search that matters, or does not.
+"""How often `sweeper effects` finds an axis in the results of a simulated search that has an effect, or none.
 
     python tests/benchmarks/search_effects.py [SEARCHES]
 
-`cfg` matters unless its shape is "nothing", `sampler` if it has a gain, and `steps` never. For each axis: the share of
-the searches in which it "matters", and in which there is "no sign that it matters". Then the values of cfg that are
-called best (5th, 50th and 95th percentile): they should be 6, or none for the shape "log", of which the end is best.
+`cfg` has an effect unless its shape is "nothing", `sampler` if it has a gain, and `steps` never. For each axis: the
+share of the searches in which two values differ, and in which it "hardly changes" the metric. Then the values of cfg
+that are called best (5th, 50th and 95th percentile): they should be 6, or none for the shape "log", of which the end is
+best.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _PLANTED = (
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 400
-    print(f"{count} searches each; matters, and no sign that it matters\n")
+    print(f"{count} searches each; values differ, and the axis hardly changes the metric\n")
     print(f"{'search':<62}" + "".join(f"{name:>16}" for name in ("cfg", "steps", "sampler")) + "   best cfg")
     with ProcessPoolExecutor(2) as pool:
         for planted in _PLANTED:

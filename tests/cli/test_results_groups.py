@@ -59,7 +59,9 @@ def split_lines(outcome):
 
 
 def split_cells(outcome):
-    return [[cell.strip() for cell in line if cell.strip()] for line in split_lines(outcome)]
+    """The cells of a table, without the sentence that may follow it."""
+    lines = [[cell.strip() for cell in line if cell.strip()] for line in split_lines(outcome)]
+    return lines[: lines.index([])] if [] in lines[2:] else lines
 
 
 def test_by_an_axis_shows_means_and_deviations_with_labels(sweeper, shop):
@@ -68,6 +70,12 @@ def test_by_an_axis_shows_means_and_deviations_with_labels(sweeper, shop):
         ["oil", "4", "3", "8.3 ± 6.7"],
         ["ink", "4", "4", "624 ± 715"],
     ]
+
+
+def test_by_says_what_a_spread_is_and_who_judges_differences(sweeper, shop):
+    note = "mean ± standard deviation of the trials; `sweeper effects` judges the differences"
+    assert sweeper("results", shop, "--by", "style").out.splitlines()[-2:] == ["", note]
+    assert "±" not in sweeper("results", shop, "--by", "style,steps,seed").out
 
 
 def test_by_two_axes_sorted_by_a_mean(sweeper, shop):

@@ -178,17 +178,17 @@ def test_scatter_plot_opens_a_trial(folder, opened):
     assert page.locator("#zoom").is_visible()
 
 
-def test_plots_begin_with_what_matters(tmp_path, opened):
+def test_plots_begin_with_what_changes_a_metric(tmp_path, opened):
     out = Sweep(SWEEP).write(tmp_path / "results")
     told = {"brightness": ["steps: 9 is higher than 3 in 9 of 9 pairs", "<b>12</b> trials"]}
     page = opened(write_report(out, answers=told).page.parent, "#view=plots&metric=brightness")
     assert page.locator(".plots section").first.inner_text().split("\n") == [
-        "What matters for brightness",
+        "What changes brightness",
         *told["brightness"],
     ]
 
 
-def test_report_says_what_matters(tmp_path, capsys):
+def test_report_says_what_changes_a_metric(tmp_path, capsys):
     out = Sweep(SWEEP).write(tmp_path / "results")
     assert main(["report", str(out)]) == 0
     data = json.loads((out / "report" / "data.json").read_text())

@@ -250,7 +250,7 @@ def _add_result_tools(server: MCPServer, workspace: Workspace, reader: Reader) -
 
     @_tool(server, _READS)
     async def get_effects(results: str, metric: str = "") -> str:
-        """Say which axes matter for a metric (default: all), by how much, and how sure that is."""
+        """Say what each axis changes in a metric (default: all), by how much, for which prompts, how surely."""
         return to_text(await reader.analyse_effects(results, metric))
 
     @_tool(server, _READS)

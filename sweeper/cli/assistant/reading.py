@@ -61,7 +61,7 @@ class Reader:
         return await self._ask(lambda: query_results(self.workspace.find_results(results), query))
 
     async def analyse_effects(self, results: str, metric: str) -> Any:
-        """Which axes matter."""
+        """What each axis changes."""
 
         def analyse() -> Any:
             from sweeper.tables.effects import EffectQuery, analyse_effects

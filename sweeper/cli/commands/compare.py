@@ -68,7 +68,7 @@ class VerdictOptions:
 @click.option("--axis", metavar="NAME=OLD,NEW", help="With --verdict: compare two values of an axis of one RUN.")
 @make_names_option("--metric", "metrics", "Judge only these metrics, or ran_s or cost. [default: all with numbers]")
 @click.option("--margin", "margins", multiple=True, metavar="NAME=NUMBER", help="A smaller difference in this metric "
-              "does not matter. [default: 0.2 standard deviations]")  # fmt: skip
+              "is none. [default: 0.2 standard deviations]")  # fmt: skip
 @make_names_option("--maximize", "maximize", "Higher is better in these metrics.")
 @make_names_option("--minimize", "minimize", "Lower is better in these metrics.")
 @shared_options.over

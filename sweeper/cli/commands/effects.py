@@ -1,4 +1,4 @@
-"""`sweeper effects`: say which axes matter for a metric, by how much, which values differ, and how sure that is."""
+"""`sweeper effects`: say what each axis changes in a metric, by how much, and how sure that is."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def command(
     results: Path, *, metrics: list[str], axes: list[str], over: list[str], kind: str | None,
     output: Path | None, run_id: str | None, selection: Selection, as_json: bool,
 ) -> None:  # fmt: skip
-    """Say what matters: the share of the variance of each axis, and the differences between its values.
+    """Say what each axis changes: by how much its values differ, for which prompts, and its share of the variance.
 
     RESULTS is a results folder, or an experiment file. Differences are means over trials that are equal in all other
     axes; the intervals of all axes of a metric hold together with 95 % confidence. See sweeper/statistics/README.md.

@@ -130,7 +130,7 @@ const Plots = (() => {
   function makeAnswer({ raw }, { name }) {
     /** @type {string[] | undefined} */
     const lines = raw.answers?.[name];
-    return lines === undefined ? null : makeSection(`What matters for ${name}`, el("ul", { class: "answer" }, lines.map((line) => el("li", {}, line))));
+    return lines === undefined ? null : makeSection(`What changes ${name}`, el("ul", { class: "answer" }, lines.map((line) => el("li", {}, line))));
   }
 
   /**
