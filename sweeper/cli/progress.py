@@ -14,6 +14,7 @@ from sweeper.answers.cells import sanitize
 from sweeper.cli import console
 from sweeper.model.money import TargetPrice
 from sweeper.model.result import FAILED
+from sweeper.model.target_spec import EMBEDDED
 from sweeper.running import run_events as events
 from sweeper.running.run_events import RunCounts
 from sweeper.running.search_answer import describe_point
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
-_SERVER_NAMES: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI", "v2": "Comfy API v2"}
+_SERVER_NAMES: Final = {
+    EMBEDDED: "sweeper's own server", "cloud": "Comfy Cloud's API", "comfyui": "ComfyUI", "v2": "Comfy API v2",
+}  # fmt: skip
 _HOW_TO_STOP_WAITING: Final = (
     "the run now waits only for {}, which does not respond; to go on without it, press Ctrl-C and run the command "
     "again with other targets (--target): finished trials stay done, unless --per-target; a smaller --patience waits "
@@ -192,7 +195,9 @@ def _describe_routine_event(event: events.Event) -> str | None:
             times = f", {event.repeats} times each" if event.repeats > 1 else ""
             return sanitize(f"{event.metric}: asking {event.model} at {event.host} about {pictures}{times}")
         case events.TargetReady(group=None):
-            server = f"{_SERVER_NAMES.get(event.dialect, event.dialect)} {event.version}".rstrip()
+            is_own = event.target.rpartition(": ")[2] == EMBEDDED  # `WORKER: embedded` on a cluster
+            dialect = EMBEDDED if is_own else event.dialect
+            server = f"{_SERVER_NAMES.get(dialect, dialect)} {event.version}".rstrip()
             return sanitize(f"{event.target}: {server}, {event.concurrency} at a time")
         case events.TargetUp():
             return f"{event.target}: responds again after {event.seconds:.0f} s"
@@ -205,7 +210,10 @@ def _describe_routine_event(event: events.Event) -> str | None:
 
 def _describe_nothing_to_do(event: events.RunStarted) -> str:
     if event.reused == event.trials:
-        return f"all {event.trials} trials are already done"
+        if not event.failed:
+            return f"all {event.trials} trials are already done"
+        counts = f"{event.reused - event.failed} succeeded, {event.failed} failed"
+        return f"all {event.trials} trials have ended: {counts}; --retry-failed runs those again"
     if event.reused:
         return f"{event.reused} of {event.trials} trials are already done; --where or --limit excludes the others"
     return f"--where or --limit excludes all {event.trials} trials"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from uuid import uuid4
@@ -48,7 +48,14 @@ class ResumeState:
 
     @property
     def reused(self) -> int:
-        return sum(1 + len(self.duplicates.get(digest, ())) for digest in self.done)
+        return self._count_rows(self.done)
+
+    @property
+    def reused_failures(self) -> int:
+        return self._count_rows(d for d in self.done if self.current_jobs[d].state != records.SUCCEEDED)
+
+    def _count_rows(self, digests: Iterable[str]) -> int:
+        return sum(1 + len(self.duplicates.get(digest, ())) for digest in digests)
 
     def list_notes(self, targets: Collection[str]) -> Iterator[str]:
         """What to say about finished trials: where they were made if not on these targets, and how files differ."""

@@ -27,8 +27,8 @@ class Event:
 class RunStarted(Event):
     """The run is recorded in the store.
 
-    Of its `trials` rows, this run may change `todo`, and `reused` show results of earlier runs that are not repeated.
-    `where` or `limit` leave out the others.
+    Of its `trials` rows, this run may change `todo`, and `reused` show results of earlier runs that are not repeated,
+    `failed` of them failures. `where` or `limit` leave out the others.
     """
 
     run_id: int
@@ -37,6 +37,7 @@ class RunStarted(Event):
     todo: int
     reused: int
     targets: tuple[str, ...]
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

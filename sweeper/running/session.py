@@ -311,7 +311,8 @@ class Session:
         if may_submit:
             table.is_same = False
             await self.find_outdated_models(store)
-        self.report(RunStarted(run_id, self.out, len(plan), state.todo_rows, state.reused, self.target_names))
+        counts = len(plan), state.todo_rows, state.reused
+        self.report(RunStarted(run_id, self.out, *counts, self.target_names, state.reused_failures))
         if self.spending is not None:
             self.spending.report()
         folder = self.open_artifacts()

@@ -103,7 +103,7 @@ def test_status_lines_appear_without_a_terminal(capsys):
 
     assert capsys.readouterr().err.splitlines() == [
         "run 3: 4 of 5 trials to do, 1 already done, into results/x",
-        "embedded: Comfy Cloud's API, 2 at a time",
+        "embedded: sweeper's own server, 2 at a time",
         "1/4: 1 done, 0 failed, 1 under way, 2 queued",
         "failed: trial 2: ExecutionError: node 3: no",
         "trial 3: retrying in 1.5 s: connection reset",
@@ -143,6 +143,10 @@ def test_only_the_first_failures_are_shown(capsys):
         (
             events.RunStarted(2, Path("o"), 5, 0, 5, ()),
             "nothing to do: all 5 trials are already done",
+        ),
+        (
+            events.RunStarted(2, Path("o"), 5, 0, 5, (), failed=3),
+            "nothing to do: all 5 trials have ended: 2 succeeded, 3 failed; --retry-failed runs those again",
         ),
         (
             events.RunStarted(2, Path("o"), 5, 0, 2, ()),

@@ -126,6 +126,8 @@ def test_failed_trial_exits_1_with_its_reason(sweeper, server, sweep):
     assert "No colour is left." in outcome.err
     assert "No colour is left." in outcome.out
     assert [row["status"] for row in read_table()] == ["failed"] * 3
+    again = sweeper("run", "paint.yaml", "--target", server.url)
+    assert "all 3 trials have ended: 0 succeeded, 3 failed; --retry-failed runs those again" in again.err
 
 
 def test_where_limit_and_set_select_trials(sweeper, server, sweep):
