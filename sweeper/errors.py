@@ -183,11 +183,14 @@ class RefusedError(TargetError):
 
     `is_account_problem`: the credits or the subscription, which the owner of the account must settle; other refusals
     concern only one target. `is_final`: it is the server's own refusal, and not that of a gateway which restarts.
+    `is_key_problem`: it refuses the key, or this client.
     """
 
-    def __init__(self, message: str, *, is_account_problem: bool = False, is_final: bool = False) -> None:
+    def __init__(
+        self, message: str, *, is_account_problem: bool = False, is_final: bool = False, is_key_problem: bool = False
+    ) -> None:
         super().__init__(message)
-        self.is_account_problem = is_account_problem
+        self.is_account_problem, self.is_key_problem = is_account_problem, is_key_problem
         self.is_final = is_account_problem or is_final
 
 

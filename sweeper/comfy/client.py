@@ -61,7 +61,7 @@ from sweeper.comfy.transport import (
     send,
 )
 from sweeper.comfy.uploads import Uploads
-from sweeper.errors import TargetError, TransientError, Trouble, UnreachableError, UsageError
+from sweeper.errors import RefusedError, TargetError, TransientError, Trouble, UnreachableError, UsageError
 from sweeper.model.money import COMFY_CREDITS_PER_USD, TargetPrice
 from sweeper.model.urls import is_loopback, strip_secrets
 
@@ -305,6 +305,10 @@ class ComfyClient:
         except StopIteration as stop:
             outcome: T = stop.value
             return outcome
+        except RefusedError as error:
+            if error.is_key_problem:
+                raise RefusedError(f"{error}; {self.target.key_advice}", is_final=error.is_final) from None
+            raise
 
     async def _send_with_retries(self, request: ServerRequest, retry_policy: RetryPolicy) -> ServerResponse:
         waits = retry_policy.draw_waits(self.random) if request.idempotent else iter(())

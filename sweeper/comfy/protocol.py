@@ -261,7 +261,7 @@ def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
         raise refusal
     if response.status in (401, 403):
         reason = f"the server refuses the key or this client (HTTP {response.status}): {message}"
-        raise RefusedError(reason, is_final=is_own_refusal(response))
+        raise RefusedError(reason, is_final=is_own_refusal(response), is_key_problem=True)
     if response.status == 429 or response.status >= 500:
         raise TransientError(f"HTTP {response.status}: {message}", retry_after=read_retry_after(response))
     if is_redirect(response):

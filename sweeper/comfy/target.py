@@ -119,6 +119,14 @@ class Target:
         return self.api_key_env
 
     @property
+    def key_advice(self) -> str:
+        """What to do if the server refuses the key."""
+        if self.key_source is None:
+            return "the target has no key: write it as {url: ..., api_key_env: NAME}, and set NAME to the server's key"
+        source = self.key_source if self.api_key_command else f"the variable {self.key_source} (`api_key_env`)"
+        return f"its key is from {source}: look for a typo, or create a new key on the server"
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """The keys that this server receives, to be removed from everything it sends."""
         return tuple(key for key in (self.key, self.partner_key) if key)
@@ -241,7 +249,8 @@ def _read_key(
     source = f"the environment variable {_safe_variable_name(variable or '')}"
     if key is None:
         alternative = f" (nor is {CLOUD_KEYS[1]})" if variable == CLOUD_KEY else ""
-        raise UsageError(f"its key is expected in {source}, which is not set{alternative}")
+        is_empty = (variable or "") in environ
+        raise UsageError(f"its key is expected in {source}, which is {'empty' if is_empty else 'not set'}{alternative}")
     return validate_key(key, source)
 
 

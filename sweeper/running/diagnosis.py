@@ -22,13 +22,11 @@ from sweeper.answers.parts import Fail, Item, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, NOT_IN_JSON
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.cloud import LONGEST_RUNS
-from sweeper.comfy.protocol import STOPPED_ADVICE
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import (
     DISTRIBUTION,
     InputError,
     Problem,
-    RefusedError,
     SweeperError,
     TransientError,
     Trouble,
@@ -346,14 +344,6 @@ def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None
     """The next step after a failure; None if the message already says it."""
     if target is None:
         return None
-    if isinstance(error, RefusedError):
-        if error.is_account_problem or STOPPED_ADVICE in str(error):
-            return None
-        if target.key_source is None:
-            return "the server needs a key: write the target as {url: ..., api_key_env: NAME} and set NAME to the key"
-        return (
-            f"the server does not accept the key from {target.key_source}: create a new one there, or look for a typo"
-        )
     if not isinstance(error, UnreachableError | TransientError):
         return None
     if error.trouble not in (Trouble.REFUSED, Trouble.NO_CONNECTION):

@@ -130,17 +130,26 @@ def test_unreachable_target_comes_with_a_next_step(sweeper, write):
 @pytest.mark.parametrize(
     ("settings", "step"),
     [
-        ({}, "the server needs a key: write the target as {url: ..., api_key_env: NAME}"),
-        ({"api_key_env": "WRONG"}, "the server does not accept the key from WRONG"),
+        ({}, "the target has no key: write it as {url: ..., api_key_env: NAME}, and set NAME to the server's key"),
+        ({"api_key_env": "WRONG"}, "its key is from the variable WRONG (`api_key_env`): look for a typo, or create"),
     ],
 )
 def test_rejected_key_comes_with_a_next_step(sweeper, write, monkeypatch, settings, step):
     monkeypatch.setenv("WRONG", "wrong")
     with EmbeddedServer(api_key=KEY) as server:
         target = {"url": server.url, "dialect": "cloud", **settings}
-        outcome = sweeper("doctor", write(PLAIN + f"target: {json.dumps(target)}\n"), "--trust")
-    assert outcome.code == 3
-    assert f"next: {step}" in outcome.err
+        file = write(PLAIN + f"target: {json.dumps(target)}\n")
+        outcomes = sweeper("doctor", file, "--trust"), sweeper("run", file, "--trust")
+    for outcome in outcomes:
+        assert outcome.code == 3
+        assert step in outcome.err
+
+
+def test_an_empty_variable_of_a_key_is_called_empty(sweeper, write, monkeypatch):
+    monkeypatch.setenv("EMPTY", "")
+    file = write(PLAIN + 'target: {url: "http://127.0.0.1:9", api_key_env: EMPTY}\n')
+    outcome = sweeper("run", file, "--trust")
+    assert "its key is expected in the environment variable EMPTY, which is empty" in outcome.err
 
 
 def test_wrong_experiment_is_reported_before_any_request(sweeper, server, write):
