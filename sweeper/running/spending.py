@@ -394,12 +394,12 @@ def describe_over_budget(spending: FolderSpending, left: Iterable[tuple[Trial, i
     assert spending.budget is not None
     prices, spent = spending.prices, spending.spent
     total, trials, next_most = NOTHING, 0, NOTHING
-    needed = spent  # with the first job at what it costs at most
+    needed = spent  # with each job at what it costs at most, or the rest would not fit again
     for trial, count in left:
-        forecast = prices.forecast(trial)
-        next_most = next_most if trials else prices.forecast_most(trial)
-        needed += forecast if trials else next_most
-        total += forecast
+        most = prices.forecast_most(trial)
+        next_most = next_most if trials else most
+        needed += most
+        total += prices.forecast(trial)
         trials += count
     if spent.high is None:
         targets = {charge.target for charge in spending.unbounded_charges}
@@ -409,14 +409,15 @@ def describe_over_budget(spending: FolderSpending, left: Iterable[tuple[Trial, i
             "when it has ended"
         )
     are_left = "1 trial is" if trials == 1 else f"{trials} trials are"
-    larger = _round_up(2 * (spending.budget + spent.high) if needed.high is None else needed.high)
+    guess = max(2 * (spending.budget + spent.high), spent.high + 2 * total.low)  # if nothing limits the time of a job
+    larger = _round_up(guess if needed.high is None else needed.high)
     option = join_command(["--budget", f"{larger} {CURRENCY}"])
-    most, retry = next_most.high, ""
+    retry = ""
     if failures:
         retry = f" and `--retry-failed`, because {failures} of them failed for a reason that may pass"
     return (
         f"budget: {format_usd(spent.high)} {CURRENCY} of {format_usd(spending.budget)} {CURRENCY} is spent, and the "
-        f"next job may cost {'any sum' if most is None else f'{format_usd(most)} {CURRENCY}'}; "
+        f"next job may cost {'any sum' if next_most.high is None else f'{format_usd(next_most.high)} {CURRENCY}'}; "
         f"{are_left} left, for about {total}. To go on, run the same command with `{option}`"
         f"{retry}"
     )

@@ -152,6 +152,17 @@ def test_failure_that_the_budget_left_without_a_retry_is_named(shop, experiment,
     assert sweeper.run(plan, target, tmp_path / "out", budget=0.1, retry_failed=True).succeeded == 2
 
 
+@pytest.mark.parametrize("price", [{"per_job": "0.02 USD", "per_second": "0.0001 USD"}, {"per_second": "0.1 USD"}])
+def test_the_budget_that_a_run_proposes_lets_the_rest_run(price, shop, experiment, tmp_path):
+    shop.faults.node_seconds = 0.05
+    target, out = shop.target(price={"nodes": {}, **price}, concurrency=2), tmp_path / "out"
+    first = sweeper.run(experiment(seed=list(range(6))), target, out, budget=0.015)
+    assert first.stopped_by == "budget"
+    shop.faults.node_seconds = 0.06
+    proposed = first.error.partition("--budget '")[2].partition("'")[0]
+    assert sweeper.run(experiment(seed=list(range(6))), target, out, budget=proposed).succeeded == 6
+
+
 def test_jobs_go_one_at_a_time_until_it_is_known_how_long_they_take(shop, experiment, tmp_path):
     shop.faults.node_seconds = 0.1
     events = []
