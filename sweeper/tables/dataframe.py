@@ -1,7 +1,7 @@
 """Results as a pandas DataFrame, with a type for each column that holds every value exactly.
 
-A list or mapping in a cell is JSON text, so that cells can be hashed, grouped and compared. Importing this module loads
-pandas, which takes a quarter of a second.
+A list or mapping in a cell is JSON text, so that cells can be hashed, grouped and compared; only `outputs` and `sha256`
+of `results` are lists. Importing this module loads pandas, which takes a quarter of a second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sweeper.model.result import OUTCOME_COLUMNS
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
 from sweeper.store.row_queries import Batch
-from sweeper.tables.export import collect_cells, column_names, replace_surrogates, to_python_values
+from sweeper.tables.export import LIST_COLUMNS, collect_cells, column_names, replace_surrogates, to_python_values
 from sweeper.tables.results_folder import find_picture, find_results_folder
 
 _UNSIGNED_LIMIT: Final = 2**64
@@ -64,16 +64,18 @@ class ResultsFrame(pd.DataFrame):
 def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFrame:
     """The table of a results folder as a typed DataFrame. An experiment file stands for its default results folder.
 
-    Each trial of the latest run has the best result of all runs; `run` selects the results of one run. Beside the
-    columns of `results.csv` the frame has `picture`: the absolute path, or the URL, of the first picture of each row,
-    unless the experiment has a column of that name. A notebook shows thumbnails there. Raises ResultsError if there is
-    nothing to read.
+    Each trial of the latest run has the best result of all runs; `run` selects the results of one run. The columns are
+    those of `results.csv`, with a list of texts in each row of `outputs` and `sha256`. Beside them the frame has
+    `picture`: the absolute path, or the URL, of the first picture of each row, unless the experiment has a column of
+    that name. A notebook shows thumbnails there. Raises ResultsError if there is nothing to read.
     """
     path = find_results_folder(folder).resolve()
     frame = ResultsFrame(read_table(path, run))
     frame.results_folder, frame.results_run = path, run
+    for name in LIST_COLUMNS:
+        frame[name] = pd.Series([json.loads(cell) for cell in frame[name]], dtype="object")
     if _PICTURE not in frame.columns:
-        frame[_PICTURE] = _build_text_series([find_picture(path, json.loads(cell)) for cell in frame["outputs"]])
+        frame[_PICTURE] = _build_text_series([find_picture(path, paths) for paths in frame["outputs"]])
     return frame
 
 

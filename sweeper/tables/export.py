@@ -48,7 +48,7 @@ _FORMULA: Final = re.compile(rf"[\t\r\n\0]|{_INVISIBLE}*{_SIGN}")
 
 _PART: Final = 8192  # rows converted at a time: enough to be fast, few enough to need little memory
 
-_LIST_COLUMNS: Final = frozenset({"outputs", "sha256"})
+LIST_COLUMNS: Final = ("outputs", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def _iter_json_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Ite
 
 
 def _to_json_value(name: str, cell: Any) -> Any:
-    if name in _LIST_COLUMNS and isinstance(cell, str):
+    if name in LIST_COLUMNS and isinstance(cell, str):
         return json.loads(cell)
     if isinstance(cell, float) and cell in (float("inf"), float("-inf")):
         return repr(cell)  # JSON has no infinity
@@ -288,14 +288,14 @@ def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Iterable[Any]:
     if name == "currency":
         return [None if cost is None else CURRENCY for cost in batch["cost"]]
     if name in RESERVED_COLUMNS:
-        return map(_to_json_list, batch[name]) if name in _LIST_COLUMNS else batch[name]
+        return map(_to_json_list, batch[name]) if name in LIST_COLUMNS else batch[name]
     groups = {"columns": layout.axis_columns, "params": layout.slot_names, "metrics": layout.metrics}
     field = next(field for field, names in groups.items() if name in names)
     return [cells.get(name) for cells in batch[field]]
 
 
 def _make_column(name: str, cells: list[Any]) -> list[Any]:
-    if name in _LIST_COLUMNS:
+    if name in LIST_COLUMNS:
         return list(map(json.loads, cells))
     types = set(map(type, cells))
     if types & {list, dict}:

@@ -47,7 +47,7 @@ def sweep(tmp_path):
 
 def pixels(out, row=0):
     """The mask and the picture that the run saved, as arrays."""
-    paths = json.loads(sweeper.results(out)["outputs"].iloc[row])
+    paths = sweeper.results(out)["outputs"].iloc[row]
     return [np.asarray(Image.open(out / path).convert("RGB")) for path in paths]
 
 

@@ -58,7 +58,7 @@ def test_every_file_is_kept_and_those_without_pixels_are_named(run):
     assert (ended.succeeded, ended.failed, ended.error) == (len(FILES), 0, None)
     rows = sweeper.results(folder)
     for row in rows.to_dict("records"):
-        (path,) = json.loads(row["outputs"])
+        (path,) = row["outputs"]
         assert path.endswith(row["name"].rpartition(".")[2])
         assert (folder / path).read_bytes() == FILES[row["name"]]
     measured = dict(zip(rows["name"], rows["brightness"].notna(), strict=True))

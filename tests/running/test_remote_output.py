@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import socket
 from pathlib import Path
 from uuid import uuid4
@@ -85,7 +84,7 @@ def test_pictures_go_to_the_url_and_the_table_has_their_urls(server, target, exp
         assert row.metrics["brightness"] >= 0
     assert len(there) == 2
     assert not list(out.rglob("*.png")), "nothing of them is left here"
-    assert json.loads(sweeper.results(out)["outputs"][0]) == list(rows(out)[0].outputs)
+    assert sweeper.results(out)["outputs"][0] == list(rows(out)[0].outputs)
     assert sweeper.results(out)["picture"][0] == rows(out)[0].outputs[0]
     again = sweeper.run(plan, target, bucket)
     assert (again.submitted, again.reused) == (0, 2)

@@ -70,7 +70,7 @@ def test_files_lost_on_the_server_too_are_remade_on_request_only(target, server,
     with EmbeddedServer(dialect=target["dialect"], nodes=NODES) as other:
         again = sweeper.run(experiment(seed=[1, 2]), {**target, "url": other.url}, out, remake=True)
         assert (again.submitted, again.succeeded, other.seen.submits) == (1, 2, 1)
-    listed = [path for outputs in sweeper.results(out)["outputs"] for path in json.loads(outputs)]
+    listed = [path for outputs in sweeper.results(out)["outputs"] for path in outputs]
     assert len(listed) == 2
     assert all((out / path).is_file() for path in listed)
 
