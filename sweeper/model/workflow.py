@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -28,6 +29,13 @@ EXPORT_HINT = (
 CONVERT_HINT: Final = f"{EXPORT_HINT}, or convert it: `sweeper template new FILE -o x.json`"
 # Shared, because `json.dumps` makes a new encoder for each call with options.
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def find_unique_titles(graph: Graph) -> dict[str, str]:
+    """Return the titles that name one node only, by the id of the node."""
+    titles = {node_id: str(node.get("_meta", {}).get("title") or "").strip() for node_id, node in graph.items()}
+    counts = Counter([*titles.values(), *graph, ""])
+    return {node_id: title for node_id, title in titles.items() if counts[title] == 1}
 
 
 def is_link(value: object) -> bool:

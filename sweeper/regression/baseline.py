@@ -37,7 +37,9 @@ _ACCEPTED_SHAPE: Final = {
     "model_facts": (None, str),
 }  # fmt: skip
 _SHAPES: Final = {
-    "cases": [{"cells": {...: object}, "node": str, "position": int, "accepted": [_ACCEPTED_SHAPE]}],
+    "cases": [
+        {"cells": {...: object}, "node": str, "title": (None, str), "position": int, "accepted": [_ACCEPTED_SHAPE]}
+    ],
     "workflows": {...: {...: {"class_type": str, "inputs": {...: object}}}},
     "servers": (None, {...: {...: object}}),
     "model_facts": (None, {...: MODELS_SHAPE}),
@@ -230,7 +232,8 @@ def _parse_entries(cases: list[dict[str, Any]], folder: Path) -> dict[str, Basel
 
 def _parse_entry(value: dict[str, Any], folder: Path) -> BaselineEntry:
     """One entry. Entries share equal texts, because most texts are repeated."""
-    case = Case(_intern_texts(value["cells"]), sys.intern(value["node"]), int(value["position"]))
+    node, title = sys.intern(value["node"]), sys.intern(value.get("title") or "")
+    case = Case(_intern_texts(value["cells"]), node, int(value["position"]), title=title)
     accepted = tuple(map(_parse_accepted, value["accepted"]))
     for file in accepted:  # a manifest may come from a pull request
         if "/" in file.file:
@@ -265,6 +268,7 @@ def _to_json(entry: BaselineEntry) -> dict[str, Any]:
         "case": entry.case.name,
         "cells": dict(entry.case.cells),
         "node": entry.case.node,
+        **({"title": entry.case.title} if entry.case.title else {}),
         "position": entry.case.position,
         "accepted": accepted,
     }

@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -237,7 +237,7 @@ def _collect_pictures(folder: Path, run_id: int) -> list[CasePictures]:
     pictures: dict[str, CasePictures] = {}
     for output in outputs:
         cells = {axis: value for axis, value in output.case.cells.items() if axis != REPEAT_COLUMN}
-        case = Case(cells, output.case.node, output.case.position)
+        case = replace(output.case, cells=cells, point="")
         pictures.setdefault(case.key, (case, []))[1].append(output.path)
     return list(pictures.values())
 

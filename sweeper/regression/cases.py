@@ -26,7 +26,7 @@ from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.records import ArtifactRef, RunRecord
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
-from sweeper.wording import to_one_line
+from sweeper.wording import shorten, to_one_line
 
 _MAX_VALUE: Final = 40  # characters of a value in a case's name
 _MAX_STEM: Final = 80  # characters of the readable part of an accepted file's name
@@ -37,13 +37,14 @@ class Case:
     """One output of one point of the sweep.
 
     `cells` are the axis cells of the table, and `position` counts the files of the output node `node` from 0. `point`
-    is the `point_key` of the cells, computed if it is not given.
+    is the `point_key` of the cells, computed if it is not given. `title`: that of the node, if no other has it.
     """
 
     cells: Mapping[str, Any]
     node: str
     position: int
     point: str = field(default="", compare=False, repr=False)
+    title: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.point:
@@ -56,8 +57,9 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The name for people, in one line: `prompt=a fox steps=4 [9]`. The second file of node 9 is `[9/1]`."""
-        output = f"[{self.node}/{self.position}]" if self.position else f"[{self.node}]"
+        """The name for people: `prompt=a fox steps=4 [Save final]`. Its second file: `[Save final/1]`."""
+        node = shorten(self.title or self.node)
+        output = f"[{node}/{self.position}]" if self.position else f"[{node}]"
         return f"{format_cells(self.cells)} {to_one_line(output)}".lstrip()
 
     def build_file_name(self, extension: str, number: int = 1) -> str:
@@ -211,6 +213,7 @@ def read_run(folder: Path, run: int | str | None = None, trials: Collection[int]
     with Store.open(folder, readonly=True) as store:
         record = find_run_record(store, run)
         outcomes = list(store.outcomes(record.id, of_folder=run is None))
+        titles = store.layout(record.id).titles
         servers = store.servers.load_info()
     absolute = str(folder.resolve())
     rows: dict[str, TrialRow] = {}  # by point, because overlapping blocks plan the same trial twice
@@ -219,7 +222,8 @@ def read_run(folder: Path, run: int | str | None = None, trials: Collection[int]
         result = outcome.result
         if point in rows or (trials is not None and result.trial not in trials):
             continue
-        outputs = _collect_outputs(cells, point, absolute, outcome.files) if result.status == SUCCEEDED else ()
+        files = outcome.files if result.status == SUCCEEDED else ()
+        outputs = _collect_outputs(cells, point, absolute, files, titles)
         server = servers.get((outcome.run, result.target), {}) if outcome.run is not None and result.target else {}
         rows[point] = TrialRow(cells, point, result, outputs, outcome.run, server)
     return RunCases(record.experiment, Path(record.file), folder, record.id, tuple(rows.values()), record.overrides)
@@ -255,14 +259,14 @@ def _find_differing(group: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _collect_outputs(
-    cells: Mapping[str, Any], point: str, folder: str, files: Iterable[ArtifactRef]
+    cells: Mapping[str, Any], point: str, folder: str, files: Iterable[ArtifactRef], titles: Mapping[str, str]
 ) -> tuple[OutputFile, ...]:
     outputs: dict[tuple[str, int], OutputFile] = {}
     for file in files:
         key = file.node, file.position
         if key in outputs:
             continue
-        case = Case(cells, *key, point)
+        case = Case(cells, *key, point, titles.get(file.node, ""))
         if is_url(file.path):
             downloaded = str(local_path(Path(), file.path, file.sha256))
             outputs[key] = OutputFile(case, folder, downloaded, file.sha256, file.path)

@@ -28,6 +28,7 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import PIXEL_HASH, Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec, is_comfy_platform
 from sweeper.model.trial import Trial
+from sweeper.model.workflow import find_unique_titles
 from sweeper.planning.order import Costs, TransitionCost
 from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_smallest_cache
@@ -298,7 +299,7 @@ class Session:
         plan, table = self.plan, TableFile(store)
         layout = TableLayout(
             self.experiment.name, tuple(plan.axis_columns), tuple(plan.slot_names), tuple(self.experiment.metrics),
-            plan.value_order, plan.together, plan.search_columns,
+            plan.value_order, plan.together, plan.search_columns, find_unique_titles(self.experiment.template.graph),
         )  # fmt: skip
         run_id, table.is_same = record_run(
             plan, store, state, layout,

@@ -54,7 +54,7 @@ _SEARCH_SHAPE: Final = {
 LAYOUT_SHAPE: Final = {
     "experiment": str, "axis_columns": [str], "slot_names": [str], "metrics": [str],
     "value_order": {...: [int]}, "together": [[str, str]], "search": (None, _SEARCH_SHAPE),
-    "overrides": {...: object}, "alone": bool,
+    "overrides": {...: object}, "alone": bool, "titles": (None, {...: str}),
 }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ class TableLayout:
     `value_order` is for axes whose values appear in the rows in another order than in the experiment. It maps the
     column to the first trial of each value, in the experiment's order (trials, because a value may be a long prompt).
     `together` lists the pairs of axes that vary together, as in a zip.
-    `search`: what a search adds; None if the run is not a round of one.
+    `search`: what a search adds; None if the run is not a round of one. `titles`: by id, the unique titles of nodes.
 
     The fields are the keys of the JSON in the column `runs.layout`.
     """
@@ -77,6 +77,7 @@ class TableLayout:
     value_order: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     together: tuple[tuple[str, str], ...] = ()
     search: SearchColumns | None = None
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def measured_metrics(self) -> tuple[str, ...]:

@@ -48,6 +48,18 @@ def test_changed_workflow_fails_the_check_and_a_revert_passes(shop, command):
     assert command("check", shop.file, "-q").code == 0
 
 
+@pytest.mark.parametrize(("other", "output"), [("Draft", "Save\u2028final"), ("Save\u2028final", "9"), ("9", "9")])
+def test_a_case_has_the_title_of_its_node_if_no_other_node_has_it(shop, command, other, output):
+    graph = json.loads((shop.folder / "shop.json").read_text())
+    graph["9"]["_meta"] = {"title": "Save\u2028final" if other != "9" else "8"}
+    graph["8"]["_meta"] = {"title": other}
+    (shop.folder / "shop.json").write_text(json.dumps(graph))
+    run_and_accept(shop)
+    name = f"steps=3 seed=1 [{output.replace(chr(0x2028), ' ')}]"
+    assert to_states(sweeper.check(shop.file))[name] == "same"
+    assert json.loads((BASELINE / "manifest.json").read_text("utf-8"))["cases"][0]["case"] == name
+
+
 @pytest.mark.parametrize("absolute", [False, True])
 def test_reports_show_paths_relative_to_the_current_folder(shop, command, absolute):
     run_and_accept(shop)
