@@ -67,6 +67,7 @@ def test_best_points_are_those_of_the_latest_search(sweeper, copy_of_search):
     ]
     points = sweeper("results", "results/shop", "--best", 99, "--json").json
     assert [point["trials"] for point in points] == [[4, 5], [2, 3], [0, 1], [6, 7]]
+    assert sweeper("results", "results/shop", "--json", "--best").json == points
     rows = sweeper("results", "shop.yaml", "--run", 1, "--json").json
     assert [point["objectives"] for point in points] == [
         {"brightness": next(row["objective"] for row in rows if row["trial"] in point["trials"])} for point in points

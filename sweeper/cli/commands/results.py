@@ -42,8 +42,9 @@ from sweeper.tables.query_results import ResultsQuery, query_results
     shell_complete=complete_from("columns"),
     help="Show the means of METRIC, with the values of X across and of Y down.",
 )
-@click.option("--best", type=click.IntRange(min=1), metavar="N", help="Show the N best points of a search, one row for "
-              "each; with several objectives, the points of the Pareto front.")  # fmt: skip
+@click.option("--best", type=click.IntRange(min=1), metavar="[N]", is_flag=False, flag_value=5, help="Show the N (by "
+              "default 5) best points of a search, one row for each; with several objectives, the points of the Pareto "
+              "front.")  # fmt: skip
 @options.as_json
 def command(
     results: Path, *, run_id: str | None, selection: Selection, sorts: tuple[str, ...], columns: tuple[str, ...],
