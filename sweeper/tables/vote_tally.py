@@ -28,6 +28,7 @@ from sweeper.statistics.ranking import (
     ItemComparisons,
     Ranking,
     compute_shares,
+    compute_sign_p,
     find_cycle,
     measure_agreement,
     rank,
@@ -44,6 +45,8 @@ _OF_RIGHT: Final = {LEFT: RIGHT, RIGHT: LEFT}  # the answer as the right picture
 _MAX_NAMED: Final = 3  # undecided pairs of values in a sentence
 _MAX_DIRECT: Final = 10  # pairs of values whose direct results are shown
 _MAX_VOTERS: Final = 3  # with a column of shares for each
+_MIN_SIDES: Final = 12  # votes for a side, from which on a voter's habit is looked for
+_ONE_SIDED_P: Final = 0.001  # of the sign test; small, because everybody is tested at each look at the votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ class VoteRankings:
     `pictures` has one mapping for each picture with votes, the best first: its trial, the values of the axes, its
     share (0 to 1), the answers and its path. `answers` are the votes by answer, `lost` those about trials that the
     table does not have any more, and `equal` those about two equal pictures. `results`: what the user named.
+    `one_sided`: by voter, the votes for each side, if these are hardly by chance.
     """
 
     votes: int
@@ -184,6 +188,7 @@ class VoteRankings:
     lost: int = field(metadata=NOT_IN_JSON)
     results: str = field(metadata=NOT_IN_JSON)
     equal: int = field(default=0, metadata=NOT_IN_JSON)
+    one_sided: Mapping[str, Mapping[str, int]] | None = field(default=None, metadata=IF_GIVEN)
 
     def parts(self) -> Iterator[Part]:
         """Who voted, how far voters agree, and the rankings."""
@@ -200,6 +205,12 @@ class VoteRankings:
         yield Facts(facts)
         if self.lost:
             yield Warn(f"{self.lost} votes are about trials that the table does not have any more; not counted")
+        for voter, sides in (self.one_sided or {}).items():
+            side = max(sides, key=lambda name: sides[name])
+            yield Warn(
+                f"{voter} chose the {side} picture in {sides[side]} of {sum(sides.values())} votes, which is hardly by "
+                "chance, because the sides are drawn at random: these votes say little about the pictures"
+            )
         for ranking in self.axes or ():
             yield from ranking.parts()
         if self.pictures:
@@ -244,7 +255,19 @@ def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_
         lost=0 if axes or rankings is None else max(0, len(votes) - sum(ranking.votes for ranking in rankings)),
         results=os.fspath(results),
         equal=len(counted) - len(votes),
+        one_sided=dict(_find_one_sided(votes)) or None,
     )
+
+
+def _find_one_sided(votes: Iterable[Vote]) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yield the voters who choose one side so often that they seem not to look, and how often they chose each."""
+    counts: dict[str, Counter[str]] = {}
+    for vote in votes:
+        if vote.answer in _OF_RIGHT:
+            counts.setdefault(vote.voter, Counter())[vote.answer] += 1
+    for voter, sides in counts.items():
+        if sides.total() >= _MIN_SIDES and compute_sign_p(sides[LEFT], sides[RIGHT]) < _ONE_SIDED_P:
+            yield voter, {LEFT: sides[LEFT], RIGHT: sides[RIGHT]}
 
 
 def _list_pictures(pictures: VotePictures, votes: Sequence[Vote]) -> list[dict[str, Any]]:

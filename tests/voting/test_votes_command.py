@@ -72,6 +72,17 @@ def test_ranking_says_in_words_which_values_are_better(voted_folder, capsys):
     assert "fewer than 10 different prompts and seeds have votes" in err
 
 
+def test_voter_who_always_presses_one_side_is_named(tmp_path, capsys):
+    folder = make_folder(tmp_path / "results")
+    pictures, _ = load(folder)
+    stubborn = [vote(pictures, 0, 6, "right", "bo", id=str(number)) for number in range(12)]
+    store_votes(folder, [*invent(folder, 40), *stubborn[:11]])
+    assert "chose the" not in run(capsys, "votes", folder)[2]
+    store_votes(folder, stubborn[11:])
+    assert "bo chose the right picture in 12 of 12 votes, which is hardly by chance" in run(capsys, "votes", folder)[2]
+    assert json.loads(run(capsys, "votes", folder, "--json")[1])["one_sided"] == {"bo": {"left": 0, "right": 12}}
+
+
 def test_json_has_shares_with_intervals(voted_folder, capsys):
     data = json.loads(run(capsys, "votes", "list", voted_folder, "--json")[1])
     (axis,) = data["axes"]
