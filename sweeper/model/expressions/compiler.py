@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from jinja2 import TemplateError, meta, nodes
 
 from sweeper.model.expressions import MAX_SOURCE, RAW_END, RAW_START, Expression, ExpressionError
-from sweeper.model.expressions.budget import CHARGE, ITERATE, MAX_BITS, STEP
+from sweeper.model.expressions.budget import CHARGE, ITERATE, MAX_BITS, PADDING, STEP
 from sweeper.model.expressions.sandbox import get_environment, make_evaluator, make_renderer
 from sweeper.wording import shorten, suggest
 
@@ -51,6 +51,8 @@ _RUNTIME_MESSAGES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
         (r"'(?P<left>\w+)' object is not callable", "{left} cannot be called as a function"),
         (r"(?:argument of type )?'(?P<left>\w+)' (?:object )?is not (?:iterable|a container or iterable)",
          "{left} has no items to go through"),
+        (r"access to attribute '(?P<sign>format|rjust|zfill)' of 'str' object is unsafe\.",
+         f"`{{sign}}` is not allowed here; {PADDING} writes leading zeros"),
         (r"'(?P<left>\w+) object' has no attribute '(?P<sign>.*)'", "{left} has nothing that is called '{sign}'"),
         (r"'?(?P<left>\w+)'?(?: object)? has no (?P<sign>(?:element|attribute) .*)", "{left} has no {sign}"),
         (r".*(?:division|modulo) by zero|.*to a negative power", "divides by zero"),
@@ -266,6 +268,7 @@ def _check_name(name: str) -> None:
 def _check_known(kind: str, name: str, known: Mapping[str, Any]) -> None:
     if name not in known:
         advice = suggest(name, sorted(filter(str.isidentifier, known)), f"{kind}s")
+        advice = f"; {PADDING} writes leading zeros" if name in ("format", "rjust", "zfill") else advice
         raise ExpressionError(f"uses the {kind} '{shorten(name)}', which is not known here{advice}")
 
 

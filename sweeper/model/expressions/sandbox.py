@@ -16,6 +16,7 @@ from sweeper.model.expressions import ExpressionError
 from sweeper.model.expressions.budget import (
     MAX_BITS,
     MAX_TEXT,
+    PADDING,
     BudgetContext,
     make_filters,
     make_tests,
@@ -203,7 +204,7 @@ def _check_sequences(context: BudgetContext, operator: str, left: Any, right: An
                     raise ExpressionError("`*` repeats a text or list too often")
                 context.charge_for(sequence, times=max(times, 1))
     elif operator == "%" and isinstance(left, str):
-        raise ExpressionError("`%` on a text is not allowed here; use ~ to join texts")
+        raise ExpressionError(f"`%` on a text is not allowed here; ~ joins texts, and {PADDING} writes leading zeros")
     else:  # for example the difference of the keys of two mappings: a set, which has no stable order
         types = f"'{type(left).__name__}' and '{type(right).__name__}'"
         raise TypeError(f"unsupported operand type(s) for {operator}: {types}")

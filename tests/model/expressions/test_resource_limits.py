@@ -52,6 +52,7 @@ LOOPS = "{{% for i in range(1000) %}}{{% for j in range(1000) %}}{}{{% endfor %}
 WORK = "takes too much work: more than 1,000,000 characters and steps"
 DIGITS = "`round` takes at most 100 digits"
 UNSAFE = "access to attribute '{}' of 'str' object is unsafe."
+PADDED = "`format` is not allowed here; `epoch | pad(6)` writes leading zeros"
 NUMBER = "`is {}` takes a number of at most 1024 bits"
 LARGE = "gives a number too large to compute here"
 UNKNOWN = "uses the filter '{}', which is not known here"
@@ -66,9 +67,9 @@ BOMBS = {
     "unguarded join behind map": ("{{ [['x']] | map('(join)', 'y') | list }}", UNKNOWN.format("(join)")),
     "a guard that gives work back": (
         "{{ [[1]] | map('(each)', -10000000) | list }}{{ words | join(big) }}", UNKNOWN.format("(each)")),
-    "format method": ("{{ '{:>9999999999}'.format(1) }}", UNSAFE.format("format")),
+    "format method": ("{{ '{:>9999999999}'.format(1) }}", PADDED),
     "format_map method": ("{{ '{a:>9999999999}'.format_map({'a': 1}) }}", UNSAFE.format("format_map")),
-    "format as an item": ("{{ '{:>9999999999}'['format'](1) }}", UNSAFE.format("format")),
+    "format as an item": ("{{ '{:>9999999999}'['format'](1) }}", PADDED),
     "format inside the test even": ("{{ '%999999999d' is even }}", NUMBER.format("even")),
     "format inside the test divisibleby": ("{{ '%999999999d' is divisibleby(1) }}", NUMBER.format("divisibleby")),
     "format behind select": ("{{ ['%999999999d'] | select('odd') | list }}", NUMBER.format("odd")),
