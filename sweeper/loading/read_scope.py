@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.errors import Problem
+from sweeper.errors import MAX_EXAMPLES, Problem
 from sweeper.loading import bounded_files
 from sweeper.loading.bounded_files import BoundError, check_is_no_system_file
 from sweeper.model.axis_values import AxisError
@@ -214,6 +214,7 @@ class ExperimentFolder:
         self.scope = scope
         self.outside: dict[KeyPath, list[OutsideError]] = {}
         self.hashed_files: dict[str, HashedFile] = {}
+        self._missing_count = 0
 
     def add_outside(self, path: KeyPath, error: OutsideError) -> None:
         """Remember that the experiment names a file outside of the scope at `path`."""
@@ -269,7 +270,9 @@ class ExperimentFolder:
         except BoundError as error:
             raise AxisError(f"{format_value(name)} {error}") from error
         except missing as error:
-            raise AxisError(f"there is no file {format_value(name)}{suggest_files(self.home / name, name)}") from error
+            self._missing_count += 1
+            advice = suggest_files(self.home / name, name) if self._missing_count <= MAX_EXAMPLES else ""
+            raise AxisError(f"there is no file {format_value(name)}{advice}") from error
         except (OSError, ValueError) as error:
             raise AxisError(f"{format_value(name)} {describe_cause(error)}") from error
 

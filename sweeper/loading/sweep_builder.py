@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.errors import MAX_PROBLEMS, Problem
+from sweeper.errors import MAX_OF_A_KIND, MAX_PROBLEMS, Problem
 from sweeper.loading.read_scope import ExperimentFolder, OutsideError
 from sweeper.model.axis_values import AXIS_FORMS, AxisError, Option, WorkBudget, expand_axis, format_label
 from sweeper.model.experiment import Axis, Block, Dimension, HashedFile, IncludeRow, Sample
@@ -169,9 +169,23 @@ class BlockBuilder:
             self.given_paths.setdefault(name, path)  # so that it is not also reported as missing
             return None
         self._check_name(name, options, path)
-        normalised = [self._normalise_option(name, option, path, index, form) for index, option in enumerate(options)]
+        normalised = self._normalise_options(name, options, path, form)
         self._record_given(name, options, path)
         return Axis(name, tuple(normalised), path)
+
+    def _normalise_options(self, name: str, options: list[Option], path: KeyPath, form: Any) -> list[Option]:
+        """Return the options as `_normalise_option` does. Of the wrong ones, all but the first are only counted."""
+        problems, normalised, wrong_count = self.owner.problems, [], 0
+        for index, option in enumerate(options):
+            before = len(problems)
+            normalised.append(self._normalise_option(name, option, path, index, form))
+            wrong_count += len(problems) > before
+            if wrong_count > MAX_OF_A_KIND + 1:
+                del problems[before:]
+        if wrong_count > MAX_OF_A_KIND + 1:
+            others = wrong_count - MAX_OF_A_KIND - 1
+            problems[-1] = replace(problems[-1], message=f"this and {others:,} more of its values are wrong")
+        return normalised
 
     def _normalise_option(self, name: str, option: Option, path: KeyPath, index: int, form: Any) -> Option:
         option_path: KeyPath = (*path, index) if isinstance(form, list) else path
