@@ -209,7 +209,7 @@ class _ExperimentBuilder(ExperimentDraft):
                 self.add_problem(path, f"'{name}' is also in `derive` (line {line}); give it once")
             elif name not in slots and name not in used and not self.no_template:
                 self.add_problem(path, f"'{name}' is neither a slot of the template nor used{self.suggest_slot(name)}")
-            elif all(name in block.given_paths and name not in block.partly_given for block in blocks):
+            elif all(name in block.given_paths and name not in block.partly_given | block.replaced for block in blocks):
                 line = self.source.find_line(blocks[0].given_paths[name])
                 self.add_problem(path, f"'{name}' is also swept (line {line}); give it in one place only")
             if name in slots or name in used:

@@ -112,7 +112,7 @@ class BlockBuilder:
     """Builds one block.
 
     `given_paths` maps every name that the block gives to its path. `partly_given` are the names that only some options
-    give, `used` the names that `where` reads.
+    give, `used` the names that `where` reads, `replaced` those whose text in `params` an axis searches.
     """
 
     def __init__(self, owner: ExperimentDraft, raw: Mapping[str, Any], path: KeyPath) -> None:
@@ -120,6 +120,7 @@ class BlockBuilder:
         self.given_paths: dict[str, KeyPath] = {}
         self.partly_given: set[str] = set()
         self.used: set[str] = set()
+        self.replaced: set[str] = set()
         self._option_indexes: dict[str, dict[bytes | str, list[int]]] = {}  # by axis
         condition = None
         try:
@@ -161,6 +162,7 @@ class BlockBuilder:
                 experiment=self.owner.name,
                 integer=slot is not None and slot.schema.is_integer,
                 parse_text=partial(slot.schema.parse_text, like=slot.default) if slot is not None else str,
+                base=self._find_base(name, slot, form),
                 files=self.owner.folder,
                 budget=self.owner.budget,
             )
@@ -170,8 +172,17 @@ class BlockBuilder:
             return None
         self._check_name(name, options, path)
         normalised = self._normalise_options(name, options, path, form)
+        if isinstance(form, dict) and "replace" in form:
+            self.replaced.add(name)
         self._record_given(name, options, path)
         return Axis(name, tuple(normalised), path)
+
+    def _find_base(self, name: str, slot: Slot | None, form: Any) -> Any:
+        """The value of a slot without its axis; if the template could not be read, a text in which it can replace."""
+        default = MISSING if slot is None else slot.default
+        if self.owner.no_template and isinstance(form, dict):
+            default = form.get("replace")
+        return (self.owner.raw.get("params") or {}).get(name, default)
 
     def _normalise_options(self, name: str, options: list[Option], path: KeyPath, form: Any) -> list[Option]:
         """Return the options as `_normalise_option` does. Of the wrong ones, all but the first are only counted."""
@@ -315,15 +326,16 @@ def apply_overrides(
     changed = dict(value)
     forms = {name: _to_axis_form(item, slots.get(name)) for name, item in overrides.items()}
     axes = {name: form for name, form in forms.items() if form is not None}
+    bases = {name: slot.default for name, slot in slots.items()} | (value.get("params") or {})
     raw = value.get("sweep")
     if raw is None and axes and "search" not in value:
         raw = {}
     blocks = [] if raw is None else raw if isinstance(raw, list) else [raw]
-    new_blocks = [_override_block(block, overrides, axes) for block in blocks]
+    new_blocks = [_override_block(block, overrides, axes, bases) for block in blocks]
     if raw is not None:
         changed["sweep"] = new_blocks if isinstance(raw, list) else new_blocks[0]
     if "search" in value:
-        changed["search"] = _override_search(value["search"], overrides, axes)
+        changed["search"] = _override_search(value["search"], overrides, axes, bases)
     swept_names = [set(_iter_axis_names(block)) & overrides.keys() for block in new_blocks]
     if "search" in value:
         swept_names.append({*changed["search"]["space"], *changed["search"].get("over", {})} & overrides.keys())
@@ -353,15 +365,17 @@ def _iter_axis_names(block: Mapping[str, Any]) -> Iterator[str]:
         yield from group
 
 
-def _override_block(block: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any]) -> dict[str, Any]:
+def _override_block(
+    block: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any], bases: Overrides
+) -> dict[str, Any]:
     changed = dict(block)
     if "grid" in block:
-        changed["grid"] = _override_axes(block["grid"], overrides, axes)
+        changed["grid"] = _override_axes(block["grid"], overrides, axes, bases)
     if "zip" in block:
         groups = []
         for group in block["zip"]:
             others = {name: form for name, form in group.items() if name not in overrides}
-            changed_group = _override_axes(group, overrides, axes)
+            changed_group = _override_axes(group, overrides, axes, bases)
             overridden = [{name: form} for name, form in changed_group.items() if name in overrides]
             groups += [*([others] if others else []), *overridden]
         changed["zip"] = groups
@@ -382,23 +396,33 @@ def _override_block(block: Mapping[str, Any], overrides: Overrides, axes: Mappin
     return changed
 
 
-def _override_search(search: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any]) -> dict[str, Any]:
+def _override_search(
+    search: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any], bases: Overrides
+) -> dict[str, Any]:
     changed = dict(search)
     for section in {"space", "over"} & search.keys():
-        changed[section] = _override_axes(search[section], overrides, axes)
+        changed[section] = _override_axes(search[section], overrides, axes, bases)
     given = {*changed["space"], *changed.get("over", {})}
     changed["space"] |= {name: form for name, form in axes.items() if name not in given}
     return changed
 
 
-def _override_axes(forms: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any]) -> dict[str, Any]:
-    changed = {name: _choose_options(form, axes.get(name, [overrides[name]]))
+def _override_axes(
+    forms: Mapping[str, Any], overrides: Overrides, axes: Mapping[str, Any], bases: Overrides
+) -> dict[str, Any]:
+    changed = {name: _choose_options(form, axes.get(name, [overrides[name]]), bases.get(name))
                for name, form in forms.items() if name in overrides}  # fmt: skip
     return {**forms, **changed}
 
 
-def _choose_options(form: Any, values: Any) -> Any:
-    """The values of an override, where a label of the axis `form` stands for its labelled value or bundle."""
+def _choose_options(form: Any, values: Any, base: Any) -> Any:
+    """The values of an override, where a label of the axis `form` stands for its labelled value or bundle.
+
+    `base`: the text in which the form may replace words.
+    """
+    if isinstance(form, dict) and "replace" in form and isinstance(base, str):
+        words = map(format_label, form["with"])
+        form = [{"label": word, "value": base.replace(form["replace"], word)} for word in words]
     if not isinstance(values, list) or not isinstance(form, list):
         return values
     labelled = {format_label(item["label"]): item for item in form if isinstance(item, dict) and "label" in item}

@@ -1,6 +1,7 @@
 """Expand the values of an axis, in any of the forms that an experiment may use, into a list of options.
 
-The forms are lists, ranges, seeds, lines and columns of files, file patterns, choices, labelled values and bundles.
+The forms are lists, ranges, seeds, lines and columns of files, file patterns, choices, replacements in a text, labelled
+values and bundles.
 Ranges use exact arithmetic, because binary floats can miss or overshoot the last value. The schema has checked the
 shape of each form; this module refuses what a schema cannot express. The caller provides file access.
 """
@@ -24,7 +25,7 @@ from sweeper.model.template import MISSING
 from sweeper.schemas.values import format_value, to_fraction
 from sweeper.wording import suggest
 
-AXIS_FORMS: Final = ("from", "seeds", "lines", "csv", "files", "choices")  # of the forms that are mappings
+AXIS_FORMS: Final = ("from", "seeds", "lines", "csv", "files", "choices", "replace")  # of the forms that are mappings
 MAX_VALUES: Final = 1_000_000  # of one axis
 MAX_NESTING: Final = 32  # of groups of choices, because `_combine` recurses
 MAX_WORK: Final = 50_000_000  # of all axes of an experiment: seconds of time, and some hundred megabytes
@@ -94,18 +95,22 @@ def expand_axis(
     experiment: str,
     integer: bool,
     parse_text: ParseText,
+    base: Any,
     files: FileAccess,
     budget: WorkBudget,
 ) -> list[Option]:
     """Return the options of one axis in order.
 
     `integer`: the axis is a slot of integers. `parse_text` converts a text from a file to the type of the slot.
-    `budget` is that of the experiment. Raises AxisError.
+    `base`: the value of the slot without the axis, in which `replace` searches; MISSING if there is none. `budget` is
+    that of the experiment. Raises AxisError.
     """
     if isinstance(form, list):
         options = [_parse_option(item, index) for index, item in enumerate(form)]
     elif "choices" in form:
         options = [Option(text, groups=groups) for text, groups in expand_choices(form["choices"], budget)]
+    elif "replace" in form:
+        options = _replace_in_text(form["replace"], form["with"], base, budget)
     elif "from" in form:
         options = [Option(number) for number in expand_range(form, integer=integer, budget=budget)]
     elif "seeds" in form:
@@ -121,6 +126,19 @@ def expand_axis(
     if (twice := next((label for label, count in labels.items() if count > 1), None)) is not None:
         raise AxisError(f"the label {format_value(twice)} appears twice")
     return options
+
+
+def _replace_in_text(searched: str, replacements: list[Any], base: Any, budget: WorkBudget) -> list[Option]:
+    """Return the text `base` with each of the replacements in every place of the searched text."""
+    if not isinstance(base, str):
+        found = "has no value" if base is MISSING else f"has the value {format_value(base)}"
+        raise AxisError(f"`replace` searches in the text of a slot, but this {found} without the axis")
+    if (count := base.count(searched)) == 0:
+        advice = suggest(searched, dict.fromkeys(re.findall(r"\w+", base)), "its words")
+        raise AxisError(f"{format_value(searched)} does not stand in the text {format_value(base)}{advice}")
+    words = [format_label(word) for word in replacements]
+    budget.charge(sum(len(base) + count * len(word) + _VALUE_COST for word in words))
+    return [Option(base.replace(searched, word), word) for word in words]
 
 
 def _read_values(form: Mapping[str, Any], parse_text: ParseText, files: FileAccess) -> list[Any]:

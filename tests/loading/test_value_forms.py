@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import sweeper
 from sweeper.errors import ExperimentError
-from tests.experiment_files import make_plan, write
+from tests.experiment_files import make_plan, node, write
 from tests.planning import reference_planner
 
 QUICK = settings(max_examples=60)
@@ -325,3 +325,29 @@ def test_line_ends_do_not_depend_on_the_system():
 
 def test_choices_may_be_nested_32_levels_deep():
     assert values({"choices": "{" * 32 + "a|b" + "}" * 32}, axis="p") == ["a", "b"]
+
+
+def test_a_replacement_changes_the_text_of_the_slot_and_labels_it(tmp_path):
+    experiment = {"sweep": {"grid": {"p": {"replace": "fox", "with": ["fox", "wolf", 7]}}}}
+    plan = make_plan(tmp_path, experiment, {"1": node("A", p="a fox, one fox")}, {"p": {"at": "1.p"}})
+    assert [(trial.axes["p"], trial.params["p"]) for trial in plan.written()] == [
+        ("fox", "a fox, one fox"), ("wolf", "a wolf, one wolf"), ("7", "a 7, one 7"),
+    ]  # fmt: skip
+
+
+def test_a_replacement_searches_the_text_in_params_if_there_is_one(tmp_path):
+    grid = {"p": {"replace": "owl", "with": ["owl", "cat"]}, "n": [1, 2]}
+    experiment = {"params": {"p": "an owl"}, "sweep": {"grid": grid, "exclude": [{"p": "cat", "n": 1}]}}
+    write(tmp_path, {"name": "e", "template": "t.json", **experiment}, GRAPH, SLOTS)
+    plan = sweeper.plan(sweeper.load(tmp_path / "e.yaml"))
+    assert [trial.params["p"] for trial in plan.written()] == ["an owl", "an owl", "an cat"]
+
+
+@pytest.mark.parametrize(
+    ("given", "texts"), [("cat", ["an cat"]), (["cat", "owl"], ["an cat", "an owl"]), ("a dog", ["a dog"])]
+)
+def test_an_override_chooses_a_replacement_or_gives_the_whole_text(tmp_path, given, texts):
+    experiment = {"sweep": {"grid": {"p": {"replace": "owl", "with": ["owl", "cat"]}}}, "params": {"p": "an owl"}}
+    file = write(tmp_path, {"name": "e", "template": "t.json", **experiment}, GRAPH, SLOTS)
+    plan = sweeper.plan(sweeper.load(file, overrides={"p": given}))
+    assert [trial.params["p"] for trial in plan.written()] == texts

@@ -47,6 +47,7 @@ sweep:
       e: {csv: prompts.csv, column: text}
       f: {files: "*.png"}
       g: {choices: "{a|b}"}
+      i: {replace: a, with: [a, b]}
       h: [{label: one, value: 1}, {label: two, set: {width: 512}}]
     zip: [{width: [512], height: [512]}]
     exclude: [{a: 1}]

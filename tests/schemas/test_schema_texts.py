@@ -23,7 +23,10 @@ from tests.schemas.subschemas import find_description, iter_keys, iter_subschema
 NAMES = ("experiment", "slots", "workflow", "lock")
 EXPERIMENT = load_schema("experiment")
 DEFINITIONS = EXPERIMENT["$defs"]
-FORMS = {"range": ("from", "to"), **{name: (name,) for name in ("seeds", "lines", "csv", "files", "choices")}}
+FORMS = {
+    "range": ("from", "to"),
+    **{name: (name,) for name in ("seeds", "lines", "csv", "files", "choices", "replace")},
+}
 TEMPLATE = {"template": "templates/txt2img.json"}
 JUDGE = {"question": "Is it?", "url": "http://127.0.0.1:1/v1", "model": "m"}
 SEARCH = {"maximize": "sharpness", "trials": 60, "space": {"cfg": {"from": 1, "to": 12}}}
@@ -86,7 +89,8 @@ EXPERIMENTS = {
 def make_experiment(path, example):
     """Return an experiment with an example of the part at `path`; None for a part of a form of values."""
     if path == ("$defs", "values"):
-        return {"derive": {"prompt": "{{ anything }}"}, "sweep": {"grid": {"anything": example}}}
+        base = {"params": {"anything": "a fox"}} if "replace" in example else {}
+        return {**base, "derive": {"prompt": "{{ anything }}"}, "sweep": {"grid": {"anything": example}}}
     is_key = path[-2:-1] == ("properties",) and path[:-2] in EXPERIMENTS
     return {"metrics": ["sharpness"], **EXPERIMENTS[path[:-2]](path[-1], example)} if is_key else None
 
