@@ -215,10 +215,10 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 450, "cli": 6_060, "cluster": 2_700, "comfy": 4_910, "embedded": 9_850, "images": 1_880,
-    "loading": 4_530, "model": 5_520, "planning": 3_150, "pytest_plugin": 350, "regression": 3_575,
-    "reporting": 2_830, "running": 9_360, "schemas": 510, "serving": 600, "statistics": 1_090, "store": 2_990,
-    "tables": 4_060, "voting": 900,
+    "answers": 450, "cli": 6_150, "cluster": 2_700, "comfy": 4_920, "embedded": 9_850, "images": 1_880,
+    "loading": 5_070, "model": 5_580, "planning": 3_150, "pytest_plugin": 350, "regression": 3_580,
+    "reporting": 3_100, "running": 9_370, "schemas": 510, "serving": 600, "statistics": 1_090, "store": 3_140,
+    "tables": 4_280, "voting": 900,
 }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ from sweeper.statistics.early_stopping import find_clearly_worse
 from sweeper.store import Store
 from sweeper.store.records import ENDED_STATES
 from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_tally import count_votes_needed, write_metric
+from sweeper.tables.vote_scores import count_votes_needed, write_metric
 from sweeper.wording import format_install
 
 VOTES: Final = "votes"  # why a search ends for now: people have to vote first

@@ -212,8 +212,7 @@ class Session:
 
     def _load_resume_state(self, store: Store | None, missing: MissingFiles) -> ResumeState:
         state = load_resume_state(self.plan, store, self.rule, self.settings, self.may_submit, should_redo=missing)
-        if missing.redo_count:
-            self.report(Notice(describe_regenerated(missing.redo_count)))
+        self._warn(describe_regenerated(missing.redo_count) if missing.redo_count else None)
         return state
 
     async def restore(self, missing: MissingFiles) -> None:

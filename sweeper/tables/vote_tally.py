@@ -6,26 +6,19 @@ bad" counts as a tie, because it does not say which picture is better. It is als
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, astuple, dataclass, field
 from itertools import combinations
-from typing import Any, Final, NamedTuple
-
-import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
+from typing import Any, Final
 
 from sweeper.answers.parts import Fact, Facts, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
-from sweeper.model.search_columns import ROUND, VOTES_METRIC
 from sweeper.statistics.ranking import (
     MIN_GROUPS,
     Agreement,
-    ItemComparisons,
     Ranking,
     compute_shares,
     compute_sign_p,
@@ -37,10 +30,9 @@ from sweeper.store import Store
 from sweeper.store.votes import BAD, LEFT, RIGHT, TIE, Vote
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.vote_pictures import VoteAxis, VotePictures
+from sweeper.tables.vote_scores import list_answers, score_pictures, to_comparisons
 from sweeper.wording import join_names
 
-VOTES_PER_POINT: Final = 2.5  # before a search goes on; tests/benchmarks/search_votes.py compares other numbers
-_POINTS: Final = {LEFT: 1.0, TIE: 0.5, BAD: 0.5, RIGHT: 0.0}  # of the left picture, by answer
 _OF_RIGHT: Final = {LEFT: RIGHT, RIGHT: LEFT}  # the answer as the right picture sees it
 _MAX_NAMED: Final = 3  # undecided pairs of values in a sentence
 _MAX_DIRECT: Final = 10  # pairs of values whose direct results are shown
@@ -289,13 +281,13 @@ def _list_pictures(pictures: VotePictures, votes: Sequence[Vote]) -> list[dict[s
 
 def _rank_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> ValueRanking:
     """Rank the values of an axis by the votes about it, over all prompts, seeds and other axes."""
-    answers = _list_answers(pictures, axis, votes)
+    answers = list_answers(pictures, axis, votes)
     counts = _count_answers((given.left, given.right, given.answer) for given in answers)
-    comparisons = _to_comparisons(axis, answers)
+    comparisons = to_comparisons(axis, answers)
     found, names, wins = rank(comparisons), axis.values, comparisons.count_wins()
     voters = list(dict.fromkeys(given.voter for given in answers))
     shares = {
-        name: compute_shares(_to_comparisons(axis, [given for given in answers if given.voter == name])).tolist()
+        name: compute_shares(to_comparisons(axis, [given for given in answers if given.voter == name])).tolist()
         for name in (voters if len(voters) > 1 else [])
     }
     numbers = enumerate(zip(names, axis.cells, found.shares, found.low, found.high, strict=True))
@@ -323,120 +315,12 @@ def _describe_scope(found: Ranking) -> str:
     )
 
 
-def compare_values(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> ItemComparisons:
-    """The votes about an axis as comparisons of its values. A group is what is equal on both sides."""
-    return _to_comparisons(axis, _list_answers(pictures, axis, votes))
-
-
-class _Given(NamedTuple):
-    """A vote about an axis: both values, what is equal on both sides, and who answered what."""
-
-    left: int
-    right: int
-    context: int
-    prompt: Hashable
-    voter: str
-    answer: str
-
-
-def _to_comparisons(axis: VoteAxis, answers: Sequence[_Given]) -> ItemComparisons:
-    left, right, groups, prompts, voters, given = zip(*answers, strict=True) if answers else ((),) * 6
-    points = [_POINTS[answer] for answer in given]
-    return ItemComparisons(len(axis.values), left, right, points, groups, prompts, voters)
-
-
-def _list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> list[_Given]:
-    """Each vote that counts, if its trials are still in the table."""
-    answers = []
-    for vote in votes:
-        first, second = pictures.get_pair(vote)
-        if vote.answer is None or not vote.counts or first == second:
-            continue
-        left = pictures.find(vote.left_digest, vote.left_sha256)
-        right = pictures.find(vote.right_digest, vote.right_sha256)
-        # Whatever the axis was called when the vote was given: axes may vary together now that did not then.
-        if left is not None and right is not None and axis.separates(left, right):
-            values = axis.value_of[left], axis.value_of[right]
-            answers.append(_Given(*values, axis.context_of[left], axis.prompt_of[left], vote.voter, vote.answer))
-    return answers
-
-
 def _count_answers(answers: Iterable[tuple[Hashable, Hashable, str]]) -> dict[Hashable, AnswerCounts]:
     counts: dict[Hashable, Counter[str]] = {}
     for left, right, answer in answers:
         counts.setdefault(left, Counter())[answer] += 1
         counts.setdefault(right, Counter())[_OF_RIGHT.get(answer, answer)] += 1
     return {item: AnswerCounts(c[LEFT], c[TIE], c[RIGHT], c[BAD]) for item, c in counts.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class PointVotes:
-    """What the votes about the points of a search still lack. Points are numbered as the values of their axis.
-
-    `asked`: the points that the search asked for; others were done before it and need no votes, because a grid may have
-    thousands. `lacking`: those of `asked` that no vote is about, though a voter could compare them with another point.
-    `scored`: the points whose share says something. `needed`: about how many more votes let a search by votes go on.
-    """
-
-    asked: AbstractSet[int]
-    lacking: AbstractSet[int]
-    scored: AbstractSet[int]
-    needed: int
-
-
-def review_points(pictures: VotePictures, points: VoteAxis, votes: Iterable[Vote]) -> PointVotes:
-    """Find out what the votes about points lack: one about each, and `VOTES_PER_POINT` on average."""
-    asked = {points.value_of[index] for index, picture in enumerate(pictures.all) if picture.row.metrics.get(ROUND)}
-    sides = [{given.left, given.right} for given in _list_answers(pictures, points, votes)]
-    voted = {value for pair in sides for value in pair}
-    wanted = math.ceil(VOTES_PER_POINT * len(asked))
-    comparable, pairs = _find_comparable(pictures, points, asked, wanted)
-    lacking = comparable - voted
-    needed = min(wanted, pairs) - sum(bool(pair & asked) for pair in sides)
-    return PointVotes(asked, lacking, voted | (asked - comparable), max(needed, math.ceil(len(lacking) / 2)))
-
-
-def _find_comparable(
-    pictures: VotePictures, points: VoteAxis, asked: AbstractSet[int], enough: int
-) -> tuple[set[int], int]:
-    """Find the points that have a pair with another one, and count the pairs of files until there are enough."""
-    groups: dict[int, list[int]] = {}
-    for index, context in enumerate(points.context_of):
-        groups.setdefault(context, []).append(index)
-    found: set[int] = set()
-    pairs: set[frozenset[str]] = set()
-    for index, (value, context) in enumerate(zip(points.value_of, points.context_of, strict=True)):
-        for other in groups[context] if value in asked else ():
-            if value in found and len(pairs) >= enough:
-                break
-            files = frozenset(pictures.get_content(pictures.all[at].sha256) for at in (index, other))
-            if points.value_of[other] != value and len(files) > 1:
-                found.add(value)
-                pairs.add(files)
-    return found, len(pairs)
-
-
-def count_votes_needed(pictures: VotePictures, votes: Iterable[Vote]) -> int | None:
-    """About how many more votes let a search by votes go on; None if the results are not those of one."""
-    search, points = pictures.layout.search, pictures.points
-    if search is None or points is None or all(objective.metric != VOTES_METRIC for objective in search.objectives):
-        return None
-    return review_points(pictures, points, votes).needed
-
-
-def _score_points(pictures: VotePictures, points: VoteAxis, votes: Sequence[Vote]) -> dict[str, float]:
-    """The share of the point of each picture, by SHA-256, for points with votes.
-
-    The share is fitted over all points, so it stays comparable when a search adds some. A file that several points
-    have gets the mean of theirs.
-    """
-    shares = compute_shares(compare_values(pictures, points, votes))
-    scored = review_points(pictures, points, votes).scored
-    found: dict[str, set[int]] = {}
-    for picture, value in zip(pictures.all, points.value_of, strict=True):
-        if value in scored:
-            found.setdefault(picture.sha256, set()).add(value)
-    return {sha256: round(float(np.mean(shares[[*values]])), 4) for sha256, values in found.items()}
 
 
 def compare_voters(votes: Iterable[Vote]) -> Agreement:
@@ -448,67 +332,3 @@ def compare_voters(votes: Iterable[Vote]) -> Agreement:
             answer = vote.answer if is_first_left else _OF_RIGHT.get(vote.answer, vote.answer)
             answers.setdefault(vote.voter, {})[vote.pictures] = answer
     return measure_agreement(answers)
-
-
-def score_pictures(votes: Iterable[Vote]) -> dict[str, float]:
-    """The share of each picture that has a vote, by SHA-256: see `sweeper.statistics.ranking`.
-
-    Pictures are compared with those that votes connect with them, which are usually those of the same prompt and seed.
-    """
-    groups = _group_connected([vote for vote in votes if vote.counts])
-    return {sha256: share for group in groups for sha256, share in _score_group(group).items()}
-
-
-def _group_connected(votes: Sequence[Vote]) -> list[list[Vote]]:
-    """Group the votes about the same pictures, or about pictures that other votes of the group compare, in order."""
-    if not votes:
-        return []
-    numbers: dict[str, int] = {}
-    ends = [[numbers.setdefault(sha256, len(numbers)) for sha256 in vote.pictures] for vote in votes]
-    links = sparse.coo_matrix((np.ones(len(ends)), tuple(zip(*ends, strict=True))), shape=(len(numbers), len(numbers)))
-    _, group_of = csgraph.connected_components(links, directed=False)
-    groups: dict[int, list[Vote]] = {}
-    for vote, (number, _) in zip(votes, ends, strict=True):
-        groups.setdefault(int(group_of[number]), []).append(vote)
-    return list(groups.values())
-
-
-def _score_group(votes: Sequence[Vote]) -> dict[str, float]:
-    numbers: dict[str, int] = {}
-    first, second = (
-        [numbers.setdefault(sha256, len(numbers)) for sha256 in side]
-        for side in ([vote.left_sha256 for vote in votes], [vote.right_sha256 for vote in votes])
-    )
-    points = [_POINTS[vote.answer or TIE] for vote in votes]
-    shares = compute_shares(ItemComparisons(len(numbers), first, second, points)).tolist()
-    return {sha256: round(share, 4) for sha256, share in zip(numbers, shares, strict=True)}
-
-
-def write_metric(store: Store, pictures: VotePictures, votes: Sequence[Vote], changed: Vote | None = None) -> None:
-    """Write the metric of votes for the pictures that have one. Raises ResultsError.
-
-    `changed`: the only vote that is new or was undone since. Other pictures of the same trials get no number, so that
-    a row with several pictures has the mean of those with votes. In the results of a search, the number of a picture is
-    the share of its point.
-    """
-    if pictures.points is not None:
-        points = _score_points(pictures, pictures.points, votes)
-        store.cache_metrics(
-            [(sha256, VOTES_METRIC, share) for sha256, share in points.items()], discard=(VOTES_METRIC,)
-        )
-        return
-    contents = {sha256: pictures.get_content(sha256) for vote in votes for sha256 in vote.pictures}
-    votes, first = pictures.unify(votes), [] if changed is None else pictures.unify([changed])
-    if changed is not None and not first:
-        return
-    connected = _group_connected([*first, *votes])[0][1:] if first else votes
-    scores: dict[str, float | None] = dict(score_pictures(connected))
-    has_votes = {content for vote in votes if vote.counts for content in vote.pictures}
-    touched = {content for vote in connected for content in vote.pictures}
-    rows = {each.row.digest: each.row for each in pictures.all if pictures.get_content(each.sha256) in touched}
-    contents |= {sha256: pictures.get_content(sha256) for row in rows.values() for sha256 in row.sha256}
-    scores |= dict.fromkeys({contents[sha256] for row in rows.values() for sha256 in row.sha256} - has_votes)
-    store.cache_metrics(
-        [(sha256, VOTES_METRIC, scores[content]) for sha256, content in contents.items() if content in scores],
-        discard=() if changed is not None else (VOTES_METRIC,),
-    )

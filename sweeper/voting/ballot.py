@@ -31,7 +31,7 @@ from sweeper.store.records import ANSWERS
 from sweeper.store.remote_artifacts import download_artifact
 from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_tally import count_votes_needed, write_metric
+from sweeper.tables.vote_scores import count_votes_needed, write_metric
 from sweeper.voting.pair_choice import PairChoice
 from sweeper.wording import join_names
 

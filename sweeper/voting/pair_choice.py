@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sweeper.statistics.ranking import Floats, compute_win_chances, fit_strengths
 from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VoteAxis, VotePictures
-from sweeper.tables.vote_tally import compare_values, review_points
+from sweeper.tables.vote_scores import compare_values, review_points
 
 _MAX_PAIRS: Final = 200_000  # with more, a sample is taken, so that a choice takes milliseconds
 _SHARED_EVERY: Final = 4

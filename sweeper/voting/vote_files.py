@@ -21,7 +21,7 @@ from sweeper.store.records import ANSWERS
 from sweeper.store.votes import Vote
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_tally import write_metric
+from sweeper.tables.vote_scores import write_metric
 from sweeper.wording import join_names
 
 _SHOWN_OF_A_KIND: Final = 3  # mistakes; the others are counted

@@ -23,7 +23,7 @@ from sweeper.planning.searching.search_plan import SearchSpace
 from sweeper.statistics.ranking import compute_shares
 from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VoteAxis
-from sweeper.tables.vote_tally import compare_values
+from sweeper.tables.vote_scores import compare_values
 from sweeper.voting.pair_choice import PairChoice
 from tests.experiment_files import write
 

@@ -8,7 +8,7 @@ import pytest
 from sweeper.errors import UsageError
 from sweeper.store import Store
 from sweeper.tables.vote_pictures import VotePictures
-from sweeper.tables.vote_tally import compare_values
+from sweeper.tables.vote_scores import compare_values
 from sweeper.voting.pair_choice import PairChoice
 from tests.reporting.made_up_sweeps import Sweep
 from tests.tables.written_results import write_results
