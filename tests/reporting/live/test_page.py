@@ -97,7 +97,8 @@ def test_cells_show_preview_then_picture_or_reason(painter, visit, start, tmp_pa
         run = start(experiment, out, painter.server)
         page.wait_for_selector(".cell.running .preview")
         page.wait_for_function("() => document.querySelector('.cell.running .preview').naturalWidth > 0")
-        assert "step 3 of 10" in page.locator(".cell.running").first.get_attribute("title")
+        step = "() => document.querySelector('.cell.running:has(.preview)').title.includes('step 3 of 10')"
+        page.wait_for_function(step)  # which may come after the preview
         assert "● running, 0 of 3 done" in page.locator(".counts").inner_text()
         painter.go_on.set()
         page.wait_for_function("() => document.querySelectorAll('.cell.succeeded img').length === 2")
