@@ -51,7 +51,7 @@ def parse_yaml(text: str, name: str) -> Source:
         raise SourceError(Problem(name, line, "", f"is not YAML: {message}")) from error
     except yaml.YAMLError as error:  # a character that YAML does not allow
         raise SourceError(Problem(name, 0, "", f"is not YAML: {str(error).splitlines()[0]}")) from error
-    return Source(name, value, lambda: builder.lines)
+    return Source(name, value, lambda: builder.lines, builder.plain_lists)
 
 
 def parse_json(text: str, name: str) -> Source:
@@ -128,6 +128,7 @@ class _YamlBuilder:
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines: dict[KeyPath, int] = {}
+        self.plain_lists: set[KeyPath] = set()
         self.anchors: dict[str, tuple[Any, int, int]] = {}
         self.size = 0
         self.characters = 0
@@ -193,10 +194,14 @@ class _YamlBuilder:
     def build_sequence(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> list[Any]:
         self.resolve_tag(event, "seq")
         items: list[Any] = []
+        is_plain = event.flow_style
         for child in events:
             if isinstance(child, yaml.SequenceEndEvent):
                 break
+            is_plain = is_plain and isinstance(child, yaml.ScalarEvent) and not child.style
             items.append(self.build_node(child, events, (*path, len(items)), depth + 1))
+        if is_plain and all(isinstance(item, str) for item in items):
+            self.plain_lists.add(path)
         return items
 
     def build_mapping(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> dict[str, Any]:

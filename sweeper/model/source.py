@@ -5,7 +5,7 @@ The model needs this for its messages. The parsers are in `sweeper.loading.parse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -25,12 +25,20 @@ class SourceError(Exception):
 class Source:
     """A parsed file: its value, and the line of each part of the value.
 
-    `lines` computes the lines, by path; it is called at most once.
+    `lines` computes the lines, by path; it is called at most once. `plain_lists`: where lists such as `[a, b c]` stand
+    whose items are texts without quotes.
     """
 
-    def __init__(self, name: str, value: Any, lines: Callable[[], Mapping[KeyPath, int]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        value: Any,
+        lines: Callable[[], Mapping[KeyPath, int]],
+        plain_lists: Collection[KeyPath] = (),
+    ) -> None:
         self.name = name
         self.value = value
+        self.plain_lists = plain_lists
         self._find_lines = lines
         self._origins: Mapping[str, str] = {}
 
@@ -44,7 +52,7 @@ class Source:
 
         `origins` maps the names whose values do not come from this file to where they come from, as in `--set steps`.
         """
-        changed = Source(self.name, value, lambda: self.lines)
+        changed = Source(self.name, value, lambda: self.lines, self.plain_lists)
         changed._origins = self._origins if origins is None else origins
         return changed
 

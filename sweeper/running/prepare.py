@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sweeper.comfy.target import Target, as_target_list, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
@@ -31,6 +31,10 @@ from sweeper.planning.searching.search_plan import is_space, plan_space
 from sweeper.running.node_class_cache import fetch_classes, use_cached_classes
 from sweeper.running.stop_control import run_sync
 from sweeper.running.target_models import TargetModels, describe_differences
+from sweeper.schemas.values import format_value
+
+_MAX_SPLIT_WORDS: Final = 3  # of the items of a list that may be one text
+_MAX_SPLIT_SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,26 @@ def prepare(
             found += [new for new in error.problems if (new.file, new.line, new.key) not in known]
     if found or not plans:
         raise ExperimentError(found)
-    return prepared
+    return replace(prepared, notes=(*_iter_split_texts(experiment), *prepared.notes))
+
+
+def _iter_split_texts(experiment: Experiment) -> Iterator[str]:
+    """Say which lists look like one text, such as `[a fox, 8k, film grain]`, that YAML splits at its commas.
+
+    The slot has a text of several words, and the items are short, without quotes, and do not begin alike.
+    """
+    source, slots = experiment.source, experiment.template.slots
+    axes = [axis for block in experiment.blocks for group in block.dimensions for axis in group]
+    for axis in axes if source is not None else ():
+        words = [option.value.split() for option in axis.options if isinstance(option.value, str)]
+        is_short = len({item[0] for item in words if item}) > 1 and max(map(len, words)) <= _MAX_SPLIT_WORDS
+        is_prose = axis.name in slots and " " in str(slots[axis.name].default).strip()
+        if source is not None and axis.path in source.plain_lists and is_short and is_prose:
+            texts = ", ".join(format_value(option.value) for option in axis.options[:_MAX_SPLIT_SHOWN])
+            more = ", ..." if len(words) > _MAX_SPLIT_SHOWN else ""
+            message = f"{len(words)} {axis.name}s ({texts}{more}); quote a text that has commas"
+            problem = source.make_problem(axis.path, message)
+            yield from [str(problem)] if problem.line else []
 
 
 def list_planners(experiment: Experiment, *, needs_sweep: bool) -> list[Callable[[], Plan]]:

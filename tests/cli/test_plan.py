@@ -316,3 +316,24 @@ def test_a_workflow_that_saves_nothing_is_refused_unless_previews_are_kept(sweep
     write("template: t.json\nparams: {steps: 1}\nrun: {keep_temp: true}\n")
     Path("t.json").write_text(json.dumps(graph))
     assert sweeper("plan", experiment).err == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ("[a fox, 8k, film grain]", "3 prompts ('a fox', '8k', 'film grain'); quote a text that has commas"),
+        ("[fox, 8k, film grain, dusk]", "4 prompts ('fox', '8k', 'film grain', ...); quote a text that has commas"),
+        ("[a fox, '8k', film grain]", None),
+        ("[a fox, a boat]", None),
+        ("[a fox that runs far, 8k]", None),
+        ("\n      - a fox\n      - 8k", None),
+    ],
+)
+def test_a_list_that_may_be_one_text_is_noted(sweeper, write, values, note):
+    file = write(f"template: t.json\nsweep:\n  grid:\n    prompt: {values}\n")
+    for command in ("plan", "validate"):
+        outcome = sweeper(command, file)
+        assert outcome.code == 0
+        assert ("quote a text" in outcome.err) == (note is not None)
+        assert note is None or f"shop.yaml:4: sweep.grid.prompt: {note}" in outcome.err
+    assert "quote a text" not in sweeper("plan", file, "--set", "prompt=[b, c d, e]").err
