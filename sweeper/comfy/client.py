@@ -307,7 +307,7 @@ class ComfyClient:
             return outcome
         except RefusedError as error:
             if error.is_key_problem:
-                raise RefusedError(f"{error}; {self.target.key_advice}", is_final=error.is_final) from None
+                error.args = (f"{error}; {self.target.key_advice}",)
             raise
 
     async def _send_with_retries(self, request: ServerRequest, retry_policy: RetryPolicy) -> ServerResponse:

@@ -92,7 +92,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._query, self.transaction = database.query, database.transaction
-        self.sync, self.close = database.sync, database.close
+        self.close = database.close
         self.path = database.path
         self.servers = ServerFacts(database)
         self.charges = JobCharges(database)
@@ -361,6 +361,9 @@ class Store:
         """Copy the log into the database file, whose time then is that of the last write; False if others read it."""
         ((is_busy, in_log, copied),) = self._query("PRAGMA wal_checkpoint(PASSIVE)")  # the others would wait
         return not is_busy and in_log == copied
+
+    def sync(self) -> None:
+        self._database.sync()
 
     def create_run(
         self,
