@@ -28,6 +28,7 @@ from sweeper.model.expressions import has_jinja, quote_jinja
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.node_classes.template_check import UNCHECKED
 from sweeper.model.picture_size import FILM_OPTIONS, PICTURE_FORMATS, check_pixels
+from sweeper.model.shell_words import join_command
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, ModelFile
 from sweeper.model.workflow import Graph, find_shape_problems, is_ui_format
@@ -197,6 +198,10 @@ def _convert_ui_format(source: Source, classes: NodeClassSource, notes: list[str
             problems[0] = Problem(first.file, first.line, first.key, message)
         raise TemplateError(problems) from error
     notes += [str(source.make_problem(path, message)) for path, message in converted.notes]
+    if converted.app_inputs:
+        lists = join_command(["sweeper", "template", "slots", source.name])
+        chosen = "the inputs that its author chose for the App mode become the slots"
+        notes.append(f"{source.name}: {chosen}; `{lists}` lists all")
     if converted.unchecked:
         where = "a server that has them" if classes.is_default else "this server lacks them; one that has them"
         notes.append(f"{source.name}: {UNCHECKED}: {join_names(converted.unchecked)}; {where} checks them at `plan`")

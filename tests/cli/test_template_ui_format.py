@@ -269,6 +269,10 @@ def test_inputs_of_the_app_mode_become_exactly_the_slots(sweeper, command):
     outcome = sweeper(*command)
 
     assert (outcome.code, "the author chose 'gone' of node 99 for the App mode, but it" in outcome.err) == (0, True)
+    assert (
+        "ui.json: the inputs that its author chose for the App mode become the slots; `sweeper template slots"
+        in outcome.err
+    )
     template = load_template("ui2.json" if command[0] == "template" else "ui2/ui.json")
     assert {name: [str(address) for address in slot.addresses] for name, slot in template.slots.items()} == {
         "words": ["20:31.string_a", "20:32.string_a"], "how_strictly": ["3.cfg"], "width": ["5.width"],

@@ -119,6 +119,8 @@ class LinkFollower:
     def _follow_input(self, scope: Scope, node: Node, index: int, wanted: str, steps: int) -> Origin:
         if steps == 0:
             raise UnresolvedError(f"the links into {node} form a cycle, or pass through more than {_MAX_STEPS} nodes")
+        if not 0 <= index < len(node.inputs):
+            return NoOrigin(f"{node} has no such input")
         socket = node.inputs[index]
         if socket.link is None:
             return NoOrigin(end=LinkEnd(scope, node, socket.name))

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, islice
+from itertools import combinations
+from math import comb
 from typing import Any, Final
 
 from sweeper.loading.ui_format.graph import Node, Socket, UiWorkflow
@@ -163,20 +164,25 @@ def _name_list(node: Node, has_all_sockets: bool | None) -> dict[str, Any]:
 def _list_readings(sockets: Sequence[Socket], values: Sequence[Any], *, may_have_buttons: bool) -> Iterator[_Reading]:
     """Yield every way to give the values to the sockets in order, with one value for each.
 
-    Values may be left over only if they are controls, or buttons and previews at the end.
+    Values may be left over only if they are controls, or can be those of buttons and viewers. Custom nodes put these
+    anywhere, so each way to leave them out is a reading.
     """
     left_over = len(values) - len(sockets)
-    for tail in range(left_over + 1):
-        end = len(values) - tail
-        if not all(_is_picture_list(value) or (may_have_buttons and value in BUTTON_TEXTS) for value in values[end:]):
-            return
-        words = [index for index in range(1, end) if _is_control(values[index])]
-        for skipped in islice(combinations(words, left_over - tail), _MAX_READINGS):
-            kept = [index for index in range(end) if index not in skipped]
-            reading = [(socket, values[index]) for socket, index in zip(sockets, kept, strict=True)]
-            types = {index: socket.type for socket, index in zip(sockets, kept, strict=True)}
-            if all(types.get(index - 1) in _CONTROLLED_TYPES for index in skipped) and _is_plausible(reading):
-                yield reading
+    is_spare = _is_of_page if may_have_buttons else _is_picture_list
+    spare = [index for index, value in enumerate(values) if _is_control(value) or is_spare(value)]
+    if left_over < 0 or comb(len(spare), left_over) > _MAX_READINGS:
+        return
+    for skipped in combinations(spare, left_over):
+        kept = [index for index in range(len(values)) if index not in skipped]
+        types = {index: socket.type for socket, index in zip(sockets, kept, strict=True)}
+        reading = [(socket, values[index]) for socket, index in zip(sockets, kept, strict=True)]
+        controls = [index for index in skipped if _is_control(values[index])]
+        if all(types.get(index - 1) in _CONTROLLED_TYPES for index in controls) and _is_plausible(reading):
+            yield reading
+
+
+def _is_of_page(value: Any) -> bool:
+    return isinstance(value, (dict, list)) or value in BUTTON_TEXTS
 
 
 def _is_control(value: Any) -> bool:
@@ -185,7 +191,7 @@ def _is_control(value: Any) -> bool:
 
 def _is_picture_list(value: Any) -> bool:
     """Whether this is what a viewer shows, `[{"url": ...}]`, and not the value of an input."""
-    return isinstance(value, list) and all(isinstance(item, dict) and "url" in item for item in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "url" in item for item in value)
 
 
 def _is_plausible(reading: _Reading) -> bool:

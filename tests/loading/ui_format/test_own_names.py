@@ -87,6 +87,14 @@ def test_two_possible_readings_are_refused() -> None:
     assert "in more than one way" in refuse(STEPS, label, values=[7, "fixed", ""])
 
 
+def test_a_value_that_a_script_put_first_is_not_taken_for_the_first_input() -> None:
+    odd = socket("text", "AUTOCOMPLETE_TEXT", widget=True)  # a type whose values nobody here knows
+    assert "in more than one way" in refuse(odd, values=[{"version": 1}, "", []])
+    assert read(odd, values=[{"version": 1}, "a fox"]) == {"text": "a fox"}
+    plain_text = socket("text", "STRING", widget=True)
+    assert read(plain_text, values=[{"version": 1}, "a fox"]) == {"text": "a fox"}
+
+
 def test_a_null_is_refused_unless_the_input_is_linked() -> None:
     assert "has no value for its input 'steps'" in refuse(STEPS, values=[None])
     linked = socket("steps", "INT", 5, widget=True)
