@@ -55,13 +55,13 @@ class SearchAnswer:
     report: Path | None = None
     real_run: str | None = field(default=None, metadata=IF_GIVEN)
     report_command: str = field(default="", metadata=NOT_IN_JSON)  # makes the page; its last word is the results
-    confirm_command: str = field(default="", metadata=NOT_IN_JSON)
+    confirm_command: str = field(default="sweeper search EXPERIMENT --confirm", metadata=NOT_IN_JSON)
 
     @property
     def is_too_good(self) -> bool:
-        """Whether the best number was chosen, and could be had again on fresh seeds."""
+        """Whether the best number was chosen, and can be measured again on fresh seeds."""
         numbers = [aim for aim in self.result.search.objectives if aim.metric != VOTES_METRIC]
-        return bool(self.best.points and self.confirm_command and numbers) and self.real_run is None
+        return bool(self.best.points and numbers) and self.real_run is None
 
     def parts(self) -> Iterator[Part]:
         """Why it ended, the best points, where the results are, and what to do next."""

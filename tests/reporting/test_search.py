@@ -82,6 +82,8 @@ def test_search_view_comes_first_and_tells_kinds_of_points_apart(folder, opened)
     assert [text.splitlines()[0] for text in best.all_inner_texts()] == [
         "objective 100", "objective 99.75", "objective 93.75", "objective 84", "objective 77.44",
     ]  # fmt: skip
+    note = find_section(page, "Best points").locator("p.dim").inner_text()
+    assert note.startswith("These numbers are too good, because their points were chosen for them; `sweeper search ")
 
 
 def test_best_so_far_steps_only_where_the_objective_improves(folder, opened):

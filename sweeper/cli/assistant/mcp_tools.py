@@ -201,7 +201,8 @@ def _add_running_tools(server: MCPServer, workspace: Workspace, runs: Runs) -> N
         """Start a search in the background: an optimiser chooses the trials, as the section `search` says.
 
         Example of the section: {maximize: sharpness, trials: 60, space: {cfg: {from: 1, to: 12}}, over: {seed: {seeds:
-        2}}}. `trials`: the most trials in all (0: as written).
+        2}}}. `trials`: the most trials in all (0: as written). The best number is too good, because its point was
+        chosen for it; a person measures it on fresh seeds by `sweeper search EXPERIMENT --confirm`.
         """
         options = [*_make_options(target, None, "", -1), *(["--trials", str(trials)] if trials else [])]
         return await runs.start("search", str(workspace.resolve(experiment)), *options)

@@ -102,8 +102,9 @@ class SearchView {
     const best = front.slice(0, isFront ? SearchView.FRONT_COUNT : SearchView.BEST_COUNT);
     const words = best.length < front.length && isFront ? `The first ${best.length} of ${front.length} on the front` : isFront ? "On the front" : "Best points";
     const items = best.map((point) => Dom.el("li", {}, this.makeBestButton(point)));
-    const empty = items.length === 0 && Dom.el("p", { class: "dim" }, "The filter leaves no point with an objective.");
-    return this.makeSection(words, "", Dom.el("ol", { class: "best" }, items), empty);
+    const isChosen = "These numbers are too good, because their points were chosen for them; `sweeper search EXPERIMENT --confirm` measures them on fresh seeds.";
+    const note = items.length === 0 ? "The filter leaves no point with an objective." : objectives.some(({ title }) => !/\bvotes,/.test(title)) && isChosen;
+    return this.makeSection(words, "", Dom.el("ol", { class: "best" }, items), note && Dom.el("p", { class: "dim" }, note));
   }
 
   /** @param {SearchPoint} point */
