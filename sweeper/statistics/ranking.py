@@ -9,7 +9,7 @@ So no strength is infinite, and items that nobody compared with each other still
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import comb, sqrt
@@ -30,6 +30,8 @@ RESAMPLES: Final = 1000
 MIN_GROUPS: Final = 10  # with fewer groups, their resamples are too much alike, and the intervals too narrow
 MIN_SAMPLE: Final = 6  # of prompts or of voters: fewer say nothing about others, so what is said is about these alone
 _FEWEST_DIRECT: Final = 6  # with fewer votes, even a sign test that all of them agree on finds nothing
+_MIN_SIDES: Final = 12  # votes for a side, from which on a voter's habit is looked for
+_ONE_SIDED_P: Final = 0.001  # of the sign test; small, because everybody is tested at each look at the votes
 _TIE: Final = 0.5  # points of a tie
 _TOLERANCE: Final = 1e-6  # of the strengths
 _MAX_STEPS: Final = 1000
@@ -188,6 +190,22 @@ def _compute_sign_p(wins: Floats, better: int, worse: int) -> float:
 def compute_sign_p(won: float, lost: float) -> float:
     """The two-sided p-value of the exact sign test."""
     return min(1.0, 2 * float(special.bdtr(int(min(won, lost)), int(won + lost), 0.5)))
+
+
+def find_one_sided(choices: Iterable[tuple[str, str]]) -> dict[str, Mapping[str, int]]:
+    """Return the voters who chose one of two sides so often that they seem not to look, each with the counts.
+
+    `choices`: the voter and the side of each vote for a side, which is drawn at random.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for voter, side in choices:
+        counts.setdefault(voter, Counter())[side] += 1
+    most = {voter: max(sides.values()) for voter, sides in counts.items() if sides.total() >= _MIN_SIDES}
+    return {
+        voter: counts[voter]
+        for voter, count in most.items()
+        if compute_sign_p(count, counts[voter].total() - count) < _ONE_SIDED_P
+    }
 
 
 def _compute_t_factor(count: int) -> float:

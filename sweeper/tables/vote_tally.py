@@ -21,8 +21,8 @@ from sweeper.statistics.ranking import (
     Agreement,
     Ranking,
     compute_shares,
-    compute_sign_p,
     find_cycle,
+    find_one_sided,
     measure_agreement,
     rank,
 )
@@ -37,8 +37,6 @@ _OF_RIGHT: Final = {LEFT: RIGHT, RIGHT: LEFT}  # the answer as the right picture
 _MAX_NAMED: Final = 3  # undecided pairs of values in a sentence
 _MAX_DIRECT: Final = 10  # pairs of values whose direct results are shown
 _MAX_VOTERS: Final = 3  # with a column of shares for each
-_MIN_SIDES: Final = 12  # votes for a side, from which on a voter's habit is looked for
-_ONE_SIDED_P: Final = 0.001  # of the sign test; small, because everybody is tested at each look at the votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +197,8 @@ class VoteRankings:
             yield Warn(f"{self.lost} votes are about trials that the table does not have any more; not counted")
         for voter, sides in (self.one_sided or {}).items():
             side = max(sides, key=lambda name: sides[name])
-            yield Warn(
-                f"{voter} chose the {side} picture in {sides[side]} of {sum(sides.values())} votes, which is hardly by "
-                "chance, because the sides are drawn at random: these votes say little about the pictures"
-            )
+            often = f"{voter} chose the {side} picture in {sides[side]} of {sum(sides.values())} votes"
+            yield Warn(f"{often}, although the sides are drawn at random: these votes say little about the pictures")
         for ranking in self.axes or ():
             yield from ranking.parts()
         if self.pictures:
@@ -247,19 +243,8 @@ def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_
         lost=0 if axes or rankings is None else max(0, len(votes) - sum(ranking.votes for ranking in rankings)),
         results=os.fspath(results),
         equal=len(counted) - len(votes),
-        one_sided=dict(_find_one_sided(votes)) or None,
+        one_sided=find_one_sided((vote.voter, vote.answer) for vote in votes if vote.answer in _OF_RIGHT) or None,
     )
-
-
-def _find_one_sided(votes: Iterable[Vote]) -> Iterator[tuple[str, dict[str, int]]]:
-    """Yield the voters who choose one side so often that they seem not to look, and how often they chose each."""
-    counts: dict[str, Counter[str]] = {}
-    for vote in votes:
-        if vote.answer in _OF_RIGHT:
-            counts.setdefault(vote.voter, Counter())[vote.answer] += 1
-    for voter, sides in counts.items():
-        if sides.total() >= _MIN_SIDES and compute_sign_p(sides[LEFT], sides[RIGHT]) < _ONE_SIDED_P:
-            yield voter, {LEFT: sides[LEFT], RIGHT: sides[RIGHT]}
 
 
 def _list_pictures(pictures: VotePictures, votes: Sequence[Vote]) -> list[dict[str, Any]]:
