@@ -8,7 +8,6 @@ trials are simply executed again.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -24,7 +23,7 @@ from sweeper.running.settings import EffectiveSettings
 from sweeper.store import Store, records
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.records import Artifact, JobRecord
-from sweeper.store.remote_artifacts import folder_for, is_url, list_names
+from sweeper.store.remote_artifacts import folder_for, make_missing_finder
 from sweeper.wording import count_things
 
 _MAX_FAILURES_IN_A_ROW: Final = 3  # downloads from a target that does not respond, before the others are not tried
@@ -40,7 +39,7 @@ class MissingFiles:
         self._store = store
         self._remake = settings.remake
         self._keep_temp = settings.keep_temp
-        self._names_by_folder: dict[str, frozenset[str]] = {}  # also by URL
+        self._find_missing = make_missing_finder(out, asks_storages=True)
         self._paths: dict[str, list[str]] | None = None  # by job; read once for all jobs
         self.out = out
         self.jobs: list[tuple[JobRecord, tuple[Artifact, ...]]] = []
@@ -55,22 +54,17 @@ class MissingFiles:
         paths = self._paths.get(job.id, ())
         if not paths and self._keep_temp:  # it ran without keep_temp, and only another run surely gives previews
             return self._remake or job.target == EMBEDDED
-        if all(map(self._is_present, paths)):
+        missing = self._find_missing(paths)
+        if not missing:
             return False
         if self._remake:
             return True
         if job.target == EMBEDDED:
             self.redo_count += 1
             return True
-        missing = (artifact for artifact in self._store.artifacts(job.id) if not self._is_present(artifact.path))
-        self.jobs.append((job, tuple(missing)))
+        artifacts = (artifact for artifact in self._store.artifacts(job.id) if artifact.path in missing)
+        self.jobs.append((job, tuple(artifacts)))
         return False
-
-    def _is_present(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        if folder not in self._names_by_folder:
-            self._names_by_folder[folder] = list_names(folder) if is_url(folder) else _list_names(self.out / folder)
-        return name in self._names_by_folder[folder]
 
 
 def describe_regenerated(count: int) -> str:
@@ -86,14 +80,6 @@ def describe_empty_trials(count: int, settings: EffectiveSettings) -> str:
     if settings.remake:
         return message
     return f"{message}; if they ran without `--keep-temp`, run them again with `--remake`"
-
-
-def _list_names(folder: Path) -> frozenset[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries)
-    except FileNotFoundError:
-        return frozenset()
 
 
 async def restore(missing: MissingFiles, clients: Sequence[ComfyClient], report: Callable[[Notice], None]) -> None:

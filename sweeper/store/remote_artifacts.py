@@ -16,9 +16,10 @@ import filecmp
 import hashlib
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -172,6 +173,27 @@ def _is_same(fs: Any, source: Path, path: str) -> bool:
 def folder_for(out: Path, path: str) -> ArtifactFolder:
     """The folder of an artifact with this path, whether or not the file exists."""
     return RemoteFolder(out, path.rpartition("/")[0]) if is_url(path) else ArtifactFolder(out)
+
+
+def make_missing_finder(folder: Path, *, asks_storages: bool = False) -> Callable[[Iterable[str]], list[str]]:
+    """Return a function that finds those of some recorded paths whose file is not in the results folder any more.
+
+    Files at a URL count as present, unless it `asks_storages`. A folder is listed once for all of its files.
+    """
+
+    @cache
+    def list_folder(path: str) -> frozenset[str]:
+        if is_url(path):
+            return list_names(path)
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / path) as entries:
+            return frozenset(entry.name for entry in entries)
+        return frozenset()
+
+    def find(paths: Iterable[str]) -> list[str]:
+        parts = [(path, *path.rpartition("/")[::2]) for path in paths if asks_storages or not is_url(path)]
+        return [path for path, parent, name in parts if name not in list_folder(parent)]
+
+    return find
 
 
 def list_names(url: str) -> frozenset[str]:

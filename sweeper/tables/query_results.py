@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sweeper.answers.parts import Note, Part
+from sweeper.answers.parts import Note, Part, Warn
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.model_facts import encode_models
 from sweeper.model.search_columns import ROUND, SearchedPoint
@@ -18,6 +18,7 @@ from sweeper.schemas.values import is_number
 from sweeper.store import Store
 from sweeper.store.containment import display_path
 from sweeper.store.records import TableLayout
+from sweeper.store.remote_artifacts import make_missing_finder
 from sweeper.store.row_queries import Batch, batch_results
 from sweeper.tables.aggregate import COST_SUM, Pivot, RowTable, make_groups, make_pivot
 from sweeper.tables.export import column_names, read_columns
@@ -25,6 +26,8 @@ from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.searched_points import BestPoints, find_best_points, find_search_run
 from sweeper.tables.select_rows import OptionErrors, RowFilter, Rows, describe_no_match, sort_rows
 from sweeper.wording import count_things, join_names
+
+_MAX_MISSING: Final = 3  # missing files that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,19 @@ class ResultsQuery:
 
 @dataclass(frozen=True, slots=True)
 class ResultsAnswer:
-    """What was found. `message`: that the selection matches no trial, because that may be a mistake in it."""
+    """What was found. `message`: that the selection matches no trial, because that may be a mistake in it.
+
+    `missing`: which files of the rows are gone.
+    """
 
     found: RowTable | Pivot | BestPoints = field(metadata=AS_JSON)
     message: str = field(default="", metadata=NOT_IN_JSON)
+    missing: str = field(default="", metadata=NOT_IN_JSON)
 
     def parts(self) -> Iterator[Part]:
         """The message, if there is one, and a table."""
+        if self.missing:
+            yield Warn(self.missing)
         if self.message:
             yield Note(self.message)
         if not self.message or not isinstance(self.found, BestPoints):
@@ -68,15 +77,29 @@ class _RunTable:
     """
 
     columns: dict[str, list[Any]]
-    model_files: dict[int, list[dict[str, Any]]]  # by the index of the row
+    extras: dict[int, dict[str, Any]]  # by the index of the row, what only JSON has: `model_files`, `missing_files`
     names: tuple[str, ...]
     measures: tuple[str, ...]
     folder: Path
+    file: str  # the experiment
     layout: TableLayout
     best: Sequence[SearchedPoint]
 
     def has_numbers(self, name: str) -> bool:
         return _has_numbers(self.columns[name])
+
+    def describe_missing(self, indexes: Iterable[int]) -> str:
+        """Say which files of these rows are gone, and how to get them back; empty if none is."""
+        names = [name for index in indexes for name in self.extras.get(index, {}).get("missing_files", ())]
+        if not names:
+            return ""
+        command = join_command(["sweeper", "run", self.file, "--out", display_path(self.folder)])
+        are = "artifact is" if len(names) == 1 else "artifacts are"
+        more = ", ..." if len(names) > _MAX_MISSING else ""
+        return (
+            f"{len(names)} {are} missing: {', '.join(names[:_MAX_MISSING])}{more}; `{command}` fetches what the server "
+            "still has, and with --remake makes the rest again"
+        )
 
     def select(self, indexes: Sequence[int], wanted: Collection[str] | None = None) -> dict[str, list[Any]]:
         """The cells of these rows in the `wanted` columns, in the order of the table, or in all."""
@@ -86,13 +109,11 @@ class _RunTable:
         return {name: [cells[index] for index in indexes] for name, cells in columns.items()}
 
     def make_rows(self, indexes: Sequence[int], wanted: Collection[str] | None = None) -> Rows:
-        """The same as rows; with all columns, also what is known of the model files."""
+        """The same as rows; with all columns, also what only JSON has."""
         columns = self.select(indexes, wanted)
         rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-        if wanted is None and self.model_files:
-            for index, row in zip(indexes, rows, strict=True):
-                if index in self.model_files and "model_files" not in row:
-                    row["model_files"] = self.model_files[index]
+        if wanted is None and self.extras:
+            rows = [{**row, **self.extras.get(index, {}), **row} for index, row in zip(indexes, rows, strict=True)]
         return rows
 
 
@@ -115,7 +136,8 @@ def query_results(results: str | os.PathLike[str], query: ResultsQuery) -> Resul
     selected = row_filter.select(table.columns)
     count = len(table.columns["trial"])
     message = describe_no_match(query.selection, count) if count and not selected else ""
-    return ResultsAnswer(_find_answer(selected, table, query), message)
+    missing = "" if query.by or query.pivot else table.describe_missing(selected)
+    return ResultsAnswer(_find_answer(selected, table, query), message, missing)
 
 
 def _read_table(
@@ -134,28 +156,32 @@ def _read_table(
         labels = (f"{name}.label" for name in asked)
         wanted = {*asked, *labels, *sorted_by, *measured, *filtered, "status", "cost"}
     results = [] if query.best is None else list(store.results(run, of_folder=of_folder))
-    model_files: dict[int, list[dict[str, Any]]] = {}
+    extras: dict[int, dict[str, Any]] = {}
     batches = store.batches(run, columns=wanted) if query.best is None else batch_results(results)
-    columns = read_columns(_note_files(batches, model_files), layout, wanted)
+    columns = read_columns(_note_files(batches, extras, store.path.parent), layout, wanted)
     best = find_best_points(results, layout.search) if layout.search is not None else []
     has_cost = any(cost is not None for cost in columns["cost"])
     measures = ("ran_s", *(("cost",) if has_cost else ()), *layout.metrics)
     if layout.search is not None:
         measures = tuple(name for name in measures if name != ROUND)  # the mean of rounds says nothing
-    return _RunTable(columns, model_files, column_names(layout), measures, store.path.parent, layout, best)
+    names, file = column_names(layout), store.runs()[-1].file
+    return _RunTable(columns, extras, names, measures, store.path.parent, file, layout, best)
 
 
-def _note_files(batches: Iterable[Batch], model_files: dict[int, list[dict[str, Any]]]) -> Iterator[Batch]:
-    """Pass on batches; add the model files of each row to `model_files`, by its index."""
+def _note_files(batches: Iterable[Batch], extras: dict[int, dict[str, Any]], folder: Path) -> Iterator[Batch]:
+    """Pass on batches; add the model files of each row, and the files that are missing, to `extras`, by its index."""
     described: dict[int, list[dict[str, Any]]] = {}  # by the identity of the facts, which rows share
-    count = 0
+    find_missing, count = make_missing_finder(folder), 0
     for batch in batches:
         for index, facts in enumerate(batch.get("model_facts", ()), count):
             if facts:
                 if id(facts) not in described:
                     files = encode_models(facts)
                     described[id(facts)] = [{"folder": place, "name": name, **facts} for place, name, facts in files]
-                model_files[index] = described[id(facts)]
+                extras[index] = {"model_files": described[id(facts)]}
+        for index, outputs in enumerate(batch.get("outputs", ()), count):
+            if missing := find_missing(outputs):
+                extras.setdefault(index, {})["missing_files"] = missing
         count += len(batch["trial"])
         yield batch
 

@@ -16,6 +16,7 @@ CFG = (0.1234567, 0.1234568, 1234567.25)
 def store_trials(layout, trials):
     """A results folder made without a server, with a different brightness for each trial."""
     out = Path("results/shop")
+    (out / "artifacts").mkdir(parents=True)
     with Store.open(out) as store:
         with store.transaction():
             run = store.create_run(layout, file="shop.yaml", targets=["embedded"], now=1.0)
@@ -25,6 +26,7 @@ def store_trials(layout, trials):
                 JobRecord(f"job{index}", run, "embedded", digest, "s" * 64, 1, f"p{index}", "intent", 1.0)
             )
             sha256 = f"{index:064}"
+            (out / f"artifacts/{index}.png").touch()
             files = [Artifact("9", "images", 0, f"artifacts/{index}.png", sha256, 10, "a.png")]
             store.record_finished(f"job{index}", JobEnd("succeeded", artifacts=files))
             store.cache_metrics([(sha256, "brightness", 100.1234567)])

@@ -98,6 +98,25 @@ def test_run_saves_pictures_and_second_run_submits_nothing(sweeper, server, swee
         assert Path("results/paint", path).read_bytes().startswith(b"\x89PNG")
 
 
+def test_results_name_what_is_missing_and_run_makes_it_again(sweeper, server, sweep):
+    sweeper("run", sweep(), "--target", server.url)
+    before = sweeper("results", "paint.yaml")
+    gone = sorted(Path("results/paint/artifacts").iterdir())[1]
+    gone.unlink()
+    outcome = sweeper("results", "paint.yaml")
+    command = f"sweeper run paint.yaml --out {Path('results/paint')}"
+    assert "missing" not in before.err
+    assert f"1 artifact is missing: artifacts/{gone.name}; `{command}` fetches what the server still has" in outcome.err
+    assert outcome.out == before.out
+    rows = sweeper("results", "results/paint", "--json").json
+    assert [row.get("missing_files") for row in rows] == [None, [f"artifacts/{gone.name}"], None]
+    for path in server.folders.output_dir.rglob("*.png"):
+        path.unlink()
+    assert "`--remake` submits their trials again" in sweeper("run", "paint.yaml", "--target", server.url).err
+    assert sweeper("run", "paint.yaml", "--target", server.url, "--remake").code == 0
+    assert "missing" not in sweeper("results", "paint.yaml").err
+
+
 def test_summary_goes_to_stdout_and_progress_to_stderr(sweeper, server, sweep):
     outcome = sweeper("run", sweep(), "--target", server.url, "--out", "elsewhere")
 
