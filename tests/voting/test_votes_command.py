@@ -79,7 +79,8 @@ def test_voter_who_always_presses_one_side_is_named(tmp_path, capsys):
     store_votes(folder, [*invent(folder, 40), *stubborn[:11]])
     assert "chose the" not in run(capsys, "votes", folder)[2]
     store_votes(folder, stubborn[11:])
-    assert "bo chose the right picture in 12 of 12 votes, although the sides are drawn" in run(capsys, "votes", folder)[2]
+    said = run(capsys, "votes", folder)[2]
+    assert "bo chose the right picture in 12 of 12 votes, although the sides are drawn" in said
     assert json.loads(run(capsys, "votes", folder, "--json")[1])["one_sided"] == {"bo": {"right": 12}}
 
 
