@@ -167,15 +167,16 @@ class TargetReport:
 class Diagnosis:
     """The answer of `sweeper doctor`: the versions here, and what each target says.
 
-    `packages`: the version of each package that sweeper or an extra requires; None: it is not installed. `free_bytes`:
-    on the disk of the current folder. `targets_file`: what is wrong with the user's targets file, and `warnings`; both
-    are left out if there is nothing to say.
+    `packages`: the version of each package that sweeper or an extra requires; None: it is not installed. `extras`: by
+    name, the requirements that are not installed. `free_bytes`: on the disk of the current folder. `targets_file`: what
+    is wrong with the user's targets file, and `warnings`; both are left out if there is nothing to say.
     """
 
     sweeper: str
     python: str
     platform: str
     packages: Mapping[str, str | None]
+    extras: Mapping[str, Sequence[str]]
     free_bytes: int
     targets: tuple[TargetReport, ...]
     targets_file: str | None = field(metadata=IF_GIVEN)
@@ -189,6 +190,11 @@ class Diagnosis:
             yield from report.parts()
         yield Line(f"sweeper {self.sweeper}, Python {self.python}, {self.platform}")
         yield Line(f"{self.free_bytes / 2**30:.1f} GiB free here")
+        if there := [name for name, lacks in self.extras.items() if not lacks]:
+            yield Line(f"extras: {', '.join(there)}")
+        for name, lacks in self.extras.items():
+            if lacks:
+                yield Line(f"without the extra {name}: {format_install(*lacks)}")
 
     def tabulate_packages(self) -> Table:
         """The versions of the packages."""
@@ -230,8 +236,8 @@ def diagnose(
     ]
     return Diagnosis(
         version(DISTRIBUTION), platform.python_version(), platform.platform(),
-        {name: _find_version(name) for name in _list_packages()}, shutil.disk_usage(".").free, tuple(reports),
-        "\n".join(map(str, file_problems)) or None, tuple(found) or None,
+        {name: _find_version(name) for name in _list_packages()}, _list_extras(), shutil.disk_usage(".").free,
+        tuple(reports), "\n".join(map(str, file_problems)) or None, tuple(found) or None,
     )  # fmt: skip
 
 
@@ -376,6 +382,18 @@ def _list_packages(*, with_extras: bool = True) -> list[str]:
         and ("extra ==" not in text or (with_extras and "'test'" not in text.replace('"', "'")))
     ]
     return list(dict.fromkeys(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in users))
+
+
+def _list_extras() -> dict[str, list[str]]:
+    """The requirements of each extra for users that are not installed, such as `av>=15`, by the extra's name."""
+    extras: dict[str, list[str]] = {}
+    for text in requires(DISTRIBUTION) or []:
+        found = re.search(r"""extra == ['"](\w+)['"]""", text)
+        if found is not None and found[1] != "test" and _is_for_this_system(text):
+            requirement = text.partition(";")[0].strip()
+            name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+            extras.setdefault(found[1], []).extend([requirement] if _find_version(name) is None else [])
+    return extras
 
 
 def _is_for_this_system(requirement: str) -> bool:

@@ -244,15 +244,21 @@ def test_doctor_lists_packages_if_verbose_and_missing_ones_always(sweeper, tmp_p
         "Metadata-Version: 2.1\nName: comfy-sweeper\nVersion: 9.9\n"
         "Requires-Dist: click>=8.1.7\nRequires-Dist: never-made>=1\n"
         "Requires-Dist: pyarrow>=15; extra == 'parquet'\nRequires-Dist: pytest>=8.2; extra == 'test'\n"
+        "Requires-Dist: gone-too>=2; (sys_platform != 'none') and extra == 'media'\n"
+        "Requires-Dist: uvloop; (sys_platform == 'none') and extra == 'fast'\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
-    packages = sweeper("doctor", "--json").json["packages"]
+    diagnosis = sweeper("doctor", "--json").json
+    packages = diagnosis["packages"]
     people, verbose = sweeper("doctor"), sweeper("doctor", "--verbose").out
 
-    assert list(packages) == ["click", "never-made", "pyarrow"]
+    assert list(packages) == ["click", "never-made", "pyarrow", "gone-too"]
+    assert diagnosis["extras"] == {"parquet": [], "media": ["gone-too>=2"]}
+    assert "extras: parquet\n" in people.out
+    assert f'without the extra media: {sys.executable} -m pip install "gone-too>=2"\n' in people.out
     assert packages["click"] == version("click")
     assert packages["never-made"] is None
     assert any(line.split() == ["never-made", "missing"] for line in verbose.splitlines())
     assert "pyarrow" not in people.out + people.err
-    assert people.err.startswith("warning: the package 'never-made', which sweeper requires, is not installed; run `")
+    assert people.err.startswith("warning: the package 'never-made', which sweeper requires, is not installed; run: ")
