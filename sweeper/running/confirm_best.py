@@ -84,7 +84,8 @@ def plan_confirmation(
     state = load_search_state(experiment, targets, folder, options)
     best = state.describe_best(1)
     if not best:
-        command = join_command(["sweeper", "search", str(experiment.file)])
+        elsewhere = [] if out is None else ["--out", str(out)]
+        command = join_command(["sweeper", "search", str(experiment.file), *elsewhere])
         raise UsageError(f"no point in {folder} can be confirmed yet; run the search first: {command}")
     point_of_rows = {tuple(known.rows): known.point for known in state.points.values()}
     points = tuple(point_of_rows[found.trials] for found in best)
