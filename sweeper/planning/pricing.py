@@ -34,6 +34,8 @@ from sweeper.planning.server_cache import NO_CACHE, ServerCache
 _Axes = dict[str, dict[Any, tuple[Any, int, Amount]]]  # by axis and key: the cell, its jobs, what they cost
 _Time = tuple[tuple[float, float] | None, Amount]  # the seconds of jobs, from the least to the most; what they cost
 
+Growth = tuple[float, float]  # how many times as long as earlier jobs others take, at least and at most
+_SAME_SIZE: Final = ((1.0, 1.0), (1.0, 1.0))
 _MAX_GUESSES: Final = 64  # combinations of values that arrive over links
 _MAX_PRICES: Final = 2_000  # combinations of values for which one node is priced, a few seconds
 _MAX_COMBINATIONS: Final = 1_000_000  # of the dimensions behind these values
@@ -263,14 +265,17 @@ class PlanPrices(TemplatePrices):
         seconds = self._learnt.estimate_seconds(jobs)
         return None if seconds is None or not self._has_rates else price_time(self._rates, jobs, seconds)
 
-    def compute(self, distinct: bytearray, pending: bytearray) -> PlanCost | None:
+    def compute(
+        self, distinct: bytearray, pending: bytearray, growths: Sequence[Growth] = _SAME_SIZE
+    ) -> PlanCost | None:
         """Return what the distinct trials cost, and what is left to pay for the pending ones.
 
-        Each has one byte for each trial, in written order, which is 1 for these trials. None if nothing has a price.
+        Each has one byte for each trial, in written order, which is 1 for these trials. `growths`: how many times as
+        long as the earlier jobs those of each take, at least and at most. None if nothing has a price.
         """
         if not self.has_prices:
             return None
-        (sums, axes, time), (rest, _, rest_time) = self._add_up(distinct), self._add_up(pending)
+        (sums, axes, time), (rest, _, rest_time) = map(self._add_up, (distinct, pending), growths)
         nodes = tuple(node.to_cost(left.total) for node, left in zip(sums, rest, strict=True))
         priced = DueAmount(*(sum((getattr(node, name) for node in nodes), NOTHING) for name in ("total", "left")))
         estimated = None
@@ -291,7 +296,7 @@ class PlanPrices(TemplatePrices):
             },
         )
 
-    def _add_up(self, is_sent: bytearray) -> tuple[list[_NodeSum], _Axes, _Time | None]:
+    def _add_up(self, is_sent: bytearray, growth: Growth) -> tuple[list[_NodeSum], _Axes, _Time | None]:
         """Return the cost of these trials: by node, by axis, and that of their time."""
         sums = [_NodeSum(node) for node in self._nodes]
         axes: _Axes = {}
@@ -308,7 +313,7 @@ class PlanPrices(TemplatePrices):
                 for node in self._running:
                     before, (low, high) = runs.get(node, (0, 0)), found[needs[node]]
                     runs[node] = (before[0] + low, before[1] + high)
-        return sums, axes, self._compute_time(sum(is_sent), runs)
+        return sums, axes, self._compute_time(sum(is_sent), runs, growth)
 
     def _find_executions(self, sequence: RunSequence, dimensions: frozenset[int]) -> tuple[Any, Any]:
         """Return in which jobs a node runs, at best and at worst."""
@@ -335,12 +340,13 @@ class PlanPrices(TemplatePrices):
                     _, count, amount = rows.get(key, (cell, 0, NOTHING))
                     rows[key] = (cell, count + int(jobs[index]), amount + amounts[index])
 
-    def _compute_time(self, jobs: int, runs: Mapping[str, tuple[int, int]]) -> _Time | None:
+    def _compute_time(self, jobs: int, runs: Mapping[str, tuple[int, int]], growth: Growth) -> _Time | None:
         """Return the seconds of the jobs, and what these cost; None if no target has a price."""
         if not self._has_rates:
             return None
         has_seconds = any(rate.per_second for rate in self._rates)
         seconds = self._estimate_seconds(jobs, runs) if has_seconds and jobs else None
+        seconds = None if seconds is None else (seconds[0] * growth[0], seconds[1] * growth[1])
         amount = price_time(self._rates, jobs, seconds) if not has_seconds or seconds or not jobs else UNKNOWN_AMOUNT
         return seconds, amount
 

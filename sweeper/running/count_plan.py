@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sweeper.comfy.target import describe_targets
 from sweeper.model.result import MAX_COMPARED, PENDING, Result
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
+from sweeper.planning.job_size import JobSize, JobSizes, SizedTimes
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
 from sweeper.planning.plan_cost import PlanCost
 from sweeper.planning.plan_outline import outline_plan
 from sweeper.planning.pricing import LearntTimes, PlanPrices
 from sweeper.planning.server_cache import find_smallest_cache
-from sweeper.running.done_work import DoneRule, DoneWork, describe_renaming, list_job_seconds
+from sweeper.running.done_work import DoneRule, DoneWork, describe_renaming, list_timed_jobs
 from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.running.plan_answer import Estimate, MeanSeconds, PlanAnswer
 from sweeper.running.prepare import Prepared
@@ -32,6 +33,9 @@ from sweeper.tables.results_folder import check_owner, default_results_folder
 
 if TYPE_CHECKING:
     from sweeper.tables.equal_pictures import EqualPictures
+
+_TimedParams = list[tuple[Mapping[str, Any], float]]
+_MAX_TIMED: Final = 2_000  # of the latest jobs, whose times and params are read
 
 
 def answer_plan(prepared: Prepared, out: Path | None = None, options: RunOptions | None = None) -> PlanAnswer:
@@ -60,7 +64,8 @@ class PlanCounter:
         self.out = out or default_results_folder(experiment.file, experiment.name)
         resolved = prepared.resolve_targets()
         self.targets, self._on = [target.name for target in resolved], describe_targets(resolved)
-        self._work, seconds, self._renaming, self._pictures = _load_records(self.out, self._make_rule(prepared), plan)
+        records = _load_records(self.out, self._make_rule(prepared), plan)
+        self._work, seconds, self._renaming, self._pictures, timed = records
         self._jobs = self._work.jobs
         self._done_on: Counter[str] = Counter()
         self._stale_digests: set[str] = set()
@@ -72,9 +77,13 @@ class PlanCounter:
             self.plan,
             prepared.classes,
             [target.price for target in resolved],
-            LearntTimes(seconds, self._list_job_seconds(), besides_nodes),
+            LearntTimes(seconds, [each for _, each in timed], besides_nodes),
             shares_cache=len(resolved) == 1 and not any(is_comfy_platform(target.url) for target in resolved),
         )
+        self._measure, self._times = JobSizes(plan.experiment.template).measure, [each for _, each in timed]
+        sized = [(size, each) for params, each in timed if (size := self._measure(params)) is not None]
+        self._sized = SizedTimes(sized) if sized else None
+        self._sizes: tuple[Counter[JobSize], Counter[JobSize]] = (Counter(), Counter())  # distinct, pending
         # One byte for each trial: whether it is the first with its digest, and whether it is new or open too.
         self._distinct, self._pending = bytearray(len(self.plan)), bytearray(len(self.plan))
         self._digests: set[int] = set()
@@ -148,6 +157,9 @@ class PlanCounter:
             self._rows.append(Result(trial.index, trial.columns, trial.params, digest, status, sha256=files))
         self._distinct[trial.index] = not again
         self._pending[trial.index] = is_pending
+        if self._sized is not None and not again and (size := self._measure(trial.params)) is not None:
+            self._sizes[0][size] += 1
+            self._sizes[1][size] += is_pending
 
     def _compute_cost(self) -> PlanCost | None:
         """The cost of the selected trials, and of those of them that this run submits."""
@@ -156,7 +168,19 @@ class PlanCounter:
             pending = bytearray(len(pending))
             for trial in self.iter_limited():
                 pending[trial.index] = self._distinct[trial.index]
-        return self.prices.compute(self._distinct, pending)
+        return self.prices.compute(self._distinct, pending, [self._compute_growth(sizes) for sizes in self._sizes])
+
+    def _compute_growth(self, sizes: Counter[JobSize]) -> tuple[float, float]:
+        """How many times as long as the earlier jobs jobs of these sizes take, at least and at most."""
+        mean = sum(self._times) / len(self._times) * sizes.total() if self._sized is not None else 0.0
+        if self._sized is None or not mean:
+            return 1.0, 1.0
+        known = [(self._sized.estimate(size), size in self._sized, count) for size, count in sizes.items()]
+        least, most = (
+            sum(count * (seconds[0] if is_measured else seconds[end]) for seconds, is_measured, count in known)
+            for end in (1, 2)
+        )
+        return least / mean, most / mean
 
     def is_distinct(self, trial: Trial) -> bool:
         """Whether an added trial is the first with its digest."""
@@ -208,16 +232,20 @@ class PlanCounter:
 
     def _estimate(self) -> Estimate | None:
         """The time of the new jobs by that of the earlier ones; None if no earlier job succeeded."""
-        times = self._list_job_seconds()
+        times, sizes, sized = self._times, self._sizes[1], self._sized
         if not times:
             return None
         each = (sum(times) / len(times), min(times), max(times))
-        total, job = (MeanSeconds(*(round(seconds * count, 3) for seconds in each)) for count in (self._job_count, 1))
-        return Estimate(total, len(times), job)
-
-    def _list_job_seconds(self) -> list[float]:
-        """The seconds of each earlier job that succeeded; see `list_job_seconds`."""
-        return list_job_seconds(job for job in self._jobs.values() if job.state == SUCCEEDED)
+        whole = [seconds * self._job_count for seconds in each]
+        new = unseen = 0
+        if sized is not None and sizes.total():
+            share = self._job_count / sizes.total()
+            found = [[seconds * count for seconds in sized.estimate(size)] for size, count in sizes.items()]
+            whole = [sum(seconds) * share for seconds in zip(*found, strict=True)]
+            new = sum(count for size, count in sizes.items() if size not in sized)
+            unseen = sum(count for size, count in sizes.items() if not sized.is_seen(size))
+        total, job = (MeanSeconds(*(round(seconds, 3) for seconds in found)) for found in (whole, each))
+        return Estimate(total, len(times), job, new - unseen, unseen)
 
     def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment
@@ -239,17 +267,21 @@ class _Pictures(NamedTuple):
 
 def _load_records(
     out: Path, rule: DoneRule, plan: Plan
-) -> tuple[DoneWork, dict[str, float], str | None, _Pictures | None]:
+) -> tuple[DoneWork, dict[str, float], str | None, _Pictures | None, _TimedParams]:
     """The jobs that count by this rule, the mean seconds of each node class on its targets, and a message.
 
-    The message is that of `describe_renaming`. The pictures are None if no two are equal. Raises UsageError if the
-    results are of another experiment.
+    The message is that of `describe_renaming`. The pictures are None if no two are equal. Last come the params and the
+    seconds of the latest jobs that succeeded. Raises UsageError if the results are of another experiment.
     """
     if not Store.exists(out):
-        return DoneWork(), {}, describe_renaming(plan, out, None, rule), None
+        return DoneWork(), {}, describe_renaming(plan, out, None, rule), None, []
     with Store.open(out, readonly=True) as store:
         check_owner(store, plan.experiment.file, plan.experiment.name)
         renaming = describe_renaming(plan, out, store, rule)
         is_compared = len(plan) <= MAX_COMPARED and plan.search_columns is None and store.has_equal_pixels()
         pictures = _Pictures(store.load_job_files(), store.load_pixel_hashes()) if is_compared else None
-        return rule.find(store), store.servers.mean_node_seconds(rule.targets), renaming, pictures
+        work = rule.find(store)
+        timed = list_timed_jobs(job for job in work.jobs.values() if job.state == SUCCEEDED)[-_MAX_TIMED:]
+        params = store.load_params(job.digest for job, _ in timed)
+        times: _TimedParams = [(params.get(job.digest, {}), seconds) for job, seconds in timed]
+        return work, store.servers.mean_node_seconds(rule.targets), renaming, pictures, times

@@ -214,15 +214,15 @@ def _describe_place(item: StaleJob) -> str:
     return f"of {item.job.target} differs on {item.target}: it"
 
 
-def list_job_seconds(jobs: Iterable[JobRecord]) -> list[float]:
-    """Return the seconds of each job whose time is known. The first of each run are left out if there are others."""
+def list_timed_jobs(jobs: Iterable[JobRecord]) -> list[tuple[JobRecord, float]]:
+    """Return each job whose seconds are known, with them. The first of each run are left out if there are others."""
     known = [(job, job.started, job.ended) for job in jobs if job.started is not None and job.ended is not None]
     first_ends: dict[tuple[int, str], float] = {}
     for job, _, ended in known:
         key = job.run, job.target
         first_ends[key] = min(ended, first_ends.get(key, ended))
     later = [entry for entry in known if entry[1] >= first_ends[entry[0].run, entry[0].target]]
-    return [max(0.0, ended - started) for _, started, ended in later or known]
+    return [(job, max(0.0, ended - started)) for job, started, ended in later or known]
 
 
 def describe_renaming(planned: Plan, out: Path, store: Store | None, rule: DoneRule) -> str | None:

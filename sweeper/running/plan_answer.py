@@ -38,11 +38,16 @@ class MeanSeconds:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long the new jobs take one after another: by `by_jobs` earlier jobs, each of which took `job`."""
+    """How long the new jobs take one after another: by `by_jobs` earlier jobs, each of which took `job`.
+
+    `scaled`: how many of the new ones have another size than all of these; `unseen`: other model files.
+    """
 
     total: MeanSeconds = field(metadata=INLINE)
     by_jobs: int
     job: MeanSeconds
+    scaled: int = 0
+    unseen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +241,12 @@ class PlanAnswer:
             yield Fact("estimate", f"{_format_duration(total.mean_s)}{spread} for one job at a time")
             each = f"{_format_duration(job.mean_s)} each{job.format_spread() if estimate.by_jobs > 1 else ''}"
             yield Fact("", f"from {count_things(estimate.by_jobs, 'earlier job')}: {each}")
+            if estimate.scaled:
+                what = "scaled to their pixels, frames, steps and batch, because no earlier job had these"
+                yield Fact("", f"{count_things(estimate.scaled, 'job')} {what}")
+            if estimate.unseen:
+                what = "of model files that no earlier job had: a guess"
+                yield Fact("", f"{count_things(estimate.unseen, 'job')} {what}")
         if self.cost is not None:
             yield Fact("cost", self.describe_cost())
         if self.workflows is not None:

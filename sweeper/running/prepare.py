@@ -35,6 +35,7 @@ from sweeper.schemas.values import format_value
 
 _MAX_SPLIT_WORDS: Final = 3  # of the items of a list that may be one text
 _MAX_SPLIT_SHOWN: Final = 3
+_ARTICLES: Final = ("a", "an", "the")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,8 @@ def _iter_split_texts(experiment: Experiment) -> Iterator[str]:
     axes = [axis for block in experiment.blocks for group in block.dimensions for axis in group]
     for axis in axes if source is not None else ():
         words = [option.value.split() for option in axis.options if isinstance(option.value, str)]
-        is_short = len({item[0] for item in words if item}) > 1 and max(map(len, words)) <= _MAX_SPLIT_WORDS
+        starts = {"a" if item[0] in _ARTICLES else item[0] for item in words if item}
+        is_short = len(starts) > 1 and max(map(len, words)) <= _MAX_SPLIT_WORDS
         is_prose = axis.name in slots and " " in str(slots[axis.name].default).strip()
         if source is not None and axis.path in source.plain_lists and is_short and is_prose:
             texts = ", ".join(format_value(option.value) for option in axis.options[:_MAX_SPLIT_SHOWN])

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from sweeper.comfy.protocol import JobState, ReportedCharges
 from sweeper.comfy.target import Target
@@ -32,6 +32,7 @@ from sweeper.model.node_classes import NodeInfo
 from sweeper.model.shell_words import join_command
 from sweeper.model.target_spec import is_comfy_platform
 from sweeper.model.trial import Trial
+from sweeper.planning.job_size import JobSize, JobSizes, scale_seconds
 from sweeper.planning.plan import Plan
 from sweeper.planning.pricing import LearntTimes, TemplatePrices
 from sweeper.running.run_events import CostChanged, Event, Notice
@@ -43,6 +44,7 @@ from sweeper.store.records import SUCCEEDED, JobRecord
 
 _ROUNDING: Final = math.ceil(0.05 * MICROS / COMFY_CREDITS_PER_USD)  # nodes show their price in tenths of a credit
 _MAX_TIMES: Final = 100  # of the latest jobs on a target, from which the time of the next one is estimated
+_MAX_LEARNT: Final = 1_000  # of the latest jobs on all targets, from which a run learns before its first job
 _FREE_STATES: Final = (records.UNSENT, records.REJECTED)
 
 
@@ -71,7 +73,8 @@ class JobPrices:
         self._classes: dict[str, NodeInfo | None] = {}  # by target
         self._rates: dict[str, TargetPrice] = {}
         self._without_classes: list[str] = []  # targets that may charge, and nobody knows for which nodes
-        self._seconds: dict[str, deque[float]] = {}  # of the latest jobs on each target
+        self._measure = JobSizes(plan.experiment.template).measure
+        self._seconds: dict[str, deque[tuple[float, JobSize | None]]] = {}  # of the latest jobs on each target
 
     def add_target(self, target: Target, classes: NodeInfo | None) -> None:
         """Add a target with its node classes; None if they are not known.
@@ -87,10 +90,14 @@ class JobPrices:
         self._rates[target.name] = rate
         self._seconds.setdefault(target.name, deque(maxlen=_MAX_TIMES))
 
-    def learn(self, jobs: Iterable[JobRecord]) -> None:
-        for job in sorted(jobs, key=lambda job: job.intended):
-            if job.state == SUCCEEDED and job.seconds is not None and job.target in self._seconds:
-                self._seconds[job.target].append(job.seconds)
+    def learn(self, jobs: Iterable[JobRecord], load_params: Callable[[Iterable[str]], Mapping[str, Any]]) -> None:
+        """Learn the time of earlier jobs. `load_params(digests)`: the params of their trials by digest."""
+        timed = [job for job in jobs if job.state == SUCCEEDED and job.seconds is not None]
+        latest = sorted(timed, key=lambda job: job.intended)[-_MAX_LEARNT:]
+        params = load_params(job.digest for job in latest)
+        for job in latest:
+            if job.target in self._seconds and job.seconds is not None:
+                self._seconds[job.target].append((job.seconds, self._measure(params.get(job.digest, {}))))
 
     @property
     def has_prices(self) -> bool:
@@ -115,13 +122,13 @@ class JobPrices:
         nodes = self._get_prices(target, trial).price_nodes(trial.params)
         if not self._rates[target].has_rate:
             return nodes
-        return (*nodes, self._charge_time(target, self._estimate_seconds(target)))
+        return (*nodes, self._charge_time(target, self._estimate_seconds(target, trial)))
 
     def forecast(self, trial: Trial) -> Amount:
         """Return what a job costs on average, from the cheapest to the dearest target."""
         found: Amount | None = None
         for target, rate in self._rates.items():
-            times = self._seconds[target]
+            times = [about for about, _ in self._scale_times(target, trial)]
             seconds = (0.0, math.inf) if not times else (sum(times) / len(times),) * 2
             amount = self._get_prices(target, trial).price_params(trial.params) + rate.price_jobs(1, seconds)
             found = amount if found is None else found.join(amount)
@@ -178,9 +185,9 @@ class JobPrices:
         """
         if job.target not in self._rates:
             return None
-        seconds = self._find_seconds(job, elapsed)
+        seconds = self._find_seconds(job, trial, elapsed)
         if job.state == SUCCEEDED:
-            self._seconds[job.target].append(seconds[1])
+            self._seconds[job.target].append((seconds[1], self._measure(trial.params)))
         charged = usage.charged or ReportedCharges()
         prices = {charge.node: charge for charge in self._get_prices(job.target, trial).price_nodes(trial.params)}
         graph = self._plan.get_template(trial).graph
@@ -196,19 +203,27 @@ class JobPrices:
         time = (self._charge_time(job.target, seconds),) if self._rates[job.target].has_rate else ()
         return (*measured, *priced, *time)
 
-    def _find_seconds(self, job: JobRecord, elapsed: float) -> tuple[float, float]:
+    def _find_seconds(self, job: JobRecord, trial: Trial, elapsed: float) -> tuple[float, float]:
         if job.seconds is not None:
             return job.seconds, job.seconds
         # `elapsed` is wrong if somebody has set the clock back.
-        return 0.0, min(self._estimate_seconds(job.target)[1], elapsed if elapsed > 0 else math.inf)
+        return 0.0, min(self._estimate_seconds(job.target, trial)[1], elapsed if elapsed > 0 else math.inf)
 
     def _charge_time(self, target: str, seconds: tuple[float, float]) -> Charge:
         return Charge(OF_JOB, "", self._rates[target].price_jobs(1, seconds), ESTIMATED)
 
-    def _estimate_seconds(self, target: str) -> tuple[float, float]:
-        """Return the seconds that one job takes at least and at most; at most infinite if nothing limits them."""
+    def _scale_times(self, target: str, trial: Trial) -> list[tuple[float, float]]:
+        """Return the seconds of the latest jobs, about and at most, as if they had been of the size of this trial."""
+        size = self._measure(trial.params)
+        return [
+            (seconds, seconds) if size is None or known is None else scale_seconds(seconds, size.size / known.size)[::2]
+            for seconds, known in self._seconds[target]
+        ]
+
+    def _estimate_seconds(self, target: str, trial: Trial) -> tuple[float, float]:
+        """Return the seconds that a job takes at least and at most; at most infinite if nothing limits them."""
         limit = math.inf if self._timeout is None else self._timeout
-        times = self._seconds[target]
+        times = [most for _, most in self._scale_times(target, trial)]
         found = LearntTimes(jobs=times).estimate_seconds(1)
         if found is None:
             return 0.0, limit

@@ -265,6 +265,12 @@ class Store:
             if wanted is None or job.digest in wanted:
                 yield job
 
+    def load_params(self, digests: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The params of the trials with these digests, of any run, by digest."""
+        sql = "SELECT digest, params, columns FROM trials WHERE digest IN (SELECT value FROM json_each(?))"
+        rows = self._query(f"{sql} GROUP BY digest", (json.dumps(list(digests)),))
+        return {digest: parse_trial(params, columns, self.path.parent)[0] for digest, params, columns in rows}
+
     def count_attempts(self, digest: str, targets: Sequence[str]) -> int:
         """Count how often this work was sent, or may have been sent, to these targets."""
         sql = "SELECT count(*) FROM jobs WHERE digest = ? AND state != ? AND target IN (SELECT value FROM json_each(?))"

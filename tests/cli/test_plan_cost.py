@@ -35,7 +35,13 @@ OBJECT_INFO = {
             "depends_on": {"widgets": [], "inputs": [], "input_groups": []},
         },
     },
-    "Blur": {"input": {"required": {"image": ["IMAGE", {}], "radius": ["INT", {}]}}, "output": ["IMAGE"]},
+    "Blur": {
+        "input": {
+            "required": {"image": ["IMAGE", {}], "radius": ["INT", {}]},
+            "optional": {"model_name": ["STRING", {}]},
+        },
+        "output": ["IMAGE"],
+    },
     "SaveImage": {
         "input": {"required": {"images": ["IMAGE", {}], "filename_prefix": ["STRING", {}]}},
         "output": [],
@@ -233,3 +239,30 @@ def test_the_cost_is_that_of_the_selected_trials(plan):
     assert "cost 0.06 USD (2 jobs x 0.03 USD PaidImage)" in list_lines(plan(grid, "--where", "width == 512").out)
     limited = plan(grid, "--limit", "1").out
     assert "(4 jobs x 0.03-0.045 USD PaidImage); 0.03 USD for the jobs of this run (at most 1)" in limited
+
+
+def test_the_time_of_larger_jobs_is_scaled_from_that_of_smaller_ones(plan, sweeper):
+    price = {"per_second": "0.01 USD"}
+    plan({"width": [512], "seed": [1]}, price=price)
+    record_jobs(sweeper, 1)
+    same = plan({"width": [512], "seed": [1, 2]}, "--json", price=price).json
+    larger = plan({"width": [4096], "seed": [1]}, "--json", price=price).json
+    text = list_lines(plan({"width": [4096], "seed": [1]}, price=price).out)
+
+    assert (same["estimate"]["mean_s"], same["estimate"]["scaled"]) == (10.0, 0)
+    estimate = larger["estimate"]
+    assert (estimate["mean_s"], estimate["scaled"]) == (80.0, 1)
+    assert estimate["min_s"] < 30
+    assert estimate["max_s"] > 100
+    cost = larger["cost"]["estimated"]["left"]
+    assert cost["low"] < 0.8 < cost["high"]
+    assert "1 job scaled to their pixels, frames, steps and batch, because no earlier job had these" in text
+
+
+def test_the_time_of_jobs_with_other_model_files_is_a_guess(plan, sweeper):
+    blur = {"2": {"class_type": "Blur", "inputs": {"image": ["1", 0], "radius": 1, "model_name": "{{ model }}"}}}
+    plan({"model": ["a"]}, graph=blur)
+    record_jobs(sweeper, 1)
+    outcome = plan({"model": ["a", "b"]}, graph=blur)
+    assert "estimate 10.0 s (1.2 s to 1 min 20 s) for one job at a time" in list_lines(outcome.out)
+    assert "1 job of model files that no earlier job had: a guess" in list_lines(outcome.out)

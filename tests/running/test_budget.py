@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 import sweeper
+from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.scenario import Scenario
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.model.money import Amount, to_micros, to_usd
@@ -265,3 +267,21 @@ def test_three_jobs_that_prove_free_leave_the_whole_budget(experiment, tmp_path)
         run = sweeper.run(plan, target, tmp_path / "out", budget=0.03, progress=show)
     assert (run.succeeded, run.spent, shop.sold) == (3, Amount(), 3)
     assert "spent" not in lines[-1]
+
+
+def test_a_larger_job_may_cost_as_many_times_more_as_it_is_larger(tmp_path):
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": "{{ width }}", "height": 8, "batch_size": 1, "color": 1}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    with EmbeddedServer() as server:
+        target = {"url": server.url, "name": "box", "dialect": "cloud", "price": {"per_second": "1 USD", "nodes": {}}}
+
+        def run(width, **options):
+            (tmp_path / "e.yaml").write_text(f"template: t.json\nsweep: {{grid: {{width: [{width}]}}}}\n")
+            return sweeper.run(tmp_path / "e.yaml", target, tmp_path / "out", **options)
+
+        spent = to_usd(run(8).spent.high)
+        assert run(4000, budget=spent * 20).stopped_by == "budget"
+        assert run(8, budget=spent * 20, fresh=True).stopped_by is None
