@@ -6,6 +6,8 @@ Sends nothing to the real targets and reads no key: their node classes come from
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,8 @@ from sweeper.planning.plan import Plan, plan
 from sweeper.planning.searching.search_plan import plan_space
 from sweeper.running.node_class_cache import get_cached_object_info
 from sweeper.running.prepare import Prepared
+from sweeper.running.settings import TrialFilter
+from sweeper.schemas.values import is_integer
 from sweeper.store import Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.server_facts import BESIDES_NODES
@@ -32,6 +36,9 @@ from sweeper.tables.results_folder import REHEARSAL, default_results_folder
 from sweeper.wording import join_names
 
 _JOB_SECONDS: Final = 1.0  # that the nodes of a rehearsed job wait at most, if none comes from the cache
+_FAST_SIDE: Final = 512  # pixels of a picture that is drawn fast
+_FAST_PIXELS: Final = 20 * _FAST_SIDE**2  # of all pictures of a rehearsal that takes some seconds
+_MAX_MEASURED: Final = 1_000  # trials
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -80,6 +87,8 @@ class Rehearsal:
         # Known classes were checked here, and the embedded server then has more than its own.
         checked = {"check": False, "object_info": known} if described else {}
         seconds = _scale_node_seconds(prepared, real, quiet=quiet)
+        if not quiet and (slow := _explain_slowness(expanded, options.get("where"), options.get("limit"))):
+            console.print_status(slow)
         given = {**options, "plan": expanded, "node_seconds": seconds, "notify": ""}
         return local, real / REHEARSAL, {**given, **checked}
 
@@ -163,6 +172,25 @@ def _iter_object_infos(
 def _list_real_targets(prepared: Prepared) -> list[Target]:
     """The targets of the real run, without keys. The run itself checks against the embedded server."""
     return [target for target in prepared.resolve_targets() if not target.embedded]
+
+
+def _explain_slowness(expanded: Plan, where: str | None, limit: int | None) -> str:
+    """Say why a rehearsal with many pixels takes long, and how to look faster; empty if it has few."""
+    sizes = []
+    selected = filter(TrialFilter(where, expanded), expanded.written())
+    for trial in itertools.islice(selected, _MAX_MEASURED if limit is None else min(limit, _MAX_MEASURED)):
+        inputs = [node["inputs"] for node in expanded.workflow(trial).values()]
+        pairs = [(each.get("width"), each.get("height")) for each in inputs]
+        sizes.append(max(((w, h) for w, h in pairs if is_integer(w) and is_integer(h)), key=math.prod, default=(0, 0)))
+    width, height = max(sizes, key=math.prod, default=(0, 0))
+    if width * height <= _FAST_SIDE**2 or sum(map(math.prod, sizes)) <= _FAST_PIXELS:
+        return ""
+    leaves = expanded.experiment.template.leaves
+    names = dict.fromkeys(leaf.slot for leaf in leaves if leaf.path[2:] in (("width",), ("height",)) and leaf.slot)
+    options = " ".join(f"--set {name}={_FAST_SIDE}" for name in names)
+    advice = f"; add {options} to look faster" if options else ""
+    up_to = "up to " if len(set(sizes)) > 1 else ""
+    return f"{len(sizes)} pictures of {up_to}{width} x {height} on this computer take a while{advice}"
 
 
 def _scale_node_seconds(prepared: Prepared, results: Path, *, quiet: bool) -> dict[str, float]:

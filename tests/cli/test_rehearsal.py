@@ -49,6 +49,16 @@ def test_a_rehearsal_needs_no_key_and_mixes_with_nothing(sweeper, write):
     assert sweeper("run", experiment, "--target", "embedded", "--json").json["submitted"] == 3
 
 
+def test_a_slow_rehearsal_says_why_and_how_to_look_faster(sweeper, write):
+    experiment = write(CLOUD.replace("[1, 2, 3]", "[1, 2, 3, 4, 5, 6]"))
+    with Path("t.slots.yaml").open("a") as file:
+        file.write('  width: {at: "5.width", schema: {type: integer}}\n')
+    note = "6 pictures of 16384 x 64 on this computer take a while; add --set width=512 to look faster\n"
+    assert "take a while" not in sweeper("run", experiment, "--rehearse").err
+    assert "take a while" not in sweeper("run", experiment, "--rehearse", "--set", "width=16384", "--limit", "1").err
+    assert note in sweeper("run", experiment, "--rehearse", "--set", "width=16384").err
+
+
 def test_a_rehearsal_sends_nothing_to_the_target(sweeper, write, stranger):
     experiment = write(CLOUD.replace("target: cloud", f"target: {stranger.url}\nrun: {{out: 's3://bucket/a'}}"))
     outcome = sweeper("run", experiment, "--rehearse", "--json", "--trust")
