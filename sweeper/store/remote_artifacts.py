@@ -18,7 +18,7 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -178,20 +178,25 @@ def folder_for(out: Path, path: str) -> ArtifactFolder:
 def make_missing_finder(folder: Path, *, asks_storages: bool = False) -> Callable[[Iterable[str]], list[str]]:
     """Return a function that finds those of some recorded paths whose file is not in the results folder any more.
 
-    Files at a URL count as present, unless it `asks_storages`. A folder is listed once for all of its files.
+    Files at a URL count as present, unless it `asks_storages`, and so do those in a folder that cannot be listed. A
+    folder is listed once for all of its files.
     """
 
     @cache
-    def list_folder(path: str) -> frozenset[str]:
+    def list_folder(path: str) -> frozenset[str] | None:
         if is_url(path):
             return list_names(path)
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / path) as entries:
-            return frozenset(entry.name for entry in entries)
-        return frozenset()
+        try:
+            with os.scandir(folder / path) as entries:
+                return frozenset(entry.name for entry in entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return frozenset()
+        except OSError:
+            return None
 
     def find(paths: Iterable[str]) -> list[str]:
         parts = [(path, *path.rpartition("/")[::2]) for path in paths if asks_storages or not is_url(path)]
-        return [path for path, parent, name in parts if name not in list_folder(parent)]
+        return [p for p, parent, name in parts if (names := list_folder(parent)) is not None and name not in names]
 
     return find
 
