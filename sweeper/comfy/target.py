@@ -248,7 +248,7 @@ def _read_key(
         return None
     source = f"the environment variable {_safe_variable_name(variable or '')}"
     if key is None:
-        alternative = f" (nor is {CLOUD_KEYS[1]})" if variable == CLOUD_KEY else ""
+        alternative = f"; {CLOUD_KEYS[1]} has none either" if variable == CLOUD_KEY else ""
         is_empty = (variable or "") in environ
         raise UsageError(f"its key is expected in {source}, which is {'empty' if is_empty else 'not set'}{alternative}")
     return validate_key(key, source)
