@@ -92,7 +92,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._query, self.transaction = database.query, database.transaction
-        self.close = database.close
+        self.sync, self.close = database.sync, database.close
         self.path = database.path
         self.servers = ServerFacts(database)
         self.charges = JobCharges(database)
@@ -115,8 +115,7 @@ class Store:
     @staticmethod
     def exists(out: Path) -> bool:
         """Whether `out` has a store. One that a killed process left without a table counts as none."""
-        path = out / FILE_NAME
-        return path.is_file() and not is_blank(path)
+        return (out / FILE_NAME).is_file() and not is_blank(out / FILE_NAME)
 
     def __enter__(self) -> Self:
         return self
@@ -244,9 +243,7 @@ class Store:
         The run must be the latest.
         """
         _, of_folder = self._resolve_view(run_id, of_folder=True)
-        if not of_folder:
-            return {}
-        return dict(self._query("SELECT j.target, count(*)" + OF_FOLDER + NOT_CLAIMED, (run_id,)))
+        return dict(self._query("SELECT j.target, count(*)" + OF_FOLDER + NOT_CLAIMED, (run_id,))) if of_folder else {}
 
     def list_result_jobs(self) -> frozenset[str]:
         """The jobs whose successful results the folder's table shows. Raises ResultsError if there is no run."""
@@ -367,9 +364,6 @@ class Store:
         """Copy the log into the database file, whose time then is that of the last write; False if others read it."""
         ((is_busy, in_log, copied),) = self._query("PRAGMA wal_checkpoint(PASSIVE)")  # the others would wait
         return not is_busy and in_log == copied
-
-    def sync(self) -> None:
-        self._database.sync()
 
     def create_run(
         self,

@@ -13,6 +13,7 @@ from sweeper.running.run_events import JobSubmitted, TrialDone
 from sweeper.running.stop_control import StopControl
 from sweeper.store import Store, records
 from sweeper.store.artifacts import ArtifactFolder
+from sweeper.store.database import Database
 
 MANY = list(range(40))  # jobs of a few milliseconds: after the first, others are prepared before there is room for them
 
@@ -44,7 +45,7 @@ def test_the_next_job_is_sent_while_files_are_still_downloading(one_slot, experi
 
 def test_no_job_is_sent_before_its_intent_is_on_the_disk(server, target, experiment, tmp_path, monkeypatch):
     committed, durable, early = set(), set(), []
-    intend, sync, submit = Store.record_intent, Store.sync, ComfyClient.submit
+    intend, sync, submit = Store.record_intent, Database.sync, ComfyClient.submit
 
     def intending(store, job, **how):
         intend(store, job, **how)
@@ -60,7 +61,7 @@ def test_no_job_is_sent_before_its_intent_is_on_the_disk(server, target, experim
         return await submit(client, submission)
 
     monkeypatch.setattr(Store, "record_intent", intending)
-    monkeypatch.setattr(Store, "sync", syncing)
+    monkeypatch.setattr(Database, "sync", syncing)
     monkeypatch.setattr(ComfyClient, "submit", submitting)
     run = sweeper.run(experiment(seed=MANY), target, tmp_path / "out")
     assert (run.succeeded, early) == (len(MANY), [])
