@@ -175,7 +175,7 @@ def test_doctor_describes_a_server_and_never_shows_the_key(sweeper, monkeypatch,
     (report,) = good.json["targets"]
     assert report == {
         "target": "mine", "ok": True, "url": url, "key": "from MY_KEY", "dialect": "cloud", "version": None,
-        "cache": None, "upload_limit": 104857600, "balance_usd": None,
+        "cache": None, "upload_limit": 104857600, "balance_usd": None, "max_jobs": 1,
     }  # fmt: skip
     assert f"mine: url {url}, dialect cloud, uploads up to 100 MiB, key accepted (from MY_KEY)" in people.out
     assert bad.code == 3
