@@ -132,7 +132,7 @@ def _describe_metric(metric: MetricEffects, scope: ReplicateScope) -> Iterator[s
         if is_seen and len(share.replicates) < len(share.axes):
             yield _describe_interaction(share)
     if metric.rest is None:
-        yield "there are too few trials to share out the variance"
+        yield "there are too few trials, or too many values, to share out the variance"
     if metric.server_noise is not None:
         noise, spread = (
             format_rounded(float(f"{number:.2g}")) for number in (metric.server_noise, metric.standard_deviation)

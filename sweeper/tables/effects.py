@@ -56,6 +56,7 @@ from sweeper.tables.select_rows import OptionErrors, RowFilter, select_results, 
 from sweeper.wording import join_names
 
 _ARGUMENT_NAMES: Final = {"metric": "metrics", "axis": "axes", "over": "over"}  # of `effects`
+_MOST_VALUES: Final = 2000  # of all axes: to share out the variance among more takes a minute and 1 GB
 _LARGEST: Final = 1e100  # the square of a larger number may be infinite
 _NUMBER_COLUMNS: Final = ("ran_s", "queued_s", "cost", "attempts")
 
@@ -260,7 +261,7 @@ class _Analysis:
         self.notes = [
             f"each value of {self._axes[index].name} has seeds of its own, so the means of its seeds are compared"
             for index in self._compared
-            if self._match(index).own_seeds
+            if len(self._axes[index].values) <= MAX_VALUES and self._match(index).own_seeds
         ]
 
     def analyse(self, name: str, cells: Sequence[Any]) -> MetricEffects:
@@ -287,6 +288,8 @@ class _Analysis:
 
     def _share_out(self, numbers: Numbers) -> VarianceShares | None:
         known = np.isfinite(numbers)
+        if sum(len(axis.values) for axis in self._axes) > _MOST_VALUES:
+            return None
         if (key := known.tobytes()) not in self._models:
             self._models[key] = VarianceModel([
                 Factor(axis.name, axis.codes[known], len(axis.values), axis.is_replicate) for axis in self._axes
