@@ -14,6 +14,7 @@ from sweeper.schemas.values import KeyPath
 
 MUTED: Final = 2  # litegraph's LGraphEventMode.NEVER
 BYPASSED: Final = 4  # LGraphEventMode.BYPASS
+_MAX_DIGITS: Final = 15  # of an id that is a number; Python makes no number of 5,000 digits
 _INPUT_NODE: Final = "-10"  # litegraph's SUBGRAPH_INPUT_ID, if a definition has none
 
 
@@ -114,12 +115,13 @@ def parse_ui_workflow(value: Mapping[str, Any]) -> UiWorkflow:
     root = _parse_graph(value, (), is_root=True)
     state = value.get("state")
     last_id = state.get("lastNodeId") if isinstance(state, dict) else value.get("last_node_id")
-    return UiWorkflow(root, _make_ids_unique(root, subgraphs, last_id if isinstance(last_id, int) else 0))
+    is_number = isinstance(last_id, int) and _is_number_text(str(last_id))
+    return UiWorkflow(root, _make_ids_unique(root, subgraphs, int(last_id) if is_number else 0))
 
 
 def _make_ids_unique(root: UiGraph, subgraphs: Mapping[str, UiGraph], last_id: int) -> dict[str, UiGraph]:
     """Give new ids to nodes of subgraphs whose id is taken by another graph (`subgraphDeduplication.ts`)."""
-    taken = {node_id for node_id in root.nodes if node_id.isdecimal()}
+    taken = {node_id for node_id in root.nodes if _is_number_text(node_id)}
     result = {}
     for name, graph in subgraphs.items():
         new_ids: dict[str, str] = {}
@@ -129,7 +131,7 @@ def _make_ids_unique(root: UiGraph, subgraphs: Mapping[str, UiGraph], last_id: i
                 while str(last_id) in taken:
                     last_id += 1
                 new_ids[node_id] = str(last_id)
-            elif node_id.isdecimal():
+            elif _is_number_text(node_id):
                 last_id = max(last_id, int(node_id))
             taken.add(new_ids.get(node_id, node_id))
         nodes = [replace(node, id=new_ids.get(node_id, node_id)) for node_id, node in graph.nodes.items()]
@@ -198,11 +200,15 @@ def _parse_links(value: Any, path: KeyPath) -> Iterator[tuple[str, Link]]:
         link_id, origin, output = item[:3] if isinstance(item, list) and len(item) >= 5 else (None, None, None)
         if isinstance(item, dict):
             link_id, origin, output = item.get("id"), item.get("origin_id"), item.get("origin_slot")
-        if isinstance(output, str) and output.isdecimal():
+        if isinstance(output, str) and _is_number_text(output):
             output = int(output)  # the editor uses parseInt
         if not isinstance(link_id, (int, str)) or not isinstance(origin, (int, str)) or not isinstance(output, int):
             raise MalformedWorkflowError((*path, index), "is not a link")
         yield str(link_id), Link(str(origin), output)
+
+
+def _is_number_text(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 def _require_mapping(value: Any, path: KeyPath, *, optional: bool = False) -> Mapping[str, Any]:

@@ -120,7 +120,7 @@ class LinkFollower:
         if steps == 0:
             raise UnresolvedError(f"the links into {node} form a cycle, or pass through more than {_MAX_STEPS} nodes")
         if not 0 <= index < len(node.inputs):
-            return NoOrigin(f"{node} has no such input")
+            return NoOrigin(f"it leads through {node}, which has no input {index}")
         socket = node.inputs[index]
         if socket.link is None:
             return NoOrigin(end=LinkEnd(scope, node, socket.name))
@@ -139,7 +139,7 @@ class LinkFollower:
         """Follow a link out of a subgraph through its input `index`, to the link of the host's socket."""
         assert scope.host is not None
         assert scope.outer is not None
-        if index >= len(scope.graph.inputs):
+        if not 0 <= index < len(scope.graph.inputs):
             return NoOrigin(f"the subgraph of {scope.host} has no input {index}")
         name = scope.graph.inputs[index].name
         for socket_index, socket in enumerate(scope.host.inputs):
@@ -171,7 +171,7 @@ class LinkFollower:
 
     def _enter_subgraph(self, scope: Scope, host: Node, index: int, wanted: str, steps: int) -> Origin:
         layer = self.workflow.subgraphs[host.type]
-        if index >= len(layer.outputs):
+        if not 0 <= index < len(layer.outputs):
             return NoOrigin(f"the subgraph of {host} has no output {index}")
         inner_scope = scope.enter(host, layer)
         if len(inner_scope.ids) > len(self.workflow.subgraphs):
@@ -222,6 +222,8 @@ def find_bypass_input(node: Node, output: int, wanted: str) -> int | None:
     #getBypassSlotIndex).
     """
     inputs = node.inputs
+    if output < 0:
+        return None
     if wanted in ("*", ""):
         return (output if output < len(inputs) else 0) if inputs else None
     output_type = node.outputs[output] if output < len(node.outputs) else "*"
@@ -360,7 +362,7 @@ def _parse_proxies(host: Node, graph: UiGraph) -> list[tuple[str, str]]:
     if isinstance(proxies, str):
         try:
             proxies = json.loads(proxies)
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
     if not isinstance(proxies, list) or not fits_shape(proxies, [([str, str], [str, str, str])]):
         return []

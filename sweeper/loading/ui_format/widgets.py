@@ -227,9 +227,21 @@ def convert_value(spec: InputSpec, value: Any, *, is_host_value: bool = False) -
 
 
 def round_as_page(spec: InputSpec, node: Node, value: Any) -> Any:
-    """Round a number as its widget does when a primitive sets it: to `step`, or to the digits of `step`."""
+    """Round a number as its widget does when a primitive sets it: to `step`, or to the digits of `step`.
+
+    Raises WidgetMismatchError if the limits, which some nodes have themselves, are no numbers for that.
+    """
     if not is_number(value) or spec.type not in ("INT", "FLOAT"):
         return value
+    try:
+        return _round(spec, node, value)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise WidgetMismatchError(
+            f"cannot round {format_json(value)} for its input '{spec.name}' by its limits"
+        ) from error
+
+
+def _round(spec: InputSpec, node: Node, value: float) -> float:
     options = {**spec.options, **((node.properties or {}) if node.type in _OWN_LIMITS else {})}
     if spec.type == "INT":
         step = options.get("step") or 1

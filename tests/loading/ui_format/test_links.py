@@ -6,7 +6,7 @@ import pytest
 
 from sweeper.loading.ui_format.convert import ConversionResult, UiFormatError, convert_to_api
 from sweeper.model.workflow import EXPORT_HINT
-from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, declare_class, node, plain, socket
+from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, declare_class, node, plain, socket, subgraph
 
 IMAGE = "IMAGE"
 PHOTO = node(1, "Photo", values=["x.png", "image"])
@@ -291,3 +291,41 @@ def test_a_malformed_file_is_refused(broken: Any, path: tuple[Any, ...], sentenc
     with pytest.raises(UiFormatError) as caught:
         convert_to_api(broken, OBJECT_INFO)
     assert caught.value.problems[1:] == ((path, sentence),)
+
+
+@pytest.mark.parametrize("output", [3, -1, -(2**70)])
+def test_a_link_through_an_output_that_is_not_there_is_left_out(output: int) -> None:
+    reroute = node(2, "Reroute", outputs=["*"])
+    result = convert(PHOTO, reroute, save(), links=[(8, 1, 0, 2, 0, IMAGE), (9, 2, output, 9, 0, IMAGE)])
+    assert images(result) is None
+    assert f"it leads through node 2 (Reroute), which has no input {output}" in result.notes[0][1]
+
+
+@pytest.mark.parametrize("output", [1, -1, -(2**70)])
+def test_a_subgraph_has_no_outputs_before_the_first(output: int) -> None:
+    inner = subgraph("g", PHOTO, links=[(5, 1, 0, -20, 0, IMAGE)], ports=[], outputs=[("out", IMAGE, [5])])
+    result = convert(node(7, "g"), save(), links=[(9, 7, output, 9, 0, IMAGE)], definitions={"subgraphs": [inner]})
+    assert images(result) is None
+
+
+def test_ids_of_thousands_of_digits_are_texts() -> None:
+    inner = subgraph("g", node("9" * 5_000, "Number", values=[4]), links=[], ports=[], outputs=[])
+    for last_id in (10**4_000, "5", True):
+        definitions: Any = {"definitions": {"subgraphs": [inner]}, "last_node_id": last_id}
+        assert images(convert(node(7, "g"), PHOTO, save(), links=[(9, 1, 0, 9, 0, IMAGE)], **definitions)) == ["1", 0]
+    assert reason(PHOTO, save(), links=[(9, 1, "9" * 5_000, 9, 0, IMAGE)]) == ["is not a link"]
+
+
+def test_nested_brackets_are_no_list_of_shown_widgets() -> None:
+    inner = subgraph("g", node(3, "Number", values=[4]), links=[], ports=[], outputs=[])
+    host = node(7, "g", properties={"proxyWidgets": "[" * 100_000})
+    assert convert(host, links=[], definitions={"subgraphs": [inner]}).graph["7:3"]["inputs"] == {"value": 4}
+
+
+@pytest.mark.parametrize("limits", [{"step": "x"}, {"precision": -400}, {"step": -1}, {"step": 1e-320}])
+def test_a_primitive_with_limits_that_are_no_numbers_is_refused(limits: dict[str, Any]) -> None:
+    info = {**OBJECT_INFO, "PrimitiveFloat": declare_class({"value": ["FLOAT", {}]}, ["FLOAT"])}
+    number = node(4, "PrimitiveFloat", socket("value", "FLOAT", 7, widget=True), values=[1.0], properties=limits)
+    source = node(3, "PrimitiveNode", values=[5.5, "fixed"])
+    with pytest.raises(UiFormatError, match=r"cannot round 5\.5 for its input 'value' by its limits"):
+        convert_to_api(canvas(source, number, links=[(7, 3, 0, 4, 0, "FLOAT")]), info)
