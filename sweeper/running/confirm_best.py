@@ -66,13 +66,14 @@ class Confirmation:
 
 
 def plan_confirmation(
-    experiment: Experiment, targets: Sequence[Target], out: Path | str | None = None, options: RunOptions | None = None
-) -> Confirmation:
+    experiment: Experiment, targets: Sequence[Target], out: Path | str | None = None, options: RunOptions | None = None,
+    *, command: str | None = None,
+) -> Confirmation:  # fmt: skip
     """Plan the trials that confirm the best point of a search, or with several objectives all points of its front.
 
-    `targets`, `out` and `options` are those of the search. The seeds follow from the search alone, so the same call
-    plans the same trials. Raises UsageError if the search has no best point yet, only votes say what is better, or
-    nothing in the workflow is named like a seed; otherwise as `search_async` does.
+    `targets`, `out` and `options` are those of the search; `command` runs it, for messages. The seeds follow from the
+    search alone, so the same call plans the same trials. Raises UsageError if the search has no best point yet, only
+    votes say what is better, or nothing in the workflow is named like a seed; otherwise as `search_async` does.
     """
     search = require_search(experiment)
     if all(objective.metric == VOTES_METRIC for objective in search.objectives):
@@ -84,8 +85,7 @@ def plan_confirmation(
     state = load_search_state(experiment, targets, folder, options)
     best = state.describe_best(1)
     if not best:
-        elsewhere = [] if out is None else ["--out", str(out)]
-        command = join_command(["sweeper", "search", str(experiment.file), *elsewhere])
+        command = command or join_command(["sweeper", "search", str(experiment.file)])
         raise UsageError(f"no point in {folder} can be confirmed yet; run the search first: {command}")
     point_of_rows = {tuple(known.rows): known.point for known in state.points.values()}
     points = tuple(point_of_rows[found.trials] for found in best)

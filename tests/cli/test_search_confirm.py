@@ -76,8 +76,9 @@ def test_confirmation_before_the_search_says_to_search(sweeper, write_search):
     message = "error: no point in results/shop can be confirmed yet; run the search first: sweeper search shop.yaml\n"
     assert (outcome.code, outcome.out, outcome.err) == (2, "", message)
     assert not Path("results").exists()
-    elsewhere = sweeper("search", "shop.yaml", "--confirm", "--out", "new folder").err
-    assert elsewhere.endswith("run the search first: sweeper search shop.yaml --out 'new folder'\n")
+    outcome = sweeper("search", "shop.yaml", "--confirm", "--out", "other", "--target", "embedded", "--set", "steps=2")
+    again = "sweeper search shop.yaml --target embedded --out other --set steps=2"
+    assert outcome.err == f"error: no point in other can be confirmed yet; run the search first: {again}\n"
 
 
 @pytest.mark.parametrize("flag", ["--preview", "--rehearse"])

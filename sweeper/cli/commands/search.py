@@ -75,11 +75,11 @@ def command(
     budget = spec.budget if settings["budget"] is None else settings["budget"]
     spec = replace(spec, trials=trials or spec.trials, budget=budget)
     prepared = replace(prepared, experiment=replace(prepared.experiment, search=spec))
-    real, confirmed_by = None, f"{build_real_command(experiment, targets, out, selection, command='search')} --confirm"
+    real, again = None, build_real_command(experiment, targets, out, selection, command="search")
     out = trust_check.choose_output(out)
     if confirm:
         runner = dask_options.choose_runner(dask, dask_resources)
-        return _confirm(prepared, out, runner, settings, yes=yes, view=view, open_browser=open_browser,
+        return _confirm(prepared, out, runner, settings, again, yes=yes, view=view, open_browser=open_browser,
                         as_json=as_json, quiet=quiet)  # fmt: skip
     if rehearsal is not None:
         real = build_real_command(experiment, targets, out, selection, command="search", trials=trials)
@@ -105,7 +105,9 @@ def command(
                 loaded, target=prepared.specs, out=out, named=prepared.users, progress=display,
                 session=dask_options.choose_session(dask, dask_resources), **settings,
             )  # fmt: skip
-        answer = partial(answer_search, result, find_idle=not quiet, real_run=real, confirm_command=confirmed_by)
+        answer = partial(
+            answer_search, result, find_idle=not quiet, real_run=real, confirm_command=f"{again} --confirm"
+        )
         show_end(result.run, None if result.has_finished else result.error, answer, experiment, loaded.name,
                  as_json=as_json, quiet=quiet, open_page=open_browser and not view)  # fmt: skip
         if view and result.ended_by != "interrupt":
@@ -122,14 +124,16 @@ def _check_flags(*, preview: bool, confirm: bool, shows_page: bool, rehearses: b
 
 
 def _confirm(
-    prepared: Prepared, out: Path | str | None, runner: Callable[..., Run], settings: Mapping[str, Any], *, yes: bool,
-    **shown: bool,
+    prepared: Prepared, out: Path | str | None, runner: Callable[..., Run], settings: Mapping[str, Any],
+    search_command: str, *, yes: bool, **shown: bool,
 ) -> int:  # fmt: skip
     """Run the best points of the search on fresh seeds, and show what they reach there. Returns the exit code."""
     from sweeper.running.confirm_best import answer_confirmation, plan_confirmation
 
     loaded = prepared.experiment
-    confirmation = plan_confirmation(loaded, prepared.resolve_targets(), out, RunOptions(**settings))
+    confirmation = plan_confirmation(
+        loaded, prepared.resolve_targets(), out, RunOptions(**settings), command=search_command
+    )
     plan, budget = confirmation.plan, loaded.search_budget if settings["budget"] is None else settings["budget"]
     settings = {**settings, "plan": plan, "budget": budget}
     prepared = replace(prepared, experiment=plan.experiment)
