@@ -276,6 +276,18 @@ def test_a_stranger_cannot_have_other_files_copied(sweeper):
         assert not [path for path in Path(folder).rglob("*") if path.is_file() and path.read_bytes() == b"secret"]
 
 
+@pytest.mark.parametrize(
+    "name", ["my photo (1).png", "..", "a:b?.webp", "\x1b[31m.png", "x" * 300 + ".png", "my film.mp4"]
+)
+def test_the_note_about_a_missing_file_says_where_to_put_it(sweeper, name):
+    graph = {**IMG2IMG, "5": {"class_type": "LoadImage", "inputs": {"image": name}}}
+    outcome = sweeper("init", "mine", "--from", save_json(graph))
+    place = re.search(r" (?:is in|put it at) (inputs/\S+?)(?::| before)", outcome.err)[1]
+    assert outcome.code == 0
+    assert Path("mine", place).is_file() == (not name.endswith(".mp4"))
+    assert place in Path("mine/experiment.yaml").read_text()
+
+
 def test_names_of_devices_of_windows_become_other_names(sweeper):
     graph = json.loads(json.dumps(IMG2IMG))
     (loader,) = [node for node in graph.values() if node["class_type"] == "LoadImage"]

@@ -33,6 +33,7 @@ from sweeper.wording import find_nearest, join_names
 _STARTER: Final = Path(__file__).parent.parent / "starter" / "txt2img.json"
 _EXPERIMENT: Final = "experiment.yaml"
 _INPUTS: Final = "inputs"
+_MAX_NAME_BYTES: Final = 255  # of a file, on most systems
 _OTHER_SUFFIXES: Final = frozenset(f".{name}" for name in FILM_TYPES | SOUND_TYPES)
 _LOCAL_COMFYUI: Final = "http://127.0.0.1:8188"
 _PLACEHOLDER_SIZE: Final = (512, 512)
@@ -176,20 +177,20 @@ def _collect_inputs(
         suffix = PurePosixPath(name).suffix.lower()
         content = workflow.pictures.get(name) or _read_neighbour(source, name)
         remark = 'or {files: "inputs/*.png"}: one trial for each file'
+        path = f"{_INPUTS}/{_to_file_name(name) or 'picture.png'}"
         if content is None and suffix not in _OTHER_SUFFIXES:
             content = _draw_placeholder()
-            name = f"{PurePosixPath(name).stem or 'picture'}.png"
+            path = f"{_INPUTS}/{_to_file_name(PurePosixPath(name).stem) or 'picture'}.png"
             remark = f"a grey placeholder, because {slot.value!r} was not found: put your picture there"
             notes.append(
                 f"the workflow names the picture {slot.value!r}, which is not beside {source.name}; a grey placeholder "
-                f"is in {_INPUTS}/{name}: replace it by your picture before you run on a real server"
+                f"is in {path}: replace it by your picture before you run on a real server"
             )
         elif content is None:
             notes.append(
-                f"the workflow names the file {slot.value!r}, which is not beside {source.name}; put it into "
-                f"{_INPUTS}/ before you run"
+                f"the workflow names the file {slot.value!r}, which is not beside {source.name}; put it at "
+                f"{path} before you run"
             )
-        path = f"{_INPUTS}/{_to_file_name(name) or 'picture.png'}"
         files[slot.name] = ([path], " ".join(remark.split()))
         if content is not None:
             contents[path] = content
@@ -217,9 +218,8 @@ def _add_mirrored_picture(files: dict[str, tuple[list[str], str]], contents: dic
 
 def _read_neighbour(source: Path, name: str) -> bytes | None:
     """A picture, film or sound of this name in the folder of the workflow, or in `input/` or `inputs/` there."""
-    if (
-        PurePosixPath(name).suffix.lower() not in PICTURE_SUFFIXES | _OTHER_SUFFIXES
-    ):  # a stranger's workflow may name any file
+    is_medium = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES | _OTHER_SUFFIXES
+    if not is_medium or len(name.encode(errors="replace")) > _MAX_NAME_BYTES:  # a stranger's workflow may name any file
         return None
     candidates = [source.parent / folder / name for folder in (".", "input", "inputs")]
     return next((path.read_bytes() for path in candidates if path.is_file()), None)
