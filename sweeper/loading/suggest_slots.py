@@ -127,6 +127,8 @@ def _iter_suggestions(graph: Graph, info: NodeInfo) -> Iterator[Suggestion]:
     """Yield a suggestion for each input, under a name that others may have too."""
     roles = _find_prompt_texts(graph)
     for node_id, node in graph.items():
+        if "." in node_id:  # its inputs have no address; a template can name the node by its title
+            continue
         class_spec = info.classes.get(node["class_type"])
         for name, value, spec, is_default in _iter_values(node.get("inputs", {}), class_spec):
             if isinstance(value, str) and has_jinja(value):
@@ -173,7 +175,7 @@ def choose_app_slots(graph: Graph, info: NodeInfo, app_inputs: Iterable[AppInput
     by_address = {suggestion.address: suggestion for suggestion in _iter_suggestions(graph, info)}
     chosen: list[Suggestion] = []
     for app_input in app_inputs:
-        found = [by_address[address] for address in app_input.addresses if address in by_address]
+        found = [by_address.pop(address) for address in app_input.addresses if address in by_address]
         if not found:
             continue
         first, *others = found

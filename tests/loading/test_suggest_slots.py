@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from sweeper.loading.parse import parse_yaml
 from sweeper.loading.slots_file import render_slots_file
-from sweeper.loading.suggest_slots import suggest_slots
+from sweeper.loading.suggest_slots import choose_app_slots, suggest_slots
 from sweeper.loading.template_builder import build_template
+from sweeper.loading.ui_format.convert import AppInput
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.source import Source
@@ -373,3 +374,14 @@ def test_time_grows_as_the_workflow_does(make):
     suggest_slots(make(20_000), NOTHING)
 
     assert time.process_time() - start < 10  # 2 s on an idle machine; minutes if each node looks at all others
+
+
+def test_a_node_whose_id_has_a_dot_gets_no_slot():
+    graph = {"a.b": node("EmptyImage", width=64), "2": node("SaveImage", images=["a.b", 0], filename_prefix="x")}
+    assert [slot.address for slot in suggest_slots(graph, NOTHING)] == ["2.filename_prefix"]
+
+
+def test_an_input_that_is_chosen_twice_for_the_app_mode_is_one_slot():
+    chosen = [AppInput(("5.width",), "width"), AppInput(("5.width",), "width"), AppInput(("5.height",), "height")]
+    slots = choose_app_slots(TXT2IMG, NOTHING, chosen)
+    assert [(slot.name, slot.address) for slot in slots] == [("width", "5.width"), ("height", "5.height")]
