@@ -181,7 +181,7 @@ def _int(context: BudgetContext, value: Any, default: Any = 0, base: Any = 10) -
 
 
 @pass_context
-def _pad(context: BudgetContext, value: Any, digits: Any) -> str:
+def _pad(context: BudgetContext, value: Any, digits: Any = None) -> str:
     """Write a number with leading zeros: `7 | pad(3)` is `007`. The only filter that Jinja2 does not have."""
     if isinstance(value, Undefined):
         str(value)  # raises an error with the name

@@ -74,6 +74,7 @@ def test_arithmetic_follows_jinja(tmp_path_factory, text):
         ("{{ '%06d' | format(n) }}",
          "uses the filter 'format', which is not known here; `epoch | pad(6)` writes leading zeros"),
         ("{{ n | pad(1000) }}", "`pad` takes a number and a width of at most 100, as in `epoch | pad(6)`"),
+        ("{{ n | pad }}", "`pad` takes a number and a width of at most 100, as in `epoch | pad(6)`"),
         ("{{ [n] | pad(6) }}", "`pad` takes a number and a width of at most 100, as in `epoch | pad(6)`"),
         ("{{ s.ljust(9) }}", "access to attribute 'ljust' of 'str' object is unsafe."),
         ("{{ s | attr('__class__') }}", "uses the filter 'attr', which is not known here" + FILTERS),
