@@ -115,8 +115,8 @@ def parse_ui_workflow(value: Mapping[str, Any]) -> UiWorkflow:
     root = _parse_graph(value, (), is_root=True)
     state = value.get("state")
     last_id = state.get("lastNodeId") if isinstance(state, dict) else value.get("last_node_id")
-    is_number = isinstance(last_id, int) and _is_number_text(str(last_id))
-    return UiWorkflow(root, _make_ids_unique(root, subgraphs, int(last_id) if is_number else 0))
+    known = int(last_id) if isinstance(last_id, int) and _is_number_text(str(last_id)) else 0
+    return UiWorkflow(root, _make_ids_unique(root, subgraphs, known))
 
 
 def _make_ids_unique(root: UiGraph, subgraphs: Mapping[str, UiGraph], last_id: int) -> dict[str, UiGraph]:

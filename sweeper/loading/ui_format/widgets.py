@@ -252,7 +252,8 @@ def _round(spec: InputSpec, node: Node, value: float) -> float:
     if not unit:
         return value
     rounded = round(math.floor(value / unit + 0.5) * unit, digits)
-    return min(max(rounded, options.get("min", 0)), options.get("max", 2048))
+    limited: float = min(max(rounded, options.get("min", 0)), options.get("max", 2048))
+    return limited
 
 
 def is_possible(spec: InputSpec, value: Any) -> bool:
