@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
-from sweeper.answers.cells import format_cell, format_rounded
+from sweeper.answers.cells import format_rounded
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.files import describe_write_error
 from sweeper.images.file_types import PICTURE_SUFFIXES
@@ -20,7 +20,7 @@ from sweeper.images.media import is_film
 from sweeper.model.result import Result
 from sweeper.model.search_columns import SearchColumns, SearchedPoint
 from sweeper.reporting.contents import LocatedFile, collect_artifacts
-from sweeper.reporting.dataset import encode_axis, select_axes
+from sweeper.reporting.dataset import encode_axis, label_axis, select_axes
 from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_pages
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
@@ -91,19 +91,12 @@ def _collect_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, _She
     axes = {}
     for name in select_axes(layout.axis_columns):
         values, of, none = encode_axis(name, [row.columns.get(name) for row in rows], layout)
-        labels = [_format_value(value) for value in values]
-        for row, index in zip(rows, of, strict=True):
-            if index >= 0 and (label := row.columns.get(f"{name}.label")) is not None:
-                labels[index] = _format_value(label)
+        _, labels = label_axis(values, of, [row.columns.get(f"{name}.label") for row in rows])
         order = [*range(len(labels))]
         if none is not None:
             order.insert(none, -1)
         axes[name] = _SheetAxis(name, tuple(labels), tuple(of), tuple(order))
     return axes
-
-
-def _format_value(value: Any) -> str:
-    return str(value["$int"]) if isinstance(value, dict) and "$int" in value else format_cell(value)
 
 
 def _choose_axes(

@@ -15,6 +15,8 @@ from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, Final
 
+from sweeper.answers.cells import format_cell
+from sweeper.answers.value_labels import label_values
 from sweeper.model.result import OUTCOME_COLUMNS, STATUSES, Result
 from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES
@@ -84,16 +86,16 @@ def build_dataset(table: TrialTable) -> dict[str, Any]:
 
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`. `of[i]` is the index of the value of
     trial i in `values`, or -1 if it has none. If "no value" does not come last in the axis, `none` is the index of the
-    value after it. `together` has the pairs of axes that vary together. Metrics and `job_numbers` are plain lists of
-    numbers or null; a metric of texts is a column of `outcome`. `search` is there only for a search: its objectives,
-    with their columns, and the axes of its space. `places` encodes the origins of the rows' files like a column.
+    value after it. `names` of an axis are the short labels of its values, null where the value is its own label.
+    `together` has the pairs of axes that vary together. Metrics and `job_numbers` are plain lists of numbers or null; a
+    metric of texts is a column of `outcome`. `search` is there only for a search: its objectives, with their columns,
+    and the axes of its space. `places` encodes the origins of the rows' files like a column.
     """
     layout, facts = table.layout, table.facts
     origins: dict[Any, int] = {}
     places = [origins.setdefault(origin, len(origins)) for origin in table.origins]
     texts = [name for name, cells in table.metrics.items() if str in map(type, cells)]
-    columns = [_build_axis_column(name, _find_role(name, table.axes), cells, layout) for name, cells in
-               table.axes.items()]  # fmt: skip
+    columns = [_build_axis_column(name, table, cells) for name, cells in table.axes.items()]
     columns += [build_column(name, "slot", cells) for name, cells in table.slots.items() if name not in table.axes]
     return {
         "format": FORMAT,
@@ -156,10 +158,30 @@ def build_column(name: str, role: str, cells: Iterable[Any]) -> dict[str, Any]:
     return {"name": name, "role": role, "values": values, "of": of}
 
 
-def _build_axis_column(name: str, role: str, cells: Sequence[Any], layout: TableLayout) -> dict[str, Any]:
-    values, of, none = encode_axis(name, cells, layout)
-    column = {"name": name, "role": role, "values": values, "of": of}
-    return column if none is None or none == len(values) else {**column, "none": none}
+def _build_axis_column(name: str, table: TrialTable, cells: Sequence[Any]) -> dict[str, Any]:
+    values, of, none = encode_axis(name, cells, table.layout)
+    column: dict[str, Any] = {"name": name, "role": _find_role(name, table.axes), "values": values, "of": of}
+    if none is not None and none != len(values):
+        column["none"] = none
+    if column["role"] == "axis":
+        texts, labels = label_axis(values, of, table.axes.get(f"{name}.label", ()))
+        names = [label if label != text and label.strip() else None for text, label in zip(texts, labels, strict=True)]
+        if any(names):
+            column["names"] = names
+    return column
+
+
+def label_axis(values: Sequence[Any], of: Sequence[int], words: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """Return the texts and the distinct short labels of the values of an encoded axis.
+
+    `words` are the cells of its `.label` column, if there is one; a label of the user is the text of its value.
+    """
+    given = {code: str(word) for code, word in zip(of, words, strict=False) if code >= 0 and word is not None}
+    shown = [value["$int"] if isinstance(value, dict) and "$int" in value else value for value in values]
+    texts = [
+        given.get(code, value if isinstance(value, str) else format_cell(value)) for code, value in enumerate(shown)
+    ]
+    return texts, label_values(shown, given)
 
 
 def encode_axis(name: str, cells: Sequence[Any], layout: TableLayout) -> tuple[list[Any], list[int], int | None]:

@@ -254,10 +254,8 @@ def _compute_cell_size(sheet: Sheet, side: int) -> tuple[int, int]:
     sizes = [size for cell in sampled if (size := _measure_cell(cell, side)) is not None]
     if not sizes:
         return side, side
-    # Small pictures must leave room for labels; a long label gets about eight lines.
-    words = max(len(label) for _, label in sheet.across) * _LABEL // 2 // _MAX_LINES
-    labelled = min(side, max(_MIN_CELL_WIDTH, words))
-    return max(labelled, *(width for width, _ in sizes)), max(height for _, height in sizes)
+    # Small pictures must leave room for labels.
+    return max(min(side, _MIN_CELL_WIDTH), *(width for width, _ in sizes)), max(height for _, height in sizes)
 
 
 def _measure_cell(cell: Cell, max_side: int) -> tuple[int, int] | None:

@@ -313,7 +313,7 @@ const Cell = (() => {
    */
   function describe(node, row, { dataset, marks, free }, summary = null) {
     const missing = free.filter((axis) => axis.codes[row] < 0).map((axis) => describeValue(axis, row)); // the caption has them too
-    const title = [dataset.title(row), ...missing].join(" · ");
+    const [title, short] = [dataset.title(row), Params.makeTitle(dataset, row)].map((text) => [text, ...missing].join(" · "));
     const reason = dataset.reason(row);
     const finding = dataset.finding(row);
     const check = finding ? [`check: ${finding.state}`, finding.reason].filter(Boolean).join(", ") : "";
@@ -321,7 +321,7 @@ const Cell = (() => {
     node.title = [title, reason, check, summary?.words].filter(Boolean).join("\n");
     const words = [
       `trial ${dataset.trial(row)}`,
-      title,
+      short,
       dataset.status(row),
       Media.describeKinds(dataset.files(row)),
       reason,

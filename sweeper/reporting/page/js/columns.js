@@ -10,12 +10,13 @@
  * @property {Int32Array} codes for each row the index of its value, or -1 where it has none
  * @property {string[]} labels the text that shows each value
  * @property {string[]} [texts] the value itself as text, where `labels` has another word for it
+ * @property {(string | null)[]} [names] short labels that tell long values apart; null: the value's own label is short
  * @property {boolean} numeric
  * @property {number} [none] the code before which "no value" comes in the order of the axis; by default it comes last
  * @property {(row: number) => Value} value null where the row has none
  * @property {(row: number) => string} label
  */
-/** @typedef {CodedColumn & {order: number[], labelOf: (code: number) => string}} Axis `order`: its codes as they are shown */
+/** @typedef {CodedColumn & {order: number[], labelOf: (code: number) => string, fullOf: (code: number) => string}} Axis `order`: its codes as they are shown; `labelOf` is short */
 /**
  * @typedef {object} NumberColumn  a column that stores one value per row: numbers, or what a person noted
  * @property {string} name
@@ -61,8 +62,10 @@ const Columns = (() => {
     const order = [...column.values.keys()];
     if (column.codes.includes(NO_VALUE)) order.splice(column.none ?? order.length, 0, NO_VALUE);
     /** @param {number} code */
-    const labelOf = (code) => (code === NO_VALUE ? "(none)" : ValueText.toVisible(column.labels[code]));
-    return Object.assign(column, { order, labelOf });
+    const fullOf = (code) => (code === NO_VALUE ? "(none)" : ValueText.toVisible(column.labels[code]));
+    /** @param {number} code */
+    const labelOf = (code) => column.names?.[code] ?? fullOf(code);
+    return Object.assign(column, { order, labelOf, fullOf });
   }
 
   /** @param {string} name @param {string} role @param {(number | null)[]} numbers @returns {NumberColumn} */

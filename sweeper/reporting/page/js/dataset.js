@@ -105,7 +105,7 @@ class Dataset {
     /** @type {number} */
     this.size = raw.trials.length;
     const columns = /** @type {CodedColumn[]} */ (raw.columns.map(Columns.decode));
-    for (const [index, column] of columns.entries()) column.none = raw.columns[index].none;
+    for (const [index, column] of columns.entries()) Object.assign(column, { none: raw.columns[index].none, names: raw.columns[index].names });
     this.axes = columns.filter((column) => column.role === "axis").map(Columns.makeAxis);
     for (const words of columns.filter((column) => column.role === "label")) {
       const labelled = columns.find((column) => column.name === words.name.slice(0, -".label".length));
@@ -238,12 +238,12 @@ class Dataset {
   }
 
   /**
-   * Its values on all axes that vary.
+   * Its values on all axes that vary, in full.
    * @param {number} row
    */
   title(row) {
     const varying = this.axes.filter((axis) => axis.codes[row] >= 0 && axis.order.length > 1);
-    return varying.map((axis) => `${axis.name}: ${axis.labelOf(axis.codes[row])}`).join(" · ") || `trial ${this.trial(row)}`;
+    return varying.map((axis) => `${axis.name}: ${axis.fullOf(axis.codes[row])}`).join(" · ") || `trial ${this.trial(row)}`;
   }
 
   /**

@@ -85,7 +85,7 @@ const GridGeometry = (() => {
       longest("y") * 9.3 + 20, // bold digits, so that a seed fits on one line
       isNarrow ? 0 : (heads.y?.name.length ?? 0) * 7.5 + 30,
     );
-    const lineCount = Math.min(3, Math.max(1, Math.ceil((longest("x") * 6.8) / (state.size - 8))));
+    const lineCount = Math.min(3, Math.max(1, Math.ceil((longest("x") * 10.5) / (state.size - 8)))); // bold letters, and lines break before they are full
     const outer = axis.xx ? 28 : 0;
     if (!axis.x && !axis.y) return { side: 8, outer, head: 8 };
     return {

@@ -5,9 +5,6 @@
 const GridLabels = (() => {
   const { el } = Dom;
 
-  /** @param {Head | undefined} head @param {number} code */
-  const getLabel = (head, code) => (head === undefined ? "" : head.labelOf(code));
-
   /**
    * Make the labels of a grid. All row labels share one sticky element, and so do all column labels: a browser keeps a
    * layer for each sticky element and splits what is between them into more layers.
@@ -55,7 +52,7 @@ const GridLabels = (() => {
     return {
       make: () => host.appendChild(el("div", { class: "head", role: "columnheader" }, el("span", {}, ""))),
       put(/** @type {HTMLElement} */ node, /** @type {number} */ c) {
-        writeLabel(node, getLabel(heads.x, columns[c].inner), cellWidth);
+        writeLabel(node, heads.x, columns[c].inner, cellWidth);
         node.ariaColIndex = String(c + 2);
         node.style.cssText = `left:${side + lefts[c]}px;width:${cellWidth}px;height:${head - outer}px`;
       },
@@ -68,7 +65,7 @@ const GridLabels = (() => {
     return {
       make: () => host.appendChild(el("div", { class: "side", role: "rowheader" }, el("span", {}, ""))),
       put(/** @type {HTMLElement} */ node, /** @type {number} */ r) {
-        writeLabel(node, getLabel(heads.y, rows[r].inner), side);
+        writeLabel(node, heads.y, rows[r].inner, side);
         node.id = `side-${r}`;
         node.style.cssText = `top:${tops[r]}px;height:${cellHeight}px`;
       },
@@ -86,7 +83,8 @@ const GridLabels = (() => {
       put(/** @type {HTMLElement} */ node, /** @type {number} */ index) {
         const { from, to, outer } = groups[index];
         const title = /** @type {HTMLElement} */ (node.firstElementChild);
-        title.replaceChildren(el("b", {}, names?.name), ` ${getLabel(names, outer)}`);
+        title.replaceChildren(el("b", {}, names?.name), ` ${names?.labelOf(outer)}`);
+        title.title = names?.fullOf(outer) ?? "";
         title.style.top = `${head}px`;
         const [top, end] = [tops[from] - band, tops[to - 1] + cellHeight];
         node.style.cssText = `top:${head + top}px;height:${end - top}px`;
@@ -97,13 +95,14 @@ const GridLabels = (() => {
 
   /**
    * Write a label. Only a text that may not fit on one line is clipped, because a clip costs several layouts.
-   * @param {HTMLElement} node @param {string} text
+   * @param {HTMLElement} node @param {Head | undefined} head @param {number} code
    * @param {number} width pixels
    */
-  function writeLabel(node, text, width) {
-    if (node.title === text) return;
-    node.title = text;
+  function writeLabel(node, head, code, width) {
+    const [text, full] = head === undefined ? ["", ""] : [head.labelOf(code), head.fullOf(code)];
     const span = /** @type {HTMLElement} */ (node.firstElementChild);
+    if (span.textContent === text && node.title === full) return;
+    node.title = full;
     const classes = text.length * 9 > width - 12 ? "long" : "";
     if (span.className !== classes) span.className = classes;
     /** @type {Text} */ (span.firstChild).data = text;
@@ -125,8 +124,7 @@ const GridLabels = (() => {
   function makeOuterHeads({ heads: { xx }, columns }, { side, lefts, cellWidth }) {
     if (!xx) return [];
     return Layout.groupByOuter(columns).map(({ from, to, outer }) => {
-      const label = getLabel(xx, outer);
-      const title = el("span", { title: label }, el("b", {}, xx.name), ` ${label}`);
+      const title = el("span", { title: xx.fullOf(outer) }, el("b", {}, xx.name), ` ${xx.labelOf(outer)}`);
       const node = el("div", { class: "outer-head" }, title);
       title.style.left = `${side + 4}px`;
       node.style.left = `${side + lefts[from]}px`;

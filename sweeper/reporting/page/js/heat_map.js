@@ -4,7 +4,7 @@
 "use strict";
 
 /** @typedef {{mean: number, low: number, high: number, count: number}} Group a number of the trials that share a point */
-/** @typedef {{name: string, labels: string[]}} HeatLines the rows or columns of a map */
+/** @typedef {{name: string, labels: string[], full: string[]}} HeatLines the rows or columns of a map, with labels short and in full */
 /**
  * @typedef {object} HeatMapData
  * @property {HeatLines} rows
@@ -47,8 +47,8 @@ const HeatMap = (() => {
     const plane = el("div", { class: "plane" }, canvas, marker);
     const shownWidth = Math.min(width, room - side);
     const columnStep = (Math.min(12, findLongest(columns.labels)) * LETTER_WIDTH + 12) / (cell.width * (shownWidth / width));
-    const sides = el("div", { class: "drawn-sides" }, makeEdge(rows.labels, LABEL_HEIGHT / cell.height, "top"));
-    const heads = el("div", { class: "drawn-heads" }, makeEdge(columns.labels, columnStep, "left"));
+    const sides = el("div", { class: "drawn-sides" }, makeEdge(rows, LABEL_HEIGHT / cell.height, "top"));
+    const heads = el("div", { class: "drawn-heads" }, makeEdge(columns, columnStep, "left"));
     plane.style.cssText = `height:${height}px`;
     sides.style.cssText = `width:${side}px;height:${height}px`;
     const corner = el("p", { class: "dim corner" }, `${rows.name} ↓ ${columns.name} →`);
@@ -58,20 +58,18 @@ const HeatMap = (() => {
     return [el("div", { class: "wide" }, body), status];
   }
 
-  /** @param {string} label */
-  const truncate = (label) => (label.length > 80 ? `${label.slice(0, 79)}…` : label);
   /** @param {string[]} labels */
   const findLongest = (labels) => labels.reduce((most, label) => Math.max(most, label.length), 0);
 
   /**
    * One label for every `every` lines.
-   * @param {string[]} labels @param {number} every @param {"top" | "left"} side
+   * @param {HeatLines} lines @param {number} every @param {"top" | "left"} side
    */
-  function makeEdge(labels, every, side) {
+  function makeEdge({ labels, full }, every, side) {
     const step = Math.max(1, Math.ceil(every));
     return labels.map((label, index) => {
       if (index % step !== 0) return null;
-      const node = el("span", { title: label }, label);
+      const node = el("span", { title: full[index] }, label);
       node.style[side] = `${((index + 0.5) / labels.length) * 100}%`;
       if (side === "left") node.style.maxWidth = `${(step / labels.length) * 100}%`;
       return node;
@@ -137,7 +135,7 @@ const HeatMap = (() => {
     const group = getGroup(r, c);
     /** @type {[HeatLines, number][]} */
     const lines = [[columns, c], [rows, r]];
-    const where = lines.filter(([line]) => line.name !== "").map(([line, index]) => `${line.name}: ${truncate(line.labels[index])}`);
+    const where = lines.filter(([line]) => line.name !== "").map(([line, index]) => `${line.name}: ${line.labels[index]}`);
     const value = group === undefined ? "no value" : format(group.mean);
     const spread = group && group.count > 1 ? ` (${group.count} trials, ${format(group.low)} to ${format(group.high)})` : "";
     return `${where.join(" · ")} · ${metric}: ${value}${spread}`;

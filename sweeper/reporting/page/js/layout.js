@@ -5,7 +5,7 @@
 /** @typedef {"x" | "y" | "xx" | "yy"} Direction across, down, outer columns, outer rows */
 /** @typedef {{inner: number, outer: number}} Line a row or column of the grid, by the codes of its values; -1: no value */
 /** @typedef {[axis: Axis, code: number]} AxisValue */
-/** @typedef {{name: string, labelOf: (code: number) => string}} Head names an axis and its values at the head of lines */
+/** @typedef {{name: string, labelOf: (code: number) => string, fullOf: (code: number) => string}} Head names an axis and its values at the head of lines */
 /**
  * @typedef {object} Arrangement
  * @property {Record<Direction, Axis | undefined>} axis
@@ -191,15 +191,16 @@ const Layout = (() => {
     const partners = dataset.axes.filter((one) => one !== axis && !placed.includes(one) && isPartner(dataset, axis, one));
     if (partners.length === 0) return axis;
     const axes = [axis, ...partners];
-    /** @type {Map<number, string>} */
-    const labels = new Map();
-    for (let row = 0; row < dataset.size; row++) {
-      const code = axis.codes[row];
-      if (labels.has(code)) continue;
-      const present = axes.filter((one) => one.codes[row] >= 0);
-      labels.set(code, present.map((one) => one.labelOf(one.codes[row])).join(" · ") || axis.labelOf(code));
-    }
-    return { name: axes.map(({ name }) => name).join(" · "), labelOf: (code) => labels.get(code) ?? axis.labelOf(code) };
+    /** @type {Map<number, number>} */
+    const rowOf = new Map();
+    for (let row = 0; row < dataset.size; row++) if (!rowOf.has(axis.codes[row])) rowOf.set(axis.codes[row], row);
+    /** @param {"labelOf" | "fullOf"} kind @returns {(code: number) => string} */
+    const makeJoin = (kind) => (code) => {
+      const row = rowOf.get(code) ?? -1;
+      const present = axes.filter((other) => other.codes[row] >= 0);
+      return present.map((other) => other[kind](other.codes[row])).join(" · ") || axis[kind](code);
+    };
+    return { name: axes.map(({ name }) => name).join(" · "), labelOf: makeJoin("labelOf"), fullOf: makeJoin("fullOf") };
   }
 
   /**

@@ -102,7 +102,7 @@ const LinePlot = (() => {
     );
     const hasBars = [...groups.values()].some((group) => group.count > 1);
     const words = hasBars ? el("p", { class: "dim" }, "A dot is the mean of its trials; its bar reaches from the lowest to the highest.") : null;
-    return [plot, per !== undefined && per.order.length > 1 ? makeLegend(codes, nameOf) : null, words];
+    return [plot, per !== undefined && per.order.length > 1 ? makeLegend(codes, perHead) : null, words];
   }
 
   /**
@@ -143,12 +143,12 @@ const LinePlot = (() => {
     });
   }
 
-  /** @param {number[]} codes @param {(code: number) => string} nameOf */
-  function makeLegend(codes, nameOf) {
+  /** @param {number[]} codes @param {Head | undefined} head */
+  function makeLegend(codes, head) {
     const items = codes.slice(0, MAX_LINES).map((code, index) => {
       const box = el("i", {});
       box.style.background = Colours.LINES[index];
-      return el("li", {}, box, nameOf(code));
+      return el("li", { title: head?.fullOf(code) }, box, head?.labelOf(code));
     });
     const isCut = codes.length > items.length;
     const more = isCut && el("li", {}, `the first ${items.length} of ${codes.length} in view; hide values or filter to see others`);

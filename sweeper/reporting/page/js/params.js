@@ -31,22 +31,17 @@ const Params = (() => {
     const axes = dataset.axes.filter((axis) => axis.order.length > 1);
     const differs = (/** @type {Axis} */ axis) => isDifferent(axis, row, other);
     const ordered = [...axes.filter(differs), ...axes.filter((axis) => !differs(axis) && axis.codes[row] >= 0)];
-    return ordered.map((axis) => `${axis.name}: ${truncate(axis.labelOf(axis.codes[row]))}`).join(" · ") || `trial ${dataset.trial(row)}`;
+    return ordered.map((axis) => `${axis.name}: ${axis.labelOf(axis.codes[row])}`).join(" · ") || `trial ${dataset.trial(row)}`;
   }
 
   /**
-   * Both ends of a long text, so that a prompt leaves room for the values after it.
-   * @param {string} text
-   */
-  const truncate = (text) => (text.length > 48 ? `${text.slice(0, 30).trimEnd()} … ${text.slice(-12).trimStart()}` : text);
-
-  /**
-   * Make a function that formats a column's value in a row; a missing value and an empty text look different.
+   * Make a function that formats a column's value in a row, with its short label; a missing value and an empty text look
+   * different.
    * @param {Column} column @returns {(row: number) => string}
    */
   function makeFormatter(column) {
     if (column.codes === null || !isParam(column)) return (row) => column.label(row);
-    const labels = column.labels.map(toVisible);
+    const labels = column.labels.map((label, code) => column.names?.[code] ?? toVisible(label));
     return (row) => labels[column.codes[row]] ?? NONE;
   }
 
@@ -99,5 +94,5 @@ const Params = (() => {
     return el("table", { class: "params" }, head, el("tbody", {}, sorted.map(makeLine)));
   }
 
-  return { makeFormatter, makeTable, makeTitle };
+  return { formatFull, makeFormatter, makeTable, makeTitle };
 })();

@@ -102,7 +102,7 @@ const Plots = (() => {
     /** @param {Axis | undefined} axis @param {number[]} codes */
     const toLines = (axis, codes) => {
       const head = axis && Layout.makeHead(dataset, axis);
-      return { name: head?.name ?? "", labels: codes.map((code) => head?.labelOf(code) ?? "all") };
+      return { name: head?.name ?? "", labels: codes.map((code) => head?.labelOf(code) ?? "all"), full: codes.map((code) => head?.fullOf(code) ?? "all") };
     };
     /** @type {HeatMapData} */
     const map = {
@@ -145,7 +145,7 @@ const Plots = (() => {
 
   /** @param {HeatMapData} map @param {boolean} hasCounts whether each cell says how many trials it has */
   function makeHeatTable({ rows, columns, getGroup, extent, format, open }, hasCounts) {
-    const makeLabel = (/** @type {string} */ text) => el("span", { title: text }, text);
+    const makeLabel = (/** @type {HeatLines} */ { labels, full }, /** @type {number} */ at) => el("span", { title: full[at] }, labels[at]);
     /** @param {number} r @param {number} c */
     const makeCell = (r, c) => {
       const group = getGroup(r, c);
@@ -158,9 +158,9 @@ const Plots = (() => {
       return cell;
     };
     const corner = el("th", {}, `${rows.name} ↓ ${columns.name} →`);
-    const head = el("tr", {}, corner, columns.labels.map((text) => el("th", { scope: "col" }, makeLabel(text))));
-    const body = rows.labels.map((text, r) =>
-      el("tr", {}, el("th", { scope: "row" }, makeLabel(text)), columns.labels.map((_, c) => makeCell(r, c))),
+    const head = el("tr", {}, corner, columns.labels.map((_, c) => el("th", { scope: "col" }, makeLabel(columns, c))));
+    const body = rows.labels.map((_, r) =>
+      el("tr", {}, el("th", { scope: "row" }, makeLabel(rows, r)), columns.labels.map((_, c) => makeCell(r, c))),
     );
     return el("table", { class: "heat" }, el("thead", {}, head), el("tbody", {}, body));
   }

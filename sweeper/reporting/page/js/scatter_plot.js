@@ -28,7 +28,7 @@ const ScatterPlot = (() => {
       draw(dot);
       const { dataset } = context;
       const values = `${across.name} ${across.label(dot.row)}, ${up.name} ${up.label(dot.row)}`;
-      status.textContent = `trial ${dataset.trial(dot.row)}: ${values} · ${dataset.title(dot.row)}`;
+      status.textContent = `trial ${dataset.trial(dot.row)}: ${values} · ${Params.makeTitle(dataset, dot.row)}`;
     }, (dot) => context.open(dot.row));
     return [canvas, status];
 

@@ -96,7 +96,7 @@ class TableView {
     const row = this.rows[index];
     const cells = this.columns.map((column, i) => {
       const text = this.formatters[i](row);
-      const attributes = { role: "gridcell", class: column.numeric ? "number" : "", title: text.length > 24 ? text : null };
+      const attributes = { role: "gridcell", class: column.numeric ? "number" : "", title: text.length > 24 ? Params.formatFull(column, row) : null };
       const cell = Dom.el("span", attributes, text);
       if (column === colour) cell.style.boxShadow = `inset 5px 0 ${tint([row])}`;
       return cell;

@@ -112,7 +112,7 @@ const TableColumns = (() => {
     const labels =
       column.codes === null
         ? column.numbers.slice(0, SAMPLED).map((_, row) => column.label(row))
-        : [...column.labels.slice(0, SAMPLED).map(ValueText.toVisible), column.codes.includes(-1) ? "(none)" : ""];
+        : [...column.labels.slice(0, SAMPLED).map((label, code) => column.names?.[code] ?? ValueText.toVisible(label)), column.codes.includes(-1) ? "(none)" : ""];
     const longest = labels.reduce((most, label) => Math.max(most, label.length), 0);
     return Math.ceil(Math.min(320, Math.max(64, longest * 9.2 + 28, head)));
   }

@@ -109,7 +109,7 @@ const ValuesDialog = (() => {
         };
         return el("button", attributes, sign);
       };
-      return el("li", {}, el("label", {}, box, axis.labelOf(code)), makeArrow("↑", -1, "up"), makeArrow("↓", 1, "down"));
+      return el("li", {}, el("label", { title: axis.fullOf(code) }, box, axis.labelOf(code)), makeArrow("↑", -1, "up"), makeArrow("↓", 1, "down"));
     };
     const more = order.length - MAX_VALUES;
     return [

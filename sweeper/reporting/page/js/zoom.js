@@ -144,7 +144,7 @@ class Zoom {
     const { dataset, parts } = this;
     const file = dataset.files(row)[output];
     parts.replace("head", this.makeHead(), isNewTrial);
-    if (isNewTrial) parts.status.textContent = `trial ${dataset.trial(row)}: ${dataset.title(row)}`;
+    if (isNewTrial) parts.status.textContent = `trial ${dataset.trial(row)}: ${Params.makeTitle(dataset, row)}`;
     parts.replace("modes", this.makeModes(), isNewTrial);
     parts.replace("outputs", this.makeOutputs(), isNewTrial);
     parts.replace("outcome", Details.makeOutcome(dataset, row), isNewTrial);
