@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final
 
-from sweeper.answers.cells import format_cell
-from sweeper.answers.parts import Heading, Item, Line, Part, Table, shorten_cell
+from sweeper.answers.parts import Heading, Item, Line, Part, Table
 from sweeper.answers.render import json_name
+from sweeper.answers.value_labels import label_values
 from sweeper.model.charges import PRICED
 from sweeper.model.money import CURRENCY, Amount
 
@@ -131,7 +131,8 @@ class PlanCost:
         for name, cells in self.axes.items():
             used = [cell for cell in cells if cell.jobs]
             yield Heading(f"cost by {name}:")
-            yield Table((name, "jobs", "each job", "total"), list(map(_make_row, used[:_MAX_VALUES])))
+            labels = label_values([cell.value for cell in used[:_MAX_VALUES]])
+            yield Table((name, "jobs", "each job", "total"), list(map(_make_row, labels, used)))
             if len(used) > _MAX_VALUES:
                 yield Item(f"and {len(used) - _MAX_VALUES} more; --json lists them")
         reasons = [(node, reason) for node in self.nodes for reason in node.reasons[:_MAX_REASONS]]
@@ -141,9 +142,9 @@ class PlanCost:
             yield Item(f"node {node.node} ({node.class_type}): {reason}")
 
 
-def _make_row(cell: CellCost) -> tuple[Any, ...]:
+def _make_row(label: str, cell: CellCost) -> tuple[Any, ...]:
     each = cell.priced.scale(Fraction(1, cell.jobs))
-    return shorten_cell(format_cell(cell.value)), cell.jobs, str(each), str(cell.priced)
+    return label, cell.jobs, str(each), str(cell.priced)
 
 
 def _format_seconds(seconds: Bounds) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 from sweeper.answers.cells import format_cell, join_choices
-from sweeper.answers.parts import Fact, Facts, Line, Part, shorten_cell
+from sweeper.answers.parts import Fact, Facts, Line, Part
 from sweeper.answers.render import NOT_IN_JSON
+from sweeper.answers.value_labels import label_values
 from sweeper.model.experiment import Block, Experiment
 from sweeper.planning.plan import Plan
 from sweeper.planning.trial_filters import DropCounts, get_written_block
 from sweeper.wording import count_things
+
+_MAX_LABELLED: Final = 1000  # values of an axis, of which a line shows a few
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def outline_plan(plan: Plan) -> PlanOutline:
 
 def describe_cells(cells: Sequence[Any]) -> str:
     """The first values of an axis: `4 | 8 | 20`."""
-    return join_choices((shorten_cell(format_cell(cell)) for cell in cells), len(cells))
+    return join_choices(label_values(cells[:_MAX_LABELLED]), len(cells))
 
 
 def _outline_block(experiment: Experiment, block: Block, dropped: DropCounts) -> BlockOutline:
