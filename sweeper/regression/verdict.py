@@ -17,6 +17,7 @@ import numpy as np
 
 from sweeper.answers.parts import Heading, Item, Line, Part, Pictures, ShownPicture, Table
 from sweeper.answers.render import NOT_IN_JSON, json_keys, json_name, render_html
+from sweeper.answers.value_labels import label_values
 from sweeper.errors import ImageError, ResultsError, UsageError
 from sweeper.images.metrics.judge_messages import make_data_url
 from sweeper.model.result import SAMPLING_METRIC, Result
@@ -220,8 +221,12 @@ class Verdict:
         """The headline, such as `better on these 10 prompts: checkpoint new against old, over 40 matched pairs`."""
         axes = ", ".join(f"{name} {count}" for name, count in self.axes.items() if count > 1)
         over = count_things(self.matched_pairs, "matched pair") + (f" ({axes})" if axes else "")
-        new = f"{self.axis} {self.new}" if self.axis else self.new
-        return f"{self.word}{self.scope.on_these}: {new} against {self.old}, over {over}"
+        old, new = self._name_sides()
+        new = f"{self.axis} {new}" if self.axis else new
+        return f"{self.word}{self.scope.on_these}: {new} against {old}, over {over}"
+
+    def _name_sides(self) -> Sequence[str]:
+        return label_values((self.old, self.new)) if self.axis else (self.old, self.new)
 
     def parts(self) -> Iterator[Part]:
         """The verdict, a sentence about each metric, the notes, and the numbers."""
@@ -246,7 +251,7 @@ class Verdict:
         yield self.tabulate()
         if self.largest:
             yield Line("The pairs that differ most:")
-            yield Table(("pair", f"{self.old} -> {self.new}", "pictures"), [
+            yield Table(("pair", " -> ".join(self._name_sides()), "pictures"), [
                 (format_cells(pair.cells) or "-", pair.describe(),
                  ", ".join(name for _, row in pair.trials for name in row.outputs[:1]))
                 for pair in self.largest

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from sweeper.answers.cells import format_rounded
-from sweeper.answers.parts import Heading, Item, Line, Part, Table, shorten_cell
+from sweeper.answers.parts import Heading, Item, Line, Part, Table
 from sweeper.answers.render import INLINE
+from sweeper.answers.value_labels import map_labels
 from sweeper.statistics.corrections import LEVEL
 from sweeper.statistics.response_curve import ENDS, INSIDE, RISING
 from sweeper.tables.effect_answer import AxisEffect, AxisShare, MetricEffects, Trend, ValueDifference
@@ -25,6 +26,7 @@ _MAX_NAMED: Final = 4  # values in a sentence
 _SMALL_SHARE: Final = 0.005  # of the variance: not worth a sentence
 
 Records = Sequence[Mapping[str, str]]
+Labels = Mapping[str, str]  # by the text of a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,33 +156,39 @@ def _describe_interaction(found: AxisShare) -> str:
 def _list_facts(effect: AxisEffect, maximize: bool | None, scope: ReplicateScope) -> Iterator[str]:
     """What is known of an axis without a note: the largest difference that is one, or the largest that was seen."""
     pairs = [found for found in effect.comparisons if found.differs] or effect.comparisons
-    largest = max(pairs, key=lambda found: abs(found.difference), default=None)
+    largest, labels = max(pairs, key=lambda found: abs(found.difference), default=None), _label_values(effect)
     whole = "" if effect.whole_share is None else f"{_format_share(effect.whole_share.high)} of the variance"
     if effect.idle:
         yield f"hardly changes it; it explains at most {whole}"
     elif whole and not effect.differs:
-        yield describe_difference(largest, scope) if largest is not None else ""
+        yield describe_difference(largest, scope, labels) if largest is not None else ""
         yield f"it explains at most {whole}"
     elif largest is None or not any(found.difference or found.high for found in effect.comparisons):
         yield "changes nothing: each difference is 0"
     else:
         if effect.slope is not None:
             yield _describe_slope(*effect.slope)
-        yield describe_difference(largest, scope)
+        yield describe_difference(largest, scope, labels)
         if not effect.differs and effect.levels > 2:
             yield f"no two of its {effect.levels} values are told apart"
         if effect.trend is not None:
             yield _describe_trend(effect.trend, maximize)
-        yield _describe_extremes(effect, maximize)
+        yield _describe_extremes(effect, maximize, labels)
         if not effect.differs and effect.reach is not None:
             yield f"with {scope.more}, differences above {_round_to(effect.reach, effect.reach)} would be told apart"
 
 
-def describe_difference(found: ValueDifference, scope: ReplicateScope) -> str:
+def _label_values(effect: AxisEffect) -> Labels:
+    compared = (value for pair in effect.comparisons for value in (pair.value, pair.other))
+    return map_labels((*compared, *effect.highest, *effect.lowest))
+
+
+def describe_difference(found: ValueDifference, scope: ReplicateScope, labels: Labels | None = None) -> str:
     """The fact, the estimate, and for what they hold, such as `9 is higher than 3 in 18 of 18 pairs, by 11 (10 to 12)`.
 
-    The value with the higher mean comes first.
+    The value with the higher mean comes first. `labels`: those of all values of the axis.
     """
+    labels = labels or map_labels((found.value, found.other))
     value, other, higher, mean = found.value, found.other, found.higher, found.difference
     low, high, others = found.low, found.high, (found.other_low, found.other_high)
     if mean < 0:
@@ -188,7 +196,7 @@ def describe_difference(found: ValueDifference, scope: ReplicateScope) -> str:
         low, high = (None, None) if low is None or high is None else (-high, -low)
         others = (None, None) if others[0] is None or others[1] is None else (-others[1], -others[0])
     count = f" in {higher} of {found.pairs} pairs" if found.higher or found.lower else ""
-    fact = f"{shorten_cell(value)} is higher than {shorten_cell(other)}{count}"
+    fact = f"{labels[value]} is higher than {labels[other]}{count}"
     if low is None or high is None:
         return f"{fact}, by {format_rounded(mean)}; run more seeds or prompts to see how sure that is"
     interval = describe_estimate(mean, low, high)
@@ -230,13 +238,13 @@ def _describe_trend(trend: Trend, maximize: bool | None) -> str:
     return f"{top} at {trend.value}, the {'highest' if trend.word == RISING else 'lowest'} value tried"
 
 
-def _describe_extremes(effect: AxisEffect, maximize: bool | None) -> str:
+def _describe_extremes(effect: AxisEffect, maximize: bool | None, labels: Labels) -> str:
     """Which values are highest and lowest, as far as the differences that are seen allow it."""
     if effect.levels < 3:
         return ""
     words = ("highest", "lowest") if maximize is None else ("best", "worst") if maximize else ("worst", "best")
     return ", ".join(
-        f"{word} {' or '.join(map(shorten_cell, values))}"
+        f"{word} {' or '.join(map(labels.__getitem__, values))}"
         for word, values in zip(words, (effect.highest, effect.lowest), strict=True)
         if values and len(values) <= _MAX_NAMED
     )
@@ -263,21 +271,21 @@ def _list_comparisons(metric: MetricEffects, counted: str) -> Records:
     """The pairs of values; of an axis with many, those with its highest value, or those that differ most."""
     rows = []
     for effect in metric.effects:
-        shown = effect.comparisons
+        shown, labels = effect.comparisons, _label_values(effect)
         if len(shown) > _MAX_PAIRS:
             named = [pair for pair in shown if {pair.value, pair.other} & set(effect.highest[:1])]
             shown = tuple(named or sorted(shown, key=lambda pair: -abs(pair.difference))[:_MAX_PAIRS])
-        rows += [{"axis": effect.axis, **_format_row(found, counted)} for found in shown]
+        rows += [{"axis": effect.axis, **_format_row(found, counted, labels)} for found in shown]
     if not any(row["other prompts"] for row in rows):
         rows = [{name: cell for name, cell in row.items() if name != "other prompts"} for row in rows]
     return rows
 
 
-def _format_row(found: ValueDifference, counted: str) -> dict[str, str]:
+def _format_row(found: ValueDifference, counted: str, labels: Labels) -> dict[str, str]:
     margin = found.difference if found.low is None or found.high is None else (found.high - found.low) / 2
     return {
-        "value": shorten_cell(found.value),
-        "against": shorten_cell(found.other),
+        "value": labels[found.value],
+        "against": labels[found.other],
         counted: f"{found.higher} of {found.pairs}" if found.higher or found.lower else str(found.pairs),
         "difference": _round_to(found.difference, margin),
         "interval": _format_interval(found.low, found.high),

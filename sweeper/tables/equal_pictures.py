@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from sweeper.answers.parts import shorten_cell
+from sweeper.answers.value_labels import label_values
 from sweeper.model.result import MAX_COMPARED, REPEAT_COLUMN, SUCCEEDED, Result
 from sweeper.statistics.codes import Codes, renumber
 from sweeper.store.records import TableLayout
@@ -40,7 +40,7 @@ class EqualPictures:
     def __str__(self) -> str:
         if self.other is not None:
             several = len(self.where) > _MAX_NAMED
-            shown = f"{len(self.where)} values" if several else join_names(map(shorten_cell, self.where))
+            shown = f"{len(self.where)} values" if several else join_names(label_values(self.where))
             count = f"the {self.values}" if self.values == self.of else f"{self.values} of {self.of}"
             return f"{self.other} {shown}: {count} values of {self.axis} gave equal pictures"
         count = f"{self.values} of {self.of}" if self.values < self.of else f"all {self.of}" if self.of > 2 else "both"

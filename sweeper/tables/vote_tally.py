@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sweeper.answers.parts import Fact, Facts, Line, Note, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
+from sweeper.answers.value_labels import map_labels
 from sweeper.statistics.ranking import (
     MIN_GROUPS,
     Agreement,
@@ -109,9 +110,11 @@ class ValueRanking:
         shown = [value for value in order if not self.is_point or any(astuple(value.counts))]
         names = [value.value for value in shown]
         apart = {(pair.better, pair.worse) for pair in self.better}
-        yield from map(Line, self._describe_points(names, apart) if self.is_point else self._describe(names, apart))
+        labels = map_labels(names)
+        lines = self._describe_points(names, apart) if self.is_point else self._describe(names, apart, labels)
+        yield from map(Line, lines)
         rows = [
-            (*(value.cells if self.is_point else [value.value]), f"{value.share:.0%}",
+            (*(value.cells if self.is_point else [labels[value.value]]), f"{value.share:.0%}",
              f"{value.low:.0%} to {value.high:.0%}", *_list_by_voter(value), *astuple(value.counts))
             for value in shown
         ]  # fmt: skip
@@ -140,19 +143,21 @@ class ValueRanking:
         if len(names) < len(self.values):
             yield f"{len(self.values) - len(names)} points have no votes yet"
 
-    def _describe(self, names: Sequence[str], apart: AbstractSet[tuple[str, str]]) -> Iterator[str]:
+    def _describe(
+        self, names: Sequence[str], apart: AbstractSet[tuple[str, str]], labels: Mapping[str, str]
+    ) -> Iterator[str]:
         for name in names:
-            if worse := [other for other in names if (name, other) in apart]:
-                yield f"{self.axis}: {name} is better than {join_names(worse)}{self.scope}"
+            if worse := [labels[other] for other in names if (name, other) in apart]:
+                yield f"{self.axis}: {labels[name]} is better than {join_names(worse)}{self.scope}"
         if self.cycle:
-            first, second, third = self.cycle
+            first, second, third = map(labels.__getitem__, self.cycle)
             yield f"{self.axis}: {first} wins against {second}, {second} against {third}, and {third} against {first}"
-        direct = [f"{found.value} {found.won} : {found.lost} {found.other}" for found in self.direct]
+        direct = [f"{labels[found.value]} {found.won} : {found.lost} {labels[found.other]}" for found in self.direct]
         if direct:
             more = f"; and {len(direct) - _MAX_DIRECT} more" if len(direct) > _MAX_DIRECT else ""
             yield f"{self.axis}: direct votes {'; '.join(direct[:_MAX_DIRECT])}{more}"
         pairs = [*combinations(names, 2)]
-        undecided = [f"{a} and {b}" for a, b in pairs if not {(a, b), (b, a)} & apart]
+        undecided = [f"{labels[a]} and {labels[b]}" for a, b in pairs if not {(a, b), (b, a)} & apart]
         if len(undecided) > _MAX_NAMED:
             yield f"{self.axis}: {len(undecided)} of {len(pairs)} pairs of values are undecided"
         elif undecided:

@@ -60,6 +60,18 @@ def run(capsys, *arguments):
     return code, out.out, out.err
 
 
+def test_ranking_of_long_samplers_shows_the_words_that_differ(tmp_path, capsys):
+    samplers = [
+        f"{'a solver with many words ' * 12}of order {order} {'and more words ' * 12}" for order in ("one", "two")
+    ]
+    folder = make_folder(tmp_path / "results", Sweep({"sampler": samplers, "seed": [1, 2, 3]}))
+    store_votes(folder, invent(folder, 30, order=samplers))
+    code, out, _ = run(capsys, "votes", folder)
+    assert code == 0
+    assert "sampler: …of order one and more… is better than …of order two and more…" in out
+    assert samplers[0][:60] not in out
+
+
 def test_ranking_says_in_words_which_values_are_better(voted_folder, capsys):
     code, out, err = run(capsys, "votes", voted_folder)
     assert code == 0
