@@ -15,12 +15,13 @@ from typing import Any, Final
 from sweeper.answers.cells import format_cell, format_rounded
 from sweeper.answers.parts import Line, Part, Table
 from sweeper.answers.render import AS_JSON, NOT_IN_JSON
+from sweeper.answers.value_labels import label_values
 from sweeper.schemas.values import is_number
 
 _SPREAD: Final = "mean \N{PLUS-MINUS SIGN} standard deviation of the trials; `sweeper effects` judges the differences"
 COST_SUM: Final = "cost_sum"  # the column with the sum of `cost` in a group; all others are means
 Columns = Mapping[str, Sequence[Any]]  # column -> its cells
-Labels = Mapping[str, Mapping[Any, Any]]  # column -> value -> its label
+Labels = Mapping[str, Mapping[Any, str]]  # column -> value -> its label
 ValueOrder = Mapping[str, Sequence[Any]]  # column -> its values in order, if that is not the order of the rows
 _NO_ORDER: Final[ValueOrder] = {}
 _PLAIN_TYPES: Final = {str, int, float, type(None)}
@@ -177,19 +178,27 @@ def make_pivot(table: Columns, x: str, y: str, column: str, value_order: ValueOr
     return Pivot(x, y, column, columns, lines, _find_labels(table, (x, y)))
 
 
-def _find_labels(table: Columns, columns: Sequence[str]) -> Labels:
-    """The labels of each of these columns that has a `.label` column."""
-    return {
-        name: {value: label for value, label in zip(table[name], labels, strict=True) if label is not None}
-        for name in columns
-        if (labels := table.get(f"{name}.label")) is not None
-    }
+def _find_labels(table: Columns, columns: Iterable[str]) -> Labels:
+    return {name: label_column(table[name], table.get(f"{name}.label", ())) for name in columns}
+
+
+def label_column(cells: Sequence[Any], words: Sequence[Any] = ()) -> Mapping[Any, str]:
+    """The short labels of the texts among these cells. `words`: the label that a user gave each cell, or None."""
+    given = {cell: word for cell, word in zip(cells, words, strict=False) if word is not None}
+    values = list(given | dict.fromkeys(cell for cell in cells if isinstance(cell, str)))
+    labels = label_values(values, {index: given[value] for index, value in enumerate(values) if value in given})
+    return dict(zip(values, labels, strict=True))
 
 
 def _to_cell(name: str, value: Any, labels: Labels) -> Any:
     if isinstance(value, NumberSummary):
         return format_spread(value)
-    return labels[name].get(value, value) if name in labels else value
+    return to_label(value, labels[name]) if name in labels else value
+
+
+def to_label(value: Any, labels: Mapping[Any, str]) -> Any:
+    """The label of a value, or the value if it has none."""
+    return labels.get(value, value) if isinstance(value, Hashable) else value
 
 
 def format_spread(spread: NumberSummary | None) -> str:

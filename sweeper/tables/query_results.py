@@ -20,7 +20,7 @@ from sweeper.store.containment import display_path
 from sweeper.store.records import TableLayout
 from sweeper.store.remote_artifacts import make_missing_finder
 from sweeper.store.row_queries import Batch, batch_results
-from sweeper.tables.aggregate import COST_SUM, Pivot, RowTable, make_groups, make_pivot
+from sweeper.tables.aggregate import COST_SUM, Labels, Pivot, RowTable, label_column, make_groups, make_pivot
 from sweeper.tables.export import column_names, read_columns
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.searched_points import BestPoints, find_best_points, find_search_run
@@ -284,10 +284,16 @@ def _find_answer(selected: Sequence[int], table: _RunTable, query: ResultsQuery)
         sorted_by = [name.removeprefix("-") for name in query.sorts]
         found = sort_rows(table.make_rows(selected, {*query.columns, *sorted_by}), query.sorts)[:limit]
         found = [{name: row[name] for name in query.columns} for row in found]
-        return RowTable(found, query.columns, ("queued_s", *table.measures))
+        return RowTable(found, query.columns, ("queued_s", *table.measures), _label_axes(found, query.columns, layout))
     rows = table.make_rows(selected)
     shown = _choose_default_columns(rows, table)
-    return RowTable(sort_rows(rows, query.sorts)[:limit], shown, ("queued_s", *table.measures))
+    rows = sort_rows(rows, query.sorts)[:limit]
+    return RowTable(rows, shown, ("queued_s", *table.measures), _label_axes(rows, shown, layout))
+
+
+def _label_axes(rows: Rows, shown: Iterable[str], layout: TableLayout) -> Labels:
+    """The short labels of the axes; those that a user gave have a column of their own."""
+    return {name: label_column([row[name] for row in rows]) for name in shown if name in layout.axis_columns}
 
 
 def _choose_default_columns(rows: Rows, table: _RunTable) -> list[str]:

@@ -11,6 +11,7 @@ from sweeper.answers.render import AS_JSON, NOT_IN_JSON
 from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND, PointKey, SearchColumns, SearchedPoint, sort_points
 from sweeper.store import Store
+from sweeper.tables.aggregate import label_column, to_label
 from sweeper.wording import join_names
 
 
@@ -31,9 +32,10 @@ class BestPoints:
             of = f"{shown} of the {total}" if shown < total else f"the {total}"
             noun, every = "point" if total == 1 else "points", join_names(first.objectives)
             yield Line(f"{of} {noun} of the Pareto front, which no other point beats in all of {every}")
+        labels = {name: label_column([point.values[name] for point in self.points]) for name in first.values}
         rows = [
-            [*point.objectives.values(), *point.values.values(), point.round, _format_rows(point.trials),
-             point.succeeded]
+            [*point.objectives.values(), *(to_label(cell, labels[name]) for name, cell in point.values.items()),
+             point.round, _format_rows(point.trials), point.succeeded]
             for point in self.points
         ]  # fmt: skip
         columns = [*first.objectives, *first.values, "round", "trials", "succeeded"]

@@ -1,0 +1,53 @@
+"""Long prompts in tables on a terminal: the names differ where the prompts do, and files keep the whole texts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sweeper.cli import main
+from tests.tables.written_results import make_grid, write_results
+
+BEFORE = "A cinematic wide photograph of a lighthouse on a cliff above the waves, " + "with clouds and gulls, " * 16
+AFTER = "in soft evening light, " + "very sharp and detailed, " * 15 + "35mm"
+PROMPTS = [f"{BEFORE}drawn in {medium} {AFTER}" for medium in ("charcoal", "watercolour")]
+LABELS = ["…drawn in charcoal in soft…", "…drawn in watercolour in soft…"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = make_grid(text=PROMPTS, seed=[11, 22, 33, 44, 55])
+    return write_results(tmp_path / "results", rows, {"glow": [row["seed"] % 7 + len(row["text"]) for row in rows]})
+
+
+def run_sweeper(capsys, *arguments):
+    assert main([*map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [(), ("--by", "text"), ("--pivot", "text,seed,glow"), ("--columns", "text,glow")])
+def test_results_show_the_words_that_differ(folder, capsys, options):
+    out = run_sweeper(capsys, "results", folder, *options)
+    assert all(label in out for label in LABELS)
+    assert BEFORE not in out
+
+
+def test_results_in_files_keep_the_whole_prompts(folder, capsys):
+    assert {row["text"] for row in json.loads(run_sweeper(capsys, "results", folder, "--json"))} == {*PROMPTS}
+    assert all(prompt in run_sweeper(capsys, "export", folder, "-o", "-", "--format", "csv") for prompt in PROMPTS)
+
+
+def test_effects_show_the_words_that_differ(folder, capsys):
+    out = run_sweeper(capsys, "effects", folder, "--axis", "text")
+    assert f"{LABELS[1]} is higher than {LABELS[0]}" in out
+    assert BEFORE[:60] not in out
+
+
+def test_a_verdict_on_prompts_shows_the_words_that_differ(folder, capsys):
+    file = folder.parent / "short"
+    rows = make_grid(text=[prompt.replace(",", "") for prompt in PROMPTS], seed=[11, 22, 33, 44, 55])
+    write_results(file, rows, {"glow": [row["seed"] % 7 + len(row["text"]) for row in rows]})
+    old, new = (prompt.replace(",", "") for prompt in PROMPTS)
+    main(["compare", str(file), "--axis", f"text={old},{new}", "--verdict"])
+    assert f"text {LABELS[1]} against {LABELS[0]}" in capsys.readouterr().out
