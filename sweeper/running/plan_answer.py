@@ -8,8 +8,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.answers.cells import format_cell
-from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Table, Warn, shorten_cell
+from sweeper.answers.parts import Fact, Facts, Heading, Item, Line, Part, Table, Warn
 from sweeper.answers.render import IF_GIVEN, INLINE, NOT_IN_JSON
+from sweeper.answers.value_labels import label_values, map_labels
 from sweeper.model.money import CURRENCY, NOTHING, Amount
 from sweeper.planning.plan import OrderReport
 from sweeper.planning.plan_cost import PlanCost
@@ -136,7 +137,10 @@ class PlanDifferences:
                 *([] if self.cost is None else [Fact("cost", str(self.cost))]),
             ]
         )
-        rows = [_make_row(kind, trial) for kind, trials in self.trials.items() for trial in trials[:_MAX_ROWS]]
+        shown = [(kind, trial) for kind, trials in self.trials.items() for trial in trials[:_MAX_ROWS]]
+        names = dict.fromkeys(name for _, trial in shown for name in trial.axes)
+        labels = {name: map_labels(format_cell(trial.axes.get(name)) for _, trial in shown) for name in names}
+        rows = [_make_row(kind, trial, labels) for kind, trial in shown]
         if rows:
             yield Table.from_records(rows, last=_DIFFERS)
         hidden = sum(max(0, count - _MAX_ROWS) for count in (self.changed, self.new, self.gone))
@@ -270,15 +274,12 @@ class PlanAnswer:
         return None if self.cost is None or not self.jobs else self.cost.left.scale(Fraction(jobs, self.jobs))
 
 
-def _make_row(kind: str, trial: DifferentTrial) -> dict[str, Any]:
+def _make_row(kind: str, trial: DifferentTrial, labels: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """One row of the table. The trial number is the plan's, or the run's if the row is gone."""
     cells = {"": kind, "trial": trial.trial}
-    cells |= {name: shorten_cell(format_cell(value)) for name, value in trial.axes.items()}
+    cells |= {name: labels[name][format_cell(value)] for name, value in trial.axes.items()}
     if trial.params is not None:
-        params = [
-            f"{name} {shorten_cell(format_cell(was))} -> {shorten_cell(format_cell(now))}"
-            for name, (was, now) in trial.params.items()
-        ]
+        params = [f"{name} {' -> '.join(label_values(values))}" for name, values in trial.params.items()]
         cells[_DIFFERS] = ", ".join(params) or "the workflow or an input file"
     return cells
 

@@ -53,6 +53,13 @@ def test_plan_text_shows_the_same_as_json(sweeper, write):
     assert "estimate  unknown: no job has run yet" in outcome.out.splitlines()
 
 
+def test_plan_names_long_texts_by_the_words_that_differ(sweeper, write):
+    texts = [f"{'a fox in the snow, ' * 30}in {medium}, {'very sharp, ' * 30}" for medium in ("oil", "ink")]
+    write(f"name: shop\ntemplate: t.json\nsweep: {{grid: {{prompt: {json.dumps(texts)}}}}}\n")
+
+    assert "prompt  2  …snow, in oil, very sharp… | …snow, in ink, very sharp…" in sweeper("plan", "shop.yaml").out
+
+
 def test_jsonl_streams_every_trial_in_written_order(sweeper, write):
     outcome = sweeper("plan", write(SWEEP), "--jsonl", "-")
 
