@@ -40,7 +40,8 @@ def test_captions_titles_and_tables_of_long_prompts_differ(folder, opened):
     captions = list_texts(page, "dialog[open] figcaption")
     assert [label in caption for caption, label in zip(captions, LABELS, strict=True)] == [True, True]
     assert LABELS[0] in page.locator("dialog[open] h2").inner_text()
-    assert PROMPTS[0].strip() in page.locator("dialog[open] .params").inner_text()
+    page = opened(folder, "#trial=0")
+    assert PROMPTS[0] in page.locator("dialog[open] .params").inner_text()
     page = opened(folder, "#view=table")
     cells = page.get_by_role("gridcell").filter(has_text="drawn in")
     assert cells.all_inner_texts() == [LABELS[0]] * 2 + [LABELS[1]] * 2
@@ -66,3 +67,40 @@ def test_the_data_keep_the_whole_prompts(folder):
     assert prompt["values"] == PROMPTS
     assert prompt["names"] == LABELS
     assert "names" not in steps
+
+
+def test_two_compared_prompts_are_one_text_with_their_differences_marked(folder, opened):
+    page = opened(folder, "#trial=0&with=2")
+    whole = page.locator("dialog[open] .params .whole td")
+    assert (whole.count(), whole.inner_text()) == (1, PROMPTS[0].replace("charcoal", "charcoal watercolour"))
+    assert whole.locator("del").inner_text().strip() == "charcoal"
+    assert whole.locator("ins").inner_text().strip() == "watercolour"
+    width = "node => node.getBoundingClientRect().width"
+    assert whole.evaluate(width) > 0.9 * page.locator("dialog[open] .params").evaluate(width)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("one two three four", "zero one three five four"),
+        ("a " * 700, "b " * 700 + "a"),
+        ("一只红色狐狸在雪地里", "一只白色狐狸在雪地里跑"),
+        ("", "a\n b"),
+        ("x y x y x", "y x y"),
+    ],
+)
+def test_the_marks_of_a_comparison_give_back_both_texts(folder, opened, first, second):
+    page = opened(folder)
+    parts = page.evaluate(
+        """([a, b]) => TextDiff.create(a, b).map(part =>
+            typeof part === "string" ? ["same", part] : [part.localName, part.textContent])""",
+        [first, second],
+    )
+    assert "".join(text for kind, text in parts if kind != "ins") == first
+    assert "".join(text for kind, text in parts if kind != "del") == second
+
+
+def test_the_head_of_a_column_has_room_for_its_whole_label(folder, opened):
+    page = opened(folder, "#x=prompt&y=steps")
+    overflow = "heads => heads.map(head => head.firstElementChild.scrollHeight - head.clientHeight)"
+    assert max(page.locator(".head").evaluate_all(overflow)) <= 0

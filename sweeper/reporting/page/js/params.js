@@ -6,6 +6,7 @@ const Params = (() => {
   const { el } = Dom;
   const { toJson, toVisible } = ValueText;
   const NONE = "(none)"; // in place of a value
+  const MIN_DIFF = 60; // letters of two texts that are shown as one, because side by side a reader would not find what differs
 
   /** @param {Column} column */
   const isParam = ({ role }) => role === "axis" || role === "slot";
@@ -78,6 +79,10 @@ const Params = (() => {
     const makeLine = (column) => {
       const texts = formatRows(column, rows);
       if (!isParam(column) && texts.every((text) => text === NONE)) return null;
+      if (isParam(column) && differs(column) && texts.every((text) => text.length > MIN_DIFF)) {
+        const title = "Struck out: only in A. Underlined: only in B.";
+        return el("tr", { class: "differs whole" }, el("th", { scope: "row" }, column.name), el("td", { title, colspan: 2 }, TextDiff.create(texts[0], texts[1])));
+      }
       return el(
         "tr",
         { class: column.role !== "outcome" && differs(column) ? "differs" : "" },
