@@ -215,10 +215,10 @@ def test_the_doors_load_no_experiment_with_everything_that_it_names() -> None:
 
 # Lines of Python of each room. A change that needs more says why, and raises the number in the same commit.
 BUDGETS = {
-    "answers": 450, "cli": 6_180, "cluster": 2_700, "comfy": 4_920, "embedded": 9_850, "images": 1_880,
-    "loading": 5_080, "model": 5_580, "planning": 3_250, "pytest_plugin": 350, "regression": 3_580,
-    "reporting": 3_100, "running": 9_450, "schemas": 510, "serving": 600, "statistics": 1_110, "store": 3_180,
-    "tables": 4_290, "voting": 900,
+    "answers": 590, "cli": 6_190, "cluster": 2_700, "comfy": 4_920, "embedded": 9_850, "images": 1_880,
+    "loading": 5_110, "model": 5_580, "planning": 3_250, "pytest_plugin": 350, "regression": 3_590,
+    "reporting": 3_120, "running": 9_450, "schemas": 510, "serving": 600, "statistics": 1_110, "store": 3_180,
+    "tables": 4_320, "voting": 900,
 }  # fmt: skip
 
 
