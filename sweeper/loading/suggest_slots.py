@@ -9,6 +9,7 @@ defaults of their class.
 from __future__ import annotations
 
 import json
+import operator
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -396,9 +397,9 @@ def _infer_from_value(
     if is_integer and spec is None:  # 7 may be the value of a FLOAT, and a seed of 64 bits must stay an integer
         return "number", {"type": ["integer", "number"]}
     schema: dict[str, Any] = {"type": "integer" if is_integer else "number"}
-    for keyword, sign in (("minimum", 1), ("maximum", -1)):
+    for keyword, is_within in (("minimum", operator.ge), ("maximum", operator.le)):
         limit = (spec.schema or {}).get(keyword) if spec is not None else None
-        if limit is not None and sign * (value - limit) >= 0:  # do not refuse the current value
+        if limit is not None and is_within(value, limit):  # do not refuse the current value
             schema[keyword] = limit
     return schema["type"], schema
 

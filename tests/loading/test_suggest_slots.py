@@ -385,3 +385,9 @@ def test_an_input_that_is_chosen_twice_for_the_app_mode_is_one_slot():
     chosen = [AppInput(("5.width",), "width"), AppInput(("5.width",), "width"), AppInput(("5.height",), "height")]
     slots = choose_app_slots(TXT2IMG, NOTHING, chosen)
     assert [(slot.name, slot.address) for slot in slots] == [("width", "5.width"), ("height", "5.height")]
+
+
+def test_an_integer_that_no_float_can_hold_is_compared_with_the_limits():
+    declared = {"Blur": {"input": {"required": {"radius": ["FLOAT", {"min": 0.0, "max": 9.0}]}}, "output": []}}
+    (slot,) = suggest_slots({"1": node("Blur", radius=10**400)}, NodeInfo.from_object_info(declared))
+    assert slot.schema == {"type": "number", "minimum": 0}
