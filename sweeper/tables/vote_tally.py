@@ -126,7 +126,7 @@ class ValueRanking:
         if self.better:
             yield Note(
                 f"{self.axis}: *better* holds for a number of votes that was decided beforehand; who stops at the "
-                "first *better* is wrong about one in eight pairs of equal values"
+                "first *better* is wrong about one in six pairs of equal values"
             )
         if self.independent:
             yield Note(
