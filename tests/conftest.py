@@ -60,7 +60,7 @@ settings.load_profile("any machine")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `--numprocesses auto` starts: five for each core, because tests mostly wait.
+    """How many processes `--numprocesses auto` starts: three for each core, because tests often wait.
 
     But at most one for each gigabyte of memory, because each takes half of one, and a browser besides.
     """
@@ -68,7 +68,7 @@ def pytest_xdist_auto_num_workers() -> int:
     if not hasattr(os, "sysconf"):
         return 3 * cores
     gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**30
-    return max(1, min(5 * cores, gigabytes))
+    return max(1, min(3 * cores, gigabytes))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:

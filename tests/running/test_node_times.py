@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeper.running.done_work import list_job_seconds
+from sweeper.running.done_work import list_timed_jobs
 from sweeper.running.run_context import NodeTimes
 from sweeper.store.server_facts import BESIDES_NODES
 
@@ -38,4 +38,4 @@ def test_sums_of_workers_and_jobs_without_times_are_added():
 )
 def test_first_job_of_a_run_says_little_about_the_others(spans, seconds):
     jobs = [SimpleNamespace(run=1, target="gpu", started=started, ended=ended) for started, ended in spans]
-    assert list_job_seconds(jobs) == seconds
+    assert [found for _, found in list_timed_jobs(jobs)] == seconds
