@@ -69,8 +69,8 @@ class ValueComparison:
 class ValueComparisons:
     """All pairs of values of an axis. `slope`: the interval of the change for 1 more of an axis of numbers.
 
-    `reach`: from which difference on two values would be told apart with twice as many replicates, if the noise stays
-    as it is; None if that is not known.
+    `reach`: the smallest difference that twice as many replicates would tell from 0, with the same noise; None if that
+    is not known.
     """
 
     pairs: tuple[ValueComparison, ...] = ()
