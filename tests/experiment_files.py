@@ -45,6 +45,16 @@ def write(folder, experiment, graph=None, slots=None, files=None):
     return Path(folder) / "e.yaml"
 
 
+def make_search_writer(write_text, search):
+    """A function that writes an experiment with a search; keywords change the section, `more` adds other sections."""
+
+    def make(more=None, **changes):
+        section = {name: value for name, value in {**search, **changes}.items() if value is not None}
+        return write_text(json.dumps({"template": "t.json", "search": section, **(more or {})}))
+
+    return make
+
+
 def make_plan(folder, experiment, graph=None, slots=None, files=None):
     """The plan of an experiment given as a mapping or a text."""
     if isinstance(experiment, dict):

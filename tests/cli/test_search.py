@@ -14,6 +14,7 @@ import pytest
 from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
 from tests.cli.terminal import answer
+from tests.experiment_files import make_search_writer
 
 INSTALL = f"{sys.executable} -m pip install"
 SEARCH = {
@@ -60,13 +61,7 @@ TOO_LARGE = "shop.yaml:1: search.space.cfg: node 3 (KSampler) cfg: found 900.0, 
 
 @pytest.fixture
 def write_search(write):
-    """A function that writes an experiment with a search; keywords change the section, `more` adds other sections."""
-
-    def make(more=None, **changes):
-        section = {name: value for name, value in {**SEARCH, **changes}.items() if value is not None}
-        return write(json.dumps({"template": "t.json", "search": section, **(more or {})}))
-
-    return make
+    return make_search_writer(write, SEARCH)
 
 
 def hide_digits(text):

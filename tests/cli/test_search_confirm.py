@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
 from tests.cli.terminal import answer
+from tests.experiment_files import make_search_writer
 
 SEARCH = {
     "maximize": "brightness",
@@ -24,13 +24,7 @@ SEARCH = {
 
 @pytest.fixture
 def write_search(write):
-    """A function that writes an experiment with a search; keywords change the section, `more` adds other sections."""
-
-    def make(more=None, **changes):
-        section = {name: value for name, value in {**SEARCH, **changes}.items() if value is not None}
-        return write(json.dumps({"template": "t.json", "search": section, **(more or {})}))
-
-    return make
+    return make_search_writer(write, SEARCH)
 
 
 @pytest.fixture(scope="module")

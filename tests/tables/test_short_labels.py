@@ -7,12 +7,8 @@ import json
 import pytest
 
 from sweeper.cli import main
+from tests.long_prompts import BEFORE, LABELS, PROMPTS
 from tests.tables.written_results import make_grid, write_results
-
-BEFORE = "A cinematic wide photograph of a lighthouse on a cliff above the waves, " + "with clouds and gulls, " * 16
-AFTER = "in soft evening light, " + "very sharp and detailed, " * 15 + "35mm"
-PROMPTS = [f"{BEFORE}drawn in {medium} {AFTER}" for medium in ("charcoal", "watercolour")]
-LABELS = ["…drawn in charcoal in soft…", "…drawn in watercolour in soft…"]
 
 
 @pytest.fixture
