@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-PART_NAME: Final = re.compile(r"\.[0-9a-f]{16}\.part")  # of a file that a killed process leaves
 # The errors of Windows for an open file: access denied, sharing violation, lock violation
 # (https://learn.microsoft.com/windows/win32/debug/system-error-codes--0-499-).
 _IN_USE: Final = (5, 32, 33)
