@@ -136,7 +136,7 @@ def _choose_active(
 
     axes = sorted((slot for slot in slots if slot is not seed and len(values_of[slot.name]) > 1), key=rank)
     if seed is not None and axes and not is_number(axes[0].value):
-        axes = []  # a seed is enough, if the other values are no numbers
+        axes = []  # without other numbers, a seed is enough
     if seed is None and not axes and not has_files:
         axes = [slot for slot in slots if values_of[slot.name]]
     return tuple(slot for slot in (next(iter(axes), None), seed) if slot is not None)

@@ -144,7 +144,7 @@ def _iter_suggestions(graph: Graph, info: NodeInfo) -> Iterator[Suggestion]:
 def _merge_twins(suggestions: Iterable[Suggestion], graph: Graph) -> list[Suggestion]:
     """Merge the inputs of the same name and class that have the same value, such as the steps of two samplers.
 
-    Prompts with the same text are one slot in nodes of all classes. Nodes that load other files are no twins.
+    Prompts with the same text are one slot in nodes of all classes. Nodes that load different files stay apart.
     """
     groups: dict[tuple[str, ...], list[Suggestion]] = defaultdict(list)
     for suggestion in suggestions:

@@ -81,7 +81,7 @@ class MetricVerdict:
       that for other prompts too from `other_low` to `other_high` (None if there are too few to say). The new side is
       higher in `higher` pairs, and lower in `lower`.
     - `margin`: a smaller difference counts as none.
-    - `reach`: from which difference on twice as many pairs would tell the sides apart, if they are not.
+    - `reach`: the smallest difference that twice as many pairs would tell from 0, if the sides are not told apart.
     - `note`: why there is no difference to judge; then these numbers are None.
     """
 

@@ -91,8 +91,8 @@ def find_gone(
 ) -> dict[int, str]:
     """The trials that a target refuses only because it offers less than it did: by index, the reason.
 
-    What can go is an option of a partner's node, and on Comfy Cloud, where nobody can install it, a class. Empty if a
-    trial has another mistake, or is none of `may_be_gone`; then `problems` are to be raised, as for any run.
+    A server may no longer offer an option of a partner's node; Comfy Cloud also a class, which nobody can install.
+    Empty if a trial has another mistake, or is none of `may_be_gone`; then `problems` are to be raised, as for any run.
     """
     gone: dict[int, str] = {}
     explained: set[str] = set()

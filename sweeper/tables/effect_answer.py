@@ -97,9 +97,9 @@ class AxisEffect:
     `differs`: whether two of its values do, or the slope is not 0. `idle`: whether it is known that the axis changes
     hardly anything, alone and in pairs with others. `highest` are the value with the highest mean and those that do not
     differ from it, if these are at most half of all; `lowest` likewise. `slope`: the interval of the change for 1 more,
-    for four or more numbers, if it has a sign that no two values contradict. `reach`: the difference from which on
-    values would be told apart with twice the replicates. `trend` and `whole_share` are those of a search. `share` is
-    None if the trials are too few, and `levels` is the number of values.
+    for four or more numbers, if it has a sign that no two values contradict. `reach`: the smallest difference that
+    twice the replicates would tell from 0. `trend` and `whole_share` are those of a search. `share` is None if the
+    trials are too few, and `levels` is the number of values.
     """
 
     axis: str

@@ -229,7 +229,7 @@ def convert_value(spec: InputSpec, value: Any, *, is_host_value: bool = False) -
 def round_as_page(spec: InputSpec, node: Node, value: Any) -> Any:
     """Round a number as its widget does when a primitive sets it: to `step`, or to the digits of `step`.
 
-    Raises WidgetMismatchError if the limits, which some nodes have themselves, are no numbers for that.
+    Raises WidgetMismatchError if the limits are not numbers; some nodes have limits of their own.
     """
     if not is_number(value) or spec.type not in ("INT", "FLOAT"):
         return value
