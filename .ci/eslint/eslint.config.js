@@ -6,15 +6,12 @@ export default [
   {
     files: ["**/*.js"],
     ignores: ["*.config.js"],
-    languageOptions: { ecmaVersion: 2024, sourceType: "script", globals: globals.browser },
+    languageOptions: { ecmaVersion: 2024, sourceType: "module", globals: globals.browser },
     linterOptions: { reportUnusedDisableDirectives: "error" },
     rules: {
-      // Every script sees the constants of the scripts before it. tsc knows which there are, and ESLint does not.
-      "no-undef": "off",
-      "no-redeclare": ["error", { builtinGlobals: false }],
-      "no-unused-vars": ["error", { vars: "local", args: "after-used" }],
+      "no-unused-vars": ["error", { args: "after-used" }],
       "max-lines": ["error", 500],
-      "max-lines-per-function": ["error", { max: 60, skipComments: true, IIFEs: false }],
+      "max-lines-per-function": ["error", { max: 60, skipComments: true }],
       curly: ["error", "multi-line"],
       eqeqeq: "error",
       "no-var": "error",

@@ -44,7 +44,7 @@ from sweeper.reporting.contents import (
 )
 from sweeper.reporting.dataset import TrialTable, build_dataset, iter_json, iter_script, tabulate, transpose_files
 from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER, Thumbnails
-from sweeper.serving import SHARED_PAGE
+from sweeper.serving.page_files import read_page
 from sweeper.store import Store
 from sweeper.store.artifacts import link_files
 from sweeper.store.containment import refuse_links
@@ -102,9 +102,7 @@ def write_report(
             **describe_run(find_run_record(store, run), results, table, store),
         }
     del table  # what the page does not need of it takes 50 MB for a hundred thousand trials
-    page_folders = [path.name for path in PAGE_FOLDER.iterdir() if path.is_dir()]
-    folders = [out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER, *page_folders)]
-    refuse_links(*folders, inside=results)
+    refuse_links(*(out / name for name in (FILES_FOLDER, THUMBS_FOLDER, ACCEPTED_FOLDER)), inside=results)
     try:
         out.mkdir(parents=True, exist_ok=True)
         artifacts = collect_artifacts(recorded, results)
@@ -120,7 +118,7 @@ def write_report(
         data["files"] = transpose_files(entries)
         thumbnails.prune_index(sprites)
         _remove_stale_files(out, results, data["files"].get("path", ()), partial(thumbnails.is_shown, sprites=sprites))
-        pages = {name: [text] for name, text in read_page().items()}
+        pages = {name: [text] for name, text in read_page(PAGE_FOLDER).items()}
         for name, parts in {"data.json": iter_json(data), "data.js": iter_script(data), **pages}.items():
             with atomic_write(out / name) as file:
                 file.writelines(part.encode() for part in parts)
@@ -171,14 +169,6 @@ def _add_check(
         **build_check_data(trials, group_by_trial(checked), accepted, start, with_texts=is_review),
     }
     return check, accepted.values()
-
-
-def read_page() -> dict[str, str]:
-    """The files of the page by name, `index.html` first; some are those of all pages."""
-    index = (PAGE_FOLDER / "index.html").read_text("utf-8")
-    paths = {name: PAGE_FOLDER / name for name in re.findall(r'"((?:css|js)/\w+\.\w+)"', index)}
-    parts = {name: path if path.is_file() else SHARED_PAGE / name for name, path in paths.items()}
-    return {"index.html": index} | {name: path.read_text("utf-8") for name, path in parts.items()}
 
 
 def _name_by_content(path: Path) -> str:

@@ -16,7 +16,7 @@ import ipaddress
 import secrets
 import socket
 from collections.abc import Callable, Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import quote
 
@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sweeper.errors import UsageError
 from sweeper.model.bounded_json import parse_json
 from sweeper.serving.hosting import ServerThread, bind
+from sweeper.serving.page_files import SHARED_PAGE, join_script, read_page
 
 
 def is_loopback(name: str) -> bool:
@@ -63,10 +64,10 @@ def _parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address |
         return None
 
 
-LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
+LOGIN_PAGE: Final = SHARED_PAGE / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"
 # The login page needs these; they contain nothing of the run.
-_PUBLIC_PATHS: Final = frozenset({"/session", "/js/enter.js", "/css/base.css", "/css/page.css"})
+_PUBLIC_PATHS: Final = frozenset({"/session", "/enter.js", "/page.css"})
 MAX_BODY_BYTES: Final = 4096  # of a request's body
 WRONG_TOKEN_SECONDS: Final = 1.0  # until the answer to a wrong token; a right one never waits
 _YEAR_SECONDS: Final = 365 * 86400
@@ -258,20 +259,14 @@ class PageServer:
 
 
 def make_page_route(root: Path) -> Route:
-    """Make the last route of an application: it serves the files of a page, and of the login page."""
-    files = {
-        path.relative_to(folder).as_posix(): (path.read_bytes(), _PAGE_TYPES[path.suffix])
-        for folder in (root, LOGIN_PAGE.parent)
-        for path in folder.rglob("*")
-        if path.suffix in _PAGE_TYPES
-    }
+    """Make the last route of an application: it serves the files of the page in a folder, and of the login page."""
+    files = read_page(root) | {"enter.js": join_script(SHARED_PAGE / "js" / "enter.js")}
 
     async def serve_page(request: Request) -> Response:
-        file = files.get(request.path_params["name"] or "index.html")
-        if file is None:
+        name = request.path_params["name"] or "index.html"
+        if name not in files:
             return respond_not_found()
-        content, media_type = file
-        return Response(content, headers=NO_STORE, media_type=f"{media_type}; charset=utf-8")
+        return Response(files[name], headers=NO_STORE, media_type=_PAGE_TYPES[PurePosixPath(name).suffix])
 
     return Route("/{name:path}", serve_page)
 

@@ -10,6 +10,7 @@ from sweeper.cli import main
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import open_menu, press_in_menu
+from tests.reporting.page_modules import evaluate
 
 SWEEP = {"steps": [4, 8], "sampler": ["euler", "heun"], "seed": [1, 2, 3]}  # brightness is 10 to 21, in written order
 
@@ -118,7 +119,7 @@ EXACT = """() => {
 )
 def test_condition_finds_exactly_the_trials_of_a_value(made, opened, axes):
     page = opened(made(Sweep({**axes, "seed": [1, 2]}, distinct=1)))
-    assert page.evaluate(EXACT) == []
+    assert evaluate(page, EXACT) == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import press_in_menu
+from tests.reporting.page_modules import evaluate
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -199,10 +200,10 @@ def test_long_number_in_a_caption_keeps_both_ends(made, opened):
     fits = "all => all.every(one => one.scrollWidth <= one.clientWidth)"
     assert page.locator(".caption").evaluate_all(fits)
     fitted = "([text, room]) => TextWidth.shorten(text, room)"
-    both = page.evaluate(fitted, [f"{seeds[0]} · {seeds[1]}", 150])
+    both = evaluate(page, fitted, [f"{seeds[0]} · {seeds[1]}", 150])
     assert re.fullmatch(r"184\d*…\d*615 · 184\d*…\d*614", both)
-    assert page.evaluate(fitted, [f"{seeds[0]}", 30]).endswith("…")  # no room for two ends
-    assert page.evaluate(fitted, [f"a fox in the snow, {seeds[0]}", 80]).startswith("a fox")
+    assert evaluate(page, fitted, [f"{seeds[0]}", 30]).endswith("…")  # no room for two ends
+    assert evaluate(page, fitted, [f"a fox in the snow, {seeds[0]}", 80]).startswith("a fox")
 
 
 def test_caption_names_the_axis_of_a_missing_value(made, opened):

@@ -20,6 +20,7 @@ from sweeper.store import Store
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import open_menu
+from tests.reporting.page_modules import evaluate
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 
@@ -270,7 +271,7 @@ def real(tmp_path_factory):
 def test_accept_command_accepts_exactly_the_kept_trials(real, opened, capsys):
     page = opened(write_report(real / "out").page.parent)
     page.evaluate("for (const row of [0, 1]) sweeper.page.marks.set(row, {verdict: 'keep'})")
-    command = shlex.split(page.evaluate("MarkExport.makeAcceptCommand(sweeper.page.dataset, sweeper.page.marks)"))
+    command = shlex.split(evaluate(page, "MarkExport.makeAcceptCommand(sweeper.page.dataset, sweeper.page.marks)"))
     assert command[:2] == ["sweeper", "accept"]
     assert main([*command[1:], "--yes"]) == 0
     capsys.readouterr()

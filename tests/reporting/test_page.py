@@ -10,6 +10,7 @@ import pytest
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import open_menu, press_in_menu
+from tests.reporting.page_modules import evaluate
 
 AXES = {"subject": ["a red fox", "a lighthouse above the sea"], "steps": [2, 6, 20], "seed": [2**64 - 1, 5]}
 ENDS = {
@@ -105,7 +106,8 @@ TEXTS = ["a fox, far: away", "a fox", "7", 7, 7.5, True, "true", None, "", 2**64
 def test_address_keeps_its_meaning_when_the_sweep_grows(made, opened):
     page = opened(made(Sweep({"text": TEXTS[1:], "steps": [4, 8, 16]})), "#x=steps&y=text")
     hidden = [0, 2, 4, 5, 7, 9, 10, 11]
-    page.evaluate(
+    evaluate(
+        page,
         """places => {
             const { dataset, update } = sweeper.page;
             const axis = dataset.axes[0];
@@ -128,11 +130,11 @@ def test_address_keeps_its_meaning_when_the_sweep_grows(made, opened):
     assert [side for side in larger.evaluate(sides) if side != TEXTS[0]] == page.evaluate(sides)
     assert larger.evaluate(told) == [f"{title} · new: 1" for title in page.evaluate(told)]
     page.keyboard.press("Escape")
-    every = page.evaluate(
-        "() => [...Array(48).keys()].map(trial => Address.writeTrial(sweeper.page.dataset, `${trial}`))"
+    every = evaluate(
+        page, "() => [...Array(48).keys()].map(trial => Address.writeTrial(sweeper.page.dataset, `${trial}`))"
     )
     read = "words => words.map(word => Number(Address.readTrial(sweeper.page.dataset, word)))"
-    assert page.evaluate(read, every) == list(range(48))
+    assert evaluate(page, read, every) == list(range(48))
 
 
 def test_address_is_short_and_separates_equal_trials(made, opened):
@@ -483,9 +485,9 @@ def test_filter_expressions_select_rows(made, opened):
     }
     rows = """text => { const test = Expression.compile(text, sweeper.page.dataset);
         return test.error || [0, 1, 2, 3, 4, 5].filter(test.holds); }"""
-    assert {text: page.evaluate(rows, text) for text in cases} == cases
+    assert {text: evaluate(page, rows, text) for text in cases} == cases
     for wrong in ("steps ==", "steps = 1", "(steps", "[1, 2", "nothing > 1", "steps > 1 2", "(" * 5000 + "1"):
-        assert isinstance(page.evaluate(rows, wrong), str), wrong
+        assert isinstance(evaluate(page, rows, wrong), str), wrong
 
 
 def test_filter_without_comparison_is_a_search(made, opened):
@@ -511,7 +513,7 @@ def test_filter_without_comparison_is_a_search(made, opened):
     }
     found = """text => { const test = Expression.compile(text, sweeper.page.dataset);
         return [...Array(24).keys()].filter(test.holds); }"""
-    assert {text: page.evaluate(found, text) for text in cases} == cases
+    assert {text: evaluate(page, found, text) for text in cases} == cases
     said = page.locator("#bar .filter-status")
     for text, told in {
         "fox (": "Filter: searched the values for fox (, found in 8 of 24 trials",
@@ -558,7 +560,8 @@ def test_command_is_copied_without_clipboard_permission(made, opened):
 def test_long_captions_are_shortened_in_any_script(made, opened):
     words = ["iiiiiiiiii", "WWWWWWWWWW", "a fox that runs far away through snow", "لوحة زيتية لثعلب في الثلج البعيد"]
     page = opened(made(Sweep({"prompt": words, "seed": [1, 2]})))
-    shown = page.evaluate(
+    shown = evaluate(
+        page,
         """words => words.map(word => {
         const probe = document.createElement('span');
         document.querySelector('.cell').append(probe);

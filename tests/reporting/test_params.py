@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_modules import evaluate
 
 TINY = [1e-7, 0.1234567, 0.1234568, 7.0, 1.5]
 
@@ -42,7 +43,7 @@ def test_different_numbers_look_different(made, opened):
 def test_only_fractions_of_metrics_are_rounded(made, opened, number, exact, rounded):
     page = opened(made(Sweep({"steps": [1]})))
     both = "value => [ValueText.toText(value), ValueText.toRounded(value)]"
-    assert page.evaluate(both, number) == [exact, rounded]
+    assert evaluate(page, both, number) == [exact, rounded]
 
 
 def test_different_metrics_are_shown_in_full_when_rounding_hides_it(made, opened):
@@ -61,7 +62,7 @@ def test_search_finds_a_metric_exact_or_rounded(made, opened):
     page = opened(made(Sweep({"steps": [4, 8]})))
     page.evaluate("() => { sweeper.page.dataset.column('brightness').numbers[0] = 41.00000001; }")
     found = """text => [0, 1].filter(Expression.compile(text, sweeper.page.dataset).holds)"""
-    assert [page.evaluate(found, text) for text in ("41", "1")] == [[0], []]
+    assert [evaluate(page, found, text) for text in ("41", "1")] == [[0], []]
 
 
 FOX = "a red fox in deep snow, " * 20
@@ -111,7 +112,7 @@ def test_filter_accepts_labels(labelled, opened):
         "karras": [2, 3],
     }
     rows = "text => [0, 1, 2, 3].filter(Expression.compile(text, sweeper.page.dataset).holds)"
-    assert {text: page.evaluate(rows, text) for text in cases} == cases
+    assert {text: evaluate(page, rows, text) for text in cases} == cases
 
 
 def test_missing_empty_and_blank_texts_look_different(made, opened):

@@ -14,6 +14,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_modules import evaluate
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def embedded_comfyui():
 
 
 def make_command(page, row):
-    return page.evaluate(f"Workflow.makeCommand(sweeper.page.dataset, {row})")
+    return evaluate(page, f"Workflow.makeCommand(sweeper.page.dataset, {row})")
 
 
 def test_rerun_command_repeats_the_options_of_the_run(project, embedded_comfyui, tmp_path, opened):
@@ -58,7 +59,7 @@ def test_indistinguishable_trial_has_no_rerun_command(made, opened):
     """Two lists, which the page cannot write as distinct Jinja2 literals."""
     page = opened(made(Sweep({"note": [[1], [2]]})))
     page.evaluate("sweeper.page.dataset.raw.workflow = {base: {}, changes: [], known: [1, 1]}")
-    reason = page.evaluate("Workflow.explainNoCommand(sweeper.page.dataset, 1)")
+    reason = evaluate(page, "Workflow.explainNoCommand(sweeper.page.dataset, 1)")
     assert reason == "no --where condition separates it from trial 0"
 
 
@@ -74,7 +75,7 @@ def test_kept_trials_use_the_targets_and_metrics_of_the_run(project, tmp_path, o
     project(targets={"box": server, "spare": spare}, **as_run)
     page = opened(write_report(out).page.parent)
     page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
-    text = page.evaluate("MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)")
+    text = evaluate(page, "MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)")
     assert "secret" not in text + (out / "report/data.js").read_text()
     (tmp_path / "kept.yaml").write_text(text)
     kept = sweeper.load(tmp_path / "kept.yaml")
@@ -89,7 +90,7 @@ def test_kept_trials_go_to_the_target_given_to_the_run(project, embedded_comfyui
     assert sweeper.run(project(), embedded_comfyui.url, out).succeeded == 2
     page = opened(write_report(out).page.parent)
     page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
-    (tmp_path / "kept.yaml").write_text(page.evaluate("MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)"))
+    (tmp_path / "kept.yaml").write_text(evaluate(page, "MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)"))
     assert sweeper.load(tmp_path / "kept.yaml").targets == (embedded_comfyui.url,)
 
 
@@ -107,7 +108,7 @@ def test_exported_yaml_preserves_any_characters(project, tmp_path, opened):
     page.evaluate(
         "text => [0, 1, 2].forEach(row => sweeper.page.marks.set(row, {verdict: 'keep', comment: text}))", ODD
     )
-    (tmp_path / "kept.yaml").write_text(page.evaluate("MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)"))
+    (tmp_path / "kept.yaml").write_text(evaluate(page, "MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)"))
     kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
     assert [trial.params["prefix"] for trial in kept.written()] == texts
 
@@ -150,8 +151,8 @@ def test_rerun_command_repeats_set_values_exactly(project, given, tmp_path, open
     options = page.evaluate("sweeper.page.dataset.raw.asked.options")
     if given == "\ud83d":
         assert options is None
-        assert "--set gave this run cannot be written" in page.evaluate(
-            "Workflow.explainNoCommand(sweeper.page.dataset, 0)"
+        assert "--set gave this run cannot be written" in evaluate(
+            page, "Workflow.explainNoCommand(sweeper.page.dataset, 0)"
         )
     else:
         assert parse_settings((options[1],)) == {"note": given}

@@ -11,6 +11,7 @@ from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
 from tests.reporting.page_actions import open_menu
+from tests.reporting.page_modules import evaluate
 
 POINTS = [
     [{"cfg": 3.5, "lr": 0.0001, "sampler": "euler"}],
@@ -235,7 +236,7 @@ def test_trials_of_a_search_have_workflows_but_no_rerun_command(project, tmp_pat
     actions = page.locator(".actions")
     assert actions.get_by_role("button", name="Copy workflow").count() == 1
     assert "No rerun command: a search chooses its trials itself" in actions.inner_text()
-    graph = json.loads(page.evaluate("Workflow.toText(sweeper.page.dataset, 2)"))
+    graph = json.loads(evaluate(page, "Workflow.toText(sweeper.page.dataset, 2)"))
     assert graph["1"]["inputs"]["width"] == page.evaluate("sweeper.page.dataset.column('width').value(2)")
     page.keyboard.press("Escape")
     words = page.evaluate("sweeper.page.dataset.explainExclusion(new Map([['width', 0], ['color', 1]]))")

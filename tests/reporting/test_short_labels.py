@@ -8,6 +8,7 @@ import pytest
 
 from tests.long_prompts import LABELS, PROMPTS
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_modules import evaluate
 
 
 @pytest.fixture
@@ -87,7 +88,8 @@ def test_two_compared_prompts_are_one_text_with_their_differences_marked(folder,
 )
 def test_the_marks_of_a_comparison_give_back_both_texts(folder, opened, first, second):
     page = opened(folder)
-    parts = page.evaluate(
+    parts = evaluate(
+        page,
         """([a, b]) => TextDiff.create(a, b).map(part =>
             typeof part === "string" ? ["same", part] : [part.localName, part.textContent])""",
         [first, second],

@@ -18,6 +18,7 @@ from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
 from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobEnd, JobRecord, TableLayout
 from tests.reporting.made_up_sweeps import Sweep
+from tests.reporting.page_modules import evaluate
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 MODES = {"s": ".side-by-side", "b": ".stack img + img", "l": ".slider-line", "d": "canvas[data-done]"}
@@ -124,7 +125,7 @@ def test_workflow_is_assembled_completely(planned, opened):
     plan, folder = planned
     page = opened(folder, "#trial=0")
     for trial in plan.written():
-        text = page.evaluate(f"Workflow.toText(sweeper.page.dataset, {trial.index})")
+        text = evaluate(page, f"Workflow.toText(sweeper.page.dataset, {trial.index})")
         assert json.loads(text) == plan.workflow(trial)
 
 
@@ -164,8 +165,8 @@ def test_workflow_has_the_input_names_of_its_target(embedded_comfyui, tmp_path, 
     (tmp_path / "e.yaml").write_text("name: e\ntemplate: t.json\nparams: {image: hills.png}\n")
     out = tmp_path / "results"
     assert sweeper.run(tmp_path / "e.yaml", embedded_comfyui.url, out).succeeded == 1
-    given = opened(write_report(out).page.parent, "#trial=0").evaluate(
-        "JSON.parse(Workflow.toText(sweeper.page.dataset, 0))"
+    given = evaluate(
+        opened(write_report(out).page.parent, "#trial=0"), "JSON.parse(Workflow.toText(sweeper.page.dataset, 0))"
     )
     assert given["1"]["inputs"]["image"].startswith("sweeper-")
     answer = httpx.post(f"{embedded_comfyui.url}/prompt", json={"prompt": given})
@@ -175,7 +176,7 @@ def test_workflow_has_the_input_names_of_its_target(embedded_comfyui, tmp_path, 
 def test_rerun_command_selects_by_varying_slots(planned, opened):
     _, folder = planned
     page = opened(folder)
-    command = page.evaluate("Workflow.makeCommand(sweeper.page.dataset, 2)")
+    command = evaluate(page, "Workflow.makeCommand(sweeper.page.dataset, 2)")
     assert command.endswith("""--fresh --where 'text == "b'\\''s" and seed == 18446744073709551615'""")
 
 
@@ -183,7 +184,7 @@ def test_exported_experiment_remakes_the_kept_trials(planned, opened, tmp_path):
     plan, folder = planned
     page = opened(folder)
     page.evaluate("for (const row of [0, 3]) sweeper.page.marks.set(row, {verdict: 'keep', comment: 'x # y\\nz'})")
-    text = page.evaluate("MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)")
+    text = evaluate(page, "MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)")
     (tmp_path / "kept.yaml").write_text(text)
     assert yaml.safe_load(text)["name"] == "e-kept"
     kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))

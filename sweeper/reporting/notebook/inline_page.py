@@ -27,7 +27,8 @@ from sweeper.model.shell_words import join_command
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import iter_script, to_json, transpose_files
 from sweeper.reporting.thumbnails import SMALLER_SIDES
-from sweeper.reporting.write_report import read_page, write_report
+from sweeper.reporting.write_report import PAGE_FOLDER, write_report
+from sweeper.serving.page_files import read_page
 from sweeper.store.containment import refuse_links
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.wording import suggest
@@ -182,7 +183,7 @@ def _make_data_url(name: str, path: Path) -> str:
 
 def _make_page(data: Mapping[str, Any], inline: Mapping[str, str]) -> str:
     """The page as one HTML text, with its styles, scripts, data and files."""
-    parts = read_page()
+    parts = read_page(PAGE_FOLDER)
     index = parts.pop("index.html")
     # In a string of a script, `<` could end the script.
     script = "".join(iter_script(data)) + f"sweeper.inline = JSON.parse({json.dumps(to_json(inline))});\n"

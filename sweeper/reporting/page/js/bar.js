@@ -1,300 +1,309 @@
 // @ts-check
 // The bar above the views: counts, views, axes, filter; the rest is in two menus.
-"use strict";
+
+import * as Counts from "./counts.js";
+import { announce, copyText, el, makeField, makeMenu, makePanel, saveFile } from "./dom.js";
+import * as Expression from "./expression.js";
+import * as GridControls from "./grid_controls.js";
+import { PendingInput } from "./grid_controls.js";
+import * as Keys from "./keys.js";
+import * as MarkExport from "./mark_export.js";
+import * as PlotData from "./plot_data.js";
+import * as Suggest from "./suggest.js";
+/** @import { Dataset } from "./dataset.js" */
+/** @import { Filter } from "./expression.js" */
+/** @import { Arrangement } from "./layout.js" */
+/** @import { Page } from "./main.js" */
+/** @import { State } from "./state.js" */
 
 /** @typedef {{nodes: Node[], show: (state: State) => void}} BarPart */
 
-const Bar = (() => {
-  const { el, makeField, makeMenu, makePanel, saveFile, copyText, announce } = Dom;
-  const THEME_KEY = "sweeper:theme";
-  const THEMES = ["auto", "light", "dark"];
-  const VIEWS = [
-    ["search", "Search"], // only on the page of a search
-    ["grid", "Grid"],
-    ["gallery", "Gallery"],
-    ["table", "Table"],
-    ["plots", "Plots"],
+const THEME_KEY = "sweeper:theme";
+const THEMES = ["auto", "light", "dark"];
+const VIEWS = [
+  ["search", "Search"], // only on the page of a search
+  ["grid", "Grid"],
+  ["gallery", "Gallery"],
+  ["table", "Table"],
+  ["plots", "Plots"],
+];
+
+/** @param {HTMLElement} host @param {Page} page */
+export function create(host, page) {
+  const { dataset } = page;
+  const input = new PendingInput(page);
+  const counts = Counts.create(page);
+  const views = VIEWS.filter(([name]) => name !== "search" || dataset.raw.search);
+  const tabs = makeTabs(views, (view) => page.update({ view }));
+  const axes = GridControls.createAxes(page);
+  const filter = makeFilter(page, input);
+  const looks = GridControls.createLooks(page, input);
+  const sort = makeSortMenu(page);
+  const colour = makeColourMenu(page);
+  const legend = makeLegend(page);
+  const marks = makeMarkButtons(page);
+  const { experiment, description } = dataset.raw;
+  const subtitle = description && el("p", { class: "subtitle", title: description }, description);
+  const keys = el("button", { type: "button", title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
+  host.append(
+    el("div", { class: "top" }, el("h1", {}, experiment), subtitle, counts.node, legend.nodes, tabs.nodes),
+    el(
+      "div",
+      { class: "tools" },
+      axes.nodes,
+      sort.nodes,
+      filter.nodes,
+      makePanel("View", looks.nodes, colour.nodes, makeThemeButton()),
+      makePanel("Marks", marks.nodes),
+      keys,
+    ),
+    filter.status,
+  );
+  counts.update();
+
+  /**
+   * @param {State} state
+   * @param {Arrangement | undefined} arrangement of the grid, if that is the view
+   */
+  function show(state, arrangement) {
+    for (const part of [tabs, axes, sort, filter, legend, looks, colour, marks]) part.show(state);
+    counts.show(state, arrangement ? arrangement.shown : page.getRows().length);
+  }
+
+  return { show, updateCounts: counts.update, focusFilter: filter.focus };
+}
+
+/**
+ * The order of the gallery.
+ * @param {Page} page @returns {BarPart}
+ */
+function makeSortMenu({ dataset, getState, update }) {
+  const columns = dataset.columns.filter(({ role }) => role !== "slot" && role !== "label");
+  const menu = makeMenu(columns.map(({ name }) => [name, name]), "trial", (name) => update({ sort: name }));
+  const flip = el("button", { type: "button", "aria-label": "Descending", onclick: () => update({ sort: flipSort(getState().sort) }) });
+  const node = el("div", { class: "strip" }, makeField("Sort by", menu), flip);
+  const flipSort = (/** @type {string} */ sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);
+  return {
+    nodes: [node],
+    show({ view, sort }) {
+      node.hidden = view !== "gallery";
+      menu.value = sort.replace(/^-/, "");
+      flip.textContent = sort.startsWith("-") ? "▼" : "▲";
+      flip.setAttribute("aria-pressed", String(sort.startsWith("-")));
+    },
+  };
+}
+
+/**
+ * What colours the cells, and which trial is on top where several share one.
+ * @param {Page} page @returns {BarPart}
+ */
+function makeColourMenu(page) {
+  const options = [["", "(nothing)"], ...page.getNumberColumns().map((column) => [column.name, column.name])];
+  const menu = makeMenu(options, "", (name) => page.update({ colour: name }));
+  const stacks = makeMenu([["first", "the first"]], "first", (stack) => page.update({ stack }));
+  const [field, stackField] = [makeField("Colour by", menu), makeField("Of several in a cell", stacks)];
+  return {
+    nodes: [field, stackField],
+    show({ view, colour, stack }) {
+      field.hidden = ["plots", "search"].includes(view);
+      menu.value = colour;
+      stackField.hidden = view !== "grid" || colour === "";
+      const choices = [["first", "the first"], ["highest", `the highest ${colour}`], ["lowest", `the lowest ${colour}`]];
+      stacks.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
+      stacks.value = stack;
+    },
+  };
+}
+
+/**
+ * The scale of the colours. A sign at an end says that numbers lie beyond it.
+ * @param {Page} page @returns {BarPart}
+ */
+function makeLegend(page) {
+  const node = el("span", { class: "scale", role: "img" });
+  return {
+    nodes: [node],
+    show({ view }) {
+      const scale = page.getScale();
+      node.hidden = scale === null || ["plots", "search"].includes(view);
+      if (scale === null) return;
+      const { column, extent, range } = scale;
+      const [low, high] = extent.map(PlotData.formatShort);
+      const ends = [`${range[0] < extent[0] ? "≤ " : ""}${low}`, `${range[1] > extent[1] ? "≥ " : ""}${high}`];
+      node.replaceChildren(column.name, " ", ends[0], el("span", { class: "ramp" }), ends[1]);
+      node.setAttribute("aria-label", `Colours: ${column.name} from ${ends.join(" to ")}`);
+    },
+  };
+}
+
+/**
+ * The filter as text, a menu of common filters, and a line about the result.
+ * @param {Page} page @param {PendingInput} input
+ */
+function makeFilter(page, input) {
+  const { dataset } = page;
+  const options = el("datalist", { id: "filter-options" });
+  const text = el("input", {
+    type: "search",
+    list: options.id,
+    placeholder: `${Expression.makeExample(dataset)}, or a word`,
+    spellcheck: "false",
+    autocomplete: "off",
+    oninput() {
+      options.replaceChildren(...Suggest.complete(text.value, dataset).map((value) => el("option", { value })));
+      input.schedule({ where: text.value });
+    },
+    onchange: () => input.apply(),
+  });
+  const menu = makeMenu([], "", (where) => page.update({ where }));
+  const status = el("span", { role: "status" });
+
+  /** @param {State} state */
+  function show({ where }) {
+    fillFilterMenu(menu, where, dataset);
+    if (!input.isPending("where") && text.value !== where) text.value = where;
+    const count = page.getRows().length;
+    status.textContent = describeFilter(where, page.getFilter(), count, dataset.size);
+    status.className = count > 0 && !page.getFilter().broken ? "filter-status" : "filter-status error";
+  }
+
+  return { nodes: [makeField("Filter", text, "wide"), options, makeField("Show", menu)], status, show, focus: () => text.focus() };
+}
+
+/** @param {HTMLSelectElement} menu @param {string} where @param {Dataset} dataset */
+function fillFilterMenu(menu, where, dataset) {
+  if (menu.value === where && menu.options.length > 0) return; // a change would close an open menu
+  const options = [
+    ["", "everything"],
+    ["mark == 'keep'", "kept"],
+    ["stars > 0 or mark == 'keep'", "favourites"],
+    ["mark != 'reject'", "not rejected"],
+    ["mark == '' and stars == 0", "not judged yet"],
+    ["status == 'failed'", "failed"],
+    ...(dataset.raw.check ? [["check != 'same'", "changed, new or not compared"]] : []),
   ];
+  if (!options.some(([value]) => value === where)) options.push([where, "as written"]);
+  menu.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
+  menu.value = where;
+}
 
-  /** @param {HTMLElement} host @param {Page} page */
-  function create(host, page) {
-    const { dataset } = page;
-    const input = new PendingInput(page);
-    const counts = Counts.create(page);
-    const views = VIEWS.filter(([name]) => name !== "search" || dataset.raw.search);
-    const tabs = makeTabs(views, (view) => page.update({ view }));
-    const axes = GridControls.createAxes(page);
-    const filter = makeFilter(page, input);
-    const looks = GridControls.createLooks(page, input);
-    const sort = makeSortMenu(page);
-    const colour = makeColourMenu(page);
-    const legend = makeLegend(page);
-    const marks = makeMarkButtons(page);
-    const { experiment, description } = dataset.raw;
-    const subtitle = description && el("p", { class: "subtitle", title: description }, description);
-    const keys = el("button", { type: "button", title: "Keys: key ?", "aria-label": "Keys", onclick: Keys.open }, "?");
-    host.append(
-      el("div", { class: "top" }, el("h1", {}, experiment), subtitle, counts.node, legend.nodes, tabs.nodes),
-      el(
-        "div",
-        { class: "tools" },
-        axes.nodes,
-        sort.nodes,
-        filter.nodes,
-        makePanel("View", looks.nodes, colour.nodes, makeThemeButton()),
-        makePanel("Marks", marks.nodes),
-        keys,
-      ),
-      filter.status,
-    );
-    counts.update();
+/**
+ * Whether the filter is an expression or a search, and how many trials it leaves.
+ * @param {string} source @param {Filter} filter @param {number} found @param {number} size
+ */
+function describeFilter(source, { search, error, broken, condition }, found, size) {
+  const count = `${found.toLocaleString("en")} of ${size.toLocaleString("en")} trials`;
+  if (source.trim() === "") return "";
+  const shown = condition === "" ? "Showing all trials." : `Still showing ${count} of the filter before.`;
+  if (broken) return `Filter: cannot be read: ${error}${error.endsWith("?") ? "" : "."} ${shown}`;
+  if (!search) return `Filter: an expression, true for ${count}`;
+  return `Filter: searched the values for ${source.trim()}, found in ${count}`;
+}
 
-    /**
-     * @param {State} state
-     * @param {Arrangement | undefined} arrangement of the grid, if that is the view
-     */
-    function show(state, arrangement) {
-      for (const part of [tabs, axes, sort, filter, legend, looks, colour, marks]) part.show(state);
-      counts.show(state, arrangement ? arrangement.shown : page.getRows().length);
-    }
-
-    return { show, updateCounts: counts.update, focusFilter: filter.focus };
-  }
-
-  /**
-   * The order of the gallery.
-   * @param {Page} page @returns {BarPart}
-   */
-  function makeSortMenu({ dataset, getState, update }) {
-    const columns = dataset.columns.filter(({ role }) => role !== "slot" && role !== "label");
-    const menu = makeMenu(columns.map(({ name }) => [name, name]), "trial", (name) => update({ sort: name }));
-    const flip = el("button", { type: "button", "aria-label": "Descending", onclick: () => update({ sort: flipSort(getState().sort) }) });
-    const node = el("div", { class: "strip" }, makeField("Sort by", menu), flip);
-    const flipSort = (/** @type {string} */ sort) => (sort.startsWith("-") ? sort.slice(1) : `-${sort}`);
-    return {
-      nodes: [node],
-      show({ view, sort }) {
-        node.hidden = view !== "gallery";
-        menu.value = sort.replace(/^-/, "");
-        flip.textContent = sort.startsWith("-") ? "▼" : "▲";
-        flip.setAttribute("aria-pressed", String(sort.startsWith("-")));
-      },
-    };
-  }
-
-  /**
-   * What colours the cells, and which trial is on top where several share one.
-   * @param {Page} page @returns {BarPart}
-   */
-  function makeColourMenu(page) {
-    const options = [["", "(nothing)"], ...page.getNumberColumns().map((column) => [column.name, column.name])];
-    const menu = makeMenu(options, "", (name) => page.update({ colour: name }));
-    const stacks = makeMenu([["first", "the first"]], "first", (stack) => page.update({ stack }));
-    const [field, stackField] = [makeField("Colour by", menu), makeField("Of several in a cell", stacks)];
-    return {
-      nodes: [field, stackField],
-      show({ view, colour, stack }) {
-        field.hidden = ["plots", "search"].includes(view);
-        menu.value = colour;
-        stackField.hidden = view !== "grid" || colour === "";
-        const choices = [["first", "the first"], ["highest", `the highest ${colour}`], ["lowest", `the lowest ${colour}`]];
-        stacks.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
-        stacks.value = stack;
-      },
-    };
-  }
-
-  /**
-   * The scale of the colours. A sign at an end says that numbers lie beyond it.
-   * @param {Page} page @returns {BarPart}
-   */
-  function makeLegend(page) {
-    const node = el("span", { class: "scale", role: "img" });
-    return {
-      nodes: [node],
-      show({ view }) {
-        const scale = page.getScale();
-        node.hidden = scale === null || ["plots", "search"].includes(view);
-        if (scale === null) return;
-        const { column, extent, range } = scale;
-        const [low, high] = extent.map(PlotData.formatShort);
-        const ends = [`${range[0] < extent[0] ? "≤ " : ""}${low}`, `${range[1] > extent[1] ? "≥ " : ""}${high}`];
-        node.replaceChildren(column.name, " ", ends[0], el("span", { class: "ramp" }), ends[1]);
-        node.setAttribute("aria-label", `Colours: ${column.name} from ${ends.join(" to ")}`);
-      },
-    };
-  }
-
-  /**
-   * The filter as text, a menu of common filters, and a line about the result.
-   * @param {Page} page @param {PendingInput} input
-   */
-  function makeFilter(page, input) {
-    const { dataset } = page;
-    const options = el("datalist", { id: "filter-options" });
-    const text = el("input", {
-      type: "search",
-      list: options.id,
-      placeholder: `${Expression.makeExample(dataset)}, or a word`,
-      spellcheck: "false",
-      autocomplete: "off",
-      oninput() {
-        options.replaceChildren(...Suggest.complete(text.value, dataset).map((value) => el("option", { value })));
-        input.schedule({ where: text.value });
-      },
-      onchange: () => input.apply(),
-    });
-    const menu = makeMenu([], "", (where) => page.update({ where }));
-    const status = el("span", { role: "status" });
-
-    /** @param {State} state */
-    function show({ where }) {
-      fillFilterMenu(menu, where, dataset);
-      if (!input.isPending("where") && text.value !== where) text.value = where;
-      const count = page.getRows().length;
-      status.textContent = describeFilter(where, page.getFilter(), count, dataset.size);
-      status.className = count > 0 && !page.getFilter().broken ? "filter-status" : "filter-status error";
-    }
-
-    return { nodes: [makeField("Filter", text, "wide"), options, makeField("Show", menu)], status, show, focus: () => text.focus() };
-  }
-
-  /** @param {HTMLSelectElement} menu @param {string} where @param {Dataset} dataset */
-  function fillFilterMenu(menu, where, dataset) {
-    if (menu.value === where && menu.options.length > 0) return; // a change would close an open menu
-    const options = [
-      ["", "everything"],
-      ["mark == 'keep'", "kept"],
-      ["stars > 0 or mark == 'keep'", "favourites"],
-      ["mark != 'reject'", "not rejected"],
-      ["mark == '' and stars == 0", "not judged yet"],
-      ["status == 'failed'", "failed"],
-      ...(dataset.raw.check ? [["check != 'same'", "changed, new or not compared"]] : []),
-    ];
-    if (!options.some(([value]) => value === where)) options.push([where, "as written"]);
-    menu.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
-    menu.value = where;
-  }
-
-  /**
-   * Whether the filter is an expression or a search, and how many trials it leaves.
-   * @param {string} source @param {Filter} filter @param {number} found @param {number} size
-   */
-  function describeFilter(source, { search, error, broken, condition }, found, size) {
-    const count = `${found.toLocaleString("en")} of ${size.toLocaleString("en")} trials`;
-    if (source.trim() === "") return "";
-    const shown = condition === "" ? "Showing all trials." : `Still showing ${count} of the filter before.`;
-    if (broken) return `Filter: cannot be read: ${error}${error.endsWith("?") ? "" : "."} ${shown}`;
-    if (!search) return `Filter: an expression, true for ${count}`;
-    return `Filter: searched the values for ${source.trim()}, found in ${count}`;
-  }
-
-  /**
-   * Buttons that export the marks: as an experiment of the kept trials, as a command that accepts them, as case names.
-   * @param {Page} page @returns {BarPart}
-   */
-  function makeMarkButtons({ dataset, marks }) {
-    const fileName = dataset.raw.experiment.replace(/[^\w-]+/g, "-");
-    /** @param {string} text @param {() => void} onclick */
-    const makeButton = (text, onclick) => el("button", { type: "button", onclick }, text);
-    const exportMarks = makeButton("Export marks", () => {
-      if (marks.count() === 0) return announce("nothing is marked yet; for the current cell, K keeps, R rejects, 1 to 5 rate");
-      saveFile(`${fileName}-kept.yaml`, "application/yaml", MarkExport.toYaml(dataset, marks));
-    });
-    const save = makeButton("Save marks", () => {
-      saveFile(`${fileName}-marks.json`, "application/json", marks.toFile());
-      announce("others open this file by Load marks, or with: sweeper report --marks FILE");
-    });
-    const picker = el("input", { type: "file", accept: ".json", hidden: true, "aria-label": "A file of saved marks", onchange: loadFile });
-    const load = makeButton("Load marks…", () => picker.click());
-    async function loadFile() {
-      const [file] = picker.files ?? [];
-      if (file === undefined) return;
-      picker.value = "";
-      try {
-        const [added, count] = marks.readFile(await file.text());
-        announce(`${added} of ${count} marks in ${file.name} are new here`);
-      } catch (error) {
-        announce(`${file.name} cannot be loaded: ${error instanceof Error ? error.message : error}`);
-      }
-    }
-    const copyAccept = makeButton("Copy accept command", () => copyText(MarkExport.makeAcceptCommand(dataset, marks), "command"));
-    const exportCases = makeButton("Export kept cases", () => {
-      saveFile(`${fileName}-kept-cases.txt`, "text/plain", MarkExport.listCases(dataset, marks));
-      announce(`use this file with: ${MarkExport.getAcceptCommand(dataset)} --cases FILE`);
-    });
-    return {
-      nodes: [save, load, picker, exportMarks, copyAccept, exportCases],
-      show() {
-        exportMarks.textContent = marks.count() ? `Export marks (${marks.count()})` : "Export marks";
-        exportCases.hidden = MarkExport.listCases(dataset, marks) === "";
-        copyAccept.hidden = marks.findRows((mark) => mark.verdict === "keep").length === 0;
-      },
-    };
-  }
-
-  function makeThemeButton() {
-    const root = document.documentElement.dataset;
-    const button = el("button", { type: "button", onclick: switchTheme });
-
-    /** @param {string} name */
-    function setTheme(name) {
-      root.theme = name;
-      button.textContent = `Theme: ${name}`;
-    }
-
-    function switchTheme() {
-      const name = THEMES[(THEMES.indexOf(root.theme ?? "auto") + 1) % THEMES.length];
-      setTheme(name);
-      try {
-        localStorage.setItem(THEME_KEY, name);
-      } catch {
-        /* then it lasts as long as the page */
-      }
-    }
-
-    setTheme("auto");
+/**
+ * Buttons that export the marks: as an experiment of the kept trials, as a command that accepts them, as case names.
+ * @param {Page} page @returns {BarPart}
+ */
+function makeMarkButtons({ dataset, marks }) {
+  const fileName = dataset.raw.experiment.replace(/[^\w-]+/g, "-");
+  /** @param {string} text @param {() => void} onclick */
+  const makeButton = (text, onclick) => el("button", { type: "button", onclick }, text);
+  const exportMarks = makeButton("Export marks", () => {
+    if (marks.count() === 0) return announce("nothing is marked yet; for the current cell, K keeps, R rejects, 1 to 5 rate");
+    saveFile(`${fileName}-kept.yaml`, "application/yaml", MarkExport.toYaml(dataset, marks));
+  });
+  const save = makeButton("Save marks", () => {
+    saveFile(`${fileName}-marks.json`, "application/json", marks.toFile());
+    announce("others open this file by Load marks, or with: sweeper report --marks FILE");
+  });
+  const picker = el("input", { type: "file", accept: ".json", hidden: true, "aria-label": "A file of saved marks", onchange: loadFile });
+  const load = makeButton("Load marks…", () => picker.click());
+  async function loadFile() {
+    const [file] = picker.files ?? [];
+    if (file === undefined) return;
+    picker.value = "";
     try {
-      const saved = localStorage.getItem(THEME_KEY);
-      if (saved !== null && THEMES.includes(saved)) setTheme(saved);
+      const [added, count] = marks.readFile(await file.text());
+      announce(`${added} of ${count} marks in ${file.name} are new here`);
+    } catch (error) {
+      announce(`${file.name} cannot be loaded: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+  const copyAccept = makeButton("Copy accept command", () => copyText(MarkExport.makeAcceptCommand(dataset, marks), "command"));
+  const exportCases = makeButton("Export kept cases", () => {
+    saveFile(`${fileName}-kept-cases.txt`, "text/plain", MarkExport.listCases(dataset, marks));
+    announce(`use this file with: ${MarkExport.getAcceptCommand(dataset)} --cases FILE`);
+  });
+  return {
+    nodes: [save, load, picker, exportMarks, copyAccept, exportCases],
+    show() {
+      exportMarks.textContent = marks.count() ? `Export marks (${marks.count()})` : "Export marks";
+      exportCases.hidden = MarkExport.listCases(dataset, marks) === "";
+      copyAccept.hidden = marks.findRows((mark) => mark.verdict === "keep").length === 0;
+    },
+  };
+}
+
+function makeThemeButton() {
+  const root = document.documentElement.dataset;
+  const button = el("button", { type: "button", onclick: switchTheme });
+
+  /** @param {string} name */
+  function setTheme(name) {
+    root.theme = name;
+    button.textContent = `Theme: ${name}`;
+  }
+
+  function switchTheme() {
+    const name = THEMES[(THEMES.indexOf(root.theme ?? "auto") + 1) % THEMES.length];
+    setTheme(name);
+    try {
+      localStorage.setItem(THEME_KEY, name);
     } catch {
-      /* then it follows the system */
+      /* then it lasts as long as the page */
     }
-    return button;
   }
 
-  /**
-   * The views as tabs. Tab reaches the chosen one; the arrow keys choose another.
-   * @param {string[][]} views @param {(view: string) => void} choose @returns {BarPart}
-   */
-  function makeTabs(views, choose) {
-    const tabs = views.map(([name, text]) =>
-      el("button", { type: "button", role: "tab", "aria-controls": "view", onclick: () => choose(name) }, text),
-    );
-    /** @param {KeyboardEvent} event */
-    function onKey(event) {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const index = tabs.findIndex((tab) => tab === event.target);
-      const last = tabs.length - 1;
-      /** @type {Record<string, number>} */
-      const steps = { ArrowLeft: index === 0 ? last : index - 1, ArrowRight: index === last ? 0 : index + 1, Home: 0, End: last };
-      const next = steps[event.key];
-      if (index < 0 || next === undefined) return;
-      event.preventDefault();
-      tabs[next].focus();
-      choose(views[next][0]);
-    }
-    return {
-      nodes: [el("div", { class: "tabs", role: "tablist", "aria-label": "View", onkeydown: onKey }, tabs)],
-      show({ view }) {
-        tabs.forEach((tab, index) => {
-          const isChosen = views[index][0] === view;
-          tab.setAttribute("aria-selected", String(isChosen));
-          tab.tabIndex = isChosen ? 0 : -1;
-        });
-      },
-    };
+  setTheme("auto");
+  try {
+    const saved = localStorage.getItem(THEME_KEY);
+    if (saved !== null && THEMES.includes(saved)) setTheme(saved);
+  } catch {
+    /* then it follows the system */
   }
+  return button;
+}
 
-  return { create };
-})();
+/**
+ * The views as tabs. Tab reaches the chosen one; the arrow keys choose another.
+ * @param {string[][]} views @param {(view: string) => void} choose @returns {BarPart}
+ */
+function makeTabs(views, choose) {
+  const tabs = views.map(([name, text]) =>
+    el("button", { type: "button", role: "tab", "aria-controls": "view", onclick: () => choose(name) }, text),
+  );
+  /** @param {KeyboardEvent} event */
+  function onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const index = tabs.findIndex((tab) => tab === event.target);
+    const last = tabs.length - 1;
+    /** @type {Record<string, number>} */
+    const steps = { ArrowLeft: index === 0 ? last : index - 1, ArrowRight: index === last ? 0 : index + 1, Home: 0, End: last };
+    const next = steps[event.key];
+    if (index < 0 || next === undefined) return;
+    event.preventDefault();
+    tabs[next].focus();
+    choose(views[next][0]);
+  }
+  return {
+    nodes: [el("div", { class: "tabs", role: "tablist", "aria-label": "View", onkeydown: onKey }, tabs)],
+    show({ view }) {
+      tabs.forEach((tab, index) => {
+        const isChosen = views[index][0] === view;
+        tab.setAttribute("aria-selected", String(isChosen));
+        tab.tabIndex = isChosen ? 0 : -1;
+      });
+    },
+  };
+}

@@ -1,6 +1,22 @@
 // @ts-check
 // One cell of the grid: its pictures, or the reason why there are none, and the texts about it.
-"use strict";
+
+import * as Dom from "./dom.js";
+import { el } from "./dom.js";
+import * as Media from "./media.js";
+import * as Params from "./params.js";
+import * as PlotData from "./plot_data.js";
+import * as Sprites from "./sprites.js";
+import * as Stack from "./stack.js";
+import * as TextWidth from "./text_width.js";
+/** @import { Axis } from "./columns.js" */
+/** @import { CheckFinding, Dataset, PageFile } from "./dataset.js" */
+/** @import { AxisValue } from "./layout.js" */
+/** @import { Context } from "./main.js" */
+/** @import { Marks } from "./marks.js" */
+/** @import { Box } from "./sprites.js" */
+/** @import { StackSummary } from "./stack.js" */
+/** @import { State } from "./state.js" */
 
 /**
  * @typedef {Context & CellOptions} CellContext
@@ -10,331 +26,318 @@
  * @property {boolean} [skipsCaptions] whether the grid scrolls too fast for captions to be read
  */
 
-const Cell = (() => {
-  const { el } = Dom;
-  const STARS = ["", "★", "★★", "★★★", "★★★★", "★★★★★"];
-  const LARGE = 96; // pixels from which on a cell has room for words and several files
-  const MAX_SPARE = 600;
-  /** @type {Record<string, string>} */
-  const STATUS_WORDS = {
-    failed: "failed",
-    cancelled: "cancelled",
-    pending: "not run yet",
-    running: "running",
-    succeeded: "no file",
-  };
-  /** @type {Record<string, string>} */
-  const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?", gone: "∅", cancelled: "×", pending: "…", running: "…" };
+export const STARS = ["", "★", "★★", "★★★", "★★★★", "★★★★★"];
+const LARGE = 96; // pixels from which on a cell has room for words and several files
+const MAX_SPARE = 600;
+/** @type {Record<string, string>} */
+const STATUS_WORDS = {
+  failed: "failed",
+  cancelled: "cancelled",
+  pending: "not run yet",
+  running: "running",
+  succeeded: "no file",
+};
+/** @type {Record<string, string>} */
+const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?", gone: "∅", cancelled: "×", pending: "…", running: "…" };
 
-  /** @typedef {{sprite: HTMLElement, caption: HTMLElement, image: HTMLImageElement | null}} SimpleParts */
-  /** @type {WeakMap<HTMLElement, SimpleParts>} cell -> what it shows a simple trial with */
-  const simpleParts = new WeakMap();
-  /** @type {HTMLElement[]} cells of a grid that was closed, for the next one */
-  const spare = [];
+/** @typedef {{sprite: HTMLElement, caption: HTMLElement, image: HTMLImageElement | null}} SimpleParts */
+/** @type {WeakMap<HTMLElement, SimpleParts>} cell -> what it shows a simple trial with */
+const simpleParts = new WeakMap();
+/** @type {HTMLElement[]} cells of a grid that was closed, for the next one */
+const spare = [];
 
-  /**
-   * The URL of a file of the report; its path may contain any character. A page in a notebook has the files inside.
-   * @param {string} path
-   */
-  const toUrl = (path) => /** @type {any} */ (globalThis).sweeper?.inline?.[path] ?? path.split("/").map(encodeURIComponent).join("/");
+export const create = () => spare.pop() ?? el("div", { class: "cell", role: "gridcell" });
 
-  const create = () => spare.pop() ?? el("div", { class: "cell", role: "gridcell" });
+/**
+ * Remove a cell and keep it for the next grid.
+ * @param {HTMLElement} node
+ */
+export function release(node) {
+  node.remove();
+  for (const name of ["aria-label", "title"]) node.removeAttribute(name); // they describe a trial that the next grid may not show
+  if (spare.length < MAX_SPARE) spare.push(node);
+}
 
-  /**
-   * Remove a cell and keep it for the next grid.
-   * @param {HTMLElement} node
-   */
-  function release(node) {
-    node.remove();
-    for (const name of ["aria-label", "title"]) node.removeAttribute(name); // they describe a trial that the next grid may not show
-    if (spare.length < MAX_SPARE) spare.push(node);
-  }
-
-  /**
-   * Show a trial in a cell. If `brief`, texts that are not visible may wait for `completeTexts`, and the caption too if
-   * the context `skipsCaptions`; returns whether they do.
-   * @param {HTMLElement} node
-   * @param {number} row negative for a combination that is not in the plan
-   * @param {number[] | null} stack all trials of the cell, if there are several
-   * @param {CellContext} context @param {boolean} brief
-   */
-  function showTrial(node, row, stack, context, brief = false) {
-    if (row < 0) {
-      showEmpty(node, row);
-      return false;
-    }
-    if (!stack && isSimple(row, context.dataset)) {
-      showSimple(node, row, context);
-      if (!brief) describe(node, row, context);
-      return brief;
-    }
-    const { dataset, marks, state } = context;
-    const preview = node.dataset.row === String(row) ? node.querySelector("img") : null;
-    const status = dataset.status(row);
-    const files = dataset.files(row);
-    node.className = `cell ${status}`;
-    node.dataset.row = String(row);
-    node.dataset.trial = String(dataset.trial(row));
-    node.draggable = files.length > 0;
-    const parts = [makeFrame(row, context, preview?.classList.contains("preview") ? preview : null)];
-    const summary = stack && Stack.summarize(dataset, stack);
-    if (summary) parts.push(makeStackBadge(summary, state.size));
-    else if (files.length > maxFiles(state)) parts.push(el("span", { class: "badge" }, Media.describeCount(files, Media.choose(files, maxFiles(state)))));
-    const finding = dataset.finding(row);
-    if (finding) parts.push(makeCheckLabel(finding, node, state.size));
-    if (state.captions) {
-      const caption = el("span");
-      const text = stack ? makeStackCaption(row, stack, context) : makeCaption(row, context);
-      fillCaption(caption, text, state.size, context.tint(stack ?? [row]));
-      parts.push(caption);
-    }
-    node.replaceChildren(...parts);
-    showMark(node, row, marks);
-    describe(node, row, context, summary);
+/**
+ * Show a trial in a cell. If `brief`, texts that are not visible may wait for `completeTexts`, and the caption too if
+ * the context `skipsCaptions`; returns whether they do.
+ * @param {HTMLElement} node
+ * @param {number} row negative for a combination that is not in the plan
+ * @param {number[] | null} stack all trials of the cell, if there are several
+ * @param {CellContext} context @param {boolean} brief
+ */
+export function showTrial(node, row, stack, context, brief = false) {
+  if (row < 0) {
+    showEmpty(node, row);
     return false;
   }
-
-  /** @param {HTMLElement} node @param {number} row */
-  function showEmpty(node, row) {
-    node.className = "cell none";
-    node.dataset.row = String(row);
-    for (const name of ["title", "aria-label", "data-trial"]) node.removeAttribute(name);
-    node.draggable = false;
-    node.replaceChildren();
+  if (!stack && isSimple(row, context.dataset)) {
+    showSimple(node, row, context);
+    if (!brief) describe(node, row, context);
+    return brief;
   }
-
-  /**
-   * Whether a trial succeeded with one picture that has a sprite: nearly all cells of a large grid are like that.
-   * @param {number} row @param {Dataset} dataset
-   */
-  function isSimple(row, dataset) {
-    const files = dataset.files(row);
-    if (files.length !== 1 || files[0].kind !== "image" || Media.getSign(files[0]) || !files[0].thumb || !Sprites.has(files[0])) return false;
-    return dataset.status(row) === "succeeded" && !dataset.raw.check;
+  const { dataset, marks, state } = context;
+  const preview = node.dataset.row === String(row) ? node.querySelector("img") : null;
+  const status = dataset.status(row);
+  const files = dataset.files(row);
+  node.className = `cell ${status}`;
+  node.dataset.row = String(row);
+  node.dataset.trial = String(dataset.trial(row));
+  node.draggable = files.length > 0;
+  const parts = [makeFrame(row, context, preview?.classList.contains("preview") ? preview : null)];
+  const summary = stack && Stack.summarize(dataset, stack);
+  if (summary) parts.push(makeStackBadge(summary, state.size));
+  else if (files.length > maxFiles(state)) parts.push(el("span", { class: "badge" }, Media.describeCount(files, Media.choose(files, maxFiles(state)))));
+  const finding = dataset.finding(row);
+  if (finding) parts.push(makeCheckLabel(finding, node, state.size));
+  if (state.captions) {
+    const caption = el("span");
+    const text = stack ? makeStackCaption(row, stack, context) : makeCaption(row, context);
+    fillCaption(caption, text, state.size, context.tint(stack ?? [row]));
+    parts.push(caption);
   }
+  node.replaceChildren(...parts);
+  showMark(node, row, marks);
+  describe(node, row, context, summary);
+  return false;
+}
 
-  /**
-   * Show a simple trial. The cell keeps its elements, so scrolling neither makes elements nor throws any away.
-   * @param {HTMLElement} node @param {number} row @param {CellContext} context
-   */
-  function showSimple(node, row, context) {
-    const { dataset, marks, state, box } = context;
-    const [file] = dataset.files(row);
-    const parts = simpleParts.get(node) ?? { sprite: el("span"), image: null, caption: el("span") };
-    simpleParts.set(node, parts);
-    if (node.className !== "cell succeeded plain") node.className = "cell succeeded plain";
-    node.dataset.row = String(row);
-    node.dataset.trial = String(dataset.trial(row));
-    node.draggable = true;
-    const style = Sprites.centreStyle(file, box);
-    Sprites.show(parts.sprite, file, style, () => {
-      parts.image ??= Media.reportLoss(el("img", { alt: "", decoding: "sync", draggable: "false" }));
-      parts.image.style.cssText = style;
-      parts.image.src = toUrl(Media.pickThumbnail(file, state.size, dataset.raw.sides));
-      return parts.image;
-    });
-    // A text costs a layout of its cell, and memory until the browser collects the old one.
-    if (state.captions) fillCaption(parts.caption, context.skipsCaptions ? "" : makeCaption(row, context), state.size, context.tint([row]));
-    const wanted = state.captions ? [parts.sprite, parts.caption] : [parts.sprite];
-    const { childNodes } = node;
-    if (childNodes.length !== wanted.length || wanted.some((part, index) => part !== childNodes[index])) node.replaceChildren(...wanted);
-    if (marks.has(row)) showMark(node, row, marks);
+/** @param {HTMLElement} node @param {number} row */
+function showEmpty(node, row) {
+  node.className = "cell none";
+  node.dataset.row = String(row);
+  for (const name of ["title", "aria-label", "data-trial"]) node.removeAttribute(name);
+  node.draggable = false;
+  node.replaceChildren();
+}
+
+/**
+ * Whether a trial succeeded with one picture that has a sprite: nearly all cells of a large grid are like that.
+ * @param {number} row @param {Dataset} dataset
+ */
+function isSimple(row, dataset) {
+  const files = dataset.files(row);
+  if (files.length !== 1 || files[0].kind !== "image" || Media.getSign(files[0]) || !files[0].thumb || !Sprites.has(files[0])) return false;
+  return dataset.status(row) === "succeeded" && !dataset.raw.check;
+}
+
+/**
+ * Show a simple trial. The cell keeps its elements, so scrolling neither makes elements nor throws any away.
+ * @param {HTMLElement} node @param {number} row @param {CellContext} context
+ */
+function showSimple(node, row, context) {
+  const { dataset, marks, state, box } = context;
+  const [file] = dataset.files(row);
+  const parts = simpleParts.get(node) ?? { sprite: el("span"), image: null, caption: el("span") };
+  simpleParts.set(node, parts);
+  if (node.className !== "cell succeeded plain") node.className = "cell succeeded plain";
+  node.dataset.row = String(row);
+  node.dataset.trial = String(dataset.trial(row));
+  node.draggable = true;
+  const style = Sprites.centreStyle(file, box);
+  Sprites.show(parts.sprite, file, style, () => {
+    parts.image ??= Media.reportLoss(el("img", { alt: "", decoding: "sync", draggable: "false" }));
+    parts.image.style.cssText = style;
+    parts.image.src = Dom.toUrl(Media.pickThumbnail(file, state.size, dataset.raw.sides));
+    return parts.image;
+  });
+  // A text costs a layout of its cell, and memory until the browser collects the old one.
+  if (state.captions) fillCaption(parts.caption, context.skipsCaptions ? "" : makeCaption(row, context), state.size, context.tint([row]));
+  const wanted = state.captions ? [parts.sprite, parts.caption] : [parts.sprite];
+  const { childNodes } = node;
+  if (childNodes.length !== wanted.length || wanted.some((part, index) => part !== childNodes[index])) node.replaceChildren(...wanted);
+  if (marks.has(row)) showMark(node, row, marks);
+}
+
+/**
+ * Load the pictures of a cell that still shows sprites. Returns how many.
+ * @param {HTMLElement} node
+ */
+export const sharpen = (node) => [...node.getElementsByClassName("sprite")].filter(Sprites.sharpen).length;
+
+/**
+ * Write a caption, shortened here. CSS could cut it off too, but the browser visits every clip in every frame.
+ * @param {HTMLElement} node @param {string} full
+ * @param {number} width pixels
+ * @param {string} tint the colour of the line below it
+ */
+function fillCaption(node, full, width, tint) {
+  const shortened = TextWidth.shorten(full, width - 10);
+  const text = shortened ?? full;
+  const classes = shortened === undefined ? "caption cut" : "caption";
+  if (node.className !== classes) node.className = classes;
+  const old = /** @type {Text | null} */ (node.firstChild);
+  if (old && text) {
+    if (old.data !== text) old.data = text;
+  } else if ((old?.data ?? "") !== text) node.textContent = text;
+  const colour = tint === "transparent" ? "" : tint;
+  if (node.style.getPropertyValue("--tint") !== colour) node.style.setProperty("--tint", colour);
+}
+
+/**
+ * Mark an empty cell whose trials are in the plan, but not in this view.
+ * @param {HTMLElement} node
+ */
+export function markFiltered(node) {
+  node.classList.add("filtered");
+  node.setAttribute("aria-label", "left out by the filter");
+  node.title = "Left out by the filter, or by the values chosen for the other axes";
+}
+
+/**
+ * Explain in an empty cell which rule excludes its combination from the plan.
+ * @param {HTMLElement} node @param {AxisValue[]} values @param {Dataset} dataset
+ */
+export function markExcluded(node, values, dataset) {
+  node.title = dataset.explainExclusion(new Map(values.map(([axis, code]) => [axis.name, code])));
+  node.setAttribute("aria-label", node.title);
+}
+
+/**
+ * How many trials lie below the one that is shown, and the most urgent state among them.
+ * @param {StackSummary} summary @param {number} size
+ */
+function makeStackBadge({ more, kind, count }, size) {
+  const title = `${more + 1} trials share this cell: show them all`;
+  if (!kind) return el("span", { class: "badge stacked", title }, `+${more}`);
+  const words = `+${more} · ${count} ${Stack.describeKind(kind)}`;
+  const fits = TextWidth.shorten(words, size - 20) === words;
+  return el("span", { class: `badge stacked below-${kind.replace(" ", "-")}`, title }, fits ? words : `+${more} ${SIGNS[kind]}`);
+}
+
+/**
+ * The state of the check, as a sign and a word, so that it does not depend on colour alone.
+ * @param {CheckFinding} finding @param {HTMLElement} node @param {number} size
+ */
+function makeCheckLabel({ state }, node, size) {
+  node.classList.add(`check-${state.replace(" ", "-")}`);
+  const sign = SIGNS[state] ?? "?";
+  return el("span", { class: "verdict" }, size >= LARGE ? `${sign} ${state}` : sign);
+}
+
+/**
+ * How many files of a trial its cell shows.
+ * @param {State} state
+ */
+const maxFiles = (state) => (state.size >= LARGE ? 4 : 1);
+
+/**
+ * The files of a trial; without files its status and the reason.
+ * @param {number} row @param {CellContext} context
+ * @param {HTMLImageElement | null} preview the cell's last preview of this trial
+ */
+function makeFrame(row, context, preview) {
+  const { dataset, state, load, box } = context;
+  const files = dataset.files(row);
+  if (files.length === 0) return makeStatusFrame(row, context, preview);
+  /** @param {PageFile} file */
+  const toSource = (file) => (file.thumb ? Dom.toUrl(Media.pickThumbnail(file, state.size, dataset.raw.sides)) : undefined);
+  const [first] = files;
+  if (files.length === 1 && first.kind === "image" && first.thumb && !Media.getSign(first)) {
+    return Media.create(first, { src: toSource(first), load, box, isFrame: true });
   }
+  const shown = Media.choose(files, maxFiles(state));
+  /** @type {Box} */
+  const part = shown.length > 1 ? [(box[0] - 2) / 2, shown.length > 2 ? (box[1] - 2) / 2 : box[1]] : box;
+  const nodes = shown.map((file) => Media.addSign(file, Media.create(file, { src: toSource(file), load, box: part }), part[0]));
+  return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, nodes);
+}
 
-  /**
-   * Load the pictures of a cell that still shows sprites. Returns how many.
-   * @param {HTMLElement} node
-   */
-  const sharpen = (node) => [...node.getElementsByClassName("sprite")].filter(Sprites.sharpen).length;
+/** @param {number} row @param {CellContext} context @param {HTMLImageElement | null} preview */
+function makeStatusFrame(row, { dataset, state }, preview) {
+  const frame = el("span", { class: "frame" });
+  const status = dataset.status(row);
+  const [, value, maximum, previewNumber] = dataset.progress(row) ?? ["", 0, 0, 0];
+  if (previewNumber) {
+    // Keep the element: it shows the last preview until the next one is loaded.
+    const image = preview ?? el("img", { alt: "", class: "preview", draggable: "false" });
+    image.src = `preview/${dataset.trial(row)}?${previewNumber}`;
+    frame.append(image);
+  } else frame.append(el("span", { class: "word" }, STATUS_WORDS[status]));
+  if (status === "running") frame.append(el("progress", { max: maximum || null, value: maximum ? value : null }));
+  else if (state.size >= LARGE && status === "failed") frame.append(el("span", { class: "why" }, dataset.reason(row)));
+  return frame;
+}
 
-  /**
-   * Write a caption, shortened here. CSS could cut it off too, but the browser visits every clip in every frame.
-   * @param {HTMLElement} node @param {string} full
-   * @param {number} width pixels
-   * @param {string} tint the colour of the line below it
-   */
-  function fillCaption(node, full, width, tint) {
-    const shortened = TextWidth.shorten(full, width - 10);
-    const text = shortened ?? full;
-    const classes = shortened === undefined ? "caption cut" : "caption";
-    if (node.className !== classes) node.className = classes;
-    const old = /** @type {Text | null} */ (node.firstChild);
-    if (old && text) {
-      if (old.data !== text) old.data = text;
-    } else if ((old?.data ?? "") !== text) node.textContent = text;
-    const colour = tint === "transparent" ? "" : tint;
-    if (node.style.getPropertyValue("--tint") !== colour) node.style.setProperty("--tint", colour);
-  }
+/** @param {Axis} axis @param {number} row */
+const describeValue = (axis, row) => `${axis.name}: ${axis.labelOf(axis.codes[row])}`;
 
-  /**
-   * Mark an empty cell whose trials are in the plan, but not in this view.
-   * @param {HTMLElement} node
-   */
-  function markFiltered(node) {
-    node.classList.add("filtered");
-    node.setAttribute("aria-label", "left out by the filter");
-    node.title = "Left out by the filter, or by the values chosen for the other axes";
-  }
+/**
+ * A value for a caption; one in brackets, such as "(none)", needs the name of its axis.
+ * @param {Axis} axis @param {number} row
+ */
+function captionValue(axis, row) {
+  const label = axis.labelOf(axis.codes[row]);
+  return label.startsWith("(") ? describeValue(axis, row) : label;
+}
 
-  /**
-   * Explain in an empty cell which rule excludes its combination from the plan.
-   * @param {HTMLElement} node @param {AxisValue[]} values @param {Dataset} dataset
-   */
-  function markExcluded(node, values, dataset) {
-    node.title = dataset.explainExclusion(new Map(values.map(([axis, code]) => [axis.name, code])));
-    node.setAttribute("aria-label", node.title);
-  }
+/** @param {number} row @param {CellContext} context */
+function makeCaption(row, { dataset, state, colour, free }) {
+  if (colour) return colour.label(row) || "no value";
+  if (free.length > 0) return free.map((axis) => captionValue(axis, row)).join(" · ");
+  const trial = dataset.trial(row);
+  return state.size < LARGE ? String(trial) : `trial ${trial}`; // a cut "trial 1…" would be the same in many cells
+}
 
-  /**
-   * How many trials lie below the one that is shown, and the most urgent state among them.
-   * @param {StackSummary} summary @param {number} size
-   */
-  function makeStackBadge({ more, kind, count }, size) {
-    const title = `${more + 1} trials share this cell: show them all`;
-    if (!kind) return el("span", { class: "badge stacked", title }, `+${more}`);
-    const words = `+${more} · ${count} ${Stack.describeKind(kind)}`;
-    const fits = TextWidth.shorten(words, size - 20) === words;
-    return el("span", { class: `badge stacked below-${kind.replace(" ", "-")}`, title }, fits ? words : `+${more} ${SIGNS[kind]}`);
-  }
+/**
+ * What a cell says that several trials share: the mean of what colours it, or the trial on top.
+ * @param {number} row @param {number[]} stack @param {CellContext} context
+ */
+function makeStackCaption(row, stack, context) {
+  const { colour, state } = context;
+  if (!colour) return makeCaption(row, context);
+  if (state.stack !== "first") return `${state.stack} ${colour.label(row) || "no value"} of ${stack.length}`;
+  const mean = PlotData.computeMean(stack.map((one) => colour.value(one)));
+  return mean === undefined ? "no value" : `mean ${PlotData.formatShort(mean)} of ${stack.length}`;
+}
 
-  /**
-   * The state of the check, as a sign and a word, so that it does not depend on colour alone.
-   * @param {CheckFinding} finding @param {HTMLElement} node @param {number} size
-   */
-  function makeCheckLabel({ state }, node, size) {
-    node.classList.add(`check-${state.replace(" ", "-")}`);
-    const sign = SIGNS[state] ?? "?";
-    return el("span", { class: "verdict" }, size >= LARGE ? `${sign} ${state}` : sign);
-  }
+/**
+ * Show keep or reject, stars and whether there is a comment.
+ * @param {HTMLElement} node @param {number} row @param {Marks} marks
+ */
+export function showMark(node, row, marks) {
+  const { verdict, stars, comment } = marks.get(row);
+  node.classList.toggle("keep", verdict === "keep");
+  node.classList.toggle("reject", verdict === "reject");
+  node.querySelector(".stars")?.remove();
+  const text = STARS[stars] + (comment ? " ✎" : "");
+  if (text) node.append(el("span", { class: "stars" }, text));
+}
 
-  /**
-   * How many files of a trial its cell shows.
-   * @param {State} state
-   */
-  const maxFiles = (state) => (state.size >= LARGE ? 4 : 1);
+/**
+ * Write the texts that a brief `showTrial` left out.
+ * @param {HTMLElement} node @param {number} row @param {CellContext} context
+ */
+export function completeTexts(node, row, context) {
+  const parts = simpleParts.get(node);
+  if (context.state.captions && parts) fillCaption(parts.caption, makeCaption(row, context), context.state.size, context.tint([row]));
+  describe(node, row, context);
+}
 
-  /**
-   * The files of a trial; without files its status and the reason.
-   * @param {number} row @param {CellContext} context
-   * @param {HTMLImageElement | null} preview the cell's last preview of this trial
-   */
-  function makeFrame(row, context, preview) {
-    const { dataset, state, load, box } = context;
-    const files = dataset.files(row);
-    if (files.length === 0) return makeStatusFrame(row, context, preview);
-    /** @param {PageFile} file */
-    const toSource = (file) => (file.thumb ? toUrl(Media.pickThumbnail(file, state.size, dataset.raw.sides)) : undefined);
-    const [first] = files;
-    if (files.length === 1 && first.kind === "image" && first.thumb && !Media.getSign(first)) {
-      return Media.create(first, { src: toSource(first), load, box, isFrame: true });
-    }
-    const shown = Media.choose(files, maxFiles(state));
-    /** @type {Box} */
-    const part = shown.length > 1 ? [(box[0] - 2) / 2, shown.length > 2 ? (box[1] - 2) / 2 : box[1]] : box;
-    const nodes = shown.map((file) => Media.addSign(file, Media.create(file, { src: toSource(file), load, box: part }), part[0]));
-    return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, nodes);
-  }
-
-  /** @param {number} row @param {CellContext} context @param {HTMLImageElement | null} preview */
-  function makeStatusFrame(row, { dataset, state }, preview) {
-    const frame = el("span", { class: "frame" });
-    const status = dataset.status(row);
-    const [, value, maximum, previewNumber] = dataset.progress(row) ?? ["", 0, 0, 0];
-    if (previewNumber) {
-      // Keep the element: it shows the last preview until the next one is loaded.
-      const image = preview ?? el("img", { alt: "", class: "preview", draggable: "false" });
-      image.src = `preview/${dataset.trial(row)}?${previewNumber}`;
-      frame.append(image);
-    } else frame.append(el("span", { class: "word" }, STATUS_WORDS[status]));
-    if (status === "running") frame.append(el("progress", { max: maximum || null, value: maximum ? value : null }));
-    else if (state.size >= LARGE && status === "failed") frame.append(el("span", { class: "why" }, dataset.reason(row)));
-    return frame;
-  }
-
-  /** @param {Axis} axis @param {number} row */
-  const describeValue = (axis, row) => `${axis.name}: ${axis.labelOf(axis.codes[row])}`;
-
-  /**
-   * A value for a caption; one in brackets, such as "(none)", needs the name of its axis.
-   * @param {Axis} axis @param {number} row
-   */
-  function captionValue(axis, row) {
-    const label = axis.labelOf(axis.codes[row]);
-    return label.startsWith("(") ? describeValue(axis, row) : label;
-  }
-
-  /** @param {number} row @param {CellContext} context */
-  function makeCaption(row, { dataset, state, colour, free }) {
-    if (colour) return colour.label(row) || "no value";
-    if (free.length > 0) return free.map((axis) => captionValue(axis, row)).join(" · ");
-    const trial = dataset.trial(row);
-    return state.size < LARGE ? String(trial) : `trial ${trial}`; // a cut "trial 1…" would be the same in many cells
-  }
-
-  /**
-   * What a cell says that several trials share: the mean of what colours it, or the trial on top.
-   * @param {number} row @param {number[]} stack @param {CellContext} context
-   */
-  function makeStackCaption(row, stack, context) {
-    const { colour, state } = context;
-    if (!colour) return makeCaption(row, context);
-    if (state.stack !== "first") return `${state.stack} ${colour.label(row) || "no value"} of ${stack.length}`;
-    const mean = PlotData.computeMean(stack.map((one) => colour.value(one)));
-    return mean === undefined ? "no value" : `mean ${PlotData.formatShort(mean)} of ${stack.length}`;
-  }
-
-  /**
-   * Show keep or reject, stars and whether there is a comment.
-   * @param {HTMLElement} node @param {number} row @param {Marks} marks
-   */
-  function showMark(node, row, marks) {
-    const { verdict, stars, comment } = marks.get(row);
-    node.classList.toggle("keep", verdict === "keep");
-    node.classList.toggle("reject", verdict === "reject");
-    node.querySelector(".stars")?.remove();
-    const text = STARS[stars] + (comment ? " ✎" : "");
-    if (text) node.append(el("span", { class: "stars" }, text));
-  }
-
-  /**
-   * Write the texts that a brief `showTrial` left out.
-   * @param {HTMLElement} node @param {number} row @param {CellContext} context
-   */
-  function completeTexts(node, row, context) {
-    const parts = simpleParts.get(node);
-    if (context.state.captions && parts) fillCaption(parts.caption, makeCaption(row, context), context.state.size, context.tint([row]));
-    describe(node, row, context);
-  }
-
-  /**
-   * Write the tooltip and the text for screen readers.
-   * @param {HTMLElement} node @param {number} row @param {Context} context
-   * @param {StackSummary | null} [summary] of the trials that share the cell
-   */
-  function describe(node, row, { dataset, marks, free }, summary = null) {
-    const missing = free.filter((axis) => axis.codes[row] < 0).map((axis) => describeValue(axis, row)); // the caption has them too
-    const [title, short] = [dataset.title(row), Params.makeTitle(dataset, row)].map((text) => [text, ...missing].join(" · "));
-    const reason = dataset.reason(row);
-    const finding = dataset.finding(row);
-    const check = finding ? [`check: ${finding.state}`, finding.reason].filter(Boolean).join(", ") : "";
-    const { verdict, stars, comment } = marks.get(row);
-    node.title = [title, reason, check, summary?.words].filter(Boolean).join("\n");
-    const words = [
-      `trial ${dataset.trial(row)}`,
-      short,
-      dataset.status(row),
-      Media.describeKinds(dataset.files(row)),
-      reason,
-      check,
-      verdict,
-      stars ? `${stars} stars` : "",
-      comment,
-      summary?.words,
-    ];
-    node.setAttribute("aria-label", words.filter(Boolean).join(", "));
-  }
-
-  return {
-    STARS, completeTexts, create, describe, markExcluded, markFiltered, release, sharpen, showMark, showTrial, toUrl,
-  };
-})();
+/**
+ * Write the tooltip and the text for screen readers.
+ * @param {HTMLElement} node @param {number} row @param {Context} context
+ * @param {StackSummary | null} [summary] of the trials that share the cell
+ */
+export function describe(node, row, { dataset, marks, free }, summary = null) {
+  const missing = free.filter((axis) => axis.codes[row] < 0).map((axis) => describeValue(axis, row)); // the caption has them too
+  const [title, short] = [dataset.title(row), Params.makeTitle(dataset, row)].map((text) => [text, ...missing].join(" · "));
+  const reason = dataset.reason(row);
+  const finding = dataset.finding(row);
+  const check = finding ? [`check: ${finding.state}`, finding.reason].filter(Boolean).join(", ") : "";
+  const { verdict, stars, comment } = marks.get(row);
+  node.title = [title, reason, check, summary?.words].filter(Boolean).join("\n");
+  const words = [
+    `trial ${dataset.trial(row)}`,
+    short,
+    dataset.status(row),
+    Media.describeKinds(dataset.files(row)),
+    reason,
+    check,
+    verdict,
+    stars ? `${stars} stars` : "",
+    comment,
+    summary?.words,
+  ];
+  node.setAttribute("aria-label", words.filter(Boolean).join(", "));
+}

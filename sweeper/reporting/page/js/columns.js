@@ -1,6 +1,9 @@
 // @ts-check
 // The columns of the table: values with one code per trial, or plain numbers. No DOM.
-"use strict";
+
+import * as ValueText from "./value_text.js";
+/** @import { Dataset } from "./dataset.js" */
+/** @import { Value } from "./value_text.js" */
 
 /**
  * @typedef {object} CodedColumn  a column that stores each distinct value once
@@ -29,81 +32,99 @@
  */
 /** @typedef {CodedColumn | NumberColumn} Column */
 
-const Columns = (() => {
-  const NO_VALUE = -1; // the code of a row without a value
+const NO_VALUE = -1; // the code of a row without a value
 
-  /** @param {string} name @param {string} role @param {Value[]} values @param {Int32Array} codes @returns {CodedColumn} */
-  function makeCoded(name, role, values, codes) {
-    const labels = values.map(ValueText.toText);
-    return {
-      name,
-      role,
-      values,
-      codes,
-      labels,
-      numeric: values.length > 0 && values.every(ValueText.isNumber),
-      value: (row) => (codes[row] < 0 ? null : values[codes[row]]),
-      label: (row) => (codes[row] < 0 ? "" : labels[codes[row]]),
-    };
+/** @param {string} name @param {string} role @param {Value[]} values @param {Int32Array} codes @returns {CodedColumn} */
+export function makeCoded(name, role, values, codes) {
+  const labels = values.map(ValueText.toText);
+  return {
+    name,
+    role,
+    values,
+    codes,
+    labels,
+    numeric: values.length > 0 && values.every(ValueText.isNumber),
+    value: (row) => (codes[row] < 0 ? null : values[codes[row]]),
+    label: (row) => (codes[row] < 0 ? "" : labels[codes[row]]),
+  };
+}
+
+/**
+ * Decode a column of the data.
+ * @param {{name: string, role: string, values: any[], of: number[]}} raw
+ */
+export const decode = (raw) => makeCoded(raw.name, raw.role, raw.values.map(ValueText.decodeValue), Int32Array.from(raw.of));
+
+/**
+ * Add to a column what an axis has besides: the order of its codes, and the label of each. The code -1 is among them
+ * if a trial has no value there, because it is null or belongs to another block of the sweep.
+ * @param {CodedColumn} column @returns {Axis}
+ */
+export function makeAxis(column) {
+  const order = [...column.values.keys()];
+  if (column.codes.includes(NO_VALUE)) order.splice(column.none ?? order.length, 0, NO_VALUE);
+  /** @param {number} code */
+  const fullOf = (code) => (code === NO_VALUE ? "(none)" : ValueText.toVisible(column.labels[code]));
+  /** @param {number} code */
+  const labelOf = (code) => column.names?.[code] ?? fullOf(code);
+  return Object.assign(column, { order, labelOf, fullOf });
+}
+
+/** @param {string} name @param {string} role @param {(number | null)[]} numbers @returns {NumberColumn} */
+export function makeNumbers(name, role, numbers) {
+  return {
+    name,
+    role,
+    codes: null,
+    numeric: true,
+    numbers,
+    value: (row) => numbers[row],
+    label: (row) => ValueText.toRounded(numbers[row]),
+  };
+}
+
+/**
+ * Set a row of a coded column; a value that is new to the column gets the next code.
+ * @param {CodedColumn} column @param {number} row @param {Value} value
+ */
+export function setValue(column, row, value) {
+  let code = value === null ? NO_VALUE : column.values.indexOf(value);
+  if (value !== null && code < 0) {
+    code = column.values.push(value) - 1;
+    column.labels.push(ValueText.toText(value));
   }
+  column.codes[row] = code;
+}
 
-  /**
-   * Decode a column of the data.
-   * @param {{name: string, role: string, values: any[], of: number[]}} raw
-   */
-  const decode = (raw) => makeCoded(raw.name, raw.role, raw.values.map(ValueText.decodeValue), Int32Array.from(raw.of));
+/**
+ * Show the values of `style` by the words of the column `style.label`, where it has any.
+ * @param {CodedColumn} column @param {CodedColumn} words
+ */
+export function applyLabels(column, words) {
+  column.texts = [...column.labels];
+  words.codes.forEach((code, row) => {
+    if (code >= 0 && column.codes[row] >= 0) column.labels[column.codes[row]] = words.labels[code];
+  });
+}
 
-  /**
-   * Add to a column what an axis has besides: the order of its codes, and the label of each. The code -1 is among them
-   * if a trial has no value there, because it is null or belongs to another block of the sweep.
-   * @param {CodedColumn} column @returns {Axis}
-   */
-  function makeAxis(column) {
-    const order = [...column.values.keys()];
-    if (column.codes.includes(NO_VALUE)) order.splice(column.none ?? order.length, 0, NO_VALUE);
-    /** @param {number} code */
-    const fullOf = (code) => (code === NO_VALUE ? "(none)" : ValueText.toVisible(column.labels[code]));
-    /** @param {number} code */
-    const labelOf = (code) => column.names?.[code] ?? fullOf(code);
-    return Object.assign(column, { order, labelOf, fullOf });
-  }
-
-  /** @param {string} name @param {string} role @param {(number | null)[]} numbers @returns {NumberColumn} */
-  function makeNumbers(name, role, numbers) {
-    return {
-      name,
-      role,
-      codes: null,
-      numeric: true,
-      numbers,
-      value: (row) => numbers[row],
-      label: (row) => ValueText.toRounded(numbers[row]),
-    };
-  }
-
-  /**
-   * Set a row of a coded column; a value that is new to the column gets the next code.
-   * @param {CodedColumn} column @param {number} row @param {Value} value
-   */
-  function setValue(column, row, value) {
-    let code = value === null ? NO_VALUE : column.values.indexOf(value);
-    if (value !== null && code < 0) {
-      code = column.values.push(value) - 1;
-      column.labels.push(ValueText.toText(value));
-    }
-    column.codes[row] = code;
-  }
-
-  /**
-   * Show the values of `style` by the words of the column `style.label`, where it has any.
-   * @param {CodedColumn} column @param {CodedColumn} words
-   */
-  function applyLabels(column, words) {
-    column.texts = [...column.labels];
-    words.codes.forEach((code, row) => {
-      if (code >= 0 && column.codes[row] >= 0) column.labels[column.codes[row]] = words.labels[code];
-    });
-  }
-
-  return { applyLabels, decode, makeAxis, makeCoded, makeNumbers, setValue };
-})();
+/**
+ * Sort rows by a column: numbers before texts, and missing values last in either direction.
+ * @param {Dataset} dataset @param {number[]} rows
+ * @param {string} sort the column; `-` before it sorts descending
+ */
+export function sortRows(dataset, rows, sort) {
+  const column = dataset.column(sort.replace(/^-/, ""));
+  if (column === undefined) return rows;
+  const sign = sort.startsWith("-") ? -1 : 1;
+  const [NUMBER, TEXT, MISSING] = [0, 1, 2];
+  /** @param {Value} value */
+  const getRank = (value) => (value === null || value === undefined ? MISSING : ValueText.isNumber(value) ? NUMBER : TEXT);
+  return [...rows].sort((left, right) => {
+    const [a, b] = [column.value(left), column.value(right)];
+    const [rankA, rankB] = [getRank(a), getRank(b)];
+    if (rankA !== rankB) return rankA === MISSING || rankB === MISSING ? rankA - rankB : sign * (rankA - rankB);
+    if (rankA === MISSING) return left - right;
+    const [x, y] = rankA === NUMBER ? [a, b] : [column.label(left), column.label(right)];
+    return x < y ? -sign : x > y ? sign : left - right;
+  });
+}

@@ -1,6 +1,9 @@
 // @ts-check
 // The data of the page, decoded: columns, outcomes and files of all trials. A row is the index of a trial. No DOM.
-"use strict";
+
+import * as Columns from "./columns.js";
+import * as Exclusions from "./exclusions.js";
+/** @import { CodedColumn, Column } from "./columns.js" */
 
 /**
  * @typedef {object} PageFile  one file of the report
@@ -89,7 +92,7 @@ class PageFiles {
   }
 }
 
-class Dataset {
+export class Dataset {
   /** The format of the data that this page can read; `dataset.py` has the same number. */
   static FORMAT = 1;
 

@@ -3,14 +3,44 @@
 //
 // Numbers, 'texts', true, false, none; names, `a name with spaces` in backticks; + - * / %; == != < <= > >=; in, not in;
 // and, or, not; (...), [...].
-"use strict";
+
+/** @import { Value } from "./value_text.js" */
 
 /** @typedef {[operator: string, ...operands: any[]]} Tree operands are trees, a name, or a value */
 /** @typedef {{kind: "value" | "name" | "keyword" | "sign", text: string, value: Value}} Token */
 
-class ExpressionError extends Error {}
+/**
+ * How many letters one must insert, delete, replace or swap with the next to make one word of the other (the optimal
+ * string alignment distance: Damerau 1964).
+ * @param {string} a @param {string} b
+ */
+function countEdits(a, b) {
+  const lines = [Array.from({ length: b.length + 1 }, (_, index) => index)];
+  for (let i = 1; i <= a.length; i++) {
+    const [before, line] = [lines[i - 1], [i]];
+    for (let j = 1; j <= b.length; j++) {
+      const isSwapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      const swapped = isSwapped ? lines[i - 2][j - 2] + 1 : Infinity;
+      line.push(Math.min(before[j] + 1, line[j - 1] + 1, before[j - 1] + Number(a[i - 1] !== b[j - 1]), swapped));
+    }
+    lines.push(line);
+  }
+  return lines[a.length][b.length];
+}
 
-class ExpressionParser {
+/**
+ * The name most like a word; undefined if none is similar.
+ * @param {string} word @param {Iterable<string>} names
+ */
+function findNearest(word, names) {
+  const limit = Math.max(1, Math.floor(word.length / 3));
+  const ranked = [...names].map((name) => ({ name, edits: countEdits(word.toLowerCase(), name.toLowerCase()) }));
+  return ranked.filter(({ edits }) => edits <= limit).sort((a, b) => a.edits - b.edits)[0]?.name;
+}
+
+export class ExpressionError extends Error {}
+
+export class ExpressionParser {
   static TOKEN =
     /\s*(?:(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|`((?:[^`]|``)*)`|([A-Za-z_][\w.]*)|(==|!=|<=|>=|[-+*/%<>()[\],]))/y;
   static KEYWORD = /^(and|or|not|in|true|false|none|null)$/i;
@@ -155,7 +185,7 @@ class ExpressionParser {
     if (this.columns.has(name)) return name;
     const same = [...this.columns].filter((column) => column.toLowerCase() === name.toLowerCase());
     if (same.length === 1) return same[0];
-    const nearest = Suggest.findNearest(name, this.columns);
+    const nearest = findNearest(name, this.columns);
     throw new ExpressionError(`there is no column ${name}${nearest === undefined ? "" : `; did you mean ${nearest}?`}`);
   }
 

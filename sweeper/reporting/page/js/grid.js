@@ -1,7 +1,20 @@
 // @ts-check
 // The grid. Only the cells in view, and a few around them, are in the document, however many trials there are.
 // `GridGeometry` knows where each line is, `GridLabels` shows the labels, `Cell` fills a cell.
-"use strict";
+
+import * as Cell from "./cell.js";
+import * as Dom from "./dom.js";
+import * as GridEvents from "./grid_events.js";
+import * as GridGeometry from "./grid_geometry.js";
+import * as GridLabels from "./grid_labels.js";
+import * as Layout from "./layout.js";
+import * as Recycle from "./recycle.js";
+import * as Stack from "./stack.js";
+import * as ViewState from "./state.js";
+/** @import { CellContext } from "./cell.js" */
+/** @import { LineRange } from "./grid_geometry.js" */
+/** @import { Direction } from "./layout.js" */
+/** @import { Context } from "./main.js" */
 
 /**
  * @typedef {object} GridRow  one row of cells in the document
@@ -13,7 +26,7 @@
  */
 /** @typedef {{top: number, left: number, height: number, width: number}} Viewport pixels */
 
-class GridView {
+export class GridView {
   static OVERSCAN = 1; // lines that are kept on each side of the view
   static FRAME_BUDGET = 8; // milliseconds for filling cells in one frame; the rest is filled in the next frames
   // Pictures that are requested in one frame. Each costs a browser a third of a millisecond or more, so requesting a
@@ -57,7 +70,7 @@ class GridView {
     /** @type {[number, number]} */
     this.mostLines = [0, 0]; // rows and columns that were in the document at once
 
-    const { arrangement, perLine } = GridView.arrange(room.width, context);
+    const { arrangement, perLine } = GridGeometry.arrange(room.width, context);
     const { x } = arrangement.axis;
     this.arrangement = perLine ? Layout.wrap(arrangement, perLine) : arrangement;
     this.geometry = GridGeometry.compute(this.arrangement, state, dataset, innerWidth);
@@ -91,21 +104,6 @@ class GridView {
       {host.prepend(Dom.el("p", { class: "empty" }, `No trial is left: ${Layout.explainEmpty(dataset, state, context.holds)}.`));}
     this.resizeObserver = new ResizeObserver(() => this.schedule());
     this.resizeObserver.observe(this.scroller);
-  }
-
-  /**
-   * Arrange the trials. `perLine` is the number of cells in a line if a single row is wider than the view and is to be
-   * wrapped, else 0.
-   * @param {number} width pixels
-   * @param {Context} context
-   */
-  static arrange(width, { dataset, state, holds, getSortedRows }) {
-    const perLine = Math.max(1, Math.floor((width - 24) / (state.size + 4)));
-    if (state.view === "gallery") return { arrangement: Layout.arrangeList(getSortedRows(), perLine), perLine: 0 };
-    const arrangement = Layout.arrange(dataset, state, holds);
-    const { x, y, xx, yy } = arrangement.axis;
-    const isLong = x !== undefined && !y && !xx && !yy && arrangement.columns.length > perLine;
-    return { arrangement, perLine: isLong ? perLine : 0 };
   }
 
   makeCanvas() {

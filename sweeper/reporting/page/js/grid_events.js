@@ -1,87 +1,88 @@
 // @ts-check
 // Keys, clicks, drags, and pointers over a film in the grid.
-"use strict";
 
-const GridEvents = (() => {
-  /** @type {Record<string, [number, number]>} rows and columns that a key moves */
-  const STEPS = {
-    ArrowLeft: [0, -1],
-    ArrowRight: [0, 1],
-    ArrowUp: [-1, 0],
-    ArrowDown: [1, 0],
-    PageUp: [-5, 0],
-    PageDown: [5, 0],
-    Home: [0, -1e9],
-    End: [0, 1e9],
+import * as Dom from "./dom.js";
+import * as Drag from "./drag.js";
+import * as Expression from "./expression.js";
+import * as Workflow from "./workflow.js";
+/** @import { GridView } from "./grid.js" */
+
+/** @type {Record<string, [number, number]>} rows and columns that a key moves */
+const STEPS = {
+  ArrowLeft: [0, -1],
+  ArrowRight: [0, 1],
+  ArrowUp: [-1, 0],
+  ArrowDown: [1, 0],
+  PageUp: [-5, 0],
+  PageDown: [5, 0],
+  Home: [0, -1e9],
+  End: [0, 1e9],
+};
+
+/**
+ * React to keys, clicks, drags, and pointers over a film.
+ * @param {GridView} grid
+ */
+export function listen(grid) {
+  const { scroller, context } = grid;
+  /** @param {Event} event */
+  const findCell = (event) => (event.target instanceof Element ? event.target.closest(".cell") : null);
+  /** @param {Event} event */
+  const findRow = (event) => {
+    const cell = findCell(event);
+    return cell instanceof HTMLElement ? Number(cell.dataset.row) : -1;
   };
+  // A pointer press gives focus before its click; the click then sets the current cell.
+  scroller.addEventListener("focus", () => {
+    if (grid.current === null && scroller.matches(":focus-visible")) grid.setCurrent(...grid.findFirstVisible(), true);
+  });
+  scroller.addEventListener("keydown", (event) => {
+    if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = STEPS[event.key];
+    const row = grid.getCurrentRow();
+    if (event.key === "e" && row >= 0) expand(grid, row);
+    else if (step !== undefined) {
+      const [r, c] = grid.current ?? grid.findFirstVisible();
+      grid.setCurrent(r + step[0], c + step[1]);
+    } else if (event.key === "Enter") {
+      if (row >= 0) context.open(row);
+      else grid.explainEmpty();
+    } else if (row < 0 || !context.markByKey(event.key, row)) return;
+    event.preventDefault();
+  });
+  scroller.addEventListener("click", (event) => {
+    const cell = findCell(event);
+    const row = findRow(event);
+    if (event.target instanceof Element && event.target.closest(".stacked")) return expand(grid, row);
+    if (cell instanceof HTMLElement && cell.matches(".none") && cell.title !== "") return Dom.announce(cell.title);
+    if (row < 0 || (event.target instanceof Element && event.target.closest("audio"))) return;
+    grid.show(row);
+    context.open(row);
+  });
+  // A drag takes the trial's file and its workflow. The browser's own drag of a picture would take the thumbnail.
+  scroller.addEventListener("dragstart", (event) => {
+    const row = findRow(event);
+    if (row >= 0) Drag.fillWithFile(event, context.dataset.files(row)[0], ...Workflow.getFile(context.dataset, row));
+  });
+  scroller.addEventListener("pointerover", (event) => {
+    if (event.target instanceof HTMLVideoElement) event.target.play().catch(() => {});
+  });
+  scroller.addEventListener("pointerout", (event) => {
+    if (event.target instanceof HTMLVideoElement) event.target.pause();
+  });
+}
 
-  /**
-   * React to keys, clicks, drags, and pointers over a film.
-   * @param {GridView} grid
-   */
-  function listen(grid) {
-    const { scroller, context } = grid;
-    /** @param {Event} event */
-    const findCell = (event) => (event.target instanceof Element ? event.target.closest(".cell") : null);
-    /** @param {Event} event */
-    const findRow = (event) => {
-      const cell = findCell(event);
-      return cell instanceof HTMLElement ? Number(cell.dataset.row) : -1;
-    };
-    // A pointer press gives focus before its click; the click then sets the current cell.
-    scroller.addEventListener("focus", () => {
-      if (grid.current === null && scroller.matches(":focus-visible")) grid.setCurrent(...grid.findFirstVisible(), true);
-    });
-    scroller.addEventListener("keydown", (event) => {
-      if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
-      const step = STEPS[event.key];
-      const row = grid.getCurrentRow();
-      if (event.key === "e" && row >= 0) expand(grid, row);
-      else if (step !== undefined) {
-        const [r, c] = grid.current ?? grid.findFirstVisible();
-        grid.setCurrent(r + step[0], c + step[1]);
-      } else if (event.key === "Enter") {
-        if (row >= 0) context.open(row);
-        else grid.explainEmpty();
-      } else if (row < 0 || !context.markByKey(event.key, row)) return;
-      event.preventDefault();
-    });
-    scroller.addEventListener("click", (event) => {
-      const cell = findCell(event);
-      const row = findRow(event);
-      if (event.target instanceof Element && event.target.closest(".stacked")) return expand(grid, row);
-      if (cell instanceof HTMLElement && cell.matches(".none") && cell.title !== "") return Dom.announce(cell.title);
-      if (row < 0 || (event.target instanceof Element && event.target.closest("audio"))) return;
-      grid.show(row);
-      context.open(row);
-    });
-    // A drag takes the trial's file and its workflow. The browser's own drag of a picture would take the thumbnail.
-    scroller.addEventListener("dragstart", (event) => {
-      const row = findRow(event);
-      if (row >= 0) Drag.fillWithFile(event, context.dataset.files(row)[0], ...Workflow.getFile(context.dataset, row));
-    });
-    scroller.addEventListener("pointerover", (event) => {
-      if (event.target instanceof HTMLVideoElement) event.target.play().catch(() => {});
-    });
-    scroller.addEventListener("pointerout", (event) => {
-      if (event.target instanceof HTMLVideoElement) event.target.pause();
-    });
-  }
-
-  /**
-   * Show all trials of a cell in the gallery; Back leads to the grid again.
-   * @param {GridView} grid
-   * @param {number} row of one of them
-   */
-  function expand({ arrangement, context }, row) {
-    const position = arrangement.locate(row);
-    if (position === null || arrangement.exists) return; // the gallery shows single trials already
-    const values = arrangement.values(...position);
-    const conditions = values.map(([axis, code]) => Expression.makeCondition(axis, code));
-    const others = context.dataset.axes.filter((axis) => !values.some(([one]) => one === axis));
-    const hidden = Expression.excludeHidden(others, context.state);
-    context.update({ view: "gallery", where: Expression.narrow(context.getFilter(), [...conditions, ...hidden]) });
-  }
-
-  return { listen };
-})();
+/**
+ * Show all trials of a cell in the gallery; Back leads to the grid again.
+ * @param {GridView} grid
+ * @param {number} row of one of them
+ */
+function expand({ arrangement, context }, row) {
+  const position = arrangement.locate(row);
+  if (position === null || arrangement.exists) return; // the gallery shows single trials already
+  const values = arrangement.values(...position);
+  const conditions = values.map(([axis, code]) => Expression.makeCondition(axis, code));
+  const others = context.dataset.axes.filter((axis) => !values.some(([one]) => one === axis));
+  const hidden = Expression.excludeHidden(others, context.state);
+  context.update({ view: "gallery", where: Expression.narrow(context.getFilter(), [...conditions, ...hidden]) });
+}

@@ -1,6 +1,10 @@
 // @ts-check
 // Arranges the trials in rows, columns and cells along the axes that the view chooses. No DOM.
-"use strict";
+
+import * as Columns from "./columns.js";
+/** @import { Axis } from "./columns.js" */
+/** @import { Dataset } from "./dataset.js" */
+/** @import { State } from "./state.js" */
 
 /** @typedef {"x" | "y" | "xx" | "yy"} Direction across, down, outer columns, outer rows */
 /** @typedef {{inner: number, outer: number}} Line a row or column of the grid, by the codes of its values; -1: no value */
@@ -22,424 +26,418 @@
  * @property {(r: number, c: number) => boolean} [exists] only of a wrapped row: whether the last line has this cell
  */
 
-const Layout = (() => {
-  /** @type {Direction[]} */
-  const DIRECTIONS = ["x", "y", "xx", "yy"];
-  const NO_DIRECTIONS = { x: "", y: "", xx: "", yy: "" }; // of the axes in a state
-  const MAX_FIRST_COLUMNS = 8; // of a first view that repeats its X axis
-  const MAX_FIRST_VALUES = 12; // of an axis in the first view of a search
-  const MAX_ACROSS_LABEL = 24; // letters of a value that is shown across when there is only one axis
+/** @type {Direction[]} */
+export const DIRECTIONS = ["x", "y", "xx", "yy"];
+export const NO_DIRECTIONS = { x: "", y: "", xx: "", yy: "" }; // of the axes in a state
+const MAX_FIRST_COLUMNS = 8; // of a first view that repeats its X axis
+const MAX_FIRST_VALUES = 12; // of an axis in the first view of a search
+const MAX_ACROSS_LABEL = 24; // letters of a value that is shown across when there is only one axis
 
-  /**
-   * Choose the axes of the first view: the two with most values, longer texts down the side, then up to two outer ones.
-   * Seeds come last, because one compares prompts and settings first.
-   * @param {Dataset} dataset @returns {Record<Direction, string>}
-   */
-  function chooseFirstView(dataset) {
-    /** @type {Axis[]} */
-    const chosen = [];
-    const varying = listFirstAxes(dataset);
-    // The sort is stable, so a page that is opened twice looks the same.
-    for (const axis of varying.sort((a, b) => Number(isSeed(a)) - Number(isSeed(b)) || b.order.length - a.order.length)) {
-      if (chosen.length < 4 && !isDetermined(dataset, axis, chosen)) chosen.push(axis);
+/**
+ * Choose the axes of the first view: the two with most values, longer texts down the side, then up to two outer ones.
+ * Seeds come last, because one compares prompts and settings first.
+ * @param {Dataset} dataset @returns {Record<Direction, string>}
+ */
+export function chooseFirstView(dataset) {
+  /** @type {Axis[]} */
+  const chosen = [];
+  const varying = listFirstAxes(dataset);
+  // The sort is stable, so a page that is opened twice looks the same.
+  for (const axis of varying.sort((a, b) => Number(isSeed(a)) - Number(isSeed(b)) || b.order.length - a.order.length)) {
+    if (chosen.length < 4 && !isDetermined(dataset, axis, chosen)) chosen.push(axis);
+  }
+  const [first, second, third, fourth] = chosen;
+  const view = { x: first?.name ?? "", y: second?.name ?? "", xx: fourth?.name ?? "", yy: third?.name ?? "" };
+  if (second && longestLabel(first) > longestLabel(second)) [view.x, view.y] = [second.name, first.name];
+  // Outer columns are used only as long as all of them fit on a screen; otherwise the outer axis goes down the side.
+  const columnCount = (view.x === first?.name ? first : second)?.order.length ?? 1;
+  if (third && columnCount * third.order.length <= MAX_FIRST_COLUMNS) [view.xx, view.yy] = [view.yy, view.xx];
+  if (!second && first && longestLabel(first) > MAX_ACROSS_LABEL) [view.x, view.y] = ["", first.name];
+  return view;
+}
+
+/**
+ * The axes that vary. An axis of a search may have another value in each point: then a grid along it would be a mere
+ * diagonal, so only those with few values are among them, if there are any.
+ * @param {Dataset} dataset
+ */
+function listFirstAxes(dataset) {
+  const varying = dataset.axes.filter((axis) => axis.order.length > 1);
+  const few = dataset.raw.search ? varying.filter((axis) => axis.order.length <= MAX_FIRST_VALUES) : [];
+  return few.length > 0 ? few : varying;
+}
+
+/** @param {Axis} axis */
+export const isSeed = ({ name }) => /(^|[^a-z])seed$/i.test(name);
+
+/** @param {Axis} axis */
+const longestLabel = (axis) => Math.max(...axis.order.map((code) => axis.labelOf(code).length));
+
+/**
+ * Whether the values of `others` fix the value of `axis`, as a partner in a zip does, or a part of a choice.
+ * @param {Dataset} dataset @param {Axis} axis @param {Axis[]} others
+ */
+function isDetermined(dataset, axis, others) {
+  if (others.length === 0) return false;
+  const codes = new Map();
+  for (let row = 0; row < dataset.size; row++) {
+    const key = others.reduce((sum, other) => sum * (other.values.length + 1) + other.codes[row] + 1, 0);
+    const before = codes.get(key);
+    if (before === undefined) codes.set(key, axis.codes[row]);
+    else if (before !== axis.codes[row]) return false;
+  }
+  return true;
+}
+
+/**
+ * The codes of an axis in the order of the view, hidden ones included.
+ * @param {Axis} axis @param {State} view
+ */
+export function orderCodes(axis, view) {
+  const known = new Set(axis.order);
+  const wanted = (view.order[axis.name] ?? []).filter((code) => known.has(code));
+  return [...new Set([...wanted, ...axis.order])];
+}
+
+/**
+ * The codes of an axis that are not hidden, in the order of the view; [-1] without an axis.
+ * @param {Axis | undefined} axis @param {State} view
+ */
+export function shownCodes(axis, view) {
+  if (axis === undefined) return [-1];
+  const hidden = new Set(view.hidden[axis.name] ?? []);
+  return orderCodes(axis, view).filter((code) => !hidden.has(code));
+}
+
+/** @param {Dataset} dataset @param {State} view @param {Direction} direction */
+const axisAlong = (dataset, view, direction) => dataset.axes.find((axis) => axis.name === view[direction]);
+
+/**
+ * The values that are pinned for axes without a direction.
+ * @param {Dataset} dataset @param {State} view @returns {AxisValue[]}
+ */
+function listPins(dataset, view) {
+  return dataset.axes
+    .filter((axis) => view.pins[axis.name] !== undefined && !DIRECTIONS.some((direction) => view[direction] === axis.name))
+    .map((axis) => [axis, view.pins[axis.name]]);
+}
+
+/**
+ * The axes that may hide trials: a value that is chosen for an axis is shown even if it is hidden.
+ * @param {Dataset} dataset @param {AxisValue[]} pins
+ */
+const listHidingAxes = (dataset, pins) => dataset.axes.filter((axis) => !pins.some(([pinned]) => pinned === axis));
+
+/**
+ * Make a test whether no value of a row is hidden.
+ * @param {Axis[]} axes @param {State} view @returns {(row: number) => boolean}
+ */
+export function makeVisibleTest(axes, view) {
+  const hiding = axes.filter((axis) => view.hidden[axis.name]?.length > 0).map((axis) => ({ axis, codes: new Set(view.hidden[axis.name]) }));
+  return (row) => hiding.every(({ axis, codes }) => !codes.has(axis.codes[row]));
+}
+
+/**
+ * Arrange the rows of the data that pass `holds` as a grid. Trials that share a cell are sorted as the view says, by
+ * the column that colours the cells.
+ * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} [holds] @returns {Arrangement}
+ */
+export function arrange(dataset, view, holds = () => true) {
+  const [x, y, xx, yy] = DIRECTIONS.map((direction) => axisAlong(dataset, view, direction));
+  const across = makeLines(x, xx, view);
+  const down = makeLines(y, yy, view);
+  const pins = listPins(dataset, view);
+  const isVisible = makeVisibleTest(listHidingAxes(dataset, pins), view);
+  /** @type {Map<number, number>} cell -> its first row of the data */
+  const cells = new Map();
+  /** @type {Set<number>} cells with trials that the filter, a pin or a hidden value leaves out */
+  const filtered = new Set();
+  const next = new Int32Array(dataset.size).fill(-1); // the next row in the same cell
+  const used = { across: new Uint8Array(across.lines.length), down: new Uint8Array(down.lines.length) };
+  let shown = 0;
+  const order = orderStacks(dataset, view);
+  for (let index = dataset.size - 1; index >= 0; index--) {
+    const row = order === null ? index : order[index];
+    const [c, r] = [across.indexOf(row), down.indexOf(row)];
+    if (c < 0 || r < 0) continue;
+    const key = r * across.lines.length + c;
+    if (pins.some(([axis, code]) => axis.codes[row] !== code) || !isVisible(row) || !holds(row)) {
+      filtered.add(key);
+      continue;
     }
-    const [first, second, third, fourth] = chosen;
-    const view = { x: first?.name ?? "", y: second?.name ?? "", xx: fourth?.name ?? "", yy: third?.name ?? "" };
-    if (second && longestLabel(first) > longestLabel(second)) [view.x, view.y] = [second.name, first.name];
-    // Outer columns are used only as long as all of them fit on a screen; otherwise the outer axis goes down the side.
-    const columnCount = (view.x === first?.name ? first : second)?.order.length ?? 1;
-    if (third && columnCount * third.order.length <= MAX_FIRST_COLUMNS) [view.xx, view.yy] = [view.yy, view.xx];
-    if (!second && first && longestLabel(first) > MAX_ACROSS_LABEL) [view.x, view.y] = ["", first.name];
-    return view;
+    next[row] = cells.get(key) ?? -1;
+    cells.set(key, row);
+    used.across[c] = used.down[r] = 1;
+    shown += 1;
   }
+  const axis = { x, y, xx, yy };
+  return compact(axis, makeHeads(dataset, axis), across, down, used, { cells, filtered, next, shown, pins });
+}
 
-  /**
-   * The axes that vary. An axis of a search may have another value in each point: then a grid along it would be a mere
-   * diagonal, so only those with few values are among them, if there are any.
-   * @param {Dataset} dataset
-   */
-  function listFirstAxes(dataset) {
-    const varying = dataset.axes.filter((axis) => axis.order.length > 1);
-    const few = dataset.raw.search ? varying.filter((axis) => axis.order.length <= MAX_FIRST_VALUES) : [];
-    return few.length > 0 ? few : varying;
-  }
+/**
+ * @param {Dataset} dataset @param {Record<Direction, Axis | undefined>} axis
+ * @returns {Record<Direction, Head | undefined>}
+ */
+function makeHeads(dataset, axis) {
+  const placed = Object.values(axis).flatMap((one) => one ?? []);
+  const [x, y, xx, yy] = DIRECTIONS.map((direction) => axis[direction] && makeHead(dataset, axis[direction], placed));
+  return { x, y, xx, yy };
+}
 
-  /** @param {Axis} axis */
-  const isSeed = ({ name }) => /(^|[^a-z])seed$/i.test(name);
-
-  /** @param {Axis} axis */
-  const longestLabel = (axis) => Math.max(...axis.order.map((code) => axis.labelOf(code).length));
-
-  /**
-   * Whether the values of `others` fix the value of `axis`, as a partner in a zip does, or a part of a choice.
-   * @param {Dataset} dataset @param {Axis} axis @param {Axis[]} others
-   */
-  function isDetermined(dataset, axis, others) {
-    if (others.length === 0) return false;
-    const codes = new Map();
-    for (let row = 0; row < dataset.size; row++) {
-      const key = others.reduce((sum, other) => sum * (other.values.length + 1) + other.codes[row] + 1, 0);
-      const before = codes.get(key);
-      if (before === undefined) codes.set(key, axis.codes[row]);
-      else if (before !== axis.codes[row]) return false;
-    }
-    return true;
-  }
-
-  /**
-   * The codes of an axis in the order of the view, hidden ones included.
-   * @param {Axis} axis @param {State} view
-   */
-  function orderCodes(axis, view) {
-    const known = new Set(axis.order);
-    const wanted = (view.order[axis.name] ?? []).filter((code) => known.has(code));
-    return [...new Set([...wanted, ...axis.order])];
-  }
-
-  /**
-   * The codes of an axis that are not hidden, in the order of the view; [-1] without an axis.
-   * @param {Axis | undefined} axis @param {State} view
-   */
-  function shownCodes(axis, view) {
-    if (axis === undefined) return [-1];
-    const hidden = new Set(view.hidden[axis.name] ?? []);
-    return orderCodes(axis, view).filter((code) => !hidden.has(code));
-  }
-
-  /** @param {Dataset} dataset @param {State} view @param {Direction} direction */
-  const axisAlong = (dataset, view, direction) => dataset.axes.find((axis) => axis.name === view[direction]);
-
-  /**
-   * The values that are pinned for axes without a direction.
-   * @param {Dataset} dataset @param {State} view @returns {AxisValue[]}
-   */
-  function listPins(dataset, view) {
-    return dataset.axes
-      .filter((axis) => view.pins[axis.name] !== undefined && !DIRECTIONS.some((direction) => view[direction] === axis.name))
-      .map((axis) => [axis, view.pins[axis.name]]);
-  }
-
-  /**
-   * The axes that may hide trials: a value that is chosen for an axis is shown even if it is hidden.
-   * @param {Dataset} dataset @param {AxisValue[]} pins
-   */
-  const listHidingAxes = (dataset, pins) => dataset.axes.filter((axis) => !pins.some(([pinned]) => pinned === axis));
-
-  /**
-   * Make a test whether no value of a row is hidden.
-   * @param {Axis[]} axes @param {State} view @returns {(row: number) => boolean}
-   */
-  function makeVisibleTest(axes, view) {
-    const hiding = axes.filter((axis) => view.hidden[axis.name]?.length > 0).map((axis) => ({ axis, codes: new Set(view.hidden[axis.name]) }));
-    return (row) => hiding.every(({ axis, codes }) => !codes.has(axis.codes[row]));
-  }
-
-  /**
-   * Arrange the rows of the data that pass `holds` as a grid. Trials that share a cell are sorted as the view says, by
-   * the column that colours the cells.
-   * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} [holds] @returns {Arrangement}
-   */
-  function arrange(dataset, view, holds = () => true) {
-    const [x, y, xx, yy] = DIRECTIONS.map((direction) => axisAlong(dataset, view, direction));
-    const across = makeLines(x, xx, view);
-    const down = makeLines(y, yy, view);
-    const pins = listPins(dataset, view);
-    const isVisible = makeVisibleTest(listHidingAxes(dataset, pins), view);
-    /** @type {Map<number, number>} cell -> its first row of the data */
-    const cells = new Map();
-    /** @type {Set<number>} cells with trials that the filter, a pin or a hidden value leaves out */
-    const filtered = new Set();
-    const next = new Int32Array(dataset.size).fill(-1); // the next row in the same cell
-    const used = { across: new Uint8Array(across.lines.length), down: new Uint8Array(down.lines.length) };
-    let shown = 0;
-    const order = orderStacks(dataset, view);
-    for (let index = dataset.size - 1; index >= 0; index--) {
-      const row = order === null ? index : order[index];
-      const [c, r] = [across.indexOf(row), down.indexOf(row)];
-      if (c < 0 || r < 0) continue;
-      const key = r * across.lines.length + c;
-      if (pins.some(([axis, code]) => axis.codes[row] !== code) || !isVisible(row) || !holds(row)) {
-        filtered.add(key);
-        continue;
-      }
-      next[row] = cells.get(key) ?? -1;
-      cells.set(key, row);
-      used.across[c] = used.down[r] = 1;
-      shown += 1;
-    }
-    const axis = { x, y, xx, yy };
-    return compact(axis, makeHeads(dataset, axis), across, down, used, { cells, filtered, next, shown, pins });
-  }
-
-  /**
-   * @param {Dataset} dataset @param {Record<Direction, Axis | undefined>} axis
-   * @returns {Record<Direction, Head | undefined>}
-   */
-  function makeHeads(dataset, axis) {
-    const placed = Object.values(axis).flatMap((one) => one ?? []);
-    const [x, y, xx, yy] = DIRECTIONS.map((direction) => axis[direction] && makeHead(dataset, axis[direction], placed));
-    return { x, y, xx, yy };
-  }
-
-  /**
-   * The head of an axis. Beside each value it shows those of the axes that vary together with it, as in a zip: a reader
-   * would otherwise think that `cfg` makes the difference that its partner `sampler` makes.
-   * @param {Dataset} dataset @param {Axis} axis
-   * @param {Axis[]} [placed] axes with a head of their own @returns {Head}
-   */
-  function makeHead(dataset, axis, placed = []) {
-    const partners = dataset.axes.filter((one) => one !== axis && !placed.includes(one) && isPartner(dataset, axis, one));
-    if (partners.length === 0) return axis;
-    const axes = [axis, ...partners];
-    /** @type {Map<number, number>} */
-    const rowOf = new Map();
-    for (let row = 0; row < dataset.size; row++) if (!rowOf.has(axis.codes[row])) rowOf.set(axis.codes[row], row);
-    /** @param {"labelOf" | "fullOf"} kind @returns {(code: number) => string} */
-    const makeJoin = (kind) => (code) => {
-      const row = rowOf.get(code) ?? -1;
-      const present = axes.filter((other) => other.codes[row] >= 0);
-      return present.map((other) => other[kind](other.codes[row])).join(" · ") || axis[kind](code);
-    };
-    return { name: axes.map(({ name }) => name).join(" · "), labelOf: makeJoin("labelOf"), fullOf: makeJoin("fullOf") };
-  }
-
-  /**
-   * Whether two axes vary together in the plan.
-   * @param {Dataset} dataset @param {Axis} axis @param {Axis} other
-   */
-  function isPartner(dataset, axis, other) {
-    if (axis.order.length < 2 || other.order.length < 2 || !isPaired(dataset, axis, other)) return false;
-    /** @type {[string, string][]} */
-    const together = dataset.raw.together;
-    return together.some((pair) => pair.includes(axis.name) && pair.includes(other.name));
-  }
-
-  /**
-   * All rows in the order in which trials lie in a cell, the one on top first; null for the written order.
-   * @param {Dataset} dataset @param {State} view
-   */
-  function orderStacks(dataset, view) {
-    const column = dataset.column(view.colour);
-    if (view.stack === "first" || !column?.numeric) return null;
-    const sort = view.stack === "highest" ? `-${column.name}` : column.name;
-    return TableColumns.sortRows(dataset, dataset.filterRows(() => true), sort);
-  }
-
-  /**
-   * All (outer, inner) pairs of values in one direction; `indexOf(row)` is the index of a trial's line, or -1.
-   * @param {Axis | undefined} inner @param {Axis | undefined} outer @param {State} view
-   */
-  function makeLines(inner, outer, view) {
-    const inners = shownCodes(inner, view);
-    const outers = shownCodes(outer, view);
-    const innerIndex = new Map(inners.map((code, index) => [code, index]));
-    const outerIndex = new Map(outers.map((code, index) => [code, index]));
-    /** @type {Line[]} */
-    const lines = outers.flatMap((outerCode) => inners.map((code) => ({ inner: code, outer: outerCode })));
-    /** @param {number} row */
-    const indexOf = (row) => {
-      const i = innerIndex.get(inner === undefined ? -1 : inner.codes[row]);
-      const o = outerIndex.get(outer === undefined ? -1 : outer.codes[row]);
-      return i === undefined || o === undefined ? -1 : o * inners.length + i;
-    };
-    return { lines, indexOf };
-  }
-
-  /** @typedef {ReturnType<typeof makeLines>} Lines */
-
-  /**
-   * Leave out the lines without a trial: the halves of a zip would otherwise fill the page with empty cells.
-   * @param {Record<Direction, Axis | undefined>} axis @param {Record<Direction, Head | undefined>} heads
-   * @param {Lines} across @param {Lines} down
-   * @param {{across: Uint8Array, down: Uint8Array}} used
-   * @param {{cells: Map<number, number>, filtered: Set<number>, next: Int32Array, shown: number, pins: AxisValue[]}} content
-   * @returns {Arrangement}
-   */
-  function compact(axis, heads, across, down, used, { cells, filtered, next, shown, pins }) {
-    /** @param {Lines} lines @param {Uint8Array} isUsed */
-    const keepUsed = ({ lines }, isUsed) => lines.map((line, index) => ({ ...line, index })).filter((line) => isUsed[line.index]);
-    const columns = keepUsed(across, used.across);
-    const rows = keepUsed(down, used.down);
-    const columnByIndex = new Map(columns.map((line, c) => [line.index, c]));
-    const rowByIndex = new Map(rows.map((line, r) => [line.index, r]));
-    /** @param {number} r @param {number} c */
-    const keyOf = (r, c) => rows[r].index * across.lines.length + columns[c].index;
-    return {
-      axis,
-      heads,
-      columns,
-      rows,
-      shown,
-      find: (r, c) => cells.get(keyOf(r, c)) ?? -1,
-      trials(r, c) {
-        const trials = [];
-        for (let row = cells.get(keyOf(r, c)) ?? -1; row >= 0; row = next[row]) trials.push(row);
-        return trials;
-      },
-      hasMore: (row) => next[row] >= 0,
-      isFiltered: (r, c) => filtered.has(keyOf(r, c)) && !cells.has(keyOf(r, c)),
-      values(r, c) {
-        const { inner, outer } = columns[c];
-        /** @type {[Axis | undefined, number][]} */
-        const values = [[axis.x, inner], [axis.xx, outer], [axis.y, rows[r].inner], [axis.yy, rows[r].outer], ...pins];
-        return /** @type {AxisValue[]} */ (values.filter(([one]) => one !== undefined));
-      },
-      locate(row) {
-        const [r, c] = [rowByIndex.get(down.indexOf(row)), columnByIndex.get(across.indexOf(row))];
-        return r === undefined || c === undefined ? null : [r, c];
-      },
-    };
-  }
-
-  /**
-   * Wrap one long row into lines of `perLine` cells, as words in a paragraph; its labels then belong to the cells.
-   * @param {Arrangement} arrangement @param {number} perLine @returns {Arrangement}
-   */
-  function wrap(arrangement, perLine) {
-    const count = arrangement.columns.length;
-    /** @param {number} r @param {number} c */
-    const columnOf = (r, c) => (c < perLine && r * perLine + c < count ? r * perLine + c : -1);
-    return {
-      ...arrangement,
-      axis: NO_AXES,
-      heads: NO_AXES,
-      rows: makeBlank(Math.ceil(count / perLine)),
-      columns: makeBlank(Math.min(perLine, count)),
-      isFiltered: (r, c) => columnOf(r, c) >= 0 && arrangement.isFiltered(0, columnOf(r, c)),
-      find: (r, c) => (columnOf(r, c) < 0 ? -1 : arrangement.find(0, columnOf(r, c))),
-      trials: (r, c) => (columnOf(r, c) < 0 ? [] : arrangement.trials(0, columnOf(r, c))),
-      exists: (r, c) => columnOf(r, c) >= 0,
-      locate(row) {
-        const position = arrangement.locate(row);
-        return position && [Math.floor(position[1] / perLine), position[1] % perLine];
-      },
-    };
-  }
-
-  const NO_AXES = { x: undefined, y: undefined, xx: undefined, yy: undefined };
-  /** @param {number} length @returns {Line[]} */
-  const makeBlank = (length) => Array.from({ length }, () => ({ inner: -1, outer: -1 }));
-
-  /**
-   * Arrange rows of the data one after the other, in lines of `perLine`, as the gallery shows them.
-   * @param {number[]} list @param {number} perLine @returns {Arrangement}
-   */
-  function arrangeList(list, perLine) {
-    const indices = new Map(list.map((row, index) => [row, index]));
-    const find = (/** @type {number} */ r, /** @type {number} */ c) => (c < perLine ? (list[r * perLine + c] ?? -1) : -1);
-    return {
-      axis: NO_AXES,
-      heads: NO_AXES,
-      rows: makeBlank(Math.ceil(list.length / perLine)),
-      columns: makeBlank(Math.min(perLine, list.length)),
-      shown: list.length,
-      find,
-      trials: (r, c) => (find(r, c) < 0 ? [] : [find(r, c)]),
-      hasMore: () => false,
-      isFiltered: () => false,
-      values: () => [],
-      exists: (r, c) => find(r, c) >= 0,
-      locate(row) {
-        const index = indices.get(row);
-        return index === undefined ? null : [Math.floor(index / perLine), index % perLine];
-      },
-    };
-  }
-
-  /**
-   * Group consecutive lines with one outer value; `to` is exclusive.
-   * @param {Line[]} lines @returns {{outer: number, from: number, to: number}[]}
-   */
-  function groupByOuter(lines) {
-    /** @type {{outer: number, from: number, to: number}[]} */
-    const groups = [];
-    lines.forEach(({ outer }, index) => {
-      const last = groups.at(-1);
-      if (last?.outer === outer) last.to = index + 1;
-      else groups.push({ outer, from: index, to: index + 1 });
-    });
-    return groups;
-  }
-
-  /**
-   * Axes without a direction whose value the other axes do not fix: a cell may hold several of their values.
-   * @param {Dataset} dataset @param {State} view
-   */
-  function listFreeAxes(dataset, view) {
-    const placed = DIRECTIONS.flatMap((direction) => axisAlong(dataset, view, direction) ?? []);
-    return dataset.axes.filter((axis) => axis.order.length > 1 && !placed.includes(axis) && !isDetermined(dataset, axis, placed));
-  }
-
-  /** @type {WeakMap<Axis, Map<Axis, boolean>>} */
-  const pairs = new WeakMap();
-
-  /**
-   * Whether each value of an axis goes with exactly one of the other, as in a zip.
-   * @param {Dataset} dataset @param {Axis} axis @param {Axis} other
-   */
-  function isPaired(dataset, axis, other) {
-    const known = pairs.get(axis) ?? new Map();
-    pairs.set(axis, known);
-    if (!known.has(other)) known.set(other, isDetermined(dataset, axis, [other]) && isDetermined(dataset, other, [axis]));
-    return known.get(other);
-  }
-
-  /**
-   * The free axes that the user can pin, each with the codes that go with the other pins. Only one of paired axes is
-   * listed.
-   * @param {Dataset} dataset @param {State} view @returns {[Axis, number[]][]}
-   */
-  function listPinChoices(dataset, view) {
-    const pins = listPins(dataset, view);
-    const isPinned = (/** @type {Axis} */ axis) => pins.some(([pinned]) => pinned === axis);
-    /** @type {Axis[]} */
-    const offered = [];
-    const free = listFreeAxes(dataset, view);
-    for (const axis of [...free.filter(isPinned), ...free.filter((one) => !isPinned(one))])
-      {if (isPinned(axis) || !offered.some((one) => isPaired(dataset, axis, one))) offered.push(axis);}
-    return free.filter((axis) => offered.includes(axis)).map((axis) => [axis, findPossibleCodes(dataset, axis, pins)]);
-  }
-
-  /** @param {Dataset} dataset @param {Axis} axis @param {AxisValue[]} pins */
-  function findPossibleCodes(dataset, axis, pins) {
-    const others = pins.filter(([pinned]) => pinned !== axis);
-    if (others.length === 0) return axis.order;
-    const possible = new Set(pins.filter(([pinned]) => pinned === axis).map(([, code]) => code)); // the pin itself stays listed
-    for (let row = 0; row < dataset.size; row++)
-      {if (others.every(([other, code]) => other.codes[row] === code)) possible.add(axis.codes[row]);}
-    return axis.order.filter((code) => possible.has(code));
-  }
-
-  /**
-   * Why a view shows no trial: the smallest combination of its filter, pins and hidden values that leaves none.
-   * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} holds
-   */
-  function explainEmpty(dataset, view, holds) {
-    const pins = listPins(dataset, view);
-    const hiding = listHidingAxes(dataset, pins).filter((axis) => view.hidden[axis.name]?.length > 0);
-    const join = (/** @type {string[]} */ words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
-    /** @type {[string, (row: number) => boolean][]} */
-    const reasons = [
-      ["the filter", holds],
-      [
-        `choosing ${join(pins.map(([axis, code]) => `${axis.name} ${axis.labelOf(code)}`))}`,
-        (row) => pins.every(([axis, code]) => axis.codes[row] === code),
-      ],
-      [
-        `hiding values of ${join(hiding.map(({ name }) => name))}`,
-        makeVisibleTest(hiding, view),
-      ],
-    ];
-    const rows = dataset.filterRows(() => true);
-    for (const combination of [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]) {
-      if (rows.some((row) => combination.every((index) => reasons[index][1](row)))) continue;
-      const words = join(combination.map((index) => reasons[index][0]));
-      return combination.length === 1 ? `${words} leaves none` : `${words} leave none together`;
-    }
-    return "there are none";
-  }
-
-  return {
-    DIRECTIONS, NO_DIRECTIONS, arrange, arrangeList, chooseFirstView, explainEmpty, groupByOuter, isSeed, listFreeAxes, listPinChoices, makeHead, makeVisibleTest, orderCodes, shownCodes, wrap,
+/**
+ * The head of an axis. Beside each value it shows those of the axes that vary together with it, as in a zip: a reader
+ * would otherwise think that `cfg` makes the difference that its partner `sampler` makes.
+ * @param {Dataset} dataset @param {Axis} axis
+ * @param {Axis[]} [placed] axes with a head of their own @returns {Head}
+ */
+export function makeHead(dataset, axis, placed = []) {
+  const partners = dataset.axes.filter((one) => one !== axis && !placed.includes(one) && isPartner(dataset, axis, one));
+  if (partners.length === 0) return axis;
+  const axes = [axis, ...partners];
+  /** @type {Map<number, number>} */
+  const rowOf = new Map();
+  for (let row = 0; row < dataset.size; row++) if (!rowOf.has(axis.codes[row])) rowOf.set(axis.codes[row], row);
+  /** @param {"labelOf" | "fullOf"} kind @returns {(code: number) => string} */
+  const makeJoin = (kind) => (code) => {
+    const row = rowOf.get(code) ?? -1;
+    const present = axes.filter((other) => other.codes[row] >= 0);
+    return present.map((other) => other[kind](other.codes[row])).join(" · ") || axis[kind](code);
   };
-})();
+  return { name: axes.map(({ name }) => name).join(" · "), labelOf: makeJoin("labelOf"), fullOf: makeJoin("fullOf") };
+}
+
+/**
+ * Whether two axes vary together in the plan.
+ * @param {Dataset} dataset @param {Axis} axis @param {Axis} other
+ */
+function isPartner(dataset, axis, other) {
+  if (axis.order.length < 2 || other.order.length < 2 || !isPaired(dataset, axis, other)) return false;
+  /** @type {[string, string][]} */
+  const together = dataset.raw.together;
+  return together.some((pair) => pair.includes(axis.name) && pair.includes(other.name));
+}
+
+/**
+ * All rows in the order in which trials lie in a cell, the one on top first; null for the written order.
+ * @param {Dataset} dataset @param {State} view
+ */
+function orderStacks(dataset, view) {
+  const column = dataset.column(view.colour);
+  if (view.stack === "first" || !column?.numeric) return null;
+  const sort = view.stack === "highest" ? `-${column.name}` : column.name;
+  return Columns.sortRows(dataset, dataset.filterRows(() => true), sort);
+}
+
+/**
+ * All (outer, inner) pairs of values in one direction; `indexOf(row)` is the index of a trial's line, or -1.
+ * @param {Axis | undefined} inner @param {Axis | undefined} outer @param {State} view
+ */
+function makeLines(inner, outer, view) {
+  const inners = shownCodes(inner, view);
+  const outers = shownCodes(outer, view);
+  const innerIndex = new Map(inners.map((code, index) => [code, index]));
+  const outerIndex = new Map(outers.map((code, index) => [code, index]));
+  /** @type {Line[]} */
+  const lines = outers.flatMap((outerCode) => inners.map((code) => ({ inner: code, outer: outerCode })));
+  /** @param {number} row */
+  const indexOf = (row) => {
+    const i = innerIndex.get(inner === undefined ? -1 : inner.codes[row]);
+    const o = outerIndex.get(outer === undefined ? -1 : outer.codes[row]);
+    return i === undefined || o === undefined ? -1 : o * inners.length + i;
+  };
+  return { lines, indexOf };
+}
+
+/** @typedef {ReturnType<typeof makeLines>} Lines */
+
+/**
+ * Leave out the lines without a trial: the halves of a zip would otherwise fill the page with empty cells.
+ * @param {Record<Direction, Axis | undefined>} axis @param {Record<Direction, Head | undefined>} heads
+ * @param {Lines} across @param {Lines} down
+ * @param {{across: Uint8Array, down: Uint8Array}} used
+ * @param {{cells: Map<number, number>, filtered: Set<number>, next: Int32Array, shown: number, pins: AxisValue[]}} content
+ * @returns {Arrangement}
+ */
+function compact(axis, heads, across, down, used, { cells, filtered, next, shown, pins }) {
+  /** @param {Lines} lines @param {Uint8Array} isUsed */
+  const keepUsed = ({ lines }, isUsed) => lines.map((line, index) => ({ ...line, index })).filter((line) => isUsed[line.index]);
+  const columns = keepUsed(across, used.across);
+  const rows = keepUsed(down, used.down);
+  const columnByIndex = new Map(columns.map((line, c) => [line.index, c]));
+  const rowByIndex = new Map(rows.map((line, r) => [line.index, r]));
+  /** @param {number} r @param {number} c */
+  const keyOf = (r, c) => rows[r].index * across.lines.length + columns[c].index;
+  return {
+    axis,
+    heads,
+    columns,
+    rows,
+    shown,
+    find: (r, c) => cells.get(keyOf(r, c)) ?? -1,
+    trials(r, c) {
+      const trials = [];
+      for (let row = cells.get(keyOf(r, c)) ?? -1; row >= 0; row = next[row]) trials.push(row);
+      return trials;
+    },
+    hasMore: (row) => next[row] >= 0,
+    isFiltered: (r, c) => filtered.has(keyOf(r, c)) && !cells.has(keyOf(r, c)),
+    values(r, c) {
+      const { inner, outer } = columns[c];
+      /** @type {[Axis | undefined, number][]} */
+      const values = [[axis.x, inner], [axis.xx, outer], [axis.y, rows[r].inner], [axis.yy, rows[r].outer], ...pins];
+      return /** @type {AxisValue[]} */ (values.filter(([one]) => one !== undefined));
+    },
+    locate(row) {
+      const [r, c] = [rowByIndex.get(down.indexOf(row)), columnByIndex.get(across.indexOf(row))];
+      return r === undefined || c === undefined ? null : [r, c];
+    },
+  };
+}
+
+/**
+ * Wrap one long row into lines of `perLine` cells, as words in a paragraph; its labels then belong to the cells.
+ * @param {Arrangement} arrangement @param {number} perLine @returns {Arrangement}
+ */
+export function wrap(arrangement, perLine) {
+  const count = arrangement.columns.length;
+  /** @param {number} r @param {number} c */
+  const columnOf = (r, c) => (c < perLine && r * perLine + c < count ? r * perLine + c : -1);
+  return {
+    ...arrangement,
+    axis: NO_AXES,
+    heads: NO_AXES,
+    rows: makeBlank(Math.ceil(count / perLine)),
+    columns: makeBlank(Math.min(perLine, count)),
+    isFiltered: (r, c) => columnOf(r, c) >= 0 && arrangement.isFiltered(0, columnOf(r, c)),
+    find: (r, c) => (columnOf(r, c) < 0 ? -1 : arrangement.find(0, columnOf(r, c))),
+    trials: (r, c) => (columnOf(r, c) < 0 ? [] : arrangement.trials(0, columnOf(r, c))),
+    exists: (r, c) => columnOf(r, c) >= 0,
+    locate(row) {
+      const position = arrangement.locate(row);
+      return position && [Math.floor(position[1] / perLine), position[1] % perLine];
+    },
+  };
+}
+
+const NO_AXES = { x: undefined, y: undefined, xx: undefined, yy: undefined };
+/** @param {number} length @returns {Line[]} */
+const makeBlank = (length) => Array.from({ length }, () => ({ inner: -1, outer: -1 }));
+
+/**
+ * Arrange rows of the data one after the other, in lines of `perLine`, as the gallery shows them.
+ * @param {number[]} list @param {number} perLine @returns {Arrangement}
+ */
+export function arrangeList(list, perLine) {
+  const indices = new Map(list.map((row, index) => [row, index]));
+  const find = (/** @type {number} */ r, /** @type {number} */ c) => (c < perLine ? (list[r * perLine + c] ?? -1) : -1);
+  return {
+    axis: NO_AXES,
+    heads: NO_AXES,
+    rows: makeBlank(Math.ceil(list.length / perLine)),
+    columns: makeBlank(Math.min(perLine, list.length)),
+    shown: list.length,
+    find,
+    trials: (r, c) => (find(r, c) < 0 ? [] : [find(r, c)]),
+    hasMore: () => false,
+    isFiltered: () => false,
+    values: () => [],
+    exists: (r, c) => find(r, c) >= 0,
+    locate(row) {
+      const index = indices.get(row);
+      return index === undefined ? null : [Math.floor(index / perLine), index % perLine];
+    },
+  };
+}
+
+/**
+ * Group consecutive lines with one outer value; `to` is exclusive.
+ * @param {Line[]} lines @returns {{outer: number, from: number, to: number}[]}
+ */
+export function groupByOuter(lines) {
+  /** @type {{outer: number, from: number, to: number}[]} */
+  const groups = [];
+  lines.forEach(({ outer }, index) => {
+    const last = groups.at(-1);
+    if (last?.outer === outer) last.to = index + 1;
+    else groups.push({ outer, from: index, to: index + 1 });
+  });
+  return groups;
+}
+
+/**
+ * Axes without a direction whose value the other axes do not fix: a cell may hold several of their values.
+ * @param {Dataset} dataset @param {State} view
+ */
+export function listFreeAxes(dataset, view) {
+  const placed = DIRECTIONS.flatMap((direction) => axisAlong(dataset, view, direction) ?? []);
+  return dataset.axes.filter((axis) => axis.order.length > 1 && !placed.includes(axis) && !isDetermined(dataset, axis, placed));
+}
+
+/** @type {WeakMap<Axis, Map<Axis, boolean>>} */
+const pairs = new WeakMap();
+
+/**
+ * Whether each value of an axis goes with exactly one of the other, as in a zip.
+ * @param {Dataset} dataset @param {Axis} axis @param {Axis} other
+ */
+function isPaired(dataset, axis, other) {
+  const known = pairs.get(axis) ?? new Map();
+  pairs.set(axis, known);
+  if (!known.has(other)) known.set(other, isDetermined(dataset, axis, [other]) && isDetermined(dataset, other, [axis]));
+  return known.get(other);
+}
+
+/**
+ * The free axes that the user can pin, each with the codes that go with the other pins. Only one of paired axes is
+ * listed.
+ * @param {Dataset} dataset @param {State} view @returns {[Axis, number[]][]}
+ */
+export function listPinChoices(dataset, view) {
+  const pins = listPins(dataset, view);
+  const isPinned = (/** @type {Axis} */ axis) => pins.some(([pinned]) => pinned === axis);
+  /** @type {Axis[]} */
+  const offered = [];
+  const free = listFreeAxes(dataset, view);
+  for (const axis of [...free.filter(isPinned), ...free.filter((one) => !isPinned(one))])
+    {if (isPinned(axis) || !offered.some((one) => isPaired(dataset, axis, one))) offered.push(axis);}
+  return free.filter((axis) => offered.includes(axis)).map((axis) => [axis, findPossibleCodes(dataset, axis, pins)]);
+}
+
+/** @param {Dataset} dataset @param {Axis} axis @param {AxisValue[]} pins */
+function findPossibleCodes(dataset, axis, pins) {
+  const others = pins.filter(([pinned]) => pinned !== axis);
+  if (others.length === 0) return axis.order;
+  const possible = new Set(pins.filter(([pinned]) => pinned === axis).map(([, code]) => code)); // the pin itself stays listed
+  for (let row = 0; row < dataset.size; row++)
+    {if (others.every(([other, code]) => other.codes[row] === code)) possible.add(axis.codes[row]);}
+  return axis.order.filter((code) => possible.has(code));
+}
+
+/**
+ * Why a view shows no trial: the smallest combination of its filter, pins and hidden values that leaves none.
+ * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} holds
+ */
+export function explainEmpty(dataset, view, holds) {
+  const pins = listPins(dataset, view);
+  const hiding = listHidingAxes(dataset, pins).filter((axis) => view.hidden[axis.name]?.length > 0);
+  const join = (/** @type {string[]} */ words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
+  /** @type {[string, (row: number) => boolean][]} */
+  const reasons = [
+    ["the filter", holds],
+    [
+      `choosing ${join(pins.map(([axis, code]) => `${axis.name} ${axis.labelOf(code)}`))}`,
+      (row) => pins.every(([axis, code]) => axis.codes[row] === code),
+    ],
+    [
+      `hiding values of ${join(hiding.map(({ name }) => name))}`,
+      makeVisibleTest(hiding, view),
+    ],
+  ];
+  const rows = dataset.filterRows(() => true);
+  for (const combination of [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]) {
+    if (rows.some((row) => combination.every((index) => reasons[index][1](row)))) continue;
+    const words = join(combination.map((index) => reasons[index][0]));
+    return combination.length === 1 ? `${words} leaves none` : `${words} leave none together`;
+  }
+  return "there are none";
+}

@@ -1,6 +1,29 @@
 // @ts-check
 // Starts the page: one state, the view and the dialog that show it, and the address that stores it.
-"use strict";
+
+import * as Bar from "./bar.js";
+import * as Colours from "./colours.js";
+import * as Columns from "./columns.js";
+import { Dataset } from "./dataset.js";
+import * as Dom from "./dom.js";
+import * as Expression from "./expression.js";
+import { GridView } from "./grid.js";
+import * as GridGeometry from "./grid_geometry.js";
+import * as Keys from "./keys.js";
+import * as Layout from "./layout.js";
+import * as Live from "./live.js";
+import { Marks } from "./marks.js";
+import * as PlotData from "./plot_data.js";
+import * as Plots from "./plots.js";
+import { SearchView } from "./search_view.js";
+import * as Sprites from "./sprites.js";
+import * as ViewState from "./state.js";
+import { TableView } from "./table.js";
+import { Zoom } from "./zoom.js";
+/** @import { Axis, Column } from "./columns.js" */
+/** @import { Filter } from "./expression.js" */
+/** @import { Arrangement } from "./layout.js" */
+/** @import { State } from "./state.js" */
 
 /**
  * @typedef {object} Page  what the parts of the page use
@@ -119,7 +142,7 @@ class App {
     const { sort } = this.state;
     const rows = this.getRows();
     if (this.tableRows?.rows !== rows || this.tableRows.sort !== sort)
-      {this.tableRows = { rows, sort, sorted: TableColumns.sortRows(this.dataset, rows, sort) };}
+      {this.tableRows = { rows, sort, sorted: Columns.sortRows(this.dataset, rows, sort) };}
     return this.tableRows.sorted;
   }
 

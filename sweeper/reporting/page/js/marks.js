@@ -2,12 +2,14 @@
 // Marks: what people think of the trials (keep, reject, stars, a comment). A page that `sweeper view` serves sends them to
 // the results folder; otherwise this browser keeps them. Of two marks of a trial, the newer one counts, so marks from
 // files, browsers and folders can be merged in any order.
-"use strict";
+
+import * as Dom from "./dom.js";
+/** @import { Dataset } from "./dataset.js" */
 
 /** @typedef {{verdict: "" | "keep" | "reject", stars: number, comment: string}} Mark stars: 1 to 5, or 0 */
 /** @typedef {Mark & {changed: number}} DatedMark changed: milliseconds since 1970; one without a mark says it was removed */
 
-class Marks {
+export class Marks {
   static MAX_COMMENT = 1000; // letters
   static RETRY_DELAY = 3000; // milliseconds
   /** @type {Mark} */

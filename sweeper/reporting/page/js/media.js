@@ -1,137 +1,137 @@
 // @ts-check
 // Elements that show a file: a picture, a player, or a word for what a browser cannot show.
-"use strict";
 
-const Media = (() => {
-  const { el } = Dom;
-  const MIN_PLAYER = 110; // pixels below which browsers draw an audio player without its play button
+import * as Dom from "./dom.js";
+import { el } from "./dom.js";
+import * as Sprites from "./sprites.js";
+/** @import { PageFile } from "./dataset.js" */
+/** @import { Box } from "./sprites.js" */
 
-  /**
-   * The smallest thumbnail that fills a cell of `size` pixels. A smaller one exists only of a picture that is larger.
-   * @param {PageFile} file @param {number} size
-   * @param {number[]} sides of the smaller thumbnails, in pixels
-   * @returns {string} its path
-   */
-  function pickThumbnail(file, size, sides) {
-    const side = sides.find((pixels) => pixels >= size * devicePixelRatio && pixels < Math.max(file.width, file.height));
-    const thumb = file.thumb ?? file.path;
-    return side === undefined ? thumb : thumb.replace(/\.webp$/, `-${side}.webp`);
+const MIN_PLAYER = 110; // pixels below which browsers draw an audio player without its play button
+
+/**
+ * The smallest thumbnail that fills a cell of `size` pixels. A smaller one exists only of a picture that is larger.
+ * @param {PageFile} file @param {number} size
+ * @param {number[]} sides of the smaller thumbnails, in pixels
+ * @returns {string} its path
+ */
+export function pickThumbnail(file, size, sides) {
+  const side = sides.find((pixels) => pixels >= size * devicePixelRatio && pixels < Math.max(file.width, file.height));
+  const thumb = file.thumb ?? file.path;
+  return side === undefined ? thumb : thumb.replace(/\.webp$/, `-${side}.webp`);
+}
+
+/**
+ * @typedef {object} MediaOptions
+ * @property {boolean} [full] show the file itself, with controls, and not its thumbnail
+ * @property {string} [src] the URL of another thumbnail
+ * @property {(image: HTMLImageElement, url: string) => void} [load] decides when a picture is loaded
+ * @property {Box} [box] the pixels it is shown in; a sprite may stand in for it first
+ * @property {boolean} [isFrame] whether the picture fills its cell
+ */
+
+/**
+ * Make the element that shows a file.
+ * @param {PageFile} file @param {MediaOptions} [options] @returns {HTMLElement}
+ */
+export function create(file, options = {}) {
+  const { full = false, src } = options;
+  if (file.kind === "missing") return el("span", { class: "word" }, "file is gone");
+  if (file.kind === "outside") return el("span", { class: "word" }, "in the full report");
+  if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) return createImage(file, options);
+  if (file.kind === "video") {
+    return el("video", {
+      src: Dom.toUrl(file.path),
+      controls: full,
+      muted: true,
+      loop: true,
+      playsinline: true,
+      // With a thumbnail as poster, nothing of the film is loaded before it is played.
+      poster: !full && file.thumb ? (src ?? Dom.toUrl(file.thumb)) : undefined,
+      preload: full ? "auto" : file.thumb ? "none" : "metadata",
+    });
   }
+  if (file.kind === "audio") return el("audio", { src: Dom.toUrl(file.path), controls: true, preload: "none" });
+  const suffix = /\.\w+$/.exec(file.was)?.[0] ?? "file";
+  return el("span", { class: "word" }, full ? el("a", { href: Dom.toUrl(file.path), download: "" }, file.was) : suffix);
+}
 
-  /**
-   * @typedef {object} MediaOptions
-   * @property {boolean} [full] show the file itself, with controls, and not its thumbnail
-   * @property {string} [src] the URL of another thumbnail
-   * @property {(image: HTMLImageElement, url: string) => void} [load] decides when a picture is loaded
-   * @property {Box} [box] the pixels it is shown in; a sprite may stand in for it first
-   * @property {boolean} [isFrame] whether the picture fills its cell
-   */
-
-  /**
-   * Make the element that shows a file.
-   * @param {PageFile} file @param {MediaOptions} [options] @returns {HTMLElement}
-   */
-  function create(file, options = {}) {
-    const { full = false, src } = options;
-    if (file.kind === "missing") return el("span", { class: "word" }, "file is gone");
-    if (file.kind === "outside") return el("span", { class: "word" }, "in the full report");
-    if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) return createImage(file, options);
-    if (file.kind === "video") {
-      return el("video", {
-        src: Cell.toUrl(file.path),
-        controls: full,
-        muted: true,
-        loop: true,
-        playsinline: true,
-        // With a thumbnail as poster, nothing of the film is loaded before it is played.
-        poster: !full && file.thumb ? (src ?? Cell.toUrl(file.thumb)) : undefined,
-        preload: full ? "auto" : file.thumb ? "none" : "metadata",
-      });
+/** @param {PageFile} file @param {MediaOptions} options */
+function createImage(file, { full = false, src, load = (image, url) => (image.src = url), box, isFrame = false }) {
+  const url = src ?? Dom.toUrl(full ? file.path : (file.thumb ?? file.path));
+  /** @param {(image: HTMLImageElement, url: string) => void} start */
+  const makeImage = (start) => {
+    // A thumbnail is decoded with the frame that shows it, so that a cell is never empty once its file is loaded.
+    const image = el("img", { alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
+    reportLoss(image);
+    if (isFrame) {
+      image.className = "frame";
+      image.style.backgroundColor = file.colour ?? ""; // until it is loaded, not behind it
+      image.addEventListener("load", () => image.style.removeProperty("background-color"));
     }
-    if (file.kind === "audio") return el("audio", { src: Cell.toUrl(file.path), controls: true, preload: "none" });
-    const suffix = /\.\w+$/.exec(file.was)?.[0] ?? "file";
-    return el("span", { class: "word" }, full ? el("a", { href: Cell.toUrl(file.path), download: "" }, file.was) : suffix);
-  }
-
-  /** @param {PageFile} file @param {MediaOptions} options */
-  function createImage(file, { full = false, src, load = (image, url) => (image.src = url), box, isFrame = false }) {
-    const url = src ?? Cell.toUrl(full ? file.path : (file.thumb ?? file.path));
-    /** @param {(image: HTMLImageElement, url: string) => void} start */
-    const makeImage = (start) => {
-      // A thumbnail is decoded with the frame that shows it, so that a cell is never empty once its file is loaded.
-      const image = el("img", { alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
-      reportLoss(image);
-      if (isFrame) {
-        image.className = "frame";
-        image.style.backgroundColor = file.colour ?? ""; // until it is loaded, not behind it
-        image.addEventListener("load", () => image.style.removeProperty("background-color"));
-      }
-      start(image, url);
-      return image;
-    };
-    const sprite = box && Sprites.create(file, box, () => makeImage((image) => (image.src = url)));
-    return sprite ?? makeImage(load);
-  }
-
-  /**
-   * Let a picture that cannot be loaded say so in its place.
-   * @param {HTMLImageElement} image
-   */
-  function reportLoss(image) {
-    image.addEventListener("error", () => (image.alt = "the picture cannot be loaded"));
-    image.addEventListener("load", () => (image.alt = ""));
+    start(image, url);
     return image;
-  }
+  };
+  const sprite = box && Sprites.create(file, box, () => makeImage((image) => (image.src = url)));
+  return sprite ?? makeImage(load);
+}
 
-  /**
-   * The sign that tells a film or a sound from a still picture, which has none.
-   * @param {PageFile} file
-   */
-  const getSign = ({ kind, frames = 1 }) => (kind === "video" || frames > 1 ? "▶" : kind === "audio" ? "♪" : "");
+/**
+ * Let a picture that cannot be loaded say so in its place.
+ * @param {HTMLImageElement} image
+ */
+export function reportLoss(image) {
+  image.addEventListener("error", () => (image.alt = "the picture cannot be loaded"));
+  image.addEventListener("load", () => (image.alt = ""));
+  return image;
+}
 
-  /**
-   * Put the sign of a film or sound on its element. An audio player that is too narrow gives way to the sign alone.
-   * @param {PageFile} file @param {HTMLElement} node
-   * @param {number} width pixels
-   */
-  function addSign(file, node, width) {
-    const sign = getSign(file);
-    if (!sign) return node;
-    const player = width < MIN_PLAYER && file.kind === "audio" ? null : node;
-    return el("span", { class: "moving" }, player, el("span", { class: player ? "sign" : "sign alone", "aria-hidden": "true" }, sign));
-  }
+/**
+ * The sign that tells a film or a sound from a still picture, which has none.
+ * @param {PageFile} file
+ */
+export const getSign = ({ kind, frames = 1 }) => (kind === "video" || frames > 1 ? "▶" : kind === "audio" ? "♪" : "");
 
-  /**
-   * Choose `count` files, one of each kind first: a film after six stills would otherwise never be shown.
-   * @param {PageFile[]} files @param {number} count
-   */
-  function choose(files, count) {
-    const getKind = (/** @type {PageFile} */ file) => getSign(file) || file.kind; // an animated picture counts as a film
-    const firsts = files.filter((file, index) => files.findIndex((other) => getKind(other) === getKind(file)) === index);
-    const wanted = [...new Set([...firsts, ...files])].slice(0, count);
-    return files.filter((file) => wanted.includes(file)).slice(0, count); // a file may be listed twice
-  }
+/**
+ * Put the sign of a film or sound on its element. An audio player that is too narrow gives way to the sign alone.
+ * @param {PageFile} file @param {HTMLElement} node
+ * @param {number} width pixels
+ */
+export function addSign(file, node, width) {
+  const sign = getSign(file);
+  if (!sign) return node;
+  const player = width < MIN_PLAYER && file.kind === "audio" ? null : node;
+  return el("span", { class: "moving" }, player, el("span", { class: player ? "sign" : "sign alone", "aria-hidden": "true" }, sign));
+}
 
-  /**
-   * How many files there are, and the signs of those that are not shown.
-   * @param {PageFile[]} files @param {PageFile[]} shown
-   */
-  const describeCount = (files, shown) =>
-    [files.length, ...new Set(files.filter((file) => !shown.includes(file)).map(getSign).filter(Boolean))].join(" ");
+/**
+ * Choose `count` files, one of each kind first: a film after six stills would otherwise never be shown.
+ * @param {PageFile[]} files @param {number} count
+ */
+export function choose(files, count) {
+  const getKind = (/** @type {PageFile} */ file) => getSign(file) || file.kind; // an animated picture counts as a film
+  const firsts = files.filter((file, index) => files.findIndex((other) => getKind(other) === getKind(file)) === index);
+  const wanted = [...new Set([...firsts, ...files])].slice(0, count);
+  return files.filter((file) => wanted.includes(file)).slice(0, count); // a file may be listed twice
+}
 
-  /**
-   * For example "6 pictures, 1 film"; "" if all are pictures.
-   * @param {PageFile[]} files
-   */
-  function describeKinds(files) {
-    if (!files.some(getSign)) return "";
-    /** @param {PageFile} file */
-    const getWord = (file) => (file.kind === "audio" ? "sound" : getSign(file) ? "film" : file.kind === "image" ? "picture" : "file");
-    /** @type {Map<string, number>} */
-    const counts = new Map();
-    for (const file of files) counts.set(getWord(file), (counts.get(getWord(file)) ?? 0) + 1);
-    return [...counts].map(([word, count]) => `${count} ${word}${count > 1 ? "s" : ""}`).join(", ");
-  }
+/**
+ * How many files there are, and the signs of those that are not shown.
+ * @param {PageFile[]} files @param {PageFile[]} shown
+ */
+export const describeCount = (files, shown) =>
+  [files.length, ...new Set(files.filter((file) => !shown.includes(file)).map(getSign).filter(Boolean))].join(" ");
 
-  return { addSign, choose, create, describeCount, describeKinds, getSign, pickThumbnail, reportLoss };
-})();
+/**
+ * For example "6 pictures, 1 film"; "" if all are pictures.
+ * @param {PageFile[]} files
+ */
+export function describeKinds(files) {
+  if (!files.some(getSign)) return "";
+  /** @param {PageFile} file */
+  const getWord = (file) => (file.kind === "audio" ? "sound" : getSign(file) ? "film" : file.kind === "image" ? "picture" : "file");
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  for (const file of files) counts.set(getWord(file), (counts.get(getWord(file)) ?? 0) + 1);
+  return [...counts].map(([word, count]) => `${count} ${word}${count > 1 ? "s" : ""}`).join(", ");
+}

@@ -1,11 +1,24 @@
 // @ts-check
 // The view of a search: its best points, its history or Pareto front, parallel coordinates, slices. All of them lead to
 // the pictures: pointing at a point shows a card, a press opens its trials in the gallery.
-"use strict";
+
+import * as Dom from "./dom.js";
+import * as Expression from "./expression.js";
+import * as Media from "./media.js";
+import * as SearchCharts from "./search_charts.js";
+import * as SearchDimensions from "./search_dimensions.js";
+import * as ParallelLines from "./search_lines.js";
+import * as SearchPoints from "./search_points.js";
+/** @import { Children } from "./dom.js" */
+/** @import { Context } from "./main.js" */
+/** @import { Chart, ChartSize } from "./search_charts.js" */
+/** @import { Dimension } from "./search_dimensions.js" */
+/** @import { Brushes } from "./search_lines.js" */
+/** @import { SearchPoint } from "./search_points.js" */
 
 /** @typedef {{top: number, current: number}} SearchScroll what the next view takes over; current: the number of a point, or 0 */
 
-class SearchView {
+export class SearchView {
   static BEST_COUNT = 5; // points in the list
   static FRONT_COUNT = 10; // the same of a Pareto front
   static THUMB_WIDTH = 72; // pixels
@@ -136,7 +149,7 @@ class SearchView {
     const { dataset } = this.context;
     const [file] = dataset.files(row);
     if (!file?.thumb) return null;
-    return Media.reportLoss(Dom.el("img", { src: Cell.toUrl(Media.pickThumbnail(file, SearchView.THUMB_WIDTH, dataset.raw.sides)), alt: "", loading: "lazy" }));
+    return Media.reportLoss(Dom.el("img", { src: Dom.toUrl(Media.pickThumbnail(file, SearchView.THUMB_WIDTH, dataset.raw.sides)), alt: "", loading: "lazy" }));
   }
 
   // --- parallel coordinates and slices

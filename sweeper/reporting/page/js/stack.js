@@ -1,6 +1,7 @@
 // @ts-check
 // Summarises a cell that several trials share, because its picture shows only the first of them. No DOM.
-"use strict";
+
+/** @import { Dataset } from "./dataset.js" */
 
 /**
  * @typedef {object} StackSummary
@@ -10,38 +11,34 @@
  * @property {number} count how many trials have that state
  */
 
-const Stack = (() => {
-  // From the most urgent on. A trial that was checked has a status and a state of the check; the more urgent one counts.
-  const URGENCY = ["failed", "changed", "missing", "cancelled", "pending", "running", "not compared", "new", "gone"];
+// From the most urgent on. A trial that was checked has a status and a state of the check; the more urgent one counts.
+const URGENCY = ["failed", "changed", "missing", "cancelled", "pending", "running", "not compared", "new", "gone"];
 
-  /** @param {string} kind */
-  const describeKind = (kind) => (kind === "pending" ? "not run yet" : kind);
+/** @param {string} kind */
+export const describeKind = (kind) => (kind === "pending" ? "not run yet" : kind);
 
-  /**
-   * The more urgent of a trial's status and its state of the check; `same` or `succeeded` if neither is urgent.
-   * @param {Dataset} dataset @param {number} row @returns {string}
-   */
-  function findKind(dataset, row) {
-    const [status, state] = [dataset.status(row), dataset.finding(row)?.state];
-    return URGENCY.find((kind) => kind === status || kind === state) ?? state ?? status;
-  }
+/**
+ * The more urgent of a trial's status and its state of the check; `same` or `succeeded` if neither is urgent.
+ * @param {Dataset} dataset @param {number} row @returns {string}
+ */
+function findKind(dataset, row) {
+  const [status, state] = [dataset.status(row), dataset.finding(row)?.state];
+  return URGENCY.find((kind) => kind === status || kind === state) ?? state ?? status;
+}
 
-  /**
-   * @param {Dataset} dataset
-   * @param {number[]} rows of one cell, the first on top
-   * @returns {StackSummary}
-   */
-  function summarize(dataset, rows) {
-    const kinds = rows.map((row) => findKind(dataset, row));
-    /** @type {Map<string, number>} */
-    const counts = new Map();
-    for (const kind of kinds) counts.set(kind, (counts.get(kind) ?? 0) + 1);
-    const parts = [...counts].map(([kind, count]) => `${count} ${describeKind(kind)}`).join(", ");
-    const below = new Set(kinds.slice(1));
-    const urgent = URGENCY.find((kind) => below.has(kind)) ?? "";
-    const kind = urgent === kinds[0] ? "" : urgent;
-    return { words: `${rows.length} trials share this cell: ${parts}`, more: rows.length - 1, kind, count: counts.get(kind) ?? 0 };
-  }
-
-  return { describeKind, summarize };
-})();
+/**
+ * @param {Dataset} dataset
+ * @param {number[]} rows of one cell, the first on top
+ * @returns {StackSummary}
+ */
+export function summarize(dataset, rows) {
+  const kinds = rows.map((row) => findKind(dataset, row));
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  for (const kind of kinds) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  const parts = [...counts].map(([kind, count]) => `${count} ${describeKind(kind)}`).join(", ");
+  const below = new Set(kinds.slice(1));
+  const urgent = URGENCY.find((kind) => below.has(kind)) ?? "";
+  const kind = urgent === kinds[0] ? "" : urgent;
+  return { words: `${rows.length} trials share this cell: ${parts}`, more: rows.length - 1, kind, count: counts.get(kind) ?? 0 };
+}

@@ -1,6 +1,12 @@
 // @ts-check
 // The view as a value, and as the part of the address behind `#`: everybody who opens the address sees the same view.
-"use strict";
+
+import * as Address from "./address.js";
+import * as GridGeometry from "./grid_geometry.js";
+import * as Layout from "./layout.js";
+/** @import { Axis } from "./columns.js" */
+/** @import { Dataset } from "./dataset.js" */
+/** @import { Direction } from "./layout.js" */
 
 /**
  * @typedef {object} State
@@ -28,160 +34,156 @@
  * @property {Record<string, number[]>} order by axis the codes in the wanted order
  */
 
-const ViewState = (() => {
-  const DEFAULTS = {
-    view: "grid",
-    where: "",
-    colour: "",
-    metric: "",
-    against: "",
-    lines: "",
-    sort: "trial",
-    stack: "first",
-    columns: "",
-    trial: "",
-    with: "",
-    file: "0",
-    mode: "single",
-  };
-  const TEXT_KEYS = /** @type {(keyof typeof DEFAULTS)[]} */ (Object.keys(DEFAULTS));
-  const TRIAL_KEYS = /** @type {const} */ (["trial", "with"]); // trial numbers, which change when the sweep grows
-  const VIEWS = ["grid", "gallery", "table", "plots"];
-  const STACKS = ["first", "highest", "lowest"];
-  const MODES = ["single", "side", "blink", "slider", "difference"];
+const DEFAULTS = {
+  view: "grid",
+  where: "",
+  colour: "",
+  metric: "",
+  against: "",
+  lines: "",
+  sort: "trial",
+  stack: "first",
+  columns: "",
+  trial: "",
+  with: "",
+  file: "0",
+  mode: "single",
+};
+const TEXT_KEYS = /** @type {(keyof typeof DEFAULTS)[]} */ (Object.keys(DEFAULTS));
+const TRIAL_KEYS = /** @type {const} */ (["trial", "with"]); // trial numbers, which change when the sweep grows
+const VIEWS = ["grid", "gallery", "table", "plots"];
+const STACKS = ["first", "highest", "lowest"];
+const MODES = ["single", "side", "blink", "slider", "difference"];
 
-  /** The settings by axis. They have no prototype, since an axis may be called `__proto__` or `constructor`. */
-  const makeAxisSettings = () => ({ pins: Object.create(null), hidden: Object.create(null), order: Object.create(null) });
+/** The settings by axis. They have no prototype, since an axis may be called `__proto__` or `constructor`. */
+const makeAxisSettings = () => ({ pins: Object.create(null), hidden: Object.create(null), order: Object.create(null) });
 
-  /**
-   * A copy with `name` set, or removed if the value is undefined.
-   * @template T
-   * @param {Record<string, T>} settings @param {string} name @param {T | undefined} value @returns {Record<string, T>}
-   */
-  function withEntry(settings, name, value) {
-    const copy = Object.assign(Object.create(null), settings, Object.fromEntries([[name, value]]));
-    if (value === undefined) delete copy[name];
-    return copy;
+/**
+ * A copy with `name` set, or removed if the value is undefined.
+ * @template T
+ * @param {Record<string, T>} settings @param {string} name @param {T | undefined} value @returns {Record<string, T>}
+ */
+export function withEntry(settings, name, value) {
+  const copy = Object.assign(Object.create(null), settings, Object.fromEntries([[name, value]]));
+  if (value === undefined) delete copy[name];
+  return copy;
+}
+
+/**
+ * The state of an address without any setting.
+ * @param {Dataset} dataset @returns {State}
+ */
+export function makeInitial(dataset) {
+  const size = GridGeometry.isSmallWindow() ? 112 : 160;
+  const review = dataset.raw.check?.is_review ? makeReview(dataset) : {};
+  const search = dataset.raw.search ? makeSearchStart(dataset.raw.search.objectives[0]) : {};
+  const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size, captions: true, ...makeAxisSettings(), ...review };
+  const { axes = {}, view } = dataset.raw.first ?? {}; // what a notebook asks for
+  const directions = /** @type {[Direction, string][]} */ (Object.entries(axes));
+  return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? state.view };
+}
+
+/**
+ * What differs in the first view of a search: the best come first, and lie on top where several trials share a cell.
+ * @param {{column: string, maximize: boolean}} objective
+ */
+const makeSearchStart = ({ column, maximize }) => ({
+  view: "search",
+  colour: column,
+  sort: `${maximize ? "-" : ""}${column}`,
+  stack: maximize ? "highest" : "lowest",
+});
+
+/**
+ * What differs in the first view of a check: what is not the same comes first, each beside the accepted file.
+ * @param {Dataset} dataset
+ */
+function makeReview(dataset) {
+  const beside = { mode: "side", with: "accepted" };
+  const isSame = dataset.filterRows((row) => dataset.finding(row)?.state !== "same").length === 0;
+  return isSame ? beside : { ...beside, view: "gallery", where: "check != 'same'", sort: "-check_severity" };
+}
+
+/**
+ * Write the settings that differ from the initial state.
+ * @param {State} state @param {State} initial @param {Dataset} dataset
+ */
+export function write(state, initial, dataset) {
+  const params = new URLSearchParams();
+  const { DIRECTIONS } = Layout;
+  // Write all directions or none: a larger sweep may have another first view, which must not fill in the rest.
+  const hasSettings = [state.pins, state.hidden, state.order].some((settings) => Object.keys(settings).length > 0);
+  if (hasSettings || DIRECTIONS.some((direction) => state[direction] !== initial[direction]))
+    {for (const direction of DIRECTIONS) params.set(direction, state[direction]);}
+  for (const key of TEXT_KEYS) {
+    const text = key === "trial" || key === "with" ? Address.writeTrial(dataset, state[key]) : state[key];
+    if (text !== initial[key]) params.set(key, text);
   }
-
-  /**
-   * The state of an address without any setting.
-   * @param {Dataset} dataset @returns {State}
-   */
-  function makeInitial(dataset) {
-    const size = GridGeometry.isSmallWindow() ? 112 : 160;
-    const review = dataset.raw.check?.is_review ? makeReview(dataset) : {};
-    const search = dataset.raw.search ? makeSearchStart(dataset.raw.search.objectives[0]) : {};
-    const state = { ...DEFAULTS, ...Layout.chooseFirstView(dataset), ...search, size, captions: true, ...makeAxisSettings(), ...review };
-    const { axes = {}, view } = dataset.raw.first ?? {}; // what a notebook asks for
-    const directions = /** @type {[Direction, string][]} */ (Object.entries(axes));
-    return { ...directions.reduce((result, [direction, name]) => withAxis(result, direction, name), state), view: view ?? state.view };
+  if (state.size !== initial.size) params.set("size", String(state.size));
+  if (state.captions !== initial.captions) params.set("captions", String(state.captions));
+  for (const axis of dataset.axes) {
+    const pin = state.pins[axis.name];
+    const order = state.order[axis.name] ? trimOrder(axis, state) : [];
+    const hidden = state.hidden[axis.name] ?? [];
+    if (pin !== undefined) params.append("pin", Address.writeValues(axis, [pin]));
+    if (hidden.length > 0) params.append("hide", Address.writeValues(axis, hidden));
+    if (order.length > 0) params.append("order", Address.writeValues(axis, order));
   }
+  return params.toString().replace(/%(3A|2C)/g, decodeURIComponent); // `:` and `,` need no escape and are easier to read
+}
 
-  /**
-   * What differs in the first view of a search: the best come first, and lie on top where several trials share a cell.
-   * @param {{column: string, maximize: boolean}} objective
-   */
-  const makeSearchStart = ({ column, maximize }) => ({
-    view: "search",
-    colour: column,
-    sort: `${maximize ? "-" : ""}${column}`,
-    stack: maximize ? "highest" : "lowest",
+/**
+ * The codes of an axis in their order, without those at the end that are in the usual order anyway.
+ * @param {Axis} axis @param {State} state
+ */
+function trimOrder(axis, state) {
+  const order = Layout.orderCodes(axis, state);
+  const ranks = order.map((code) => axis.order.indexOf(code));
+  let count = order.length - 1;
+  while (count > 0 && ranks[count - 1] < ranks[count]) count -= 1;
+  return order.slice(0, count);
+}
+
+/**
+ * Read an address, which somebody else may have written. Settings that make no sense keep their usual value.
+ * @param {string} text @param {State} initial @param {Dataset} dataset @returns {State}
+ */
+export function read(text, initial, dataset) {
+  const params = new URLSearchParams(text.replace(/^#/, ""));
+  const state = { ...initial, ...makeAxisSettings() };
+  for (const key of TEXT_KEYS) state[key] = params.get(key) ?? state[key];
+  for (const direction of Layout.DIRECTIONS) {
+    const name = params.get(direction);
+    if (name === "" || dataset.axes.some((axis) => axis.name === name)) state[direction] = name ?? "";
+  }
+  if (!VIEWS.includes(state.view) && !(state.view === "search" && dataset.raw.search)) state.view = initial.view;
+  if (!MODES.includes(state.mode)) state.mode = initial.mode;
+  if (!STACKS.includes(state.stack)) state.stack = initial.stack;
+  if (!/^\d{1,3}$/.test(state.file)) state.file = initial.file;
+  const size = Number(params.get("size"));
+  if (Number.isInteger(size) && size >= 48 && size <= 512) state.size = size;
+  if (params.has("captions")) state.captions = params.get("captions") === "true";
+  for (const key of TRIAL_KEYS) state[key] = Address.readTrial(dataset, state[key]);
+  /** @param {string} name */
+  const readEach = (name) => params.getAll(name).flatMap((one) => {
+    const values = Address.readValues(dataset, one);
+    return values === null ? [] : [values];
   });
+  for (const [axis, codes] of readEach("hide")) state.hidden[axis.name] = codes;
+  for (const [axis, codes] of readEach("order")) state.order[axis.name] = codes;
+  for (const [axis, [code]] of readEach("pin")) if (code !== undefined) state.pins[axis.name] = code;
+  return state;
+}
 
-  /**
-   * What differs in the first view of a check: what is not the same comes first, each beside the accepted file.
-   * @param {Dataset} dataset
-   */
-  function makeReview(dataset) {
-    const beside = { mode: "side", with: "accepted" };
-    const isSame = dataset.filterRows((row) => dataset.finding(row)?.state !== "same").length === 0;
-    return isSame ? beside : { ...beside, view: "gallery", where: "check != 'same'", sort: "-check_severity" };
-  }
-
-  /**
-   * Write the settings that differ from the initial state.
-   * @param {State} state @param {State} initial @param {Dataset} dataset
-   */
-  function write(state, initial, dataset) {
-    const params = new URLSearchParams();
-    const { DIRECTIONS } = Layout;
-    // Write all directions or none: a larger sweep may have another first view, which must not fill in the rest.
-    const hasSettings = [state.pins, state.hidden, state.order].some((settings) => Object.keys(settings).length > 0);
-    if (hasSettings || DIRECTIONS.some((direction) => state[direction] !== initial[direction]))
-      {for (const direction of DIRECTIONS) params.set(direction, state[direction]);}
-    for (const key of TEXT_KEYS) {
-      const text = key === "trial" || key === "with" ? Address.writeTrial(dataset, state[key]) : state[key];
-      if (text !== initial[key]) params.set(key, text);
-    }
-    if (state.size !== initial.size) params.set("size", String(state.size));
-    if (state.captions !== initial.captions) params.set("captions", String(state.captions));
-    for (const axis of dataset.axes) {
-      const pin = state.pins[axis.name];
-      const order = state.order[axis.name] ? trimOrder(axis, state) : [];
-      const hidden = state.hidden[axis.name] ?? [];
-      if (pin !== undefined) params.append("pin", Address.writeValues(axis, [pin]));
-      if (hidden.length > 0) params.append("hide", Address.writeValues(axis, hidden));
-      if (order.length > 0) params.append("order", Address.writeValues(axis, order));
-    }
-    return params.toString().replace(/%(3A|2C)/g, decodeURIComponent); // `:` and `,` need no escape and are easier to read
-  }
-
-  /**
-   * The codes of an axis in their order, without those at the end that are in the usual order anyway.
-   * @param {Axis} axis @param {State} state
-   */
-  function trimOrder(axis, state) {
-    const order = Layout.orderCodes(axis, state);
-    const ranks = order.map((code) => axis.order.indexOf(code));
-    let count = order.length - 1;
-    while (count > 0 && ranks[count - 1] < ranks[count]) count -= 1;
-    return order.slice(0, count);
-  }
-
-  /**
-   * Read an address, which somebody else may have written. Settings that make no sense keep their usual value.
-   * @param {string} text @param {State} initial @param {Dataset} dataset @returns {State}
-   */
-  function read(text, initial, dataset) {
-    const params = new URLSearchParams(text.replace(/^#/, ""));
-    const state = { ...initial, ...makeAxisSettings() };
-    for (const key of TEXT_KEYS) state[key] = params.get(key) ?? state[key];
-    for (const direction of Layout.DIRECTIONS) {
-      const name = params.get(direction);
-      if (name === "" || dataset.axes.some((axis) => axis.name === name)) state[direction] = name ?? "";
-    }
-    if (!VIEWS.includes(state.view) && !(state.view === "search" && dataset.raw.search)) state.view = initial.view;
-    if (!MODES.includes(state.mode)) state.mode = initial.mode;
-    if (!STACKS.includes(state.stack)) state.stack = initial.stack;
-    if (!/^\d{1,3}$/.test(state.file)) state.file = initial.file;
-    const size = Number(params.get("size"));
-    if (Number.isInteger(size) && size >= 48 && size <= 512) state.size = size;
-    if (params.has("captions")) state.captions = params.get("captions") === "true";
-    for (const key of TRIAL_KEYS) state[key] = Address.readTrial(dataset, state[key]);
-    /** @param {string} name */
-    const readEach = (name) => params.getAll(name).flatMap((one) => {
-      const values = Address.readValues(dataset, one);
-      return values === null ? [] : [values];
-    });
-    for (const [axis, codes] of readEach("hide")) state.hidden[axis.name] = codes;
-    for (const [axis, codes] of readEach("order")) state.order[axis.name] = codes;
-    for (const [axis, [code]] of readEach("pin")) if (code !== undefined) state.pins[axis.name] = code;
-    return state;
-  }
-
-  /**
-   * Give an axis a direction. The axis that had it takes the other's old direction, so that it stays in view.
-   * @param {State} state @param {Direction} direction
-   * @param {string} name the axis, or "" for none
-   * @returns {State}
-   */
-  function withAxis(state, direction, name) {
-    const next = { ...state, [direction]: name };
-    const old = Layout.DIRECTIONS.find((other) => other !== direction && name !== "" && state[other] === name);
-    if (old !== undefined) next[old] = state[direction];
-    return next;
-  }
-
-  return { makeInitial, read, withAxis, withEntry, write };
-})();
+/**
+ * Give an axis a direction. The axis that had it takes the other's old direction, so that it stays in view.
+ * @param {State} state @param {Direction} direction
+ * @param {string} name the axis, or "" for none
+ * @returns {State}
+ */
+export function withAxis(state, direction, name) {
+  const next = { ...state, [direction]: name };
+  const old = Layout.DIRECTIONS.find((other) => other !== direction && name !== "" && state[other] === name);
+  if (old !== undefined) next[old] = state[direction];
+  return next;
+}

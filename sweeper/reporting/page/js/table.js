@@ -1,8 +1,14 @@
 // @ts-check
 // The trials as a table: sorted, filtered, with chosen columns. Only the rows in view are in the document.
-"use strict";
 
-class TableView {
+import * as Columns from "./columns.js";
+import * as Dom from "./dom.js";
+import * as Media from "./media.js";
+import * as Params from "./params.js";
+import * as TableColumns from "./table_columns.js";
+/** @import { Context } from "./main.js" */
+
+export class TableView {
   static ROW_HEIGHT = 48; // pixels
   static PICTURE_WIDTH = 72;
   static OVERSCAN = 6; // rows that are kept on each side of the view
@@ -18,7 +24,7 @@ class TableView {
     const { dataset, state } = context;
     this.context = context;
     this.columns = TableColumns.choose(dataset, state);
-    this.rows = TableColumns.sortRows(dataset, context.getRows(), state.sort);
+    this.rows = Columns.sortRows(dataset, context.getRows(), state.sort);
     this.formatters = this.columns.map(Params.makeFormatter);
     const widths = this.columns.map(TableColumns.computeWidth);
     this.hasPictures = this.rows.some((row) => dataset.files(row)[0]?.thumb);
@@ -117,7 +123,7 @@ class TableView {
     const { dataset } = this.context;
     const [file] = dataset.files(row);
     if (!file?.thumb) return null;
-    const src = Cell.toUrl(Media.pickThumbnail(file, TableView.PICTURE_WIDTH, dataset.raw.sides));
+    const src = Dom.toUrl(Media.pickThumbnail(file, TableView.PICTURE_WIDTH, dataset.raw.sides));
     return Media.reportLoss(Dom.el("img", { src, alt: "", loading: "lazy", draggable: "false" }));
   }
 

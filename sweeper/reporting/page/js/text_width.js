@@ -1,76 +1,71 @@
 // @ts-check
 // Shortens captions to the room they have. A canvas measures each letter once, so that no layout of the page is needed.
-"use strict";
 
-const TextWidth = (() => {
-  const FONT_SIZE = 12; // pixels, as in `.caption`
-  const SIMPLE = /^[ -~\u00a0-\u024f\u2013-\u2026]*$/; // letters whose width does not depend on their neighbours
-  /** @type {Map<string, number>} letter -> pixels */
-  const widths = new Map();
-  /** @type {CanvasRenderingContext2D | null} */
-  let pen = null;
+const FONT_SIZE = 12; // pixels, as in `.caption`
+const SIMPLE = /^[ -~\u00a0-\u024f\u2013-\u2026]*$/; // letters whose width does not depend on their neighbours
+/** @type {Map<string, number>} letter -> pixels */
+const widths = new Map();
+/** @type {CanvasRenderingContext2D | null} */
+let pen = null;
 
-  /**
-   * @param {string} font in CSS, without the family
-   * @returns {CanvasRenderingContext2D}
-   */
-  function makePen(font) {
-    const context = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
-    context.font = `${font} ${getComputedStyle(document.body).fontFamily}`;
-    return context;
+/**
+ * @param {string} font in CSS, without the family
+ * @returns {CanvasRenderingContext2D}
+ */
+export function makePen(font) {
+  const context = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
+  context.font = `${font} ${getComputedStyle(document.body).fontFamily}`;
+  return context;
+}
+
+/** @param {string} letter */
+function measureLetter(letter) {
+  let width = widths.get(letter);
+  if (width === undefined) {
+    pen ??= makePen(`${FONT_SIZE}px`);
+    width = pen.measureText(letter).width;
+    widths.set(letter, width);
   }
+  return width;
+}
 
-  /** @param {string} letter */
-  function measureLetter(letter) {
-    let width = widths.get(letter);
-    if (width === undefined) {
-      pen ??= makePen(`${FONT_SIZE}px`);
-      width = pen.measureText(letter).width;
-      widths.set(letter, width);
-    }
-    return width;
+/**
+ * As much of a text as fits into `room` pixels, with "…" where it was cut; undefined if only a layout can tell.
+ * @param {string} text @param {number} room @returns {string | undefined}
+ */
+export function shorten(text, room) {
+  if (!SIMPLE.test(text)) return undefined;
+  let used = 0;
+  let count = 0; // of the letters that leave room for the "…"
+  const ellipsis = measureLetter("…");
+  for (const letter of text) {
+    used += measureLetter(letter);
+    if (used + ellipsis <= room) count += 1;
+    if (used > room) return shortenNumbers(text, room) ?? `${text.slice(0, count).trimEnd()}…`;
   }
+  return text;
+}
 
-  /**
-   * As much of a text as fits into `room` pixels, with "…" where it was cut; undefined if only a layout can tell.
-   * @param {string} text @param {number} room @returns {string | undefined}
-   */
-  function shorten(text, room) {
-    if (!SIMPLE.test(text)) return undefined;
-    let used = 0;
-    let count = 0; // of the letters that leave room for the "…"
-    const ellipsis = measureLetter("…");
-    for (const letter of text) {
-      used += measureLetter(letter);
-      if (used + ellipsis <= room) count += 1;
-      if (used > room) return shortenNumbers(text, room) ?? `${text.slice(0, count).trimEnd()}…`;
-    }
-    return text;
-  }
+const LONG_NUMBER = /\d{8,}/g;
+const MIN_DIGITS = 6; // that are left of a number
+const MAX_SEARCHED = 80; // letters of a text that is searched for numbers
 
-  const LONG_NUMBER = /\d{8,}/g;
-  const MIN_DIGITS = 6; // that are left of a number
-  const MAX_SEARCHED = 80; // letters of a text that is searched for numbers
-
-  /**
-   * Shorten a text by the middle digits of its long numbers, because the ends of two seeds tell them apart. Undefined if
-   * that is not enough.
-   * @param {string} text
-   * @param {number} room pixels
-   */
-  function shortenNumbers(text, room) {
-    const numbers = text.length > MAX_SEARCHED ? null : text.match(LONG_NUMBER);
-    if (numbers === null) return undefined;
-    let width = 0;
-    for (const letter of text) width += measureLetter(letter);
-    const excess = Math.ceil((width + numbers.length * measureLetter("…") - room) / measureLetter("0")); // digits
-    const perNumber = Math.ceil(excess / numbers.length);
-    if (numbers.some((number) => number.length - perNumber < MIN_DIGITS)) return undefined;
-    return text.replace(LONG_NUMBER, (number) => {
-      const tail = Math.ceil((number.length - perNumber) / 2);
-      return `${number.slice(0, number.length - perNumber - tail)}…${number.slice(-tail)}`;
-    });
-  }
-
-  return { makePen, shorten };
-})();
+/**
+ * Shorten a text by the middle digits of its long numbers, because the ends of two seeds tell them apart. Undefined if
+ * that is not enough.
+ * @param {string} text
+ * @param {number} room pixels
+ */
+function shortenNumbers(text, room) {
+  const numbers = text.length > MAX_SEARCHED ? null : text.match(LONG_NUMBER);
+  if (numbers === null) return undefined;
+  let width = 0;
+  for (const letter of text) width += measureLetter(letter);
+  const excess = Math.ceil((width + numbers.length * measureLetter("…") - room) / measureLetter("0")); // digits
+  const perNumber = Math.ceil(excess / numbers.length);
+  if (numbers.some((number) => number.length - perNumber < MIN_DIGITS)) return undefined;
+  return text.replace(LONG_NUMBER, (number) => {
+    const tail = Math.ceil((number.length - perNumber) / 2);
+    return `${number.slice(0, number.length - perNumber - tail)}…${number.slice(-tail)}`;
+  });
+}

@@ -1,77 +1,72 @@
 // @ts-check
 // Values of the data and the texts that show them. No DOM.
-"use strict";
 
 /** @typedef {any} Value a JSON value in which a large integer is a BigInt */
 
-const ValueText = (() => {
-  /**
-   * Undo Python's encoding of integers beyond 2^53: {"$int": "..."} is a BigInt. {"$map": ...} is a mapping that itself
-   * has one of these keys.
-   * @param {Value} value @returns {Value}
-   */
-  function decodeValue(value) {
-    if (Array.isArray(value)) return value.map(decodeValue);
-    if (value !== null && typeof value === "object") {
-      if (typeof value.$int === "string") return BigInt(value.$int);
-      const inner = value.$map !== null && typeof value.$map === "object" ? value.$map : value;
-      return Object.fromEntries(Object.entries(inner).map(([key, item]) => [key, decodeValue(item)]));
-    }
-    return value;
+/**
+ * Undo Python's encoding of integers beyond 2^53: {"$int": "..."} is a BigInt. {"$map": ...} is a mapping that itself
+ * has one of these keys.
+ * @param {Value} value @returns {Value}
+ */
+export function decodeValue(value) {
+  if (Array.isArray(value)) return value.map(decodeValue);
+  if (value !== null && typeof value === "object") {
+    if (typeof value.$int === "string") return BigInt(value.$int);
+    const inner = value.$map !== null && typeof value.$map === "object" ? value.$map : value;
+    return Object.fromEntries(Object.entries(inner).map(([key, item]) => [key, decodeValue(item)]));
   }
+  return value;
+}
 
-  /**
-   * JSON text of a value that may hold BigInts.
-   * @param {Value} value
-   * @param {string} [indent] what the lines after the first begin with
-   * @param {string} [step] the indent of one level; without it the text is one line
-   * @returns {string}
-   */
-  function toJson(value, indent = "", step = "") {
-    const next = indent + step;
-    const [open, end] = step ? ["\n" + next, "\n" + indent] : ["", ""];
-    const comma = step ? ",\n" + next : ",";
-    if (typeof value === "bigint") return value.toString();
-    if (Array.isArray(value)) {
-      if (value.length === 0) return "[]";
-      return value.some((item) => item !== null && typeof item === "object")
-        ? `[${open}${value.map((item) => toJson(item, next, step)).join(comma)}${end}]`
-        : `[${value.map((item) => toJson(item)).join(step ? ", " : ",")}]`;
-    }
-    if (value !== null && typeof value === "object") {
-      const items = Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}:${step && " "}${toJson(item, next, step)}`);
-      return items.length ? `{${open}${items.join(comma)}${end}}` : "{}";
-    }
-    return JSON.stringify(value);
+/**
+ * JSON text of a value that may hold BigInts.
+ * @param {Value} value
+ * @param {string} [indent] what the lines after the first begin with
+ * @param {string} [step] the indent of one level; without it the text is one line
+ * @returns {string}
+ */
+export function toJson(value, indent = "", step = "") {
+  const next = indent + step;
+  const [open, end] = step ? ["\n" + next, "\n" + indent] : ["", ""];
+  const comma = step ? ",\n" + next : ",";
+  if (typeof value === "bigint") return value.toString();
+  if (Array.isArray(value)) {
+    if (value.length === 0) return "[]";
+    return value.some((item) => item !== null && typeof item === "object")
+      ? `[${open}${value.map((item) => toJson(item, next, step)).join(comma)}${end}]`
+      : `[${value.map((item) => toJson(item)).join(step ? ", " : ",")}]`;
   }
-
-  /**
-   * The exact text of a value: two values that differ have two texts.
-   * @param {Value} value @returns {string}
-   */
-  function toText(value) {
-    if (value === null || value === undefined) return "";
-    if (typeof value === "string") return value;
-    return typeof value === "number" ? String(value) : toJson(value);
+  if (value !== null && typeof value === "object") {
+    const items = Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}:${step && " "}${toJson(item, next, step)}`);
+    return items.length ? `{${open}${items.join(comma)}${end}}` : "{}";
   }
+  return JSON.stringify(value);
+}
 
-  /**
-   * A measured number with six significant digits; a larger number keeps its whole part.
-   * @param {Value} value @returns {string}
-   */
-  function toRounded(value) {
-    if (typeof value !== "number" || Number.isInteger(value)) return toText(value);
-    return String(Math.abs(value) < 1e6 ? Number(value.toPrecision(6)) : Math.round(value));
-  }
+/**
+ * The exact text of a value: two values that differ have two texts.
+ * @param {Value} value @returns {string}
+ */
+export function toText(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "string") return value;
+  return typeof value === "number" ? String(value) : toJson(value);
+}
 
-  /**
-   * A label that can be seen even if the text is empty or blank.
-   * @param {string} label
-   */
-  const toVisible = (label) => (/\S/.test(label) ? label : label === "" ? "(empty)" : JSON.stringify(label));
+/**
+ * A measured number with six significant digits; a larger number keeps its whole part.
+ * @param {Value} value @returns {string}
+ */
+export function toRounded(value) {
+  if (typeof value !== "number" || Number.isInteger(value)) return toText(value);
+  return String(Math.abs(value) < 1e6 ? Number(value.toPrecision(6)) : Math.round(value));
+}
 
-  /** @param {Value} value @returns {boolean} */
-  const isNumber = (value) => typeof value === "number" || typeof value === "bigint";
+/**
+ * A label that can be seen even if the text is empty or blank.
+ * @param {string} label
+ */
+export const toVisible = (label) => (/\S/.test(label) ? label : label === "" ? "(empty)" : JSON.stringify(label));
 
-  return { decodeValue, toJson, toText, toRounded, toVisible, isNumber };
-})();
+/** @param {Value} value @returns {boolean} */
+export const isNumber = (value) => typeof value === "number" || typeof value === "bigint";

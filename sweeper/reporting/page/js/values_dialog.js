@@ -1,122 +1,123 @@
 // @ts-check
 // The dialog that shows, hides and reorders the values of the axes.
-"use strict";
 
-const ValuesDialog = (() => {
-  const { el, byId, makeMenu, makeField, redrawKeepingFocus } = Dom;
-  const MAX_VALUES = 300; // nobody ticks more by hand: the filter is better for those
+import { byId, el, makeField, makeMenu, redrawKeepingFocus } from "./dom.js";
+import * as Layout from "./layout.js";
+import * as PlotData from "./plot_data.js";
+import * as ViewState from "./state.js";
+/** @import { Axis, Column } from "./columns.js" */
+/** @import { Page } from "./main.js" */
 
-  /**
-   * Open the dialog on the X axis, or else the first one. The view behind it shows every change at once.
-   * @param {Page} page
-   */
-  function open(page) {
-    const dialog = /** @type {HTMLDialogElement} */ (byId("values"));
-    const { axes } = page.dataset;
-    let axis = axes.find((one) => one.name === page.getState().x) ?? axes[0];
+const MAX_VALUES = 300; // nobody ticks more by hand: the filter is better for those
 
-    let drawn = page.getState();
+/**
+ * Open the dialog on the X axis, or else the first one. The view behind it shows every change at once.
+ * @param {Page} page
+ */
+export function open(page) {
+  const dialog = /** @type {HTMLDialogElement} */ (byId("values"));
+  const { axes } = page.dataset;
+  let axis = axes.find((one) => one.name === page.getState().x) ?? axes[0];
 
-    function draw() {
-      drawn = page.getState();
-      const chooser = makeMenu(axes.map(({ name }) => [name, name]), axis.name, (name) => {
-        axis = axes.find((one) => one.name === name) ?? axis;
-        draw();
-      });
-      const parts = [
-        el("h2", {}, "Values shown, in this order"),
-        makeField("Axis", chooser),
-        makeField("Sort by", makeSortMenu(page, axis, draw)),
-        ...makeValues(page, axis, draw),
-        el(
-          "div",
-          { class: "strip" },
-          el("button", { type: "button", "data-keep": "all", onclick: () => hideCodes(page, axis, [], draw) }, "Show all"),
-          el("button", { type: "button", onclick: () => dialog.close() }, "Done"),
-        ),
-      ];
-      redrawKeepingFocus(dialog, () => dialog.replaceChildren(...parts));
-    }
+  let drawn = page.getState();
 
-    /** Follow Back and Forward. After a change of its own the dialog is drawn already, and a key may be down on it. */
-    function onHashChange() {
-      if (page.getState() !== drawn) draw();
-    }
-
-    draw();
-    addEventListener("hashchange", onHashChange);
-    dialog.addEventListener("close", () => removeEventListener("hashchange", onHashChange), { once: true });
-    dialog.showModal();
-  }
-
-  /** @param {Page} page @param {Axis} axis @param {number[]} codes @param {() => void} redraw */
-  function hideCodes({ getState, update }, axis, codes, redraw) {
-    update({ hidden: ViewState.withEntry(getState().hidden, axis.name, codes) });
-    redraw();
-  }
-
-  /**
-   * A menu that sorts the values of an axis by the mean of a number, the highest first.
-   * @param {Page} page @param {Axis} axis @param {() => void} redraw
-   */
-  function makeSortMenu(page, axis, redraw) {
-    const options = [["", "choose…"], ["written", "as written"], ...page.getNumberColumns().map(({ name }) => [`=${name}`, `the mean ${name}`])];
-    return makeMenu(options, "", (choice) => {
-      const column = choice.startsWith("=") ? page.dataset.column(choice.slice(1)) : undefined;
-      const order = column && sortCodes(page.getRows(), axis, column);
-      page.update({ order: ViewState.withEntry(page.getState().order, axis.name, order) });
-      redraw();
+  function draw() {
+    drawn = page.getState();
+    const chooser = makeMenu(axes.map(({ name }) => [name, name]), axis.name, (name) => {
+      axis = axes.find((one) => one.name === name) ?? axis;
+      draw();
     });
-  }
-
-  /** @param {number[]} rows @param {Axis} axis @param {Column} column */
-  function sortCodes(rows, axis, column) {
-    const numbered = rows.filter((row) => typeof column.value(row) === "number");
-    const groups = PlotData.groupRows(numbered, column, (row) => String(axis.codes[row]));
-    const getMean = (/** @type {number} */ code) => groups.get(String(code))?.mean ?? -Infinity;
-    return [...axis.order].sort((a, b) => getMean(b) - getMean(a));
-  }
-
-  /**
-   * The values of an axis, each with a check box and two arrows.
-   * @param {Page} page @param {Axis} axis @param {() => void} redraw
-   */
-  function makeValues(page, axis, redraw) {
-    const state = page.getState();
-    const hidden = new Set(state.hidden[axis.name] ?? []);
-    const order = Layout.orderCodes(axis, state);
-    /** @param {number} index @param {number} by */
-    const move = (index, by) => {
-      const next = [...order];
-      [next[index], next[index + by]] = [next[index + by], next[index]];
-      page.update({ order: ViewState.withEntry(page.getState().order, axis.name, next) });
-      redraw();
-    };
-    /** @param {number} code @param {number} index */
-    const makeItem = (code, index) => {
-      const onchange = () => hideCodes(page, axis, box.checked ? [...hidden].filter((one) => one !== code) : [...hidden, code], redraw);
-      const box = el("input", { type: "checkbox", "data-keep": `show ${code}`, onchange });
-      box.checked = !hidden.has(code);
-      /** @param {string} sign @param {number} by @param {string} name */
-      const makeArrow = (sign, by, name) => {
-        const canMove = index + by in order;
-        const attributes = {
-          type: "button",
-          "aria-label": `Move ${axis.labelOf(code)} ${name}`,
-          "data-keep": `${name} ${code}`,
-          "aria-disabled": canMove ? null : "true", // not `disabled`, because that would lose the focus
-          onclick: () => canMove && move(index, by),
-        };
-        return el("button", attributes, sign);
-      };
-      return el("li", {}, el("label", { title: axis.fullOf(code) }, box, axis.labelOf(code)), makeArrow("↑", -1, "up"), makeArrow("↓", 1, "down"));
-    };
-    const more = order.length - MAX_VALUES;
-    return [
-      el("ul", {}, order.slice(0, MAX_VALUES).map(makeItem)),
-      more > 0 ? el("p", {}, `and ${more} more; use the filter to leave them out`) : "",
+    const parts = [
+      el("h2", {}, "Values shown, in this order"),
+      makeField("Axis", chooser),
+      makeField("Sort by", makeSortMenu(page, axis, draw)),
+      ...makeValues(page, axis, draw),
+      el(
+        "div",
+        { class: "strip" },
+        el("button", { type: "button", "data-keep": "all", onclick: () => hideCodes(page, axis, [], draw) }, "Show all"),
+        el("button", { type: "button", onclick: () => dialog.close() }, "Done"),
+      ),
     ];
+    redrawKeepingFocus(dialog, () => dialog.replaceChildren(...parts));
   }
 
-  return { open };
-})();
+  /** Follow Back and Forward. After a change of its own the dialog is drawn already, and a key may be down on it. */
+  function onHashChange() {
+    if (page.getState() !== drawn) draw();
+  }
+
+  draw();
+  addEventListener("hashchange", onHashChange);
+  dialog.addEventListener("close", () => removeEventListener("hashchange", onHashChange), { once: true });
+  dialog.showModal();
+}
+
+/** @param {Page} page @param {Axis} axis @param {number[]} codes @param {() => void} redraw */
+function hideCodes({ getState, update }, axis, codes, redraw) {
+  update({ hidden: ViewState.withEntry(getState().hidden, axis.name, codes) });
+  redraw();
+}
+
+/**
+ * A menu that sorts the values of an axis by the mean of a number, the highest first.
+ * @param {Page} page @param {Axis} axis @param {() => void} redraw
+ */
+function makeSortMenu(page, axis, redraw) {
+  const options = [["", "choose…"], ["written", "as written"], ...page.getNumberColumns().map(({ name }) => [`=${name}`, `the mean ${name}`])];
+  return makeMenu(options, "", (choice) => {
+    const column = choice.startsWith("=") ? page.dataset.column(choice.slice(1)) : undefined;
+    const order = column && sortCodes(page.getRows(), axis, column);
+    page.update({ order: ViewState.withEntry(page.getState().order, axis.name, order) });
+    redraw();
+  });
+}
+
+/** @param {number[]} rows @param {Axis} axis @param {Column} column */
+function sortCodes(rows, axis, column) {
+  const numbered = rows.filter((row) => typeof column.value(row) === "number");
+  const groups = PlotData.groupRows(numbered, column, (row) => String(axis.codes[row]));
+  const getMean = (/** @type {number} */ code) => groups.get(String(code))?.mean ?? -Infinity;
+  return [...axis.order].sort((a, b) => getMean(b) - getMean(a));
+}
+
+/**
+ * The values of an axis, each with a check box and two arrows.
+ * @param {Page} page @param {Axis} axis @param {() => void} redraw
+ */
+function makeValues(page, axis, redraw) {
+  const state = page.getState();
+  const hidden = new Set(state.hidden[axis.name] ?? []);
+  const order = Layout.orderCodes(axis, state);
+  /** @param {number} index @param {number} by */
+  const move = (index, by) => {
+    const next = [...order];
+    [next[index], next[index + by]] = [next[index + by], next[index]];
+    page.update({ order: ViewState.withEntry(page.getState().order, axis.name, next) });
+    redraw();
+  };
+  /** @param {number} code @param {number} index */
+  const makeItem = (code, index) => {
+    const onchange = () => hideCodes(page, axis, box.checked ? [...hidden].filter((one) => one !== code) : [...hidden, code], redraw);
+    const box = el("input", { type: "checkbox", "data-keep": `show ${code}`, onchange });
+    box.checked = !hidden.has(code);
+    /** @param {string} sign @param {number} by @param {string} name */
+    const makeArrow = (sign, by, name) => {
+      const canMove = index + by in order;
+      const attributes = {
+        type: "button",
+        "aria-label": `Move ${axis.labelOf(code)} ${name}`,
+        "data-keep": `${name} ${code}`,
+        "aria-disabled": canMove ? null : "true", // not `disabled`, because that would lose the focus
+        onclick: () => canMove && move(index, by),
+      };
+      return el("button", attributes, sign);
+    };
+    return el("li", {}, el("label", { title: axis.fullOf(code) }, box, axis.labelOf(code)), makeArrow("↑", -1, "up"), makeArrow("↓", 1, "down"));
+  };
+  const more = order.length - MAX_VALUES;
+  return [
+    el("ul", {}, order.slice(0, MAX_VALUES).map(makeItem)),
+    more > 0 ? el("p", {}, `and ${more} more; use the filter to leave them out`) : "",
+  ];
+}

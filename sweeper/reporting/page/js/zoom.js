@@ -1,6 +1,19 @@
 // @ts-check
 // The dialog with one trial: its pictures, beside another trial's if wanted, its params, its workflow and its mark.
-"use strict";
+
+import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
+import * as Comparison from "./comparison.js";
+import * as Details from "./details.js";
+import * as Dom from "./dom.js";
+import * as Drag from "./drag.js";
+import * as Keys from "./keys.js";
+import * as MarkControls from "./mark_controls.js";
+import * as Params from "./params.js";
+import * as Steps from "./steps.js";
+import * as Workflow from "./workflow.js";
+/** @import { CheckFinding, PageFile } from "./dataset.js" */
+/** @import { Page } from "./main.js" */
+/** @import { State } from "./state.js" */
 
 /**
  * @typedef {object} Shown  what the dialog shows
@@ -61,7 +74,7 @@ class ZoomParts {
   }
 }
 
-class Zoom {
+export class Zoom {
   static ACCEPTED = "accepted"; // in place of B's trial number
   /** @type {Record<string, string>} */
   static MODE_KEYS = { s: "side", b: "blink", l: "slider", d: "difference", g: "single" };
@@ -334,6 +347,6 @@ class Zoom {
     }
     const src = target?.closest(".stage img")?.getAttribute("src");
     const files = [...dataset.files(row), ...(other < 0 ? [] : dataset.files(other)), ...(dataset.finding(row)?.accepted ?? [])];
-    Drag.fillWithFile(event, files.find((file) => file.path && Cell.toUrl(file.path) === src));
+    Drag.fillWithFile(event, files.find((file) => file.path && Dom.toUrl(file.path) === src));
   }
 }

@@ -1,8 +1,7 @@
 // @ts-check
 // Magnifies the pictures of an element by wheel, pinch, drag and keys: all pictures in a `.lens` move together.
-"use strict";
 
-class PanZoom {
+export class PanZoom {
   static MAX_SCALE = 40; // times the size that fits
   static STEP = 1.25; // of one notch of the wheel, or one key
 
