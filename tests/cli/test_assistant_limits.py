@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -452,19 +453,43 @@ def test_a_question_without_an_answer_does_not_keep_the_server(root: Path) -> No
     assert (ended.returncode, ended.stdout) == (0, "given up\n"), ended.stderr
 
 
+# Python imports this first. The command of a server waits here until somebody writes into the FIFO beside this file.
+_HOLD = """
+import pathlib, sys
+if "sweeper.cli.assistant.confined_command" in sys.orig_argv:
+    pathlib.Path(__file__).with_name("gate").read_text()
+"""
+
+
 @needs_posix
 def test_a_start_that_is_cancelled_leaves_no_run(root: Path, slow_box: EmbeddedServer) -> None:
+    held = root.parent / "held"
+    held.mkdir()
+    (held / "sitecustomize.py").write_text(_HOLD)
+    os.mkfifo(held / "gate")
+
+    def open_gate(opened: list[int]) -> bool:
+        with contextlib.suppress(OSError):  # nobody reads it yet
+            opened.append(os.open(held / "gate", os.O_WRONLY | os.O_NONBLOCK))
+        return bool(opened)
+
     async def conversation(client: Client) -> None:
         (root / "tiny.yaml").write_text(EXPERIMENT)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
-                await client.call_tool("start_run", {"experiment": "tiny.yaml", "target": "box"})
+        arguments = {"experiment": "tiny.yaml", "target": "box", "values": {"seed": list(range(500))}}
+        start = asyncio.create_task(client.call_tool("start_run", arguments))
+        await wait_until(lambda: open_gate(opened))
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        (held / "sitecustomize.py").unlink()
+        os.close(opened[0])
         await wait_until(lambda: not list_children(get_server_pid(root)))
-        await call(client, "start_run", experiment="tiny.yaml", target="box")
-        assert (await wait_for_end(client))["budget"] == "0.00 USD left of the budget"
+        await call(client, "start_run", experiment="tiny.yaml", target="box", limit=1)
+        assert (await wait_for_end(client))["summary"]["succeeded"] == 1
 
-    talk_to_process(root, conversation, "--budget", "3 USD")
-    assert count_jobs(slow_box) == 3
+    opened: list[int] = []
+    talk_to_process(root, conversation, "--budget", "900 USD", PYTHONPATH=os.pathsep.join((str(held), str(ROOT))))
+    assert count_jobs(slow_box) < 20
 
 
 def test_an_answer_is_never_too_long(root: Path) -> None:
