@@ -25,11 +25,9 @@ from sweeper.model.search_columns import VOTES_METRIC
 from sweeper.regression.cases import format_cells
 from sweeper.regression.verdict_pairs import MatchedTrials, SideTrials
 from sweeper.schemas.values import is_number
-from sweeper.statistics.codes import Numbers, Replicates
-from sweeper.statistics.corrections import LEVEL
-from sweeper.statistics.paired import compare_values
+from sweeper.statistics.codes import LEVEL, Numbers, Replicates
+from sweeper.statistics.paired import ValueComparison, compare_values
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
-from sweeper.tables.effect_answer import ValueDifference
 from sweeper.tables.effect_words import ReplicateScope, describe_difference
 from sweeper.wording import count_things, suggest
 
@@ -107,11 +105,11 @@ class MetricVerdict:
         start = f"{self.metric}: {self.word}"
         if self.difference is None or self.low is None or self.high is None:
             return f"{start}. {self.note}"
-        found = ValueDifference(
-            new, old, self.higher or 0, self.lower or 0, self.pairs or 0, self.difference, self.low, self.high,
-            self.word not in (EQUIVALENT, UNDECIDED), 0.0, self.other_low, self.other_high,
-        )  # fmt: skip
-        text = f"{start}. {describe_difference(found, scope)}"
+        others = None if self.other_low is None or self.other_high is None else (self.other_low, self.other_high)
+        found = ValueComparison(new, old, self.higher or 0, self.lower or 0, self.pairs or 0, self.difference,
+                                (self.low, self.high), others=others)  # fmt: skip
+        is_sure = self.word not in (EQUIVALENT, UNDECIDED)
+        text = f"{start}. {describe_difference(found, scope, is_sure=is_sure)}"
         if self.word == EQUIVALENT:
             return f"{text}; that is within the margin of {self.margin or 0.0:.3g}"
         if self.word == UNDECIDED:

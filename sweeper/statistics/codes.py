@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+LEVEL: Final = 0.05  # the chance of any false claim in a family, such as all that is said about a metric
 FEWEST_PROMPTS: Final = 3  # two prompts say nothing about all others
 
 Codes: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -20,10 +21,6 @@ class Replicates:
     settings: Codes
     prompts: Codes | None = None
     seeds: Codes | None = None
-
-    @property
-    def has_other_prompts(self) -> bool:
-        return self.prompts is not None and len(np.unique(self.prompts)) >= FEWEST_PROMPTS
 
 
 def renumber(*codes: Codes) -> Codes:

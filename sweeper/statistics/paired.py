@@ -20,45 +20,56 @@ if their interval excludes 0; nothing else decides it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from scipy import sparse, special
 
-from sweeper.statistics.codes import Codes, Numbers, Replicates, renumber
+from sweeper.answers.render import json_keys, json_name
+from sweeper.statistics.codes import FEWEST_PROMPTS, Codes, Numbers, Replicates, renumber
 from sweeper.statistics.studentized_range import compute_studentized_range
 
 # With 0.25, one in ten sweeps has a false alarm if a seed acts alike on all prompts (tests/benchmarks/effects.py).
 POOLING_LEVEL: Final = 0.5
-FEWEST_OF_SLOPE: Final = 4  # values: three are three values, without a line between them
+FEWEST_OF_SLOPE: Final = 4  # values: three are three values, without a line or a curve between them
 _LEAST_KNOWN: Final = 0.25  # of the pairs must tell their noise, or the settings take the place of the replicates
 _NOTHING: Final = 1e-9  # a sum of squares that is 0 but for rounding
 _ROUNDING: Final = 1e-12  # of the largest number: a smaller difference is an error of rounding
 
 Interval: TypeAlias = tuple[float, float]
+_Average: TypeAlias = Callable[[Codes, Codes], "MeanSquare | None"]  # of the groups, within the inner ones
+
+
+def excludes_zero(interval: Interval | None) -> bool:
+    return interval is not None and not interval[0] <= 0 <= interval[1]
 
 
 @dataclass(frozen=True, slots=True)
 class ValueComparison:
-    """How much higher a value is than another one, each given by its index.
+    """How much higher a value is than another one, each given by its index (int), or in an answer by its name (str).
 
-    `mean` is the mean over `pairs` of matched trials, of which `higher` are above 0 and `lower` below. `interval` is
-    for these prompts, with `df` degrees of freedom; None if a single pair is all there is. `others` is the interval for
-    other prompts too; None if there are too few prompts to say.
+    `mean` is the mean over `pairs` of matched trials, of which `higher` are above 0 and `lower` below; of a search,
+    `pairs` is the number of points, and both are 0. `interval` is for these prompts, with `df` degrees of freedom; None
+    if a single pair is all there is. The intervals of all axes of a metric hold together with 95 % confidence, and
+    `differs` says that this one excludes 0. `others` is the interval for other prompts too; None if there are too few
+    prompts to say.
     """
 
-    value: int
-    other: int
-    mean: float
+    value: Any
+    other: Any
     higher: int
     lower: int
     pairs: int
+    mean: float = field(metadata=json_name("difference"))
+    interval: Interval | None = field(default=None, metadata=json_keys(
+        low=lambda ends: ends and ends[0], high=lambda ends: ends and ends[1], differs=excludes_zero))  # fmt: skip
     df: float = 0.0
-    interval: Interval | None = None
-    others: Interval | None = None
+    others: Interval | None = field(default=None, metadata=json_keys(
+        other_low=lambda ends: ends and ends[0], other_high=lambda ends: ends and ends[1]))  # fmt: skip
 
     @property
     def differs(self) -> bool:
@@ -79,15 +90,11 @@ class ValueComparisons:
 
 
 @dataclass(frozen=True, slots=True)
-class _Error:
-    """The mean square of the difference of one pair, and its degrees of freedom."""
+class MeanSquare:
+    """A mean square, such as that of the difference of one pair, and its degrees of freedom."""
 
     square: float
     df: float
-
-
-def excludes_zero(interval: Interval | None) -> bool:
-    return interval is not None and not interval[0] <= 0 <= interval[1]
 
 
 def compare_values(
@@ -102,26 +109,24 @@ def compare_values(
     if not pairs:
         return ValueComparisons()
     values = 1 + len({other for _, other, _, _ in pairs})
-    has_slope = numbers is not None and len(numbers) >= FEWEST_OF_SLOPE and values == len(numbers)
-    has_slope = has_slope and len(pairs) == values * (values - 1) // 2
-    if has_slope:
+    line = numbers if numbers and len(numbers) >= FEWEST_OF_SLOPE and len(pairs) == math.comb(len(numbers), 2) else None
+    if line:
         level = (1 + level) / 2
-    differences = [(used, difference) for _, _, used, difference in pairs]
-    error = _find_error(differences, replicates, values - 1)
-    broad = _find_broad_error(differences, replicates, values - 1) if replicates.has_other_prompts else None
+    average = partial(_average, [(used, difference) for _, _, used, difference in pairs], values - 1)
+    error, broad = _find_error(average, replicates), _find_broad_error(average, replicates)
     found = tuple(
         ValueComparison(
-            value, other, mean := float(difference.mean()), int((difference > 0).sum()), int((difference < 0).sum()),
-            len(difference), error.df if error else 0.0, _make_interval(mean, error, len(difference), values, level),
-            _make_interval(mean, broad, len(difference), values, level),
+            value, other, int((difference > 0).sum()), int((difference < 0).sum()), len(difference),
+            mean := float(difference.mean()), _make_interval(mean, error, len(difference), values, level),
+            error.df if error else 0.0, _make_interval(mean, broad, len(difference), values, level),
         )
         for value, other, _, difference in pairs
     )  # fmt: skip
     if error is None:
         return ValueComparisons(found)
-    slope = _find_slope(found, numbers, error, level) if has_slope and numbers is not None else None
-    many = sorted(len(difference) for _, difference in differences)[len(differences) // 2]
-    twice = _Error(error.square, 2 * error.df + values - 1)
+    slope = _find_slope(found, line, error, level) if line else None
+    many = sorted(pair.pairs for pair in found)[len(found) // 2]
+    twice = MeanSquare(error.square, 2 * error.df + values - 1)
     return ValueComparisons(found, slope, _compute_margin(twice, 2 * many, values, level))
 
 
@@ -142,9 +147,9 @@ def compare_means(samples: Sequence[Numbers], level: float = 0.95) -> ValueCompa
         total = sum(parts)
         if len(parts) == 2 and total:
             df = total**2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
-            interval = _make_interval(mean, _Error(total, df), 1, len(samples), level)
+            interval = _make_interval(mean, MeanSquare(total, df), 1, len(samples), level)
         higher, lower = int((above > 0).sum()), int((above < 0).sum())
-        found.append(ValueComparison(value, other, mean, higher, lower, above.size, df, interval))
+        found.append(ValueComparison(value, other, higher, lower, above.size, mean, interval, df))
     return ValueComparisons(tuple(found))
 
 
@@ -160,46 +165,40 @@ def _find_pairs(table: Numbers) -> Any:
             yield value, other, used, difference
 
 
-def _find_error(differences: Sequence[tuple[Codes, Numbers]], replicates: Replicates, axis_df: int) -> _Error | None:
+def _find_error(average: _Average, replicates: Replicates) -> MeanSquare | None:
     """The error of a difference on these prompts. Without replicates, the settings take their place."""
     settings, prompts, seeds = replicates.settings, replicates.prompts, replicates.seeds
     if seeds is None:
         seeds, prompts = prompts, None
     none = np.zeros_like(settings)
-    if seeds is None:
-        return _average(differences, none, np.arange(len(settings)), axis_df)
     fixed = [settings] if prompts is None else [renumber(settings, prompts), settings]
     for inner in (*fixed, none):
-        error = _average(differences, inner, seeds, axis_df)
-        if error is None or prompts is None:
-            if error is not None:
-                return error
-            continue
-        whole = _average(differences, inner, renumber(prompts, seeds), axis_df)
-        return error if whole is None else _pool(whole, [error])
-    return _average(differences, none, np.arange(len(settings)), axis_df)
+        if seeds is not None and (error := average(inner, seeds)) is not None:
+            whole = None if prompts is None else average(inner, renumber(prompts, seeds))
+            return error if whole is None else _pool(whole, [error])
+    return average(none, np.arange(len(settings)))
 
 
-def _find_broad_error(
-    differences: Sequence[tuple[Codes, Numbers]], replicates: Replicates, axis_df: int
-) -> _Error | None:
-    """The error of a difference for other prompts too."""
+def _find_broad_error(average: _Average, replicates: Replicates) -> MeanSquare | None:
+    """The error of a difference for other prompts too; None if there are too few of them."""
     settings, prompts, seeds = replicates.settings, replicates.prompts, replicates.seeds
-    assert prompts is not None
+    if prompts is None or len(np.unique(prompts)) < FEWEST_PROMPTS:
+        return None
     if seeds is None:
-        return _find_error(differences, replicates, axis_df)
+        return _find_error(average, replicates)
     for inner in (settings, np.zeros_like(settings)):
-        by_prompt, by_seed = (_average(differences, inner, codes, axis_df) for codes in (prompts, seeds))
-        whole = _average(differences, inner, renumber(prompts, seeds), axis_df)
+        by_prompt, by_seed, whole = (average(inner, codes) for codes in (prompts, seeds, renumber(prompts, seeds)))
         if by_prompt and by_seed and whole:
             return _pool(whole, [by_prompt, by_seed])
     return None
 
 
-def _average(differences: Sequence[tuple[Codes, Numbers]], inner: Codes, groups: Codes, axis_df: int) -> _Error | None:
+def _average(
+    differences: Sequence[tuple[Codes, Numbers]], axis_df: int, inner: Codes, groups: Codes
+) -> MeanSquare | None:
     """The mean over the pairs of values of the mean square between groups, within the `inner` groups.
 
-    Returns None if too few pairs tell it.
+    `differences` has the rows and the differences of each pair. Returns None if too few pairs tell it.
     """
     both = renumber(inner, groups)
     weights: dict[bytes, tuple[float, float]] = {}
@@ -216,7 +215,7 @@ def _average(differences: Sequence[tuple[Codes, Numbers]], inner: Codes, groups:
     if not found:
         return None
     squares, dfs = np.array(found).T
-    return _Error(float(squares.mean()), max(axis_df * float(dfs.mean()), 1.0))
+    return MeanSquare(float(squares.mean()), max(axis_df * float(dfs.mean()), 1.0))
 
 
 def _weigh(inner: Codes, groups: Codes, both: Codes) -> tuple[float, float]:
@@ -238,44 +237,55 @@ def _weigh(inner: Codes, groups: Codes, both: Codes) -> tuple[float, float]:
     return known, known**2 / squares if squares > _NOTHING else 0.0
 
 
-def _pool(whole: _Error, parts: Sequence[_Error]) -> _Error:
+def _pool(whole: MeanSquare, parts: Sequence[MeanSquare]) -> MeanSquare:
     """The error from the mean square of all cells and those of its parts: a part that is not more than noise is noise.
 
     The parts that are more add up, and what they have in common, the rest, is subtracted.
     """
 
-    def find_rest(of: Sequence[_Error]) -> _Error | None:
+    def find_rest(of: Sequence[MeanSquare]) -> MeanSquare | None:
         df = whole.df - sum(part.df for part in of)
         square = whole.square * whole.df - sum(part.square * part.df for part in of)
-        return _Error(max(square, 0.0) / df, df) if df > _NOTHING else None
+        return MeanSquare(max(square, 0.0) / df, df) if df > _NOTHING else None
 
     rest = find_rest(parts)
     if rest is None:
-        return parts[0] if len(parts) == 1 else _Error(sum(part.square for part in parts), min(p.df for p in parts))
-    kept = [
+        return MeanSquare(sum(part.square for part in parts), min(part.df for part in parts))
+    kept = select_errors(parts, rest)
+    return add_errors(kept, find_rest(kept) or rest)
+
+
+def select_errors(parts: Sequence[MeanSquare], rest: MeanSquare) -> list[MeanSquare]:
+    """The mean squares that are more than noise."""
+    return [
         part
         for part in parts
         if not rest.square or special.fdtrc(part.df, rest.df, part.square / rest.square) <= POOLING_LEVEL
     ]
-    noise = find_rest(kept) or rest
-    terms = [*kept, *([_Error((1 - len(kept)) * noise.square, noise.df)] if len(kept) != 1 else [])]
+
+
+def add_errors(parts: Sequence[MeanSquare], noise: MeanSquare) -> MeanSquare:
+    """The sum of mean squares that each contain the noise, which counts once. Its df are Satterthwaite's."""
+    terms = [*parts, MeanSquare((1 - len(parts)) * noise.square, noise.df)]
     square = max(sum(term.square for term in terms), noise.square)
     spread = sum(term.square**2 / term.df for term in terms)
-    return _Error(square, max(square**2 / spread, 1.0) if spread else noise.df)
+    return MeanSquare(square, max(square**2 / spread, 1.0) if spread else noise.df)
 
 
-def _compute_margin(error: _Error, pairs: int, values: int, level: float) -> float:
+def _compute_margin(error: MeanSquare, pairs: int, values: int, level: float) -> float:
     return compute_studentized_range(level, values, error.df) * math.sqrt(error.square / (2 * pairs))
 
 
-def _make_interval(mean: float, error: _Error | None, pairs: int, values: int, level: float) -> Interval | None:
+def _make_interval(mean: float, error: MeanSquare | None, pairs: int, values: int, level: float) -> Interval | None:
     if error is None:
         return None
     margin = _compute_margin(error, pairs, values, level)
     return mean - margin, mean + margin
 
 
-def _find_slope(pairs: Sequence[ValueComparison], numbers: Sequence[float], error: _Error, level: float) -> Interval:
+def _find_slope(
+    pairs: Sequence[ValueComparison], numbers: Sequence[float], error: MeanSquare, level: float
+) -> Interval:
     """The interval of the slope of the means over the numbers (the linear contrast of the analysis of variance)."""
     means = np.zeros(len(numbers))
     for pair in pairs:
@@ -283,6 +293,6 @@ def _find_slope(pairs: Sequence[ValueComparison], numbers: Sequence[float], erro
     centred = np.array(numbers) - np.mean(numbers)
     squares, count = float(centred @ centred), len(pairs) / sum(1 / pair.pairs for pair in pairs)
     slope = float(centred @ means) / squares
-    margin = _compute_margin(_Error(error.square / squares, error.df), round(count), 2, level)
+    margin = _compute_margin(MeanSquare(error.square / squares, error.df), round(count), 2, level)
     margin /= math.sqrt(2)  # the margin of a difference of two means, of which the slope has one
     return slope - margin, slope + margin

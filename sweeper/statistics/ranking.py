@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from sweeper.statistics.corrections import LEVEL
+from sweeper.statistics.codes import LEVEL
 
 Floats: TypeAlias = NDArray[np.float64]
 

@@ -14,8 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from sweeper.statistics.codes import Numbers
-from sweeper.statistics.corrections import LEVEL
+from sweeper.statistics.codes import LEVEL, Numbers
 from sweeper.statistics.paired import Interval, excludes_zero
 from sweeper.statistics.studentized_range import compute_studentized_range
 
@@ -27,6 +26,7 @@ INSIDE, RISING, FALLING, ENDS = "inside", "rising", "falling", "ends"  # where t
 class Curve:
     """An axis of numbers, one for each point."""
 
+    name: str
     numbers: Numbers
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
@@ -10,7 +11,6 @@ import numpy as np
 from scipy import special
 
 _STEPS: Final = 60  # of the bisection: more digits than a number has
-_LARGEST: Final = 1e6  # with one degree of freedom, 30 values and a level of 99.9 %
 
 
 @cache
@@ -28,13 +28,17 @@ def compute_studentized_range(level: float, values: int, df: float) -> float:
     spreads = np.sqrt(special.chdtri(df, 1 - _get_nodes()[0]) / df)
     weights = _get_nodes()[1]
 
-    def compute_chance(quantile: float) -> float:
-        return float(np.interp(quantile * spreads, ranges, chances) @ weights)
+    return bisect(lambda quantile: bool(np.interp(quantile * spreads, ranges, chances) @ weights >= level), 10.0)
 
-    low, high = 0.0, _LARGEST
+
+def bisect(is_above: Callable[[float], bool], start: float) -> float:
+    """The smallest positive number that is above a threshold; `start` is doubled until it is."""
+    low, high = 0.0, start
+    while not is_above(high):
+        low, high = high, 2 * high
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if compute_chance(middle) < level else (low, middle)
+        low, high = (low, middle) if is_above(middle) else (middle, high)
     return high
 
 

@@ -8,16 +8,18 @@ replicates, if they are more than noise (p <= 0.5), otherwise against the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Final
 
 import numpy as np
 from scipy import special
 
+from sweeper.answers.render import NOT_IN_JSON
 from sweeper.statistics.codes import Codes, Numbers, renumber
-from sweeper.statistics.paired import POOLING_LEVEL
+from sweeper.statistics.paired import MeanSquare, add_errors, select_errors
 from sweeper.statistics.response_curve import Curve
+from sweeper.statistics.studentized_range import bisect
 
 _MAX_COLUMNS: Final = 500  # of all pairs of factors: an analysis with more takes seconds
 _TOLERANCE: Final = 1e-9  # relative to the largest: smaller numbers are errors of rounding
@@ -31,40 +33,37 @@ class Factor:
 
     name: str
     codes: Codes
-    levels: int
     is_replicate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class TermShare:
-    """The share of the variance that a factor explains, or that two factors explain only together.
+class AxisShare:
+    """The share (0 to 1) of a metric's variance that an axis explains, or that two explain only together.
 
-    `sum_of_squares` has `df` degrees of freedom, `p` is the p-value of its F test with `error_df`. `low` and `high` are
-    the 95 % interval of the share by the noncentral F distribution, with Patnaik's approximation (Biometrika 36, 1949,
-    202-232).
+    `p` is the p-value of its F test. `low` and `high` are the 95 % interval of the share by the noncentral F
+    distribution, with Patnaik's approximation (Biometrika 36, 1949, 202-232).
     """
 
-    term: Term
+    axes: tuple[str, ...]
     share: float
     low: float
     high: float
-    p: float
-    sum_of_squares: float
-    df: int
-    f: float
-    error_df: float
+    p: float = field(metadata=NOT_IN_JSON)
 
 
 @dataclass(frozen=True, slots=True)
 class VarianceShares:
     """The shares of the terms that explain anything beside the others. `rest` is the share of the residual.
 
-    The residual includes pairs of factors with too many combinations.
+    The residual includes pairs of factors with too many combinations. `rest` is None, and there are no terms, if the
+    numbers are all equal, or the trials leave no rest.
     """
 
-    terms: tuple[TermShare, ...]
-    rest: float
-    rest_df: int
+    terms: tuple[AxisShare, ...] = ()
+    rest: float | None = None
+
+    def get(self, *axes: str) -> AxisShare | None:
+        return next((term for term in self.terms if term.axes == axes), None)
 
 
 class VarianceModel:
@@ -78,6 +77,7 @@ class VarianceModel:
         columns: dict[Term, Numbers] = {(index,): code_factor(factor) for index, factor in enumerate(factors)}
         columns = {term: column for term, column in columns.items() if column.shape[1]}
         self._trials = len(next(iter(columns.values()))) if columns else 0
+        self._names = [factor.name for factor in factors]
         self._replicates = {i for i, factor in enumerate(factors) if isinstance(factor, Factor) and factor.is_replicate}
         paired = {
             term: column[:, :1] if isinstance(factors[term[0]], Curve) else column for term, column in columns.items()
@@ -95,27 +95,28 @@ class VarianceModel:
         }
         self._decompositions: dict[tuple[Term, ...], tuple[Numbers, Numbers]] = {}
 
-    def share_out(self, numbers: Numbers) -> VarianceShares | None:
-        """Share out the variance of one number for each trial. None if it is 0, or the trials leave no rest."""
+    def share_out(self, numbers: Numbers) -> VarianceShares:
+        """Share out the variance of one number for each trial."""
         values = numbers - numbers.mean() if len(numbers) else numbers
         total = float(values @ values)
         if total <= (_TOLERANCE * float(np.max(np.abs(numbers), initial=0.0))) ** 2 * len(values):
-            return None
+            return VarianceShares()
         projections = self._design.T @ values
         explained, rank = self._explain(self._terms, projections)
         rest_df = self._trials - 1 - rank
         if rest_df < 1:
-            return None
-        rest = total - explained if total - explained > _TOLERANCE * total else 0.0
+            return VarianceShares()
+        left = total - explained if total - explained > _TOLERANCE * total else 0.0
+        rest = MeanSquare(left / rest_df, rest_df)
         sums = {term: self._compute_sum_of_squares(term, projections) for term in self._terms}
-        terms = tuple(
-            _test_term(term, sums[term], total, *_choose_error(term, sums, self._replicates, rest / rest_df, rest_df))
-            for term in self._terms
-            if sums[term][1]
+        terms = (
+            self._test_term(term, found, total, self._choose_error(term, sums, rest))
+            for term, found in sums.items()
+            if found[1]
         )
-        return VarianceShares(terms, rest / total, rest_df)
+        return VarianceShares(tuple(terms), left / total)
 
-    def share_out_whole(self, index: int, numbers: Numbers) -> TermShare | None:
+    def share_out_whole(self, index: int, numbers: Numbers) -> AxisShare | None:
         """The share that a factor explains alone or in pairs, beside all that is explained without it.
 
         `high` bounds what it would explain if it varied independently of the other factors: the upper bound of its own
@@ -123,38 +124,32 @@ class VarianceModel:
         correlation with them). None if the trials are too few for all its pairs, or if the others leave nothing.
         """
         shares = self.share_out(numbers)
-        own = [term for term in self._terms if index in term]
         rest = [term for term in self._terms if index not in term]
         mains = [term for term in rest if len(term) == 1]
-        main = None if shares is None else next((share for share in shares.terms if share.term == (index,)), None)
-        if shares is None or main is None or len(own) != 1 + len(mains):
+        main = shares.get(self._names[index])
+        if shares.rest is None or main is None or len(self._terms) - len(rest) != 1 + len(mains):
             return None
         values = numbers - numbers.mean()
         projections, total = self._design.T @ values, float(values @ values)
         explained, rank = self._explain(self._terms, projections)
         without, rest_rank = self._explain(rest, projections)
-        left = self._measure_left([(index,)], mains)
+        bases = [np.linalg.qr(self._design[:, self._list_columns(terms)])[0] for terms in ([(index,)], mains) if terms]
+        left = 1 - float(np.linalg.norm(bases[0].T @ bases[1], 2)) ** 2 if mains else 1.0
         if rank == rest_rank or left <= _TOLERANCE:
             return None
         found = max(explained - without, 0.0), rank - rest_rank
-        whole = _test_term((index,), found, total, shares.rest * total / shares.rest_df, shares.rest_df)
+        rest_df = self._trials - 1 - rank
+        whole = self._test_term((index,), found, total, MeanSquare(shares.rest * total / rest_df, rest_df))
         return replace(whole, high=min(max(whole.high, main.high / left), 1.0))
 
-    def _measure_left(self, terms: Sequence[Term], others: Sequence[Term]) -> float:
-        """The smallest part of the variance of any mixture of the columns of some terms that the others leave."""
-        bases = [
-            np.linalg.qr(self._design[:, np.concatenate([self._columns_of[term] for term in group])])[0]
-            for group in (terms, others)
-            if group
-        ]
-        return 1 - float(np.linalg.norm(bases[0].T @ bases[1], 2)) ** 2 if others else 1.0
+    def _list_columns(self, terms: Sequence[Term]) -> Codes:
+        return np.sort(np.concatenate([self._columns_of[term] for term in terms]))
 
     def _explain(self, terms: Sequence[Term], projections: Numbers) -> tuple[float, int]:
         """The sum of squares that these terms explain together, and its degrees of freedom."""
         if not terms:
             return 0.0, 0
-        columns, key = np.concatenate([self._columns_of[term] for term in terms]), tuple(sorted(terms))
-        columns.sort()
+        columns, key = self._list_columns(terms), tuple(sorted(terms))
         if key not in self._decompositions:
             weights, vectors = np.linalg.eigh(self._products[np.ix_(columns, columns)])
             kept = weights > _TOLERANCE * weights[-1]
@@ -171,6 +166,23 @@ class VarianceModel:
         whole, rank = self._explain([*others, term], projections)
         part, other_rank = self._explain(others, projections)
         return max(whole - part, 0.0), rank - other_rank
+
+    def _choose_error(self, term: Term, sums: Mapping[Term, tuple[float, int]], rest: MeanSquare) -> MeanSquare:
+        """The mean square against which a term is tested."""
+        if len(term) > 1 or term[0] in self._replicates:
+            return rest
+        found = [sums.get((min(term[0], other), max(term[0], other)), (0.0, 0)) for other in self._replicates]
+        return add_errors(select_errors([MeanSquare(total / df, df) for total, df in found if df], rest), rest)
+
+    def _test_term(self, term: Term, found: tuple[float, int], total: float, error: MeanSquare) -> AxisShare:
+        squares, df = found
+        names, share = tuple(self._names[index] for index in term), squares / total
+        if squares <= _TOLERANCE * total or error.square <= 0:
+            return AxisShare(names, share, share, share, float(squares <= _TOLERANCE * total))
+        ratio = squares / df / error.square
+        bounds = [_find_noncentrality(ratio, df, error.df, chance) * error.square for chance in (0.975, 0.025)]
+        low, high = (bound / (bound + total - squares) if bound else 0.0 for bound in bounds)
+        return AxisShare(names, share, min(low, share), max(high, share), float(special.fdtrc(df, error.df, ratio)))
 
 
 def code_factor(factor: Factor | Curve) -> Numbers:
@@ -202,48 +214,24 @@ def _choose_pairs(columns: Mapping[Term, Numbers], trials: int, most: int) -> di
     return dict(sorted(chosen.items()))
 
 
-def _choose_error(
-    term: Term, sums: Mapping[Term, tuple[float, int]], replicates: set[int], rest: float, rest_df: int
-) -> tuple[float, float]:
-    """The mean square against which a term is tested, and its degrees of freedom (Satterthwaite's)."""
-    if len(term) > 1 or term[0] in replicates:
-        return rest, rest_df
-    found = [sums.get(tuple(sorted((term[0], other))), (0.0, 0)) for other in replicates]
-    squares = [(total / df, df) for total, df in found if df]
-    kept = [(mean, df) for mean, df in squares if rest == 0 or special.fdtrc(df, rest_df, mean / rest) <= POOLING_LEVEL]
-    terms = [*kept, *([((1 - len(kept)) * rest, rest_df)] if len(kept) != 1 else [])]
-    error = max(sum(mean for mean, _ in terms), rest)
-    spread = sum(mean**2 / df for mean, df in terms)
-    return error, (error**2 / spread if spread else float(rest_df))
-
-
-def _test_term(term: Term, found: tuple[float, int], total: float, error: float, error_df: float) -> TermShare:
-    squares, df = found
-    share = squares / total
-    if squares <= _TOLERANCE * total or error <= 0:
-        known = squares > _TOLERANCE * total
-        ratio = np.inf if known else 0.0
-        return TermShare(term, share, share, share, float(not known), squares, df, float(ratio), error_df)
-    ratio = squares / df / error
-    bounds = [_find_noncentrality(ratio, df, error_df, chance) * error for chance in (0.975, 0.025)]
-    low, high = (bound / (bound + total - squares) if bound else 0.0 for bound in bounds)
-    p = float(special.fdtrc(df, error_df, ratio))
-    return TermShare(term, share, min(low, share), max(high, share), p, squares, df, ratio, error_df)
-
-
 def _find_noncentrality(ratio: float, df: int, error_df: float, chance: float) -> float:
     """The noncentrality for which an F statistic is at most `ratio` with this chance; 0 if there is none."""
 
-    def compute_chance(noncentrality: float) -> float:
+    def is_above(noncentrality: float) -> bool:
         scale = (df + noncentrality) / df
-        return float(special.fdtr((df + noncentrality) ** 2 / (df + 2 * noncentrality), error_df, ratio / scale))
+        of_central = (df + noncentrality) ** 2 / (df + 2 * noncentrality)
+        return bool(special.fdtr(of_central, error_df, ratio / scale) <= chance)
 
-    low, high = 0.0, max(df * ratio, 1.0)
-    if compute_chance(low) < chance:
-        return 0.0
-    while compute_chance(high) > chance:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if compute_chance(middle) > chance else (low, middle)
-    return high
+    return 0.0 if is_above(0.0) else bisect(is_above, max(df * ratio, 1.0))
+
+
+def adjust_p_values(p_values: Sequence[float]) -> list[float]:
+    """The p-values of one family, adjusted by Holm's method (Scandinavian Journal of Statistics 6, 1979, 65-70).
+
+    The chance of any false alarm in the family is then at most the level to which an adjusted p-value is compared.
+    (statsmodels' `multipletests` does the same, but takes a second to import and collects all garbage at each call.)
+    """
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, (p, index) in enumerate(sorted((p, index) for index, p in enumerate(p_values))):
+        adjusted[index] = highest = max(highest, min(1.0, p * (len(p_values) - rank)))
+    return adjusted

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +17,11 @@ from sweeper.answers.cells import format_rounded
 from sweeper.answers.parts import Heading, Item, Line, Part, Table
 from sweeper.answers.render import INLINE
 from sweeper.answers.value_labels import map_labels
-from sweeper.statistics.corrections import LEVEL
+from sweeper.statistics.codes import LEVEL
+from sweeper.statistics.paired import Interval, ValueComparison, excludes_zero
 from sweeper.statistics.response_curve import ENDS, INSIDE, RISING
-from sweeper.tables.effect_answer import AxisEffect, AxisShare, MetricEffects, Trend, ValueDifference
+from sweeper.statistics.variance_shares import AxisShare
+from sweeper.tables.effect_answer import AxisEffect, MetricEffects, Trend
 from sweeper.tables.effect_axes import PROMPTS, SEEDS, EffectAxes, EffectAxis
 from sweeper.wording import count_things
 
@@ -90,7 +94,7 @@ class EffectsAnswer:
             yield Line(f"note: {note}")
         for metric in self.metrics:
             yield Heading(metric.metric)
-            yield from map(Item, _describe_metric(metric, self.scope))
+            yield from map(Item, _describe_metric(metric, self))
             counted = "higher in" if self.points is None else "points"
             for rows in (_list_shares(metric), _list_comparisons(metric, counted)):
                 if rows:
@@ -100,7 +104,7 @@ class EffectsAnswer:
 def describe_effects(answer: EffectsAnswer) -> dict[str, list[str]]:
     """The words of the answer without the tables: those of each metric, each with what the trials are."""
     trials = [_describe_trials(answer), *answer.found.notes]
-    return {metric.metric: [*_describe_metric(metric, answer.scope), *trials] for metric in answer.metrics}
+    return {metric.metric: [*_describe_metric(metric, answer), *trials] for metric in answer.metrics}
 
 
 def _describe_trials(answer: EffectsAnswer) -> str:
@@ -118,21 +122,21 @@ def _describe_trials(answer: EffectsAnswer) -> str:
     return f"{count_things(answer.trials, 'trial')} succeeded; {over}"
 
 
-def _describe_metric(metric: MetricEffects, scope: ReplicateScope) -> Iterator[str]:
+def _describe_metric(metric: MetricEffects, answer: EffectsAnswer) -> Iterator[str]:
     if metric.note:
         yield metric.note
         return
     for effect in metric.effects:
-        facts = [fact for fact in _list_facts(effect, metric.maximize, scope) if fact]
+        facts = [fact for fact in _list_facts(effect, metric.maximize, answer.scope) if fact]
         if " + " in effect.axis and effect.differs:
             facts.append(f"{' and '.join(effect.axis.split(' + '))} cannot be separated")
         if effect.share and effect.differs:
             facts.append(f"{_format_share(effect.share.share)} of the variance")
         yield f"{effect.axis} {effect.note}" if effect.note else f"{effect.axis}: {'; '.join(facts)}"
+    replicates = {axis.name for axis in answer.found.axes if axis.is_replicate}
     for share in metric.shares:
-        is_seen = share.p is not None and share.p <= LEVEL and share.share >= _SMALL_SHARE
-        if is_seen and len(share.replicates) < len(share.axes):
-            yield _describe_interaction(share)
+        if len(share.axes) > 1 and share.p <= LEVEL and share.share >= _SMALL_SHARE and not replicates >= {*share.axes}:
+            yield _describe_interaction(share, replicates)
     if metric.rest is None:
         yield "there are too few trials, or too many values, to share out the variance"
     if metric.server_noise is not None:
@@ -145,25 +149,25 @@ def _describe_metric(metric: MetricEffects, scope: ReplicateScope) -> Iterator[s
         )
 
 
-def _describe_interaction(found: AxisShare) -> str:
+def _describe_interaction(found: AxisShare, replicates: AbstractSet[str]) -> str:
     share = f"{_format_share(found.share)} of the variance"
-    for replicate in found.replicates:
-        (axis,) = {*found.axes} - {replicate}
-        return f"what {axis} changes differs from {replicate} to {replicate}: {share}"
+    for axis, other in permutations(found.axes):
+        if other in replicates:
+            return f"what {axis} changes differs from {other} to {other}: {share}"
     return f"{' and '.join(found.axes)} act together: {share}; what one changes depends on the other"
 
 
 def _list_facts(effect: AxisEffect, maximize: bool | None, scope: ReplicateScope) -> Iterator[str]:
     """What is known of an axis without a note: the largest difference that is one, or the largest that was seen."""
     pairs = [found for found in effect.comparisons if found.differs] or effect.comparisons
-    largest, labels = max(pairs, key=lambda found: abs(found.difference), default=None), _label_values(effect)
+    largest, labels = max(pairs, key=lambda found: abs(found.mean), default=None), _label_values(effect)
     whole = "" if effect.whole_share is None else f"{_format_share(effect.whole_share.high)} of the variance"
     if effect.idle:
         yield f"hardly changes it; it explains at most {whole}"
     elif whole and not effect.differs:
         yield describe_difference(largest, scope, labels) if largest is not None else ""
         yield f"it explains at most {whole}"
-    elif largest is None or not any(found.difference or found.high for found in effect.comparisons):
+    elif largest is None or not any(found.mean or found.interval not in {None, (0, 0)} for found in effect.comparisons):
         yield "changes nothing: each difference is 0"
     else:
         if effect.slope is not None:
@@ -183,35 +187,33 @@ def _label_values(effect: AxisEffect) -> Labels:
     return map_labels((*compared, *effect.highest, *effect.lowest))
 
 
-def describe_difference(found: ValueDifference, scope: ReplicateScope, labels: Labels | None = None) -> str:
+def describe_difference(
+    found: ValueComparison, scope: ReplicateScope, labels: Labels | None = None, *, is_sure: bool | None = None
+) -> str:
     """The fact, the estimate, and for what they hold, such as `9 is higher than 3 in 18 of 18 pairs, by 11 (10 to 12)`.
 
-    The value with the higher mean comes first. `labels`: those of all values of the axis.
+    The value with the higher mean comes first. `labels`: those of all values of the axis. `is_sure`: whether it is told
+    as a difference, which is by default that the interval excludes 0.
     """
     labels = labels or map_labels((found.value, found.other))
-    value, other, higher, mean = found.value, found.other, found.higher, found.difference
-    low, high, others = found.low, found.high, (found.other_low, found.other_high)
-    if mean < 0:
-        value, other, higher, mean = other, value, found.lower, -mean
-        low, high = (None, None) if low is None or high is None else (-high, -low)
-        others = (None, None) if others[0] is None or others[1] is None else (-others[1], -others[0])
-    count = f" in {higher} of {found.pairs} pairs" if found.higher or found.lower else ""
-    fact = f"{labels[value]} is higher than {labels[other]}{count}"
-    if low is None or high is None:
-        return f"{fact}, by {format_rounded(mean)}; run more seeds or prompts to see how sure that is"
-    interval = describe_estimate(mean, low, high)
-    if not found.differs:
-        if count and higher == found.pairs:
-            return f"{fact}; {scope.few}that may still be chance: {interval}"
-        return f"{fact}, by {interval}{scope.on_these}"
-    text = f"{fact}, by {interval}{scope.on_these}"
-    if others[0] is None or others[1] is None:
+    if found.mean < 0:
+        interval, others = (ends and (-ends[1], -ends[0]) for ends in (found.interval, found.others))
+        found = replace(found, value=found.other, other=found.value, higher=found.lower, lower=found.higher,
+                        mean=-found.mean, interval=interval, others=others)  # fmt: skip
+    count = f" in {found.higher} of {found.pairs} pairs" if found.higher or found.lower else ""
+    fact = f"{labels[found.value]} is higher than {labels[found.other]}{count}"
+    if found.interval is None:
+        return f"{fact}, by {format_rounded(found.mean)}; run more seeds or prompts to see how sure that is"
+    estimate, is_sure = describe_estimate(found.mean, *found.interval), found.differs if is_sure is None else is_sure
+    if not is_sure and count and found.higher == found.pairs:
+        return f"{fact}; {scope.few}that may still be chance: {estimate}"
+    text = f"{fact}, by {estimate}{scope.on_these}"
+    if not is_sure or found.others is None:
         return text
-    if others == (low, high):
+    if found.others == found.interval:
         return f"{text} and for other prompts"
-    margin = (others[1] - others[0]) / 2
-    few = ", too few prompts to say" if others[0] <= 0 <= others[1] else ""
-    return f"{text}; for other prompts: {_round_to(others[0], margin)} to {_round_to(others[1], margin)}{few}"
+    few = "" if excludes_zero(found.others) else ", too few prompts to say"
+    return f"{text}; for other prompts: {_format_interval(found.others)}{few}"
 
 
 def describe_estimate(mean: float, low: float, high: float) -> str:
@@ -219,7 +221,7 @@ def describe_estimate(mean: float, low: float, high: float) -> str:
     margin = (high - low) / 2
     if _is_nothing(margin, mean):
         return format_rounded(mean)
-    return f"{_round_to(mean, margin)} ({_round_to(low, margin)} to {_round_to(high, margin)})"
+    return f"{_round_to(mean, margin)} ({_format_interval((low, high))})"
 
 
 def _describe_slope(low: float, high: float) -> str:
@@ -274,30 +276,31 @@ def _list_comparisons(metric: MetricEffects, counted: str) -> Records:
         shown, labels = effect.comparisons, _label_values(effect)
         if len(shown) > _MAX_PAIRS:
             named = [pair for pair in shown if {pair.value, pair.other} & set(effect.highest[:1])]
-            shown = tuple(named or sorted(shown, key=lambda pair: -abs(pair.difference))[:_MAX_PAIRS])
+            shown = tuple(named or sorted(shown, key=lambda pair: -abs(pair.mean))[:_MAX_PAIRS])
         rows += [{"axis": effect.axis, **_format_row(found, counted, labels)} for found in shown]
     if not any(row["other prompts"] for row in rows):
         rows = [{name: cell for name, cell in row.items() if name != "other prompts"} for row in rows]
     return rows
 
 
-def _format_row(found: ValueDifference, counted: str, labels: Labels) -> dict[str, str]:
-    margin = found.difference if found.low is None or found.high is None else (found.high - found.low) / 2
+def _format_row(found: ValueComparison, counted: str, labels: Labels) -> dict[str, str]:
+    margin = found.mean if found.interval is None else (found.interval[1] - found.interval[0]) / 2
     return {
         "value": labels[found.value],
         "against": labels[found.other],
         counted: f"{found.higher} of {found.pairs}" if found.higher or found.lower else str(found.pairs),
-        "difference": _round_to(found.difference, margin),
-        "interval": _format_interval(found.low, found.high),
-        "other prompts": _format_interval(found.other_low, found.other_high),
+        "difference": _round_to(found.mean, margin),
+        "interval": _format_interval(found.interval),
+        "other prompts": _format_interval(found.others),
         "differs": "yes" if found.differs else "",
     }
 
 
-def _format_interval(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
+def _format_interval(interval: Interval | None) -> str:
+    if interval is None:
         return ""
-    return f"{_round_to(low, (high - low) / 2)} to {_round_to(high, (high - low) / 2)}"
+    margin = (interval[1] - interval[0]) / 2
+    return " to ".join(_round_to(end, margin) for end in interval)
 
 
 def _round_to(number: float, margin: float) -> str:

@@ -10,7 +10,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, variance
@@ -19,26 +19,25 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from sweeper.answers.render import to_json
 from sweeper.model.model_facts import describe_models
 from sweeper.model.result import REPEAT_COLUMN, SUCCEEDED, Result
 from sweeper.model.search_columns import ROUND
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.schemas.values import is_number
-from sweeper.statistics.codes import Codes, Numbers, Replicates, renumber
-from sweeper.statistics.corrections import LEVEL
+from sweeper.statistics.codes import LEVEL, Codes, Numbers, Replicates, renumber
 from sweeper.statistics.paired import ValueComparisons, compare_means, compare_values
 from sweeper.statistics.variance_shares import Factor, VarianceModel, VarianceShares
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
-    AxisComparisons,
+    AxisEffect,
     MetricEffects,
+    adjust_pair_shares,
     complete_metric,
     explain_no_analysis,
-    get_share,
-    make_pair_shares,
-    make_share,
+    make_effect,
 )
 from sweeper.tables.effect_axes import (
     SEEDS,
@@ -105,11 +104,13 @@ def effects(
         "other_low", "other_high", "share", "share_low", "share_high",
     )  # fmt: skip
     rows = [
-        (metric.metric, effect.axis, *astuple(found), *(astuple(effect.share)[1:4] if effect.share else (None,) * 3))
+        {"metric": metric.metric, "axis": effect.axis, **to_json(found), "share": share and share.share,
+         "share_low": share and share.low, "share_high": share and share.high}
         for metric in answer.metrics
         for effect in metric.effects
+        for share in (effect.share,)
         for found in effect.comparisons
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(columns))
 
 
@@ -270,83 +271,66 @@ class _Analysis:
         values = np.array([cell if ok else np.nan for cell, ok in zip(cells, known, strict=True)], dtype=float)
         if note := explain_no_analysis(cells, values[known]):
             return MetricEffects(name, count, note=note)
-        sums = np.bincount(self._cells[known], values[known], minlength=self._cells.max() + 1)
-        counts = np.bincount(self._cells[known], minlength=self._cells.max() + 1)
-        numbers = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+        numbers = pd.Series(values).groupby(self._cells).mean().to_numpy()
         if not self._compared:
             return MetricEffects(name, count, note="there is no axis to compare: each has one value, or is a replicate")
-        shares, axes = self._share_out(numbers), self._axes
-        replicates = {index for index, axis in enumerate(axes) if axis.is_replicate}
-        samples = [make_share(term, axes) for index in replicates if (term := get_share(shares, (index,))) is not None]
-        compared = {*self._compared}
-        pairs = make_pair_shares(shares, axes, lambda pair: bool(pair & compared) or pair <= replicates)
+        shares = self._share_out(numbers)
+        effects = [self._compare(index, numbers, shares) for index in self._compared]
+        replicates, compared = {axis.name for axis in self._axes if axis.is_replicate}, {e.axis for e in effects}
+        samples = [term for term in shares.terms if len(term.axes) == 1 and replicates.issuperset(term.axes)]
+        pairs = [p for p in adjust_pair_shares(shares) if not compared.isdisjoint(p.axes) or replicates >= {*p.axes}]
         others = [*samples, *sorted(pairs, key=lambda found: -found.share)]
-        return complete_metric(
-            MetricEffects(name, count), numbers, shares, axes, others=others,
-            compared=[self._compare(index, numbers) for index in self._compared],
-        )  # fmt: skip
+        return complete_metric(MetricEffects(name, count), numbers, shares, effects, others)
 
-    def _share_out(self, numbers: Numbers) -> VarianceShares | None:
+    def _share_out(self, numbers: Numbers) -> VarianceShares:
         known = np.isfinite(numbers)
         if sum(len(axis.values) for axis in self._axes) > _MOST_VALUES:
-            return None
+            return VarianceShares()
         if (key := known.tobytes()) not in self._models:
-            self._models[key] = VarianceModel([
-                Factor(axis.name, axis.codes[known], len(axis.values), axis.is_replicate) for axis in self._axes
-            ])  # fmt: skip
+            factors = [Factor(axis.name, axis.codes[known], axis.is_replicate) for axis in self._axes]
+            self._models[key] = VarianceModel(factors)
         return self._models[key].share_out(numbers[known])
 
-    def _compare(self, index: int, numbers: Numbers) -> AxisComparisons:
+    def _compare(self, index: int, numbers: Numbers, shares: VarianceShares) -> AxisEffect:
         axis = self._axes[index]
+        share = shares.get(axis.name)
         if len(axis.values) > MAX_VALUES:
             note = (f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES}); select "
                     f"some, or call it a replicate: --over {axis.columns[0]}")  # fmt: skip
-            return AxisComparisons(index, ValueComparisons(), note)
+            return make_effect(axis, share, ValueComparisons(), note)
         matched = self._match(index)
         if matched.own_seeds:
             found = compare_means(self._average_seeds(axis, numbers), self._level)
         else:
             table = np.where(matched.trials < 0, np.nan, numbers[matched.trials])
             found = compare_values(table, matched.replicates, self._level, axis.numbers)
-        return AxisComparisons(
-            index, found, "" if found.pairs else "cannot be judged, because no two trials differ in it alone"
-        )
+        note = "" if found.pairs else "cannot be judged, because no two trials differ in it alone"
+        return make_effect(axis, share, found, note)
 
     def _match(self, index: int) -> _MatchedTrials:
         if index not in self._matched:
             axis = self._axes[index]
             others = [other for other in self._axes if other is not axis]
-            first, trials = _fill_table(axis, others)
+            row_of = renumber(*(other.codes for other in others)) if others else np.zeros_like(axis.codes)
+            first = np.unique(row_of, return_index=True)[1]
+            trials = np.full((len(first), len(axis.values)), -1)
+            trials[row_of, axis.codes] = np.arange(len(axis.codes))
             replicates = make_replicates([replace(other, codes=other.codes[first]) for other in others], len(first))
             self._matched[index] = _MatchedTrials(trials, replicates, _has_own_seeds(trials, replicates.seeds))
         return self._matched[index]
 
     def _average_seeds(self, axis: EffectAxis, numbers: Numbers) -> list[Numbers]:
         """For each value, the mean of each of its seeds over the settings and prompts that every value has."""
+        values = range(len(axis.values))
         others = [other for other in self._axes if other is not axis and other.kind != SEEDS]
-        _, codes = np.unique(renumber(*(other.codes for other in others)), return_inverse=True) if others else (
-            None, np.zeros_like(axis.codes))  # fmt: skip
-        seeds = renumber(*(other.codes for other in self._axes if other.kind == SEEDS))
-        cells = codes * len(axis.values) + axis.codes
-        known = np.isfinite(numbers)
-        size = (int(codes.max()) + 1) * len(axis.values)
-        counts = np.bincount(cells[known], minlength=size).reshape(-1, len(axis.values))
-        means = np.bincount(cells[known], numbers[known], minlength=size).reshape(counts.shape) / np.maximum(counts, 1)
-        used: Any = known & np.all(counts > 0, axis=1)[codes]
-        centred = numbers - means.mean(axis=1)[codes]
-        return [
-            np.array([centred[rows & (seeds == seed)].mean() for seed in np.unique(seeds[rows])])
-            for rows in (used & (axis.codes == value) for value in range(len(axis.values)))
-        ]
-
-
-def _fill_table(axis: EffectAxis, others: Sequence[EffectAxis]) -> tuple[Codes, Codes]:
-    """The first trial of each row, and the trials by row and value."""
-    row_of = renumber(*(other.codes for other in others)) if others else np.zeros_like(axis.codes)
-    first = np.unique(row_of, return_index=True)[1]
-    trials = np.full((len(first), len(axis.values)), -1)
-    trials[row_of, axis.codes] = np.arange(len(axis.codes))
-    return first, trials
+        table = pd.DataFrame({"number": numbers, "value": axis.codes})
+        table["cell"] = renumber(*(other.codes for other in others)) if others else 0
+        table["seed"] = renumber(*(other.codes for other in self._axes if other.kind == SEEDS))
+        table = table.dropna()
+        means = table.pivot_table(index="cell", columns="value", values="number").reindex(columns=values)
+        table["number"] -= table["cell"].map(means.mean(axis=1, skipna=False))
+        by_seed = table.dropna().groupby(["value", "seed"])["number"].mean()
+        return [by_seed[by_seed.index.get_level_values("value") == value].to_numpy() for value in values]
 
 
 def _has_own_seeds(trials: Codes, seeds: Codes | None) -> bool:

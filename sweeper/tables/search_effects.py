@@ -17,25 +17,23 @@ import numpy as np
 from sweeper.model.result import Result
 from sweeper.model.search_columns import Objective, SearchColumns, adjust_means, get_number
 from sweeper.schemas.values import is_number
-from sweeper.statistics.codes import Codes, Numbers
-from sweeper.statistics.corrections import LEVEL
-from sweeper.statistics.paired import ValueComparison, ValueComparisons
+from sweeper.statistics.codes import LEVEL, Codes, Numbers
+from sweeper.statistics.paired import FEWEST_OF_SLOPE, ValueComparison, ValueComparisons
 from sweeper.statistics.response_curve import ENDS, INSIDE, Curve, LinearFit
 from sweeper.statistics.variance_shares import Factor, VarianceModel, VarianceShares, code_factor
 from sweeper.store.records import TableLayout
 from sweeper.tables.effect_answer import (
     MAX_VALUES,
-    AxisComparisons,
+    AxisEffect,
     MetricEffects,
     Trend,
+    adjust_pair_shares,
     complete_metric,
     explain_no_analysis,
-    get_share,
-    make_pair_shares,
+    make_effect,
 )
 from sweeper.tables.effect_axes import EffectAxes, EffectAxis, read_axis
 
-_FEWEST_OF_CURVE: Final = 4  # numbers of an axis: three are three values, without a curve between them
 _LEAST_REST: Final = 5  # degrees of freedom beside the axes: an F test with fewer finds hardly anything
 _LEAST_REST_OF_PAIRS: Final = 10  # and beside the pairs of axes
 
@@ -118,9 +116,9 @@ class SearchAnalysis:
 
 def _make_factor(axis: EffectAxis, codes: Codes) -> Factor | Curve:
     cells = [axis.values[code][0] for code in codes.tolist()]
-    if all(is_number(cell) for cell in cells) and len(set(cells)) >= _FEWEST_OF_CURVE:
-        return Curve(np.array(cells, dtype=float))
-    return Factor(axis.name, codes, len(axis.values))
+    if all(is_number(cell) for cell in cells) and len(set(cells)) >= FEWEST_OF_SLOPE:
+        return Curve(axis.name, np.array(cells, dtype=float))
+    return Factor(axis.name, codes)
 
 
 class _Surface:
@@ -135,18 +133,18 @@ class _Surface:
 
     def describe(self, metric: MetricEffects, requested: Sequence[str]) -> MetricEffects:
         shares = self._model.share_out(self._values)
-        if shares is None:
+        if shares.rest is None:
             return replace(metric, note="all points have the same mean, so no axis changes it")
         shown = [i for i, (axis, _) in enumerate(self._axes) if not requested or axis.name in requested]
         sign = -1 if metric.maximize is False else 1
         level = 1 - LEVEL / max(len(shown), 1)
-        compared = [self._compare(index, sign, level, shares) for index in shown]
-        axes = [axis for axis, _ in self._axes]
-        pairs = make_pair_shares(shares, axes, lambda pair: not pair.isdisjoint(shown))
-        found = complete_metric(metric, self._values, shares, axes, compared=compared, others=pairs)
+        effects = [self._compare(index, sign, level, shares) for index in shown]
+        names = {effect.axis for effect in effects}
+        pairs = [pair for pair in adjust_pair_shares(shares) if not names.isdisjoint(pair.axes)]
+        found = complete_metric(metric, self._values, shares, effects, pairs)
         return replace(found, overlap=max(0.0, found.overlap))  # the shares may add up to more than 1
 
-    def _compare(self, index: int, sign: int, level: float, shares: VarianceShares) -> AxisComparisons:
+    def _compare(self, index: int, sign: int, level: float, shares: VarianceShares) -> AxisEffect:
         """Compare the ends of a curve, with its turn if it has one, or each pair of other values."""
         axis, codes = self._axes[index]
         factor, trend = self._factors[index], None
@@ -160,13 +158,14 @@ class _Surface:
             present = sorted(firsts) if len(firsts) <= MAX_VALUES else []
             pairs = list(combinations(map(firsts.__getitem__, present), 2))
         note = "" if pairs else f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES})"
-        if get_share(shares, (index,)) is None:
+        share = shares.get(axis.name)
+        if share is None:
             note = "cannot be separated from the other axes at these points"
         values, count = len({value for pair in pairs for value in pair}), len(self._values)
         found = []
         for first, second in pairs:
             mean, interval = self._fit.compare(index, first, second, level=level, values=values)
             value, other = int(codes[first]), int(codes[second])
-            found.append(ValueComparison(value, other, mean, 0, 0, count, self._fit.df, interval))
+            found.append(ValueComparison(value, other, 0, 0, count, mean, interval, self._fit.df))
         whole = self._model.share_out_whole(index, self._values)
-        return AxisComparisons(index, ValueComparisons(tuple(found)), note, trend, whole)
+        return make_effect(axis, share, ValueComparisons(tuple(found)), note, trend=trend, whole=whole)

@@ -8,14 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sweeper.tables.effect_answer import (
-    AxisEffect,
-    AxisShare,
-    MetricEffects,
-    Trend,
-    ValueDifference,
-    WholeShare,
-)
+from sweeper.statistics.paired import ValueComparison
+from sweeper.statistics.variance_shares import AxisShare
+from sweeper.tables.effect_answer import AxisEffect, MetricEffects, Trend
 from sweeper.tables.effect_axes import EffectAxes, EffectAxis
 from sweeper.tables.effect_words import EffectsAnswer
 from tests.answers.approved import check_approved
@@ -30,14 +25,13 @@ AXES = EffectAxes((STEPS, SIZE, SEED, PROMPT), ("sampler",),
 SWEEP = EffectsAnswer(Path("foxes"), 54, None, "", AXES, ())
 
 
-def share(*axes, part=0.42, p=None, replicates=()):
-    return AxisShare(axes, part, part / 2, part * 1.5, p, replicates)
+def share(*axes, part=0.42, p=0.001):
+    return AxisShare(axes, part, part / 2, part * 1.5, p)
 
 
-def differ(value, other, mean, margin=None, differs=False, higher=8, others=None):  # noqa: PLR0917
-    low, high = (None, None) if margin is None else (mean - margin, mean + margin)
-    other_low, other_high = (None, None) if others is None else (mean - others, mean + others)
-    return ValueDifference(value, other, higher, 9 - higher, 9, mean, low, high, differs, 8.0, other_low, other_high)
+def differ(value, other, mean, margin=None, higher=8, others=None):  # noqa: PLR0917
+    ends = [None if margin is None else (mean - margin, mean + margin) for margin in (margin, others)]
+    return ValueComparison(value, other, higher, 9 - higher, 9, mean, ends[0], 8.0, ends[1])
 
 
 def affect(axis, *comparisons, levels=3, **facts):
@@ -61,7 +55,7 @@ def measure(name, *effects, **facts):
 
 
 STEPS_DIFFER = affect(
-    "steps", differ("8", "4", 33.0, 4.4, True, 9, 12.0), differ("16", "4", 70.123, 4.4, True, 9, 6.0),
+    "steps", differ("8", "4", 33.0, 4.4, 9, 12.0), differ("16", "4", 70.123, 4.4, 9, 6.0),
     differ("16", "8", 37.1, 41.0, others=50.0), highest=("16",), lowest=("4",),
 )  # fmt: skip
 
@@ -70,19 +64,19 @@ def test_effects_of_a_sweep():
     long = "the longest of all values in words that no column can show"
     sharpness = measure(
         "sharpness", STEPS_DIFFER,
-        affect("width + height", differ("64, 96", "128, 192", -2.5, 1.5, True, 0, 20.0), levels=2),
-        affect("cfg", differ("3", "9", -4.0, 1.0, True, 0, 1.0), levels=4, slope=(0.5, 0.9), highest=("9",)),
-        affect("a text of many words, which no column can show", differ(long, "b", -5.0, 1.0, True, 1)),
+        affect("width + height", differ("64, 96", "128, 192", -2.5, 1.5, 0, 20.0), levels=2),
+        affect("cfg", differ("3", "9", -4.0, 1.0, 0, 1.0), levels=4, slope=(0.5, 0.9), highest=("9",)),
+        affect("a text of many words, which no column can show", differ(long, "b", -5.0, 1.0, 1)),
         shares=(share("steps"), share("seed", part=0.05), share("steps", "width + height", p=0.01),
-                share("steps", "seed", p=0.02, replicates=("seed",), part=0.071),
-                share("prompt", "seed", p=0.02, replicates=("prompt", "seed")),
-                share("steps", "prompt", p=0.2, replicates=("prompt",))),
+                share("steps", "seed", p=0.02, part=0.071),
+                share("prompt", "seed", p=0.02),
+                share("steps", "prompt", p=0.2)),
         overlap=0.012, server_noise=0.8765,
     )  # fmt: skip
     seconds = measure(
         "ran_s",
-        affect("steps", differ("16", "4", 3.0, 0.0, True, 9), levels=2, share=None),
-        affect("cfg", differ("3", "9", -2.0, 0.0, True, 0), levels=4, slope=(-0.5, -0.5), share=None),
+        affect("steps", differ("16", "4", 3.0, 0.0, 9), levels=2, share=None),
+        affect("cfg", differ("3", "9", -2.0, 0.0, 0), levels=4, slope=(-0.5, -0.5), share=None),
     )
     check_approved("effects_sweep", replace(SWEEP, metrics=(sharpness, seconds)))
 
@@ -108,17 +102,17 @@ def test_effects_that_are_not_settled():
 
 
 def test_effects_of_a_search():
-    def differ_by(value, other, mean, differs):
-        return replace(differ(value, other, mean, 1.0, differs), higher=0, lower=0)
+    def differ_by(value, other, mean):
+        return replace(differ(value, other, mean, 1.0), higher=0, lower=0)
 
-    whole = WholeShare(0.01, 0.043)
+    whole = replace(share("cfg", part=0.01), high=0.043)
     trends = [Trend(word, value, "1", "12") for word, value in
               (("inside", "6"), ("ends", "5"), ("rising", "12"), ("falling", "1"))]  # fmt: skip
     effects = (
-        *(affect("cfg", differ_by("12", "1", 5.0, True), trend=trend, whole_share=whole) for trend in trends),
-        affect("steps", differ_by("40", "4", 0.1, False), idle=True, whole_share=whole),
-        affect("denoise", differ_by("1", "0.1", 0.1, False), whole_share=replace(whole, high=0.3)),
-        affect("sampler", differ_by("heun", "lcm", 5.0, True), highest=("heun",), lowest=("lcm",)),
+        *(affect("cfg", differ_by("12", "1", 5.0), trend=trend, whole_share=whole) for trend in trends),
+        affect("steps", differ_by("40", "4", 0.1), idle=True, whole_share=whole),
+        affect("denoise", differ_by("1", "0.1", 0.1), whole_share=replace(whole, high=0.3)),
+        affect("sampler", differ_by("heun", "lcm", 5.0), highest=("heun",), lowest=("lcm",)),
     )
     metrics = (measure("quality", *effects, maximize=True), measure("noise", *effects[1:], maximize=False),
                measure("ran_s", effects[0], effects[1]))  # fmt: skip

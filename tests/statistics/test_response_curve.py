@@ -19,11 +19,11 @@ def draw_points(rng, count=40):
     frame = pd.DataFrame({"cfg": rng.uniform(1, 12, count), "steps": rng.integers(4, 40, count).astype(float)})
     frame["sampler"] = rng.integers(0, 3, count)
     frame["y"] = -((frame.cfg - 6) ** 2) / 5 + 0.1 * frame.steps + frame.sampler + rng.normal(0, 0.5, count)
-    return frame, [Curve(frame.cfg.to_numpy()), Curve(frame.steps.to_numpy()), make_sampler(frame.sampler)]
+    return frame, [*(Curve(name, frame[name].to_numpy()) for name in ("cfg", "steps")), make_sampler(frame.sampler)]
 
 
 def make_sampler(codes):
-    return Factor("sampler", np.asarray(codes), 3)
+    return Factor("sampler", np.asarray(codes))
 
 
 def fit(factors, numbers):
@@ -33,9 +33,9 @@ def fit(factors, numbers):
 def test_shares_and_differences_are_those_of_statsmodels():
     frame, factors = draw_points(np.random.default_rng(1))
     plain = ols("y ~ cfg + I(cfg**2) + steps + I(steps**2) + C(sampler)", frame).fit()
-    (own,) = (term for term in VarianceModel(factors).share_out(frame.y.to_numpy()).terms if term.term == (2,))
+    own = VarianceModel(factors).share_out(frame.y.to_numpy()).get("sampler")
     table = anova_lm(plain, typ=2)
-    assert own.sum_of_squares == pytest.approx(table.loc["C(sampler)", "sum_sq"])
+    assert own.share * frame.y.var() * 39 == pytest.approx(table.loc["C(sampler)", "sum_sq"])
     found = fit(factors, frame.y.to_numpy())
     first, last = (int(np.flatnonzero(frame.sampler == code)[0]) for code in (0, 2))
     low, high = plain.conf_int().loc["C(sampler)[T.2]"]
@@ -61,14 +61,14 @@ def test_shares_and_differences_are_those_of_statsmodels():
 )
 def test_best_value_is_the_planted_one(numbers, sign, word, value):
     noise = np.random.default_rng(2).normal(0, 0.3, len(CFG))
-    found, point = fit([Curve(CFG)], numbers + noise).find_largest(0, sign)
+    found, point = fit([Curve("cfg", CFG)], numbers + noise).find_largest(0, sign)
     assert found == word
     assert CFG[point] == pytest.approx(value, abs=0.4)
 
 
 def test_curve_over_decades_is_one_of_logarithms():
     numbers = np.geomspace(0.001, 10, 40)
-    found, point = fit([Curve(numbers)], -((np.log10(numbers) + 1) ** 2)).find_largest(0, 1)
+    found, point = fit([Curve("rate", numbers)], -((np.log10(numbers) + 1) ** 2)).find_largest(0, 1)
     assert found == INSIDE
     assert numbers[point] == pytest.approx(0.1, rel=0.3)
 
@@ -78,7 +78,8 @@ def test_axis_that_moves_with_another_is_not_bounded_by_its_own_share():
     cfg = rng.uniform(1, 12, 60)
     alone, tied = rng.uniform(1, 12, 60), cfg + rng.normal(0, 0.3, 60)
     numbers = cfg + rng.normal(0, 0.3, 60)
-    bounds = [VarianceModel([Curve(cfg), Curve(other)], 10).share_out_whole(1, numbers).high for other in (alone, tied)]
+    curves = [[Curve("cfg", cfg), Curve("other", other)] for other in (alone, tied)]
+    bounds = [VarianceModel(pair, 10).share_out_whole(1, numbers).high for pair in curves]
     assert bounds[0] < 0.05 < bounds[1]
 
 
