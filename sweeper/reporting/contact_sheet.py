@@ -30,8 +30,11 @@ from sweeper.wording import count_things, join_names, suggest
 
 _MAX_POINTS: Final = 10  # on the sheet of a search
 _Artifacts = Mapping[str, LocatedFile]  # see `collect_artifacts`
-# By suffix, the options with which Pillow saves a page. For WebP, the default quality of 80 damages the letters.
-_FORMATS: Final[dict[str, dict[str, int]]] = {".png": {}, ".webp": {"quality": 92}}
+# By suffix, the options with which Pillow saves a page. The default quality damages the letters. A PDF has 150 pixels
+# an inch, so that a sheet of 50 megapixels is about a metre wide.
+_FORMATS: Final[dict[str, dict[str, float]]] = {
+    ".png": {}, ".webp": {"quality": 92}, ".pdf": {"quality": 92, "resolution": 150.0},
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,13 @@ def write_sheets(
 ) -> list[Path]:
     """Draw the sheet of a run, or of some of its `trials`, to `file`; further pages are `name-2.png` and so on.
 
-    Returns the written files.
+    Returns the written files: one for a PDF, which has all pages.
 
     Raises UsageError for an unknown axis or suffix, or if not a single cell fits a page; ResultsError if the results
     cannot be read or the files cannot be written.
     """
-    if file.suffix.lower() not in _FORMATS:
+    suffix = file.suffix.lower()
+    if suffix not in _FORMATS:
         raise UsageError(f"--sheet {file}: the suffix chooses the format; use one of {', '.join(_FORMATS)}")
     with Store.open(results, readonly=True) as store:
         layout, rows = select_results(store.layout(run), list(store.results(run)), trials)
@@ -79,8 +83,14 @@ def write_sheets(
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         for number, page in enumerate(draw_pages(sheet, options.cell, options.megapixels), 1):
-            written.append(file if number == 1 else file.with_stem(f"{file.stem}-{number}"))
-            page.save(written[-1], **_FORMATS[file.suffix.lower()])
+            options_of_page = dict(_FORMATS[suffix])
+            if number == 1:
+                written.append(file)
+            elif suffix == ".pdf":
+                options_of_page["append"] = True
+            else:
+                written.append(file.with_stem(f"{file.stem}-{number}"))
+            page.save(written[-1], **options_of_page)
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {describe_write_error(file, error)}") from error
     return written

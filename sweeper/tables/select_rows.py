@@ -25,6 +25,7 @@ from sweeper.model.selection import Selection
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.records import TableLayout
+from sweeper.store.trial_marks import Mark, merge_marks
 from sweeper.tables.aggregate import NumberSummary
 from sweeper.tables.export import column_names, read_columns
 from sweeper.wording import suggest
@@ -167,6 +168,16 @@ def select_trials(results: Path, run: int | str | None, selection: Selection) ->
     selected = row_filter.select(columns)
     message = describe_no_match(selection, len(trials)) if trials and not selected else ""
     return frozenset(trials[index] for index in selected[: selection.limit]), message
+
+
+def select_marked(results: Path, run: int | str | None, verdict: str, marks: Iterable[Mark]) -> frozenset[int]:
+    """The indexes of the trials of a run with this verdict, by the marks of the folder and these.
+
+    Raises ResultsError.
+    """
+    with Store.open(results, readonly=True) as store:
+        verdicts = {mark.digest: mark.verdict for mark in merge_marks(store.marks.load(), marks)}
+        return frozenset(row.trial for row in store.results(run) if verdicts.get(row.digest, "") == verdict)
 
 
 def select_results(

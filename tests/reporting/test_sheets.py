@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -123,6 +124,14 @@ def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):
             rows += len(cells(sheet)[1])
     assert len(files) > 1
     assert rows == 40
+
+
+def test_pdf_has_all_pages_in_one_file(tmp_path):
+    out = Sweep({"steps": [*range(40)]}, size=(256, 256)).write(tmp_path / "r")
+    written = write_sheets(out, tmp_path / "s.pdf", SheetOptions(megapixels=1.0))
+    assert written == [tmp_path / "s.pdf"]
+    pages = int(re.findall(rb"/Count (\d+)", written[0].read_bytes())[-1])
+    assert pages == len(write_sheets(out, tmp_path / "s.png", SheetOptions(megapixels=1.0))) > 1
 
 
 def test_wide_row_continues_below(tmp_path):

@@ -9,13 +9,10 @@ notebook.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
 import os
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,11 +21,9 @@ from sweeper.errors import UsageError
 from sweeper.model.result import Run
 from sweeper.model.search_result import SearchResult
 from sweeper.model.shell_words import join_command
-from sweeper.reporting.contents import MEDIA_TYPES
-from sweeper.reporting.dataset import iter_script, to_json, transpose_files
-from sweeper.reporting.thumbnails import SMALLER_SIDES
-from sweeper.reporting.write_report import PAGE_FOLDER, write_report
-from sweeper.serving.page_files import read_page
+from sweeper.reporting.dataset import transpose_files
+from sweeper.reporting.one_file import NO_SPRITES, THUMBNAILS_ONLY, make_data_url, make_page, select_files
+from sweeper.reporting.write_report import write_report
 from sweeper.store.containment import refuse_links
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.wording import suggest
@@ -84,21 +79,21 @@ def show(
     report = write_report(folder, out, run=run, trials=trials)
     data = json.loads((out / "data.json").read_text("utf-8"))
     data["first"] = {"axes": _check_axes(data, x=x, y=y), "view": _check_view(data, view)}
-    selected = _select_files(data["files"], out)
+    selected = select_files(data["files"], out, MAX_BYTES)
     if selected is None:
         command = join_command(["sweeper", "report", str(folder), "--open"])
         note = f"The pictures of {report.trial_count} trials are too many for a notebook. Show a selection, or run"
         markup = f"<p>{note} <code>{html.escape(command)}</code></p>{_make_note(report.page, '')}"
         return InlinePage(report.page, report.trial_count, markup)
-    files, names, is_whole = selected
-    inline = {name: _make_data_url(name, file) for name, file in names.items()}
-    data |= {"files": transpose_files(files), "sprites": {"across": 1, "sheets": [], "count": 0}, "sides": []}
-    page = html.escape(_make_page(data, inline), quote=False).replace("'", "&#39;")
+    files, contents, words = selected
+    inline = {name: make_data_url(name, content) for name, content in contents.items()}
+    data |= {"files": transpose_files(files), "sprites": NO_SPRITES, "sides": []}
+    page = html.escape(make_page(data, inline), quote=False).replace("'", "&#39;")
     frame = (
         f"<iframe srcdoc='{page}' title='sweeper report' sandbox='allow-scripts allow-downloads allow-popups' "
         f"allow='clipboard-write; fullscreen' style='width:100%;height:{max(height, _MIN_HEIGHT)}px;border:0'></iframe>"
     )
-    text = "" if is_whole else "These are thumbnails. "
+    text = "These are thumbnails. " if words == THUMBNAILS_ONLY else ""
     return InlinePage(report.page, report.trial_count, frame + _make_note(report.page, text))
 
 
@@ -139,68 +134,6 @@ def _check_view(data: Mapping[str, Any], view: str | None) -> str | None:
     if view is not None and view not in allowed:
         raise UsageError(f"show: view={view!r}: there is no such view{suggest(view, allowed, 'views')}")
     return view
-
-
-def _select_files(
-    files: Sequence[Mapping[str, Any]], report: Path
-) -> tuple[list[dict[str, Any]], dict[str, Path], bool] | None:
-    """Select what fits into a notebook: the page's files, the path of each by the name that the page uses, and whether
-    the files themselves are there and not only their thumbnails. None if not even the smallest thumbnails fit.
-    """
-    thumbs = {file["thumb"] for file in files if "thumb" in file}
-    originals = {file["path"] for file in files if "path" in file}
-    choices = [{name: report / name for name in thumbs | originals}]
-    choices += [
-        {name: _find_thumbnail(report / name, suffix) for name in thumbs}
-        for suffix in ("", *(f"-{side}" for side in SMALLER_SIDES))
-    ]
-    for index, names in enumerate(choices):
-        if sum(path.stat().st_size for path in names.values()) <= MAX_BYTES:
-            return [_place_file(file, is_whole=index == 0) for file in files], names, index == 0
-    return None
-
-
-def _find_thumbnail(path: Path, suffix: str) -> Path:
-    """The smaller thumbnail with this suffix, or the largest if it is not larger than that."""
-    smaller = path.with_stem(path.stem + suffix)
-    return smaller if smaller.is_file() else path
-
-
-def _place_file(file: Mapping[str, Any], *, is_whole: bool) -> dict[str, Any]:
-    """The entry of a file; if only thumbnails are there, its thumbnail takes the place of the file."""
-    entry = {key: value for key, value in file.items() if key != "sprite"}
-    if is_whole or file["kind"] == "missing":
-        return entry
-    if "thumb" in file:
-        return entry | {"kind": "image", "path": file["thumb"], "workflow": False}
-    return {key: value for key, value in entry.items() if key != "path"} | {"kind": "outside"}
-
-
-def _make_data_url(name: str, path: Path) -> str:
-    media = MEDIA_TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
-    return f"data:{media};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _make_page(data: Mapping[str, Any], inline: Mapping[str, str]) -> str:
-    """The page as one HTML text, with its styles, scripts, data and files."""
-    parts = read_page(PAGE_FOLDER)
-    index = parts.pop("index.html")
-    # In a string of a script, `<` could end the script.
-    script = "".join(iter_script(data)) + f"sweeper.inline = JSON.parse({json.dumps(to_json(inline))});\n"
-    parts["data.js"] = script.replace("<", "\\u003c")
-    # A text among the data cannot contain the nonce, which depends on it.
-    nonce = hashlib.sha256("".join(parts.values()).encode()).hexdigest()[:32]
-    index = re.sub(r'<link rel="stylesheet" href="([^"]+)">', _embed("style", parts, nonce), index)
-    index = re.sub(r'<script src="([^"]+)"></script>', _embed("script", parts, nonce), index)
-    policy = (
-        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data: blob:; "
-        "media-src data:; base-uri 'none'; form-action 'none'"
-    )
-    return re.sub(r'(http-equiv="Content-Security-Policy" content=")[^"]*', lambda match: match[1] + policy, index)
-
-
-def _embed(tag: str, parts: Mapping[str, str], nonce: str) -> Any:
-    return lambda match: f'<{tag} nonce="{nonce}">{parts[match[1]]}</{tag}>'
 
 
 def _make_note(page: Path, text: str) -> str:

@@ -1,0 +1,181 @@
+"""A report as one HTML text: the page with its styles, script, data and files inside, for a notebook or a client.
+
+It needs neither a folder nor a server, and sends no request: its policy allows only what is in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from sweeper.errors import ResultsError
+from sweeper.files import atomic_write, describe_write_error
+from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.reporting.contents import MEDIA_TYPES
+from sweeper.reporting.dataset import iter_script, to_json, transpose_files
+from sweeper.reporting.thumbnails import SMALLER_SIDES, THUMBS_FOLDER, UNREADABLE, open_picture
+from sweeper.reporting.write_report import PAGE_FOLDER, Report
+from sweeper.serving.page_files import read_page
+from sweeper.store.artifacts import link_files
+
+NO_SPRITES: Final = {"across": 1, "sheets": [], "count": 0}
+THUMBNAILS_ONLY: Final = "thumbnails only"
+_BASE64: Final = 4 / 3  # bytes of a file inside the page, for one of its own
+_SMALL_SIDE: Final = 2048  # pixels of the longer side of a picture that is made smaller
+_SMALL_QUALITY: Final = 85
+_LEAST_SMALL_BYTES: Final = 20_000  # of such a picture, to guess whether they can fit
+Choice = Mapping[str, Path | bytes]  # the content of each file, by the name that the page uses
+
+
+def write_one_file(
+    results: Path, file: Path, max_bytes: int, write_report: Callable[[Path], Report]
+) -> tuple[Report, str]:
+    """Write the page of a results folder as one file of at most `max_bytes`. `write_report` writes it to a folder.
+
+    It has the files themselves if they fit, otherwise pictures as WebP of at most 2048 pixels, otherwise thumbnails.
+    Returns the report and a sentence that says which.
+
+    Raises ResultsError if the results cannot be read, not even the smallest thumbnails fit, or the file cannot be
+    written.
+    """
+    with tempfile.TemporaryDirectory(prefix=".one-file-", dir=results) as folder:
+        out = Path(folder, "report")
+        thumbs = results / "report" / THUMBS_FOLDER  # of the page itself, if it was written: they take longest
+        if thumbs.is_dir() and not thumbs.is_symlink():
+            made = (path for path in thumbs.iterdir() if path.is_file() and not path.is_symlink())
+            link_files(((path, path.name) for path in made), out / THUMBS_FOLDER)
+        report = write_report(out)
+        data = json.loads((out / "data.json").read_text("utf-8"))
+        room = int((max_bytes - len(make_page(data | {"files": transpose_files(data["files"])}, {}))) / _BASE64)
+        selected = select_files(data["files"], out, room, with_smaller=True)
+        if selected is None:
+            megabytes = max_bytes / 1e6
+            raise ResultsError(
+                f"{file}: {report.trial_count} trials do not fit into {megabytes:g} MB, not even as thumbnails of "
+                f"{SMALLER_SIDES[-1]} pixels; give --max-mb more, or select some by --where, --limit or --marked"
+            )
+        files, contents, words = selected
+        data |= {"files": transpose_files(files), "sprites": NO_SPRITES, "sides": []}
+        # Whoever gets the file need not know where things are on this machine.
+        data |= {"results": results.name, "file": Path(data["file"] or "").name}
+        page = make_page(data, {name: make_data_url(name, content) for name, content in contents.items()})
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as opened:
+            opened.write(page.encode())
+    except OSError as error:
+        raise ResultsError(f"{file}: cannot be written: {describe_write_error(file, error)}") from error
+    return Report(file, report.trial_count, report.missing_count), f"{len(page.encode()) / 1e6:.1f} MB, {words}"
+
+
+def select_files(
+    files: Sequence[Mapping[str, Any]], report: Path, max_bytes: int, *, with_smaller: bool = False
+) -> tuple[list[dict[str, Any]], Choice, str] | None:
+    """Select what fits into a page: its files, the content of each by the name that the page uses, and words for that.
+
+    The files themselves are best; then, `with_smaller`, pictures as smaller WebP; then thumbnails. None if not even the
+    smallest thumbnails fit.
+    """
+    for words, is_whole, choice in _iter_choices(files, report, max_bytes, with_smaller=with_smaller):
+        if sum(map(_measure, choice.values())) <= max_bytes:
+            return [_place_file(file, choice, is_whole=is_whole) for file in files], choice, words
+    return None
+
+
+def _iter_choices(
+    files: Sequence[Mapping[str, Any]], report: Path, max_bytes: int, *, with_smaller: bool
+) -> Iterator[tuple[str, bool, Choice]]:
+    thumbs = {file["thumb"] for file in files if "thumb" in file}
+    originals = {file["path"] for file in files if "path" in file}
+    yield "with all files", True, {name: report / name for name in thumbs | originals}
+    if with_smaller and len(originals) * _LEAST_SMALL_BYTES <= max_bytes:
+        choice: dict[str, Path | bytes] = {name: report / name for name in thumbs}
+        used = sum(map(_measure, choice.values()))
+        for name in originals:
+            choice[name] = _make_smaller(report / name)
+            used += _measure(choice[name])
+            if used > max_bytes:
+                break
+        else:
+            yield f"pictures as WebP of at most {_SMALL_SIDE} pixels", True, choice
+    for suffix in ("", *(f"-{side}" for side in SMALLER_SIDES)):
+        small = {name: _find_thumbnail(report / name, suffix) for name in thumbs}
+        yield THUMBNAILS_ONLY, False, small
+
+
+def _make_smaller(path: Path) -> Path | bytes:
+    """A picture as WebP; the file itself if it is no still picture, or smaller as it is."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        return path
+    try:
+        image, _, frames, _ = open_picture(path, (_SMALL_SIDE, _SMALL_SIDE))
+        if frames > 1:
+            return path
+        image.thumbnail((_SMALL_SIDE, _SMALL_SIDE), Image.Resampling.LANCZOS)
+        small = BytesIO()
+        image.save(small, "WEBP", quality=_SMALL_QUALITY)
+    except UNREADABLE:
+        return path
+    return small.getvalue() if small.tell() < path.stat().st_size else path
+
+
+def _measure(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _find_thumbnail(path: Path, suffix: str) -> Path:
+    """The smaller thumbnail with this suffix, or the largest if it is not larger than that."""
+    smaller = path.with_stem(path.stem + suffix)
+    return smaller if smaller.is_file() else path
+
+
+def _place_file(file: Mapping[str, Any], choice: Choice, *, is_whole: bool) -> dict[str, Any]:
+    """The entry of a file; if only thumbnails are there, its thumbnail takes the place of the file."""
+    entry = {key: value for key, value in file.items() if key != "sprite"}
+    if isinstance(choice.get(file.get("path", "")), bytes):  # made anew, without the workflow that a PNG carries
+        entry |= {"workflow": False}
+    if is_whole or file["kind"] == "missing":
+        return entry
+    if "thumb" in file:
+        return entry | {"kind": "image", "path": file["thumb"], "workflow": False}
+    return {key: value for key, value in entry.items() if key != "path"} | {"kind": "outside"}
+
+
+def make_data_url(name: str, content: Path | bytes) -> str:
+    if isinstance(content, bytes):
+        media = "image/webp"
+    else:
+        media = MEDIA_TYPES.get(Path(name).suffix.lower(), "application/octet-stream")
+        content = content.read_bytes()
+    return f"data:{media};base64,{base64.b64encode(content).decode()}"
+
+
+def make_page(data: Mapping[str, Any], inline: Mapping[str, str]) -> str:
+    """The page as one HTML text, with its styles, scripts, data and files (by name, as URLs of data)."""
+    parts = read_page(PAGE_FOLDER)
+    index = parts.pop("index.html")
+    # In a string of a script, `<` could end the script.
+    script = "".join(iter_script(data)) + f"sweeper.inline = JSON.parse({json.dumps(to_json(inline))});\n"
+    parts["data.js"] = script.replace("<", "\\u003c")
+    # A text among the data cannot contain the nonce, which depends on it.
+    nonce = hashlib.sha256("".join(parts.values()).encode()).hexdigest()[:32]
+    index = re.sub(r'<link rel="stylesheet" href="([^"]+)">', _embed("style", parts, nonce), index)
+    index = re.sub(r'<script src="([^"]+)"></script>', _embed("script", parts, nonce), index)
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data: blob:; "
+        "media-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return re.sub(r'(http-equiv="Content-Security-Policy" content=")[^"]*', lambda match: match[1] + policy, index)
+
+
+def _embed(tag: str, parts: Mapping[str, str], nonce: str) -> Any:
+    return lambda match: f'<{tag} nonce="{nonce}">{parts[match[1]]}</{tag}>'

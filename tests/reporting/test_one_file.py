@@ -1,0 +1,92 @@
+"""`sweeper report --one-file`: a page to send, in a real Chromium."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sweeper.cli import main
+from sweeper.store import Store
+from sweeper.store.trial_marks import Mark
+from tests.reporting.made_up_sweeps import Sweep
+
+LOADED = "() => [...document.querySelectorAll('#view img')].filter(image => image.naturalWidth).length"
+
+
+@pytest.fixture
+def visit(browser):
+    """Open one file from the disk; a request, an error or a word on the console fails the test."""
+    context = browser.new_context(accept_downloads=True)
+    trouble = []
+
+    def go(file):
+        page = context.new_page()
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda request: request.url == file.as_uri() or trouble.append(request.url[:80]))
+        page.goto(file.as_uri())
+        page.wait_for_selector("#view .cell")
+        return page
+
+    yield go
+    context.close()
+    assert [text for text in trouble if not text.startswith(("data:", "blob:"))] == []
+
+
+def send(capsys, out, file, *options):
+    code = main(["report", str(out), "--one-file", str(file), *map(str, options)])
+    streams = capsys.readouterr()
+    return code, streams.out, streams.err
+
+
+@pytest.fixture
+def out(tmp_path):
+    return Sweep({"steps": [1, 2, 3]}, size=(900, 700)).write(tmp_path / "mine")
+
+
+def test_one_file_opens_alone_and_its_marks_come_back(out, tmp_path, capsys, visit):
+    file = tmp_path / "away" / "client.html"
+    code, said, err = send(capsys, out, file)
+    assert (code, said, err.endswith("MB, with all files\n")) == (0, f"{file}\n", True)
+    assert not (out / "report").exists()
+    assert str(tmp_path) not in file.read_text("utf-8")
+    page = visit(file)
+    page.wait_for_function(f"({LOADED})() === 3")
+    page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
+    marks = page.evaluate("sweeper.page.marks.toFile()")
+    (tmp_path / "marks.json").write_text(marks)
+    code, said, _ = send(capsys, out, file, "--marks", tmp_path / "marks.json", "--marked", "keep", "--json")
+    assert (code, json.loads(said)["trials"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "words"), [(1.4, "pictures as WebP of at most 2048 pixels"), (0.62, "thumbnails only")]
+)
+def test_pictures_become_smaller_until_they_fit(out, capsys, visit, megabytes, words):
+    file = out.parent / "client.html"
+    code, _, err = send(capsys, out, file, "--max-mb", megabytes)
+    assert (code, words in err) == (0, True), err
+    assert file.stat().st_size <= megabytes * 1e6
+    visit(file).wait_for_function(f"({LOADED})() === 3")
+
+
+def test_what_cannot_fit_is_refused_and_nothing_is_written(tmp_path, capsys):
+    out = Sweep({"steps": [*range(300)]}).write(tmp_path / "mine")
+    code, said, err = send(capsys, out, tmp_path / "client.html", "--max-mb", 0.5)
+    assert (code, said) == (2, "")
+    assert "300 trials do not fit into 0.5 MB" in err
+    assert "--max-mb more, or select some" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+    assert not list(out.glob(".one-file-*"))
+
+
+def test_marked_selects_trials_by_the_marks_of_the_folder(out, tmp_path, capsys):
+    with Store.open(out) as store, store.transaction():
+        rows = list(store.results())
+        store.marks.add([Mark(rows[0].digest, "keep", changed=1), Mark(rows[1].digest, "reject", changed=1)])
+    found = {}
+    for verdict in ("keep", "reject", "none"):
+        _, said, _ = send(capsys, out, tmp_path / "c.html", "--marked", verdict, "--json", "--set", "steps=[1, 3]")
+        found[verdict] = json.loads(said).get("trials") if said else None
+    assert found == {"keep": 1, "reject": None, "none": 1}
