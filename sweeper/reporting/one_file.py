@@ -37,9 +37,10 @@ Choice = Mapping[str, Path | bytes]  # the content of each file, by the name tha
 
 
 def write_one_file(
-    results: Path, file: Path, max_bytes: int, write_report: Callable[[Path], Report]
+    results: Path, file: Path, max_bytes: int, write_report: Callable[[Path], Report], *, address: str = ""
 ) -> tuple[Report, str]:
     """Write the page of a results folder as one file of at most `max_bytes`. `write_report` writes it to a folder.
+    `address`: the view that it opens with, as it stands in an address behind `#`.
 
     It has the files themselves if they fit, otherwise pictures as WebP of at most 2048 pixels, otherwise thumbnails.
     Returns the report and a sentence that says which.
@@ -66,7 +67,7 @@ def write_one_file(
         files, contents, words = selected
         data |= {"files": transpose_files(files), "sprites": NO_SPRITES, "sides": []}
         # Whoever gets the file need not know where things are on this machine.
-        data |= {"results": results.name, "file": Path(data["file"] or "").name}
+        data |= {"results": results.name, "file": Path(data["file"] or "").name, "first": {"address": address}}
         page = make_page(data, {name: make_data_url(name, content) for name, content in contents.items()})
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import iter_json, iter_script, to_json
 from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.reporting.live.follower import Follower
+from sweeper.reporting.live.share import make_shared_file
 from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER
 from sweeper.serving.access import NO_STORE, PageServer, make_page_route, read_body, respond_not_found
@@ -70,6 +71,8 @@ class LiveView(PageServer):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: set[asyncio.Event] = set()  # one for each open stream; set on every change
         self._is_stopping = False
+        self._results, self._run = results, run
+        self._sharing = asyncio.Lock()
         try:
             self._follower = Follower(results, self._notify, run=run, experiment=experiment, check=check)
         except BaseException:
@@ -84,6 +87,7 @@ class LiveView(PageServer):
                 Route("/data.json", self.serve_data),
                 Route("/events", self.serve_events),
                 Route("/marks", self.store_marks, methods=["POST"]),
+                Route("/share", self.share, methods=["POST"]),
                 Route("/files/{name}", self.serve_artifact),
                 Route(f"/{ACCEPTED_FOLDER}/{{name}}", self.serve_accepted),
                 Route(f"/{THUMBS_FOLDER}/{{name}}", self.serve_thumb),
@@ -91,7 +95,7 @@ class LiveView(PageServer):
                 make_page_route(PAGE_FOLDER),
             ]
         )
-        self.start(app, writable=["/marks"], on_loop=partial(setattr, self, "_loop"))
+        self.start(app, writable=["/marks", "/share"], on_loop=partial(setattr, self, "_loop"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,6 +166,21 @@ class LiveView(PageServer):
         except ResultsError as problem:
             return PlainTextResponse(str(problem), 503)
         return Response(status_code=204)
+
+    async def share(self, request: Request) -> Response:
+        """POST /share: a file to save, see `make_shared_file`. One at a time, because each takes all cores."""
+        body = await read_body(request)
+        if body is None:
+            return PlainTextResponse("these trials have too many gaps for one request; narrow the filter", 413)
+        async with self._sharing:
+            try:
+                wish = parse_json(body)
+                content, media_type = await asyncio.to_thread(make_shared_file, self._results, self._run, wish)
+            except (UsageError, ValueError) as problem:
+                return PlainTextResponse(str(problem), 422)
+            except ResultsError as problem:
+                return PlainTextResponse(str(problem), 503)
+        return Response(content, headers=NO_STORE | _SANDBOX, media_type=media_type)
 
     async def serve_events(self, request: Request) -> Response:
         last = request.headers.get("last-event-id") or request.query_params.get("since", "")

@@ -9,6 +9,7 @@ import { PendingInput } from "./grid_controls.js";
 import * as Keys from "./keys.js";
 import * as MarkExport from "./mark_export.js";
 import * as PlotData from "./plot_data.js";
+import * as Share from "./share.js";
 import * as Suggest from "./suggest.js";
 /** @import { Dataset } from "./dataset.js" */
 /** @import { Filter } from "./expression.js" */
@@ -55,6 +56,7 @@ export function create(host, page) {
       filter.nodes,
       makePanel("View", looks.nodes, colour.nodes, makeThemeButton()),
       makePanel("Marks", marks.nodes),
+      Share.create(page),
       keys,
     ),
     filter.status,

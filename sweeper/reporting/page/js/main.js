@@ -15,6 +15,7 @@ import * as Live from "./live.js";
 import { Marks } from "./marks.js";
 import * as PlotData from "./plot_data.js";
 import * as Plots from "./plots.js";
+import * as PrintSheet from "./print_sheet.js";
 import { SearchView } from "./search_view.js";
 import * as Sprites from "./sprites.js";
 import * as ViewState from "./state.js";
@@ -85,7 +86,7 @@ class App {
     Sprites.install(raw.sprites);
     this.initial = ViewState.makeInitial(this.dataset);
     this.host = Dom.byId("view");
-    this.address = location.hash;
+    this.address = location.hash || (raw.first?.address ?? ""); // a page that was shared opens with its view
     this.state = ViewState.read(this.address, this.initial, this.dataset);
     this.filter = Expression.compile(this.state.where, this.dataset);
     /** @type {number[] | null} */
@@ -102,6 +103,7 @@ class App {
     this.bar = Bar.create(Dom.byId("bar"), this.page);
     this.zoom = new Zoom(/** @type {HTMLDialogElement} */ (Dom.byId("zoom")), this.page);
     this.listen();
+    PrintSheet.listen(this.page);
     this.build(false);
     this.showState();
     Live.follow(this.dataset, {
