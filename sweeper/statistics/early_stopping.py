@@ -73,7 +73,4 @@ def _is_clear(leads: Numbers, error: float, df: int, tests: int) -> Flags:
     if df < 1:
         return np.zeros(len(leads), dtype=bool)
     ahead: Flags = leads > 0
-    if error == 0:
-        return ahead
-    tails: Numbers = special.stdtr(df, -np.where(ahead, leads, 0.0) / error)
-    return ahead & (tails * tests <= ERROR_RATE)
+    return ahead & (special.stdtr(df, -leads / error) * tests <= ERROR_RATE) if error else ahead

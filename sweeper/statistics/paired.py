@@ -140,16 +140,15 @@ def compare_means(samples: Sequence[Numbers], level: float = 0.95) -> ValueCompa
     found = []
     for value, other in combinations(range(len(samples)), 2):
         own, against = samples[value], samples[other]
-        mean, counts = float(own.mean() - against.mean()), (len(own), len(against))
-        above = own[:, None] - against[None, :]
-        parts = [float(sample.var(ddof=1)) / len(sample) for sample in (own, against) if len(sample) > 1]
-        df, interval = 0.0, None
-        total = sum(parts)
-        if len(parts) == 2 and total:
-            df = total**2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
-            interval = _make_interval(mean, MeanSquare(total, df), 1, len(samples), level)
+        mean, above = float(own.mean() - against.mean()), own[:, None] - against[None, :]
+        parts = [MeanSquare(float(s.var(ddof=1)) / len(s), len(s) - 1) for s in (own, against) if len(s) > 1]
+        is_known = len(parts) == 2 and any(part.square for part in parts)
+        error = add_errors(parts, MeanSquare(0.0, 1.0)) if is_known else None
         higher, lower = int((above > 0).sum()), int((above < 0).sum())
-        found.append(ValueComparison(value, other, higher, lower, above.size, mean, interval, df))
+        interval = _make_interval(mean, error, 1, len(samples), level)
+        found.append(
+            ValueComparison(value, other, higher, lower, above.size, mean, interval, error.df if error else 0.0)
+        )
     return ValueComparisons(tuple(found))
 
 

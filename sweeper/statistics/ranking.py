@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from math import comb, sqrt
+from math import comb, perm, sqrt
 from statistics import NormalDist
 from typing import Final, TypeAlias
 
@@ -152,8 +152,13 @@ def rank(comparisons: ItemComparisons, *, resamples: int = RESAMPLES, seed: int 
     wider = max((_compute_t_factor(size) for _, size in draws), default=1.0) if drawn_by else 1.0
     strengths = fitted + wider * (np.array(fits).reshape(resamples, comparisons.count) - fitted)
     low, high = np.quantile(to_shares(strengths), [0.025, 0.975], axis=0)
-    wins = comparisons.count_wins()
-    apart = frozenset(pair for pair in _find_apart(strengths) if _compute_sign_p(wins, *pair) <= LEVEL)
+    wins, better = comparisons.count_wins(), (strengths[:, :, None] > strengths[:, None, :]).mean(axis=0)
+    limit = 1 - LEVEL / max(perm(comparisons.count, 2), 1)  # one end of the interval of each pair
+    apart = frozenset(
+        pair
+        for pair in permutations(range(comparisons.count), 2)
+        if better[pair] >= limit and _compute_sign_p(wins, *pair) <= LEVEL
+    )
     few = [size if size < MIN_SAMPLE else None for size in sizes[:2]]
     return Ranking(
         tuple(to_shares(fitted).tolist()), tuple(low.tolist()), tuple(high.tolist()), apart, bool(drawn_by), *few,
@@ -167,14 +172,13 @@ def _number(codes: Sequence[Hashable]) -> NDArray[np.int64]:
 
 def find_cycle(wins: Floats) -> tuple[int, int, int] | None:
     """Three items that each won against the next more often than chance allows (sign test at 5 %), if there are any."""
-    beats = {pair for pair in permutations(range(len(wins)), 2) if _is_won(wins, *pair)}
+    beats = {
+        (item, other)
+        for item, other in zip(*np.nonzero(wins > wins.T), strict=True)
+        if compute_sign_p(wins[item, other], wins[other, item]) <= LEVEL
+    }
     cycles = ((a, b, c) for a, b in beats for c in range(len(wins)) if a < min(b, c) and {(b, c), (c, a)} <= beats)
     return next(cycles, None)
-
-
-def _is_won(wins: Floats, item: int, other: int) -> bool:
-    won, lost = wins[item, other], wins[other, item]
-    return bool(won > lost and compute_sign_p(won, lost) <= LEVEL)
 
 
 def _compute_sign_p(wins: Floats, better: int, worse: int) -> float:
@@ -200,11 +204,11 @@ def find_one_sided(choices: Iterable[tuple[str, str]]) -> dict[str, Mapping[str,
     counts: dict[str, Counter[str]] = {}
     for voter, side in choices:
         counts.setdefault(voter, Counter())[side] += 1
-    most = {voter: max(sides.values()) for voter, sides in counts.items() if sides.total() >= _MIN_SIDES}
     return {
-        voter: counts[voter]
-        for voter, count in most.items()
-        if compute_sign_p(count, counts[voter].total() - count) < _ONE_SIDED_P
+        voter: sides
+        for voter, sides in counts.items()
+        if sides.total() >= _MIN_SIDES
+        and compute_sign_p(most := max(sides.values()), sides.total() - most) < _ONE_SIDED_P
     }
 
 
@@ -212,15 +216,6 @@ def _compute_t_factor(count: int) -> float:
     """How much wider the 95 % interval of a mean of `count` values is than the resamples of the values make it."""
     quantile = special.stdtrit(count - 1, 0.975)
     return float(quantile / NormalDist().inv_cdf(0.975) * sqrt(count / (count - 1)))
-
-
-def _find_apart(strengths: Floats) -> frozenset[tuple[int, int]]:
-    count = strengths.shape[1]
-    if count < 2:
-        return frozenset()
-    better = (strengths[:, :, None] > strengths[:, None, :]).mean(axis=0)
-    limit = 1.0 - 0.05 / (count * (count - 1))  # one end of the interval of each of the count * (count - 1) / 2 pairs
-    return frozenset((this, other) for this in range(count) for other in range(count) if better[this, other] >= limit)
 
 
 def measure_agreement(answers: Mapping[str, Mapping[Hashable, str]]) -> Agreement:
@@ -236,11 +231,8 @@ def measure_agreement(answers: Mapping[str, Mapping[Hashable, str]]) -> Agreemen
     if len(names) < 2:
         return Agreement(same, pairs, None)
     codes = {name: float(code) for code, name in enumerate(names)}
-    columns = {
-        number: [codes[given[unit]] if unit in given else None for given in answers.values()]
-        for number, unit in enumerate(shared)
-    }
-    table = pd.DataFrame(columns, dtype="float64")
+    rows = [[codes.get(given.get(unit, "")) for unit in shared] for given in answers.values()]
+    table = pd.DataFrame(rows, dtype="float64")
     return Agreement(same, pairs, float(evalica.alpha(table, distance="nominal").alpha))
 
 

@@ -145,7 +145,7 @@ def _join_linked(
     groups = [[axis] for axis in axes]
     linked = {frozenset(pair) for pair in together}
     for axis, other in combinations(axes, 2):
-        sizes = {len(axis.values), len(other.values), _count_combinations(axis, other)}
+        sizes = {len(axis.values), len(other.values), int(renumber(axis.codes, other.codes).max()) + 1}
         if len(sizes) == 1 or frozenset((*axis.columns, *other.columns)) in linked:
             first = next(group for group in groups if axis in group)
             second = next(group for group in groups if other in group)
@@ -163,16 +163,10 @@ def _join(group: Sequence[EffectAxis]) -> EffectAxis:
     if len(group) == 1:
         return group[0]
     codes = renumber(*(axis.codes for axis in group))
-    firsts = [[int(axis.codes[index]) for axis in group] for index in np.unique(codes, return_index=True)[1]]
-    values = tuple(
-        tuple(cell for axis, code in zip(group, first, strict=True) for cell in axis.values[code]) for first in firsts
-    )
-    labels = tuple(", ".join(axis.labels[code] for axis, code in zip(group, first, strict=True)) for first in firsts)
+    firsts = np.unique(codes, return_index=True)[1]
+    values = tuple(tuple(cell for axis in group for cell in axis.values[axis.codes[index]]) for index in firsts)
+    labels = tuple(", ".join(axis.labels[axis.codes[index]] for axis in group) for index in firsts)
     return EffectAxis(tuple(name for axis in group for name in axis.columns), values, labels, codes)
-
-
-def _count_combinations(axis: EffectAxis, other: EffectAxis) -> int:
-    return len(np.unique(axis.codes * len(other.values) + other.codes))
 
 
 def _mark_replicates(
@@ -229,19 +223,14 @@ def _describe_confounding(axes: Sequence[EffectAxis]) -> list[str]:
     for first, second in combinations([axis for axis in axes if not axis.is_replicate], 2):
         table = np.zeros((len(first.values), len(second.values)), dtype=bool)
         table[first.codes, second.codes] = True
-        if table.all():
-            continue
-        for axis, against, ran in ((first, second, table), (second, first, table.T)):
-            if (ran.sum(axis=1) == 1).all():
-                notes.append(f"each value of {axis.name} ran with one value of {against.name}, so what {against.name} "
-                             f"changes cannot be separated from {axis.name}")  # fmt: skip
-                break
-        else:
-            # The rarer combinations are described from the side with fewer values to name.
-            axis, against, ran = min(
-                ((first, second, table), (second, first, table.T)), key=lambda side: int((~side[2].all(axis=1)).sum())
-            )
-            notes += _name_partial(axis, against, ran)
+        sides = (first, second, table), (second, first, table.T)
+        single = next(((axis, against) for axis, against, ran in sides if (ran.sum(axis=1) == 1).all()), None)
+        if single and not table.all():
+            axis, against = single
+            notes.append(f"each value of {axis.name} ran with one value of {against.name}, so what {against.name} "
+                         f"changes cannot be separated from {axis.name}")  # fmt: skip
+        else:  # from the side with fewer values to name; of a complete table, there are none
+            notes += _name_partial(*min(sides, key=lambda side: int((~side[2].all(axis=1)).sum())))
     return notes
 
 

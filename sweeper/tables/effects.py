@@ -6,14 +6,13 @@ The statistics are in `sweeper.statistics`; its README explains them. Importing 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -59,7 +58,7 @@ _MOST_VALUES: Final = 2000  # of all axes: to share out the variance among more 
 _LARGEST: Final = 1e100  # the square of a larger number may be infinite
 _NUMBER_COLUMNS: Final = ("ran_s", "queued_s", "cost", "attempts")
 
-_Repeats = Mapping[str, Sequence[float]]  # metric -> its numbers in the repeats of one trial
+_Repeat = tuple[str, str, float | None]  # a trial, a metric, and its number in one of several results of the trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,51 +186,42 @@ def _measure_server_noise(folder: Path, names: Sequence[str]) -> dict[str, float
     `sweeper calibrate` in its default folder. Raises ResultsError.
     """
     with Store.open(folder, readonly=True) as store:
-        trials = list(_iter_repeated_jobs(store, names))
+        numbers = list(_iter_repeated_jobs(store, names))
     calibration = folder.with_name(f"{folder.name}-calibrate")
     if (calibration / FILE_NAME).is_file():
         with Store.open(calibration, readonly=True) as store:
-            trials += _iter_calibrated(store, names)
-    noise = {}
-    for name in names:
-        samples = [trial[name] for trial in trials if len(trial.get(name, ())) > 1]
-        samples = [sample for sample in samples if max(map(abs, sample)) < _LARGEST]
-        if samples:
-            squares = math.fsum(variance(sample) * (len(sample) - 1) for sample in samples)
-            noise[name] = math.sqrt(squares / sum(len(sample) - 1 for sample in samples))
-    return noise
+            numbers += _iter_calibrated(store, names)
+    table = pd.DataFrame(numbers, columns=["trial", "metric", "number"]).astype({"number": float})
+    repeats = table[table["number"].abs() < _LARGEST].groupby(["metric", "trial"], sort=False)["number"]
+    spread = pd.DataFrame({"df": repeats.count() - 1, "squares": repeats.var() * (repeats.count() - 1)})
+    sums = spread[spread["df"] > 0].groupby("metric").sum()
+    return {str(name): float(noise) for name, noise in np.sqrt(sums["squares"] / sums["df"]).items()}
 
 
-def _iter_repeated_jobs(store: Store, names: Sequence[str]) -> Iterator[_Repeats]:
+def _iter_repeated_jobs(store: Store, names: Sequence[str]) -> Iterator[_Repeat]:
     jobs = defaultdict(list)
     models = store.models.load()
     for job in store.jobs():
         if job.state == SUCCEEDED:  # other model files would make other pictures
             jobs[job.digest, describe_models(models[job.id][0]) if job.id in models else ""].append(job)
-    repeated = [group for group in jobs.values() if len(group) > 1]
+    repeated = {trial: group for trial, group in jobs.items() if len(group) > 1}
     cached = {name: store.load_cached_metrics(name) for name in names} if repeated else {}
-    for group in repeated:
-        files = [[artifact.sha256 for artifact in store.artifacts(job.id)] for job in group]
-        numbers = {name: [_average(cached[name], shas) for shas in files] for name in names}
-        numbers["ran_s"] = [job.seconds for job in group]
-        yield {name: [number for number in of if number is not None] for name, of in numbers.items()}
+    for trial, group in repeated.items():
+        for job in group:
+            files = [artifact.sha256 for artifact in store.artifacts(job.id)]
+            for name, values in cached.items():
+                numbers = [values[sha] for sha in files if is_number(values.get(sha))]
+                if name == "ran_s" or (numbers and len(numbers) == len(files)):
+                    yield "".join(trial), name, job.seconds if name == "ran_s" else fmean(numbers)
 
 
-def _average(values: Mapping[str, Any], files: Sequence[str]) -> float | None:
-    """The mean number of a job's files; None unless each has one."""
-    numbers = [values[sha] for sha in files if is_number(values.get(sha))]
-    return fmean(numbers) if numbers and len(numbers) == len(files) else None
-
-
-def _iter_calibrated(store: Store, names: Sequence[str]) -> Iterator[_Repeats]:
-    repeats: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def _iter_calibrated(store: Store, names: Sequence[str]) -> Iterator[_Repeat]:
     for row in store.results():
-        cells = {name: cell for name, cell in row.columns.items() if name != REPEAT_COLUMN}
+        trial = json.dumps({name: cell for name, cell in row.columns.items() if name != REPEAT_COLUMN})
         for name in names:
             value = row.ran_s if name == "ran_s" else row.metrics.get(name)
             if value is not None and is_number(value):
-                repeats[json.dumps(cells)][name].append(value)
-    yield from repeats.values()
+                yield trial, name, value
 
 
 @dataclass(frozen=True, slots=True)
