@@ -115,6 +115,13 @@ class VotePictures:
         left, right = self.get_content(vote.left_sha256), self.get_content(vote.right_sha256)
         return min(left, right), max(left, right)
 
+    def keep_last(self, votes: Iterable[Vote]) -> list[Vote]:
+        """The votes that count: of a voter's votes about the same two pictures, the last.
+
+        To ask a person again tells how sure they are, but nothing about other pictures or people.
+        """
+        return list({(vote.voter, self.get_pair(vote)): vote for vote in votes if vote.counts}.values())
+
     def unify(self, votes: Iterable[Vote]) -> list[Vote]:
         """The votes about two different pictures. Their `left_sha256` and `right_sha256` are contents."""
         named = (

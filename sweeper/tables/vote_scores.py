@@ -47,9 +47,9 @@ def to_comparisons(axis: VoteAxis, answers: Sequence[GivenAnswer]) -> ItemCompar
 def list_answers(pictures: VotePictures, axis: VoteAxis, votes: Iterable[Vote]) -> list[GivenAnswer]:
     """Each vote that counts, if its trials are still in the table."""
     answers = []
-    for vote in votes:
+    for vote in pictures.keep_last(votes):
         first, second = pictures.get_pair(vote)
-        if vote.answer is None or not vote.counts or first == second:
+        if vote.answer is None or first == second:
             continue
         left = pictures.find(vote.left_digest, vote.left_sha256)
         right = pictures.find(vote.right_digest, vote.right_sha256)
@@ -182,7 +182,7 @@ def write_metric(store: Store, pictures: VotePictures, votes: Sequence[Vote], ch
     if changed is not None and not first:
         return
     connected = _group_connected([*first, *votes])[0][1:] if first else votes
-    scores: dict[str, float | None] = dict(score_pictures(connected))
+    scores: dict[str, float | None] = dict(score_pictures(pictures.keep_last(connected)))
     has_votes = {content for vote in votes if vote.counts for content in vote.pictures}
     touched = {content for vote in connected for content in vote.pictures}
     rows = {each.row.digest: each.row for each in pictures.all if pictures.get_content(each.sha256) in touched}

@@ -170,7 +170,8 @@ class VoteRankings:
 
     `pictures` has one mapping for each picture with votes, the best first: its trial, the values of the axes, its
     share (0 to 1), the answers and its path. `answers` are the votes by answer, `lost` those about trials that the
-    table does not have any more, and `equal` those about two equal pictures. `results`: what the user named.
+    table does not have any more, `equal` those about two equal pictures, and `repeated` those after which the voter
+    answered the same pair again. `results`: what the user named.
     `one_sided`: by voter, the votes for each side, if these are hardly by chance.
     """
 
@@ -183,6 +184,7 @@ class VoteRankings:
     lost: int = field(metadata=NOT_IN_JSON)
     results: str = field(metadata=NOT_IN_JSON)
     equal: int = field(default=0, metadata=NOT_IN_JSON)
+    repeated: int = field(default=0, metadata=NOT_IN_JSON)
     one_sided: Mapping[str, Mapping[str, int]] | None = field(default=None, metadata=IF_GIVEN)
 
     def parts(self) -> Iterator[Part]:
@@ -200,6 +202,8 @@ class VoteRankings:
         yield Facts(facts)
         if self.lost:
             yield Warn(f"{self.lost} votes are about trials that the table does not have any more; not counted")
+        if self.repeated:
+            yield Warn(f"{self.repeated} votes are about pairs that the voter answered again; only the last one counts")
         for voter, sides in (self.one_sided or {}).items():
             side = max(sides, key=lambda name: sides[name])
             often = f"{voter} chose the {side} picture in {sides[side]} of {sum(sides.values())} votes"
@@ -233,7 +237,8 @@ def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_
     """
     with Store.open(find_results_folder(results), readonly=True) as store:
         pictures, counted = VotePictures(store), [vote for vote in store.votes.load() if vote.counts]
-    votes = pictures.unify(counted)
+    different = pictures.unify(counted)
+    votes = pictures.keep_last(different)
     named = pictures.get_axes(axes, "--axis")
     rankings = None if by_picture else tuple(_rank_values(pictures, axis, votes) for axis in named or pictures.axes)
     if rankings is not None and not named:
@@ -247,8 +252,9 @@ def rank_votes(results: str | os.PathLike[str], axes: Sequence[str] = (), *, by_
         answers=Counter(vote.answer for vote in votes),
         lost=0 if axes or rankings is None else max(0, len(votes) - sum(ranking.votes for ranking in rankings)),
         results=os.fspath(results),
-        equal=len(counted) - len(votes),
-        one_sided=find_one_sided((vote.voter, vote.answer) for vote in votes if vote.answer in _OF_RIGHT) or None,
+        equal=len(counted) - len(different),
+        repeated=len(different) - len(votes),
+        one_sided=find_one_sided((vote.voter, vote.answer) for vote in different if vote.answer in _OF_RIGHT) or None,
     )
 
 
@@ -314,7 +320,7 @@ def _count_answers(answers: Iterable[tuple[Hashable, Hashable, str]]) -> dict[Ha
 
 
 def compare_voters(votes: Iterable[Vote]) -> Agreement:
-    """How far voters agree about the same two pictures. A voter's last answer about them counts."""
+    """How far voters agree about the same two pictures."""
     answers: dict[str, dict[Hashable, str]] = {}
     for vote in votes:
         if vote.answer is not None and vote.counts:

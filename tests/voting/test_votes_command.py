@@ -4,6 +4,7 @@ import json
 import random
 from contextlib import closing
 from dataclasses import replace
+from itertools import combinations
 
 import httpx
 import pytest
@@ -21,20 +22,19 @@ from sweeper.voting.vote_files import format_votes, merge_votes
 from sweeper.voting.vote_server import VoteServer
 from tests.reporting.made_up_searches import SearchSweep
 from tests.reporting.made_up_sweeps import Sweep
-from tests.voting.folders import hash_pixels, load, make_folder, prefer, vote
+from tests.voting.folders import SWEEP, hash_pixels, load, make_folder, prefer, vote
 
 
 def invent(folder, count, *, voter="ana", seed=0, order=("euler", "heun", "ddim"), wrong=0.0):
-    """Votes of somebody who prefers the samplers in this order, with a share of wrong answers."""
+    """Votes about different pairs by somebody who prefers these samplers in order, with a share of wrong answers."""
     pictures, _ = load(folder)
     (axis, *_) = pictures.axes
     draw, votes = random.Random(seed), []
-    while len(votes) < count:
-        one, other = draw.sample(range(len(pictures.all)), 2)
-        if axis.context_of[one] == axis.context_of[other]:
-            answer = prefer(list(order))(pictures, one, other)
-            answer = draw.choice(ANSWERS) if draw.random() < wrong else answer
-            votes.append(vote(pictures, one, other, answer, voter, answered=float(len(votes))))
+    pairs = [pair for pair in combinations(range(len(pictures.all)), 2) if axis.separates(*pair)]
+    for left, right in (draw.sample(pair, 2) for pair in draw.sample(pairs, count)):
+        answer = prefer(list(order))(pictures, left, right)
+        answer = draw.choice(ANSWERS) if draw.random() < wrong else answer
+        votes.append(vote(pictures, left, right, answer, voter, answered=float(len(votes))))
     return votes
 
 
@@ -48,9 +48,11 @@ def store_votes(folder, votes):
 
 @pytest.fixture(scope="module")
 def voted_folder(tmp_path_factory):
-    folder = make_folder(tmp_path_factory.mktemp("voted_folder") / "results")
+    sweep = replace(SWEEP, axes=SWEEP.axes | {"seed": [1, 2, 3, 4]})
+    folder = make_folder(tmp_path_factory.mktemp("voted_folder") / "results", sweep)
     pictures, _ = load(folder)
-    store_votes(folder, [*invent(folder, 40), vote(pictures, 0, 6, "bad"), vote(pictures, 0, 6, "tie", "bo")])
+    again = vote(pictures, 0, 8, "bad", shown=2.0)
+    store_votes(folder, [*invent(folder, 24), again, vote(pictures, 0, 8, "tie", "bo")])
     return folder
 
 
@@ -64,8 +66,8 @@ def test_ranking_of_long_samplers_shows_the_words_that_differ(tmp_path, capsys):
     samplers = [
         f"{'a solver with many words ' * 12}of order {order} {'and more words ' * 12}" for order in ("one", "two")
     ]
-    folder = make_folder(tmp_path / "results", Sweep({"sampler": samplers, "seed": [1, 2, 3]}))
-    store_votes(folder, invent(folder, 30, order=samplers))
+    folder = make_folder(tmp_path / "results", Sweep({"sampler": samplers, "seed": list(range(12))}))
+    store_votes(folder, invent(folder, 12, order=samplers))
     code, out, _ = run(capsys, "votes", folder)
     assert code == 0
     assert "sampler: …of order one and more… is better than …of order two and more…" in out
@@ -75,7 +77,8 @@ def test_ranking_of_long_samplers_shows_the_words_that_differ(tmp_path, capsys):
 def test_ranking_says_in_words_which_values_are_better(voted_folder, capsys):
     code, out, err = run(capsys, "votes", voted_folder)
     assert code == 0
-    assert "votes  42: ana 41, bo 1; 1 equal, 1 both bad" in out
+    assert "votes  25: ana 24, bo 1; 1 equal, 1 both bad" in out
+    assert "1 votes are about pairs that the voter answered again; only the last one counts" in err
     assert "sampler: euler is better than heun, ddim" in out
     assert "sampler: heun is better than ddim" in out
     assert "undecided" not in out
@@ -88,7 +91,7 @@ def test_voter_who_always_presses_one_side_is_named(tmp_path, capsys):
     folder = make_folder(tmp_path / "results")
     pictures, _ = load(folder)
     stubborn = [vote(pictures, 0, 6, "right", "bo", id=str(number)) for number in range(12)]
-    store_votes(folder, [*invent(folder, 40), *stubborn[:11]])
+    store_votes(folder, [*invent(folder, 18), *stubborn[:11]])
     assert "chose the" not in run(capsys, "votes", folder)[2]
     store_votes(folder, stubborn[11:])
     said = run(capsys, "votes", folder)[2]
@@ -96,10 +99,22 @@ def test_voter_who_always_presses_one_side_is_named(tmp_path, capsys):
     assert json.loads(run(capsys, "votes", folder, "--json")[1])["one_sided"] == {"bo": {"right": 12}}
 
 
+def test_voter_who_repeats_one_pair_says_no_more_than_once(tmp_path, capsys):
+    once, often = (make_folder(tmp_path / name) for name in ("once", "often"))
+    for folder, count in ((once, 1), (often, 400)):
+        pictures, _ = load(folder)
+        store_votes(folder, [vote(pictures, 0, 6, "left") for _ in range(count)])
+    code, out, err = run(capsys, "votes", often)
+    assert (code, out) == run(capsys, "votes", once)[:2]
+    assert "is better than" not in out
+    assert "399 votes are about pairs that the voter answered again" in err
+    assert list(sweeper.results(often)["votes"].dropna()) == list(sweeper.results(once)["votes"].dropna())
+
+
 def test_json_has_shares_with_intervals(voted_folder, capsys):
     data = json.loads(run(capsys, "votes", "list", voted_folder, "--json")[1])
     (axis,) = data["axes"]
-    assert (data["votes"], data["voters"], axis["votes"]) == (42, {"ana": 41, "bo": 1}, 42)
+    assert (data["votes"], data["voters"], axis["votes"]) == (25, {"ana": 24, "bo": 1}, 25)
     euler = axis["values"][0]
     assert 0 <= euler["low"] < euler["share"] < euler["high"] <= 1
     assert (euler["lost"], euler["bad"], euler["tied"]) == (0, 1, 1)
@@ -240,7 +255,7 @@ def test_pictures_of_a_search_are_ranked(tmp_path, capsys):
     points = [{"sampler": name} for name in ("euler", "heun", "ddim")]
     search = SearchSweep([points], {"sharpness": lambda _: 1.0}, over={"seed": [1, 2, 3]})
     folder = search.write(tmp_path / "results")
-    store_votes(folder, invent(folder, 20))
+    store_votes(folder, invent(folder, 9))
     code, out, _ = run(capsys, "votes", folder)
     assert code == 0
     assert "euler" in out
