@@ -284,10 +284,11 @@ def decide(metric: MetricVerdict, table: Numbers, replicates: Replicates, level:
     (pair,), (narrower,) = found.pairs, compare_values(table, replicates, 1 - 2 * level).pairs
     if pair.interval is None or narrower.interval is None:
         return replace(metric, note="There is only one matched pair; a verdict needs several")
-    word, margin, has_spread = UNDECIDED, metric.margin or 0.0, pair.interval[0] < pair.interval[1]
-    if has_spread and max(map(abs, narrower.interval)) < margin:
+    word, has_spread = UNDECIDED, pair.interval[0] < pair.interval[1]
+    is_clear = has_spread or 2 * 0.5**pair.pairs <= level
+    if is_clear and max(map(abs, narrower.interval)) < (metric.margin or 0.0):
         word = EQUIVALENT
-    elif pair.differs and (has_spread or 2 * 0.5**pair.pairs <= level):
+    elif is_clear and pair.differs:
         word = HIGHER if pair.mean > 0 else LOWER
         if metric.direction:
             word = BETTER if (word == HIGHER) == (metric.direction > 0) else WORSE
@@ -380,7 +381,7 @@ def _measure(matched: MatchedTrials, name: str, margin: float | None) -> tuple[M
     if name not in _OF_JOBS and _have_same_pictures(matched):
         note = f"The pictures of all {len(matched.old)} pairs are equal"
         return MetricVerdict(name, EQUIVALENT, **facts, note=note), None
-    if not (new[known] - old[known]).any():
+    if margin is None and not (new[known] - old[known]).any():
         pairs = f"All {known.sum()} pairs are" if known.sum() > 1 else "The one pair is"
         note = f"{pairs} equal, so nothing says how much a pair can differ"
         return MetricVerdict(name, UNDECIDED, **facts, note=note), None

@@ -201,13 +201,15 @@ def describe_difference(
         found = replace(found, value=found.other, other=found.value, higher=found.lower, lower=found.higher,
                         mean=-found.mean, interval=interval, others=others)  # fmt: skip
     count = f" in {found.higher} of {found.pairs} pairs" if found.higher or found.lower else ""
-    fact = f"{labels[found.value]} is higher than {labels[found.other]}{count}"
+    fact, link = f"{labels[found.value]} is higher than {labels[found.other]}{count}", ", by "
+    if not found.mean:
+        fact, link = f"{labels[found.value]} and {labels[found.other]} are equal on average", ": "
     if found.interval is None:
-        return f"{fact}, by {format_rounded(found.mean)}; run more seeds or prompts to see how sure that is"
+        return f"{fact}{link}{format_rounded(found.mean)}; run more seeds or prompts to see how sure that is"
     estimate, is_sure = describe_estimate(found.mean, *found.interval), found.differs if is_sure is None else is_sure
     if not is_sure and count and found.higher == found.pairs:
         return f"{fact}; {scope.few}that may still be chance: {estimate}"
-    text = f"{fact}, by {estimate}{scope.on_these}"
+    text = f"{fact}{link}{estimate}{scope.on_these}"
     if not is_sure or found.others is None:
         return text
     if found.others == found.interval:

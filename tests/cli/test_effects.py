@@ -283,3 +283,8 @@ def test_prompts_that_go_with_a_sampler_are_no_replicate(tmp_path, capsys):
     assert "differences are over seed (4)" in out
     assert "sampler + prompt: heun, an owl is higher than " in out
     assert "sampler and prompt cannot be separated" in out
+
+
+def test_values_with_one_mean_are_equal_on_average(tmp_path, capsys):
+    folder = write_results(tmp_path, make_grid(cfg=[3, 9], seed=[1, 2]), {"m": [0, 1, 1, 0]})
+    assert "cfg: 3 and 9 are equal on average: 0 (-13 to 13); with 2 more seeds" in run_effects(capsys, folder)[1]

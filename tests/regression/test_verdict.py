@@ -165,6 +165,19 @@ def test_same_pictures_are_equivalent_and_equal_numbers_say_nothing(tmp_path, co
     code, answer, words = judge(compare, folder, "--axis", "checkpoint=a,b")
     assert (code, words) == (1, {"share": "undecided"})
     assert answer["metrics"][0]["note"].startswith("All 6 pairs are equal")
+    code, answer, words = judge(compare, folder, "--axis", "checkpoint=a,b", "--margin", "share=0.5")
+    assert (code, words) == (0, {"share": "equivalent"})
+    out = compare(folder, "--axis", "checkpoint=a,b", "--margin", "share=0.5", "--verdict")[1]
+    assert (
+        "share: equivalent. b and a are equal on average: 0 on these 6 prompts; that is within the margin of 0.5" in out
+    )
+
+
+@pytest.mark.parametrize(("margin", "word"), [("0.5", "equivalent"), ("0.1", "higher")])
+def test_equal_differences_are_held_against_the_margin(tmp_path, compare, margin, word):
+    rows = make_grid(checkpoint=["a", "b"], prompt=PROMPTS)
+    folder = write_results(tmp_path / "r", rows, {"share": [1.0] * 6 + [1.25] * 6})
+    assert judge(compare, folder, "--axis", "checkpoint=a,b", "--margin", f"share={margin}")[2] == {"share": word}
 
 
 @pytest.mark.parametrize(
