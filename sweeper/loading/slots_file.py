@@ -73,7 +73,7 @@ def _render_branches(graph: Graph, info: NodeInfo) -> Iterator[str]:
     by_address: dict[str, dict[str, dict[str, None]]] = {}
     for node_id, node in graph.items():
         spec = info.classes.get(node["class_type"])
-        for combo in list_inputs(spec) if spec is not None else ():
+        for combo in list_inputs(spec, node["inputs"]) if spec is not None else ():
             for option, branch in combo.branches.items():
                 children = by_address.setdefault(f"{node_id}.{combo.name}", {}).setdefault(option, {})
                 children.update((child.removeprefix(f"{combo.name}."), None) for child in branch)

@@ -332,16 +332,24 @@ def _iter_values(
         is_value = is_object or isinstance(value, (str, int, float))
         if is_value and (spec is not None or class_spec.can_take_undeclared(name)) and not _is_hidden(class_spec, name):
             yield name, value, _unify_branches(class_spec, spec), False
-    for spec in {spec.name: spec for spec in list_inputs(class_spec)}.values():
+    for spec in {spec.name: spec for spec in list_inputs(class_spec, inputs)}.values():
         value = spec.choices[0] if spec.default is MISSING and spec.choices else spec.default
         is_absent = "." in spec.name and spec.name not in inputs
         if is_absent and spec.kind == "widget" and isinstance(value, (str, int, float)):
             yield spec.name, value, _unify_branches(class_spec, spec), True
 
 
-def list_inputs(class_spec: NodeSpec) -> list[InputSpec]:
-    """Return the inputs of a class and of all its branches, without those that the page hides."""
-    everything = (*class_spec.inputs.values(), *class_spec.list_branch_inputs())
+def list_inputs(class_spec: NodeSpec, inputs: Mapping[str, Any]) -> list[InputSpec]:
+    """Return the inputs of a class and of its branches, without those that the page hides.
+
+    A node that an older version of the class saved has no inputs of branches, although its class has branches now.
+    """
+    chosen = class_spec.resolve_inputs(inputs).values()
+    is_older = any("." in spec.name and spec.branches and spec.name not in inputs for spec in chosen)
+    if is_older:
+        everything = [replace(spec, branches={}) for spec in class_spec.inputs.values()]
+    else:
+        everything = [*class_spec.inputs.values(), *class_spec.list_branch_inputs()]
     return [spec for spec in everything if not _is_hidden(class_spec, spec.name)]
 
 

@@ -142,17 +142,17 @@ def describe_stand_ins(template: Template, object_info: Mapping[str, Any] | None
 def attach_partner_key(client: ClassSource, template: Template, classes: NodeInfo, *, required: bool) -> None:
     """Make the client send the partner key with every submission, if the template has partner nodes.
 
-    The template decides for all trials, because slots cannot change the class of a node. Raises UsageError if
-    `required` and the key is missing.
+    The template decides for all trials, because slots cannot change the class of a node. Stand-ins on the embedded
+    server call nobody. Raises UsageError if `required` and the key is missing.
     """
     nodes = [
         f"{node_id} ({node['class_type']})"
         for node_id, node in template.graph.items()
         if (spec := classes.classes.get(node["class_type"])) is not None and spec.is_partner
     ]
-    if not nodes:
-        return
     target = client.target
+    if not nodes or target.embedded:
+        return
     if target.partner_key is not None:
         client.extra_data = {PARTNER_KEY_FIELD: target.partner_key}
     elif required:

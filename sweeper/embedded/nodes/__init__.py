@@ -3,11 +3,10 @@
 All other classes of the recording are stand-ins (`sweeper.embedded.stand_ins`). Importing this imports neither NumPy
 nor Pillow: what a node does is imported when it first runs.
 
-`recorded.json` holds, per class, what ComfyUI 0.3.64's `/object_info` said: names, types, defaults, ranges, options,
-order. Its prose (tooltips, descriptions) is left out: no client needs it. Some classes are as in ComfyUI 0.33.0,
-because saved workflows need what it added: kinds of text encoders, a method of FluxKontextMultiReferenceLatentMethod,
-the outputs of classes that save or show, films of 10 bits, inputs of LTXVAddGuide and ImageScaleToTotalPixels, and an
-index of ImageFromBatch and LatentFromBatch that counts from the end.
+`recorded.json` holds, per class, what ComfyUI 0.33.0's `/object_info` said: names, types, defaults, ranges, options,
+order. Its prose (tooltips, descriptions) is left out, because no client needs it, and so are the prices of partner
+nodes, because their stand-ins call nobody. Files of 0.3.64 are read by the same order: 0.33.0 appends its inputs. The
+classes that the server implements are as in 0.3.64, with what saved workflows need of 0.33.0.
 """
 
 from __future__ import annotations
@@ -122,6 +121,9 @@ _OFFERED: dict[str, tuple[str, ...]] = {
 }
 
 
+# What the server implements of inputs that 0.33.0 declares as dynamic combos. Stand-ins run the rest.
+_OWN_INPUTS: Final = {"SaveVideo": {"format": [["auto", "mp4"]], "codec": [["auto", "h264"]]}}
+
 RECORDS: Mapping[str, Mapping[str, Any]] = json.loads(files(__package__).joinpath("recorded.json").read_text("utf-8"))
 
 
@@ -138,7 +140,7 @@ def _find_fingerprint(name: str) -> Callable[..., Any] | None:
 
 
 def _make_own_class(name: str, record: Mapping[str, Any]) -> NodeClass:
-    required: dict[str, list[Any]] = record["input"].get("required", {})
+    required: dict[str, list[Any]] = {**record["input"].get("required", {}), **_OWN_INPUTS.get(name, {})}
     offered = {
         key: [*add_choices((spec[0], spec[1] if len(spec) > 1 else {}), _OFFERED[key])]
         for key, spec in required.items()
@@ -168,11 +170,11 @@ def _accept_any_file(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_other_declarations() -> dict[str, dict[str, Any]]:
-    """The recorded classes that the server does not implement, in the form of `/object_info`."""
+    """The recorded classes that the server does not implement, or in part, in the form of `/object_info`."""
     return {
         name: complete_declaration(
             name, {**record, "input": {group: _accept_any_file(specs) for group, specs in record["input"].items()}}
         )
         for name, record in RECORDS.items()
-        if name not in FUNCTIONS
+        if name not in FUNCTIONS or name in _OWN_INPUTS
     }

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -60,20 +61,49 @@ def make_stand_in(declaration: Mapping[str, Any], shape: ClassShape) -> NodeClas
     )
 
 
+class _KnownClasses(Mapping[str, NodeClass]):
+    """The classes of the server, and stand-ins for the other recorded ones, each made when it is first asked for.
+
+    To make all of them takes 0.3 s.
+    """
+
+    def __init__(self) -> None:
+        self._others = list_other_declarations()
+        self._made = {name: _complete(node) for name, node in NODE_CLASSES.items() if name not in self._others}
+
+    def __getitem__(self, name: str) -> NodeClass:
+        if name not in self._made:
+            self._make([name])
+        return self._made[name]
+
+    def _make(self, names: Collection[str]) -> None:
+        own = {name: NODE_CLASSES[name] for name in names if name in NODE_CLASSES}
+        self._made |= describe_classes(self._others, own, only=names)
+
+    def __iter__(self) -> Iterator[str]:
+        names = {**NODE_CLASSES, **self._others}
+        self._make(names.keys() - self._made.keys())
+        return iter(names)
+
+    def __len__(self) -> int:
+        return len({**NODE_CLASSES, **self._others})
+
+
 @lru_cache(maxsize=1)
 def list_known_classes() -> Mapping[str, NodeClass]:
-    """The classes of the server, and stand-ins for the other core classes of ComfyUI 0.3.64."""
-    own = {name: _complete(node) for name, node in NODE_CLASSES.items()}
-    return describe_classes(list_other_declarations(), own)
+    """The classes of the server, and stand-ins for the other core classes of ComfyUI 0.33.0."""
+    return _KnownClasses()
 
 
-def describe_classes(object_info: Mapping[str, Any], known: Mapping[str, NodeClass]) -> dict[str, NodeClass]:
-    """The classes of the server together with all those that an `object_info` describes.
+def describe_classes(
+    object_info: Mapping[str, Any], known: Mapping[str, NodeClass], *, only: Collection[str] | None = None
+) -> dict[str, NodeClass]:
+    """The classes of the server together with those that an `object_info` describes, or with `only` these of them.
 
     Raises InputError if it is something else.
     """
     described = dict(known)
-    for name, spec in NodeInfo.from_object_info(object_info).classes.items():
+    for name, spec in NodeInfo.from_object_info(object_info, only=only).classes.items():
         declaration = object_info[name]
         if not isinstance(declaration, Mapping):
             raise InputError(f"the class '{name}' of this object_info is not a mapping")
@@ -171,7 +201,8 @@ def node_classes() -> dict[str, Any]:
         folders.prepare()
         own = {name: make_object_info(node, folders, strict_models=False) for name, node in NODE_CLASSES.items()}
     # The others are as declared, because a new server has no model files. So none of them has to be understood.
-    return own | {name: {**declared, STAND_IN_KEY: True} for name, declared in list_other_declarations().items()}
+    others = list_other_declarations()
+    return own | {name: {**declared, STAND_IN_KEY: name not in own} for name, declared in others.items()}
 
 
 def list_model_files(nodes: Mapping[str, NodeClass], folders: ServerFolders) -> dict[str, list[str]]:
@@ -218,7 +249,7 @@ def guess_classes(graph: Any, known: _Classes) -> _Classes:
     """
     nodes = _list_nodes(graph)
     unknown = tuple(dict.fromkeys(node["class_type"] for node in nodes.values() if node["class_type"] not in known))
-    return {**known, **_guess_unknown(nodes, unknown, known)} if unknown else known
+    return ChainMap(_guess_unknown(nodes, unknown, known), cast("dict[str, NodeClass]", known)) if unknown else known
 
 
 def add_defaults(graph: Any, known: _Classes) -> None:

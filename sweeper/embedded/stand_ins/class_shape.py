@@ -29,7 +29,8 @@ class ClassShape:
         groups: tuple[_Specs, _Specs] = ({}, {})
         resolved = self.spec.resolve_inputs(values)
         for name, spec in resolved.items():
-            groups[not spec.required][name] = _convert_spec(spec)
+            is_inner_combo = spec.type == DYNAMIC_COMBO and "." in name  # old files have none (measured on 0.33.0)
+            groups[not spec.required or is_inner_combo][name] = _convert_spec(spec)
         for name in values:
             if name not in resolved and self.spec.can_take_undeclared(name) and name not in self.spec.hidden:
                 groups[1][name] = (ANY, {})

@@ -81,4 +81,5 @@ def test_failure_within_a_list_reports_all_input_items(comfy: Comfy) -> None:
 def test_object_info_says_which_outputs_are_lists(comfy: Comfy) -> None:
     info = comfy.http.get("/object_info").json()
     lists = {name for name, declared in info.items() if any(declared["output_is_list"])}
-    assert lists == {"RebatchImages", "RebatchLatents"}
+    assert {"RebatchImages", "RebatchLatents", "ShuffleDataset"} <= lists
+    assert "KSampler" not in lists
