@@ -42,7 +42,7 @@ from sweeper.model.node_classes.spec import ANY
 from sweeper.model.template import MISSING, Address, ModelFile
 from sweeper.model.workflow import EXPORT_HINT, find_upstream, is_link, iter_links
 from sweeper.schemas.values import KeyPath, fits_shape
-from sweeper.wording import join_names, shorten, to_one_line
+from sweeper.wording import count_things, join_names, shorten, to_one_line
 
 # `%date:yyyy-MM-dd%` and `%KSampler.seed%`, which the editor replaces (searchAndReplace.ts). The server does `%year%`.
 _FRONTEND_TEXT: Final = re.compile(r"%(date:[^%]*|[^%.]+\.[^%.]+)%")
@@ -50,6 +50,9 @@ _MAX_NODES: Final = 100_000  # with subgraphs expanded: thirty that each use the
 _MAX_NESTED: Final = 50
 _UUID_LENGTH: Final = 36
 _TEXT_TYPES: Final = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"})
+_MAX_SINGLE: Final = 3  # refused nodes that are listed one by one; more of them are grouped by their node pack
+_MAX_PACKS: Final = 8
+_MAX_NAMED: Final = 3  # classes of a pack
 _GIVE_CLASSES: Final = "give a server that has it: --target URL"
 
 
@@ -134,6 +137,33 @@ def _may_be_dynamic(value: Any) -> bool:
         return True
 
 
+def _describe_pack(node: Node, *details: str) -> str:
+    """Return the node pack that a file states for a node, with details such as its version; "" if it states none."""
+    properties = node.properties or {}
+    names = (properties.get("cnr_id") or properties.get("aux_id"), *map(properties.get, details))
+    words = [to_one_line(name) for name in names if isinstance(name, str) and name]
+    return " ".join([*(shorten(word) for word in words[:1]), *(word[:12] for word in words[1:])])  # a commit, cut
+
+
+def _group_by_pack(nodes: list[Node]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield a problem for each node pack whose classes the server lacks: how many nodes, and their first classes."""
+    packs: dict[str, list[Node]] = {}
+    for node in nodes:
+        packs.setdefault(_describe_pack(node), []).append(node)
+    ranked = sorted(packs.items(), key=lambda item: -len(item[1]))
+    for pack, found in ranked[:_MAX_PACKS]:
+        classes = [*dict.fromkeys(shorten(to_one_line(node.type)) for node in found)]
+        more = f" and {len(classes) - _MAX_NAMED} more" if len(classes) > _MAX_NAMED else ""
+        where = f"of the node pack {pack}" if pack else "of node packs that the file does not state"
+        yield ("nodes",), f"{count_things(len(found), 'node')} {where}: {', '.join(classes[:_MAX_NAMED])}{more}"
+    if len(ranked) > _MAX_PACKS:
+        count = sum(len(found) for _, found in ranked[_MAX_PACKS:])
+        packs_left = count_things(len(ranked) - _MAX_PACKS, "more node pack")
+        yield ("nodes",), f"{count_things(count, 'node')} of {packs_left}"
+    message = f"the server lacks the classes of these {len(nodes)} nodes, and the file does not name their values"
+    yield ("nodes",), f"{message}; give a server that has them: --target URL"
+
+
 class _Converter:
     """Converts one workflow and collects problems and notes."""
 
@@ -206,10 +236,7 @@ class _Converter:
             self.models += _iter_models((node.properties or {}).get("models"))
 
     def describe_unknown_class(self, node: Node) -> str:
-        properties = node.properties or {}
-        names = (properties.get("cnr_id") or properties.get("aux_id"), properties.get("ver"))
-        words = [to_one_line(name) for name in names if isinstance(name, str) and name]
-        pack = " ".join([*(shorten(word) for word in words[:1]), *(word[:12] for word in words[1:])])  # a commit, cut
+        pack = _describe_pack(node, "ver")
         nearest = self.info.find_misspelt(node.type)
         details = [f"by the file of the node pack {pack}"] if pack else []
         details += [f"the nearest is {nearest}"] if nearest else []
@@ -233,10 +260,13 @@ class _Converter:
                 shows_text.add(key)
         outputs = outputs - loose - shows_text or outputs
         needed = find_upstream(self.graph, outputs)
+        refused = [(node, reason) for key, (node, reason) in self.unknown.items() if reason and key in needed]
+        if len(refused) > _MAX_SINGLE:
+            self.problems += _group_by_pack([node for node, _ in refused])
+        else:
+            self.problems += [(node.path, f"{node} {reason}; {_GIVE_CLASSES}") for node, reason in refused]
         for key, (node, reason) in self.unknown.items():
-            if reason and key in needed:
-                self.problems.append((node.path, f"{node} {reason}; {_GIVE_CLASSES}"))
-            elif key not in needed and (reason or key in loose):
+            if key not in needed and (reason or key in loose):
                 why = f"no output needs it, and it {reason}" if reason else "it is linked to nothing"
                 self.notes.append((node.path, f"{node} is left out: {why}"))
                 del self.graph[key]

@@ -163,3 +163,23 @@ def test_an_unread_node_that_may_save_is_refused() -> None:
     links = [(9, 1, 0, 9, 0, "IMAGE"), (10, 1, 0, 4, 0, "IMAGE")]
     with pytest.raises(UiFormatError, match="SaveBetter"):
         convert_to_api(canvas(photo, OLD_SAVE, saver, links=links), OBJECT_INFO)
+
+
+def test_many_nodes_of_unknown_classes_are_refused_by_pack() -> None:
+    """The file states ten packs of two nodes, and no pack of four nodes more."""
+    packs = [{"cnr_id": f"pack-{number % 10}"} if number < 20 else {} for number in range(24)]
+    strange = [
+        node(number + 10, f"Strange{number}", values=[1, 2], outputs=["IMAGE"], properties=pack)
+        for number, pack in enumerate(packs)
+    ]
+    saves = [node(number + 50, "Save", socket("images", "IMAGE", number), values=["C"]) for number in range(24)]
+    links = [(number, number + 10, 0, number + 50, 0, "IMAGE") for number in range(24)]
+    with pytest.raises(UiFormatError) as caught:
+        convert_to_api(canvas(*strange, *saves, links=links), OBJECT_INFO)
+    assert [sentence for _, sentence in caught.value.problems[1:]] == [
+        "4 nodes of node packs that the file does not state: Strange20, Strange21, Strange22 and 1 more",
+        *(f"2 nodes of the node pack pack-{number}: Strange{number}, Strange{number + 10}" for number in range(7)),
+        "6 nodes of 3 more node packs",
+        "the server lacks the classes of these 24 nodes, and the file does not name their values; give a server that "
+        "has them: --target URL",
+    ]
