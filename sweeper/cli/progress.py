@@ -84,7 +84,8 @@ class ProgressDisplay:
             for group in self._counts.describe_groups():
                 self._print_line(sanitize(group))
         if isinstance(event, events.RunStarted) and event.todo and console.is_terminal(sys.stderr) and not self._bar:
-            self._bar = _start_bar()  # one bar for all runs, or the first would stay on the screen
+            # One bar for all runs, or the first would stay on the screen.
+            self._bar = _start_bar(shows_time=not event.sizes_differ)
         if self._bar is not None:
             counts = self._counts
             self._bar.update(
@@ -161,14 +162,16 @@ def _describe_round(event: events.RoundPlanned) -> str:
     return text if event.best is None else f"{text}; best {describe_point(event.best)}"
 
 
-def _start_bar() -> Progress:
+def _start_bar(*, shows_time: bool) -> Progress:
     """Draw a bar on stderr. rich is imported only here, when the first bar is drawn."""
     from rich import progress
+
+    time_left = progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True)
 
     bar = progress.Progress(
         progress.BarColumn(bar_width=30),
         progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        time_left if shows_time else progress.TextColumn("time left unknown (sizes differ)"),
         progress.TextColumn("{task.fields[counts]}"),
         console=console.make_rich_console(sys.stderr),
     )

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.template import Leaf, Template
 from sweeper.schemas.values import is_number
+
+if TYPE_CHECKING:
+    from sweeper.planning.plan import Plan
 
 _KINDS: Final = {
     "width": "width", "height": "height", "megapixels": "pixels", "steps": "steps", "batch_size": "batch",
@@ -22,6 +26,7 @@ _KINDS: Final = {
 _NO_MODELS: Final = ("sampler_name", "scheduler_name")  # of the inputs that end with `_name`, which choose model files
 _LEAST: Final = 0.5  # exponents of the growth, between which that of the time lies
 _MOST: Final = 1.25  # attention takes the square of the pixels
+_MAX_COMPARED: Final = 5_000  # trials
 _OTHER_MODELS: Final = 8.0  # times longer or shorter: what a job with other model files may take
 
 
@@ -45,6 +50,13 @@ class JobSizes:
         leaves = [*self._models, *(leaf for kind in self._kinds.values() for leaf in kind)]
         self._names = tuple(dict.fromkeys(name for leaf in leaves for name in leaf.names))
         self._known: dict[str, JobSize | None] = {}
+
+    def differ(self, plan: Plan) -> bool:
+        """Whether jobs of a plan differ in size or model files, by its first trials as written and as executed."""
+        trials = chain(islice(plan.written(), _MAX_COMPARED), islice(plan, _MAX_COMPARED)) if self._names else ()
+        sizes = (self.measure(trial.params) for trial in trials)
+        first = next(sizes, None)
+        return any(size != first for size in sizes)
 
     def measure(self, params: Mapping[str, Any]) -> JobSize | None:
         """Return the size of a job with these params; None if it cannot be computed, as of another template."""

@@ -28,7 +28,7 @@ class RunStarted(Event):
     """The run is recorded in the store.
 
     Of its `trials` rows, this run may change `todo`, and `reused` show results of earlier runs that are not repeated,
-    `failed` of them failures. `where` or `limit` leave out the others.
+    `failed` of them failures. `where` or `limit` leave out the others. `sizes_differ`: see `TableLayout`.
     """
 
     run_id: int
@@ -38,6 +38,7 @@ class RunStarted(Event):
     reused: int
     targets: tuple[str, ...]
     failed: int = 0
+    sizes_differ: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +260,7 @@ class RunCounts:
         self.cost: CostChanged | None = None  # the latest
         self.runs = 0
         self.todo = 0
+        self.sizes_differ = False
         self.statuses: Counter[str] = Counter()
         self.in_flight: set[int] = set()
         self.waiting: dict[int, JobQueued] = {}  # the latest of each trial whose job waits on its server
@@ -269,7 +271,7 @@ class RunCounts:
     def count(self, event: Event) -> None:
         match event:
             case RunStarted():  # also starts a second run, such as that of `check --attribute`
-                self.todo = event.todo
+                self.todo, self.sizes_differ = event.todo, event.sizes_differ
                 self.runs += 1
                 self.statuses.clear()
                 self.in_flight.clear()
@@ -358,12 +360,14 @@ class RunCounts:
         return f"waiting only for {targets}, {max(self.awaited.values()):.0f} s left"
 
     def describe_cost(self) -> str:
-        """What the jobs that have not ended cost on the targets: `; 4.30-6.10 USD of GPU left`; empty if unknown."""
+        """What the jobs that have not ended cost on the targets: `; 4.30-6.10 USD of GPU left`; empty at first."""
         left = self.total - self.done
         if not self._rates or not left:
             return ""
         if not any(rate.per_second for rate in self._rates):
             return f"; {price_time(self._rates, left, None)} of jobs left"
+        if self.sizes_differ:
+            return "; cost of GPU left unknown, because the jobs differ in size"
         seconds = LearntTimes(jobs=self._seconds).estimate_seconds(left)
         return f"; {price_time(self._rates, left, seconds)} of GPU left" if seconds is not None else ""
 

@@ -7,11 +7,10 @@ go to `report`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from sweeper.model.result import PIXEL_HASH, Run
 from sweeper.model.target_spec import NamedTargets, TargetSpec, is_comfy_platform
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import find_unique_titles
+from sweeper.planning.job_size import JobSizes
 from sweeper.planning.order import Costs, TransitionCost
 from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, find_smallest_cache
@@ -197,7 +197,7 @@ class Session:
         Returns whether a target responds. If none does, what is done stays done.
         """
         is_connected = False
-        with contextlib.suppress(TargetError, TimeoutError):  # `restore` reports missing files one by one
+        with suppress(TargetError, TimeoutError):  # `restore` reports missing files one by one
             async with asyncio.timeout(_COMPARE_SECONDS):
                 is_connected = await self.connect(stack)
                 if is_connected and compares:
@@ -299,6 +299,7 @@ class Session:
         layout = TableLayout(
             self.experiment.name, tuple(plan.axis_columns), tuple(plan.slot_names), tuple(self.experiment.metrics),
             plan.value_order, plan.together, plan.search_columns, find_unique_titles(self.experiment.template.graph),
+            JobSizes(self.experiment.template).differ(plan),
         )  # fmt: skip
         run_id, table.is_same = record_run(
             plan, store, state, layout,
@@ -311,8 +312,8 @@ class Session:
         if may_submit:
             table.is_same = False
             await self.find_outdated_models(store)
-        counts = len(plan), state.todo_rows, state.reused
-        self.report(RunStarted(run_id, self.out, *counts, self.target_names, state.reused_failures))
+        counts, more = (len(plan), state.todo_rows, state.reused), (state.reused_failures, layout.sizes_differ)
+        self.report(RunStarted(run_id, self.out, *counts, self.target_names, *more))
         if self.spending is not None:
             self.spending.report()
         folder = self.open_artifacts()
@@ -339,7 +340,7 @@ class Session:
                 error = str(failure)
             # Write the table and the run's end nevertheless, as far as the disk permits.
             table.is_same = False
-            with contextlib.suppress(SweeperError, OSError):
+            with suppress(SweeperError, OSError):
                 await self._finish(store, run_id, self.control.reason or "error", table)
             if not is_unwritable:
                 raise

@@ -66,6 +66,7 @@ class TableLayout:
     column to the first trial of each value, in the experiment's order (trials, because a value may be a long prompt).
     `together` lists the pairs of axes that vary together, as in a zip.
     `search`: what a search adds; None if the run is not a round of one. `titles`: by id, the unique titles of nodes.
+    `sizes_differ`: whether its jobs differ in size or model files, so that the time of one says little about another.
 
     The fields are the keys of the JSON in the column `runs.layout`.
     """
@@ -78,6 +79,7 @@ class TableLayout:
     together: tuple[tuple[str, str], ...] = ()
     search: SearchColumns | None = None
     titles: Mapping[str, str] = field(default_factory=dict)
+    sizes_differ: bool = False
 
     @property
     def measured_metrics(self) -> tuple[str, ...]:

@@ -93,6 +93,14 @@ def test_the_cost_of_the_jobs_left_appears_after_the_first_job():
     assert str(tally) == "0 done, 0 failed, 0 under way, 3 queued; 0.00-1.50 USD of jobs left"
 
 
+def test_no_cost_is_forecast_from_jobs_of_another_size():
+    tally = RunCounts([TargetPrice(per_second=Fraction(10_000))])
+    tally.count(events.RunStarted(1, Path("o"), 3, 3, 0, (), sizes_differ=True))
+    tally.count(events.TrialDone(0, "succeeded", "t", seconds=100.0))
+    unknown = "cost of GPU left unknown, because the jobs differ in size"
+    assert str(tally) == f"1 done, 0 failed, 0 under way, 2 queued; {unknown}"
+
+
 def test_status_lines_appear_without_a_terminal(capsys):
     times = iter([0.0, 1.0, 2.0, 20.0, 20.1])
     with ProgressDisplay(clock=lambda: next(times)) as watch:

@@ -227,15 +227,15 @@ class Follower:
     def _estimate_end(self) -> dict[str, Any]:
         """How many trials have ended (`done`), and the seconds until all have, at the pace of this run (`left_s`).
 
-        Nobody knows how many trials a search will ask for.
+        Nobody knows how many trials a search will ask for, or how long jobs of other sizes take (`sizes_differ`).
         """
         outcomes, record = self._state.outcomes, self._state.record
         ended = [outcome.run for outcome in outcomes if outcome.result.status != PENDING]
-        left, seconds = len(outcomes) - len(ended), None
-        if record is not None and left and self._state.layout.search is None and self._is_running():
+        left, seconds, layout = len(outcomes) - len(ended), None, self._state.layout
+        if record is not None and left and layout.search is None and not layout.sizes_differ and self._is_running():
             own = ended.count(record.id)
             seconds = round((time.time() - record.started) / own * left) if own else None
-        return {"done": len(ended), "left_s": seconds}
+        return {"done": len(ended), "left_s": seconds, "sizes_differ": layout.sizes_differ}
 
     def _build_row_update(self, index: int) -> dict[str, Any]:
         outcome = self._state.outcomes[index]

@@ -36,7 +36,7 @@ export function follow(dataset, listeners) {
     for (const row of update.rows) dataset.updateRow(row);
     if (update.gone) dataset.raw.check.gone = update.gone;
     Object.assign(dataset.raw, update.about); // another run of the same plan may have begun, with other options
-    for (const name of ["running", "problem", "stopped_by", "done", "left_s"]) live[name] = update[name];
+    for (const name of ["running", "problem", "stopped_by", "done", "left_s", "sizes_differ"]) live[name] = update[name];
     if (update.marks) onMarks(update.marks);
     clearTimeout(pauseTimer);
     if (wasRunning && !update.running && dataset.raw.search) {
@@ -89,16 +89,16 @@ export function describe(dataset) {
   if (live.isAway) return "sweeper view does not respond; reconnecting";
   if (live.problem) return live.problem;
   if (live.running && dataset.raw.search) return `● searching, ${live.done} done, ${dataset.size - live.done} asked for`;
-  if (live.running) return ["● running", `${live.done} of ${dataset.size} done`, describeLeft(live.left_s)].filter(Boolean).join(", ");
+  if (live.running) return ["● running", `${live.done} of ${dataset.size} done`, describeLeft(live)].filter(Boolean).join(", ");
   return live.stopped_by ? `stopped: ${live.stopped_by}` : "not running";
 }
 
 /**
  * How long a run still takes, roughly, because the next trials may take longer than those before.
- * @param {number | null} seconds
+ * @param {{left_s: number | null, sizes_differ: boolean}} live
  */
-function describeLeft(seconds) {
-  if (seconds === null) return "";
+function describeLeft({ left_s: seconds, sizes_differ: differ }) {
+  if (seconds === null) return differ ? "time left unknown (jobs differ in size)" : "";
   if (seconds < 90) return `about ${Math.max(5, Math.ceil(seconds / 5) * 5)} s left`;
   const minutes = Math.round(seconds / 60);
   return minutes < 90 ? `about ${minutes} min left` : `about ${Math.round(minutes / 60)} h left`;
