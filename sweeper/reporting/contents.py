@@ -142,7 +142,6 @@ def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Sto
 
     `store`: that of the run; None if nothing has run. Raises ResultsError.
     """
-    compared = table.iter_rows() if len(table) <= MAX_COMPARED else iter(())
     uploaded = {} if store is None else _load_uploaded_inputs(store, table)
     data: dict[str, Any] = {
         "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,
@@ -151,8 +150,10 @@ def describe_run(record: RunRecord, results: Path, table: TrialTable, store: Sto
         # It identifies the folder, even after the folder moves or its sweep grows.
         "began": None if store is None else store.runs()[0].started,
         "spending": "" if store is None else describe_spending(store, zip(*map(table.facts.get, SPENT), strict=True)),
-        "equal": [] if store is None else describe_equal_pictures(store, compared, table.layout),
+        "equal": [],
     }  # fmt: skip
+    if store is not None and len(table) <= MAX_COMPARED:
+        data["equal"] = describe_equal_pictures(store, table.iter_rows(), table.layout)
     experiment = None
     try:
         experiment = load_recorded(record.file, record.overrides, results=results)

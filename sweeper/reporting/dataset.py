@@ -12,7 +12,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from operator import attrgetter
 from typing import Any, Final
 
 from sweeper.answers.cells import format_cell
@@ -20,7 +19,8 @@ from sweeper.answers.value_labels import label_values
 from sweeper.model.result import OUTCOME_COLUMNS, STATUSES, Result
 from sweeper.model.search_columns import SearchColumns
 from sweeper.reporting.thumbnails import SMALLER_SIDES
-from sweeper.store.records import ArtifactRef, TableLayout, TrialOutcome
+from sweeper.store.records import ArtifactRef, TableLayout
+from sweeper.store.row_queries import Batch
 from sweeper.tables.export import replace_surrogates
 
 FORMAT: Final = 1  # of the data; the page refuses any other
@@ -65,20 +65,21 @@ class TrialTable:
             yield Result(trial, columns, params, digest, status, sha256=sha256)
 
 
-def tabulate(outcomes: Iterable[TrialOutcome], layout: TableLayout) -> TrialTable:
-    """Read rows into columns, without holding the rows in memory."""
-    axes, slots, metrics = (tuple(names) for names in (layout.axis_columns, layout.slot_names, layout.metrics))
-    get_facts = attrgetter(*_FACTS)
+def tabulate(batches: Iterable[Batch], layout: TableLayout) -> TrialTable:
+    """Read rows with their files into columns, without holding the rows in memory."""
+    names = {"columns": layout.axis_columns, "params": layout.slot_names, "metrics": layout.metrics}
+    cells: dict[str, dict[str, list[Any]]] = {field: {name: [] for name in names[field]} for field in names}
+    facts: dict[str, list[Any]] = {name: [] for name in _FACTS}
     origins: dict[Any, Any] = {}
-
-    def list_cells(outcome: TrialOutcome) -> Iterator[Any]:
-        row, origin = outcome.result, list_file_origins(outcome.files)
-        cells = (map(row.columns.get, axes), map(row.params.get, slots), map(row.metrics.get, metrics))
-        return chain(*cells, get_facts(row), (origins.setdefault(origin, origin),))
-
-    left = iter(_to_columns(map(list_cells, outcomes), len(axes) + len(slots) + len(metrics) + len(_FACTS) + 1))
-    by_name = [dict(zip(names, islice(left, len(names)), strict=True)) for names in (axes, slots, metrics, _FACTS)]
-    return TrialTable(layout, by_name[0], by_name[1], by_name[2], by_name[3], next(left))
+    table = TrialTable(layout, cells["columns"], cells["params"], cells["metrics"], facts, [])
+    for batch in batches:
+        for field, columns in cells.items():
+            for name, column in columns.items():
+                column.extend([row.get(name) for row in batch[field]])
+        for name, column in facts.items():
+            column.extend(batch[name])
+        table.origins.extend(origins.setdefault(origin, origin) for origin in map(list_file_origins, batch["files"]))
+    return table
 
 
 def build_dataset(table: TrialTable) -> dict[str, Any]:

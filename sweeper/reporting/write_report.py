@@ -49,6 +49,7 @@ from sweeper.store import Store
 from sweeper.store.artifacts import link_files
 from sweeper.store.containment import refuse_links
 from sweeper.store.remote_artifacts import local_path
+from sweeper.store.row_queries import batch_outcomes
 from sweeper.store.trial_marks import Mark, merge_marks
 from sweeper.tables.export import replace_surrogates
 from sweeper.tables.select_rows import select_results
@@ -131,12 +132,12 @@ def write_report(
 
 def _read_table(store: Store, run: str | None, trials: Collection[int] | None) -> TrialTable:
     """Read all trials of a run, or these."""
-    layout, outcomes = store.layout(run), store.outcomes(run)
+    layout = store.layout(run)
     if trials is None:
-        return tabulate(outcomes, layout)
-    rows = list(outcomes)
+        return tabulate(store.batches(run), layout)
+    rows = list(store.outcomes(run))
     layout, _ = select_results(layout, [row.result for row in rows], trials)
-    return tabulate((row for row in rows if row.result.trial in trials), layout)
+    return tabulate(batch_outcomes(row for row in rows if row.result.trial in trials), layout)
 
 
 def write_review(comparisons: Comparisons, out: Path) -> None:

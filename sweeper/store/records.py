@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sweeper.errors import ResultsError
 from sweeper.model import result
@@ -192,8 +192,7 @@ class JobEnd:
     sampling_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ArtifactRef:
+class ArtifactRef(NamedTuple):
     """The part of an `Artifact` that identifies it among the files of its row."""
 
     node: str

@@ -183,8 +183,8 @@ def read_batches(
                     _share_texts(mapping, interned)
         if "outputs" in needed:
             batch["files"] = _read_files(files, check_file)
-            batch["outputs"] = [tuple([path for _, path, *_ in of_row]) for of_row in batch["files"]]
-            batch["sha256"] = [tuple([sha256 for _, _, sha256, *_ in of_row]) for of_row in batch["files"]]
+            batch["outputs"] = [tuple([file.path for file in of_row]) for of_row in batch["files"]]
+            batch["sha256"] = [tuple([file.sha256 for file in of_row]) for of_row in batch["files"]]
         elif None not in files:
             batch["sha256"] = list(map(tuple, json.loads(f"[{','.join(files)}]")))
         if "metrics" in needed:
@@ -203,9 +203,8 @@ def build_outcomes(batches: Iterable[Batch]) -> Iterator[TrialOutcome]:
     """Outcomes from batches with all fields."""
     for batch in batches:
         rows = zip(*map(batch.get, _FIELDS), strict=True)
-        for cells, run, items in zip(rows, batch["run"], batch["files"], strict=True):
-            files = [ArtifactRef(sys.intern(node), position, path, sha256) for _, path, sha256, node, position in items]
-            yield TrialOutcome(Result(*cells), run, tuple(files))
+        for cells, run, files in zip(rows, batch["run"], batch["files"], strict=True):
+            yield TrialOutcome(Result(*cells), run, files)
 
 
 def batch_results(results: Iterable[Result]) -> Iterator[Batch]:
@@ -213,6 +212,14 @@ def batch_results(results: Iterable[Result]) -> Iterator[Batch]:
     iterator = iter(results)
     while part := list(islice(iterator, _BATCH)):
         yield dict(zip(_FIELDS, zip(*map(_get_fields, part), strict=True), strict=True))
+
+
+def batch_outcomes(outcomes: Iterable[TrialOutcome]) -> Iterator[Batch]:
+    """Batches of these rows, with their files."""
+    iterator = iter(outcomes)
+    while part := list(islice(iterator, _BATCH)):
+        (batch,) = batch_results(outcome.result for outcome in part)
+        yield {**batch, "files": [outcome.files for outcome in part]}
 
 
 def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) -> Iterator[TrialOutcome]:
@@ -226,14 +233,14 @@ def add_search_columns(outcomes: Sequence[TrialOutcome], search: SearchColumns) 
         yield replace(outcome, result=replace(row, columns=columns, metrics=metrics))
 
 
-def _read_files(texts: Sequence[str], check: Callable[[object, object], None]) -> list[list[tuple[Any, ...]]]:
+def _read_files(texts: Sequence[str], check: Callable[[object, object], None]) -> list[tuple[ArtifactRef, ...]]:
     """The files of each row from the JSON of `_FILES`, in their order."""
     rows = []
     for items in json.loads(f"[{','.join(texts)}]"):
         files = sorted(json.loads(item) if isinstance(item, str) else item for item in items)
         for _, path, sha256, *_ in files:
             check(path, sha256)
-        rows.append(files)
+        rows.append(tuple([ArtifactRef(sys.intern(node), at, path, sha256) for _, path, sha256, node, at in files]))
     return rows
 
 

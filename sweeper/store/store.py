@@ -62,7 +62,7 @@ from sweeper.store.row_queries import (
     Batch,
     add_rows,
     add_search_columns,
-    batch_results,
+    batch_outcomes,
     build_outcomes,
     find_fields,
     read_batches,
@@ -208,7 +208,7 @@ class Store:
         run_id, of_folder = self._resolve_view(run_id, of_folder)
         layout = self.layout(run_id)
         if layout.search is not None:  # its columns need all rows
-            return batch_results(self.results(run_id, of_folder=of_folder))
+            return batch_outcomes(self.outcomes(run_id, of_folder=of_folder))
         return self._read_batches(run_id, layout, columns, of_folder=of_folder)
 
     def _read_batches(

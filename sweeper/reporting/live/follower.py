@@ -50,6 +50,7 @@ from sweeper.store import FILE_NAME, Store
 from sweeper.store.containment import refuse_links
 from sweeper.store.live_folder import LiveFolder, TrialProgress
 from sweeper.store.records import RunRecord, TableLayout, TrialOutcome
+from sweeper.store.row_queries import batch_outcomes
 from sweeper.store.trial_marks import Mark
 
 _MIN_INTERVAL_SECONDS: Final = 0.25  # seconds between two reads, at least
@@ -80,7 +81,7 @@ class _RunState:
         return [(row.trial, row.digest) for row in self.rows]
 
     def tabulate(self) -> TrialTable:
-        return tabulate(self.outcomes, self.layout)
+        return tabulate(batch_outcomes(self.outcomes), self.layout)
 
 
 class Follower:
@@ -401,5 +402,5 @@ def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
     outcomes = [TrialOutcome(row, None, ()) for row in rows]
-    info = describe_run(record, results, tabulate(outcomes, layout), None)
+    info = describe_run(record, results, tabulate(batch_outcomes(outcomes), layout), None)
     return _RunState(layout, None, outcomes, info=info)
