@@ -73,9 +73,11 @@ def tabulate(batches: Iterable[Batch], layout: TableLayout) -> TrialTable:
     origins: dict[Any, Any] = {}
     table = TrialTable(layout, cells["columns"], cells["params"], cells["metrics"], facts, [])
     for batch in batches:
-        for field, columns in cells.items():
-            for name, column in columns.items():
+        for field in ("columns", "params"):
+            for name, column in cells[field].items():
                 column.extend([row.get(name) for row in batch[field]])
+        for name, column in cells["metrics"].items():
+            column.extend(batch["metrics"].get(name) or [None] * len(batch["trial"]))
         for name, column in facts.items():
             column.extend(batch[name])
         table.origins.extend(origins.setdefault(origin, origin) for origin in map(list_file_origins, batch["files"]))

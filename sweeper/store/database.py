@@ -167,7 +167,8 @@ _CACHE_KIB: Final = 16 * 1024  # of a connection; the pages of jobs are read in 
 SCHEMA: Final = """
 CREATE TABLE runs(
     id INTEGER PRIMARY KEY, experiment TEXT NOT NULL, file TEXT NOT NULL, targets TEXT NOT NULL, layout TEXT NOT NULL,
-    trials INTEGER NOT NULL, started REAL NOT NULL, ended REAL, stopped_by TEXT);
+    trials INTEGER NOT NULL, started REAL NOT NULL, ended REAL, stopped_by TEXT,
+    trials_of INTEGER NOT NULL, claims_of INTEGER NOT NULL);  -- the run whose trials, and claims, this run has too
 CREATE TABLE trials(
     run INTEGER NOT NULL, idx INTEGER NOT NULL, digest TEXT NOT NULL, params TEXT NOT NULL, columns TEXT NOT NULL,
     PRIMARY KEY(run, idx)) WITHOUT ROWID;
@@ -177,6 +178,7 @@ CREATE TABLE jobs(
     started REAL, ended REAL, error_type TEXT, error TEXT);
 CREATE INDEX jobs_by_digest ON jobs(digest, target);
 CREATE INDEX jobs_by_prompt ON jobs(prompt_id);
+CREATE INDEX jobs_not_succeeded ON jobs(id, state) WHERE state != 'succeeded';  -- few, and no result needs the others
 CREATE TABLE claims(
     run INTEGER NOT NULL, digest TEXT NOT NULL, job TEXT NOT NULL, PRIMARY KEY(run, digest)) WITHOUT ROWID;
 CREATE TABLE artifacts(

@@ -48,6 +48,7 @@ STATUS_OF_STATE: Final = {
 }
 
 
+ANY_MAPPING: Final = {...: object}
 _SEARCH_SHAPE: Final = {
     "objectives": [[str, bool]], "space": [str], "over": [str], "stop_early": bool,
 }  # fmt: skip
@@ -235,15 +236,19 @@ def parse_columns(texts: Sequence[str], shape: Any, column: str, folder: Path) -
     if is_plain:
         with suppress(ValueError):
             values = parse_json(f"[{joined}]", max_depth=len(texts) + 1, keeps_surrogates=True)
-            if len(values) == len(texts) and all(fits_shape(value, shape) for value in values):
+            kinds = set(map(type, values))  # known faster than the shape of each
+            fits = kinds == {dict} if shape is ANY_MAPPING else all(fits_shape(value, shape) for value in values)
+            if len(values) == len(texts) and fits:
                 return list(values)
     return [parse_column(text, shape, column, folder) for text in texts]
 
 
 def parse_trial(params: str, columns: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parse these two columns of the table `trials`: the cells of the slots and those of the axes."""
-    shape = {...: object}
-    return parse_column(params, shape, "trials.params", folder), parse_column(columns, shape, "trials.columns", folder)
+    return (
+        parse_column(params, ANY_MAPPING, "trials.params", folder),
+        parse_column(columns, ANY_MAPPING, "trials.columns", folder),
+    )
 
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -256,3 +261,9 @@ def to_compact_json(value: Mapping[str, Any]) -> str:
     ASCII, because half a surrogate pair can be written in JSON but not in UTF-8.
     """
     return _encode(dict(value))
+
+
+def encode_layout(layout: TableLayout, overrides: Mapping[str, Any] | None, *, alone: bool) -> str:
+    """The layout as JSON, with facts that need no column of their own."""
+    facts = {"overrides": overrides or {}, "alone": alone, "search": to_search_json(layout.search)}
+    return to_compact_json({**{name: getattr(layout, name) for name in TableLayout.__slots__}, **facts})

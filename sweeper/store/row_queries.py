@@ -28,6 +28,7 @@ from sweeper.model.target_spec import EMBEDDED
 from sweeper.store.containment import make_artifact_check
 from sweeper.store.database import Database
 from sweeper.store.records import (
+    ANY_MAPPING,
     FAILED,
     LOST,
     REJECTED,
@@ -41,109 +42,136 @@ from sweeper.store.records import (
 )
 
 _RESULT_STATES: Final = f"('{SUCCEEDED}', '{FAILED}', '{REJECTED}', '{LOST}')"
-# The trials `t` of a run, each with its job `j` in the view of the run. The parameter is the run's id.
+# The trials `t` of the run `r`, each with its job `j` in the view of the run. The parameter is the run's id.
 OF_RUN: Final = """
-FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest LEFT JOIN jobs j ON j.id = c.job
-WHERE t.run = ?
+FROM runs r CROSS JOIN trials t ON t.run = r.trials_of
+LEFT JOIN claims c ON c.run = r.claims_of AND c.digest = t.digest LEFT JOIN jobs j ON j.id = c.job
+WHERE r.id = ?1
 """
 # The same in the view of the folder. A result of a real server wins over one of the embedded server, then a success
 # over a failure, then the run's own claim, then the latest job. Without a result, the row is that of the run. An
 # attempt that its own run repeated does not count as a result, nor what a run found to be of other model files.
 OF_FOLDER: Final = f"""
-FROM trials t LEFT JOIN jobs j ON j.rowid = (
-    SELECT k.rowid FROM jobs k LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest AND c.job = k.id
+FROM runs r CROSS JOIN trials t ON t.run = r.trials_of LEFT JOIN jobs j ON j.rowid = (
+    SELECT k.rowid FROM jobs k LEFT JOIN claims c ON c.run = r.claims_of AND c.digest = t.digest AND c.job = k.id
     WHERE k.digest = t.digest AND (c.job IS NOT NULL OR k.state IN {_RESULT_STATES}
-        AND NOT EXISTS (SELECT 1 FROM stale s WHERE s.job = k.id AND s.run <= t.run)
+        AND NOT EXISTS (SELECT 1 FROM stale s WHERE s.job = k.id AND s.run <= r.id)
         AND EXISTS (SELECT 1 FROM claims d WHERE d.run = k.run AND d.digest = k.digest AND d.job = k.id))
     ORDER BY k.state NOT IN {_RESULT_STATES}, k.target = '{EMBEDDED}', k.state != '{SUCCEEDED}', c.job IS NULL,
         k.intended DESC, k.attempt DESC
     LIMIT 1)
-WHERE t.run = ?
+WHERE r.id = ?1
 """  # noqa: S608 - all parts are constants
-COUNT_REUSED: Final = "SELECT count(*)" + OF_RUN + "AND j.run != t.run AND j.state IN (?, ?, ?)"
-# Nearly all jobs succeeded; with a limit, SQLite makes a table of the others before it looks at the trials.
+_NOT_SUCCEEDED: Final = f"SELECT id, state FROM jobs WHERE state != '{SUCCEEDED}'"  # noqa: S608
+_COUNT_CLAIMS: Final = "(SELECT count(*) FROM claims WHERE run = r.claims_of)"
+# The view of the folder is then that of the run, which takes less time.
+CLAIMS_ALL_JOBS: Final = f"SELECT {_COUNT_CLAIMS} = (SELECT count(*) FROM jobs) FROM runs r WHERE r.id = ?"  # noqa: S608
+# The job of each row of a run; NULL without one. With as many claims as rows, SQLite need not look at the rows.
+_CLAIMED: Final = f"""(
+SELECT c.job FROM runs r JOIN claims c ON c.run = r.claims_of WHERE r.id = ?1 AND {_COUNT_CLAIMS} = r.trials UNION ALL
+SELECT c.job FROM runs r CROSS JOIN trials t ON t.run = r.trials_of
+LEFT JOIN claims c ON c.run = r.claims_of AND c.digest = t.digest WHERE r.id = ?1 AND {_COUNT_CLAIMS} != r.trials)
+"""  # noqa: S608 - all parts are constants
+# With a limit, SQLite makes a table of these jobs, which are few, before it looks at the claims.
 COUNT_BY_STATE: Final = f"""
 SELECT CASE WHEN c.job IS NULL THEN NULL ELSE coalesce(o.state, '{SUCCEEDED}') END, count(*)
-FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest
-LEFT JOIN (SELECT id, state FROM jobs WHERE state != '{SUCCEEDED}' LIMIT -1) o ON o.id = c.job
-WHERE t.run = ? GROUP BY 1
+FROM {_CLAIMED} c LEFT JOIN ({_NOT_SUCCEEDED} LIMIT -1) o ON o.id = c.job GROUP BY 1
 """  # noqa: S608 - all parts are constants
-# Here and below, SQLite decides the first condition before it looks at the trials.
+COUNT_REUSED: Final = f"""
+SELECT count(*) FROM {_CLAIMED} c
+LEFT JOIN (SELECT id FROM jobs WHERE run = ?1 OR state NOT IN (?2, ?3, ?4) LIMIT -1) o ON o.id = c.job
+WHERE c.job IS NOT NULL AND o.id IS NULL
+"""  # noqa: S608 - all parts are constants
+# SQLite decides the first condition before it looks at the trials.
 COUNT_WITHOUT_FILES: Final = f"""
 SELECT count(*) {OF_RUN} AND j.state = ?2
-AND EXISTS (SELECT 1 FROM jobs WHERE state = ?2 AND id NOT IN (SELECT job FROM artifacts))
+AND (SELECT count(*) FROM jobs) > (SELECT count(*) FROM ({_NOT_SUCCEEDED}))
+    + (SELECT count(DISTINCT job) FROM artifacts WHERE job NOT IN (SELECT id FROM ({_NOT_SUCCEEDED})))
 AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)
 """  # noqa: S608 - all parts are constants
 NOT_CLAIMED: Final = """
-AND EXISTS (SELECT 1 FROM jobs WHERE id NOT IN (SELECT job FROM claims WHERE run = ?1))
-AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = t.run AND c.digest = t.digest AND c.job = j.id)
+AND NOT EXISTS (SELECT 1 FROM claims c WHERE c.run = r.claims_of AND c.digest = t.digest AND c.job = j.id)
 AND j.id IS NOT NULL GROUP BY j.target ORDER BY j.target
 """
 HAS_EQUAL_PIXELS: Final = """
 SELECT (SELECT count(*) > count(DISTINCT m.value) FROM artifacts a JOIN metrics m ON m.sha256 = a.sha256
         WHERE m.metric = ? AND m.value LIKE '"%')
-    OR (SELECT count(*) > count(DISTINCT digest) FROM trials WHERE run = (SELECT max(id) FROM runs))
+    OR (SELECT count(*) > count(DISTINCT digest) FROM trials
+        WHERE run = (SELECT trials_of FROM runs ORDER BY id DESC LIMIT 1))
 """
+_COLUMNS: Final = {"trials": "idx, digest, params, columns", "claims": "digest, job"}  # after `run`
 _RUN_BEFORE: Final = "(SELECT max(id) FROM runs WHERE id < ?1)"
 HAS_LAYOUT_OF_RUN_BEFORE: Final = f"""
 SELECT count(*) = 2 AND min(layout) = max(layout) FROM runs WHERE id IN (?1, {_RUN_BEFORE})
 """  # noqa: S608 - all parts are constants
 _CELLS: Final = """
-SELECT t.idx, t.columns, t.params, t.digest, j.id, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started,
+SELECT t.idx, {columns}, {params}, t.digest, j.id, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started,
        j.ended, j.error_type, j.error, j.run"""
 _FILES: Final = """
 (SELECT json_group_array(json_array(a.place, a.path, a.sha256, a.node, a.position))
     FROM artifacts a WHERE a.job = j.id)"""
-_HASHES: Final = """
-(SELECT json_group_array(b.sha256)
-    FROM (SELECT a.sha256 FROM artifacts a WHERE a.job = j.id ORDER BY a.place) b)"""
 _MODELS: Final = """
 (SELECT m.facts FROM job_models q JOIN models m ON m.id = q.models WHERE q.job = j.id AND q.place = 0)"""
 _UNMEASURED: Final = object()
 _SIMPLE: Final = {float, int, str}
 _BATCH: Final = 256  # rows: the JSON of so many is parsed at once
 
-# Some rows of the table, by the fields of Result: each has the values of all rows.
-Batch = dict[str, Sequence[Any]]
+# Some rows of the table, by the fields of Result: each has the values of all rows, and `metrics` those of each metric.
+Batch = dict[str, Any]
 _FIELDS: Final = tuple(field.name for field in fields(Result))
 _get_fields: Final = attrgetter(*_FIELDS)
 
 
-def add_rows(
-    database: Database, insert: str, columns: str, run_id: int, rows: Iterable[tuple[Any, ...]]
-) -> tuple[int, bool]:
-    """Insert rows of a run, in the order of their keys; return how many, and whether the run before has the same.
+def add_rows(database: Database, table: str, run_id: int, rows: Iterable[tuple[Any, ...]]) -> tuple[int, bool]:
+    """Give a run rows, in the order of their keys; return how many, and whether the run before has the same.
 
-    SQLite copies those at the start that the run before has too, in a third of the time. `insert`: the statement as far
-    as the table. Call inside `transaction`.
+    If it has, and this run has none yet, it shares them, unless it is a search, whose rounds add more. `table`:
+    `trials` or `claims`. Call inside `transaction`.
     """
-    table, marks = insert.rpartition(" ")[2], ", ?" * len(columns.split(","))
-    before = f"SELECT {columns} FROM {table} WHERE run = {_RUN_BEFORE} ORDER BY 1"  # noqa: S608 - constants
-    known, new, copied = database.query(before, (run_id,)), iter(rows), 0
+    columns = _COLUMNS[table]
+    shared = f"(SELECT {table}_of FROM runs WHERE id = {_RUN_BEFORE})"  # noqa: S608 - constants, here and below
+    before = f"SELECT {columns} FROM {table} WHERE run = {shared} ORDER BY 1"  # noqa: S608
+    known, new, count = database.query(before, (run_id,)), iter(rows), 0
     row, old = next(new, None), next(known, None)
     while row is not None and row == old:
-        copied, row, old = copied + 1, next(new, None), next(known, None)
+        count, row, old = count + 1, next(new, None), next(known, None)
     known.close()
-    database.execute(f"{insert} SELECT ?1, * FROM ({before} LIMIT ?2)", (run_id, copied))  # noqa: S608
+    is_same = row is old is None
+    may_share = f"json_extract(layout, '$.search') IS NULL AND NOT EXISTS (SELECT 1 FROM {table} WHERE run = ?1)"  # noqa: S608
+    share = f"UPDATE runs SET {table}_of = {shared} WHERE id = ?1 AND {may_share}"  # noqa: S608
+    if is_same and count and database.execute(share, (run_id,)).rowcount:
+        return count, True
+    own_rows(database, table, run_id)
+    insert = f"INSERT {'OR REPLACE ' if table == 'claims' else ''}INTO {table}(run, {columns})"
+    database.execute(f"{insert} SELECT ?1, * FROM ({before} LIMIT ?2)", (run_id, count))  # noqa: S608
     rest = ((run_id, *cells) for cells in chain(() if row is None else (row,), new))
-    added = database.executemany(f"{insert} VALUES (?{marks})", rest).rowcount
-    return copied + max(0, added), row is old is None
+    marks = ", ?" * len(columns.split(","))
+    return count + max(0, database.executemany(f"{insert} VALUES (?{marks})", rest).rowcount), is_same
+
+
+def own_rows(database: Database, table: str, run_id: int) -> None:
+    """Give a run copies of the rows that it shares with another, if any, because it is about to change them."""
+    shared = f"SELECT {table}_of FROM runs WHERE id = ?1 AND {table}_of != ?1"  # noqa: S608 - constants, here and below
+    copied = f"SELECT ?1, {_COLUMNS[table]} FROM {table} WHERE run = ({shared}) ORDER BY 2"  # noqa: S608
+    database.execute(f"INSERT INTO {table} {copied}", (run_id,))
+    database.execute(f"UPDATE runs SET {table}_of = ?1 WHERE id = ?1 AND {table}_of != ?1", (run_id,))  # noqa: S608
 
 
 def find_fields(layout: TableLayout, columns: Collection[str] | None) -> frozenset[str]:
     """The fields of Result that these columns of the table need; None: all."""
     if columns is None:
         return frozenset(_FIELDS)
-    groups = {"columns": layout.axis_columns, "params": layout.slot_names, "metrics": layout.metrics}
+    slots = {*layout.slot_names} - {*layout.axis_columns}
+    groups = {"columns": layout.axis_columns, "params": slots, "metrics": layout.metrics}
     found = {field for field, names in groups.items() if not set(columns).isdisjoint(names)}
     return frozenset({*found, *columns, *(["cost"] if "currency" in columns else [])} & {*_FIELDS})
 
 
 def select_rows(needed: Collection[str]) -> str:
     """The beginning of a query that `read_batches` reads. A view follows, and `ORDER BY t.idx`."""
-    has_hashes = "sha256" in needed or "metrics" in needed
-    files = _FILES if "outputs" in needed else _HASHES if has_hashes else "NULL"
-    return f"{_CELLS}, {files}, {_MODELS if 'models' in needed else 'NULL'}\n"
+    texts = {name: f"t.{name}" if name in needed else "NULL" for name in ("columns", "params")}
+    files, models = _FILES if "outputs" in needed else "NULL", _MODELS if "models" in needed else "NULL"
+    return f"{_CELLS.format(**texts)}, {files}, {models}\n"
 
 
 def read_batches(
@@ -151,13 +179,16 @@ def read_batches(
     needed: Collection[str],
     cached: Mapping[str, Mapping[str, Any]],
     costs: MutableMapping[str, JobCost],
+    *,
+    hashes: Mapping[str, tuple[str, ...]],
     folder: Path,
 ) -> Iterator[Batch]:
     """Batches from the rows of `select_rows` with a view. `folder`: the results folder.
 
     A batch has the `needed` fields of Result, and more; with `outputs` also what `build_outcomes` reads. `cached`:
     metric -> SHA-256, or for `sampling_s` the id of a job -> value. `costs`: job id -> cost; once a row has the cost of
-    a job, it is set to 0. Raises ResultsError for an artifact outside of the folder.
+    a job, it is set to 0. `hashes`: job id -> the SHA-256 of its files, needed without `outputs`. Raises ResultsError
+    for an artifact outside of the folder.
     """
     interned: dict[str, str] = {}
     models: dict[str | None, tuple[str | None, Models]] = {None: (None, NO_MODELS)}  # by their facts
@@ -173,20 +204,19 @@ def read_batches(
             "run": run, "status": [STATUS_OF_STATE.get(name, result.PENDING) for name in state],
             "target": [name and interned.setdefault(name, name) for name in target],
             "attempts": [number or 0 for number in attempt],
-            "queued_s": list(map(_compute_elapsed, submitted, started)),
-            "ran_s": list(map(_compute_elapsed, started, ended)),
         }  # fmt: skip
+        for name, since, until in (("queued_s", submitted, started), ("ran_s", started, ended)):
+            if name in needed:
+                batch[name] = list(map(_compute_elapsed, since, until))
         for name, texts in zip(("columns", "params"), cells, strict=True):
             if name in needed:
-                batch[name] = parse_columns(texts, {...: object}, f"trials.{name}", folder)
-                for mapping in batch[name]:
-                    _share_texts(mapping, interned)
+                batch[name] = parse_columns(texts, ANY_MAPPING, f"trials.{name}", folder)
         if "outputs" in needed:
             batch["files"] = _read_files(files, check_file)
             batch["outputs"] = [tuple([file.path for file in of_row]) for of_row in batch["files"]]
             batch["sha256"] = [tuple([file.sha256 for file in of_row]) for of_row in batch["files"]]
-        elif None not in files:
-            batch["sha256"] = list(map(tuple, json.loads(f"[{','.join(files)}]")))
+        else:
+            batch["sha256"] = [hashes.get(key, ()) for key in job]
         if "metrics" in needed:
             batch["metrics"] = _collect_metrics(job, batch["sha256"], digest, cached)
         if "cost" in needed or "cost_kind" in needed:
@@ -200,8 +230,17 @@ def read_batches(
 
 
 def build_outcomes(batches: Iterable[Batch]) -> Iterator[TrialOutcome]:
-    """Outcomes from batches with all fields."""
+    """Outcomes from batches with all fields. They share their texts, because prompts are repeated in every row."""
+    interned: dict[str, str] = {}
     for batch in batches:
+        for cells in chain(batch["columns"], batch["params"]):
+            cells |= {name: interned.setdefault(cell, cell) for name, cell in cells.items() if type(cell) is str}
+        columns = batch["metrics"]
+        found = zip(*columns.values(), strict=True) if columns else [()] * len(batch["trial"])
+        metrics = [
+            {name: cell for name, cell in zip(columns, cells, strict=True) if cell is not None} for cells in found
+        ]
+        batch |= {"metrics": metrics}
         rows = zip(*map(batch.get, _FIELDS), strict=True)
         for cells, run, files in zip(rows, batch["run"], batch["files"], strict=True):
             yield TrialOutcome(Result(*cells), run, files)
@@ -211,7 +250,9 @@ def batch_results(results: Iterable[Result]) -> Iterator[Batch]:
     """Batches with the fields of these results."""
     iterator = iter(results)
     while part := list(islice(iterator, _BATCH)):
-        yield dict(zip(_FIELDS, zip(*map(_get_fields, part), strict=True), strict=True))
+        names = dict.fromkeys(name for row in part for name in row.metrics)
+        metrics = {name: [row.metrics.get(name) for row in part] for name in names}
+        yield {**dict(zip(_FIELDS, zip(*map(_get_fields, part), strict=True), strict=True)), "metrics": metrics}
 
 
 def batch_outcomes(outcomes: Iterable[TrialOutcome]) -> Iterator[Batch]:
@@ -253,13 +294,6 @@ def _take_cost(job: str | None, costs: MutableMapping[str, JobCost]) -> tuple[fl
     return to_usd(cost.micros), cost.kind
 
 
-def _share_texts(cells: dict[str, Any], interned: dict[str, str]) -> None:
-    """Share the texts of a row with earlier rows, because prompts are repeated in every row."""
-    for name, value in cells.items():
-        if type(value) is str:
-            cells[name] = interned.setdefault(value, value)
-
-
 def _compute_elapsed(since: float | None, until: float | None) -> float | None:
     """Seconds between two times. Never below zero, because the times may come from the clocks of two machines."""
     return None if since is None or until is None else round(max(0.0, until - since), 6)
@@ -270,19 +304,18 @@ def _collect_metrics(
     hashes: Sequence[Sequence[str]],
     digests: Sequence[str],
     cached: Mapping[str, Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """The metrics of each row that have a value."""
+) -> dict[str, list[Any]]:
+    """The cells of each metric; None where a row has no value."""
     firsts = [sha256[0] if len(sha256) == 1 else "" for sha256 in hashes]
-    columns = []
+    columns = {}
     for name, known in cached.items():
         cells: list[Any] = list(map(known.get, firsts))  # of most rows, which have one file
         if name == SAMPLING_METRIC:
             cells = [known.get(job or "") for job in jobs]
         elif not set(map(type, cells)) <= _SIMPLE:
             cells = [_combine_values(sha256, digest, known) for sha256, digest in zip(hashes, digests, strict=True)]
-        columns.append(cells)
-    rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True) if columns else [()] * len(jobs)
-    return [{name: cell for name, cell in zip(cached, cells, strict=True) if cell is not None} for cells in rows]
+        columns[name] = cells
+    return columns
 
 
 def _combine_values(sha256: Sequence[str], digest: str, known: Mapping[str, Any]) -> float | int | str | None:

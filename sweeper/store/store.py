@@ -5,8 +5,9 @@ jobs: a run locks the folder (`sweeper.running.folder_lock`). This module decide
 `sweeper.tables` shows it. It touches no file but the database.
 
 A run has one row in `trials` for each trial. The table `claims` assigns one job to each (run, digest): a job of this
-run, or one of an earlier run whose result is reused. Two trials with the same digest therefore share a job. The table
-of the folder also shows results that the latest run does not claim, so that no later run hides them (`row_queries`).
+run, or one of an earlier run whose result is reused. Two trials with the same digest therefore share a job. A run with
+the trials or claims of the run before shares its rows. The table of the folder also shows results that the latest run
+does not claim, so that no later run hides them (`row_queries`).
 """
 
 from __future__ import annotations
@@ -43,14 +44,15 @@ from sweeper.store.records import (
     RunRecord,
     TableLayout,
     TrialOutcome,
+    encode_layout,
     from_search_json,
     parse_column,
     parse_columns,
     parse_trial,
     to_compact_json,
-    to_search_json,
 )
 from sweeper.store.row_queries import (
+    CLAIMS_ALL_JOBS,
     COUNT_BY_STATE,
     COUNT_REUSED,
     COUNT_WITHOUT_FILES,
@@ -65,6 +67,7 @@ from sweeper.store.row_queries import (
     batch_outcomes,
     build_outcomes,
     find_fields,
+    own_rows,
     read_batches,
     select_rows,
 )
@@ -82,6 +85,9 @@ WHERE (SELECT count(*) FROM metrics m WHERE m.sha256 = a.sha256 AND m.metric IN 
 _SELECT_HASHES: Final = """SELECT sha256, trim(value, '"') FROM metrics WHERE metric = ? AND value LIKE '"%'"""
 # The schema was checked, so that the columns are those of JobRecord, in their order.
 _SELECT_JOBS: Final = "SELECT * FROM jobs"
+_INSERT_RUN: Final = """
+INSERT INTO runs SELECT id, ?, ?, ?, ?, 0, ?, NULL, NULL, id, id FROM (SELECT coalesce(max(id), 0) + 1 id FROM runs)
+"""
 _INSERT_JOB: Final = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _IN_ORDER: Final = " ORDER BY intended, attempt"
 
@@ -219,7 +225,8 @@ class Store:
         cached = {name: self.load_cached_metrics(name) for name in metrics}
         costs = {} if needed.isdisjoint(("cost", "cost_kind")) else self.charges.load_job_costs()
         rows = self._query(f"{select_rows(needed)}{OF_FOLDER if of_folder else OF_RUN} ORDER BY t.idx", (run_id,))
-        return read_batches(rows, needed, cached, costs, self.path.parent)
+        hashes = {} if "outputs" in needed or needed.isdisjoint(("sha256", "metrics")) else self.load_job_files()
+        return read_batches(rows, needed, cached, costs, hashes=hashes, folder=self.path.parent)
 
     def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
         """Count the rows that a run claims by status. All four statuses are present."""
@@ -315,10 +322,10 @@ class Store:
 
     def load_job_files(self) -> dict[str, tuple[str, ...]]:
         """The SHA-256 of the files of each job that has any, by its id."""
-        files: dict[str, list[str]] = {}
+        files: dict[str, tuple[str, ...]] = {}
         for job, sha256 in self._query("SELECT job, sha256 FROM artifacts ORDER BY job, place"):
-            files.setdefault(job, []).append(sha256)
-        return {job: tuple(hashes) for job, hashes in files.items()}
+            files[job] = (*files.get(job, ()), sha256)
+        return files
 
     def load_job_paths(self) -> dict[str, list[str]]:
         """The paths of the files of each job that has any, by its id. Raises ResultsError as `artifacts` does."""
@@ -334,10 +341,12 @@ class Store:
         return dict(self._query(_SELECT_HASHES, (PIXEL_HASH,)))
 
     def _resolve_view(self, run_id: int | str | None, of_folder: bool | None) -> tuple[int, bool]:
-        """The id of the run, and whether results of other runs fill its rows."""
+        """The id of the run, and whether results of other runs may fill its rows."""
         found = self._resolve_run(run_id)
         wanted = run_id is None if of_folder is None else of_folder
-        return found, wanted and not self._load_layout(found)["alone"]
+        if not wanted or self._database.query_value(CLAIMS_ALL_JOBS, (found,)):
+            return found, False
+        return found, not self._load_layout(found)["alone"]
 
     def _load_layout(self, run_id: int) -> dict[str, Any]:
         return self._parse_layout(self._database.query_value("SELECT layout FROM runs WHERE id = ?", (run_id,)))
@@ -379,17 +388,16 @@ class Store:
 
         `alone`: while it is the latest run, the folder's table shows only what this run claims.
         """
-        text = _encode_layout(layout, overrides, alone=alone)
+        text = encode_layout(layout, overrides, alone=alone)
         cursor = self._database.execute(
-            "INSERT INTO runs(experiment, file, targets, layout, trials, started) VALUES (?, ?, ?, ?, 0, ?)",
-            (layout.experiment, to_relative(self.path.parent, file), json.dumps(list(targets)), text, now),
+            _INSERT_RUN, (layout.experiment, to_relative(self.path.parent, file), json.dumps(list(targets)), text, now)
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
     def extend_run(self, run_id: int, layout: TableLayout, overrides: Mapping[str, Any] | None = None) -> int:
         """Open a run that ended, to add trials to it; return how many it has. Call inside `transaction`."""
-        text = _encode_layout(layout, overrides, alone=False)
+        text = encode_layout(layout, overrides, alone=False)
         sql = "UPDATE runs SET layout = ?, ended = NULL, stopped_by = NULL WHERE id = ?"
         self._database.execute(sql, (text, run_id))
         return int(self._database.query_value("SELECT trials FROM runs WHERE id = ?", (run_id,)))
@@ -399,11 +407,8 @@ class Store:
 
         Returns whether they and the layout are exactly those of the run before.
         """
-        rows = (
-            (index, digest, to_compact_json(params), to_compact_json(columns))
-            for index, digest, params, columns in trials
-        )
-        added, are_equal = add_rows(self._database, "INSERT INTO trials", "idx, digest, params, columns", run_id, rows)
+        rows = ((index, digest, to_compact_json(params), to_compact_json(own)) for index, digest, params, own in trials)
+        added, are_equal = add_rows(self._database, "trials", run_id, rows)
         self._database.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (added, run_id))
         return are_equal and bool(self._database.query_value(HAS_LAYOUT_OF_RUN_BEFORE, (run_id,)))
 
@@ -414,7 +419,7 @@ class Store:
         """
         # In the order of the key, because SQLite adds rows to one end of a tree much faster than everywhere.
         rows = sorted((job.digest, job.id) for job in jobs)
-        return add_rows(self._database, "INSERT OR REPLACE INTO claims", "digest, job", run_id, rows)[1]
+        return add_rows(self._database, "claims", run_id, rows)[1]
 
     def record_intent(
         self,
@@ -431,6 +436,7 @@ class Store:
         """
         with self.transaction(durable=False):
             self._database.execute(_INSERT_JOB, astuple(job))
+            own_rows(self._database, "claims", job.run)
             self._database.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (job.run, job.digest, job.id))
             if server_time is not None:
                 self._database.execute("INSERT OR REPLACE INTO server_times VALUES (?, ?)", (job.id, server_time))
@@ -487,12 +493,6 @@ class Store:
             "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
             [(key, metric, json.dumps(value)) for key, metric, value in rows],
         )
-
-
-def _encode_layout(layout: TableLayout, overrides: Mapping[str, Any] | None, *, alone: bool) -> str:
-    """The layout as JSON, with facts that need no column of their own."""
-    facts = {"overrides": overrides or {}, "alone": alone, "search": to_search_json(layout.search)}
-    return to_compact_json({**{name: getattr(layout, name) for name in TableLayout.__slots__}, **facts})
 
 
 def _replace_surrogates(text: str | None) -> str | None:

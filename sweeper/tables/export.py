@@ -277,9 +277,11 @@ def collect_cells(
     Lists of texts (`outputs`, `sha256`) become JSON text.
     """
     columns: dict[str, list[Any]] = {name: [] for name in column_names(layout) if wanted is None or name in wanted}
+    shared: dict[str, str] = {}  # because prompts are repeated in every row
     for batch in batches:
-        for name, cells in columns.items():
-            cells.extend(_get_cells(batch, name, layout))
+        for name, column in columns.items():
+            cells = list(_get_cells(batch, name, layout))
+            column.extend(map(shared.setdefault, cells, cells) if set(map(type, cells)) == {str} else cells)
     return columns
 
 
@@ -289,9 +291,10 @@ def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Iterable[Any]:
         return [None if cost is None else CURRENCY for cost in batch["cost"]]
     if name in RESERVED_COLUMNS:
         return map(_to_json_list, batch[name]) if name in LIST_COLUMNS else batch[name]
-    groups = {"columns": layout.axis_columns, "params": layout.slot_names, "metrics": layout.metrics}
-    field = next(field for field, names in groups.items() if name in names)
-    return [cells.get(name) for cells in batch[field]]
+    if name in layout.metrics and name not in layout.axis_columns and name not in layout.slot_names:
+        found: Sequence[Any] = batch["metrics"].get(name) or [None] * len(batch["trial"])
+        return found
+    return [cells.get(name) for cells in batch["columns" if name in layout.axis_columns else "params"]]
 
 
 def _make_column(name: str, cells: list[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError
+from sweeper.model.search_columns import SearchColumns
 from sweeper.running.done_work import DoneRule
 from sweeper.store import Store, records
 from sweeper.store.database import make_uri
@@ -414,3 +415,46 @@ def test_an_attempt_that_its_run_repeated_is_no_result(store):
     record_run(store, ["d1"])
     ((row,), kept) = store.results(), store.count_kept(2)
     assert (row.status, kept) == ("pending", {})
+
+
+def repeat_run(store):
+    """A second run that begins with the trials and jobs of the first, as `run` does when nothing is left to do."""
+    second = record_run(store)
+    with store.transaction():
+        assert store.assign_jobs(second, store.jobs())
+    return second
+
+
+def test_run_with_equal_trials_and_jobs_adds_no_rows(store, tmp_path):
+    record_run(store)
+    store.record_intent(job())
+    store.record_finished("j1", JobEnd(records.SUCCEEDED))
+    second = repeat_run(store)
+    with closing(sqlite3.connect(tmp_path / "sweeper.sqlite")) as connection:
+        counts = [connection.execute(f"SELECT count(*) FROM {name}").fetchone() for name in ("trials", "claims")]
+    assert counts == [(2,), (1,)]
+    assert [row.status for row in store.results(second)] == ["succeeded", "pending"]
+    assert (store.count_by_status(second)["succeeded"], store.count_reused(second), store.count_reused(1)) == (1, 1, 0)
+
+
+def test_job_of_a_run_that_shares_rows_changes_no_other_run(store):
+    record_run(store)
+    store.record_intent(job())
+    store.record_finished("j1", JobEnd(records.FAILED))
+    second = repeat_run(store)
+    store.record_intent(dataclasses.replace(job("j2", intended=20.0), run=second))
+    store.record_finished("j2", JobEnd(records.SUCCEEDED))
+    assert [[row.status for row in store.results(run)] for run in (1, second)] == [
+        ["failed", "pending"],
+        ["succeeded", "pending"],
+    ]
+    assert [store.count_by_status(run)["succeeded"] for run in (1, second)] == [0, 1]
+
+
+def test_search_shares_no_rows_because_it_adds_trials(store):
+    layout = dataclasses.replace(LAYOUT, search=SearchColumns((), (), (), stop_early=False))
+    first, second = record_run(store, layout=layout), record_run(store, layout=layout)
+    with store.transaction():
+        assert store.extend_run(first, layout) == 2
+        store.add_trials(first, [(2, "d3", {"seed": 2}, {"seed": 2})])
+    assert [sum(store.count_by_status(run).values()) for run in (first, second)] == [3, 2]
