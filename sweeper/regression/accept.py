@@ -29,10 +29,11 @@ from sweeper.loading.trust import check_default_folder
 from sweeper.model.selection import EVERYTHING, Selection
 from sweeper.model.trial import InputFile
 from sweeper.planning.plan import Plan
-from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, default_folder, read_baseline
+from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, default_folder, read_baseline, read_stamp
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow, read_run
 from sweeper.regression.match_files import find_best_match, map_parallel
 from sweeper.regression.server_changes import find_models
+from sweeper.running.folder_lock import lock_itself
 from sweeper.tables.results_folder import find_results_folder
 from sweeper.tables.select_rows import select_trials
 from sweeper.wording import suggest
@@ -116,11 +117,24 @@ class AcceptPlan:
             yield Warn(f"these pictures were made on several targets ({made}); `--run ID` accepts those of one run")
 
     def apply(self) -> None:
-        """Write the files and the manifest. Raises ResultsError if the folder or a picture cannot be used."""
+        """Write the files and the manifest.
+
+        Raises ResultsError, and writes nothing, if the baseline has changed since this plan read it, or another process
+        writes it now; also if the folder or a picture cannot be used.
+        """
+        folder = self.baseline.folder
         try:
-            _write_plan(self)
+            folder.mkdir(parents=True, exist_ok=True)
+            with lock_itself(folder):
+                if read_stamp(folder) != self.baseline.stamp:
+                    raise ResultsError(f"{folder}: has changed in the meantime; accept again to see what changes now")
+                _write_plan(self)
+        except BlockingIOError:
+            raise ResultsError(
+                f"{folder}: another process is accepting pictures; accept again when it is done"
+            ) from None
         except OSError as error:
-            raise ResultsError(f"{self.baseline.folder}: cannot be written: {error.strerror or error}") from error
+            raise ResultsError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def accept(
@@ -289,7 +303,6 @@ def _plan_without_output(
 
 def _write_plan(plan: AcceptPlan) -> None:
     baseline = plan.baseline
-    baseline.folder.mkdir(parents=True, exist_ok=True)
     digests = {change.row.result.digest for change in plan.changes if change.row is not None}
     workflows = _workflows_by_digest(plan.run_cases, digests)
     replaced: list[str] = []

@@ -91,7 +91,10 @@ class BaselineEntry:
 
 @dataclass(slots=True)
 class Baseline:
-    """The accepted files of an experiment: entries by case key, and the workflows, servers and models they share."""
+    """The accepted files of an experiment: entries by case key, and the workflows, servers and models they share.
+
+    `stamp` identifies the manifest that was read, as `read_stamp` does.
+    """
 
     folder: Path
     experiment: str
@@ -100,6 +103,7 @@ class Baseline:
     servers: dict[str, Facts] = field(default_factory=dict)
     model_facts: dict[str, Models] = field(default_factory=dict)
     exists: bool = False
+    stamp: str = ""
 
     def get_graph(self, accepted: AcceptedFile) -> dict[str, Any] | None:
         """The workflow that made an accepted file, as a new dict; None if it is not known."""
@@ -168,7 +172,15 @@ class Baseline:
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.folder / MANIFEST) as file:
             file.write(text.encode("utf-8", "surrogatepass") + b"\n")
-        self.exists = True
+        self.exists, self.stamp = True, read_stamp(self.folder)
+
+
+def read_stamp(folder: Path) -> str:
+    """The SHA-256 of the manifest in a folder; empty if there is none. Raises OSError."""
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
 def read_baseline(folder: Path, experiment: str) -> Baseline:
@@ -178,7 +190,8 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
     """
     path = folder / MANIFEST
     try:
-        value = parse_json(path.read_text("utf-8", "surrogatepass"), keeps_surrogates=True)
+        content = path.read_bytes()
+        value = parse_json(content.decode("utf-8", "surrogatepass"), keeps_surrogates=True)
     except FileNotFoundError:
         return Baseline(folder, experiment)
     except (OSError, ValueError) as error:
@@ -207,7 +220,8 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(f"{path}: damaged ({type(error).__name__}: {error}); restore it from git") from error
-    return Baseline(folder, experiment, entries, workflows, servers, models, exists=True)
+    stamp = hashlib.sha256(content).hexdigest()
+    return Baseline(folder, experiment, entries, workflows, servers, models, exists=True, stamp=stamp)
 
 
 def default_folder(experiment_file: Path, name: str) -> Path:

@@ -40,7 +40,7 @@ def lock_folder(out: Path, *, now: float) -> Iterator[Callable[[], None]]:
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            is_folder_locked = stack.enter_context(_lock_itself(out))
+            is_folder_locked = stack.enter_context(lock_itself(out))
             file = stack.enter_context(_open_locked(path))
         except BlockingIOError:
             raise ResultsError(
@@ -126,7 +126,7 @@ if sys.platform == "win32":
         return True
 
     @contextmanager
-    def _lock_itself(_: Path, /) -> Iterator[bool]:
+    def lock_itself(_: Path, /) -> Iterator[bool]:
         """Whether the folder itself is locked: Windows cannot, but nor can anybody remove an open file there."""
         yield False
 
@@ -134,8 +134,8 @@ else:
     import fcntl
 
     @contextmanager
-    def _lock_itself(out: Path, /) -> Iterator[bool]:
-        """Lock a folder itself, and give whether that works here. Raises BlockingIOError if another run did so."""
+    def lock_itself(out: Path, /) -> Iterator[bool]:
+        """Lock a folder itself, and give whether that works here. Raises BlockingIOError if somebody else did so."""
         folder = os.open(out, os.O_RDONLY)
         try:
             try:

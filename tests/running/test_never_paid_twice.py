@@ -183,7 +183,7 @@ def test_a_clock_that_jumps_cancels_no_running_job(server, target, experiment, *
 @pytest.mark.parametrize("lockable", [True, False])
 def test_a_removed_lock_file_lets_no_two_runs_in(server, target, experiment, *, tmp_path, monkeypatch, lockable):
     if not lockable:
-        monkeypatch.setattr(folder_lock, "_lock_itself", lambda _: nullcontext(False))
+        monkeypatch.setattr(folder_lock, "lock_itself", lambda _: nullcontext(False))
     plan, out, one, errors = experiment(seed=list(range(6))), tmp_path / "out", {**target, "concurrency": 1}, []
 
     def hear(event):

@@ -23,6 +23,7 @@ from sweeper.reporting.check_findings import (
     list_missing_cases,
 )
 
+_ACCEPTABLE: Final = ("changed", "new")  # states of `sweeper.regression`
 _REST_FACTOR: Final = 4  # rests this many times as long as the last comparison took
 
 if TYPE_CHECKING:
@@ -74,6 +75,16 @@ class LiveCheck:
         else:
             self._trials.update(trials)
         self._wake.notify()
+
+    def list_acceptable(self, trial: int) -> list[str]:
+        """The cases of a trial that the last comparison found changed or new."""
+        return [case.case.name for case in self._compared.get(trial, ()) if case.state in _ACCEPTABLE]
+
+    def list_accepted(self, trial: int) -> list[str]:
+        """The paths that a page has for the accepted files of a trial, as they are now; without the lock."""
+        found = [] if self._check is None else [case for case in self._check({trial}) if case.trial == trial]
+        files = {path: entry["path"] for path, entry in build_accepted_entries(found, _make_file_name).items()}
+        return [accepted["file"] for accepted in build_row_check(found, files)["accepted"]]
 
     def find_file(self, name: str) -> Path | None:
         """The accepted file with this name in requests, or None."""

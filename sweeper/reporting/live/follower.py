@@ -22,6 +22,7 @@ from sweeper.model.experiment import Experiment
 from sweeper.model.result import PENDING, Result
 from sweeper.model.search_columns import SearchColumns
 from sweeper.planning.plan import plan
+from sweeper.regression.accept import plan_acceptance
 from sweeper.regression.cases import find_run_record
 from sweeper.reporting.contents import (
     SPENT,
@@ -107,6 +108,7 @@ class Follower:
         self._run = run
         self._experiment = experiment
         self._lock = threading.Lock()
+        self._accepting = threading.Lock()  # one acceptance after the other
         self._stop = threading.Event()
         self._cleanup = ExitStack()
         self.thumbs = Thumbnails(self._choose_thumbs_folder())
@@ -167,6 +169,29 @@ class Follower:
             if store.marks.find_unknown(marks):
                 raise UsageError("the folder has no such trial")
             store.marks.add(marks)
+
+    def accept(self, trial: int, seen: Sequence[str]) -> None:
+        """Accept the changed and new pictures of a trial, as `sweeper accept` does.
+
+        `seen`: what a person saw of it, namely the paths of the accepted files on the page, and the SHA-256 of each
+        file of the trial. Raises UsageError, and writes nothing, if something else is there by now; SweeperError as
+        `plan_acceptance` and `AcceptPlan.apply` do.
+        """
+        if not self.has_trial(trial):
+            raise UsageError("the page has no such trial")
+        with self._accepting:
+            with self._lock:
+                cases = self._check.list_acceptable(trial)
+            acceptance = plan_acceptance(self.results, cases=cases, run=self._run)
+            accepted = self._check.list_accepted(trial)  # after the plan read the baseline: `apply` finds later changes
+            rows = (row for row in acceptance.run_cases.rows if row.result.trial == trial)
+            if sorted(seen) != sorted([*accepted, *(output.sha256 for row in rows for output in row.outputs)]):
+                raise UsageError("this trial or its accepted file has changed since the page showed it; look again")
+            if not acceptance.writes:
+                raise UsageError("this trial has nothing to accept")
+            acceptance.apply()
+        with self._lock:
+            self._check.request([trial])
 
     def has_trial(self, trial: int) -> bool:
         """Whether the page shows this trial."""

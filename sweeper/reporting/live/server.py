@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from sweeper.errors import ResultsError, UsageError
+from sweeper.errors import ResultsError, SweeperError, UsageError
 from sweeper.model.bounded_json import parse_json
 from sweeper.model.experiment import Experiment
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER
@@ -30,13 +30,15 @@ from sweeper.reporting.live.follower import Follower
 from sweeper.reporting.live.share import make_shared_file
 from sweeper.reporting.thumbnails import THUMB_NAME, THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER
-from sweeper.serving.access import NO_STORE, PageServer, make_page_route, read_body, respond_not_found
+from sweeper.schemas.values import fits_shape
+from sweeper.serving.access import NO_STORE, PageServer, is_loopback, make_page_route, read_body, respond_not_found
 from sweeper.store.trial_marks import parse_marks
 
 _TRIAL_NUMBER: Final = re.compile("[0-9]{1,15}")
 _KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comment keeps the connection open
 _MIN_INTERVAL_SECONDS: Final = 0.2  # between two messages
 _IMMUTABLE: Final = {"cache-control": "private, max-age=31536000, immutable"}  # for files that never change
+_ACCEPT_SHAPE: Final = {"trial": int, "seen": [str]}
 # A file from a server may run no scripts when it is opened by itself.
 _SANDBOX: Final = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 
@@ -73,6 +75,8 @@ class LiveView(PageServer):
         self._is_stopping = False
         self._results, self._run = results, run
         self._sharing = asyncio.Lock()
+        # Only whoever works on this machine changes a baseline, although a token lets others mark.
+        self._can_accept = is_loopback(host) and check is not None
         try:
             self._follower = Follower(results, self._notify, run=run, experiment=experiment, check=check)
         except BaseException:
@@ -88,6 +92,7 @@ class LiveView(PageServer):
                 Route("/events", self.serve_events),
                 Route("/marks", self.store_marks, methods=["POST"]),
                 Route("/share", self.share, methods=["POST"]),
+                Route("/accept", self.accept, methods=["POST"]),
                 Route("/files/{name}", self.serve_artifact),
                 Route(f"/{ACCEPTED_FOLDER}/{{name}}", self.serve_accepted),
                 Route(f"/{THUMBS_FOLDER}/{{name}}", self.serve_thumb),
@@ -95,7 +100,8 @@ class LiveView(PageServer):
                 make_page_route(PAGE_FOLDER),
             ]
         )
-        self.start(app, writable=["/marks", "/share"], on_loop=partial(setattr, self, "_loop"))
+        writable = ["/marks", "/share", *(["/accept"] if self._can_accept else [])]
+        self.start(app, writable=writable, on_loop=partial(setattr, self, "_loop"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,6 +124,7 @@ class LiveView(PageServer):
 
     async def serve_data(self, request: Request) -> Response:
         data = await asyncio.to_thread(self._follower.build_data)
+        data["live"]["can_accept"] = self._can_accept
         if request.url.path.endswith(".js"):
             return StreamingResponse(iter_script(data), headers=NO_STORE, media_type="text/javascript")
         return StreamingResponse(iter_json(data), headers=NO_STORE, media_type="application/json")
@@ -159,13 +166,20 @@ class LiveView(PageServer):
             marks = parse_marks(parse_json(body))
         except ValueError as problem:
             return PlainTextResponse(str(problem), 400)
+        return await _respond_when_written(self._follower.store_marks, marks)
+
+    async def accept(self, request: Request) -> Response:
+        """POST /accept: `trial` and what the page shows of it; see `Follower.accept`."""
+        body = await read_body(request)
+        if body is None:
+            return PlainTextResponse("the trial has too many files for one press; use `sweeper accept`", 413)
         try:
-            await asyncio.to_thread(self._follower.store_marks, marks)
-        except UsageError as problem:
-            return PlainTextResponse(str(problem), 422)
-        except ResultsError as problem:
-            return PlainTextResponse(str(problem), 503)
-        return Response(status_code=204)
+            value = parse_json(body)
+        except ValueError as problem:
+            return PlainTextResponse(str(problem), 400)
+        if not fits_shape(value, _ACCEPT_SHAPE):
+            return PlainTextResponse("`trial` must be a number, and `seen` a list of texts", 400)
+        return await _respond_when_written(self._follower.accept, value["trial"], value["seen"])
 
     async def share(self, request: Request) -> Response:
         """POST /share: a file to save, see `make_shared_file`. One at a time, because each takes all cores."""
@@ -213,6 +227,17 @@ class LiveView(PageServer):
             yield "event: over\ndata: {}\n\n"
         finally:
             self._streams.discard(event)
+
+
+async def _respond_when_written(write: Callable[..., None], *arguments: Any) -> Response:
+    """Call a function that writes, in a thread, and say how it went: 422 for what the visitor did, 503 for the rest."""
+    try:
+        await asyncio.to_thread(write, *arguments)
+    except UsageError as problem:
+        return PlainTextResponse(str(problem), 422)
+    except SweeperError as problem:
+        return PlainTextResponse(str(problem), 503)
+    return Response(status_code=204)
 
 
 def _respond_with_file(path: Path | None) -> Response:

@@ -8,13 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+import sweeper
 from sweeper.cli import main
-from tests.waiting import read_line
+from sweeper.cli.open_page import make_live_check
+from sweeper.errors import ResultsError
+from sweeper.regression.accept import plan_acceptance
+from sweeper.reporting.live import LiveView
+from sweeper.running.folder_lock import lock_itself
+from tests.waiting import read_line, wait_until
 
 TEMPLATE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
@@ -146,3 +153,121 @@ def test_page_reports_unreadable_baseline(accepted, view, visit):
 def test_live_page_without_baseline_has_no_check(accepted, view, visit):
     shutil.rmtree("baselines")
     assert visit(view()).locator(".verdict").count() == 0
+
+
+@pytest.fixture
+def live(accepted, capsys):
+    """A live view of three trials (same, changed, new), its POST /accept, and what the page shows of a trial."""
+    assert main(["run", "e.yaml"]) == 0
+    folder = Path("results/e")
+    with LiveView(folder, check=make_live_check(folder, None, None)) as view:
+
+        def post(trial, seen=None, **options):
+            body = {"trial": trial, "seen": list_seen(trial) if seen is None else seen}
+            headers = {"content-type": "application/json", **options.get("headers", {})}
+            return httpx.post(f"{view.url}accept", **{"json": body, **options, "headers": headers})
+
+        def list_seen(trial):
+            data = httpx.get(f"{view.url}data.json").json()
+            accepted = [data["files"][one["file"]]["path"] for one in data["check"]["accepted"][trial]]
+            return [*accepted, *(data["files"][index]["sha256"] for index in data["outputs"][trial])]
+
+        post.list_seen = list_seen
+        wait_until(lambda: read_states(view.url) == ["same", "changed", "new"])
+        yield view.url, post
+
+
+def read_states(url):
+    check = httpx.get(f"{url}data.json").json()["check"]["columns"][0]
+    return [check["values"][code] for code in check["of"]]
+
+
+def read_manifest():
+    return Path("baselines/e/manifest.json").read_bytes()
+
+
+def test_accept_on_the_page_changes_one_case_of_the_baseline(live):
+    url, post = live
+    before = json.loads(read_manifest())["cases"]
+    assert post(1).status_code == 204
+    wait_until(lambda: read_states(url) == ["same", "same", "new"])
+    after = json.loads(read_manifest())["cases"]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False]
+    assert post(2).status_code == 204
+    assert len(json.loads(read_manifest())["cases"]) == 3
+    assert sweeper.check("results/e").ok
+
+
+def test_accept_refuses_what_the_page_did_not_show(live):
+    _, post = live
+    seen, before = post.list_seen(1), read_manifest()
+    assert post(1, [seen[0], "0" * 64]).status_code == 422
+    assert post(1, []).status_code == 422
+    assert post(2, seen).status_code == 422
+    assert (post(99, []).status_code, post(0).status_code) == (422, 422)  # no such trial; nothing to accept
+    assert read_manifest() == before
+    [shown] = [path for path in Path("baselines/e").glob("*.png") if "16" in path.name]
+    shown.write_bytes(Path(next(Path("baselines/e").glob("*8*.png"))).read_bytes())  # since the page showed it
+    answer = post(1, seen)
+    assert (answer.status_code, "has changed since the page showed it" in answer.text) == (422, True)
+    assert read_manifest() == before
+
+
+def test_two_presses_at_once_accept_once(live):
+    _, post = live
+    seen = post.list_seen(1)
+    with ThreadPoolExecutor(4) as pool:
+        codes = list(pool.map(lambda _: post(1, seen).status_code, range(4)))
+    assert sorted(codes) == [204, 422, 422, 422]
+
+
+def test_accept_is_refused_while_another_process_accepts(live):
+    _, post = live
+    with lock_itself(Path("baselines/e")):
+        answer = post(1)
+    assert (answer.status_code, "another process is accepting" in answer.text) == (503, True)
+    assert post(1).status_code == 204
+
+
+HOSTILE = [
+    (403, {"headers": {"origin": "http://evil.example"}}),
+    (403, {"headers": {"origin": "null"}}),
+    (403, {"headers": {"content-type": "text/plain"}}),
+    (421, {"headers": {"host": "evil.example"}}),
+    (413, {"content": b"[" * 3_000_000, "json": None}),
+    (400, {"content": b"{", "json": None}),
+    (400, {"json": {"trial": "1", "seen": []}}),
+    (400, {"json": {"trial": True, "seen": []}}),
+    (422, {"json": {"trial": -1, "seen": []}}),
+    (422, {"json": {"trial": 1, "seen": ["../../e.yaml"]}}),
+    (422, {"json": {"trial": 10**300, "seen": []}}),
+]
+
+
+def test_hostile_acceptances_are_refused(live):
+    _, post = live
+    before = read_manifest()
+    assert [(post(1, **options).status_code, options) for _, options in HOSTILE] == HOSTILE
+    assert read_manifest() == before
+
+
+def test_accept_takes_only_post_and_not_from_other_machines(live):
+    url, post = live
+    for method in ("GET", "PUT", "OPTIONS", "DELETE"):
+        assert httpx.request(method, f"{url}accept").status_code in (404, 405)
+    assert httpx.get(f"{url}data.json").json()["live"]["can_accept"] is True
+    folder = Path("results/e")
+    with LiveView(folder, check=make_live_check(folder, None, None), host="0.0.0.0", token="t" * 30) as view:
+        other = f"http://127.0.0.1:{view.url.rpartition(':')[2].partition('/')[0]}/"
+        headers = {"authorization": f"Bearer {'t' * 30}"}
+        assert httpx.get(f"{other}data.json", headers=headers).json()["live"]["can_accept"] is False
+        body = {"trial": 1, "seen": post.list_seen(1)}
+        assert httpx.post(f"{other}accept", json=body, headers=headers).status_code == 405
+
+
+def test_accept_notices_a_baseline_that_changed_in_the_meantime(live):
+    planned = plan_acceptance("results/e", cases=["width=16 [2]"])
+    _, post = live
+    assert post(2).status_code == 204
+    with pytest.raises(ResultsError, match="has changed in the meantime"):
+        planned.apply()
