@@ -373,7 +373,9 @@ class Follower:
         outcomes = list(store.outcomes(record.id, of_folder=self._run is None))
         state = replace(before, layout=layout, record=record, outcomes=outcomes)
         rows = state.rows
-        if layout != before.layout or state.trials != before.trials:
+        # A plan does not know the titles of nodes and the sizes of jobs, which no column of the page needs.
+        known = replace(before.layout, titles=layout.titles, sizes_differ=layout.sizes_differ)
+        if layout != known or state.trials != before.trials:
             has_grown = layout.search is not None and before.record is not None and before.record.id == record.id
             state = self._load_state(store, before if has_grown else None)
             with self._lock:
