@@ -21,7 +21,7 @@ from sweeper.answers.value_labels import label_values
 from sweeper.errors import ImageError, ResultsError, UsageError
 from sweeper.images.metrics.judge_messages import make_data_url
 from sweeper.model.result import SAMPLING_METRIC, Result
-from sweeper.model.search_columns import VOTES_METRIC
+from sweeper.model.search_columns import VOTES_METRIC, get_number
 from sweeper.regression.cases import format_cells
 from sweeper.regression.verdict_pairs import MatchedTrials, SideTrials
 from sweeper.schemas.values import is_number
@@ -355,14 +355,10 @@ def _find_direction(metric: str, query: VerdictQuery) -> int:
     return (metric in _MAXIMIZED) - (metric in _MINIMIZED)
 
 
-def _get_number(row: Result, name: str) -> float:
-    value: Any = getattr(row, name) if name in _COLUMNS else row.metrics.get(name)
-    return float(value) if is_number(value) else math.nan
-
-
 def _average(groups: Sequence[Sequence[Result]], name: str) -> Numbers:
     """The mean of a metric in each group of trials; NaN if one of them has none."""
-    return np.array([np.mean([_get_number(row, name) for row in rows]) for rows in groups])
+    numbers = [[get_number(row, name) for row in rows] for rows in groups]
+    return np.array([np.mean(np.array(of_group, dtype=float)) for of_group in numbers])
 
 
 def _measure(matched: MatchedTrials, name: str, margin: float | None) -> tuple[MetricVerdict, Numbers | None]:
@@ -402,8 +398,8 @@ def _find_largest(matched: MatchedTrials, metrics: Sequence[MetricVerdict]) -> t
     pairs, names = [], [metric.metric for metric in metrics]
     for cells, olds, news in zip(matched.cells, matched.old, matched.new, strict=True):
         trials = (matched.old_side, olds[0]), (matched.new_side, news[0])
-        numbers = {name: (_get_number(olds[0], name), _get_number(news[0], name)) for name in names}
-        known = {name: pair for name, pair in numbers.items() if all(map(math.isfinite, pair))}
+        numbers = ((name, get_number(olds[0], name), get_number(news[0], name)) for name in names)
+        known = {name: (old, new) for name, old, new in numbers if old is not None and new is not None}
         sizes = [
             abs(known[metric.metric][1] - known[metric.metric][0]) / metric.margin
             for metric in metrics

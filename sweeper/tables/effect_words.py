@@ -227,11 +227,9 @@ def describe_estimate(mean: float, low: float, high: float) -> str:
 
 
 def _describe_slope(low: float, high: float) -> str:
-    margin, word = (high - low) / 2, "rises" if low > 0 else "falls"
     least, most = sorted((abs(low), abs(high)))
-    if _is_nothing(margin, low):
-        return f"{word} with it, by {format_rounded(most)} for 1 more"
-    return f"{word} with it, by {_round_to(least, margin)} to {_round_to(most, margin)} for 1 more"
+    by = format_rounded(most) if _is_nothing(most - least, least) else _format_interval((least, most))
+    return f"{'rises' if low > 0 else 'falls'} with it, by {by} for 1 more"
 
 
 def _describe_trend(trend: Trend, maximize: bool | None) -> str:

@@ -224,15 +224,6 @@ def _iter_calibrated(store: Store, names: Sequence[str]) -> Iterator[_Repeat]:
                 yield trial, name, value
 
 
-@dataclass(frozen=True, slots=True)
-class _MatchedTrials:
-    """The trials of an axis in rows that are equal in all other axes: `trials[row, value]` is an index, or -1."""
-
-    trials: Codes
-    replicates: Replicates
-    own_seeds: bool
-
-
 class _Analysis:
     """The trials of a folder as a factorial; of trials with equal axes, it takes the mean."""
 
@@ -241,7 +232,7 @@ class _Analysis:
         self._cells: Codes = renumber(*codes) if codes else np.zeros(len(rows), dtype=np.int64)
         first = np.unique(self._cells, return_index=True)[1]
         self._axes = [replace(axis, codes=axis.codes[first]) for axis in axes.axes]
-        self._matched: dict[int, _MatchedTrials] = {}  # by the axis
+        self._matched: dict[int, tuple[Codes, Replicates]] = {}  # by the axis
         self._models: dict[bytes, VarianceModel] = {}  # by the trials that have a number
         self._compared = [
             index
@@ -249,10 +240,11 @@ class _Analysis:
             if not axis.is_replicate and (not requested or set(requested) & set(axis.columns))
         ]
         self._level = 1 - LEVEL / max(len(self._compared), 1)
+        few = (index for index in self._compared if len(self._axes[index].values) <= MAX_VALUES)
+        self._with_own_seeds = [index for index in few if _has_own_seeds(*self._match(index))]
         self.notes = [
             f"each value of {self._axes[index].name} has seeds of its own, so the means of its seeds are compared"
-            for index in self._compared
-            if len(self._axes[index].values) <= MAX_VALUES and self._match(index).own_seeds
+            for index in self._with_own_seeds
         ]
 
     def analyse(self, name: str, cells: Sequence[Any]) -> MetricEffects:
@@ -288,16 +280,17 @@ class _Analysis:
             note = (f"has {len(axis.values)} values, too many to compare each pair (at most {MAX_VALUES}); select "
                     f"some, or call it a replicate: --over {axis.columns[0]}")  # fmt: skip
             return make_effect(axis, share, ValueComparisons(), note)
-        matched = self._match(index)
-        if matched.own_seeds:
+        if index in self._with_own_seeds:
             found = compare_means(self._average_seeds(axis, numbers), self._level)
         else:
-            table = np.where(matched.trials < 0, np.nan, numbers[matched.trials])
-            found = compare_values(table, matched.replicates, self._level, axis.numbers)
+            trials, replicates = self._match(index)
+            table = np.where(trials < 0, np.nan, numbers[trials])
+            found = compare_values(table, replicates, self._level, axis.numbers)
         note = "" if found.pairs else "cannot be judged, because no two trials differ in it alone"
         return make_effect(axis, share, found, note)
 
-    def _match(self, index: int) -> _MatchedTrials:
+    def _match(self, index: int) -> tuple[Codes, Replicates]:
+        """The trials in rows that are equal in all other axes, by row and value: an index, or -1; and these axes."""
         if index not in self._matched:
             axis = self._axes[index]
             others = [other for other in self._axes if other is not axis]
@@ -305,8 +298,8 @@ class _Analysis:
             first = np.unique(row_of, return_index=True)[1]
             trials = np.full((len(first), len(axis.values)), -1)
             trials[row_of, axis.codes] = np.arange(len(axis.codes))
-            replicates = make_replicates([replace(other, codes=other.codes[first]) for other in others], len(first))
-            self._matched[index] = _MatchedTrials(trials, replicates, _has_own_seeds(trials, replicates.seeds))
+            others = [replace(other, codes=other.codes[first]) for other in others]
+            self._matched[index] = trials, make_replicates(others, len(first))
         return self._matched[index]
 
     def _average_seeds(self, axis: EffectAxis, numbers: Numbers) -> list[Numbers]:
@@ -323,11 +316,11 @@ class _Analysis:
         return [by_seed[by_seed.index.get_level_values("value") == value].to_numpy() for value in values]
 
 
-def _has_own_seeds(trials: Codes, seeds: Codes | None) -> bool:
+def _has_own_seeds(trials: Codes, replicates: Replicates) -> bool:
     """Whether no two values share as many as half of the seeds of either."""
-    if seeds is None:
+    if replicates.seeds is None:
         return False
-    of_values = [{*seeds[column >= 0].tolist()} for column in trials.T]
+    of_values = [{*replicates.seeds[column >= 0].tolist()} for column in trials.T]
     return all(
         2 * len(own & other) < min(len(own), len(other)) and min(len(own), len(other)) > 1
         for own, other in combinations(of_values, 2)

@@ -61,6 +61,13 @@ class VoteAxis:
     def name(self) -> str:
         return POINT if self.is_point else self.columns[0]
 
+    def group_contexts(self) -> dict[int, list[int]]:
+        """The pictures of each context."""
+        groups: dict[int, list[int]] = {}
+        for picture, context in enumerate(self.context_of):
+            groups.setdefault(context, []).append(picture)
+        return groups
+
     def separates(self, first: int, second: int) -> bool:
         """Whether two pictures differ in this axis and in nothing else."""
         return self.context_of[first] == self.context_of[second] and self.value_of[first] != self.value_of[second]

@@ -91,10 +91,7 @@ def _find_comparable(
     pictures: VotePictures, points: VoteAxis, asked: AbstractSet[int], enough: int
 ) -> tuple[set[int], int]:
     """Find the points that have a pair with another one, and count the pairs of files until there are enough."""
-    groups: dict[int, list[int]] = {}
-    for index, context in enumerate(points.context_of):
-        groups.setdefault(context, []).append(index)
-    found: set[int] = set()
+    groups, found = points.group_contexts(), set[int]()
     pairs: set[frozenset[str]] = set()
     for index, (value, context) in enumerate(zip(points.value_of, points.context_of, strict=True)):
         for other in groups[context] if value in asked else ():
@@ -154,14 +151,12 @@ def _group_connected(votes: Sequence[Vote]) -> list[list[Vote]]:
 
 
 def _score_group(votes: Sequence[Vote]) -> dict[str, float]:
-    numbers: dict[str, int] = {}
-    first, second = (
-        [numbers.setdefault(sha256, len(numbers)) for sha256 in side]
-        for side in ([vote.left_sha256 for vote in votes], [vote.right_sha256 for vote in votes])
-    )
+    items = list(dict.fromkeys(sha256 for vote in votes for sha256 in vote.pictures))
+    numbers = {sha256: number for number, sha256 in enumerate(items)}
+    left, right = [numbers[vote.left_sha256] for vote in votes], [numbers[vote.right_sha256] for vote in votes]
     points = [_POINTS[vote.answer or TIE] for vote in votes]
-    shares = compute_shares(ItemComparisons(len(numbers), first, second, points)).tolist()
-    return {sha256: round(share, 4) for sha256, share in zip(numbers, shares, strict=True)}
+    shares = compute_shares(ItemComparisons(len(items), left, right, points)).tolist()
+    return {sha256: round(share, 4) for sha256, share in zip(items, shares, strict=True)}
 
 
 def write_metric(store: Store, pictures: VotePictures, votes: Sequence[Vote], changed: Vote | None = None) -> None:

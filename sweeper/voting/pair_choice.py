@@ -172,9 +172,7 @@ def _keep_least(rows: Integers, key: NDArray[np.generic]) -> Integers:
 
 def _list_pairs(axis: VoteAxis, limit: int) -> Iterator[tuple[int, int]]:
     """The pairs of pictures with different values in the same context; with more than `limit`, a sample of them."""
-    members: dict[int, list[int]] = {}
-    for picture, context in enumerate(axis.context_of):
-        members.setdefault(context, []).append(picture)
+    members = axis.group_contexts()
     random = np.random.default_rng(0)
     share = limit / max(sum(len(group) * (len(group) - 1) // 2 for group in members.values()), 1)
     for group in members.values():
