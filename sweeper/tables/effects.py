@@ -6,6 +6,7 @@ The statistics are in `sweeper.statistics`; its README explains them. Importing 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -195,7 +196,7 @@ def _measure_server_noise(folder: Path, names: Sequence[str]) -> dict[str, float
     repeats = table[table["number"].abs() < _LARGEST].groupby(["metric", "trial"], sort=False)["number"]
     spread = pd.DataFrame({"df": repeats.count() - 1, "squares": repeats.var() * (repeats.count() - 1)})
     sums = spread[spread["df"] > 0].groupby("metric").sum()
-    return {str(name): noise**0.5 for name, noise in (sums["squares"] / sums["df"]).items()}
+    return {str(name): math.sqrt(square) for name, square in (sums["squares"] / sums["df"]).items()}
 
 
 def _iter_repeated_jobs(store: Store, names: Sequence[str]) -> Iterator[_Repeat]:

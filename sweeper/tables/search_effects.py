@@ -86,14 +86,14 @@ class SearchAnalysis:
     def analyse(self, name: str) -> MetricEffects:
         """Analyse a column of numbers."""
         numbers = [get_number(row, name) for row in self._rows]
-        known = [number for number in numbers if number is not None and is_number(number)]
+        known = [number for number in numbers if number is not None]
         metric = MetricEffects(name, len(known), maximize=self._find_direction(name))
         if note := explain_no_analysis([row.metrics.get(name) for row in self._rows], np.array(known)):
             return replace(metric, note=note)
         means = adjust_means(
             (key, combination, number)
             for key, combination, number in zip(self._keys, self._combinations, numbers, strict=True)
-            if number is not None and is_number(number)
+            if number is not None
         )
         firsts = np.array([self._first[key] for key in self._first if key in means])
         values = np.array([means[key] for key in self._first if key in means])
