@@ -215,7 +215,8 @@ def _encode_workflows(planned: Plan, table: TrialTable, uploaded: _UploadedInput
     for trial in planned.written():
         if trial.digest not in target_of or trial.digest in known:
             continue
-        used = [(file, uploaded.get(target_of[trial.digest] or "", {})) for file in planned.files(trial)]
+        found = planned.files(trial) if files else ()
+        used = [(file, uploaded.get(target_of[trial.digest] or "", {})) for file in found]
         if not known:
             base = _render(template, trial, used)
             keys = [(node, name) for node, content in base.items() for name in content.get("inputs", {})]
