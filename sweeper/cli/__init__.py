@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from sweeper.cli.wait_for_signal import count_interrupts  # noqa: PLC0415 (`sweeper --help` does without)
 
+    gc.set_threshold(10_000)  # Python would look for cycles after every 700 objects, and a large folder has millions
     with count_interrupts():
         from sweeper.cli.main_group import invoke
 
