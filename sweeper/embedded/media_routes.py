@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from blake3 import blake3
@@ -199,7 +199,7 @@ def _store_by_name(
 def _store_by_content(folders: ServerFolders, data: bytes) -> tuple[str, bool]:
     """Store an upload under a hash of its content, as Cloud does. Returns (the name, whether a file was written).
 
-    Raises RequestRefusedError if it is not a picture, or exceeds the published limits.
+    Raises RequestRefusedError if it is not a picture, film or sound, or exceeds the published limits.
     """
     name = f"{blake3(data).hexdigest()}{_detect_suffix(data)}"
     path = folders.input_dir / name
@@ -209,15 +209,25 @@ def _store_by_content(folders: ServerFolders, data: bytes) -> tuple[str, bool]:
     return name, new
 
 
+# How films and sounds begin, from which byte.
+_SIGNATURES: Final = (
+    (4, b"ftyp", ".mp4"), (0, b"\x1aE\xdf\xa3", ".webm"), (8, b"WAVE", ".wav"), (0, b"fLaC", ".flac"),
+    (0, b"OggS", ".ogg"), (0, b"ID3", ".mp3"), (0, b"\xff\xfb", ".mp3"),
+)  # fmt: skip
+
+
 def _detect_suffix(data: bytes) -> str:
-    """The suffix of a picture by its content, such as `.png`. Raises RequestRefusedError."""
+    """The suffix of a picture, film or sound by its content, such as `.png`. Raises RequestRefusedError."""
     if len(data) > CLOUD_MAX_BYTES:
         raise refuse(f"The file has {len(data)} bytes; at most {CLOUD_MAX_BYTES} are allowed.")
     try:
         with open_image(data) as picture:
             kind, (width, height) = picture.format or "", picture.size
     except ImageFileError as problem:
-        raise refuse("The file is not a picture that can be read.") from problem
+        found = [suffix for start, signature, suffix in _SIGNATURES if data.startswith(signature, start)]
+        if found:
+            return found[0]
+        raise refuse("The file is not a picture, film or sound that can be read.") from problem
     if max(width, height) > CLOUD_MAX_EDGE or width * height > MAX_PIXELS:
         limits = f"{CLOUD_MAX_EDGE} an edge and {MAX_PIXELS} in all"
         raise refuse(f"The picture has {width} x {height} pixels; at most {limits} are allowed.")
