@@ -71,13 +71,14 @@ def render_experiment(
     slots: Sequence[Suggestion],
     files: Mapping[str, tuple[Sequence[str], str]],
     choices: Mapping[str, Sequence[Any]],
+    has_pictures: bool = True,
     keep_temp: bool = False,
 ) -> str:
     """The text of an experiment.
 
     `target`: its name, and a remark. `files`: for each slot of a file the paths of local ones, relative to the
-    experiment, and a remark. `choices`: what the server offers for a slot, if it is a list. `keep_temp`: no node of the
-    workflow saves its pictures.
+    experiment, and a remark. `choices`: what the server offers for a slot, if it is a list. `has_pictures`: it makes
+    more than sounds. `keep_temp`: no node of the workflow saves its pictures.
     """
     values_of = {slot.name: list(_propose_values(slot, choices.get(slot.name, ()))) for slot in slots}
     axes = {name: f"[{', '.join(map(_to_yaml, values))}]" for name, values in values_of.items() if values}
@@ -109,7 +110,8 @@ def render_experiment(
         for slot in group:
             hint = _HINTS.get(slot.role)
             lines.append(f"    # {slot.name}: {axes[slot.name]}" + (f"  # {hint}" if hint else ""))
-    lines += ["", "metrics: [brightness, sharpness]  # columns of the table, measured on the pictures"]
+    if has_pictures:
+        lines += ["", "metrics: [brightness, sharpness]  # columns of the table, measured on the pictures"]
     if keep_temp:
         lines.append("run: {keep_temp: true}  # no node of the workflow saves a file; this keeps what it shows")
     return "\n".join(lines) + "\n"

@@ -301,6 +301,9 @@ def _find_places(nodes: Sequence[str], graph: Graph) -> list[str]:
 def _find_user(node_id: str, graph: Graph) -> str:
     """Return the input that a node is linked to, or the title of that node if the input says nothing; "" if several."""
     users = {(key, name) for key, node in graph.items() for name, source, _ in iter_links(node) if source == node_id}
+    names = {name for _, name in users}
+    if len(names) == 1 and not names & _NON_TEXT_LINKS:
+        return _slugify(names.pop())
     if len(users) != 1:
         return ""
     ((key, name),) = users

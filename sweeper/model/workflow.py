@@ -68,6 +68,8 @@ def find_shape_problems(value: object) -> list[tuple[KeyPath, str]]:
         return [((), CONVERT_HINT)]
     if isinstance(value, dict) and isinstance(value.get("prompt"), dict) and "class_type" not in value["prompt"]:
         return [(("prompt",), "the workflow is wrapped in a `prompt` key; keep what is inside it")]
+    if isinstance(value, dict) and len(value) > 1 and not any(isinstance(node, dict) for node in value.values()):
+        return [((), "this is no workflow: none of its entries is a node, a mapping with `class_type` and `inputs`")]
     problems = find_schema_problems("workflow", value)
     if problems or not isinstance(value, dict):
         return problems

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import wave
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,44 @@ def test_saved_workflow_with_a_custom_node_gets_no_unlike_class(sweeper):
         "efficiency-nodes), and the file does not name its 2 values; give a server that has it: --target URL\n"
     )
     assert "(--target or --object-info gives others)" in outcome.err
+
+
+def test_a_file_of_another_program_is_no_workflow(sweeper):
+    Path("w.json").write_text(json.dumps({"file_type": "view_comfy", "version": "0.0.1", "workflows": []}))
+
+    outcome = sweeper("init", "new", "--from", "w.json")
+
+    assert outcome.err == (
+        "error: w.json:1: this is no workflow: none of its entries is a node, a mapping with `class_type` and "
+        "`inputs`\n"
+    )
+
+
+PARTNER = {
+    "1": {"class_type": "FluxProUltraImageNode", "inputs": {
+        "prompt": "a fox", "prompt_upsampling": False, "seed": 1, "aspect_ratio": "16:9", "raw": False}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}  # fmt: skip
+FILM = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 2, "color": 255}},
+    "2": {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 8}},
+    "3": {"class_type": "SaveVideo", "inputs": {"video": ["2", 0], "filename_prefix": "x", "format": "auto"}},
+}
+SOUND = {
+    "1": {"class_type": "LoadAudio", "inputs": {"audio": "tone.wav"}},
+    "2": {"class_type": "SaveAudioMP3", "inputs": {"audio": ["1", 0], "filename_prefix": "x", "quality": "V0"}},
+}
+
+
+@pytest.mark.parametrize("graph", [PARTNER, FILM, SOUND], ids=["a partner's node", "a film", "a sound"])
+def test_first_experiment_runs_on_the_embedded_server(sweeper, graph):
+    with wave.open("tone.wav", "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(16000))
+    Path("w.json").write_text(json.dumps(graph))
+    assert sweeper("init", "new", "--from", "w.json").code == 0
+    assert ("metrics:" in Path("new/experiment.yaml").read_text()) == (graph is not SOUND)
+
+    outcome = sweeper("run", "new/experiment.yaml")
+
+    assert (outcome.code, "0 failed, 0 under way, 0 queued" in outcome.err) == (0, True)

@@ -263,6 +263,7 @@ def test_inputs_of_the_app_mode_become_exactly_the_slots(sweeper, command):
     drawn["nodes"].append({**make_node(20, "sub", values=["calm"]), "inputs": [widget("words", "STRING")]})
     drawn["nodes"][4]["inputs"].append(widget("cfg", "FLOAT", label="How strictly"))
     chosen = [["20", "words"], [3, "cfg"], [f"{APP_ID}:5:width", "width"], ["99", "gone"]]
+    chosen.append([f"{APP_ID}:5:height", "How high", {}])
     drawn["extra"] = {"linearData": {"inputs": chosen, "outputs": ["9"]}}
     save(drawn)
 
@@ -276,6 +277,7 @@ def test_inputs_of_the_app_mode_become_exactly_the_slots(sweeper, command):
     template = load_template("ui2.json" if command[0] == "template" else "ui2/ui.json")
     assert {name: [str(address) for address in slot.addresses] for name, slot in template.slots.items()} == {
         "words": ["20:31.string_a", "20:32.string_a"], "how_strictly": ["3.cfg"], "width": ["5.width"],
+        "how_high": ["5.height"],
     }  # fmt: skip
     assert template.slots["words"].default == "calm"
 

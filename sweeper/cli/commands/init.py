@@ -91,8 +91,8 @@ def _make_files(
     classes = NodeClassSource(target, object_info)
     workflow = read_graph(source, classes)
     slots = suggest_workflow_slots(workflow, classes.classes)
+    outputs = find_output_nodes(workflow.graph, classes.classes)
     if not workflow.app_inputs:
-        outputs = find_output_nodes(workflow.graph, classes.classes)
         slots = order_slots(slots, find_upstream(workflow.graph, outputs)) or slots
     if not slots:
         raise UsageError(f"{source}: no node of this workflow has an input that can be a slot")
@@ -108,6 +108,7 @@ def _make_files(
     experiment = render_experiment(
         _choose_name(folder), title=title, template=f"{stem}.json", target=_choose_target(workflow, target, notes),
         slots=slots, files=files, choices=choices,
+        has_pictures=any("Audio" not in workflow.graph[key]["class_type"] for key in outputs),
         keep_temp=bool(GraphCheck(workflow.graph, classes.classes).find_unsaved_outputs()),
     )  # fmt: skip
     slots_file = render_slots_file(
@@ -176,8 +177,8 @@ def _collect_inputs(
         name = PurePosixPath(str(slot.value).removesuffix(" [input]").replace("\\", "/")).name
         suffix = PurePosixPath(name).suffix.lower()
         content = workflow.pictures.get(name) or _read_neighbour(source, name)
-        remark = 'or {files: "inputs/*.png"}: one trial for each file'
         path = f"{_INPUTS}/{_to_file_name(name) or 'picture.png'}"
+        remark = f'or {{files: "{_INPUTS}/*{PurePosixPath(path).suffix}"}}: one trial for each file'
         if content is None and suffix not in _OTHER_SUFFIXES:
             content = _draw_placeholder()
             path = f"{_INPUTS}/{_to_file_name(PurePosixPath(name).stem) or 'picture'}.png"

@@ -108,6 +108,7 @@ def convert_to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) 
         converter.problems.append((("extra", "ue_links"), "Anything Everywhere draws links that are not in the file"))
     converter.leave_out_unknown_nodes()
     converter.drop_loose_links()
+    converter.note_inactive_nodes()
     converter.note_scripts()
     if not converter.graph and not converter.problems:
         converter.problems.append((("nodes",), "no node of it would be sent to a server"))
@@ -181,6 +182,7 @@ class _Converter:
         self.node_count = 0
         self.problems: list[tuple[KeyPath, str]] = []
         self.notes: list[tuple[KeyPath, str]] = []
+        self.inactive: dict[int, list[Node]] = {}  # by mode, muted or bypassed
         self.models: list[ModelFile] = []
 
     def convert_graph(self, scope: Scope) -> None:
@@ -196,8 +198,7 @@ class _Converter:
             # The page expands a muted or bypassed subgraph if it is inside of another one (SubgraphNode.getInnerNodes).
             is_inner_host = scope.host is not None and node.type in self.workflow.subgraphs
             if node.mode in (MUTED, BYPASSED) and not is_inner_host:
-                effect = "muted and left out" if node.mode == MUTED else "bypassed: its links are passed on"
-                self.notes.append((node.path, f"{node} is {effect}"))
+                self.inactive.setdefault(node.mode, []).append(node)
             elif node.type in self.workflow.subgraphs:
                 inner_scope = scope.enter(node, self.workflow.subgraphs[node.type])
                 if len(inner_scope.ids) > min(len(self.workflow.subgraphs), _MAX_NESTED):
@@ -370,10 +371,12 @@ class _Converter:
             if not fits_shape(entry[:2] if isinstance(entry, list) else entry, ([str, str], [int, str])):
                 continue
             graph_id, _, rest = str(entry[0]).partition(":")
-            reference, name = (rest.partition(":")[0] if len(graph_id) == _UUID_LENGTH else str(entry[0])), entry[1]
+            is_path = len(graph_id) != _UUID_LENGTH or not rest
+            reference, _, name = (str(entry[0]), "", "") if is_path else rest.partition(":")
+            name, given = name or entry[1], entry[1]  # some files have a label in the place of the widget
             addresses = self.find_shown_addresses(reference, name)
             if addresses:
-                label = self.labels.get((reference, name), "")
+                label = self.labels.get((reference, name), "") or (given if given != name else "")
                 yield AppInput(tuple(map(str, addresses)), label or name, bool(label))
             else:
                 message = (
@@ -396,6 +399,19 @@ class _Converter:
             for name, value in list(node["inputs"].items()):
                 if isinstance(value, list) and value[0] not in self.graph:
                     del node["inputs"][name]
+
+    def note_inactive_nodes(self) -> None:
+        """Note first which nodes are muted or bypassed; of many, how many and the first three."""
+        notes: list[tuple[KeyPath, str]] = []
+        for mode, nodes in self.inactive.items():
+            if len(nodes) <= _MAX_SINGLE:
+                effect = "muted and left out" if mode == MUTED else "bypassed: its links are passed on"
+                notes += [(node.path, f"{node} is {effect}") for node in nodes]
+                continue
+            effect = "muted and left out" if mode == MUTED else "bypassed, and their links are passed on"
+            first = f"{', '.join(map(str, nodes[:_MAX_NAMED]))} and {len(nodes) - _MAX_NAMED} more"
+            notes.append((("nodes",), f"{len(nodes)} nodes are {effect}: {first}"))
+        self.notes[:0] = notes
 
     def note_scripts(self) -> None:
         """Note custom nodes, because their scripts for ComfyUI's page may change values when it queues a workflow."""

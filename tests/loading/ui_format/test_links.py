@@ -329,3 +329,11 @@ def test_a_primitive_with_limits_that_are_no_numbers_is_refused(limits: dict[str
     source = node(3, "PrimitiveNode", values=[5.5, "fixed"])
     with pytest.raises(UiFormatError, match=r"cannot round 5\.5 for its input 'value' by its limits"):
         convert_to_api(canvas(source, number, links=[(7, 3, 0, 4, 0, "FLOAT")]), info)
+
+
+def test_many_bypassed_nodes_are_one_note() -> None:
+    nodes = [node(number, "Photo", mode=4) for number in range(20, 25)]
+    assert [sentence for _, sentence in convert(PHOTO, *nodes, save(), links=[(9, 1, 0, 9, 0, IMAGE)]).notes] == [
+        "5 nodes are bypassed, and their links are passed on: node 20 (Photo), node 21 (Photo), node 22 (Photo) and 2 "
+        "more"
+    ]
