@@ -222,8 +222,7 @@ class Session:
     async def connect(self, stack: AsyncExitStack) -> bool:
         """Connect to the targets. Returns whether one can be used; False if the run stops meanwhile.
 
-        Those that respond go to `self.clients`, the others to `self.pending`. Raises RefusedError if a target refuses
-        us, and UnreachableError if none responds.
+        Those that respond go to `self.clients`, the others to `self.pending`. Raises RefusedError, UnreachableError.
         """
         clients: list[ComfyClient] = []
         for target in self.targets:

@@ -55,6 +55,24 @@ def test_a_second_run_of_finished_work_contacts_no_server(server, target, experi
     assert not any(isinstance(event, JobSubmitted) for event in events)
 
 
+@pytest.mark.parametrize(("axis", "differ"), [("width", True), ("color", False)])
+def test_a_run_says_whether_its_jobs_differ_in_size(tmp_path, axis, differ):
+    sizes = {"width": "{{ width }}", "height": 64, "batch_size": 1, "color": "{{ color }}"}
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": sizes},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    body = {"template": "t.json", "params": {"width": 64, "color": 1}, "sweep": {"grid": {axis: [64, 128]}}}
+    file = tmp_path / "e.yaml"
+    file.write_text(json.dumps({**body, "params": {k: v for k, v in body["params"].items() if k != axis}}))
+    events = []
+    sweeper.run(sweeper.load(file), "embedded", tmp_path / "out", progress=events.append)
+    assert [event.sizes_differ for event in events if isinstance(event, RunStarted)] == [differ]
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        assert store.layout().sizes_differ is differ
+
+
 def test_a_changed_experiment_runs_only_the_new_trials(server, target, experiment, tmp_path):
     sweeper.run(experiment(seed=[1, 2]), target, tmp_path / "out")
     run = sweeper.run(experiment(seed=[2, 3, 1]), target, tmp_path / "out")
