@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return report_failure(failure)
         return 0
+    if argv is None:  # the rows of a table are many objects without cycles, and each search for cycles visits them all
+        gc.set_threshold(50_000, 20, 50)
     from sweeper.cli.wait_for_signal import count_interrupts  # noqa: PLC0415 (`sweeper --help` does without)
 
     gc.set_threshold(10_000)  # Python would look for cycles after every 700 objects, and a large folder has millions

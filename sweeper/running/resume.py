@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from uuid import uuid4
@@ -52,10 +52,10 @@ class ResumeState:
 
     @property
     def reused_failures(self) -> int:
-        return self._count_rows(d for d in self.done if self.current_jobs[d].state != records.SUCCEEDED)
+        return self._count_rows({d for d in self.done if self.current_jobs[d].state != records.SUCCEEDED})
 
-    def _count_rows(self, digests: Iterable[str]) -> int:
-        return sum(1 + len(self.duplicates.get(digest, ())) for digest in digests)
+    def _count_rows(self, digests: Collection[str]) -> int:
+        return len(digests) + sum(len(rest) for digest, rest in self.duplicates.items() if digest in digests)
 
     def list_notes(self, targets: Collection[str]) -> Iterator[str]:
         """What to say about finished trials: where they were made if not on these targets, and how files differ."""

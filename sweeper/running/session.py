@@ -294,11 +294,10 @@ class Session:
 
     async def _record_and_execute(self, store: Store, state: ResumeState, *, may_submit: bool) -> Run:
         self.spending = self._make_spending(store, state) if may_submit else None
-        plan, table = self.plan, TableFile(store)
+        plan, table, titles = self.plan, TableFile(store), find_unique_titles(self.experiment.template.graph)
         layout = TableLayout(
             self.experiment.name, tuple(plan.axis_columns), tuple(plan.slot_names), tuple(self.experiment.metrics),
-            plan.value_order, plan.together, plan.search_columns, find_unique_titles(self.experiment.template.graph),
-            JobSizes(self.experiment.template).differ(plan),
+            plan.value_order, plan.together, plan.search_columns, titles, JobSizes(self.experiment.template).differ(plan),
         )  # fmt: skip
         run_id, table.is_same = record_run(
             plan, store, state, layout,
@@ -306,8 +305,9 @@ class Session:
         )  # fmt: skip
         for name, info in self.server_infos.items():
             store.servers.save_info(run_id, name, info)
-        left_out = [trial for trial in plan.written() if trial.index in self.gone and self.is_selected(trial)]
-        self._warn(record_gone(store, run_id, left_out, self.gone, now=time.time()))
+        if self.gone:
+            left_out = [trial for trial in plan.written() if trial.index in self.gone and self.is_selected(trial)]
+            self._warn(record_gone(store, run_id, left_out, self.gone, now=time.time()))
         if may_submit:
             table.is_same = False
             await self.find_outdated_models(store)

@@ -190,10 +190,11 @@ class ArtifactFolder:
         """
         if self.path.is_symlink() or not self.path.is_dir():
             return
-        for path in self.path.iterdir():
-            is_partial = path.name.startswith(".") and path.name.endswith(_PART_SUFFIX)
-            if is_partial or (f"{FOLDER}/{path.name}" not in recorded and _is_leftover(path, unfinished)):
-                path.unlink(missing_ok=True)
+        for name in os.listdir(self.path):  # noqa: PTH208 - a Path for each of 100,000 files takes half a second
+            is_partial = name.startswith(".") and name.endswith(_PART_SUFFIX)
+            is_known = not unfinished or f"{FOLDER}/{name}" in recorded
+            if is_partial or (not is_known and _is_leftover(self.path / name, unfinished)):
+                (self.path / name).unlink(missing_ok=True)
 
     def local_path(self, path: str) -> Path:
         """Where this process can read a saved file."""

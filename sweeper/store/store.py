@@ -79,8 +79,8 @@ from sweeper.wording import suggest
 FILE_NAME: Final = "sweeper.sqlite"
 
 _SELECT_FILES: Final = """
-SELECT DISTINCT path, sha256 FROM artifacts a
-WHERE (SELECT count(*) FROM metrics m WHERE m.sha256 = a.sha256 AND m.metric IN (SELECT value FROM json_each(?))) < ?
+SELECT DISTINCT path, sha256 FROM artifacts WHERE sha256 NOT IN (
+    SELECT sha256 FROM metrics WHERE metric IN (SELECT value FROM json_each(?)) GROUP BY sha256 HAVING count(*) >= ?)
 """
 _SELECT_HASHES: Final = """SELECT sha256, trim(value, '"') FROM metrics WHERE metric = ? AND value LIKE '"%'"""
 # The schema was checked, so that the columns are those of JobRecord, in their order.
