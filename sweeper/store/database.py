@@ -156,7 +156,6 @@ def _find_wrong_values(connection: sqlite3.Connection) -> str | None:
 
 
 SCHEMA_VERSION: Final = 1
-
 _LATER_FILES: Final = ("artifacts", "results.csv")  # a run makes them after the store
 
 # After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the
@@ -176,8 +175,7 @@ CREATE TABLE jobs(
     id TEXT PRIMARY KEY, run INTEGER NOT NULL, target TEXT NOT NULL, digest TEXT NOT NULL, sent TEXT NOT NULL,
     attempt INTEGER NOT NULL, prompt_id TEXT, state TEXT NOT NULL, intended REAL NOT NULL, submitted REAL,
     started REAL, ended REAL, error_type TEXT, error TEXT);
-CREATE INDEX jobs_by_digest ON jobs(digest, target);
-CREATE INDEX jobs_by_prompt ON jobs(prompt_id);
+CREATE INDEX jobs_by_digest ON jobs(digest, target); CREATE INDEX jobs_by_prompt ON jobs(prompt_id);
 CREATE INDEX jobs_not_succeeded ON jobs(id, state) WHERE state != 'succeeded';  -- few, and no result needs the others
 CREATE TABLE claims(
     run INTEGER NOT NULL, digest TEXT NOT NULL, job TEXT NOT NULL, PRIMARY KEY(run, digest)) WITHOUT ROWID;
