@@ -167,8 +167,6 @@ class DoneWork:
 
     def list_notes(self, digests: Iterable[str]) -> Iterator[str]:
         """What to say about the trials that stay done although a time differs."""
-        if not self.touched:
-            return
         current = [self.jobs[digest] for digest in dict.fromkeys(digests) if digest in self.jobs]
         touched = [self.touched[job.id] for job in current if job.id in self.touched]
         if self.keeps_stale:

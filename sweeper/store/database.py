@@ -1,11 +1,9 @@
 # ruff: noqa: S608 - the statements are made of the constants below
 """The SQLite file of a results folder: its schema, its version, opening it, and its error messages.
 
-The queries are in `store` and `server_facts`.
-
-SQLite's integrity check sees damaged pages, but not a flipped bit in the text of a digest: the job of that digest would
-count as never sent, and be paid for again. So triggers keep a checksum of each row that decides what is submitted, or
-that a person gave.
+The queries are in `store` and `server_facts`. SQLite's integrity check sees damaged pages, but not a flipped bit in the
+text of a digest: the job of that digest would count as never sent, and be paid for again. So triggers keep a checksum
+of each row that decides what is submitted, or that a person gave.
 """
 
 from __future__ import annotations

@@ -291,9 +291,8 @@ def _get_cells(batch: Batch, name: str, layout: TableLayout) -> Iterable[Any]:
         return [None if cost is None else CURRENCY for cost in batch["cost"]]
     if name in RESERVED_COLUMNS:
         return map(_to_json_list, batch[name]) if name in LIST_COLUMNS else batch[name]
-    if name in layout.metrics and name not in layout.axis_columns and name not in layout.slot_names:
-        found: Sequence[Any] = batch["metrics"].get(name) or [None] * len(batch["trial"])
-        return found
+    if name not in {*layout.axis_columns, *layout.slot_names}:
+        return list(batch["metrics"].get(name) or [None] * len(batch["trial"]))
     return [cells.get(name) for cells in batch["columns" if name in layout.axis_columns else "params"]]
 
 
