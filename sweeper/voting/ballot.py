@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.answers.parts import Line, Part, Warn
+from sweeper.answers.value_labels import map_labels
 from sweeper.errors import ImageError, SweeperError, UsageError
 from sweeper.images.metrics.judge_messages import TIE, make_data_url
 from sweeper.model.experiment import Judge
@@ -32,7 +33,8 @@ from sweeper.store.remote_artifacts import download_artifact
 from sweeper.store.votes import Vote
 from sweeper.tables.vote_pictures import VotePictures
 from sweeper.tables.vote_scores import count_votes_needed, write_metric
-from sweeper.voting.pair_choice import PairChoice
+from sweeper.tables.vote_tally import rank_votes
+from sweeper.voting.pair_choice import Pair, PairChoice
 from sweeper.wording import join_names
 
 _RELOAD_SECONDS: Final = 5.0  # between two looks at the table of a run that is going on, at least
@@ -233,17 +235,61 @@ class Ballot:
         if pair is None:
             return None
         axis, *sides = pair
+        if self._count_lefts(votes, voter, pair) < 0:
+            sides.reverse()
         left, right = (self._pictures.all[index] for index in sides)
-        # Sides must look random to the voter, and yet not depend on anything but the votes.
-        turn = f"{voter} {sum(vote.voter == voter for vote in votes)} {left.sha256} {right.sha256}"
-        if hashlib.sha256(turn.encode()).digest()[0] & 1:
-            left, right = right, left
         vote = Vote(
             str(uuid.uuid4()), voter, axis, left.row.digest, left.sha256, right.row.digest, right.sha256, time.time()
         )
         self._store.votes.add(vote)
         self._votes[vote.id] = vote
         return vote
+
+    def _count_lefts(self, votes: Sequence[Vote], voter: str, pair: Pair) -> float:
+        """How often this voter saw the second picture's value on the left, beside the first's, more than reversed.
+
+        So both values of a pair are on each side equally often. Where they are, half a vote decides that looks random
+        to the voter, and yet depends on nothing but the votes.
+        """
+        name, *sides = pair
+        value_of = next(axis.value_of for axis in self._axes if axis.name == name)
+        first, second = (value_of[index] for index in sides)
+        pictures = (self._pictures.all[index] for index in sides)
+        turn = " ".join([voter, str(sum(vote.voter == voter for vote in votes)), *(each.sha256 for each in pictures)])
+        count = 0.5 if hashlib.sha256(turn.encode()).digest()[0] & 1 else -0.5
+        for vote in votes:
+            if vote.voter == voter and vote.axis == name and not vote.undone:
+                shown = [self._pictures.find(vote.left_digest, vote.left_sha256),
+                         self._pictures.find(vote.right_digest, vote.right_sha256)]  # fmt: skip
+                values = [None if index is None else value_of[index] for index in shown]
+                count += (values == [second, first]) - (values == [first, second])
+        return count
+
+    def rank(self) -> list[dict[str, Any]]:
+        """The ranking of the values of each axis with votes, best first, as the page shows it.
+
+        `share` is from 0 to 1, with the ends `low` and `high` of its 95 % interval; `undecided`: whether no other value
+        is surely better or worse. `words` are those of `sweeper votes`.
+        """
+        rankings = rank_votes(self._results).axes or ()
+        labels = {ranking.axis: map_labels([value.value for value in ranking.values]) for ranking in rankings}
+        return [
+            {
+                "axis": ranking.axis,
+                "votes": ranking.votes,
+                "words": [part.text for part in ranking.parts() if isinstance(part, Line)],
+                "values": [
+                    {
+                        "value": labels[ranking.axis][value.value],
+                        "share": value.share, "low": value.low, "high": value.high,
+                        "won": value.counts.won, "tied": value.counts.tied, "lost": value.counts.lost,
+                        "undecided": not any(value.value in (pair.better, pair.worse) for pair in ranking.better),
+                    }
+                    for value in sorted(ranking.values, key=lambda value: -value.share)
+                ],
+            }
+            for ranking in rankings
+        ]  # fmt: skip
 
     # --- for the page
 

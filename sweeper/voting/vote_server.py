@@ -94,6 +94,7 @@ class VoteServer(PageServer):
         results, between, select: see `Ballot`.
         voter: the name of everybody who votes; None: the page asks for it.
         host, port, token: see `PageServer`.
+        hides_ranking: whether voters do not see the ranking when they have finished.
 
     Raises:
         UsageError, ResultsError: there is nothing to vote on, or the address cannot be used.
@@ -110,8 +111,10 @@ class VoteServer(PageServer):
         host: str = "127.0.0.1",
         port: int = 0,
         token: str | None = None,
+        hides_ranking: bool = False,
     ) -> None:
         super().__init__(host, port, f"vote {results.resolve()}", token)
+        self._results, self._hides_ranking = results, hides_ranking
         # SQLite's connections belong to one thread.
         self._ballot_thread = ThreadPoolExecutor(1, thread_name_prefix="sweeper-vote")
         try:
@@ -126,6 +129,7 @@ class VoteServer(PageServer):
     def __enter__(self) -> Self:
         routes = [
             Route("/start", self.serve_start),
+            Route("/ranking", self.serve_ranking),
             Route("/next", self.serve_next, methods=["POST"]),
             Route("/undo", self.serve_undo, methods=["POST"]),
             Route("/picture/{vote}/{side}", self.serve_picture),
@@ -143,7 +147,13 @@ class VoteServer(PageServer):
 
     async def serve_start(self, _request: Request) -> Response:
         summary = await self._run(lambda: self._ballot.summary)
-        return JSONResponse({"voter": self._voter, **summary}, headers=NO_STORE)
+        shown = {"voter": self._voter, "results": self._results.name, "hides_ranking": self._hides_ranking, **summary}
+        return JSONResponse(shown, headers=NO_STORE)
+
+    async def serve_ranking(self, _request: Request) -> Response:
+        if self._hides_ranking:
+            return respond_not_found()
+        return JSONResponse(await self._run(self._ballot.rank), headers=NO_STORE)
 
     async def serve_next(self, request: Request) -> Response:
         """Store the answer of the body, if it has one, and answer with the next pair."""

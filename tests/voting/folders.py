@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,10 +37,13 @@ def load(folder: Path) -> tuple[VotePictures, list[Vote]]:
         return VotePictures(store), store.votes.load()
 
 
+_NUMBERS = itertools.count()  # of votes, which are in the order in which they were made
+
+
 def vote(pictures: VotePictures, one: int, other: int, answer: str, voter: str = "ana", **more: object) -> Vote:
     """A vote about two pictures, by their index."""
     left, right = pictures.all[one], pictures.all[other]
-    facts = {"id": str(uuid.uuid4()), "voter": voter, "axis": "sampler", "shown": 1.0, "answered": 2.0} | more
+    facts = {"id": f"vote-{next(_NUMBERS):06}", "voter": voter, "axis": "sampler", "shown": 1.0, "answered": 2.0} | more
     return Vote(
         left_digest=left.row.digest, left_sha256=left.sha256, right_digest=right.row.digest,
         right_sha256=right.sha256, answer=answer, **facts,

@@ -7,11 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from importlib.resources import files
 
 import pytest
 
 from sweeper.store import Store
+from sweeper.voting.ballot import Ballot
 from sweeper.voting.vote_server import VoteServer
 from tests.reporting.made_up_sweeps import Sweep
 from tests.voting.folders import SEARCH, load, make_folder
@@ -79,19 +81,19 @@ def test_keyboard_answers_and_undoes(folder, server, visit):
     answer(page, lambda: page.keyboard.press("Backspace"))
     answer(page, lambda: page.keyboard.press("ArrowLeft"))
     assert len(load_answers(folder, "kim")) == 4
-    assert "You answered 4 of 18 pairs of pictures" in page.get_by_role("status").inner_text()
+    assert page.get_by_role("status").inner_text() == "4 of 18"
 
 
 def test_page_says_how_many_votes_a_search_needs(tmp_path, visit):
     with VoteServer(SEARCH.write(tmp_path)) as server:
         page = visit(server.url, "sue")
         status = page.get_by_role("status")
-        assert status.inner_text().startswith("0 votes: the search needs about 10 more. You answered 0 of 112 pairs")
+        assert status.inner_text() == "0 of 112; the search needs about 10 more"
         for _ in range(9):
             answer(page, lambda: page.keyboard.press("ArrowLeft"))
-        assert status.inner_text().startswith("9 votes: the search needs one more.")
+        assert status.inner_text() == "9 of 112; the search needs one more"
         answer(page, lambda: page.keyboard.press("ArrowLeft"))
-        assert status.inner_text().startswith("10 votes: enough for the search to go on.")
+        assert status.inner_text() == "10 of 112; enough for the search to go on"
 
 
 def test_mouse_answers_and_both_pictures_zoom_together(folder, server, visit):
@@ -111,7 +113,7 @@ def test_mouse_answers_and_both_pictures_zoom_together(folder, server, visit):
     page.keyboard.press("z")
     assert page.evaluate(transforms)[0] == "matrix(1, 0, 0, 1, 0, 0)"
     given = {answer(page, second.click): "right"}
-    for name, word in (("First", "left"), ("Equal", "tie"), ("Both bad", "bad")):
+    for name, word in (("Left", "left"), ("Equal", "tie"), ("Both bad", "bad")):
         given[answer(page, page.get_by_role("group").get_by_role("button", name=name).click)] = word
     assert load_answers(folder, "max") == given
     answer(page, page.get_by_role("button", name="Undo").click)
@@ -130,7 +132,7 @@ def test_touch_answers_by_tap_and_swipe(folder, server, visit):
             devtools.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": touches})
 
     given = {answer(page, page.locator(".picture").nth(1).tap): "right"}
-    for way, word in (((-120, 0), "left"), ((120, 5), "right"), ((0, -120), "tie"), ((4, 120), "bad")):
+    for way, word in (((0, -120), "left"), ((4, 120), "right"), ((-120, 0), "tie"), ((120, 5), "bad")):
         given[answer(page, lambda way=way: swipe(*way))] = word
     assert load_answers(folder, "tia") == given
 
@@ -168,7 +170,7 @@ def test_two_people_vote_at_once_and_end(tmp_path, visit):
             for page in pages.values():
                 answer(page, lambda page=page: page.keyboard.press("ArrowLeft"))
         pages["ana"].keyboard.press("ArrowLeft")
-        pages["ana"].get_by_text("You have answered all pairs").wait_for()
+        pages["ana"].get_by_text("You answered all 18 pairs").wait_for()
         pages["ana"].get_by_role("button", name="Answer them again").click()
         pages["ana"].wait_for_function(READY)
         assert [len(load_answers(folder, name)) for name in ("ana", "bo")] == [18, 17]
@@ -198,11 +200,11 @@ def test_axe_finds_nothing(tmp_path, browser, theme, width):
         look("name")
         page.keyboard.press("Enter")
         page.wait_for_function(READY)
-        page.get_by_text("Keys").click()
+        page.get_by_text("Keys", exact=True).click()
         look("pair")
         page.keyboard.press("z")
         page.keyboard.press("ArrowLeft")
-        page.get_by_text("You have answered all pairs").wait_for()
+        page.get_by_text("too few to tell any two").wait_for()
         look("done")
     assert {name: problems for name, problems in found.items() if problems} == {}
 
@@ -257,6 +259,61 @@ def test_vote_survives_kill_between_click_and_answer(tmp_path, visit):
     finally:
         process.kill()
         process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(("size", "names"), [((320, 40), ["upper", "lower"]), ((40, 320), ["left", "right"])])
+def test_answers_are_named_by_where_the_pictures_are(tmp_path, visit, size, names):
+    folder = make_folder(tmp_path / "results", Sweep({"sampler": ["euler", "heun"], "seed": [*range(6)]}, size=size))
+    with VoteServer(folder) as server:
+        page = visit(server.url, "ana")
+        boxes = [page.get_by_label(f"The {name} picture is better").bounding_box() for name in names]
+        axis, keys = ("y", ["ArrowUp", "ArrowDown"]) if names[0] == "upper" else ("x", ["ArrowLeft", "ArrowRight"])
+        assert boxes[0][axis] < boxes[1][axis]
+        assert page.get_by_role("group").get_by_role("button").all_inner_texts()[0].lower().endswith(names[0])
+        given = [answer(page, lambda key=key: page.keyboard.press(key)) for key in keys]
+    assert load_answers(folder, "ana") == dict(zip(given, ("left", "right"), strict=True))
+
+
+@pytest.mark.parametrize("hides_ranking", [False, True])
+def test_ranking_is_shown_at_the_end_unless_it_is_hidden(tmp_path, visit, hides_ranking):
+    folder = make_folder(tmp_path / "results", Sweep({"sampler": ["euler", "heun"], "seed": [*range(12)]}))
+    with VoteServer(folder, hides_ranking=hides_ranking) as server:
+        page = visit(server.url, "ana")
+        pictures, _ = load(folder)
+        for _ in range(8):
+            shown = page.evaluate("() => document.body.dataset.pair")
+            vote = next(vote for vote in load(folder)[1] if vote.id == shown)
+            left = pictures.all[pictures.find(vote.left_digest, vote.left_sha256)].row.columns["sampler"]
+            answer(page, lambda left=left: page.keyboard.press("ArrowLeft" if left == "euler" else "ArrowRight"))
+        page.get_by_role("button", name="Finish").click()
+        page.get_by_text("You answered 8 of 12 pairs").wait_for()
+        if hides_ranking:
+            assert page.locator("#ranking").inner_text() == ""
+        else:
+            page.get_by_text("sampler: euler is better than heun").wait_for()
+            assert page.locator("#ranking tr").first.inner_text().split("\t")[::3] == ["euler", "8 of 8 won"]
+        page.get_by_role("button", name="Go on").click()
+        page.wait_for_function("() => !document.getElementById('voting').hidden")
+
+
+def test_each_of_two_values_is_on_both_sides_equally_often(tmp_path):
+    sweep = Sweep({"sampler": ["euler", "heun", "ddim"], "seed": [*range(8)]})
+    folder = make_folder(tmp_path / "results", sweep)
+    ballot = Ballot(folder)
+    state = ballot.serve_next("ana")
+    while state["pair"]:
+        state = ballot.serve_next("ana", answered=(state["pair"]["id"], "tie"))
+    ballot.close()
+    pictures, votes = load(folder)
+    sides = Counter()
+    for vote in votes:
+        left, right = (
+            pictures.all[pictures.find(*side)].row.columns["sampler"]
+            for side in ((vote.left_digest, vote.left_sha256), (vote.right_digest, vote.right_sha256))
+        )
+        sides[left, right] += 1
+    assert {abs(count - sides[right, left]) for (left, right), count in sides.items()} == {0}
+    assert sum(sides.values()) == 24
 
 
 def test_vote_is_sent_after_a_reload(folder, server, visit):

@@ -38,13 +38,14 @@ between = make_names_option(
 @between
 @options.where
 @click.option("--as", "voter", metavar="NAME", help="The voter's name. [default: the page asks for it]")
+@click.option("--hide-ranking", is_flag=True, help="Do not show voters the ranking when they have finished.")
 @host
 @port
 @options.open_browser
 @options.as_json
 def command(
-    results: Path, *, between: list[str], where: str | None, voter: str | None, host: str, port: int,
-    open_browser: bool, as_json: bool,
+    results: Path, *, between: list[str], where: str | None, voter: str | None, hide_ranking: bool, host: str,
+    port: int, open_browser: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Ask which of two pictures is better. They are equal in everything but one axis, and nothing shows which is which.
 
@@ -64,6 +65,7 @@ def command(
     server = VoteServer(
         folder, between=between, select=lambda: select_trials(folder, None, Selection(where))[0],
         voter=None if voter is None else check_voter(voter), host=host, port=port, token=token,
+        hides_ranking=hide_ranking,
     )  # fmt: skip
     shown: dict[str, Any] = {
         "open_browser": open_browser,

@@ -2,25 +2,38 @@
 // The vote page: shows a pair, takes the answer by key, mouse or touch, and asks for the next pair.
 
 import { PanZoom } from "../../../serving/page/js/pan_zoom.js";
+import { createSwitch } from "../../../serving/page/js/theme.js";
 import * as VoteRequest from "./vote_request.js";
-/** @import { VotePair, VoteStart, VoteState } from "./vote_request.js" */
+/** @import { Ranking, VotePair, VoteStart, VoteState } from "./vote_request.js" */
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const pictures = byId("pictures");
 const frames = [...pictures.querySelectorAll("button")];
 const undoButton = /** @type {HTMLButtonElement} */ (byId("undo"));
+const finishButton = /** @type {HTMLButtonElement} */ (byId("finish"));
 const nameField = /** @type {HTMLInputElement} */ (byId("name"));
 const SWIPE = 60; // pixels that a finger moves, at least
 const DRAG = 6; // pixels after which a press is not a click any more
-/** @type {Record<string, string>} */
-const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", " ": "tie", ArrowDown: "bad" };
-const THEMES = ["auto", "light", "dark"];
+const GAP = 8; // pixels between the pictures; css/page.css has the same
+/**
+ * The answers to a pair that lies side by side, and to one of which one is above: arrows point at what they choose.
+ * @type {Record<"beside" | "stacked", Record<string, [key: string, text: string]>>}
+ */
+const PLACES = {
+  beside: { left: ["ArrowLeft", "← Left"], tie: ["ArrowUp", "↑ Equal"], bad: ["ArrowDown", "↓ Both bad"], right: ["ArrowRight", "Right →"] },
+  stacked: { left: ["ArrowUp", "↑ Upper"], tie: ["ArrowLeft", "← Equal"], bad: ["ArrowRight", "Both bad →"], right: ["ArrowDown", "↓ Lower"] },
+};
+const SECONDS_PER_PAIR = 4; // about what people need
 
 const panZoom = new PanZoom(pictures, () => byId("zoom").setAttribute("aria-pressed", String(pictures.classList.contains("magnified"))));
 let voter = "";
 let busy = true;
 let again = false;
+/** @type {"beside" | "stacked"} */
+let place = "beside";
+/** @type {VoteStart | null} */
+let about = null;
 /** @type {VoteState | null} */
 let state = null;
 
@@ -56,24 +69,74 @@ async function request(path, body) {
 
 async function showState() {
   if (state === null) return;
-  const { pair } = state;
+  const { pair, own, pairs } = state;
   byId("progress").textContent = describeProgress(state);
-  if (pair === null) show("done");
+  const bar = /** @type {HTMLProgressElement} */ (byId("bar"));
+  bar.hidden = false;
+  [bar.value, bar.max] = [own, Math.max(1, pairs)];
+  if (pair === null) await finish();
   else if (!(await showPair(pair))) {
     request("next", { broken: pair.id });
     return;
   }
   undoButton.disabled = state.last === null;
+  finishButton.disabled = pair === null;
   pictures.removeAttribute("aria-busy");
   busy = false;
 }
 
 /** @param {VoteState} now */
-function describeProgress(now) {
-  const of = now.votes === 1 ? "1 vote" : `${now.votes} votes`;
-  const settled = now.settled === 0 ? "not enough to tell any two values apart" : `enough to tell ${now.settled} of ${now.comparisons} pairs of values apart`;
-  if (now.needed !== null) return `${of}: ${describeNeeded(now.needed)}. You answered ${now.own} of ${now.pairs} pairs of pictures.`;
-  return `${of}: ${settled}. You answered ${now.own} of ${now.pairs} pairs of pictures.`;
+function describeProgress({ own, pairs, needed }) {
+  return needed === null ? `${own} of ${pairs}` : `${own} of ${pairs}; ${describeNeeded(needed)}`;
+}
+
+/** Thank the voter, and show the ranking unless it is hidden. */
+async function finish() {
+  if (state === null || about === null) return;
+  const { own, pairs, votes, settled, comparisons } = state;
+  byId("thanks").textContent = `Thank you. You answered ${own === pairs ? `all ${pairs}` : `${own} of ${pairs}`} pairs.`;
+  byId("again").textContent = own === pairs ? "Answer them again" : "Go on";
+  const host = byId("ranking");
+  host.replaceChildren();
+  show("done");
+  if (about.hides_ranking) return;
+  /** @type {Ranking[]} */
+  const rankings = await VoteRequest.send("ranking", null, report);
+  const told = settled === 0 ? "too few to tell any two values apart" : `enough to tell ${settled} of ${comparisons} pairs of values apart`;
+  const note = make("p", `All ${votes} votes so far: ${told}. The report has all pictures: sweeper view ${about.results}`);
+  host.append(...rankings.flatMap(makeRanking), note);
+}
+
+/** @param {Ranking} ranking */
+function makeRanking({ axis, values, words }) {
+  const rows = values.map(({ value, share, low, high, won, tied, lost, undecided }) => {
+    const row = make("tr", make("th", value), make("td", `${toPercent(share)} %`), make("td", makeInterval(share, low, high)));
+    row.append(make("td", `${won} of ${won + tied + lost} won${tied ? `, ${tied} equal` : ""}`), make("td", undecided ? "undecided" : ""));
+    row.classList.toggle("undecided", undecided);
+    return row;
+  });
+  return [make("h2", axis), make("table", ...rows), ...words.map((text) => make("p", text))];
+}
+
+/** @param {number} share 0 to 1 */
+const toPercent = (share) => Math.round(share * 100);
+
+/** @param {number} share @param {number} low @param {number} high */
+function makeInterval(share, low, high) {
+  const node = make("div", make("i"), make("b"));
+  const [band, point] = /** @type {HTMLElement[]} */ ([...node.children]);
+  node.className = "interval";
+  node.title = `95 % interval: ${toPercent(low)} to ${toPercent(high)} %`;
+  band.style.cssText = `left:${low * 100}%;width:${(high - low) * 100}%`;
+  point.style.left = `${share * 100}%`;
+  return node;
+}
+
+/** @param {string} tag @param {(Node | string)[]} content */
+function make(tag, ...content) {
+  const node = document.createElement(tag);
+  node.append(...content);
+  return node;
 }
 
 /** @param {number} votes */
@@ -91,7 +154,7 @@ async function showPair(pair, attempts = 2) {
   const images = ["left", "right"].map((side, index) => {
     const image = new Image();
     image.src = `picture/${pair.id}/${side}`;
-    image.alt = index === 0 ? "first picture" : "second picture";
+    image.alt = index === 0 ? "one picture" : "the other picture";
     image.draggable = false;
     return image;
   });
@@ -108,9 +171,24 @@ async function showPair(pair, attempts = 2) {
     frame.classList.remove("chosen");
   });
   panZoom.reset();
+  arrange();
   byId("prompts").textContent = pair.prompts.map(([name, text]) => `${name}: ${text}`).join("  ·  ");
   document.body.dataset.pair = pair.id;
   return true;
+}
+
+/** Lay the pictures side by side or one above the other, whichever shows more of them, and name the answers by place. */
+function arrange() {
+  const [first] = /** @type {HTMLImageElement[]} */ ([...pictures.querySelectorAll("img")]);
+  const { clientWidth: width, clientHeight: height } = pictures;
+  if (first === undefined || width === 0) return;
+  /** @param {number} across @param {number} down pixels of the room for one */
+  const scaleIn = (across, down) => Math.min(across / first.naturalWidth, down / first.naturalHeight);
+  place = scaleIn(width, (height - GAP) / 2) > scaleIn((width - GAP) / 2, height) ? "stacked" : "beside";
+  pictures.classList.toggle("stacked", place === "stacked");
+  for (const button of byId("answers").querySelectorAll("button")) button.textContent = PLACES[place][button.dataset.answer ?? ""][1];
+  const names = place === "stacked" ? ["upper", "lower"] : ["left", "right"];
+  frames.forEach((frame, index) => frame.setAttribute("aria-label", `The ${names[index]} picture is better`));
 }
 
 /** Whether the server responds; waits until it does. */
@@ -140,7 +218,7 @@ function undo() {
 function handleKey(event) {
   const target = /** @type {HTMLElement} */ (event.target);
   if (event.ctrlKey || event.altKey || event.metaKey || target.matches("input")) return;
-  const answer = KEYS[event.key];
+  const answer = event.key === " " ? "tie" : Object.keys(PLACES[place]).find((name) => PLACES[place][name][0] === event.key);
   if (answer !== undefined) {
     if (event.key === " " && target.matches("button, summary")) return; // the focused element takes it
     event.preventDefault();
@@ -171,8 +249,9 @@ function followPointers() {
       if (!pointers.delete(event.pointerId) || pinched || event.pointerType !== "touch" || panZoom.isMagnified()) return;
       const [dx, dy] = [event.clientX - first.x, event.clientY - first.y];
       if (Math.max(Math.abs(dx), Math.abs(dy)) < SWIPE) return;
-      if (Math.abs(dx) > Math.abs(dy)) vote(dx < 0 ? "left" : "right");
-      else vote(dy < 0 ? "tie" : "bad");
+      const isAlong = Math.abs(dx) > Math.abs(dy) === (place === "beside");
+      const isBack = (Math.abs(dx) > Math.abs(dy) ? dx : dy) < 0;
+      vote(isAlong ? (isBack ? "left" : "right") : isBack ? "tie" : "bad");
     });
     for (const name of /** @type {const} */ (["pointercancel", "lostpointercapture"])) {
       frame.addEventListener(name, (event) => pointers.delete(event.pointerId));
@@ -193,14 +272,6 @@ async function begin(name) {
   if (!byId("voting").hidden) byId("main").focus();
 }
 
-/** @param {string} name */
-function setTheme(name) {
-  if (name === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = name;
-  byId("theme").textContent = `Theme: ${name}`;
-  localStorage.setItem("sweeper:theme", name);
-}
-
 function listen() {
   followPointers();
   for (const button of byId("answers").querySelectorAll("button")) button.addEventListener("click", () => vote(button.dataset.answer ?? ""));
@@ -208,10 +279,14 @@ function listen() {
   undoButton.addEventListener("click", undo);
   byId("zoom").addEventListener("click", () => panZoom.toggleActualSize());
   byId("again").addEventListener("click", () => {
-    again = true;
+    again ||= state?.pair === null;
     request("next", {});
   });
-  byId("theme").addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(localStorage.getItem("sweeper:theme") ?? "auto") + 1) % 3]));
+  finishButton.addEventListener("click", () => {
+    if (!busy) finish();
+  });
+  addEventListener("resize", arrange);
+  byId("theme").append(createSwitch());
   byId("name-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = nameField.value.trim();
@@ -222,11 +297,13 @@ function listen() {
 }
 
 async function start() {
-  setTheme(localStorage.getItem("sweeper:theme") ?? "auto");
   listen();
-  /** @type {VoteStart} */
-  const about = await VoteRequest.send("start", null, report);
-  document.title = `${about.experiment}: sweeper vote`;
+  about = /** @type {VoteStart} */ (await VoteRequest.send("start", null, report));
+  const { experiment, pairs } = about;
+  document.title = `${experiment}: sweeper vote`;
+  byId("experiment").textContent = experiment;
+  const minutes = Math.max(1, Math.round((pairs * SECONDS_PER_PAIR) / 60));
+  byId("about").textContent = `Two pictures, one difference: say which is better. ${pairs} pairs, about ${minutes} minute${minutes === 1 ? "" : "s"}. You can stop at any time.`;
   if (about.voter !== null) begin(about.voter);
   else {
     show("name-form");

@@ -3,7 +3,9 @@
 
 /** @typedef {{id: string, prompts: [string, string][]}} VotePair */
 /** @typedef {{pair: VotePair | null, last: string | null, own: number, pairs: number, votes: number, settled: number, comparisons: number, needed: number | null}} VoteState */
-/** @typedef {{voter: string | null, experiment: string, axes: string[]}} VoteStart */
+/** @typedef {{voter: string | null, experiment: string, results: string, axes: string[], pairs: number, hides_ranking: boolean}} VoteStart */
+/** @typedef {{value: string, share: number, low: number, high: number, won: number, tied: number, lost: number, undecided: boolean}} RankedValue */
+/** @typedef {{axis: string, votes: number, words: string[], values: RankedValue[]}} Ranking */
 
 const UNSENT = "sweeper:unsent-vote";
 const NAME = "sweeper:voter";
