@@ -89,6 +89,8 @@ class Rehearsal:
         seconds = _scale_node_seconds(prepared, real, quiet=quiet)
         if not quiet and (slow := _explain_slowness(expanded, options.get("where"), options.get("limit"))):
             console.print_status(slow)
+        if not quiet and not _list_real_targets(prepared):
+            console.print_status("the target is sweeper's own server already; to rehearse for another, add --target")
         given = {**options, "plan": expanded, "node_seconds": seconds, "notify": ""}
         return local, real / REHEARSAL, {**given, **checked}
 

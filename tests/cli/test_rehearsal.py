@@ -151,3 +151,10 @@ def test_a_class_that_nothing_describes_runs_with_a_warning(sweeper, write):
 def test_options_that_contradict_a_rehearsal_exit_2(sweeper, write, options, message):
     outcome = sweeper("run", write(CLOUD), *options)
     assert (outcome.code, message in outcome.err) == (2, True)
+
+
+def test_a_rehearsal_for_no_other_server_says_so(sweeper, write):
+    experiment = write(CLOUD.replace("cloud", "embedded"))
+    own = "the target is sweeper's own server already; to rehearse for another, add --target"
+    assert own in sweeper("run", experiment, "--rehearse", "--limit", "1").err
+    assert own not in sweeper("run", experiment, "--rehearse", "--limit", "1", "--target", "cloud").err

@@ -231,11 +231,11 @@ def _to_file_name(text: str) -> str:
 
 
 def _draw_placeholder() -> bytes:
-    """A grey picture with a slope from dark to light, as PNG."""
+    """A grey picture with a slope from side to side, so that it differs from its mirror image, as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.linear_gradient("L").resize(_PLACEHOLDER_SIZE).convert("RGB").save(buffer, "PNG")
+    Image.linear_gradient("L").rotate(90).resize(_PLACEHOLDER_SIZE).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
 
 
